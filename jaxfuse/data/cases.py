@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
+
+from jaxfuse.errors import UserError
+from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
+from jaxfuse.labels import SCHEMES, LabelScheme
+
+# BraTS 2023: subject, then the number of the examination.
+_EXAMINATION = re.compile(r"(BraTS-[A-Z]+-\d+)-\d+")
+# A mask stored with intensity scaling reads as 0.99999997.
+_WHOLE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,3 +48,193 @@ class Case:
     label: UInt8[np.ndarray, "d h w"] | None
     affine: Float[np.ndarray, "4 4"]
     spacing_mm: tuple[float, float, float]
+
+
+def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme | None) -> Case:
+    """Reads one case; all its volumes must lie on one grid.
+
+    With `scheme` None the label file is left unread and the case is unlabelled. Raises `UserError` that names
+    the case for a missing modality, a damaged file, volumes that lie on different grids, intensities that are
+    not finite, and label values that are not whole numbers of the scheme.
+    """
+    absent = [m for m in modalities if m not in files.images]
+    if absent:
+        raise UserError(f"case {files.id} has no {', '.join(absent)} image; it has {', '.join(files.images)}")
+    volumes = [read_volume(files.images[m]) for m in modalities]
+    first = volumes[0]
+    image = np.empty((*first.array.shape, len(volumes)), np.float32)
+    for channel, volume in enumerate(volumes):
+        _refuse(files.id, geometry_mismatch(volume, first) or intensity_problem(volume))
+        image[..., channel] = volume.array
+    label = None
+    if scheme is not None and files.label is not None:
+        volume = read_volume(files.label)
+        _refuse(files.id, geometry_mismatch(volume, first))
+        values = whole_values(volume)
+        _refuse(files.id, label_problem(volume.path, np.unique(values), scheme))
+        label = encode_label(values, scheme)
+    return Case(files.id, tuple(modalities), image, label, first.affine, first.spacing_mm)
+
+
+def intensity_problem(volume: Volume) -> str:
+    """One clause where a volume holds NaN or infinity, else the empty string."""
+    bad = int(np.size(volume.array) - np.count_nonzero(np.isfinite(volume.array)))
+    return f"{volume.path.name} has {bad} voxels that are NaN or infinite; repair the file" if bad else ""
+
+
+def whole_values(volume: Volume) -> Int[np.ndarray, "d h w"]:
+    """The values of a label volume as integers; `UserError` where they are not whole numbers.
+
+    Interpolating a label map makes such values, and rounding them would invent classes.
+    """
+    array = volume.array
+    if array.dtype.kind in "iu":
+        return array
+    if not np.all(np.isfinite(array)):
+        raise UserError(f"label file {volume.path} has voxels that are NaN or infinite; repair the file")
+    whole = np.rint(array)
+    off = np.abs(array - whole) > _WHOLE
+    if off.any():
+        raise UserError(
+            f"label file {volume.path} has {int(off.sum())} voxels that are not whole numbers (the first is "
+            f"{array[off][0]:g}); class numbers are expected: resample label maps with nearest neighbors"
+        )
+    return whole.astype(np.int32)
+
+
+def label_problem(path: Path, values: Iterable[int], scheme: LabelScheme) -> str:
+    """One clause where `values` go beyond the scheme, with the schemes that would fit, else the empty string."""
+    values = sorted({int(v) for v in values})
+    if not scheme.unknown(values):
+        return ""
+    fitting = [s.name for s in SCHEMES.values() if not s.unknown(values)]
+    advice = (
+        f"the schemes {', '.join(fitting)} would fit: name the one that is meant" if fitting else "no known scheme fits"
+    )
+    return (
+        f"{path.name} holds the label values {_listed(values)}, scheme {scheme.name} knows "
+        f"{_listed(sorted(scheme.encode))}; {advice}"
+    )
+
+
+def encode_label(values: Int[np.ndarray, "d h w"], scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
+    """File values -> class indices. The values must all be known to the scheme."""
+    table = np.zeros(max(scheme.encode) + 1, np.uint8)
+    for value, index in scheme.encode.items():
+        table[value] = index
+    return table[values]
+
+
+def subject_of(case_id: str) -> str:
+    """The subject of a case: BraTS-GLI-00001-000 and BraTS-GLI-00001-001 are two examinations of one."""
+    match = _EXAMINATION.fullmatch(case_id)
+    return match.group(1) if match else case_id
+
+
+def split_cases(
+    ids_and_groups: Iterable[tuple[str, str]],
+    *,
+    seed: int,
+    val_fraction: float | None = None,
+    val_count: int | None = None,
+) -> dict[str, tuple[str, ...]]:
+    """A seeded split by subject, stratified by group: `{"train": ids, "val": ids}`, each sorted.
+
+    Exactly one of `val_fraction`, in (0, 1), and `val_count` says how many *subjects* validate; a fraction is
+    rounded, and leaves at least one subject on each side. Groups share the validation places in proportion
+    to their size, by largest remainders. The order in which cases are listed does not matter.
+
+    A single case is returned on both sides: training on it is an overfit check, and the caller has to say so.
+    Raises `UserError` for no case, a repeated id, cases of one subject only, and a size that cannot be met.
+    """
+    pairs = sorted(ids_and_groups)
+    ids = tuple(id_ for id_, _ in pairs)
+    if not ids or len(set(ids)) < len(ids):
+        raise UserError(f"{len(ids)} cases with {len(set(ids))} different ids were given; unique cases are expected")
+    if len(ids) == 1:
+        return {"train": ids, "val": ids}
+    group_of: dict[str, str] = {}
+    for id_, group in pairs:
+        group_of.setdefault(subject_of(id_), group)  # a subject counts in the group of its first case
+    total = _places(len(group_of), val_fraction, val_count)
+    groups = {g: sorted(s for s in group_of if group_of[s] == g) for g in sorted(set(group_of.values()))}
+    rng = np.random.default_rng(seed)
+    chosen: set[str] = set()
+    for group, count in _shares({g: len(members) for g, members in groups.items()}, total).items():
+        order = rng.permutation(len(groups[group]))
+        chosen |= {groups[group][i] for i in order[:count]}
+    return {
+        "train": tuple(i for i in ids if subject_of(i) not in chosen),
+        "val": tuple(i for i in ids if subject_of(i) in chosen),
+    }
+
+
+def read_split(path: str | Path, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """An explicit split: a JSON file `{"train": [ids], "val": [ids]}` over cases that exist in `ids`.
+
+    Cases in neither list are left out. No subject may be on both sides, except that one single case may be
+    both lists (an overfit check). Raises `UserError` for anything else.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"split file {path} cannot be read ({error}); JSON with the lists train and val is expected"
+        ) from error
+    if not isinstance(content, dict) or set(content) != {"train", "val"}:
+        found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
+        raise UserError(
+            f"split file {path} holds {found or 'nothing'}; exactly the two lists train and val are expected"
+        )
+    known = set(ids)
+    split: dict[str, tuple[str, ...]] = {}
+    for side, listed in content.items():
+        if not isinstance(listed, list) or not listed or len({str(i) for i in listed}) < len(listed):
+            raise UserError(f"split file {path}: {side} must be a list of at least one case id, each once")
+        strangers = [str(i) for i in listed if i not in known]
+        if strangers:
+            raise UserError(
+                f"split file {path}: {side} names cases that are not in the data: {', '.join(strangers[:5])}"
+            )
+        split[side] = tuple(listed)
+    shared = {subject_of(i) for i in split["train"]} & {subject_of(i) for i in split["val"]}
+    if shared and not (split["train"] == split["val"] and len(split["train"]) == 1):
+        raise UserError(f"split file {path}: subject {min(shared)} is in both train and val; keep it on one side")
+    return split
+
+
+def _places(subjects: int, fraction: float | None, count: int | None) -> int:
+    if (fraction is None) == (count is None):
+        raise UserError("a split needs either a validation fraction or a validation count, not both and not neither")
+    if subjects == 1:
+        raise UserError("all cases belong to one subject; a split needs two, because a subject is never on both sides")
+    if count is not None:
+        if not 1 <= count < subjects:
+            raise UserError(
+                f"{count} validation subjects were asked for; with {subjects} subjects, 1 to {subjects - 1} can be"
+            )
+        return count
+    assert fraction is not None
+    if not 0 < fraction < 1:
+        raise UserError(f"the validation fraction is {fraction}; a number between 0 and 1 is expected")
+    return min(max(round(fraction * subjects), 1), subjects - 1)
+
+
+def _shares(sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """`total` places in proportion to `sizes`, by largest remainders; ties go by name."""
+    whole = sum(sizes.values())
+    shares = {g: total * size // whole for g, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda g: (-(total * sizes[g] % whole), g))
+    for group in by_remainder[: total - sum(shares.values())]:
+        shares[group] += 1
+    return shares
+
+
+def _refuse(case_id: str, problem: str) -> None:
+    if problem:
+        raise UserError(f"case {case_id}: {problem}")
+
+
+def _listed(values: Sequence[int]) -> str:
+    head = ", ".join(str(v) for v in values[:12])
+    return head if len(values) <= 12 else f"{head}, ... ({len(values)} values)"

@@ -1,0 +1,270 @@
+"""From a ConfigDict to a frozen Experiment: read once, names resolved to functions, anything odd refused.
+
+Nothing below this module sees a config.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxfuse.data.pipeline import Loader
+from jaxfuse.errors import UserError
+from jaxfuse.labels import LabelScheme, label_scheme
+from jaxfuse.learning.optim import adam
+from jaxfuse.learning.system import System
+from jaxfuse.learning.transfer import Rule, parse_rule
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """The phantom data set that stands in where no root is given."""
+
+    cases: int
+    seed: int
+    shape: tuple[int, int, int]
+    spacing_mm: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where cases come from and how they are prepared.
+
+    Attributes:
+        source: "brats" or "voc".
+        root: folder of the data set; empty: phantoms are written and used.
+        layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names.
+        labels: a scheme of `jaxfuse.labels`; empty: that of the layout.
+        split: JSON file with lists `train` and `val` of case ids; empty: drawn by `split_seed`.
+        cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
+    """
+
+    source: str
+    root: str
+    layout: str
+    labels: str
+    modalities: tuple[str, ...]
+    normalize: str
+    val_fraction: float
+    split_seed: int
+    split: str
+    cache: str
+    phantom: Phantom
+
+    @property
+    def cache_dir(self) -> Path:
+        default = os.environ.get("JAXFUSE_CACHE") or Path.home() / ".cache" / "jaxfuse"
+        return Path(self.cache or default).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How often and on how much a phase is judged while it trains.
+
+    Attributes:
+        every: steps between two validations; 0: only at the end.
+        cases: volumes looked at each time (all of them at the end).
+        overlap: least fraction of a tile shared with its neighbor.
+        tile_batch: tiles predicted at once.
+    """
+
+    every: int
+    cases: int
+    overlap: float
+    tile_batch: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of the schedule, ready to build its System.
+
+    Attributes:
+        build: (modalities, class names, total steps) -> System.
+        assess: how its predictions are judged, a function of `jaxfuse.engine.assess`.
+        steps, epochs: its length; steps wins where it is not 0.
+        data: its own data, or None for that of the experiment.
+        rules: what it takes over from earlier phases.
+    """
+
+    name: str
+    build: Callable[[Sequence[str], Sequence[str], int], System]
+    assess: Callable[..., Any]
+    steps: int
+    epochs: int
+    batch: int
+    patch: tuple[int, ...]
+    sampling: str
+    pad: bool
+    unpaired: bool
+    augment: Mapping[str, Mapping[str, float]]
+    rules: tuple[Rule, ...]
+    validation: Validation
+    checkpoint_every: int
+    data: Data | None
+
+    def total_steps(self, cases: int) -> int:
+        return self.steps or max(1, self.epochs * cases // self.batch)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run: its phases in order, and `result`, the phases whose predictions are averaged into its result."""
+
+    name: str
+    preset: str
+    row: str
+    variant: str
+    seed: int
+    schedule: tuple[str, ...]
+    result: tuple[str, ...]
+    phases: Mapping[str, Phase]
+    data: Data
+    loader: Loader
+    log_every: int
+    pairs: tuple[str, ...]
+
+    def data_of(self, phase: Phase) -> Data:
+        return phase.data or self.data
+
+
+def parse(config: ConfigDict) -> Experiment:
+    """Reads a whole config; raises UserError on anything unknown, missing or of the wrong kind."""
+    known = {"name", "preset", "row", "variant", "seed", "schedule", "result", "pairs", "network", "data"}
+    known |= {"loader", "log_every", *config.schedule}
+    _same_keys("config", config, known)
+    if not config.schedule or len(set(config.schedule)) != len(config.schedule):
+        raise UserError(f"schedule is {config.schedule}; it must name each phase once, in order")
+    if stray := [name for name in config.result if name not in config.schedule]:
+        raise UserError(f"result names {', '.join(stray)}, which the schedule {config.schedule} lacks")
+    phases = {name: _phase(name, config[name], config) for name in config.schedule}
+    for name, phase in phases.items():
+        earlier = config.schedule[: config.schedule.index(name)]
+        for rule in phase.rules:
+            if rule.donor not in earlier:
+                raise UserError(f"phase {name} takes over from {rule.donor!r}, which is not a phase before it")
+    if config.log_every < 1:
+        raise UserError(f"log_every is {config.log_every}; it must be at least 1")
+    return Experiment(
+        phases=phases,
+        data=_data("data", config.data),
+        loader=_record(Loader, "loader", config.loader),
+        **{key: config[key] for key in ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")},
+    )
+
+
+def scheme_of(data: Data, layout_default: str) -> LabelScheme:
+    """The named scheme, else that of the layout."""
+    return label_scheme(data.labels or layout_default)
+
+
+def resolve(name: str, *, package: str = "jaxfuse") -> Callable[..., Any]:
+    """The function "module:function", looked for under `package` and then as a dotted path of its own."""
+    module, _, function = name.partition(":")
+    for path in (f"{package}.{module}", module):
+        if importlib.util.find_spec(path.partition(".")[0]) is None:
+            continue
+        try:
+            found = importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            if error.name and path.startswith(error.name):
+                continue
+            raise
+        if not hasattr(found, function):
+            raise UserError(f"{name!r} names a function that {path} lacks")
+        return getattr(found, function)
+    raise UserError(f"{name!r} names no module of {package} and no importable module")
+
+
+def _phase(name: str, group: ConfigDict, config: ConfigDict) -> Phase:
+    expected = {f.name for f in fields(Phase)} - {"name", "build", "rules"}
+    optional = {"loss", "loss_args", "data"}
+    expected |= {"model", "args", "optimizers", "init"}
+    _same_keys(name, group, expected | optional, optional=optional)
+    for option in ("batch", "checkpoint_every"):
+        if group[option] < 1:
+            raise UserError(f"{name}.{option} is {group[option]}; it must be at least 1")
+    if group.steps < 0 or group.epochs < 0 or not (group.steps or group.epochs):
+        raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
+    data = _data(f"{name}.data", group.data) if group.get("data") else None
+    plain = ("steps", "epochs", "batch", "patch", "sampling", "pad", "unpaired", "checkpoint_every")
+    return Phase(
+        name=name,
+        build=_builder(name, group, config),
+        assess=resolve(group.assess),
+        augment={key: dict(value) for key, value in group.augment.items()},
+        rules=tuple(parse_rule(entry) for entry in group.init),
+        validation=_record(Validation, f"{name}.validation", group.validation),
+        data=data,
+        **{key: group[key] for key in plain},
+    )
+
+
+def _builder(name: str, group: ConfigDict, config: ConfigDict) -> Callable[[Sequence[str], Sequence[str], int], System]:
+    module, _, function = group.model.partition(":")
+    make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
+    accepted = inspect.signature(make).parameters
+    args: dict[str, Any] = {**config.network, **group.args}
+    args["kernel_init"] = resolve(args["kernel_init"])()
+    if wrong := sorted(set(args) - set(accepted)):
+        raise UserError(f"{name}: the model {group.model} has no option {', '.join(wrong)}")
+    if "pairs" in accepted:
+        args["pairs"] = config.pairs
+    if "loss" in accepted:
+        args["loss"] = _loss(name, group)
+    optimizers = {player: dict(options) for player, options in group.optimizers.items()}
+
+    def build(modalities: Sequence[str], classes: Sequence[str], total_steps: int) -> System:
+        given = {"modalities": tuple(modalities), "classes": len(classes)}
+        made = {player: _optimizer(name, player, o, total_steps) for player, o in optimizers.items()}
+        system = make(optimizers=made, **args, **{key: value for key, value in given.items() if key in accepted})
+        if set(system.players) != set(optimizers):
+            raise UserError(f"{name}.optimizers names {sorted(optimizers)}; the model's players are {system.players}")
+        return system
+
+    return build
+
+
+def _loss(name: str, group: ConfigDict) -> Callable[..., Any]:
+    if not group.get("loss"):
+        raise UserError(f"{name}: the model {group.model} needs a loss, such as 'losses.overlap:dice'")
+    function = resolve(group.loss)
+    options = dict(group.get("loss_args") or {})
+    if wrong := sorted(set(options) - set(inspect.signature(function).parameters)):
+        raise UserError(f"{name}: the loss {group.loss} has no option {', '.join(wrong)}")
+    return partial(function, **options)
+
+
+def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: int) -> Any:
+    accepted = set(inspect.signature(adam).parameters) - {"total_steps"}
+    if wrong := sorted(set(options) - accepted):
+        raise UserError(f"{name}.optimizers.{player} has no option {', '.join(wrong)}; it has {', '.join(sorted(accepted))}")
+    return adam(total_steps=total_steps, **options)
+
+
+def _data(where: str, group: ConfigDict) -> Data:
+    values = {key: value for key, value in group.items() if key != "phantom"}
+    _same_keys(where, group, {f.name for f in fields(Data)})
+    if not 0.0 < group.val_fraction < 1.0:
+        raise UserError(f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1")
+    return Data(phantom=_record(Phantom, f"{where}.phantom", group.phantom), **values)
+
+
+def _record(kind: Any, where: str, group: ConfigDict) -> Any:
+    _same_keys(where, group, {f.name for f in fields(kind)})
+    return kind(**dict(group.items()))
+
+
+def _same_keys(where: str, group: Mapping[str, Any], known: set[str], *, optional: set[str] = frozenset()) -> None:  # pyright: ignore
+    if unknown := sorted(set(group) - known):
+        raise UserError(f"{where} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    if absent := sorted(known - set(optional) - set(group)):
+        raise UserError(f"{where} lacks {', '.join(absent)}")

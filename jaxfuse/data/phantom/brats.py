@@ -1,0 +1,305 @@
+"""Phantom gliomas in four modalities, and the data set of them in the layout of BraTS 2018.
+
+`make_case` is a pure function of (seed, index, grid, grade). Each part of a case has its own random stream,
+keyed by (seed, index, part), so that a change of one part leaves the draws of the others alone, and case i is
+the same in a data set of any size.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jaxfuse.data.phantom.anatomy import Anatomy, draw_anatomy, draw_head, head_position
+from jaxfuse.data.phantom.fields import Grid, Volume, smooth_field
+from jaxfuse.data.phantom.glioma import draw_glioma, glioma_maps
+from jaxfuse.data.phantom.mimics import bleedings, choroid_plexus, draw_mimics, gliosis, vessels
+from jaxfuse.data.phantom.signal import (
+    R1_BLOOD,
+    R1_PLASMA,
+    SEQUENCES,
+    TISSUES_3T,
+    Tissue,
+    flow_remaining,
+    rician,
+    sequence_signal,
+    shortened_t1_ms,
+)
+from jaxfuse.errors import UserError
+
+VERSION = 1
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+FOLDER = "MICCAI_BraTS_2018_Data_Training"
+RECORD = "phantom.json"
+# A head with its tilt, in mm per array axis.
+FIELD_OF_VIEW_MM = (160.0, 184.0, 138.0)
+
+_STREAMS = ("head", "position", "folds", "tumor", "tumor maps", "mimics", "tissue", "acquisition", "noise")
+
+# Gadolinium in mmol/l some minutes after a standard dose, by tissue; the enhancing rim has its own map.
+# Edema: its T1 then drops by the measured 123 +- 74 ms (see signal.py).
+_CONCENTRATION_MMOL_L: Mapping[str, float] = {
+    "blood": 0.5,
+    "choroid plexus": 0.25,
+    "edema": 0.010,
+    "non-enhancing": 0.012,
+    "necrosis": 0.010,
+    "gray": 0.004,
+    "deep gray": 0.004,
+    "white": 0.002,
+}
+_BLOOD_VELOCITY_MM_S = 60.0
+_SLICE_MM = 5.0
+
+
+def _stream(seed: int, index: int, part: str) -> np.random.Generator:
+    return np.random.default_rng((seed, index, _STREAMS.index(part)))
+
+
+def is_low_grade(index: int, fraction: float) -> bool:
+    """Whether case `index` is low-grade: the share among the first n cases is `fraction`, rounded down, for every n."""
+    return math.floor((index + 1) * fraction + 1e-9) > math.floor(index * fraction + 1e-9)
+
+
+def _take(fractions: dict[str, Volume], name: str, share: Volume) -> None:
+    """Gives `share` of every voxel to `name`, at the cost of what is there in proportion."""
+    for other in fractions:
+        fractions[other] = fractions[other] * (1 - share)
+    fractions[name] = fractions.get(name, np.float32(0)) + share
+
+
+def _tissue_fractions(
+    seed: int, index: int, grid: Grid, anatomy: Anatomy, tumor: dict[str, Volume]
+) -> dict[str, Volume]:
+    """All tissues of a case; later ones displace earlier ones, and the shares keep their sum of 1."""
+    rng = _stream(seed, index, "mimics")
+    amounts = draw_mimics(rng)
+    fractions = dict(anatomy.fractions)
+    _take(fractions, "gliosis", gliosis(rng, grid, anatomy, amounts))
+    _take(fractions, "choroid plexus", choroid_plexus(rng, grid, anatomy, amounts))
+    spots = bleedings(rng, grid, anatomy, amounts)
+    vascular = vessels(rng, grid, anatomy, amounts)
+    present = sum(tumor.values())
+    for name in fractions:
+        fractions[name] = fractions[name] * (1 - present)
+    fractions.update(tumor)
+    # Tumors bleed, but push large vessels aside.
+    _take(fractions, "methemoglobin", spots)
+    _take(fractions, "blood", vascular * (1 - np.clip(present, 0, 1)))
+    return fractions
+
+
+def _case_tissues(rng: np.random.Generator) -> dict[str, Tissue]:
+    """The tissue table of one case: T1 and T2 vary by 4 %, those of diseased tissue by 5 %."""
+    varied = {}
+    for name, tissue in TISSUES_3T.items():
+        spread = 0.04 if name in ("fluid", "gray", "white", "deep gray", "blood") else 0.05
+        t1, t2 = np.exp(spread * np.clip(rng.standard_normal(2), -2, 2))
+        varied[name] = Tissue(tissue.t1_ms * float(t1), tissue.t2_ms * float(t2), tissue.density)
+    return varied
+
+
+def _modality_signal(
+    modality: str, fractions: dict[str, Volume], tissues: dict[str, Tissue], rim_mmol_l: Volume
+) -> Volume:
+    """Noise-free signal of one modality: the sum over tissues of share times signal."""
+    sequence = SEQUENCES[modality]
+    total = np.zeros(rim_mmol_l.shape, np.float32)
+    for name, share in fractions.items():
+        where = np.nonzero(share)
+        tissue = tissues[name]
+        t1_ms: Any = tissue.t1_ms
+        if modality == "t1ce":
+            dose: Any = rim_mmol_l[where] if name == "enhancing" else _CONCENTRATION_MMOL_L.get(name, 0.0)
+            t1_ms = shortened_t1_ms(tissue.t1_ms, dose, r1=R1_BLOOD if name == "blood" else R1_PLASMA)
+        signal = sequence_signal(sequence, tissue.density, t1_ms, tissue.t2_ms)
+        if name == "blood":
+            signal *= flow_remaining(_BLOOD_VELOCITY_MM_S, te_ms=sequence.te_ms, slice_mm=_SLICE_MM)
+        total[where] += share[where] * signal
+    return total
+
+
+def make_case(
+    seed: int,
+    index: int,
+    *,
+    shape: tuple[int, int, int] = (64, 64, 48),
+    spacing_mm: float = 3.0,
+    low_grade: bool = False,
+) -> tuple[dict[str, Float[np.ndarray, "d h w"]], UInt8[np.ndarray, "d h w"]]:
+    """One phantom glioma.
+
+    Args:
+        seed, index: which case.
+        shape, spacing_mm: the grid, LPS. The anatomy is drawn in mm: another grid shows the same head.
+        low_grade: a tumor without enhancement.
+
+    Returns:
+        Images by modality (flair, t1, t1ce, t2), arbitrary units, exactly 0 outside the brain and at least 1
+        inside; and the label in the file values of BraTS 2018 (0, 1, 2, 4).
+
+    Raises:
+        UserError: the field of view does not hold a head.
+    """
+    _check_grid(shape, spacing_mm)
+    grid = Grid(shape, spacing_mm)
+    head = draw_head(_stream(seed, index, "head"))
+    position = head_position(_stream(seed, index, "position"), grid, head)
+    glioma = draw_glioma(_stream(seed, index, "tumor"), low_grade=low_grade)
+    anatomy = draw_anatomy(_stream(seed, index, "folds"), grid, head, position, glioma.displace)
+    tumor = glioma_maps(_stream(seed, index, "tumor maps"), grid, anatomy, position, glioma)
+    fractions = _tissue_fractions(seed, index, grid, anatomy, tumor.fractions)
+    tissues = _case_tissues(_stream(seed, index, "tissue"))
+    scanner, noise = _stream(seed, index, "acquisition"), _stream(seed, index, "noise")
+    images = {}
+    for modality in MODALITIES:
+        signal = _modality_signal(modality, fractions, tissues, tumor.concentration_mmol_l)
+        level = float(signal[anatomy.brain].mean())
+        # Receive sensitivity differs by some ten per cent across the head.
+        bias = np.exp(np.float32(scanner.uniform(0.06, 0.14)) * smooth_field(scanner, grid, 80.0))
+        gain = math.exp(scanner.uniform(math.log(200), math.log(1000))) / level
+        noisy = rician(signal * bias, scanner.uniform(0.03, 0.05) * level, noise)
+        images[modality] = np.where(anatomy.brain, np.maximum(noisy * gain, 1), 0).astype(np.float32)
+    return images, tumor.label
+
+
+def _check_grid(shape: tuple[int, int, int], spacing_mm: float) -> None:
+    if len(shape) != 3 or not spacing_mm > 0:
+        raise UserError(f"a phantom needs three sizes and a positive spacing; came shape {shape} and {spacing_mm} mm")
+    view = tuple(n * spacing_mm for n in shape)
+    if any(v < least for v, least in zip(view, FIELD_OF_VIEW_MM, strict=True)):
+        need = max(least / n for n, least in zip(shape, FIELD_OF_VIEW_MM, strict=True))
+        raise UserError(
+            f"a phantom head needs {' x '.join(f'{v:g}' for v in FIELD_OF_VIEW_MM)} mm; shape {tuple(shape)} at"
+            f" {spacing_mm:g} mm spans {' x '.join(f'{v:g}' for v in view)}: use a spacing of at least {need:.2f} mm"
+        )
+
+
+def _write_volume(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Writes NIfTI-1, gzipped without time or name, so that equal voxels give equal bytes."""
+    image = nib.Nifti1Image(array, grid.affine())  # pyright: ignore[reportPrivateImportUsage]
+    image.header.set_xyzt_units("mm")
+    image.set_sform(grid.affine(), code=1)
+    image.set_qform(grid.affine(), code=1)
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0, compresslevel=4) as stream:
+        stream.write(image.to_bytes())
+    path.write_bytes(packed.getvalue())
+
+
+def _case_folder(index: int, low_grade: bool) -> Path:
+    return Path(FOLDER, "LGG" if low_grade else "HGG", f"Brats18_PHANTOM_{index:03d}_1")
+
+
+def _write_case(folder: Path, seed: int, index: int, grid: Grid, low_grade: bool) -> None:
+    images, label = make_case(seed, index, shape=grid.shape, spacing_mm=grid.spacing_mm, low_grade=low_grade)
+    folder.mkdir(parents=True)
+    for modality, image in images.items():
+        _write_volume(folder / f"{folder.name}_{modality}.nii.gz", np.rint(image).astype(np.int16), grid)
+    _write_volume(folder / f"{folder.name}_seg.nii.gz", label, grid)
+
+
+def _already_there(root: Path, request: dict[str, Any]) -> bool:
+    """Whether `root` holds exactly the requested data set; refuses a root that holds anything else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    record = root / RECORD
+    if not record.is_file():
+        raise UserError(f"{root} exists and is no phantom data set (it has no {RECORD}); name another folder")
+    try:
+        found = json.loads(record.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{record} is not valid JSON ({error}); delete {root} or name another folder") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{record} holds no JSON object; delete {root} or name another folder")
+    if found != request:
+        keys = [k for k in {**request, **found} if found.get(k) != request.get(k)]
+        told = ", ".join(f"{k} {found.get(k)} there and {request.get(k)} asked for" for k in keys)
+        raise UserError(f"{root} holds another phantom data set ({told}); delete it or name another folder")
+    return True
+
+
+def write_brats_phantoms(
+    root: Path,
+    *,
+    cases: int,
+    seed: int,
+    shape: tuple[int, int, int] = (64, 64, 48),
+    spacing_mm: float = 3.0,
+    low_grade_fraction: float = 0.2,
+    on_case: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Writes `cases` phantoms under `root` in the layout of BraTS 2018, or finds them there.
+
+    The set is written into a hidden sibling folder and renamed when it is whole, with `phantom.json` beside
+    the data; a run that is killed leaves only the hidden folder. If `phantom.json` of an existing root equals
+    this request, nothing is written.
+
+    Args:
+        low_grade_fraction: share of cases without enhancing tumor, in [0, 1].
+        on_case: called with (cases written, cases in all) after every case.
+
+    Returns:
+        The case folders, in the order of their index.
+
+    Raises:
+        UserError: `root` holds something else, or an argument is out of range.
+    """
+    root = Path(root)
+    if cases < 1 or seed < 0 or not 0 <= low_grade_fraction <= 1:
+        raise UserError(
+            "phantoms need at least 1 case, a seed of at least 0 and a low-grade fraction within 0 and 1;"
+            f" came {cases}, {seed} and {low_grade_fraction}"
+        )
+    _check_grid(shape, spacing_mm)
+    request = {
+        "generator": "jaxfuse.data.phantom.brats",
+        "version": VERSION,
+        "cases": cases,
+        "seed": seed,
+        "shape": [int(n) for n in shape],
+        "spacing_mm": float(spacing_mm),
+        "low_grade_fraction": float(low_grade_fraction),
+    }
+    folders = [_case_folder(i, is_low_grade(i, low_grade_fraction)) for i in range(cases)]
+    if not _already_there(root, request):
+        grid = Grid((int(shape[0]), int(shape[1]), int(shape[2])), float(spacing_mm))
+        _write_whole(root, request, folders, grid, on_case)
+    lost = [str(f) for f in folders if not (root / f).is_dir()]
+    if lost:
+        raise UserError(f"{root} is not whole: {len(lost)} of {cases} cases are missing ({lost[0]} ...); delete it")
+    return [root / f for f in folders]
+
+
+def _write_whole(
+    root: Path, request: dict[str, Any], folders: list[Path], grid: Grid, on_case: Callable[[int, int], None] | None
+) -> None:
+    partial = root.parent / f".{root.name}.partial-{os.getpid()}"
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        for index, folder in enumerate(folders):
+            _write_case(partial / folder, request["seed"], index, grid, folder.parent.name == "LGG")
+            if on_case is not None:
+                on_case(index + 1, len(folders))
+        (partial / RECORD).write_text(json.dumps(request, indent=2) + "\n")
+        try:
+            partial.rename(root)
+        except OSError:
+            # Another process may have finished the same request first.
+            if not _already_there(root, request):
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,85 @@
+"""The stream of batches: prepared cases -> patches -> transforms -> batches, by Grain.
+
+The stream is a pure function of (seed, step): every example is drawn from a generator that its index seeds, and a
+resumed run slices the stream at its next step. So one integer resumes it, and any number of workers or threads
+gives the same batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.sampling import Center, Example, sample_patch
+from jaxfuse.data.transforms import Transform, apply_all
+from jaxfuse.errors import UserError
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How batches are made ready: `workers` processes (0: none) and `threads`, `prefetch` batches ahead."""
+
+    workers: int = 0
+    threads: int = 2
+    prefetch: int = 4
+
+
+@dataclass(frozen=True)
+class PatchSampler:
+    """Draws one example of case number `index`; with `unpaired`, streams a and b from two different cases."""
+
+    cases: Sequence[PreparedCase]
+    patch: tuple[int, ...]
+    center: Center
+    transforms: tuple[Transform, ...]
+    unpaired: bool
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Example | dict[str, Example]:
+        if not self.unpaired:
+            return self._one(index, rng)
+        other = (index + int(rng.integers(1, len(self.cases)))) % len(self.cases)
+        return {"a": self._one(index, rng), "b": self._one(other, rng)}
+
+    def _one(self, index: int, rng: np.random.Generator) -> Example:
+        return apply_all(self.transforms, sample_patch(self.cases[index], self.patch, self.center, rng), rng)
+
+
+def batches(
+    sampler: PatchSampler, *, batch: int, seed: int, start: int, stop: int, loader: Loader
+) -> Iterator[Mapping[str, Any]]:
+    """The batches of steps `start` to `stop` - 1; each pass over the cases is shuffled anew.
+
+    Leaves are stacked NumPy arrays (b *space m) and (b *space). Close the iterator when done.
+    """
+    if sampler.unpaired and len(sampler.cases) < 2:
+        raise UserError("unpaired training needs at least two training cases, and there is one; set unpaired=False")
+    if not flags.FLAGS.is_parsed():  # Grain reads its own flags, which a notebook or a test never parses
+        flags.FLAGS.mark_as_parsed()
+    dataset = (
+        grain.MapDataset.range(len(sampler.cases))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(sampler)
+        .batch(batch, drop_remainder=True)
+        .slice(slice(start, stop))
+        .to_iter_dataset(grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.prefetch))
+    )
+    if loader.workers:
+        options = grain.MultiprocessingOptions(num_workers=loader.workers, per_worker_buffer_size=loader.prefetch)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_hide_accelerators)
+    return iter(dataset)
+
+
+def _hide_accelerators(worker: int, workers: int) -> None:
+    """A loader process must not take accelerator memory."""
+    del worker, workers
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -1,0 +1,398 @@
+"""Deterministic preparation of cases, and its cache of memory-mapped arrays.
+
+A case is cropped to its brain and each modality brought to zero mean and unit variance (Cross-Modality Deep
+Feature Learning for Brain Tumor Segmentation, section 4; over the brain's voxels unless asked otherwise).
+Entries of the cache are named by what made them: content of the files, settings and version of this code.
+So a changed file or setting makes a new entry, and an unchanged one is never made twice. A BraTS case with
+four modalities takes some 60 MB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
+
+from jaxfuse.data.cases import Case, CaseFiles, load_case
+from jaxfuse.errors import UserError
+from jaxfuse.labels import LabelScheme
+
+Normalize = Literal["brain", "volume"]
+# Raise when the arrays or the JSON that this file writes change.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What is known of a prepared case besides its arrays; the content of `case.json`.
+
+    Attributes:
+        affine: voxel to world in mm of the canonical grid before cropping, by rows; empty for a 2D image.
+        spacing_mm: voxel sides per axis; pixels of a photograph count 1.
+        original_shape, crop_start, shape: spatial; the crop is `original[start : start + shape]`.
+        voxels_per_class: over the crop, by class index; empty for an unlabelled case.
+        mean, std: of each modality as stored, over the voxels that were normalised together.
+    """
+
+    id: str
+    group: str
+    modalities: tuple[str, ...]
+    affine: tuple[tuple[float, ...], ...]
+    spacing_mm: tuple[float, ...]
+    original_shape: tuple[int, ...]
+    crop_start: tuple[int, ...]
+    shape: tuple[int, ...]
+    voxels_per_class: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared case in memory; the arrays are those of `PreparedCase`."""
+
+    facts: CaseFacts
+    image: Float[np.ndarray, "*space m"]
+    label: UInt8[np.ndarray, "*space"] | None
+    tumor: Int[np.ndarray, " n"]
+    brain: Int[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A prepared case on disk: small and picklable, its arrays opened as read-only memory maps when asked for."""
+
+    folder: Path
+    key: str
+    facts: CaseFacts
+
+    @property
+    def id(self) -> str:
+        return self.facts.id
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.facts.voxels_per_class)
+
+    @property
+    def image(self) -> Float[np.ndarray, "*space m"]:
+        """Normalised intensities, float32."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @property
+    def label(self) -> UInt8[np.ndarray, "*space"] | None:
+        """Class indices, or None for an unlabelled case."""
+        return np.load(self.folder / "label.npy", mmap_mode="r") if self.labelled else None
+
+    @property
+    def tumor(self) -> Int[np.ndarray, " n"]:
+        """Flat indices into the crop of the voxels whose label is not background; empty without label."""
+        return np.load(self.folder / "tumor.npy", mmap_mode="r")
+
+    @property
+    def brain(self) -> Int[np.ndarray, " n"]:
+        """Flat indices into the crop of the voxels that are not zero in every modality."""
+        return np.load(self.folder / "brain.npy", mmap_mode="r")
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """Constants that the training split decides; the content of a run's `dataset.json`.
+
+    Attributes:
+        scheme: name of the label scheme, empty where the data set has classes of its own.
+        spacing_mm: median over the training cases, per axis.
+        train, val: case ids.
+        keys: case id -> cache key, which stands for the content of its files and the preparation.
+        voxels_per_class: sum over the labelled training cases, by class index; empty where there is none.
+    """
+
+    modalities: tuple[str, ...]
+    scheme: str
+    classes: tuple[str, ...]
+    spacing_mm: tuple[float, ...]
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    keys: Mapping[str, str]
+    voxels_per_class: tuple[int, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> DatasetFacts:
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**{name: _tuples(value) for name, value in fields.items()})
+
+
+def prepare_case(case: Case, *, normalize: Normalize = "brain", group: str = "", classes: int = 0) -> Prepared:
+    """Crops a case to its brain and normalises it.
+
+    The crop is the bounding box of the voxels that are not zero in every modality. With `"brain"` mean and
+    standard deviation are taken over those voxels and the rest stays 0; with `"volume"` over the whole
+    volume before cropping, background included. `classes` is the least length of `voxels_per_class`.
+
+    Raises `UserError` for an image without a non-zero voxel, and for a modality that is constant.
+    """
+    if normalize not in ("brain", "volume"):
+        raise UserError(f"normalize is {normalize!r}; choose brain or volume")
+    mask = np.any(case.image != 0, axis=-1)
+    start, stop = bounding_box(mask)
+    if start == stop:
+        raise UserError(f"case {case.id}: every voxel of {', '.join(case.modalities)} is 0; remove or replace the case")
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    inside = mask[box]
+    image = np.zeros((*inside.shape, len(case.modalities)), np.float32)
+    means, stds = [], []
+    for channel, modality in enumerate(case.modalities):
+        values = case.image[..., channel]
+        mean, std = moments(case.id, modality, values[mask] if normalize == "brain" else values)
+        normed = (values[box] - np.float32(mean)) / np.float32(std)
+        image[..., channel] = np.where(inside, normed, np.float32(0)) if normalize == "brain" else normed
+        means.append(mean)
+        stds.append(std)
+    label = None if case.label is None else np.ascontiguousarray(case.label[box])
+    facts = CaseFacts(
+        id=case.id,
+        group=group,
+        modalities=case.modalities,
+        affine=tuple(tuple(float(v) for v in row) for row in case.affine),
+        spacing_mm=tuple(float(v) for v in case.spacing_mm),
+        original_shape=mask.shape,
+        crop_start=start,
+        shape=inside.shape,
+        voxels_per_class=() if label is None else count_classes(label, classes),
+        mean=tuple(means),
+        std=tuple(stds),
+    )
+    tumor = np.zeros(0, np.int32) if label is None else flat_indices(label > 0)
+    return Prepared(facts, image, label, tumor, flat_indices(inside))
+
+
+def prepare(
+    files: Iterable[CaseFiles],
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    *,
+    normalize: Normalize = "brain",
+    cache: str | Path,
+    on_case: Callable[[PreparedCase, bool], None] | None = None,
+) -> tuple[PreparedCase, ...]:
+    """Prepares each case once, in the order given, below the folder `cache`.
+
+    `on_case(case, fresh)` is called after each, for progress; `fresh` says that the entry was not there yet.
+    Several processes may share a cache. Raises the `UserError` of `load_case` and `prepare_case`; entries that
+    were finished before it stay.
+    """
+    modalities = tuple(modalities)
+
+    def make(one: CaseFiles) -> Prepared:
+        case = load_case(one, modalities, scheme)
+        return prepare_case(case, normalize=normalize, group=one.group, classes=len(scheme.classes) if scheme else 0)
+
+    # The encoding, not only the name: a scheme that is corrected later must not find old arrays.
+    coding = {"name": scheme.name, "encode": sorted(scheme.encode.items())} if scheme else None
+    recipe = {"modalities": modalities, "scheme": coding, "normalize": normalize}
+    return prepare_with(make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case)
+
+
+def prepare_with(
+    make: Callable[[CaseFiles], Prepared],
+    files: Iterable[CaseFiles],
+    recipe: Mapping[str, Any],
+    *,
+    images: Sequence[str],
+    label: bool,
+    cache: str | Path,
+    on_case: Callable[[PreparedCase, bool], None] | None = None,
+) -> tuple[PreparedCase, ...]:
+    """`prepare` for any kind of data: `make` prepares one case, `recipe` (JSON) says how it is made.
+
+    `images` names the entries of `CaseFiles.images` that count, `label` whether the label file does.
+    """
+    cache = Path(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    digests = _Digests(cache / "digests.json")
+    prepared = []
+    try:
+        for one in files:
+            key = _key(one, recipe, images, label, digests)
+            folder = cache / f"{one.id}-{key[:20]}"
+            fresh = not (folder / "case.json").is_file()
+            if fresh:
+                _write(folder, key, make(one))
+            prepared.append(read_prepared(folder))
+            if on_case:
+                on_case(prepared[-1], fresh)
+    finally:
+        digests.save()
+    return tuple(prepared)
+
+
+def read_prepared(folder: str | Path) -> PreparedCase:
+    """The prepared case in one folder of a cache."""
+    folder = Path(folder)
+    facts = json.loads((folder / "case.json").read_text())
+    key = facts.pop("key")
+    return PreparedCase(folder, key, CaseFacts(**{k: _tuples(v) for k, v in facts.items()}))
+
+
+def uncrop(array: Shaped[np.ndarray, ...], prepared: Prepared | PreparedCase, fill: float) -> Shaped[np.ndarray, ...]:
+    """Puts an array on a case's crop back on its canonical grid, `fill` around it.
+
+    `array` has the crop's shape, with or without channels behind. The type is kept.
+    """
+    facts = prepared.facts
+    ndim = len(facts.shape)
+    if array.shape[:ndim] != facts.shape:
+        raise UserError(f"case {facts.id}: an array of shape {array.shape} was given for a crop of {facts.shape}")
+    whole = np.full((*facts.original_shape, *array.shape[ndim:]), fill, array.dtype)
+    whole[tuple(slice(a, a + n) for a, n in zip(facts.crop_start, facts.shape, strict=True))] = array
+    return whole
+
+
+def dataset_facts(
+    prepared: Sequence[PreparedCase],
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    split: Mapping[str, Sequence[str]],
+    *,
+    classes: Sequence[str] = (),
+) -> DatasetFacts:
+    """The facts of a split; `prepared` holds at least its training cases, others add only their keys.
+
+    `classes` names the classes where there is no scheme.
+    """
+    by_id = {case.id: case for case in prepared}
+    absent = [i for i in split["train"] if i not in by_id]
+    if absent:
+        raise UserError(f"training case {absent[0]} has not been prepared; prepare all cases of the split")
+    train = [by_id[i].facts for i in split["train"]]
+    counts = [facts.voxels_per_class for facts in train if facts.voxels_per_class]
+    return DatasetFacts(
+        modalities=tuple(modalities),
+        scheme=scheme.name if scheme else "",
+        classes=scheme.classes if scheme else tuple(classes),
+        spacing_mm=tuple(float(v) for v in np.median([facts.spacing_mm for facts in train], axis=0)),
+        train=tuple(split["train"]),
+        val=tuple(split["val"]),
+        keys={case.id: case.key for case in prepared},
+        voxels_per_class=tuple(sum(column) for column in zip(*counts, strict=True)),
+    )
+
+
+def bounding_box(mask: Shaped[np.ndarray, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """First and one past last index of the true voxels per axis; two equal tuples where there is none."""
+    start, stop = [], []
+    for axis in range(mask.ndim):
+        along = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        start.append(int(along[0]) if along.size else 0)
+        stop.append(int(along[-1]) + 1 if along.size else 0)
+    return tuple(start), tuple(stop)
+
+
+def moments(case_id: str, modality: str, values: Shaped[np.ndarray, ...]) -> tuple[float, float]:
+    """Mean and standard deviation (of the population) in double precision; `UserError` for constant values."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise UserError(
+            f"case {case_id}: modality {modality} is {low:g} everywhere; replace the file or leave the case out"
+        )
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+def flat_indices(mask: Shaped[np.ndarray, ...]) -> Int[np.ndarray, " n"]:
+    """Flat indices of the true voxels, int32 where they fit."""
+    return np.flatnonzero(mask).astype(np.int32 if mask.size < 2**31 else np.int64)
+
+
+def count_classes(label: UInt8[np.ndarray, "*space"], classes: int) -> tuple[int, ...]:
+    """Voxels per class index, at least `classes` long."""
+    return tuple(int(n) for n in np.bincount(label.ravel(), minlength=classes))
+
+
+class _Digests:
+    """Content digests of files, remembered by path, size and time of change, so that a restart reads no image."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._known = self._read()
+        self._new: dict[str, list] = {}
+
+    def of(self, path: Path) -> str:
+        try:
+            status = path.stat()
+            where, state = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+            if where not in self._known or self._known[where][:2] != state:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+                self._known[where] = self._new[where] = [*state, digest]
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
+        return self._known[where][2]
+
+    def save(self) -> None:
+        if self._new:
+            # Read again: another process may have added its own meanwhile.
+            partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+            partial.write_text(json.dumps(self._read() | self._new))
+            os.replace(partial, self._path)
+            self._new = {}
+
+    def _read(self) -> dict[str, list]:
+        if not self._path.is_file():
+            return {}
+        try:
+            return json.loads(self._path.read_text())
+        except ValueError as error:
+            raise UserError(f"{self._path} is damaged ({error}); delete it, it will be made anew") from error
+
+
+def _key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], label: bool, digests: _Digests) -> str:
+    absent = [m for m in images if m not in one.images]
+    if absent:
+        raise UserError(f"case {one.id} has no {', '.join(absent)} image; it has {', '.join(one.images)}")
+    parts = {
+        "version": _VERSION,
+        "id": one.id,
+        "group": one.group,
+        "images": [digests.of(one.images[m]) for m in images],
+        "label": digests.of(one.label) if label and one.label else None,
+        "recipe": recipe,
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+def _write(folder: Path, key: str, prepared: Prepared) -> None:
+    """Writes an entry in one piece; where another process was first, its entry stays (the content is the same)."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    partial.mkdir()
+    try:
+        np.save(partial / "image.npy", prepared.image)
+        if prepared.label is not None:
+            np.save(partial / "label.npy", prepared.label)
+        np.save(partial / "tumor.npy", prepared.tumor)
+        np.save(partial / "brain.npy", prepared.brain)
+        (partial / "case.json").write_text(json.dumps({"key": key, **asdict(prepared.facts)}, indent=1))
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not (folder / "case.json").is_file():
+                raise
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); free space or choose another cache") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,210 @@
+"""What is wrong with a data set, said case by case, without stopping at the first problem.
+
+`fatal` is what training would refuse; `warning` is what it would accept and a person should look at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+from jaxfuse.data.cases import encode_label, intensity_problem, label_problem, whole_values
+from jaxfuse.data.sources.brats import LAYOUTS, MODALITIES, Finding, detect_layout, layout_named, survey
+from jaxfuse.errors import UserError
+from jaxfuse.io.nifti import Volume, forms_disagree, geometry_mismatch, read_volume
+from jaxfuse.labels import LabelScheme, label_scheme
+
+Severity = Literal["fatal", "warning"]
+# Stands for the case's id where a problem is one of the whole data set.
+ALL_CASES = "(all cases)"
+_SPACING_TOLERANCE_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, in a clause."""
+
+    case: str
+    severity: Severity
+    message: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was looked at, under which names, and every problem found, in the order of the cases."""
+
+    root: Path
+    layout: str
+    scheme: str
+    modalities: tuple[str, ...]
+    cases: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    def count(self, severity: Severity) -> int:
+        return sum(p.severity == severity for p in self.problems)
+
+
+@dataclass
+class _Seen:
+    """What the checks over all cases need to remember of each."""
+
+    spacings: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    labelled: int = 0
+    classes: set[int] = field(default_factory=set)
+
+
+def verify(
+    root: str | Path,
+    *,
+    layout: str | None = None,
+    scheme: str | None = None,
+    modalities: Sequence[str] = MODALITIES,
+    on_case: Callable[[int, int], None] | None = None,
+) -> Verdict:
+    """Reads every file of every case under `root`.
+
+    `layout` and `scheme` are names; without them the layout is told from the names on disk and brings its
+    scheme. `on_case(done, total)` is called after each case. Raises `UserError` only where there is nothing
+    to look at: no folder, no case, an unknown name.
+    """
+    chosen = layout_named(layout) if layout else LAYOUTS[detect_layout(root)]
+    labels = label_scheme(scheme or chosen.scheme)
+    findings = survey(root, modalities, layout=chosen.name)
+    seen = _Seen()
+    problems: list[Problem] = []
+    for done, found in enumerate(findings, start=1):
+        problems += [Problem(found.id, severity, text) for severity, text in _case_problems(found, labels, seen)]
+        if on_case:
+            on_case(done, len(findings))
+    problems += _spacing_problems(seen)
+    problems += _absent_classes(seen, labels)
+    ids = tuple(found.id for found in findings)
+    return Verdict(Path(root), chosen.name, labels.name, tuple(modalities), ids, tuple(problems))
+
+
+def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tuple[Severity, str]]:
+    problems: list[tuple[Severity, str]] = [
+        ("fatal", f"no {modality} image: {name} is missing") for modality, name in found.missing.items()
+    ]
+    first: Volume | None = None
+    brain: Bool[np.ndarray, "d h w"] | None = None
+    for modality, path in found.images.items():
+        volume = _read(path, problems)
+        if volume is None:
+            continue
+        first = first or volume
+        mismatch = geometry_mismatch(volume, first)
+        if mismatch:
+            problems.append(("fatal", mismatch))
+        problems += _intensity_problems(modality, volume)
+        if not mismatch:
+            nonzero = volume.array != 0
+            brain = nonzero if brain is None else brain | nonzero
+    if first is not None:
+        seen.spacings[found.id] = first.spacing_mm
+    if found.label is None:
+        problems.append(("warning", "no label file: the case can be predicted, but not trained on or scored"))
+        return problems
+    label = _read(found.label, problems)
+    if label is not None:
+        mismatch = geometry_mismatch(label, first) if first else ""
+        if mismatch:
+            problems.append(("fatal", mismatch))
+        problems += _label_problems(label, scheme, None if mismatch else brain, seen)
+    return problems
+
+
+def _read(path: Path, problems: list[tuple[Severity, str]]) -> Volume | None:
+    try:
+        volume = read_volume(path)
+    except UserError as error:
+        problems.append(("fatal", str(error)))
+        return None
+    if forms_disagree(volume):
+        problems.append(("warning", f"{path.name}: qform and sform place the volume differently; the sform is used"))
+    return volume
+
+
+def _intensity_problems(modality: str, volume: Volume) -> list[tuple[Severity, str]]:
+    name = volume.path.name
+    bad = intensity_problem(volume)
+    if bad:
+        return [("fatal", bad)]
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if low == high == 0:
+        return [("fatal", f"{name} is empty: every voxel is 0")]
+    if low == high:
+        return [("fatal", f"{name} is constant: every voxel of {modality} is {low:g}")]
+    inside = volume.array[volume.array != 0]
+    if inside.min() == inside.max():
+        return [("warning", f"{name} has one value only besides 0: it looks like a mask, not like a {modality} image")]
+    if inside.size == volume.array.size:
+        text = f"{name} has no voxel that is 0 (the first is {volume.array.flat[0]:g}): background counts as brain"
+        return [("warning", f"{text}; strip the skull or set the background to 0")]
+    return []
+
+
+def _label_problems(
+    label: Volume, scheme: LabelScheme, brain: Bool[np.ndarray, "d h w"] | None, seen: _Seen
+) -> list[tuple[Severity, str]]:
+    try:
+        values = whole_values(label)
+    except UserError as error:
+        return [("fatal", str(error))]
+    present = [int(v) for v in np.unique(values)]
+    unknown = label_problem(label.path, present, scheme)
+    seen.labelled += 1
+    if unknown:
+        seen.classes |= {scheme.encode[v] for v in present if v in scheme.encode}
+        return [("fatal", unknown)]
+    classes = encode_label(values, scheme)
+    seen.classes |= {int(c) for c in np.unique(classes)}
+    if not classes.any():
+        return [("warning", f"{label.path.name} marks nothing: every voxel is background")]
+    problems: list[tuple[Severity, str]] = []
+    if set(present) <= {0, 1} and len(scheme.classes) > 2:
+        meaning = scheme.classes[scheme.encode[1]]
+        text = f"{label.path.name} holds only 0 and 1, which scheme {scheme.name} reads as {meaning}"
+        problems.append(("warning", f"{text}; if it marks whole lesions, name the scheme lesion"))
+    outside = 0 if brain is None else int(np.count_nonzero(classes[~brain]))
+    if outside:
+        text = f"{label.path.name} marks {outside} voxels where every image is 0"
+        problems.append(("warning", f"{text}; those beyond the brain's bounding box are not trained on"))
+    return problems
+
+
+def _spacing_problems(seen: _Seen) -> list[Problem]:
+    if not seen.spacings:
+        return []
+    rounded = {case: tuple(round(v / _SPACING_TOLERANCE_MM) for v in s) for case, s in seen.spacings.items()}
+    usual, count = Counter(rounded.values()).most_common(1)[0]
+    usual_mm = next(s for case, s in seen.spacings.items() if rounded[case] == usual)
+    rule = f"while {count} of {len(rounded)} cases have {_sides(usual_mm)} mm"
+    return [
+        Problem(case, "warning", f"voxels of {_sides(spacing)} mm, {rule}")
+        for case, spacing in seen.spacings.items()
+        if not np.allclose(spacing, usual_mm, rtol=0, atol=_SPACING_TOLERANCE_MM)
+    ]
+
+
+def _absent_classes(seen: _Seen, scheme: LabelScheme) -> list[Problem]:
+    """Classes that no labelled case holds: the sign of a wrong scheme, and a score that would be undefined."""
+    if not seen.labelled:
+        return []
+    absent = [name for index, name in enumerate(scheme.classes) if index and index not in seen.classes]
+    return [
+        Problem(
+            ALL_CASES, "warning", f"no label holds the class {name} of scheme {scheme.name}; is it the right scheme?"
+        )
+        for name in absent
+    ]
+
+
+def _sides(spacing_mm: Sequence[float]) -> str:
+    return " × ".join(f"{v:g}" for v in spacing_mm)

@@ -1,0 +1,217 @@
+"""How predictions are judged: quickly while a phase trains, and in full at its end.
+
+A config names one of the functions at the end of this file for each phase; it makes an Assessment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.brats import default_one_empty_mm, score_case, statistics, summary_document
+from jaxfuse.metrics.overlap import dice
+from jaxfuse.report import figures
+
+# A prepared case -> its outputs by name, (d h w k) on the cropped grid.
+PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
+FIGURES_AT_MOST = 6
+
+
+class Assessment(Protocol):
+    """Scores of volumes; `quick` must hold the name "score", larger is better, which chooses the best checkpoint."""
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]: ...
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any] | None:
+        """Writes cases.csv, summary.json and figures; returns the summary, or None if there is nothing to judge."""
+        ...
+
+
+class SegmentationAssessment:
+    """Regions of a label scheme: Dice while training; Dice, IoU, sensitivity, specificity and HD95 at the end."""
+
+    def __init__(self, scheme: LabelScheme, primary: str) -> None:
+        self.scheme, self.primary = scheme, primary
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        scores: dict[str, list[float]] = {}
+        for case in cases:
+            truth = _truth(case)
+            for output, labels in label_maps(predict(case), self.scheme).items():
+                for region, members in self.scheme.regions.items():
+                    value = dice(np.isin(labels, members), np.isin(truth, members))
+                    scores.setdefault(f"{output}/{region}/dice", []).append(value)
+        means = {name: float(np.mean(values)) for name, values in scores.items()}
+        primary = [value for name, value in means.items() if name.startswith(f"{self.primary}/")]
+        return {**means, "score": float(np.mean(primary))}
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any]:
+        one_empty = default_one_empty_mm(self.scheme)
+        rows, maps, seconds = [], {}, []
+        for case in cases:
+            started = time.perf_counter()
+            maps[case.id] = label_maps(predict(case), self.scheme)
+            seconds.append(time.perf_counter() - started)
+            for output, labels in maps[case.id].items():
+                spacing = case.facts.spacing_mm
+                rows += score_case(
+                    labels, _truth(case), self.scheme, spacing_mm=spacing, one_empty=one_empty, case=case.id, output=output
+                )
+        document = summary_document(rows, primary=self.primary, one_empty=one_empty)
+        # The first case may pay for a compilation.
+        document["seconds_per_subject"] = float(np.median(seconds))
+        write_rows(results / "cases.csv", rows)
+        write_json(results / "summary.json", document)
+        for case in self._shown(rows, cases):
+            figures.segmentation_panel(
+                figures_dir / f"{case.id}.png",
+                image=np.asarray(case.image),
+                modalities=case.facts.modalities,
+                truth=_truth(case),
+                predictions=maps[case.id],
+                classes=self.scheme.classes,
+                title=f"{title}: {case.id}",
+                spacing_mm=case.facts.spacing_mm,  # pyright: ignore[reportArgumentType]
+            )
+        return document
+
+    def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
+        """The worst three by mean Dice of the primary output, then others in order."""
+        mean = {
+            case.id: float(np.mean([r["dice"] for r in rows if r["case"] == case.id and r["output"] == self.primary]))
+            for case in cases
+        }
+        worst = sorted(cases, key=lambda case: mean[case.id])[:3]
+        return [*worst, *(case for case in cases if case not in worst)][:FIGURES_AT_MOST]
+
+
+class TranslationAssessment:
+    """Fakes against the real images of the same subject, and cycles against their source, inside the brain.
+
+    Errors are in the z-scores of the prepared images.
+    """
+
+    def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
+        self.groups = groups  # side -> modality names
+
+    def _errors(self, outputs: Mapping[str, np.ndarray], case: PreparedCase) -> dict[str, dict[str, float]]:
+        real, modalities = np.asarray(case.image), list(case.facts.modalities)
+        brain = np.any(real != 0, axis=-1)
+        errors = {}
+        for side, names in self.groups.items():
+            for kind in ("fake", "cycle"):
+                for channel, name in enumerate(names):
+                    made, want = outputs[f"{kind}_{side}"][..., channel][brain], real[..., modalities.index(name)][brain]
+                    errors[f"{kind} {name}"] = {"mae": float(np.abs(made - want).mean(dtype=np.float64))}
+        return errors
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        per_case = [self._errors(predict(case), case) for case in cases]
+        means = {f"{output.replace(' ', '_')}/mae": float(np.mean([e[output]["mae"] for e in per_case])) for output in per_case[0]}
+        return {**means, "score": -float(np.mean([v for name, v in means.items() if name.startswith("cycle")]))}
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any]:
+        rows, seconds = [], []
+        for number, case in enumerate(cases):
+            started = time.perf_counter()
+            outputs = predict(case)
+            seconds.append(time.perf_counter() - started)
+            rows += [{"case": case.id, "output": name, **errors} for name, errors in self._errors(outputs, case).items()]
+            if number < FIGURES_AT_MOST:
+                self._figure(outputs, case, figures_dir / f"{case.id}.png", f"{title}: {case.id}")
+        outputs = {name: _statistics([r for r in rows if r["output"] == name]) for name in dict.fromkeys(r["output"] for r in rows)}
+        document = {
+            "kind": "translation",
+            "primary": rows[0]["output"],
+            "cases": len(cases),
+            "outputs": outputs,
+            "seconds_per_subject": float(np.median(seconds)),
+        }
+        write_rows(results / "cases.csv", rows)
+        write_json(results / "summary.json", document)
+        return document
+
+    def _figure(self, outputs: Mapping[str, np.ndarray], case: PreparedCase, path: Path, title: str) -> None:
+        if len(self.groups["a"]) != len(self.groups["b"]):
+            return  # the panel pairs modalities one to one
+        brain = np.any(np.asarray(case.image) != 0, axis=-1, keepdims=True)
+        order = [*self.groups["a"], *self.groups["b"]]
+        stacked = {k: np.concatenate([outputs[f"{k}_a"], outputs[f"{k}_b"]], -1) * brain for k in ("fake", "cycle")}
+        channels = [list(case.facts.modalities).index(name) for name in order]
+        figures.translation_panel(
+            path,
+            real=np.asarray(case.image)[..., channels],
+            fake=stacked["fake"],
+            cycle=stacked["cycle"],
+            modalities=order,
+            pairs=(self.groups["a"], self.groups["b"]),
+            title=title,
+            spacing_mm=case.facts.spacing_mm,  # pyright: ignore[reportArgumentType]
+            label=None if case.label is None else _truth(case),
+        )
+
+
+class LossAssessment:
+    """No volumes are judged: the validation loss alone is followed, and the last weights are the result."""
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        del predict, cases
+        return {}
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> None:
+        del predict, cases, results, figures_dir, title
+
+
+def segmentation(*, scheme: LabelScheme | None, primary: str, pairs: Sequence[str]) -> SegmentationAssessment:
+    """For systems whose outputs are class probabilities."""
+    del pairs
+    if scheme is None:
+        raise UserError("whole volumes can be judged only with a label scheme; set assess to engine.assess:losses")
+    return SegmentationAssessment(scheme, primary)
+
+
+def translation(*, scheme: LabelScheme | None, primary: str, pairs: Sequence[str]) -> TranslationAssessment:
+    """For cycle translations between the two groups of `pairs`."""
+    del scheme, primary
+    return TranslationAssessment({"a": pairs[0].split("+"), "b": pairs[1].split("+")})
+
+
+def losses(*, scheme: LabelScheme | None, primary: str, pairs: Sequence[str]) -> LossAssessment:
+    """For phases that only prepare weights for another."""
+    del scheme, primary, pairs
+    return LossAssessment()
+
+
+def label_maps(outputs: Mapping[str, np.ndarray], scheme: LabelScheme) -> dict[str, np.ndarray]:
+    """Class indices of every output that holds the probabilities of this scheme's classes (by name S_...)."""
+    return {
+        name: values.argmax(-1).astype(np.uint8)
+        for name, values in outputs.items()
+        if name.startswith("S_") and values.shape[-1] == len(scheme.classes)
+    }
+
+
+def _truth(case: PreparedCase) -> np.ndarray:
+    if case.label is None:
+        raise UserError(f"case {case.id} has no label to be judged against; leave it out of the validation split")
+    return np.asarray(case.label)
+
+
+def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    return {"mae": statistics(np.array([row["mae"] for row in rows], np.float64))}

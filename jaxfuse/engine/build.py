@@ -1,0 +1,107 @@
+"""From a phase and its data to the things that run: System, state, compiled functions, prediction of a volume."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfuse.config import Phase
+from jaxfuse.data.pipeline import PatchSampler
+from jaxfuse.data.preprocess import Prepared, PreparedCase
+from jaxfuse.data.sampling import center_rule, check_sampling
+from jaxfuse.data.transforms import transforms_from
+from jaxfuse.inference.tiling import predict_volume
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
+from jaxfuse.patches import check_patch, tile_volume
+
+
+def build_system(phase: Phase, modalities: Sequence[str], classes: Sequence[str], total_steps: int) -> System:
+    """The System of a phase, its patch checked against the network's geometry."""
+    system = phase.build(modalities, classes, total_steps)
+    check_patch(phase.patch, ndim=system.geometry.ndim, divisor=system.geometry.divisor)
+    return system
+
+
+def make_sampler(phase: Phase, cases: Sequence[PreparedCase]) -> PatchSampler:
+    """The training sampler of a phase; refuses cases that it cannot serve."""
+    center = center_rule(phase.sampling)
+    check_sampling(cases, phase.patch, phase.sampling, pad=phase.pad)
+    return PatchSampler(cases, phase.patch, center, transforms_from(phase.augment), phase.unpaired)
+
+
+def example_batch(phase: Phase, modalities: Sequence[str]) -> dict[str, Any]:
+    """A batch of zeros of the right shapes, to initialize and to trace with."""
+    one = {
+        "image": np.zeros((phase.batch, *phase.patch, len(modalities)), np.float32),
+        "label": np.zeros((phase.batch, *phase.patch), np.int32),
+    }
+    return {"a": one, "b": one} if phase.unpaired else one
+
+
+def initial_state(system: System, phase: Phase, modalities: Sequence[str], *, seed: int, number: int) -> State:
+    """The freshly drawn state of phase `number` of a schedule, compiled as one program."""
+    rng = jax.random.fold_in(jax.random.key(seed), number)
+    return jax.jit(system.init)(rng, example_batch(phase, modalities))
+
+
+def abstract_state(system: System, phase: Phase, modalities: Sequence[str]) -> State:
+    """Shapes of the state, without drawing it."""
+    return jax.eval_shape(system.init, jax.random.key(0), example_batch(phase, modalities))
+
+
+def without_optimizers(state: State) -> State:
+    """What prediction needs; the rest is neither copied nor passed on."""
+    return dataclasses.replace(state, opt_state={}, memory={})
+
+
+def case_predictor(
+    system: System, phase: Phase, *, overlap: float | None = None
+) -> Callable[[State, PreparedCase | Prepared], dict[str, np.ndarray]]:
+    """A function from weights and a prepared case to its named outputs (d h w k) on the cropped grid.
+
+    Tiles have the size of the training patch, so that instance norms see what they saw in training. `overlap`
+    replaces that of the phase's validation.
+    """
+    settings = phase.validation
+    compiled = jax.jit(system.predict)
+
+    def predict(weights: State, case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
+        image = np.asarray(case.image)
+        shared = settings.overlap if overlap is None else overlap
+        tiling = tile_volume(image.shape[:-1], phase.patch, overlap=shared)
+        return predict_volume(lambda tiles: compiled(weights, tiles), image, tiling, batch=settings.tile_batch)
+
+    return predict
+
+
+def mean_losses(
+    eval_step: Callable[[State, Any], Mapping[str, Any]], state: State, batches: Sequence[Any]
+) -> dict[str, float]:
+    """Mean over fixed batches of the System's evaluation metrics."""
+    rows = [eval_step(state, batch) for batch in batches]
+    return {name: float(jnp.stack([row[name] for row in rows]).mean()) for name in rows[0]}
+
+
+def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int) -> list[Any]:
+    """One batch per case, the same in every validation: patches of validation cases, without transforms."""
+    sampler = PatchSampler(cases, phase.patch, _center(phase, cases), (), phase.unpaired and len(cases) > 1)
+    batches = []
+    for index in range(len(cases)):
+        rng = np.random.default_rng([seed, index])
+        examples = [sampler(index, rng) for _ in range(phase.batch)]
+        batches.append(jax.tree.map(lambda *leaves: np.stack(leaves), *examples))
+    return batches
+
+
+def _center(phase: Phase, cases: Sequence[PreparedCase]) -> Any:
+    """Tumor-centered as in training where every validation case has one; else over the brain."""
+    centered = phase.sampling == "tumor" and all(len(case.tumor) for case in cases)
+    return center_rule("tumor" if centered else "brain")
+
+

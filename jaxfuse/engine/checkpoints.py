@@ -1,0 +1,119 @@
+"""Checkpoints of one phase by Orbax: the last one resumes a run, the best one predicts.
+
+A checkpoint of step n has three items: `weights` (parameters and statistics by player), `rest` (optimizers, memory,
+key, step) and `progress`, the JSON that decides the future beside the state (best score so far and its step).
+The best checkpoint has the weights only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxfuse.errors import UserError
+from jaxfuse.learning.state import State
+
+
+class Checkpoints:
+    """The checkpoints below `folder`: `last/` and `best/`. Close it when done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()  # Orbax fails late, in a thread, on a relative path
+        # Two kept: a run killed while it writes one still has the other.
+        self._last = ocp.CheckpointManager(self.folder / "last", options=ocp.CheckpointManagerOptions(max_to_keep=2))
+        self._best = ocp.CheckpointManager(self.folder / "best", options=ocp.CheckpointManagerOptions(max_to_keep=1))
+
+    def latest_step(self) -> int | None:
+        return self._last.latest_step()
+
+    def save(self, step: int, state: State, progress: dict[str, Any]) -> None:
+        """Writes the last checkpoint in the background; an error of the write before surfaces here."""
+        self._last.check_for_errors()
+        if step in self._last.all_steps():
+            return
+        args = ocp.args.Composite(
+            weights=ocp.args.StandardSave(weights(state)),
+            rest=ocp.args.StandardSave(_rest(state)),
+            progress=ocp.args.JsonSave(progress),  # pyright: ignore[reportCallIssue]
+        )
+        self._last.save(step, args=args)
+
+    def save_best(self, step: int, state: State) -> None:
+        """Replaces the best checkpoint. A resumed run that comes by again finds its own, equal, file there."""
+        self._best.check_for_errors()
+        if step not in self._best.all_steps():
+            self._best.save(step, args=ocp.args.Composite(weights=ocp.args.StandardSave(weights(state))))
+
+    def restore(self, like: State) -> tuple[State, dict[str, Any]]:
+        """The last state, on the devices of `like`, and its progress."""
+        step = self._last.latest_step()
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, (weights(like), _rest(like)))
+        try:
+            found = self._last.restore(
+                step,
+                args=ocp.args.Composite(
+                    weights=ocp.args.StandardRestore(shapes[0]),  # pyright: ignore[reportCallIssue]
+                    rest=ocp.args.StandardRestore(shapes[1]),  # pyright: ignore[reportCallIssue]
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.folder} does not fit this model ({_first_line(error)}); "
+                "was it written by another version? choose another --workdir to start anew"
+            ) from error
+        return State(**found["weights"], **found["rest"]), found["progress"]
+
+    def wait(self) -> None:
+        for manager in (self._last, self._best):
+            manager.wait_until_finished()
+            manager.check_for_errors()
+
+    def close(self) -> None:
+        self.wait()
+        self._last.close()
+        self._best.close()
+
+
+def weights(state: State) -> dict[str, Any]:
+    """What prediction and transfer need of a state."""
+    return {"params": state.params, "stats": state.stats}
+
+
+def read_weights(folder: Path, like: State, *, best: bool) -> State:
+    """Weights of a phase for prediction or transfer, in a state without optimizers and memory.
+
+    `like` is a state of that phase's System, abstract or not. Without `best` the last checkpoint is read.
+    """
+    which = "best" if best else "last"
+    path = folder.absolute() / which
+    if not path.is_dir():
+        raise UserError(f"{folder} holds no {which} checkpoint; train this phase first")
+    manager = ocp.CheckpointManager(path)
+    try:
+        step = manager.latest_step()
+        if step is None:
+            raise UserError(f"{path} holds no finished checkpoint; train this phase first")
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_here()), weights(like))
+        args = ocp.args.Composite(weights=ocp.args.StandardRestore(shapes))  # pyright: ignore[reportCallIssue]
+        found = manager.restore(step, args=args)["weights"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the checkpoint in {path} does not fit this run's model ({_first_line(error)})") from error
+    finally:
+        manager.close()
+    return State(step=jax.numpy.int32(step), rng=like.rng, opt_state={}, memory={}, **found)
+
+
+def _rest(state: State) -> dict[str, Any]:
+    return {"step": state.step, "rng": state.rng, "opt_state": state.opt_state, "memory": state.memory}
+
+
+def _here() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

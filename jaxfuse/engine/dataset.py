@@ -1,0 +1,124 @@
+"""From the data section of a config to prepared training and validation cases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxfuse.config import Data, scheme_of
+from jaxfuse.data.cases import CaseFiles, read_split, split_cases
+from jaxfuse.data.phantom.brats import write_brats_phantoms
+from jaxfuse.data.preprocess import DatasetFacts, PreparedCase, dataset_facts, prepare
+from jaxfuse.data.sources import brats, voc
+from jaxfuse.errors import UserError
+from jaxfuse.labels import LabelScheme
+
+Report = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Prepared cases of both sides of the split. `scheme` is None where the classes are the data set's own."""
+
+    train: tuple[PreparedCase, ...]
+    val: tuple[PreparedCase, ...]
+    scheme: LabelScheme | None
+    facts: DatasetFacts
+
+    @property
+    def overfit_check(self) -> bool:
+        """Whether the same single case trains and validates."""
+        return self.facts.train == self.facts.val
+
+    def document(self) -> dict[str, Any]:
+        """What `dataset.json` holds: the facts, and a fingerprint that equal data and splits share."""
+        facts = json.loads(self.facts.to_json())
+        parts = [facts["keys"], facts["train"], facts["val"]]
+        fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return {**facts, "fingerprint": fingerprint, "overfit_check": self.overfit_check}
+
+
+def open_dataset(data: Data, report: Report) -> Dataset:
+    """Finds, checks, splits and prepares the cases; writes phantoms first where no root is given."""
+    if data.source not in _SOURCES:
+        raise UserError(f"data.source is {data.source!r}; choose one of {', '.join(_SOURCES)}")
+    return _SOURCES[data.source](data, report)
+
+
+def phantom_root(data: Data, report: Report) -> Path:
+    """The phantom data set of these settings, written if it is not there."""
+    phantom = data.phantom
+    settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm])
+    root = data.cache_dir / "phantoms" / f"brats-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    write_brats_phantoms(
+        root,
+        cases=phantom.cases,
+        seed=phantom.seed,
+        shape=phantom.shape,
+        spacing_mm=phantom.spacing_mm,
+        on_case=lambda done, total: report("writing phantoms", done, total),
+    )
+    return root
+
+
+def _open_brats(data: Data, report: Report) -> Dataset:
+    root = Path(data.root).expanduser() if data.root else phantom_root(data, report)
+    files = brats.find_cases(root, data.modalities, labels_required=True, layout=data.layout or None)
+    scheme = scheme_of(data, brats.layout_named(data.layout or brats.detect_layout(root)).scheme)
+    if data.split:
+        split = read_split(data.split, [one.id for one in files])
+    else:
+        split = split_cases([(one.id, one.group) for one in files], seed=data.split_seed, val_fraction=data.val_fraction)
+    wanted = {*split["train"], *split["val"]}
+    chosen = [one for one in files if one.id in wanted]
+    prepared = prepare(
+        chosen,
+        data.modalities,
+        scheme,
+        normalize=data.normalize,  # pyright: ignore[reportArgumentType]
+        cache=data.cache_dir / "cases",
+        on_case=_counter(report, len(chosen)),
+    )
+    return _dataset(prepared, data.modalities, scheme, split, scheme.classes)
+
+
+def _open_voc(data: Data, report: Report) -> Dataset:
+    if not data.root:
+        raise UserError("the PASCAL VOC folder is not named; give it with --config.voc.data.root=DIR")
+    sides = voc.find_images(Path(data.root).expanduser())
+    every: list[CaseFiles] = [*sides["train"], *sides["val"]]
+    prepared = voc.prepare_images(every, cache=data.cache_dir / "voc", on_case=_counter(report, len(every)))
+    split = {side: tuple(one.id for one in files) for side, files in sides.items()}
+    return _dataset(prepared, data.modalities, None, split, voc.CLASSES)
+
+
+_SOURCES = {"brats": _open_brats, "voc": _open_voc}
+
+
+def _dataset(
+    prepared: Sequence[PreparedCase],
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    split: dict[str, tuple[str, ...]],
+    classes: Sequence[str],
+) -> Dataset:
+    by_id = {case.id: case for case in prepared}
+    facts = dataset_facts(prepared, modalities, scheme, split, classes=classes)
+    train, val = (tuple(by_id[i] for i in split[side]) for side in ("train", "val"))
+    return Dataset(train, val, scheme, facts)
+
+
+def _counter(report: Report, total: int) -> Callable[[PreparedCase, bool], None]:
+    done = 0
+
+    def on_case(case: PreparedCase, fresh: bool) -> None:
+        nonlocal done
+        del case, fresh
+        done += 1
+        report("preparing cases", done, total)
+
+    return on_case

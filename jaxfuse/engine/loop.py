@@ -1,0 +1,236 @@
+"""The training loop of one phase. It sees a pytree and a step function, and never learns what kind of learning it is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxfuse.arrays import Metrics
+from jaxfuse.engine.checkpoints import Checkpoints
+from jaxfuse.engine.progress import Display
+from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.writers import MetricWriter
+from jaxfuse.errors import Stopped
+from jaxfuse.learning.state import State
+
+TrainStep = Callable[[State, Any], tuple[State, Metrics]]
+
+
+class Validate(Protocol):
+    def __call__(self, state: State) -> dict[str, float]: ...
+
+
+@dataclass
+class Progress:
+    """What decides the future beside the state; the JSON of every checkpoint."""
+
+    best_score: float | None = None
+    best_step: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_step": self.best_step}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Everything that a phase's loop needs.
+
+    Attributes:
+        step: compiled, donates its state.
+        stream: next step -> the batches from there to the end.
+        validate_every, checkpoint_every, log_every: in steps; validate_every 0: at the end only.
+    """
+
+    phase: str
+    total_steps: int
+    step: TrainStep
+    stream: Callable[[int], Iterator[Mapping[str, Any]]]
+    validate: Validate
+    validate_every: int
+    checkpoint_every: int
+    log_every: int
+    checkpoints: Checkpoints
+    writer: MetricWriter
+    display: Display
+    stop: StopRequest
+
+    def run(self, state: State, progress: Progress) -> State:
+        """Trains from `state.step` to the end; raises `Stopped` after a signal or a number that is not finite."""
+        step = int(state.step)
+        clock, window = Clock(), Window()
+        stream = self.stream(step)
+        self.display.start(self.phase, step, self.total_steps)
+        try:
+            while step < self.total_steps:
+                with clock.waiting():
+                    batch = next(stream)
+                state, metrics = self.step(state, batch)
+                step += 1
+                clock.steps += 1
+                window.add(step, metrics)
+                if step % self.log_every == 0 or step == self.total_steps:
+                    self._log(window, clock)
+                self._occasions(step, state, progress, window, clock)
+        finally:
+            self.display.stop()
+            _close(stream)
+        return state
+
+    def _occasions(self, step: int, state: State, progress: Progress, window: Window, clock: Clock) -> None:
+        """Validation, checkpoint and stopping, each only after all numbers so far were found finite."""
+        last = step == self.total_steps
+        validation_due = last or (self.validate_every > 0 and step % self.validate_every == 0)
+        checkpoint_due = last or step % self.checkpoint_every == 0 or self.stop.requested is not None
+        if validation_due or checkpoint_due:
+            self._settle(window, clock)
+            self._check_finite(window.unfinished(), state, step)
+        if validation_due:
+            with clock.apart():
+                self._judge(step, state, progress)
+        if checkpoint_due:
+            self.checkpoints.save(step, state, progress.document())
+        if self.stop.requested is not None and not last:
+            self.checkpoints.wait()
+            name = self.stop.requested.name
+            raise Stopped(
+                f"{name}: stopped after step {step} of {self.total_steps} of phase {self.phase}, and saved; "
+                "the same command goes on from here",
+                128 + self.stop.requested,
+            )
+
+    def _log(self, window: Window, clock: Clock) -> None:
+        """Writes the interval before the last one: its numbers are there, so nobody waits for them."""
+        self._settle(window, clock)
+        window.close()
+
+    def _settle(self, window: Window, clock: Clock) -> None:
+        if rows := window.take():
+            self._write(rows, clock)
+
+    def _write(self, rows: list[tuple[int, Mapping[str, float]]], clock: Clock) -> None:
+        self._check_losses(rows)
+        means = {name: math.fsum(row[name] for _, row in rows) / len(rows) for name in rows[0][1]}
+        self.display.step(
+            rows[-1][0], steps_per_s=clock.steps_per_s(), wait_share=clock.wait_share(), losses=means
+        )
+        speed = {"steps_per_s": clock.steps_per_s(), "wait_share": clock.wait_share()}
+        self.writer.write(rows[-1][0], self.phase, "train", {**means, **speed})
+
+    def _judge(self, step: int, state: State, progress: Progress) -> None:
+        scores = self.validate(state)
+        self.writer.write(step, self.phase, "val", scores)
+        score = scores.get("score")
+        if score is not None and (progress.best_score is None or score > progress.best_score):
+            progress.best_score, progress.best_step = score, step
+            self.checkpoints.save_best(step, state)
+
+    def _check_finite(self, rows: list[tuple[int, Mapping[str, float]]], state: State, step: int) -> None:
+        self._check_losses(rows)
+        if not bool(_all_finite(state.params)):
+            self._diverged(f"parameters are no longer finite after step {step}")
+
+    def _check_losses(self, rows: list[tuple[int, Mapping[str, float]]]) -> None:
+        for step, row in rows:
+            if bad := [name for name, value in row.items() if not math.isfinite(value)]:
+                self._diverged(f"{', '.join(bad)} became {row[bad[0]]} at step {step}")
+
+    def _diverged(self, what: str) -> None:
+        self.checkpoints.wait()
+        good = self.checkpoints.latest_step()
+        kept = f"the checkpoint of step {good} is kept" if good is not None else "no checkpoint had been written yet"
+        raise Stopped(
+            f"phase {self.phase}: {what}; {kept}. Try a smaller learning rate or another seed in a new workdir", 1
+        )
+
+
+@dataclass
+class Window:
+    """Metrics on the device: those of the interval that runs, and those of the one before, not yet written."""
+
+    _running: list[tuple[int, Metrics]] = field(default_factory=list)
+    _ended: list[tuple[int, Metrics]] = field(default_factory=list)
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        self._running.append((step, metrics))
+
+    def close(self) -> None:
+        """Ends the running interval."""
+        self._ended, self._running = self._running, []
+
+    def take(self) -> list[tuple[int, Mapping[str, float]]]:
+        """The ended interval, once."""
+        ended, self._ended = self._ended, []
+        return _fetch(ended)
+
+    def unfinished(self) -> list[tuple[int, Mapping[str, float]]]:
+        """The running interval so far."""
+        return _fetch(self._running)
+
+
+def _fetch(rows: list[tuple[int, Metrics]]) -> list[tuple[int, Mapping[str, float]]]:
+    return [(step, {name: float(value) for name, value in metrics.items()}) for step, metrics in jax.device_get(rows)]
+
+
+@dataclass
+class Clock:
+    """Rate and share of time spent waiting for data; validation does not count, nor does the first step (compilation)."""
+
+    steps: int = 0
+    waited: float = 0.0
+    _began: float | None = None
+    _paused: float = 0.0
+
+    def waiting(self) -> _Timed:
+        if self.steps == 1 and self._began is None:
+            self._began, self.waited = time.perf_counter(), 0.0
+        return _Timed(self._add_wait)
+
+    def apart(self) -> _Timed:
+        return _Timed(self._add_pause)
+
+    def _add_wait(self, seconds: float) -> None:
+        self.waited += seconds
+
+    def _add_pause(self, seconds: float) -> None:
+        self._paused += seconds
+
+    def _elapsed(self) -> float:
+        return 0.0 if self._began is None else time.perf_counter() - self._began - self._paused
+
+    def steps_per_s(self) -> float:
+        elapsed = self._elapsed()
+        return (self.steps - 1) / elapsed if elapsed > 0 else 0.0
+
+    def wait_share(self) -> float:
+        elapsed = self._elapsed()
+        return min(1.0, self.waited / elapsed) if elapsed > 0 else 0.0
+
+
+@dataclass
+class _Timed:
+    tell: Callable[[float], None]
+    started: float = 0.0
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.tell(time.perf_counter() - self.started)
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
+    return jnp.stack(leaves).all()
+
+
+def _close(stream: Iterator[Any]) -> None:
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,71 @@
+"""What a person sees while a run goes on: a bar on a terminal, lines in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+_LINE_EVERY_S = 20.0
+_SHOWN_AT_MOST = 6
+
+
+class Display:
+    """Says what will happen, follows it, and says what came of it. Use it as a context for each long piece."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task = None
+        self._spoke = 0.0
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Progress of a piece of work that is counted, such as preparing cases."""
+        if self.console.is_terminal:
+            self.console.print(f"{what}: {done} of {total}", end="\n" if done == total else "\r", markup=False)
+        elif done == total or time.monotonic() - self._spoke > _LINE_EVERY_S:
+            self._spoke = time.monotonic()
+            self.say(f"{what}: {done} of {total}")
+
+    def start(self, what: str, done: int, total: int) -> None:
+        """Begins the bar of a phase."""
+        if self.console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"), console=self.console,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task(what, completed=done, total=total, note="compiling")
+        self._what, self._total, self._spoke = what, total, time.monotonic()
+
+    def step(self, done: int, *, steps_per_s: float, wait_share: float, losses: Mapping[str, float]) -> None:
+        """Moves the bar; rate, time left, share of time waiting for data and the main losses stand beside it."""
+        left = (self._total - done) / steps_per_s if steps_per_s > 0 else float("inf")
+        main = {name: value for name, value in losses.items() if name.endswith("/loss")} or losses
+        shown = " ".join(f"{name} {value:.4g}" for name, value in list(main.items())[:_SHOWN_AT_MOST])
+        note = f"{steps_per_s:.2f} steps/s, {clock(left)} left, data wait {wait_share:.0%}, {shown}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, note=note)
+        elif time.monotonic() - self._spoke > _LINE_EVERY_S or done == self._total:
+            self._spoke = time.monotonic()
+            self.say(f"{self._what} {done}/{self._total}: {note}")
+
+    def stop(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 2:03; a question mark where it is not known."""
+    if seconds != seconds or seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

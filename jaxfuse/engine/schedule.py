@@ -1,0 +1,257 @@
+"""A whole run: phases in order, each resumed or begun, transferred into, trained, judged; then the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfuse.arrays import Params
+from jaxfuse.config import Experiment, Phase
+from jaxfuse.data.pipeline import batches
+from jaxfuse.data.preprocess import Prepared, PreparedCase
+from jaxfuse.engine.assess import LossAssessment, SegmentationAssessment
+from jaxfuse.engine.build import (
+    abstract_state,
+    build_system,
+    case_predictor,
+    fixed_batches,
+    initial_state,
+    make_sampler,
+    mean_losses,
+    without_optimizers,
+)
+from jaxfuse.engine.checkpoints import Checkpoints, read_weights
+from jaxfuse.engine.dataset import Dataset, open_dataset
+from jaxfuse.engine.loop import Loop, Progress
+from jaxfuse.engine.progress import Display, clock
+from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.writers import MetricWriter
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json, render_segmentation, write_json
+from jaxfuse.learning.optim import with_total_steps
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
+from jaxfuse.learning.transfer import apply_rules
+
+
+@dataclasses.dataclass
+class Run:
+    """One run in one workdir."""
+
+    experiment: Experiment
+    workdir: Path
+    display: Display
+    stop: StopRequest
+
+    def __post_init__(self) -> None:
+        self._datasets: dict[str, Dataset] = {}
+        self._systems: dict[str, System] = {}
+
+    def checkpoint_folder(self, name: str) -> Path:
+        return self.workdir / "checkpoints" / name
+
+    def dataset(self, phase: Phase) -> Dataset:
+        """The data of a phase, opened once."""
+        key = phase.name if phase.data else ""
+        if key not in self._datasets:
+            self._datasets[key] = open_dataset(self.experiment.data_of(phase), self.display.report)
+        return self._datasets[key]
+
+    def system(self, phase: Phase) -> System:
+        if phase.name not in self._systems:
+            data = self.dataset(phase)
+            self._systems[phase.name] = build_system(
+                phase, data.facts.modalities, data.facts.classes, self.total_steps(phase)
+            )
+        return self._systems[phase.name]
+
+    def total_steps(self, phase: Phase) -> int:
+        return phase.total_steps(len(self.dataset(phase).train))
+
+    def execute(self) -> bool:
+        """Trains what is left to train and judges it. Returns False where everything was there already."""
+        phases = [self.experiment.phases[name] for name in self.experiment.schedule]
+        for phase in phases:  # every mistake that can be found early is found before the first step
+            self.system(phase)
+            make_sampler(phase, self.dataset(phase).train)
+        main = self.dataset(phases[-1])
+        write_json(self.workdir / "dataset.json", main.document())
+        if main.overfit_check:
+            self.display.say(f"One case only: {main.facts.train[0]} trains and validates. This is an overfit check.")
+        self._check_lengths(phases)
+        writer = MetricWriter(self.workdir)
+        worked = False
+        try:
+            for number, phase in enumerate(phases):
+                worked |= self._phase(number, phase, writer)
+            worked |= self._combined(phases)
+        finally:
+            writer.close()
+        return worked
+
+    def _check_lengths(self, phases: Sequence[Phase]) -> None:
+        """A phase that others were built on keeps the length that it had."""
+        path = self.workdir / "phases.json"
+        done: dict[str, int] = read_json(path) if path.exists() else {}
+        for i, phase in enumerate(phases):
+            started = [p.name for p in phases[i + 1 :] if p.name in done]
+            if started and done.get(phase.name) != self.total_steps(phase):
+                raise UserError(
+                    f"phase {phase.name} was trained for {done.get(phase.name)} steps and phase {started[0]} has begun "
+                    f"from it; {self.total_steps(phase)} steps are asked for now: name another --workdir"
+                )
+
+    def _phase(self, number: int, phase: Phase, writer: MetricWriter) -> bool:
+        system, data, total = self.system(phase), self.dataset(phase), self.total_steps(phase)
+        checkpoints = Checkpoints(self.checkpoint_folder(phase.name))
+        try:
+            state = initial_state(system, phase, data.facts.modalities, seed=self.experiment.seed, number=number)
+            latest = checkpoints.latest_step()
+            self.display.say(self._announcement(number, phase, system, data, total, latest, state))
+            progress = Progress()
+            if latest is None:
+                state = self._transferred(phase, state)
+            else:
+                state, found = checkpoints.restore(state)
+                progress = Progress(**found)
+                state = dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, total))
+            if latest is not None and latest > total:
+                raise UserError(
+                    f"phase {phase.name} has {latest} steps already and {total} are asked for; name another --workdir"
+                )
+            self._note_length(phase.name, total)
+            fresh = latest is None or latest < total
+            if fresh:
+                later = self.experiment.schedule[number + 1 :]
+                writer.truncate(phase.name, latest or 0, later)
+                started = time.perf_counter()
+                state = self._loop(number, phase, system, data, total, checkpoints, writer).run(state, progress)
+                self._tell_time(phase, total - (latest or 0), time.perf_counter() - started)
+            if fresh or not self._judged(phase):
+                self._full(phase.name, phase, system, data, state)
+                fresh = True
+        finally:
+            checkpoints.close()
+        return fresh
+
+    def _note_length(self, name: str, total: int) -> None:
+        path = self.workdir / "phases.json"
+        write_json(path, {**(read_json(path) if path.exists() else {}), name: total})
+
+    def _announcement(
+        self, number: int, phase: Phase, system: System, data: Dataset, total: int, latest: int | None, state: State
+    ) -> str:
+        counts = ", ".join(
+            f"{name} {sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree)):,}"
+            for name, tree in system.networks(state.params).items()
+        )
+        where = "" if latest is None else f" from step {latest}"
+        return (
+            f"Phase {number + 1} of {len(self.experiment.schedule)}, {phase.name}: {total} steps{where} of "
+            f"{phase.batch} x {' x '.join(map(str, phase.patch))} patches ({phase.sampling} sampling) on "
+            f"{len(data.train)} training cases, {len(data.val)} for validation; parameters: {counts}"
+        )
+
+    def _transferred(self, phase: Phase, state: State) -> State:
+        if not phase.rules:
+            return state
+        donors: dict[tuple[str, bool], Mapping[str, Params]] = {}
+        for rule in phase.rules:
+            if (rule.donor, rule.best) not in donors:
+                donors[rule.donor, rule.best] = self.weights(rule.donor, best=rule.best).params
+        params, moved = apply_rules(state.params, phase.rules, donors)
+        self.display.say(f"{moved:,} values are taken over: " + "; ".join(f"{r.donor}:{r.source} -> {r.target}" for r in phase.rules))
+        return dataclasses.replace(state, params=params)
+
+    def weights(self, name: str, *, best: bool) -> State:
+        """The trained weights of a phase."""
+        phase = self.experiment.phases[name]
+        like = abstract_state(self.system(phase), phase, self.dataset(phase).facts.modalities)
+        return read_weights(self.checkpoint_folder(name), like, best=best)
+
+    def _loop(
+        self, number: int, phase: Phase, system: System, data: Dataset, total: int, checkpoints: Checkpoints, writer: MetricWriter
+    ) -> Loop:
+        sampler = make_sampler(phase, data.train)
+        seed = int(np.random.SeedSequence([self.experiment.seed, number]).generate_state(1)[0])
+        watched = data.val[: max(1, phase.validation.cases)]
+        fixed = fixed_batches(phase, watched, seed=seed)
+        assessment = phase.assess(**self._assess_facts(phase, system, data))
+        eval_step = jax.jit(system.eval_step)
+        predict = case_predictor(system, phase)
+
+        def validate(state: State) -> dict[str, float]:
+            weights = without_optimizers(state)
+            losses = mean_losses(eval_step, weights, fixed)
+            return {**losses, **assessment.quick(lambda case: predict(weights, case), watched)}
+
+        return Loop(
+            phase=phase.name,
+            total_steps=total,
+            step=jax.jit(system.train_step, donate_argnums=0),
+            stream=lambda start: batches(
+                sampler, batch=phase.batch, seed=seed, start=start, stop=total, loader=self.experiment.loader
+            ),
+            validate=validate,
+            validate_every=phase.validation.every,
+            checkpoint_every=phase.checkpoint_every,
+            log_every=self.experiment.log_every,
+            checkpoints=checkpoints,
+            writer=writer,
+            display=self.display,
+            stop=self.stop,
+        )
+
+    def _assess_facts(self, phase: Phase, system: System, data: Dataset) -> dict[str, Any]:
+        return {"scheme": data.scheme, "primary": system.primary, "pairs": self.experiment.pairs}
+
+    def _judged(self, phase: Phase) -> bool:
+        nothing_to_judge = isinstance(phase.assess(**self._assess_facts(phase, self.system(phase), self.dataset(phase))), LossAssessment)
+        return nothing_to_judge or (self.workdir / "results" / phase.name / "summary.json").exists()
+
+    def _full(self, name: str, phase: Phase, system: System, data: Dataset, state: State) -> None:
+        predict = case_predictor(system, phase)
+        weights = without_optimizers(state)
+        assessment = phase.assess(**self._assess_facts(phase, system, data))
+        self._assess(name, assessment, lambda case: predict(weights, case), data)
+
+    def _assess(self, name: str, assessment: Any, predict: Any, data: Dataset) -> None:
+        document = assessment.full(
+            predict,
+            data.val,
+            results=self.workdir / "results" / name,
+            figures_dir=self.workdir / "figures" / name,
+            title=name,
+        )
+        if document and document["kind"] == "segmentation":
+            self.display.say(render_segmentation(document))
+
+    def _combined(self, phases: Sequence[Phase]) -> bool:
+        """The mean of several phases' probabilities, where the run's result is made of several."""
+        members = [self.experiment.phases[name] for name in self.experiment.result]
+        if len(members) < 2 or (self.workdir / "results" / "result" / "summary.json").exists():
+            return False
+        predictors = []
+        for phase in members:
+            weights = self.weights(phase.name, best=False)
+            predictors.append((self.system(phase), case_predictor(self.system(phase), phase), weights))
+
+        def predict(case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
+            outputs = {s.primary: p(w, case)[s.primary] for s, p, w in predictors}
+            return {**outputs, "+".join(outputs): np.mean(list(outputs.values()), axis=0)}
+
+        data = self.dataset(members[0])
+        if data.scheme is None:
+            raise UserError("result averages several phases, which needs a label scheme")
+        primary = "+".join(system.primary for system, _, _ in predictors)
+        self._assess("result", SegmentationAssessment(data.scheme, primary), predict, data)
+        return True
+
+    def _tell_time(self, phase: Phase, steps: int, seconds: float) -> None:
+        self.display.say(f"Phase {phase.name}: {steps} steps in {clock(seconds)}, validation and compilation included")

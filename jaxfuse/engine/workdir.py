@@ -1,0 +1,124 @@
+"""The folder of a run: its name, what it holds, and whether a config may go on in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json, write_json
+
+_REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
+
+
+def changes_nothing(option: str) -> bool:
+    """Whether a run may resume with another value of this option: lengths, logging and loading only."""
+    parts = option.split(".")
+    return parts[-1] in ("steps", "epochs", "log_every") or parts[0] == "loader"
+
+
+def default_workdir(config: ConfigDict, overrides: Mapping[str, Any]) -> Path:
+    """runs/<config>[-<preset>][-<row>][-<data>][-<6 hex digits of the overrides that matter>]."""
+    parts = [config.name, config.preset, config.row if config.row != "ours" else "", config.variant]
+    matter = {key: repr(value) for key, value in sorted(overrides.items()) if not changes_nothing(key)}
+    if matter:
+        parts.append(hashlib.sha256(json.dumps(matter).encode()).hexdigest()[:6])
+    return Path("runs", "-".join(filter(None, parts)))
+
+
+def open_workdir(workdir: Path, config: ConfigDict) -> Path:
+    """Makes the folder, or checks that the run in it is this one; returns its absolute path.
+
+    Raises:
+        UserError: the folder cannot be written, or holds a run of another config (listed option by option).
+    """
+    workdir = workdir.absolute()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"the workdir {workdir} cannot be written ({error.strerror}); name another with --workdir"
+        ) from error
+    wanted = json.loads(config.to_json_best_effort())
+    path = workdir / "config.json"
+    if path.exists():
+        _check_same(workdir, read_json(path), wanted)
+    write_json(path, wanted)
+    write_json(workdir / "environment.json", environment())
+    return workdir
+
+
+def _check_same(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    old, new = _flat(before), _flat(now)
+    differ = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not changes_nothing(key)]
+    if differ:
+        lines = "; ".join(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} now" for key in differ)
+        raise UserError(f"{workdir} holds a run of another config ({lines}); name another --workdir")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    flat: dict[str, Any] = {} if tree or not prefix else {prefix: {}}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The config of a finished or running run, lists turned back into tuples."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} is not a run: it has no config.json; give the folder that training printed")
+    return ConfigDict(_tuples(read_json(path)))
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and command, for the report."""
+    versions = {}
+    for package in _REPORTED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    devices = jax.devices()
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "backend": jax.default_backend(),
+        "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "command": " ".join(["python -m jaxfuse.train", *sys.argv[1:]]),
+    }
+
+
+def compilation_cache(folder: Path) -> None:
+    """Keeps compiled programs, so that a second run of the same sizes starts at once."""
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def related_runs(workdir: Path) -> list[Path]:
+    """Other runs beside this one, whose rows may stand in the same table."""
+    return sorted(
+        path.parent for path in workdir.parent.glob("*/dataset.json") if path.parent != workdir and path.is_file()
+    )

@@ -1,0 +1,240 @@
+"""NIfTI volumes: read onto the canonical axes, written back on the grid of a reference file.
+
+Arrays are canonical inside the library: their axes run along world x, y, z in ascending order (RAS+), up to
+the obliqueness of the acquisition. Axes are only permuted and flipped, never resampled, so that the way
+back is exact. Where a header's sform and qform disagree the sform counts, as the NIfTI standard advises for
+registered images, and both are kept in what is written.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import secrets
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, Shaped
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
+
+from jaxfuse.errors import UserError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])
+# Types that few readers know, and what stands for them unless the caller names a type.
+_ON_DISK = {
+    "bool": np.dtype(np.uint8),
+    "float16": np.dtype(np.float32),
+    "float64": np.dtype(np.float32),
+    "int64": np.dtype(np.int32),
+    "uint64": np.dtype(np.int32),
+}
+# What gzip, zlib and nibabel raise for damaged bytes.
+_DAMAGE = (
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    ImageFileError,
+    HeaderDataError,
+)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One volume on the canonical axes, with what is needed to write on its grid again.
+
+    Attributes:
+        path: the file that was read.
+        array: integers as stored where the header scales nothing, else float32.
+        affine: voxel to world in mm, of the canonical array.
+        spacing_mm: voxel sides per canonical axis, from the affine.
+        header: the header as stored.
+        stored_affine: voxel to world in mm, of the array as stored.
+        stored_shape: shape as stored, trailing singleton axes included.
+        orientation: 3 x 2, stored axis -> canonical axis and flip, as in `nibabel.orientations`.
+    """
+
+    path: Path
+    array: Shaped[np.ndarray, "d h w"]
+    affine: Float[np.ndarray, "4 4"]
+    spacing_mm: tuple[float, float, float]
+    header: nib.Nifti1Header
+    stored_affine: Float[np.ndarray, "4 4"]
+    stored_shape: tuple[int, ...]
+    orientation: Float[np.ndarray, "3 2"]
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Reads a single-file NIfTI (`.nii`, `.nii.gz`) and reorients it to the closest canonical axes.
+
+    The whole file is read, so that a damaged gzip stream is found here and not later. Raises `UserError`
+    that names the file where it is missing, damaged, not NIfTI, not numeric or not three-dimensional.
+    """
+    path = Path(path)
+    image = _open(path)
+    stored = _values(path, image)
+    shape = stored.shape
+    while stored.ndim > 3 and stored.shape[-1] == 1:
+        stored = stored[..., 0]
+    if stored.ndim != 3 or 0 in stored.shape:
+        raise UserError(
+            f"{path} has shape {shape}; one three-dimensional volume is expected: split it into one per file"
+        )
+    affine = np.asarray(image.affine, np.float64)
+    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise UserError(f"{path} has no usable affine ({_inline(affine)}); correct its sform or qform")
+    orientation = io_orientation(affine)
+    canonical = affine @ inv_ornt_aff(orientation, stored.shape)
+    return Volume(
+        path=path,
+        array=np.ascontiguousarray(apply_orientation(stored, orientation)),
+        affine=canonical,
+        spacing_mm=_spacing(canonical),
+        header=image.header.copy(),
+        stored_affine=affine,
+        stored_shape=shape,
+        orientation=orientation,
+    )
+
+
+def write_like(
+    path: str | Path,
+    array: Shaped[np.ndarray, "d h w"],
+    reference_path: str | Path,
+    *,
+    dtype: np.dtype | type | str | None = None,
+) -> None:
+    """Writes a canonical array in the orientation and geometry of the file `reference_path`.
+
+    Affine, qform and sform with their codes, zooms and units are the reference's; intensity scaling, display
+    range and header extensions (which may hold patient data) are not taken over. The file appears in one
+    piece or not at all, and equal arrays give equal bytes.
+
+    `dtype` is the type on disk; by default the array's own, with booleans as uint8, float64 as float32 and
+    64-bit integers as int32. Raises `UserError` where values do not fit, shapes differ, or the name does not
+    end in `.nii` or `.nii.gz`.
+    """
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise UserError(f"{path} does not end in .nii or .nii.gz; name the output so")
+    reference = read_volume(reference_path)
+    if array.shape != reference.array.shape:
+        raise UserError(
+            f"the array for {path} has shape {array.shape}, its reference {reference.path} has "
+            f"{reference.array.shape} on the canonical axes; write on the grid of the case's own image"
+        )
+    back = ornt_transform(_CANONICAL, reference.orientation)
+    stored = np.ascontiguousarray(apply_orientation(_cast(path, np.asarray(array), dtype), back))
+    header = reference.header.copy()
+    header.extensions.clear()
+    header.set_data_dtype(stored.dtype)
+    header["cal_min"] = header["cal_max"] = 0
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    content = kind(stored, reference.stored_affine, header).to_bytes()
+    # A fixed time stamp: two runs that agree give files that agree.
+    _write_atomically(path, gzip.compress(content, 4, mtime=0) if path.name.endswith(".gz") else content)
+
+
+def geometry_mismatch(a: Volume, b: Volume, *, tolerance_mm: float = 1e-3) -> str:
+    """One clause that gives both values where two volumes lie on different grids, else the empty string.
+
+    Affines are compared entry by entry: headers that were written by different tools differ in the last
+    digits of a float.
+    """
+    if a.array.shape != b.array.shape:
+        return f"shape {a.array.shape} of {a.path.name} differs from {b.array.shape} of {b.path.name}"
+    if not np.allclose(a.affine, b.affine, rtol=0, atol=tolerance_mm):
+        return (
+            f"affine {_inline(a.affine)} of {a.path.name} differs from {_inline(b.affine)} of {b.path.name} "
+            f"by more than {tolerance_mm:g} mm"
+        )
+    return ""
+
+
+def same_geometry(a: Volume, b: Volume, *, tolerance_mm: float = 1e-3) -> bool:
+    """Whether two volumes have the same shape and, within the tolerance, the same affine."""
+    return not geometry_mismatch(a, b, tolerance_mm=tolerance_mm)
+
+
+def forms_disagree(volume: Volume, *, tolerance_mm: float = 1e-3) -> bool:
+    """Whether the header gives both a qform and an sform, and they place the volume differently."""
+    header = volume.header
+    if not (int(header["qform_code"]) and int(header["sform_code"])):
+        return False
+    try:
+        qform = np.array(header.get_qform(), np.float64)
+    except (ValueError, HeaderDataError):
+        return True  # quaternions that are no rotation agree with nothing
+    return not np.allclose(qform, np.array(header.get_sform(), np.float64), rtol=0, atol=tolerance_mm)
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    try:
+        if content[:2] == _GZIP_MAGIC:
+            content = gzip.decompress(content)
+        if content[344:347] == b"n+1":
+            return nib.Nifti1Image.from_bytes(content)
+        if content[4:7] == b"n+2":
+            return nib.Nifti2Image.from_bytes(content)
+    except _DAMAGE as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
+    raise UserError(f"{path} is not a single-file NIfTI volume; convert it to .nii or .nii.gz")
+
+
+def _values(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+    kind = np.dtype(image.get_data_dtype())
+    if kind.kind not in "iuf":
+        raise UserError(f"{path} holds values of type {kind}; real numbers, one per voxel, are expected")
+    try:
+        array = np.asanyarray(image.dataobj)
+    except _DAMAGE as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _cast(path: Path, array: np.ndarray, dtype: np.dtype | type | str | None) -> np.ndarray:
+    target = np.dtype(dtype) if dtype is not None else _ON_DISK.get(array.dtype.name, array.dtype)
+    if target.kind not in "iuf":
+        raise UserError(f"{path} cannot be written as {target}; choose an integer or floating type")
+    if target.kind == "f":
+        return array.astype(target)
+    limits = np.iinfo(target.name)
+    if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
+        raise UserError(
+            f"the array for {path} has values that are not whole numbers; write it as float32, not {target}"
+        )
+    if array.size and (array.min() < limits.min or array.max() > limits.max):
+        raise UserError(f"the array for {path} runs from {array.min()} to {array.max()}, beyond the range of {target}")
+    return array.astype(target)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
+
+
+def _inline(affine: np.ndarray) -> str:
+    return "[" + "; ".join(" ".join(f"{v:g}" for v in row) for row in affine[:3]) + "]"

@@ -1,0 +1,109 @@
+"""The training state by player, and the one gradient step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxfuse.arrays import Array, Key, Metrics, Params
+
+Optimizers = Mapping[str, optax.GradientTransformation]
+
+
+@struct.dataclass
+class State:
+    """Everything that a step reads and writes; a pytree that is checkpointed whole.
+
+    Attributes:
+        step: updates done, int32 scalar.
+        rng: root key; the randomness of a step is `fold_in(rng, step)`.
+        params: player -> trainable parameters.
+        stats: player -> running statistics; empty where a network has none.
+        opt_state: player -> optimizer state.
+        memory: what else must survive a restart, such as a pool of past fakes.
+    """
+
+    step: Array
+    rng: Key[Array, ""]
+    params: dict[str, Params]
+    stats: dict[str, Params]
+    opt_state: dict[str, Any]
+    memory: dict[str, Any]
+
+    def key(self) -> Key[Array, ""]:
+        """The key of this step."""
+        return jax.random.fold_in(self.rng, self.step)
+
+    def advance(self) -> State:
+        return self.replace(step=self.step + 1)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Aux(NamedTuple):
+    """What an objective hands out beside its loss.
+
+    `metrics` are logged, `stats` replace the running statistics of the players they name, and `values`
+    (the fakes that a critic will judge, say) go to the next descend.
+    """
+
+    metrics: Metrics
+    stats: Mapping[str, Params] = MappingProxyType({})
+    values: Any = None
+
+
+def create_state(
+    rng: Key[Array, ""],
+    params: dict[str, Params],
+    optimizers: Optimizers,
+    *,
+    stats: dict[str, Params] | None = None,
+    memory: dict[str, Any] | None = None,
+) -> State:
+    """A state at step 0 with fresh optimizers; the players are the keys of `params`."""
+    if set(params) != set(optimizers):
+        raise ValueError(f"players {sorted(params)} and optimizers {sorted(optimizers)} must be the same")
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        rng=rng,
+        params=params,
+        stats=stats or {player: {} for player in params},
+        opt_state={player: optimizers[player].init(params[player]) for player in params},
+        memory=memory or {},
+    )
+
+
+def initializer_key(rng: Key[Array, ""]) -> Key[Array, ""]:
+    """A key of the hardware generator made from `rng`.
+
+    A deep 3D network drawn with threefry compiles for tens of seconds on a CPU. Initializers alone use this
+    key: under `vmap` its numbers differ from those of a loop.
+    """
+    words = jax.random.key_data(rng).reshape(-1)
+    return jax.random.wrap_key_data(jnp.concatenate([words, words])[:4], impl="rbg")
+
+
+def descend(
+    state: State,
+    player: str,
+    optimizer: optax.GradientTransformation,
+    objective: Callable[[Params], tuple[Array, Aux]],
+) -> tuple[State, Aux]:
+    """One gradient step of one player on `objective(params) -> (loss, Aux)`.
+
+    Changes `params[player]`, `opt_state[player]` and the statistics that the objective returns; nothing else.
+    The loss is added to the metrics as `<player>/loss`.
+    """
+    (loss, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.params[player])
+    update, opt_state = optimizer.update(gradient, state.opt_state[player], state.params[player])
+    state = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
+        params={**state.params, player: optax.apply_updates(state.params[player], update)},
+        opt_state={**state.opt_state, player: opt_state},
+        stats={**state.stats, **aux.stats},
+    )
+    metrics = {f"{player}/loss": loss, **{f"{player}/{name}": value for name, value in aux.metrics.items()}}
+    return state, aux._replace(metrics=metrics)

@@ -1,0 +1,99 @@
+"""Transfer between phases: parameters of a donor take the place of freshly drawn ones, and nothing goes unnoticed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfuse.arrays import Params
+from jaxfuse.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`target` is a path into the new parameters, `source` one into those of the phase `donor`.
+
+    Paths begin with the player and are separated by slashes. `transform(donor_subtree, target_subtree)` maps
+    the donor's values before the check (inflating 2D kernels, say); None takes them as they are.
+    """
+
+    target: str
+    donor: str
+    source: str
+    best: bool = False
+    transform: Callable[[Params, Params], Params] | None = None
+
+
+def parse_rule(entry: Sequence[str]) -> Rule:
+    """Reads (target, "phase:source"[, "module:function"]); "phase@best:source" takes the best checkpoint."""
+    if len(entry) not in (2, 3) or ":" not in entry[1]:
+        raise UserError(
+            f"transfer rule {tuple(entry)} is not understood; write (target, 'phase:source') or "
+            "(target, 'phase:source', 'module:function')"
+        )
+    phase, source = entry[1].split(":", 1)
+    phase, _, which = phase.partition("@")
+    if which not in ("", "last", "best"):
+        raise UserError(f"transfer rule {tuple(entry)} asks for the checkpoint {which!r}; choose @last or @best")
+    transform = None
+    if len(entry) == 3:
+        module, _, function = entry[2].partition(":")
+        transform = getattr(importlib.import_module(f"jaxfuse.{module}"), function)
+    return Rule(entry[0], phase, source, which == "best", transform)
+
+
+def apply_rules(
+    params: Mapping[str, Params], rules: Sequence[Rule], donors: Mapping[tuple[str, bool], Mapping[str, Params]]
+) -> tuple[dict[str, Params], int]:
+    """Returns the parameters with every rule carried out, and how many values were transferred.
+
+    Args:
+        donors: (phase, best) -> that phase's parameters by player.
+
+    Raises:
+        UserError: a path is absent on either side, or the subtrees differ in structure or shapes; the message
+            shows both.
+    """
+    result, moved = dict(params), 0
+    for rule in rules:
+        fresh = _subtree(result, rule.target, "the new parameters")
+        given = _subtree(donors[rule.donor, rule.best], rule.source, f"the parameters of phase {rule.donor}")
+        if rule.transform is not None:
+            given = rule.transform(given, fresh)
+        if _shapes(fresh) != _shapes(given):
+            raise UserError(
+                f"transfer {rule.donor}:{rule.source} -> {rule.target}: the trees differ.\n"
+                f"target:\n{_listing(fresh)}\nsource:\n{_listing(given)}"
+            )
+        result = _replaced(result, rule.target.split("/"), given)
+        moved += sum(int(np.size(leaf)) for leaf in jax.tree.leaves(given))
+    return result, moved
+
+
+def _subtree(tree: Mapping[str, Any], path: str, where: str) -> Params:
+    node: Any = tree
+    for i, part in enumerate(path.split("/")):
+        if not isinstance(node, Mapping) or part not in node:
+            known = ", ".join(node) if isinstance(node, Mapping) else "a leaf"
+            reached = "/".join(path.split("/")[:i]) or "the top"
+            raise UserError(f"transfer path {path!r} matches nothing in {where}: {reached} has {known}")
+        node = node[part]
+    return node
+
+
+def _replaced(tree: Mapping[str, Any], path: Sequence[str], value: Params) -> dict[str, Any]:
+    head, *rest = path
+    return {**tree, head: _replaced(tree[head], rest, value) if rest else value}
+
+
+def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _listing(tree: Params) -> str:
+    return "\n".join(f"  {path} {shape}" for path, shape in _shapes(tree).items())

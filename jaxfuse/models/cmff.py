@@ -1,0 +1,420 @@
+"""CMFF, cross-modality feature fusion (Zhang et al., Pattern Recognition 110, 2021), and its joint training with CMFT.
+
+Two segmentation branches S_A and S_B, one per group of modalities, start from the generators of
+`jaxfuse.models.cmft`; a fusion branch S_F reads their last two feature maps and, guided by their predicted
+masks, gives the result. All three learn by the Dice loss (Eqs. 7, 8).
+
+Departs from the paper: its figures do not fix how masks act, so the fused features are multiplied by
+(1 + whole-tumor probability) of each branch, in residual form, so that a tumor which both branches miss is not
+erased. The joint training, which the paper names and rejects for memory, shares one trunk per group between
+translation and segmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxfuse.arrays import Array, Batch, Image, Key, Label, Logits, Metrics, Params, Probs
+from jaxfuse.errors import UserError
+from jaxfuse.learning.adversarial import Cycle, CycleLosses, cyclic_update, empty_pool
+from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
+from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
+from jaxfuse.models.cmft import (
+    Critics,
+    Network,
+    Pairing,
+    compute_dtype,
+    cycle_losses,
+    make_critics,
+    make_network,
+    pairing,
+)
+from jaxfuse.nn.attention import CBAM
+from jaxfuse.nn.conv import Conv, ConvNormAct
+from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.unet import Features
+
+ATTENTION = ("mask", "none", "cbam")
+MASK_MODES = ("whole", "class")
+
+
+class FusionBranch(nn.Module):
+    """S_F: features and masks of both branches -> logits (b d h w k) (Fig. 4 of the paper).
+
+    Attributes:
+        width: channels of every layer (32 in the paper's size).
+        attention: "mask" (the paper's), "none" (row w/o MG) or "cbam" (row w CA).
+        mask_mode: "whole" multiplies by the whole-tumor probability of each branch; "class" by the probability
+            of each foreground class of each branch.
+        residual_attention: multiply by 1 + probability rather than by the probability.
+    """
+
+    width: int
+    classes: int
+    attention: str
+    mask_mode: str
+    residual_attention: bool
+    dtype: Any
+    kernel_init: Any
+
+    @nn.compact
+    def __call__(self, a: Features, b: Features, probs_a: Probs, probs_b: Probs) -> Logits:
+        def layer(x: Array, name: str) -> Array:
+            return ConvNormAct(self.width, 3, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(x)
+
+        x = layer(jnp.concatenate([a.penultimate, b.penultimate], -1), "fuse_penultimate")
+        x = layer(jnp.concatenate([x, a.last, b.last], -1), "fuse_last")
+        x = layer(x, "mix")
+        if self.attention == "mask":
+            masks = [mask for probs in (probs_a, probs_b) for mask in self._masks(probs)]
+            x = layer(jnp.concatenate([x * mask.astype(x.dtype) for mask in masks], -1), "guided")
+        elif self.attention == "cbam":
+            x = CBAM(dtype=self.dtype, kernel_init=self.kernel_init, name="cbam")(x)
+        head = Conv(self.classes, 1, use_bias=True, dtype=self.dtype, kernel_init=self.kernel_init, name="head")
+        return head(x).astype(jnp.float32)
+
+    def _masks(self, probs: Probs) -> list[Array]:
+        tumor = 1.0 - probs[..., :1]
+        masks = [tumor] if self.mask_mode == "whole" else [probs[..., k : k + 1] for k in range(1, self.classes)]
+        return [1.0 + mask for mask in masks] if self.residual_attention else masks
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Both branches and S_F as one pure function of their parameters {"branch_a", "branch_b", "fusion"}.
+
+    `stop_gradient_masks` keeps S_F's loss from reaching the branches through the masks (through the features it
+    always does, Eq. 7).
+    """
+
+    branch_a: Network
+    branch_b: Network
+    fusion: nn.Module
+    stop_gradient_masks: bool
+
+    def init(self, rng: Key[Array, ""], image_a: Image, image_b: Image) -> Params:
+        key_a, key_b, key_f = jax.random.split(rng, 3)
+        params = {"branch_a": self.branch_a.init(key_a, image_a), "branch_b": self.branch_b.init(key_b, image_b)}
+
+        def inputs() -> tuple[Any, ...]:
+            a = self.branch_a.features(params["branch_a"], image_a)
+            b = self.branch_b.features(params["branch_b"], image_b)
+            return a, b, self.branch_a.read_out(params["branch_a"], a), self.branch_b.read_out(params["branch_b"], b)
+
+        shapes = jax.eval_shape(inputs)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return {**params, "fusion": self.fusion.init(key_f, *zeros)["params"]}
+
+    def read(self, params: Params, features_a: Features, features_b: Features) -> dict[str, Logits]:
+        """Logits S_A, S_B and S_F from the trunks' features."""
+        logits_a = self.branch_a.read_out(params["branch_a"], features_a)
+        logits_b = self.branch_b.read_out(params["branch_b"], features_b)
+        probs_a, probs_b = jax.nn.softmax(logits_a), jax.nn.softmax(logits_b)
+        if self.stop_gradient_masks:
+            probs_a, probs_b = jax.lax.stop_gradient((probs_a, probs_b))
+        fused = self.fusion.apply({"params": params["fusion"]}, features_a, features_b, probs_a, probs_b)
+        return {"S_A": logits_a, "S_B": logits_b, "S_F": fused}  # pyright: ignore[reportReturnType]
+
+    def __call__(self, params: Params, image_a: Image, image_b: Image) -> dict[str, Logits]:
+        return self.read(
+            params,
+            self.branch_a.features(params["branch_a"], image_a),
+            self.branch_b.features(params["branch_b"], image_b),
+        )
+
+
+def fusion_objective(logits: Mapping[str, Logits], label: Label, loss: SegmentationLoss) -> tuple[Array, Metrics]:
+    """L_seg(S_A) + L_seg(S_B) + L_seg(S_F), equal weights (Eq. 7)."""
+    terms = {name: loss(value, label) for name, value in logits.items()}
+    return sum(terms.values(), jnp.float32(0)), terms
+
+
+@dataclass(frozen=True)
+class FusionSegmentation:
+    """CMFF: one player `net` holds both branches and S_F, and all three learn together."""
+
+    fusion: Fusion
+    pairing: Pairing
+    loss: SegmentationLoss
+    optimizers: Optimizers
+    geometry: Geometry
+
+    players = ("net",)
+    primary = "S_F"
+
+    def init(self, rng: Key[Array, ""], batch: Batch) -> State:
+        params = self.fusion.init(initializer_key(rng), *self.pairing.split(batch))
+        return create_state(rng, {"net": params}, self.optimizers)
+
+    def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+        images = self.pairing.split(batch)
+
+        def objective(params: Params) -> tuple[Array, Aux]:
+            loss, terms = fusion_objective(self.fusion(params, *images), batch["label"], self.loss)
+            return loss, Aux(terms)
+
+        state, aux = descend(state, "net", self.optimizers["net"], objective)
+        return state.advance(), dict(aux.metrics)
+
+    def eval_step(self, state: State, batch: Batch) -> Metrics:
+        logits = self.fusion(state.params["net"], *self.pairing.split(batch))
+        loss, terms = fusion_objective(logits, batch["label"], self.loss)
+        return {f"net/{name}": value for name, value in {"loss": loss, **terms}.items()}
+
+    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        logits = self.fusion(state.params["net"], *self.pairing.split(inputs))
+        return {name: jax.nn.softmax(value) for name, value in logits.items()}
+
+    def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
+        net = params["net"]
+        return {"S_A": net["branch_a"], "S_B": net["branch_b"], "S_F": net["fusion"]}
+
+
+@dataclass(frozen=True)
+class JointTraining:
+    """CMFT and CMFF at once, on trunks that both share.
+
+    Per step L_G(CMFT) + segmentation_weight * (L_seg(S_A) + L_seg(S_B) + L_seg(S_F)) moves the player `net`
+    (trunks, translation heads, segmentation heads, S_F), then the critics move. One pass of a trunk over a real
+    image gives its fake and its segmentation; two further passes close the cycles. With `share_trunk=False`
+    the generators have trunks of their own, and only the objective is joint.
+    """
+
+    fusion: Fusion
+    ab: Network
+    ba: Network
+    critics: Critics
+    pairing: Pairing
+    loss: SegmentationLoss
+    segmentation_weight: float
+    share_trunk: bool
+    optimizers: Optimizers
+    losses: CycleLosses
+    pool_size: int
+    remat_cycles: bool
+    geometry: Geometry
+
+    players = ("net", "discriminators")
+    primary = "S_F"
+
+    def init(self, rng: Key[Array, ""], batch: Batch) -> State:
+        image_a, image_b = self.pairing.split(batch)
+        key_fusion, key_ab, key_ba, key_critics = jax.random.split(initializer_key(rng), 4)
+        net = self.fusion.init(key_fusion, image_a, image_b)
+        generators = {"ab": self.ab.init(key_ab, image_a), "ba": self.ba.init(key_ba, image_b)}
+        if self.share_trunk:
+            generators = {side: {"head": generator["head"]} for side, generator in generators.items()}
+        params = {"net": {**net, "translation": generators}, "discriminators": self.critics.init(key_critics, image_a, image_b)}
+        pool = {"a": empty_pool(self.pool_size, image_a), "b": empty_pool(self.pool_size, image_b)}
+        return create_state(rng, params, self.optimizers, memory={"pool": pool})
+
+    def generators(self, net: Params) -> tuple[Params, Params]:
+        """Parameters of G_AB and G_BA; their trunks are those of S_A and S_B where they are shared."""
+        ab, ba = net["translation"]["ab"], net["translation"]["ba"]
+        if self.share_trunk:
+            return {**ab, "trunk": net["branch_a"]["trunk"]}, {**ba, "trunk": net["branch_b"]["trunk"]}
+        return ab, ba
+
+    def forward(self, net: Params, image_a: Image, image_b: Image) -> tuple[Cycle, dict[str, Logits]]:
+        """Both translations with their cycles, and the three segmentations."""
+        params_ab, params_ba = self.generators(net)
+        features_a = self.fusion.branch_a.features(net["branch_a"], image_a)
+        features_b = self.fusion.branch_b.features(net["branch_b"], image_b)
+        logits = self.fusion.read(net, features_a, features_b)
+        if self.share_trunk:
+            fake_b, fake_a = self.ab.read_out(params_ab, features_a), self.ba.read_out(params_ba, features_b)
+        else:
+            fake_b, fake_a = self.ab(params_ab, image_a), self.ba(params_ba, image_b)
+        again_ab, again_ba = (jax.checkpoint(g) if self.remat_cycles else g for g in (self.ab, self.ba))
+        return Cycle(fake_a, fake_b, again_ba(params_ba, fake_b), again_ab(params_ab, fake_a)), logits
+
+    def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+        image_a, image_b = self.pairing.split(batch)
+
+        def translate(net: Params) -> tuple[Cycle, Array, Metrics]:
+            cycle, logits = self.forward(net, image_a, image_b)
+            loss, terms = fusion_objective(logits, batch["label"], self.loss)
+            return cycle, self.segmentation_weight * loss, terms
+
+        return cyclic_update(
+            state,
+            image_a,
+            image_b,
+            optimizers=self.optimizers,
+            maker="net",
+            translate=translate,
+            judge=self.critics.judge,
+            losses=self.losses,
+        )
+
+    def eval_step(self, state: State, batch: Batch) -> Metrics:
+        logits = self.fusion(state.params["net"], *self.pairing.split(batch))
+        _, terms = fusion_objective(logits, batch["label"], self.loss)
+        return {f"net/{name}": value for name, value in terms.items()}
+
+    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        cycle, logits = self.forward(state.params["net"], *self.pairing.split(inputs))
+        return {**{name: jax.nn.softmax(value) for name, value in logits.items()}, **cycle._asdict()}
+
+    def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
+        net = params["net"]
+        return {
+            "S_A": net["branch_a"],
+            "S_B": net["branch_b"],
+            "S_F": net["fusion"],
+            "translation": net["translation"],
+            "D_A": params["discriminators"]["a"],
+            "D_B": params["discriminators"]["b"],
+        }
+
+
+def _make_fusion(
+    *,
+    classes: int,
+    arch: str,
+    base: int,
+    levels: int,
+    fusion_width: int,
+    attention: str,
+    mask_mode: str,
+    residual_attention: bool,
+    stop_gradient_masks: bool,
+    kernel_init: KernelInit,
+    remat: str,
+    dtype: str,
+) -> Fusion:
+    if attention not in ATTENTION:
+        raise UserError(f"attention is {attention!r}; choose one of {', '.join(ATTENTION)}")
+    if mask_mode not in MASK_MODES:
+        raise UserError(f"mask_mode is {mask_mode!r}; choose one of {', '.join(MASK_MODES)}")
+    branch = make_network(classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init)
+    branch_type = FusionBranch if remat == "none" else nn.remat(FusionBranch)
+    fusion = branch_type(
+        width=fusion_width,
+        classes=classes,
+        attention=attention,
+        mask_mode=mask_mode,
+        residual_attention=residual_attention,
+        dtype=compute_dtype(dtype),
+        kernel_init=kernel_init,
+    )
+    return Fusion(branch, branch, fusion, stop_gradient_masks)
+
+
+def make_system(
+    *,
+    optimizers: Optimizers,
+    modalities: Sequence[str],
+    classes: int,
+    pairs: Sequence[str],
+    loss: SegmentationLoss,
+    arch: str = "residual",
+    base: int = 16,
+    levels: int = 5,
+    fusion_width: int = 32,
+    attention: str = "mask",
+    mask_mode: str = "whole",
+    residual_attention: bool = True,
+    stop_gradient_masks: bool = False,
+    kernel_init: KernelInit = normal(),
+    remat: str = "none",
+    dtype: str = "float32",
+) -> FusionSegmentation:
+    """CMFF for the named pairs; sizes default to the paper's."""
+    fusion = _make_fusion(
+        classes=classes,
+        arch=arch,
+        base=base,
+        levels=levels,
+        fusion_width=fusion_width,
+        attention=attention,
+        mask_mode=mask_mode,
+        residual_attention=residual_attention,
+        stop_gradient_masks=stop_gradient_masks,
+        kernel_init=kernel_init,
+        remat=remat,
+        dtype=dtype,
+    )
+    return FusionSegmentation(fusion, pairing(pairs, modalities), loss, optimizers, Geometry(3, 2 ** (levels - 1)))
+
+
+def make_branch(
+    *,
+    optimizers: Optimizers,
+    modalities: Sequence[str],
+    classes: int,
+    pairs: Sequence[str],
+    side: str,
+    loss: SegmentationLoss,
+    arch: str = "residual",
+    base: int = 16,
+    levels: int = 5,
+    kernel_init: KernelInit = normal(),
+    remat: str = "none",
+    dtype: str = "float32",
+) -> Segmentation:
+    """The rows S_A and S_B: one branch trained by its own loss; `side` is "a" or "b"."""
+    if side not in ("a", "b"):
+        raise UserError(f"side is {side!r}; choose a or b")
+    network = make_network(classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init)
+    channels = getattr(pairing(pairs, modalities), side)
+    return Segmentation(network, channels, loss, optimizers, Geometry(3, 2 ** (levels - 1)), f"S_{side.upper()}")
+
+
+def make_joint(
+    *,
+    optimizers: Optimizers,
+    modalities: Sequence[str],
+    classes: int,
+    pairs: Sequence[str],
+    loss: SegmentationLoss,
+    arch: str = "residual",
+    base: int = 16,
+    levels: int = 5,
+    fusion_width: int = 32,
+    attention: str = "mask",
+    mask_mode: str = "whole",
+    residual_attention: bool = True,
+    stop_gradient_masks: bool = False,
+    critic_base: int = 16,
+    critic_layers: int = 4,
+    cycle_weight: float = 10.0,
+    pool_size: int = 50,
+    segmentation_weight: float = 1.0,
+    share_trunk: bool = True,
+    kernel_init: KernelInit = normal(),
+    remat: str = "none",
+    dtype: str = "float32",
+) -> JointTraining:
+    """CMFT and CMFF trained together; sizes default to the paper's."""
+    groups = pairing(pairs, modalities)
+    form: dict[str, Any] = {"arch": arch, "base": base, "levels": levels, "remat": remat, "dtype": dtype, "kernel_init": kernel_init}
+    return JointTraining(
+        fusion=_make_fusion(
+            classes=classes,
+            fusion_width=fusion_width,
+            attention=attention,
+            mask_mode=mask_mode,
+            residual_attention=residual_attention,
+            stop_gradient_masks=stop_gradient_masks,
+            **form,
+        ),
+        ab=make_network(len(groups.b), **form),
+        ba=make_network(len(groups.a), **form),
+        critics=make_critics(base=critic_base, layers=critic_layers, dtype=dtype, kernel_init=kernel_init),
+        pairing=groups,
+        loss=loss,
+        segmentation_weight=segmentation_weight,
+        share_trunk=share_trunk,
+        optimizers=optimizers,
+        losses=cycle_losses(cycle_weight),
+        pool_size=pool_size,
+        remat_cycles=remat == "network",
+        geometry=Geometry(3, 2 ** (levels - 1)),
+    )

@@ -1,0 +1,328 @@
+"""CMFT, cross-modality feature transition (Zhang et al., Pattern Recognition 110, 2021): a 3D cycle GAN.
+
+Two generators translate between two groups of modalities, A -> B and B -> A; two critics judge them. What the
+generators learn is handed to the segmentation branches of `jaxfuse.models.cmff`.
+
+Departs from the paper: Eq. 5 read literally lets a critic maximize its own least-squares error, so the update is
+that of the CycleGAN code which the paper cites (generators first, then critics, with a pool of 50 past fakes).
+The paper leaves open the U-Net's details; the residual form is the default (see `jaxfuse.nn.unet`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxfuse.arrays import Array, Batch, Image, Key, Metrics, Params
+from jaxfuse.errors import UserError
+from jaxfuse.learning.adversarial import (
+    Cycle,
+    CycleLosses,
+    critic_objective,
+    cyclic_update,
+    empty_pool,
+    maker_objective,
+)
+from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
+from jaxfuse.learning.system import Geometry
+from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
+from jaxfuse.losses.image import l1
+from jaxfuse.nn.patch_critic import PatchCritic
+from jaxfuse.nn.unet import Head, UNet
+from jaxfuse.nn.initializers import KernelInit, normal
+
+REMAT = ("none", "level", "network")
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which channels of a batch's image are group A and which are group B."""
+
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+
+    def split(self, batch: Batch | Mapping[str, Any]) -> tuple[Image, Image]:
+        """(A, B). A batch with the streams `a` and `b` takes each group from its own subject (unpaired)."""
+        image_a, image_b = (batch[side]["image"] if side in batch else batch["image"] for side in ("a", "b"))
+        return image_a[..., jnp.array(self.a)], image_b[..., jnp.array(self.b)]
+
+
+def pairing(pairs: Sequence[str], modalities: Sequence[str]) -> Pairing:
+    """Reads pairs such as ("t1+t1ce", "t2+flair") against the channel order of the data."""
+    if len(pairs) != 2:
+        raise UserError(f"pairs is {tuple(pairs)}; it must name two groups, such as ('t1+t1ce', 't2+flair')")
+    groups = []
+    for group in pairs:
+        names = group.split("+")
+        if absent := [name for name in names if name not in modalities]:
+            raise UserError(f"pairs names {', '.join(absent)}, but the data has {', '.join(modalities)}")
+        groups.append(tuple(list(modalities).index(name) for name in names))
+    return Pairing(*groups)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A U-Net trunk and an output convolution, kept as two subtrees so that the trunk can be transferred alone."""
+
+    trunk: UNet
+    head: Head
+
+    def init(self, rng: Key[Array, ""], image: Image) -> Params:
+        trunk_key, head_key = jax.random.split(rng)
+        trunk = self.trunk.init(trunk_key, image)["params"]
+        features = jax.eval_shape(self.trunk.apply, {"params": trunk}, image)
+        head = self.head.init(head_key, jnp.zeros(features.last.shape, features.last.dtype))["params"]
+        return {"trunk": trunk, "head": head}
+
+    def features(self, params: Params, image: Image) -> Any:
+        """The trunk's last two feature maps, (b *space base) each."""
+        return self.trunk.apply({"params": params["trunk"]}, image)
+
+    def read_out(self, params: Params, features: Any) -> Array:
+        """The output convolution, (b *space k), in float32."""
+        return self.head.apply({"params": params["head"]}, features.last).astype(jnp.float32)  # pyright: ignore
+
+    def __call__(self, params: Params, image: Image) -> Array:
+        return self.read_out(params, self.features(params, image))
+
+
+def make_network(
+    outputs: int, *, arch: str, base: int, levels: int, remat: str, dtype: str, kernel_init: KernelInit
+) -> Network:
+    """The U-Net of the paper with `outputs` kernels in its last layer."""
+    if remat not in REMAT:
+        raise UserError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
+    compute = compute_dtype(dtype)
+    trunk = UNet(base=base, levels=levels, arch=arch, remat=remat != "none", dtype=compute, kernel_init=kernel_init)
+    return Network(trunk, Head(outputs, kernel_init=kernel_init))
+
+
+def compute_dtype(name: str) -> Any:
+    """The arithmetic of convolutions; weights, norm statistics and losses are float32 in either."""
+    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if name not in known:
+        raise UserError(f"dtype is {name!r}; choose one of {', '.join(known)}")
+    return known[name]
+
+
+@dataclass(frozen=True)
+class Critics:
+    """Two patch critics of the same form, one per group of modalities."""
+
+    network: PatchCritic
+
+    def init(self, rng: Key[Array, ""], image_a: Image, image_b: Image) -> Params:
+        keys = jax.random.split(rng)
+        return {
+            side: self.network.init(key, image)["params"]
+            for side, key, image in zip(("a", "b"), keys, (image_a, image_b), strict=True)
+        }
+
+    def judge(self, params: Params, image: Image) -> Array:
+        """One critic's patch scores, float32, without sigmoid."""
+        return self.network.apply({"params": params}, image).astype(jnp.float32)  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class CycleTranslation:
+    """The learning rule of CMFT (Eqs. 2-6, as a cycle-consistent least-squares GAN).
+
+    Attributes:
+        ab, ba: the generators G_AB and G_BA.
+        pool_size: past fakes kept per critic; 0 disables the pool.
+        remat_cycles: recompute the two cycle passes as wholes in the backward pass.
+    """
+
+    ab: Network
+    ba: Network
+    critics: Critics
+    pairing: Pairing
+    optimizers: Optimizers
+    losses: CycleLosses
+    pool_size: int
+    remat_cycles: bool
+    geometry: Geometry
+
+    players = ("generators", "discriminators")
+    primary = "fake_b"
+
+    def init(self, rng: Key[Array, ""], batch: Batch) -> State:
+        image_a, image_b = self.pairing.split(batch)
+        key_ab, key_ba, key_critics = jax.random.split(initializer_key(rng), 3)
+        params = {
+            "generators": {"ab": self.ab.init(key_ab, image_a), "ba": self.ba.init(key_ba, image_b)},
+            "discriminators": self.critics.init(key_critics, image_a, image_b),
+        }
+        pool = {"a": empty_pool(self.pool_size, image_a), "b": empty_pool(self.pool_size, image_b)}
+        return create_state(rng, params, self.optimizers, memory={"pool": pool})
+
+    def translate(self, generators: Params, image_a: Image, image_b: Image) -> Cycle:
+        """A -> fake B -> cycle A, and B -> fake A -> cycle B."""
+        again_ab, again_ba = (jax.checkpoint(g) if self.remat_cycles else g for g in (self.ab, self.ba))
+        fake_b = self.ab(generators["ab"], image_a)
+        fake_a = self.ba(generators["ba"], image_b)
+        return Cycle(fake_a, fake_b, again_ba(generators["ba"], fake_b), again_ab(generators["ab"], fake_a))
+
+    def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+        image_a, image_b = self.pairing.split(batch)
+        return cyclic_update(
+            state,
+            image_a,
+            image_b,
+            optimizers=self.optimizers,
+            maker="generators",
+            translate=lambda generators: (self.translate(generators, image_a, image_b), jnp.float32(0), {}),
+            judge=self.critics.judge,
+            losses=self.losses,
+        )
+
+    def eval_step(self, state: State, batch: Batch) -> Metrics:
+        image_a, image_b = self.pairing.split(batch)
+        critics = state.params["discriminators"]
+        cycle = self.translate(state.params["generators"], image_a, image_b)
+        loss, terms = maker_objective(
+            cycle, image_a, image_b, lambda side, image: self.critics.judge(critics[side], image), self.losses
+        )
+        critic, critic_terms = critic_objective(
+            critics, {"a": image_a, "b": image_b}, {"a": cycle.fake_a, "b": cycle.fake_b}, self.critics.judge, self.losses
+        )
+        makers = {f"generators/{name}": value for name, value in {"loss": loss, **terms}.items()}
+        return makers | {f"discriminators/{name}": value for name, value in {"loss": critic, **critic_terms}.items()}
+
+    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self.translate(state.params["generators"], *self.pairing.split(inputs))._asdict()
+
+    def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
+        return {
+            "G_AB": params["generators"]["ab"],
+            "G_BA": params["generators"]["ba"],
+            "D_A": params["discriminators"]["a"],
+            "D_B": params["discriminators"]["b"],
+        }
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The row "self" of the paper: each U-Net reproduces its own input by mean absolute error, without critics.
+
+    `corruption` is the standard deviation of Gaussian noise added to the input; 0, the default, is the plain row.
+    """
+
+    a: Network
+    b: Network
+    pairing: Pairing
+    optimizers: Optimizers
+    corruption: float
+    geometry: Geometry
+
+    players = ("generators",)
+    primary = "reconstruction_a"
+
+    def init(self, rng: Key[Array, ""], batch: Batch) -> State:
+        image_a, image_b = self.pairing.split(batch)
+        key_a, key_b = jax.random.split(initializer_key(rng))
+        return create_state(
+            rng, {"generators": {"a": self.a.init(key_a, image_a), "b": self.b.init(key_b, image_b)}}, self.optimizers
+        )
+
+    def _terms(self, generators: Params, inputs: Sequence[Image], targets: Sequence[Image]) -> tuple[Array, Metrics]:
+        outputs = self.a(generators["a"], inputs[0]), self.b(generators["b"], inputs[1])
+        terms = {f"l1_{side}": l1(out, want) for side, out, want in zip(("a", "b"), outputs, targets, strict=True)}
+        return terms["l1_a"] + terms["l1_b"], terms
+
+    def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+        images = self.pairing.split(batch)
+        keys = jax.random.split(state.key())
+        noisy = [x + self.corruption * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(images, keys, strict=True)]
+
+        def objective(generators: Params) -> tuple[Array, Aux]:
+            loss, terms = self._terms(generators, noisy if self.corruption else images, images)
+            return loss, Aux(terms)
+
+        state, aux = descend(state, "generators", self.optimizers["generators"], objective)
+        return state.advance(), dict(aux.metrics)
+
+    def eval_step(self, state: State, batch: Batch) -> Metrics:
+        images = self.pairing.split(batch)
+        loss, terms = self._terms(state.params["generators"], images, images)
+        return {f"generators/{name}": value for name, value in {"loss": loss, **terms}.items()}
+
+    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        image_a, image_b = self.pairing.split(inputs)
+        generators = state.params["generators"]
+        return {"reconstruction_a": self.a(generators["a"], image_a), "reconstruction_b": self.b(generators["b"], image_b)}
+
+    def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
+        return {"R_A": params["generators"]["a"], "R_B": params["generators"]["b"]}
+
+
+def make_reconstruction(
+    *,
+    optimizers: Optimizers,
+    modalities: Sequence[str],
+    pairs: Sequence[str],
+    arch: str = "residual",
+    base: int = 16,
+    levels: int = 5,
+    kernel_init: KernelInit = normal(),
+    remat: str = "none",
+    dtype: str = "float32",
+    corruption: float = 0.0,
+) -> Reconstruction:
+    """Two U-Nets, A -> A and B -> B, to stand in for CMFT before the fusion phase."""
+    groups = pairing(pairs, modalities)
+    form: dict[str, Any] = {"arch": arch, "base": base, "levels": levels, "remat": remat, "dtype": dtype, "kernel_init": kernel_init}
+    return Reconstruction(
+        a=make_network(len(groups.a), **form),
+        b=make_network(len(groups.b), **form),
+        pairing=groups,
+        optimizers=optimizers,
+        corruption=corruption,
+        geometry=Geometry(3, 2 ** (levels - 1)),
+    )
+
+
+def make_critics(*, base: int, layers: int, dtype: str, kernel_init: KernelInit) -> Critics:
+    """The critics of the paper's Table 1."""
+    return Critics(PatchCritic(base=base, layers=layers, dtype=compute_dtype(dtype), kernel_init=kernel_init))
+
+
+def cycle_losses(weight: float) -> CycleLosses:
+    """Least-squares adversarial terms and L1 cycles (Eqs. 2-4 and 6)."""
+    return CycleLosses(least_squares_maker, least_squares_critic, l1, weight)
+
+
+def make_system(
+    *,
+    optimizers: Optimizers,
+    modalities: Sequence[str],
+    pairs: Sequence[str],
+    arch: str = "residual",
+    base: int = 16,
+    levels: int = 5,
+    critic_base: int = 16,
+    critic_layers: int = 4,
+    kernel_init: KernelInit = normal(),
+    remat: str = "none",
+    dtype: str = "float32",
+    cycle_weight: float = 10.0,
+    pool_size: int = 50,
+) -> CycleTranslation:
+    """CMFT for the named pairs; sizes default to the paper's."""
+    groups = pairing(pairs, modalities)
+    form: dict[str, Any] = {"arch": arch, "base": base, "levels": levels, "remat": remat, "dtype": dtype, "kernel_init": kernel_init}
+    return CycleTranslation(
+        ab=make_network(len(groups.b), **form),
+        ba=make_network(len(groups.a), **form),
+        critics=make_critics(base=critic_base, layers=critic_layers, dtype=dtype, kernel_init=kernel_init),
+        pairing=groups,
+        optimizers=optimizers,
+        losses=cycle_losses(cycle_weight),
+        pool_size=pool_size,
+        remat_cycles=remat == "network",
+        geometry=Geometry(3, 2 ** (levels - 1)),
+    )

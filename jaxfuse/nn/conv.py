@@ -1,0 +1,220 @@
+"""Convolution, instance normalization and the block of the two with LeakyReLU, in 2D and 3D.
+
+Images are channels-last, (b h w m) or (b d h w m), and padding is explicit, the same on both sides: XLA's "SAME"
+pads a strided convolution unevenly.
+
+XLA's 3D convolution is slow on CPU, above all the gradient of a strided one with respect to its input (measured: 30
+to 150 times the time of the form below). There, the taps of the kernel along depth are laid side by side in the
+channels, and depth joins the batch: one 2D convolution remains. The choice falls when a program is lowered, so one
+exported program holds both and an accelerator keeps its own 3D convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxfuse.arrays import Array, Float
+from jaxfuse.errors import UserError
+from jaxfuse.nn.initializers import KernelInit, normal
+
+Implementation = Literal["auto", "native", "folded"]
+_IMPLEMENTATIONS = ("auto", "native", "folded")
+_implementation: ContextVar[str] = ContextVar("convolution implementation", default="auto")
+
+_DIMENSION_NUMBERS = {4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
+
+
+@contextmanager
+def implementation(name: Implementation) -> Iterator[None]:
+    """Within the block, every 3D convolution that is traced uses one form: for comparisons.
+
+    "auto" folds on CPU and is native elsewhere, "native" is XLA's own convolution, "folded" the 2D form. A function
+    compiled before the block keeps the form it was traced with. 2D convolutions and kernels of one voxel have one
+    form only.
+    """
+    if name not in _IMPLEMENTATIONS:
+        raise UserError(
+            f"convolution implementation {name!r} is not known; choose one of {', '.join(_IMPLEMENTATIONS)}"
+        )
+    token = _implementation.set(name)
+    try:
+        yield
+    finally:
+        _implementation.reset(token)
+
+
+def conv(
+    x: Float[Array, "b *space m"],
+    kernel: Float[Array, "*kernel m k"],
+    *,
+    strides: int | Sequence[int],
+    padding: int | Sequence[int],
+) -> Float[Array, "b *out k"]:
+    """Cross-correlation of x with a kernel, zero-padded by `padding` voxels on both sides of each axis.
+
+    An axis of n voxels leaves (n + 2 padding - kernel) // strides + 1. Differentiable in both directions, and to any
+    order; what reverse mode keeps is x and the kernel alone.
+
+    Raises:
+        UserError: x is neither 2D nor 3D, or an axis of the output would be empty.
+    """
+    if x.ndim not in _DIMENSION_NUMBERS:
+        raise UserError(f"an image must be (b h w m) or (b d h w m), got shape {x.shape}; add or drop an axis")
+    stride = _per_axis(strides, x.ndim - 2)
+    pad = _per_axis(padding, x.ndim - 2)
+    size = kernel.shape[:-2]
+    if min(_out_sides(x.shape[1:-1], size, stride, pad)) < 1:
+        raise UserError(
+            f"a convolution with kernel {size}, strides {stride} and padding {pad} leaves nothing of an image "
+            f"of {x.shape[1:-1]} voxels; use a larger image or fewer layers"
+        )
+    if max(size) == 1 and max(pad) == 0:
+        return _matrix_product(x, kernel, stride)
+    if x.ndim == 4:
+        return _native(x, kernel, stride, pad)
+    return _choose(x, kernel, stride, pad)
+
+
+def _choose(x: Array, kernel: Array, strides: tuple[int, ...], padding: tuple[int, ...]) -> Array:
+    def native(x: Array, kernel: Array) -> Array:
+        return _native(x, kernel, strides, padding)
+
+    def folded(x: Array, kernel: Array) -> Array:
+        return _folded(x, kernel, strides, padding)
+
+    def by_platform(x: Array, kernel: Array) -> Array:
+        return jax.lax.platform_dependent(x, kernel, cpu=folded, default=native)
+
+    form = {"native": native, "folded": folded, "auto": by_platform}[_implementation.get()]
+    # Without it reverse mode would keep the residuals of both platforms' forms: x, and x once per depth tap.
+    # No barrier against common subexpressions: recomputing is pads and slices only, sharing them is welcome.
+    return jax.checkpoint(form, prevent_cse=False)(x, kernel)
+
+
+def _native(x: Array, kernel: Array, strides: tuple[int, ...], padding: tuple[int, ...]) -> Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, [(p, p) for p in padding], dimension_numbers=_DIMENSION_NUMBERS[x.ndim]
+    )
+
+
+def _folded(x: Array, kernel: Array, strides: tuple[int, ...], padding: tuple[int, ...]) -> Array:
+    """conv3d as one conv2d over (b depth) with (taps m) channels."""
+    taps = kernel.shape[0]
+    padded = jnp.pad(x, ((0, 0), (padding[0], padding[0]), (0, 0), (0, 0), (0, 0)))
+    depth = (padded.shape[1] - taps) // strides[0] + 1
+    reach = (depth - 1) * strides[0] + 1
+    planes = jnp.concatenate(
+        [jax.lax.slice_in_dim(padded, tap, tap + reach, strides[0], axis=1) for tap in range(taps)], axis=-1
+    )
+    # (d h w m k) -> (h w (d m) k), in the order in which the planes were concatenated.
+    flat_kernel = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
+    out = _native(planes.reshape(-1, *planes.shape[2:]), flat_kernel, strides[1:], padding[1:])
+    return out.reshape(x.shape[0], depth, *out.shape[1:])
+
+
+def _matrix_product(x: Array, kernel: Array, strides: tuple[int, ...]) -> Array:
+    if max(strides) > 1:
+        x = x[(slice(None), *(slice(None, None, s) for s in strides))]
+    return x @ kernel.reshape(kernel.shape[-2:])
+
+
+def _per_axis(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    axes = (value,) * ndim if isinstance(value, int) else tuple(value)
+    if len(axes) != ndim:
+        raise UserError(f"a {ndim}D convolution takes one number or {ndim}, one per axis, got {axes}")
+    return axes
+
+
+def _out_sides(
+    sides: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int]
+) -> tuple[int, ...]:
+    return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(sides, kernel, strides, padding, strict=True))
+
+
+class Conv(nn.Module):
+    """Convolution with a cubic (or square) kernel; its rank follows the input.
+
+    Attributes:
+        features: output channels.
+        kernel_size: side of the kernel in voxels.
+        strides: the same along every axis.
+        padding: zeros on both sides of each axis; None is kernel_size // 2.
+        use_bias: adds one number per output channel, zero at first.
+        kernel_init: (key, shape, dtype) -> kernel.
+        dtype: computes in it; None is float32, or the input's dtype if that is wider. Parameters stay float32.
+    """
+
+    features: int
+    kernel_size: int
+    strides: int = 1
+    padding: int | None = None
+    use_bias: bool = True
+    kernel_init: KernelInit = normal()
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space m"]) -> Float[Array, "b *out k"]:
+        shape = (self.kernel_size,) * (x.ndim - 2) + (x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        dtype = self.dtype or jnp.result_type(x, kernel)
+        padding = self.kernel_size // 2 if self.padding is None else self.padding
+        y = conv(x.astype(dtype), kernel.astype(dtype), strides=self.strides, padding=padding)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        return y + bias.astype(dtype)
+
+
+def instance_norm(x: Float[Array, "b *space m"], eps: float = 1e-5) -> Float[Array, "b *space m"]:
+    """Each channel of each sample to mean 0 and biased variance 1 over its voxels; no scale, no shift.
+
+    Statistics are float32 whatever the dtype of x, which is also the dtype of the result. A constant channel
+    becomes 0.
+
+    Raises:
+        UserError: there is one voxel only, so that every result would be 0.
+    """
+    axes = tuple(range(1, x.ndim - 1))
+    if max(x.shape[1:-1]) == 1:
+        raise UserError(
+            f"instance normalization over a single voxel (shape {x.shape}) erases its input; "
+            "use larger patches or a network with fewer levels"
+        )
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centered = wide - wide.mean(axes, keepdims=True)
+    variance = jnp.square(centered).mean(axes, keepdims=True)
+    return (centered * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias (the mean is removed anyway), instance normalization, LeakyReLU(slope)."""
+
+    features: int
+    kernel_size: int
+    strides: int = 1
+    padding: int | None = None
+    slope: float = 0.01
+    kernel_init: KernelInit = normal()
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space m"]) -> Float[Array, "b *out k"]:
+        y = Conv(
+            self.features,
+            self.kernel_size,
+            self.strides,
+            self.padding,
+            use_bias=False,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return nn.leaky_relu(instance_norm(y), self.slope)

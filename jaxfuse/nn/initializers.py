@@ -1,0 +1,22 @@
+"""Kernel initializers; biases start at zero everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+
+from jaxfuse.arrays import Array
+
+# (key, shape, dtype) -> values, as in jax.nn.initializers; kernels are (*kernel, in, out).
+KernelInit = Callable[..., Array]
+
+
+def normal(stddev: float = 0.02) -> KernelInit:
+    """N(0, stddev^2) whatever the fan-in, as in the public CycleGAN code; CMFT and CMFF start from it."""
+    return jax.nn.initializers.normal(stddev)
+
+
+def he_normal(slope: float = 0.01) -> KernelInit:
+    """N(0, 2 / ((1 + slope^2) fan-in)), which keeps the variance through LeakyReLU(slope) (He et al., 2015, eq. 15)."""
+    return jax.nn.initializers.variance_scaling(2.0 / (1.0 + slope**2), "fan_in", "normal")

@@ -1,0 +1,109 @@
+"""What recipes share: reading the text after the config's name, and values that several papers use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from jaxfuse.errors import UserError
+
+
+def parse_argument(
+    argument: str | None,
+    *,
+    presets: Mapping[str, str],
+    rows: Mapping[str, str],
+    variants: Mapping[str, str],
+    default_row: str,
+) -> tuple[str, str, str]:
+    """Reads "[PRESET][,row=NAME][,data=VARIANT]" into (preset, row, variant); refuses unknown names.
+
+    Each mapping goes from a name to one line about it; the empty preset is the default one.
+    """
+    preset, row, variant = "", default_row, ""
+    for i, part in enumerate(filter(None, (argument or "").split(","))):
+        key, separator, value = part.partition("=")
+        if not separator and i == 0:
+            preset = _known("preset", key, presets)
+        elif key == "row":
+            row = _known("row", value, rows)
+        elif key == "data":
+            variant = _known("data variant", value, variants)
+        else:
+            raise UserError(f"{part!r} after the config's name is not understood; write PRESET,row=NAME,data=VARIANT")
+    return preset, row, variant
+
+
+def _known(what: str, name: str, known: Mapping[str, str]) -> str:
+    if name not in known:
+        choices = ", ".join(key for key in known if key) or "none; this config has no such choice"
+        raise UserError(f"{what} {name!r} is not known; choose one of {choices}")
+    return name
+
+
+def brats_data(*, modalities: tuple[str, ...], shape: tuple[int, int, int], cases: int, spacing_mm: float) -> ConfigDict:
+    """Data of a BraTS-like set; without a root, phantoms of this shape."""
+    return ConfigDict(
+        {
+            "source": "brats",
+            "root": "",
+            "layout": "",
+            "labels": "",
+            "modalities": modalities,
+            "normalize": "brain",
+            "val_fraction": 0.2,
+            "split_seed": 0,
+            "split": "",
+            "cache": "",
+            "phantom": {"cases": cases, "seed": 0, "shape": shape, "spacing_mm": spacing_mm},
+        }
+    )
+
+
+def adam(learning_rate: float, *, b1: float = 0.9, b2: float = 0.999, schedule: str = "constant") -> ConfigDict:
+    """Options of Adam for one player."""
+    return ConfigDict({"learning_rate": learning_rate, "b1": b1, "b2": b2, "schedule": schedule})
+
+
+def phase(
+    *,
+    model: str,
+    assess: str,
+    optimizers: Mapping[str, ConfigDict],
+    args: Mapping[str, object] | None = None,
+    loss: str = "",
+    loss_args: Mapping[str, object] | None = None,
+    steps: int = 0,
+    epochs: int = 0,
+    patch: tuple[int, ...],
+    batch: int = 1,
+    sampling: str = "tumor",
+    init: tuple[tuple[str, ...], ...] = (),
+    validate_every: int = 0,
+    checkpoint_every: int = 200,
+) -> ConfigDict:
+    """One phase with every option that a phase has."""
+    config = ConfigDict(
+        {
+            "model": model,
+            "args": dict(args or {}),
+            "assess": assess,
+            "optimizers": dict(optimizers),
+            "steps": steps,
+            "epochs": epochs,
+            "batch": batch,
+            "patch": patch,
+            "sampling": sampling,
+            "pad": False,
+            "unpaired": False,
+            "augment": {"flip": {"probability": 0.0}, "intensity": {"scale": 0.0, "shift": 0.0}},
+            "init": init,
+            "validation": {"every": validate_every, "cases": 2, "overlap": 0.0, "tile_batch": 1},
+            "checkpoint_every": checkpoint_every,
+        }
+    )
+    if loss:
+        config.loss = loss
+        config.loss_args = dict(loss_args or {})
+    return config

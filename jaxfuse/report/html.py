@@ -1,0 +1,394 @@
+"""`report.html` of a run: one self-contained page, made only from the files of its workdir.
+
+It is written for a reader who must judge in two minutes whether the run is good: what ran, what came out, on what
+data, and what the numbers are not. A part whose file is absent is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.report.figures import curves
+
+WORST_CASES, PANELS_SHOWN = 3, 6
+
+# Printed name, digits, and whether more is better; other metrics are printed under their own name.
+_METRICS: Mapping[str, tuple[str, int, bool]] = {
+    "dice": ("Dice", 3, True),
+    "dice_nonempty": ("Dice, truth not empty", 3, True),
+    "iou": ("IoU", 3, True),
+    "sensitivity": ("Sensitivity", 3, True),
+    "specificity": ("Specificity", 4, True),
+    "hd95_mm": ("HD95 (mm)", 2, False),
+    "psnr_db": ("PSNR (dB)", 2, True),
+    "mae": ("MAE", 4, False),
+}
+_KEYS = ("step", "phase", "split")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table as text: mean, standard deviation (may be empty) and how many cases are undefined."""
+
+    mean: str
+    std: str = ""
+    undefined: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a result table: an output, its region (may be empty), its cells by metric."""
+
+    output: str
+    region: str
+    statistics: Mapping[str, Mapping[str, float]]
+    counts: Mapping[str, int]
+
+    def cell(self, metric: str) -> Cell:
+        return _cell(metric, self.statistics.get(metric))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One folder `results/<name>` with the panels of `figures/<name>`."""
+
+    name: str
+    summary: Mapping[str, Any]
+    cases: Sequence[Mapping[str, Any]]
+    panels: Mapping[str, Path]
+    lines: Sequence[Line]
+
+    @property
+    def primary(self) -> str:
+        return self.summary.get("primary", "")
+
+    @property
+    def is_segmentation(self) -> bool:
+        return self.summary.get("kind") == "segmentation"
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(dict.fromkeys(metric for line in self.lines for metric in line.statistics))
+
+    @property
+    def headline(self) -> dict[str, Line]:
+        """Lines of a segmentation's primary output by region, with "mean" over regions; else empty."""
+        lines = {line.region: line for line in self.lines if line.output == self.primary}
+        return lines if self.is_segmentation and "mean" in lines else {}
+
+
+def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
+    """Writes `workdir/report.html` and returns its path; the curves also become `figures/curves.png`.
+
+    Args:
+        workdir: a run. It reads config.json (required), environment.json, dataset.json, metrics.jsonl,
+            results/<name>/{summary.json,cases.csv} and figures/<name>/*.png. The panel of a case is
+            figures/<name>/<case>.png.
+        related: workdirs of other runs. Those whose dataset.json has the fingerprint of this one are tabled beside it.
+
+    Raises:
+        UserError: no config.json there, or a file that cannot be read as what it should be.
+    """
+    workdir = Path(workdir)
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"{workdir} is not a run: it has no config.json; give the folder that training printed")
+    config = read_json(workdir / "config.json")
+    dataset = _optional_json(workdir / "dataset.json")
+    metrics = _metric_rows(workdir / "metrics.jsonl")
+    results = _results(workdir, config)
+    context = {
+        "title": " · ".join(str(config[key]) for key in ("name", "preset", "row", "variant") if config.get(key)),
+        "facts": _facts(workdir, config, dataset, metrics),
+        "notes": _notes(config, dataset),
+        "phases": _phase_lines(config, metrics, results),
+        "tiles": _tiles(results),
+        "curves": _curve_images(workdir, metrics),
+        "results": [_result_context(result) for result in reversed(results)],
+        "rows": _compare(workdir, config, dataset, results, related),
+        "environment": _optional_json(workdir / "environment.json"),
+        "config": json.dumps(config, indent=2, ensure_ascii=False),
+    }
+    template = files("jaxfuse.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    path = workdir / "report.html"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(environment.from_string(template).render(context), encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _metric_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl, its non-finite numbers turned back from text; a half-written last line is skipped."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    lines = [line for line in text.split("\n") if line.strip()]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            rows.append({key: value if key in _KEYS else float(value) for key, value in row.items()})
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f"{path} line {number} is not a metric row ({error}); remove that line") from error
+    return rows
+
+
+def _results(workdir: Path, config: Mapping[str, Any]) -> list[Result]:
+    """Results in the order of the schedule, those that are no phase after them."""
+    schedule = list(config.get("schedule", ()))
+    folders = {path.parent.name: path.parent for path in sorted((workdir / "results").glob("*/summary.json"))}
+    names = [name for name in schedule if name in folders] + [name for name in folders if name not in schedule]
+    results = []
+    for name in names:
+        summary = read_json(folders[name] / "summary.json")
+        table = folders[name] / "cases.csv"
+        cases = read_rows(table) if table.is_file() else []
+        panels = {path.stem: path for path in sorted((workdir / "figures" / name).glob("*.png"))}
+        results.append(Result(name, summary, cases, panels, list(_lines(summary.get("outputs", {})))))
+    return results
+
+
+def _lines(outputs: Mapping[str, Any]) -> Iterator[Line]:
+    """Flattens {output: {region: {metric: statistics, "counts": ...}}}, or {output: {metric: statistics}}."""
+
+    def line(output: str, region: str, metrics: Mapping[str, Any]) -> Line:
+        return Line(output, region, {k: v for k, v in metrics.items() if k != "counts"}, metrics.get("counts", {}))
+
+    for output, inner in outputs.items():
+        if all(name == "counts" or isinstance(value.get("mean"), int | float) for name, value in inner.items()):
+            yield line(output, "", inner)
+        else:
+            yield from (line(output, region, metrics) for region, metrics in inner.items())
+
+
+def _facts(
+    workdir: Path, config: Mapping[str, Any], dataset: Mapping[str, Any], metrics: Sequence[Any]
+) -> list[tuple[str, str]]:
+    environment = _optional_json(workdir / "environment.json")
+    root = config.get("data", {}).get("root")
+    facts = [("Config", config.get("name")), ("Preset", config.get("preset") or "default"), ("Row", config.get("row"))]
+    facts += [("Variant", config.get("variant")), ("Schedule", " → ".join(config.get("schedule", ())))]
+    facts += [("Seed", config.get("seed")), ("Data", root or ("phantoms" if root == "" else None))]
+    if dataset.get("train") and dataset.get("val"):
+        facts.append(("Cases", f"{len(dataset['train'])} training, {len(dataset['val'])} validation"))
+    facts.append(("Modalities", ", ".join(dataset.get("modalities", ()))))
+    facts += [(key.capitalize(), environment.get(key)) for key in ("device", "host", "started", "finished")]
+    if metrics:
+        written = time.localtime((workdir / "metrics.jsonl").stat().st_mtime)
+        facts.append(("Last metric row", time.strftime("%Y-%m-%d %H:%M", written)))
+    facts += [("Folder", workdir.resolve().name), ("Command", environment.get("command"))]
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def _notes(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the numbers are not: (short name, sentence)."""
+    notes = []
+    if config.get("data", {}).get("root") == "":
+        text = "All images are synthetic. Phantom scores show that the method learns; they say nothing about patients."
+        notes.append(("Phantom scores", text))
+    train, val = set(dataset.get("train", ())), set(dataset.get("val", ()))
+    if train and train == val:
+        text = "Training and validation cases are the same: the scores measure memory, not generalization."
+        notes.append(("Overfit check", text))
+    elif shared := train & val:
+        text = f"{len(shared)} of {len(val)} validation cases are training cases too, so the scores are too high."
+        notes.append(("Overlapping split", text))
+    return notes
+
+
+def _phase_lines(
+    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], results: Sequence[Result]
+) -> list[tuple[str, str]]:
+    """One plain sentence per phase, and per result that is no phase."""
+    by_name = {result.name: result for result in results}
+    names = [*config.get("schedule", ()), *(row["phase"] for row in metrics), *by_name]
+    lines = []
+    for name in dict.fromkeys(names):
+        rows = [row for row in metrics if row["phase"] == name and row["split"] == "train"]
+        parts = [f"{max(row['step'] for row in rows)} steps", *_loss_changes(rows)] if rows else []
+        parts += _outcome(by_name[name]) if name in by_name else []
+        if parts:
+            lines.append((name, "; ".join(parts) + "."))
+    return lines
+
+
+def _loss_changes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """First and last values of what is called a loss, as means over a tenth of the rows."""
+    tenth = max(1, len(rows) // 10)
+    names = [name for name in dict.fromkeys(n for row in rows for n in row) if name.rsplit("/", 1)[-1] == "loss"]
+    changes = []
+    for name in names:
+        values = [row[name] for row in rows if name in row]
+        first, last = (sum(part) / len(part) for part in (values[:tenth], values[-tenth:]))
+        changes.append(f"{name} {first:.3g} → {last:.3g}")
+    return changes
+
+
+def _outcome(result: Result) -> list[str]:
+    lines, parts = result.headline, []
+    if lines:
+        regions = ", ".join(f"{r} {line.cell('dice').mean}" for r, line in lines.items() if r != "mean")
+        parts.append(f"{result.primary}: mean Dice {lines['mean'].cell('dice').mean} ({regions})")
+        parts.append(f"mean HD95 {lines['mean'].cell('hd95_mm').mean} mm")
+    else:
+        for metric in result.metrics:
+            means = sorted(line.statistics[metric]["mean"] for line in result.lines if metric in line.statistics)
+            ends = " to ".join(dict.fromkeys(_number(metric, mean) for mean in (means[0], means[-1])))
+            parts.append(f"{_label(metric)} {ends} over {len(means)} outputs")
+    if "cases" in result.summary:
+        parts.append(f"{result.summary['cases']} validation cases")
+    if "seconds_per_subject" in result.summary:
+        parts.append(f"{result.summary['seconds_per_subject']:.2g} s per subject")
+    return parts
+
+
+def _tiles(results: Sequence[Result]) -> list[tuple[str, Cell]]:
+    """The headline of the last segmentation: its mean Dice, its regions, HD95, time."""
+    result = next((result for result in reversed(results) if result.headline), None)
+    if result is None:
+        return []
+    lines = result.headline
+    tiles = [(f"mean Dice, {result.primary}", lines["mean"].cell("dice"))]
+    tiles += [(f"Dice {region}", line.cell("dice")) for region, line in lines.items() if region != "mean"]
+    # A penalized case weighs on a mean for good: the median says how far off the others are.
+    median = _number("hd95_mm", lines["mean"].statistics["hd95_mm"]["median"])
+    tiles.append((f"mean HD95, mm (median {median})", Cell(lines["mean"].cell("hd95_mm").mean)))
+    if "seconds_per_subject" in result.summary:
+        tiles.append(("s per subject", Cell(f"{result.summary['seconds_per_subject']:.2g}")))
+    return tiles
+
+
+def _curve_images(workdir: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The learning curves as data URIs, for light and dark pages."""
+    if not metrics:
+        return {}
+    paths = {False: workdir / "figures" / "curves.png", True: workdir / "figures" / "curves_dark.png"}
+    for dark, path in paths.items():
+        curves(metrics, path, dark=dark)
+    return {"light": _data_uri(paths[False]), "dark": _data_uri(paths[True])}
+
+
+def _result_context(result: Result) -> dict[str, Any]:
+    worst = _worst_cases(result)
+    shown = [case["case"] for case in worst]
+    others = [name for name in result.panels if name not in shown]
+    footnotes = [f"HD95: {result.summary['hd95']}."] if "hd95" in result.summary else []
+    footnotes += [f"{result.summary['one_empty']}."] if "one_empty" in result.summary else []
+    return {
+        "name": result.name,
+        "primary": result.primary,
+        "lines": result.lines,
+        "metrics": [(metric, _label(metric), _arrow(metric)) for metric in result.metrics],
+        "has_regions": any(line.region for line in result.lines),
+        "footnotes": footnotes + [text for line in result.lines if (text := _empty_note(line))],
+        "strip": _strip(result),
+        "worst": worst,
+        "panels": [{"case": name, "image": _data_uri(result.panels[name])} for name in others[:PANELS_SHOWN]],
+        "more": len(others[PANELS_SHOWN:]),
+    }
+
+
+def _empty_note(line: Line) -> str:
+    """How many cases of this line have empty masks; nothing is said of the mean over regions."""
+    words = {"truth_empty": "truth empty", "pred_empty": "prediction empty", "one_empty": "exactly one of them empty"}
+    facts = [f"{text} in {line.counts[key]}" for key, text in words.items() if line.counts.get(key)]
+    if not facts or line.region == "mean":
+        return ""
+    return f"{line.output} {line.region}: {', '.join(facts)} of {line.counts['cases']} cases."
+
+
+def _dice_by_case(result: Result) -> dict[str, dict[str, Mapping[str, Any]]]:
+    by_case: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in result.cases:
+        if row["output"] == result.primary:
+            by_case.setdefault(row["case"], {})[row["region"]] = row
+    return by_case
+
+
+def _worst_cases(result: Result) -> list[dict[str, Any]]:
+    """The cases of lowest mean Dice of the primary output; a case without any defined Dice is left out."""
+    if not result.is_segmentation:
+        return []
+    worst = []
+    for case, regions in _dice_by_case(result).items():
+        defined = [row["dice"] for row in regions.values() if math.isfinite(row["dice"])]
+        if defined:
+            cells = {name: [_number(m, row[m]) for m in ("dice", "hd95_mm")] for name, row in regions.items()}
+            image = _data_uri(result.panels[case]) if case in result.panels else ""
+            worst.append({"case": case, "dice": sum(defined) / len(defined), "regions": cells, "image": image})
+    return sorted(worst, key=lambda entry: entry["dice"])[:WORST_CASES]
+
+
+def _strip(result: Result) -> dict[str, list[tuple[str, float]]]:
+    """Region -> (case, Dice) of every validation case, for the dot plot."""
+    strip: dict[str, list[tuple[str, float]]] = {}
+    for case, regions in _dice_by_case(result).items() if result.is_segmentation else ():
+        for region, row in regions.items():
+            if math.isfinite(row["dice"]):
+                strip.setdefault(region, []).append((case, row["dice"]))
+    return strip
+
+
+def _compare(
+    workdir: Path, config: Mapping[str, Any], dataset: Mapping[str, Any], results: list[Result], related: Sequence[Path]
+) -> dict[str, Any]:
+    """This run and the related ones on the same data, best mean Dice first, whichever that is."""
+    found = [(workdir, config, results)]
+    for other in map(Path, related):
+        fingerprint = _optional_json(other / "dataset.json").get("fingerprint")
+        same_data = fingerprint is not None and fingerprint == dataset.get("fingerprint")
+        if same_data and other.resolve() != workdir.resolve() and (other / "config.json").is_file():
+            settings = read_json(other / "config.json")
+            found.append((other, settings, _results(other, settings)))
+    runs = []
+    for folder, settings, outcome in found:
+        if last := next((result for result in reversed(outcome) if result.headline), None):
+            run = {"row": settings.get("row") or settings.get("name"), "folder": folder.resolve().name}
+            runs.append({**run, "mine": folder is workdir, "cases": last.summary["cases"], "lines": last.headline})
+    if len(runs) < 2:
+        return {}
+    runs.sort(key=lambda run: -run["lines"]["mean"].statistics["dice"]["mean"])
+    metrics = [(metric, _label(metric), _arrow(metric)) for metric in ("dice", "sensitivity", "hd95_mm")]
+    return {"runs": runs, "regions": list(dict.fromkeys(r for run in runs for r in run["lines"])), "metrics": metrics}
+
+
+def _cell(metric: str, statistics: Mapping[str, float] | None) -> Cell:
+    if statistics is None:
+        return Cell("")
+    mean, std = statistics["mean"], statistics.get("std", math.nan)
+    std_text = _number(metric, std) if math.isfinite(std) and math.isfinite(mean) else ""
+    return Cell(_number(metric, mean), std_text, int(statistics.get("undefined", 0)))
+
+
+def _number(metric: str, value: float) -> str:
+    if not math.isfinite(value):
+        return "undefined"
+    return f"{value:.{_METRICS[metric][1]}f}" if metric in _METRICS else f"{value:.4g}"
+
+
+def _label(metric: str) -> str:
+    return _METRICS[metric][0] if metric in _METRICS else metric
+
+
+def _arrow(metric: str) -> str:
+    return ("↑" if _METRICS[metric][2] else "↓") if metric in _METRICS else ""
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

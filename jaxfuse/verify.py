@@ -1,0 +1,89 @@
+"""Lists the cases of a data set and every problem found.
+
+    python -m jaxfuse.verify --root DIR [--layout L] [--labels SCHEME] [--modalities t1,t1ce,t2,flair] [--json]
+
+Exit code 0, or 1 where a problem is fatal, or 2 where nothing could be looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from absl import flags
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from jaxfuse import cli
+from jaxfuse.data.sources.brats import LAYOUTS, MODALITIES
+from jaxfuse.data.verify import Verdict, verify
+from jaxfuse.errors import UserError
+from jaxfuse.labels import SCHEMES
+
+
+def define_flags() -> None:
+    """Defines this command's flags. Not on import: other commands have flags of the same names."""
+    flags.DEFINE_string("root", None, "Folder that holds the cases, at any level from the download's folder down.")
+    flags.DEFINE_string(
+        "layout", None, f"Layout; told from the names on disk if not given. One of: {', '.join(LAYOUTS)}."
+    )
+    flags.DEFINE_string("labels", None, f"Label scheme; the layout's if not given. One of: {', '.join(SCHEMES)}.")
+    flags.DEFINE_list("modalities", ",".join(MODALITIES), "Modalities that every case must have.")
+    flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
+
+
+def main(argv: list[str]) -> int:
+    """Verifies `--root`; returns the exit code."""
+    asked = flags.FLAGS
+    if argv[1:]:
+        raise UserError(f"{' '.join(argv[1:])} was given without a flag; the folder is given as --root DIR")
+    if not asked.root:
+        raise UserError("no folder was given; name one with --root DIR")
+    # On standard error, so that JSON stays alone on standard output.
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("cases", total=None)
+        verdict = verify(
+            asked.root,
+            layout=asked.layout,
+            scheme=asked.labels,
+            modalities=asked.modalities,
+            on_case=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if asked.json:
+        print(as_json(verdict))
+    else:
+        show(verdict, Console())
+    return 1 if verdict.count("fatal") else 0
+
+
+def as_json(verdict: Verdict) -> str:
+    """The verdict as one JSON object."""
+    counts = {"fatal": verdict.count("fatal"), "warnings": verdict.count("warning")}
+    return json.dumps({**asdict(verdict), "root": str(verdict.root), **counts}, indent=1)
+
+
+def show(verdict: Verdict, console: Console) -> None:
+    """Prints a table of the problems, case by case, and one line of summary."""
+    if verdict.problems:
+        table = Table(show_lines=False)
+        for column in ("case", "severity", "problem"):
+            table.add_column(column, overflow="fold")
+        for problem in verdict.problems:
+            # Text, because an affine's brackets would be read as markup in a plain string.
+            table.add_row(*(Text(cell) for cell in (problem.case, problem.severity, problem.message)))
+        console.print(table)
+    troubled = {p.case for p in verdict.problems} & set(verdict.cases)
+    clean = len(verdict.cases) - len(troubled)
+    summary = (
+        f"cases: {len(verdict.cases)} (without remarks: {clean}), layout {verdict.layout}, labels {verdict.scheme}; "
+        f"fatal: {verdict.count('fatal')}, warnings: {verdict.count('warning')}"
+    )
+    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

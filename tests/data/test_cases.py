@@ -1,0 +1,193 @@
+"""Reading one case, and splitting subjects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.cases import CaseFiles, load_case, read_split, split_cases, subject_of
+from jaxfuse.errors import UserError
+from jaxfuse.labels import label_scheme
+
+LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
+SHAPE = (4, 5, 6)
+
+
+def save(folder: Path, name: str, array: np.ndarray, affine: np.ndarray = LPS) -> Path:
+    nib.save(nib.Nifti1Image(array, affine), folder / f"{name}.nii.gz")
+    return folder / f"{name}.nii.gz"
+
+
+def make(folder: Path, label: np.ndarray | None = None, *, flair: np.ndarray | None = None, affine=LPS) -> CaseFiles:
+    t1 = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    images = {
+        "t1": save(folder, "c_t1", t1),
+        "flair": save(folder, "c_flair", t1 * 2 if flair is None else flair, affine),
+    }
+    return CaseFiles("c", images, None if label is None else save(folder, "c_seg", label))
+
+
+def label_of(*values: float, dtype: type = np.uint8) -> np.ndarray:
+    label = np.zeros(SHAPE, dtype)
+    label.flat[: len(values)] = values
+    return label
+
+
+def test_image_and_label_share_the_canonical_grid_and_the_class_indices(tmp_path):
+    case = load_case(make(tmp_path, label_of(1, 2, 4)), ("flair", "t1"), label_scheme("brats"))
+    assert case.image.shape == (*SHAPE, 2)
+    assert case.image.dtype == np.float32
+    np.testing.assert_array_equal(case.image[..., 0], 2 * case.image[..., 1])
+    assert case.label is not None
+    assert case.label.dtype == np.uint8
+    # Stored voxel (0, 0, 0..2) of an LPS file is canonical (-1, -1, 0..2); 4 is class 3.
+    np.testing.assert_array_equal(case.label[-1, -1, :4], [1, 2, 3, 0])
+    np.testing.assert_array_equal(case.image[-1, -1, :3, 1], [0, 1, 2])
+    assert case.spacing_mm == (1, 1, 2)
+    assert nib.aff2axcodes(case.affine) == ("R", "A", "S")
+
+
+def test_decathlon_and_brats2023_read_the_same_values_differently(tmp_path):
+    files = make(tmp_path, label_of(1, 2, 3))
+    seen = {
+        s: load_case(files, ("t1",), label_scheme(s)).label[-1, -1, :3].tolist() for s in ("brats2023", "decathlon")
+    }
+    assert seen == {"brats2023": [1, 2, 3], "decathlon": [2, 1, 3]}
+
+
+def test_label_is_left_unread_without_a_scheme(tmp_path):
+    assert load_case(make(tmp_path, label_of(77)), ("t1",), None).label is None
+
+
+def test_label_of_whole_floats_is_read(tmp_path):
+    case = load_case(make(tmp_path, label_of(1, 0.99999997, 4, dtype=np.float64)), ("t1",), label_scheme("brats"))
+    assert case.label[-1, -1, :3].tolist() == [1, 1, 3]
+
+
+def test_values_beyond_the_scheme_are_refused_with_the_schemes_that_fit(tmp_path):
+    with pytest.raises(UserError) as error:
+        load_case(make(tmp_path, label_of(1, 2, 3)), ("t1",), label_scheme("brats"))
+    text = str(error.value)
+    assert "case c: c_seg.nii.gz holds the label values 0, 1, 2, 3, scheme brats knows 0, 1, 2, 4" in text
+    assert "brats2023, brats2015, decathlon, brats2024 would fit" in text
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (label_of(0.5, 1, dtype=np.float32), "1 voxels that are not whole numbers (the first is 0.5)"),
+        (label_of(np.nan, dtype=np.float32), "NaN"),
+        (label_of(-1, dtype=np.int16), "no known scheme fits"),
+        (np.zeros((4, 5, 7), np.uint8), "(4, 5, 7)"),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path, label, message):
+    with pytest.raises(UserError) as error:
+        load_case(make(tmp_path, label), ("t1",), label_scheme("brats"))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"flair": np.zeros((4, 5, 7), np.int16)}, "(4, 5, 7)"),
+        ({"affine": np.diag([-1.0, -1.0, 3.0, 1.0])}, "affine"),
+        ({"flair": np.full(SHAPE, np.nan, np.float32)}, "120 voxels that are NaN or infinite"),
+        ({"flair": np.full(SHAPE, np.inf, np.float32)}, "120 voxels that are NaN or infinite"),
+    ],
+)
+def test_bad_images_are_refused(tmp_path, changes, message):
+    with pytest.raises(UserError) as error:
+        load_case(make(tmp_path, **changes), ("t1", "flair"), None)
+    assert message in str(error.value)
+
+
+def test_missing_modality_is_refused(tmp_path):
+    with pytest.raises(UserError, match="case c has no t2 image; it has t1, flair"):
+        load_case(make(tmp_path), ("t1", "t2"), None)
+
+
+def test_subject_of_an_examination():
+    assert subject_of("BraTS-GLI-00001-001") == "BraTS-GLI-00001"
+    assert subject_of("BraTS20_Training_001") == "BraTS20_Training_001"
+
+
+GRADED = [(f"h{i:02}", "HGG") for i in range(15)] + [(f"l{i:02}", "LGG") for i in range(5)]
+
+
+def test_split_is_stratified_complete_and_independent_of_order():
+    split = split_cases(GRADED, seed=3, val_fraction=0.2)
+    assert sorted(split["train"] + split["val"]) == sorted(i for i, _ in GRADED)
+    assert [i[0] for i in split["val"]] == ["h", "h", "h", "l"]
+    assert split_cases(GRADED[::-1], seed=3, val_fraction=0.2) == split
+    assert split_cases(GRADED, seed=4, val_fraction=0.2) != split
+
+
+def test_split_by_count_gives_the_last_place_to_the_largest_remainder():
+    # 3 of 20 places: HGG 2.25, LGG 0.75.
+    assert [i[0] for i in split_cases(GRADED, seed=0, val_count=3)["val"]] == ["h", "h", "l"]
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.99])
+def test_each_side_keeps_one_subject(fraction):
+    split = split_cases([("a", ""), ("b", "")], seed=0, val_fraction=fraction)
+    assert len(split["train"]) == len(split["val"]) == 1
+
+
+def test_examinations_of_a_subject_stay_together():
+    ids = [f"BraTS-GLI-{s:05}-{t:03}" for s in range(10) for t in range(3)]
+    for seed in range(5):
+        split = split_cases([(i, "") for i in ids], seed=seed, val_fraction=0.3)
+        assert len(split["val"]) == 9
+        assert not {subject_of(i) for i in split["train"]} & {subject_of(i) for i in split["val"]}
+
+
+def test_single_case_is_on_both_sides():
+    assert split_cases([("a", "")], seed=0, val_fraction=0.2) == {"train": ("a",), "val": ("a",)}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "size", "message"),
+    [
+        ([], {"val_count": 1}, "0 cases"),
+        ([("a", ""), ("a", "")], {"val_count": 1}, "unique cases"),
+        ([("a", ""), ("b", "")], {}, "either"),
+        ([("a", ""), ("b", "")], {"val_count": 1, "val_fraction": 0.5}, "either"),
+        ([("a", ""), ("b", "")], {"val_count": 2}, "1 to 1"),
+        ([("a", ""), ("b", "")], {"val_fraction": 1.0}, "between 0 and 1"),
+        ([("BraTS-GLI-00001-000", ""), ("BraTS-GLI-00001-001", "")], {"val_count": 1}, "one subject"),
+    ],
+)
+def test_impossible_splits_are_refused(pairs, size, message):
+    with pytest.raises(UserError, match=message):
+        split_cases(pairs, seed=0, **size)
+
+
+def test_explicit_split(tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"train": ["b", "a"], "val": ["c"]}))
+    assert read_split(tmp_path / "s.json", ["a", "b", "c", "d"]) == {"train": ("b", "a"), "val": ("c",)}
+    (tmp_path / "s.json").write_text(json.dumps({"train": ["a"], "val": ["a"]}))
+    assert read_split(tmp_path / "s.json", ["a"]) == {"train": ("a",), "val": ("a",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"train": ["a"], "val": ["b"], "test": []}', "train, val, test"),
+        ('{"train": ["a"], "val": []}', "val must be a list"),
+        ('{"train": ["a", "a"], "val": ["b"]}', "each once"),
+        ('{"train": ["a"], "val": ["x"]}', "not in the data: x"),
+        ('{"train": ["a", "b"], "val": ["b"]}', "subject b is in both"),
+        ('{"train": ["BraTS-GLI-00001-000"], "val": ["BraTS-GLI-00001-001"]}', "subject BraTS-GLI-00001 is in both"),
+        ("[]", "list"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_bad_explicit_splits_are_refused(tmp_path, text, message):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_split(tmp_path / "s.json", ["a", "b", "BraTS-GLI-00001-000", "BraTS-GLI-00001-001"])

@@ -1,0 +1,165 @@
+"""Every problem is found, said of its case, and graded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.verify import ALL_CASES, Verdict, verify
+from jaxfuse.errors import UserError
+
+SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
+SHAPE = (5, 6, 7)
+
+
+def head() -> np.ndarray:
+    array = np.zeros(SHAPE, np.float32)
+    array[1:4, 1:5, 1:6] = np.arange(60).reshape(3, 4, 5) + 10
+    return array
+
+
+def tumor(*values: int) -> np.ndarray:
+    label = np.zeros(SHAPE, np.uint8)
+    label[2, 2, 1 : 1 + len(values)] = values
+    return label
+
+
+def make(root: Path, name: str, *, affine: np.ndarray | None = None, **arrays: np.ndarray | None) -> Path:
+    """A sound case; `arrays` replace files by suffix, None leaves one out."""
+    (root / name).mkdir(parents=True)
+    sound = {**{m: head() for m in ("t1", "t1ce", "t2", "flair")}, "seg": tumor(1, 2, 4)}
+    for suffix, array in {**sound, **arrays}.items():
+        if array is not None:
+            image = nib.Nifti1Image(array, np.eye(4) if affine is None else affine)
+            nib.save(image, root / name / f"{name}_{suffix}.nii.gz")
+    return root
+
+
+def said(verdict: Verdict, case: str = "p") -> list[tuple[str, str]]:
+    return [(p.severity, p.message) for p in verdict.problems if p.case == case]
+
+
+def test_sound_data_have_no_problem(tmp_path):
+    verdict = verify(make(tmp_path, "p"))
+    assert verdict.problems == ()
+    assert (verdict.layout, verdict.scheme, verdict.cases) == ("generic", "brats", ("p",))
+
+
+PROBLEMS = [
+    ({"t2": None}, "fatal", "no t2 image: p_t2.nii.gz is missing"),
+    ({"t2": head()[:4]}, "fatal", "(4, 6, 7)"),
+    ({"t2": np.where(head() > 60, np.nan, head())}, "fatal", "p_t2.nii.gz has 9 voxels that are NaN or infinite"),
+    ({"t2": np.zeros(SHAPE, np.int16)}, "fatal", "p_t2.nii.gz is empty"),
+    ({"t2": np.full(SHAPE, 3, np.int16)}, "fatal", "p_t2.nii.gz is constant"),
+    ({"t2": (head() > 0).astype(np.int16)}, "warning", "one value only besides 0"),
+    ({"t2": head() - 5}, "warning", "no voxel that is 0 (the first is -5)"),
+    ({"seg": None}, "warning", "no label file"),
+    ({"seg": tumor(1, 2, 3)}, "fatal", "brats2023, brats2015, decathlon, brats2024 would fit"),
+    ({"seg": tumor(1, 2, 4) * 0.5}, "fatal", "not whole numbers"),
+    ({"seg": tumor(1, 2, 4)[:4]}, "fatal", "(4, 6, 7)"),
+    ({"seg": tumor()}, "warning", "marks nothing"),
+    ({"seg": tumor(1, 1, 1)}, "warning", "holds only 0 and 1"),
+    ({"seg": tumor(1, 2, 4, 1, 1, 1)}, "warning", "marks 1 voxels where every image is 0"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "severity", "message"), PROBLEMS)
+def test_each_problem_is_the_only_one_said_of_its_case(tmp_path, arrays, severity, message):
+    make(tmp_path, "p", **arrays)
+    make(tmp_path, "sound")
+    verdict = verify(tmp_path)
+    ((found, text),) = said(verdict)
+    assert found == severity
+    assert message in text
+    assert said(verdict, "sound") == said(verdict, ALL_CASES) == []
+
+
+def test_truncated_file_does_not_stop_the_rest(tmp_path):
+    make(tmp_path, "p", t1=None, seg=tumor(7))
+    path = tmp_path / "p" / "p_flair.nii.gz"
+    path.write_bytes(path.read_bytes()[:50])
+    make(tmp_path, "q", t2=np.zeros(SHAPE, np.int16))
+    verdict = verify(tmp_path)
+    texts = [text for _, text in said(verdict)]
+    assert ["no t1" in texts[0], "damaged" in texts[1], "7" in texts[2]] == [True] * 3
+    assert len(said(verdict, "q")) == 1
+    assert verdict.count("fatal") == 4
+
+
+def test_affine_of_one_modality_differs(tmp_path):
+    make(tmp_path, "p")
+    nib.save(nib.Nifti1Image(head(), np.diag([1, 1, 1.5, 1])), tmp_path / "p" / "p_t2.nii.gz")
+    ((severity, text),) = said(verify(tmp_path))
+    assert severity == "fatal"
+    assert "0 0 1.5 0" in text
+    assert "p_t1.nii.gz" in text
+
+
+def test_forms_that_disagree_are_a_warning(tmp_path):
+    make(tmp_path, "p")
+    image = nib.load(tmp_path / "p" / "p_t2.nii.gz")
+    image.set_qform(np.diag([-1.0, 1, 1, 1]), 1)
+    nib.save(nib.Nifti1Image(head(), None, image.header), tmp_path / "p" / "p_t2.nii.gz")
+    ((severity, text),) = said(verify(tmp_path))
+    assert severity == "warning"
+    assert "qform and sform" in text
+
+
+def test_unusual_spacing_is_said_of_the_odd_case(tmp_path):
+    for name in "pq":
+        make(tmp_path, name)
+    make(tmp_path, "r", affine=np.diag([1, 1, 2.0, 1]))
+    verdict = verify(tmp_path)
+    assert [(p.case, p.message) for p in verdict.problems] == [
+        ("r", "voxels of 1 × 1 × 2 mm, while 2 of 3 cases have 1 × 1 × 1 mm")
+    ]
+
+
+def test_a_class_that_no_case_holds_is_said_of_all(tmp_path):
+    make(tmp_path, "p", seg=tumor(1, 2))
+    make(tmp_path, "q", seg=tumor(2, 2))
+    ((severity, text),) = said(verify(tmp_path), ALL_CASES)
+    assert severity == "warning"
+    assert "enhancing tumor" in text
+
+
+def test_named_scheme_and_modalities_win(tmp_path):
+    make(tmp_path, "p", t1=None, t2=None, seg=tumor(1))
+    verdict = verify(tmp_path, scheme="lesion", modalities=("t1ce", "flair"))
+    assert verdict.problems == ()
+    assert verdict.scheme == "lesion"
+
+
+def test_progress_and_refusals(tmp_path):
+    for name in "pq":
+        make(tmp_path / "data", name)
+    seen = []
+    verify(tmp_path / "data", on_case=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+    with pytest.raises(UserError, match="label scheme 'x' is not known"):
+        verify(tmp_path / "data", scheme="x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no case lies under"):
+        verify(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "fatal", "warnings"),
+    [
+        ("tcga_lgg_brats", {}, 0, 0),
+        # Three lesion voxels lie outside the skull-stripped brain.
+        ("ms_lesion_mni", {"scheme": "lesion"}, 0, 1),
+        # Four images with a background below zero.
+        ("brats2015_2mod", {"scheme": "brats2015", "modalities": ("t1ce", "flair")}, 0, 4),
+        ("brats2015_2mod", {"modalities": ("t1ce", "flair")}, 2, 4),
+    ],
+)
+def test_real_data(folder, options, fatal, warnings):
+    if not (SHARED / folder).is_dir():
+        pytest.skip(f"sample data are not at {SHARED}")
+    verdict = verify(SHARED / folder, **options)
+    assert (verdict.count("fatal"), verdict.count("warning")) == (fatal, warnings)

@@ -1,0 +1,232 @@
+"""Orientation, geometry and refusals of the NIfTI reader and writer."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.io.nifti import forms_disagree, geometry_mismatch, read_volume, same_geometry, write_like
+
+SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
+SPACING = np.array([1.0, 1.5, 2.0])
+_C, _S = np.cos(0.3), np.sin(0.3)
+ROTATION = np.array([[_C, -_S, 0], [_S, _C, 0], [0, 0, 1]])
+# Columns: the world direction of each stored axis.
+FRAMES = {
+    "RAS": np.diag(SPACING),
+    "LPS": np.diag(SPACING * [-1, -1, 1]),
+    "LAS": np.diag(SPACING * [-1, 1, 1]),
+    "PSR": np.array([[0, 0, 2.0], [-1.0, 0, 0], [0, 1.5, 0]]),
+    "oblique": ROTATION @ np.diag(SPACING * [-1, -1, 1]),
+}
+
+
+def save(path: Path, array: np.ndarray, frame: str = "LPS", *, code: int = 1) -> Path:
+    affine = np.eye(4)
+    affine[:3, :3] = FRAMES[frame]
+    affine[:3, 3] = [7, -11, 3]
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, path)
+    return path
+
+
+def numbers(dtype: type = np.int16) -> np.ndarray:
+    return np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(dtype)
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_canonical_array_keeps_the_world_position_of_every_voxel(tmp_path, frame, dtype):
+    volume = read_volume(save(tmp_path / "a.nii.gz", numbers(dtype), frame))
+    assert volume.array.dtype == dtype
+    assert nib.aff2axcodes(volume.affine) == ("R", "A", "S")
+    for canonical in [(0, 0, 0), (1, 2, 3)]:
+        world = volume.affine @ [*canonical, 1]
+        stored = np.rint(np.linalg.solve(volume.stored_affine, world))[:3].astype(int)
+        assert volume.array[canonical] == numbers(dtype)[tuple(stored)]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_a_volume_written_like_itself_is_the_same_file_content(tmp_path, frame, dtype):
+    source = save(tmp_path / "a.nii.gz", numbers(dtype), frame, code=2)
+    write_like(tmp_path / "b.nii.gz", read_volume(source).array, source)
+    a, b = nib.load(source), nib.load(tmp_path / "b.nii.gz")
+    np.testing.assert_array_equal(np.asarray(b.dataobj), np.asarray(a.dataobj))
+    np.testing.assert_array_equal(b.affine, a.affine)
+    assert b.get_data_dtype() == a.get_data_dtype()
+    for key in ("qform_code", "sform_code", "pixdim", "xyzt_units", "quatern_b", "srow_x", "srow_y"):
+        np.testing.assert_array_equal(b.header[key], a.header[key])
+
+
+def test_spacing_follows_the_canonical_axes(tmp_path):
+    # Stored axes point to P (1 mm), S (1.5 mm) and R (2 mm).
+    volume = read_volume(save(tmp_path / "a.nii", numbers(), "PSR"))
+    assert volume.spacing_mm == pytest.approx((2.0, 1.0, 1.5))
+    assert volume.array.shape == (6, 4, 5)
+
+
+def test_sform_counts_where_the_qform_disagrees_and_both_are_kept(tmp_path):
+    image = nib.Nifti1Image(numbers(), np.eye(4))
+    image.set_sform(np.diag([-1, -1, 1, 1]), 2)
+    image.set_qform(np.eye(4), 1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    volume = read_volume(tmp_path / "a.nii.gz")
+    assert forms_disagree(volume)
+    np.testing.assert_array_equal(volume.array, numbers()[::-1, ::-1])
+    write_like(tmp_path / "b.nii.gz", volume.array, tmp_path / "a.nii.gz")
+    back = nib.load(tmp_path / "b.nii.gz")
+    np.testing.assert_array_equal(np.asarray(back.dataobj), numbers())
+    np.testing.assert_array_equal(back.header.get_qform(), np.eye(4))
+    np.testing.assert_array_equal(back.header.get_sform(), np.diag([-1, -1, 1, 1]))
+    assert (int(back.header["qform_code"]), int(back.header["sform_code"])) == (1, 2)
+
+
+def test_forms_agree_in_an_ordinary_file(tmp_path):
+    assert not forms_disagree(read_volume(save(tmp_path / "a.nii", numbers(), "oblique")))
+
+
+def test_intensity_scaling_is_applied_on_reading_and_dropped_on_writing(tmp_path):
+    image = nib.Nifti1Image(numbers(), np.eye(4))
+    image.header.set_slope_inter(0.5, 10)
+    nib.save(image, tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    assert volume.array.dtype == np.float32
+    np.testing.assert_array_equal(volume.array, 10 + 0.5 * numbers())
+    write_like(tmp_path / "b.nii", numbers(np.uint8), tmp_path / "a.nii")
+    b = nib.load(tmp_path / "b.nii")
+    assert (b.dataobj.slope, b.dataobj.inter) == (1, 0)
+    np.testing.assert_array_equal(np.asarray(b.dataobj), numbers(np.uint8))
+
+
+def test_equal_arrays_give_equal_bytes_and_no_partial_file(tmp_path):
+    source = save(tmp_path / "in.nii.gz", numbers())
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_like(tmp_path / "out" / name, numbers(np.uint8)[::-1], source)
+    assert (tmp_path / "out/a.nii.gz").read_bytes() == (tmp_path / "out/b.nii.gz").read_bytes()
+    # Bytes 4 to 8 of a gzip file hold the time of writing.
+    assert (tmp_path / "out/a.nii.gz").read_bytes()[4:8] == bytes(4)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "stored"),
+    [
+        (np.ones((2, 2, 2), bool), None, np.uint8),
+        (np.ones((2, 2, 2), np.float64), None, np.float32),
+        (np.ones((2, 2, 2), np.int64), None, np.int32),
+        (np.ones((2, 2, 2), np.float32), np.uint8, np.uint8),
+    ],
+)
+def test_type_on_disk(tmp_path, array, dtype, stored):
+    source = save(tmp_path / "in.nii", np.zeros((2, 2, 2), np.int16))
+    write_like(tmp_path / "out.nii", array, source, dtype=dtype)
+    assert nib.load(tmp_path / "out.nii").get_data_dtype() == stored
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "message"),
+    [
+        (np.full((2, 2, 2), 300), np.uint8, "beyond the range of uint8"),
+        (np.full((2, 2, 2), 0.5), np.uint8, "not whole numbers"),
+        (np.full((2, 2, 2), np.nan), np.int16, "not whole numbers"),
+        (np.zeros((2, 2, 3)), None, "(2, 2, 3)"),
+    ],
+)
+def test_values_and_shapes_that_do_not_fit_are_refused(tmp_path, array, dtype, message):
+    source = save(tmp_path / "in.nii", np.zeros((2, 2, 2), np.int16))
+    with pytest.raises(UserError) as error:
+        write_like(tmp_path / "out.nii", array, source, dtype=dtype)
+    assert message in str(error.value)
+    assert not (tmp_path / "out.nii").exists()
+
+
+def test_trailing_singleton_axes_are_dropped(tmp_path):
+    nib.save(nib.Nifti1Image(numbers()[..., None, None], np.eye(4)), tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_array_equal(volume.array, numbers())
+    assert volume.stored_shape == (4, 5, 6, 1, 1)
+
+
+def test_four_dimensional_file_is_refused(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6, 2), np.int16), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(UserError, match=r"\(4, 5, 6, 2\)"):
+        read_volume(tmp_path / "a.nii")
+
+
+def _truncated_gzip(path: Path) -> None:
+    path.write_bytes(save(path, numbers()).read_bytes()[:-40])
+
+
+def _damaged_gzip(path: Path) -> None:
+    content = bytearray(save(path, numbers()).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def _short_voxels(path: Path) -> None:
+    content = gzip.decompress(save(path, numbers()).read_bytes())
+    path.write_bytes(gzip.compress(content[:-20]))
+
+
+def _text(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def _complex_values(path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.complex64), np.eye(4)), path)
+
+
+def _singular_affine(path: Path) -> None:
+    image = nib.Nifti1Image(numbers(), None)
+    image.header["sform_code"], image.header["srow_z"] = 1, 0
+    nib.save(image, path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [_truncated_gzip, _damaged_gzip, _short_voxels, _text, _complex_values, _singular_affine, lambda path: None],
+)
+def test_bad_files_are_refused_by_name(tmp_path, spoil):
+    path = tmp_path / "case_t1.nii.gz"
+    spoil(path)
+    with pytest.raises(UserError, match="case_t1.nii.gz"):
+        read_volume(path)
+
+
+def test_geometry_is_compared_with_a_tolerance_and_both_values_are_told(tmp_path):
+    a = read_volume(save(tmp_path / "a.nii", numbers()))
+    near, far = np.diag([-1.0, -1.5, 2.0, 1]), np.diag([-1.0, -1.5, 2.0, 1])
+    near[:3, 3], far[:3, 3] = [7.0005, -11, 3], [7.5, -11, 3]
+    nib.save(nib.Nifti1Image(numbers(), near), tmp_path / "near.nii")
+    nib.save(nib.Nifti1Image(numbers(), far), tmp_path / "far.nii")
+    assert same_geometry(a, read_volume(tmp_path / "near.nii"))
+    message = geometry_mismatch(a, read_volume(tmp_path / "far.nii"))
+    # Canonical origin x: 7 - 3 voxels of 1 mm.
+    assert "1 0 0 4;" in message
+    assert "1 0 0 4.5;" in message
+    smaller = read_volume(save(tmp_path / "small.nii", numbers()[:3]))
+    assert "(3, 5, 6)" in geometry_mismatch(a, smaller)
+    assert "(4, 5, 6)" in geometry_mismatch(a, smaller)
+
+
+@pytest.mark.parametrize("name", ["tcga_lgg_brats/TCGA-FG-6692/TCGA-FG-6692", "ms_lesion_mni/patient19/patient19"])
+def test_real_label_map_goes_there_and_back(tmp_path, name):
+    label, image = SHARED / f"{name}_seg.nii.gz", SHARED / f"{name}_flair.nii.gz"
+    if not label.is_file():
+        pytest.skip(f"sample data are not at {SHARED}")
+    volume = read_volume(label)
+    write_like(tmp_path / "seg.nii.gz", volume.array, image)
+    np.testing.assert_array_equal(
+        np.asarray(nib.load(tmp_path / "seg.nii.gz").dataobj), np.asarray(nib.load(label).dataobj)
+    )
+    assert same_geometry(read_volume(tmp_path / "seg.nii.gz"), read_volume(image))

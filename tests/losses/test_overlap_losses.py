@@ -1,0 +1,137 @@
+"""Dice and cross-entropy against numbers worked by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.losses import overlap
+
+# Compiled as in training; one compilation costs less than one per operation.
+dice_loss = jax.jit(overlap.dice_loss, static_argnames=("include_background", "squared"))
+dice_loss_of_logits = jax.jit(overlap.dice_loss_of_logits, static_argnames=("include_background", "squared"))
+dice_and_cross_entropy = jax.jit(overlap.dice_and_cross_entropy, static_argnames=("include_background", "squared"))
+cross_entropy = jax.jit(overlap.cross_entropy, static_argnames="ignore")
+
+EPS = 1e-5
+# Four voxels, three classes.
+LABEL = jnp.array([[[0, 1], [1, 2]]])
+PROBS = jnp.array([[[[0.5, 0.5, 0.0], [0.2, 0.6, 0.2]], [[0.0, 1.0, 0.0], [0.3, 0.1, 0.6]]]])
+
+
+def test_dice_by_hand():
+    # class 1: 2 (0.6 + 1.0) / (2 + 2.2); class 2: 2 * 0.6 / (1 + 0.8)
+    foreground = [2 * 1.6 / 4.2, 1.2 / 1.8]
+    assert float(dice_loss(PROBS, LABEL)) == pytest.approx(1 - np.mean(foreground), abs=1e-5)
+    # class 0: 2 * 0.5 / (1 + 1.0)
+    assert float(dice_loss(PROBS, LABEL, include_background=True)) == pytest.approx(
+        1 - np.mean([0.5, *foreground]), abs=1e-5
+    )
+
+
+def test_squared_denominator_by_hand():
+    # class 1: squares .25 + .36 + 1 + .01; class 2: .04 + .36
+    expected = 1 - np.mean([3.2 / (2 + 1.62), 1.2 / (1 + 0.4)])
+    assert float(dice_loss(PROBS, LABEL, squared=True)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_dice_is_zero_for_the_truth_and_one_for_its_opposite():
+    assert float(dice_loss(jax.nn.one_hot(LABEL, 3), LABEL)) == pytest.approx(0, abs=1e-6)
+    assert float(dice_loss(jax.nn.one_hot((LABEL + 1) % 3, 3), LABEL)) == pytest.approx(1, abs=1e-4)
+
+
+def test_absent_class():
+    label = jnp.zeros((1, 2, 2), int)
+    silent = jax.nn.one_hot(label, 2)
+    assert float(dice_loss(silent, label)) == 0
+    # One hundredth predicted in each of four voxels: eps / (0.04 + eps).
+    faint = jnp.broadcast_to(jnp.array([0.99, 0.01]), (1, 2, 2, 2))
+    assert float(dice_loss(faint, label)) == pytest.approx(1 - EPS / (0.04 + EPS), abs=1e-6)
+
+
+def test_examples_are_scored_apart_then_averaged():
+    other = jnp.flip(PROBS, axis=-1)
+    apart = [float(dice_loss(p, LABEL)) for p in (PROBS, other)]
+    both = dice_loss(jnp.concatenate([PROBS, other]), jnp.concatenate([LABEL, LABEL]))
+    assert float(both) == pytest.approx(np.mean(apart), abs=1e-6)
+    assert apart[0] != pytest.approx(apart[1], abs=1e-2)
+
+
+def test_dice_gradient_raises_the_true_class():
+    gradient = jax.grad(dice_loss)(PROBS, LABEL)
+    truth = jax.nn.one_hot(LABEL, 3)[..., 1:] > 0
+    assert (gradient[..., 1:][truth] < 0).all()
+    assert (gradient[..., 1:][~truth] > 0).all()
+    assert not gradient[..., 0].any()
+
+
+def test_dice_of_one_class_needs_the_background():
+    probs, label = jnp.ones((1, 2, 2, 1)), jnp.zeros((1, 2, 2), int)
+    with pytest.raises(UserError, match="at least 2 classes, got 1"):
+        dice_loss(probs, label)
+    assert float(dice_loss(probs, label, include_background=True)) == 0
+
+
+def test_dice_of_logits_is_dice_of_their_softmax():
+    logits = jnp.log(PROBS + 1e-3)
+    for options in ({}, {"squared": True}, {"include_background": True}, {"eps": 1.0}):
+        expected = dice_loss(jax.nn.softmax(logits), LABEL, **options)
+        assert float(dice_loss_of_logits(logits, LABEL, **options)) == pytest.approx(float(expected), abs=1e-6)
+    assert float(dice_loss_of_logits(logits, LABEL, eps=1.0)) != pytest.approx(
+        float(dice_loss_of_logits(logits, LABEL)), abs=1e-3
+    )
+
+
+def test_cross_entropy_by_hand():
+    logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]]))
+    label = jnp.array([[1, 1]])
+    assert float(cross_entropy(logits, label)) == pytest.approx((np.log(4) - np.log(0.8)) / 2, abs=1e-6)
+
+
+def test_ignored_voxels_count_nowhere():
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 3, 21))
+    label = jax.random.randint(jax.random.key(1), (2, 3, 3), 0, 21)
+    void = jnp.zeros(label.shape, bool).at[0, 0].set(True).at[1, 2, 2].set(True)
+    marked = jnp.where(void, 255, label)
+    value, gradient = jax.value_and_grad(lambda x: cross_entropy(x, marked, ignore=255))(logits)
+    picked = np.asarray(jax.nn.log_softmax(logits))[~np.asarray(void)]
+    expected = -picked[np.arange(len(picked)), np.asarray(label)[~np.asarray(void)]].mean()
+    assert float(value) == pytest.approx(float(expected), abs=1e-5)
+    assert not gradient[void].any()
+    assert gradient[~void].any(-1).all()
+
+
+def test_all_ignored_is_zero_with_zero_gradient():
+    label = jnp.full((1, 2, 2), 255)
+    value, gradient = jax.value_and_grad(lambda x: cross_entropy(x, label, ignore=255))(jnp.ones((1, 2, 2, 3)))
+    assert float(value) == 0
+    assert not gradient.any()
+
+
+def test_a_class_may_be_the_ignored_one():
+    logits, label = jnp.log(jnp.array([[[0.5, 0.5], [0.2, 0.8]]])), jnp.array([[0, 1]])
+    assert float(cross_entropy(logits, label, ignore=0)) == pytest.approx(-np.log(0.8), abs=1e-6)
+
+
+def test_sum_of_both_survives_hopeless_logits():
+    logits, label = jnp.array([[[300.0, -300.0]]]), jnp.array([[1]])
+    value, gradient = jax.value_and_grad(dice_and_cross_entropy)(logits, label)
+    assert float(value) == pytest.approx(600 + 1, abs=1e-2)
+    np.testing.assert_allclose(gradient, [[[1.0, -1.0]]], atol=1e-5)
+
+
+def test_sum_of_both_is_the_sum():
+    logits = jnp.log(PROBS + 1e-3)
+    expected = dice_loss_of_logits(logits, LABEL, squared=True) + cross_entropy(logits, LABEL)
+    assert float(dice_and_cross_entropy(logits, LABEL, squared=True)) == pytest.approx(float(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [dice_loss_of_logits, cross_entropy, dice_and_cross_entropy])
+def test_losses_are_float32_for_bfloat16_logits(loss):
+    # 32^3 voxels: a bfloat16 sum would stop growing at 256.
+    label = jax.random.randint(jax.random.key(0), (1, 32, 32, 32), 0, 2)
+    logits = jax.random.normal(jax.random.key(1), (1, 32, 32, 32, 2)).astype(jnp.bfloat16)
+    value = loss(logits, label)
+    assert value.dtype == jnp.float32
+    assert float(value) == pytest.approx(float(loss(logits.astype(jnp.float32), label)), abs=1e-6)

@@ -1,0 +1,152 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_erosion, gaussian_filter
+
+from jaxfuse.errors import UserError
+from jaxfuse.metrics import surface
+from jaxfuse.metrics.surface import asd_mm, assd_mm, hausdorff_mm, hd95_mm
+
+ALL = (hausdorff_mm, hd95_mm, asd_mm, assd_mm)
+
+
+def blob(seed: int, shape: tuple[int, ...], share: float = 0.3) -> np.ndarray:
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.5)
+    return noise > np.quantile(noise, 1 - share)
+
+
+def all_distances(pred, truth, spacing) -> tuple[np.ndarray, np.ndarray]:
+    """D1 and D2 by comparing every pair of surface voxels."""
+    p, t = (np.argwhere(m & ~binary_erosion(m)) * spacing for m in (pred, truth))
+    pairs = np.linalg.norm(p[:, None] - t[None], axis=-1)
+    return pairs.min(axis=1), pairs.min(axis=0)
+
+
+def test_two_voxels_three_and_four_apart():
+    pred, truth = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
+    pred[1, 1] = truth[4, 5] = True
+    for distance in ALL:
+        assert distance(pred, truth, spacing_mm=(1.0, 1.0), one_empty=math.nan) == 5
+        assert distance(pred, truth, spacing_mm=(2.0, 0.5), one_empty=math.nan) == pytest.approx(math.hypot(6, 2))
+
+
+def test_pooled_and_directed_by_hand():
+    """On a line: truth at 0; prediction at 0, 2 and 6. D1 = 0, 2, 6; D2 = 0; pooled 0, 0, 2, 6."""
+    pred, truth = np.zeros(9, bool), np.zeros(9, bool)
+    pred[[0, 2, 6]] = truth[0] = True
+    at = {"spacing_mm": (1.0,), "one_empty": math.nan}
+    assert hausdorff_mm(pred, truth, **at) == 6
+    # Linear interpolation: rank 0.95 x 3 = 2.85 of the pooled, 0.95 x 2 = 1.9 of D1.
+    assert hd95_mm(pred, truth, **at) == pytest.approx(2 + 0.85 * 4)
+    assert hd95_mm(pred, truth, method="directed", **at) == pytest.approx(2 + 0.9 * 4)
+    assert asd_mm(pred, truth, **at) == pytest.approx(8 / 3)
+    assert asd_mm(truth, pred, **at) == 0
+    assert assd_mm(pred, truth, **at) == 2
+    assert assd_mm(pred, truth, method="mean_of_means", **at) == pytest.approx(4 / 3)
+
+
+def test_only_the_surface_counts():
+    """A 5 x 5 x 5 cube with a hole in its center: the six voxels around the hole lie 1 mm inside the cube's surface."""
+    cube = np.zeros((7, 7, 7), bool)
+    cube[1:6, 1:6, 1:6] = True
+    hollow = cube.copy()
+    hollow[3, 3, 3] = False
+    at = {"spacing_mm": (1.0, 1.0, 1.0), "one_empty": math.nan}
+    assert hausdorff_mm(hollow, cube, **at) == 1
+    outer = 5**3 - 3**3
+    assert asd_mm(hollow, cube, **at) == pytest.approx(6 / (outer + 6))
+    assert asd_mm(cube, hollow, **at) == 0
+
+
+def test_the_edge_of_the_volume_is_surface():
+    """A mask that fills the array has its outermost voxels as surface: the center lies 2 mm inside."""
+    full, center = np.ones((5, 5), bool), np.zeros((5, 5), bool)
+    center[2, 2] = True
+    assert asd_mm(center, full, spacing_mm=(1.0, 1.0), one_empty=math.nan) == 2
+
+
+@pytest.mark.parametrize("shape", [(17, 23), (9, 12, 10)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equals_every_pair_compared(shape, seed):
+    spacing = (0.7, 2.0, 1.3)[: len(shape)]
+    pred, truth = blob(seed, shape), blob(seed + 10, shape, 0.2)
+    d1, d2 = all_distances(pred, truth, spacing)
+    both = np.concatenate([d1, d2])
+    at = {"spacing_mm": spacing, "one_empty": math.nan}
+    assert hausdorff_mm(pred, truth, **at) == pytest.approx(both.max(), rel=1e-12)
+    assert hd95_mm(pred, truth, **at) == pytest.approx(np.percentile(both, 95), rel=1e-12)
+    directed = max(np.percentile(d1, 95), np.percentile(d2, 95))
+    assert hd95_mm(pred, truth, method="directed", **at) == pytest.approx(directed, rel=1e-12)
+    assert asd_mm(pred, truth, **at) == pytest.approx(d1.mean(), rel=1e-12)
+    assert assd_mm(pred, truth, **at) == pytest.approx(both.mean(), rel=1e-12)
+    assert assd_mm(pred, truth, method="mean_of_means", **at) == pytest.approx((d1.mean() + d2.mean()) / 2, rel=1e-12)
+
+
+def test_tree_and_distance_transform_agree(monkeypatch):
+    """The choice between the two is one of speed: a far stray voxel takes the tree, compact blobs the transform."""
+    pred, truth = np.zeros((2, 60, 60, 60), bool)
+    truth[:9, :12, :10] = blob(3, (9, 12, 10))
+    pred[:9, :12, :10] = blob(4, (9, 12, 10))
+    pred[59, 58, 57] = True
+    used = []
+    for name in ("_by_tree", "_by_transform"):
+        original = getattr(surface, name)
+        monkeypatch.setattr(surface, name, lambda *a, f=original, n=name: used.append(n) or f(*a))
+    at = {"spacing_mm": (1.0, 1.5, 0.8), "one_empty": math.nan}
+    by_tree = [f(pred, truth, **at) for f in ALL]
+    monkeypatch.setattr(surface, "_TREE_COST", 10**9)
+    by_transform = [f(pred, truth, **at) for f in ALL]
+    assert used == ["_by_tree"] * 4 + ["_by_transform"] * 4
+    assert by_tree == pytest.approx(by_transform, rel=1e-12)
+
+
+def test_empty_masks():
+    empty, mask = np.zeros((4, 4), bool), np.eye(4, dtype=bool)
+    for distance in ALL:
+        assert distance(empty, empty, spacing_mm=(1.0, 1.0), one_empty=374.0) == 0
+        assert distance(empty, mask, spacing_mm=(1.0, 1.0), one_empty=374.0) == 374
+        assert distance(mask, empty, spacing_mm=(1.0, 1.0), one_empty=math.inf) == math.inf
+        assert math.isnan(distance(mask, empty, spacing_mm=(1.0, 1.0), one_empty=math.nan))
+
+
+def test_one_empty_has_no_default():
+    with pytest.raises(TypeError, match="one_empty"):
+        hd95_mm(np.eye(4), np.eye(4), spacing_mm=(1.0, 1.0))
+
+
+def test_where_the_masks_lie_in_the_array_changes_nothing():
+    pred, truth = blob(5, (9, 9, 9)), blob(6, (9, 9, 9))
+    at = {"spacing_mm": (1.0, 2.0, 3.0), "one_empty": math.nan}
+    padded = [np.pad(m, ((0, 11), (7, 3), (4, 0))) for m in (pred, truth)]
+    for distance in ALL:
+        assert distance(*padded, **at) == distance(pred, truth, **at)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 1.0, -1.0), (1.0, 1.0, math.nan)])
+def test_refuses_a_spacing_that_does_not_fit(spacing):
+    with pytest.raises(UserError, match="3 array axes"):
+        hd95_mm(np.ones((3, 3, 3)), np.ones((3, 3, 3)), spacing_mm=spacing, one_empty=math.nan)
+
+
+def test_refuses_shapes_and_methods():
+    with pytest.raises(UserError, match="shape"):
+        assd_mm(np.ones((3, 3)), np.ones((3, 4)), spacing_mm=(1.0, 1.0), one_empty=math.nan)
+    with pytest.raises(UserError, match="pooled, directed"):
+        hd95_mm(np.ones((3, 3)), np.ones((3, 3)), spacing_mm=(1.0, 1.0), one_empty=math.nan, method="surfel")
+    with pytest.raises(UserError, match="mean_of_means"):
+        assd_mm(np.ones((3, 3)), np.ones((3, 3)), spacing_mm=(1.0, 1.0), one_empty=math.nan, method="directed")
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("shape", [(40, 31), (20, 26, 17)])
+@pytest.mark.parametrize("seed", range(4))
+def test_agrees_with_medpy(shape, seed):
+    binary = pytest.importorskip("medpy.metric.binary", reason="MedPy comes with the oracle extra")
+    spacing = (0.5, 3.0, 1.2)[: len(shape)]
+    pred, truth = blob(seed, shape), blob(seed + 50, shape, 0.1 + 0.1 * seed)
+    at = {"spacing_mm": spacing, "one_empty": math.nan}
+    assert hausdorff_mm(pred, truth, **at) == pytest.approx(binary.hd(pred, truth, spacing), rel=1e-6)
+    assert hd95_mm(pred, truth, **at) == pytest.approx(binary.hd95(pred, truth, spacing), rel=1e-6)
+    assert asd_mm(pred, truth, **at) == pytest.approx(binary.asd(pred, truth, spacing), rel=1e-6)
+    assert assd_mm(pred, truth, **at) == pytest.approx(binary.assd(pred, truth, spacing), rel=1e-6)

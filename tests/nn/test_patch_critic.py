@@ -1,0 +1,57 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.nn.patch_critic import PatchCritic
+
+KEY = jax.random.key(0, impl="rbg")
+
+
+def _trace(critic, *shape):
+    scores, params = jax.eval_shape(lambda x: critic.init_with_output(KEY, x), jax.ShapeDtypeStruct(shape, jnp.float32))
+    return scores.shape, params["params"]
+
+
+def _count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(("channels", "total"), [(2, 698_385), (1, 697_361)])
+def test_table_1(channels, total):
+    scores, params = _trace(PatchCritic(), 1, 128, 128, 128, channels)
+    assert scores == (1, 7, 7, 7, 1)
+    assert _count(params) == total
+
+
+def test_only_first_and_last_convolutions_have_biases():
+    _, params = _trace(PatchCritic(), 1, 32, 32, 32, 2)
+    assert list(params) == ["down_1", "down_2", "down_3", "down_4", "score"]
+    assert [name for name, layer in params.items() if "bias" in layer] == ["down_1", "score"]
+
+
+@pytest.mark.parametrize(
+    ("critic", "shape", "scores"),
+    [
+        (PatchCritic(), (2, 32, 48, 64, 2), (2, 1, 2, 3, 1)),
+        (PatchCritic(base=4, layers=3), (1, 16, 16, 16, 1), (1, 1, 1, 1, 1)),
+        (PatchCritic(), (3, 64, 35, 1), (3, 3, 1, 1)),
+    ],
+)
+def test_scores_are_a_sixteenth_less_one(critic, shape, scores):
+    assert _trace(critic, *shape)[0] == scores
+
+
+def test_scores_are_unbounded_and_depend_on_the_image():
+    image = jax.random.normal(KEY, (2, 8, 8, 1))
+    critic = PatchCritic(base=4, layers=2)
+    params = jax.jit(critic.init)(KEY, image)["params"]
+    params = {**params, "score": {**params["score"], "bias": jnp.array([5.0])}}
+    scores = jax.jit(critic.apply)({"params": params}, image)
+    assert scores.min() > 1
+    assert jnp.abs(scores[0] - scores[1]).max() > 0
+
+
+def test_refuses_patches_without_a_score():
+    with pytest.raises(UserError, match=r"at least 32 voxels, got \(64, 31, 64\)"):
+        _trace(PatchCritic(), 1, 64, 31, 64, 2)

@@ -1,0 +1,224 @@
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxfuse.engine.writers import MetricWriter
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.labels import label_scheme
+from jaxfuse.metrics.brats import score_case, summary_document
+from jaxfuse.report.figures import segmentation_panel, translation_panel
+from jaxfuse.report.html import write_report
+
+CASES = tuple(f"phantom-{i:03d}" for i in range(5))
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+
+
+def _labels(shift: int = 0, side: int = 28) -> np.ndarray:
+    """Nested cubes: oedema around core around enhancing tumor."""
+    labels = np.zeros((side, side, side), np.uint8)
+    for index, (low, high) in {2: (6, 18), 1: (8, 16), 3: (10, 14)}.items():
+        labels[low + shift : high + shift, low:high, low:high] = index
+    return labels
+
+
+def _image(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in labels.shape], indexing="ij"))
+    brain = (grid**2).sum(axis=0) < 0.9
+    channels = [0.4 * m + labels * (0.3 + 0.2 * m) + 0.1 * rng.normal(size=labels.shape) for m in range(4)]
+    return np.where(brain[..., None], np.stack(channels, axis=-1), 0.0).astype(np.float32)
+
+
+def make_workdir(folder: Path, *, row: str = "ours", error: int = 1, pictures: bool = False) -> Path:
+    """A run with made-up arrays: shifted cubes as predictions, scored by the real protocol."""
+    rng = np.random.default_rng(0)
+    scheme, truth = label_scheme("brats"), _labels()
+    rows = []
+    for number, case in enumerate(CASES):
+        for output, shift in {"S_F": error + (number == 3), "S_A": error + 2, "S_B": error + 3}.items():
+            pred = np.where(_labels(shift) == 3, 1, _labels(shift)) if number == 3 else _labels(shift)
+            scored = score_case(
+                pred, truth, scheme, spacing_mm=(3, 3, 3), one_empty=373.12866, case=case, output=output
+            )
+            rows += scored
+    config = {"name": "cmff", "preset": "", "row": row, "variant": "", "seed": 0, "data": {"root": ""}}
+    write_json(folder / "config.json", {**config, "schedule": ["transition", "fusion"]})
+    command = "python -m jaxfuse.train --config configs/cmff.py"
+    write_json(folder / "environment.json", {"versions": {"jax": "0.10.2"}, "device": "1 x cpu", "command": command})
+    facts = {"fingerprint": "abc", "modalities": MODALITIES, "train": ["phantom-900"], "val": CASES}
+    write_json(folder / "dataset.json", facts)
+    document = {**summary_document(rows, primary="S_F", one_empty=373.12866), "seconds_per_subject": 3.25}
+    write_json(folder / "results" / "fusion" / "summary.json", document)
+    write_rows(folder / "results" / "fusion" / "cases.csv", rows)
+    statistics = {"mean": 0.31, "std": 0.02, "median": 0.3, "n": 5, "undefined": 0}
+    outputs = {f"fake/{m}": {"mae": statistics, "psnr_db": {**statistics, "mean": 24.125}} for m in MODALITIES}
+    translation = {"primary": "fake", "kind": "translation", "cases": 5, "seconds_per_subject": 1.5}
+    write_json(folder / "results" / "transition" / "summary.json", {**translation, "outputs": outputs})
+    if pictures:
+        _write_metrics(folder)
+        _write_panels(folder, truth, error, rng)
+    return folder
+
+
+def _write_metrics(folder: Path) -> None:
+    writer = MetricWriter(folder)
+    for step in range(10, 201, 10):
+        writer.write(step, "transition", "train", {"generators/loss": 4.0 / step, "discriminators/loss": 0.25})
+    for step in range(10, 401, 10):
+        writer.write(step, "fusion", "train", {"net/loss": 3 * 0.99**step, "net/S_F": 0.99**step})
+        if step % 100 == 0:
+            writer.write(step, "fusion", "val", {"S_F/dice/mean": 1 - 0.99**step, "S_F/hd95_mm/mean": 3000 / step})
+    writer.close()
+
+
+def _write_panels(folder: Path, truth: np.ndarray, error: int, rng: np.random.Generator) -> None:
+    classes, real = label_scheme("brats").classes, _image(truth, rng)
+    common = {"modalities": MODALITIES, "spacing_mm": (3.0, 3.0, 3.0)}
+    for case in CASES[2:]:
+        predictions = {"S_F": _labels(error), "S_A": _labels(error + 2), "S_B": _labels(error + 3)}
+        path = folder / "figures" / "fusion" / f"{case}.png"
+        segmentation_panel(
+            path, image=real, truth=truth, predictions=predictions, classes=classes, title=case, **common
+        )
+    fake, cycle = real + 0.2 * (real != 0), real - 0.1 * (real != 0)
+    path = folder / "figures" / "transition" / f"{CASES[0]}.png"
+    pairs = (MODALITIES[:2], MODALITIES[2:])
+    translation_panel(path, real=real, fake=fake, cycle=cycle, pairs=pairs, title=CASES[0], label=truth, **common)
+
+
+class _Page(HTMLParser):
+    """Collects the addresses that a browser would load, and the tags left open."""
+
+    VOID = ("meta", "img", "br", "source", "link", "line", "circle")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("src", "srcset", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    folder = make_workdir(tmp_path_factory.mktemp("runs") / "cmff", pictures=True)
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def _text(page: str) -> str:
+    without_style = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", without_style))
+
+
+def test_the_page_loads_nothing_from_outside(page):
+    parsed = _Page(page)
+    assert parsed.open == []
+    # Curves for light and dark, three panels of the fusion, one of the transition.
+    assert len(parsed.addresses) == 6
+    assert all(address.startswith("data:image/png;base64,") for address in parsed.addresses)
+    assert not re.search(r"<script|<link|@import|url\(|https?://", page)
+
+
+def test_what_ran_is_said(page):
+    text = _text(page)
+    for fact in ("cmff · ours", "transition → fusion", "1 x cpu", "configs/cmff.py", "jax 0.10.2", "1 training, 5 val"):
+        assert fact in text, fact
+
+
+def test_the_scores_of_the_summary_appear(page, tmp_path):
+    text = _text(page)
+    # Cubes of side 12, 8 and 4 shifted by one voxel share 11/12, 7/8 and 3/4; case 3 is shifted by two, without ET.
+    wt = (4 * 11 / 12 + 10 / 12) / 5
+    tc = (4 * 7 / 8 + 6 / 8) / 5
+    et = (4 * 3 / 4 + 0) / 5
+    for value in (wt, tc, et, (wt + tc + et) / 3):
+        assert f"{value:.3f}" in text
+    assert f"S_F: mean Dice {(wt + tc + et) / 3:.3f} (WT {wt:.3f}, TC {tc:.3f}, ET {et:.3f})" in text
+    assert "3.2 s per subject" in text
+    assert "24.12" in text  # PSNR of the translation, two digits
+    assert "S_F ET: prediction empty in 1, exactly one of them empty in 1 of 5 cases." in text
+    assert "373.1287 mm where exactly one" in text
+    assert "6-neighbor cross" in text
+
+
+def test_the_worst_case_comes_first_with_its_panel(page):
+    text = _text(page)
+    worst = text[text.index("The worst cases") :]
+    assert worst.index("phantom-003") < worst.index("phantom-000")
+    assert 'alt="panel of phantom-003"' in page
+    assert page.index('alt="panel of phantom-003"') < page.index("Other cases")
+
+
+def test_phantoms_are_called_phantoms(page):
+    assert "Phantom scores." in _text(page)
+    assert "Overfit check" not in page
+
+
+def test_training_cases_in_the_validation_are_said(tmp_path):
+    folder = make_workdir(tmp_path)
+    write_json(folder / "config.json", {"name": "cmff", "row": "ours", "data": {"root": "/data/brats"}})
+    write_json(folder / "dataset.json", {"train": CASES[:1], "val": CASES[:1]})
+    text = _text(write_report(folder).read_text(encoding="utf-8"))
+    assert "Overfit check." in text
+    assert "Phantom scores" not in text
+    write_json(folder / "dataset.json", {"train": CASES[:3], "val": CASES[2:]})
+    assert "1 of 3 validation cases are training cases too" in _text(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_related_rows_stand_side_by_side_only_on_the_same_data(tmp_path):
+    mine = make_workdir(tmp_path / "mine", row="S_A", error=2)
+    better = make_workdir(tmp_path / "better", row="ours")
+    elsewhere = make_workdir(tmp_path / "elsewhere", row="random", error=0)
+    write_json(elsewhere / "dataset.json", {"fingerprint": "other"})
+    page = write_report(mine, related=[mine, better, elsewhere, tmp_path / "absent"]).read_text(encoding="utf-8")
+    rows = _text(page)[_text(page).index("Rows trained so far") :]
+    assert rows.index("ours") < rows.index("S_A (this run)")
+    assert "random" not in rows
+    assert "Rows trained so far" not in write_report(mine).read_text(encoding="utf-8")
+
+
+def test_what_is_missing_is_left_out(tmp_path):
+    write_json(tmp_path / "config.json", {"name": "cmff"})
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert _Page(page).addresses == []
+    for word in ("Results", "Learning curves", "Dice", "Phantom", "Rows trained", "Device"):
+        assert word not in _text(page), word
+    assert not (tmp_path / "figures").exists()
+
+
+def test_names_from_files_cannot_become_markup(tmp_path):
+    write_json(tmp_path / "config.json", {"name": "<b>bold</b>"})
+    assert "<b>bold" not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_half_written_metric_row_is_tolerated_and_a_broken_one_refused(tmp_path):
+    write_json(tmp_path / "config.json", {"name": "cmff"})
+    whole = '{"step": 7, "phase": "fusion", "split": "train", "net/loss": "nan", "net/S_F": 0.5}\n'
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"step": 8, "ph')
+    assert "7 steps" in _text(write_report(tmp_path).read_text(encoding="utf-8"))
+    (tmp_path / "metrics.jsonl").write_text('{"step"\n' + whole)
+    with pytest.raises(UserError, match="line 1"):
+        write_report(tmp_path)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no config.json"):
+        write_report(tmp_path)
+
+
+def test_the_report_starts_without_jax():
+    code = "import sys, jaxfuse.report.html; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

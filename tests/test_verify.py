@@ -1,0 +1,76 @@
+"""The command: exit codes, output, and a start without JAX."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxfuse.data.verify import Problem, Verdict
+from jaxfuse.verify import show
+
+
+def make(root: Path, *, without: str = "") -> Path:
+    head = np.zeros((5, 6, 7), np.float32)
+    head[1:4, 1:5, 1:6] = np.arange(60).reshape(3, 4, 5) + 10
+    label = np.zeros((5, 6, 7), np.uint8)
+    label[2, 2, 1:4] = [1, 2, 4]
+    (root / "p").mkdir(parents=True)
+    for suffix in ("t1", "t1ce", "t2", "flair", "seg"):
+        if suffix != without:
+            image = nib.Nifti1Image(label if suffix == "seg" else head, np.eye(4))
+            nib.save(image, root / "p" / f"p_{suffix}.nii.gz")
+    return root
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run([sys.executable, "-m", "jaxfuse.verify", *arguments], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_sound_data_exit_with_0(tmp_path):
+    code, out, err = command("--root", str(make(tmp_path)))
+    assert (code, err) == (0, "")
+    assert out.strip() == "cases: 1 (without remarks: 1), layout generic, labels brats; fatal: 0, warnings: 0"
+
+
+def test_fatal_problem_exits_with_1_and_json_is_alone_on_standard_output(tmp_path):
+    code, out, err = command("--root", str(make(tmp_path, without="t2")), "--json")
+    assert (code, err) == (1, "")
+    verdict = json.loads(out)
+    assert verdict["problems"] == [{"case": "p", "severity": "fatal", "message": "no t2 image: p_t2.nii.gz is missing"}]
+    assert (verdict["cases"], verdict["fatal"], verdict["warnings"]) == (["p"], 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--root", "EMPTY"), "no case lies under"),
+        ((), "--root DIR"),
+        (("--root", "EMPTY", "--layuot=x"), "layuot"),
+        (("EMPTY",), "--root DIR"),
+    ],
+)
+def test_usage_mistakes_exit_with_2_and_one_sentence(tmp_path, arguments, message):
+    code, out, err = command(*(str(tmp_path) if a == "EMPTY" else a for a in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_table_prints_brackets_as_they_are(capsys):
+    problem = Problem("p", "fatal", "affine [1 0 0 0; 0 1 0 0] [red]")
+    show(Verdict(Path("r"), "generic", "brats", ("t1",), ("p",), (problem,)), Console(width=120))
+    assert "affine [1 0 0 0; 0 1 0 0] [red]" in capsys.readouterr().out
+
+
+def test_starts_without_jax_or_grain():
+    code = "import sys, jaxfuse.verify; print(sorted({'jax', 'grain', 'flax'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
