@@ -16,7 +16,7 @@ from jaxfuse.recipes import adam, brats_data, parse_argument, phase
 
 PRESETS = {
     "": "phantoms of 64 x 64 x 48 voxels, base 8, patches of 32^3: minutes on two CPU cores",
-    "tiny": "phantoms of 32^3 voxels, a few steps: for tests",
+    "tiny": "phantoms of 32 x 32 x 24 voxels, a few steps: for tests",
     "paper": "the paper's sizes: base 16, five levels, patches of 128^3; needs data.root",
 }
 ROWS = {
@@ -41,7 +41,7 @@ def _sizes(preset):
     """Steps of both phases, patch, and the data's phantoms."""
     if preset == "tiny":
         network = {"base": 4, "levels": 3}
-        return network, 8, 4, (16, 16, 16), {"shape": (32, 32, 32), "cases": 3, "spacing_mm": 5.5}
+        return network, 8, 4, (16, 16, 16), {"shape": (32, 32, 24), "cases": 3, "spacing_mm": 6.0}
     if preset == "paper":
         network = {"base": 16, "levels": 5}
         return network, 16, 32, (128, 128, 128), {"shape": (64, 64, 48), "cases": 20, "spacing_mm": 3.0}

@@ -18,6 +18,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxfuse.data.pipeline import Loader
+from jaxfuse.data.sources import voc
+from jaxfuse.data.sources.brats import layout_named
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.learning.optim import adam
@@ -164,6 +166,14 @@ def parse(config: ConfigDict) -> Experiment:
 def scheme_of(data: Data, layout_default: str) -> LabelScheme:
     """The named scheme, else that of the layout."""
     return label_scheme(data.labels or layout_default)
+
+
+def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Modalities and class names as far as a config alone tells them, without looking at the data."""
+    if data.source == "voc":
+        return data.modalities, voc.CLASSES
+    default = layout_named(data.layout).scheme if data.layout else "brats"
+    return data.modalities, scheme_of(data, default).classes
 
 
 def resolve(name: str, *, package: str = "jaxfuse") -> Callable[..., Any]:

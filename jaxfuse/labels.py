@@ -36,7 +36,7 @@ class LabelScheme:
         return sorted({int(v) for v in values} - set(self.encode))
 
 
-_GLIOMA = ("background", "necrotic and non-enhancing core", "oedema", "enhancing tumor")
+_GLIOMA = ("background", "necrotic and non-enhancing core", "edema", "enhancing tumor")
 _GLIOMA_REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 
 
@@ -47,13 +47,13 @@ def _glioma(name: str, encode: dict[int, int], decode: tuple[int, ...]) -> Label
 SCHEMES: Mapping[str, LabelScheme] = {
     s.name: s
     for s in (
-        # BraTS 2017 to 2021: 1 core, 2 oedema, 4 enhancing.
+        # BraTS 2017 to 2021: 1 core, 2 edema, 4 enhancing.
         _glioma("brats", {0: 0, 1: 1, 2: 2, 4: 3}, (0, 1, 2, 4)),
         # BraTS 2023 glioma: 3 enhancing.
         _glioma("brats2023", {0: 0, 1: 1, 2: 2, 3: 3}, (0, 1, 2, 3)),
         # BraTS 2015 and before: 1 necrosis and 3 non-enhancing core, one class in later years.
         _glioma("brats2015", {0: 0, 1: 1, 2: 2, 3: 1, 4: 3}, (0, 1, 2, 4)),
-        # Medical Segmentation Decathlon Task01: 1 oedema, 2 non-enhancing, 3 enhancing.
+        # Medical Segmentation Decathlon Task01: 1 edema, 2 non-enhancing, 3 enhancing.
         _glioma("decathlon", {0: 0, 1: 2, 2: 1, 3: 3}, (0, 2, 1, 3)),
         # BraTS 2024 after treatment: 4 is the resection cavity, not the enhancing tumor.
         LabelScheme(

@@ -13,9 +13,11 @@ from ml_collections import config_flags
 
 from jaxfuse import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/cmff.py:paper,row=S_A.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made from the config's name where not given.")
-flags.mark_flag_as_required("config")
+
+def define_flags() -> None:
+    config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/cmff.py:paper,row=S_A.", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Folder of the run; made from the config's name where not given.")
+    flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:
@@ -31,10 +33,10 @@ def main(argv: list[str]) -> int:
     from jaxfuse.engine.workdir import compilation_cache, default_workdir, open_workdir, related_runs
     from jaxfuse.report.html import write_report
 
-    config = _CONFIG.value
+    config = flags.FLAGS.config
     experiment = parse(config)
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config, overrides)
+    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_workdir(config, overrides)
     compilation_cache(experiment.data.cache_dir)
     workdir = open_workdir(workdir, config)
     display = Display()
@@ -47,4 +49,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main)

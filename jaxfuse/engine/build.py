@@ -105,3 +105,19 @@ def _center(phase: Phase, cases: Sequence[PreparedCase]) -> Any:
     return center_rule("tumor" if centered else "brain")
 
 
+
+
+def program_cost(compiled: Any) -> dict[str, int]:
+    """Operations and memory of one compiled step, as XLA counts them for this backend.
+
+    `flops` counts a multiplication and an addition as two; `temporary_bytes` is what the program needs beside its
+    arguments (`argument_bytes`: state and batch).
+    """
+    analysis = compiled.cost_analysis()
+    flops = (analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", 0.0)
+    memory = compiled.memory_analysis()
+    return {
+        "flops": int(flops),
+        "argument_bytes": int(memory.argument_size_in_bytes),
+        "temporary_bytes": int(memory.temp_size_in_bytes),
+    }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxfuse.arrays import Params
 from jaxfuse.errors import UserError
@@ -71,7 +71,7 @@ def apply_rules(
                 f"target:\n{_listing(fresh)}\nsource:\n{_listing(given)}"
             )
         result = _replaced(result, rule.target.split("/"), given)
-        moved += sum(int(np.size(leaf)) for leaf in jax.tree.leaves(given))
+        moved += sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(given))
     return result, moved
 
 
@@ -92,7 +92,7 @@ def _replaced(tree: Mapping[str, Any], path: Sequence[str], value: Params) -> di
 
 
 def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
-    return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _listing(tree: Params) -> str:

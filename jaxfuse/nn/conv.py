@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -25,7 +24,7 @@ from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
 from jaxfuse.nn.initializers import KernelInit, normal
 
-Implementation = Literal["auto", "native", "folded"]
+
 _IMPLEMENTATIONS = ("auto", "native", "folded")
 _implementation: ContextVar[str] = ContextVar("convolution implementation", default="auto")
 
@@ -33,7 +32,7 @@ _DIMENSION_NUMBERS = {4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC"
 
 
 @contextmanager
-def implementation(name: Implementation) -> Iterator[None]:
+def implementation(name: str) -> Iterator[None]:
     """Within the block, every 3D convolution that is traced uses one form: for comparisons.
 
     "auto" folds on CPU and is native elsewhere, "native" is XLA's own convolution, "folded" the 2D form. A function

@@ -9,7 +9,7 @@ upsampling, and no network output, so that one trunk may carry several heads.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.initializers import KernelInit, normal
 
-Arch = Literal["residual", "plain"]
 _ARCHS = ("residual", "plain")
 
 
@@ -46,7 +45,7 @@ class UNet(nn.Module):
 
     base: int = 16
     levels: int = 5
-    arch: Arch = "residual"
+    arch: str = "residual"
     remat: bool = False
     dtype: DTypeLike | None = None
     kernel_init: KernelInit = normal()
@@ -87,7 +86,7 @@ class EncoderLevel(nn.Module):
 
     features: int
     strides: int
-    arch: Arch = "residual"
+    arch: str = "residual"
     dtype: DTypeLike | None = None
     kernel_init: KernelInit = normal()
 
@@ -105,7 +104,7 @@ class DecoderLevel(nn.Module):
     """Doubles the resolution, joins the skip connection, and returns the level's last two feature maps."""
 
     features: int
-    arch: Arch = "residual"
+    arch: str = "residual"
     dtype: DTypeLike | None = None
     kernel_init: KernelInit = normal()
 

@@ -58,10 +58,7 @@ def plane(volume: np.ndarray, view: View, index: int) -> np.ndarray:
 
 
 def center_of(labels: Sequence[Labels | None], brain: Bool[np.ndarray, "d h w"]) -> tuple[int, int, int]:
-    """Per axis the slice with the most foreground (the middle one of equals) of the first label map that has any.
-
-    Without any foreground it is the slice with the most brain.
-    """
+    """Per axis the slice (middle one of equals) with the most of the first label map that is not empty, else of brain."""
     masks = [label > 0 for label in labels if label is not None]
     mask = next((m for m in masks if m.any()), brain)
     areas = [mask.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
@@ -70,7 +67,7 @@ def center_of(labels: Sequence[Labels | None], brain: Bool[np.ndarray, "d h w"])
 
 
 def curves(rows: Sequence[Mapping[str, Any]], path: Path, *, dark: bool = False) -> None:
-    """Draws metric rows ({"step", "phase", "split", name: value, ...}): one row of axes per phase, in order of coming.
+    """Draws metric rows ({"step", "phase", "split", name: value, ...}), one row of axes per phase.
 
     First the losses of the training split (faint: each row; solid: moving mean), then the validation values, one
     axes per kind of quantity. Names that differ only before their first "/" share a color and differ in line style.
