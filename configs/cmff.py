@@ -49,9 +49,7 @@ def _sizes(preset):
 
 
 def get_config(argument=None):
-    preset, row, variant = parse_argument(
-        argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="ours"
-    )
+    preset, row, variant = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="ours")
     paper, tiny = preset == "paper", preset == "tiny"
     network, critic_base, width, patch, phantom = _sizes(preset)
     pairs = OTHER_PAIRS if row == "other_pairs" else PAIRS
@@ -78,7 +76,12 @@ def get_config(argument=None):
         "validate_every": 0 if tiny else 2000 if paper else 200,
         "checkpoint_every": 2 if tiny else 500 if paper else 100,
     }
-    cycle = {"critic_base": critic_base, "critic_layers": 3 if tiny else 4, "pool_size": 4 if tiny else 50, "cycle_weight": 10.0}
+    cycle = {
+        "critic_base": critic_base,
+        "critic_layers": 3 if tiny else 4,
+        "pool_size": 4 if tiny else 50,
+        "cycle_weight": 10.0,
+    }
     fusion = {
         "fusion_width": width,
         "attention": {"wo_MG": "none", "w_CA": "cbam"}.get(row, "mask"),
@@ -87,10 +90,10 @@ def get_config(argument=None):
         "stop_gradient_masks": False,
     }
     # The paper's loss has no background term; at a few hundred steps it lets a rare class absorb the background.
-    loss = {"loss": "losses.overlap:dice_loss_of_logits"}
-    loss["loss_args"] = {"include_background": False, "squared": False}
-    if not paper:
-        loss["loss"] = "losses.overlap:dice_and_cross_entropy"
+    loss = {
+        "loss": "losses.overlap:" + ("dice_loss_of_logits" if paper else "dice_and_cross_entropy"),
+        "loss_args": {"include_background": False, "squared": False},
+    }
 
     def length(demo_steps):
         return {"epochs": 100} if paper else {"steps": 4 if tiny else demo_steps, "epochs": 0}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jax import Array
+from jax import Array, ShapeDtypeStruct
 from jaxtyping import Float, Int, Key, PyTree
 
 Image = Float[Array, "b *space m"]
@@ -18,7 +18,8 @@ Logits = Float[Array, "b *space k"]
 Probs = Float[Array, "b *space k"]
 # One batch: {"image": Image, "label": Label}, or a dictionary of such batches by stream.
 Batch = Mapping[str, Any]
-Params = PyTree[Array]
+# Shapes stand in for arrays where a tree is only counted, traced or restored into.
+Params = PyTree[Array | ShapeDtypeStruct]
 Metrics = dict[str, Array]
 
 __all__ = ["Array", "Batch", "Float", "Image", "Int", "Key", "Label", "Logits", "Metrics", "Params", "Probs", "PyTree"]

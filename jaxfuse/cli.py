@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 
 from jaxfuse.errors import Stopped, UserError
+
+# What a message of the flag parser holds -> what was expected.
+_EXPECTED = {
+    "for int()": "a whole number",
+    "string to float": "a number",
+    "Non-boolean": "True or False",
+    "as tuple": 'a tuple, such as "(16,16,16)",',
+    "as a ConfigDict": "a value of one option below this group",
+}
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -34,18 +45,58 @@ def no_arguments(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
+        _check_config_file(argv)
         return flags.FLAGS(argv)
     except UserError as error:
         sys.exit(_refuse(error))
-    # ml_collections raises AttributeError or KeyError for an option that the config lacks, TypeError or
-    # ValueError for a value of the wrong type, and OSError for a config file that is not there.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(_refuse(_as_sentence(error)))
+    # ml_collections raises AttributeError, KeyError or TypeError for an option that the config lacks.
+    except (AttributeError, KeyError, TypeError) as error:
+        sys.exit(_refuse(_unknown_option(error, argv)))
+    except (flags.Error, ValueError) as error:
+        sys.exit(_refuse(_bad_flag(error)))
 
 
-def _as_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split()).strip("\"'")
-    return f"{text or type(error).__name__}; see the options with --helpshort, and those of a config in its file"
+def _check_config_file(argv: Sequence[str]) -> None:
+    """ml_collections would tell of an absent file only when the config is used, or call it a failure to load."""
+    if "config" not in flags.FLAGS:
+        return
+    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        name, has_value, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            path = (value if has_value else following).partition(":")[0]
+            if path and not Path(path).is_file():
+                raise UserError(f"the config file {path} is not there; name one such as --config configs/cmff.py")
+
+
+def _unknown_option(error: Exception, argv: Sequence[str]) -> str:
+    """The argument that names an option that the config lacks, with the nearest option that it has."""
+    text = str(error.args[0] if error.args else error)
+    name = re.match(r"'?(\w+)'?(\n|$)", text)
+    near = re.search(r'Did you mean "([^"]+)"', text)
+    for argument in argv[1:]:
+        path = argument.partition("=")[0]
+        if path.startswith("--config.") and (name is None or name.group(1) in path.split(".")):
+            advice = f'did you mean "{near.group(1)}"?' if near else "its options stand in the config's file"
+            return f"{argument} names an option that the config lacks; {advice}"
+    return f"the config cannot be read: {type(error).__name__} {_one_line(text)}; correct the config's file"
+
+
+def _bad_flag(error: Exception) -> str:
+    """What absl says in several ways, in one: what came, what was expected, what to do."""
+    text = _one_line(str(error))
+    if missing := re.search(r"Flag (--\S+) must have a value other than None", text):
+        return f"{missing.group(1)} is not given and has to be; see the options with --helpshort"
+    if early := re.match(r"Found (\S+) in argv before a value for --config", text):
+        return f"{early.group(1)} stands before --config, whose option it is; write --config first"
+    argument, colon, reason = text.removeprefix("flag ").partition(": ")
+    if text.startswith("flag ") and colon:
+        expected = next((kind for sign, kind in _EXPECTED.items() if sign in reason), "")
+        return f"{argument} is not understood; {f'{expected} is expected' if expected else reason}: correct the value"
+    return f"{text.rstrip('.')}; see the options with --helpshort"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _refuse(error: object) -> int:

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
 
 from jaxfuse.data.pipeline import Loader
 from jaxfuse.data.sources import voc
@@ -138,7 +137,7 @@ class Experiment:
         return phase.data or self.data
 
 
-def parse(config: ConfigDict) -> Experiment:
+def parse(config: Any) -> Experiment:
     """Reads a whole config; raises UserError on anything unknown, missing or of the wrong kind."""
     known = {"name", "preset", "row", "variant", "seed", "schedule", "result", "pairs", "network", "data"}
     known |= {"loader", "log_every", *config.schedule}
@@ -159,7 +158,10 @@ def parse(config: ConfigDict) -> Experiment:
         phases=phases,
         data=_data("data", config.data),
         loader=_record(Loader, "loader", config.loader),
-        **{key: config[key] for key in ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")},
+        **{
+            key: config[key]
+            for key in ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
+        },
     )
 
 
@@ -194,7 +196,7 @@ def resolve(name: str, *, package: str = "jaxfuse") -> Callable[..., Any]:
     raise UserError(f"{name!r} names no module of {package} and no importable module")
 
 
-def _phase(name: str, group: ConfigDict, config: ConfigDict) -> Phase:
+def _phase(name: str, group: Any, config: Any) -> Phase:
     expected = {f.name for f in fields(Phase)} - {"name", "build", "rules"}
     optional = {"loss", "loss_args", "data"}
     expected |= {"model", "args", "optimizers", "init"}
@@ -218,7 +220,7 @@ def _phase(name: str, group: ConfigDict, config: ConfigDict) -> Phase:
     )
 
 
-def _builder(name: str, group: ConfigDict, config: ConfigDict) -> Callable[[Sequence[str], Sequence[str], int], System]:
+def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Sequence[str], int], System]:
     module, _, function = group.model.partition(":")
     make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
     accepted = inspect.signature(make).parameters
@@ -243,7 +245,7 @@ def _builder(name: str, group: ConfigDict, config: ConfigDict) -> Callable[[Sequ
     return build
 
 
-def _loss(name: str, group: ConfigDict) -> Callable[..., Any]:
+def _loss(name: str, group: Any) -> Callable[..., Any]:
     if not group.get("loss"):
         raise UserError(f"{name}: the model {group.model} needs a loss, such as 'losses.overlap:dice'")
     function = resolve(group.loss)
@@ -256,11 +258,13 @@ def _loss(name: str, group: ConfigDict) -> Callable[..., Any]:
 def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: int) -> Any:
     accepted = set(inspect.signature(adam).parameters) - {"total_steps"}
     if wrong := sorted(set(options) - accepted):
-        raise UserError(f"{name}.optimizers.{player} has no option {', '.join(wrong)}; it has {', '.join(sorted(accepted))}")
+        raise UserError(
+            f"{name}.optimizers.{player} has no option {', '.join(wrong)}; it has {', '.join(sorted(accepted))}"
+        )
     return adam(total_steps=total_steps, **options)
 
 
-def _data(where: str, group: ConfigDict) -> Data:
+def _data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     _same_keys(where, group, {f.name for f in fields(Data)})
     if not 0.0 < group.val_fraction < 1.0:
@@ -268,12 +272,12 @@ def _data(where: str, group: ConfigDict) -> Data:
     return Data(phantom=_record(Phantom, f"{where}.phantom", group.phantom), **values)
 
 
-def _record(kind: Any, where: str, group: ConfigDict) -> Any:
+def _record(kind: Any, where: str, group: Any) -> Any:
     _same_keys(where, group, {f.name for f in fields(kind)})
     return kind(**dict(group.items()))
 
 
-def _same_keys(where: str, group: Mapping[str, Any], known: set[str], *, optional: set[str] = frozenset()) -> None:  # pyright: ignore
+def _same_keys(where: str, group: Any, known: set[str], *, optional: set[str] = frozenset()) -> None:  # pyright: ignore
     if unknown := sorted(set(group) - known):
         raise UserError(f"{where} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     if absent := sorted(known - set(optional) - set(group)):

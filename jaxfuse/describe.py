@@ -117,7 +117,11 @@ def main(argv: list[str]) -> int:
     cli.no_arguments(argv)
     if flags.FLAGS.rows:
         found = choices(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
-        lines = [f"{kind}\n" + "\n".join(f"  {n or '(default)':<14}{t}" for n, t in e.items()) for kind, e in found.items() if e]
+        lines = [
+            f"{kind}\n" + "\n".join(f"  {n or '(default)':<14}{t}" for n, t in e.items())
+            for kind, e in found.items()
+            if e
+        ]
         print(json.dumps(found, indent=1) if flags.FLAGS.json else "\n".join(lines))
         return 0
     facts = describe(flags.FLAGS.config, cost=flags.FLAGS.cost)

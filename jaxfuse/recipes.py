@@ -42,7 +42,9 @@ def _known(what: str, name: str, known: Mapping[str, str]) -> str:
     return name
 
 
-def brats_data(*, modalities: tuple[str, ...], shape: tuple[int, int, int], cases: int, spacing_mm: float) -> ConfigDict:
+def brats_data(
+    *, modalities: tuple[str, ...], shape: tuple[int, int, int], cases: int, spacing_mm: float
+) -> ConfigDict:
     """Data of a BraTS-like set; without a root, phantoms of this shape."""
     return ConfigDict(
         {

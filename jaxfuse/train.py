@@ -41,9 +41,12 @@ def main(argv: list[str]) -> int:
     workdir = open_workdir(workdir, config)
     display = Display()
     display.say(f"jaxfuse {experiment.name}: {len(jax.devices())} x {jax.devices()[0].device_kind}; workdir {workdir}")
+    related = related_runs(workdir)
     with StopRequest() as stop:
-        worked = Run(experiment, workdir, display, stop).execute()
-    report = write_report(workdir, related=related_runs(workdir))
+        run = Run(experiment, workdir, display, stop)
+        worked = run.execute()
+        run.draw_rows(related)
+    report = write_report(workdir, related=related)
     display.say(("Done" if worked else "This run was finished already; its report is written anew") + f": {report}")
     return 0
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Integer, UInt8
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
@@ -82,7 +82,7 @@ def intensity_problem(volume: Volume) -> str:
     return f"{volume.path.name} has {bad} voxels that are NaN or infinite; repair the file" if bad else ""
 
 
-def whole_values(volume: Volume) -> Int[np.ndarray, "d h w"]:
+def whole_values(volume: Volume) -> Integer[np.ndarray, "d h w"]:
     """The values of a label volume as integers; `UserError` where they are not whole numbers.
 
     Interpolating a label map makes such values, and rounding them would invent classes.
@@ -102,7 +102,7 @@ def whole_values(volume: Volume) -> Int[np.ndarray, "d h w"]:
     return whole.astype(np.int32)
 
 
-def label_problem(path: Path, values: Iterable[int], scheme: LabelScheme) -> str:
+def label_problem(path: Path, values: Iterable[int] | Integer[np.ndarray, " n"], scheme: LabelScheme) -> str:
     """One clause where `values` go beyond the scheme, with the schemes that would fit, else the empty string."""
     values = sorted({int(v) for v in values})
     if not scheme.unknown(values):
@@ -117,7 +117,7 @@ def label_problem(path: Path, values: Iterable[int], scheme: LabelScheme) -> str
     )
 
 
-def encode_label(values: Int[np.ndarray, "d h w"], scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
+def encode_label(values: Integer[np.ndarray, "d h w"], scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
     """File values -> class indices. The values must all be known to the scheme."""
     table = np.zeros(max(scheme.encode) + 1, np.uint8)
     for value, index in scheme.encode.items():

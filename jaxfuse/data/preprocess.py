@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
@@ -26,7 +26,6 @@ from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
-Normalize = Literal["brain", "volume"]
 # Raise when the arrays or the JSON that this file writes change.
 _VERSION = 1
 
@@ -63,8 +62,8 @@ class Prepared:
     facts: CaseFacts
     image: Float[np.ndarray, "*space m"]
     label: UInt8[np.ndarray, "*space"] | None
-    tumor: Int[np.ndarray, " n"]
-    brain: Int[np.ndarray, " n"]
+    tumor: Int[np.ndarray, " tumor"]
+    brain: Int[np.ndarray, " brain"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class DatasetFacts:
         return cls(**{name: _tuples(value) for name, value in fields.items()})
 
 
-def prepare_case(case: Case, *, normalize: Normalize = "brain", group: str = "", classes: int = 0) -> Prepared:
+def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", classes: int = 0) -> Prepared:
     """Crops a case to its brain and normalises it.
 
     The crop is the bounding box of the voxels that are not zero in every modality. With `"brain"` mean and
@@ -183,7 +182,7 @@ def prepare(
     modalities: Sequence[str],
     scheme: LabelScheme | None,
     *,
-    normalize: Normalize = "brain",
+    normalize: str = "brain",
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:

@@ -25,7 +25,15 @@ def brain(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
     return _pick(case.brain, case, rng)
 
 
-CENTERS: dict[str, Center] = {"tumor": tumor, "brain": brain}
+def mixed(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
+    """Of tumor and brain, each with probability one half: a network that is to label whole volumes sees both.
+
+    A case without tumor gives brain.
+    """
+    return tumor(case, rng) if rng.random() < 0.5 and len(case.tumor) else brain(case, rng)
+
+
+CENTERS: dict[str, Center] = {"tumor": tumor, "brain": brain, "mixed": mixed}
 
 
 def _pick(flat_indices: np.ndarray, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
@@ -57,9 +65,10 @@ def cut(case: PreparedCase, start: Sequence[int], patch: Sequence[int]) -> Examp
 def check_sampling(cases: Sequence[PreparedCase], patch: Sequence[int], sampling: str, *, pad: bool) -> None:
     """Refuses, before training, a case that the sampler cannot serve."""
     for case in cases:
-        if not pad and any(side > length for side, length in zip(patch, case.facts.original_shape, strict=True)):
+        volume = case.facts.original_shape
+        if not pad and any(side > length for side, length in zip(patch, volume, strict=True)):
             raise UserError(
-                f"the patch {tuple(patch)} is larger than the volume {tuple(case.facts.original_shape)} of case {case.id}; "
+                f"the patch {tuple(patch)} is larger than the volume {volume} of case {case.id}; "
                 "choose a smaller patch, or set pad=True to surround the volume with background"
             )
         if sampling == "tumor" and (case.label is None or len(case.tumor) == 0):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.preprocess import PreparedCase, uncrop
 from jaxfuse.errors import UserError
+from jaxfuse.inference.postprocess import label_map
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.brats import default_one_empty_mm, score_case, statistics, summary_document
@@ -23,8 +24,10 @@ from jaxfuse.report import figures
 # A prepared case -> its outputs by name, (d h w k) on the cropped grid.
 PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
 FIGURES_AT_MOST = 6
+KEPT_MAPS = 2  # cases whose label maps stay, to set the rows of a table side by side
 
 
+@runtime_checkable
 class Assessment(Protocol):
     """Scores of volumes; `quick` must hold the name "score", larger is better, which chooses the best checkpoint."""
 
@@ -47,7 +50,7 @@ class SegmentationAssessment:
         scores: dict[str, list[float]] = {}
         for case in cases:
             truth = _truth(case)
-            for output, labels in label_maps(predict(case), self.scheme).items():
+            for output, labels in label_maps(predict(case), np.asarray(case.image), self.scheme).items():
                 for region, members in self.scheme.regions.items():
                     value = dice(np.isin(labels, members), np.isin(truth, members))
                     scores.setdefault(f"{output}/{region}/dice", []).append(value)
@@ -62,30 +65,42 @@ class SegmentationAssessment:
         rows, maps, seconds = [], {}, []
         for case in cases:
             started = time.perf_counter()
-            maps[case.id] = label_maps(predict(case), self.scheme)
+            maps[case.id] = label_maps(predict(case), np.asarray(case.image), self.scheme)
             seconds.append(time.perf_counter() - started)
+            # On the whole grid, not the crop: specificity counts every voxel of background.
+            truth = uncrop(_truth(case), case, 0)
             for output, labels in maps[case.id].items():
-                spacing = case.facts.spacing_mm
                 rows += score_case(
-                    labels, _truth(case), self.scheme, spacing_mm=spacing, one_empty=one_empty, case=case.id, output=output
+                    uncrop(labels, case, 0),
+                    truth,
+                    self.scheme,
+                    spacing_mm=case.facts.spacing_mm,
+                    one_empty=one_empty,
+                    case=case.id,
+                    output=output,
                 )
         document = summary_document(rows, primary=self.primary, one_empty=one_empty)
-        # The first case may pay for a compilation.
-        document["seconds_per_subject"] = float(np.median(seconds))
+        document["seconds_per_subject"] = float(np.median(seconds))  # the first case may pay for a compilation
         write_rows(results / "cases.csv", rows)
-        write_json(results / "summary.json", document)
         for case in self._shown(rows, cases):
-            figures.segmentation_panel(
-                figures_dir / f"{case.id}.png",
-                image=np.asarray(case.image),
-                modalities=case.facts.modalities,
-                truth=_truth(case),
-                predictions=maps[case.id],
-                classes=self.scheme.classes,
-                title=f"{title}: {case.id}",
-                spacing_mm=case.facts.spacing_mm,  # pyright: ignore[reportArgumentType]
-            )
+            self._draw(case, maps[case.id], figures_dir / f"{case.id}.png", f"{title}: {case.id}")
+        np.savez_compressed(
+            results / "labels.npz", **{case.id: maps[case.id][self.primary] for case in cases[:KEPT_MAPS]}
+        )
+        write_json(results / "summary.json", document)  # last: its presence says that the rest is there
         return document
+
+    def _draw(self, case: PreparedCase, maps: Mapping[str, np.ndarray], path: Path, title: str) -> None:
+        figures.segmentation_panel(
+            path,
+            image=np.asarray(case.image),
+            modalities=case.facts.modalities,
+            truth=_truth(case),
+            predictions=maps,
+            classes=self.scheme.classes,
+            title=title,
+            spacing_mm=case.facts.spacing_mm,  # pyright: ignore[reportArgumentType]
+        )
 
     def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
         """The worst three by mean Dice of the primary output, then others in order."""
@@ -113,13 +128,19 @@ class TranslationAssessment:
         for side, names in self.groups.items():
             for kind in ("fake", "cycle"):
                 for channel, name in enumerate(names):
-                    made, want = outputs[f"{kind}_{side}"][..., channel][brain], real[..., modalities.index(name)][brain]
+                    made, want = (
+                        outputs[f"{kind}_{side}"][..., channel][brain],
+                        real[..., modalities.index(name)][brain],
+                    )
                     errors[f"{kind} {name}"] = {"mae": float(np.abs(made - want).mean(dtype=np.float64))}
         return errors
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         per_case = [self._errors(predict(case), case) for case in cases]
-        means = {f"{output.replace(' ', '_')}/mae": float(np.mean([e[output]["mae"] for e in per_case])) for output in per_case[0]}
+        means = {
+            f"{output.replace(' ', '_')}/mae": float(np.mean([e[output]["mae"] for e in per_case]))
+            for output in per_case[0]
+        }
         return {**means, "score": -float(np.mean([v for name, v in means.items() if name.startswith("cycle")]))}
 
     def full(
@@ -130,10 +151,15 @@ class TranslationAssessment:
             started = time.perf_counter()
             outputs = predict(case)
             seconds.append(time.perf_counter() - started)
-            rows += [{"case": case.id, "output": name, **errors} for name, errors in self._errors(outputs, case).items()]
+            rows += [
+                {"case": case.id, "output": name, **errors} for name, errors in self._errors(outputs, case).items()
+            ]
             if number < FIGURES_AT_MOST:
                 self._figure(outputs, case, figures_dir / f"{case.id}.png", f"{title}: {case.id}")
-        outputs = {name: _statistics([r for r in rows if r["output"] == name]) for name in dict.fromkeys(r["output"] for r in rows)}
+        outputs = {
+            name: _statistics([r for r in rows if r["output"] == name])
+            for name in dict.fromkeys(r["output"] for r in rows)
+        }
         document = {
             "kind": "translation",
             "primary": rows[0]["output"],
@@ -198,10 +224,10 @@ def losses(*, scheme: LabelScheme | None, primary: str, pairs: Sequence[str]) ->
     return LossAssessment()
 
 
-def label_maps(outputs: Mapping[str, np.ndarray], scheme: LabelScheme) -> dict[str, np.ndarray]:
+def label_maps(outputs: Mapping[str, np.ndarray], image: np.ndarray, scheme: LabelScheme) -> dict[str, np.ndarray]:
     """Class indices of every output that holds the probabilities of this scheme's classes (by name S_...)."""
     return {
-        name: values.argmax(-1).astype(np.uint8)
+        name: label_map(values, image)
         for name, values in outputs.items()
         if name.startswith("S_") and values.shape[-1] == len(scheme.classes)
     }

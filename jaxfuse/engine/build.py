@@ -105,8 +105,6 @@ def _center(phase: Phase, cases: Sequence[PreparedCase]) -> Any:
     return center_rule("tumor" if centered else "brain")
 
 
-
-
 def program_cost(compiled: Any) -> dict[str, int]:
     """Operations and memory of one compiled step, as XLA counts them for this backend.
 

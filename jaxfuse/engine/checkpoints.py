@@ -32,6 +32,8 @@ class Checkpoints:
     def save(self, step: int, state: State, progress: dict[str, Any]) -> None:
         """Writes the last checkpoint in the background; an error of the write before surfaces here."""
         self._last.check_for_errors()
+        # `progress` names the best step: a run killed between the two must not resume with a best that was never whole.
+        self._best.wait_until_finished()
         if step in self._last.all_steps():
             return
         args = ocp.args.Composite(
@@ -42,10 +44,15 @@ class Checkpoints:
         self._last.save(step, args=args)
 
     def save_best(self, step: int, state: State) -> None:
-        """Replaces the best checkpoint. A resumed run that comes by again finds its own, equal, file there."""
+        """Replaces the best checkpoint.
+
+        One of this step may be there, from a killed run whose last checkpoint is older. It goes: that run may have
+        been of another length, and its schedule with it.
+        """
         self._best.check_for_errors()
-        if step not in self._best.all_steps():
-            self._best.save(step, args=ocp.args.Composite(weights=ocp.args.StandardSave(weights(state))))
+        if step in self._best.all_steps():
+            self._best.delete(step)
+        self._best.save(step, args=ocp.args.Composite(weights=ocp.args.StandardSave(weights(state))))
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]]:
         """The last state, on the devices of `like`, and its progress."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.preprocess import DatasetFacts, PreparedCase, dataset_facts, prepare
 from jaxfuse.data.sources import brats, voc
 from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
 
 Report = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
@@ -40,6 +41,15 @@ class Dataset:
         parts = [facts["keys"], facts["train"], facts["val"]]
         fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return {**facts, "fingerprint": fingerprint, "overfit_check": self.overfit_check}
+
+
+def read_facts(workdir: Path) -> DatasetFacts:
+    """The facts of the data that a run was trained on, from its `dataset.json`."""
+    path = workdir / "dataset.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} has no dataset.json: its training has not begun; train it first")
+    known = {f.name for f in fields(DatasetFacts)}
+    return DatasetFacts.from_json(json.dumps({k: v for k, v in read_json(path).items() if k in known}))
 
 
 def open_dataset(data: Data, report: Report) -> Dataset:
@@ -72,14 +82,16 @@ def _open_brats(data: Data, report: Report) -> Dataset:
     if data.split:
         split = read_split(data.split, [one.id for one in files])
     else:
-        split = split_cases([(one.id, one.group) for one in files], seed=data.split_seed, val_fraction=data.val_fraction)
+        split = split_cases(
+            [(one.id, one.group) for one in files], seed=data.split_seed, val_fraction=data.val_fraction
+        )
     wanted = {*split["train"], *split["val"]}
     chosen = [one for one in files if one.id in wanted]
     prepared = prepare(
         chosen,
         data.modalities,
         scheme,
-        normalize=data.normalize,  # pyright: ignore[reportArgumentType]
+        normalize=data.normalize,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )

@@ -1,4 +1,4 @@
-"""The training loop of one phase. It sees a pytree and a step function, and never learns what kind of learning it is."""
+"""The training loop of one phase. It sees a pytree and a step function, never the kind of learning behind them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jaxfuse.learning.state import State
 TrainStep = Callable[[State, Any], tuple[State, Metrics]]
 
 
+@runtime_checkable
 class Validate(Protocol):
     def __call__(self, state: State) -> dict[str, float]: ...
 
@@ -116,9 +117,7 @@ class Loop:
     def _write(self, rows: list[tuple[int, Mapping[str, float]]], clock: Clock) -> None:
         self._check_losses(rows)
         means = {name: math.fsum(row[name] for _, row in rows) / len(rows) for name in rows[0][1]}
-        self.display.step(
-            rows[-1][0], steps_per_s=clock.steps_per_s(), wait_share=clock.wait_share(), losses=means
-        )
+        self.display.step(rows[-1][0], steps_per_s=clock.steps_per_s(), wait_share=clock.wait_share(), losses=means)
         speed = {"steps_per_s": clock.steps_per_s(), "wait_share": clock.wait_share()}
         self.writer.write(rows[-1][0], self.phase, "train", {**means, **speed})
 
@@ -126,7 +125,10 @@ class Loop:
         scores = self.validate(state)
         self.writer.write(step, self.phase, "val", scores)
         score = scores.get("score")
-        if score is not None and (progress.best_score is None or score > progress.best_score):
+        # A score of NaN would never be beaten.
+        if score is None or not math.isfinite(score):
+            return
+        if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.best_step = score, step
             self.checkpoints.save_best(step, state)
 
@@ -179,7 +181,7 @@ def _fetch(rows: list[tuple[int, Metrics]]) -> list[tuple[int, Mapping[str, floa
 
 @dataclass
 class Clock:
-    """Rate and share of time spent waiting for data; validation does not count, nor does the first step (compilation)."""
+    """Rate and share of time spent waiting for data, without validation and the first step (compilation)."""
 
     steps: int = 0
     waited: float = 0.0

@@ -30,7 +30,9 @@ from jaxfuse.engine.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.dataset import Dataset, open_dataset
 from jaxfuse.engine.loop import Loop, Progress
 from jaxfuse.engine.progress import Display, clock
+from jaxfuse.engine.rows import draw_rows
 from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.workdir import has_begun
 from jaxfuse.engine.writers import MetricWriter
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, render_segmentation, write_json
@@ -81,7 +83,7 @@ class Run:
             self.system(phase)
             make_sampler(phase, self.dataset(phase).train)
         main = self.dataset(phases[-1])
-        write_json(self.workdir / "dataset.json", main.document())
+        self._note_data(main)
         if main.overfit_check:
             self.display.say(f"One case only: {main.facts.train[0]} trains and validates. This is an overfit check.")
         self._check_lengths(phases)
@@ -94,6 +96,26 @@ class Run:
         finally:
             writer.close()
         return worked
+
+    def _note_data(self, data: Dataset) -> None:
+        """Writes `dataset.json`; refuses to go on with other data or another split than the run began with."""
+        path, now = self.workdir / "dataset.json", data.document()
+        before = read_json(path) if path.exists() and has_begun(self.workdir) else now
+        if before["fingerprint"] != now["fingerprint"]:
+            sides = [
+                "{} training and {} validation cases".format(len(d["train"]), len(d["val"])) for d in (before, now)
+            ]
+            raise UserError(
+                f"the data have changed since the run in {self.workdir} began ({sides[0]} then, {sides[1]} now, "
+                f"fingerprints {before['fingerprint']} and {now['fingerprint']}); restore them or name another --workdir"
+            )
+        write_json(path, now)
+
+    def draw_rows(self, related: Sequence[Path]) -> None:
+        """Sets this run's result beside those of other runs on the same data."""
+        data = self.dataset(self.experiment.phases[self.experiment.schedule[-1]])
+        if data.scheme is not None:
+            draw_rows(self.workdir, related, data.val, data.scheme)
 
     def _check_lengths(self, phases: Sequence[Phase]) -> None:
         """A phase that others were built on keeps the length that it had."""
@@ -130,6 +152,7 @@ class Run:
             if fresh:
                 later = self.experiment.schedule[number + 1 :]
                 writer.truncate(phase.name, latest or 0, later)
+                self._forget_results(phase.name)
                 started = time.perf_counter()
                 state = self._loop(number, phase, system, data, total, checkpoints, writer).run(state, progress)
                 self._tell_time(phase, total - (latest or 0), time.perf_counter() - started)
@@ -139,6 +162,11 @@ class Run:
         finally:
             checkpoints.close()
         return fresh
+
+    def _forget_results(self, name: str) -> None:
+        """A phase that goes on to more steps outgrows what was judged; a killed run would take that for its own."""
+        for outdated in (name, "result"):
+            (self.workdir / "results" / outdated / "summary.json").unlink(missing_ok=True)
 
     def _note_length(self, name: str, total: int) -> None:
         path = self.workdir / "phases.json"
@@ -166,7 +194,9 @@ class Run:
             if (rule.donor, rule.best) not in donors:
                 donors[rule.donor, rule.best] = self.weights(rule.donor, best=rule.best).params
         params, moved = apply_rules(state.params, phase.rules, donors)
-        self.display.say(f"{moved:,} values are taken over: " + "; ".join(f"{r.donor}:{r.source} -> {r.target}" for r in phase.rules))
+        self.display.say(
+            f"{moved:,} values are taken over: " + "; ".join(f"{r.donor}:{r.source} -> {r.target}" for r in phase.rules)
+        )
         return dataclasses.replace(state, params=params)
 
     def weights(self, name: str, *, best: bool) -> State:
@@ -176,7 +206,14 @@ class Run:
         return read_weights(self.checkpoint_folder(name), like, best=best)
 
     def _loop(
-        self, number: int, phase: Phase, system: System, data: Dataset, total: int, checkpoints: Checkpoints, writer: MetricWriter
+        self,
+        number: int,
+        phase: Phase,
+        system: System,
+        data: Dataset,
+        total: int,
+        checkpoints: Checkpoints,
+        writer: MetricWriter,
     ) -> Loop:
         sampler = make_sampler(phase, data.train)
         seed = int(np.random.SeedSequence([self.experiment.seed, number]).generate_state(1)[0])
@@ -212,7 +249,9 @@ class Run:
         return {"scheme": data.scheme, "primary": system.primary, "pairs": self.experiment.pairs}
 
     def _judged(self, phase: Phase) -> bool:
-        nothing_to_judge = isinstance(phase.assess(**self._assess_facts(phase, self.system(phase), self.dataset(phase))), LossAssessment)
+        nothing_to_judge = isinstance(
+            phase.assess(**self._assess_facts(phase, self.system(phase), self.dataset(phase))), LossAssessment
+        )
         return nothing_to_judge or (self.workdir / "results" / phase.name / "summary.json").exists()
 
     def _full(self, name: str, phase: Phase, system: System, data: Dataset, state: State) -> None:

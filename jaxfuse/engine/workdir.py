@@ -16,6 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.tables import read_json, write_json
 
 _REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
@@ -27,7 +28,7 @@ def changes_nothing(option: str) -> bool:
     return parts[-1] in ("steps", "epochs", "log_every") or parts[0] == "loader"
 
 
-def default_workdir(config: ConfigDict, overrides: Mapping[str, Any]) -> Path:
+def default_workdir(config: Any, overrides: Mapping[str, Any]) -> Path:
     """runs/<config>[-<preset>][-<row>][-<data>][-<6 hex digits of the overrides that matter>]."""
     parts = [config.name, config.preset, config.row if config.row != "ours" else "", config.variant]
     matter = {key: repr(value) for key, value in sorted(overrides.items()) if not changes_nothing(key)}
@@ -36,34 +37,32 @@ def default_workdir(config: ConfigDict, overrides: Mapping[str, Any]) -> Path:
     return Path("runs", "-".join(filter(None, parts)))
 
 
-def open_workdir(workdir: Path, config: ConfigDict) -> Path:
+def open_workdir(workdir: Path, config: Any) -> Path:
     """Makes the folder, or checks that the run in it is this one; returns its absolute path.
 
     Raises:
         UserError: the folder cannot be written, or holds a run of another config (listed option by option).
     """
-    workdir = workdir.absolute()
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"the workdir {workdir} cannot be written ({error.strerror}); name another with --workdir"
-        ) from error
+    workdir = writable_folder(workdir, "--workdir")
     wanted = json.loads(config.to_json_best_effort())
     path = workdir / "config.json"
-    if path.exists():
+    if path.exists() and has_begun(workdir):
         _check_same(workdir, read_json(path), wanted)
     write_json(path, wanted)
     write_json(workdir / "environment.json", environment())
     return workdir
 
 
+def has_begun(workdir: Path) -> bool:
+    """Whether a phase has been trained in this folder. A run that was refused before that binds nobody to its config."""
+    return (workdir / "checkpoints").is_dir()
+
+
 def _check_same(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     old, new = _flat(before), _flat(now)
-    differ = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not changes_nothing(key)]
+    differ = [
+        key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not changes_nothing(key)
+    ]
     if differ:
         lines = "; ".join(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} now" for key in differ)
         raise UserError(f"{workdir} holds a run of another config ({lines}); name another --workdir")

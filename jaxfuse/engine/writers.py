@@ -19,7 +19,7 @@ import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, SupportsFloat
 
 import numpy as np
 from jaxtyping import UInt8
@@ -54,14 +54,14 @@ class MetricWriter:
         _rewrite(self._workdir, read_metrics(self._workdir))
         self._open()
 
-    def write(self, step: int, phase: str, split: Literal["train", "val"], values: Mapping[str, float]) -> None:
+    def write(self, step: int, phase: str, split: Literal["train", "val"], values: Mapping[str, SupportsFloat]) -> None:
         """Writes one row to all three files, and flushes it.
 
         Args:
             step: optimizer steps done in this phase; TensorBoard's global step.
             phase: name of the phase; first part of the TensorBoard tag `<phase>/<split>/<name>`.
             split: "train" or "val".
-            values: name -> number (anything that `float` takes). The names step, phase and split are taken.
+            values: name -> number; arrays of one element will do. The names step, phase and split are taken.
         """
         if split not in _SPLITS:
             raise ValueError(f"split is 'train' or 'val', got {split!r}")

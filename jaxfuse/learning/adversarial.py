@@ -148,9 +148,7 @@ def cyclic_update(
 
     def make(params: Params, critics: Params) -> tuple[Array, Aux]:
         cycle, further, metrics = translate(params)
-        loss, terms = maker_objective(
-            cycle, real_a, real_b, lambda side, image: judge(critics[side], image), losses
-        )
+        loss, terms = maker_objective(cycle, real_a, real_b, lambda side, image: judge(critics[side], image), losses)
         return loss + further, Aux({**terms, **metrics}, values={"a": cycle.fake_a, "b": cycle.fake_b})
 
     def remember(state: State, fakes: dict[str, Array]) -> tuple[State, dict[str, Array]]:

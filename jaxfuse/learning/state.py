@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from jaxfuse.arrays import Array, Key, Metrics, Params
 Optimizers = Mapping[str, optax.GradientTransformation]
 
 
+# Rebuilt with whatever a map over its leaves returns (shapes, shardings), so its annotations are not enforced.
+@no_type_check
 @struct.dataclass
 class State:
     """Everything that a step reads and writes; a pytree that is checkpointed whole.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Geometry:
     margin: int = 0
 
 
+@runtime_checkable
 class System(Protocol):
     """Networks, losses and optimizers with a learning rule; no config, no path, no device."""
 
@@ -61,6 +62,7 @@ class System(Protocol):
         ...
 
 
+@runtime_checkable
 class Network(Protocol):
     """A pure function of parameters, as a pair: draw them, apply them."""
 

@@ -31,20 +31,25 @@ class Rule:
 
 def parse_rule(entry: Sequence[str]) -> Rule:
     """Reads (target, "phase:source"[, "module:function"]); "phase@best:source" takes the best checkpoint."""
-    if len(entry) not in (2, 3) or ":" not in entry[1]:
+    texts = isinstance(entry, tuple | list) and all(isinstance(part, str) for part in entry)
+    if not texts or len(entry) not in (2, 3) or ":" not in entry[1]:
         raise UserError(
-            f"transfer rule {tuple(entry)} is not understood; write (target, 'phase:source') or "
+            f"transfer rule {entry!r} is not understood; write (target, 'phase:source') or "
             "(target, 'phase:source', 'module:function')"
         )
     phase, source = entry[1].split(":", 1)
     phase, _, which = phase.partition("@")
     if which not in ("", "last", "best"):
         raise UserError(f"transfer rule {tuple(entry)} asks for the checkpoint {which!r}; choose @last or @best")
-    transform = None
-    if len(entry) == 3:
-        module, _, function = entry[2].partition(":")
-        transform = getattr(importlib.import_module(f"jaxfuse.{module}"), function)
-    return Rule(entry[0], phase, source, which == "best", transform)
+    return Rule(entry[0], phase, source, which == "best", _transform(entry[2]) if len(entry) == 3 else None)
+
+
+def _transform(name: str) -> Callable[[Params, Params], Params]:
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(f"jaxfuse.{module}"), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(f"transfer rule: {name!r} names no function of jaxfuse ({error}); write module:function") from error
 
 
 def apply_rules(

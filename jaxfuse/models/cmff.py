@@ -107,9 +107,7 @@ class Fusion:
             b = self.branch_b.features(params["branch_b"], image_b)
             return a, b, self.branch_a.read_out(params["branch_a"], a), self.branch_b.read_out(params["branch_b"], b)
 
-        shapes = jax.eval_shape(inputs)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return {**params, "fusion": self.fusion.init(key_f, *zeros)["params"]}
+        return {**params, "fusion": self.fusion.lazy_init(key_f, *jax.eval_shape(inputs))["params"]}
 
     def read(self, params: Params, features_a: Features, features_b: Features) -> dict[str, Logits]:
         """Logits S_A, S_B and S_F from the trunks' features."""
@@ -210,7 +208,10 @@ class JointTraining:
         generators = {"ab": self.ab.init(key_ab, image_a), "ba": self.ba.init(key_ba, image_b)}
         if self.share_trunk:
             generators = {side: {"head": generator["head"]} for side, generator in generators.items()}
-        params = {"net": {**net, "translation": generators}, "discriminators": self.critics.init(key_critics, image_a, image_b)}
+        params = {
+            "net": {**net, "translation": generators},
+            "discriminators": self.critics.init(key_critics, image_a, image_b),
+        }
         pool = {"a": empty_pool(self.pool_size, image_a), "b": empty_pool(self.pool_size, image_b)}
         return create_state(rng, params, self.optimizers, memory={"pool": pool})
 
@@ -293,7 +294,9 @@ def _make_fusion(
         raise UserError(f"attention is {attention!r}; choose one of {', '.join(ATTENTION)}")
     if mask_mode not in MASK_MODES:
         raise UserError(f"mask_mode is {mask_mode!r}; choose one of {', '.join(MASK_MODES)}")
-    branch = make_network(classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init)
+    branch = make_network(
+        classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init
+    )
     branch_type = FusionBranch if remat == "none" else nn.remat(FusionBranch)
     fusion = branch_type(
         width=fusion_width,
@@ -362,7 +365,9 @@ def make_branch(
     """The rows S_A and S_B: one branch trained by its own loss; `side` is "a" or "b"."""
     if side not in ("a", "b"):
         raise UserError(f"side is {side!r}; choose a or b")
-    network = make_network(classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init)
+    network = make_network(
+        classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init
+    )
     channels = getattr(pairing(pairs, modalities), side)
     return Segmentation(network, channels, loss, optimizers, Geometry(3, 2 ** (levels - 1)), f"S_{side.upper()}")
 
@@ -394,7 +399,14 @@ def make_joint(
 ) -> JointTraining:
     """CMFT and CMFF trained together; sizes default to the paper's."""
     groups = pairing(pairs, modalities)
-    form: dict[str, Any] = {"arch": arch, "base": base, "levels": levels, "remat": remat, "dtype": dtype, "kernel_init": kernel_init}
+    form: dict[str, Any] = {
+        "arch": arch,
+        "base": base,
+        "levels": levels,
+        "remat": remat,
+        "dtype": dtype,
+        "kernel_init": kernel_init,
+    }
     return JointTraining(
         fusion=_make_fusion(
             classes=classes,

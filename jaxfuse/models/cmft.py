@@ -31,9 +31,9 @@ from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
 from jaxfuse.losses.image import l1
+from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_critic import PatchCritic
 from jaxfuse.nn.unet import Head, UNet
-from jaxfuse.nn.initializers import KernelInit, normal
 
 REMAT = ("none", "level", "network")
 
@@ -73,9 +73,10 @@ class Network:
 
     def init(self, rng: Key[Array, ""], image: Image) -> Params:
         trunk_key, head_key = jax.random.split(rng)
-        trunk = self.trunk.init(trunk_key, image)["params"]
+        # Lazily: no forward pass is computed, nor compiled, to draw weights.
+        trunk = self.trunk.lazy_init(trunk_key, shape_of(image))["params"]
         features = jax.eval_shape(self.trunk.apply, {"params": trunk}, image)
-        head = self.head.init(head_key, jnp.zeros(features.last.shape, features.last.dtype))["params"]
+        head = self.head.lazy_init(head_key, features.last)["params"]
         return {"trunk": trunk, "head": head}
 
     def features(self, params: Params, image: Image) -> Any:
@@ -88,6 +89,11 @@ class Network:
 
     def __call__(self, params: Params, image: Image) -> Array:
         return self.read_out(params, self.features(params, image))
+
+
+def shape_of(tree: Any) -> Any:
+    """Shapes and types in place of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
 def make_network(
@@ -118,7 +124,7 @@ class Critics:
     def init(self, rng: Key[Array, ""], image_a: Image, image_b: Image) -> Params:
         keys = jax.random.split(rng)
         return {
-            side: self.network.init(key, image)["params"]
+            side: self.network.lazy_init(key, shape_of(image))["params"]
             for side, key, image in zip(("a", "b"), keys, (image_a, image_b), strict=True)
         }
 
@@ -188,7 +194,11 @@ class CycleTranslation:
             cycle, image_a, image_b, lambda side, image: self.critics.judge(critics[side], image), self.losses
         )
         critic, critic_terms = critic_objective(
-            critics, {"a": image_a, "b": image_b}, {"a": cycle.fake_a, "b": cycle.fake_b}, self.critics.judge, self.losses
+            critics,
+            {"a": image_a, "b": image_b},
+            {"a": cycle.fake_a, "b": cycle.fake_b},
+            self.critics.judge,
+            self.losses,
         )
         makers = {f"generators/{name}": value for name, value in {"loss": loss, **terms}.items()}
         return makers | {f"discriminators/{name}": value for name, value in {"loss": critic, **critic_terms}.items()}
@@ -237,7 +247,9 @@ class Reconstruction:
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         images = self.pairing.split(batch)
         keys = jax.random.split(state.key())
-        noisy = [x + self.corruption * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(images, keys, strict=True)]
+        noisy = [
+            x + self.corruption * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(images, keys, strict=True)
+        ]
 
         def objective(generators: Params) -> tuple[Array, Aux]:
             loss, terms = self._terms(generators, noisy if self.corruption else images, images)
@@ -254,7 +266,10 @@ class Reconstruction:
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
         image_a, image_b = self.pairing.split(inputs)
         generators = state.params["generators"]
-        return {"reconstruction_a": self.a(generators["a"], image_a), "reconstruction_b": self.b(generators["b"], image_b)}
+        return {
+            "reconstruction_a": self.a(generators["a"], image_a),
+            "reconstruction_b": self.b(generators["b"], image_b),
+        }
 
     def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
         return {"R_A": params["generators"]["a"], "R_B": params["generators"]["b"]}
@@ -275,7 +290,14 @@ def make_reconstruction(
 ) -> Reconstruction:
     """Two U-Nets, A -> A and B -> B, to stand in for CMFT before the fusion phase."""
     groups = pairing(pairs, modalities)
-    form: dict[str, Any] = {"arch": arch, "base": base, "levels": levels, "remat": remat, "dtype": dtype, "kernel_init": kernel_init}
+    form: dict[str, Any] = {
+        "arch": arch,
+        "base": base,
+        "levels": levels,
+        "remat": remat,
+        "dtype": dtype,
+        "kernel_init": kernel_init,
+    }
     return Reconstruction(
         a=make_network(len(groups.a), **form),
         b=make_network(len(groups.b), **form),
@@ -314,7 +336,14 @@ def make_system(
 ) -> CycleTranslation:
     """CMFT for the named pairs; sizes default to the paper's."""
     groups = pairing(pairs, modalities)
-    form: dict[str, Any] = {"arch": arch, "base": base, "levels": levels, "remat": remat, "dtype": dtype, "kernel_init": kernel_init}
+    form: dict[str, Any] = {
+        "arch": arch,
+        "base": base,
+        "levels": levels,
+        "remat": remat,
+        "dtype": dtype,
+        "kernel_init": kernel_init,
+    }
     return CycleTranslation(
         ab=make_network(len(groups.b), **form),
         ba=make_network(len(groups.a), **form),

@@ -3,8 +3,8 @@
 Images are channels-last, (b h w m) or (b d h w m), and padding is explicit, the same on both sides: XLA's "SAME"
 pads a strided convolution unevenly.
 
-XLA's 3D convolution is slow on CPU, above all the gradient of a strided one with respect to its input (measured: 30
-to 150 times the time of the form below). There, the taps of the kernel along depth are laid side by side in the
+XLA's 3D convolution is slow on CPU, above all the gradient of a strided one with respect to its input (measured: 60
+to 280 times the time of the form below). There, the taps of the kernel along depth are laid side by side in the
 channels, and depth joins the batch: one 2D convolution remains. The choice falls when a program is lowered, so one
 exported program holds both and an accelerator keeps its own 3D convolution.
 """
@@ -23,7 +23,6 @@ from jax.typing import DTypeLike
 from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
 from jaxfuse.nn.initializers import KernelInit, normal
-
 
 _IMPLEMENTATIONS = ("auto", "native", "folded")
 _implementation: ContextVar[str] = ContextVar("convolution implementation", default="auto")

@@ -58,7 +58,7 @@ def plane(volume: np.ndarray, view: View, index: int) -> np.ndarray:
 
 
 def center_of(labels: Sequence[Labels | None], brain: Bool[np.ndarray, "d h w"]) -> tuple[int, int, int]:
-    """Per axis the slice (middle one of equals) with the most of the first label map that is not empty, else of brain."""
+    """Per axis the slice (middle one of equals) with most of the first label map that has any, else most brain."""
     masks = [label > 0 for label in labels if label is not None]
     mask = next((m for m in masks if m.any()), brain)
     areas = [mask.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
@@ -112,7 +112,7 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
 def _quantity(name: str, values: np.ndarray) -> str:
     """The kind of a validation value, by its unit or name, so that each kind has its own scale."""
     if "_mm" in name or "_db" in name:
-        return "validation, mm" if "_mm" in name else "validation, dB"
+        return "validation in mm" if "_mm" in name else "validation in dB"
     if any(word in name for word in _ERRORS):
         return "validation errors"
     return _SCORES if values.min() >= 0 and values.max() <= 1 else "validation, other"

@@ -118,6 +118,9 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
         "curves": _curve_images(workdir, metrics),
         "results": [_result_context(result) for result in reversed(results)],
         "rows": _compare(workdir, config, dataset, results, related),
+        "row_panels": [
+            {"case": path.stem, "image": _data_uri(path)} for path in sorted((workdir / "figures/rows").glob("*.png"))
+        ],
         "environment": _optional_json(workdir / "environment.json"),
         "config": json.dumps(config, indent=2, ensure_ascii=False),
     }

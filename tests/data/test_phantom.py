@@ -210,10 +210,10 @@ def test_low_grade_tumor_has_no_enhancement_in_label_or_maps():
 def test_mass_effect_moves_nothing_at_the_center_and_most_at_its_reach():
     glioma = draw_glioma(np.random.default_rng(0), low_grade=False)
     reach = 1.5 * np.mean(glioma.semi_mm)
-    steps = np.array([0.0, reach, 6 * reach], np.float32)
-    position = tuple(np.full(3, c, np.float32) for c in glioma.center)
+    steps = np.array([0.0, reach, 6 * reach], np.float32).reshape(3, 1, 1)
+    position = tuple(np.full((3, 1, 1), c, np.float32) for c in glioma.center)
     position = (position[0] + steps, position[1], position[2])
-    moved = position[0] - glioma.displace(position)[0]
+    moved = (position[0] - glioma.displace(position)[0]).ravel()
     np.testing.assert_allclose(moved, [0, glioma.push_mm, glioma.push_mm * 6 * np.exp(-5)], atol=1e-3)
 
 

@@ -153,7 +153,7 @@ def test_two_writers_within_one_second_keep_both_event_files(tmp_path):
 def test_an_image_reaches_tensorboard(tmp_path):
     writer = MetricWriter(tmp_path)
     writer.write_image("fusion/val/overlay", 4, np.full((5, 7, 3), 128, np.uint8))
-    with pytest.raises(ValueError, match="uint8"):
+    with pytest.raises((ValueError, TypeError), match="(?i)uint8"):
         writer.write_image("fusion/val/overlay", 4, np.zeros((5, 7, 3), np.float32))
     writer.close()
     (value,) = [v for e in _events(tmp_path) for v in e.summary.value]
@@ -164,7 +164,7 @@ def test_an_image_reaches_tensorboard(tmp_path):
 @pytest.mark.parametrize(("split", "name"), [("test", "loss"), ("train", "step")])
 def test_a_wrong_split_or_name_is_refused_before_anything_is_written(tmp_path, split, name):
     writer = MetricWriter(tmp_path)
-    with pytest.raises(ValueError, match="split|column"):
+    with pytest.raises((ValueError, TypeError), match="split|column"):
         writer.write(1, "fusion", split, {name: 1.0})
     writer.close()
     assert read_metrics(tmp_path) == []

@@ -9,9 +9,11 @@ from jaxfuse.errors import UserError
 from jaxfuse.losses import overlap
 
 # Compiled as in training; one compilation costs less than one per operation.
-dice_loss = jax.jit(overlap.dice_loss, static_argnames=("include_background", "squared"))
-dice_loss_of_logits = jax.jit(overlap.dice_loss_of_logits, static_argnames=("include_background", "squared"))
-dice_and_cross_entropy = jax.jit(overlap.dice_and_cross_entropy, static_argnames=("include_background", "squared"))
+dice_loss = jax.jit(overlap.dice_loss, static_argnames=("include_background", "squared", "eps"))
+dice_loss_of_logits = jax.jit(overlap.dice_loss_of_logits, static_argnames=("include_background", "squared", "eps"))
+dice_and_cross_entropy = jax.jit(
+    overlap.dice_and_cross_entropy, static_argnames=("include_background", "squared", "eps")
+)
 cross_entropy = jax.jit(overlap.cross_entropy, static_argnames="ignore")
 
 EPS = 1e-5

@@ -8,7 +8,7 @@ fractions per voxel, so partial volume appears at every border.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -20,6 +20,7 @@ _FOLD_MM = 8.5
 _CEREBELLUM_FOLD_MM = 6.0
 
 
+@runtime_checkable
 class Displacement(Protocol):
     """Where the tissue now at a position would lie without a mass."""
 

@@ -34,7 +34,9 @@ def make_system(
     dtype: str = "float32",
 ) -> Segmentation:
     """A 2D U-Net that labels every pixel; `modalities` are its input channels."""
-    network = make_network(classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init)
+    network = make_network(
+        classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init
+    )
     return Segmentation(
         network, tuple(range(len(modalities))), loss, optimizers, Geometry(2, 2 ** (levels - 1)), "segmentation"
     )

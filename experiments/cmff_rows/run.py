@@ -1,0 +1,127 @@
+"""Which rows of the CMFF paper come out ahead on phantoms? Trains them alike and scores them on held-out phantoms.
+
+    python experiments/cmff_rows/run.py
+
+trains, per seed, the rows ours, random and S_A+S_B (whose two branches are also the rows S_A and S_B) with the
+default recipe, then predicts phantoms of a seed that no training has seen, and writes table.md and scores.json
+beside this file. Finished trainings are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jaxfuse.data.phantom.brats import write_brats_phantoms
+from jaxfuse.data.preprocess import PreparedCase, prepare
+from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.engine.assess import SegmentationAssessment
+from jaxfuse.engine.build import case_predictor
+from jaxfuse.engine.members import Member, load_members
+from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.labels import label_scheme
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+# Row of the table -> (row that is trained, its phases, output that is scored).
+ROWS = {
+    "S_A": ("S_A+S_B", ("branch_a",), "S_A"),
+    "S_B": ("S_A+S_B", ("branch_b",), "S_B"),
+    "S_A+S_B": ("S_A+S_B", ("branch_a", "branch_b"), "S_A+S_B"),
+    "random": ("random", ("fusion",), "S_F"),
+    "ours": ("ours", ("fusion",), "S_F"),
+    "S_A inside ours": ("ours", ("fusion",), "S_A"),
+    "S_B inside ours": ("ours", ("fusion",), "S_B"),
+}
+REGIONS = ("ET", "WT", "TC", "mean")
+HELD_OUT_SEED = 20_261
+
+
+def train(row: str, seed: int, folder: Path) -> Path:
+    """Runs the command that a user would run; returns its workdir."""
+    workdir = folder / f"{row}-seed{seed}"
+    command = [sys.executable, "-m", "jaxfuse.train", "--config", f"configs/cmff.py:,row={row}"]
+    command += [f"--config.seed={seed}", f"--workdir={workdir}"]
+    started = time.perf_counter()
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    print(f"{row}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    return workdir
+
+
+def held_out_cases(count: int, folder: Path) -> tuple[PreparedCase, ...]:
+    root = folder / f"held-out-{count}"
+    write_brats_phantoms(root, cases=count, seed=HELD_OUT_SEED)
+    modalities = ("t1", "t1ce", "t2", "flair")
+    files = find_cases(root, modalities, labels_required=True)
+    return prepare(files, modalities, label_scheme("brats"), cache=folder / "cases")
+
+
+def score(row: str, workdir: Path, cases: tuple[PreparedCase, ...], folder: Path) -> dict:
+    """Statistics by region of one row on the held-out cases."""
+    _, phases, output = ROWS[row]
+    members = load_members([f"{workdir}:{phase}" for phase in phases])
+    predictors = [case_predictor(member.system, member.phase) for member in members]
+
+    def predict(case: PreparedCase) -> dict[str, np.ndarray]:
+        outputs: dict[str, np.ndarray] = {}
+        for predictor, member in zip(predictors, members, strict=True):
+            outputs |= predictor(member.weights, case)
+        return {**outputs, output: _mean(outputs, members) if len(members) > 1 else outputs[output]}
+
+    assessment = SegmentationAssessment(members[0].scheme, output)
+    results = folder / "scores" / workdir.name / row.replace(" ", "_")
+    return assessment.full(predict, cases, results=results, figures_dir=results, title=row)["outputs"][output]
+
+
+def _mean(outputs: dict[str, np.ndarray], members: list[Member]) -> np.ndarray:
+    return np.mean([outputs[member.system.primary] for member in members], axis=0)
+
+
+def table(scores: dict[str, list[dict]]) -> str:
+    """Dice by region, mean over seeds and its standard deviation; ET over the cases that have it, too."""
+    lines = []
+    for row, per_seed in scores.items():
+        line = {"Row": row}
+        for region in REGIONS:
+            line[f"Dice {region}"] = _over_seeds([s[region]["dice"]["mean"] for s in per_seed])
+        line["Dice ET, where present"] = _over_seeds([s["ET"]["dice_nonempty"]["mean"] for s in per_seed])
+        line["HD95 mean (mm)"] = _over_seeds([s["mean"]["hd95_mm"]["mean"] for s in per_seed], digits=1)
+        lines.append(line)
+    return render(lines, list(lines[0]))
+
+
+def _over_seeds(values: list[float], digits: int = 3) -> str:
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cases", type=int, default=12, help="held-out phantoms")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "cmff_rows")
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    workdirs = {
+        (row, seed): train(row, seed, folder) for seed in options.seeds for row in ("ours", "random", "S_A+S_B")
+    }
+    cases = held_out_cases(options.cases, folder)
+    scores = {
+        row: [score(row, workdirs[trained, seed], cases, folder) for seed in options.seeds]
+        for row, (trained, _, _) in ROWS.items()
+    }
+    text = table(scores)
+    thresholds = read_json(REPOSITORY / "experiments" / "phantom_thresholds.json")
+    (HERE / "table.md").write_text(text + "\n")
+    write_json(HERE / "scores.json", {"seeds": options.seeds, "cases": options.cases, "rows": scores})
+    print(text)
+    print(f"Dice of the best threshold on any one modality: {thresholds['best_per_region']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Trained phases, read back from their workdirs, that together make a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxfuse.config import Data, Phase, parse
+from jaxfuse.data.preprocess import Prepared, PreparedCase
+from jaxfuse.engine.build import abstract_state, build_system, case_predictor
+from jaxfuse.engine.checkpoints import read_weights
+from jaxfuse.engine.dataset import read_facts
+from jaxfuse.engine.workdir import read_config
+from jaxfuse.errors import UserError
+from jaxfuse.labels import LabelScheme, label_scheme
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained phase of one run."""
+
+    name: str
+    system: System
+    phase: Phase
+    data: Data
+    scheme: LabelScheme
+    weights: State
+
+
+def parse_run(text: str) -> tuple[Path, str, bool]:
+    """RUN[:PHASE[@last|@best]] -> (folder, phase or "" for the run's result, best)."""
+    folder, separator, phase = text.rpartition(":")
+    if not separator or "/" in phase or Path(text).exists():
+        folder, phase = text, ""
+    phase, _, which = phase.partition("@")
+    if which not in ("", "last", "best"):
+        raise UserError(f"{text!r} asks for the checkpoint {which!r}; choose @last or @best")
+    return Path(folder), phase, which == "best"
+
+
+def load_members(runs: Sequence[str]) -> list[Member]:
+    """Every phase that the runs name; all must label the same modalities in the same scheme."""
+    members = [member for run in runs for member in _of_run(*parse_run(run))]
+    first = members[0]
+    for other in members[1:]:
+        if (other.scheme.name, other.data.normalize) != (first.scheme.name, first.data.normalize):
+            raise UserError(
+                f"{first.name} and {other.name} cannot be averaged: label schemes {first.scheme.name} and "
+                f"{other.scheme.name}, normalization {first.data.normalize} and {other.data.normalize}"
+            )
+    return members
+
+
+def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
+    experiment = parse(read_config(workdir))
+    facts = read_facts(workdir)
+    if not facts.scheme:
+        raise UserError(f"{workdir} was not trained on a label scheme, so that it cannot label volumes")
+    members = []
+    for phase_name in [name] if name else experiment.result:
+        if phase_name not in experiment.phases:
+            raise UserError(f"{workdir} has no phase {phase_name!r}; it has {', '.join(experiment.schedule)}")
+        phase = experiment.phases[phase_name]
+        total = phase.total_steps(len(facts.train))
+        system = build_system(phase, facts.modalities, facts.classes, total)
+        if not system.primary.startswith("S_"):
+            raise UserError(f"phase {phase_name} of {workdir} makes {system.primary}, no label map; name another phase")
+        like = abstract_state(system, phase, facts.modalities)
+        weights = read_weights(workdir / "checkpoints" / phase_name, like, best=best)
+        label = f"{workdir.name}:{phase_name}" + ("@best" if best else "")
+        members.append(Member(label, system, phase, experiment.data_of(phase), label_scheme(facts.scheme), weights))
+    return members
+
+
+def mean_probabilities(
+    members: Sequence[Member], *, overlap: float | None
+) -> Callable[[Prepared | PreparedCase], np.ndarray]:
+    """A function from a prepared case to the mean of the members' class probabilities (d h w k)."""
+    predictors = [case_predictor(member.system, member.phase, overlap=overlap) for member in members]
+
+    def predict(case: Prepared | PreparedCase) -> np.ndarray:
+        total = sum(p(m.weights, case)[m.system.primary] for p, m in zip(predictors, members, strict=True))
+        return np.asarray(total) / len(members)
+
+    return predict

@@ -1,0 +1,71 @@
+"""python -m jaxfuse.predict --workdir RUN[:PHASE[@last|@best]] [RUN ...] --input DIR --output DIR
+
+Labels every case below DIR with a trained run, or with the mean of the probabilities of several runs or phases.
+Each label map is written as OUTPUT/<case>.nii.gz on the grid of the input (affine, shape, orientation, header),
+with the data set's own label values. A run whose result is made of several phases is averaged without being told.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from absl import flags
+
+from jaxfuse import cli
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", None, "Run: RUN, RUN:PHASE or RUN:PHASE@best; further ones may follow it.")
+    flags.DEFINE_string("input", None, "Folder of cases, in any BraTS layout; labels are not needed.")
+    flags.DEFINE_string("output", None, "Folder for the label maps; made if need be.")
+    flags.DEFINE_float(
+        "overlap", None, "Least share of a tile in common with its neighbor; that of the run if not given."
+    )
+    for name in ("workdir", "input", "output"):
+        flags.mark_flag_as_required(name)
+
+
+def main(argv: list[str]) -> int:
+    from jaxfuse.data.cases import load_case
+    from jaxfuse.data.preprocess import prepare_case, uncrop
+    from jaxfuse.data.sources import brats
+    from jaxfuse.engine.members import load_members, mean_probabilities
+    from jaxfuse.engine.progress import Display, clock
+    from jaxfuse.engine.workdir import compilation_cache
+    from jaxfuse.inference.postprocess import label_map
+    from jaxfuse.io.folders import writable_folder
+    from jaxfuse.io.nifti import write_like
+
+    members = load_members([flags.FLAGS.workdir, *argv[1:]])
+    first = members[0]
+    compilation_cache(first.data.cache_dir)
+    layout = first.data.layout or None
+    files = brats.find_cases(flags.FLAGS.input, first.data.modalities, labels_required=False, layout=layout)
+    output = writable_folder(flags.FLAGS.output, "--output")
+    display = Display()
+    display.say(f"{len(files)} cases by {', '.join(m.name for m in members)}; labels of scheme {first.scheme.name}")
+    predict = mean_probabilities(members, overlap=flags.FLAGS.overlap)
+    started = time.perf_counter()
+    for number, one in enumerate(files):
+        # The label file, if there is one, is not opened: a prediction must not depend on it.
+        case = load_case(one, first.data.modalities, None)
+        prepared = prepare_case(case, normalize=first.data.normalize)  # pyright: ignore[reportArgumentType]
+        labels = _decode(label_map(predict(prepared), prepared.image), first.scheme)
+        path = output / f"{one.id}.nii.gz"
+        write_like(path, uncrop(labels, prepared, 0), one.images[first.data.modalities[0]], dtype="uint8")
+        left = (time.perf_counter() - started) / (number + 1) * (len(files) - number - 1)
+        display.say(f"{number + 1} of {len(files)}: {path} ({clock(left)} left)")
+    return 0
+
+
+def _decode(labels: Any, scheme: Any) -> Any:
+    """Class indices -> the values of the data set's files."""
+    import numpy as np
+
+    return np.array(scheme.decode, np.uint8)[labels]
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
