@@ -35,6 +35,8 @@ ROWS = {
 VARIANTS = {}
 PAIRS = ("t1+t1ce", "t2+flair")
 OTHER_PAIRS = ("t1+flair", "t2+t1ce")
+# Of the default preset; the paper's trains for epochs.
+TRANSITION_STEPS, SEGMENTATION_STEPS = 150, 1000
 
 
 def _sizes(preset):
@@ -95,6 +97,9 @@ def get_config(argument=None):
         "loss_args": {"include_background": False, "squared": False},
     }
 
+    # Patches of 32^3 around the tumor never show the rest of the brain; those of 128^3 show most of it.
+    volumes = {"sampling": "tumor" if paper else "mixed", "overlap": 0.0 if paper else 0.25}
+
     def length(demo_steps):
         return {"epochs": 100} if paper else {"steps": 4 if tiny else demo_steps, "epochs": 0}
 
@@ -104,7 +109,7 @@ def get_config(argument=None):
 
     def transition():
         return phase(
-            model="cmft", args=cycle, assess="engine.assess:translation", optimizers=gan_adam, **length(150), **common
+            model="cmft", args=cycle, assess="engine.assess:translation", optimizers=gan_adam, **length(TRANSITION_STEPS), **common
         )
 
     def segmentation(model, init, *, args, steps):
@@ -117,14 +122,15 @@ def get_config(argument=None):
             **loss,
             **length(steps),
             **common,
+            **volumes,
         )
 
     def fused(init):
-        return segmentation("cmff", init, args=fusion, steps=800)
+        return segmentation("cmff", init, args=fusion, steps=SEGMENTATION_STEPS)
 
     def branch(side, generator):
         init = (("net/trunk", f"transition:generators/{generator}/trunk"),)
-        return segmentation("cmff:make_branch", init, args={"side": side}, steps=800)
+        return segmentation("cmff:make_branch", init, args={"side": side}, steps=SEGMENTATION_STEPS)
 
     def both(donor, source_a, source_b, *transform):
         return (
@@ -155,7 +161,7 @@ def get_config(argument=None):
             args={"corruption": 0.0},
             assess="engine.assess:losses",
             optimizers={"generators": adam(transition_rate)},
-            **length(150),
+            **length(TRANSITION_STEPS),
             **common,
         )
         config.fusion = fused(both("reconstruction", "generators/a", "generators/b"))
@@ -167,8 +173,9 @@ def get_config(argument=None):
             assess="engine.assess:segmentation",
             optimizers={"net": fusion_adam, "discriminators": adam(transition_rate, b1=0.5)},
             **loss,
-            **length(800),
+            **length(SEGMENTATION_STEPS),
             **common,
+            **volumes,
         )
         config.schedule = ("joint",)
     else:

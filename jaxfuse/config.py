@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-
 from jaxfuse.data.pipeline import Loader
 from jaxfuse.data.sources import voc
 from jaxfuse.data.sources.brats import layout_named
@@ -72,7 +71,8 @@ class Validation:
     """How often and on how much a phase is judged while it trains.
 
     Attributes:
-        every: steps between two validations; 0: only at the end.
+        every: steps between two validations, stretched where they would take over a tenth of the time; 0: only at
+            the end.
         cases: volumes looked at each time (all of them at the end).
         overlap: least fraction of a tile shared with its neighbor.
         tile_batch: tiles predicted at once.
@@ -247,7 +247,7 @@ def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Seq
 
 def _loss(name: str, group: Any) -> Callable[..., Any]:
     if not group.get("loss"):
-        raise UserError(f"{name}: the model {group.model} needs a loss, such as 'losses.overlap:dice'")
+        raise UserError(f"{name}: the model {group.model} needs a loss, such as 'losses.overlap:dice_loss_of_logits'")
     function = resolve(group.loss)
     options = dict(group.get("loss_args") or {})
     if wrong := sorted(set(options) - set(inspect.signature(function).parameters)):

@@ -3,7 +3,7 @@
     python -m jaxfuse.evaluate --pred DIR --ref DIR --protocol brats --out DIR
 
 DIR of --pred holds one file per case, CASE.nii.gz. DIR of --ref holds CASE.nii.gz, CASE_seg.nii.gz or CASE-seg.nii.gz,
-or the case folders of a BraTS download. Writes cases.csv (one row per case and region) and summary.json to --out
+or the case folders of a BraTS download, which need no images. Writes cases.csv (one row per case and region) and summary.json to --out
 and prints the table. Distances are in mm, by the voxel size of the reference.
 """
 
@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from jaxfuse import cli
 from jaxfuse.data.cases import encode_label, label_problem, whole_values
-from jaxfuse.data.sources.brats import LAYOUTS, MODALITIES, detect_layout, survey
+from jaxfuse.data.sources.brats import LAYOUTS, detect_layout, survey
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.io.tables import render_segmentation, write_json, write_rows
@@ -133,7 +133,7 @@ def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
     """
     if folder.is_dir() and not _volumes(folder):
         layout = detect_layout(folder)
-        found = {case.id: case.label for case in survey(folder, MODALITIES, layout=layout)}
+        found = {case.id: case.label for case in survey(folder, (), layout=layout)}
         return {case: label for case, label in found.items() if label is not None}, LAYOUTS[layout].scheme
     return _flat_files(folder, only_marked=any(_stem(p).endswith(_LABEL_SUFFIXES) for p in _volumes(folder))), None
 

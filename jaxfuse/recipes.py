@@ -83,6 +83,7 @@ def phase(
     sampling: str = "tumor",
     init: tuple[tuple[str, ...], ...] = (),
     validate_every: int = 0,
+    overlap: float = 0.0,
     checkpoint_every: int = 200,
 ) -> ConfigDict:
     """One phase with every option that a phase has."""
@@ -101,7 +102,7 @@ def phase(
             "unpaired": False,
             "augment": {"flip": {"probability": 0.0}, "intensity": {"scale": 0.0, "shift": 0.0}},
             "init": init,
-            "validation": {"every": validate_every, "cases": 2, "overlap": 0.0, "tile_batch": 1},
+            "validation": {"every": validate_every, "cases": 2, "overlap": overlap, "tile_batch": 1},
             "checkpoint_every": checkpoint_every,
         }
     )

@@ -69,7 +69,7 @@ class Checkpoints:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"the checkpoint of step {step} in {self.folder} does not fit this model ({_first_line(error)}); "
+                f"the checkpoint of step {step} in {self.folder} does not fit this model ({_first_sentence(error)}); "
                 "was it written by another version? choose another --workdir to start anew"
             ) from error
         return State(**found["weights"], **found["rest"]), found["progress"]
@@ -108,7 +108,10 @@ def read_weights(folder: Path, like: State, *, best: bool) -> State:
         args = ocp.args.Composite(weights=ocp.args.StandardRestore(shapes))  # pyright: ignore[reportCallIssue]
         found = manager.restore(step, args=args)["weights"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the checkpoint in {path} does not fit this run's model ({_first_line(error)})") from error
+        raise UserError(
+            f"the checkpoint in {path} does not fit this run's model ({_first_sentence(error)}); "
+            "was it written by another version? train again in another --workdir"
+        ) from error
     finally:
         manager.close()
     return State(step=jax.numpy.int32(step), rng=like.rng, opt_state={}, memory={}, **found)
@@ -122,5 +125,7 @@ def _here() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+def _first_sentence(error: Exception) -> str:
+    """What Orbax says before it goes on to its own options and to trees of many lines."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.split(". ")[0].rstrip(":.")[:300]

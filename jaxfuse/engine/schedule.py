@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from jaxfuse.engine.build import (
     initial_state,
     make_sampler,
     mean_losses,
+    validation_interval,
     without_optimizers,
 )
 from jaxfuse.engine.checkpoints import Checkpoints, read_weights
@@ -54,6 +55,7 @@ class Run:
     def __post_init__(self) -> None:
         self._datasets: dict[str, Dataset] = {}
         self._systems: dict[str, System] = {}
+        self._predictors: dict[str, Any] = {}
 
     def checkpoint_folder(self, name: str) -> Path:
         return self.workdir / "checkpoints" / name
@@ -72,6 +74,12 @@ class Run:
                 phase, data.facts.modalities, data.facts.classes, self.total_steps(phase)
             )
         return self._systems[phase.name]
+
+    def predictor(self, phase: Phase) -> Callable[[State, PreparedCase | Prepared], dict[str, np.ndarray]]:
+        """The prediction of whole volumes by a phase, compiled once."""
+        if phase.name not in self._predictors:
+            self._predictors[phase.name] = case_predictor(self.system(phase), phase)
+        return self._predictors[phase.name]
 
     def total_steps(self, phase: Phase) -> int:
         return phase.total_steps(len(self.dataset(phase).train))
@@ -221,7 +229,7 @@ class Run:
         fixed = fixed_batches(phase, watched, seed=seed)
         assessment = phase.assess(**self._assess_facts(phase, system, data))
         eval_step = jax.jit(system.eval_step)
-        predict = case_predictor(system, phase)
+        predict = self.predictor(phase)
 
         def validate(state: State) -> dict[str, float]:
             weights = without_optimizers(state)
@@ -236,7 +244,7 @@ class Run:
                 sampler, batch=phase.batch, seed=seed, start=start, stop=total, loader=self.experiment.loader
             ),
             validate=validate,
-            validate_every=phase.validation.every,
+            validate_every=validation_interval(phase, watched),
             checkpoint_every=phase.checkpoint_every,
             log_every=self.experiment.log_every,
             checkpoints=checkpoints,
@@ -255,7 +263,7 @@ class Run:
         return nothing_to_judge or (self.workdir / "results" / phase.name / "summary.json").exists()
 
     def _full(self, name: str, phase: Phase, system: System, data: Dataset, state: State) -> None:
-        predict = case_predictor(system, phase)
+        predict = self.predictor(phase)
         weights = without_optimizers(state)
         assessment = phase.assess(**self._assess_facts(phase, system, data))
         self._assess(name, assessment, lambda case: predict(weights, case), data)
@@ -279,7 +287,7 @@ class Run:
         predictors = []
         for phase in members:
             weights = self.weights(phase.name, best=False)
-            predictors.append((self.system(phase), case_predictor(self.system(phase), phase), weights))
+            predictors.append((self.system(phase), self.predictor(phase), weights))
 
         def predict(case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
             outputs = {s.primary: p(w, case)[s.primary] for s, p, w in predictors}

@@ -94,6 +94,8 @@ def find_cases(
 
     Raises `UserError` for an empty root, an unknown name, and any case that lacks a required file.
     """
+    if not modalities:
+        raise UserError(f"no modality was asked for; name at least one of {', '.join(MODALITIES)}")
     files = []
     for found in survey(root, modalities, layout=layout):
         for modality, name in found.missing.items():
@@ -111,10 +113,10 @@ def find_cases(
 
 
 def survey(root: str | Path, modalities: Sequence[str], *, layout: str | None = None) -> tuple[Finding, ...]:
-    """Like `find_cases`, but lists what is missing instead of refusing it."""
+    """Like `find_cases`, but lists what is missing instead of refusing it. Without modalities only labels are sought."""
     root = Path(os.path.abspath(root))  # the name of "." matters
     unknown = [m for m in modalities if m not in MODALITIES]
-    if unknown or not modalities:
+    if unknown:
         raise UserError(f"modalities {list(modalities)} were asked for; choose from {', '.join(MODALITIES)}")
     chosen = layout_named(layout) if layout else LAYOUTS[detect_layout(root)]
     folders: dict[str, Path] = {}
@@ -166,7 +168,8 @@ def _is_case(folder: Path, layout: Layout) -> bool:
     # A folder named like a case of a year is one even where all its files are missing: that has to be said.
     if layout.name != "generic":
         return True
-    return any(_file(folder, folder.name + suffix) for suffix in layout.suffixes.values())
+    # The label counts too: references may be published without images.
+    return any(_file(folder, folder.name + suffix) for suffix in (*layout.suffixes.values(), layout.label))
 
 
 def _folders(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:

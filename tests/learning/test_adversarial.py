@@ -1,0 +1,259 @@
+"""The pool of fakes, the order of the updates, and which weights each term moves, on players of a few numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfuse.learning.adversarial import (
+    Cycle,
+    CycleLosses,
+    FakePool,
+    adversarial_update,
+    critic_objective,
+    cyclic_update,
+    empty_pool,
+    exchange,
+    maker_objective,
+)
+from jaxfuse.learning.state import Aux, create_state
+from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
+from jaxfuse.losses.image import l1
+
+LOSSES = CycleLosses(least_squares_maker, least_squares_critic, l1, 10.0)
+KEY = jax.random.key(0)
+
+
+def _images(*values):
+    """A batch with one pixel of one channel per example."""
+    return jnp.array(values, jnp.float32).reshape(-1, 1, 1)
+
+
+# --- pool ---------------------------------------------------------------------------------------------------
+
+
+def test_until_it_is_full_every_fake_is_stored_and_shown():
+    pool = empty_pool(50, _images(0))
+    assert pool.images.dtype == jnp.bfloat16
+    shown, pool = jax.jit(exchange)(pool, _images(*range(30)), KEY)
+    np.testing.assert_array_equal(shown.ravel(), np.arange(30))
+    assert int(pool.count) == 30
+    shown, pool = jax.jit(exchange)(pool, _images(*range(30, 50)), jax.random.key(1))
+    np.testing.assert_array_equal(shown.ravel(), np.arange(30, 50))
+    assert int(pool.count) == 50
+    np.testing.assert_array_equal(pool.images.ravel(), np.arange(50))
+
+
+def test_a_full_pool_hands_out_a_stored_fake_half_of_the_time_and_keeps_the_new_one_only_then():
+    full = FakePool(_images(*-np.arange(1.0, 51.0)).astype(jnp.bfloat16), jnp.int32(50))
+    fresh = jnp.arange(1.0, 2001.0)
+
+    @jax.jit
+    @jax.vmap
+    def once(fake, key):
+        shown, pool = exchange(full, fake.reshape(1, 1, 1), key)
+        return shown.ravel()[0], pool.images.ravel().astype(jnp.float32), pool.count
+
+    shown, after, count = once(fresh, jax.random.split(KEY, len(fresh)))
+    swapped = np.asarray(shown < 0)
+    # 2000 draws: the standard deviation of the share is 0.011.
+    assert abs(swapped.mean() - 0.5) < 0.045
+    np.testing.assert_array_equal(shown[~swapped], fresh[~swapped])
+    before = np.asarray(full.images.ravel(), np.float32)
+    changed = np.asarray(after) != before
+    assert not changed[~swapped].any()
+    assert (changed[swapped].sum(1) == 1).all()
+    slots = changed[swapped].argmax(1)
+    # The one that was handed out is the one that gave its place, to the new fake.
+    np.testing.assert_array_equal(before[slots], np.asarray(shown)[swapped])
+    stored = np.asarray(after)[swapped][np.arange(len(slots)), slots]
+    np.testing.assert_array_equal(stored, np.asarray(fresh.astype(jnp.bfloat16), np.float32)[swapped])
+    # Every place is drawn: 1000 draws miss one of 50 with probability 50 exp(-20).
+    assert set(slots) == set(range(50))
+    assert set(np.asarray(count)) == {50}
+
+
+def test_examples_of_a_batch_pass_one_after_another():
+    """With a pool of one, the second fake can find the first in it."""
+    pool = empty_pool(1, _images(0))
+    found = set()
+    for seed in range(16):
+        shown, after = exchange(pool, _images(1, 2), jax.random.key(seed))
+        found.add((*map(float, shown.ravel()), float(after.images.ravel()[0])))
+    assert found == {(1.0, 2.0, 1.0), (1.0, 1.0, 2.0)}
+
+
+def test_a_pool_of_size_zero_shows_the_fakes_unrounded():
+    pool = empty_pool(0, _images(0))
+    fakes = _images(1.0000001, 2)
+    shown, after = exchange(pool, fakes, KEY)
+    np.testing.assert_array_equal(shown, fakes)
+    assert after.images.shape == (0, 1, 1)
+
+
+# --- order --------------------------------------------------------------------------------------------------
+
+
+def test_the_maker_moves_against_the_old_critic_and_the_critic_on_the_old_fakes():
+    """Maker w gives the fake w; critic v scores v x. Losses w v and v x have gradients v and x."""
+    optimizers = {"maker": optax.sgd(1.0), "critic": optax.sgd(1.0)}
+    state = create_state(KEY, {"maker": jnp.float32(5.0), "critic": jnp.float32(3.0)}, optimizers)
+    seen = []
+
+    def remember(state, fakes):
+        seen.append((float(state.params["maker"]), float(state.params["critic"]), float(fakes)))
+        return state, fakes + 100.0
+
+    state, metrics = adversarial_update(
+        state,
+        maker="maker",
+        critic="critic",
+        optimizers=optimizers,
+        make=lambda w, v: (w * v, Aux({"term": w}, values=w)),
+        remember=remember,
+        judge=lambda v, x: (v * x, Aux({})),
+    )
+    assert seen == [(2.0, 3.0, 5.0)]  # the maker has moved (5 - 3), the critic not; the fake is the old maker's
+    assert float(state.params["critic"]) == 3.0 - 105.0
+    assert {name: float(value) for name, value in metrics.items()} == {
+        "maker/loss": 15.0,
+        "maker/term": 5.0,
+        "critic/loss": 315.0,
+    }
+    assert int(state.step) == 1
+
+
+def test_the_critic_sends_no_gradient_into_the_maker():
+    """Fakes arrive without gradient even where the critic's loss would reach the maker through them."""
+    optimizers = {"maker": optax.sgd(1.0), "critic": optax.sgd(1.0)}
+
+    def moved(w):
+        state = create_state(KEY, {"maker": w, "critic": jnp.float32(3.0)}, optimizers)
+        state, _ = adversarial_update(
+            state,
+            maker="maker",
+            critic="critic",
+            optimizers=optimizers,
+            make=lambda w, v: (jnp.float32(0) * v, Aux({}, values=w)),
+            remember=lambda state, fakes: (state, fakes),
+            judge=lambda v, x: (v * x, Aux({})),
+        )
+        return state.params["critic"]
+
+    assert float(jax.grad(moved)(jnp.float32(5.0))) == 0.0
+
+
+# --- cycles -------------------------------------------------------------------------------------------------
+
+REAL_A, REAL_B = _images(1.0, 2.0), _images(-1.0, 0.5)
+GENERATORS = {"ab": jnp.float32(0.6), "ba": jnp.float32(-0.8)}
+CRITICS = {"a": jnp.float32(0.3), "b": jnp.float32(0.9)}
+
+
+def _judge(critic, image):
+    return critic * image
+
+
+def _translate(generators):
+    fake_b, fake_a = generators["ab"] * REAL_A, generators["ba"] * REAL_B
+    return Cycle(fake_a, fake_b, generators["ba"] * fake_b, generators["ab"] * fake_a)
+
+
+def _maker_terms(generators, critics):
+    judge = lambda side, image: _judge(critics[side], image)  # noqa: E731
+    loss, terms = maker_objective(_translate(generators), REAL_A, REAL_B, judge, LOSSES)
+    return {"loss": loss, **terms}
+
+
+def _critic_terms(critics):
+    cycle = _translate(GENERATORS)
+    fakes = {"a": cycle.fake_a, "b": cycle.fake_b}
+    loss, terms = critic_objective(critics, {"a": REAL_A, "b": REAL_B}, fakes, _judge, LOSSES)
+    return {"loss": loss, **terms}
+
+
+def test_terms_of_the_generators_by_hand():
+    terms = {name: float(value) for name, value in _maker_terms(GENERATORS, CRITICS).items()}
+    a, b = np.array([1.0, 2.0]), np.array([-1.0, 0.5])
+    expected = {
+        "adversarial_b": np.mean((0.9 * 0.6 * a - 1) ** 2),
+        "adversarial_a": np.mean((0.3 * -0.8 * b - 1) ** 2),
+        "cycle_a": np.mean(np.abs(-0.8 * 0.6 * a - a)),
+        "cycle_b": np.mean(np.abs(0.6 * -0.8 * b - b)),
+    }
+    total = expected["adversarial_a"] + expected["adversarial_b"] + 10 * (expected["cycle_a"] + expected["cycle_b"])
+    assert terms == pytest.approx(expected | {"loss": total}, rel=1e-5)
+
+
+def test_terms_of_the_critics_by_hand():
+    terms = {name: float(value) for name, value in _critic_terms(CRITICS).items()}
+    a, b = np.array([1.0, 2.0]), np.array([-1.0, 0.5])
+    critic_a = 0.5 * (np.mean((0.3 * a - 1) ** 2) + np.mean((0.3 * -0.8 * b) ** 2))
+    critic_b = 0.5 * (np.mean((0.9 * b - 1) ** 2) + np.mean((0.9 * 0.6 * a) ** 2))
+    assert terms == pytest.approx({"critic_a": critic_a, "critic_b": critic_b, "loss": critic_a + critic_b}, rel=1e-5)
+
+
+def test_each_term_moves_the_weights_that_it_should_and_no_others():
+    generators = jax.jacrev(_maker_terms)(GENERATORS, CRITICS)
+    moved = {name: {side for side, g in gradient.items() if float(g) != 0} for name, gradient in generators.items()}
+    assert moved == {
+        "adversarial_a": {"ba"},
+        "adversarial_b": {"ab"},
+        "cycle_a": {"ab", "ba"},
+        "cycle_b": {"ab", "ba"},
+        "loss": {"ab", "ba"},
+    }
+    critics = jax.jacrev(_critic_terms)(CRITICS)
+    moved = {name: {side for side, g in gradient.items() if float(g) != 0} for name, gradient in critics.items()}
+    assert moved == {"critic_a": {"a"}, "critic_b": {"b"}, "loss": {"a", "b"}}
+
+
+def _cyclic(pool_size, steps):
+    optimizers = {"generators": optax.sgd(0.01), "discriminators": optax.sgd(0.1)}
+    pool = {"a": empty_pool(pool_size, REAL_A), "b": empty_pool(pool_size, REAL_B)}
+    state = create_state(KEY, {"generators": GENERATORS, "discriminators": CRITICS}, optimizers, memory={"pool": pool})
+
+    def step(state):
+        return cyclic_update(
+            state,
+            REAL_A,
+            REAL_B,
+            optimizers=optimizers,
+            maker="generators",
+            translate=lambda g: (_translate(g), 7.0 * g["ab"], {"further": g["ab"]}),
+            judge=_judge,
+            losses=LOSSES,
+        )
+
+    states, rows = [state], []
+    for _ in range(steps):
+        state, metrics = jax.jit(step)(state)
+        states.append(state)
+        rows.append(metrics)
+    return states, rows
+
+
+def test_a_cyclic_step_moves_generators_by_their_loss_and_critics_by_theirs_at_the_old_fakes():
+    (before, after), (metrics,) = _cyclic(pool_size=0, steps=1)
+    wanted = jax.grad(lambda g: _maker_terms(g, CRITICS)["loss"] + 7.0 * g["ab"])(GENERATORS)
+    for side in ("ab", "ba"):
+        moved = after.params["generators"][side] - before.params["generators"][side]
+        np.testing.assert_allclose(moved, -0.01 * wanted[side], rtol=1e-4)
+    wanted = jax.grad(lambda critics: _critic_terms(critics)["loss"])(CRITICS)
+    for side in ("a", "b"):
+        moved = after.params["discriminators"][side] - before.params["discriminators"][side]
+        np.testing.assert_allclose(moved, -0.1 * wanted[side], rtol=1e-4)
+    assert float(metrics["generators/further"]) == pytest.approx(0.6)
+    assert float(metrics["generators/loss"]) == pytest.approx(
+        float(_maker_terms(GENERATORS, CRITICS)["loss"]) + 7.0 * 0.6, rel=1e-5
+    )
+
+
+def test_each_critic_has_a_pool_of_its_own_fakes():
+    states, _ = _cyclic(pool_size=2, steps=1)
+    pool = states[1].memory["pool"]
+    cycle = _translate(GENERATORS)
+    for side, fakes in (("a", cycle.fake_a), ("b", cycle.fake_b)):
+        assert int(pool[side].count) == 2
+        np.testing.assert_array_equal(pool[side].images, fakes.astype(jnp.bfloat16))

@@ -1,0 +1,69 @@
+"""Players, the gradient step and keys, on problems of a few numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfuse.learning.state import Aux, create_state, descend, initializer_key
+
+SGD = {"leader": optax.sgd(0.5), "follower": optax.adam(0.1)}
+PARAMS = {"leader": {"x": jnp.array([1.0, 2.0])}, "follower": {"y": jnp.array(3.0)}}
+
+
+def _state(**more):
+    return create_state(jax.random.key(7), PARAMS, SGD, **more)
+
+
+def _equal(a, b):
+    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+def test_a_fresh_state():
+    state = _state(memory={"pool": jnp.ones(2)})
+    assert int(state.step) == 0
+    assert set(state.params) == set(state.opt_state) == set(state.stats) == {"leader", "follower"}
+    assert state.stats == {"leader": {}, "follower": {}}
+    assert _equal(state.memory, {"pool": jnp.ones(2)})
+
+
+def test_players_and_optimizers_must_agree():
+    with pytest.raises(ValueError, match=r"players \['follower', 'leader'\] and optimizers \['leader'\]"):
+        create_state(jax.random.key(0), PARAMS, {"leader": optax.sgd(1.0)})
+
+
+def test_descend_is_one_gradient_step_of_one_player():
+    def objective(params):
+        loss = jnp.sum(params["x"] ** 2)
+        return loss, Aux({"half": loss / 2}, stats={"follower": {"mean": jnp.array(9.0)}}, values=params["x"] * 10)
+
+    before = _state()
+    after, aux = descend(before, "leader", SGD["leader"], objective)
+    # x - 0.5 * 2 x = 0, from the loss 1 + 4.
+    np.testing.assert_array_equal(after.params["leader"]["x"], [0.0, 0.0])
+    assert {name: float(value) for name, value in aux.metrics.items()} == {"leader/loss": 5.0, "leader/half": 2.5}
+    # What an objective hands on is what it computed before the update.
+    np.testing.assert_array_equal(aux.values, [10.0, 20.0])
+    assert _equal(after.stats, {"leader": {}, "follower": {"mean": jnp.array(9.0)}})
+    for kept in ("step", "memory"):
+        assert _equal(getattr(after, kept), getattr(before, kept))
+    assert _equal(after.params["follower"], before.params["follower"])
+    assert _equal(after.opt_state["follower"], before.opt_state["follower"])
+
+
+def test_the_key_of_a_step_depends_on_root_and_step_alone():
+    state = _state()
+    later = state.advance().advance()
+    assert int(later.step) == 2
+    expected = jax.random.fold_in(jax.random.key(7), 2)
+    np.testing.assert_array_equal(jax.random.key_data(later.key()), jax.random.key_data(expected))
+    assert not np.array_equal(jax.random.key_data(state.key()), jax.random.key_data(later.key()))
+
+
+def test_initializer_keys_are_of_the_fast_generator_and_follow_the_root():
+    drawn = [jax.random.normal(initializer_key(jax.random.key(seed)), (4,)) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    assert jax.random.key_impl(initializer_key(jax.random.key(0))) == "rbg"
+    assert jax.random.key_impl(_state().rng) == "threefry2x32"

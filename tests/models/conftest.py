@@ -1,0 +1,63 @@
+"""Networks of a few hundred weights, one batch, and optimizers that show a gradient as it is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxfuse.losses.overlap import dice_and_cross_entropy
+from jaxfuse.nn.initializers import he_normal
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+SIDE = 8  # two levels halve it once, two critic layers leave 8 // 4 - 1 = 1 score
+
+
+def _gradient_descent(*players):
+    """Updates are the gradients themselves, with the other sign."""
+    return {player: optax.sgd(1.0) for player in players}
+
+
+def _count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _close(a, b, relative=1e-4):
+    """Equal trees up to rounding, measured against the largest value of each leaf."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        scale = max(1e-3, float(np.abs(x).max(initial=0.0)))
+        np.testing.assert_allclose(x, y, atol=relative * scale, err_msg=jax.tree_util.keystr(path))
+
+
+def _shapes(*sides, batch=1, modalities=4):
+    return {
+        "image": jax.ShapeDtypeStruct((batch, *sides, modalities), np.float32),
+        "label": jax.ShapeDtypeStruct((batch, *sides), np.int32),
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Options of the smallest networks, and helpers, as attributes."""
+    rng = np.random.default_rng(0)
+    form = {"base": 2, "levels": 2, "kernel_init": he_normal()}
+    data = {"modalities": MODALITIES, "pairs": ("t1+t1ce", "t2+flair")}
+    return SimpleNamespace(
+        translation={**data, **form, "critic_base": 2, "critic_layers": 2, "pool_size": 2},
+        reconstruction={**data, **form},
+        branch={**data, **form, "classes": 4, "loss": dice_and_cross_entropy},
+        fusion={**data, **form, "classes": 4, "loss": dice_and_cross_entropy, "fusion_width": 2},
+        batch={
+            "image": rng.normal(size=(1, SIDE, SIDE, SIDE, 4)).astype(np.float32),
+            "label": rng.integers(0, 4, (1, SIDE, SIDE, SIDE)).astype(np.int32),
+        },
+        key=jax.random.key(0),
+        gradient_descent=_gradient_descent,
+        count=_count,
+        close=_close,
+        shapes=_shapes,
+    )

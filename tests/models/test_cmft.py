@@ -1,0 +1,241 @@
+"""CMFT: parameter counts of the paper's sizes, what each term moves, rematerialization, variants and refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.models.cmft import make_reconstruction, make_system, pairing
+
+PAIRS = ("t1+t1ce", "t2+flair")
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+
+
+def _system(tiny, **changes):
+    options = tiny.translation | changes
+    return make_system(optimizers=tiny.gradient_descent("generators", "discriminators"), **options)
+
+
+def _paper(tiny, **changes):
+    optimizers = tiny.gradient_descent("generators", "discriminators")
+    options = {"modalities": MODALITIES, "pairs": PAIRS, "pool_size": 0} | changes
+    return make_system(optimizers=optimizers, **options)
+
+
+@pytest.fixture(scope="module")
+def system(tiny):
+    return _system(tiny)
+
+
+@pytest.fixture(scope="module")
+def start(tiny, system):
+    return jax.jit(system.init)(tiny.key, tiny.batch)
+
+
+@pytest.fixture(scope="module")
+def stepped(tiny, system, start):
+    return jax.jit(system.train_step)(start, tiny.batch)
+
+
+# --- the paper's sizes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "pairs", "generator", "critic"),
+    [
+        ("residual", PAIRS, 8_261_762, 698_385),
+        ("plain", PAIRS, 5_883_010, 698_385),
+        ("residual", ("t1", "flair"), 8_261_313, 697_361),
+        ("plain", ("t1", "flair"), 5_882_561, 697_361),
+    ],
+)
+def test_parameter_counts(tiny, arch, pairs, generator, critic):
+    system = _paper(tiny, arch=arch, pairs=pairs)
+    state = jax.eval_shape(system.init, tiny.key, tiny.shapes(32, 32, 32))
+    counts = {name: tiny.count(tree) for name, tree in system.networks(state.params).items()}
+    assert counts == {"G_AB": generator, "G_BA": generator, "D_A": critic, "D_B": critic}
+
+
+def test_total_of_the_paper(tiny):
+    state = jax.eval_shape(_paper(tiny).init, tiny.key, tiny.shapes(32, 32, 32))
+    assert tiny.count(state.params) == 17_920_294
+
+
+def test_shapes_at_the_paper_patch(tiny):
+    system = _paper(tiny)
+    batch = tiny.shapes(128, 128, 128)
+    state = jax.eval_shape(system.init, tiny.key, batch)
+    cycle = jax.eval_shape(system.predict, state, {"image": batch["image"]})
+    assert {name: out.shape for name, out in cycle.items()} == dict.fromkeys(
+        ("fake_a", "fake_b", "cycle_a", "cycle_b"), (1, 128, 128, 128, 2)
+    )
+    scores = jax.eval_shape(system.critics.judge, state.params["discriminators"]["a"], cycle["fake_a"])
+    assert scores.shape == (1, 7, 7, 7, 1)
+
+
+def test_pools_hold_fifty_fakes_in_bfloat16(tiny):
+    state = jax.eval_shape(_paper(tiny, pool_size=50).init, tiny.key, tiny.shapes(128, 128, 128))
+    for side in ("a", "b"):
+        images = state.memory["pool"][side].images
+        assert (images.shape, images.dtype) == ((50, 128, 128, 128, 2), jnp.bfloat16)
+
+
+def test_groups_of_different_size_translate_into_each_other(tiny):
+    system = _paper(tiny, pairs=("t1", "t2+flair"))
+    batch = tiny.shapes(32, 32, 32)
+    state = jax.eval_shape(system.init, tiny.key, batch)
+    cycle = jax.eval_shape(system.predict, state, {"image": batch["image"]})
+    channels = {name: out.shape[-1] for name, out in cycle.items()}
+    assert channels == {"fake_a": 1, "fake_b": 2, "cycle_a": 1, "cycle_b": 2}
+
+
+# --- learning -----------------------------------------------------------------------------------------------
+
+
+def test_a_step_moves_every_generator_and_critic_and_fills_the_pools(start, stepped):
+    after, metrics = stepped
+    for player in ("generators", "discriminators"):
+        for network, params in start.params[player].items():
+            moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, after.params[player][network])
+            assert max(jax.tree.leaves(moved)) > 0, (player, network)
+    assert int(after.step) == 1
+    assert [int(after.memory["pool"][side].count) for side in ("a", "b")] == [1, 1]
+    assert set(metrics) == {
+        "generators/loss",
+        *(f"generators/{kind}_{side}" for kind in ("adversarial", "cycle") for side in ("a", "b")),
+        "discriminators/loss",
+        "discriminators/critic_a",
+        "discriminators/critic_b",
+    }
+
+
+def test_losses_of_a_first_step_are_those_of_the_fakes_and_cycles(tiny, system, start, stepped):
+    """With an empty pool the critic sees the new fakes, so a step and an evaluation agree."""
+    evaluated, cycle = jax.jit(lambda s, b: (system.eval_step(s, b), system.predict(s, b)))(start, tiny.batch)
+    for name, value in stepped[1].items():
+        np.testing.assert_allclose(value, evaluated[name], rtol=1e-5, err_msg=name)
+    image_a, image_b = tiny.batch["image"][..., :2], tiny.batch["image"][..., 2:]
+    cycle_a = np.abs(np.asarray(cycle["cycle_a"]) - image_a).mean()
+    cycle_b = np.abs(np.asarray(cycle["cycle_b"]) - image_b).mean()
+    np.testing.assert_allclose(evaluated["generators/cycle_a"], cycle_a, rtol=1e-5)
+    np.testing.assert_allclose(evaluated["generators/cycle_b"], cycle_b, rtol=1e-5)
+    adversarial = evaluated["generators/adversarial_a"] + evaluated["generators/adversarial_b"]
+    np.testing.assert_allclose(evaluated["generators/loss"], adversarial + 10 * (cycle_a + cycle_b), rtol=1e-5)
+
+
+def test_each_term_moves_the_networks_that_it_should_and_no_others(tiny, system, start):
+    """The generators' terms by generator and by critic; a critic's term by critic."""
+
+    def terms(params):
+        return system.eval_step(start.replace(params=params), tiny.batch)
+
+    gradients = jax.jit(jax.jacrev(terms))(start.params)
+    reached = {
+        name: {key for key, tree in system.networks(gradient).items() if max(map(_largest, jax.tree.leaves(tree))) > 0}
+        for name, gradient in gradients.items()
+    }
+    assert reached["generators/adversarial_a"] == {"G_BA", "D_A"}  # D_A judges G_BA(B)
+    assert reached["generators/adversarial_b"] == {"G_AB", "D_B"}
+    assert reached["generators/cycle_a"] == reached["generators/cycle_b"] == {"G_AB", "G_BA"}
+    assert reached["discriminators/critic_a"] & {"D_A", "D_B"} == {"D_A"}
+    assert reached["discriminators/critic_b"] & {"D_A", "D_B"} == {"D_B"}
+
+
+def _largest(leaf):
+    return float(jnp.abs(leaf).max())
+
+
+@pytest.mark.parametrize("remat", ["level", "network"])
+def test_remat_changes_no_gradient(tiny, start, stepped, remat):
+    again, metrics = jax.jit(_system(tiny, remat=remat).train_step)(start, tiny.batch)
+    tiny.close(again.params, stepped[0].params)
+    tiny.close(metrics, stepped[1])
+
+
+def test_remat_keeps_less_for_the_backward_pass(tiny):
+    """Compiled memory would not show it on CPU, where the barriers that force recomputation are dropped."""
+
+    def kept(remat):
+        system = _paper(tiny, remat=remat)
+        batch = tiny.shapes(128, 128, 128)
+        generators = jax.eval_shape(system.init, tiny.key, batch).params["generators"]
+
+        def backward(params, image):
+            return jax.vjp(lambda p: tuple(system.translate(p, image[..., :2], image[..., 2:])), params)[1]
+
+        residuals = jax.eval_shape(backward, generators, batch["image"])
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
+
+    none, level, network = map(kept, ("none", "level", "network"))
+    assert level < 0.12 * none
+    assert network < 0.7 * level
+
+
+def test_bfloat16_computes_in_it_and_keeps_weights_losses_and_outputs_in_float32(tiny):
+    system = _system(tiny, dtype="bfloat16")
+    state = jax.eval_shape(system.init, tiny.key, tiny.batch)
+    after, metrics = jax.eval_shape(system.train_step, state, tiny.batch)
+    for tree in (state.params, after.params, metrics, jax.eval_shape(system.predict, state, tiny.batch)):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+    program = str(jax.make_jaxpr(system.predict)(state, tiny.batch))
+    convolved = [line for line in program.splitlines() if "= conv_general_dilated[" in line]
+    assert len(convolved) > 10
+    assert all(line.split("=")[0].split(":")[1].startswith("bf16") for line in convolved)
+
+
+def test_unpaired_batches_take_each_group_from_its_own_subject(tiny, system, start):
+    other = {"image": tiny.batch["image"] + 1.0}
+    image_a, image_b = system.pairing.split({"a": tiny.batch, "b": other})
+    np.testing.assert_array_equal(image_a, tiny.batch["image"][..., :2])
+    np.testing.assert_array_equal(image_b, other["image"][..., 2:])
+    after, _ = jax.eval_shape(system.train_step, start, {"a": tiny.batch, "b": other})
+    assert jax.tree.map(jnp.shape, after.params) == jax.tree.map(jnp.shape, start.params)
+
+
+def test_other_pairs_read_the_channels_by_name():
+    assert pairing(("flair+t1", "t2"), MODALITIES).a == (3, 0)
+    assert pairing(("flair+t1", "t2"), MODALITIES).b == (2,)
+
+
+# --- reconstruction -----------------------------------------------------------------------------------------
+
+
+def test_reconstruction_is_two_networks_that_learn_apart(tiny):
+    optimizers = tiny.gradient_descent("generators")
+    system = make_reconstruction(optimizers=optimizers, **tiny.reconstruction)
+    state = jax.jit(system.init)(tiny.key, tiny.batch)
+    outputs, metrics = jax.jit(lambda s, b: (system.predict(s, b), system.eval_step(s, b)))(state, tiny.batch)
+    image = tiny.batch["image"]
+    for side, truth in (("a", image[..., :2]), ("b", image[..., 2:])):
+        distance = np.abs(np.asarray(outputs[f"reconstruction_{side}"]) - truth).mean()
+        np.testing.assert_allclose(metrics[f"generators/l1_{side}"], distance, rtol=1e-5)
+    total = metrics["generators/l1_a"] + metrics["generators/l1_b"]
+    np.testing.assert_allclose(metrics["generators/loss"], total, rtol=1e-6)
+    gradients = jax.jit(jax.jacrev(lambda p: system.eval_step(state.replace(params=p), tiny.batch)))(state.params)
+    for term, own, other in (("l1_a", "a", "b"), ("l1_b", "b", "a")):
+        gradient = gradients[f"generators/{term}"]["generators"]
+        assert max(map(_largest, jax.tree.leaves(gradient[own]))) > 0
+        assert max(map(_largest, jax.tree.leaves(gradient[other]))) == 0
+    clean = jax.jit(lambda s: system.train_step(s, tiny.batch)[1]["generators/loss"])
+    np.testing.assert_allclose(clean(state), total, rtol=1e-5)
+    noisy = make_reconstruction(optimizers=optimizers, corruption=1.0, **tiny.reconstruction)
+    noisy_loss = jax.jit(lambda s: noisy.train_step(s, tiny.batch)[1]["generators/loss"])
+    # Noise is drawn anew in each step, and an evaluation has none.
+    losses = {float(clean(state)), float(noisy_loss(state)), float(noisy_loss(state.advance()))}
+    assert len(losses) == 3
+    assert float(clean(state.advance())) == float(clean(state))
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+def test_refusals(tiny):
+    with pytest.raises(UserError, match="pairs names t1c, but the data has t1, t1ce, t2, flair"):
+        _system(tiny, pairs=("t1+t1c", "t2+flair"))
+    with pytest.raises(UserError, match=r"pairs is \('t1\+t1ce',\); it must name two groups"):
+        _system(tiny, pairs=("t1+t1ce",))
+    with pytest.raises(UserError, match="remat is 'layer'; choose one of none, level, network"):
+        _system(tiny, remat="layer")
+    with pytest.raises(UserError, match="dtype is 'float16'; choose one of float32, bfloat16"):
+        _system(tiny, dtype="float16")

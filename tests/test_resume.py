@@ -1,0 +1,244 @@
+"""A run that is killed and called again ends where an uninterrupted one does, bit by bit.
+
+Runs are processes of `python -m jaxfuse.train configs/cmff.py:tiny` on a small data set in the layout of BraTS.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxfuse.config import parse
+from jaxfuse.engine.build import initial_state
+from jaxfuse.engine.checkpoints import Checkpoints, read_weights
+from jaxfuse.engine.progress import Display
+from jaxfuse.engine.schedule import Run
+from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.workdir import read_config
+from jaxfuse.engine.writers import read_metrics
+from jaxfuse.io.tables import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+PHASES = {"transition": 10, "fusion": 30}
+PATIENCE_S = 400.0
+# What a clock decides, not the run.
+TIMED = ("steps_per_s", "wait_share")
+
+
+def write_cases(root: Path, cases: int = 4) -> Path:
+    """Noise heads of 20 x 18 x 16 voxels with a tumor of three classes."""
+    for number in range(cases):
+        rng = np.random.default_rng(number)
+        image, label = np.zeros((4, 20, 18, 16), np.int16), np.zeros((20, 18, 16), np.uint8)
+        image[:, 1:-1, 1:-1, :] = rng.integers(50, 150, (4, 18, 16, 16))
+        for value, reach in ((2, 4), (1, 3), (4, 2)):
+            window = tuple(slice(8 - reach + number, 8 + reach + number) for _ in range(2))
+            label[(*window, slice(8 - reach, 8 + reach))] = value
+            image[:, label == value] += 40 * value
+        folder = root / f"case_{number}"
+        folder.mkdir(parents=True)
+        for suffix, array in (*zip(("t1", "t1ce", "t2", "flair"), image, strict=True), ("seg", label)):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{folder.name}_{suffix}.nii.gz")
+    return root
+
+
+class Place:
+    """A folder with data, compiled programs and runs."""
+
+    def __init__(self, folder: Path, *, optimize: bool) -> None:
+        self.folder, self.data = folder, write_cases(folder / "data")
+        self.environment = {**os.environ, "JAXFUSE_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+        if not optimize:  # half of the time to compile
+            self.environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+    def start(self, name: str, *options: str) -> subprocess.Popen[str]:
+        steps = [f"--config.{phase}.steps={count}" for phase, count in PHASES.items()]
+        checks = [f"--config.{phase}.validation.every=4" for phase in PHASES]
+        command = [sys.executable, "-m", "jaxfuse.train", f"--config={ROOT / 'configs' / 'cmff.py'}:tiny"]
+        command += [f"--workdir={self.folder / name}", f"--config.data.root={self.data}", "--config.log_every=1"]
+        # A session of its own: the loader's processes can be looked for when the run is gone.
+        return subprocess.Popen(
+            [*command, *steps, *checks, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+
+    def finish(self, name: str, *options: str) -> tuple[int, str, str]:
+        process = self.start(name, *options)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        return process.returncode, out, err
+
+    def interrupt(
+        self, name: str, phase: str, step: int, number: signal.Signals, *options: str, delay_s: float = 0.0
+    ) -> tuple[int, str, str]:
+        """Sends a signal to a run that has passed this step and saved an earlier one."""
+        process = self.start(name, *options)
+        try:
+            wait_until(lambda: passed(self.folder / name, phase, step), process)
+            time.sleep(delay_s)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=PATIENCE_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+        return process.returncode, out, err
+
+
+def passed(workdir: Path, phase: str, step: int) -> bool:
+    last = workdir / "checkpoints" / phase / "last"
+    saved = last.is_dir() and any(path.name.isdigit() for path in last.iterdir())
+    return saved and any(row["phase"] == phase and row["step"] >= step for row in read_metrics(workdir))
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert process.poll() is None, f"the run ended early: {process.communicate()}"
+        assert time.monotonic() < end, "the run takes too long"
+        time.sleep(0.005)
+
+
+def bits(tree: Any) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        plain = jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        leaves[jax.tree_util.keystr(path)] = (str(leaf.dtype), leaf.shape, np.asarray(plain).tobytes())
+    return leaves
+
+
+def everything(place: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Per run: every leaf of the final states and of the best weights, progress, metric rows and scores."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    config = read_config(place.folder / names[0])
+    config.data.cache = str(place.folder / "cache")
+    run = Run(parse(config), place.folder / names[0], Display(Console(file=io.StringIO())), StopRequest())
+    for number, phase in enumerate(run.experiment.phases.values()):
+        system, modalities = run.system(phase), run.dataset(phase).facts.modalities
+        like = initial_state(system, phase, modalities, seed=1, number=number)
+        for name in names:
+            folder = place.folder / name / "checkpoints" / phase.name
+            checkpoints = Checkpoints(folder)
+            state, progress = checkpoints.restore(like)
+            checkpoints.close()
+            assert int(state.step) == PHASES[phase.name]
+            best = read_weights(folder, like, best=True)
+            summary = read_json(place.folder / name / "results" / phase.name / "summary.json")
+            del summary["seconds_per_subject"]
+            found[name][phase.name] = {
+                "state": bits(state),
+                "best": bits((best.step, best.params, best.stats)),
+                "progress": progress,
+                "summary": summary,
+            }
+    for name in names:
+        rows = read_metrics(place.folder / name)
+        found[name]["rows"] = [{k: v for k, v in row.items() if k not in TIMED} for row in rows]
+    return found
+
+
+def assert_equal(resumed: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
+    for phase in PHASES:
+        for part in ("state", "best"):
+            assert resumed[phase][part].keys() == whole[phase][part].keys()
+            differ = [leaf for leaf, value in whole[phase][part].items() if resumed[phase][part][leaf] != value]
+            assert not differ, f"{part} of {phase} differs in {differ}"
+        assert resumed[phase]["progress"] == whole[phase]["progress"]
+        assert resumed[phase]["summary"] == whole[phase]["summary"]
+    assert resumed["rows"] == whole["rows"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Place:
+    return Place(tmp_path_factory.mktemp("resume"), optimize=False)
+
+
+@pytest.fixture(scope="module")
+def calls(place) -> dict[str, tuple[int, str, str]]:
+    """One run without interruption, and one that is stopped, killed in either phase, and called once more."""
+    return {
+        "whole": place.finish("whole"),
+        "stopped": place.interrupt("broken", "transition", 2, signal.SIGTERM),
+        "killed": place.interrupt("broken", "transition", 6, signal.SIGKILL),
+        "killed again": place.interrupt("broken", "fusion", 4, signal.SIGKILL),
+        "resumed": place.finish("broken"),
+        "called again": place.finish("broken"),
+    }
+
+
+def test_exit_codes(calls):
+    codes = {name: code for name, (code, _, _) in calls.items()}
+    killed = -signal.SIGKILL
+    assert codes == {
+        "whole": 0,
+        "stopped": 128 + signal.SIGTERM,
+        "killed": killed,
+        "killed again": killed,
+        "resumed": 0,
+        "called again": 0,
+    }
+
+
+def test_stopped_run_says_where_it_stopped_and_how_to_go_on(calls):
+    _, _, err = calls["stopped"]
+    assert err.startswith("SIGTERM: stopped after step ")
+    assert err.endswith(f"of {PHASES['transition']} of phase transition, and saved; the same command goes on from here\n")
+    assert len(err.splitlines()) == 1
+
+
+def test_each_call_went_on_from_a_saved_step(calls):
+    for name, phase in (("killed", "transition"), ("killed again", "transition"), ("resumed", "fusion")):
+        assert f"{phase}: {PHASES[phase]} steps from step " in calls[name][1]
+    assert "transition: 10 steps from step 10 " in calls["resumed"][1]
+
+
+def test_resumed_run_equals_the_uninterrupted_one_bit_by_bit(place, calls):
+    found = everything(place, ["whole", "broken"])
+    whole = found["whole"]["fusion"]["state"]
+    assert len(whole) > 50
+    assert any("opt_state" in leaf for leaf in whole)
+    assert any("memory" in leaf for leaf in found["whole"]["transition"]["state"])
+    assert_equal(found["broken"], found["whole"])
+
+
+def test_metrics_hold_each_step_once_and_in_order(place, calls):
+    rows = [(row["phase"], row["step"]) for row in read_metrics(place.folder / "broken") if row["split"] == "train"]
+    assert rows == [(phase, step) for phase, steps in PHASES.items() for step in range(1, steps + 1)]
+
+
+def test_finished_run_says_so_and_rewrites_only_its_report(place, calls):
+    _, out, err = calls["called again"]
+    assert f"This run was finished already; its report is written anew: {place.folder / 'broken' / 'report.html'}" in out
+    assert err == ""
+    assert contents(place.folder / "whole").keys() == contents(place.folder / "broken").keys()
+
+
+def contents(workdir: Path) -> dict[str, int]:
+    """What a run leaves for people and scripts, with the times of change."""
+    kept = ("checkpoints/**/commit_success.txt", "results/**/*", "figures/**/*", "metrics.*")
+    files = [path for pattern in kept for path in workdir.glob(pattern) if path.is_file()]
+    return {str(path.relative_to(workdir)): path.stat().st_mtime_ns for path in files}
+
+
+def survivors(session: int) -> list[int]:
+    """Processes of a session, zombies left out."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,sess=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [int(pid) for pid, of, state in rows if int(of) == session and not state.startswith("Z")]
