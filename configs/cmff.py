@@ -75,7 +75,7 @@ def get_config(argument=None):
 
     common = {
         "patch": patch,
-        "validate_every": 0 if tiny else 2000 if paper else 200,
+        "validate_every": 0 if tiny else 2000 if paper else 100,
         "checkpoint_every": 2 if tiny else 500 if paper else 100,
     }
     cycle = {
@@ -109,7 +109,12 @@ def get_config(argument=None):
 
     def transition():
         return phase(
-            model="cmft", args=cycle, assess="engine.assess:translation", optimizers=gan_adam, **length(TRANSITION_STEPS), **common
+            model="cmft",
+            args=cycle,
+            assess="engine.assess:translation",
+            optimizers=gan_adam,
+            **length(TRANSITION_STEPS),
+            **common,
         )
 
     def segmentation(model, init, *, args, steps):

@@ -3,8 +3,8 @@
     python -m jaxfuse.evaluate --pred DIR --ref DIR --protocol brats --out DIR
 
 DIR of --pred holds one file per case, CASE.nii.gz. DIR of --ref holds CASE.nii.gz, CASE_seg.nii.gz or CASE-seg.nii.gz,
-or the case folders of a BraTS download, which need no images. Writes cases.csv (one row per case and region) and summary.json to --out
-and prints the table. Distances are in mm, by the voxel size of the reference.
+or the case folders of a BraTS download, with or without their images. Writes cases.csv (one row per case and region)
+and summary.json to --out and prints the table. Distances are in mm, by the voxel size of the reference.
 """
 
 from __future__ import annotations

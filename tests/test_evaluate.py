@@ -95,6 +95,23 @@ def test_case_folders_imply_their_scheme(tmp_path):
     assert read_json(tmp_path / "out" / "summary.json")["outputs"]["prediction"]["ET"]["hd95_mm"]["undefined"] == 1
 
 
+def test_references_in_case_folders_need_no_images(tmp_path):
+    """References as a challenge hands them to judges: label files alone, in the folders of their cases."""
+    save(tmp_path / "ref" / "HGG" / "Brats18_A_1" / "Brats18_A_1_seg.nii.gz", labels())
+    save(tmp_path / "ref" / "LGG" / "Brats18_B_1" / "Brats18_B_1_seg.nii", labels(), axes="LPS")
+    found, scheme = evaluate.find_references(tmp_path / "ref")
+    assert {case: path.name for case, path in found.items()} == {
+        "Brats18_A_1": "Brats18_A_1_seg.nii.gz",
+        "Brats18_B_1": "Brats18_B_1_seg.nii",
+    }
+    assert scheme == "brats"
+    for case in found:
+        save(tmp_path / "pred" / f"{case}.nii.gz", labels())
+    result = run_in(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [row["dice"] for row in read_rows(tmp_path / "out" / "cases.csv")] == [1] * 6
+
+
 def test_cases_without_partner_are_fatal_unless_allowed(tmp_path):
     for name in ("pred/a", "pred/b", "ref/a", "ref/c"):
         save(tmp_path / f"{name}.nii.gz", labels())

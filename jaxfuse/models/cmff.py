@@ -20,13 +20,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Batch, Image, Key, Label, Logits, Metrics, Params, Probs
+from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, Probs
 from jaxfuse.errors import UserError
 from jaxfuse.learning.adversarial import Cycle, CycleLosses, cyclic_update, empty_pool
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
 from jaxfuse.models.cmft import (
     Critics,
+    ImageA,
+    ImageB,
     Network,
     Pairing,
     compute_dtype,
@@ -98,7 +100,7 @@ class Fusion:
     fusion: nn.Module
     stop_gradient_masks: bool
 
-    def init(self, rng: Key[Array, ""], image_a: Image, image_b: Image) -> Params:
+    def init(self, rng: Key[Array, ""], image_a: ImageA, image_b: ImageB) -> Params:
         key_a, key_b, key_f = jax.random.split(rng, 3)
         params = {"branch_a": self.branch_a.init(key_a, image_a), "branch_b": self.branch_b.init(key_b, image_b)}
 
@@ -119,7 +121,7 @@ class Fusion:
         fused = self.fusion.apply({"params": params["fusion"]}, features_a, features_b, probs_a, probs_b)
         return {"S_A": logits_a, "S_B": logits_b, "S_F": fused}  # pyright: ignore[reportReturnType]
 
-    def __call__(self, params: Params, image_a: Image, image_b: Image) -> dict[str, Logits]:
+    def __call__(self, params: Params, image_a: ImageA, image_b: ImageB) -> dict[str, Logits]:
         return self.read(
             params,
             self.branch_a.features(params["branch_a"], image_a),
@@ -222,7 +224,7 @@ class JointTraining:
             return {**ab, "trunk": net["branch_a"]["trunk"]}, {**ba, "trunk": net["branch_b"]["trunk"]}
         return ab, ba
 
-    def forward(self, net: Params, image_a: Image, image_b: Image) -> tuple[Cycle, dict[str, Logits]]:
+    def forward(self, net: Params, image_a: ImageA, image_b: ImageB) -> tuple[Cycle, dict[str, Logits]]:
         """Both translations with their cycles, and the three segmentations."""
         params_ab, params_ba = self.generators(net)
         features_a = self.fusion.branch_a.features(net["branch_a"], image_a)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Batch, Image, Key, Metrics, Params
+from jaxfuse.arrays import Array, Batch, Float, Image, Key, Metrics, Params
 from jaxfuse.errors import UserError
 from jaxfuse.learning.adversarial import (
     Cycle,
@@ -37,6 +37,10 @@ from jaxfuse.nn.unet import Head, UNet
 
 REMAT = ("none", "level", "network")
 
+# The groups need not have the same number of modalities.
+ImageA = Float[Array, "b *space m_a"]
+ImageB = Float[Array, "b *space m_b"]
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -45,7 +49,7 @@ class Pairing:
     a: tuple[int, ...]
     b: tuple[int, ...]
 
-    def split(self, batch: Batch | Mapping[str, Any]) -> tuple[Image, Image]:
+    def split(self, batch: Batch | Mapping[str, Any]) -> tuple[ImageA, ImageB]:
         """(A, B). A batch with the streams `a` and `b` takes each group from its own subject (unpaired)."""
         image_a, image_b = (batch[side]["image"] if side in batch else batch["image"] for side in ("a", "b"))
         return image_a[..., jnp.array(self.a)], image_b[..., jnp.array(self.b)]
@@ -121,7 +125,7 @@ class Critics:
 
     network: PatchCritic
 
-    def init(self, rng: Key[Array, ""], image_a: Image, image_b: Image) -> Params:
+    def init(self, rng: Key[Array, ""], image_a: ImageA, image_b: ImageB) -> Params:
         keys = jax.random.split(rng)
         return {
             side: self.network.lazy_init(key, shape_of(image))["params"]
@@ -166,7 +170,7 @@ class CycleTranslation:
         pool = {"a": empty_pool(self.pool_size, image_a), "b": empty_pool(self.pool_size, image_b)}
         return create_state(rng, params, self.optimizers, memory={"pool": pool})
 
-    def translate(self, generators: Params, image_a: Image, image_b: Image) -> Cycle:
+    def translate(self, generators: Params, image_a: ImageA, image_b: ImageB) -> Cycle:
         """A -> fake B -> cycle A, and B -> fake A -> cycle B."""
         again_ab, again_ba = (jax.checkpoint(g) if self.remat_cycles else g for g in (self.ab, self.ba))
         fake_b = self.ab(generators["ab"], image_a)
@@ -239,7 +243,7 @@ class Reconstruction:
             rng, {"generators": {"a": self.a.init(key_a, image_a), "b": self.b.init(key_b, image_b)}}, self.optimizers
         )
 
-    def _terms(self, generators: Params, inputs: Sequence[Image], targets: Sequence[Image]) -> tuple[Array, Metrics]:
+    def _terms(self, generators: Params, inputs: Sequence[Array], targets: Sequence[Array]) -> tuple[Array, Metrics]:
         outputs = self.a(generators["a"], inputs[0]), self.b(generators["b"], inputs[1])
         terms = {f"l1_{side}": l1(out, want) for side, out, want in zip(("a", "b"), outputs, targets, strict=True)}
         return terms["l1_a"] + terms["l1_b"], terms

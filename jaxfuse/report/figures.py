@@ -26,9 +26,10 @@ from matplotlib.ticker import MaxNLocator
 CLASS_COLORS = ("#000000", "#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", ":", "-.")
-_LOSSES, _SCORES, _ERRORS = "training losses", "validation scores", ("mae", "mse", "loss")
+_LOSSES, _VAL_LOSSES, _SCORES = "training losses", "validation losses", "validation scores"
+_ERRORS = ("mae", "mse", "loss")
 # Rows of the training split that are not losses: they would only flatten the others.
-_NOT_LOSSES = ("lr", "learning_rate", "grad_norm", "seconds", "step_s", "steps_per_s", "examples_per_s")
+_NOT_LOSSES = ("lr", "learning_rate", "grad_norm", "seconds", "step_s", "steps_per_s", "examples_per_s", "wait_share")
 _CONVENTION = "radiological convention: R = patient's right, on the left of the picture"
 _COLUMN_INCH, _TOP_INCH, _BOTTOM_INCH = 1.55, 0.34, 0.5
 
@@ -97,6 +98,7 @@ Series = dict[str, tuple[np.ndarray, np.ndarray]]
 def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     """Series (steps, values) of one phase, by the axes that they belong to; values that are not finite are left out."""
     groups: dict[str, Series] = {}
+    trained = {name for row in rows if row["split"] == "train" for name in row}
     for split in ("train", "val"):
         chosen = [row for row in rows if row["split"] == split]
         names = dict.fromkeys(name for row in chosen for name in row if name not in ("step", "phase", "split"))
@@ -104,7 +106,9 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
             points = np.array([(row["step"], row[name]) for row in chosen if name in row], dtype=float)
             steps, values = points[np.isfinite(points[:, 1])].T
             if len(steps) and not (split == "train" and name.rsplit("/", 1)[-1] in _NOT_LOSSES):
-                what = _LOSSES if split == "train" else _quantity(name, values)
+                # What has a training curve of the same name is a loss.
+                held_out = _VAL_LOSSES if name in trained else _quantity(name, values)
+                what = _LOSSES if split == "train" else held_out
                 groups.setdefault(what, {})[name] = (steps, values)
     return groups
 

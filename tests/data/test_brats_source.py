@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxfuse.data.sources.brats import LAYOUTS, detect_layout, find_cases
+from jaxfuse.data.sources.brats import LAYOUTS, detect_layout, find_cases, survey
 from jaxfuse.errors import UserError
 
 FOUR = ("t1", "t1ce", "t2", "flair")
@@ -114,6 +114,17 @@ def test_missing_label_is_refused_only_where_labels_are_required(tmp_path):
     assert find_cases(tmp_path, FOUR, labels_required=False)[0].label is None
     with pytest.raises(UserError, match="case p1 has no label file"):
         find_cases(tmp_path, FOUR, labels_required=True)
+
+
+def test_a_folder_with_its_label_alone_is_a_case(tmp_path):
+    make_case(tmp_path, "p1", ("_seg",))
+    (found,) = survey(tmp_path, ())
+    assert (found.id, found.images, found.missing) == ("p1", {}, {})
+    assert found.label == tmp_path / "p1" / "p1_seg.nii.gz"
+    with pytest.raises(UserError, match="case p1 has no t1 image"):
+        find_cases(tmp_path, FOUR, labels_required=True)
+    with pytest.raises(UserError, match="no modality was asked for; name at least one of t1, t1ce, t2, flair"):
+        find_cases(tmp_path, (), labels_required=True)
 
 
 def test_a_year_case_without_any_file_is_not_passed_over(tmp_path):

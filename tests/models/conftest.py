@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -52,8 +53,8 @@ def tiny():
         branch={**data, **form, "classes": 4, "loss": dice_and_cross_entropy},
         fusion={**data, **form, "classes": 4, "loss": dice_and_cross_entropy, "fusion_width": 2},
         batch={
-            "image": rng.normal(size=(1, SIDE, SIDE, SIDE, 4)).astype(np.float32),
-            "label": rng.integers(0, 4, (1, SIDE, SIDE, SIDE)).astype(np.int32),
+            "image": jnp.asarray(rng.normal(size=(1, SIDE, SIDE, SIDE, 4)), jnp.float32),
+            "label": jnp.asarray(rng.integers(0, 4, (1, SIDE, SIDE, SIDE)), jnp.int32),
         },
         key=jax.random.key(0),
         gradient_descent=_gradient_descent,
