@@ -34,10 +34,16 @@ def benchmark(config: Any, *, only: str | None, steps: int, forms: list[str], sa
 
     from jaxfuse.config import parse
     from jaxfuse.engine.dataset import open_dataset
+    from jaxfuse.nn.conv import implementation
 
     experiment = parse(config)
     if only is not None and only not in experiment.phases:
         raise UserError(f"phase {only!r} is not in the schedule; choose one of {', '.join(experiment.schedule)}")
+    if not forms or len(set(forms)) < len(forms):
+        raise UserError(f"--convolution is {','.join(forms)!r}; name each form to compare once, such as auto,native")
+    for form in forms:
+        with implementation(form):  # pyright: ignore[reportArgumentType]
+            pass  # an unknown form is refused before data are prepared and programs compiled
     jax.config.update("jax_enable_compilation_cache", False)  # compile time is measured
     results = {}
     for name in [only] if only else experiment.schedule:

@@ -93,6 +93,7 @@ class Phase:
         assess: how its predictions are judged, a function of `jaxfuse.engine.assess`.
         steps, epochs: its length; steps wins where it is not 0.
         data: its own data, or None for that of the experiment.
+        labelled: whether it learns from labels; a phase that does not may train on unlabelled cases.
         rules: what it takes over from earlier phases.
     """
 
@@ -107,6 +108,7 @@ class Phase:
     pad: bool
     unpaired: bool
     augment: Mapping[str, Mapping[str, float]]
+    labelled: bool
     rules: tuple[Rule, ...]
     validation: Validation
     checkpoint_every: int
@@ -140,7 +142,8 @@ class Experiment:
 def parse(config: Any) -> Experiment:
     """Reads a whole config; raises UserError on anything unknown, missing or of the wrong kind."""
     known = {"name", "preset", "row", "variant", "seed", "schedule", "result", "pairs", "network", "data"}
-    known |= {"loader", "log_every", *config.schedule}
+    # A phase's section may stand outside the schedule: a shorter schedule can be asked for.
+    known |= {"loader", "log_every", *config.schedule, *(key for key in config if "model" in _keys(config[key]))}
     _same_keys("config", config, known)
     if not config.schedule or len(set(config.schedule)) != len(config.schedule):
         raise UserError(f"schedule is {config.schedule}; it must name each phase once, in order")
@@ -197,7 +200,7 @@ def resolve(name: str, *, package: str = "jaxfuse") -> Callable[..., Any]:
 
 
 def _phase(name: str, group: Any, config: Any) -> Phase:
-    expected = {f.name for f in fields(Phase)} - {"name", "build", "rules"}
+    expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labelled"}
     optional = {"loss", "loss_args", "data"}
     expected |= {"model", "args", "optimizers", "init"}
     _same_keys(name, group, expected | optional, optional=optional)
@@ -213,6 +216,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         build=_builder(name, group, config),
         assess=resolve(group.assess),
         augment={key: dict(value) for key, value in group.augment.items()},
+        labelled=bool(group.get("loss")),
         rules=tuple(parse_rule(entry) for entry in group.init),
         validation=_record(Validation, f"{name}.validation", group.validation),
         data=data,
@@ -275,6 +279,10 @@ def _data(where: str, group: Any) -> Data:
 def _record(kind: Any, where: str, group: Any) -> Any:
     _same_keys(where, group, {f.name for f in fields(kind)})
     return kind(**dict(group.items()))
+
+
+def _keys(value: Any) -> set[str]:
+    return set(value) if hasattr(value, "keys") else set()
 
 
 def _same_keys(where: str, group: Any, known: set[str], *, optional: set[str] = frozenset()) -> None:  # pyright: ignore

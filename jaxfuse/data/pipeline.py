@@ -33,13 +33,17 @@ class Loader:
 
 @dataclass(frozen=True)
 class PatchSampler:
-    """Draws one example of case number `index`; with `unpaired`, streams a and b from two different cases."""
+    """Draws one example of case number `index`.
+
+    With `unpaired`, an example is {"a": ..., "b": ...} from two different cases; without `labels`, images only.
+    """
 
     cases: Sequence[PreparedCase]
     patch: tuple[int, ...]
     center: Center
     transforms: tuple[Transform, ...]
     unpaired: bool
+    labels: bool = True
 
     def __call__(self, index: int, rng: np.random.Generator) -> Example | dict[str, Example]:
         if not self.unpaired:
@@ -48,7 +52,10 @@ class PatchSampler:
         return {"a": self._one(index, rng), "b": self._one(other, rng)}
 
     def _one(self, index: int, rng: np.random.Generator) -> Example:
-        return apply_all(self.transforms, sample_patch(self.cases[index], self.patch, self.center, rng), rng)
+        example = sample_patch(self.cases[index], self.patch, self.center, rng)
+        if not self.labels:
+            example = {"image": example["image"]}
+        return apply_all(self.transforms, example, rng)
 
 
 def batches(

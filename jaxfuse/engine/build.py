@@ -16,6 +16,7 @@ from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.preprocess import Prepared, PreparedCase
 from jaxfuse.data.sampling import center_rule, check_sampling
 from jaxfuse.data.transforms import transforms_from
+from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_volume
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
@@ -27,6 +28,8 @@ _VALIDATION_SHARE = 0.1
 def build_system(phase: Phase, modalities: Sequence[str], classes: Sequence[str], total_steps: int) -> System:
     """The System of a phase, its patch checked against the network's geometry."""
     system = phase.build(modalities, classes, total_steps)
+    if phase.unpaired and not system.accepts_unpaired:
+        raise UserError(f"phase {phase.name} learns from labels of the case it sees, so that unpaired must be False")
     check_patch(phase.patch, ndim=system.geometry.ndim, divisor=system.geometry.divisor)
     return system
 
@@ -35,7 +38,7 @@ def make_sampler(phase: Phase, cases: Sequence[PreparedCase]) -> PatchSampler:
     """The training sampler of a phase; refuses cases that it cannot serve."""
     center = center_rule(phase.sampling)
     check_sampling(cases, phase.patch, phase.sampling, pad=phase.pad)
-    return PatchSampler(cases, phase.patch, center, transforms_from(phase.augment), phase.unpaired)
+    return PatchSampler(cases, phase.patch, center, transforms_from(phase.augment), phase.unpaired, phase.labelled)
 
 
 def example_batch(phase: Phase, modalities: Sequence[str]) -> dict[str, Any]:
@@ -105,7 +108,7 @@ def mean_losses(
 
 def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int) -> list[Any]:
     """One batch per case, the same in every validation: patches of validation cases, without transforms."""
-    sampler = PatchSampler(cases, phase.patch, _center(phase, cases), (), phase.unpaired and len(cases) > 1)
+    sampler = PatchSampler(cases, phase.patch, _center(phase, cases), (), phase.unpaired and len(cases) > 1, phase.labelled)
     batches = []
     for index in range(len(cases)):
         rng = np.random.default_rng([seed, index])

@@ -52,11 +52,11 @@ def read_facts(workdir: Path) -> DatasetFacts:
     return DatasetFacts.from_json(json.dumps({k: v for k, v in read_json(path).items() if k in known}))
 
 
-def open_dataset(data: Data, report: Report) -> Dataset:
+def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
     """Finds, checks, splits and prepares the cases; writes phantoms first where no root is given."""
     if data.source not in _SOURCES:
         raise UserError(f"data.source is {data.source!r}; choose one of {', '.join(_SOURCES)}")
-    return _SOURCES[data.source](data, report)
+    return _SOURCES[data.source](data, report, labels_required)
 
 
 def phantom_root(data: Data, report: Report) -> Path:
@@ -75,9 +75,9 @@ def phantom_root(data: Data, report: Report) -> Path:
     return root
 
 
-def _open_brats(data: Data, report: Report) -> Dataset:
+def _open_brats(data: Data, report: Report, labels_required: bool) -> Dataset:
     root = Path(data.root).expanduser() if data.root else phantom_root(data, report)
-    files = brats.find_cases(root, data.modalities, labels_required=True, layout=data.layout or None)
+    files = brats.find_cases(root, data.modalities, labels_required=labels_required, layout=data.layout or None)
     scheme = scheme_of(data, brats.layout_named(data.layout or brats.detect_layout(root)).scheme)
     if data.split:
         split = read_split(data.split, [one.id for one in files])
@@ -98,7 +98,8 @@ def _open_brats(data: Data, report: Report) -> Dataset:
     return _dataset(prepared, data.modalities, scheme, split, scheme.classes)
 
 
-def _open_voc(data: Data, report: Report) -> Dataset:
+def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
+    del labels_required  # its lists name labelled images only
     if not data.root:
         raise UserError("the PASCAL VOC folder is not named; give it with --config.voc.data.root=DIR")
     sides = voc.find_images(Path(data.root).expanduser())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from jaxfuse.config import Data, Phase, parse
-from jaxfuse.data.preprocess import Prepared, PreparedCase
+from jaxfuse.data.preprocess import Prepared
 from jaxfuse.engine.build import abstract_state, build_system, case_predictor
 from jaxfuse.engine.checkpoints import read_weights
 from jaxfuse.engine.dataset import read_facts
@@ -44,7 +44,7 @@ def parse_run(text: str) -> tuple[Path, str, bool]:
 
 
 def load_members(runs: Sequence[str]) -> list[Member]:
-    """Every phase that the runs name; all must label the same modalities in the same scheme."""
+    """Every phase that the runs name; all must read the same modalities, in any order, and label in the same scheme."""
     members = [member for run in runs for member in _of_run(*parse_run(run))]
     first = members[0]
     for other in members[1:]:
@@ -52,6 +52,11 @@ def load_members(runs: Sequence[str]) -> list[Member]:
             raise UserError(
                 f"{first.name} and {other.name} cannot be averaged: label schemes {first.scheme.name} and "
                 f"{other.scheme.name}, normalization {first.data.normalize} and {other.data.normalize}"
+            )
+        if set(other.data.modalities) != set(first.data.modalities):
+            raise UserError(
+                f"{first.name} and {other.name} cannot be averaged: they read the modalities "
+                f"{', '.join(first.data.modalities)} and {', '.join(other.data.modalities)}; predict with each alone"
             )
     return members
 
@@ -77,14 +82,20 @@ def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
     return members
 
 
-def mean_probabilities(
-    members: Sequence[Member], *, overlap: float | None
-) -> Callable[[Prepared | PreparedCase], np.ndarray]:
-    """A function from a prepared case to the mean of the members' class probabilities (d h w k)."""
-    predictors = [case_predictor(member.system, member.phase, overlap=overlap) for member in members]
+def mean_probabilities(members: Sequence[Member], *, overlap: float | None) -> Callable[[Prepared], np.ndarray]:
+    """A function from a prepared case to the mean of the members' class probabilities (d h w k).
 
-    def predict(case: Prepared | PreparedCase) -> np.ndarray:
-        total = sum(p(m.weights, case)[m.system.primary] for p, m in zip(predictors, members, strict=True))
+    The case's channels are those of the first member; each member is given its own order of them.
+    """
+    predictors = [case_predictor(member.system, member.phase, overlap=overlap) for member in members]
+    given = members[0].data.modalities
+    orders = [[given.index(name) for name in member.data.modalities] for member in members]
+
+    def predict(case: Prepared) -> np.ndarray:
+        total = sum(
+            predictor(member.weights, replace(case, image=case.image[..., order]))[member.system.primary]
+            for predictor, member, order in zip(predictors, members, orders, strict=True)
+        )
         return np.asarray(total) / len(members)
 
     return predict

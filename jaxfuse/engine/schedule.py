@@ -64,7 +64,10 @@ class Run:
         """The data of a phase, opened once."""
         key = phase.name if phase.data else ""
         if key not in self._datasets:
-            self._datasets[key] = open_dataset(self.experiment.data_of(phase), self.display.report)
+            sharing = [phase] if phase.data else [p for p in self.experiment.phases.values() if not p.data]
+            labels_required = any(p.labelled or p.sampling == "tumor" for p in sharing)
+            data = self.experiment.data_of(phase)
+            self._datasets[key] = open_dataset(data, self.display.report, labels_required=labels_required)
         return self._datasets[key]
 
     def system(self, phase: Phase) -> System:

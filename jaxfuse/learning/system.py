@@ -45,6 +45,11 @@ class System(Protocol):
         """The name, among those of `predict`, of the output that is the result."""
         ...
 
+    @property
+    def accepts_unpaired(self) -> bool:
+        """Whether a batch may hold the streams `a` and `b` of two different cases."""
+        ...
+
     def init(self, rng: Key[Array, ""], batch: Batch) -> State: ...
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -90,6 +95,7 @@ class Segmentation:
     name: str
 
     players = ("net",)
+    accepts_unpaired = False
 
     @property
     def primary(self) -> str:

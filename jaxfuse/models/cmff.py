@@ -147,6 +147,7 @@ class FusionSegmentation:
 
     players = ("net",)
     primary = "S_F"
+    accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         params = self.fusion.init(initializer_key(rng), *self.pairing.split(batch))
@@ -202,6 +203,7 @@ class JointTraining:
 
     players = ("net", "discriminators")
     primary = "S_F"
+    accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         image_a, image_b = self.pairing.split(batch)

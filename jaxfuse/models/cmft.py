@@ -159,6 +159,7 @@ class CycleTranslation:
 
     players = ("generators", "discriminators")
     primary = "fake_b"
+    accepts_unpaired = True
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         image_a, image_b = self.pairing.split(batch)
@@ -235,6 +236,7 @@ class Reconstruction:
 
     players = ("generators",)
     primary = "reconstruction_a"
+    accepts_unpaired = True
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         image_a, image_b = self.pairing.split(batch)

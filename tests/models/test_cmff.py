@@ -1,0 +1,375 @@
+"""CMFF and joint training: counts of the paper's sizes, how masks act, what each loss moves, and both phases as parts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.learning.transfer import apply_rules, parse_rule
+from jaxfuse.models import cmff, cmft
+from jaxfuse.models.cmff import FusionBranch
+from jaxfuse.nn.attention import CBAM
+from jaxfuse.nn.conv import Conv, ConvNormAct
+from jaxfuse.nn.initializers import he_normal
+from jaxfuse.nn.unet import Features
+
+DATA = {"modalities": ("t1", "t1ce", "t2", "flair"), "pairs": ("t1+t1ce", "t2+flair")}
+
+
+def _fusion(tiny, **changes):
+    return cmff.make_system(optimizers=tiny.gradient_descent("net"), **tiny.fusion | changes)
+
+
+def _joint(tiny, **changes):
+    optimizers = tiny.gradient_descent("net", "discriminators")
+    return cmff.make_joint(optimizers=optimizers, **tiny.translation | tiny.fusion | changes)
+
+
+def _paper(tiny, make=cmff.make_system, players=("net",), **changes):
+    options = DATA | {"classes": 4, "loss": tiny.fusion["loss"]} | changes
+    system = make(optimizers=tiny.gradient_descent(*players), **options)
+    return system, jax.eval_shape(system.init, tiny.key, tiny.shapes(32, 32, 32))
+
+
+# --- the paper's sizes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "branch", "fusion"),
+    [
+        ({}, 8_261_796, 166_020),
+        ({"arch": "plain"}, 5_883_044, 166_020),
+        ({"attention": "none"}, 8_261_796, 110_724),
+        ({"attention": "cbam"}, 8_261_796, 111_574),
+        ({"pairs": ("t1", "flair")}, 8_261_364, 166_020),
+        ({"pairs": ("t1", "flair"), "arch": "plain"}, 5_882_612, 166_020),
+        # Six products of 32 channels go into the guided convolution instead of two.
+        ({"mask_mode": "class"}, 8_261_796, 166_020 + 4 * 32 * 27 * 32),
+    ],
+)
+def test_parameter_counts(tiny, changes, branch, fusion):
+    system, state = _paper(tiny, **changes)
+    counts = {name: tiny.count(tree) for name, tree in system.networks(state.params).items()}
+    assert counts == {"S_A": branch, "S_B": branch, "S_F": fusion}
+
+
+def test_total_of_the_paper(tiny):
+    assert tiny.count(_paper(tiny)[1].params) == 16_689_612
+
+
+@pytest.mark.parametrize(("share_trunk", "total"), [(True, 18_086_450), (False, 34_609_906)])
+def test_counts_of_joint_training(tiny, share_trunk, total):
+    system, state = _paper(
+        tiny, cmff.make_joint, ("net", "discriminators"), share_trunk=share_trunk, critic_layers=4, pool_size=0
+    )
+    assert tiny.count(state.params) == total
+    assert sum(map(tiny.count, system.networks(state.params).values())) == total
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_branch_alone_is_the_branch_of_the_whole(tiny, side):
+    _, alone = _paper(tiny, cmff.make_branch, side=side)
+    _, whole = _paper(tiny)
+    assert jax.tree.map(jnp.shape, alone.params["net"]) == jax.tree.map(
+        jnp.shape, whole.params["net"][f"branch_{side}"]
+    )
+
+
+def test_generator_and_branch_differ_in_the_head_alone_and_the_rest_is_handed_over(tiny):
+    optimizers = tiny.gradient_descent("generators", "discriminators")
+    translation = cmft.make_system(optimizers=optimizers, pool_size=0, **DATA)
+    donor = jax.eval_shape(translation.init, tiny.key, tiny.shapes(32, 32, 32)).params
+    _, state = _paper(tiny)
+    target = state.params["net"]
+    for generator, branch in (("ab", "branch_a"), ("ba", "branch_b")):
+        assert jax.tree.map(jnp.shape, donor["generators"][generator]["trunk"]) == jax.tree.map(
+            jnp.shape, target[branch]["trunk"]
+        )
+        assert donor["generators"][generator]["head"]["conv"]["kernel"].shape[-1] == 2
+        assert target[branch]["head"]["conv"]["kernel"].shape[-1] == 4
+    # Zeros take the place of the target, ones of the donor: what is one afterwards was handed over.
+    ones = jax.tree.map(lambda x: jnp.ones(x.shape), donor)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), state.params)
+    for branch, generator in (("branch_a", "ab"), ("branch_b", "ba")):
+        rule = parse_rule((f"net/{branch}/trunk", f"transition:generators/{generator}/trunk"))
+        params, moved = apply_rules(zeros, [rule], {("transition", False): ones})
+        assert moved == 8_261_728
+        assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(params["net"][branch]["trunk"])) == 8_261_728
+        assert sum(float(leaf.sum()) for leaf in jax.tree.leaves(params)) == 8_261_728
+
+
+# --- the fusion branch --------------------------------------------------------------------------------------
+
+
+def _branch(**changes):
+    options = {"width": 3, "classes": 4, "attention": "mask", "mask_mode": "whole", "residual_attention": True}
+    return FusionBranch(**options | changes, dtype=jnp.float32, kernel_init=he_normal())
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """Features of both trunks and class probabilities of both branches, at 4^3 voxels."""
+    rng = np.random.default_rng(1)
+
+    def draw(channels):
+        return jnp.asarray(rng.normal(size=(1, 4, 4, 4, channels)), jnp.float32)
+
+    return Features(draw(2), draw(2)), Features(draw(2), draw(2)), jax.nn.softmax(draw(4)), jax.nn.softmax(draw(4))
+
+
+def _until_mix(params, a, b):
+    """The features that the masks act on, layer by layer as the paper's text has it."""
+
+    def layer(x, name):
+        return ConvNormAct(3, 3).apply({"params": params[name]}, x)
+
+    x = layer(jnp.concatenate([a.penultimate, b.penultimate], -1), "fuse_penultimate")
+    return layer(layer(jnp.concatenate([x, a.last, b.last], -1), "fuse_last"), "mix")
+
+
+@pytest.mark.parametrize(
+    ("mask_mode", "residual"), [("whole", True), ("whole", False), ("class", True), ("class", False)]
+)
+def test_masks_multiply_the_fused_features(inputs, mask_mode, residual):
+    branch = _branch(mask_mode=mask_mode, residual_attention=residual)
+    logits, variables = jax.jit(branch.init_with_output)(jax.random.key(0), *inputs)
+    a, b, probs_a, probs_b = inputs
+    if mask_mode == "whole":
+        masks = [probs[..., 1:].sum(-1, keepdims=True) for probs in (probs_a, probs_b)]
+    else:
+        masks = [probs[..., k, None] for probs in (probs_a, probs_b) for k in (1, 2, 3)]
+    offset = 1.0 if residual else 0.0
+
+    @jax.jit
+    def expected(params):
+        x = _until_mix(params, a, b)
+        guided = jnp.concatenate([x * (offset + mask) for mask in masks], -1)
+        x = ConvNormAct(3, 3).apply({"params": params["guided"]}, guided)
+        return Conv(4, 1).apply({"params": params["head"]}, x)
+
+    np.testing.assert_allclose(logits, expected(variables["params"]), atol=1e-5)
+
+
+def test_a_tumor_that_both_branches_miss_is_erased_without_the_residual_form_only(inputs):
+    a, b, *_ = inputs
+    background = jnp.zeros((1, 4, 4, 4, 4)).at[..., 0].set(1.0)
+    erased, kept = (
+        jax.jit(_branch(residual_attention=residual).init_with_output)(jax.random.key(0), a, b, background, background)
+        for residual in (False, True)
+    )
+    np.testing.assert_array_equal(erased[0], jnp.zeros_like(erased[0]))
+    assert float(kept[0].std()) > 0.1
+
+
+@pytest.mark.parametrize("attention", ["none", "cbam"])
+def test_variants_do_without_masks(inputs, attention):
+    branch = _branch(attention=attention)
+    logits, variables = jax.jit(branch.init_with_output)(jax.random.key(0), *inputs)
+    a, b, probs_a, probs_b = inputs
+
+    @jax.jit
+    def expected(params):
+        x = _until_mix(params, a, b)
+        if attention == "cbam":
+            x = CBAM().apply({"params": params["cbam"]}, x)
+        return Conv(4, 1).apply({"params": params["head"]}, x)
+
+    np.testing.assert_allclose(logits, expected(variables["params"]), atol=1e-5)
+    assert "guided" not in variables["params"]
+    swapped = jax.jit(branch.apply)(variables, a, b, probs_b, probs_a)
+    np.testing.assert_array_equal(swapped, logits)
+
+
+# --- learning -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fusion(tiny):
+    """The system, its first state and its first step."""
+    system = _fusion(tiny)
+    state = jax.jit(system.init)(tiny.key, tiny.batch)
+    return system, state, *jax.jit(system.train_step)(state, tiny.batch)
+
+
+@pytest.fixture(scope="module")
+def translation(tiny, fusion):
+    """CMFT from the trunks of `fusion`: its first state and its first step."""
+    system = cmft.make_system(optimizers=tiny.gradient_descent("generators", "discriminators"), **tiny.translation)
+    state = jax.jit(system.init)(tiny.key, tiny.batch)
+    net = fusion[1].params["net"]
+    tied = {
+        generator: {**state.params["generators"][generator], "trunk": net[branch]["trunk"]}
+        for generator, branch in (("ab", "branch_a"), ("ba", "branch_b"))
+    }
+    state = state.replace(params={**state.params, "generators": tied})
+    return state, *jax.jit(system.train_step)(state, tiny.batch)
+
+
+def _joint_start(fusion, translation, *, share_trunk):
+    """The joint state made of both phases' states."""
+    generators = translation[0].params["generators"]
+    if share_trunk:
+        generators = {side: {"head": params["head"]} for side, params in generators.items()}
+    params = {
+        "net": {**fusion[1].params["net"], "translation": generators},
+        "discriminators": translation[0].params["discriminators"],
+    }
+    return translation[0].replace(
+        params=params,
+        stats={player: {} for player in params},
+        opt_state={"net": fusion[1].opt_state["net"], "discriminators": translation[0].opt_state["discriminators"]},
+    )
+
+
+@pytest.fixture(scope="module")
+def joint(tiny, fusion, translation):
+    """The joint state on shared trunks and its first step."""
+    start = _joint_start(fusion, translation, share_trunk=True)
+    return start, *jax.jit(_joint(tiny).train_step)(start, tiny.batch)
+
+
+def _reached(gradient):
+    """Which parts of the fusion's parameters a gradient is not zero in."""
+    parts = {"S_F": gradient["fusion"]}
+    for side in ("a", "b"):
+        parts |= {f"{part}_{side}": gradient[f"branch_{side}"][part] for part in ("trunk", "head")}
+    return {name for name, tree in parts.items() if max(float(jnp.abs(g).max()) for g in jax.tree.leaves(tree)) > 0}
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_each_loss_moves_the_weights_that_it_should_and_no_others(tiny, fusion, stop):
+    system = _fusion(tiny, stop_gradient_masks=stop)
+    state = fusion[1]
+
+    def terms(params):
+        return system.eval_step(state.replace(params={"net": params}), tiny.batch)
+
+    gradients = jax.jit(jax.jacrev(terms))(state.params["net"])
+    assert _reached(gradients["net/S_A"]) == {"trunk_a", "head_a"}
+    assert _reached(gradients["net/S_B"]) == {"trunk_b", "head_b"}
+    # S_F's loss reaches a branch's head through the masks alone.
+    through_masks = set() if stop else {"head_a", "head_b"}
+    assert _reached(gradients["net/S_F"]) == {"S_F", "trunk_a", "trunk_b"} | through_masks
+
+
+def test_the_loss_is_the_sum_of_the_three(tiny, fusion):
+    system, state, after, metrics = fusion
+    evaluated, probs = jax.jit(lambda s, b: (system.eval_step(s, b), system.predict(s, b)))(state, tiny.batch)
+    assert set(probs) == {"S_A", "S_B", "S_F"}
+    total = sum(metrics[f"net/{name}"] for name in probs)
+    np.testing.assert_allclose(metrics["net/loss"], total, rtol=1e-6)
+    tiny.close(metrics, evaluated)
+    label = np.asarray(tiny.batch["label"])
+    for name, values in probs.items():
+        np.testing.assert_allclose(values.sum(-1), 1.0, rtol=1e-5)
+        # Dice and cross-entropy by their definitions.
+        truth, values = np.eye(4)[label].reshape(-1, 4), np.asarray(values).reshape(-1, 4)
+        dice = 2 * (truth * values).sum(0) / (truth.sum(0) + values.sum(0))
+        expected = 1 - dice[1:].mean() - np.log((truth * values).sum(1)).mean()
+        np.testing.assert_allclose(metrics[f"net/{name}"], expected, rtol=1e-4)
+    assert int(after.step) == 1
+
+
+@pytest.mark.parametrize("remat", ["level", "network"])
+def test_remat_changes_no_gradient_of_the_fusion(tiny, fusion, remat):
+    _, state, after, metrics = fusion
+    again, values = jax.jit(_fusion(tiny, remat=remat).train_step)(state, tiny.batch)
+    tiny.close(again.params, after.params)
+    tiny.close(values, metrics)
+
+
+def test_joint_training_on_trunks_of_its_own_is_both_phases_side_by_side(tiny, fusion, translation):
+    start = _joint_start(fusion, translation, share_trunk=False)
+    system = _joint(tiny, share_trunk=False, segmentation_weight=0.5)
+    after, metrics = jax.jit(system.train_step)(start, tiny.batch)
+    net = {name: tree for name, tree in after.params["net"].items() if name != "translation"}
+    _, before, stepped, fusion_metrics = fusion
+    half = jax.tree.map(lambda a, b: (a + b) / 2, before.params["net"], stepped.params["net"])
+    tiny.close(net, half)
+    tiny.close(after.params["net"]["translation"], translation[1].params["generators"])
+    tiny.close(after.params["discriminators"], translation[1].params["discriminators"])
+    tiny.close(after.memory, translation[1].memory)
+    loss = translation[2]["generators/loss"] + 0.5 * fusion_metrics["net/loss"]
+    np.testing.assert_allclose(metrics["net/loss"], loss, rtol=1e-5)
+
+
+def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(tiny, fusion, translation, joint):
+    _, before, segmented, _ = fusion
+    _, translated, _ = translation
+    start, after, metrics = joint
+    for branch, generator in (("branch_a", "ab"), ("branch_b", "ba")):
+        old, new = start.params["net"][branch], after.params["net"][branch]
+        by_loss = segmented.params["net"][branch]
+        by_cycle = translated.params["generators"][generator]
+        both = jax.tree.map(lambda a, b, c: a + b - c, by_loss["trunk"], by_cycle["trunk"], old["trunk"])
+        tiny.close(new["trunk"], both)
+        tiny.close(new["head"], by_loss["head"])
+        tiny.close(after.params["net"]["translation"][generator]["head"], by_cycle["head"])
+    tiny.close(after.params["net"]["fusion"], segmented.params["net"]["fusion"])
+    tiny.close(after.params["discriminators"], translated.params["discriminators"])
+    assert {"net/S_A", "net/S_B", "net/S_F", "net/cycle_a", "discriminators/critic_b"} <= set(metrics)
+    assert int(after.step) == 1
+    assert before.params["net"]["branch_a"]["trunk"].keys() == after.params["net"]["branch_a"]["trunk"].keys()
+
+
+@pytest.mark.parametrize("remat", ["level", "network"])
+def test_remat_changes_no_gradient_of_joint_training(tiny, joint, remat):
+    start, after, metrics = joint
+    again, values = jax.jit(_joint(tiny, remat=remat).train_step)(start, tiny.batch)
+    tiny.close(again.params, after.params)
+    tiny.close(values, metrics)
+
+
+def test_remat_keeps_less_of_joint_training_for_the_backward_pass(tiny):
+    """A tenth of it at the paper's sizes, by what reverse mode holds on to."""
+
+    def kept(remat):
+        system, _ = _paper(tiny, cmff.make_joint, ("net", "discriminators"), pool_size=0, remat=remat)
+        batch = tiny.shapes(128, 128, 128)
+        net = jax.eval_shape(system.init, tiny.key, batch).params["net"]
+
+        def backward(params, image):
+            return jax.vjp(lambda p: system.forward(p, image[..., :2], image[..., 2:]), params)[1]
+
+        residuals = jax.eval_shape(backward, net, batch["image"])
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
+
+    none, level, network = map(kept, ("none", "level", "network"))
+    assert level < 0.12 * none
+    assert network < 0.8 * level
+
+
+@pytest.mark.parametrize("share_trunk", [True, False])
+def test_joint_prediction_names_segmentations_fakes_and_cycles(tiny, share_trunk):
+    system = _joint(tiny, share_trunk=share_trunk)
+    state = jax.eval_shape(system.init, tiny.key, tiny.batch)
+    outputs = jax.eval_shape(system.predict, state, tiny.batch)
+    channels = {name: out.shape[-1] for name, out in outputs.items()}
+    translations = dict.fromkeys(("fake_a", "fake_b", "cycle_a", "cycle_b"), 2)
+    assert channels == {"S_A": 4, "S_B": 4, "S_F": 4, **translations}
+
+
+@pytest.mark.parametrize("make", [_fusion, _joint])
+def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny, make):
+    system = make(tiny, dtype="bfloat16")
+    state = jax.eval_shape(system.init, tiny.key, tiny.batch)
+    after, metrics = jax.eval_shape(system.train_step, state, tiny.batch)
+    for tree in (state.params, after.params, metrics, jax.eval_shape(system.predict, state, tiny.batch)):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+    program = str(jax.make_jaxpr(system.predict)(state, tiny.batch))
+    convolved = [line for line in program.splitlines() if "= conv_general_dilated[" in line]
+    assert len(convolved) > 10
+    assert all(line.split("=")[0].split(":")[1].startswith("bf16") for line in convolved)
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+def test_refusals(tiny):
+    with pytest.raises(UserError, match="attention is 'guided'; choose one of mask, none, cbam"):
+        _fusion(tiny, attention="guided")
+    with pytest.raises(UserError, match="mask_mode is 'classes'; choose one of whole, class"):
+        _joint(tiny, mask_mode="classes")
+    with pytest.raises(UserError, match="side is 'A'; choose a or b"):
+        cmff.make_branch(optimizers=tiny.gradient_descent("net"), side="A", **tiny.branch)
