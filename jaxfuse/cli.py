@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def _check_config_file(argv: Sequence[str]) -> None:
     """ml_collections would tell of an absent file only when the config is used, or call it a failure to load."""
     if "config" not in flags.FLAGS:
         return
-    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+    for argument, following in itertools.pairwise([*argv[1:], ""]):
         name, has_value, value = argument.partition("=")
         if name in ("--config", "-config"):
             path = (value if has_value else following).partition(":")[0]
@@ -88,6 +89,9 @@ def _bad_flag(error: Exception) -> str:
         return f"{missing.group(1)} is not given and has to be; see the options with --helpshort"
     if early := re.match(r"Found (\S+) in argv before a value for --config", text):
         return f"{early.group(1)} stands before --config, whose option it is; write --config first"
+    if unknown := re.match(r"Unknown command line flag '(\w+)'(?:\. Did you mean: (\w+) \?)?", text):
+        near = f"did you mean --{unknown.group(2)}? " if unknown.group(2) else ""
+        return f"--{unknown.group(1)} is no option of this command; {near}see the options with --helpshort"
     argument, colon, reason = text.removeprefix("flag ").partition(": ")
     if text.startswith("flag ") and colon:
         expected = next((kind for sign, kind in _EXPECTED.items() if sign in reason), "")

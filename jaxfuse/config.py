@@ -155,12 +155,11 @@ def parse(config: Any) -> Experiment:
         for rule in phase.rules:
             if rule.donor not in earlier:
                 raise UserError(f"phase {name} takes over from {rule.donor!r}, which is not a phase before it")
-    if config.log_every < 1:
-        raise UserError(f"log_every is {config.log_every}; it must be at least 1")
+    _at_least("", config, log_every=1, seed=0)
     return Experiment(
         phases=phases,
         data=_data("data", config.data),
-        loader=_record(Loader, "loader", config.loader),
+        loader=_record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=0),
         **{
             key: config[key]
             for key in ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
@@ -184,6 +183,8 @@ def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def resolve(name: str, *, package: str = "jaxfuse") -> Callable[..., Any]:
     """The function "module:function", looked for under `package` and then as a dotted path of its own."""
     module, _, function = name.partition(":")
+    if not module or not function:
+        raise UserError(f"{name!r} is not understood; write module:function")
     for path in (f"{package}.{module}", module):
         if importlib.util.find_spec(path.partition(".")[0]) is None:
             continue
@@ -204,9 +205,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
     optional = {"loss", "loss_args", "data"}
     expected |= {"model", "args", "optimizers", "init"}
     _same_keys(name, group, expected | optional, optional=optional)
-    for option in ("batch", "checkpoint_every"):
-        if group[option] < 1:
-            raise UserError(f"{name}.{option} is {group[option]}; it must be at least 1")
+    _at_least(f"{name}.", group, batch=1, checkpoint_every=1)
     if group.steps < 0 or group.epochs < 0 or not (group.steps or group.epochs):
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
     data = _data(f"{name}.data", group.data) if group.get("data") else None
@@ -218,7 +217,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         augment={key: dict(value) for key, value in group.augment.items()},
         labelled=bool(group.get("loss")),
         rules=tuple(parse_rule(entry) for entry in group.init),
-        validation=_record(Validation, f"{name}.validation", group.validation),
+        validation=_validation(f"{name}.validation", group.validation),
         data=data,
         **{key: group[key] for key in plain},
     )
@@ -229,7 +228,8 @@ def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Seq
     make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
     accepted = inspect.signature(make).parameters
     args: dict[str, Any] = {**config.network, **group.args}
-    args["kernel_init"] = resolve(args["kernel_init"])()
+    if "kernel_init" in args:
+        args["kernel_init"] = resolve(args["kernel_init"])()
     if wrong := sorted(set(args) - set(accepted)):
         raise UserError(f"{name}: the model {group.model} has no option {', '.join(wrong)}")
     if "pairs" in accepted:
@@ -273,12 +273,27 @@ def _data(where: str, group: Any) -> Data:
     _same_keys(where, group, {f.name for f in fields(Data)})
     if not 0.0 < group.val_fraction < 1.0:
         raise UserError(f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1")
-    return Data(phantom=_record(Phantom, f"{where}.phantom", group.phantom), **values)
+    _at_least(f"{where}.", group, split_seed=0)
+    return Data(phantom=_record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
 
 
-def _record(kind: Any, where: str, group: Any) -> Any:
+def _validation(where: str, group: Any) -> Validation:
+    settings = _record(Validation, where, group, every=0, cases=1, tile_batch=1)
+    if not 0.0 <= settings.overlap < 1.0:
+        raise UserError(f"{where}.overlap is {settings.overlap}; it must lie in [0, 1)")
+    return settings
+
+
+def _record(kind: Any, where: str, group: Any, **least: int) -> Any:
     _same_keys(where, group, {f.name for f in fields(kind)})
+    _at_least(f"{where}.", group, **least)
     return kind(**dict(group.items()))
+
+
+def _at_least(prefix: str, group: Any, **least: int) -> None:
+    for option, minimum in least.items():
+        if group[option] < minimum:
+            raise UserError(f"{prefix}{option} is {group[option]}; it must be at least {minimum}")
 
 
 def _keys(value: Any) -> set[str]:

@@ -79,6 +79,8 @@ def tile_volume(shape: Sequence[int], tile: Sequence[int], *, overlap: float = 0
     starts = []
     for length, side in zip(shape, tile, strict=True):
         room = length - side
-        count = 1 if room <= 0 else 1 + math.ceil(room / max(1.0, side * (1.0 - overlap)))
+        # Whole voxels, so that rounding the starts cannot pull two neighbors further apart than asked.
+        stride = max(1, math.floor(side * (1.0 - overlap) + 1e-9))
+        count = 1 + math.ceil(max(0, room) / stride)
         starts.append(tuple(round(i * room / (count - 1)) for i in range(count)) if count > 1 else (0,))
     return Tiling(tuple(shape), tuple(tile), tuple(starts))

@@ -37,8 +37,9 @@ def parse_argument(
 
 def _known(what: str, name: str, known: Mapping[str, str]) -> str:
     if name not in known:
-        choices = ", ".join(key for key in known if key) or "none; this config has no such choice"
-        raise UserError(f"{what} {name!r} is not known; choose one of {choices}")
+        choices = ", ".join(key for key in known if key)
+        advice = f"choose one of {choices}" if choices else "this config has none: leave it out"
+        raise UserError(f"{what} {name!r} is not known; {advice}")
     return name
 
 

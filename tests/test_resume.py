@@ -165,48 +165,59 @@ def assert_equal(resumed: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
     assert resumed["rows"] == whole["rows"]
 
 
+def contents(workdir: Path) -> dict[str, bytes]:
+    """Every file of a run but its report."""
+    files = [path for path in workdir.rglob("*") if path.is_file() and path.name != "report.html"]
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Place:
     return Place(tmp_path_factory.mktemp("resume"), optimize=False)
 
 
 @pytest.fixture(scope="module")
-def calls(place) -> dict[str, tuple[int, str, str]]:
-    """One run without interruption, and one that is stopped, killed in either phase, and called once more."""
-    return {
+def calls(place) -> dict[str, Any]:
+    """One run without interruption, and one that is stopped, killed in either phase, and called twice more."""
+    calls: dict[str, Any] = {
         "whole": place.finish("whole"),
         "stopped": place.interrupt("broken", "transition", 2, signal.SIGTERM),
         "killed": place.interrupt("broken", "transition", 6, signal.SIGKILL),
         "killed again": place.interrupt("broken", "fusion", 4, signal.SIGKILL),
         "resumed": place.finish("broken"),
-        "called again": place.finish("broken"),
     }
+    before = contents(place.folder / "broken")
+    calls["called again"] = place.finish("broken")
+    return {**calls, "before": before, "after": contents(place.folder / "broken")}
 
 
-def test_exit_codes(calls):
-    codes = {name: code for name, (code, _, _) in calls.items()}
-    killed = -signal.SIGKILL
-    assert codes == {
-        "whole": 0,
-        "stopped": 128 + signal.SIGTERM,
-        "killed": killed,
-        "killed again": killed,
-        "resumed": 0,
-        "called again": 0,
-    }
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("whole", 0),
+        ("stopped", 128 + signal.SIGTERM),
+        ("killed", -signal.SIGKILL),
+        ("killed again", -signal.SIGKILL),
+        ("resumed", 0),
+        ("called again", 0),
+    ],
+)
+def test_exit_codes(calls, call, code):
+    assert calls[call][0] == code, calls[call][2]
 
 
 def test_stopped_run_says_where_it_stopped_and_how_to_go_on(calls):
     _, _, err = calls["stopped"]
-    assert err.startswith("SIGTERM: stopped after step ")
-    assert err.endswith(f"of {PHASES['transition']} of phase transition, and saved; the same command goes on from here\n")
-    assert len(err.splitlines()) == 1
+    noted, stopped = err.splitlines()
+    assert noted == "stopping at the next safe point; once more stops at once, without saving"
+    assert stopped.startswith("SIGTERM: stopped after step ")
+    assert stopped.endswith("of 10 of phase transition, and saved; the same command goes on from here")
 
 
 def test_each_call_went_on_from_a_saved_step(calls):
     for name, phase in (("killed", "transition"), ("killed again", "transition"), ("resumed", "fusion")):
         assert f"{phase}: {PHASES[phase]} steps from step " in calls[name][1]
-    assert "transition: 10 steps from step 10 " in calls["resumed"][1]
+    assert "transition: all 10 steps are there already" in calls["resumed"][1]
 
 
 def test_resumed_run_equals_the_uninterrupted_one_bit_by_bit(place, calls):
@@ -225,20 +236,68 @@ def test_metrics_hold_each_step_once_and_in_order(place, calls):
 
 def test_finished_run_says_so_and_rewrites_only_its_report(place, calls):
     _, out, err = calls["called again"]
-    assert f"This run was finished already; its report is written anew: {place.folder / 'broken' / 'report.html'}" in out
+    report = place.folder / "broken" / "report.html"
+    assert f"This run was finished already; its report is written anew: {report}" in out
     assert err == ""
-    assert contents(place.folder / "whole").keys() == contents(place.folder / "broken").keys()
+    assert calls["before"].keys() == calls["after"].keys()
+    assert [path for path, content in calls["before"].items() if calls["after"][path] != content] == []
 
 
-def contents(workdir: Path) -> dict[str, int]:
-    """What a run leaves for people and scripts, with the times of change."""
-    kept = ("checkpoints/**/commit_success.txt", "results/**/*", "figures/**/*", "metrics.*")
-    files = [path for pattern in kept for path in workdir.glob(pattern) if path.is_file()]
-    return {str(path.relative_to(workdir)): path.stat().st_mtime_ns for path in files}
+@pytest.fixture(scope="module")
+def optimized(tmp_path_factory) -> tuple[Place, dict[str, Any]]:
+    """A place whose programs are compiled as users' are, and what its uninterrupted run left."""
+    place = Place(tmp_path_factory.mktemp("random"), optimize=True)
+    code, _, err = place.finish("whole")
+    assert code == 0, err
+    return place, everything(place, ["whole"])["whole"]
 
 
-def survivors(session: int) -> list[int]:
-    """Processes of a session, zombies left out."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,sess=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in listed.splitlines()]
-    return [int(pid) for pid, of, state in rows if int(of) == session and not state.startswith("Z")]
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("moment", range(5))
+def test_kills_at_random_moments_of_either_phase(optimized, moment, workers):
+    place, whole = optimized
+    draw, name = random.Random(moment), f"killed_{moment}_{workers}"
+    loader = f"--config.loader.workers={workers}"
+    for phase, steps in PHASES.items():
+        step, delay_s = draw.randint(1, steps - 2), draw.uniform(0, 0.3)
+        killed = place.start(name, loader)
+        wait_until(lambda phase=phase, step=step: passed(place.folder / name, phase, step), killed)
+        time.sleep(delay_s)
+        killed.kill()
+        killed.communicate(timeout=PATIENCE_S)
+        assert no_survivor(killed.pid), f"processes of the run killed in {phase} are still there"
+    code, out, err = place.finish(name, loader)
+    assert code == 0, err
+    assert "from step " in out
+    assert_equal(everything(place, [name])[name], whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_every_process_of_a_run_saves_it_too(optimized, number):
+    """Control-C on a terminal and a scheduler's stop reach the loader's processes as well."""
+    place, whole = optimized
+    name, loader = f"stopped_{number.name}", "--config.loader.workers=2"
+    process = place.start(name, loader)
+    wait_until(lambda: passed(place.folder / name, "transition", 3), process)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + number, err
+    assert f"{number.name}: stopped after step " in err
+    assert no_survivor(process.pid)
+    code, _, err = place.finish(name, loader)
+    assert code == 0, err
+    assert_equal(everything(place, [name])[name], whole)
+
+
+def no_survivor(group: int) -> bool:
+    """Whether all processes of a process group end within some seconds; zombies do not count."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        listed = subprocess.run(["ps", "-e", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+        rows = [line.split() for line in listed.splitlines()]
+        if not any(int(of) == group and not state.startswith("Z") for of, state in rows):
+            return True
+        time.sleep(0.2)
+    return False

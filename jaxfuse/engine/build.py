@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -30,15 +31,26 @@ def build_system(phase: Phase, modalities: Sequence[str], classes: Sequence[str]
     system = phase.build(modalities, classes, total_steps)
     if phase.unpaired and not system.accepts_unpaired:
         raise UserError(f"phase {phase.name} learns from labels of the case it sees, so that unpaired must be False")
-    check_patch(phase.patch, ndim=system.geometry.ndim, divisor=system.geometry.divisor)
+    with _named(phase):
+        check_patch(phase.patch, ndim=system.geometry.ndim, divisor=system.geometry.divisor)
     return system
 
 
 def make_sampler(phase: Phase, cases: Sequence[PreparedCase]) -> PatchSampler:
     """The training sampler of a phase; refuses cases that it cannot serve."""
-    center = center_rule(phase.sampling)
-    check_sampling(cases, phase.patch, phase.sampling, pad=phase.pad)
-    return PatchSampler(cases, phase.patch, center, transforms_from(phase.augment), phase.unpaired, phase.labelled)
+    with _named(phase):
+        center, transforms = center_rule(phase.sampling), transforms_from(phase.augment)
+        check_sampling(cases, phase.patch, phase.sampling, pad=phase.pad)
+    return PatchSampler(cases, phase.patch, center, transforms, phase.unpaired, phase.labelled)
+
+
+@contextmanager
+def _named(phase: Phase) -> Iterator[None]:
+    """Says whose option it is that a sentence asks to change."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"phase {phase.name}: {error}") from error
 
 
 def example_batch(phase: Phase, modalities: Sequence[str]) -> dict[str, Any]:
@@ -108,7 +120,9 @@ def mean_losses(
 
 def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int) -> list[Any]:
     """One batch per case, the same in every validation: patches of validation cases, without transforms."""
-    sampler = PatchSampler(cases, phase.patch, _center(phase, cases), (), phase.unpaired and len(cases) > 1, phase.labelled)
+    sampler = PatchSampler(
+        cases, phase.patch, _center(phase, cases), (), phase.unpaired and len(cases) > 1, phase.labelled
+    )
     batches = []
     for index in range(len(cases)):
         rng = np.random.default_rng([seed, index])

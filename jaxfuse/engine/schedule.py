@@ -67,8 +67,12 @@ class Run:
             sharing = [phase] if phase.data else [p for p in self.experiment.phases.values() if not p.data]
             labels_required = any(p.labelled or p.sampling == "tumor" for p in sharing)
             data = self.experiment.data_of(phase)
-            self._datasets[key] = open_dataset(data, self.display.report, labels_required=labels_required)
+            self._datasets[key] = open_dataset(data, self._report, labels_required=labels_required)
         return self._datasets[key]
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        self.display.report(what, done, total)
+        self.stop.heed(f"while {what}")  # cases that were prepared stay so
 
     def system(self, phase: Phase) -> System:
         if phase.name not in self._systems:
@@ -117,8 +121,9 @@ class Run:
                 "{} training and {} validation cases".format(len(d["train"]), len(d["val"])) for d in (before, now)
             ]
             raise UserError(
-                f"the data have changed since the run in {self.workdir} began ({sides[0]} then, {sides[1]} now, "
-                f"fingerprints {before['fingerprint']} and {now['fingerprint']}); restore them or name another --workdir"
+                f"the data have changed since the run in {self.workdir} began ({sides[0]}, fingerprint "
+                f"{before['fingerprint']} then, {sides[1]}, {now['fingerprint']} now); restore them or name "
+                "another --workdir"
             )
         write_json(path, now)
 
@@ -141,11 +146,15 @@ class Run:
                 )
 
     def _phase(self, number: int, phase: Phase, writer: MetricWriter) -> bool:
+        self.stop.heed(f"before phase {phase.name}")
         system, data, total = self.system(phase), self.dataset(phase), self.total_steps(phase)
         checkpoints = Checkpoints(self.checkpoint_folder(phase.name))
         try:
-            state = initial_state(system, phase, data.facts.modalities, seed=self.experiment.seed, number=number)
             latest = checkpoints.latest_step()
+            if latest == total and self._judged(phase):
+                self.display.say(f"Phase {number + 1}, {phase.name}: all {total} steps are there already")
+                return False
+            state = initial_state(system, phase, data.facts.modalities, seed=self.experiment.seed, number=number)
             self.display.say(self._announcement(number, phase, system, data, total, latest, state))
             progress = Progress()
             if latest is None:
@@ -159,20 +168,17 @@ class Run:
                     f"phase {phase.name} has {latest} steps already and {total} are asked for; name another --workdir"
                 )
             self._note_length(phase.name, total)
-            fresh = latest is None or latest < total
-            if fresh:
+            if latest is None or latest < total:
                 later = self.experiment.schedule[number + 1 :]
                 writer.truncate(phase.name, latest or 0, later)
                 self._forget_results(phase.name)
                 started = time.perf_counter()
                 state = self._loop(number, phase, system, data, total, checkpoints, writer).run(state, progress)
                 self._tell_time(phase, total - (latest or 0), time.perf_counter() - started)
-            if fresh or not self._judged(phase):
-                self._full(phase.name, phase, system, data, state)
-                fresh = True
+            self._full(phase.name, phase, system, data, state)
         finally:
             checkpoints.close()
-        return fresh
+        return True
 
     def _forget_results(self, name: str) -> None:
         """A phase that goes on to more steps outgrows what was judged; a killed run would take that for its own."""
@@ -272,8 +278,12 @@ class Run:
         self._assess(name, assessment, lambda case: predict(weights, case), data)
 
     def _assess(self, name: str, assessment: Any, predict: Any, data: Dataset) -> None:
+        def heeding(case: PreparedCase) -> Mapping[str, np.ndarray]:
+            self.stop.heed(f"while {name} was judged")
+            return predict(case)
+
         document = assessment.full(
-            predict,
+            heeding,
             data.val,
             results=self.workdir / "results" / name,
             figures_dir=self.workdir / "figures" / name,

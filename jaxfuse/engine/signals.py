@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
+
+from jaxfuse.errors import Stopped
 
 
 class StopRequest:
@@ -24,7 +27,13 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
+    def heed(self, where: str) -> None:
+        """Raises `Stopped` if a signal came; for the places between steps where there is nothing to save."""
+        if self.requested is not None:
+            raise Stopped(f"{self.requested.name}: stopped {where}; the same command goes on", 128 + self.requested)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.requested = signal.Signals(number)
+        os.write(2, b"stopping at the next safe point; once more stops at once, without saving\n")
         signal.signal(number, self._before[self.requested])  # pyright: ignore[reportArgumentType]

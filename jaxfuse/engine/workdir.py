@@ -54,7 +54,7 @@ def open_workdir(workdir: Path, config: Any) -> Path:
 
 
 def has_begun(workdir: Path) -> bool:
-    """Whether a phase has been trained in this folder. A run that was refused before that binds nobody to its config."""
+    """Whether a phase has been trained here. A run that was refused before that binds nobody to its config."""
     return (workdir / "checkpoints").is_dir()
 
 

@@ -29,7 +29,7 @@ class Rule:
     transform: Callable[[Params, Params], Params] | None = None
 
 
-def parse_rule(entry: Sequence[str]) -> Rule:
+def parse_rule(entry: Any) -> Rule:
     """Reads (target, "phase:source"[, "module:function"]); "phase@best:source" takes the best checkpoint."""
     texts = isinstance(entry, tuple | list) and all(isinstance(part, str) for part in entry)
     if not texts or len(entry) not in (2, 3) or ":" not in entry[1]:
@@ -49,7 +49,9 @@ def _transform(name: str) -> Callable[[Params, Params], Params]:
     try:
         return getattr(importlib.import_module(f"jaxfuse.{module}"), function)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"transfer rule: {name!r} names no function of jaxfuse ({error}); write module:function") from error
+        raise UserError(
+            f"transfer rule: {name!r} names no function of jaxfuse ({error}); write module:function"
+        ) from error
 
 
 def apply_rules(

@@ -52,7 +52,7 @@ def predict(case: PreparedCase) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.fixture()
+@pytest.fixture
 def drawn(monkeypatch) -> list[dict]:
     """The figures asked for, in order; they are not painted."""
     calls: list[dict] = []
@@ -190,7 +190,9 @@ def test_translation_counts_the_brain_only(tmp_path):
 def test_groups_of_unequal_size_are_judged_without_a_panel(tmp_path, drawn):
     def one_to_three(case: PreparedCase) -> dict[str, np.ndarray]:
         image = np.asarray(case.image)
-        return {f"{kind}_{side}": image[..., c] for kind in ("fake", "cycle") for side, c in (("a", [0]), ("b", [1, 2, 3]))}
+        return {
+            f"{kind}_{side}": image[..., c] for kind in ("fake", "cycle") for side, c in (("a", [0]), ("b", [1, 2, 3]))
+        }
 
     judge = assess.translation(scheme=None, primary="", pairs=("t1", "t1ce+t2+flair"))
     assert full(judge, one_to_three, prepared(tmp_path, "a"), tmp_path)["cases"] == 1

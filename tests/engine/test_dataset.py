@@ -170,6 +170,6 @@ def test_other_phantoms_lie_in_another_folder(tmp_path):
     ],
 )
 def test_refusals(tmp_path, changes, message):
-    root = write_cases(tmp_path / "root", "ab")
+    root = "" if changes.get("source") == "voc" else str(write_cases(tmp_path / "root", "ab"))
     with pytest.raises(UserError, match=message):
-        open_dataset(settings(tmp_path, **{"root": str(root) if changes.get("source") != "voc" else "", **changes}), Heard())
+        open_dataset(settings(tmp_path, **{"root": root, **changes}), Heard())

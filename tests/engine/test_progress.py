@@ -17,7 +17,15 @@ def display(*, terminal: bool) -> tuple[Display, io.StringIO]:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0:00"), (59.6, "1:00"), (123, "2:03"), (3600, "1:00:00"), (3723, "1:02:03"), (math.inf, "?"), (math.nan, "?")],
+    [
+        (0, "0:00"),
+        (59.6, "1:00"),
+        (123, "2:03"),
+        (3600, "1:00:00"),
+        (3723, "1:02:03"),
+        (math.inf, "?"),
+        (math.nan, "?"),
+    ],
 )
 def test_clock(seconds, shown):
     assert clock(seconds) == shown

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from jaxfuse.engine.signals import StopRequest
+from jaxfuse.errors import Stopped
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -23,10 +24,21 @@ def test_nothing_is_requested_at_first_and_handlers_come_back():
 
 
 @pytest.mark.parametrize("number", STOPPING)
-def test_signal_is_noted_and_ends_nothing(number):
+def test_signal_is_noted_said_and_ends_nothing(number, capfd):
     with StopRequest() as stop:
         os.kill(os.getpid(), number)
         assert stop.requested is number
+    assert capfd.readouterr().err == "stopping at the next safe point; once more stops at once, without saving\n"
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_heeding_a_signal_stops_with_its_exit_code(number):
+    with StopRequest() as stop:
+        stop.heed("before phase fusion")
+        os.kill(os.getpid(), number)
+        with pytest.raises(Stopped, match=f"{number.name}: stopped before phase fusion; the same command") as stopped:
+            stop.heed("before phase fusion")
+    assert stopped.value.exit_code == 128 + number
 
 
 def test_second_interrupt_ends_at_once():

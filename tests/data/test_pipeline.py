@@ -1,0 +1,105 @@
+"""The stream of batches is a function of seed and step alone."""
+
+import numpy as np
+import pytest
+
+from jaxfuse.data.pipeline import Loader, PatchSampler, batches
+from jaxfuse.data.sampling import brain, tumor
+from jaxfuse.data.transforms import transforms_from
+from jaxfuse.errors import UserError
+
+PATCH = (4, 4, 4)
+STOP = 7
+
+
+def _sampler(cases, **changes):
+    options = {"patch": PATCH, "center": tumor, "transforms": (), "unpaired": False} | changes
+    return PatchSampler(cases, **options)
+
+
+def _stream(sampler, *, start=0, stop=STOP, seed=0, batch=2, **loader):
+    iterator = batches(sampler, batch=batch, seed=seed, start=start, stop=stop, loader=Loader(**loader))
+    return [dict(one) for one in iterator]
+
+
+def _equal(a, b):
+    return len(a) == len(b) and all(x.keys() == y.keys() and all(map(np.array_equal, x.values(), y.values())) for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture(scope="module")
+def augmented(random_cases):
+    return _sampler(random_cases.train, transforms=transforms_from({"flip": {"probability": 0.5}}))
+
+
+@pytest.fixture(scope="module")
+def whole(augmented):
+    return _stream(augmented)
+
+
+def test_batches_are_stacked_patches(whole):
+    assert len(whole) == STOP
+    for batch in whole:
+        assert {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()} == {
+            "image": ((2, *PATCH, 2), np.float32),
+            "label": ((2, *PATCH), np.int32),
+        }
+
+
+@pytest.mark.parametrize("start", [1, 4, STOP])
+def test_a_stream_from_step_k_is_the_tail(augmented, whole, start):
+    assert _equal(_stream(augmented, start=start), whole[start:])
+
+
+def test_neither_threads_nor_prefetch_nor_the_end_change_a_batch(augmented, whole):
+    assert _equal(_stream(augmented, threads=1, prefetch=1), whole)
+    assert _equal(_stream(augmented, stop=3), whole[:3])
+
+
+def test_workers_give_the_same_batches(augmented, whole):
+    assert _equal(_stream(augmented, workers=2, start=2), whole[2:])
+
+
+def test_another_seed_gives_other_batches(augmented, whole):
+    other = _stream(augmented, seed=1)
+    assert not any(np.array_equal(a["image"], b["image"]) for a, b in zip(whole, other, strict=True))
+
+
+def test_each_pass_takes_every_case_once_in_a_new_order(random_cases):
+    cases = random_cases.train
+    passes = [[], [], []]
+    for i, batch in enumerate(_stream(_sampler(cases), batch=1, stop=12)):
+        example = {name: leaf[0] for name, leaf in batch.items()}
+        passes[i // 4] += [c.id for c in cases if random_cases.places(c, example)]
+    assert all(sorted(order) == ["case0", "case1", "case2", "case3"] for order in passes)
+    assert len({tuple(order) for order in passes}) > 1
+
+
+def test_a_case_seen_again_is_cut_elsewhere(random_cases):
+    stream = _stream(_sampler(random_cases.train[:1], center=brain), batch=1, stop=6)
+    starts = {tuple(random_cases.places(random_cases.train[0], {"image": b["image"][0]})[0]) for b in stream}
+    assert len(starts) > 3
+
+
+def test_unpaired_streams_never_come_from_one_case(random_cases):
+    cases = random_cases.train
+    pairs = []
+    for batch in _stream(_sampler(cases, unpaired=True), batch=1, stop=24):
+        origin = {}
+        for side in ("a", "b"):
+            example = {name: leaf[0] for name, leaf in batch[side].items()}
+            (origin[side],) = [c.id for c in cases if random_cases.places(c, example)]
+        pairs.append((origin["a"], origin["b"]))
+    assert all(a != b for a, b in pairs)
+    # Every other case is drawn as a partner.
+    assert len(set(pairs)) > 6
+
+
+def test_without_labels_an_example_is_its_image(random_cases):
+    mixed = (*random_cases.train[:1], random_cases.bare)
+    for batch in _stream(_sampler(mixed, center=brain, labels=False), stop=2):
+        assert set(batch) == {"image"}
+
+
+def test_unpaired_needs_two_cases(random_cases):
+    with pytest.raises(UserError, match="unpaired training needs at least two training cases, and there is one"):
+        _stream(_sampler(random_cases.train[:1], unpaired=True))

@@ -1,0 +1,66 @@
+"""Whole volumes from tiles, with predictors whose answer is known."""
+
+import numpy as np
+import pytest
+
+from jaxfuse.inference.tiling import predict_volume
+from jaxfuse.patches import tile_volume
+
+RNG = np.random.default_rng(0)
+
+
+def identity(tiles):
+    return {"same": tiles["image"], "double": 2 * tiles["image"][..., :1]}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 50])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+@pytest.mark.parametrize("shape", [(16, 16, 16), (20, 9, 17), (5, 8, 3), (1, 1, 1)])
+def test_a_tiled_identity_returns_the_volume(shape, overlap, batch):
+    image = RNG.normal(size=(*shape, 2)).astype(np.float32)
+    seen = []
+
+    def predict(tiles):
+        seen.append(tiles["image"].shape)
+        return identity(tiles)
+
+    tiling = tile_volume(shape, (8, 8, 8), overlap=overlap)
+    outputs = predict_volume(predict, image, tiling, batch=batch)
+    # Every batch is full, so that a compiled predictor is compiled once.
+    assert set(seen) == {(batch, 8, 8, 8, 2)}
+    assert len(seen) == -(-len(tiling) // batch)
+    np.testing.assert_allclose(outputs["same"], image, rtol=1e-6)
+    np.testing.assert_allclose(outputs["double"], 2 * image[..., :1], rtol=1e-6)
+    assert outputs["double"].dtype == np.float32
+
+
+def test_photographs_are_tiled_alike():
+    image = RNG.normal(size=(13, 6, 3)).astype(np.float32)
+    outputs = predict_volume(identity, image, tile_volume((13, 6), (8, 8)), batch=2)
+    np.testing.assert_allclose(outputs["same"], image, rtol=1e-6)
+
+
+def test_overlapping_tiles_count_equally():
+    """Tile number i answers i everywhere: a voxel gets the mean over the tiles that hold it."""
+    tiling = tile_volume((10,), (6,))
+    assert tiling.starts == ((0, 4),)
+    count = iter(range(2))
+
+    def predict(tiles):
+        return {"number": np.full((1, 6, 1), next(count), np.float32)}
+
+    outputs = predict_volume(predict, np.zeros((10, 1), np.float32), tiling)
+    np.testing.assert_array_equal(outputs["number"][:, 0], [0, 0, 0, 0, 0.5, 0.5, 1, 1, 1, 1])
+
+
+def test_any_batch_size_gives_the_same_answer():
+    """A predictor that sees the whole tile, but each tile of a batch alone."""
+    image = RNG.normal(size=(20, 15, 11, 2)).astype(np.float32)
+    tiling = tile_volume(image.shape[:3], (8, 8, 8), overlap=0.25)
+
+    def predict(tiles):
+        return {"centered": tiles["image"] - tiles["image"].mean((1, 2, 3), keepdims=True)}
+
+    single = predict_volume(predict, image, tiling)["centered"]
+    for batch in (2, 5, len(tiling), len(tiling) + 3):
+        np.testing.assert_array_equal(predict_volume(predict, image, tiling, batch=batch)["centered"], single)

@@ -1,0 +1,268 @@
+"""What a config becomes, and each refusal with its sentence."""
+
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import cmff
+from jaxfuse.config import Experiment, declared_facts, parse, resolve
+from jaxfuse.engine.build import build_system
+from jaxfuse.errors import UserError
+from jaxfuse.recipes import parse_argument
+
+PRESETS = {"": "default", "tiny": "small", "paper": "large"}
+ROWS = {"ours": "", "S_A+S_B": ""}
+
+
+def _config(argument="tiny", **changes):
+    """The recipe with dotted options replaced, as --config.a.b=v does."""
+    config = cmff.get_config(argument)
+    with config.unlocked():
+        for name, value in changes.items():
+            config.update_from_flattened_dict({name.replace("__", "."): value})
+    return config
+
+
+def _refusal(config):
+    with pytest.raises(UserError) as error:
+        parse(config)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+# --- the text after a config's name -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (None, ("", "ours", "")),
+        ("", ("", "ours", "")),
+        ("tiny", ("tiny", "ours", "")),
+        ("paper,row=S_A+S_B", ("paper", "S_A+S_B", "")),
+        ("row=S_A+S_B", ("", "S_A+S_B", "")),
+        ("tiny,data=stroke,row=ours", ("tiny", "ours", "stroke")),
+    ],
+)
+def test_preset_row_and_variant_are_read(argument, expected):
+    variants = {"stroke": "other data"}
+    assert parse_argument(argument, presets=PRESETS, rows=ROWS, variants=variants, default_row="ours") == expected
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("large", "preset 'large' is not known; choose one of tiny, paper"),
+        ("tiny,row=S_C", "row 'S_C' is not known; choose one of ours, S_A+S_B"),
+        ("data=stroke", "data variant 'stroke' is not known; choose one of none; this config has no such choice"),
+        ("tiny,paper", "'paper' after the config's name is not understood; write PRESET,row=NAME,data=VARIANT"),
+        ("tiny,raw=ours", "'raw=ours' after the config's name is not understood"),
+    ],
+)
+def test_an_argument_that_is_not_understood_is_refused(argument, sentence):
+    with pytest.raises(UserError) as error:
+        parse_argument(argument, presets=PRESETS, rows=ROWS, variants={}, default_row="ours")
+    assert str(error.value).startswith(sentence)
+
+
+# --- what comes out -----------------------------------------------------------------------------------------
+
+
+def test_an_experiment_has_its_phases_in_order_and_functions_in_place_of_names():
+    experiment = parse(_config())
+    assert isinstance(experiment, Experiment)
+    assert experiment.schedule == tuple(experiment.phases) == ("transition", "fusion")
+    assert (experiment.result, experiment.row, experiment.preset) == (("fusion",), "ours", "tiny")
+    transition, fusion = experiment.phases.values()
+    assert [rule.target for rule in fusion.rules] == ["net/branch_a/trunk", "net/branch_b/trunk"]
+    assert callable(fusion.assess)
+    assert (transition.labelled, fusion.labelled) == (False, True)
+    assert experiment.data_of(fusion) is experiment.data
+    modalities, classes = declared_facts(experiment.data)
+    assert modalities == ("t1", "t1ce", "t2", "flair")
+    assert len(classes) == 4
+    system = build_system(fusion, modalities, classes, 10)
+    assert system.loss.keywords == {"include_background": False, "squared": False}
+
+
+def test_a_phase_may_have_data_of_its_own():
+    experiment = parse(_config("tiny,row=voc"))
+    voc = experiment.phases["voc"]
+    assert experiment.data_of(voc).source == "voc"
+    modalities, classes = declared_facts(experiment.data_of(voc))
+    assert (modalities, len(classes)) == (("r", "g", "b"), 21)
+
+
+def test_steps_win_over_epochs():
+    phase = parse(_config("paper")).phases["fusion"]
+    assert phase.total_steps(285) == 100 * 285
+    assert parse(_config("paper", fusion__steps=7)).phases["fusion"].total_steps(285) == 7
+    short = parse(_config("paper", fusion__epochs=1, fusion__batch=4)).phases["fusion"]
+    assert (short.total_steps(10), short.total_steps(1)) == (2, 1)
+
+
+def test_a_shorter_schedule_may_leave_out_a_section():
+    config = _config()
+    config.schedule, config.result = ("transition",), ("transition",)
+    assert tuple(parse(config).phases) == ("transition",)
+
+
+def test_the_cache_folder_is_named_by_the_config_or_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXFUSE_CACHE", str(tmp_path / "environment"))
+    assert parse(_config()).data.cache_dir == tmp_path / "environment"
+    assert parse(_config(data__cache=str(tmp_path / "named"))).data.cache_dir == tmp_path / "named"
+    monkeypatch.delenv("JAXFUSE_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse(_config()).data.cache_dir == tmp_path / ".cache" / "jaxfuse"
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"schedule": ()}, "schedule is (); it must name each phase once, in order"),
+        ({"schedule": ("fusion", "fusion")}, "it must name each phase once, in order"),
+        ({"schedule": ("fusion",)}, "phase fusion takes over from 'transition', which is not a phase before it"),
+        ({"schedule": ("fusion", "transition")}, "takes over from 'transition', which is not a phase before it"),
+        ({"schedule": ("transition", "fusion", "polish")}, "config lacks polish"),
+        ({"result": ("segmentation",)}, "result names segmentation, which the schedule"),
+        ({"log_every": 0}, "log_every is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"loader__workers": -1}, "loader.workers is -1; it must be at least 0"),
+        ({"data__val_fraction": 1.0}, "data.val_fraction is 1.0; it must lie between 0 and 1"),
+        ({"data__split_seed": -3}, "data.split_seed is -3; it must be at least 0"),
+        ({"data__phantom__cases": 0}, "data.phantom.cases is 0; it must be at least 1"),
+        ({"fusion__batch": 0}, "fusion.batch is 0; it must be at least 1"),
+        ({"fusion__checkpoint_every": 0}, "fusion.checkpoint_every is 0; it must be at least 1"),
+        ({"fusion__steps": 0}, "fusion.steps and fusion.epochs are 0 and 0; one must be positive"),
+        ({"fusion__steps": -5}, "fusion.steps and fusion.epochs are -5 and 0; one must be positive"),
+        ({"fusion__validation__every": -1}, "fusion.validation.every is -1; it must be at least 0"),
+        ({"fusion__validation__cases": 0}, "fusion.validation.cases is 0; it must be at least 1"),
+        ({"fusion__validation__tile_batch": 0}, "fusion.validation.tile_batch is 0; it must be at least 1"),
+        ({"fusion__validation__overlap": 1.0}, "fusion.validation.overlap is 1.0; it must lie in [0, 1)"),
+        ({"fusion__model": "cmfg"}, "'cmfg:make_system' names no module of jaxfuse.models"),
+        ({"fusion__model": "cmff:make_fusion"}, "'cmff:make_fusion' names a function that jaxfuse.models.cmff lacks"),
+        ({"fusion__model": ""}, "':make_system' is not understood; write module:function"),
+        ({"fusion__assess": "engine.assess"}, "'engine.assess' is not understood; write module:function"),
+        ({"fusion__loss": ""}, "fusion: the model cmff needs a loss, such as"),
+        ({"fusion__loss": "losses.overlap:jaccard"}, "names a function that jaxfuse.losses.overlap lacks"),
+        ({"network__kernel_init": "nn.initializers:orthogonal"}, "a function that jaxfuse.nn.initializers lacks"),
+        ({"fusion__init": (("net/branch_a/trunk",),)}, "is not understood; write (target, 'phase:source')"),
+    ],
+)
+def test_values_are_refused_with_one_sentence(changes, sentence):
+    assert sentence in _refusal(_config(**changes))
+
+
+@pytest.mark.parametrize(
+    ("group", "sentence"),
+    [
+        ("", "config has no option surprise; it has"),
+        ("data", "data has no option surprise; it has cache, labels, layout"),
+        ("data.phantom", "data.phantom has no option surprise; it has cases, seed, shape, spacing_mm"),
+        ("loader", "loader has no option surprise; it has prefetch, threads, workers"),
+        ("network", "transition: the model cmft has no option surprise"),
+        ("fusion", "fusion has no option surprise; it has args, assess"),
+        ("fusion.args", "fusion: the model cmff has no option surprise"),
+        ("fusion.loss_args", "fusion: the loss losses.overlap:dice_and_cross_entropy has no option surprise"),
+        ("fusion.validation", "fusion.validation has no option surprise; it has cases, every, overlap, tile_batch"),
+    ],
+)
+def test_an_option_too_many_is_refused_wherever_it_stands(group, sentence):
+    config = _config()
+    node = config
+    for part in filter(None, group.split(".")):
+        node = node[part]
+    with node.unlocked():
+        node.surprise = 1
+    assert sentence in _refusal(config)
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "sentence"),
+    [
+        ("", "seed", "config lacks seed"),
+        ("data", "root", "data lacks root"),
+        ("data.phantom", "shape", "data.phantom lacks shape"),
+        ("loader", "threads", "loader lacks threads"),
+        ("fusion", "patch", "fusion lacks patch"),
+        ("fusion.validation", "cases", "fusion.validation lacks cases"),
+    ],
+)
+def test_an_option_that_is_missing_is_refused(group, option, sentence):
+    config = _config()
+    node = config
+    for part in filter(None, group.split(".")):
+        node = node[part]
+    with node.unlocked():
+        del node[option]
+    assert _refusal(config) == sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"fusion__patch": (16, 16, 18)}, "patch is (16, 16, 18); the network needs 3 sides, each a positive multiple"),
+        ({"fusion__patch": (16, 16)}, "the network needs 3 sides"),
+        ({"fusion__optimizers__net__learning_rate": 0.0}, "learning_rate is 0.0; it must be positive"),
+        ({"fusion__optimizers__net__schedule": "step"}, "learning-rate schedule 'step' is not known"),
+        ({"pairs": ("t1+t1ce", "t2+t3")}, "pairs names t3, but the data has t1, t1ce, t2, flair"),
+    ],
+)
+def test_what_only_the_model_knows_is_refused_when_it_is_built(changes, sentence):
+    experiment = parse(_config(**changes))
+    with pytest.raises(UserError) as error:
+        build_system(experiment.phases["fusion"], *declared_facts(experiment.data), 10)
+    assert sentence in str(error.value)
+
+
+def test_optimizers_must_be_those_of_the_players():
+    config = _config()
+    with config.unlocked():
+        config.fusion.optimizers.critics = config.fusion.optimizers.net
+        config.transition.optimizers.generators.momentum = 0.9
+    experiment = parse(config)
+    facts = declared_facts(experiment.data)
+    with pytest.raises(UserError, match=r"fusion.optimizers names \['critics', 'net'\]; the model's players are"):
+        build_system(experiment.phases["fusion"], *facts, 10)
+    with pytest.raises(UserError, match="transition.optimizers.generators has no option momentum; it has b1, b2"):
+        build_system(experiment.phases["transition"], *facts, 10)
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def test_models_kept_elsewhere_are_found_by_their_dotted_path(tmp_path, monkeypatch):
+    (tmp_path / "paper_of_my_own.py").write_text("def make_system():\n    return 6\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve("paper_of_my_own:make_system", package="jaxfuse.models")() == 6
+    assert resolve("errors:UserError") is UserError
+
+
+def test_a_module_that_fails_to_import_says_so_itself(tmp_path, monkeypatch):
+    """A dependency that a model lacks must not be reported as a model that does not exist."""
+    (tmp_path / "paper_with_a_gap.py").write_text("import surely_not_installed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
+        resolve("paper_with_a_gap:make_system", package="jaxfuse.models")
+    sys.modules.pop("paper_with_a_gap", None)
+
+
+def test_a_model_without_shared_network_options_can_be_built(tmp_path, monkeypatch):
+    """`network` may be empty: its options are those that the models of a recipe share."""
+    (tmp_path / "bare_paper.py").write_text(
+        "from types import SimpleNamespace\n"
+        "def make_system(*, optimizers, width=3):\n"
+        "    return SimpleNamespace(players=('net',), width=width)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = _config("tiny,row=random", fusion__model="bare_paper", fusion__args=ConfigDict({"width": 5}))
+    with config.unlocked():
+        config.network = ConfigDict()
+        config.fusion.args = ConfigDict({"width": 5})
+    system = parse(config).phases["fusion"].build(("t1",), ("background",), 10)
+    assert system.width == 5

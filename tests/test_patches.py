@@ -1,0 +1,88 @@
+"""Windows and tilings: where they lie, what they hold, and that they cover."""
+
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.patches import check_patch, crop, tile_volume, window_around
+
+
+def test_eight_windows_of_the_paper_cover_a_brats_volume():
+    tiling = tile_volume((240, 240, 155), (128, 128, 128))
+    assert tiling.starts == ((0, 112), (0, 112), (0, 27))
+    assert len(tiling) == len(list(tiling)) == 8
+    seen = np.zeros(tiling.shape, np.uint8)
+    for d, h, w in tiling:
+        seen[d : d + 128, h : h + 128, w : w + 128] += 1
+    assert seen.min() == 1
+
+
+def test_an_axis_shorter_than_its_tile_has_one_window():
+    assert tile_volume((10, 64), (16, 32)).starts == ((0,), (0, 32))
+    assert tile_volume((16, 1), (16, 32), overlap=0.9).starts == ((0,), (0,))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_windows_cover_overlap_as_asked_and_are_as_few_as_that_allows(seed):
+    rng = np.random.default_rng(seed)
+    length, side = int(rng.integers(1, 200)), int(rng.integers(1, 70))
+    overlap = float(rng.choice([0.0, 0.25, 0.3, 0.5, 0.75, rng.uniform(0, 0.99)]))
+    (starts,) = tile_volume((length,), (side,), overlap=overlap).starts
+    covered = np.zeros(max(length, side), bool)
+    for start in starts:
+        covered[start : start + side] = True
+    assert covered[:length].all()
+    if length <= side:
+        assert starts == (0,)
+        return
+    assert (starts[0], starts[-1]) == (0, length - side)
+    farthest = max(np.diff(starts))
+    assert farthest == 1 or side - farthest >= overlap * side - 1e-6
+    # One window fewer would have to leave a larger gap somewhere.
+    stride = max(1, int(side * (1 - overlap) + 1e-9))
+    assert (len(starts) - 2) * stride < length - side
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, 2])
+def test_overlap_out_of_range_is_refused(overlap):
+    with pytest.raises(UserError, match=rf"overlap is {overlap}; it must lie in \[0, 1\)"):
+        tile_volume((8,), (4,), overlap=overlap)
+
+
+@pytest.mark.parametrize(
+    ("center", "length", "start"),
+    [(5, 20, 1), (0, 20, 0), (3, 20, 0), (4, 20, 0), (19, 20, 12), (16, 20, 12), (15, 20, 11), (2, 8, 0)],
+)
+def test_a_window_is_centered_and_shifted_to_stay_inside(center, length, start):
+    assert window_around((center,), (8,), (length,)) == (start,)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_window_holds_its_center_and_as_much_of_the_volume_as_fits(seed):
+    rng = np.random.default_rng(seed)
+    shape, patch = rng.integers(1, 30, 3), rng.integers(1, 30, 3)
+    center = rng.integers(0, shape)
+    start = np.array(window_around(center.tolist(), patch.tolist(), shape.tolist()))
+    assert ((start <= center) & (center < start + patch)).all()
+    inside = np.minimum(start + patch, shape) - np.maximum(start, 0)
+    np.testing.assert_array_equal(inside, np.minimum(patch, shape))
+
+
+def test_crop_copies_and_fills_with_zeros_what_lies_outside():
+    array = np.arange(1, 25, dtype=np.int16).reshape(3, 4, 2)
+    inside = crop(array, (1, 1), (2, 2))
+    np.testing.assert_array_equal(inside, array[1:3, 1:3])
+    inside[:] = 0
+    assert array.min() == 1
+    over = crop(array, (-1, 2), (3, 4))
+    assert (over.shape, over.dtype) == ((3, 4, 2), np.int16)
+    np.testing.assert_array_equal(over[1:, :2], array[0:2, 2:4])
+    assert over[0].sum() == over[:, 2:].sum() == 0
+    np.testing.assert_array_equal(crop(array[..., 0], (0, 0), (3, 4)), array[..., 0])
+
+
+def test_check_patch():
+    assert check_patch([32, 16, 48], ndim=3, divisor=16) == (32, 16, 48)
+    for bad in ((32, 16), (32, 24, 16), (0, 16, 16), (-16, 16, 16)):
+        with pytest.raises(UserError, match="the network needs 3 sides, each a positive multiple of 16"):
+            check_patch(bad, ndim=3, divisor=16)

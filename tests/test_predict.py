@@ -1,0 +1,343 @@
+"""`python -m jaxfuse.predict` on runs of two steps, on a small data set written here."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import axcodes2ornt, ornt_transform
+from rich.console import Console
+
+from configs import cmff
+from jaxfuse import predict
+from jaxfuse.config import parse
+from jaxfuse.data.cases import encode_label, load_case
+from jaxfuse.data.preprocess import Prepared, prepare_case, uncrop
+from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.engine import members
+from jaxfuse.engine.checkpoints import Checkpoints
+from jaxfuse.engine.members import load_members, mean_probabilities, parse_run
+from jaxfuse.engine.progress import Display
+from jaxfuse.engine.schedule import Run
+from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.errors import UserError
+from jaxfuse.inference.postprocess import label_map
+from jaxfuse.io.nifti import read_volume
+from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.labels import label_scheme
+
+SHAPE, SPACING_MM = (22, 20, 18), (1.0, 1.5, 2.0)
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+SUFFIXES = {
+    "brats": ("_t1", "_t1ce", "_t2", "_flair", "_seg"),
+    "brats2023": ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"),
+}
+TILTED = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
+
+
+def volumes(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Four modalities (d h w m) of noise in an ellipsoid of brain, 0 around it, and a label of three nested cubes."""
+    rng = np.random.default_rng(seed)
+    grid = np.moveaxis(np.indices(SHAPE), 0, -1)
+    brain = (((grid - np.array(SHAPE) / 2) / (np.array(SHAPE) / 2 - 1)) ** 2).sum(-1) < 1
+    label = np.zeros(SHAPE, np.uint8)
+    for value, reach in ((2, 4), (1, 3), (4, 2)):
+        label[tuple(slice(n // 2 - reach, n // 2 + reach) for n in SHAPE)] = value
+    image = rng.integers(50, 150, (*SHAPE, 4)) + 30 * label[..., None] * np.arange(1, 5)
+    return np.where(brain[..., None], image, 0).astype(np.int16), np.where(brain, label, 0).astype(np.uint8)
+
+
+def save(path: Path, canonical: np.ndarray, *, axes: str, rotation: np.ndarray) -> None:
+    """Writes an RAS array as stored along other axes."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = rotation * SPACING_MM, (-7.0, 12.5, 3.25)
+    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(tuple(axes)))
+    image = nib.Nifti1Image(canonical, affine).as_reoriented(change)
+    image.set_sform(image.affine, 4)
+    image.set_qform(image.affine, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.to_filename(path)
+
+
+def write_case(
+    root: Path, name: str, seed: int, *, style: str = "brats", axes: str = "RAS", rotation: Any = None, label: bool
+) -> None:
+    image, truth = volumes(seed)
+    arrays = [*np.moveaxis(image, -1, 0), np.where(truth == 4, 3, truth) if style == "brats2023" else truth]
+    for suffix, array in zip(SUFFIXES[style], arrays, strict=True):
+        if label or not suffix.endswith("seg"):
+            path = root / name / f"{name}{suffix}.nii.gz"
+            save(path, array, axes=axes, rotation=np.eye(3) if rotation is None else rotation)
+
+
+def train(folder: Path, row: str, data: str) -> Path:
+    """A finished run of a preset smaller than tiny, trained in this process; only its result is judged."""
+    config = cmff.get_config(f"tiny,row={row}")
+    config.network.levels = 2
+    for phase in config.schedule:
+        config[phase].assess, config[phase].steps = "engine.assess:losses", 2
+    config.data.root, config.data.cache = str(folder / data), str(folder / "cache")
+    workdir = open_workdir(folder / "runs" / f"{row}-{data}", config)
+    Run(parse(config), workdir, Display(Console(file=io.StringIO())), StopRequest()).execute()
+    return workdir
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Data of one content under the names of two years, and runs on them."""
+
+    folder: Path
+    branches: Path  # transition, branch_a, branch_b; the result is the mean of both branches
+    fusion: Path
+    fusion2023: Path
+    cases: Path  # one case, without label
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    folder = tmp_path_factory.mktemp("predict")
+    for number in range(3):
+        write_case(folder / "brats", f"Brats18_{number}_1", number, label=True)
+        write_case(folder / "brats2023", f"BraTS-GLI-0000{number}-000", number, style="brats2023", label=True)
+    write_case(folder / "cases", "new", 9, label=False)
+    runs = [train(folder, row, data) for row, data in (("S_A+S_B", "brats"), ("random", "brats"))]
+    return Trained(folder, *runs, train(folder, "random", "brats2023"), folder / "cases")
+
+
+@pytest.fixture(autouse=True)
+def keep_the_compilation_cache(monkeypatch) -> Iterator[None]:
+    """The command has a cache of its own; in this process that of the tests stays."""
+    monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Runs the command in this process: (runs, input, output) -> label file values by case."""
+
+    def run(runs: list[str], cases: Path, output: Path, overlap: float | None = None) -> dict[str, np.ndarray]:
+        values = SimpleNamespace(workdir=runs[0], input=str(cases), output=str(output), overlap=overlap)
+        monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
+        assert predict.main(["predict", *runs[1:]]) == 0
+        paths = sorted(output.glob("*.nii.gz"))
+        return {path.name.removesuffix(".nii.gz"): read_volume(path).array for path in paths}
+
+    return run
+
+
+def prepared(cases: Path) -> Prepared:
+    (files,) = find_cases(cases, MODALITIES, labels_required=False)
+    return prepare_case(load_case(files, MODALITIES, None))
+
+
+def probabilities(case: Prepared, *runs: str) -> np.ndarray:
+    return mean_probabilities(load_members(runs), overlap=None)(case)
+
+
+def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
+    """The command as a user runs it, on one brain stored along LPS, along LAS and in an oblique frame."""
+    forms: Mapping[str, Mapping[str, Any]] = {
+        "lps": {"axes": "LPS"},
+        "las": {"axes": "LAS"},
+        "oblique": {"axes": "ARI", "rotation": TILTED},
+    }
+    for name, form in forms.items():
+        write_case(tmp_path / "in", name, 9, label=False, **form)
+    arguments = ["--workdir", trained.fusion, "--input", tmp_path / "in", "--output", tmp_path / "new" / "out"]
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAXFUSE_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxfuse.predict", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 cases by random-brats:fusion; labels of scheme brats" in done.stdout
+    canonical = []
+    for name in forms:
+        made = nib.load(tmp_path / "new" / "out" / f"{name}.nii.gz")
+        given = nib.load(tmp_path / "in" / name / f"{name}_t1.nii.gz")
+        assert isinstance(made, nib.Nifti1Image)
+        assert isinstance(given, nib.Nifti1Image)
+        np.testing.assert_array_equal(made.affine, given.affine)
+        assert made.shape == given.shape
+        assert made.header.get_zooms() == given.header.get_zooms()
+        assert nib.aff2axcodes(made.affine) == nib.aff2axcodes(given.affine)
+        for code in ("qform_code", "sform_code"):
+            assert made.header[code] == given.header[code]
+        assert made.get_data_dtype() == np.uint8
+        canonical.append(read_volume(tmp_path / "new" / "out" / f"{name}.nii.gz").array)
+    assert len({nib.load(tmp_path / "in" / n / f"{n}_t1.nii.gz").shape for n in forms}) == 2  # one of them is permuted
+    for other in canonical[1:]:
+        np.testing.assert_array_equal(other, canonical[0])
+    brain = volumes(9)[0].any(-1)
+    assert set(np.unique(canonical[0])) <= {0, 1, 2, 4}
+    assert len(np.unique(canonical[0])) > 2
+    assert not canonical[0][~brain].any()
+
+
+def test_the_answer_does_not_depend_on_a_label_file(trained, command, tmp_path):
+    shutil.copytree(trained.cases, tmp_path / "cases")
+    (tmp_path / "cases" / "new" / "new_seg.nii.gz").write_bytes(b"not a volume")
+    for cases, out in ((trained.cases, "without"), (tmp_path / "cases", "with")):
+        command([str(trained.fusion)], cases, tmp_path / out)
+    assert (tmp_path / "with" / "new.nii.gz").read_bytes() == (tmp_path / "without" / "new.nii.gz").read_bytes()
+
+
+def test_runs_and_phases_are_averaged(trained, command, tmp_path):
+    case, branch, fusion = prepared(trained.cases), f"{trained.branches}:branch_a", str(trained.fusion)
+    first, second = probabilities(case, branch), probabilities(case, fusion)
+    assert np.abs(first - second).max() > 0.1
+    mean = probabilities(case, branch, fusion)
+    np.testing.assert_allclose(mean, (first + second) / 2, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(mean.sum(-1), 1, rtol=0, atol=1e-5)
+    written = command([branch, fusion], trained.cases, tmp_path / "out")["new"]
+    expected = np.array([0, 1, 2, 4])[uncrop(label_map((first + second) / 2, case.image), case, 0)]
+    np.testing.assert_array_equal(written, expected)
+
+
+def test_a_result_of_two_phases_is_that_of_the_training(trained, command, tmp_path):
+    """Without being told, the row S_A+S_B averages its branches: the label map that the run itself kept."""
+    assert [m.name for m in load_members([str(trained.branches)])] == [
+        "S_A+S_B-brats:branch_a",
+        "S_A+S_B-brats:branch_b",
+    ]
+    (case,) = read_json(trained.branches / "dataset.json")["val"]
+    whole = command([str(trained.branches)], trained.folder / "brats" / case, tmp_path / "out")[case]
+    labels = prepared(trained.folder / "brats" / case)
+    with np.load(trained.branches / "results" / "result" / "labels.npz") as kept:
+        expected = uncrop(kept[case], labels, 0)
+    np.testing.assert_array_equal(encode_label(whole, label_scheme("brats")), expected)
+
+
+def test_the_best_checkpoint_is_read_where_it_is_asked_for(trained, tmp_path):
+    """Best weights that are all zero: every class is then equally probable."""
+    shutil.copytree(trained.fusion, tmp_path / "run")
+    (member,) = load_members([f"{tmp_path / 'run'}:fusion"])
+    zeros = replace(member.weights, params=jax.tree.map(jax.numpy.zeros_like, member.weights.params))
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints" / "fusion")
+    checkpoints.save_best(5, zeros)
+    checkpoints.close()
+    case = prepared(trained.cases)
+    np.testing.assert_allclose(probabilities(case, f"{tmp_path / 'run'}:fusion@best"), 0.25, rtol=0, atol=1e-6)
+    last = probabilities(case, str(trained.fusion))
+    np.testing.assert_array_equal(probabilities(case, f"{tmp_path / 'run'}:fusion@last"), last)
+    np.testing.assert_array_equal(probabilities(case, f"{tmp_path / 'run'}"), last)
+    assert np.abs(last - 0.25).max() > 0.1
+
+
+def test_the_scheme_of_the_run_decides_the_values_written(trained, command, tmp_path):
+    """The two runs differ in nothing but file names and the value of the enhancing tumor."""
+    old = command([str(trained.fusion)], trained.cases, tmp_path / "old")["new"]
+    new = command([str(trained.fusion2023)], trained.cases, tmp_path / "new")["new"]
+    assert 4 in old
+    assert 3 not in old
+    np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
+
+
+def test_a_run_that_reads_the_modalities_in_another_order_is_given_its_own(trained, tmp_path):
+    shutil.copytree(trained.fusion, tmp_path / "run")
+    for name in ("config.json", "dataset.json"):
+        document = read_json(tmp_path / "run" / name)
+        facts = document["data"] if name == "config.json" else document
+        facts["modalities"] = ["flair", "t1ce", "t1", "t2"]
+        write_json(tmp_path / "run" / name, document)
+    case = prepared(trained.cases)
+    alone = probabilities(case, str(trained.fusion))
+    # The same weights behind the same names of modalities: the mean of the two is each of them.
+    np.testing.assert_allclose(
+        probabilities(case, str(trained.fusion), str(tmp_path / "run")), alone, rtol=0, atol=1e-5
+    )
+
+
+def test_more_overlap_changes_the_answer_and_too_much_is_refused(trained, command, tmp_path):
+    case = prepared(trained.cases)
+    predicted = [mean_probabilities(load_members([str(trained.fusion)]), overlap=o)(case) for o in (0.0, 0.9)]
+    assert np.abs(predicted[0] - predicted[1]).max() > 1e-3
+    with pytest.raises(UserError, match=r"overlap is 1\.5; it must lie in \[0, 1\)"):
+        command([str(trained.fusion)], trained.cases, tmp_path / "out", overlap=1.5)
+
+
+def test_phases_that_cannot_label_are_refused(trained):
+    with pytest.raises(UserError, match="has no phase 'fusoin'; it has fusion"):
+        load_members([f"{trained.fusion}:fusoin"])
+    with pytest.raises(UserError, match="phase transition of .* makes fake_b, no label map"):
+        load_members([f"{trained.branches}:transition"])
+
+
+def test_what_is_no_trained_run_is_refused(trained, tmp_path):
+    with pytest.raises(UserError, match="is not a run: it has no config.json"):
+        load_members([str(tmp_path)])
+    shutil.copy(trained.fusion / "config.json", tmp_path)
+    with pytest.raises(UserError, match="its training has not begun"):
+        load_members([str(tmp_path)])
+    shutil.copy(trained.fusion / "dataset.json", tmp_path)
+    with pytest.raises(UserError, match="holds no last checkpoint; train this phase first"):
+        load_members([str(tmp_path)])
+    with pytest.raises(UserError, match="asks for the checkpoint 'worst'; choose @last or @best"):
+        load_members([f"{trained.fusion}:fusion@worst"])
+
+
+def test_runs_that_cannot_be_averaged_are_refused(trained, monkeypatch):
+    with pytest.raises(UserError, match="cannot be averaged: label schemes brats and brats2023"):
+        load_members([str(trained.fusion), str(trained.fusion2023)])
+    (whole,) = load_members([str(trained.fusion)])
+    pair = replace(whole, name="pair", data=replace(whole.data, modalities=("t1", "flair")))
+    monkeypatch.setattr(members, "_of_run", lambda workdir, name, best: [pair if workdir.name == "pair" else whole])
+    with pytest.raises(UserError, match="they read the modalities t1, t1ce, t2, flair and t1, flair"):
+        load_members(["whole", "pair"])
+
+
+def test_a_mistake_is_one_sentence_and_exit_code_2(trained, tmp_path):
+    environment = {**os.environ, "JAXFUSE_CACHE": str(tmp_path)}
+    arguments = [f"{trained.branches}:transition", "--input", str(trained.cases), "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxfuse.predict", "--workdir", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("error: phase transition of")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("runs/a", ("runs/a", "", False)),
+        ("runs/a:fusion", ("runs/a", "fusion", False)),
+        ("runs/a:fusion@last", ("runs/a", "fusion", False)),
+        ("runs/a:fusion@best", ("runs/a", "fusion", True)),
+        ("runs/a:@best", ("runs/a", "", True)),
+        ("c:/runs/a", ("c:/runs/a", "", False)),
+        ("/x:y/a:fusion", ("/x:y/a", "fusion", False)),
+    ],
+)
+def test_parse_run(text, parsed):
+    assert parse_run(text) == (Path(parsed[0]), *parsed[1:])
+
+
+def test_a_folder_whose_name_holds_a_colon_is_that_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a:fusion").mkdir()
+    assert parse_run("a:fusion") == (Path("a:fusion"), "", False)
+    assert parse_run("a:fusion:fusion@best") == (Path("a:fusion"), "fusion", True)

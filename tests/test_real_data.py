@@ -1,0 +1,82 @@
+"""Real volumes through training and prediction: a glioma on the BraTS grid (LPS), multiple sclerosis in MNI space (LAS)."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs import cmff
+from jaxfuse import predict
+from jaxfuse.config import parse
+from jaxfuse.engine.progress import Display
+from jaxfuse.engine.schedule import Run
+from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.engine.writers import read_metrics
+from jaxfuse.io.tables import read_json
+
+STEPS = 2
+SIDE = 48  # prediction of a whole head takes seconds with tiles of this size, minutes with those of 16 voxels
+
+
+def train(workdir: Path, root: Path, labels: str) -> str:
+    """Two steps of each phase; returns what the run says."""
+    config = cmff.get_config("tiny")
+    config.data.root, config.data.labels, config.data.cache = str(root), labels, str(workdir.parent / "cache")
+    config.network.levels, config.log_every = 2, 1
+    for name in config.schedule:
+        phase = config[name]
+        # Judging whole heads is the business of other tests, on smaller ones.
+        phase.assess, phase.steps, phase.patch = "engine.assess:losses", STEPS, (SIDE, SIDE, SIDE)
+    said = io.StringIO()
+    run = Run(parse(config), open_workdir(workdir, config), Display(Console(file=said, soft_wrap=True)), StopRequest())
+    assert run.execute()
+    return said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("folder", "case", "labels", "axes", "voxels"),
+    [
+        # As the data set's description counts them: core, edema, enhancing tumor.
+        ("tcga_lgg_brats", "TCGA-FG-6692", "", "LPS", (2477, 20862, 6840)),
+        ("ms_lesion_mni", "patient19", "lesion", "LAS", (49769,)),
+    ],
+)
+def test_training_and_prediction(shared_data, tmp_path, monkeypatch, folder, case, labels, axes, voxels):
+    root = shared_data / folder
+    if not root.is_dir():
+        pytest.skip(f"the real sample {root} is not here")
+    said = train(tmp_path / "run", root, labels)
+    assert f"One case only: {case} trains and validates. This is an overfit check." in said
+    rows = [row for row in read_metrics(tmp_path / "run") if row["split"] == "train"]
+    assert [(row["phase"], row["step"]) for row in rows] == [
+        (phase, step) for phase in ("transition", "fusion") for step in range(1, STEPS + 1)
+    ]
+    assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+    facts = read_json(tmp_path / "run" / "dataset.json")
+    assert (facts["scheme"], facts["train"], facts["val"]) == (labels or "brats", [case], [case])
+    assert tuple(facts["voxels_per_class"][1:]) == voxels
+
+    monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)  # that of the tests stays
+    options = SimpleNamespace(workdir=str(tmp_path / "run"), input=str(root), output=str(tmp_path / "out"), overlap=0.0)
+    monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=options))
+    assert predict.main(["predict"]) == 0
+    made = nib.load(tmp_path / "out" / f"{case}.nii.gz")
+    given = nib.load(root / case / f"{case}_t1.nii.gz")
+    np.testing.assert_array_equal(made.affine, given.affine)
+    assert made.shape == given.shape
+    assert made.header.get_zooms() == given.header.get_zooms()
+    assert nib.aff2axcodes(made.affine) == tuple(axes)
+    values = np.asarray(made.dataobj)
+    assert set(np.unique(values)) <= ({0, 1} if labels else {0, 1, 2, 4})
+    brain = np.zeros(values.shape, bool)
+    for modality in ("t1", "t1ce", "t2", "flair"):
+        brain |= np.asarray(nib.load(root / case / f"{case}_{modality}.nii.gz").dataobj) != 0
+    assert values.any()
+    assert not values[~brain].any()

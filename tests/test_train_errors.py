@@ -1,0 +1,313 @@
+"""A user's mistake: one plain sentence, exit code 2, no traceback, and nothing that was written is lost."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import jaxfuse.data.pipeline  # noqa: F401  (its library defines flags, which must be there when flags are saved)
+from jaxfuse import cli, train
+from jaxfuse.engine import workdir
+from jaxfuse.engine.signals import StopRequest
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = f"{ROOT / 'configs' / 'cmff.py'}:tiny"
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+KEPT = {"metrics.jsonl": '{"step": 2, "phase": "transition", "split": "train", "a": 1.0}\n', "checkpoints/x": "weights"}
+
+
+def save(path: Path, array: np.ndarray, *, shift_mm: float = 0.0) -> None:
+    affine = np.eye(4)
+    affine[0, 3] = shift_mm
+    nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def load(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    """Four cases of 20 x 20 x 20 voxels without fault."""
+    root = tmp_path_factory.mktemp("sound")
+    for number in range(4):
+        rng = np.random.default_rng(number)
+        label = np.zeros((20, 20, 20), np.uint8)
+        label[6:12, 6:12, 6:12], label[7:11, 7:11, 7:11], label[8:10, 8:10, 8:10] = 2, 1, 4
+        folder = root / f"case_{number}"
+        folder.mkdir()
+        for modality in MODALITIES:
+            save(folder / f"case_{number}_{modality}.nii.gz", rng.integers(1, 99, (20, 20, 20)).astype(np.int16))
+        save(folder / f"case_{number}_seg.nii.gz", label)
+    return root
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """Runs the command in this process: arguments -> exit code, standard output and standard error."""
+    monkeypatch.setenv("JAXFUSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workdir, "compilation_cache", lambda folder: None)  # that of the tests stays in use
+    saved = flagsaver.save_flag_values()
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        flags.FLAGS.unparse_flags()
+        train.define_flags()
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.run(train.main)
+        finally:
+            flagsaver.restore_flag_values(saved)
+            flags.FLAGS.mark_as_parsed()
+        out, err = capfd.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(call, tmp_path):
+    """Runs the command in a workdir that holds something; returns the sentence with which it is refused."""
+    folder = tmp_path / "run"
+    for name, content in KEPT.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+    def run(*arguments: object) -> str:
+        code, _, err = call(*arguments)
+        assert {name: (folder / name).read_text() for name in KEPT} == KEPT
+        return sentence(code, err)
+
+    return run
+
+
+def sentence(code: int, err: str) -> str:
+    assert code == 2, err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err.removeprefix("error: ").removesuffix("\n")
+
+
+def remove_modality(case: Path) -> None:
+    (case / "case_1_t2.nii.gz").unlink()
+
+
+def cut_short(case: Path) -> None:
+    path = case / "case_1_t1.nii.gz"
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+def other_shape(case: Path) -> None:
+    save(case / "case_1_flair.nii.gz", load(case / "case_1_flair.nii.gz")[:-1])
+
+
+def other_affine(case: Path) -> None:
+    save(case / "case_1_flair.nii.gz", load(case / "case_1_flair.nii.gz"), shift_mm=4.0)
+
+
+def strange_label(case: Path) -> None:
+    label = load(case / "case_1_seg.nii.gz").copy()
+    label[0, 0, 0] = 9
+    save(case / "case_1_seg.nii.gz", label)
+
+
+def no_tumor(case: Path) -> None:
+    save(case / "case_1_seg.nii.gz", np.zeros((20, 20, 20), np.uint8))
+
+
+def no_label(case: Path) -> None:
+    (case / "case_1_seg.nii.gz").unlink()
+
+
+def no_cases(case: Path) -> None:
+    shutil.rmtree(case.parent)
+    case.parent.mkdir()
+
+
+def no_root(case: Path) -> None:
+    shutil.rmtree(case.parent)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (remove_modality, ("case case_1 has no t2 image", "case_1_t2.nii.gz is not in", "add the file")),
+        (cut_short, ("case_1_t1.nii.gz is damaged or cut short", "download it again")),
+        (
+            other_shape,
+            ("case case_1: shape (19, 20, 20) of case_1_flair.nii.gz differs from (20, 20, 20)", "onto one grid"),
+        ),
+        (
+            other_affine,
+            ("case case_1: affine [1 0 0 4;", "case_1_flair.nii.gz differs from [1 0 0 0;", "onto one grid"),
+        ),
+        (
+            strange_label,
+            ("case case_1: case_1_seg.nii.gz holds the label values 0, 1, 2, 4, 9", "correct the file"),
+        ),
+        (no_tumor, ("phase transition: case case_1 has no tumor voxel to center", 'set sampling="brain"')),
+        (no_label, ("case case_1 has no label", "add the file")),
+        (no_cases, ("no case lies under", "a folder per case is expected")),
+        (no_root, ("is not a folder; give the folder that holds the cases",)),
+    ],
+)
+def test_data_with_a_fault(refused, sound, tmp_path, spoil: Callable[[Path], None], told):
+    shutil.copytree(sound, tmp_path / "data")
+    # The faulty case trains, whatever way a drawn split would have gone.
+    (tmp_path / "split.json").write_text('{"train": ["case_1", "case_2"], "val": ["case_3"]}')
+    spoil(tmp_path / "data" / "case_1")
+    options = ["--config.data.root=data", "--config.data.split=split.json", "--config.transition.sampling=tumor"]
+    message = refused("--config", CONFIG, "--workdir=run", *options)
+    for part in told:
+        assert part in message
+
+
+def test_stop_while_cases_are_prepared(call, sound, monkeypatch):
+    def enter(stop: StopRequest) -> StopRequest:
+        stop.requested = signal.SIGTERM
+        return stop
+
+    monkeypatch.setattr(StopRequest, "__enter__", enter)
+    code, out, err = call("--config", CONFIG, "--workdir=run", f"--config.data.root={sound}")
+    assert (code, err) == (128 + signal.SIGTERM, "SIGTERM: stopped while preparing cases; the same command goes on\n")
+    assert "preparing cases: 1 of 4" in out
+    assert not Path("run", "dataset.json").exists()
+
+
+SMALL = (
+    "--config.network.levels=2",
+    "--config.network.base=2",
+    "--config.transition.args.critic_layers=1",
+    "--config.transition.args.critic_base=2",
+    "--config.fusion.args.fusion_width=2",
+    "--config.transition.steps=1",
+    "--config.fusion.steps=1",
+    "--config.transition.patch=(24,8,8)",
+    "--config.fusion.patch=(24,8,8)",
+)
+
+
+def test_patch_larger_than_a_volume_is_refused_and_padding_helps(call, sound):
+    asked = ("--config", CONFIG, "--workdir=run", f"--config.data.root={sound}", *SMALL)
+    message = sentence(*call(*asked)[::2])
+    assert "phase transition: the patch (24, 8, 8) is larger than the volume (20, 20, 20) of case case_" in message
+    assert "set pad=True" in message
+    # The same workdir: the refused call has bound it to nothing.
+    code, out, err = call(*asked, "--config.transition.pad=True", "--config.fusion.pad=True")
+    assert (code, err) == (0, "")
+    assert "Done: " in out
+    assert Path("run", "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ["--config.fusion.stepz=3"],
+            '--config.fusion.stepz=3 names an option that the config lacks; did you mean "steps"?',
+        ),
+        (["--config.nosuch=3"], "--config.nosuch=3 names an option that the config lacks"),
+        (["--config.fusion.nosuch.deep=3"], "--config.fusion.nosuch.deep=3 names an option that the config lacks"),
+        (["--config.fusion.steps.deep=3"], "--config.fusion.steps.deep=3 names an option that the config lacks"),
+        (["--config.fusion.steps=abc"], "--config.fusion.steps=abc is not understood; a whole number is expected"),
+        (["--config.seed=1.5"], "--config.seed=1.5 is not understood; a whole number is expected"),
+        (
+            ["--config.data.val_fraction=half"],
+            "--config.data.val_fraction=half is not understood; a number is expected",
+        ),
+        (["--config.fusion.pad=maybe"], "--config.fusion.pad=maybe is not understood; True or False is expected"),
+        (["--config.fusion.patch=(16,"], '--config.fusion.patch=(16, is not understood; a tuple, such as "(16,16,16)"'),
+        (["--config.data=3"], "--config.data=3 is not understood; a value of one option below this group is expected"),
+        (["--config.fusion.init=3"], "transfer rule 3 is not understood; write (target, 'phase:source')"),
+        (["--config.fusion.steps=-1"], "fusion.steps and fusion.epochs are -1 and 0; one must be positive"),
+        (["--config.data.val_fraction=2.0"], "data.val_fraction is 2.0; it must lie between 0 and 1"),
+        (["--workdri=x"], "--workdri is no option of this command; did you mean --workdir? see the options"),
+        (["--nosuch=1"], "--nosuch is no option of this command; see the options with --helpshort"),
+        (["--workdir"], "Missing value for flag --workdir"),
+        (["stray"], "'stray' is not understood; every setting is a flag, such as --workdir DIR"),
+    ],
+)
+def test_options(refused, options, told):
+    assert told in refused("--config", CONFIG, "--workdir=run", *options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--config is not given and has to be; see the options with --helpshort"),
+        (["--config=configs/nosuch.py"], "the config file configs/nosuch.py is not there; name one such as --config"),
+        (["--config", "nosuch.py:tiny", "--config.seed=1"], "the config file nosuch.py is not there"),
+        (["--config.seed=1", "--config", CONFIG], "--config.seed=1 stands before --config, whose option it is"),
+        (["--config", f"{CONFIG[:-5]}:tinny"], "preset 'tinny' is not known; choose one of tiny, paper"),
+        (["--config", f"{CONFIG},row=nosuch"], "row 'nosuch' is not known; choose one of ours, S_A, S_B,"),
+        (["--config", f"{CONFIG},data=iseg"], "data variant 'iseg' is not known; this config has none: leave it out"),
+        (["--config", f"{CONFIG},rows=S_A"], "'rows=S_A' after the config's name is not understood"),
+    ],
+)
+def test_config(refused, arguments, told):
+    assert told in refused(*arguments)
+
+
+def test_network_and_patch_that_do_not_fit(refused, sound):
+    asked = ("--config", CONFIG, "--workdir=run", f"--config.data.root={sound}", "--config.fusion.patch=(16,16,18)")
+    assert "phase fusion: patch is (16, 16, 18); the network needs 3 sides, each a positive multiple of 4" in refused(
+        *asked
+    )
+
+
+def test_workdir_of_another_config(refused, sound, tmp_path):
+    asked = ("--config", CONFIG, "--workdir=run", f"--config.data.root={sound}")
+    refused(*asked, "--config.fusion.patch=(16,16,18)")
+    before = (tmp_path / "run" / "config.json").read_text()
+    message = refused(*asked, "--config.seed=7", "--config.fusion.steps=9")
+    assert "fusion.patch: [16, 16, 18] there, [16, 16, 16] now; seed: 0 there, 7 now" in message
+    assert "name another --workdir" in message
+    assert "steps" not in message
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_data_that_changed_since_the_run_began(refused, sound, tmp_path):
+    shutil.copytree(sound, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "case_3")
+    asked = ("--config", CONFIG, "--workdir=run", "--config.data.root=data")
+    refused(*asked, "--config.fusion.patch=(24,24,24)")  # the data are looked at, nothing is trained
+    (tmp_path / "run" / "dataset.json").write_text(
+        '{"train": ["case_0", "case_1"], "val": ["case_2"], "fingerprint": "abc"}'
+    )
+    (tmp_path / "run" / "config.json").unlink()
+    shutil.copytree(sound / "case_3", tmp_path / "data" / "case_3")
+    message = refused(*asked)
+    assert "the data have changed since the run in" in message
+    assert "2 training and 1 validation cases" in message
+    assert "3 training and 1 validation cases" in message
+    assert "restore them or name another --workdir" in message
+
+
+@pytest.mark.parametrize("folder", ["file/run", "/proc/run"])
+def test_workdir_that_cannot_be_written(refused, tmp_path, folder):
+    # As root every folder can be written, but not one below a file or in a file system of the kernel.
+    (tmp_path / "file").write_text("content")
+    message = refused("--config", CONFIG, f"--workdir={folder}")
+    assert f"{folder} cannot be written" in message
+    assert "name another with --workdir" in message
+    assert (tmp_path / "file").read_text() == "content"
+
+
+@pytest.mark.parametrize("options", [["--config.fusion.stepz=3"], ["--config.data.root=nowhere"]])
+def test_a_process_of_its_own_says_the_same(tmp_path, options):
+    command = [sys.executable, "-m", "jaxfuse.train", f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    sentence(done.returncode, done.stderr)
