@@ -159,7 +159,7 @@ def parse(config: Any) -> Experiment:
     return Experiment(
         phases=phases,
         data=_data("data", config.data),
-        loader=_record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=0),
+        loader=_record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=1),
         **{
             key: config[key]
             for key in ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")

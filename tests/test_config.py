@@ -56,7 +56,7 @@ def test_preset_row_and_variant_are_read(argument, expected):
     [
         ("large", "preset 'large' is not known; choose one of tiny, paper"),
         ("tiny,row=S_C", "row 'S_C' is not known; choose one of ours, S_A+S_B"),
-        ("data=stroke", "data variant 'stroke' is not known; choose one of none; this config has no such choice"),
+        ("data=stroke", "data variant 'stroke' is not known; this config has none"),
         ("tiny,paper", "'paper' after the config's name is not understood; write PRESET,row=NAME,data=VARIANT"),
         ("tiny,raw=ours", "'raw=ours' after the config's name is not understood"),
     ],
@@ -255,9 +255,12 @@ def test_a_module_that_fails_to_import_says_so_itself(tmp_path, monkeypatch):
 def test_a_model_without_shared_network_options_can_be_built(tmp_path, monkeypatch):
     """`network` may be empty: its options are those that the models of a recipe share."""
     (tmp_path / "bare_paper.py").write_text(
-        "from types import SimpleNamespace\n"
+        "from jaxfuse.learning.system import Geometry, Segmentation\n"
+        "class Network:\n"
+        "    def init(self, rng, image): ...\n"
+        "    def __call__(self, params, image): ...\n"
         "def make_system(*, optimizers, width=3):\n"
-        "    return SimpleNamespace(players=('net',), width=width)\n"
+        "    return Segmentation(Network(), (width,), print, optimizers, Geometry(2, 1), 'S')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = _config("tiny,row=random", fusion__model="bare_paper", fusion__args=ConfigDict({"width": 5}))
@@ -265,4 +268,4 @@ def test_a_model_without_shared_network_options_can_be_built(tmp_path, monkeypat
         config.network = ConfigDict()
         config.fusion.args = ConfigDict({"width": 5})
     system = parse(config).phases["fusion"].build(("t1",), ("background",), 10)
-    assert system.width == 5
+    assert system.channels == (5,)

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
@@ -29,15 +30,24 @@ def train(workdir: Path, root: Path, labels: str) -> str:
     """Two steps of each phase; returns what the run says."""
     config = cmff.get_config("tiny")
     config.data.root, config.data.labels, config.data.cache = str(root), labels, str(workdir.parent / "cache")
-    config.network.levels, config.log_every = 2, 1
+    config.network.base, config.network.levels, config.log_every = 2, 2, 1
+    config.transition.args.critic_base = config.fusion.args.fusion_width = 2
     for name in config.schedule:
-        phase = config[name]
         # Judging whole heads is the business of other tests, on smaller ones.
-        phase.assess, phase.steps, phase.patch = "engine.assess:losses", STEPS, (SIDE, SIDE, SIDE)
+        config[name].assess, config[name].steps = "engine.assess:losses", STEPS
+    config.fusion.patch = (SIDE, SIDE, SIDE)
     said = io.StringIO()
     run = Run(parse(config), open_workdir(workdir, config), Display(Console(file=said, soft_wrap=True)), StopRequest())
     assert run.execute()
     return said.getvalue()
+
+
+@pytest.fixture
+def optimized():
+    """Compiles as users do from here on: a whole head repays it, which the small programs of other tests do not."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    yield lambda: jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +58,7 @@ def train(workdir: Path, root: Path, labels: str) -> str:
         ("ms_lesion_mni", "patient19", "lesion", "LAS", (49769,)),
     ],
 )
-def test_training_and_prediction(shared_data, tmp_path, monkeypatch, folder, case, labels, axes, voxels):
+def test_training_and_prediction(shared_data, optimized, tmp_path, monkeypatch, folder, case, labels, axes, voxels):
     root = shared_data / folder
     if not root.is_dir():
         pytest.skip(f"the real sample {root} is not here")
@@ -66,6 +76,7 @@ def test_training_and_prediction(shared_data, tmp_path, monkeypatch, folder, cas
     monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)  # that of the tests stays
     options = SimpleNamespace(workdir=str(tmp_path / "run"), input=str(root), output=str(tmp_path / "out"), overlap=0.0)
     monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=options))
+    optimized()
     assert predict.main(["predict"]) == 0
     made = nib.load(tmp_path / "out" / f"{case}.nii.gz")
     given = nib.load(root / case / f"{case}_t1.nii.gz")

@@ -265,8 +265,9 @@ def test_kills_at_random_moments_of_either_phase(optimized, moment, workers):
         wait_until(lambda phase=phase, step=step: passed(place.folder / name, phase, step), killed)
         time.sleep(delay_s)
         killed.kill()
-        killed.communicate(timeout=PATIENCE_S)
+        killed.wait()
         assert no_survivor(killed.pid), f"processes of the run killed in {phase} are still there"
+        killed.communicate()
     code, out, err = place.finish(name, loader)
     assert code == 0, err
     assert "from step " in out

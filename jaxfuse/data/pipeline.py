@@ -7,7 +7,10 @@ gives the same batches.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,12 +84,24 @@ def batches(
     )
     if loader.workers:
         options = grain.MultiprocessingOptions(num_workers=loader.workers, per_worker_buffer_size=loader.prefetch)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_hide_accelerators)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_begin_worker)
     return iter(dataset)
 
 
-def _hide_accelerators(worker: int, workers: int) -> None:
-    """A loader process must not take accelerator memory."""
+def _begin_worker(worker: int, workers: int) -> None:
+    """A loader process takes no accelerator memory, and ends when its run does: neither before nor after."""
     del worker, workers
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # Control-C and a scheduler's stop reach every process; the run still needs its batches for the step it is at.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A run that is killed cannot tell its loader processes, which would wait for it forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,121 @@
+"""Every phase of every row of every preset of every recipe in `configs/`, for the tests of contracts."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfuse.config import Phase, declared_facts, parse
+from jaxfuse.engine.build import abstract_state, build_system, example_batch
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECIPES = {
+    path.stem: importlib.import_module(f"configs.{path.stem}")
+    for path in sorted(CONFIGS.glob("*.py"))
+    if path.stem != "__init__"
+}
+# What changes neither a network nor a step.
+_IRRELEVANT = {"init", "steps", "epochs", "validation", "checkpoint_every", "assess", "sampling", "augment", "pad"}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A phase with its System, a batch of zeros and the shapes of its state."""
+
+    phase: Phase
+    system: System
+    modalities: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def batch(self) -> dict[str, Any]:
+        return example_batch(self.phase, self.modalities)
+
+    @property
+    def state(self) -> State:
+        return abstract_state(self.system, self.phase, self.modalities)
+
+
+def argument(preset: str, row: str, variant: str = "") -> str:
+    """The text after a recipe's name."""
+    parts = (preset, row and f"row={row}", variant and f"data={variant}")
+    return ",".join(filter(None, parts))
+
+
+def arguments(recipe: str) -> Iterator[str]:
+    """One text per preset, row and data variant of a recipe."""
+    module = RECIPES[recipe]
+    for preset in module.PRESETS:
+        for row in module.ROWS:
+            for variant in ("", *module.VARIANTS):
+                yield argument(preset, row, variant)
+
+
+def phases(recipe: str, text: str) -> dict[str, Built]:
+    """The phases of one call, in order."""
+    experiment = parse(RECIPES[recipe].get_config(text))
+    built = {}
+    for name, phase in experiment.phases.items():
+        facts = declared_facts(experiment.data_of(phase))
+        built[name] = Built(phase, build_system(phase, *facts, 4), *facts)
+    return built
+
+
+def fingerprint(recipe: str, text: str, name: str) -> str:
+    """Equal for phases that build the same System for the same batches."""
+    config = RECIPES[recipe].get_config(text)
+    group = {key: value for key, value in config[name].to_dict().items() if key not in _IRRELEVANT}
+    # Which modalities form a pair changes no shape.
+    pairs = [len(pair.split("+")) for pair in config.pairs]
+    return json.dumps([recipe, config.network.to_dict(), pairs, len(config.data.modalities), group], sort_keys=True)
+
+
+def distinct(texts: list[tuple[str, str]]) -> dict[str, tuple[str, str, str]]:
+    """One (recipe, text, phase) for each fingerprint among the phases of these calls, under a readable name."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for recipe, text in texts:
+        for name in RECIPES[recipe].get_config(text).schedule:
+            found.setdefault(fingerprint(recipe, text, name), (recipe, text, name))
+    return {f"{recipe}:{text}:{name}": (recipe, text, name) for recipe, text, name in found.values()}
+
+
+@cache
+def traced_step(print_: str, recipe: str, text: str, name: str) -> tuple[Any, Any]:
+    """Shapes of (new state, metrics); `print_` is the fingerprint, so that equal steps are traced once."""
+    del print_
+    built = phases(recipe, text)[name]
+    return jax.eval_shape(built.system.train_step, built.state, built.batch)
+
+
+def concrete_state(shapes: State) -> State:
+    """Zeros in place of shapes."""
+
+    def fill(leaf: Any) -> Any:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(fill, shapes)
+
+
+def random_batch(built: Built, seed: int) -> dict[str, Any]:
+    """Noise for images and any class for labels, in the shapes of the phase's batches."""
+    rng = np.random.default_rng(seed)
+
+    def fill(leaf: np.ndarray) -> np.ndarray:
+        if leaf.dtype.kind == "f":
+            return rng.normal(size=leaf.shape).astype(leaf.dtype)
+        return rng.integers(0, len(built.classes), leaf.shape).astype(leaf.dtype)
+
+    return jax.tree.map(fill, built.batch)
