@@ -42,7 +42,7 @@ def benchmark(config: Any, *, only: str | None, steps: int, forms: list[str], sa
     if not forms or len(set(forms)) < len(forms):
         raise UserError(f"--convolution is {','.join(forms)!r}; name each form to compare once, such as auto,native")
     for form in forms:
-        with implementation(form):  # pyright: ignore[reportArgumentType]
+        with implementation(form):
             pass  # an unknown form is refused before data are prepared and programs compiled
     jax.config.update("jax_enable_compilation_cache", False)  # compile time is measured
     results = {}

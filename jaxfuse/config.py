@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,11 +227,13 @@ def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Seq
     module, _, function = group.model.partition(":")
     make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
     accepted = inspect.signature(make).parameters
-    args: dict[str, Any] = {**config.network, **group.args}
-    if "kernel_init" in args:
-        args["kernel_init"] = resolve(args["kernel_init"])()
-    if wrong := sorted(set(args) - set(accepted)):
-        raise UserError(f"{name}: the model {group.model} has no option {', '.join(wrong)}")
+    options: dict[str, Any] = {**config.network, **group.args}
+    if "kernel_init" in options:
+        options["kernel_init"] = resolve(options["kernel_init"])()
+    try:
+        args = grouped(make, options)
+    except UserError as error:
+        raise UserError(f"{name}: the model {group.model} {error}") from error
     if "pairs" in accepted:
         args["pairs"] = config.pairs
     if "loss" in accepted:
@@ -247,6 +249,24 @@ def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Seq
         return system
 
     return build
+
+
+def grouped(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat options as arguments of `make`: a parameter whose default is a dataclass takes the options of its fields.
+
+    Raises:
+        UserError: an option is neither a parameter nor a field of one.
+    """
+    args, left = {}, dict(options)
+    for name, parameter in inspect.signature(make).parameters.items():
+        if is_dataclass(parameter.default):
+            own = {f.name: left.pop(f.name) for f in fields(parameter.default) if f.name in left}
+            args[name] = replace(parameter.default, **own)  # pyright: ignore[reportArgumentType]
+        elif name in left:
+            args[name] = left.pop(name)
+    if left:
+        raise UserError(f"has no option {', '.join(sorted(left))}")
+    return args
 
 
 def _loss(name: str, group: Any) -> Callable[..., Any]:

@@ -62,6 +62,7 @@ def arguments(recipe: str) -> Iterator[str]:
                 yield argument(preset, row, variant)
 
 
+@cache
 def phases(recipe: str, text: str) -> dict[str, Built]:
     """The phases of one call, in order."""
     experiment = parse(RECIPES[recipe].get_config(text))
@@ -72,6 +73,7 @@ def phases(recipe: str, text: str) -> dict[str, Built]:
     return built
 
 
+@cache
 def fingerprint(recipe: str, text: str, name: str) -> str:
     """Equal for phases that build the same System for the same batches."""
     config = RECIPES[recipe].get_config(text)
@@ -90,12 +92,17 @@ def distinct(texts: list[tuple[str, str]]) -> dict[str, tuple[str, str, str]]:
     return {f"{recipe}:{text}:{name}": (recipe, text, name) for recipe, text, name in found.values()}
 
 
-@cache
-def traced_step(print_: str, recipe: str, text: str, name: str) -> tuple[Any, Any]:
-    """Shapes of (new state, metrics); `print_` is the fingerprint, so that equal steps are traced once."""
-    del print_
-    built = phases(recipe, text)[name]
-    return jax.eval_shape(built.system.train_step, built.state, built.batch)
+_traced: dict[str, tuple[Any, Any]] = {}
+
+
+def traced(recipe: str, text: str, name: str) -> tuple[State, dict[str, Any]]:
+    """Shapes of a phase's state and of its evaluation: every network and loss, forward. Equal phases are traced once."""
+    key = fingerprint(recipe, text, name)
+    if key not in _traced:
+        built = phases(recipe, text)[name]
+        state = built.state
+        _traced[key] = state, jax.eval_shape(built.system.eval_step, state, built.batch)
+    return _traced[key]
 
 
 def concrete_state(shapes: State) -> State:

@@ -1,4 +1,4 @@
-"""`python -m jaxfuse.benchmark` on two steps. What is measured differs from machine to machine; what is told does not."""
+"""`python -m jaxfuse.benchmark` on two steps. The times differ from machine to machine; what is told does not."""
 
 from __future__ import annotations
 
@@ -59,9 +59,21 @@ def test_two_forms_of_convolution_side_by_side(config):
     json.dumps(found, allow_nan=False)
 
 
-def test_the_command_measures_every_phase_and_prints_json_alone(tmp_path):
-    """The row `self`: one phase of reconstruction, one of fusion."""
-    options = ["--config", f"{CONFIG}:tiny,row=self", "--config.network.levels=2", "--steps", "1", "--json"]
+@pytest.mark.usefixtures("compilation_cache")
+def test_every_phase_is_measured_unless_one_is_named(config, monkeypatch):
+    def measure(experiment, phase, data, *, steps, forms):
+        return {form: {"phase": phase.name, "steps": steps, "cases": len(data.train)} for form in forms}
+
+    monkeypatch.setattr("jaxfuse.benchmark.measure", measure)
+    found = benchmark(config, only=None, steps=7, forms=["auto"], say=silent)
+    assert found["phases"] == {
+        name: {"auto": {"phase": name, "steps": 7, "cases": 2}} for name in ("transition", "fusion")
+    }
+    assert list(benchmark(config, only="transition", steps=7, forms=["auto"], say=silent)["phases"]) == ["transition"]
+
+
+def test_the_command_prints_json_alone(tmp_path):
+    options = ["--config", f"{CONFIG}:tiny,row=random", "--config.network.levels=2", "--steps", "1", "--json"]
     environment = {**os.environ, "JAXFUSE_CACHE": str(tmp_path), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "jaxfuse.benchmark", *options],
@@ -71,8 +83,7 @@ def test_the_command_measures_every_phase_and_prints_json_alone(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    phases = json.loads(done.stdout)["phases"]
-    assert {name: list(forms) for name, forms in phases.items()} == {"reconstruction": ["auto"], "fusion": ["auto"]}
+    assert list(json.loads(done.stdout)["phases"]["fusion"]) == ["auto"]
 
 
 @pytest.mark.parametrize(

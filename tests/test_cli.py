@@ -20,8 +20,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def ending(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command whose whole work is `body`."""
-    lines = ["from jaxfuse import cli", "from jaxfuse.errors import Stopped, UserError", "def main(argv):", f"    {body}"]
-    return python("-c", "\n".join([*lines, "cli.run(main)"]), *arguments)
+    imports = "from jaxfuse import cli\nfrom jaxfuse.errors import Stopped, UserError"
+    return python("-c", f"{imports}\ndef main(argv):\n    {body}\ncli.run(main)", *arguments)
 
 
 def loaded_by(command: str, *arguments: str) -> tuple[int, str, str]:

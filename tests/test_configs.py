@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recipe_phases import RECIPES, argument, arguments, fingerprint, phases, random_batch, traced_step
+from recipe_phases import RECIPES, argument, arguments, distinct, phases, random_batch, traced
 
 from jaxfuse.engine.build import initial_state
 from jaxfuse.learning.transfer import apply_rules
@@ -38,17 +38,23 @@ def test_a_call_is_what_it_was_asked_to_be(recipe, text):
 
 @pytest.mark.parametrize(("recipe", "text"), CALLS)
 def test_every_row_traces_with_its_transfers(recipe, text):
-    states = {}
+    """Forward, at the sizes of the preset; `test_systems.py` traces the training step of every row once."""
+    donors = {}
     for name, built in phases(recipe, text).items():
-        before = built.state
-        after, metrics = traced_step(fingerprint(recipe, text, name), recipe, text, name)
-        assert jax.tree.structure(after) == jax.tree.structure(before)
-        assert jax.tree.map(_form, after) == jax.tree.map(_form, before)
+        state, metrics = traced(recipe, text, name)
         assert {leaf.shape for leaf in metrics.values()} == {()}
-        states[name] = before
-        donors = {(rule.donor, rule.best): states[rule.donor].params for rule in built.phase.rules}
-        taken = jax.eval_shape(lambda p, d, rules=built.phase.rules: apply_rules(p, rules, d)[0], before.params, donors)
-        assert jax.tree.map(_form, taken) == jax.tree.map(_form, before.params)
+        taken = jax.eval_shape(lambda p, d, rules=built.phase.rules: apply_rules(p, rules, d)[0], state.params, donors)
+        assert jax.tree.map(_form, taken) == jax.tree.map(_form, state.params)
+        donors |= {(name, best): state.params for best in (False, True)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "text", "name"), distinct(CALLS).values(), ids=distinct(CALLS))
+def test_every_training_step_traces(recipe, text, name):
+    built, (state, _) = phases(recipe, text)[name], traced(recipe, text, name)
+    after, _ = jax.eval_shape(built.system.train_step, state, built.batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert jax.tree.map(_form, after) == jax.tree.map(_form, state)
 
 
 def _form(leaf):

@@ -1,4 +1,4 @@
-"""Real volumes through training and prediction: a glioma on the BraTS grid (LPS), multiple sclerosis in MNI space (LAS)."""
+"""Real heads through training and prediction: a glioma on the BraTS grid, multiple sclerosis in MNI space."""
 
 from __future__ import annotations
 

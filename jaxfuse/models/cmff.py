@@ -27,19 +27,17 @@ from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend
 from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
 from jaxfuse.models.cmft import (
     Critics,
+    CycleForm,
     ImageA,
     ImageB,
     Network,
     Pairing,
+    UNetForm,
     compute_dtype,
-    cycle_losses,
-    make_critics,
-    make_network,
     pairing,
 )
 from jaxfuse.nn.attention import CBAM
 from jaxfuse.nn.conv import Conv, ConvNormAct
-from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.unet import Features
 
 ATTENTION = ("mask", "none", "cbam")
@@ -279,39 +277,34 @@ class JointTraining:
         }
 
 
-def _make_fusion(
-    *,
-    classes: int,
-    arch: str,
-    base: int,
-    levels: int,
-    fusion_width: int,
-    attention: str,
-    mask_mode: str,
-    residual_attention: bool,
-    stop_gradient_masks: bool,
-    kernel_init: KernelInit,
-    remat: str,
-    dtype: str,
-) -> Fusion:
-    if attention not in ATTENTION:
-        raise UserError(f"attention is {attention!r}; choose one of {', '.join(ATTENTION)}")
-    if mask_mode not in MASK_MODES:
-        raise UserError(f"mask_mode is {mask_mode!r}; choose one of {', '.join(MASK_MODES)}")
-    branch = make_network(
-        classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init
-    )
-    branch_type = FusionBranch if remat == "none" else nn.remat(FusionBranch)
-    fusion = branch_type(
-        width=fusion_width,
-        classes=classes,
-        attention=attention,
-        mask_mode=mask_mode,
-        residual_attention=residual_attention,
-        dtype=compute_dtype(dtype),
-        kernel_init=kernel_init,
-    )
-    return Fusion(branch, branch, fusion, stop_gradient_masks)
+@dataclass(frozen=True)
+class FusionForm:
+    """The form of S_F; the defaults are the paper's. See `FusionBranch` and `Fusion` for the attributes."""
+
+    fusion_width: int = 32
+    attention: str = "mask"
+    mask_mode: str = "whole"
+    residual_attention: bool = True
+    stop_gradient_masks: bool = False
+
+    def fusion(self, classes: int, unet: UNetForm) -> Fusion:
+        """Both branches and S_F."""
+        if self.attention not in ATTENTION:
+            raise UserError(f"attention is {self.attention!r}; choose one of {', '.join(ATTENTION)}")
+        if self.mask_mode not in MASK_MODES:
+            raise UserError(f"mask_mode is {self.mask_mode!r}; choose one of {', '.join(MASK_MODES)}")
+        branch = unet.network(classes)
+        branch_type = FusionBranch if unet.remat == "none" else nn.remat(FusionBranch)
+        fusion = branch_type(
+            width=self.fusion_width,
+            classes=classes,
+            attention=self.attention,
+            mask_mode=self.mask_mode,
+            residual_attention=self.residual_attention,
+            dtype=compute_dtype(unet.dtype),
+            kernel_init=unet.kernel_init,
+        )
+        return Fusion(branch, branch, fusion, self.stop_gradient_masks)
 
 
 def make_system(
@@ -321,34 +314,12 @@ def make_system(
     classes: int,
     pairs: Sequence[str],
     loss: SegmentationLoss,
-    arch: str = "residual",
-    base: int = 16,
-    levels: int = 5,
-    fusion_width: int = 32,
-    attention: str = "mask",
-    mask_mode: str = "whole",
-    residual_attention: bool = True,
-    stop_gradient_masks: bool = False,
-    kernel_init: KernelInit = normal(),
-    remat: str = "none",
-    dtype: str = "float32",
+    unet: UNetForm = UNetForm(),
+    fusion: FusionForm = FusionForm(),
 ) -> FusionSegmentation:
-    """CMFF for the named pairs; sizes default to the paper's."""
-    fusion = _make_fusion(
-        classes=classes,
-        arch=arch,
-        base=base,
-        levels=levels,
-        fusion_width=fusion_width,
-        attention=attention,
-        mask_mode=mask_mode,
-        residual_attention=residual_attention,
-        stop_gradient_masks=stop_gradient_masks,
-        kernel_init=kernel_init,
-        remat=remat,
-        dtype=dtype,
-    )
-    return FusionSegmentation(fusion, pairing(pairs, modalities), loss, optimizers, Geometry(3, 2 ** (levels - 1)))
+    """CMFF for the named pairs."""
+    groups = pairing(pairs, modalities)
+    return FusionSegmentation(fusion.fusion(classes, unet), groups, loss, optimizers, unet.geometry(3))
 
 
 def make_branch(
@@ -359,21 +330,13 @@ def make_branch(
     pairs: Sequence[str],
     side: str,
     loss: SegmentationLoss,
-    arch: str = "residual",
-    base: int = 16,
-    levels: int = 5,
-    kernel_init: KernelInit = normal(),
-    remat: str = "none",
-    dtype: str = "float32",
+    unet: UNetForm = UNetForm(),
 ) -> Segmentation:
     """The rows S_A and S_B: one branch trained by its own loss; `side` is "a" or "b"."""
     if side not in ("a", "b"):
         raise UserError(f"side is {side!r}; choose a or b")
-    network = make_network(
-        classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init
-    )
     channels = getattr(pairing(pairs, modalities), side)
-    return Segmentation(network, channels, loss, optimizers, Geometry(3, 2 ** (levels - 1)), f"S_{side.upper()}")
+    return Segmentation(unet.network(classes), channels, loss, optimizers, unet.geometry(3), f"S_{side.upper()}")
 
 
 def make_joint(
@@ -383,54 +346,26 @@ def make_joint(
     classes: int,
     pairs: Sequence[str],
     loss: SegmentationLoss,
-    arch: str = "residual",
-    base: int = 16,
-    levels: int = 5,
-    fusion_width: int = 32,
-    attention: str = "mask",
-    mask_mode: str = "whole",
-    residual_attention: bool = True,
-    stop_gradient_masks: bool = False,
-    critic_base: int = 16,
-    critic_layers: int = 4,
-    cycle_weight: float = 10.0,
-    pool_size: int = 50,
+    unet: UNetForm = UNetForm(),
+    fusion: FusionForm = FusionForm(),
+    cycle: CycleForm = CycleForm(),
     segmentation_weight: float = 1.0,
     share_trunk: bool = True,
-    kernel_init: KernelInit = normal(),
-    remat: str = "none",
-    dtype: str = "float32",
 ) -> JointTraining:
-    """CMFT and CMFF trained together; sizes default to the paper's."""
+    """CMFT and CMFF trained together."""
     groups = pairing(pairs, modalities)
-    form: dict[str, Any] = {
-        "arch": arch,
-        "base": base,
-        "levels": levels,
-        "remat": remat,
-        "dtype": dtype,
-        "kernel_init": kernel_init,
-    }
     return JointTraining(
-        fusion=_make_fusion(
-            classes=classes,
-            fusion_width=fusion_width,
-            attention=attention,
-            mask_mode=mask_mode,
-            residual_attention=residual_attention,
-            stop_gradient_masks=stop_gradient_masks,
-            **form,
-        ),
-        ab=make_network(len(groups.b), **form),
-        ba=make_network(len(groups.a), **form),
-        critics=make_critics(base=critic_base, layers=critic_layers, dtype=dtype, kernel_init=kernel_init),
+        fusion=fusion.fusion(classes, unet),
+        ab=unet.network(len(groups.b)),
+        ba=unet.network(len(groups.a)),
+        critics=cycle.critics(unet),
         pairing=groups,
         loss=loss,
         segmentation_weight=segmentation_weight,
         share_trunk=share_trunk,
         optimizers=optimizers,
-        losses=cycle_losses(cycle_weight),
-        pool_size=pool_size,
-        remat_cycles=remat == "network",
-        geometry=Geometry(3, 2 ** (levels - 1)),
+        losses=cycle.losses(),
+        pool_size=cycle.pool_size,
+        remat_cycles=unet.remat == "network",
+        geometry=unet.geometry(3),
     )

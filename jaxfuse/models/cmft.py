@@ -100,15 +100,38 @@ def shape_of(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
-def make_network(
-    outputs: int, *, arch: str, base: int, levels: int, remat: str, dtype: str, kernel_init: KernelInit
-) -> Network:
-    """The U-Net of the paper with `outputs` kernels in its last layer."""
-    if remat not in REMAT:
-        raise UserError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
-    compute = compute_dtype(dtype)
-    trunk = UNet(base=base, levels=levels, arch=arch, remat=remat != "none", dtype=compute, kernel_init=kernel_init)
-    return Network(trunk, Head(outputs, kernel_init=kernel_init))
+@dataclass(frozen=True)
+class UNetForm:
+    """The form of every U-Net of a System; the defaults are the paper's.
+
+    Attributes:
+        remat: "none", "level" (each level is computed again in the backward pass) or "network" (cycle passes too).
+        dtype: arithmetic of the convolutions, "float32" or "bfloat16"; weights, norms and losses are float32.
+    """
+
+    arch: str = "residual"
+    base: int = 16
+    levels: int = 5
+    kernel_init: KernelInit = normal()
+    remat: str = "none"
+    dtype: str = "float32"
+
+    def network(self, outputs: int) -> Network:
+        """A U-Net with `outputs` kernels in its last layer."""
+        if self.remat not in REMAT:
+            raise UserError(f"remat is {self.remat!r}; choose one of {', '.join(REMAT)}")
+        trunk = UNet(
+            base=self.base,
+            levels=self.levels,
+            arch=self.arch,
+            remat=self.remat != "none",
+            dtype=compute_dtype(self.dtype),
+            kernel_init=self.kernel_init,
+        )
+        return Network(trunk, Head(outputs, kernel_init=self.kernel_init))
+
+    def geometry(self, ndim: int) -> Geometry:
+        return Geometry(ndim, 2 ** (self.levels - 1))
 
 
 def compute_dtype(name: str) -> Any:
@@ -281,47 +304,42 @@ class Reconstruction:
         return {"R_A": params["generators"]["a"], "R_B": params["generators"]["b"]}
 
 
+@dataclass(frozen=True)
+class CycleForm:
+    """Critics, losses and fake pool of the cycle GAN; the defaults are the paper's (Table 1, Eqs. 2-6)."""
+
+    critic_base: int = 16
+    critic_layers: int = 4
+    cycle_weight: float = 10.0
+    pool_size: int = 50
+
+    def critics(self, unet: UNetForm) -> Critics:
+        """Both critics, in the arithmetic and with the initializer of the U-Nets."""
+        dtype, init = compute_dtype(unet.dtype), unet.kernel_init
+        return Critics(PatchCritic(base=self.critic_base, layers=self.critic_layers, dtype=dtype, kernel_init=init))
+
+    def losses(self) -> CycleLosses:
+        return CycleLosses(least_squares_maker, least_squares_critic, l1, self.cycle_weight)
+
+
 def make_reconstruction(
     *,
     optimizers: Optimizers,
     modalities: Sequence[str],
     pairs: Sequence[str],
-    arch: str = "residual",
-    base: int = 16,
-    levels: int = 5,
-    kernel_init: KernelInit = normal(),
-    remat: str = "none",
-    dtype: str = "float32",
+    unet: UNetForm = UNetForm(),
     corruption: float = 0.0,
 ) -> Reconstruction:
     """Two U-Nets, A -> A and B -> B, to stand in for CMFT before the fusion phase."""
     groups = pairing(pairs, modalities)
-    form: dict[str, Any] = {
-        "arch": arch,
-        "base": base,
-        "levels": levels,
-        "remat": remat,
-        "dtype": dtype,
-        "kernel_init": kernel_init,
-    }
     return Reconstruction(
-        a=make_network(len(groups.a), **form),
-        b=make_network(len(groups.b), **form),
+        a=unet.network(len(groups.a)),
+        b=unet.network(len(groups.b)),
         pairing=groups,
         optimizers=optimizers,
         corruption=corruption,
-        geometry=Geometry(3, 2 ** (levels - 1)),
+        geometry=unet.geometry(3),
     )
-
-
-def make_critics(*, base: int, layers: int, dtype: str, kernel_init: KernelInit) -> Critics:
-    """The critics of the paper's Table 1."""
-    return Critics(PatchCritic(base=base, layers=layers, dtype=compute_dtype(dtype), kernel_init=kernel_init))
-
-
-def cycle_losses(weight: float) -> CycleLosses:
-    """Least-squares adversarial terms and L1 cycles (Eqs. 2-4 and 6)."""
-    return CycleLosses(least_squares_maker, least_squares_critic, l1, weight)
 
 
 def make_system(
@@ -329,35 +347,19 @@ def make_system(
     optimizers: Optimizers,
     modalities: Sequence[str],
     pairs: Sequence[str],
-    arch: str = "residual",
-    base: int = 16,
-    levels: int = 5,
-    critic_base: int = 16,
-    critic_layers: int = 4,
-    kernel_init: KernelInit = normal(),
-    remat: str = "none",
-    dtype: str = "float32",
-    cycle_weight: float = 10.0,
-    pool_size: int = 50,
+    unet: UNetForm = UNetForm(),
+    cycle: CycleForm = CycleForm(),
 ) -> CycleTranslation:
-    """CMFT for the named pairs; sizes default to the paper's."""
+    """CMFT for the named pairs."""
     groups = pairing(pairs, modalities)
-    form: dict[str, Any] = {
-        "arch": arch,
-        "base": base,
-        "levels": levels,
-        "remat": remat,
-        "dtype": dtype,
-        "kernel_init": kernel_init,
-    }
     return CycleTranslation(
-        ab=make_network(len(groups.b), **form),
-        ba=make_network(len(groups.a), **form),
-        critics=make_critics(base=critic_base, layers=critic_layers, dtype=dtype, kernel_init=kernel_init),
+        ab=unet.network(len(groups.b)),
+        ba=unet.network(len(groups.a)),
+        critics=cycle.critics(unet),
         pairing=groups,
         optimizers=optimizers,
-        losses=cycle_losses(cycle_weight),
-        pool_size=pool_size,
-        remat_cycles=remat == "network",
-        geometry=Geometry(3, 2 ** (levels - 1)),
+        losses=cycle.losses(),
+        pool_size=cycle.pool_size,
+        remat_cycles=unet.remat == "network",
+        geometry=unet.geometry(3),
     )

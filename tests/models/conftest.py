@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxfuse.config import grouped
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.nn.initializers import he_normal
 
@@ -41,6 +42,11 @@ def _shapes(*sides, batch=1, modalities=4):
     }
 
 
+def _made(make, **options):
+    """A System from flat options, as a config gives them."""
+    return make(**grouped(make, options))
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """Options of the smallest networks, and helpers, as attributes."""
@@ -60,5 +66,6 @@ def tiny():
         gradient_descent=_gradient_descent,
         count=_count,
         close=_close,
+        made=_made,
         shapes=_shapes,
     )

@@ -113,7 +113,7 @@ def find_cases(
 
 
 def survey(root: str | Path, modalities: Sequence[str], *, layout: str | None = None) -> tuple[Finding, ...]:
-    """Like `find_cases`, but lists what is missing instead of refusing it. Without modalities only labels are sought."""
+    """Like `find_cases`, but lists what is missing instead of refusing it; without modalities it seeks labels only."""
     root = Path(os.path.abspath(root))  # the name of "." matters
     unknown = [m for m in modalities if m not in MODALITIES]
     if unknown:

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 from jaxfuse.arrays import Array, Params
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import Optimizers
-from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
-from jaxfuse.models.cmft import make_network
-from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.learning.system import Segmentation, SegmentationLoss
+from jaxfuse.models.cmft import UNetForm
 
 
 def make_system(
@@ -26,20 +25,11 @@ def make_system(
     modalities: Sequence[str],
     classes: int,
     loss: SegmentationLoss,
-    arch: str = "residual",
-    base: int = 16,
-    levels: int = 5,
-    kernel_init: KernelInit = normal(),
-    remat: str = "none",
-    dtype: str = "float32",
+    unet: UNetForm = UNetForm(),
 ) -> Segmentation:
     """A 2D U-Net that labels every pixel; `modalities` are its input channels."""
-    network = make_network(
-        classes, arch=arch, base=base, levels=levels, remat=remat, dtype=dtype, kernel_init=kernel_init
-    )
-    return Segmentation(
-        network, tuple(range(len(modalities))), loss, optimizers, Geometry(2, 2 ** (levels - 1)), "segmentation"
-    )
+    channels = tuple(range(len(modalities)))
+    return Segmentation(unet.network(classes), channels, loss, optimizers, unet.geometry(2), "segmentation")
 
 
 def inflate(donor: Params, target: Params) -> Params:

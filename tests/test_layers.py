@@ -1,0 +1,182 @@
+"""Imports run downward only, papers do not lean on each other, and what needs no JAX starts without it."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "jaxfuse"
+
+# Layer -> the layers that it may import, besides itself and those that all may import.
+EVERYONE = {"errors", "labels"}
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "labels": set(),
+    "arrays": set(),
+    "patches": set(),
+    "recipes": set(),
+    "nn": {"arrays"},
+    "losses": {"arrays"},
+    "metrics": set(),
+    "io": set(),
+    "implicit": set(),
+    "data": {"patches", "io"},
+    "learning": {"arrays", "implicit"},
+    "models": {"nn", "losses", "learning", "arrays"},
+    "inference": {"patches", "arrays"},
+    "report": {"io", "metrics", "patches"},
+    "config": {"arrays", "patches", "data", "learning", "inference", "io", "metrics", "report"},
+    "engine": {"arrays", "patches", "data", "learning", "inference", "io", "metrics", "report", "config", "nn", "losses"},
+}
+WITHOUT_JAX = {"errors", "labels", "patches", "recipes", "metrics", "io", "data", "report"}
+# Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
+LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex"}
+# A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to.
+ONE_PAPER = {("cmff", "cmft"), ("baselines.unet", "cmft")}
+
+
+def _modules():
+    return {path.relative_to(PACKAGE): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _imported(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or later; `from a import b` counts as a.b as well as a."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _own(path: Path) -> set[str]:
+    """The modules of jaxfuse that a file imports, without the package's name."""
+    names = {name.removeprefix("jaxfuse.") for name in _imported(path) if name.startswith("jaxfuse.")}
+    exists = {str(module.with_suffix("")).replace("/", ".") for module in _modules()}
+    return {name for name in names if name in exists or f"{name}.__init__" in exists}
+
+
+def _layer(relative: Path) -> str:
+    return relative.parts[0].removesuffix(".py")
+
+
+def _below_the_commands():
+    """Modules that have a layer; top-level ones without are commands, which may import everything."""
+    return [path for path in _modules() if path.name != "__init__.py" and (len(path.parts) > 1 or _layer(path) in LAYERS)]
+
+
+@pytest.mark.parametrize("relative", _below_the_commands(), ids=str)
+def test_a_module_imports_only_what_lies_below_it(relative):
+    layer = _layer(relative)
+    assert layer in LAYERS, f"{relative} lies in no layer; say in this test what it may import"
+    reached = {name.split(".")[0] for name in _own(_modules()[relative])}
+    assert reached <= LAYERS[layer] | EVERYONE | {layer}
+
+
+def test_commands_are_imported_by_commands_only():
+    commands = {_layer(path) for path in _modules() if len(path.parts) == 1} - set(LAYERS) - {"__init__"}
+    assert {"train", "evaluate", "verify"} <= commands
+    for relative, path in _modules().items():
+        if _layer(relative) not in commands:
+            assert not commands & {name.split(".")[0] for name in _own(path)}, relative
+
+
+def test_a_paper_never_imports_another():
+    for relative, path in _modules().items():
+        if _layer(relative) != "models":
+            continue
+        paper = ".".join(relative.with_suffix("").parts[1:])
+        for name in _own(path):
+            if name.startswith("models.") and name != "models":
+                other = name.removeprefix("models.")
+                assert (paper, other) in ONE_PAPER, f"{paper} imports {other}"
+
+
+def test_only_the_batch_pipeline_imports_grain_and_host_layers_no_jax():
+    for relative, path in _modules().items():
+        loaded = {name.split(".")[0] for name in _imported(path)} & LOADS_JAX
+        if _layer(relative) in WITHOUT_JAX:
+            assert loaded <= ({"grain"} if str(relative) == "data/pipeline.py" else set()), relative
+        elif str(relative) != "data/pipeline.py":
+            assert "grain" not in loaded, relative
+
+
+def test_recipes_and_experiments():
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        assert {name.split(".")[0] for name in _imported(path)} <= {"jaxfuse", "ml_collections", "__future__"}, path
+        assert _own(path) == {"recipes"}, path
+    outside = {name.split(".")[0] for name in _imported(PACKAGE / "recipes.py")}
+    assert outside <= {"jaxfuse", "ml_collections", "collections", "__future__"}
+    for path in _modules().values():
+        assert not {name.split(".")[0] for name in _imported(path)} & {"experiments", "configs", "tests"}, path
+
+
+def test_package_files_import_nothing():
+    for relative, path in _modules().items():
+        if relative.name == "__init__.py":
+            text = path.read_text()
+            assert not _imported(path), relative
+            assert not text or relative == Path("__init__.py"), f"{relative} must be empty"
+
+
+# --- starting without JAX -----------------------------------------------------------------------------------
+
+WATCH = """
+import sys
+{program}
+loaded = sorted({names!r} & set(sys.modules))
+assert not loaded, f"loaded: {{loaded}}"
+"""
+
+
+def _runs_without_jax(program: str) -> None:
+    code = WATCH.format(program=program, names=LOADS_JAX)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_reading_a_recipe_loads_no_jax():
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        _runs_without_jax(f"from configs import {path.stem}\n{path.stem}.get_config('tiny')")
+
+
+def test_evaluating_loads_no_jax(tmp_path):
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[2:4, 2:4, 2:4] = 1
+    for folder in ("pred", "ref"):
+        (tmp_path / folder).mkdir()
+        nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / folder / "case.nii.gz")
+    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
+    options += ["--protocol=brats", "--labels=brats"]
+    _runs_without_jax(_command("evaluate", options))
+    assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_verifying_loads_no_jax(tmp_path):
+    case = tmp_path / "BraTS2021_00001"
+    case.mkdir()
+    rng = np.random.default_rng(0)
+    for suffix in ("t1", "t1ce", "t2", "flair"):
+        volume = np.pad(rng.uniform(50, 150, (6, 6, 6)).astype(np.float32), 1)
+        nib.save(nib.Nifti1Image(volume, np.eye(4)), case / f"{case.name}_{suffix}.nii.gz")
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[3:6, 3:6, 3:6] = 2
+    nib.save(nib.Nifti1Image(label, np.eye(4)), case / f"{case.name}_seg.nii.gz")
+    _runs_without_jax(_command("verify", [f"--root={tmp_path}", "--json"]))
+
+
+def _command(name: str, options: list[str]) -> str:
+    return (
+        f"from absl import flags\nfrom jaxfuse import {name}\n{name}.define_flags()\n"
+        f"flags.FLAGS({[name, *options]!r})\nassert not {name}.main([{name!r}])"
+    )
