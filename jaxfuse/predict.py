@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         # The label file, if there is one, is not opened: a prediction must not depend on it.
         case = load_case(one, first.data.modalities, None)
         prepared = prepare_case(case, normalize=first.data.normalize)  # pyright: ignore[reportArgumentType]
-        labels = _decode(label_map(predict(prepared), prepared.image), first.scheme)
+        labels = _decode(label_map(predict(prepared), prepared.brain), first.scheme)
         path = output / f"{one.id}.nii.gz"
         write_like(path, uncrop(labels, prepared, 0), one.images[first.data.modalities[0]], dtype="uint8")
         left = (time.perf_counter() - started) / (number + 1) * (len(files) - number - 1)

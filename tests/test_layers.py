@@ -32,7 +32,19 @@ LAYERS: dict[str, set[str]] = {
     "inference": {"patches", "arrays"},
     "report": {"io", "metrics", "patches"},
     "config": {"arrays", "patches", "data", "learning", "inference", "io", "metrics", "report"},
-    "engine": {"arrays", "patches", "data", "learning", "inference", "io", "metrics", "report", "config", "nn", "losses"},
+    "engine": {
+        "arrays",
+        "patches",
+        "data",
+        "learning",
+        "inference",
+        "io",
+        "metrics",
+        "report",
+        "config",
+        "nn",
+        "losses",
+    },
 }
 WITHOUT_JAX = {"errors", "labels", "patches", "recipes", "metrics", "io", "data", "report"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
@@ -70,7 +82,9 @@ def _layer(relative: Path) -> str:
 
 def _below_the_commands():
     """Modules that have a layer; top-level ones without are commands, which may import everything."""
-    return [path for path in _modules() if path.name != "__init__.py" and (len(path.parts) > 1 or _layer(path) in LAYERS)]
+    return [
+        path for path in _modules() if path.name != "__init__.py" and (len(path.parts) > 1 or _layer(path) in LAYERS)
+    ]
 
 
 @pytest.mark.parametrize("relative", _below_the_commands(), ids=str)
@@ -140,7 +154,12 @@ assert not loaded, f"loaded: {{loaded}}"
 def _runs_without_jax(program: str) -> None:
     code = WATCH.format(program=program, names=LOADS_JAX)
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
     )
     assert result.returncode == 0, result.stderr
 

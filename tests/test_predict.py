@@ -208,7 +208,7 @@ def test_runs_and_phases_are_averaged(trained, command, tmp_path):
     np.testing.assert_allclose(mean, (first + second) / 2, rtol=0, atol=1e-6)
     np.testing.assert_allclose(mean.sum(-1), 1, rtol=0, atol=1e-5)
     written = command([branch, fusion], trained.cases, tmp_path / "out")["new"]
-    expected = np.array([0, 1, 2, 4])[uncrop(label_map((first + second) / 2, case.image), case, 0)]
+    expected = np.array([0, 1, 2, 4])[uncrop(label_map((first + second) / 2, case.brain), case, 0)]
     np.testing.assert_array_equal(written, expected)
 
 

@@ -67,7 +67,7 @@ class Place:
 
     def start(self, name: str, *options: str) -> subprocess.Popen[str]:
         steps = [f"--config.{phase}.steps={count}" for phase, count in PHASES.items()]
-        checks = [f"--config.{phase}.validation.every=4" for phase in PHASES]
+        checks = [f"--config.{phase}.validation.every={count * 2 // 5}" for phase, count in PHASES.items()]
         command = [sys.executable, "-m", "jaxfuse.train", f"--config={ROOT / 'configs' / 'cmff.py'}:tiny"]
         command += [f"--workdir={self.folder / name}", f"--config.data.root={self.data}", "--config.log_every=1"]
         # A session of its own: the loader's processes can be looked for when the run is gone.

@@ -50,7 +50,7 @@ class SegmentationAssessment:
         scores: dict[str, list[float]] = {}
         for case in cases:
             truth = _truth(case)
-            for output, labels in label_maps(predict(case), np.asarray(case.image), self.scheme).items():
+            for output, labels in label_maps(predict(case), case.brain, self.scheme).items():
                 for region, members in self.scheme.regions.items():
                     value = dice(np.isin(labels, members), np.isin(truth, members))
                     scores.setdefault(f"{output}/{region}/dice", []).append(value)
@@ -65,7 +65,7 @@ class SegmentationAssessment:
         rows, maps, seconds = [], {}, []
         for case in cases:
             started = time.perf_counter()
-            maps[case.id] = label_maps(predict(case), np.asarray(case.image), self.scheme)
+            maps[case.id] = label_maps(predict(case), case.brain, self.scheme)
             seconds.append(time.perf_counter() - started)
             # On the whole grid, not the crop: specificity counts every voxel of background.
             truth = uncrop(_truth(case), case, 0)
@@ -224,10 +224,10 @@ def losses(*, scheme: LabelScheme | None, primary: str, pairs: Sequence[str]) ->
     return LossAssessment()
 
 
-def label_maps(outputs: Mapping[str, np.ndarray], image: np.ndarray, scheme: LabelScheme) -> dict[str, np.ndarray]:
+def label_maps(outputs: Mapping[str, np.ndarray], brain: np.ndarray, scheme: LabelScheme) -> dict[str, np.ndarray]:
     """Class indices of every output that holds the probabilities of this scheme's classes (by name S_...)."""
     return {
-        name: label_map(values, image)
+        name: label_map(values, brain)
         for name, values in outputs.items()
         if name.startswith("S_") and values.shape[-1] == len(scheme.classes)
     }

@@ -38,7 +38,12 @@ class Dataset:
     def document(self) -> dict[str, Any]:
         """What `dataset.json` holds: the facts, and a fingerprint that equal data and splits share."""
         facts = json.loads(self.facts.to_json())
-        parts = [facts["keys"], facts["train"], facts["val"]]
+        # Not the cache keys: they tell apart runs that list the same modalities in another order.
+        cases = {case.id: case.facts for case in (*self.train, *self.val)}
+        parts = [facts["train"], facts["val"], facts["scheme"]]
+        for name in sorted(cases):
+            moments = sorted(zip(cases[name].modalities, cases[name].mean, cases[name].std, strict=True))
+            parts.append([name, cases[name].shape, cases[name].voxels_per_class, moments])
         fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return {**facts, "fingerprint": fingerprint, "overfit_check": self.overfit_check}
 

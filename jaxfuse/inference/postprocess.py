@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 
-def label_map(probs: Float[np.ndarray, "d h w k"], image: Float[np.ndarray, "d h w m"]) -> UInt8[np.ndarray, "d h w"]:
-    """The most probable class of each voxel; background where every modality is exactly 0.
+def label_map(probs: Float[np.ndarray, "d h w k"], brain: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "d h w"]:
+    """The most probable class of each voxel of the brain (flat indices); background elsewhere.
 
-    Skull-stripped data are 0 outside the brain, where a network sees no anatomy and may answer anything.
+    Outside the brain of skull-stripped data a network sees no anatomy and may answer anything.
     """
-    return np.where((image != 0).any(axis=-1), probs.argmax(axis=-1), 0).astype(np.uint8)
+    labels = np.zeros(probs.shape[:-1], np.uint8)
+    labels.flat[brain] = probs.reshape(-1, probs.shape[-1])[brain].argmax(axis=-1)
+    return labels

@@ -23,7 +23,9 @@ def _stream(sampler, *, start=0, stop=STOP, seed=0, batch=2, **loader):
 
 
 def _equal(a, b):
-    return len(a) == len(b) and all(x.keys() == y.keys() and all(map(np.array_equal, x.values(), y.values())) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and all(map(np.array_equal, x.values(), y.values())) for x, y in zip(a, b, strict=True)
+    )
 
 
 @pytest.fixture(scope="module")

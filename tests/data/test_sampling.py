@@ -89,7 +89,9 @@ def test_rules_by_name():
 def test_cases_that_cannot_be_served_are_refused_before_training(random_cases):
     train = random_cases.train
     check_sampling(train, (12, 10, 9), "tumor", pad=False)
-    with pytest.raises(UserError, match=r"the patch \(12, 11, 9\) is larger than the volume \(12, 10, 9\) of case case0"):
+    with pytest.raises(
+        UserError, match=r"the patch \(12, 11, 9\) is larger than the volume \(12, 10, 9\) of case case0"
+    ):
         check_sampling(train, (12, 11, 9), "tumor", pad=False)
     check_sampling(train, (12, 11, 9), "tumor", pad=True)
     for case in (random_cases.bare, random_cases.healthy):

@@ -103,6 +103,12 @@ def test_equal_data_share_a_fingerprint_wherever_they_lie(tmp_path):
     assert fingerprint(dataclasses.replace(here, cache=str(tmp_path / "other_cache"))) == fingerprint(here)
 
 
+def test_the_order_of_modalities_does_not_matter_to_the_fingerprint(tmp_path):
+    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
+    turned = dataclasses.replace(data, modalities=tuple(reversed(data.modalities)))
+    assert fingerprint(turned) == fingerprint(data)
+
+
 def test_other_content_split_or_preparation_has_another_fingerprint(tmp_path):
     data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
     split = tmp_path / "split.json"
