@@ -96,7 +96,7 @@ _traced: dict[str, tuple[Any, Any]] = {}
 
 
 def traced(recipe: str, text: str, name: str) -> tuple[State, dict[str, Any]]:
-    """Shapes of a phase's state and of its evaluation: every network and loss, forward. Equal phases are traced once."""
+    """Shapes of a phase's state and of its evaluation: every network and loss, forward. Equal phases: traced once."""
     key = fingerprint(recipe, text, name)
     if key not in _traced:
         built = phases(recipe, text)[name]

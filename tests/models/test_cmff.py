@@ -1,4 +1,4 @@
-"""CMFF and joint training: counts of the paper's sizes, how masks act, what each loss moves, and both phases as parts."""
+"""CMFF and joint training: counts at the paper's sizes, how masks act, what each loss moves, both phases as parts."""
 
 import jax
 import jax.numpy as jnp
