@@ -10,6 +10,8 @@ trains the paper's sizes on a BraTS folder (a GPU with 24 GB; see `network.remat
 the paper's tables.
 """
 
+from dataclasses import dataclass, field
+
 from ml_collections import ConfigDict
 
 from jaxfuse.recipes import adam, brats_data, parse_argument, phase
@@ -35,179 +37,241 @@ ROWS = {
 VARIANTS = {}
 PAIRS = ("t1+t1ce", "t2+flair")
 OTHER_PAIRS = ("t1+flair", "t2+t1ce")
-# Of the default preset; the paper's trains for epochs.
-TRANSITION_STEPS, SEGMENTATION_STEPS = 150, 1000
 
 
-def _sizes(preset):
-    """Steps of both phases, patch, and the data's phantoms."""
-    if preset == "tiny":
-        network = {"base": 4, "levels": 3}
-        return network, 8, 4, (16, 16, 16), {"shape": (32, 32, 24), "cases": 3, "spacing_mm": 6.0}
-    if preset == "paper":
-        network = {"base": 16, "levels": 5}
-        return network, 16, 32, (128, 128, 128), {"shape": (64, 64, 48), "cases": 20, "spacing_mm": 3.0}
-    return {"base": 8, "levels": 4}, 8, 16, (32, 32, 32), {"shape": (64, 64, 48), "cases": 20, "spacing_mm": 3.0}
+@dataclass(frozen=True)
+class Sizes:
+    """What the presets differ in; the defaults are those of the preset for phantoms."""
+
+    base: int = 8
+    levels: int = 4
+    kernel_init: str = "nn.initializers:he_normal"
+    critic_base: int = 8
+    critic_layers: int = 4
+    pool_size: int = 50
+    fusion_width: int = 16
+    patch: tuple = (32, 32, 32)
+    phantom: dict = field(default_factory=lambda: {"shape": (64, 64, 48), "cases": 20, "spacing_mm": 3.0})
+    transition_length: dict = field(default_factory=lambda: {"steps": 150})
+    segmentation_length: dict = field(default_factory=lambda: {"steps": 1000})
+    transition_rate: float = 1e-3
+    segmentation_rate: float = 3e-3
+    schedule: str = "cosine"
+    # The paper's loss has no background term; at a few hundred steps it lets a rare class absorb the background.
+    loss: str = "losses.overlap:dice_and_cross_entropy"
+    # Patches of 32^3 around the tumor never show the rest of the brain; those of 128^3 show most of it.
+    sampling: str = "mixed"
+    overlap: float = 0.25
+    validate_every: int = 100
+    checkpoint_every: int = 100
+    log_every: int = 20
+    voc: dict = field(default_factory=lambda: {"patch": (64, 64), "batch": 2, "steps": 300})
+    voc_rate: float = 1e-3
+
+    @property
+    def common(self):
+        """Options that every 3D phase shares."""
+        return {
+            "patch": self.patch,
+            "validate_every": self.validate_every,
+            "checkpoint_every": self.checkpoint_every,
+        }
+
+    @property
+    def cycle(self):
+        return {
+            "critic_base": self.critic_base,
+            "critic_layers": self.critic_layers,
+            "pool_size": self.pool_size,
+            "cycle_weight": 10.0,
+        }
+
+    def gan_adam(self):
+        return adam(self.transition_rate, b1=0.5)
+
+
+SIZES = {
+    "": Sizes(),
+    "tiny": Sizes(
+        base=4,
+        levels=3,
+        critic_layers=3,
+        pool_size=4,
+        fusion_width=4,
+        patch=(16, 16, 16),
+        phantom={"shape": (32, 32, 24), "cases": 3, "spacing_mm": 6.0},
+        transition_length={"steps": 4},
+        segmentation_length={"steps": 4},
+        validate_every=0,
+        checkpoint_every=2,
+        log_every=2,
+        voc={"patch": (32, 32), "batch": 2, "steps": 4},
+    ),
+    "paper": Sizes(
+        base=16,
+        levels=5,
+        kernel_init="nn.initializers:normal",
+        critic_base=16,
+        fusion_width=32,
+        patch=(128, 128, 128),
+        transition_length={"epochs": 100},
+        segmentation_length={"epochs": 100},
+        transition_rate=1e-4,
+        segmentation_rate=1e-4,
+        schedule="constant",
+        loss="losses.overlap:dice_loss_of_logits",
+        sampling="tumor",
+        overlap=0.0,
+        validate_every=2000,
+        checkpoint_every=500,
+        voc={"patch": (256, 256), "batch": 8, "epochs": 100},
+        voc_rate=1e-4,
+    ),
+}
 
 
 def get_config(argument=None):
     preset, row, variant = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="ours")
-    paper, tiny = preset == "paper", preset == "tiny"
-    network, critic_base, width, patch, phantom = _sizes(preset)
+    sizes = SIZES[preset]
     pairs = OTHER_PAIRS if row == "other_pairs" else PAIRS
-
     config = ConfigDict()
     config.name, config.preset, config.row, config.variant = "cmff", preset, row, variant
     config.seed = 0
     config.pairs = pairs
-    config.data = brats_data(modalities=tuple("+".join(pairs).split("+")), **phantom)
+    config.data = brats_data(modalities=tuple("+".join(pairs).split("+")), **sizes.phantom)
     config.network = ConfigDict(
         {
-            **network,
+            "base": sizes.base,
+            "levels": sizes.levels,
             "arch": "residual",
-            "kernel_init": "nn.initializers:normal" if paper else "nn.initializers:he_normal",
+            "kernel_init": sizes.kernel_init,
             "remat": "none",
             "dtype": "float32",
         }
     )
     config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4})
-    config.log_every = 2 if tiny else 20
+    config.log_every = sizes.log_every
+    phases = row_phases(row, sizes)
+    for name, settings in phases.items():
+        config[name] = settings
+    config.schedule = tuple(phases)
+    # The result is the last phase, or the mean of both branches where a row trains them apart.
+    config.result = tuple(name for name in phases if name.startswith("branch_")) or config.schedule[-1:]
+    return config
 
-    common = {
-        "patch": patch,
-        "validate_every": 0 if tiny else 2000 if paper else 100,
-        "checkpoint_every": 2 if tiny else 500 if paper else 100,
-    }
-    cycle = {
-        "critic_base": critic_base,
-        "critic_layers": 3 if tiny else 4,
-        "pool_size": 4 if tiny else 50,
-        "cycle_weight": 10.0,
-    }
-    fusion = {
-        "fusion_width": width,
+
+def row_phases(row, sizes):
+    """The phases of a row of the paper's tables, in order."""
+    if row == "random":
+        return {"fusion": fusion(sizes, row, ())}
+    if row == "voc":
+        init = both_branches("voc", "net", "net", "models.baselines.unet:inflate")
+        return {"voc": voc(sizes), "fusion": fusion(sizes, row, init)}
+    if row == "self":
+        init = both_branches("reconstruction", "generators/a", "generators/b")
+        return {"reconstruction": reconstruction(sizes), "fusion": fusion(sizes, row, init)}
+    if row == "joint":
+        return {"joint": joint(sizes)}
+    phases = {"transition": transition(sizes)}
+    if row == "S_A" or row == "S_A+S_B":
+        phases["branch_a"] = branch(sizes, "a", "ab")
+    if row == "S_B" or row == "S_A+S_B":
+        phases["branch_b"] = branch(sizes, "b", "ba")
+    if len(phases) == 1:
+        init = both_branches("transition", "generators/ab", "generators/ba")
+        phases["fusion"] = fusion(sizes, row, init)
+    return phases
+
+
+def both_branches(donor, source_a, source_b, *transform):
+    """Both branches take over everything but the output convolution."""
+    return (
+        ("net/branch_a/trunk", f"{donor}:{source_a}/trunk", *transform),
+        ("net/branch_b/trunk", f"{donor}:{source_b}/trunk", *transform),
+    )
+
+
+def transition(sizes):
+    """CMFT."""
+    return phase(
+        model="cmft",
+        args=sizes.cycle,
+        assess="engine.assess:translation",
+        optimizers={"generators": sizes.gan_adam(), "discriminators": sizes.gan_adam()},
+        **sizes.transition_length,
+        **sizes.common,
+    )
+
+
+def reconstruction(sizes):
+    """What the row "self" has in place of CMFT."""
+    return phase(
+        model="cmft:make_reconstruction",
+        args={"corruption": 0.0},
+        assess="engine.assess:losses",
+        optimizers={"generators": adam(sizes.transition_rate)},
+        **sizes.transition_length,
+        **sizes.common,
+    )
+
+
+def segmentation(sizes, model, args, init, **more_optimizers):
+    """Any phase that labels whole volumes."""
+    return phase(
+        model=model,
+        args=args,
+        assess="engine.assess:segmentation",
+        optimizers={"net": adam(sizes.segmentation_rate, schedule=sizes.schedule), **more_optimizers},
+        init=init,
+        loss=sizes.loss,
+        loss_args={"include_background": False, "squared": False},
+        sampling=sizes.sampling,
+        overlap=sizes.overlap,
+        **sizes.segmentation_length,
+        **sizes.common,
+    )
+
+
+def fusion_form(sizes, row):
+    return {
+        "fusion_width": sizes.fusion_width,
         "attention": {"wo_MG": "none", "w_CA": "cbam"}.get(row, "mask"),
         "mask_mode": "whole",
         "residual_attention": True,
         "stop_gradient_masks": False,
     }
-    # The paper's loss has no background term; at a few hundred steps it lets a rare class absorb the background.
-    loss = {
-        "loss": "losses.overlap:" + ("dice_loss_of_logits" if paper else "dice_and_cross_entropy"),
-        "loss_args": {"include_background": False, "squared": False},
-    }
-
-    # Patches of 32^3 around the tumor never show the rest of the brain; those of 128^3 show most of it.
-    volumes = {"sampling": "tumor" if paper else "mixed", "overlap": 0.0 if paper else 0.25}
-
-    def length(demo_steps):
-        return {"epochs": 100} if paper else {"steps": 4 if tiny else demo_steps, "epochs": 0}
-
-    transition_rate = 1e-4 if paper else 1e-3
-    fusion_adam = adam(1e-4) if paper else adam(3e-3, schedule="cosine")
-    gan_adam = {player: adam(transition_rate, b1=0.5) for player in ("generators", "discriminators")}
-
-    def transition():
-        return phase(
-            model="cmft",
-            args=cycle,
-            assess="engine.assess:translation",
-            optimizers=gan_adam,
-            **length(TRANSITION_STEPS),
-            **common,
-        )
-
-    def segmentation(model, init, *, args, steps):
-        return phase(
-            model=model,
-            args=args,
-            assess="engine.assess:segmentation",
-            optimizers={"net": fusion_adam},
-            init=init,
-            **loss,
-            **length(steps),
-            **common,
-            **volumes,
-        )
-
-    def fused(init):
-        return segmentation("cmff", init, args=fusion, steps=SEGMENTATION_STEPS)
-
-    def branch(side, generator):
-        init = (("net/trunk", f"transition:generators/{generator}/trunk"),)
-        return segmentation("cmff:make_branch", init, args={"side": side}, steps=SEGMENTATION_STEPS)
-
-    def both(donor, source_a, source_b, *transform):
-        return (
-            ("net/branch_a/trunk", f"{donor}:{source_a}/trunk", *transform),
-            ("net/branch_b/trunk", f"{donor}:{source_b}/trunk", *transform),
-        )
-
-    if row in ("S_A", "S_B", "S_A+S_B"):
-        config.transition = transition()
-        if "S_A" in row:
-            config.branch_a = branch("a", "ab")
-        if "S_B" in row:
-            config.branch_b = branch("b", "ba")
-        config.result = tuple(name for name in ("branch_a", "branch_b") if name in config)
-        config.schedule = ("transition", *config.result)
-        return config
-    if row == "random":
-        config.fusion = fused(())
-        config.schedule = ("fusion",)
-    elif row == "voc":
-        config.voc = _voc(paper, tiny)
-        inflate = "models.baselines.unet:inflate"
-        config.fusion = fused(both("voc", "net", "net", inflate))
-        config.schedule = ("voc", "fusion")
-    elif row == "self":
-        config.reconstruction = phase(
-            model="cmft:make_reconstruction",
-            args={"corruption": 0.0},
-            assess="engine.assess:losses",
-            optimizers={"generators": adam(transition_rate)},
-            **length(TRANSITION_STEPS),
-            **common,
-        )
-        config.fusion = fused(both("reconstruction", "generators/a", "generators/b"))
-        config.schedule = ("reconstruction", "fusion")
-    elif row == "joint":
-        config.joint = phase(
-            model="cmff:make_joint",
-            args={**cycle, **fusion, "segmentation_weight": 1.0, "share_trunk": True},
-            assess="engine.assess:segmentation",
-            optimizers={"net": fusion_adam, "discriminators": adam(transition_rate, b1=0.5)},
-            **loss,
-            **length(SEGMENTATION_STEPS),
-            **common,
-            **volumes,
-        )
-        config.schedule = ("joint",)
-    else:
-        config.transition = transition()
-        config.fusion = fused(both("transition", "generators/ab", "generators/ba"))
-        config.schedule = ("transition", "fusion")
-    config.result = (config.schedule[-1],)
-    return config
 
 
-def _voc(paper, tiny):
+def fusion(sizes, row, init):
+    """CMFF."""
+    return segmentation(sizes, "cmff", fusion_form(sizes, row), init)
+
+
+def branch(sizes, side, generator):
+    """S_A or S_B alone."""
+    init = (("net/trunk", f"transition:generators/{generator}/trunk"),)
+    return segmentation(sizes, "cmff:make_branch", {"side": side}, init)
+
+
+def joint(sizes):
+    """CMFT and CMFF at once."""
+    args = {**sizes.cycle, **fusion_form(sizes, "joint"), "segmentation_weight": 1.0, "share_trunk": True}
+    return segmentation(sizes, "cmff:make_joint", args, (), discriminators=sizes.gan_adam())
+
+
+def voc(sizes):
     """Pre-training on PASCAL VOC: its own data, patches of pixels, 21 classes, unlabelled border pixels ignored."""
-    side = 256 if paper else 32 if tiny else 64
-    voc = phase(
+    settings = phase(
         model="baselines.unet",
         assess="engine.assess:losses",
-        optimizers={"net": adam(1e-4 if paper else 1e-3)},
+        optimizers={"net": adam(sizes.voc_rate)},
         loss="losses.overlap:cross_entropy",
         loss_args={"ignore": 255},
-        patch=(side, side),
-        batch=8 if paper else 2,
         sampling="brain",
-        steps=0 if paper else 4 if tiny else 300,
-        epochs=100 if paper else 0,
         checkpoint_every=500,
+        **sizes.voc,
     )
-    voc.pad = True  # photographs come in all sizes
-    voc.data = brats_data(modalities=("r", "g", "b"), shape=(64, 64, 48), cases=1, spacing_mm=3.0)
-    voc.data.source = "voc"
-    return voc
+    settings.pad = True  # photographs come in all sizes
+    settings.data = brats_data(modalities=("r", "g", "b"), shape=(64, 64, 48), cases=1, spacing_mm=3.0)
+    settings.data.source = "voc"
+    return settings
