@@ -1,12 +1,16 @@
 """What a config becomes, and each refusal with its sentence."""
 
+import importlib
+import inspect
 import sys
+from collections import Counter
+from dataclasses import dataclass, fields, is_dataclass
 
 import pytest
 from ml_collections import ConfigDict
 
 from configs import cmff
-from jaxfuse.config import Experiment, declared_facts, parse, resolve
+from jaxfuse.config import Experiment, declared_facts, grouped, parse, resolve
 from jaxfuse.engine.build import build_system
 from jaxfuse.errors import UserError
 from jaxfuse.recipes import parse_argument
@@ -231,6 +235,41 @@ def test_optimizers_must_be_those_of_the_players():
         build_system(experiment.phases["fusion"], *facts, 10)
     with pytest.raises(UserError, match="transition.optimizers.generators has no option momentum; it has b1, b2"):
         build_system(experiment.phases["transition"], *facts, 10)
+
+
+# --- flat options -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Form:
+    width: int = 1
+    depth: int = 2
+
+
+def _make(*, loss, form: _Form = _Form(), scale=3):
+    return loss, form, scale
+
+
+def test_flat_options_fill_the_forms_of_a_model():
+    assert grouped(_make, {"loss": "l", "depth": 7}) == {"loss": "l", "form": _Form(1, 7)}
+    assert _make(**grouped(_make, {"loss": "l", "width": 4, "scale": 5})) == ("l", _Form(4, 2), 5)
+    for stray in ("heigth", "form"):
+        with pytest.raises(UserError, match=f"has no option {stray}"):
+            grouped(_make, {"loss": "l", stray: 1})
+
+
+@pytest.mark.parametrize(
+    "name", ["cmft:make_system", "cmft:make_reconstruction", "cmff:make_system", "cmff:make_joint"]
+)
+def test_no_option_of_a_model_has_two_meanings(name):
+    """A flat name is taken by the first form that has it, so that each must be in one only."""
+    module, function = name.split(":")
+    parameters = inspect.signature(getattr(importlib.import_module(f"jaxfuse.models.{module}"), function)).parameters
+    names = Counter(list(parameters))
+    for parameter in parameters.values():
+        if is_dataclass(parameter.default):
+            names.update(f.name for f in fields(parameter.default))
+    assert {name for name, count in names.items() if count > 1} == set()
 
 
 # --- names --------------------------------------------------------------------------------------------------

@@ -51,7 +51,19 @@ def test_overlap_out_of_range_is_refused(overlap):
 
 @pytest.mark.parametrize(
     ("center", "length", "start"),
-    [(5, 20, 1), (0, 20, 0), (3, 20, 0), (4, 20, 0), (19, 20, 12), (16, 20, 12), (15, 20, 11), (2, 8, 0)],
+    [
+        (5, 20, 1),
+        (0, 20, 0),
+        (3, 20, 0),
+        (4, 20, 0),
+        (19, 20, 12),
+        (16, 20, 12),
+        (15, 20, 11),
+        (2, 8, 0),
+        (2, 5, -2),
+        (0, 5, -3),
+        (4, 5, 0),
+    ],
 )
 def test_a_window_is_centered_and_shifted_to_stay_inside(center, length, start):
     assert window_around((center,), (8,), (length,)) == (start,)

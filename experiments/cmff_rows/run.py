@@ -18,25 +18,28 @@ from pathlib import Path
 import numpy as np
 
 from jaxfuse.data.phantom.brats import write_brats_phantoms
-from jaxfuse.data.preprocess import PreparedCase, prepare
+from jaxfuse.data.preprocess import PreparedCase, prepare, uncrop
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine.assess import SegmentationAssessment
+from jaxfuse.engine.assess import label_maps
 from jaxfuse.engine.build import case_predictor
-from jaxfuse.engine.members import Member, load_members
+from jaxfuse.engine.members import load_members
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
+from jaxfuse.metrics.brats import default_one_empty_mm, score_case, summarize
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
-# Row of the table -> (row that is trained, its phases, output that is scored).
+# Row that is trained -> its phases that are scored.
+TRAINED = {"ours": ("fusion",), "random": ("fusion",), "S_A+S_B": ("branch_a", "branch_b")}
+# Row of the table -> (row that is trained, output of it).
 ROWS = {
-    "S_A": ("S_A+S_B", ("branch_a",), "S_A"),
-    "S_B": ("S_A+S_B", ("branch_b",), "S_B"),
-    "S_A+S_B": ("S_A+S_B", ("branch_a", "branch_b"), "S_A+S_B"),
-    "random": ("random", ("fusion",), "S_F"),
-    "ours": ("ours", ("fusion",), "S_F"),
-    "S_A inside ours": ("ours", ("fusion",), "S_A"),
-    "S_B inside ours": ("ours", ("fusion",), "S_B"),
+    "S_A": ("S_A+S_B", "S_A"),
+    "S_B": ("S_A+S_B", "S_B"),
+    "S_A+S_B": ("S_A+S_B", "S_A+S_B"),
+    "random": ("random", "S_F"),
+    "ours": ("ours", "S_F"),
+    "S_A inside ours": ("ours", "S_A"),
+    "S_B inside ours": ("ours", "S_B"),
 }
 REGIONS = ("ET", "WT", "TC", "mean")
 HELD_OUT_SEED = 20_261
@@ -61,25 +64,28 @@ def held_out_cases(count: int, folder: Path) -> tuple[PreparedCase, ...]:
     return prepare(files, modalities, label_scheme("brats"), cache=folder / "cases")
 
 
-def score(row: str, workdir: Path, cases: tuple[PreparedCase, ...], folder: Path) -> dict:
-    """Statistics by region of one row on the held-out cases."""
-    _, phases, output = ROWS[row]
-    members = load_members([f"{workdir}:{phase}" for phase in phases])
+def score(trained: str, workdir: Path, cases: tuple[PreparedCase, ...]) -> dict[str, dict]:
+    """Statistics by output and region of one training on the held-out cases."""
+    members = load_members([f"{workdir}:{phase}" for phase in TRAINED[trained]])
     predictors = [case_predictor(member.system, member.phase) for member in members]
-
-    def predict(case: PreparedCase) -> dict[str, np.ndarray]:
+    scheme, rows = members[0].scheme, []
+    for case in cases:
         outputs: dict[str, np.ndarray] = {}
         for predictor, member in zip(predictors, members, strict=True):
             outputs |= predictor(member.weights, case)
-        return {**outputs, output: _mean(outputs, members) if len(members) > 1 else outputs[output]}
-
-    assessment = SegmentationAssessment(members[0].scheme, output)
-    results = folder / "scores" / workdir.name / row.replace(" ", "_")
-    return assessment.full(predict, cases, results=results, figures_dir=results, title=row)["outputs"][output]
-
-
-def _mean(outputs: dict[str, np.ndarray], members: list[Member]) -> np.ndarray:
-    return np.mean([outputs[member.system.primary] for member in members], axis=0)
+        if len(members) > 1:
+            outputs[trained] = np.mean([outputs[member.system.primary] for member in members], axis=0)
+        for output, labels in label_maps(outputs, case.brain, scheme).items():
+            rows += score_case(
+                uncrop(labels, case, 0),
+                uncrop(np.asarray(case.label), case, 0),
+                scheme,
+                spacing_mm=case.facts.spacing_mm,
+                one_empty=default_one_empty_mm(scheme),
+                case=case.id,
+                output=output,
+            )
+    return summarize(rows)
 
 
 def table(scores: dict[str, list[dict]]) -> str:
@@ -111,10 +117,11 @@ def main() -> None:
         (row, seed): train(row, seed, folder) for seed in options.seeds for row in ("ours", "random", "S_A+S_B")
     }
     cases = held_out_cases(options.cases, folder)
-    scores = {
-        row: [score(row, workdirs[trained, seed], cases, folder) for seed in options.seeds]
-        for row, (trained, _, _) in ROWS.items()
-    }
+    found = {}
+    for (row, seed), workdir in workdirs.items():
+        found[row, seed] = score(row, workdir, cases)
+        print(f"scored {row}, seed {seed}", flush=True)
+    scores = {row: [found[trained, seed][output] for seed in options.seeds] for row, (trained, output) in ROWS.items()}
     text = table(scores)
     thresholds = read_json(REPOSITORY / "experiments" / "phantom_thresholds.json")
     (HERE / "table.md").write_text(text + "\n")

@@ -21,7 +21,8 @@ def _draw(*shape):
 
 def _photographs(tiny, **changes):
     options = {"classes": 21, "loss": tiny.fusion["loss"]} | changes
-    return make_system(optimizers=tiny.gradient_descent("net"), modalities=("r", "g", "b"), **options)
+    optimizers = tiny.gradient_descent("net")
+    return tiny.made(make_system, optimizers=optimizers, modalities=("r", "g", "b"), **options)
 
 
 def _pictures(side, channels=3):
@@ -87,7 +88,8 @@ def test_kernels_that_do_not_correspond_are_refused(shape):
 @pytest.mark.parametrize("arch", ["residual", "plain"])
 def test_both_branches_take_the_whole_trunk_at_the_paper_sizes(tiny, arch):
     donor = _photographs(tiny, arch=arch)
-    taker = cmff.make_system(
+    taker = tiny.made(
+        cmff.make_system,
         optimizers=tiny.gradient_descent("net"),
         modalities=("t1", "t1ce", "t2", "flair"),
         pairs=("t1+t1ce", "t2+flair"),
