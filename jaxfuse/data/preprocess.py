@@ -27,7 +27,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
 # Raise when the arrays or the JSON that this file writes change.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ class DatasetFacts:
 def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", classes: int = 0) -> Prepared:
     """Crops a case to its brain and normalises it.
 
-    The crop is the bounding box of the voxels that are not zero in every modality. With `"brain"` mean and
-    standard deviation are taken over those voxels and the rest stays 0; with `"volume"` over the whole
-    volume before cropping, background included. `classes` is the least length of `voxels_per_class`.
+    With `"brain"`, mean and standard deviation are taken over the voxels that are not zero in every modality, the
+    rest stays 0, and their bounding box is kept. With `"volume"` they are taken over the whole volume, background
+    included; nothing is cropped then, because background is no longer 0. `classes` is the least length of `voxels_per_class`.
 
     Raises `UserError` for an image without a non-zero voxel, and for a modality that is constant.
     """
@@ -148,6 +148,8 @@ def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", class
     start, stop = bounding_box(mask)
     if start == stop:
         raise UserError(f"case {case.id}: every voxel of {', '.join(case.modalities)} is 0; remove or replace the case")
+    if normalize == "volume":
+        start, stop = (0,) * mask.ndim, mask.shape
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     inside = mask[box]
     image = np.zeros((*inside.shape, len(case.modalities)), np.float32)

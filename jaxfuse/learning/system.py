@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
@@ -106,7 +107,7 @@ class Segmentation:
         return create_state(rng, {"net": params}, self.optimizers)
 
     def _inputs(self, batch: Batch | Mapping[str, Array]) -> Array:
-        return batch["image"][..., jnp.array(self.channels)]
+        return batch["image"][..., np.array(self.channels)]
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         def objective(params: Params) -> tuple[Array, Aux]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfuse.arrays import Array, Batch, Float, Image, Key, Metrics, Params
 from jaxfuse.errors import UserError
@@ -52,7 +53,7 @@ class Pairing:
     def split(self, batch: Batch | Mapping[str, Any]) -> tuple[ImageA, ImageB]:
         """(A, B). A batch with the streams `a` and `b` takes each group from its own subject (unpaired)."""
         image_a, image_b = (batch[side]["image"] if side in batch else batch["image"] for side in ("a", "b"))
-        return image_a[..., jnp.array(self.a)], image_b[..., jnp.array(self.b)]
+        return image_a[..., np.array(self.a)], image_b[..., np.array(self.b)]
 
 
 def pairing(pairs: Sequence[str], modalities: Sequence[str]) -> Pairing:

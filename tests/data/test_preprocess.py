@@ -99,7 +99,8 @@ def test_volume_normalization_counts_the_background():
     prepared = prepare_case(case_in_memory(), normalize="volume")
     whole = intensities().astype(float)
     mean, std = whole.mean((0, 1, 2)), whole.std((0, 1, 2))
-    np.testing.assert_allclose(prepared.image, ((whole - mean) / std)[BOX], atol=1e-5)
+    assert prepared.facts.crop_start == (0, 0, 0)
+    np.testing.assert_allclose(prepared.image, (whole - mean) / std, atol=1e-5)
 
 
 def test_tumor_indices_and_class_counts():
