@@ -138,7 +138,8 @@ def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", class
 
     With `"brain"`, mean and standard deviation are taken over the voxels that are not zero in every modality, the
     rest stays 0, and their bounding box is kept. With `"volume"` they are taken over the whole volume, background
-    included; nothing is cropped then, because background is no longer 0. `classes` is the least length of `voxels_per_class`.
+    included; nothing is cropped then, because background is no longer 0. `classes` is the least length of
+    `voxels_per_class`.
 
     Raises `UserError` for an image without a non-zero voxel, and for a modality that is constant.
     """
