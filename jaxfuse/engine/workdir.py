@@ -111,9 +111,21 @@ def environment() -> dict[str, Any]:
 
 
 def compilation_cache(folder: Path) -> None:
-    """Keeps compiled programs, so that a second run of the same sizes starts at once."""
-    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    """Keeps compiled programs, so that a second run of the same sizes starts at once.
+
+    Apart for each kind of processor: a home folder may be shared by machines, and a program compiled for one CPU can
+    be illegal on another.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(folder / f"compiled-{_processor()}"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _processor() -> str:
+    """A short name for this machine's instruction set."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.is_file() else [platform.processor()]
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0] if lines else "")
+    return f"{platform.machine()}-{hashlib.sha256(flags.encode()).hexdigest()[:8]}"
 
 
 def related_runs(workdir: Path) -> list[Path]:

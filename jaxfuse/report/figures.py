@@ -396,6 +396,5 @@ def _finish(figure: Figure, path: Path, title: str, handles: Sequence[Patch | Li
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")

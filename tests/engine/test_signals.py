@@ -41,6 +41,15 @@ def test_heeding_a_signal_stops_with_its_exit_code(number):
     assert stopped.value.exit_code == 128 + number
 
 
+@pytest.fixture
+def interruptible():
+    """A process that a shell started in the background ignores SIGINT from the start."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_second_interrupt_ends_at_once():
     before = handlers()
     with StopRequest() as stop:
