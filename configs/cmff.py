@@ -6,7 +6,8 @@ trains both phases on phantoms in minutes on two CPU cores.
 
     python -m jaxfuse.train --config configs/cmff.py:paper --config.data.root=DIR
 
-trains the paper's sizes on a BraTS folder (a GPU with 24 GB; see `network.remat` for less). `row=NAME` is a row of
+trains the paper's sizes on a BraTS folder, for a GPU (what the backward pass keeps is 16 GB without and 1.6 GB with
+`--config.network.remat=level`; counted, not measured on one). `row=NAME` is a row of
 the paper's tables.
 """
 
