@@ -234,7 +234,7 @@ class Run:
     ) -> Loop:
         sampler = make_sampler(phase, data.train)
         seed = int(np.random.SeedSequence([self.experiment.seed, number]).generate_state(1)[0])
-        watched = data.val[: max(1, phase.validation.cases)]
+        watched = data.val[: phase.validation.cases]
         fixed = fixed_batches(phase, watched, seed=seed)
         assessment = phase.assess(**self._assess_facts(phase, system, data))
         eval_step = jax.jit(system.eval_step)

@@ -19,7 +19,7 @@ import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, SupportsFloat
+from typing import IO, Literal, SupportsFloat
 
 import numpy as np
 from jaxtyping import UInt8
@@ -29,14 +29,12 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import image as image_summary
 
-from jaxfuse.errors import UserError
+from jaxfuse.io.metric_rows import METRICS_FILE, ROW_KEYS, Row, read_metrics
 
-Row = dict[str, Any]
 Drop = Callable[[str, int], bool]  # (phase, step) -> is this row to go?
 
-_JSONL, _CSV, _EVENTS = "metrics.jsonl", "metrics.csv", "events.out.tfevents.*"
-_KEYS = ("step", "phase", "split")
-_CSV_HEADER = (*_KEYS, "name", "value")
+_CSV, _EVENTS = "metrics.csv", "events.out.tfevents.*"
+_CSV_HEADER = (*ROW_KEYS, "name", "value")
 _SPLITS = ("train", "val")
 
 
@@ -65,7 +63,7 @@ class MetricWriter:
         """
         if split not in _SPLITS:
             raise ValueError(f"split is 'train' or 'val', got {split!r}")
-        if taken := [name for name in values if name in _KEYS]:
+        if taken := [name for name in values if name in ROW_KEYS]:
             raise ValueError(f"a metric cannot be called {taken[0]!r}: that is a column of every row")
         row = {"step": int(step), "phase": phase, "split": split, **{name: float(v) for name, v in values.items()}}
         self._jsonl.write(_json_line(row))
@@ -112,7 +110,7 @@ class MetricWriter:
 
     def _open(self) -> None:
         # Both stay open until `close`: a row is written every few seconds, for hours.
-        self._jsonl: IO[str] = open(self._workdir / _JSONL, "a", encoding="utf-8")  # noqa: SIM115
+        self._jsonl: IO[str] = open(self._workdir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115
         self._csv: IO[str] = open(self._workdir / _CSV, "a", encoding="utf-8")  # noqa: SIM115
 
     def _write_event(self, summary: Summary, step: int) -> None:
@@ -123,37 +121,6 @@ class MetricWriter:
         events = self._events
         events.write_event(Event(wall_time=time.time(), step=int(step), summary=summary))
         events.flush()
-
-
-def read_metrics(workdir: Path) -> list[Row]:
-    """All rows of `metrics.jsonl`, in the order written: {"step": int, "phase": str, "split": str, name: float, ...}.
-
-    Empty where the file is absent. A last line that is not JSON (the process was killed while writing it) is left
-    out; an unreadable line elsewhere raises `UserError`.
-    """
-    path = Path(workdir) / _JSONL
-    if not path.exists():
-        return []
-    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(_parse(line))
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise UserError(
-                f"{path} line {number} is not a metric row ({error}); every line is one JSON object with "
-                "step, phase and split: remove that line"
-            ) from error
-    return rows
-
-
-def _parse(line: bytes) -> Row:
-    row = json.loads(line.decode("utf-8"))
-    if not isinstance(row, dict) or any(key not in row for key in _KEYS):
-        raise ValueError("no object with step, phase and split")
-    return {key: value if key in _KEYS else float(value) for key, value in row.items()}
 
 
 def _json_line(row: Row) -> str:
@@ -168,14 +135,14 @@ def _csv_text(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
-        head = [row[key] for key in _KEYS]
-        writer.writerows([*head, name, repr(value)] for name, value in row.items() if name not in _KEYS)
+        head = [row[key] for key in ROW_KEYS]
+        writer.writerows([*head, name, repr(value)] for name, value in row.items() if name not in ROW_KEYS)
     return text.getvalue()
 
 
 def _rewrite(workdir: Path, rows: list[Row]) -> None:
     """Replaces both text files by `rows`."""
-    _replace(workdir / _JSONL, "".join(map(_json_line, rows)))
+    _replace(workdir / METRICS_FILE, "".join(map(_json_line, rows)))
     _replace(workdir / _CSV, ",".join(_CSV_HEADER) + "\n" + _csv_text(rows))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.metric_rows import read_metrics
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.report.figures import curves
 
@@ -36,7 +37,6 @@ _METRICS: Mapping[str, tuple[str, int, bool]] = {
     "psnr_db": ("PSNR (dB)", 2, True),
     "mae": ("MAE", 4, False),
 }
-_KEYS = ("step", "phase", "split")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
         raise UserError(f"{workdir} is not a run: it has no config.json; give the folder that training printed")
     config = read_json(workdir / "config.json")
     dataset = _optional_json(workdir / "dataset.json")
-    metrics = _metric_rows(workdir / "metrics.jsonl")
+    metrics = read_metrics(workdir)
     results = _results(workdir, config)
     context = {
         "title": " · ".join(str(config[key]) for key in ("name", "preset", "row", "variant") if config.get(key)),
@@ -135,21 +135,6 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
 
 def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
-
-
-def _metric_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl, its non-finite numbers turned back from text; a half-written last line is skipped."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    lines = [line for line in text.split("\n") if line.strip()]
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            rows.append({key: value if key in _KEYS else float(value) for key, value in row.items()})
-        except ValueError as error:
-            if number < len(lines):
-                raise UserError(f"{path} line {number} is not a metric row ({error}); remove that line") from error
-    return rows
 
 
 def _results(workdir: Path, config: Mapping[str, Any]) -> list[Result]:
