@@ -136,10 +136,19 @@ def test_recipes_and_experiments():
 
 def test_package_files_import_nothing():
     for relative, path in _modules().items():
+        if relative == Path("implicit/__init__.py"):
+            continue  # a package for users of its own, which shows them its names
         if relative.name == "__init__.py":
             text = path.read_text()
             assert not _imported(path), relative
             assert not text or relative == Path("__init__.py"), f"{relative} must be empty"
+
+
+def test_implicit_gradients_need_jax_lineax_and_optax_alone():
+    for relative, path in _modules().items():
+        if relative.parts[0] == "implicit":
+            outside = {name.split(".")[0] for name in _imported(path)} - set(sys.stdlib_module_names)
+            assert outside <= {"jax", "lineax", "optax", "numpy", "jaxfuse"}, path
 
 
 # --- starting without JAX -----------------------------------------------------------------------------------

@@ -1,0 +1,21 @@
+"""Implicit gradients of any pytree problem, each with the evidence of how far to trust it; usable without the rest."""
+
+from jaxfuse.implicit.curvature import Levenberg, fisher, gauss_newton, hessian, minibatch_hessian
+from jaxfuse.implicit.estimators import cg, dense, minres
+from jaxfuse.implicit.hypergradient import hypergradient
+from jaxfuse.implicit.info import Info, UnreliableGradient, UnreliableGradientWarning
+
+__all__ = [
+    "Info",
+    "Levenberg",
+    "UnreliableGradient",
+    "UnreliableGradientWarning",
+    "cg",
+    "dense",
+    "fisher",
+    "gauss_newton",
+    "hessian",
+    "hypergradient",
+    "minibatch_hessian",
+    "minres",
+]

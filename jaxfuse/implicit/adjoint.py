@@ -1,0 +1,264 @@
+"""From a solver of linear systems to an implicit gradient with its certificate.
+
+With q from H q = d upper/dy, the gradient is that of the Lagrangian L(x, y) = upper(x, y) - <q, d lower/dy(x, y)> in
+x at fixed y and q, and dL/dy is the residual of the adjoint equation: one reverse pass over both gives the gradient
+and its certificate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxfuse.implicit import trees
+from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian
+from jaxfuse.implicit.krylov import Solved
+from jaxfuse.implicit.problem import LinearSystem, Problem
+from jaxfuse.implicit.trees import Vector
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What an estimator hands back: the gradient in x, its direct part, and the evidence. Fields as in `Info`."""
+
+    gradient: Vector
+    direct: Vector
+    value: Array
+    aux: Any
+    adjoint: Vector | None
+    inner_gradient_norm: Array
+    displacement: Array
+    residual: Array
+    system_residual: Array
+    adjoint_error: Array
+    steps: Array
+    products: Array
+    least_curvature: Array
+    damping: Array
+    best_iterate: Array
+    inner_converged: Array | None  # None: judged by displacement
+    solve_converged: Array
+    positive: Array
+
+
+class AdjointEstimator:
+    """An estimator that solves the adjoint equation: a subclass says how, in `solve`, and what it needs.
+
+    Attributes of the class:
+      symmetric: it needs a symmetric system.
+      definite: it needs positive curvature, and says so where it met other.
+      one_matrix: its recursion needs the same matrix in every product.
+      exact: its answer is that of the system up to a tolerance, so it is differentiated as such.
+      uses_curvature: it solves a system at all; one that does not takes no other curvature than `hessian()`.
+    """
+
+    symmetric: ClassVar[bool] = False
+    definite: ClassVar[bool] = False
+    one_matrix: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
+    uses_curvature: ClassVar[bool] = True
+    tolerance: float | None
+
+    def solve(self, system: LinearSystem) -> Solved:
+        raise NotImplementedError
+
+    def accepts(self, system_residual: Array, adjoint_error: Array) -> Array:
+        """Whether the solve kept its promise: a named tolerance (twice it, since the residual is measured anew),
+
+        else an error of the adjoint of at most 1e-9 in float64 and 1e-3 in float32, or, where the solver is made for
+        indefinite systems and the error cannot be estimated, a residual of at most 1e-10 and 1e-4.
+        """
+        if self.tolerance is not None:
+            return system_residual <= 2 * self.tolerance
+        double = jnp.finfo(system_residual.dtype).bits == 64
+        if self.definite:
+            return adjoint_error <= (1e-9 if double else 1e-3)
+        return system_residual <= (1e-10 if double else 1e-4)
+
+    def estimate(self, problem: Problem, curvature: Curvature) -> Estimate:
+        return adjoint_estimate(self, problem, curvature)
+
+    def check_system(self, *, symmetric: bool, fresh: bool) -> None:
+        name = type(self).__name__
+        if self.symmetric and not symmetric:
+            raise ValueError(
+                f"{name} needs a symmetric system, and this one is not: use gmres, bicgstab, lsmr or dense"
+            )
+        if fresh and self.one_matrix:
+            raise ValueError(
+                f"{name} needs the same matrix in every product, and this curvature draws a fresh batch for each: use "
+                "neumann or fixed_point, or hessian() of one batch"
+            )
+
+
+def solve_system(estimator: AdjointEstimator, system: LinearSystem) -> Solved:
+    """The solution of a system, differentiable in both modes where the estimator is exact.
+
+    Not so inside `shard_map`, whose types `lax.custom_linear_solve` does not know: forward mode only there.
+    """
+    estimator.check_system(symmetric=system.symmetric, fresh=system.fresh)
+    if not estimator.exact or system.fresh or trees.in_shard_map():
+        return estimator.solve(system)
+
+    def solve(product: trees.Product, target: Vector) -> tuple[Vector, tuple[Array, ...]]:
+        solved = estimator.solve(
+            dataclasses.replace(system, product=lambda vector, step: product(vector), target=target)
+        )
+        return solved.adjoint, tuple(solved[1:])
+
+    adjoint, rest = lax.custom_linear_solve(
+        system.apply,
+        system.target,
+        solve,
+        transpose_solve=solve,
+        symmetric=system.symmetric,
+        has_aux=True,
+    )
+    return Solved(adjoint, *rest)
+
+
+def adjoint_estimate(estimator: AdjointEstimator, problem: Problem, curvature: Curvature) -> Estimate:
+    """The gradient of the upper function through the adjoint equation, with its certificate (module docstring)."""
+    if not estimator.uses_curvature and curvature != hessian():
+        raise ValueError(
+            f"{type(estimator).__name__} solves no linear system, so the curvature {curvature} would be ignored: leave "
+            "it out, or choose a solver such as cg"
+        )
+    (value, aux), (direct, target) = jax.value_and_grad(problem.upper, argnums=(0, 1), has_aux=True)(
+        problem.x, problem.y
+    )
+    product = curvature(problem)
+    solved, damping = _solve(estimator, problem, curvature, product, target)
+    adjoint = solved.adjoint
+    cross, image = lagrangian_slope(problem, adjoint)
+    gradient = trees.add(direct, cross, -1)
+
+    # In units of the largest entry, so that squares of tiny or huge gradients survive float32.
+    unit = trees.largest(target)
+    scaled_target = trees.scale(target, 1 / unit)
+    target_length = trees.norm(scaled_target)
+    target_norm = unit * target_length
+
+    def relative(image: Vector) -> Array:
+        return ratio(trees.norm(trees.add(scaled_target, image, -1 / unit)), target_length)
+
+    undamped = _is_undamped(curvature)
+    residual = relative(image)
+    products = solved.products + 1
+    if not isinstance(curvature, hessian):
+        image, products = product(adjoint, jnp.array(0)), products + 1
+    if not undamped:
+        image = trees.add(image, adjoint, damping)
+    exact_hessian = undamped and isinstance(curvature, hessian)
+    system_residual = residual if exact_hessian else relative(image)
+    squared = trees.dot(adjoint, adjoint)
+    least = jnp.fmin(solved.least_curvature, trees.dot(adjoint, image) / squared)
+    length = jnp.sqrt(squared)
+    # |q - q*| <= |r| / least eigenvalue; without positive curvature there is no such bound.
+    error = jnp.where(least > 0, ratio(system_residual * target_norm, least * length), jnp.inf)
+    error = jnp.where(squared > 0, error, jnp.where(target_norm > 0, jnp.inf, 0))
+    inner = trees.norm(problem.inner_gradient)
+    return Estimate(
+        gradient=gradient,
+        direct=direct,
+        value=value,
+        aux=aux,
+        adjoint=adjoint,
+        inner_gradient_norm=inner,
+        displacement=inner * _inverse_curvature(least, length, target_norm),
+        residual=residual,
+        system_residual=system_residual,
+        adjoint_error=error,
+        steps=solved.steps,
+        products=products,
+        least_curvature=least,
+        damping=damping,
+        best_iterate=solved.best_iterate,
+        inner_converged=None,
+        solve_converged=estimator.accepts(system_residual, error),
+        positive=~(least <= 0) if estimator.definite else jnp.array(True),
+    )
+
+
+def lagrangian_slope(problem: Problem, adjoint: Vector) -> tuple[Vector, Vector]:
+    """Gradients of <adjoint, d lower / dy> in x and in y: the cross product and the Hessian product, in one pass."""
+
+    def slope(x: Vector, y: Vector) -> Vector:
+        return jax.grad(lambda inner: problem.lower(x, inner)[0])(y)
+
+    _, pull = jax.vjp(slope, problem.x, problem.y)
+    return pull(adjoint)
+
+
+def ratio(part: Array, whole: Array) -> Array:
+    """part / whole, and 0 where both are 0."""
+    return jnp.where(part == 0, 0, part / whole)
+
+
+def _inverse_curvature(least: Array, length: Array, target_norm: Array) -> Array:
+    """Estimate of |H^-1| from below: 1 / (least curvature met) and |q| / |target|; 1 where nothing was met."""
+    met = jnp.fmax(jnp.where(least > 0, 1 / least, jnp.nan), length / target_norm)
+    return jnp.where(jnp.isnan(met), 1, met)
+
+
+def _solve(
+    estimator: AdjointEstimator, problem: Problem, curvature: Curvature, product: Any, target: Vector
+) -> tuple[Solved, Array]:
+    def system(damping: Any) -> LinearSystem:
+        return LinearSystem(
+            product=lambda vector, step: trees.add(product(vector, step), vector, damping),
+            target=target,
+            symmetric=True,
+            definite=True,
+            fresh=curvature.fresh,
+            read=problem.read_y,
+            tree=problem.tree_y,
+        )
+
+    scalar = trees.norm(target).dtype
+    if isinstance(curvature.damping, Levenberg):
+        return _levenberg(estimator, curvature.damping, system, scalar)
+    damping = jnp.asarray(curvature.damping, scalar)
+    plain = dataclasses.replace(system(0.0), product=product) if _is_undamped(curvature) else system(damping)
+    return solve_system(estimator, plain), damping
+
+
+def _is_undamped(curvature: Curvature) -> bool:
+    return isinstance(curvature.damping, (int, float)) and curvature.damping == 0
+
+
+def _levenberg(estimator: AdjointEstimator, rule: Levenberg, system: Any, scalar: Any) -> tuple[Solved, Array]:
+    """Solves with growing damping until a try succeeds or all are spent; steps and products are those of all tries."""
+    estimator.check_system(symmetric=True, fresh=False)
+
+    def attempt(damping: Array) -> tuple[Solved, Array]:
+        posed = system(damping)
+        solved = estimator.solve(posed)
+        adjoint = solved.adjoint
+        image = posed.apply(adjoint)
+        rest = trees.norm(trees.add(posed.target, image, -1))
+        length = trees.norm(adjoint)
+        least = jnp.fmin(solved.least_curvature, trees.dot(adjoint, image) / length**2)
+        error = jnp.where(least > 0, ratio(rest, least * length), jnp.inf)
+        accepted = estimator.accepts(ratio(rest, trees.norm(posed.target)), error)
+        positive = ~(least <= 0) if estimator.definite else True
+        return solved._replace(products=solved.products + 1, least_curvature=least), accepted & positive
+
+    def more(state: tuple[Array, Array, Solved, Array]) -> Array:
+        tries, _, _, success = state
+        return ~success & (tries < rule.tries)
+
+    def again(state: tuple[Array, Array, Solved, Array]) -> tuple[Array, Array, Solved, Array]:
+        tries, damping, before, _ = state
+        solved, success = attempt(damping * rule.factor)
+        solved = solved._replace(steps=before.steps + solved.steps, products=before.products + solved.products)
+        return tries + 1, damping * rule.factor, solved, success
+
+    first = jnp.asarray(rule.start, scalar)
+    solved, success = attempt(first)
+    _, damping, solved, _ = lax.while_loop(more, again, (jnp.array(1), first, solved, success))
+    return solved, damping

@@ -1,0 +1,188 @@
+"""Curvature of the lower level as a function: the Hessian and its positive stand-ins, each with damping, matrix-free.
+
+A curvature is called with a `Problem` and returns the product (v, step) -> C v. Damping and Gauss-Newton change the
+system that is solved, never in silence: they are asked for here, and `Info.residual` still measures the Hessian's own.
+Lower case, like functions: that is how a recipe reads, `curvature=hessian(damping=1e-2)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxfuse.implicit import trees
+from jaxfuse.implicit.problem import Problem, objective
+from jaxfuse.implicit.trees import Vector
+
+
+@dataclasses.dataclass(frozen=True)
+class Levenberg:
+    """Damping that grows until the solve succeeds: `start`, then times `factor`, at most `tries` solves.
+
+    A try succeeds if it met positive curvature only and converged by its estimator's own rule; each goes on from the
+    adjoint of the one before where the estimator takes a start. Levenberg 1944. Forward mode only: the number of
+    tries is decided on the device.
+    """
+
+    start: float = 1e-3
+    factor: float = 10.0
+    tries: int = 6
+
+    def __post_init__(self) -> None:
+        if not (self.start > 0 and self.factor > 1 and self.tries >= 1):
+            raise ValueError(f"{self}: start must be positive, factor above 1, tries at least 1")
+
+
+@runtime_checkable
+class Curvature(Protocol):
+    """Attributes: damping, what is added to the diagonal; fresh, whether each product draws a new batch."""
+
+    @property
+    def damping(self) -> float | Array | Levenberg: ...
+    @property
+    def fresh(self) -> bool: ...
+    def __call__(self, problem: Problem) -> Callable[[Vector, Array], Vector]: ...
+
+
+def _check_damping(damping: Any) -> None:
+    if isinstance(damping, (int, float)) and not damping >= 0:
+        raise ValueError(f"damping is {damping}; it is added to the curvature and must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class hessian:
+    """The exact Hessian of `lower` in y, as the jvp of its gradient: about two gradients a product.
+
+    Args:
+      damping: multiple of the identity added to it, fixed or `Levenberg`.
+    """
+
+    damping: float | Array | Levenberg = 0.0
+    fresh = False
+
+    def __post_init__(self) -> None:
+        _check_damping(self.damping)
+
+    def __call__(self, problem: Problem) -> Callable[[Vector, Array], Vector]:
+        return lambda vector, step: problem.hessian(vector)
+
+
+@dataclasses.dataclass(frozen=True)
+class gauss_newton:
+    """Generalized Gauss-Newton: J' C J with J = d residual / dy and C the Hessian of `convex`; never negative.
+
+    `lower(x, y)` must be `convex(residual(x, y))`; a penalty on y belongs into it by letting `residual` return
+    (outputs, y), and weights that depend on x alone by letting it return (outputs, weights). Schraudolph 2002.
+
+    Args:
+      residual: (x, y) -> outputs, any pytree of floating leaves.
+      convex: outputs -> scalar, convex in what depends on y.
+      damping: as in `hessian`.
+    """
+
+    residual: Callable[[Any, Any], Any]
+    convex: Callable[[Any], Any]
+    damping: float | Array | Levenberg = 0.0
+    fresh = False
+
+    def __post_init__(self) -> None:
+        _check_damping(self.damping)
+
+    def __call__(self, problem: Problem) -> Callable[[Vector, Array], Vector]:
+        outputs, push, pull = _linear_model(problem, self.residual)
+        _, curve = jax.linearize(jax.grad(self.convex), outputs)
+        return lambda vector, step: pull(curve(push(vector)))
+
+
+@dataclasses.dataclass(frozen=True)
+class fisher:
+    """The Fisher information of a model's own predictive distribution: J' I J, J = d outputs / dy; never negative.
+
+    The expectation is over labels drawn from the model, not over the labels of the data. Equal to Gauss-Newton where
+    the outputs are natural parameters, as here. Martens 2020, section 9.
+
+    Args:
+      outputs: (x, y) -> natural parameters: logits (..., classes) for "categorical", logits (...) for "bernoulli",
+        means (...) of unit variance for "gaussian".
+      family: the predictive distribution.
+      scale: factor of the sum over samples: 1 / samples where `lower` is a mean, 1 / variance for other Gaussians.
+      damping: as in `hessian`; a weight decay in `lower` belongs here too, since the likelihood does not know it.
+    """
+
+    outputs: Callable[[Any, Any], Any]
+    family: Literal["categorical", "bernoulli", "gaussian"]
+    scale: float | Array = 1.0
+    damping: float | Array | Levenberg = 0.0
+    fresh = False
+
+    def __post_init__(self) -> None:
+        _check_damping(self.damping)
+        if self.family not in ("categorical", "bernoulli", "gaussian"):
+            raise ValueError(f"family {self.family!r} is not known; choose categorical, bernoulli or gaussian")
+
+    def __call__(self, problem: Problem) -> Callable[[Vector, Array], Vector]:
+        outputs, push, pull = _linear_model(problem, self.outputs)
+
+        def inform(tangent: Array, output: Array) -> Array:
+            if self.family == "categorical":
+                probs = jax.nn.softmax(output)
+                return probs * (tangent - jnp.sum(probs * tangent, axis=-1, keepdims=True))
+            if self.family == "bernoulli":
+                return jax.nn.sigmoid(output) * jax.nn.sigmoid(-output) * tangent
+            return tangent
+
+        def product(vector: Vector, step: Array) -> Vector:
+            return trees.scale(pull(jax.tree.map(inform, push(vector), outputs)), self.scale)
+
+        return product
+
+
+@dataclasses.dataclass(frozen=True)
+class minibatch_hessian:
+    """The Hessian of a fresh batch in every product: unbiased products for Neumann series and fixed-point steps.
+
+    Product number k uses batch k modulo their number. Refused by solvers whose recursion needs one matrix
+    (conjugate gradients, MINRES, GMRES, ...). The certificate uses `lower` itself.
+
+    Args:
+      lower_of_batch: (x, y, batch) -> scalar, with mean over batches `lower(x, y)`.
+      batches: pytree of arrays whose first axis counts batches.
+      damping: as in `hessian`.
+    """
+
+    lower_of_batch: Callable[[Any, Any, Any], Any]
+    batches: Any
+    damping: float | Array = 0.0
+    fresh = True
+
+    def __post_init__(self) -> None:
+        _check_damping(self.damping)
+        if isinstance(self.damping, Levenberg):
+            raise ValueError("minibatch_hessian takes a fixed damping: its solvers do not tell when a try succeeded")
+
+    def __call__(self, problem: Problem) -> Callable[[Vector, Array], Vector]:
+        count = {len(leaf) for leaf in jax.tree.leaves(self.batches)}
+        if len(count) != 1:
+            raise ValueError(f"batches have leading axes of lengths {sorted(count)}; one common length was expected")
+        number = count.pop()
+
+        def product(vector: Vector, step: Array) -> Vector:
+            batch = jax.tree.map(lambda leaf: leaf[step % number], self.batches)
+            lower = problem.of_trees(objective(lambda x, y: self.lower_of_batch(x, y, batch), "lower_of_batch"))
+            slope = jax.grad(lambda y: lower(problem.x, y)[0])
+            return jax.jvp(slope, (problem.y,), (vector,))[1]
+
+        return product
+
+
+def _linear_model(problem: Problem, function: Callable[[Any, Any], Any]) -> tuple[Any, Callable, Callable]:
+    """Outputs of `function` at (x, y), v -> J v, and u -> J' u."""
+    lifted = problem.of_trees(function)
+    outputs, push = jax.linearize(lambda y: lifted(problem.x, y), problem.y)
+    transposed = jax.linear_transpose(push, problem.y)
+    return outputs, push, lambda outputs_tangent: transposed(outputs_tangent)[0]

@@ -1,0 +1,116 @@
+"""The gradient of min_x upper(x, y*(x)), y*(x) = argmin_y lower(x, y), with the evidence of how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxfuse.implicit import trees
+from jaxfuse.implicit.adjoint import Estimate
+from jaxfuse.implicit.curvature import Curvature, hessian
+from jaxfuse.implicit.estimators import cg, dense
+from jaxfuse.implicit.info import Info, Policy, check_policy
+from jaxfuse.implicit.problem import Problem, pose
+from jaxfuse.implicit.trees import Vector
+
+DENSE_LIMIT = 512  # unknowns up to which the default is exact and dense
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """How the implicit gradient is computed: from a problem at one point to an `Estimate`."""
+
+    def estimate(self, problem: Problem, curvature: Curvature) -> Estimate: ...
+
+
+def hypergradient(
+    upper: Callable[[Any, Any], Any],
+    lower: Callable[[Any, Any], Any],
+    x: Any,
+    y: Any,
+    *,
+    estimator: Estimator | None = None,
+    curvature: Curvature = hessian(),
+    policy: Policy = "warn",
+    inner_tolerance: float | None = None,
+) -> tuple[Any, Info]:
+    """d upper(x, y*(x)) / dx = upper_x - lower_xy q, where lower_yy q = upper_y (implicit function theorem).
+
+    Pure and jittable; works under `vmap`, `scan`, and on sharded variables. Differentiable in both modes, y taken as a
+    variable of its own: with y from `implicit_minimum`, its derivative is the second-order one.
+
+    Args:
+      upper, lower: (x, y) -> real scalar, or (scalar, auxiliary), the auxiliaries being returned in `Info.aux`.
+      x: outer variables, any pytree. Leaves that are not floating (counters, masks, keys) are constants.
+      y: inner variables at (or near) the minimum of lower(x, .), any pytree, likewise.
+      estimator: how; if None, undamped and exact: `dense()` for at most 512 unknowns, else (or if y is known to be
+        sharded) `cg()`.
+      curvature: what is inverted: `hessian()`, `gauss_newton(...)`, `fisher(...)`, `minibatch_hessian(...)`, each
+        with the damping that is named there and no other.
+      policy: what happens to a gradient that failed a check. "ignore": nothing. "warn", "raise": `info.check()`
+        warns or raises, when the caller calls it on the host. "nan": the gradient is NaN. "fallback": it is the
+        direct gradient upper_x. The last two act on the device, inside jit.
+      inner_tolerance: how far y may be from the optimum, relative to 1 + |y|; 1e-4 in float64, 1e-3 in float32.
+
+    Returns: the gradient, in the structure and the types of x (zeros at constants), and `Info`.
+
+    Leaves of bfloat16 or float16 are handed to upper and lower as float32, since a solve needs the digits.
+    Raises TypeError if a function returns no real scalar, or a variable is complex; ValueError if curvature and
+    estimator do not go together.
+    """
+    check_policy(policy)
+    problem = pose(upper, lower, x, y)
+    chosen = estimator or (
+        dense() if trees.size(problem.y) <= DENSE_LIMIT and not trees.is_sharded(problem.y) else cg()
+    )
+    found = chosen.estimate(problem, curvature)
+    inner_converged = found.inner_converged
+    if inner_converged is None:
+        inner_converged = found.displacement <= inner_limit(problem.y, inner_tolerance)
+    finite = trees.all_finite(found.gradient) & jnp.isfinite(found.value) & jnp.isfinite(problem.inner_value)
+    finite = finite & jnp.isfinite(found.inner_gradient_norm)
+    good = inner_converged & found.solve_converged & found.positive & finite
+    info = Info(
+        value=found.value,
+        inner_value=problem.inner_value,
+        aux={"upper": found.aux, "lower": problem.aux},
+        adjoint=None if found.adjoint is None else trees.with_none(y, found.adjoint),
+        inner_gradient_norm=found.inner_gradient_norm,
+        displacement=found.displacement,
+        residual=found.residual,
+        system_residual=found.system_residual,
+        adjoint_error=found.adjoint_error,
+        steps=found.steps,
+        products=found.products,
+        least_curvature=found.least_curvature,
+        damping=found.damping,
+        best_iterate=found.best_iterate,
+        inner_converged=inner_converged,
+        solve_converged=found.solve_converged,
+        positive=found.positive,
+        finite=finite,
+        fell_back=~good & (policy == "fallback"),
+        policy=policy,
+        estimator=type(chosen).__name__,
+    )
+    return trees.like(x, apply_policy(policy, good, found.gradient, found.direct)), info
+
+
+def inner_limit(y: Vector, tolerance: float | None) -> Array:
+    """The displacement up to which y counts as the inner optimum."""
+    length = trees.norm(y)
+    if tolerance is None:
+        tolerance = 1e-4 if jnp.finfo(length.dtype).bits == 64 else 1e-3
+    return tolerance * (1 + length)
+
+
+def apply_policy(policy: Policy, good: Array, gradient: Vector, direct: Vector) -> Vector:
+    """The gradient that is handed out: NaN or the direct one where a check failed and the policy says so."""
+    if policy == "nan":
+        return [jnp.where(good, leaf, jnp.nan) for leaf in gradient]
+    if policy == "fallback":
+        return trees.select(good, gradient, direct)
+    return gradient

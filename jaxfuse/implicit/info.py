@@ -1,0 +1,143 @@
+"""What a solve says about itself: a pytree that travels with every implicit gradient, and what acts on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Policy = Literal["ignore", "warn", "nan", "raise", "fallback"]
+
+
+class UnreliableGradient(ArithmeticError):
+    """Raised by `Info.check` under the policy "raise": the sentence says which check failed and by how much."""
+
+
+class UnreliableGradientWarning(UserWarning):
+    """Given by `Info.check` under the policy "warn"."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """How far an implicit gradient can be trusted. Every field but the last two is an array; scalars where not said.
+
+    Attributes:
+      value: what the upper function returned at (x, y).
+      inner_value: what the lower function returned.
+      aux: what `upper` and `lower` returned beside their values, a dict with these keys; None where nothing.
+      adjoint: q of the adjoint equation H q = d upper / dy, in the structure of y (None at leaves that are no
+        variables): the `start` of the next solve. None where no linear system is solved.
+      inner_gradient_norm: Euclidean norm of d lower / dy. Zero at an inner optimum.
+      displacement: estimate of |y - y*|, inner_gradient_norm / least_curvature; for estimators that step the inner
+        iteration, the length of its last step. NaN where it is not known.
+      residual: |H q - d upper/dy| / |d upper/dy| with the true, undamped Hessian of `lower`, measured after the solve.
+        Zero where d upper/dy is zero; NaN where no linear system is solved.
+      system_residual: the same for the system that was solved (chosen curvature and damping).
+      adjoint_error: estimate of |q - q*| / |q*|, the system's residual over least_curvature.
+      steps: steps of the solver.
+      products: curvature products spent, those of the certificate included.
+      least_curvature: least v'Av / v'v met over the directions v that the solver saw; an upper bound on the least
+        eigenvalue of the solved system (exact for `dense` if it is negative). NaN where none was seen.
+      damping: the multiple of the identity that was added to the curvature.
+      best_iterate: whether the adjoint is an earlier iterate than the last, because that one had the least residual.
+      inner_converged: whether displacement <= inner tolerance * (1 + |y|). True where it makes no claim.
+      solve_converged: whether the linear solve reached what it promises (its tolerance; without one, an adjoint_error
+        of 1e-9 in float64 and 1e-3 in float32; for approximations by name, less residual than the zero vector).
+      positive: whether all curvature met was positive. Only estimators that need it can say False.
+      finite: whether the gradient, its parts and the values are finite.
+      fell_back: whether policy "fallback" replaced the gradient by the direct one, d upper / dx.
+      policy: what `check` does: static.
+      estimator: the estimator's name: static.
+    """
+
+    value: Array
+    inner_value: Array
+    aux: dict[str, Any]
+    adjoint: Any
+    inner_gradient_norm: Array
+    displacement: Array
+    residual: Array
+    system_residual: Array
+    adjoint_error: Array
+    steps: Array
+    products: Array
+    least_curvature: Array
+    damping: Array
+    best_iterate: Array
+    inner_converged: Array
+    solve_converged: Array
+    positive: Array
+    finite: Array
+    fell_back: Array
+    policy: Policy = dataclasses.field(metadata={"static": True}, default="warn")
+    estimator: str = dataclasses.field(metadata={"static": True}, default="")
+
+    @property
+    def converged(self) -> Array:
+        """Whether every check passed: the gradient may be taken at its word."""
+        return self.inner_converged & self.solve_converged & self.positive & self.finite
+
+    def complaints(self) -> list[str]:
+        """One sentence for each check that failed, with its number. Brings the scalars to the host."""
+        said = []
+        if not np.all(self.finite):
+            said.append("the gradient or a value is not finite: look for NaN in upper, lower and their data")
+        if not np.all(self.inner_converged):
+            said.append(
+                f"y is not at the inner optimum (inner gradient norm {_worst(self.inner_gradient_norm)}, about "
+                f"{_worst(self.displacement)} away): run the inner solver longer, or name a larger inner_tolerance"
+            )
+        if not np.all(self.positive):
+            said.append(
+                f"the curvature is not positive (least value met {_least(self.least_curvature)}), so y is no strict "
+                "minimum: use gauss_newton, fisher or damping, or minres for a stationary point"
+            )
+        if not np.all(self.solve_converged):
+            said.append(
+                f"the linear solve ended with a relative residual of {_worst(self.system_residual)} after "
+                f"{_worst(self.steps)} steps: allow more steps, precondition or damp, use dense, or name a tolerance"
+            )
+        return said
+
+    def check(self) -> Info:
+        """Acts on the host as the policy says, and returns itself.
+
+        Raises `UnreliableGradient` under "raise" and warns under "warn" if any element of a batch failed a check;
+        does nothing under the others, which have acted on the device. Blocks until the scalars are there.
+        """
+        if self.policy in ("warn", "raise"):
+            said = self.complaints()
+            if said:
+                message = f"implicit gradient by {self.estimator}: " + "; ".join(said) + "."
+                if self.policy == "raise":
+                    raise UnreliableGradient(message)
+                warnings.warn(message, UnreliableGradientWarning, stacklevel=2)
+        return self
+
+    def scalars(self) -> dict[str, Array]:
+        """The numbers and flags by name, for a log: everything but the arrays of the problem."""
+        left_out = {"aux", "adjoint", "policy", "estimator"}
+        names = [field.name for field in dataclasses.fields(self) if field.name not in left_out]
+        return {name: jnp.asarray(getattr(self, name)) for name in names} | {"converged": self.converged}
+
+
+def check_policy(policy: str) -> None:
+    if policy not in get_args(Policy):
+        raise ValueError(f"policy {policy!r} is not known; choose one of {', '.join(get_args(Policy))}")
+
+
+def _worst(values: Array) -> str:
+    found = np.asarray(values, dtype=np.float64)
+    return "nan" if np.all(np.isnan(found)) else f"{np.nanmax(found):.3g}"
+
+
+def _least(values: Array) -> str:
+    found = np.asarray(values, dtype=np.float64)
+    return "nan" if math.prod(found.shape) and np.all(np.isnan(found)) else f"{np.nanmin(found):.3g}"

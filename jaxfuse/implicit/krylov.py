@@ -1,0 +1,243 @@
+"""Conjugate gradients and MINRES on vectors made of many arrays, with what a certificate needs.
+
+Own loops, because no library has these together: inner products that are plain reductions (so that parameters may be
+sharded), the curvature met on the way, a stop at negative curvature, the best iterate, warm starts, and float32 at
+any size. `lax.while_loop` keeps memory constant in the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxfuse.implicit import trees
+from jaxfuse.implicit.trees import Product, Vector
+
+Numbered = Callable[[Vector, Array], Vector]  # a product that knows which step it serves
+
+
+class Solved(NamedTuple):
+    """The end of a solve: the iterate, and scalars about the way there."""
+
+    adjoint: Vector
+    steps: Array
+    products: Array
+    least_curvature: Array
+    best_iterate: Array
+
+
+class _CG(NamedTuple):
+    step: Array
+    iterate: Vector
+    residual: Vector
+    direction: Vector
+    slope: Array  # residual . preconditioned residual
+    squared: Array  # |residual|^2
+    direction_squared: Array
+    best: Vector
+    best_squared: Array
+    least_curvature: Array
+    positive: Array
+
+
+def conjugate_gradients(
+    product: Numbered,
+    target: Vector,
+    *,
+    start: Vector | None,
+    preconditioner: Product | None,
+    tolerance: Any,
+    steps: int,
+) -> Solved:
+    """Solves A q = target for a symmetric positive definite A by preconditioned conjugate gradients.
+
+    Args:
+      product: (v, step) -> A v.
+      start: first iterate; zero if None, which spares one product.
+      preconditioner: v -> M v with M positive definite, near the inverse of A.
+      tolerance: stops when |A q - target| <= tolerance * |target|, by the recursive residual.
+      steps: stops after as many steps; one product each.
+
+    Stops before a step along a direction of curvature <= 0 (its value is in `least_curvature`), or not finite, and
+    returns the iterate of least residual. Hestenes and Stiefel 1952.
+    """
+    precondition = preconditioner or (lambda v: v)
+    if start is None:
+        iterate, residual = trees.zeros(target), target
+    else:
+        iterate = start
+        residual = trees.add(target, product(start, jnp.array(0)), -1)
+    direction = precondition(residual)
+    squared = trees.dot(residual, residual)
+    slope = trees.dot(residual, direction) if preconditioner else squared
+    limit = jnp.asarray(tolerance, squared.dtype) ** 2 * trees.dot(target, target)
+    first = _CG(
+        jnp.array(0),
+        iterate,
+        residual,
+        direction,
+        slope,
+        squared,
+        trees.dot(direction, direction) if preconditioner else squared,
+        iterate,
+        squared,
+        jnp.array(jnp.inf, squared.dtype),
+        jnp.array(True),
+    )
+
+    def unfinished(state: _CG) -> Array:
+        return (state.step < steps) & (state.squared > limit) & state.positive
+
+    def advance(state: _CG) -> _CG:
+        image = product(state.direction, state.step)
+        curvature = trees.dot(state.direction, image)
+        met = curvature / state.direction_squared
+        positive = curvature > 0  # False for NaN as well: then a step of length 0 ends the loop
+        length = jnp.where(positive, state.slope / curvature, 0)
+        iterate = trees.add(state.iterate, state.direction, length)
+        residual = trees.add(state.residual, image, -length)
+        squared = trees.dot(residual, residual)
+        preconditioned = precondition(residual)
+        slope = trees.dot(residual, preconditioned) if preconditioner else squared
+        turn = slope / state.slope
+        direction = trees.add(preconditioned, state.direction, turn)
+        # The new residual is orthogonal to the old direction, so their squares add.
+        direction_squared = (
+            trees.dot(direction, direction) if preconditioner else squared + turn**2 * state.direction_squared
+        )
+        better = squared < state.best_squared
+        return _CG(
+            state.step + 1,
+            iterate,
+            residual,
+            direction,
+            slope,
+            squared,
+            direction_squared,
+            trees.select(better, iterate, state.best),
+            jnp.where(better, squared, state.best_squared),
+            jnp.where(met < state.least_curvature, met, state.least_curvature),
+            positive,
+        )
+
+    last = lax.while_loop(unfinished, advance, first)
+    return Solved(
+        adjoint=last.best,
+        steps=last.step,
+        products=last.step + (start is not None),
+        least_curvature=jnp.where(last.step > 0, last.least_curvature, jnp.nan),
+        best_iterate=~(last.squared <= last.best_squared),
+    )
+
+
+class _Minres(NamedTuple):
+    step: Array
+    iterate: Vector
+    before: Vector  # Lanczos vectors, not normalized: v_{k-1}, v_k
+    current: Vector
+    preconditioned: Vector  # M v_k
+    beta: Array
+    beta_before: Array
+    direction: Vector  # w_{k-1} and w_{k-2} of Paige and Saunders
+    direction_before: Vector
+    cosine: Array
+    sine: Array
+    delta_bar: Array
+    epsilon: Array
+    residual_norm: Array
+    least_curvature: Array
+
+
+def minimal_residual(
+    product: Numbered,
+    target: Vector,
+    *,
+    start: Vector | None,
+    preconditioner: Product | None,
+    tolerance: Any,
+    steps: int,
+) -> Solved:
+    """Solves A q = target for a symmetric, possibly indefinite A by MINRES (Paige and Saunders 1975).
+
+    Arguments as in `conjugate_gradients`; with a preconditioner, the residual is measured in its norm. The residual
+    never grows, so the last iterate is the best. `least_curvature` is the least Rayleigh quotient of the Lanczos
+    vectors.
+    """
+    precondition = preconditioner or (lambda v: v)
+    iterate = trees.zeros(target) if start is None else start
+    residual = target if start is None else trees.add(target, product(start, jnp.array(0)), -1)
+    preconditioned = precondition(residual)
+    beta = jnp.sqrt(trees.dot(residual, preconditioned))
+    scale = jnp.sqrt(trees.dot(target, precondition(target))) if start is not None else beta
+    nothing, one, none = trees.zeros(target), jnp.ones_like(beta), jnp.zeros_like(beta)
+    first = _Minres(
+        step=jnp.array(0),
+        iterate=iterate,
+        before=nothing,
+        current=residual,
+        preconditioned=preconditioned,
+        beta=beta,
+        beta_before=one,
+        direction=nothing,
+        direction_before=nothing,
+        cosine=-one,
+        sine=none,
+        delta_bar=none,
+        epsilon=none,
+        residual_norm=beta,
+        least_curvature=jnp.full_like(beta, jnp.inf),
+    )
+    limit = jnp.asarray(tolerance, beta.dtype) * scale
+    tiny = jnp.finfo(beta.dtype).tiny
+
+    def unfinished(state: _Minres) -> Array:
+        alive = (state.residual_norm > limit) & (state.beta > tiny)
+        return (state.step < steps) & alive & jnp.isfinite(state.residual_norm)
+
+    def advance(state: _Minres) -> _Minres:
+        # Lanczos: A z = beta_{k+1} v_{k+1} + alpha v_k + beta_k v_{k-1}, with z = M v_k.
+        unit = trees.scale(state.preconditioned, 1 / state.beta)
+        image = product(unit, state.step)
+        alpha = trees.dot(unit, image)
+        met = alpha / trees.dot(unit, unit)
+        following = trees.add(image, state.current, -alpha / state.beta)
+        following = trees.add(following, state.before, jnp.where(state.step > 0, -state.beta / state.beta_before, 0))
+        preconditioned = precondition(following)
+        beta = jnp.sqrt(jnp.maximum(trees.dot(following, preconditioned), 0))
+        # The last reflection acts on the new column, the next one clears the entry below its diagonal.
+        delta = state.cosine * state.delta_bar + state.sine * alpha
+        gamma_bar = state.sine * state.delta_bar - state.cosine * alpha
+        gamma = jnp.sqrt(gamma_bar**2 + beta**2)
+        inverse = jnp.where(gamma > 0, 1 / jnp.where(gamma > 0, gamma, 1), 0)
+        cosine, sine = gamma_bar * inverse, beta * inverse
+        direction = trees.add(trees.add(unit, state.direction_before, -state.epsilon), state.direction, -delta)
+        direction = trees.scale(direction, inverse)
+        return _Minres(
+            step=state.step + 1,
+            iterate=trees.add(state.iterate, direction, cosine * state.residual_norm),
+            before=state.current,
+            current=following,
+            preconditioned=preconditioned,
+            beta=beta,
+            beta_before=state.beta,
+            direction=direction,
+            direction_before=state.direction,
+            cosine=cosine,
+            sine=sine,
+            delta_bar=-state.cosine * beta,
+            epsilon=state.sine * beta,
+            residual_norm=state.residual_norm * sine,
+            least_curvature=jnp.where(met < state.least_curvature, met, state.least_curvature),
+        )
+
+    last = lax.while_loop(unfinished, advance, first)
+    return Solved(
+        adjoint=last.iterate,
+        steps=last.step,
+        products=last.step + (start is not None),
+        least_curvature=jnp.where(last.step > 0, last.least_curvature, jnp.nan),
+        best_iterate=jnp.array(False),
+    )

@@ -1,0 +1,167 @@
+"""Vectors made of many arrays: the floating leaves of a pytree, with the few operations that a linear solver needs.
+
+Nothing here flattens leaves into one array, so parameters keep whatever sharding they have. Inner products are plain
+sums of products, which JAX reduces over any mesh axis, automatic or explicit; inside `jax.shard_map` (with its
+default `check_vma=True`) a leaf's type says over which axes it is split, and the sums run over those axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+Vector: TypeAlias = list[Array]
+Product: TypeAlias = Callable[[Vector], Vector]
+
+
+def is_float(leaf: Any) -> bool:
+    """Whether a leaf is a variable: a real floating-point array or number. Integers, masks and keys are constants."""
+    return jnp.issubdtype(jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype, jnp.floating)
+
+
+def split(tree: Any, name: str) -> tuple[Vector, Callable[[Vector], Any]]:
+    """The floating leaves of `tree`, at least float32, and the function that puts new ones in their places.
+
+    Raises TypeError on complex leaves, and where `tree` has nothing to differentiate.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    for leaf in leaves:
+        if jnp.issubdtype(getattr(leaf, "dtype", None) or jnp.result_type(leaf), jnp.complexfloating):
+            raise TypeError(f"{name} has a complex leaf; real leaves were expected: split it into two real arrays")
+    places = [place for place, leaf in enumerate(leaves) if is_float(leaf)]
+    if not places:
+        raise TypeError(
+            f"{name} has no floating-point leaf, so there is nothing to differentiate; check what is passed"
+        )
+
+    def merge(vector: Vector) -> Any:
+        merged = list(leaves)
+        for place, leaf in zip(places, vector, strict=True):
+            merged[place] = leaf
+        return jax.tree.unflatten(treedef, merged)
+
+    return [promote(jnp.asarray(leaves[place])) for place in places], merge
+
+
+def promote(leaf: Array) -> Array:
+    """bfloat16 and float16 become float32: products and scalars of a solve need the digits."""
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def like(tree: Any, vector: Vector) -> Any:
+    """`vector` in the structure and the types of `tree`; a leaf that is no variable gets zeros (float0 for keys)."""
+    leaves, treedef = jax.tree.flatten(tree)
+    rest = iter(vector)
+
+    def place(leaf: Any) -> Any:
+        if is_float(leaf):
+            return next(rest).astype(jnp.result_type(leaf))
+        if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+            return jnp.zeros(jnp.shape(leaf), jax.dtypes.float0)
+        return jnp.zeros_like(leaf)
+
+    return jax.tree.unflatten(treedef, [place(leaf) for leaf in leaves])
+
+
+def with_none(tree: Any, vector: Vector) -> Any:
+    """`vector` in the structure of `tree`, None where a leaf is no variable: what `Info.adjoint` holds."""
+    leaves, treedef = jax.tree.flatten(tree)
+    rest = iter(vector)
+    return jax.tree.unflatten(treedef, [next(rest) if is_float(leaf) else None for leaf in leaves])
+
+
+def read(tree: Any, pattern: Vector, name: str) -> Vector:
+    """The floating leaves of `tree`, refused unless they have the shapes of `pattern`, in its types."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_float(leaf)]
+    shapes, expected = [leaf.shape for leaf in leaves], [leaf.shape for leaf in pattern]
+    if shapes != expected:
+        raise ValueError(f"{name} has leaves of shapes {shapes}; those of the variable are {expected}")
+    return [leaf.astype(model.dtype) for leaf, model in zip(leaves, pattern, strict=True)]
+
+
+def varying_axes(leaf: Array) -> tuple[str, ...]:
+    """The manual mesh axes over which a leaf is split; empty outside `shard_map`."""
+    kind = jax.typeof(leaf)
+    manual = getattr(kind, "manual_axis_type", None)  # jax 0.10; a plain set named vma before
+    return tuple(sorted(manual.varying if manual is not None else getattr(kind, "vma", ())))
+
+
+def in_shard_map() -> bool:
+    """Whether this is being traced inside `jax.shard_map`."""
+    return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def is_sharded(vector: Vector) -> bool:
+    """Whether any leaf is known, while tracing, to lie in parts: on an explicit mesh axis or inside `shard_map`."""
+
+    def explicit(leaf: Array) -> bool:
+        spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ())
+        return any(part is not None for part in spec or ())
+
+    return any(explicit(leaf) or varying_axes(leaf) for leaf in vector)
+
+
+def dot(left: Vector, right: Vector) -> Array:
+    """Inner product over all leaves, all devices included."""
+    total = jnp.zeros((), jnp.result_type(*left, *right))
+    for a, b in zip(left, right, strict=True):
+        part = jnp.sum(a * b)
+        axes = varying_axes(part)
+        total = total + (lax.psum(part, axes) if axes else part)
+    return total
+
+
+def norm(vector: Vector) -> Array:
+    """Euclidean length over all leaves."""
+    return jnp.sqrt(dot(vector, vector))
+
+
+def largest(vector: Vector) -> Array:
+    """The largest absolute entry; 1 where all are zero or one is not finite: a scale to divide by before squaring."""
+    most = jnp.zeros((), jnp.result_type(*vector))
+    for leaf in vector:
+        part = jnp.max(jnp.abs(leaf), initial=0)
+        axes = varying_axes(part)
+        most = jnp.maximum(most, lax.pmax(part, axes) if axes else part)
+    return jnp.where((most > 0) & jnp.isfinite(most), most, 1)
+
+
+def add(left: Vector, right: Vector, scale: Any = 1.0) -> Vector:
+    """left + scale * right, in the types of `left`."""
+    return [a + jnp.asarray(scale, a.dtype) * b.astype(a.dtype) for a, b in zip(left, right, strict=True)]
+
+
+def scale(vector: Vector, factor: Any) -> Vector:
+    return [jnp.asarray(factor, leaf.dtype) * leaf for leaf in vector]
+
+
+def zeros(vector: Vector) -> Vector:
+    return [jnp.zeros_like(leaf) for leaf in vector]
+
+
+def select(condition: Array, yes: Vector, no: Vector) -> Vector:
+    return [jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True)]
+
+
+def all_finite(vector: Vector) -> Array:
+    """Whether every entry, on every device, is finite."""
+    finite = jnp.array(True)
+    for leaf in vector:
+        bad = jnp.sum(~jnp.isfinite(leaf))
+        axes = varying_axes(bad)
+        finite = finite & ((lax.psum(bad, axes) if axes else bad) == 0)
+    return finite
+
+
+def size(vector: Vector) -> int:
+    return sum(leaf.size for leaf in vector)
+
+
+def random_like(key: Array, vector: Vector) -> Vector:
+    """Standard normal entries in the shapes and types of `vector`."""
+    keys = jax.random.split(key, len(vector))
+    return [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, vector, strict=True)]
