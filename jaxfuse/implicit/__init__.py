@@ -4,6 +4,7 @@ from jaxfuse.implicit.curvature import Levenberg, fisher, gauss_newton, hessian,
 from jaxfuse.implicit.estimators import cg, dense, minres
 from jaxfuse.implicit.hypergradient import hypergradient
 from jaxfuse.implicit.info import Info, UnreliableGradient, UnreliableGradientWarning
+from jaxfuse.implicit.unrolled import one_step, phantom, truncated, unroll
 
 __all__ = [
     "Info",
@@ -18,4 +19,8 @@ __all__ = [
     "hypergradient",
     "minibatch_hessian",
     "minres",
+    "one_step",
+    "phantom",
+    "truncated",
+    "unroll",
 ]

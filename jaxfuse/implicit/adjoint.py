@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxfuse.implicit import trees
-from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian
+from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, is_undamped, refuse_curvature
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem, Problem
 from jaxfuse.implicit.trees import Vector
@@ -118,16 +118,14 @@ def solve_system(estimator: AdjointEstimator, system: LinearSystem) -> Solved:
         symmetric=system.symmetric,
         has_aux=True,
     )
-    return Solved(adjoint, *rest)
+    # Outside jit, constants come back as Python numbers.
+    return Solved(adjoint, *(jnp.asarray(part) for part in rest))
 
 
 def adjoint_estimate(estimator: AdjointEstimator, problem: Problem, curvature: Curvature) -> Estimate:
     """The gradient of the upper function through the adjoint equation, with its certificate (module docstring)."""
-    if not estimator.uses_curvature and curvature != hessian():
-        raise ValueError(
-            f"{type(estimator).__name__} solves no linear system, so the curvature {curvature} would be ignored: leave "
-            "it out, or choose a solver such as cg"
-        )
+    if not estimator.uses_curvature:
+        refuse_curvature(type(estimator).__name__, curvature)
     (value, aux), (direct, target) = jax.value_and_grad(problem.upper, argnums=(0, 1), has_aux=True)(
         problem.x, problem.y
     )
@@ -146,7 +144,7 @@ def adjoint_estimate(estimator: AdjointEstimator, problem: Problem, curvature: C
     def relative(image: Vector) -> Array:
         return ratio(trees.norm(trees.add(scaled_target, image, -1 / unit)), target_length)
 
-    undamped = _is_undamped(curvature)
+    undamped = is_undamped(curvature)
     residual = relative(image)
     products = solved.products + 1
     if not isinstance(curvature, hessian):
@@ -223,12 +221,8 @@ def _solve(
     if isinstance(curvature.damping, Levenberg):
         return _levenberg(estimator, curvature.damping, system, scalar)
     damping = jnp.asarray(curvature.damping, scalar)
-    plain = dataclasses.replace(system(0.0), product=product) if _is_undamped(curvature) else system(damping)
+    plain = dataclasses.replace(system(0.0), product=product) if is_undamped(curvature) else system(damping)
     return solve_system(estimator, plain), damping
-
-
-def _is_undamped(curvature: Curvature) -> bool:
-    return isinstance(curvature.damping, (int, float)) and curvature.damping == 0
 
 
 def _levenberg(estimator: AdjointEstimator, rule: Levenberg, system: Any, scalar: Any) -> tuple[Solved, Array]:

@@ -186,3 +186,16 @@ def _linear_model(problem: Problem, function: Callable[[Any, Any], Any]) -> tupl
     outputs, push = jax.linearize(lambda y: lifted(problem.x, y), problem.y)
     transposed = jax.linear_transpose(push, problem.y)
     return outputs, push, lambda outputs_tangent: transposed(outputs_tangent)[0]
+
+
+def is_undamped(curvature: Curvature) -> bool:
+    return isinstance(curvature.damping, (int, float)) and curvature.damping == 0
+
+
+def refuse_curvature(name: str, curvature: Curvature) -> None:
+    """Raises ValueError if an estimator that solves no linear system is given anything but `hessian()`."""
+    if not (isinstance(curvature, hessian) and is_undamped(curvature)):
+        raise ValueError(
+            f"{name} solves no linear system, so the curvature {curvature} would be ignored: leave it out, or choose a "
+            "solver such as cg"
+        )

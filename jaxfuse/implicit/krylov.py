@@ -34,13 +34,16 @@ class _CG(NamedTuple):
     iterate: Vector
     residual: Vector
     direction: Vector
+    best: Vector
+    scalars: Array  # one array, so that a step computes all of them at once: see _Scalars
+
+
+class _Scalars(NamedTuple):
     slope: Array  # residual . preconditioned residual
     squared: Array  # |residual|^2
     direction_squared: Array
-    best: Vector
     best_squared: Array
-    least_curvature: Array
-    positive: Array
+    least_curvature: Array  # NaN once a curvature was
 
 
 def conjugate_gradients(
@@ -74,62 +77,50 @@ def conjugate_gradients(
     squared = trees.dot(residual, residual)
     slope = trees.dot(residual, direction) if preconditioner else squared
     limit = jnp.asarray(tolerance, squared.dtype) ** 2 * trees.dot(target, target)
-    first = _CG(
-        jnp.array(0),
-        iterate,
-        residual,
-        direction,
-        slope,
-        squared,
-        trees.dot(direction, direction) if preconditioner else squared,
-        iterate,
-        squared,
-        jnp.array(jnp.inf, squared.dtype),
-        jnp.array(True),
-    )
+    direction_squared = trees.dot(direction, direction) if preconditioner else squared
+    nothing_met = jnp.full_like(squared, jnp.inf)
+    scalars = _Scalars(slope, squared, direction_squared, squared, nothing_met)
+    first = _CG(jnp.array(0), iterate, residual, direction, iterate, jnp.stack(scalars))
 
     def unfinished(state: _CG) -> Array:
-        return (state.step < steps) & (state.squared > limit) & state.positive
+        now = _Scalars(*state.scalars)
+        return (state.step < steps) & (now.squared > limit) & (now.least_curvature > 0)
 
     def advance(state: _CG) -> _CG:
+        now = _Scalars(*state.scalars)
         image = product(state.direction, state.step)
         curvature = trees.dot(state.direction, image)
-        met = curvature / state.direction_squared
-        positive = curvature > 0  # False for NaN as well: then a step of length 0 ends the loop
-        length = jnp.where(positive, state.slope / curvature, 0)
+        # Where it is not positive, or NaN, a step of length 0 ends the loop.
+        length = jnp.where(curvature > 0, now.slope / curvature, 0)
         iterate = trees.add(state.iterate, state.direction, length)
         residual = trees.add(state.residual, image, -length)
         squared = trees.dot(residual, residual)
         preconditioned = precondition(residual)
         slope = trees.dot(residual, preconditioned) if preconditioner else squared
-        turn = slope / state.slope
+        turn = slope / now.slope
         direction = trees.add(preconditioned, state.direction, turn)
-        # The new residual is orthogonal to the old direction, so their squares add.
+        # Without preconditioner the new residual is orthogonal to the old direction, so their squares add.
         direction_squared = (
-            trees.dot(direction, direction) if preconditioner else squared + turn**2 * state.direction_squared
+            trees.dot(direction, direction) if preconditioner else squared + turn**2 * now.direction_squared
         )
-        better = squared < state.best_squared
-        return _CG(
-            state.step + 1,
-            iterate,
-            residual,
-            direction,
+        scalars = _Scalars(
             slope,
             squared,
             direction_squared,
-            trees.select(better, iterate, state.best),
-            jnp.where(better, squared, state.best_squared),
-            jnp.where(met < state.least_curvature, met, state.least_curvature),
-            positive,
+            jnp.fmin(squared, now.best_squared),
+            jnp.minimum(curvature / now.direction_squared, now.least_curvature),
         )
+        best = trees.select(squared < now.best_squared, iterate, state.best)
+        return _CG(state.step + 1, iterate, residual, direction, best, jnp.stack(scalars))
 
     last = lax.while_loop(unfinished, advance, first)
+    end = _Scalars(*last.scalars)
     return Solved(
         adjoint=last.best,
         steps=last.step,
         products=last.step + (start is not None),
-        least_curvature=jnp.where(last.step > 0, last.least_curvature, jnp.nan),
-        best_iterate=~(last.squared <= last.best_squared),
+        least_curvature=jnp.where(last.step > 0, end.least_curvature, jnp.nan),
+        best_iterate=~(end.squared <= end.best_squared),
     )
 
 
