@@ -1,14 +1,19 @@
-"""Least-squares adversarial losses (LSGAN, Mao et al., 2017, with targets 1 for real and 0 for fake).
+"""Adversarial losses. A maker wants its fakes scored as real, a critic tells both apart. Computed in float32.
 
-A maker wants its fakes scored as real, a critic tells both apart. Means run over every score, so a critic that scores
-patches weighs them alike. Computed in float32.
+The least-squares pair (LSGAN, Mao et al., 2017, with targets 1 for real and 0 for fake) takes means over every score,
+so a critic that scores patches weighs them alike. The forms of `GAN_FORMS` leave the mean to the caller.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Float
+from jaxfuse.arrays import Array, Float, Key
+from jaxfuse.errors import UserError
 
 
 def least_squares_real(scores: Float[Array, "*scores"]) -> Float[Array, ""]:
@@ -29,3 +34,70 @@ def least_squares_maker(fake_scores: Float[Array, "*scores"]) -> Float[Array, ""
 def least_squares_critic(real_scores: Float[Array, "*real"], fake_scores: Float[Array, "*fake"]) -> Float[Array, ""]:
     """The critic's loss, half the sum of both: it then moves at half the pace, as in the public CycleGAN code."""
     return 0.5 * (least_squares_real(real_scores) + least_squares_fake(fake_scores))
+
+
+class GanForm(NamedTuple):
+    """A form of the adversarial game, each part mapping scores to losses element by element, in float32.
+
+    Attributes:
+        maker: for the scores of fakes, what their maker wants small.
+        real, fake: for the scores of either kind, what the critic wants small.
+        penalized: whether the critic also pays `gradient_penalty`.
+    """
+
+    maker: Callable[[Array], Array]
+    real: Callable[[Array], Array]
+    fake: Callable[[Array], Array]
+    penalized: bool = False
+
+
+def _log_real(scores: Array) -> Array:
+    return jax.nn.log_sigmoid(scores.astype(jnp.float32))
+
+
+def _log_fake(scores: Array) -> Array:
+    return jax.nn.log_sigmoid(-scores.astype(jnp.float32))
+
+
+def _wide(scores: Array) -> Array:
+    return scores.astype(jnp.float32)
+
+
+# Goodfellow et al. 2014, both forms, on logits; Mao et al. 2017 and Gulrajani et al. 2017, on scores.
+GAN_FORMS: Mapping[str, GanForm] = {
+    "minimax": GanForm(_log_fake, lambda s: -_log_real(s), lambda s: -_log_fake(s)),
+    "nonsaturating": GanForm(lambda s: -_log_real(s), lambda s: -_log_real(s), lambda s: -_log_fake(s)),
+    "lsgan": GanForm(
+        lambda s: jnp.square(_wide(s) - 1), lambda s: jnp.square(_wide(s) - 1), lambda s: jnp.square(_wide(s))
+    ),
+    "wgan-gp": GanForm(lambda s: -_wide(s), lambda s: -_wide(s), _wide, penalized=True),
+}
+
+
+def gan_form(name: str) -> GanForm:
+    """The form of this name; `minimax` is the literal one, whose maker stalls where the critic is sure."""
+    if name not in GAN_FORMS:
+        raise UserError(f"gan is {name!r}; choose one of {', '.join(GAN_FORMS)}")
+    return GAN_FORMS[name]
+
+
+def gradient_penalty(
+    critic: Callable[[Array], Array],
+    real: Float[Array, b * image],
+    fake: Float[Array, b * image],
+    key: Key[Array, ""],
+) -> Float[Array, " b"]:
+    """(|d critic / d image| - 1)^2 at a random point between each real and its fake (Gulrajani et al. 2017, Eq. 3).
+
+    `critic` gives scores whose first axis is the batch; a sample's score is their mean.
+    """
+    mix = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1), real.dtype)
+    between = mix * real + (1 - mix) * fake
+
+    def total(image: Array) -> Array:
+        scores = critic(image).astype(jnp.float32)
+        return scores.reshape(scores.shape[0], -1).mean(1).sum()
+
+    slope = jax.grad(total)(between).astype(jnp.float32).reshape(real.shape[0], -1)
+    # The root's derivative at zero is infinite; a critic that is flat everywhere must not give NaN.
+    return jnp.square(jnp.sqrt(jnp.square(slope).sum(1) + 1e-12) - 1)

@@ -14,7 +14,13 @@ from jaxfuse.errors import UserError
 
 
 def dice_loss(
-    probs: Probs, label: Label, *, include_background: bool = False, squared: bool = False, eps: float = 1e-5
+    probs: Probs,
+    label: Label,
+    *,
+    include_background: bool = False,
+    squared: bool = False,
+    over_batch: bool = False,
+    eps: float = 1e-5,
 ) -> Float[Array, ""]:
     """Mean over the batch and over classes of 1 - (2 sum y s + eps) / (sum y + sum s + eps), in [0, 1].
 
@@ -25,6 +31,7 @@ def dice_loss(
     Args:
         include_background: also scores class 0.
         squared: squares the terms of the denominator (V-Net, Milletari et al., 2016).
+        over_batch: sums run over the whole batch (TransUNet), for slices that lack most classes.
 
     Raises:
         UserError: class 0 is the only one and is not included.
@@ -35,7 +42,7 @@ def dice_loss(
     first = 0 if include_background else 1
     s = probs[..., first:].astype(jnp.float32)
     y = jax.nn.one_hot(label, classes, dtype=jnp.float32)[..., first:]
-    voxels = tuple(range(1, probs.ndim - 1))
+    voxels = tuple(range(0 if over_batch else 1, probs.ndim - 1))
     predicted = jnp.square(s).sum(voxels) if squared else s.sum(voxels)
     overlap = (y * s).sum(voxels)
     return 1.0 - ((2.0 * overlap + eps) / (y.sum(voxels) + predicted + eps)).mean()
@@ -63,11 +70,23 @@ def cross_entropy(logits: Logits, label: Label, *, ignore: int | None = None) ->
 
 
 def dice_and_cross_entropy(
-    logits: Logits, label: Label, *, include_background: bool = False, squared: bool = False, eps: float = 1e-5
+    logits: Logits,
+    label: Label,
+    *,
+    include_background: bool = False,
+    squared: bool = False,
+    over_batch: bool = False,
+    dice_weight: float = 1.0,
+    entropy_weight: float = 1.0,
+    eps: float = 1e-5,
 ) -> Float[Array, ""]:
-    """`dice_loss` of the softmax plus `cross_entropy`, unweighted.
+    """dice_weight * `dice_loss` of the softmax + entropy_weight * `cross_entropy`.
 
     It takes logits: the logarithm of a probability that has rounded to 0 has no gradient to come back with.
+    Fuse4Seg's Eq. 14, with TransUNet's Dice, is both weights 0.5 and all three switches on.
     """
-    dice = dice_loss_of_logits(logits, label, include_background=include_background, squared=squared, eps=eps)
-    return dice + cross_entropy(logits, label)
+    probs = jax.nn.softmax(logits.astype(jnp.float32))
+    dice = dice_loss(
+        probs, label, include_background=include_background, squared=squared, over_batch=over_batch, eps=eps
+    )
+    return dice_weight * dice + entropy_weight * cross_entropy(logits, label)
