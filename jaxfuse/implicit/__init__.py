@@ -1,5 +1,7 @@
 """Implicit gradients of any pytree problem, each with the evidence of how far to trust it; usable without the rest."""
 
+from jaxfuse.implicit.bound import ErrorBound, error_bound
+from jaxfuse.implicit.check import HypergradientReport, check_hypergradient
 from jaxfuse.implicit.curvature import Levenberg, fisher, gauss_newton, hessian, minibatch_hessian
 from jaxfuse.implicit.estimators import cg, dense, minres
 from jaxfuse.implicit.hypergradient import hypergradient
@@ -7,12 +9,16 @@ from jaxfuse.implicit.info import Info, UnreliableGradient, UnreliableGradientWa
 from jaxfuse.implicit.unrolled import one_step, phantom, truncated, unroll
 
 __all__ = [
+    "ErrorBound",
+    "HypergradientReport",
     "Info",
     "Levenberg",
     "UnreliableGradient",
     "UnreliableGradientWarning",
     "cg",
+    "check_hypergradient",
     "dense",
+    "error_bound",
     "fisher",
     "gauss_newton",
     "hessian",
