@@ -1,11 +1,13 @@
 """Implicit gradients of any pytree problem, each with the evidence of how far to trust it; usable without the rest."""
 
+from jaxfuse.implicit.attached import implicit_fixed_point, implicit_minimum, implicit_root
 from jaxfuse.implicit.bound import ErrorBound, error_bound
 from jaxfuse.implicit.check import HypergradientReport, check_hypergradient
 from jaxfuse.implicit.curvature import Levenberg, fisher, gauss_newton, hessian, minibatch_hessian
 from jaxfuse.implicit.estimators import cg, dense, minres
 from jaxfuse.implicit.hypergradient import hypergradient
 from jaxfuse.implicit.info import Info, UnreliableGradient, UnreliableGradientWarning
+from jaxfuse.implicit.roots import fixed_point_jvp, fixed_point_vjp, root_jvp, root_vjp
 from jaxfuse.implicit.unrolled import one_step, phantom, truncated, unroll
 
 __all__ = [
@@ -20,13 +22,20 @@ __all__ = [
     "dense",
     "error_bound",
     "fisher",
+    "fixed_point_jvp",
+    "fixed_point_vjp",
     "gauss_newton",
     "hessian",
     "hypergradient",
+    "implicit_fixed_point",
+    "implicit_minimum",
+    "implicit_root",
     "minibatch_hessian",
     "minres",
     "one_step",
     "phantom",
+    "root_jvp",
+    "root_vjp",
     "truncated",
     "unroll",
 ]

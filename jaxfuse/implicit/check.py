@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array, lax
 
 from jaxfuse.implicit import differences, krylov, trees
-from jaxfuse.implicit.adjoint import lagrangian_slope, ratio
+from jaxfuse.implicit.adjoint import lagrangian_slope
+from jaxfuse.implicit.certificate import ratio
 from jaxfuse.implicit.curvature import Curvature, fisher, gauss_newton, hessian
 from jaxfuse.implicit.differences import Difference, Limits, limits_of, mismatch, solved_differences
 from jaxfuse.implicit.hypergradient import Estimator, hypergradient, inner_limit

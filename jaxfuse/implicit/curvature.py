@@ -24,9 +24,8 @@ from jaxfuse.implicit.trees import Vector
 class Levenberg:
     """Damping that grows until the solve succeeds: `start`, then times `factor`, at most `tries` solves.
 
-    A try succeeds if it met positive curvature only and converged by its estimator's own rule; each goes on from the
-    adjoint of the one before where the estimator takes a start. Levenberg 1944. Forward mode only: the number of
-    tries is decided on the device.
+    A try succeeds if it met positive curvature only and converged by its estimator's own rule; each starts anew.
+    Levenberg 1944. Forward mode only: the number of tries is decided on the device.
     """
 
     start: float = 1e-3

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxfuse.implicit import trees
-from jaxfuse.implicit.adjoint import ratio
+from jaxfuse.implicit.certificate import ratio
 from jaxfuse.implicit.trees import Vector
 
 

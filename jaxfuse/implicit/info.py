@@ -28,6 +28,8 @@ class UnreliableGradientWarning(UserWarning):
 class Info:
     """How far an implicit gradient can be trusted. Every field but the last two is an array; scalars where not said.
 
+    Written for minima; derivatives of roots read the fields as `root_vjp` says.
+
     Attributes:
       value: what the upper function returned at (x, y).
       inner_value: what the lower function returned.
@@ -91,8 +93,8 @@ class Info:
             said.append("the gradient or a value is not finite: look for NaN in upper, lower and their data")
         if not np.all(self.inner_converged):
             said.append(
-                f"y is not at the inner optimum (inner gradient norm {_worst(self.inner_gradient_norm)}, about "
-                f"{_worst(self.displacement)} away): run the inner solver longer, or name a larger inner_tolerance"
+                f"y does not solve the inner problem (its gradient or residual is {_worst(self.inner_gradient_norm)}, "
+                f"about {_worst(self.displacement)} away): run the inner solver longer or name an inner_tolerance"
             )
         if not np.all(self.positive):
             said.append(
@@ -102,7 +104,7 @@ class Info:
         if not np.all(self.solve_converged):
             said.append(
                 f"the linear solve ended with a relative residual of {_worst(self.system_residual)} after "
-                f"{_worst(self.steps)} steps: allow more steps, precondition or damp, use dense, or name a tolerance"
+                f"{int(np.max(self.steps))} steps: allow more steps, precondition, damp, or name a tolerance"
             )
         return said
 

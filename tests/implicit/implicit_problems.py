@@ -102,10 +102,14 @@ def dense_hypergradient(upper: Any, lower: Any, x: Any, y: Any) -> np.ndarray:
     flat_y, to_y = ravel_pytree(y)
     f = lambda a, b: lower(to_x(a), to_y(b))  # noqa: E731
     g = lambda a, b: upper(to_x(a), to_y(b))  # noqa: E731
-    hessian = jax.hessian(f, 1)(flat_x, flat_y)
-    cross = jax.jacfwd(jax.grad(f, 1), 0)(flat_x, flat_y)
-    adjoint = jnp.linalg.solve(hessian, jax.grad(g, 1)(flat_x, flat_y))
-    return np.asarray(jax.grad(g, 0)(flat_x, flat_y) - cross.T @ adjoint)
+
+    @jax.jit
+    def formula(flat_x: Any, flat_y: Any) -> Any:
+        hessian = jax.hessian(f, 1)(flat_x, flat_y)
+        cross = jax.jacfwd(jax.grad(f, 1), 0)(flat_x, flat_y)
+        return jax.grad(g, 0)(flat_x, flat_y) - cross.T @ jnp.linalg.solve(hessian, jax.grad(g, 1)(flat_x, flat_y))
+
+    return np.asarray(formula(flat_x, flat_y))
 
 
 def network(samples: int = 1000, dtype: Any = np.float32, seed: int = 0) -> tuple[Any, Any, Any, Any, Any]:

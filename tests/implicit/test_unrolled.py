@@ -196,7 +196,7 @@ def test_truncated_is_the_neumann_series_cut_after_as_many_terms(terms):
     found, info = gradient_of(case, truncated(terms, learning_rate=RATE), policy="raise")(x, y)
     assert error(found, np.asarray(direct + b.T @ series @ slope)) < 1e-12
     assert not bool(info.inner_converged)
-    with pytest.raises(UnreliableGradient, match="not at the inner optimum"):
+    with pytest.raises(UnreliableGradient, match="does not solve the inner problem"):
         info.check()
 
 

@@ -1,0 +1,231 @@
+"""Derivatives attached to a solution: y unchanged, as the function of x that its equation makes it.
+
+`implicit_root`, `implicit_fixed_point` and `implicit_minimum` carry the derivative of the implicit function theorem
+through a whole program, in both modes and to every order: the rule of differentiation itself uses the attached y, and
+the linear solve in it is differentiated as a solve, never through its iterations. For one derivative with the
+evidence of how good it is, see `hypergradient` and `roots`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxfuse.implicit import trees
+from jaxfuse.implicit.adjoint import AdjointEstimator, solve_system
+from jaxfuse.implicit.certificate import certify
+from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, refuse_curvature
+from jaxfuse.implicit.estimators import cg
+from jaxfuse.implicit.hypergradient import inner_limit
+from jaxfuse.implicit.krylov import Solved
+from jaxfuse.implicit.problem import LinearSystem, objective, pose
+from jaxfuse.implicit.roots import Root, chosen_solver, default_solver, pose_root, relies_on_curvature
+from jaxfuse.implicit.trees import Vector
+
+AttachedPolicy = Literal["nan", "ignore"]
+
+
+def implicit_root(
+    residual: Callable[[Any, Any], Any],
+    x: Any,
+    y: Any,
+    *,
+    estimator: AdjointEstimator | None = None,
+    symmetric: bool = False,
+    policy: AttachedPolicy = "nan",
+    inner_tolerance: float | None = None,
+) -> Any:
+    """y itself, as the function of x that residual(x, y) = 0 makes it, under jax.grad, jvp, jacobian and hessian.
+
+    How y was found is not differentiated: the derivative in what was passed as y, and so in a solver's start, is
+    zero. Values that `residual` closes over are differentiated like x. Nothing is solved unless a derivative is
+    taken. Inside `jax.shard_map` in forward mode only.
+
+    Args:
+      policy: "nan": each derivative whose linear solve failed its certificate, or that was taken at a y too far from
+        the root, is NaN, on the device; "ignore": it is handed out. There is no `Info`: `root_vjp` gives it.
+
+    Other arguments and errors as in `roots.root_vjp`. An estimator that approximates (`neumann`) does so in
+    both modes and in every order.
+    """
+    return _implicit(pose_root(residual, x, y, "residual"), estimator, symmetric, policy, inner_tolerance)
+
+
+def implicit_fixed_point(
+    step: Callable[[Any, Any], Any],
+    x: Any,
+    y: Any,
+    *,
+    estimator: AdjointEstimator | None = None,
+    symmetric: bool = False,
+    policy: AttachedPolicy = "nan",
+    inner_tolerance: float | None = None,
+) -> Any:
+    """y itself, as the function of x that y = step(x, y) makes it: `implicit_root` of y - step(x, y)."""
+    return _implicit(pose_root(step, x, y, "step"), estimator, symmetric, policy, inner_tolerance)
+
+
+def implicit_minimum(
+    lower: Callable[[Any, Any], Any],
+    x: Any,
+    y: Any,
+    *,
+    estimator: AdjointEstimator | None = None,
+    curvature: Curvature = hessian(),
+    policy: AttachedPolicy = "nan",
+    inner_tolerance: float | None = None,
+) -> Any:
+    """y itself, as the function of x that y = argmin lower(x, .) makes it; else as `implicit_root`.
+
+    Args:
+      lower: (x, y) -> real scalar, or (scalar, auxiliary).
+      estimator: if None, `dense()` for at most 512 unknowns on one device, else `cg()`.
+      curvature: stands for the Hessian wherever a system is solved. With any other than `hessian()`, derivatives
+        are those of that approximation, and second derivatives are no longer symmetric. Its functions must not
+        close over values that are differentiated (JAX refuses them); its damping may be one, but not `Levenberg`.
+    """
+    x_vector, x_merge = trees.split(x, "x")
+    y_vector, y_merge = trees.split(y, "y")
+    chosen = chosen_solver(estimator, y_vector, cg)
+    _check_curvature(curvature, chosen)
+    valued = objective(lower, "lower")
+    # JAX cannot differentiate values that a rule closes over, so they become arguments; the damping is the first.
+    value, constants = jax.closure_convert(lambda a, b: valued(x_merge(a), y_merge(b))[0], x_vector, y_vector)
+
+    def residual(a: Vector, held: list[Any], b: Vector) -> Vector:
+        return jax.grad(lambda inner: value(a, inner, *held[1:]))(b)
+
+    def linearized(a: Vector, held: list[Any], b: Vector) -> tuple[Vector, trees.Product]:
+        def of_trees(outer: Any, inner: Any) -> Array:
+            return value(trees.split(outer, "x")[0], trees.split(inner, "y")[0], *held[1:])
+
+        problem = pose(of_trees, of_trees, x_merge(a), y_merge(b))
+        product = curvature(problem)
+        return problem.inner_gradient, lambda v: trees.add(product(v, jnp.array(0)), v, held[0])
+
+    damping = jnp.asarray(curvature.damping, jnp.result_type(*y_vector))
+    equation = _Equation(residual, linearized, [damping, *constants], symmetric=True, definite=True)
+    return _attach(equation, x_vector, y_vector, y, chosen, policy, inner_tolerance)
+
+
+def _check_curvature(curvature: Curvature, estimator: AdjointEstimator) -> None:
+    name, damping = type(curvature).__name__, curvature.damping
+    if curvature.fresh or isinstance(damping, Levenberg):
+        raise ValueError(
+            f"implicit_minimum was given {name} with damping {damping}, but its derivatives need one matrix: use a "
+            "curvature of one batch and a fixed damping"
+        )
+    if not estimator.uses_curvature:
+        refuse_curvature(type(estimator).__name__, curvature)
+
+
+class _Equation(NamedTuple):
+    """residual(x, constants, y) = 0 for every (x, constants), with the matrix that stands for its derivative in y.
+
+    Attributes:
+      residual: of vectors.
+      linearized: (x, constants, y) -> (residual, v -> A v).
+      constants: the values that the user's function closes over, and may be differentiated in.
+      symmetric, definite: as in `LinearSystem`.
+    """
+
+    residual: Callable[[Vector, list[Any], Vector], Vector]
+    linearized: Callable[[Vector, list[Any], Vector], tuple[Vector, trees.Product]]
+    constants: list[Any]
+    symmetric: bool
+    definite: bool
+
+
+def _implicit(root: Root, estimator: Any, symmetric: bool, policy: str, tolerance: float | None) -> Any:
+    chosen = chosen_solver(estimator, root.y, default_solver(symmetric))
+    # JAX cannot differentiate values that a rule closes over, so they become arguments.
+    converted, constants = jax.closure_convert(root.residual, root.x, root.y)
+
+    def residual(a: Vector, held: list[Any], b: Vector) -> Vector:
+        return converted(a, b, *held)
+
+    def linearized(a: Vector, held: list[Any], b: Vector) -> tuple[Vector, trees.Product]:
+        return jax.linearize(lambda inner: residual(a, held, inner), b)
+
+    equation = _Equation(residual, linearized, constants, symmetric, relies_on_curvature(chosen, symmetric))
+    return _attach(equation, root.x, root.y, root.y_tree, chosen, policy, tolerance)
+
+
+def _attach(
+    equation: _Equation,
+    x: Vector,
+    y: Vector,
+    y_tree: Any,
+    estimator: AdjointEstimator,
+    policy: str,
+    tolerance: float | None,
+) -> Any:
+    """y_tree, with derivatives through the equation."""
+    if policy not in ("nan", "ignore"):
+        raise ValueError(f"policy {policy!r} cannot act on an attached derivative; choose nan or ignore")
+    estimator.check_system(symmetric=equation.symmetric, fresh=False)
+    solver: Any = estimator
+    if getattr(solver, "start", None) is not None:
+        # A solution does not depend on where the iteration started.
+        solver = dataclasses.replace(solver, start=lax.stop_gradient(solver.start))
+
+    @jax.custom_jvp
+    def attached(x: Vector, constants: list[Any], y: Vector) -> Vector:
+        return y
+
+    @attached.defjvp
+    def rule(primals: Any, tangents: Any) -> tuple[Vector, Vector]:
+        x, constants, y = primals
+        y = attached(x, constants, y)  # again a function of x: derivatives of this rule are those of higher order
+        moved = jax.jvp(lambda a, held: equation.residual(a, held, y), (x, constants), tangents[:2])[1]
+        inner, product = equation.linearized(x, constants, y)
+        system = LinearSystem(
+            product=lambda vector, step: product(vector),
+            target=moved,
+            symmetric=equation.symmetric,
+            definite=equation.definite,
+            fresh=False,
+            read=lambda tree, name: trees.read(tree, y, name),
+            tree=lambda vector: trees.with_none(y_tree, vector),
+        )
+        # Stopped before the square roots, whose derivative at zero is infinite.
+        inner, held = lax.stop_gradient((inner, y))
+        checked = _Checked(solver, policy, trees.norm(inner), inner_limit(held, tolerance))
+        solved = solve_system(checked, system)
+        return y, trees.scale(solved.adjoint, -1)
+
+    rest = iter(attached(x, equation.constants, y))
+    leaves, treedef = jax.tree.flatten(y_tree)
+    leaves = [next(rest).astype(jnp.result_type(leaf)) if trees.is_float(leaf) else leaf for leaf in leaves]
+    return jax.tree.unflatten(treedef, leaves)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checked(AdjointEstimator):
+    """A solver whose answer is NaN where it failed its certificate, or where the right-hand side is not finite.
+
+    It acts inside the linear solve, which is differentiated as a whole: so in either mode and every order.
+    """
+
+    estimator: AdjointEstimator
+    policy: str
+    inner_norm: Array
+    limit: Array
+
+    def check_system(self, *, symmetric: bool, fresh: bool) -> None:
+        self.estimator.check_system(symmetric=symmetric, fresh=fresh)
+
+    def solve(self, system: LinearSystem) -> Solved:
+        solved = self.estimator.solve(system)
+        # An iteration may stop at once on a right-hand side of NaN, with an answer of zero.
+        good = trees.all_finite(system.target)
+        if self.policy == "nan":
+            image = system.apply(solved.adjoint)
+            found = certify(self.estimator, system, solved, image, self.inner_norm)
+            good = good & found.solve_converged & found.positive & (found.displacement <= self.limit)
+        return solved._replace(adjoint=[jnp.where(good, leaf, jnp.nan) for leaf in solved.adjoint])

@@ -1,0 +1,307 @@
+"""Products of each curvature against its explicit matrix, damping against closed forms, and a network's curvature."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from implicit_problems import network, spd
+from jax.flatten_util import ravel_pytree
+
+from jaxfuse import implicit
+from jaxfuse.implicit.problem import pose
+
+SAMPLES = 6
+
+
+def upper(x, y):
+    return sum(jnp.sum((leaf - 1) ** 2) for leaf in jax.tree.leaves(y))
+
+
+def tanh_model(classes: int) -> tuple[Any, Any]:
+    """(y -> outputs (samples, classes), y): a net of a few weights, far from linear."""
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(SAMPLES, 2)))
+    y = {"hidden": jnp.asarray(rng.normal(size=(2, 3))), "out": jnp.asarray(rng.normal(size=(3, classes)))}
+    return lambda y: jnp.tanh(inputs @ y["hidden"]) @ y["out"], y
+
+
+def cross_entropy(logits):
+    return -jnp.mean(jax.nn.log_softmax(logits)[:, 1])
+
+
+def explicit(curvature, lower, y, step: int = 0):
+    """The matrix of a curvature's products at x = 0.3, column by column."""
+
+    @jax.jit
+    def columns(y, step):
+        product = curvature(pose(upper, lower, jnp.array(0.3), y))
+        flat, restore = ravel_pytree(jax.tree.leaves(y))
+        return jax.lax.map(lambda unit: ravel_pytree(product(restore(unit), step))[0], jnp.eye(len(flat))).T
+
+    return np.asarray(columns(y, jnp.array(step)))
+
+
+def explicit_hessian(lower, y):
+    flat, restore = ravel_pytree(y)
+    return np.asarray(jax.jit(jax.hessian(lambda v: lower(jnp.array(0.3), restore(v))))(flat))
+
+
+def explicit_jacobian(function, y):
+    flat, restore = ravel_pytree(y)
+    return np.asarray(jax.jit(jax.jacobian(lambda v: jnp.ravel(function(restore(v)))))(flat))
+
+
+@pytest.mark.usefixtures("double")
+def test_hessian_and_gauss_newton_are_their_matrices():
+    model, y = tanh_model(3)
+
+    def residual(x, y):
+        return model(y), jax.tree.map(lambda leaf: jnp.exp(0.5 * x) * leaf, y)
+
+    def convex(outputs):
+        return cross_entropy(outputs[0]) + 0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(outputs[1]))
+
+    def lower(x, y):
+        return convex(residual(x, y))
+
+    exact = explicit_hessian(lower, y)
+    np.testing.assert_allclose(explicit(implicit.hessian(), lower, y), exact, atol=1e-13)
+    jacobian, logits = explicit_jacobian(model, y), model(y)
+    inner = np.asarray(jax.hessian(lambda v: cross_entropy(v.reshape(logits.shape)))(jnp.ravel(logits)))
+    found = explicit(implicit.gauss_newton(residual, convex), lower, y)
+    np.testing.assert_allclose(found, jacobian.T @ inner @ jacobian + np.exp(0.3) * np.eye(len(found)), atol=1e-13)
+    # Where the Hessian is not positive, Gauss-Newton is.
+    plain = implicit.gauss_newton(lambda x, y: model(y), cross_entropy)
+    assert np.linalg.eigvalsh(explicit_hessian(lambda x, y: cross_entropy(model(y)), y))[0] < -1e-3
+    assert np.linalg.eigvalsh(explicit(plain, lower, y))[0] > -1e-14
+
+
+@pytest.mark.usefixtures("double")
+def test_gauss_newton_is_the_hessian_of_a_linear_model():
+    inputs = jnp.asarray(np.random.default_rng(0).normal(size=(SAMPLES, 4)))
+    y = jnp.arange(4.0)
+
+    def lower(x, y):
+        return jnp.mean(jax.nn.softplus(x * (inputs @ y)))
+
+    found = explicit(
+        implicit.gauss_newton(lambda x, y: x * (inputs @ y), lambda u: jnp.mean(jax.nn.softplus(u))), lower, y
+    )
+    np.testing.assert_allclose(found, explicit_hessian(lower, y), atol=1e-14)
+
+
+# For each family: log likelihood of a label under the outputs of one sample, its labels, and their probabilities.
+FAMILIES = {
+    "categorical": (lambda out, label: jax.nn.log_softmax(out)[label], range(3), jax.nn.softmax),
+    "bernoulli": (
+        lambda out, label: -jax.nn.softplus(-out[0] if label else out[0]),
+        (0, 1),
+        lambda out: jnp.stack([jax.nn.sigmoid(-out[0]), jax.nn.sigmoid(out[0])]),
+    ),
+    # One above and one below the mean: two labels of variance 1 stand for the normal distribution.
+    "gaussian": (
+        lambda out, label: -0.5 * (out[0] - jax.lax.stop_gradient(out[0]) - label) ** 2,
+        (-1, 1),
+        lambda out: jnp.array([0.5, 0.5]),
+    ),
+}
+CANONICAL = {
+    "categorical": cross_entropy,
+    "bernoulli": lambda logits: jnp.mean(jax.nn.softplus(logits) - logits),
+    "gaussian": lambda means: 0.5 * jnp.mean((means - 2) ** 2),
+}
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fisher_is_the_expected_square_of_the_score(family):
+    likelihood, labels, probabilities = FAMILIES[family]
+    model, y = tanh_model(3 if family == "categorical" else 1)
+    chances = np.asarray(jax.vmap(probabilities)(model(y)))
+    expected = 0.0
+    for place, label in enumerate(labels):
+        scores = explicit_jacobian(lambda y, label=label: jax.vmap(lambda out: likelihood(out, label))(model(y)), y)
+        expected = expected + (scores.T * chances[:, place]) @ scores / SAMPLES
+    outputs = model if family == "categorical" else lambda y: model(y)[:, 0]
+    loss = CANONICAL[family]
+
+    def lower(x, y):
+        return loss(outputs(y))
+
+    found = explicit(implicit.fisher(lambda x, y: outputs(y), family, scale=1 / SAMPLES), lower, y)
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+    newton = explicit(implicit.gauss_newton(lambda x, y: outputs(y), loss), lower, y)
+    np.testing.assert_allclose(found, newton, atol=1e-14)
+
+
+def linear(matrix: np.ndarray, seed: int = 0) -> tuple[Any, Any, Any, Any, np.ndarray, np.ndarray]:
+    """(upper, lower, x, y, cross, target): lower = y'Ay/2 - y'Bx, the adjoint equation is A q = target, and the
+
+    gradient is B'q.
+    """
+    rng = np.random.default_rng(seed)
+    cross, x, t = rng.normal(size=(len(matrix), 2)), rng.normal(size=2), rng.normal(size=len(matrix))
+    y = np.linalg.solve(matrix, cross @ x)
+    A, B, T = jnp.asarray(matrix), jnp.asarray(cross), jnp.asarray(t)
+    return (
+        lambda x, y: 0.5 * jnp.sum((y - T) ** 2),
+        lambda x, y: 0.5 * y @ (A @ y) - y @ (B @ x),
+        jnp.asarray(x),
+        jnp.asarray(y),
+        cross,
+        y - t,
+    )
+
+
+def check_damping(estimator: Any) -> None:
+    """The damped system is solved, with a traced damping too, and the residual is that of the Hessian itself."""
+    matrix = spd(20, 1e2)
+    upper, lower, x, y, cross, target = linear(matrix)
+
+    @jax.jit
+    def run(damping):
+        return implicit.hypergradient(
+            upper, lower, x, y, estimator=estimator, curvature=implicit.hessian(damping=damping)
+        )
+
+    for damping in (0.0, 0.3):
+        exact = np.linalg.solve(matrix + damping * np.eye(20), target)
+        gradient, info = run(jnp.array(damping))
+        np.testing.assert_allclose(info.adjoint, exact, rtol=1e-9)
+        np.testing.assert_allclose(gradient, cross.T @ exact, rtol=1e-9)
+        assert float(info.damping) == damping
+        assert float(info.system_residual) <= 2e-12
+        residual = np.linalg.norm(matrix @ exact - target) / np.linalg.norm(target)
+        np.testing.assert_allclose(info.residual, residual, rtol=1e-9, atol=2e-12)
+        assert bool(info.converged)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    "estimator", [implicit.cg(), implicit.dense(), implicit.minres()], ids=["cg", "dense", "minres"]
+)
+def test_fixed_damping_solves_the_damped_system_and_says_so(estimator):
+    check_damping(estimator)
+
+
+@pytest.mark.usefixtures("double")
+def test_damping_given_as_a_number_is_that_of_an_array():
+    upper, lower, x, y, cross, target = linear(spd(20, 1e2))
+    run = jax.jit(lambda: implicit.hypergradient(upper, lower, x, y, curvature=implicit.hessian(damping=0.3)))
+    gradient, info = run()
+    exact = np.linalg.solve(spd(20, 1e2) + 0.3 * np.eye(20), target)
+    np.testing.assert_allclose(gradient, cross.T @ exact, rtol=1e-12)
+    assert float(info.damping) == 0.3
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("estimator", "tries"), [(implicit.cg(), 2), (implicit.cg(), 6), (implicit.dense(), 6)])
+def test_levenberg_grows_until_the_curvature_is_positive(estimator, tries):
+    matrix = np.diag([-0.5, 1.0, 2.0, 3.0])
+    upper, lower, x, y, cross, target = linear(matrix)
+
+    def run(damping):
+        curvature = implicit.hessian(damping=damping)
+        return implicit.hypergradient(upper, lower, x, y, estimator=estimator, curvature=curvature)
+
+    gradient, info = jax.jit(lambda: run(implicit.Levenberg(start=0.01, factor=10, tries=tries)))()
+    fixed = jax.jit(run)
+    alone = [fixed(jnp.array(damping))[1] for damping in (0.01, 0.1, 1.0)]
+    assert [bool(one.positive) for one in alone] == [False, False, True]
+    spent = alone[:tries]
+    assert int(info.steps) == sum(int(one.steps) for one in spent)
+    # Each try ends with a product of its own, besides that of the certificate.
+    assert int(info.products) == sum(int(one.products) for one in spent) + 1
+    if tries == 2:
+        np.testing.assert_allclose(info.damping, 0.1, rtol=1e-14)
+        assert not bool(info.positive)
+        assert not bool(info.converged)
+        return
+    exact = target / (np.diag(matrix) + 1)
+    np.testing.assert_allclose(info.damping, 1, rtol=1e-14)
+    np.testing.assert_allclose(gradient, cross.T @ exact, rtol=1e-9)
+    assert bool(info.converged)
+    np.testing.assert_allclose(info.residual, np.linalg.norm(exact) / np.linalg.norm(target), rtol=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+def test_minibatch_products_take_one_batch_after_the_other():
+    rng = np.random.default_rng(0)
+    inputs, y = jnp.asarray(rng.normal(size=(3, SAMPLES, 4))), jnp.arange(4.0)
+
+    def lower_of_batch(x, y, batch):
+        return jnp.mean(jnp.logaddexp(0, batch["inputs"] @ y)) + 0.5 * jnp.exp(x) * jnp.sum(y**2)
+
+    def lower(x, y):
+        return jnp.mean(jax.vmap(lambda rows: lower_of_batch(x, y, {"inputs": rows}))(inputs))
+
+    curvature = implicit.minibatch_hessian(lower_of_batch, {"inputs": inputs})
+    found = [explicit(curvature, lower, y, step) for step in range(4)]
+    for number in range(3):
+        exact = explicit_hessian(lambda x, y, number=number: lower_of_batch(x, y, {"inputs": inputs[number]}), y)
+        np.testing.assert_allclose(found[number], exact, atol=1e-14)
+    np.testing.assert_array_equal(found[3], found[0])
+    np.testing.assert_allclose(sum(found[:3]) / 3, explicit_hessian(lower, y), atol=1e-14)
+    for estimator in (implicit.cg(), implicit.minres(), implicit.dense()):
+        with pytest.raises(ValueError, match=f"{type(estimator).__name__} needs the same matrix in every product"):
+            implicit.hypergradient(upper, lower, jnp.array(0.3), y, estimator=estimator, curvature=curvature)
+
+
+def test_refuses_bad_settings():
+    uneven = implicit.minibatch_hessian(lambda x, y, batch: y, (jnp.ones(2), jnp.ones(3)))
+    with pytest.raises(ValueError, match="batches have leading axes of lengths \\[2, 3\\]"):
+        explicit(uneven, lambda x, y: jnp.sum(y**2), jnp.ones(2))
+    with pytest.raises(ValueError, match="start must be positive, factor above 1, tries at least 1"):
+        implicit.Levenberg(factor=1.0)
+    for kind in (implicit.hessian, functools.partial(implicit.gauss_newton, jnp.sum, jnp.sum)):
+        with pytest.raises(ValueError, match="damping is -1.0; it is added to the curvature and must not be negative"):
+            kind(damping=-1.0)
+
+
+@functools.cache
+def trainable():
+    """The network, its training by gradient steps (their number is an argument), and three ways to differentiate it."""
+    upper, lower, x, start, (residual, convex) = network()
+
+    def descend(step, y):
+        return jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, y, jax.grad(lower, 1)(x, y))
+
+    train = jax.jit(lambda steps: jax.lax.fori_loop(0, steps, descend, start))
+    solver = implicit.cg(steps=50, tolerance=5e-6)
+
+    def by(curvature, estimator):
+        return jax.jit(
+            lambda y: implicit.hypergradient(upper, lower, x, y, estimator=estimator, curvature=curvature)[1].scalars()
+        )
+
+    return (
+        train,
+        by(implicit.hessian(), implicit.cg()),
+        by(implicit.gauss_newton(residual, convex, damping=0.1), solver),
+        by(implicit.hessian(damping=implicit.Levenberg()), solver),
+    )
+
+
+@pytest.mark.parametrize("steps", [10, 1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_network(steps):
+    """Raw CG on a network's Hessian is caught; damped Gauss-Newton and Levenberg solve what they set out to."""
+    train, raw, newton, levenberg = trainable()
+    y = train(steps)
+    plain = raw(y)
+    assert not bool(plain["positive"])
+    assert float(plain["least_curvature"]) < 0
+    assert not bool(plain["converged"])
+    damped = newton(y)
+    assert float(damped["system_residual"]) <= 1e-5
+    assert int(damped["steps"]) <= 50
+    assert bool(damped["positive"] & damped["solve_converged"])
+    assert float(damped["residual"]) > 1e-2  # of the Hessian itself, which is another matrix
+    grown = levenberg(y)
+    assert float(grown["system_residual"]) <= 1e-5
+    assert float(grown["damping"]) <= 1.001
+    assert bool(grown["positive"] & grown["solve_converged"])

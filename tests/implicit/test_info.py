@@ -1,0 +1,273 @@
+"""What a solve says about itself: policies, the pytree, six failures that are caught and five cases that are fine."""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from implicit_problems import error, quadratic
+from test_hypergradient import cached_logistic
+
+from jaxfuse import implicit
+
+FLAGS = ("inner_converged", "solve_converged", "positive", "finite")
+
+
+def solve(case, x=None, y=None, **options):
+    run = jax.jit(functools.partial(implicit.hypergradient, case.upper, case.lower, **options))
+    return run(case.x if x is None else x, case.y if y is None else y)
+
+
+def raised(info):
+    """The names of the checks that failed."""
+    return {name for name in FLAGS if not bool(getattr(info, name))}
+
+
+# --- policies ---
+
+
+@pytest.fixture
+def cut(double):
+    """A case, and the options of a solve that ends too early."""
+    return quadratic(30, 1e2), {"estimator": implicit.cg(steps=15)}
+
+
+def test_warn_speaks_on_the_host_and_only_when_asked(cut):
+    case, options = cut
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradient, info = solve(case, **options)
+    assert np.all(np.isfinite(gradient))
+    message = r"implicit gradient by cg: the linear solve ended with a relative residual of 0\.\d+ after 15 steps"
+    with pytest.warns(implicit.UnreliableGradientWarning, match=message):
+        assert info.check() is info
+
+
+def test_raise_says_what_and_by_how_much(cut):
+    case, options = cut
+    _, info = solve(case, policy="raise", **options)
+    with pytest.raises(implicit.UnreliableGradient, match=r"relative residual of 0\.\d+ after 15 steps"):
+        info.check()
+    _, info = solve(case, policy="raise")
+    assert info.check() is info
+
+
+def test_ignore_leaves_gradient_and_user_alone(cut):
+    case, options = cut
+    _, info = solve(case, policy="ignore", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        info.check()
+    assert not bool(info.converged)
+
+
+def test_nan_and_fallback_act_on_the_device(double):
+    case = quadratic(30, 1e2)
+    for policy in ("nan", "fallback"):
+        run = jax.jit(functools.partial(implicit.hypergradient, case.upper, case.lower, case.x, policy=policy))
+        gradient, info = run(case.y)
+        assert error(gradient, case.exact) < 1e-9
+        assert not bool(info.fell_back)
+        assert bool(info.check().converged)
+        gradient, info = run(case.y + 100)  # far from its optimum
+        assert bool(info.fell_back) == (policy == "fallback")
+        assert not bool(info.check().converged)
+        # The direct part of the gradient.
+        expected = 0.1 * case.x if policy == "fallback" else jnp.full_like(case.x, jnp.nan)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-14)
+
+
+# --- the pytree ---
+
+
+@pytest.mark.usefixtures("double")
+def test_info_passes_through_every_transformation():
+    case = quadratic(10, 10.0)
+
+    def one(x):
+        return implicit.hypergradient(case.upper, case.lower, x, case.solve(x))[1]
+
+    @jax.jit
+    def run(x):
+        first = one(x)
+        last, _ = jax.lax.scan(lambda info, step: (one(x + 0 * info.value), None), first, None, length=3)
+        batch = jax.vmap(one)(jnp.stack([x, x + 1]))
+        return first, last, batch
+
+    first, last, batch = run(case.x)
+    assert jax.tree.structure(first) == jax.tree.structure(last) == jax.tree.structure(batch)
+    for left, right, many in zip(*map(jax.tree.leaves, (first, last, batch)), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-12)
+        assert many.shape == (2, *left.shape)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, first)
+    np.testing.assert_array_equal(doubled.value, 2 * first.value)
+    assert (doubled.policy, doubled.estimator) == ("warn", "dense")
+    assert batch.check() is batch
+
+
+@pytest.mark.usefixtures("double")
+def test_a_batch_complains_if_one_element_failed():
+    """Element 1 is far from its inner optimum; the sentence carries the worst number."""
+    case = quadratic(10, 10.0)
+    batch = jnp.stack([case.y, case.y + 100, case.y])
+    run = jax.jit(jax.vmap(lambda y: implicit.hypergradient(case.upper, case.lower, case.x, y, policy="raise")))
+    _, info = run(batch)
+    np.testing.assert_array_equal(info.inner_converged, [True, False, True])
+    with pytest.raises(
+        implicit.UnreliableGradient, match=r"does not solve the inner problem \(its gradient or residual is \d+"
+    ):
+        info.check()
+
+
+@pytest.mark.usefixtures("double")
+def test_scalars_are_for_the_log():
+    case = quadratic(10, 10.0)
+    scalars = solve(case)[1].scalars()
+    assert all(value.shape == () for value in scalars.values())
+    assert {*FLAGS, "converged", "residual", "system_residual", "steps", "products", "damping"} <= set(scalars)
+    assert not {"aux", "adjoint", "policy", "estimator"} & set(scalars)
+    assert bool(scalars["converged"])
+    assert int(scalars["steps"]) == 1
+
+
+# --- six failures ---
+
+
+def descend(case, steps):
+    """Gradient steps from zero, of the length that the largest eigenvalue, 1, allows."""
+    slope = jax.grad(case.lower, argnums=1)
+    return jax.jit(lambda: jax.lax.fori_loop(0, steps, lambda _, y: y - slope(case.x, y), jnp.zeros_like(case.y)))()
+
+
+def with_curvature(values):
+    """lower = y'Dy/2 - x'y with D diagonal, x three numbers; stationary in y at x / D, or at zero where D is."""
+    diagonal = jnp.asarray(values)
+    x = jnp.where(diagonal == 0, 0, jnp.array([1.0, 2.0, 3.0]))
+    y = jnp.where(diagonal == 0, 0, x / jnp.where(diagonal == 0, 1, diagonal))
+    return (
+        lambda x, y: 0.5 * jnp.sum((y - jnp.array([5.0, 4.0, 3.0])) ** 2),
+        lambda x, y: 0.5 * jnp.sum(diagonal * y**2) - jnp.sum(x * y),
+        x,
+        y,
+    )
+
+
+CG, DENSE, MINRES = implicit.cg(), implicit.dense(), implicit.minres()
+every_solver = pytest.mark.parametrize("estimator", [CG, DENSE, MINRES], ids=["cg", "dense", "minres"])
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("estimator", [implicit.cg(steps=5), implicit.minres(steps=5)], ids=["cg", "minres"])
+def test_caught_linear_solve_cut_at_five_steps(estimator):
+    case = quadratic(200, 1e4)
+    gradient, info = solve(case, estimator=estimator)
+    assert error(gradient, case.exact) > 0.1
+    assert raised(info) == {"solve_converged"}
+    assert int(info.steps) == 5
+    assert float(info.residual) > 1e-3
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("estimator", [None, CG], ids=["default", "cg"])
+def test_caught_inner_solve_cut_at_twenty_steps(estimator):
+    case = quadratic(100, 1e3)
+    y = descend(case, 20)
+    gradient, info = solve(case, y=y, estimator=estimator)
+    assert error(gradient, case.exact) > 0.1
+    assert raised(info) == {"inner_converged"}
+    norm = np.linalg.norm(jax.grad(case.lower, argnums=1)(case.x, y))
+    np.testing.assert_allclose(info.inner_gradient_norm, norm, rtol=1e-10)
+    # About |y - y*|, and never much more: far enough to be caught, near enough to be believed.
+    assert 0.1 < float(info.displacement) / np.linalg.norm(y - case.y) < 100
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("estimator", [None, CG], ids=["default", "cg"])
+def test_caught_saddle(estimator):
+    upper, lower, x, y = with_curvature([2.0, 1.0, -0.5])
+    _, info = jax.jit(functools.partial(implicit.hypergradient, upper, lower, estimator=estimator))(x, y)
+    # Without positive curvature a residual bounds no error, so the solve makes no promise either.
+    assert raised(info) == {"positive", "solve_converged"}
+    if estimator is None:
+        np.testing.assert_allclose(info.least_curvature, -0.5, rtol=1e-12)
+    else:
+        assert -0.5 <= float(info.least_curvature) < 0
+
+
+@pytest.mark.usefixtures("double")
+def test_minres_takes_a_saddle_as_the_stationary_point_it_is():
+    upper, lower, x, y = with_curvature([2.0, 1.0, -0.5])
+    gradient, info = jax.jit(functools.partial(implicit.hypergradient, upper, lower, estimator=MINRES))(x, y)
+    np.testing.assert_allclose(gradient, (y - jnp.array([5.0, 4.0, 3.0])) / jnp.array([2.0, 1.0, -0.5]), rtol=1e-10)
+    assert not raised(info)
+
+
+@pytest.mark.usefixtures("double")
+@every_solver
+def test_caught_singular_curvature_that_cannot_be_solved(estimator):
+    upper, lower, x, y = with_curvature([2.0, 1.0, 0.0])
+    _, info = jax.jit(functools.partial(implicit.hypergradient, upper, lower, estimator=estimator))(x, y)
+    assert raised(info) & {"solve_converged", "positive"}
+    assert not bool(info.converged)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    ("level", "estimator"), [("upper", DENSE), ("upper", MINRES), ("lower", CG)], ids=["dense", "minres", "cg"]
+)
+def test_caught_nan_loss(level, estimator):
+    case = quadratic(10, 10.0)
+    functions = {"upper": case.upper, "lower": case.lower}
+    broken = functions[level]
+    functions[level] = lambda x, y: broken(x, y) * jnp.log(-1.0)
+    run = functools.partial(implicit.hypergradient, **functions, estimator=estimator)
+    _, info = jax.jit(lambda x, y: run(x=x, y=y))(case.x, case.y)
+    assert "finite" in raised(info)
+    with pytest.warns(implicit.UnreliableGradientWarning, match="not finite: look for NaN"):
+        info.check()
+
+
+@pytest.mark.parametrize(
+    "estimator", [implicit.cg(tolerance=1e-10), implicit.minres(tolerance=1e-10)], ids=["cg", "minres"]
+)
+def test_caught_tolerance_that_float32_cannot_reach(estimator):
+    case = quadratic(100, 1e3, dtype=np.float32)
+    _, info = solve(case, estimator=estimator)
+    assert raised(info) == {"solve_converged"}
+    assert float(info.system_residual) > 2e-10
+
+
+# --- five cases that are fine, with no options ---
+
+
+@pytest.mark.parametrize(
+    ("n", "dtype", "chosen"), [(200, np.float64, "dense"), (600, np.float64, "cg"), (600, np.float32, "cg")]
+)
+def test_no_alarm_on_a_quadratic(n, dtype, chosen):
+    with jax.enable_x64(dtype is np.float64):
+        case = quadratic(n, 1e3, dtype=dtype)
+        gradient, info = solve(case, policy="raise")
+        assert info.check().estimator == chosen
+        assert not raised(info)
+        assert error(gradient, case.exact) < (1e-11 if dtype is np.float64 else 2e-5)
+
+
+@pytest.mark.usefixtures("double")
+def test_no_alarm_on_logistic_regression():
+    _, info = solve(cached_logistic(), policy="raise")
+    assert not raised(info.check())
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("n", [10, 600])
+def test_no_alarm_where_the_upper_level_is_flat_in_y(n):
+    case = quadratic(n, 10.0)
+    # Equal levels are flat up to rounding, a function of x alone exactly.
+    upper = case.lower if n == 10 else lambda x, y: jnp.sum(x**2)
+    run = jax.jit(functools.partial(implicit.hypergradient, upper, case.lower, policy="raise"))
+    gradient, info = run(case.x, case.y)
+    np.testing.assert_allclose(gradient, jax.grad(upper)(case.x, case.y), rtol=1e-9)
+    assert not raised(info.check())
+    assert n == 10 or float(info.residual) == 0

@@ -1,0 +1,277 @@
+"""Conjugate gradients and MINRES against NumPy: the answer, the way there, and every reason to stop."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from implicit_problems import spd
+
+from jaxfuse.implicit import krylov
+from jaxfuse.implicit.krylov import Solved
+
+CG, MINRES = krylov.conjugate_gradients, krylov.minimal_residual
+both = pytest.mark.parametrize("method", [CG, MINRES], ids=["cg", "minres"])
+CUT = 3  # vectors are made of two leaves, the first of this length
+
+
+def split(flat: Any) -> list[Any]:
+    return [flat[:CUT], flat[CUT:]]
+
+
+def on_leaves(matrix: np.ndarray) -> Callable[..., Any]:
+    """v -> matrix v on vectors of two leaves; takes and forgets the number of the step."""
+    constant = jnp.asarray(matrix)
+    return lambda vector, step=None: split(constant @ jnp.concatenate(vector))
+
+
+def solve(
+    method: Any,
+    matrix: np.ndarray,
+    target: np.ndarray,
+    *,
+    start: np.ndarray | None = None,
+    preconditioner: np.ndarray | None = None,
+    tolerance: float = 1e-12,
+    steps: int = 1000,
+    product: Any = None,
+) -> Any:
+    """`method` on a matrix of NumPy; a `Solved` whose adjoint is flat."""
+
+    @jax.jit
+    def run(target: Any, start: Any) -> Solved:
+        return method(
+            product or on_leaves(matrix),
+            target,
+            start=start,
+            preconditioner=None if preconditioner is None else on_leaves(preconditioner),
+            tolerance=tolerance,
+            steps=steps,
+        )
+
+    solved = run(split(jnp.asarray(target)), None if start is None else split(jnp.asarray(start)))
+    return solved._replace(adjoint=np.concatenate(solved.adjoint))
+
+
+def iterates(method: Any, matrix: np.ndarray, target: np.ndarray, most: int) -> list[Any]:
+    """Every iterate but the first, from one compilation; unwrapped, since the number of steps is traced here."""
+    bare = inspect.unwrap(method)
+
+    @jax.jit
+    def run(steps: Any) -> Solved:
+        return bare(
+            on_leaves(matrix), split(jnp.asarray(target)), start=None, preconditioner=None, tolerance=0, steps=steps
+        )
+
+    found = [run(steps) for steps in range(1, most + 1)]
+    return [solved._replace(adjoint=np.concatenate(solved.adjoint)) for solved in found]
+
+
+def textbook(matrix: np.ndarray, target: np.ndarray, steps: int) -> list[np.ndarray]:
+    """The iterates of conjugate gradients in NumPy, zero first, up to a direction of curvature <= 0."""
+    found, residual, direction = [np.zeros_like(target)], target, target
+    for _ in range(steps):
+        image = matrix @ direction
+        if direction @ image <= 0:
+            break
+        length = residual @ residual / (direction @ image)
+        found.append(found[-1] + length * direction)
+        following = residual - length * image
+        direction = following + following @ following / (residual @ residual) * direction
+        residual = following
+    return found
+
+
+def indefinite(n: int, seed: int = 0) -> np.ndarray:
+    """Symmetric, eigenvalues between 0.1 and 1 in size, two thirds of them positive."""
+    rng = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    values = np.linspace(0.1, 1, n) * np.where(np.arange(n) % 3 == 0, -1, 1)
+    return (basis * values) @ basis.T
+
+
+def vector(n: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=n)
+
+
+def distance(found: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+
+def jacobi(matrix: np.ndarray) -> np.ndarray:
+    return np.diag(1 / np.abs(np.diag(matrix)))
+
+
+def check_accuracy(method: Any, matrix: np.ndarray) -> None:
+    """Right plain, preconditioned, and from a start of its own. Wrong versions of the loops must fail this."""
+    n = len(matrix)
+    # A badly scaled twin, on which a preconditioner matters.
+    scaling = np.diag(np.logspace(0, 1, n))
+    scaled, target = scaling @ matrix @ scaling, vector(n)
+    exact, scaled_exact = np.linalg.solve(matrix, target), np.linalg.solve(scaled, target)
+    assert distance(solve(method, matrix, target, steps=4 * n).adjoint, exact) <= 1e-10
+    assert distance(solve(method, matrix, target, start=vector(n, 2), steps=4 * n).adjoint, exact) <= 1e-10
+    found = solve(method, scaled, target, preconditioner=jacobi(scaled), steps=8 * n)
+    assert distance(found.adjoint, scaled_exact) <= 1e-9
+
+
+DEFINITE, INDEFINITE = spd(40, 1e2), indefinite(40)
+
+
+@pytest.mark.usefixtures("double")
+def test_equals_numpy():
+    check_accuracy(CG, DEFINITE)
+    check_accuracy(MINRES, DEFINITE)
+    check_accuracy(MINRES, INDEFINITE)
+
+
+@pytest.mark.usefixtures("double")
+@both
+def test_ends_after_as_many_steps_as_unknowns(method):
+    matrix, target = spd(12, 10), vector(12)
+    found = solve(method, matrix, target)
+    assert int(found.steps) <= 12
+    assert int(found.products) == int(found.steps)
+    assert distance(found.adjoint, np.linalg.solve(matrix, target)) <= 1e-11
+    assert np.linalg.eigvalsh(matrix)[0] * (1 - 1e-9) <= float(found.least_curvature) <= 1
+
+
+@pytest.mark.usefixtures("double")
+def test_error_of_cg_falls_at_every_step_in_the_norm_of_the_matrix():
+    target = vector(40)
+    exact = np.linalg.solve(DEFINITE, target)
+    found = [solved.adjoint for solved in iterates(CG, DEFINITE, target, 30) if not bool(solved.best_iterate)]
+    assert len(found) >= 10
+    errors = [(q - exact) @ DEFINITE @ (q - exact) for q in found]
+    assert np.all(np.diff(errors) < 0)
+    reference = textbook(DEFINITE, target, 12)
+    for steps, solved in enumerate(iterates(CG, DEFINITE, target, 12), 1):
+        if not bool(solved.best_iterate):
+            assert distance(solved.adjoint, reference[steps]) <= 1e-10
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("matrix", [DEFINITE, INDEFINITE], ids=["definite", "indefinite"])
+def test_residual_of_minres_never_grows(matrix):
+    target = vector(40)
+    residuals = [np.linalg.norm(target - matrix @ found.adjoint) for found in iterates(MINRES, matrix, target, 38)]
+    assert np.all(np.diff(residuals) <= 1e-12)
+    assert residuals[-1] < 1e-2 * residuals[0]
+
+
+@pytest.mark.usefixtures("double")
+@both
+def test_start_at_the_solution_takes_no_step(method):
+    target = vector(40)
+    exact = np.linalg.solve(DEFINITE, target)
+    found = solve(method, DEFINITE, target, start=exact)
+    assert int(found.steps) == 0
+    assert int(found.products) == 1
+    np.testing.assert_array_equal(found.adjoint, exact)
+    assert np.isnan(found.least_curvature)
+
+
+@pytest.mark.usefixtures("double")
+@both
+def test_exact_inverse_as_preconditioner_takes_one_step(method):
+    target, inverse = vector(40), np.linalg.inv(DEFINITE)
+    found = solve(method, DEFINITE, target, preconditioner=(inverse + inverse.T) / 2, tolerance=1e-10)
+    assert int(found.steps) == 1
+    assert distance(found.adjoint, np.linalg.solve(DEFINITE, target)) <= 1e-10
+
+
+@pytest.mark.usefixtures("double")
+@both
+def test_stops_at_the_cap_and_at_the_tolerance(method):
+    target = vector(40)
+    cut = solve(method, DEFINITE, target, steps=5)
+    assert (int(cut.steps), int(cut.products)) == (5, 5)
+    assert distance(DEFINITE @ cut.adjoint, target) > 0.01
+    counts = []
+    for tolerance in (1e-2, 1e-6):
+        found = solve(method, DEFINITE, target, tolerance=tolerance)
+        assert distance(DEFINITE @ found.adjoint, target) <= tolerance * 1.001
+        counts.append(int(found.steps))
+    assert 5 < counts[0] < counts[1]
+
+
+@pytest.mark.usefixtures("double")
+def test_cg_cut_where_the_residual_grew_returns_the_best_iterate():
+    matrix, target = spd(30, 1e3), vector(30)
+    reference = textbook(matrix, target, 13)
+    residuals = [np.linalg.norm(target - matrix @ q) for q in reference]
+    flags = []
+    for steps, found in enumerate(iterates(CG, matrix, target, 13), 1):
+        best = int(np.argmin(residuals[: steps + 1]))
+        assert distance(matrix @ found.adjoint, matrix @ reference[best]) <= 1e-8 if best else not found.adjoint.any()
+        assert bool(found.best_iterate) == (best != steps)
+        flags.append(bool(found.best_iterate))
+    assert any(flags)
+    assert not all(flags)
+
+
+@pytest.mark.usefixtures("double")
+def test_cg_stops_at_negative_curvature():
+    # By hand: the first step grows the residual, the second direction is (1.5, 3, 6), of curvature -22.5 / 47.25.
+    found = solve(CG, np.diag([2.0, 1.0, -1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0]))
+    np.testing.assert_array_equal(found.adjoint, np.zeros(4))
+    np.testing.assert_allclose(found.least_curvature, -10 / 21, rtol=1e-14)
+    assert int(found.steps) == 2
+    assert bool(found.best_iterate)
+    # Here it had made progress before, and keeps it.
+    matrix, target = np.diag([4.0, 2.0, 1.0, -1.0]), np.array([1.0, 1.0, 1.0, 0.01])
+    reference = textbook(matrix, target, 10)
+    residuals = [np.linalg.norm(target - matrix @ q) for q in reference]
+    found = solve(CG, matrix, target)
+    assert 2 < len(reference) < 10
+    assert int(found.steps) == len(reference)
+    assert float(found.least_curvature) < 0
+    np.testing.assert_allclose(found.adjoint, reference[int(np.argmin(residuals))], rtol=1e-10)
+    assert min(residuals) < 0.1 * residuals[0]
+
+
+@pytest.mark.usefixtures("double")
+@both
+def test_product_that_is_not_finite_ends_the_loop(method):
+    plain, target = on_leaves(DEFINITE), vector(40)
+
+    def product(v, step):
+        return [jnp.where(step == 6, jnp.nan, leaf) for leaf in plain(v)]
+
+    found = solve(method, DEFINITE, target, product=product)
+    assert int(found.steps) == 7
+    if method is CG:  # keeps the best of the six good iterates, and says that it is not the last
+        np.testing.assert_allclose(found.adjoint, solve(CG, DEFINITE, target, steps=6).adjoint, rtol=1e-10)
+        assert bool(found.best_iterate)
+    else:
+        assert not np.all(np.isfinite(found.adjoint))
+
+
+@pytest.mark.usefixtures("double")
+@both
+def test_zero_target_has_the_zero_solution(method):
+    found = solve(method, DEFINITE, np.zeros(40))
+    np.testing.assert_array_equal(found.adjoint, np.zeros(40))
+    assert int(found.steps) == 0
+    assert not bool(found.best_iterate)
+
+
+@both
+def test_float32_with_a_million_unknowns(method):
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.1, 1, 1_000_000).astype(np.float32)
+    target = rng.normal(size=1_000_000).astype(np.float32)
+    diagonal = split(jnp.asarray(values))
+
+    def product(v, step):
+        return [d * leaf for d, leaf in zip(diagonal, v, strict=True)]
+
+    found = solve(method, values, target, product=product, tolerance=1e-6)
+    assert found.adjoint.dtype == np.float32
+    assert distance(found.adjoint, target.astype(np.float64) / values) <= 5e-6
+    assert int(found.steps) <= 40
