@@ -1,7 +1,8 @@
 """Deterministic preparation of cases, and its cache of memory-mapped arrays.
 
 A case is cropped to its brain and each modality brought to zero mean and unit variance (Cross-Modality Deep
-Feature Learning for Brain Tumor Segmentation, section 4; over the brain's voxels unless asked otherwise).
+Feature Learning for Brain Tumor Segmentation, section 4; over the brain's voxels unless asked otherwise), or to
+[0, 1] between two percentiles.
 Entries of the cache are named by what made them: content of the files, settings and version of this code.
 So a changed file or setting makes a new entry, and an unchanged one is never made twice. A BraTS case with
 four modalities takes some 60 MB.
@@ -23,11 +24,16 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
 from jaxfuse.data.cases import Case, CaseFiles, load_case
+from jaxfuse.data.digests import Digests
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
 # Raise when the arrays or the JSON that this file writes change.
-_VERSION = 2
+_VERSION = 3
+# Of the brain's voxels, where intensities are scaled between them.
+PERCENTILES = (0.5, 99.5)
+# What the least bright voxel of the brain becomes then: level 1 of 255, apart from the background.
+DARKEST = 1 / 255
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class CaseFacts:
         original_shape, crop_start, shape: spatial; the crop is `original[start : start + shape]`.
         voxels_per_class: over the crop, by class index; empty for an unlabelled case.
         mean, std: of each modality as stored, over the voxels that were normalised together.
+        percentiles: of each modality as stored, where it was scaled between them; else empty.
+        slices: of a stack of slices, per slice: pixels of the brain, then pixels per class if labelled; else empty.
     """
 
     id: str
@@ -53,6 +61,8 @@ class CaseFacts:
     voxels_per_class: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    percentiles: tuple[tuple[float, float], ...] = ()
+    slices: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,13 +148,13 @@ def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", class
 
     With `"brain"`, mean and standard deviation are taken over the voxels that are not zero in every modality, the
     rest stays 0, and their bounding box is kept. With `"volume"` they are taken over the whole volume, background
-    included; nothing is cropped then, because background is no longer 0. `classes` is the least length of
-    `voxels_per_class`.
+    included; nothing is cropped then, because background is no longer 0. With `"percentiles"` the box is kept, and
+    the brain's voxels are scaled as `between_percentiles` says. `classes` is the least length of `voxels_per_class`.
 
     Raises `UserError` for an image without a non-zero voxel, and for a modality that is constant.
     """
-    if normalize not in ("brain", "volume"):
-        raise UserError(f"normalize is {normalize!r}; choose brain or volume")
+    if normalize not in ("brain", "volume", "percentiles"):
+        raise UserError(f"normalize is {normalize!r}; choose brain or volume, or percentiles for [0, 1]")
     mask = np.any(case.image != 0, axis=-1)
     start, stop = bounding_box(mask)
     if start == stop:
@@ -154,12 +164,17 @@ def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", class
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     inside = mask[box]
     image = np.zeros((*inside.shape, len(case.modalities)), np.float32)
-    means, stds = [], []
+    means, stds, ranges = [], [], []
     for channel, modality in enumerate(case.modalities):
         values = case.image[..., channel]
-        mean, std = moments(case.id, modality, values[mask] if normalize == "brain" else values)
-        normed = (values[box] - np.float32(mean)) / np.float32(std)
-        image[..., channel] = np.where(inside, normed, np.float32(0)) if normalize == "brain" else normed
+        together = values if normalize == "volume" else values[mask]
+        mean, std = moments(case.id, modality, together)
+        if normalize == "percentiles":
+            image[inside, channel], limits = between_percentiles(case.id, modality, together)
+            ranges.append(limits)
+        else:
+            normed = (values[box] - np.float32(mean)) / np.float32(std)
+            image[..., channel] = normed if normalize == "volume" else np.where(inside, normed, np.float32(0))
         means.append(mean)
         stds.append(std)
     label = None if case.label is None else np.ascontiguousarray(case.label[box])
@@ -175,6 +190,7 @@ def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", class
         voxels_per_class=() if label is None else count_classes(label, classes),
         mean=tuple(means),
         std=tuple(stds),
+        percentiles=tuple(ranges),
     )
     tumor = np.zeros(0, np.int32) if label is None else flat_indices(label > 0)
     return Prepared(facts, image, label, tumor, flat_indices(inside))
@@ -201,10 +217,15 @@ def prepare(
         case = load_case(one, modalities, scheme)
         return prepare_case(case, normalize=normalize, group=one.group, classes=len(scheme.classes) if scheme else 0)
 
+    recipe = volume_recipe(modalities, scheme, normalize)
+    return prepare_with(make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case)
+
+
+def volume_recipe(modalities: Sequence[str], scheme: LabelScheme | None, normalize: str) -> dict[str, Any]:
+    """How `prepare` makes its cases, as JSON."""
     # The encoding, not only the name: a scheme that is corrected later must not find old arrays.
     coding = {"name": scheme.name, "encode": sorted(scheme.encode.items())} if scheme else None
-    recipe = {"modalities": modalities, "scheme": coding, "normalize": normalize}
-    return prepare_with(make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case)
+    return {"modalities": tuple(modalities), "scheme": coding, "normalize": normalize}
 
 
 def prepare_with(
@@ -223,7 +244,7 @@ def prepare_with(
     """
     cache = Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
-    digests = _Digests(cache / "digests.json")
+    digests = Digests(cache / "digests.json")
     prepared = []
     try:
         for one in files:
@@ -312,6 +333,20 @@ def moments(case_id: str, modality: str, values: Shaped[np.ndarray, ...]) -> tup
     return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
 
 
+def between_percentiles(
+    case_id: str, modality: str, values: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], tuple[float, float]]:
+    """Values of the brain clipped to the `PERCENTILES` and scaled from there to [1/255, 1], and both percentiles."""
+    low, high = (float(v) for v in np.percentile(values, PERCENTILES))
+    if low == high:
+        raise UserError(
+            f"case {case_id}: modality {modality} is {low:g} in nearly all of the brain, so that there is no range to "
+            "scale; replace the file or leave the case out"
+        )
+    share = (np.clip(values, low, high) - np.float32(low)) / np.float32(high - low)
+    return (np.float32(DARKEST) + np.float32(1 - DARKEST) * np.clip(share, 0, 1)).astype(np.float32), (low, high)
+
+
 def flat_indices(mask: Shaped[np.ndarray, ...]) -> Int[np.ndarray, " n"]:
     """Flat indices of the true voxels, int32 where they fit."""
     return np.flatnonzero(mask).astype(np.int32 if mask.size < 2**31 else np.int64)
@@ -322,44 +357,7 @@ def count_classes(label: UInt8[np.ndarray, "*space"], classes: int) -> tuple[int
     return tuple(int(n) for n in np.bincount(label.ravel(), minlength=classes))
 
 
-class _Digests:
-    """Content digests of files, remembered by path, size and time of change, so that a restart reads no image."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._known = self._read()
-        self._new: dict[str, list] = {}
-
-    def of(self, path: Path) -> str:
-        try:
-            status = path.stat()
-            where, state = str(path.resolve()), [status.st_size, status.st_mtime_ns]
-            if where not in self._known or self._known[where][:2] != state:
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
-                self._known[where] = self._new[where] = [*state, digest]
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
-        return self._known[where][2]
-
-    def save(self) -> None:
-        if self._new:
-            # Read again: another process may have added its own meanwhile.
-            partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-            partial.write_text(json.dumps(self._read() | self._new))
-            os.replace(partial, self._path)
-            self._new = {}
-
-    def _read(self) -> dict[str, list]:
-        if not self._path.is_file():
-            return {}
-        try:
-            return json.loads(self._path.read_text())
-        except ValueError as error:
-            raise UserError(f"{self._path} is damaged ({error}); delete it, it will be made anew") from error
-
-
-def _key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], label: bool, digests: _Digests) -> str:
+def _key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], label: bool, digests: Digests) -> str:
     absent = [m for m in images if m not in one.images]
     if absent:
         raise UserError(f"case {one.id} has no {', '.join(absent)} image; it has {', '.join(one.images)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 from jaxfuse.config import Data, scheme_of
 from jaxfuse.data.cases import CaseFiles, read_split, split_cases
 from jaxfuse.data.phantom.brats import write_brats_phantoms
+from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
 from jaxfuse.data.preprocess import DatasetFacts, PreparedCase, dataset_facts, prepare
-from jaxfuse.data.sources import brats, voc
+from jaxfuse.data.slices import prepare_slices
+from jaxfuse.data.sources import brats, pairs2d, voc
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
@@ -43,7 +45,10 @@ class Dataset:
         parts = [facts["train"], facts["val"], facts["scheme"]]
         for name in sorted(cases):
             moments = sorted(zip(cases[name].modalities, cases[name].mean, cases[name].std, strict=True))
-            parts.append([name, cases[name].shape, cases[name].voxels_per_class, moments])
+            scaled = sorted(zip(cases[name].modalities, cases[name].percentiles, strict=False))
+            parts.append(
+                [name, cases[name].shape, cases[name].voxels_per_class, moments, *([scaled] if scaled else [])]
+            )
         fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return {**facts, "fingerprint": fingerprint, "overfit_check": self.overfit_check}
 
@@ -80,18 +85,33 @@ def phantom_root(data: Data, report: Report) -> Path:
     return root
 
 
-def _open_brats(data: Data, report: Report, labels_required: bool) -> Dataset:
-    root = Path(data.root).expanduser() if data.root else phantom_root(data, report)
-    files = brats.find_cases(root, data.modalities, labels_required=labels_required, layout=data.layout or None)
-    scheme = scheme_of(data, brats.layout_named(data.layout or brats.detect_layout(root)).scheme)
-    if data.split:
-        split = read_split(data.split, [one.id for one in files])
-    else:
-        split = split_cases(
-            [(one.id, one.group) for one in files], seed=data.split_seed, val_fraction=data.val_fraction
+def pair_phantom_root(data: Data, report: Report) -> Path:
+    """The phantom pairs of these settings, written if they are not there; `phantom.shape` is (columns, rows, 1)."""
+    phantom = data.phantom
+    columns, rows, slices = phantom.shape
+    if slices != 1:
+        raise UserError(
+            f"data.phantom.shape is {phantom.shape}; pairs are single slices: give (columns, rows, 1) for a phantom"
         )
-    wanted = {*split["train"], *split["val"]}
-    chosen = [one for one in files if one.id in wanted]
+    partner = pairs2d.partner_of(data.modalities)
+    settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm, partner])
+    root = data.cache_dir / "phantoms" / f"pairs2d-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    write_pair_phantoms(
+        root,
+        pairs=phantom.cases,
+        seed=phantom.seed,
+        partners=(partner,),
+        shape=(rows, columns),
+        spacing_mm=phantom.spacing_mm,
+        on_pair=lambda done, total: report("writing phantoms", done, total),
+    )
+    return root
+
+
+def _open_brats(data: Data, report: Report, labels_required: bool) -> Dataset:
+    files, scheme = _volumes(data, report, labels_required)
+    split = _split(data, files)
+    chosen = _listed(files, split)
     prepared = prepare(
         chosen,
         data.modalities,
@@ -101,6 +121,66 @@ def _open_brats(data: Data, report: Report, labels_required: bool) -> Dataset:
         on_case=_counter(report, len(chosen)),
     )
     return _dataset(prepared, data.modalities, scheme, split, scheme.classes)
+
+
+def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
+    """Axial slices of BraTS cases, all with enough brain or one of each case; split by case, so by patient."""
+    files, scheme = _volumes(data, report, labels_required)
+    split = _split(data, files)
+    chosen = _listed(files, split)
+    slices = prepare_slices(
+        chosen,
+        data.modalities,
+        scheme,
+        one_per_case=data.source == "one_slice",
+        normalize=data.normalize,
+        cache=data.cache_dir / "cases",
+        on_case=_counter(report, len(chosen)),
+    )
+    sides = {side: tuple(one.id for case in ids for one in slices[case]) for side, ids in split.items()}
+    every = [one for case in slices.values() for one in case]
+    return _dataset(every, data.modalities, scheme, sides, scheme.classes)
+
+
+def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
+    if labels_required:
+        raise UserError(
+            "data.source is 'pairs2d', whose images have no labels, and a phase needs labels; give that phase data of "
+            'another source, and set sampling="brain" where only images are learned from'
+        )
+    for option, value, only in (
+        ("layout", data.layout, ""),
+        ("labels", data.labels, ""),
+        ("normalize", data.normalize, "levels"),
+    ):
+        if value != only:
+            raise UserError(f"data.{option} is {value!r}; with data.source 'pairs2d' it can only be {only!r}")
+    root = Path(data.root).expanduser() if data.root else pair_phantom_root(data, report)
+    files = pairs2d.find_pairs(root, data.modalities)
+    split = _split(data, files)
+    chosen = _listed(files, split)
+    prepared = pairs2d.prepare_pairs(
+        chosen, data.modalities, cache=data.cache_dir / "pairs2d", on_case=_counter(report, len(chosen))
+    )
+    return _dataset(prepared, data.modalities, None, split, ())
+
+
+def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[CaseFiles, ...], LabelScheme]:
+    """The BraTS cases and their label scheme; phantoms where no root is given."""
+    root = Path(data.root).expanduser() if data.root else phantom_root(data, report)
+    files = brats.find_cases(root, data.modalities, labels_required=labels_required, layout=data.layout or None)
+    return files, scheme_of(data, brats.layout_named(data.layout or brats.detect_layout(root)).scheme)
+
+
+def _split(data: Data, files: Sequence[CaseFiles]) -> dict[str, tuple[str, ...]]:
+    if data.split:
+        return read_split(data.split, [one.id for one in files])
+    return split_cases([(one.id, one.group) for one in files], seed=data.split_seed, val_fraction=data.val_fraction)
+
+
+def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]]) -> list[CaseFiles]:
+    wanted = {*split["train"], *split["val"]}
+    return [one for one in files if one.id in wanted]
 
 
 def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
@@ -114,7 +194,13 @@ def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
     return _dataset(prepared, data.modalities, None, split, voc.CLASSES)
 
 
-_SOURCES = {"brats": _open_brats, "voc": _open_voc}
+_SOURCES = {
+    "brats": _open_brats,
+    "voc": _open_voc,
+    "slices": _open_slices,
+    "one_slice": _open_slices,
+    "pairs2d": _open_pairs,
+}
 
 
 def _dataset(

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from jaxfuse.data.phantom.anatomy import Anatomy, draw_anatomy, draw_head, head_
 from jaxfuse.data.phantom.fields import Grid, Volume, smooth_field
 from jaxfuse.data.phantom.glioma import draw_glioma, glioma_maps
 from jaxfuse.data.phantom.mimics import bleedings, choroid_plexus, draw_mimics, gliosis, vessels
+from jaxfuse.data.phantom.record import write_once
 from jaxfuse.data.phantom.signal import (
     R1_BLOOD,
     R1_PLASMA,
@@ -41,7 +39,6 @@ from jaxfuse.errors import UserError
 VERSION = 1
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 FOLDER = "MICCAI_BraTS_2018_Data_Training"
-RECORD = "phantom.json"
 # A head with its tilt, in mm per array axis.
 FIELD_OF_VIEW_MM = (160.0, 184.0, 138.0)
 
@@ -210,26 +207,6 @@ def _write_case(folder: Path, seed: int, index: int, grid: Grid, low_grade: bool
     _write_volume(folder / f"{folder.name}_seg.nii.gz", label, grid)
 
 
-def _already_there(root: Path, request: dict[str, Any]) -> bool:
-    """Whether `root` holds exactly the requested data set; refuses a root that holds anything else."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    record = root / RECORD
-    if not record.is_file():
-        raise UserError(f"{root} exists and is no phantom data set (it has no {RECORD}); name another folder")
-    try:
-        found = json.loads(record.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{record} is not valid JSON ({error}); delete {root} or name another folder") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{record} holds no JSON object; delete {root} or name another folder")
-    if found != request:
-        keys = [k for k in {**request, **found} if found.get(k) != request.get(k)]
-        told = ", ".join(f"{k} {found.get(k)} there and {request.get(k)} asked for" for k in keys)
-        raise UserError(f"{root} holds another phantom data set ({told}); delete it or name another folder")
-    return True
-
-
 def write_brats_phantoms(
     root: Path,
     *,
@@ -273,33 +250,16 @@ def write_brats_phantoms(
         "low_grade_fraction": float(low_grade_fraction),
     }
     folders = [_case_folder(i, is_low_grade(i, low_grade_fraction)) for i in range(cases)]
-    if not _already_there(root, request):
-        grid = Grid((int(shape[0]), int(shape[1]), int(shape[2])), float(spacing_mm))
-        _write_whole(root, request, folders, grid, on_case)
+    grid = Grid((int(shape[0]), int(shape[1]), int(shape[2])), float(spacing_mm))
+
+    def fill(partial: Path) -> None:
+        for index, folder in enumerate(folders):
+            _write_case(partial / folder, seed, index, grid, folder.parent.name == "LGG")
+            if on_case is not None:
+                on_case(index + 1, cases)
+
+    write_once(root, request, fill)
     lost = [str(f) for f in folders if not (root / f).is_dir()]
     if lost:
         raise UserError(f"{root} is not whole: {len(lost)} of {cases} cases are missing ({lost[0]} ...); delete it")
     return [root / f for f in folders]
-
-
-def _write_whole(
-    root: Path, request: dict[str, Any], folders: list[Path], grid: Grid, on_case: Callable[[int, int], None] | None
-) -> None:
-    partial = root.parent / f".{root.name}.partial-{os.getpid()}"
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
-        for index, folder in enumerate(folders):
-            _write_case(partial / folder, request["seed"], index, grid, folder.parent.name == "LGG")
-            if on_case is not None:
-                on_case(index + 1, len(folders))
-        (partial / RECORD).write_text(json.dumps(request, indent=2) + "\n")
-        try:
-            partial.rename(root)
-        except OSError:
-            # Another process may have finished the same request first.
-            if not _already_there(root, request):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

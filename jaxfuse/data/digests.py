@@ -1,0 +1,48 @@
+"""Content digests of files, remembered beside what was made from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+
+from jaxfuse.errors import UserError
+
+
+class Digests:
+    """Digests by path, size and time of change, so that a restart reads no image; they are kept in the file `path`."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._known = self._read()
+        self._new: dict[str, list] = {}
+
+    def of(self, path: Path) -> str:
+        try:
+            status = path.stat()
+            where, state = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+            if where not in self._known or self._known[where][:2] != state:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+                self._known[where] = self._new[where] = [*state, digest]
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
+        return self._known[where][2]
+
+    def save(self) -> None:
+        if self._new:
+            # Read again: another process may have added its own meanwhile.
+            partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+            partial.write_text(json.dumps(self._read() | self._new))
+            os.replace(partial, self._path)
+            self._new = {}
+
+    def _read(self) -> dict[str, list]:
+        if not self._path.is_file():
+            return {}
+        try:
+            return json.loads(self._path.read_text())
+        except ValueError as error:
+            raise UserError(f"{self._path} is damaged ({error}); delete it, it will be made anew") from error

@@ -1,0 +1,215 @@
+"""Slices of volumes as 2D cases: for networks that see images, and for image files.
+
+A slice is turned as a radiologist looks at it, upright: rows from the front backwards (axial) or from the crown
+downwards, columns from the patient's right to the left (sagittal: from the front backwards). Images of the public
+PNG collections lie the same way.
+
+Volumes are prepared and cached as stacks, slices first, so that reading one slice touches one slice; a
+`PreparedSlice` is a view on such a stack. Intensities are those of the whole volume: what two slices of one patient
+show alike has one value in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
+
+from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.preprocess import (
+    CaseFacts,
+    Prepared,
+    PreparedCase,
+    count_classes,
+    flat_indices,
+    prepare_case,
+    prepare_with,
+    volume_recipe,
+)
+from jaxfuse.errors import UserError
+from jaxfuse.labels import LabelScheme
+
+AXIAL, CORONAL, SAGITTAL = 2, 1, 0  # the array axis of a canonical volume that is cut
+LEAST_BRAIN = 0.01  # share of a slice's pixels
+_LETTERS = "xyz"
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSlice(PreparedCase):
+    """One slice of a stack in the cache, with the arrays of a 2D `PreparedCase`: image (h w m), label (h w).
+
+    Attributes:
+        index: the slice in the stack's arrays.
+    """
+
+    index: int
+
+    @property
+    def image(self) -> Float[np.ndarray, "h w m"]:
+        return np.load(self.folder / "image.npy", mmap_mode="r")[self.index]
+
+    @property
+    def label(self) -> UInt8[np.ndarray, "h w"] | None:
+        return np.load(self.folder / "label.npy", mmap_mode="r")[self.index] if self.labelled else None
+
+    @property
+    def tumor(self) -> Int[np.ndarray, " n"]:
+        return self._own(np.load(self.folder / "tumor.npy", mmap_mode="r"))
+
+    @property
+    def brain(self) -> Int[np.ndarray, " n"]:
+        return self._own(np.load(self.folder / "brain.npy", mmap_mode="r"))
+
+    def _own(self, flat: Int[np.ndarray, " n"]) -> Int[np.ndarray, " own"]:
+        """Of the stack's ascending flat indices those of this slice, counted from its first pixel."""
+        pixels = self.facts.shape[0] * self.facts.shape[1]
+        # In the type of the indices: NumPy would convert, and so read, all of them otherwise.
+        bounds = np.array([self.index, self.index + 1], flat.dtype) * flat.dtype.type(pixels)
+        first, last = np.searchsorted(flat, bounds)
+        return flat[first:last] - bounds[0]
+
+
+def prepare_slices(
+    files: Iterable[CaseFiles],
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    *,
+    axis: int = AXIAL,
+    one_per_case: bool = False,
+    normalize: str = "percentiles",
+    cache: str | Path,
+    on_case: Callable[[PreparedCase, bool], None] | None = None,
+) -> dict[str, tuple[PreparedSlice, ...]]:
+    """The slices of each case by its id, in ascending order; volumes are prepared once below the folder `cache`.
+
+    Kept are slices of which at least 1 % is brain; with `one_per_case` that with the largest tumor among them, or
+    the one nearest the middle of the volume where no tumor is marked. A slice is named after its case and its place
+    along `axis` of the canonical volume, such as CASE_z077.
+
+    Raises the `UserError` of `load_case` and `prepare_case`, and one for a case without a slice to keep.
+    """
+    modalities = tuple(modalities)
+
+    def make(one: CaseFiles) -> Prepared:
+        case = load_case(one, modalities, scheme)
+        classes = len(scheme.classes) if scheme else 0
+        return as_stack(prepare_case(case, normalize=normalize, group=one.group, classes=classes), axis)
+
+    recipe = {**volume_recipe(modalities, scheme, normalize), "stack": axis}
+    stacks = prepare_with(
+        make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case
+    )
+    slices = {}
+    for stack in stacks:
+        kept = kept_slices(stack.facts)
+        chosen = (one_slice(stack.facts, kept),) if one_per_case else kept
+        slices[stack.id] = tuple(_slice(stack, index, axis) for index in chosen)
+    return slices
+
+
+def pictures(volume: Shaped[np.ndarray, "d h w *m"], axis: int) -> Shaped[np.ndarray, "s r c *m"]:
+    """All slices across `axis` of a canonical volume, upright: a view (slices, rows, columns, ...)."""
+    _check_axis(axis)
+    return np.moveaxis(volume, axis, 0).swapaxes(1, 2)[:, ::-1, ::-1]
+
+
+def volume_of(stack: Shaped[np.ndarray, "s r c *m"], axis: int) -> Shaped[np.ndarray, "d h w *m"]:
+    """The canonical volume that `pictures` made this stack of, as a view."""
+    _check_axis(axis)
+    return np.moveaxis(stack[:, ::-1, ::-1].swapaxes(1, 2), 0, axis)
+
+
+def as_stack(prepared: Prepared, axis: int) -> Prepared:
+    """A prepared volume as a stack of pictures; its facts count brain and classes in each slice."""
+    facts = prepared.facts
+    mask = np.zeros(facts.shape, bool)
+    mask.flat[prepared.brain] = True
+    mask = pictures(mask, axis)
+    label = None if prepared.label is None else np.ascontiguousarray(pictures(prepared.label, axis))
+    per_slice = [
+        (
+            int(np.count_nonzero(mask[k])),
+            *(() if label is None else count_classes(label[k], len(facts.voxels_per_class))),
+        )
+        for k in range(len(mask))
+    ]
+    order = _order(axis)
+    end = [n - a - b for n, a, b in zip(facts.original_shape, facts.crop_start, facts.shape, strict=True)]
+    stacked = dataclasses.replace(
+        facts,
+        affine=tuple(map(tuple, (np.array(facts.affine) @ _to_canonical(facts.original_shape, axis)).tolist())),
+        spacing_mm=tuple(facts.spacing_mm[i] for i in order),
+        original_shape=tuple(facts.original_shape[i] for i in order),
+        crop_start=(facts.crop_start[axis], end[order[1]], end[order[2]]),
+        shape=mask.shape,
+        slices=tuple(per_slice),
+    )
+    tumor = prepared.tumor if label is None else flat_indices(label > 0)
+    return Prepared(stacked, np.ascontiguousarray(pictures(prepared.image, axis)), label, tumor, flat_indices(mask))
+
+
+def kept_slices(facts: CaseFacts) -> tuple[int, ...]:
+    """The slices of a stack, by index into its arrays, of which at least 1 % of the whole picture is brain."""
+    pixels = facts.original_shape[1] * facts.original_shape[2]
+    kept = tuple(i for i, (brain, *_) in enumerate(facts.slices) if brain >= LEAST_BRAIN * pixels)
+    if not kept:
+        raise UserError(f"case {facts.id} has no slice with at least {LEAST_BRAIN:.0%} brain; leave the case out")
+    return kept
+
+
+def one_slice(facts: CaseFacts, kept: Sequence[int]) -> int:
+    """Of the `kept` slices of a stack the first with the largest tumor, or the one nearest the middle without any."""
+    tumor = {i: sum(facts.slices[i][2:]) for i in kept}  # after the brain and the background
+    if any(tumor.values()):
+        return max(kept, key=tumor.__getitem__)
+    middle = facts.original_shape[0] // 2 - facts.crop_start[0]
+    return min(kept, key=lambda i: abs(i - middle))
+
+
+def gray_levels(image: Float[np.ndarray, "*space"]) -> UInt8[np.ndarray, "*space"]:
+    """Intensities in [0, 1] as levels 0 to 255; the brain of a volume scaled by percentiles takes 1 to 255."""
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 1):
+        raise UserError(f"an image runs from {low:g} to {high:g}; prepare its volume with normalize='percentiles'")
+    return np.rint(image * 255).astype(np.uint8)
+
+
+def _slice(stack: PreparedCase, index: int, axis: int) -> PreparedSlice:
+    facts = stack.facts
+    place = facts.crop_start[0] + index
+    own = dataclasses.replace(
+        facts,
+        id=f"{facts.id}_{_LETTERS[axis]}{place:03d}",
+        affine=(),
+        spacing_mm=facts.spacing_mm[1:],
+        original_shape=facts.original_shape[1:],
+        crop_start=facts.crop_start[1:],
+        shape=facts.shape[1:],
+        voxels_per_class=facts.slices[index][1:],
+        slices=(),
+    )
+    return PreparedSlice(stack.folder, stack.key, own, index)
+
+
+def _order(axis: int) -> tuple[int, int, int]:
+    """The canonical axes of a stack's slices, rows and columns."""
+    columns, rows = (i for i in range(3) if i != axis)
+    return axis, rows, columns
+
+
+def _to_canonical(shape: Sequence[int], axis: int) -> Float[np.ndarray, "4 4"]:
+    """4 x 4, index into a stack of whole pictures -> index into the canonical volume of this shape."""
+    place, rows, columns = _order(axis)
+    matrix = np.zeros((4, 4))
+    matrix[place, 0] = matrix[3, 3] = 1
+    for canonical, along in ((rows, 1), (columns, 2)):
+        matrix[canonical, along], matrix[canonical, 3] = -1, shape[canonical] - 1
+    return matrix
+
+
+def _check_axis(axis: int) -> None:
+    if axis not in (AXIAL, CORONAL, SAGITTAL):
+        raise UserError(f"slices across axis {axis} were asked for; choose 0 (sagittal), 1 (coronal) or 2 (axial)")

@@ -1,0 +1,187 @@
+"""Pairs of registered PNG images of one head, MRI with CT, PET or SPECT, in the folders of the Harvard collection.
+
+    <root>/{MRI_CT,MRI_PET,MRI_SPECT}/{MRI,CT|PET|SPECT}/<same name>.png
+
+PET and SPECT are shown in color; their luminance is what is fused (`jaxfuse.data.color`), and a gray image stored as
+RGB counts as gray. Names do not tell which images show one patient: where they do, a split file keeps a patient on
+one side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.color import gray_content, to_ycbcr
+from jaxfuse.data.preprocess import CaseFacts, Prepared, PreparedCase, flat_indices, moments, prepare_with
+from jaxfuse.errors import UserError
+from jaxfuse.io.png import png_size, read_png
+
+PARTNERS = ("ct", "pet", "spect")
+COLORED = ("pet", "spect")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One name as found: files by modality, and one clause for each thing that is wrong with them."""
+
+    id: str
+    images: Mapping[str, Path]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair in memory, levels divided by 255.
+
+    Attributes:
+        gray: the images by modality; of a color image its luminance.
+        color: the RGB images of the modalities that have color.
+    """
+
+    gray: Mapping[str, Float[np.ndarray, "h w"]]
+    color: Mapping[str, Float[np.ndarray, "h w 3"]]
+
+
+def partner_of(modalities: Sequence[str]) -> str:
+    """What is paired with MRI, which names the collection; refuses anything but `mri` and one of `PARTNERS`."""
+    partners = [m for m in modalities if m in PARTNERS]
+    if len(modalities) != 2 or "mri" not in modalities or len(partners) != 1:
+        raise UserError(f"modalities are {tuple(modalities)}; mri and one of {', '.join(PARTNERS)} are expected")
+    return partners[0]
+
+
+def find_pairs(root: str | Path, modalities: Sequence[str]) -> tuple[CaseFiles, ...]:
+    """The pairs under `root`, sorted by name; `root` is the folder around the collection, or the collection.
+
+    `modalities` is `mri` with one of `ct`, `pet` and `spect`, in the order wanted. Raises `UserError` for other
+    modalities, missing folders, a name that only one of them holds, and images of unequal size.
+    """
+    found = survey(root, modalities)
+    for one in found:
+        for problem in one.problems:
+            raise UserError(f"pair {one.id}: {problem}")
+    return tuple(CaseFiles(one.id, one.images) for one in found)
+
+
+def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
+    """Like `find_pairs`, but lists what is wrong with a pair instead of refusing it."""
+    folder = _collection_folder(Path(os.path.abspath(root)), modalities)
+    folders = {modality: folder / modality.upper() for modality in modalities}
+    for path in folders.values():
+        if not path.is_dir():
+            raise UserError(
+                f"{path} is missing; {folder.name} needs the folders {' and '.join(_folder_names(folders))}"
+            )
+    names = sorted({p.name for path in folders.values() for p in path.glob("*.png") if not p.name.startswith(".")})
+    if not names:
+        raise UserError(f"no PNG image lies in {' and '.join(_folder_names(folders))} of {folder}; check the path")
+    return tuple(_find(name, folders) for name in names)
+
+
+def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
+    """Reads one pair.
+
+    Raises `UserError` for a damaged file, unequal sizes, and color where the modality has none.
+    """
+    gray, color = {}, {}
+    for modality in modalities:
+        pixels = read_png(files.images[modality])
+        single = gray_content(pixels)
+        if single is not None:
+            gray[modality] = _unit(single)
+        elif modality in COLORED:
+            color[modality] = _unit(pixels)
+            gray[modality] = to_ycbcr(color[modality])[..., 0]
+        else:
+            raise UserError(
+                f"pair {files.id}: {files.images[modality]} has color, and a gray image is expected of {modality}; "
+                "check that the folders are not swapped"
+            )
+    sizes = {modality: image.shape for modality, image in gray.items()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(f"pair {files.id}: {_unequal(sizes)}")
+    return Pair(gray, color)
+
+
+def prepare_pair(files: CaseFiles, modalities: Sequence[str]) -> Prepared:
+    """One pair in the form of a prepared case: not cropped, levels divided by 255, without label.
+
+    `brain` holds the pixels that at least one image shows. Raises the `UserError` of `load_pair`, and one for
+    an image of one level only.
+    """
+    pair = load_pair(files, modalities)
+    image = np.stack([pair.gray[modality] for modality in modalities], axis=-1)
+    means, stds = zip(*(moments(files.id, m, image[..., c] * 255) for c, m in enumerate(modalities)), strict=True)
+    shape = image.shape[:-1]
+    facts = CaseFacts(
+        id=files.id,
+        group=files.group,
+        modalities=tuple(modalities),
+        affine=(),
+        spacing_mm=(1.0, 1.0),
+        original_shape=shape,
+        crop_start=(0, 0),
+        shape=shape,
+        voxels_per_class=(),
+        mean=means,
+        std=stds,
+    )
+    return Prepared(facts, image, None, np.zeros(0, np.int32), flat_indices(np.any(image != 0, axis=-1)))
+
+
+def prepare_pairs(
+    files: Sequence[CaseFiles],
+    modalities: Sequence[str],
+    *,
+    cache: str | Path,
+    on_case: Callable[[PreparedCase, bool], None] | None = None,
+) -> tuple[PreparedCase, ...]:
+    """Prepares each pair once below the folder `cache`; see `jaxfuse.data.preprocess.prepare`."""
+    modalities = tuple(modalities)
+    make = partial(prepare_pair, modalities=modalities)
+    recipe = {"source": "pairs2d", "modalities": modalities}
+    return prepare_with(make, files, recipe, images=modalities, label=False, cache=cache, on_case=on_case)
+
+
+def _collection_folder(root: Path, modalities: Sequence[str]) -> Path:
+    name = f"MRI_{partner_of(modalities).upper()}"
+    folder = root if root.name == name else root / name
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that holds {name}")
+    return folder
+
+
+def _find(name: str, folders: Mapping[str, Path]) -> Finding:
+    images = {modality: path / name for modality, path in folders.items() if (path / name).is_file()}
+    advice = "restore it, or leave the pair out"
+    problems = [f"no {m} image: {path / name} is missing; {advice}" for m, path in folders.items() if m not in images]
+    sizes = {}
+    for modality, path in images.items():
+        try:
+            sizes[modality] = png_size(path)
+        except UserError as error:
+            problems.append(str(error))
+    if len(set(sizes.values())) > 1:
+        problems.append(_unequal(sizes))
+    return Finding(Path(name).stem, images, tuple(problems))
+
+
+def _unequal(sizes: Mapping[str, tuple[int, ...]]) -> str:
+    told = " and ".join(f"{modality} is of {' x '.join(map(str, size))}" for modality, size in sizes.items())
+    return f"{told} pixels; they must show one grid of pixels: register them, or leave the pair out"
+
+
+def _unit(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def _folder_names(folders: Mapping[str, Path]) -> list[str]:
+    return [path.name for path in folders.values()]

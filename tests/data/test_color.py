@@ -1,0 +1,77 @@
+"""Luminance and chrominance by hand-worked colors, and fusion in color."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jaxfuse.data.color import combined_chroma, gray_content, recombine, to_rgb, to_ycbcr
+from jaxfuse.errors import UserError
+
+COLORS = np.random.default_rng(0).random((5, 4, 3))
+
+
+def test_known_colors():
+    # Gray has no chrominance; red: Y 0.299, Cb 0.564 x -0.299 + 0.5, Cr 0.713 x 0.701 + 0.5.
+    np.testing.assert_allclose(to_ycbcr(np.array([0.3, 0.3, 0.3])), [0.3, 0.5, 0.5], atol=1e-12)
+    np.testing.assert_allclose(to_ycbcr(np.array([1.0, 0, 0])), [0.299, 0.331364, 0.999813], atol=1e-12)
+    np.testing.assert_allclose(to_ycbcr(np.array([0, 1.0, 0])), [0.587, 0.168932, 0.081469], atol=1e-12)
+    np.testing.assert_allclose(to_ycbcr(np.array([0, 0, 1.0])), [0.114, 0.999704, 0.418718], atol=1e-12)
+
+
+def test_there_and_back_is_exact():
+    np.testing.assert_allclose(to_rgb(to_ycbcr(COLORS)), COLORS, atol=1e-13)
+    single = COLORS.astype(np.float32)
+    assert to_rgb(to_ycbcr(single)).dtype == np.float32
+
+
+def test_an_unchanged_luminance_gives_the_color_image_back():
+    np.testing.assert_allclose(recombine(to_ycbcr(COLORS)[..., 0], COLORS), COLORS, atol=1e-13)
+
+
+def test_chroma_of_two_sources_is_weighted_by_the_distance_from_neutral():
+    a, b = np.array([[0.8, 0.5]]), np.array([[0.4, 0.5]])
+    # (0.3 x 0.8 + 0.1 x 0.4) / 0.4 = 0.7; no color in either: neutral.
+    np.testing.assert_allclose(combined_chroma(a, b), [[0.7, 0.5]])
+    np.testing.assert_allclose(combined_chroma(b, a), [[0.7, 0.5]])
+    np.testing.assert_allclose(combined_chroma(a), a)
+    # A gray source leaves the colors of the other alone.
+    gray = np.repeat(COLORS[..., :1], 3, axis=-1)
+    luminance = to_ycbcr(COLORS)[..., 0]
+    np.testing.assert_allclose(recombine(luminance, gray, COLORS), COLORS, atol=1e-12)
+
+
+def test_a_gray_source_makes_a_gray_image():
+    fused = COLORS[..., 0]
+    made = recombine(fused, np.full((5, 4, 3), 0.25))
+    np.testing.assert_allclose(made, np.repeat(fused[..., None], 3, axis=-1), atol=1e-13)
+
+
+def test_colors_that_do_not_fit_their_luminance_are_clipped():
+    made = recombine(np.array([[0.0, 1.0]]), np.broadcast_to([1.0, 0, 0], (1, 2, 3)))
+    # Red's Cr adds (1 - 0.299) to the luminance in the red channel.
+    np.testing.assert_allclose(made, [[[0.701, 0, 0], [1, 0.701, 0.701]]], atol=1e-12)
+
+
+def test_gray_content_is_recognized():
+    gray = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert gray_content(gray) is gray
+    stored = np.repeat(gray[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(gray_content(stored), gray)
+    for channel in range(3):
+        almost = stored.copy()
+        almost[1, 2, channel] += 1
+        assert gray_content(almost) is None
+
+
+def test_wrong_ranges_and_sizes_are_refused():
+    with pytest.raises(UserError, match="the color image runs from 0 to 255; values from 0 to 1 are expected"):
+        to_ycbcr(np.array([0.0, 3, 255]))
+    with pytest.raises(UserError, match="the fused image runs from 0 to 2"):
+        recombine(np.array([[0.0, 2.0]]), np.zeros((1, 2, 3)))
+    with pytest.raises(UserError, match="the fused image runs from nan to nan"):
+        recombine(np.array([[0.0, np.nan]]), np.zeros((1, 2, 3)))
+    with pytest.raises(UserError, match=r"the fused image has the size \(1, 2\) and a color source \(2, 1\)"):
+        recombine(np.zeros((1, 2)), np.zeros((2, 1, 3)))
+    with pytest.raises(UserError, match="no color source was given"):
+        recombine(np.zeros((1, 2)))

@@ -1,0 +1,256 @@
+"""Slices of volumes: how they lie, which are kept, their intensities, and what a 2D case holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.cases import Case, CaseFiles
+from jaxfuse.data.preprocess import PreparedCase, prepare, prepare_case, uncrop
+from jaxfuse.data.sampling import check_sampling, sample_patch, tumor
+from jaxfuse.data.slices import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    as_stack,
+    gray_levels,
+    kept_slices,
+    one_slice,
+    pictures,
+    prepare_slices,
+    volume_of,
+)
+from jaxfuse.errors import UserError
+from jaxfuse.labels import label_scheme
+from jaxfuse.report import figures
+
+SCHEME = label_scheme("brats")
+# Pictures of 10 x 20 pixels, so that 1 % is 2 pixels.
+SHAPE = (20, 10, 12)
+MODALITIES = ("t1", "flair")
+
+
+def intensities(seed: int = 0) -> np.ndarray:
+    """Brain in x 4..15, y 3..8, z 2..9; besides it 1 voxel at z = 10 and 2 voxels at z = 11, the last slice."""
+    image = np.zeros((*SHAPE, 2), np.float32)
+    image[4:16, 3:9, 2:10] = np.random.default_rng(seed).uniform(50, 150, (12, 6, 8, 2))
+    image[4, 3, 10] = image[4, 3:5, 11] = 80
+    return image
+
+
+def classes(z_of_most: int | None) -> np.ndarray:
+    label = np.zeros(SHAPE, np.uint8)
+    if z_of_most is not None:
+        label[5:8, 4:6, 3:8] = 2
+        label[5:9, 4:6, z_of_most] = 1
+        label[5, 4, z_of_most] = 3
+    return label
+
+
+def case(**changes) -> Case:
+    given = Case("c", MODALITIES, intensities(), classes(7), np.diag([1.0, 2, 3, 1]), (1.0, 2.0, 3.0))
+    return dataclasses.replace(given, **changes)
+
+
+def files(folder, name="c", label=7) -> CaseFiles:
+    folder.mkdir(exist_ok=True)
+    image = intensities(len(name))
+    arrays = {"t1": image[..., 0], "flair": image[..., 1]}
+    if label != "none":
+        arrays["seg"] = np.choose(classes(label), [0, 1, 2, 4]).astype(np.uint8)
+    paths = {}
+    for suffix, array in arrays.items():
+        paths[suffix] = folder / f"{name}_{suffix}.nii.gz"
+        nib.save(nib.Nifti1Image(array, np.diag([1.0, 2, 3, 1])), paths[suffix])
+    return CaseFiles(name, {m: paths[m] for m in MODALITIES}, paths.get("seg"))
+
+
+# --- orientation --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", figures.VIEWS, ids=lambda view: view.name)
+def test_slices_lie_as_in_the_figures_and_go_back(view):
+    volume = intensities()
+    stack = pictures(volume, view.axis)
+    for index in (0, 3, SHAPE[view.axis] - 1):
+        np.testing.assert_array_equal(stack[index], figures.plane(volume, view, index))
+    np.testing.assert_array_equal(volume_of(stack, view.axis), volume)
+    np.testing.assert_array_equal(volume_of(pictures(volume[..., 0], view.axis), view.axis), volume[..., 0])
+
+
+def test_front_is_on_top_and_right_on_the_left():
+    volume = np.zeros(SHAPE, np.float32)
+    volume[-1, -1, 5] = 1  # rightmost and foremost in RAS
+    assert np.argwhere(pictures(volume, AXIAL)).tolist() == [[5, 0, 0]]
+    volume = np.zeros(SHAPE, np.float32)
+    volume[-1, 4, -1] = 1
+    assert np.argwhere(pictures(volume, CORONAL)).tolist() == [[4, 0, 0]]
+    assert np.argwhere(pictures(volume, SAGITTAL)).tolist() == [[19, 0, 5]]
+
+
+@pytest.mark.parametrize("axis", [AXIAL, CORONAL, SAGITTAL])
+def test_a_stack_keeps_places_in_the_world(axis):
+    affine = np.array([[1.0, 0.1, 0, -7], [-0.1, 2, 0, 4], [0, 0, 3, 9], [0, 0, 0, 1]])
+    prepared = prepare_case(case(affine=affine))
+    stack = as_stack(prepared, axis)
+    value = prepared.image[2, 3, 4, 0]
+    (found,) = np.argwhere(stack.image[..., 0] == value)
+    place = np.append(found + stack.facts.crop_start, 1)
+    original = np.append(np.array([2, 3, 4]) + prepared.facts.crop_start, 1)
+    np.testing.assert_allclose(np.array(stack.facts.affine) @ place, affine @ original)
+    sides = np.linalg.norm(np.array(stack.facts.affine)[:3, :3], axis=0)
+    np.testing.assert_allclose(sides, np.linalg.norm(affine[:3, :3], axis=0)[list(_axes(axis))])
+    assert stack.facts.spacing_mm == tuple(prepared.facts.spacing_mm[i] for i in _axes(axis))
+    np.testing.assert_array_equal(volume_of(uncrop(stack.image, stack, 0), axis), uncrop(prepared.image, prepared, 0))
+    np.testing.assert_array_equal(volume_of(uncrop(stack.label, stack, 0), axis), uncrop(prepared.label, prepared, 0))
+
+
+def _axes(axis):
+    return {AXIAL: (2, 1, 0), CORONAL: (1, 2, 0), SAGITTAL: (0, 2, 1)}[axis]
+
+
+# --- which slices -------------------------------------------------------------------------------------------
+
+
+def facts(**changes):
+    return as_stack(prepare_case(case(**changes), classes=4), AXIAL).facts
+
+
+def test_slices_with_one_percent_of_brain_are_kept():
+    # z = 10 has 1 pixel of 200, z = 11 has 2; the stack begins at z = 2.
+    assert kept_slices(facts()) == (0, 1, 2, 3, 4, 5, 6, 7, 9)
+    assert facts().slices[0] == (72, 72, 0, 0, 0)
+    # Of the picture at z = 7: brain, background, core, edema, enhancing.
+    assert facts().slices[5] == (72, 72 - 8, 7, 0, 1)
+    assert facts(label=None).slices[0] == (72,)
+    alone = np.zeros((*SHAPE, 2), np.float32)
+    alone[3, 3, 4:6] = [[1, 2], [3, 4]]
+    with pytest.raises(UserError, match="case c has no slice with at least 1% brain"):
+        kept_slices(facts(image=alone))
+
+
+def test_one_slice_has_the_largest_tumor_or_lies_in_the_middle():
+    labelled, bare, healthy = facts(), facts(label=None), facts(label=classes(None))
+    assert one_slice(labelled, kept_slices(labelled)) + 2 == 7
+    for one in (bare, healthy):
+        assert one_slice(one, kept_slices(one)) + 2 == 6  # 12 // 2
+    assert one_slice(bare, (7, 9)) == 7  # where the middle itself is not kept: the nearest
+
+
+# --- intensities --------------------------------------------------------------------------------------------
+
+
+def test_intensities_lie_between_the_percentiles_of_the_volume():
+    image = np.zeros((*SHAPE, 2), np.float32)
+    image[4:14, 0:10, 1:11, 0] = np.arange(1, 1001).reshape(10, 10, 10)
+    image[4:14, 0:10, 1:11, 1] = 7.0 + np.arange(1000).reshape(10, 10, 10) % 2
+    prepared = prepare_case(case(image=image, label=None), normalize="percentiles")
+    # Of 1..1000: 1 + 0.005 x 999 and 1 + 0.995 x 999.
+    np.testing.assert_allclose(prepared.facts.percentiles, [(5.995, 995.005), (7, 8)], rtol=1e-5)
+    t1, stored = prepared.image[..., 0], image[4:14, :, 1:11, 0]
+    assert (t1[stored <= 5] == np.float32(1 / 255)).all()
+    np.testing.assert_allclose(t1[stored >= 996], 1, rtol=1e-6)
+    np.testing.assert_allclose(t1[stored == 500], 1 / 255 + 254 / 255 * (500 - 5.995) / 989.01, rtol=1e-5)
+    assert (prepared.facts.mean[0], prepared.facts.percentiles[1]) == (pytest.approx(500.5), (7.0, 8.0))
+
+
+def test_the_background_is_level_0_and_the_brain_1_to_255():
+    prepared = prepare_case(case(), normalize="percentiles")
+    levels = gray_levels(uncrop(prepared.image, prepared, 0))
+    brain = intensities().any(-1)
+    assert levels.dtype == np.uint8
+    assert not levels[~brain].any()
+    assert (levels[brain].min(), levels[brain].max()) == (1, 255)
+    assert gray_levels(np.array([0.0, 1 / 255, 0.5, 1.0], np.float32)).tolist() == [0, 1, 128, 255]
+
+
+def test_z_scores_are_no_gray_levels_and_a_range_is_needed():
+    with pytest.raises(UserError, match="prepare its volume with normalize='percentiles'"):
+        gray_levels(prepare_case(case()).image)
+    image = intensities()
+    image[..., 1][image[..., 1] > 0] = 5
+    image[4, 3, 2, 1] = 6
+    with pytest.raises(UserError, match="case c: modality flair is 5 in nearly all of the brain"):
+        prepare_case(case(image=image), normalize="percentiles")
+
+
+# --- slices as 2D cases -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory):
+    root = tmp_path_factory.mktemp("slices")
+    listed = [files(root, "a"), files(root, "bb", "none")]
+    return prepare_slices(listed, MODALITIES, SCHEME, cache=root / "cache"), listed, root
+
+
+def test_a_slice_is_a_2d_case(slices):
+    found, listed, root = slices
+    assert [one.id for one in found["a"]] == [f"a_z{z:03d}" for z in (2, 3, 4, 5, 6, 7, 8, 9, 11)]
+    (volume,) = prepare(listed[:1], MODALITIES, SCHEME, normalize="percentiles", cache=root / "cache")
+    whole, label = uncrop(volume.image, volume, 0), uncrop(volume.label, volume, 0)
+    for one in found["a"]:
+        assert isinstance(one, PreparedCase)
+        z = int(one.id[-3:])
+        picture = figures.plane(whole, figures.AXIAL, z)
+        np.testing.assert_array_equal(uncrop(one.image, one, 0), picture)
+        np.testing.assert_array_equal(uncrop(one.label, one, 0), figures.plane(label, figures.AXIAL, z))
+        np.testing.assert_array_equal(one.brain, np.flatnonzero(np.any(one.image != 0, axis=-1)))
+        np.testing.assert_array_equal(one.tumor, np.flatnonzero(one.label))
+        assert one.facts.voxels_per_class == tuple(np.bincount(one.label.ravel(), minlength=4))
+        assert (one.facts.original_shape, one.facts.spacing_mm, one.facts.affine) == ((10, 20), (2, 1), ())
+        assert one.facts.percentiles == volume.facts.percentiles
+
+
+def test_an_unlabelled_case_gives_unlabelled_slices(slices):
+    assert all(not one.labelled and one.label is None and not len(one.tumor) for one in slices[0]["bb"])
+
+
+def test_one_per_case_and_the_cache(slices):
+    _, listed, root = slices
+    fresh: list[bool] = []
+    found = prepare_slices(
+        listed, MODALITIES, SCHEME, one_per_case=True, cache=root / "cache", on_case=lambda _, new: fresh.append(new)
+    )
+    assert [[one.id for one in case] for case in found.values()] == [["a_z007"], ["bb_z006"]]
+    assert fresh == [False, False]  # the stacks are those of all slices
+    across = prepare_slices(listed[:1], MODALITIES, SCHEME, axis=SAGITTAL, one_per_case=True, cache=root / "cache")
+    assert [one.id for one in across["a"]] == ["a_x005"]
+    assert across["a"][0].image.shape == (10, 6, 2)  # z 2..11 x y 3..8
+    with pytest.raises(UserError, match="slices across axis 3 were asked for"):
+        prepare_slices(listed[:1], MODALITIES, SCHEME, axis=3, cache=root / "cache")
+
+
+def test_patches_of_slices_are_sampled_with_their_label(slices):
+    one = slices[0]["a"][5]
+    check_sampling([one], (8, 16), "tumor", pad=False)
+    example = sample_patch(pickle.loads(pickle.dumps(one)), (8, 16), tumor, np.random.default_rng(0))
+    assert (example["image"].shape, example["label"].shape) == ((8, 16, 2), (8, 16))
+    assert sorted(np.unique(example["label"])) == [0, 1, 3]
+    # The brain of 6 x 12 pixels fits; around it the picture is background.
+    assert np.count_nonzero(example["image"].any(-1)) == 72
+    with pytest.raises(UserError, match=r"the patch \(16, 16\) is larger than the volume \(10, 20\) of case a_z007"):
+        check_sampling([one], (16, 16), "tumor", pad=False)
+
+
+def test_real_slices(shared_data, tmp_path):
+    root = shared_data / "ms_lesion_mni"
+    if not root.is_dir():
+        pytest.skip(f"the real sample {root} is not here")
+    name, scheme = "patient19", label_scheme("lesion")
+    paths = {m: root / name / f"{name}_{m}.nii.gz" for m in ("t1", "seg")}
+    given = CaseFiles(name, {"t1": paths["t1"]}, paths["seg"])
+    found = prepare_slices([given], ("t1",), scheme, cache=tmp_path)[name]
+    # LAS voxels: only the first axis turns over on the way to RAS, so z is that of the file.
+    brain, lesion = (np.asarray(nib.load(paths[k]).dataobj) for k in ("t1", "seg"))
+    areas = np.count_nonzero(brain, axis=(0, 1))
+    assert [one.id for one in found] == [f"{name}_z{z:03d}" for z in np.flatnonzero(areas >= 0.01 * 182 * 218)]
+    assert [len(one.tumor) for one in found] == [int((lesion[..., int(one.id[-3:])] > 0).sum()) for one in found]
+    # The sides of the file's axis 0 run to the left, as columns do; its axis 1 runs to the front, rows back from there.
+    picture = uncrop(found[60].image[..., 0], found[60], 0)
+    np.testing.assert_array_equal(picture != 0, (brain[..., int(found[60].id[-3:])] != 0).T[::-1])
+    assert gray_levels(picture)[picture != 0].min() >= 1
