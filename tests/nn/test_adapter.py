@@ -1,0 +1,110 @@
+"""The adapter: its size, its formula against XLA's own convolutions, odd grids, the plain start, arithmetic."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.nn.adapter import Adapter
+
+KEY = jax.random.key(0)
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+@pytest.mark.parametrize(("form", "weights"), [("depthwise", 1_495_296), ("dense", 15_042_048)])
+def test_weights_at_768_channels(form, weights):
+    params = jax.eval_shape(Adapter(form).init, KEY, jax.ShapeDtypeStruct((1, 14, 14, 768), jnp.float32))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == weights
+
+
+def _drawn(module, x):
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, KEY, x)["params"]
+    return jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+
+
+def _strided(x, kernel, groups):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), [(1, 1)] * 2, dimension_numbers=NHWC, feature_group_count=groups
+    )
+
+
+def _transposed(x, kernel, groups):
+    """The adjoint of a 4x4 convolution of stride 2 and padding 1, with the kernel turned by half a circle."""
+    turned = jnp.flip(kernel, (0, 1))
+    turned = turned if groups > 1 else turned.swapaxes(2, 3)
+    image = jnp.zeros((x.shape[0], 2 * x.shape[1], 2 * x.shape[2], x.shape[3]))
+    (adjoint,) = jax.linear_transpose(lambda z: _strided(z, turned, groups), image)(x)
+    return adjoint
+
+
+@jax.jit
+def _dense(p, x):
+    return _by_formula(
+        p, x, lambda x: _strided(x, p["down"]["kernel"], 1), lambda x: _transposed(x, p["up"]["kernel"], 1)
+    )
+
+
+@jax.jit
+def _depthwise(p, x):
+    def down(x):
+        return _strided(x, p["down_spatial"]["kernel"], 8) @ p["down"]["kernel"][0, 0]
+
+    def up(x):
+        return _transposed(x, p["up_spatial"]["kernel"], 8) @ p["up"]["kernel"][0, 0]
+
+    return _by_formula(p, x, down, up)
+
+
+def _by_formula(p, x, down, up):
+    hidden = jax.nn.relu(x.mean((1, 2)) @ p["squeeze"]["kernel"][0, 0])
+    gate = 1 / (1 + jnp.exp(-(hidden @ p["excite"]["kernel"][0, 0])))
+    branch = jax.nn.relu(up(jax.nn.relu(down(x * gate[:, None, None, :]))))
+    y = x + branch[:, : x.shape[1], : x.shape[2]]
+    y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-5)
+    return y * p["norm"]["scale"] + p["norm"]["bias"]
+
+
+@pytest.mark.parametrize(("form", "formula"), [("depthwise", _depthwise), ("dense", _dense)])
+@pytest.mark.parametrize("size", [(4, 6), (5, 3)])
+def test_it_is_its_formula_on_even_and_odd_grids(form, formula, size):
+    x = jax.random.normal(KEY, (2, *size, 8))
+    module = Adapter(form)
+    params = _drawn(module, x)
+    np.testing.assert_allclose(jax.jit(module.apply)({"params": params}, x), formula(params, x), atol=2e-5)
+
+
+def test_the_plain_start_adds_nothing_and_can_be_left():
+    x = jax.random.normal(KEY, (1, 4, 4, 8))
+    module = Adapter(plain_start=True)
+    params = _drawn(module, x) | {"norm": {"scale": jnp.zeros(8), "bias": jnp.zeros(8)}}
+    np.testing.assert_array_equal(module.init(KEY, x)["params"]["norm"]["scale"], 0.0)
+
+    @jax.jit
+    @jax.value_and_grad
+    def channel_sum(p):
+        y = module.apply({"params": p}, x)
+        return jnp.abs(y).sum() + y[..., 0].sum()
+
+    total, gradient = channel_sum(params)
+    assert total == 0.0
+    assert abs(gradient["norm"]["scale"][0]) > 0.1
+
+
+def test_bfloat16_keeps_float32_weights_and_stays_close():
+    x = jax.random.normal(KEY, (1, 4, 4, 8))
+    params = {"params": _drawn(Adapter(), x)}
+    module = Adapter(dtype=jnp.bfloat16)
+    y, half = jax.jit(Adapter().apply)(params, x), jax.jit(module.apply)(params, x.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    assert jnp.corrcoef(y.ravel(), half.astype(jnp.float32).ravel())[0, 1] > 0.999
+    drawn = jax.eval_shape(module.init, KEY, x.astype(jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(drawn)} == {jnp.dtype(jnp.float32)}
+
+
+def test_refusals_say_what_came():
+    with pytest.raises(UserError, match="adapter 'wide' is not known; choose one of depthwise, dense"):
+        Adapter("wide").init(KEY, jnp.zeros((1, 4, 4, 8)))
+    with pytest.raises(UserError, match="divides its channels by 4, got 3"):
+        Adapter().init(KEY, jnp.zeros((1, 4, 4, 3)))
