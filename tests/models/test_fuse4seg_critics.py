@@ -1,0 +1,50 @@
+"""The critic of Fuse4Seg: sizes, heads, refusals."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.models.fuse4seg.critics import SourceCritic
+
+KEY = jax.random.key(0, impl="rbg")
+# Kernels and biases of 1 -> 32 -> 64 -> 128 channels.
+TRUNK = 9 * (32 + 32 * 64 + 64 * 128) + 32 + 64 + 128
+
+
+def _trace(critic, *shape):
+    scores, params = jax.eval_shape(lambda x: critic.init_with_output(KEY, x), jax.ShapeDtypeStruct(shape, jnp.float32))
+    return scores, sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ("head", "shape", "scores", "weights"),
+    [
+        ("patch", (2, 224, 224, 1), (2, 28, 28, 1), 129),
+        ("patch", (1, 8, 17, 1), (1, 1, 3, 1), 129),
+        ("flatten", (2, 224, 224, 1), (2, 1), 100_352 + 1),
+    ],
+)
+def test_scores_and_weights(head, shape, scores, weights):
+    traced, count = _trace(SourceCritic(head=head), *shape)
+    assert traced.shape == scores
+    assert count == TRUNK + weights
+
+
+@pytest.mark.parametrize("head", ["patch", "flatten"])
+def test_logits_are_unbounded_float32_and_differ_between_images(head):
+    critic = SourceCritic(base=4, head=head, dtype=jnp.bfloat16, kernel_init=jax.nn.initializers.lecun_normal())
+    image = jax.random.uniform(KEY, (2, 16, 16, 1))
+    params = jax.jit(critic.init)(KEY, image)["params"]
+    params = {**params, "score": {**params["score"], "bias": jnp.array([5.0])}}
+    logits = jax.jit(critic.apply)({"params": params}, image)
+    assert logits.dtype == jnp.float32
+    assert logits.min() > 1
+    assert jnp.abs(logits[0] - logits[1]).max() > 0
+
+
+def test_refusals_say_what_came():
+    with pytest.raises(UserError, match=r"halves its image three times, got \(7, 64\)"):
+        _trace(SourceCritic(), 1, 7, 64, 1)
+    with pytest.raises(UserError, match="'mean' is not known; choose one of patch, flatten"):
+        _trace(SourceCritic(head="mean"), 1, 64, 64, 1)

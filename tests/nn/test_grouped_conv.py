@@ -1,0 +1,81 @@
+"""Grouped convolution: both forms against each other and against loops, gradients, what is kept."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.nn.grouped_conv import GroupedConv, _native, _shifted, grouped_conv
+
+KEY = jax.random.key(0)
+IMAGE = jax.random.normal(KEY, (2, 5, 4, 6))
+
+
+def _kernel(group, side=3):
+    return jax.random.normal(jax.random.fold_in(KEY, group), (side, side, group, 6))
+
+
+def _loops(x, kernel, padding):
+    taps, group, channels = kernel.shape[0], kernel.shape[2], x.shape[-1]
+    x = np.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    out = np.zeros((x.shape[0], x.shape[1] - taps + 1, x.shape[2] - taps + 1, channels))
+    for c in range(channels):
+        first = c // group * group
+        for i in range(taps):
+            for j in range(taps):
+                for source in range(group):
+                    window = x[:, i : i + out.shape[1], j : j + out.shape[2], first + source]
+                    out[..., c] += window * kernel[i, j, source, c]
+    return out
+
+
+@pytest.mark.parametrize(("group", "padding"), [(1, 1), (2, 1), (3, 0)])
+def test_both_forms_are_the_sum_over_taps_of_the_own_group(group, padding):
+    kernel = _kernel(group)
+    expected = _loops(np.asarray(IMAGE), np.asarray(kernel), padding)
+    for form in (_native, _shifted):
+        np.testing.assert_allclose(form(IMAGE, kernel, padding), expected, atol=1e-5)
+    np.testing.assert_allclose(grouped_conv(IMAGE, kernel, padding=padding), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_first_and_second_derivatives_agree(group):
+    kernel = _kernel(group)
+
+    @jax.jit
+    def derivatives(x, k):
+        def both(conv):
+            gradient = jax.grad(lambda x, k: jnp.sum(jnp.tanh(conv(x, k))), (0, 1))
+            return jax.jvp(gradient, (x, k), (jnp.ones_like(x), jnp.ones_like(k)))
+
+        return both(lambda x, k: grouped_conv(x, k, padding=1)), both(lambda x, k: _native(x, k, 1))
+
+    ours, native = derivatives(IMAGE, kernel)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(native), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_reverse_mode_keeps_the_image_and_the_kernel_alone():
+    kernel = _kernel(2)
+    backward = jax.eval_shape(lambda x, k: jax.vjp(lambda *a: grouped_conv(*a, padding=1), x, k)[1], IMAGE, kernel)
+    assert sum(leaf.size for leaf in jax.tree.leaves(backward)) == IMAGE.size + kernel.size
+
+
+def test_bfloat16_adds_up_in_float32_and_rounds_once():
+    x, kernel = IMAGE.astype(jnp.bfloat16), _kernel(1).astype(jnp.bfloat16)
+    wide = _shifted(x.astype(jnp.float32), kernel.astype(jnp.float32), 1)
+    np.testing.assert_array_equal(_shifted(x, kernel, 1), wide.astype(jnp.bfloat16))
+
+
+def test_module_pads_by_half_its_kernel_and_keeps_float32_weights():
+    module = GroupedConv(group=2, dtype=jnp.bfloat16)
+    y, params = jax.eval_shape(lambda x: module.init_with_output(KEY, x), IMAGE)
+    assert (y.shape, y.dtype) == (IMAGE.shape, jnp.bfloat16)
+    kernel = params["params"]["kernel"]
+    assert (kernel.shape, kernel.dtype) == ((3, 3, 2, 6), jnp.float32)
+
+
+def test_refuses_channels_that_do_not_divide():
+    with pytest.raises(UserError, match="6 channels do not divide into groups of 4"):
+        grouped_conv(IMAGE, jnp.zeros((3, 3, 4, 6)), padding=1)
