@@ -7,7 +7,10 @@ from jaxfuse.implicit.curvature import Levenberg, fisher, gauss_newton, hessian,
 from jaxfuse.implicit.estimators import cg, dense, minres
 from jaxfuse.implicit.hypergradient import hypergradient
 from jaxfuse.implicit.info import Info, UnreliableGradient, UnreliableGradientWarning
+from jaxfuse.implicit.linear_solvers import bicgstab, gmres, linear, lsmr
+from jaxfuse.implicit.nystrom import NystromPreconditioner, nystrom, nystrom_preconditioner
 from jaxfuse.implicit.roots import fixed_point_jvp, fixed_point_vjp, root_jvp, root_vjp
+from jaxfuse.implicit.series import direct, finite_difference, fixed_point, identity, neumann, rank_one
 from jaxfuse.implicit.unrolled import one_step, phantom, truncated, unroll
 
 __all__ = [
@@ -15,25 +18,38 @@ __all__ = [
     "HypergradientReport",
     "Info",
     "Levenberg",
+    "NystromPreconditioner",
     "UnreliableGradient",
     "UnreliableGradientWarning",
+    "bicgstab",
     "cg",
     "check_hypergradient",
     "dense",
+    "direct",
     "error_bound",
+    "finite_difference",
     "fisher",
+    "fixed_point",
     "fixed_point_jvp",
     "fixed_point_vjp",
     "gauss_newton",
+    "gmres",
     "hessian",
     "hypergradient",
+    "identity",
     "implicit_fixed_point",
     "implicit_minimum",
     "implicit_root",
+    "linear",
+    "lsmr",
     "minibatch_hessian",
     "minres",
+    "neumann",
+    "nystrom",
+    "nystrom_preconditioner",
     "one_step",
     "phantom",
+    "rank_one",
     "root_jvp",
     "root_vjp",
     "truncated",

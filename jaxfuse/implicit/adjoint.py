@@ -136,7 +136,7 @@ def adjoint_estimate(estimator: AdjointEstimator, problem: Problem, curvature: C
     cross, hessian_image = lagrangian_slope(problem, adjoint)
     residual, _ = relative_residual(target, hessian_image)
     image, products = hessian_image, solved.products + 1
-    if not isinstance(curvature, hessian):
+    if not isinstance(curvature, hessian) and not curvature.fresh:
         image, products = system.apply(adjoint), products + 1
     elif not is_undamped(curvature):
         image = trees.add(hessian_image, adjoint, damping)
@@ -204,11 +204,10 @@ def _levenberg(
     estimator: AdjointEstimator, rule: Levenberg, damped: Callable[[Array], LinearSystem], scalar: Any
 ) -> tuple[Solved, Array]:
     """Solves with growing damping until a try succeeds or all are spent; steps and products are those of all tries."""
-    estimator.check_system(symmetric=True, fresh=False)
 
     def attempt(damping: Array) -> tuple[Solved, Array]:
         system = damped(damping)
-        solved = estimator.solve(system)
+        solved = solve_system(estimator, system)
         found = certify(estimator, system, solved, system.apply(solved.adjoint), jnp.zeros((), scalar))
         return solved._replace(products=solved.products + 1), found.solve_converged & found.positive
 

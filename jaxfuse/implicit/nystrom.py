@@ -37,7 +37,7 @@ class nystrom(Approximation):
     Args:
       rank: products, and stored vectors; twice that while computing.
       damping: positive multiple of the identity; the curvature takes none of its own beside it.
-      key: of the random directions.
+      key: of the random directions (inside `shard_map` they depend on the number of parts).
       chunk: products evaluated at a time.
       tolerance: residual of the damped system up to which the gradient counts as converged.
     """
@@ -133,7 +133,7 @@ def nystrom_preconditioner(
       lower, x, y: as in `hypergradient`.
       rank: how many of the largest eigenvalues are dealt with, about; best where the others are of one size.
       damping: that of the system to be solved; of the order of the eigenvalues beyond the rank where it has none.
-      key: of the random directions.
+      key: of the random directions (inside `shard_map` they depend on the number of parts).
       curvature: the one to be solved with, without its damping; positive semidefinite.
       chunk: products evaluated at a time.
     """
