@@ -40,10 +40,13 @@ class Data:
     """Where cases come from and how they are prepared.
 
     Attributes:
-        source: "brats" or "voc".
+        source: "brats" (volumes), "slices" (the axial slices of such volumes that show enough brain, each a 2D case),
+            "one_slice" (one of each volume, that of the largest tumor), "pairs2d" (registered PNG pairs, MRI with CT,
+            PET or SPECT) or "voc" (photographs). A source of 2D cases needs a phase with a patch of two sides.
         root: folder of the data set; empty: phantoms are written and used.
         layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names.
         labels: a scheme of `jaxfuse.labels`; empty: that of the layout.
+        normalize: a rule of `jaxfuse.data.preprocess.prepare_case` for volumes and slices; "levels" for "pairs2d".
         split: JSON file with lists `train` and `val` of case ids; empty: drawn by `split_seed`.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
     """
@@ -176,6 +179,8 @@ def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Modalities and class names as far as a config alone tells them, without looking at the data."""
     if data.source == "voc":
         return data.modalities, voc.CLASSES
+    if data.source == "pairs2d":
+        return data.modalities, ()  # images without labels
     default = layout_named(data.layout).scheme if data.layout else "brats"
     return data.modalities, scheme_of(data, default).classes
 
@@ -227,9 +232,7 @@ def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Seq
     module, _, function = group.model.partition(":")
     make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
     accepted = inspect.signature(make).parameters
-    options: dict[str, Any] = {**config.network, **group.args}
-    if "kernel_init" in options:
-        options["kernel_init"] = resolve(options["kernel_init"])()
+    options = _with_initializers(_merged(config.network, group.args))
     try:
         args = grouped(make, options)
     except UserError as error:
@@ -252,21 +255,56 @@ def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Seq
 
 
 def grouped(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat options as arguments of `make`: a parameter whose default is a dataclass takes the options of its fields.
+    """Options as arguments of `make`: a parameter whose default is a dataclass, a form, takes those of its fields.
+
+    A flat option goes to every parameter of its name and every form that has such a field. {form: {field: value}}
+    addresses one form alone, and wins there over the flat option.
 
     Raises:
         UserError: an option is neither a parameter nor a field of one.
     """
-    args, left = {}, dict(options)
-    for name, parameter in inspect.signature(make).parameters.items():
-        if is_dataclass(parameter.default):
-            own = {f.name: left.pop(f.name) for f in fields(parameter.default) if f.name in left}
-            args[name] = replace(parameter.default, **own)  # pyright: ignore[reportArgumentType]
-        elif name in left:
-            args[name] = left.pop(name)
-    if left:
-        raise UserError(f"has no option {', '.join(sorted(left))}")
+    parameters = inspect.signature(make).parameters
+    forms = {name: p.default for name, p in parameters.items() if is_dataclass(p.default)}
+    flat = {name: value for name, value in options.items() if name not in forms}
+    args = {name: value for name, value in flat.items() if name in parameters}
+    known = set(args)
+    for name, form in forms.items():
+        of_form = {f.name for f in fields(form)}
+        addressed = options.get(name, {})
+        if not _is_group(addressed):
+            raise UserError(f"has no option {name} of its own, but the group {name} of {', '.join(sorted(of_form))}")
+        if wrong := sorted(f"{name}.{key}" for key in set(addressed) - of_form):
+            raise UserError(f"has no option {', '.join(wrong)}")
+        own = {key: value for key, value in flat.items() if key in of_form}
+        args[name] = replace(form, **{**own, **dict(addressed.items())})  # pyright: ignore[reportArgumentType]
+        known |= set(own)
+    if stray := sorted(set(flat) - known):
+        raise UserError(f"has no option {', '.join(stray)}")
     return args
+
+
+def _merged(shared: Any, own: Any) -> dict[str, Any]:
+    """The options of both; those of `own` win, group by group."""
+    merged = dict(shared.items())
+    for name, value in own.items():
+        both = _is_group(value) and _is_group(merged.get(name))
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
+
+
+def _with_initializers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, each named initializer in them resolved."""
+
+    def one(name: str, value: Any) -> Any:
+        if _is_group(value):
+            return _with_initializers(value)
+        return resolve(value)() if name == "kernel_init" else value
+
+    return {name: one(name, value) for name, value in options.items()}
+
+
+def _is_group(value: Any) -> bool:
+    return hasattr(value, "items")
 
 
 def _loss(name: str, group: Any) -> Callable[..., Any]:

@@ -66,6 +66,11 @@ def check_sampling(cases: Sequence[PreparedCase], patch: Sequence[int], sampling
     """Refuses, before training, a case that the sampler cannot serve."""
     for case in cases:
         volume = case.facts.original_shape
+        if len(patch) != len(volume):
+            raise UserError(
+                f"the patch {tuple(patch)} has {len(patch)} sides and case {case.id} {len(volume)} axes; choose a "
+                "network and a patch of as many sides, or another data.source (slices cuts volumes into 2D cases)"
+            )
         if not pad and any(side > length for side, length in zip(patch, volume, strict=True)):
             raise UserError(
                 f"the patch {tuple(patch)} is larger than the volume {volume} of case {case.id}; "

@@ -5,6 +5,7 @@ A config names one of the functions at the end of this file for each phase; it m
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from jaxfuse.metrics.brats import default_one_empty_mm, score_case, statistics, 
 from jaxfuse.metrics.overlap import dice
 from jaxfuse.report import figures
 
-# A prepared case -> its outputs by name, (d h w k) on the cropped grid.
+# A prepared case -> its outputs by name, (*space k) on the cropped grid.
 PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
 FIGURES_AT_MOST = 6
 KEPT_MAPS = 2  # cases whose label maps stay, to set the rows of a table side by side
@@ -29,7 +30,10 @@ KEPT_MAPS = 2  # cases whose label maps stay, to set the rows of a table side by
 
 @runtime_checkable
 class Assessment(Protocol):
-    """Scores of volumes; `quick` must hold the name "score", larger is better, which chooses the best checkpoint."""
+    """Scores of cases, volumes or slices.
+
+    `quick` must hold the name "score", larger is better, which chooses the best checkpoint.
+    """
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]: ...
 
@@ -41,16 +45,19 @@ class Assessment(Protocol):
 
 
 class SegmentationAssessment:
-    """Regions of a label scheme: Dice while training; Dice, IoU, sensitivity, specificity and HD95 at the end."""
+    """Regions of a label scheme: Dice while training; Dice, IoU, sensitivity, specificity and HD95 at the end.
 
-    def __init__(self, scheme: LabelScheme, primary: str) -> None:
-        self.scheme, self.primary = scheme, primary
+    Judged are the outputs named by `probabilities`, `primary` among them. A slice is a case of its own.
+    """
+
+    def __init__(self, scheme: LabelScheme, primary: str, probabilities: Sequence[str]) -> None:
+        self.scheme, self.primary, self.probabilities = scheme, primary, tuple(probabilities)
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         scores: dict[str, list[float]] = {}
         for case in cases:
             truth = _truth(case)
-            for output, labels in label_maps(predict(case), case.brain, self.scheme).items():
+            for output, labels in label_maps(predict(case), case.brain, self.probabilities).items():
                 for region, members in self.scheme.regions.items():
                     value = dice(np.isin(labels, members), np.isin(truth, members))
                     scores.setdefault(f"{output}/{region}/dice", []).append(value)
@@ -61,11 +68,12 @@ class SegmentationAssessment:
     def full(
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
-        one_empty = default_one_empty_mm(self.scheme)
+        # A challenge's penalty is the diagonal of a volume: none is set for slices.
+        one_empty = math.nan if _are_slices(cases) else default_one_empty_mm(self.scheme)
         rows, maps, seconds = [], {}, []
         for case in cases:
             started = time.perf_counter()
-            maps[case.id] = label_maps(predict(case), case.brain, self.scheme)
+            maps[case.id] = label_maps(predict(case), case.brain, self.probabilities)
             seconds.append(time.perf_counter() - started)
             # On the whole grid, not the crop: specificity counts every voxel of background.
             truth = uncrop(_truth(case), case, 0)
@@ -80,7 +88,8 @@ class SegmentationAssessment:
                     output=output,
                 )
         document = summary_document(rows, primary=self.primary, one_empty=one_empty)
-        document["seconds_per_subject"] = float(np.median(seconds))  # the first case may pay for a compilation
+        # The median: the first case may pay for a compilation.
+        document[_speed_name(cases)] = float(np.median(seconds))
         write_rows(results / "cases.csv", rows)
         for case in self._shown(rows, cases):
             self._draw(case, maps[case.id], figures_dir / f"{case.id}.png", f"{title}: {case.id}")
@@ -99,7 +108,7 @@ class SegmentationAssessment:
             predictions=maps,
             classes=self.scheme.classes,
             title=title,
-            spacing_mm=case.facts.spacing_mm,  # pyright: ignore[reportArgumentType]
+            spacing_mm=case.facts.spacing_mm,
         )
 
     def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
@@ -165,7 +174,7 @@ class TranslationAssessment:
             "primary": rows[0]["output"],
             "cases": len(cases),
             "outputs": outputs,
-            "seconds_per_subject": float(np.median(seconds)),
+            _speed_name(cases): float(np.median(seconds)),
         }
         write_rows(results / "cases.csv", rows)
         write_json(results / "summary.json", document)
@@ -186,13 +195,13 @@ class TranslationAssessment:
             modalities=order,
             pairs=(self.groups["a"], self.groups["b"]),
             title=title,
-            spacing_mm=case.facts.spacing_mm,  # pyright: ignore[reportArgumentType]
+            spacing_mm=case.facts.spacing_mm,
             label=None if case.label is None else _truth(case),
         )
 
 
 class LossAssessment:
-    """No volumes are judged: the validation loss alone is followed, and the last weights are the result."""
+    """No cases are judged: the validation loss alone is followed, and the last weights are the result."""
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         del predict, cases
@@ -204,33 +213,50 @@ class LossAssessment:
         del predict, cases, results, figures_dir, title
 
 
-def segmentation(*, scheme: LabelScheme | None, primary: str, pairs: Sequence[str]) -> SegmentationAssessment:
-    """For systems whose outputs are class probabilities."""
+def segmentation(
+    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
+) -> SegmentationAssessment:
+    """For systems whose result is class probabilities."""
     del pairs
     if scheme is None:
         raise UserError("whole volumes can be judged only with a label scheme; set assess to engine.assess:losses")
-    return SegmentationAssessment(scheme, primary)
+    if primary not in probabilities:
+        raise UserError(
+            f"the result {primary} is no class probabilities, so that it cannot be judged as a segmentation; "
+            "set assess to engine.assess:losses"
+        )
+    return SegmentationAssessment(scheme, primary, probabilities)
 
 
-def translation(*, scheme: LabelScheme | None, primary: str, pairs: Sequence[str]) -> TranslationAssessment:
+def translation(
+    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
+) -> TranslationAssessment:
     """For cycle translations between the two groups of `pairs`."""
-    del scheme, primary
+    del scheme, primary, probabilities
     return TranslationAssessment({"a": pairs[0].split("+"), "b": pairs[1].split("+")})
 
 
-def losses(*, scheme: LabelScheme | None, primary: str, pairs: Sequence[str]) -> LossAssessment:
+def losses(
+    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
+) -> LossAssessment:
     """For phases that only prepare weights for another."""
-    del scheme, primary, pairs
+    del scheme, primary, probabilities, pairs
     return LossAssessment()
 
 
-def label_maps(outputs: Mapping[str, np.ndarray], brain: np.ndarray, scheme: LabelScheme) -> dict[str, np.ndarray]:
-    """Class indices of every output that holds the probabilities of this scheme's classes (by name S_...)."""
-    return {
-        name: label_map(values, brain)
-        for name, values in outputs.items()
-        if name.startswith("S_") and values.shape[-1] == len(scheme.classes)
-    }
+def label_maps(
+    outputs: Mapping[str, np.ndarray], brain: np.ndarray, probabilities: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Class indices of the outputs that are class probabilities, by these names."""
+    return {name: label_map(outputs[name], brain) for name in probabilities}
+
+
+def _are_slices(cases: Sequence[PreparedCase]) -> bool:
+    return any(len(case.facts.shape) == 2 for case in cases)
+
+
+def _speed_name(cases: Sequence[PreparedCase]) -> str:
+    return "seconds_per_slice" if _are_slices(cases) else "seconds_per_subject"
 
 
 def _truth(case: PreparedCase) -> np.ndarray:

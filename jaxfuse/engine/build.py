@@ -16,9 +16,10 @@ from jaxfuse.config import Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.preprocess import Prepared, PreparedCase
 from jaxfuse.data.sampling import center_rule, check_sampling
+from jaxfuse.data.slices import AXIAL, pictures, volume_of
 from jaxfuse.data.transforms import transforms_from
 from jaxfuse.errors import UserError
-from jaxfuse.inference.tiling import predict_volume
+from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.patches import check_patch, tile_volume
@@ -81,19 +82,28 @@ def without_optimizers(state: State) -> State:
 def case_predictor(
     system: System, phase: Phase, *, overlap: float | None = None
 ) -> Callable[[State, PreparedCase | Prepared], dict[str, np.ndarray]]:
-    """A function from weights and a prepared case to its named outputs (d h w k) on the cropped grid.
+    """A function from weights and a prepared case to its named outputs (*space k) on the cropped grid.
 
     Tiles have the size of the training patch, so that instance norms see what they saw in training. `overlap`
-    replaces that of the phase's validation.
+    replaces that of the phase's validation. A 2D network labels a volume one axial slice after the other, as it saw
+    them in training.
     """
     settings = phase.validation
     compiled = jax.jit(system.predict)
+    shared = settings.overlap if overlap is None else overlap
 
     def predict(weights: State, case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
         image = np.asarray(case.image)
-        shared = settings.overlap if overlap is None else overlap
+
+        def patches(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+            return compiled(weights, tiles)
+
+        if system.geometry.ndim == 2 and image.ndim == 4:
+            stack = pictures(image, AXIAL)
+            made = predict_stack(patches, stack, phase.patch, overlap=shared, batch=settings.tile_batch)
+            return {name: volume_of(values, AXIAL) for name, values in made.items()}
         tiling = tile_volume(image.shape[:-1], phase.patch, overlap=shared)
-        return predict_volume(lambda tiles: compiled(weights, tiles), image, tiling, batch=settings.tile_batch)
+        return predict_volume(patches, image, tiling, batch=settings.tile_batch)
 
     return predict
 

@@ -73,7 +73,7 @@ def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
         phase = experiment.phases[phase_name]
         total = phase.total_steps(len(facts.train))
         system = build_system(phase, facts.modalities, facts.classes, total)
-        if not system.primary.startswith("S_"):
+        if system.primary not in system.probabilities:
             raise UserError(f"phase {phase_name} of {workdir} makes {system.primary}, no label map; name another phase")
         like = abstract_state(system, phase, facts.modalities)
         weights = read_weights(workdir / "checkpoints" / phase_name, like, best=best)
@@ -83,7 +83,7 @@ def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
 
 
 def mean_probabilities(members: Sequence[Member], *, overlap: float | None) -> Callable[[Prepared], np.ndarray]:
-    """A function from a prepared case to the mean of the members' class probabilities (d h w k).
+    """A function from a prepared volume to the mean of the members' class probabilities (d h w k).
 
     The case's channels are those of the first member; each member is given its own order of them.
     """

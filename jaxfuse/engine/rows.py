@@ -34,7 +34,7 @@ def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCa
             predictions=shown,
             classes=scheme.classes,
             title=f"Rows trained so far: {case.id}",
-            spacing_mm=case.facts.spacing_mm,  # pyright: ignore[reportArgumentType]
+            spacing_mm=case.facts.spacing_mm,
         )
 
 

@@ -263,7 +263,12 @@ class Run:
         )
 
     def _assess_facts(self, phase: Phase, system: System, data: Dataset) -> dict[str, Any]:
-        return {"scheme": data.scheme, "primary": system.primary, "pairs": self.experiment.pairs}
+        return {
+            "scheme": data.scheme,
+            "primary": system.primary,
+            "probabilities": system.probabilities,
+            "pairs": self.experiment.pairs,
+        }
 
     def _judged(self, phase: Phase) -> bool:
         nothing_to_judge = isinstance(
@@ -309,8 +314,9 @@ class Run:
         data = self.dataset(members[0])
         if data.scheme is None:
             raise UserError("result averages several phases, which needs a label scheme")
-        primary = "+".join(system.primary for system, _, _ in predictors)
-        self._assess("result", SegmentationAssessment(data.scheme, primary), predict, data)
+        names = [system.primary for system, _, _ in predictors]
+        primary = "+".join(names)
+        self._assess("result", SegmentationAssessment(data.scheme, primary, (*names, primary)), predict, data)
         return True
 
     def _tell_time(self, phase: Phase, steps: int, seconds: float) -> None:

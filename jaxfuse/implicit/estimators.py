@@ -41,10 +41,11 @@ def check_stop(tolerance: float | None, steps: int | None) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class cg(AdjointEstimator):
-    """Conjugate gradients, preconditioned if a preconditioner is given: one product a step, six vectors.
+    """Conjugate gradients, preconditioned if a preconditioner is given: one product a step, four vectors.
 
-    For positive definite curvature; it stops at the first direction of curvature <= 0, keeps the iterate of least
-    residual, and says both in `Info`.
+    For positive definite curvature; it stops at the first direction of curvature <= 0, keeps the iterate before it,
+    and says both in `Info`. Cut short, it returns a point on the way whose error is less at every step, which the
+    residual need not be.
 
     Args:
       tolerance: relative residual to stop at; 1e-12 in float64 and 1e-6 in float32 if None.

@@ -48,7 +48,8 @@ class Info:
       least_curvature: least v'Av / v'v met over the directions v that the solver saw; an upper bound on the least
         eigenvalue of the solved system (exact for `dense` if it is negative). NaN where none was seen.
       damping: the multiple of the identity that was added to the curvature.
-      best_iterate: whether the adjoint is an earlier iterate than the last, because that one had the least residual.
+      best_iterate: whether the adjoint is an earlier iterate than the last step would have made: the one before a
+        direction of no positive curvature (cg), or that of least residual (bicgstab).
       inner_converged: whether displacement <= inner tolerance * (1 + |y|). True where it makes no claim.
       solve_converged: whether the linear solve reached what it promises (its tolerance; without one, an adjoint_error
         of 1e-9 in float64 and 1e-3 in float32; for approximations by name, less residual than the zero vector).

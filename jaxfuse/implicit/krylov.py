@@ -1,7 +1,7 @@
 """Conjugate gradients and MINRES on vectors made of many arrays, with what a certificate needs.
 
 Own loops, because no library has these together: inner products that are plain reductions (so that parameters may be
-sharded), the curvature met on the way, a stop at negative curvature, the best iterate, warm starts, and float32 at
+sharded), the curvature met on the way, a stop at negative curvature, warm starts, and float32 at
 any size. `lax.while_loop` keeps memory constant in the number of steps.
 """
 
@@ -34,7 +34,6 @@ class _CG(NamedTuple):
     iterate: Vector
     residual: Vector
     direction: Vector
-    best: Vector
     scalars: Array  # one array, so that a step computes all of them at once: see _Scalars
 
 
@@ -42,7 +41,6 @@ class _Scalars(NamedTuple):
     slope: Array  # residual . preconditioned residual
     squared: Array  # |residual|^2
     direction_squared: Array
-    best_squared: Array
     least_curvature: Array  # NaN once a curvature was
 
 
@@ -64,8 +62,9 @@ def conjugate_gradients(
       tolerance: stops when |A q - target| <= tolerance * |target|, by the recursive residual.
       steps: stops after as many steps; one product each.
 
-    Stops before a step along a direction of curvature <= 0 (its value is in `least_curvature`), or not finite, and
-    returns the iterate of least residual. Hestenes and Stiefel 1952.
+    Stops before a step along a direction of curvature <= 0 (its value is in `least_curvature`), or not finite. Every
+    step before lowers the error in the norm of A, even where the residual grows, so the iterate reached is the best.
+    Hestenes and Stiefel 1952, theorems 4:3 and 6:3.
     """
     precondition = preconditioner or (lambda v: v)
     if start is None:
@@ -79,8 +78,8 @@ def conjugate_gradients(
     limit = jnp.asarray(tolerance, squared.dtype) ** 2 * trees.dot(target, target)
     direction_squared = trees.dot(direction, direction) if preconditioner else squared
     nothing_met = jnp.full_like(squared, jnp.inf)
-    scalars = _Scalars(slope, squared, direction_squared, squared, nothing_met)
-    first = _CG(jnp.array(0), iterate, residual, direction, iterate, jnp.stack(scalars))
+    scalars = _Scalars(slope, squared, direction_squared, nothing_met)
+    first = _CG(jnp.array(0), iterate, residual, direction, jnp.stack(scalars))
 
     def unfinished(state: _CG) -> Array:
         now = _Scalars(*state.scalars)
@@ -107,20 +106,18 @@ def conjugate_gradients(
             slope,
             squared,
             direction_squared,
-            jnp.fmin(squared, now.best_squared),
             jnp.minimum(curvature / now.direction_squared, now.least_curvature),
         )
-        best = trees.select(squared < now.best_squared, iterate, state.best)
-        return _CG(state.step + 1, iterate, residual, direction, best, jnp.stack(scalars))
+        return _CG(state.step + 1, iterate, residual, direction, jnp.stack(scalars))
 
     last = lax.while_loop(unfinished, advance, first)
     end = _Scalars(*last.scalars)
     return Solved(
-        adjoint=last.best,
+        adjoint=last.iterate,
         steps=last.step,
         products=last.step + (start is not None),
         least_curvature=jnp.where(last.step > 0, end.least_curvature, jnp.nan),
-        best_iterate=~(end.squared <= end.best_squared),
+        best_iterate=~(end.least_curvature > 0),
     )
 
 

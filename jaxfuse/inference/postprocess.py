@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 
-def label_map(probs: Float[np.ndarray, "d h w k"], brain: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "d h w"]:
+def label_map(probs: Float[np.ndarray, "*space k"], brain: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "*space"]:
     """The most probable class of each voxel of the brain (flat indices); background elsewhere.
 
     Outside the brain of skull-stripped data a network sees no anatomy and may answer anything.

@@ -1,20 +1,20 @@
-"""Whole volumes from a network of fixed patch size: tile, predict, average where tiles overlap."""
+"""Whole volumes and pictures from a network of fixed patch size: tile, predict, average where tiles overlap."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxfuse.patches import Tiling, crop
+from jaxfuse.patches import Tiling, crop, tile_volume
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 
 
 def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch: int = 1) -> dict[str, np.ndarray]:
-    """Every named output of `predict` over a volume (d h w m), as (d h w k) float32 on the host.
+    """Every named output of `predict` over a volume or picture (*space m), as (*space k) float32 on the host.
 
     `predict` always sees `batch` tiles, so that it is compiled once; the last batch is filled up by repeating a
     tile. Overlapping tiles count equally. The next tiles are sent off before the last ones are read back.
@@ -35,6 +35,22 @@ def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch
     for total in sums.values():
         total /= weight[..., None]
     return sums
+
+
+def predict_stack(
+    predict: Predict, stack: np.ndarray, patch: Sequence[int], *, overlap: float, batch: int = 1
+) -> dict[str, np.ndarray]:
+    """Every output of a 2D network over a stack of pictures (s r c m), each tiled alone, as (s r c k).
+
+    `predict` sees `batch` patches (batch *patch m) at once, which may come from several pictures.
+    """
+
+    def flat(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        made = predict({name: values[:, 0] for name, values in tiles.items()})
+        return {name: values[:, None] for name, values in made.items()}
+
+    tiling = tile_volume(stack.shape[:-1], (1, *patch), overlap=overlap)
+    return predict_volume(flat, stack, tiling, batch=batch)
 
 
 def _add(

@@ -7,6 +7,7 @@ a run of another length finds the same program in the compilation cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +35,36 @@ def linear_second_half(progress: Array) -> Array:
     return jnp.clip(2.0 - 2.0 * progress, 0.0, 1.0)
 
 
-SCHEDULES: Mapping[str, Schedule] = {f.__name__: f for f in (constant, cosine, linear_second_half)}
+def poly(progress: Array) -> Array:
+    """(1 - progress)^0.9, from 1 to 0 (TransUNet, nnU-Net)."""
+    return (1.0 - progress) ** 0.9
+
+
+def halving(progress: Array, stages: int) -> Array:
+    """Half of it after each of as many equal stages: 1, 1/2, ... and 2^(1 - stages) in the last."""
+    # A little more than nothing, so that a stage does not begin late where count / total was rounded down.
+    return 0.5 ** jnp.clip(jnp.floor(progress * stages + 1e-4), 0, stages - 1)
+
+
+SCHEDULES: Mapping[str, Schedule] = {f.__name__: f for f in (constant, cosine, linear_second_half, poly)}
+
+
+def schedule_named(name: str, stages: int | None = None) -> Schedule:
+    """The schedule of this name; `halving` takes, and needs, the number of its stages.
+
+    Raises:
+        UserError: the name is not known, or stages are missing or of no use.
+    """
+    if name == "halving":
+        if stages is None or stages < 1:
+            raise UserError(f"schedule 'halving' needs stages of at least 1, got {stages}")
+        return partial(halving, stages=stages)
+    if name not in SCHEDULES:
+        known = ", ".join((*SCHEDULES, "halving"))
+        raise UserError(f"learning-rate schedule {name!r} is not known; choose one of {known}")
+    if stages is not None:
+        raise UserError(f"stages is {stages}, but only the schedule 'halving' has stages, not {name!r}")
+    return SCHEDULES[name]
 
 
 class ScheduleState(NamedTuple):
@@ -59,17 +89,68 @@ def scale_by_schedule(schedule: Schedule, peak: float, total_steps: int) -> opta
 
 
 def adam(
-    *, learning_rate: float, total_steps: int, b1: float = 0.9, b2: float = 0.999, schedule: str = "constant"
+    *,
+    learning_rate: float,
+    total_steps: int,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    schedule: str = "constant",
+    stages: int | None = None,
+    clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """Adam with a named schedule over `total_steps` updates."""
-    if schedule not in SCHEDULES:
-        raise UserError(f"learning-rate schedule {schedule!r} is not known; choose one of {', '.join(SCHEDULES)}")
+    """Adam with a named schedule over `total_steps` updates.
+
+    `stages` belongs to the schedule "halving"; gradients longer than `clip_norm`, over all leaves, are cut to it.
+    """
+    return optax.chain(
+        *_clipping(clip_norm),
+        optax.scale_by_adam(b1=b1, b2=b2),
+        _descent(learning_rate, total_steps, schedule, stages),
+    )
+
+
+def sgd(
+    *,
+    learning_rate: float,
+    total_steps: int,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+    stages: int | None = None,
+    clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+    """Gradient descent; m <- momentum m + gradient + weight_decay weights, the update being the rate times m.
+
+    That is PyTorch's form, in which the decay is the gradient of weight_decay |weights|^2 / 2 and is not clipped.
+    Other arguments as in `adam`.
+    """
+    for name, value in {"momentum": momentum, "weight_decay": weight_decay}.items():
+        if value < 0:
+            raise UserError(f"{name} is {value}; it must not be negative")
+    if nesterov and not momentum:
+        raise UserError("nesterov looks ahead along the momentum, which is 0; give a momentum")
+    return optax.chain(
+        *_clipping(clip_norm),
+        *([optax.add_decayed_weights(weight_decay)] if weight_decay else []),
+        *([optax.trace(momentum, nesterov)] if momentum else []),
+        _descent(learning_rate, total_steps, schedule, stages),
+    )
+
+
+def _clipping(clip_norm: float | None) -> list[optax.GradientTransformation]:
+    if clip_norm is None:
+        return []
+    if clip_norm <= 0:
+        raise UserError(f"clip_norm is {clip_norm}; give a positive length, or leave it out")
+    return [optax.clip_by_global_norm(clip_norm)]
+
+
+def _descent(learning_rate: float, total_steps: int, schedule: str, stages: int | None) -> optax.GradientTransformation:
+    rates = schedule_named(schedule, stages)
     if learning_rate <= 0:
         raise UserError(f"learning_rate is {learning_rate}; it must be positive")
-    return optax.chain(
-        optax.scale_by_adam(b1=b1, b2=b2),
-        scale_by_schedule(SCHEDULES[schedule], learning_rate, total_steps),
-    )
+    return scale_by_schedule(rates, learning_rate, total_steps)
 
 
 def with_total_steps(opt_state: Any, total_steps: int) -> Any:

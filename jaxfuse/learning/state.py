@@ -89,6 +89,20 @@ def initializer_key(rng: Key[Array, ""]) -> Key[Array, ""]:
     return jax.random.wrap_key_data(jnp.concatenate([words, words])[:4], impl="rbg")
 
 
+def apply_gradient(
+    state: State, player: str, optimizer: optax.GradientTransformation, gradient: Params, loss: Array, aux: Aux
+) -> tuple[State, Aux]:
+    """One step of one player along a gradient that was found elsewhere; all else as in `descend`."""
+    update, opt_state = optimizer.update(gradient, state.opt_state[player], state.params[player])
+    state = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
+        params={**state.params, player: optax.apply_updates(state.params[player], update)},
+        opt_state={**state.opt_state, player: opt_state},
+        stats={**state.stats, **aux.stats},
+    )
+    metrics = {f"{player}/loss": loss, **{f"{player}/{name}": value for name, value in aux.metrics.items()}}
+    return state, aux._replace(metrics=metrics)
+
+
 def descend(
     state: State,
     player: str,
@@ -101,11 +115,4 @@ def descend(
     The loss is added to the metrics as `<player>/loss`.
     """
     (loss, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.params[player])
-    update, opt_state = optimizer.update(gradient, state.opt_state[player], state.params[player])
-    state = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
-        params={**state.params, player: optax.apply_updates(state.params[player], update)},
-        opt_state={**state.opt_state, player: opt_state},
-        stats={**state.stats, **aux.stats},
-    )
-    metrics = {f"{player}/loss": loss, **{f"{player}/{name}": value for name, value in aux.metrics.items()}}
-    return state, aux._replace(metrics=metrics)
+    return apply_gradient(state, player, optimizer, gradient, loss, aux)

@@ -47,6 +47,11 @@ class System(Protocol):
         ...
 
     @property
+    def probabilities(self) -> tuple[str, ...]:
+        """The names, among those of `predict`, of the outputs that are probabilities of the data's classes."""
+        ...
+
+    @property
     def accepts_unpaired(self) -> bool:
         """Whether a batch may hold the streams `a` and `b` of two different cases."""
         ...
@@ -101,6 +106,10 @@ class Segmentation:
     @property
     def primary(self) -> str:
         return self.name
+
+    @property
+    def probabilities(self) -> tuple[str, ...]:
+        return (self.name,)
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         params = self.network.init(initializer_key(rng), self._inputs(batch))

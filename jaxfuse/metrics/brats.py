@@ -79,7 +79,8 @@ def score_case(
         case, output: written into the rows; `output` names the prediction, such as S_F.
 
     Returns:
-        Rows with case, output, region, the METRICS, and the region's volumes pred_mm3 and truth_mm3.
+        Rows with case, output, region, the METRICS, and the region's volumes pred_mm3 and truth_mm3; of a 2D case
+        these are those of a slice 1 mm thick.
     """
     require_same_shape(pred, truth)
     for name, array in (("prediction", pred), ("truth", truth)):

@@ -145,6 +145,7 @@ class FusionSegmentation:
 
     players = ("net",)
     primary = "S_F"
+    probabilities = ("S_A", "S_B", "S_F")
     accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
@@ -201,6 +202,7 @@ class JointTraining:
 
     players = ("net", "discriminators")
     primary = "S_F"
+    probabilities = ("S_A", "S_B", "S_F")
     accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:

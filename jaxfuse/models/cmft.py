@@ -183,6 +183,7 @@ class CycleTranslation:
 
     players = ("generators", "discriminators")
     primary = "fake_b"
+    probabilities = ()
     accepts_unpaired = True
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
@@ -260,6 +261,7 @@ class Reconstruction:
 
     players = ("generators",)
     primary = "reconstruction_a"
+    probabilities = ()
     accepts_unpaired = True
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:

@@ -22,7 +22,7 @@ from jinja2 import Environment, StrictUndefined
 from jaxfuse.errors import UserError
 from jaxfuse.io.metric_rows import read_metrics
 from jaxfuse.io.tables import read_json, read_rows
-from jaxfuse.report.figures import curves
+from jaxfuse.report.curves import curves
 
 WORST_CASES, PANELS_SHOWN = 3, 6
 
@@ -241,9 +241,14 @@ def _outcome(result: Result) -> list[str]:
             parts.append(f"{_label(metric)} {ends} over {len(means)} outputs")
     if "cases" in result.summary:
         parts.append(f"{result.summary['cases']} validation cases")
-    if "seconds_per_subject" in result.summary:
-        parts.append(f"{result.summary['seconds_per_subject']:.2g} s per subject")
+    parts += [f"{seconds} s per {unit}" for unit, seconds in _speeds(result)]
     return parts
+
+
+def _speeds(result: Result) -> list[tuple[str, str]]:
+    """(subject or slice, seconds that one takes)."""
+    units = {"subject": "seconds_per_subject", "slice": "seconds_per_slice"}
+    return [(unit, f"{result.summary[name]:.2g}") for unit, name in units.items() if name in result.summary]
 
 
 def _tiles(results: Sequence[Result]) -> list[tuple[str, Cell]]:
@@ -257,8 +262,7 @@ def _tiles(results: Sequence[Result]) -> list[tuple[str, Cell]]:
     # A penalized case weighs on a mean for good: the median says how far off the others are.
     median = _number("hd95_mm", lines["mean"].statistics["hd95_mm"]["median"])
     tiles.append((f"mean HD95, mm (median {median})", Cell(lines["mean"].cell("hd95_mm").mean)))
-    if "seconds_per_subject" in result.summary:
-        tiles.append(("s per subject", Cell(f"{result.summary['seconds_per_subject']:.2g}")))
+    tiles += [(f"s per {unit}", Cell(seconds)) for unit, seconds in _speeds(result)]
     return tiles
 
 

@@ -145,14 +145,12 @@ def test_ends_after_as_many_steps_as_unknowns(method):
 def test_error_of_cg_falls_at_every_step_in_the_norm_of_the_matrix():
     target = vector(40)
     exact = np.linalg.solve(DEFINITE, target)
-    found = [solved.adjoint for solved in iterates(CG, DEFINITE, target, 30) if not bool(solved.best_iterate)]
-    assert len(found) >= 10
+    found = [solved.adjoint for solved in iterates(CG, DEFINITE, target, 30)]
     errors = [(q - exact) @ DEFINITE @ (q - exact) for q in found]
     assert np.all(np.diff(errors) < 0)
     reference = textbook(DEFINITE, target, 12)
     for steps, solved in enumerate(iterates(CG, DEFINITE, target, 12), 1):
-        if not bool(solved.best_iterate):
-            assert distance(solved.adjoint, reference[steps]) <= 1e-10
+        assert distance(solved.adjoint, reference[steps]) <= 1e-10
 
 
 @pytest.mark.usefixtures("double")
@@ -201,38 +199,34 @@ def test_stops_at_the_cap_and_at_the_tolerance(method):
 
 
 @pytest.mark.usefixtures("double")
-def test_cg_cut_where_the_residual_grew_returns_the_best_iterate():
+def test_cg_cut_where_the_residual_grew_is_still_nearer_than_before():
     matrix, target = spd(30, 1e3), vector(30)
-    reference = textbook(matrix, target, 13)
-    residuals = [np.linalg.norm(target - matrix @ q) for q in reference]
-    flags = []
-    for steps, found in enumerate(iterates(CG, matrix, target, 13), 1):
-        best = int(np.argmin(residuals[: steps + 1]))
-        assert distance(matrix @ found.adjoint, matrix @ reference[best]) <= 1e-8 if best else not found.adjoint.any()
-        assert bool(found.best_iterate) == (best != steps)
-        flags.append(bool(found.best_iterate))
-    assert any(flags)
-    assert not all(flags)
+    exact = np.linalg.solve(matrix, target)
+    found = [np.zeros(30)]
+    for solved in iterates(CG, matrix, target, 13):
+        found.append(solved.adjoint)
+        assert not bool(solved.best_iterate)
+    residuals = [np.linalg.norm(target - matrix @ q) for q in found]
+    assert max(np.diff(residuals)) > 0.1 * residuals[0]
+    assert np.all(np.diff([np.linalg.norm(q - exact) for q in found]) < 0)
 
 
 @pytest.mark.usefixtures("double")
 def test_cg_stops_at_negative_curvature():
-    # By hand: the first step grows the residual, the second direction is (1.5, 3, 6), of curvature -22.5 / 47.25.
+    # By hand: the first step has length 3 / 2, the second direction is (1.5, 3, 6), of curvature -22.5 / 47.25.
     found = solve(CG, np.diag([2.0, 1.0, -1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0]))
-    np.testing.assert_array_equal(found.adjoint, np.zeros(4))
+    np.testing.assert_allclose(found.adjoint, [1.5, 1.5, 1.5, 0], rtol=1e-14)
     np.testing.assert_allclose(found.least_curvature, -10 / 21, rtol=1e-14)
     assert int(found.steps) == 2
     assert bool(found.best_iterate)
-    # Here it had made progress before, and keeps it.
+    # Here it had come further, and keeps that.
     matrix, target = np.diag([4.0, 2.0, 1.0, -1.0]), np.array([1.0, 1.0, 1.0, 0.01])
     reference = textbook(matrix, target, 10)
-    residuals = [np.linalg.norm(target - matrix @ q) for q in reference]
     found = solve(CG, matrix, target)
     assert 2 < len(reference) < 10
     assert int(found.steps) == len(reference)
     assert float(found.least_curvature) < 0
-    np.testing.assert_allclose(found.adjoint, reference[int(np.argmin(residuals))], rtol=1e-10)
-    assert min(residuals) < 0.1 * residuals[0]
+    np.testing.assert_allclose(found.adjoint, reference[-1], rtol=1e-10)
 
 
 @pytest.mark.usefixtures("double")
@@ -245,7 +239,7 @@ def test_product_that_is_not_finite_ends_the_loop(method):
 
     found = solve(method, DEFINITE, target, product=product)
     assert int(found.steps) == 7
-    if method is CG:  # keeps the best of the six good iterates, and says that it is not the last
+    if method is CG:  # keeps the sixth iterate, and says that it is not the last
         np.testing.assert_allclose(found.adjoint, solve(CG, DEFINITE, target, steps=6).adjoint, rtol=1e-10)
         assert bool(found.best_iterate)
     else:
