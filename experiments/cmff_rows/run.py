@@ -71,11 +71,13 @@ def score(trained: str, workdir: Path, cases: tuple[PreparedCase, ...]) -> dict[
     scheme, rows = members[0].scheme, []
     for case in cases:
         outputs: dict[str, np.ndarray] = {}
+        judged = [name for member in members for name in member.system.probabilities]
         for predictor, member in zip(predictors, members, strict=True):
             outputs |= predictor(member.weights, case)
         if len(members) > 1:
             outputs[trained] = np.mean([outputs[member.system.primary] for member in members], axis=0)
-        for output, labels in label_maps(outputs, case.brain, scheme).items():
+            judged.append(trained)
+        for output, labels in label_maps(outputs, case.brain, judged).items():
             rows += score_case(
                 uncrop(labels, case, 0),
                 uncrop(np.asarray(case.label), case, 0),
