@@ -20,9 +20,11 @@ from jaxfuse.data.sources import voc
 from jaxfuse.data.sources.brats import layout_named
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
-from jaxfuse.learning.optim import adam
+from jaxfuse.learning.optim import adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
+
+_OPTIMIZERS = {"adam": adam, "sgd": sgd}
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Validation:
     Attributes:
         every: steps between two validations, stretched where they would take over a tenth of the time; 0: only at
             the end.
-        cases: volumes looked at each time (all of them at the end).
+        cases: cases looked at each time, spread over the validation split (all of them at the end).
         overlap: least fraction of a tile shared with its neighbor.
         tile_batch: tiles predicted at once.
     """
@@ -292,7 +294,7 @@ def _merged(shared: Any, own: Any) -> dict[str, Any]:
     return merged
 
 
-def _with_initializers(options: Mapping[str, Any]) -> dict[str, Any]:
+def _with_initializers(options: Any) -> dict[str, Any]:
     """The options, each named initializer in them resolved."""
 
     def one(name: str, value: Any) -> Any:
@@ -318,12 +320,14 @@ def _loss(name: str, group: Any) -> Callable[..., Any]:
 
 
 def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: int) -> Any:
-    accepted = set(inspect.signature(adam).parameters) - {"total_steps"}
+    """Adam, or what the option `kind` names."""
+    where, kind = f"{name}.optimizers.{player}", options.get("kind", "adam")
+    if kind not in _OPTIMIZERS:
+        raise UserError(f"{where}.kind is {kind!r}; choose one of {', '.join(_OPTIMIZERS)}")
+    accepted = set(inspect.signature(_OPTIMIZERS[kind]).parameters) - {"total_steps"} | {"kind"}
     if wrong := sorted(set(options) - accepted):
-        raise UserError(
-            f"{name}.optimizers.{player} has no option {', '.join(wrong)}; it has {', '.join(sorted(accepted))}"
-        )
-    return adam(total_steps=total_steps, **options)
+        raise UserError(f"{where} has no option {', '.join(wrong)}; {kind} has {', '.join(sorted(accepted))}")
+    return _OPTIMIZERS[kind](total_steps=total_steps, **{key: v for key, v in options.items() if key != "kind"})
 
 
 def _data(where: str, group: Any) -> Data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from jaxfuse.errors import UserError
 
@@ -67,6 +68,24 @@ def brats_data(
 def adam(learning_rate: float, *, b1: float = 0.9, b2: float = 0.999, schedule: str = "constant") -> ConfigDict:
     """Options of Adam for one player."""
     return ConfigDict({"learning_rate": learning_rate, "b1": b1, "b2": b2, "schedule": schedule})
+
+
+def sgd(
+    learning_rate: float,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+    stages: int | None = None,
+    clip_norm: float | None = None,
+) -> ConfigDict:
+    """Options of gradient descent with momentum for one player; what is None is left out, and can be set later."""
+    options = ConfigDict({"kind": "sgd", "learning_rate": learning_rate, "momentum": momentum, "nesterov": nesterov})
+    options.update({"weight_decay": weight_decay, "schedule": schedule})
+    options.stages, options.clip_norm = placeholder(int), placeholder(float)
+    options.update({"stages": stages, "clip_norm": clip_norm})
+    return options
 
 
 def phase(

@@ -2,10 +2,12 @@
 
 import importlib
 import inspect
+import json
 import sys
 from collections import Counter
 from dataclasses import dataclass, fields, is_dataclass
 
+import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
@@ -13,7 +15,8 @@ from configs import cmff
 from jaxfuse.config import Experiment, declared_facts, grouped, parse, resolve
 from jaxfuse.engine.build import build_system
 from jaxfuse.errors import UserError
-from jaxfuse.recipes import parse_argument
+from jaxfuse.labels import label_scheme
+from jaxfuse.recipes import parse_argument, sgd
 
 PRESETS = {"": "default", "tiny": "small", "paper": "large"}
 ROWS = {"ours": "", "S_A+S_B": ""}
@@ -97,6 +100,13 @@ def test_a_phase_may_have_data_of_its_own():
     assert experiment.data_of(voc).source == "voc"
     modalities, classes = declared_facts(experiment.data_of(voc))
     assert (modalities, len(classes)) == (("r", "g", "b"), 21)
+
+
+def test_what_a_config_tells_of_its_data():
+    slices = parse(_config(data__source="slices", data__layout="brats2023")).data
+    assert declared_facts(slices) == (("t1", "t1ce", "t2", "flair"), label_scheme("brats2023").classes)
+    pairs = parse(_config(data__source="pairs2d", data__modalities=("mri", "pet"))).data
+    assert declared_facts(pairs) == (("mri", "pet"), ())
 
 
 def test_steps_win_over_epochs():
@@ -233,8 +243,64 @@ def test_optimizers_must_be_those_of_the_players():
     facts = declared_facts(experiment.data)
     with pytest.raises(UserError, match=r"fusion.optimizers names \['critics', 'net'\]; the model's players are"):
         build_system(experiment.phases["fusion"], *facts, 10)
-    with pytest.raises(UserError, match="transition.optimizers.generators has no option momentum; it has b1, b2"):
+    with pytest.raises(UserError, match="transition.optimizers.generators has no option momentum; adam has b1, b2"):
         build_system(experiment.phases["transition"], *facts, 10)
+
+
+def _moved(optimizer, steps):
+    """Where a weight goes from 1 along gradients of 1, the optimizer built as the config says."""
+    config = _config("tiny,row=random")
+    with config.unlocked():
+        config.fusion.optimizers.net = optimizer
+    experiment = parse(config)
+    net = build_system(experiment.phases["fusion"], *declared_facts(experiment.data), steps).optimizers["net"]
+    weight = {"w": jnp.ones(())}
+    state = net.init(weight)
+    for _ in range(steps):
+        update, state = net.update({"w": jnp.ones(())}, state, weight)
+        weight = {"w": weight["w"] + update["w"]}
+    return float(weight["w"])
+
+
+def test_the_optimizer_is_chosen_by_its_kind():
+    plain = ConfigDict({"learning_rate": 0.25, "b1": 0.9, "b2": 0.999, "schedule": "constant"})
+    named = ConfigDict({**plain, "kind": "adam"})
+    # Adam's first step has the length of the rate, whatever the gradient's scale; descent's is rate times gradient.
+    assert _moved(plain, 1) == _moved(named, 1) == pytest.approx(0.75, abs=1e-5)
+    assert _moved(sgd(0.25, momentum=0.0), 1) == 0.75
+    # Velocities 1 and 1.5.
+    assert _moved(sgd(0.25, momentum=0.5), 2) == 1 - 0.25 * 2.5
+    # Gradient cut to 0.5, then the decay 0.5 * 1 added.
+    assert _moved(sgd(0.25, momentum=0.0, weight_decay=0.5, clip_norm=0.5), 1) == 0.75
+    assert _moved(sgd(0.5, momentum=0.0, schedule="halving", stages=2), 2) == 1 - 0.5 - 0.25
+
+
+def test_options_of_descent_that_a_recipe_left_out_can_be_set():
+    options = sgd(0.1)
+    options.clip_norm, options.stages = 2.0, 3
+    assert (options.clip_norm, options.stages) == (2.0, 3)
+    with pytest.raises(TypeError):
+        options.clip_norm = "long"
+    restored = ConfigDict(json.loads(sgd(0.1).to_json_best_effort()))
+    assert (restored.clip_norm, restored.kind) == (None, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"kind": "lion"}, "fusion.optimizers.net.kind is 'lion'; choose one of adam, sgd"),
+        ({"momentum": 0.9}, "fusion.optimizers.net has no option momentum; adam has b1, b2, clip_norm, kind"),
+        ({"kind": "sgd"}, "fusion.optimizers.net has no option b1, b2; sgd has clip_norm, kind, learning_rate"),
+    ],
+)
+def test_options_of_another_optimizer_are_refused(changes, sentence):
+    config = _config("tiny,row=random")
+    with config.unlocked():
+        config.fusion.optimizers.net.update(changes)
+    experiment = parse(config)
+    with pytest.raises(UserError) as error:
+        build_system(experiment.phases["fusion"], *declared_facts(experiment.data), 10)
+    assert str(error.value).startswith(sentence)
 
 
 # --- flat options -------------------------------------------------------------------------------------------
@@ -246,8 +312,18 @@ class _Form:
     depth: int = 2
 
 
+@dataclass(frozen=True)
+class _Other:
+    width: int = 10
+    kernel_init: object = None
+
+
 def _make(*, loss, form: _Form = _Form(), scale=3):
     return loss, form, scale
+
+
+def _make_two(*, form: _Form = _Form(), other: _Other = _Other(), depth=0):
+    return form, other, depth
 
 
 def test_flat_options_fill_the_forms_of_a_model():
@@ -259,10 +335,73 @@ def test_flat_options_fill_the_forms_of_a_model():
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"width": 5}, (_Form(5), _Other(5), 0)),
+        # A parameter and the field of a form.
+        ({"depth": 6}, (_Form(1, 6), _Other(), 6)),
+        ({"other": {"width": 7}}, (_Form(), _Other(7), 0)),
+        ({"width": 5, "other": {"width": 7}}, (_Form(5), _Other(7), 0)),
+        ({"width": 5, "form": {"depth": 8}}, (_Form(5, 8), _Other(5), 0)),
+        ({"other": {}}, (_Form(), _Other(), 0)),
+    ],
+)
+def test_an_option_goes_to_every_form_that_has_it_unless_addressed_to_one(options, expected):
+    read = {name: ConfigDict(value) if isinstance(value, dict) else value for name, value in options.items()}
+    for given in (options, read):
+        assert _make_two(**grouped(_make_two, given)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"form": {"kernel_init": 1, "width": 2}}, "has no option form.kernel_init"),
+        ({"other": 3}, "has no option other of its own, but the group other of kernel_init, width"),
+        ({"third": {"width": 3}}, "has no option third"),
+    ],
+)
+def test_an_option_addressed_to_no_form_is_refused(options, sentence):
+    with pytest.raises(UserError) as error:
+        grouped(_make_two, options)
+    assert str(error.value) == sentence
+
+
+def test_addressed_options_of_a_config(tmp_path, monkeypatch):
+    """Those of `args` win over those of `network`, field by field, and initializers are resolved at any depth."""
+    (tmp_path / "formed_paper.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from jaxfuse.learning.system import Geometry, Segmentation\n"
+        "@dataclass(frozen=True)\n"
+        "class Form:\n"
+        "    width: int = 1\n"
+        "    depth: int = 1\n"
+        "    kernel_init: object = None\n"
+        "@dataclass(frozen=True)\n"
+        "class Network:\n"
+        "    first: Form\n"
+        "    second: Form\n"
+        "    def init(self, rng, image): ...\n"
+        "    def __call__(self, params, image): ...\n"
+        "def make_system(*, optimizers, first: Form = Form(), second: Form = Form()):\n"
+        "    return Segmentation(Network(first, second), (0,), print, optimizers, Geometry(2, 1), 'S')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = _config("tiny,row=random", fusion__model="formed_paper")
+    with config.unlocked():
+        config.network = {"width": 2, "kernel_init": "nn.initializers:normal", "second": {"width": 3, "depth": 4}}
+        config.fusion.args = {"second": {"depth": 5, "kernel_init": "nn.initializers:he_normal"}}
+    made = parse(config).phases["fusion"].build(("t1",), ("background",), 10).network
+    assert (made.first.width, made.first.depth) == (2, 1)
+    assert (made.second.width, made.second.depth) == (3, 5)
+    assert callable(made.first.kernel_init)
+    assert callable(made.second.kernel_init)
+
+
+@pytest.mark.parametrize(
     "name", ["cmft:make_system", "cmft:make_reconstruction", "cmff:make_system", "cmff:make_joint"]
 )
 def test_no_option_of_a_model_has_two_meanings(name):
-    """A flat name is taken by the first form that has it, so that each must be in one only."""
+    """A flat name goes to every form that has it; the forms of these models share none."""
     module, function = name.split(":")
     parameters = inspect.signature(getattr(importlib.import_module(f"jaxfuse.models.{module}"), function)).parameters
     names = Counter(list(parameters))

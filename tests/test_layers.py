@@ -76,6 +76,12 @@ def _own(path: Path) -> set[str]:
     return {name for name in names if name in exists or f"{name}.__init__" in exists}
 
 
+def _shown(path: Path) -> set[str]:
+    """The names that a file imports by `from ... import`."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name for node in nodes for alias in node.names}
+
+
 def _layer(relative: Path) -> str:
     return relative.parts[0].removesuffix(".py")
 
@@ -103,15 +109,36 @@ def test_commands_are_imported_by_commands_only():
             assert not commands & {name.split(".")[0] for name in _own(path)}, relative
 
 
+def _paper(module: str) -> str:
+    """The paper that a module of `models` belongs to: a file, or a package with all its files; "" for none."""
+    layer, *parts = module.removeprefix("jaxfuse.").removesuffix(".__init__").split(".")
+    below = 2 if parts[:1] == ["baselines"] else 1
+    return ".".join(parts[:below]) if layer == "models" and len(parts) >= below else ""
+
+
+def _dotted(relative: Path) -> str:
+    return ".".join(relative.with_suffix("").parts)
+
+
+def _is_paper_package(relative: Path) -> bool:
+    return relative.name == "__init__.py" and relative.parts[0] == "models" and bool(_paper(_dotted(relative)))
+
+
+def test_a_file_and_a_package_are_one_paper_each():
+    files = {"models.cmff": "cmff", "models.fuse4seg.fusion": "fuse4seg", "models.fuse4seg.__init__": "fuse4seg"}
+    files |= {"models.baselines.unet": "baselines.unet", "models.baselines.film.heads": "baselines.film"}
+    files |= dict.fromkeys(("models", "models.__init__", "models.baselines", "nn.conv", "jax.numpy"), "")
+    assert {module: _paper(module) for module in files} == files
+
+
 def test_a_paper_never_imports_another():
     for relative, path in _modules().items():
         if _layer(relative) != "models":
             continue
-        paper = ".".join(relative.with_suffix("").parts[1:])
+        paper = _paper(_dotted(relative))
         for name in _own(path):
-            if name.startswith("models.") and name != "models":
-                other = name.removeprefix("models.")
-                assert (paper, other) in ONE_PAPER, f"{paper} imports {other}"
+            other = _paper(name)
+            assert other in ("", paper) or (paper, other) in ONE_PAPER, f"{paper} imports {other}"
 
 
 def test_only_the_batch_pipeline_imports_grain_and_host_layers_no_jax():
@@ -138,6 +165,11 @@ def test_package_files_import_nothing():
     for relative, path in _modules().items():
         if relative == Path("implicit/__init__.py"):
             continue  # a package for users of its own, which shows them its names
+        if _is_paper_package(relative):
+            # A paper of several files is found by the name of the whole, as one of a single file is.
+            assert {_paper(name) for name in _imported(path)} <= {_paper(_dotted(relative))}, relative
+            assert all(name.startswith("make_") for name in _shown(path)), relative
+            continue
         if relative.name == "__init__.py":
             text = path.read_text()
             assert not _imported(path), relative

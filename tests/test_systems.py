@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from recipe_phases import RECIPES, argument, concrete_state, distinct, phases
 
+from jaxfuse.engine.assess import segmentation
 from jaxfuse.engine.build import build_system, example_batch
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
@@ -82,6 +83,19 @@ def test_predictions_are_named_lose_the_margin_and_take_any_multiple_of_the_divi
     expected = (batch, *(side - 2 * system.geometry.margin for side in sides))
     for name, output in outputs.items():
         assert (output.shape[:-1], output.dtype) == (expected, jnp.float32), name
+
+
+def test_probabilities_are_outputs_over_the_classes(built, state):
+    system = built.system
+    weights = state.replace(opt_state={}, memory={})
+    image = example_batch(dataclasses.replace(built.phase, unpaired=False), built.modalities)["image"]
+    outputs = jax.eval_shape(system.predict, weights, {"image": image})
+    assert set(system.probabilities) <= set(outputs)
+    for name in system.probabilities:
+        assert outputs[name].shape[-1] == len(built.classes), name
+    # Every phase that is judged as a segmentation has its result among them.
+    if built.phase.assess is segmentation:
+        assert system.primary in system.probabilities
 
 
 def test_named_networks_share_out_all_parameters(built, state):

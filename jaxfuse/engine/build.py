@@ -108,6 +108,12 @@ def case_predictor(
     return predict
 
 
+def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...]:
+    """At most `count` of the cases, evenly spread: neighbors in the list may be neighboring slices of one head."""
+    count = min(count, len(cases))
+    return tuple(cases[(2 * i + 1) * len(cases) // (2 * count)] for i in range(count))
+
+
 def validation_interval(phase: Phase, cases: Sequence[PreparedCase]) -> int:
     """Steps between two validations: `validation.every`, or more where these cases would take over a tenth of the time.
 

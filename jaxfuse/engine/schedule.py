@@ -24,6 +24,7 @@ from jaxfuse.engine.build import (
     initial_state,
     make_sampler,
     mean_losses,
+    spread,
     validation_interval,
     without_optimizers,
 )
@@ -234,7 +235,7 @@ class Run:
     ) -> Loop:
         sampler = make_sampler(phase, data.train)
         seed = int(np.random.SeedSequence([self.experiment.seed, number]).generate_state(1)[0])
-        watched = data.val[: phase.validation.cases]
+        watched = spread(data.val, phase.validation.cases)
         fixed = fixed_batches(phase, watched, seed=seed)
         assessment = phase.assess(**self._assess_facts(phase, system, data))
         eval_step = jax.jit(system.eval_step)
@@ -302,20 +303,22 @@ class Run:
         members = [self.experiment.phases[name] for name in self.experiment.result]
         if len(members) < 2 or (self.workdir / "results" / "result" / "summary.json").exists():
             return False
-        predictors = []
-        for phase in members:
-            weights = self.weights(phase.name, best=False)
-            predictors.append((self.system(phase), self.predictor(phase), weights))
+        names = [self.system(phase).primary for phase in members]
+        if len(set(names)) < len(names):
+            names = [phase.name for phase in members]
+        primary = "+".join(names)
+        predictors = {
+            name: (self.system(phase).primary, self.predictor(phase), self.weights(phase.name, best=False))
+            for name, phase in zip(names, members, strict=True)
+        }
 
         def predict(case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
-            outputs = {s.primary: p(w, case)[s.primary] for s, p, w in predictors}
-            return {**outputs, "+".join(outputs): np.mean(list(outputs.values()), axis=0)}
+            outputs = {name: predictor(weights, case)[own] for name, (own, predictor, weights) in predictors.items()}
+            return {**outputs, primary: np.mean(list(outputs.values()), axis=0)}
 
         data = self.dataset(members[0])
         if data.scheme is None:
             raise UserError("result averages several phases, which needs a label scheme")
-        names = [system.primary for system, _, _ in predictors]
-        primary = "+".join(names)
         self._assess("result", SegmentationAssessment(data.scheme, primary, (*names, primary)), predict, data)
         return True
 

@@ -98,3 +98,9 @@ def test_cases_that_cannot_be_served_are_refused_before_training(random_cases):
         with pytest.raises(UserError, match=f"case {case.id} has no tumor voxel to center a patch on"):
             check_sampling([*train, case], PATCH, "tumor", pad=False)
         check_sampling([*train, case], PATCH, "brain", pad=False)
+
+
+def test_a_patch_of_another_number_of_sides_is_refused(random_cases):
+    for pad in (False, True):
+        with pytest.raises(UserError, match=r"the patch \(8, 8\) has 2 sides and case case0 3 axes"):
+            check_sampling(random_cases.train, (8, 8), "brain", pad=pad)

@@ -26,7 +26,7 @@ from jaxfuse.data.slices import (
 )
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
-from jaxfuse.report import figures
+from jaxfuse.report import planes
 
 SCHEME = label_scheme("brats")
 # Pictures of 10 x 20 pixels, so that 1 % is 2 pixels.
@@ -72,12 +72,12 @@ def files(folder, name="c", label=7) -> CaseFiles:
 # --- orientation --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("view", figures.VIEWS, ids=lambda view: view.name)
+@pytest.mark.parametrize("view", planes.VIEWS, ids=lambda view: view.name)
 def test_slices_lie_as_in_the_figures_and_go_back(view):
     volume = intensities()
     stack = pictures(volume, view.axis)
     for index in (0, 3, SHAPE[view.axis] - 1):
-        np.testing.assert_array_equal(stack[index], figures.plane(volume, view, index))
+        np.testing.assert_array_equal(stack[index], planes.plane(volume, view, index))
     np.testing.assert_array_equal(volume_of(stack, view.axis), volume)
     np.testing.assert_array_equal(volume_of(pictures(volume[..., 0], view.axis), view.axis), volume[..., 0])
 
@@ -196,9 +196,9 @@ def test_a_slice_is_a_2d_case(slices):
     for one in found["a"]:
         assert isinstance(one, PreparedCase)
         z = int(one.id[-3:])
-        picture = figures.plane(whole, figures.AXIAL, z)
+        picture = planes.plane(whole, planes.AXIAL, z)
         np.testing.assert_array_equal(uncrop(one.image, one, 0), picture)
-        np.testing.assert_array_equal(uncrop(one.label, one, 0), figures.plane(label, figures.AXIAL, z))
+        np.testing.assert_array_equal(uncrop(one.label, one, 0), planes.plane(label, planes.AXIAL, z))
         np.testing.assert_array_equal(one.brain, np.flatnonzero(np.any(one.image != 0, axis=-1)))
         np.testing.assert_array_equal(one.tumor, np.flatnonzero(one.label))
         assert one.facts.voxels_per_class == tuple(np.bincount(one.label.ravel(), minlength=4))

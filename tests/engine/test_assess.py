@@ -8,16 +8,25 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.cases import Case, CaseFiles
-from jaxfuse.data.preprocess import PreparedCase, prepare_case, prepare_with
+from jaxfuse.data.preprocess import (
+    CaseFacts,
+    Prepared,
+    PreparedCase,
+    count_classes,
+    flat_indices,
+    prepare_case,
+    prepare_with,
+)
 from jaxfuse.engine import assess
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows, render_segmentation
-from jaxfuse.labels import SCHEMES
+from jaxfuse.labels import SCHEMES, LabelScheme
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 LESION = SCHEMES["lesion"]
 # Truth: four voxels. Found of them: dice 2 k / (k + 4).
 FOUND = {"a": 4, "b": 2, "c": 1, "d": 3}
+OUTPUTS = ("S_A", "S_F")
 DICE = {case: 2 * k / (k + 4) for case, k in FOUND.items()}
 
 
@@ -47,7 +56,7 @@ def predict(case: PreparedCase) -> dict[str, np.ndarray]:
     return {
         "S_A": probabilities(nothing),
         "S_F": probabilities(found),
-        "S_other_classes": np.zeros((6, 6, 6, 5), np.float32),
+        "S_features": np.zeros((6, 6, 6, 5), np.float32),
         "attention": probabilities(found),
     }
 
@@ -66,7 +75,9 @@ def full(judge, predict, cases, folder: Path):
 
 
 def test_quick_scores_are_means_over_cases_and_the_score_is_of_the_primary_output(tmp_path):
-    scores = assess.segmentation(scheme=LESION, primary="S_F", pairs=()).quick(predict, prepared(tmp_path))
+    scores = assess.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=()).quick(
+        predict, prepared(tmp_path)
+    )
     mean = np.mean(list(DICE.values()))
     assert scores == {"S_A/lesion/dice": 0.0, "S_F/lesion/dice": pytest.approx(mean), "score": pytest.approx(mean)}
 
@@ -78,14 +89,19 @@ def test_score_is_the_mean_over_regions(tmp_path):
     def exact(case: PreparedCase) -> dict[str, np.ndarray]:
         return {"S_F": np.eye(4, dtype=np.float32)[np.asarray(case.label) * 2]}  # oedema in place of core
 
-    scores = assess.segmentation(scheme=scheme, primary="S_F", pairs=()).quick(exact, cases)
+    scores = assess.segmentation(scheme=scheme, primary="S_F", probabilities=("S_F",), pairs=()).quick(exact, cases)
     # Whole tumor: found. Core: missed. Enhancing tumor: absent from both.
     assert (scores["S_F/WT/dice"], scores["S_F/TC/dice"], scores["S_F/ET/dice"]) == (1.0, 0.0, 1.0)
     assert scores["score"] == pytest.approx(2 / 3)
 
 
 def test_figures_show_the_worst_three_first(tmp_path, drawn):
-    full(assess.segmentation(scheme=LESION, primary="S_F", pairs=()), predict, prepared(tmp_path), tmp_path)
+    full(
+        assess.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=()),
+        predict,
+        prepared(tmp_path),
+        tmp_path,
+    )
     assert [figure["path"].stem for figure in drawn] == ["c", "b", "d", "a"]
     assert drawn[0]["path"] == tmp_path / "figures" / "c.png"
     assert drawn[0]["title"] == "fusion: c"
@@ -95,12 +111,17 @@ def test_figures_show_the_worst_three_first(tmp_path, drawn):
 
 def test_six_figures_at_most(tmp_path, drawn, monkeypatch):
     monkeypatch.setattr(assess, "FIGURES_AT_MOST", 3)
-    full(assess.segmentation(scheme=LESION, primary="S_F", pairs=()), predict, prepared(tmp_path), tmp_path)
+    full(
+        assess.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=()),
+        predict,
+        prepared(tmp_path),
+        tmp_path,
+    )
     assert [figure["path"].stem for figure in drawn] == ["c", "b", "d"]
 
 
 def test_segmentation_tables_on_disk(tmp_path, drawn):
-    judge = assess.segmentation(scheme=LESION, primary="S_F", pairs=())
+    judge = assess.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=())
     document = full(judge, predict, prepared(tmp_path), tmp_path)
     rows = {(row["case"], row["output"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
     assert sorted(rows) == [(case, output) for case in "abcd" for output in ("S_A", "S_F")]
@@ -123,20 +144,96 @@ def test_specificity_counts_the_voxels_outside_the_crop(tmp_path, drawn):
     def everything(case: PreparedCase) -> dict[str, np.ndarray]:
         return {"S_F": probabilities(np.ones((6, 6, 6), int))}
 
-    full(assess.segmentation(scheme=LESION, primary="S_F", pairs=()), everything, prepared(tmp_path, "a"), tmp_path)
+    judge = assess.segmentation(scheme=LESION, primary="S_F", probabilities=("S_F",), pairs=())
+    full(judge, everything, prepared(tmp_path, "a"), tmp_path)
     (row,) = read_rows(tmp_path / "results" / "cases.csv")
     assert row["specificity"] == pytest.approx((8**3 - 6**3) / (8**3 - 4))
 
 
 def test_case_without_label_cannot_be_judged(tmp_path):
-    judge = assess.segmentation(scheme=LESION, primary="S_F", pairs=())
+    judge = assess.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=())
     with pytest.raises(UserError, match="case a has no label .*; leave it out of the validation split"):
         judge.quick(predict, prepared(tmp_path, "a", labelled=False))
 
 
 def test_segmentation_needs_a_scheme():
     with pytest.raises(UserError, match="only with a label scheme; set assess to engine.assess:losses"):
-        assess.segmentation(scheme=None, primary="S_F", pairs=())
+        assess.segmentation(scheme=None, primary="S_F", probabilities=OUTPUTS, pairs=())
+
+
+def test_a_segmentation_is_judged_by_class_probabilities():
+    with pytest.raises(UserError, match="the result S_F is no class probabilities.*set assess to engine.assess:losses"):
+        assess.segmentation(scheme=LESION, primary="S_F", probabilities=("S_A",), pairs=())
+
+
+# --- slices -------------------------------------------------------------------------------------------------
+
+
+def slices(cache: Path, scheme: LabelScheme) -> tuple[PreparedCase, ...]:
+    """Two heads of 6 x 6 pixels of 2 x 3 mm in pictures of 8 x 10, with class 1 in four pixels of a row or nowhere."""
+
+    def make(files: CaseFiles):
+        whole = np.zeros((8, 10), np.uint8)
+        whole[3, 2:6] = files.id == "marked"
+        image = np.random.default_rng(0).uniform(1, 2, (6, 6, 2)).astype(np.float32)
+        label = np.ascontiguousarray(whole[1:7, 1:7])
+        facts = CaseFacts(
+            id=files.id,
+            group="",
+            modalities=("t1", "flair"),
+            affine=(),
+            spacing_mm=(2.0, 3.0),
+            original_shape=whole.shape,
+            crop_start=(1, 1),
+            shape=label.shape,
+            voxels_per_class=count_classes(label, len(scheme.classes)),
+            mean=(0.0, 0.0),
+            std=(1.0, 1.0),
+        )
+        return Prepared(facts, image, label, flat_indices(label > 0), flat_indices(label >= 0))
+
+    files = [CaseFiles(name, {}) for name in ("marked", "empty")]
+    return prepare_with(make, files, {"scheme": scheme.name}, images=(), label=False, cache=cache)
+
+
+def find_two(case: PreparedCase) -> dict[str, np.ndarray]:
+    """Two of the four pixels, in every slice."""
+    found = np.zeros((6, 6), int)
+    found[2, 1:3] = 1
+    return {"segmentation": np.eye(4, dtype=np.float32)[found]}
+
+
+def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
+    scheme = SCHEMES["brats"]
+    judge = assess.segmentation(scheme=scheme, primary="segmentation", probabilities=("segmentation",), pairs=())
+    cases = slices(tmp_path, scheme)
+    scores = judge.quick(find_two, cases)
+    # The marked slice: 2 of 4 pixels; the empty one: false alarm. ET is absent from both.
+    assert scores["segmentation/WT/dice"] == pytest.approx((2 / 3 + 0) / 2)
+    assert scores["score"] == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
+    full(judge, find_two, cases, tmp_path)
+    rows = {(row["case"], row["region"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
+    assert rows["marked", "WT"]["dice"] == pytest.approx(2 / 3)
+    assert rows["empty", "WT"]["specificity"] == pytest.approx((80 - 2) / 80)
+    # Pixels lie 3 mm apart along a row: distances 0 0 and 0 0 3 6, pooled.
+    assert rows["marked", "WT"]["hd95_mm"] == pytest.approx(np.percentile([0, 0, 0, 0, 3, 6], 95))
+    # The penalty of a challenge is a volume's diagonal: a slice has none.
+    assert np.isnan(rows["empty", "WT"]["hd95_mm"])
+    found = read_json(tmp_path / "results" / "summary.json")
+    assert "seconds_per_slice" in found
+    assert "seconds_per_subject" not in found
+    assert [figure["path"].stem for figure in drawn] == ["empty", "marked"]
+    assert (drawn[0]["image"].shape, drawn[0]["spacing_mm"]) == ((6, 6, 2), (2.0, 3.0))
+
+
+def test_panels_of_slices_are_painted(tmp_path):
+    scheme = SCHEMES["brats"]
+    judge = assess.segmentation(scheme=scheme, primary="segmentation", probabilities=("segmentation",), pairs=())
+    full(judge, find_two, slices(tmp_path, scheme), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["empty.png", "marked.png"]
+
+
+# --- translations -------------------------------------------------------------------------------------------
 
 
 def translate(case: PreparedCase) -> dict[str, np.ndarray]:
@@ -147,7 +244,7 @@ def translate(case: PreparedCase) -> dict[str, np.ndarray]:
 
 
 def test_translation_errors_by_modality(tmp_path, drawn):
-    judge = assess.translation(scheme=None, primary="", pairs=("t1+t1ce", "flair+t2"))
+    judge = assess.translation(scheme=None, primary="", probabilities=(), pairs=("t1+t1ce", "flair+t2"))
     cases = prepared(tmp_path, "ab", labelled=False)
     scores = judge.quick(translate, cases)
     assert scores["score"] == pytest.approx(-0.125)
@@ -183,7 +280,9 @@ def test_translation_counts_the_brain_only(tmp_path):
         away = np.where(image == 0, np.float32(100), image)
         return {"fake_a": away[..., :2], "cycle_a": away[..., :2], "fake_b": away[..., 2:], "cycle_b": away[..., 2:]}
 
-    scores = assess.translation(scheme=None, primary="", pairs=("t1+t1ce", "t2+flair")).quick(outside, cases)
+    scores = assess.translation(scheme=None, primary="", probabilities=(), pairs=("t1+t1ce", "t2+flair")).quick(
+        outside, cases
+    )
     assert set(scores.values()) == {0.0}
 
 
@@ -194,13 +293,13 @@ def test_groups_of_unequal_size_are_judged_without_a_panel(tmp_path, drawn):
             f"{kind}_{side}": image[..., c] for kind in ("fake", "cycle") for side, c in (("a", [0]), ("b", [1, 2, 3]))
         }
 
-    judge = assess.translation(scheme=None, primary="", pairs=("t1", "t1ce+t2+flair"))
+    judge = assess.translation(scheme=None, primary="", probabilities=(), pairs=("t1", "t1ce+t2+flair"))
     assert full(judge, one_to_three, prepared(tmp_path, "a"), tmp_path)["cases"] == 1
     assert drawn == []
 
 
 def test_losses_judge_no_volume(tmp_path):
-    judge = assess.losses(scheme=None, primary="", pairs=())
+    judge = assess.losses(scheme=None, primary="", probabilities=(), pairs=())
     assert judge.quick(predict, ()) == {}
     assert full(judge, predict, (), tmp_path) is None
     assert list(tmp_path.iterdir()) == []

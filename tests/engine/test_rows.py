@@ -104,7 +104,7 @@ def judged(workdir: Path, cases: Sequence[PreparedCase], answer: int) -> Path:
     """A result as the end of training judges it: one class for every voxel."""
     probs = np.zeros((*SHAPE, 4), np.float32)
     probs[..., answer] = 1
-    SegmentationAssessment(SCHEME, "S_F").full(
+    SegmentationAssessment(SCHEME, "S_F", ("S_F",)).full(
         lambda case: {"S_F": probs},
         cases[:1],
         results=workdir / "results" / "fusion",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxfuse.inference.tiling import predict_volume
+from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.patches import tile_volume
 
 RNG = np.random.default_rng(0)
@@ -64,3 +64,19 @@ def test_any_batch_size_gives_the_same_answer():
     single = predict_volume(predict, image, tiling)["centered"]
     for batch in (2, 5, len(tiling), len(tiling) + 3):
         np.testing.assert_array_equal(predict_volume(predict, image, tiling, batch=batch)["centered"], single)
+
+
+@pytest.mark.parametrize(("overlap", "batch"), [(0.0, 1), (0.0, 4), (0.5, 3)])
+def test_every_picture_of_a_stack_is_tiled_alone(overlap, batch):
+    stack, seen = RNG.normal(size=(5, 13, 6, 2)).astype(np.float32), []
+
+    def predict(tiles):
+        seen.append(tiles["image"].shape)
+        return {"centered": tiles["image"] - tiles["image"].mean((1, 2), keepdims=True)}
+
+    made = predict_stack(predict, stack, (8, 8), overlap=overlap, batch=batch)["centered"]
+    assert set(seen) == {(batch, 8, 8, 2)}
+    tiling = tile_volume((13, 6), (8, 8), overlap=overlap)
+    assert len(seen) == -(-5 * len(tiling) // batch)
+    for picture, expected in zip(stack, made, strict=True):
+        np.testing.assert_allclose(predict_volume(predict, picture, tiling)["centered"], expected, atol=1e-6)

@@ -32,6 +32,7 @@ def test_it_keeps_the_contracts():
     assert isinstance(SYSTEM.network, Network)
     assert SYSTEM.players == ("net",)
     assert SYSTEM.primary == "S"
+    assert SYSTEM.probabilities == ("S",)
 
 
 def test_a_step_reads_only_its_channels_and_descends():

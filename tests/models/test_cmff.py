@@ -258,7 +258,9 @@ def test_each_loss_moves_the_weights_that_it_should_and_no_others(tiny, fusion, 
 def test_the_loss_is_the_sum_of_the_three(tiny, fusion):
     system, state, after, metrics = fusion
     evaluated, probs = jax.jit(lambda s, b: (system.eval_step(s, b), system.predict(s, b)))(state, tiny.batch)
-    assert set(probs) == {"S_A", "S_B", "S_F"}
+    assert set(probs) == set(system.probabilities) == {"S_A", "S_B", "S_F"}
+    for values in probs.values():
+        np.testing.assert_allclose(values.sum(-1), 1, rtol=1e-5)
     total = sum(metrics[f"net/{name}"] for name in probs)
     np.testing.assert_allclose(metrics["net/loss"], total, rtol=1e-6)
     tiny.close(metrics, evaluated)
@@ -344,6 +346,7 @@ def test_joint_prediction_names_segmentations_fakes_and_cycles(tiny, share_trunk
     channels = {name: out.shape[-1] for name, out in outputs.items()}
     translations = dict.fromkeys(("fake_a", "fake_b", "cycle_a", "cycle_b"), 2)
     assert channels == {"S_A": 4, "S_B": 4, "S_F": 4, **translations}
+    assert system.probabilities == ("S_A", "S_B", "S_F")
 
 
 def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):

@@ -5,19 +5,10 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from jaxfuse.report.figures import (
-    AXIAL,
-    CLASS_COLORS,
-    CORONAL,
-    SAGITTAL,
-    _groups,
-    center_of,
-    comparison,
-    curves,
-    plane,
-    segmentation_panel,
-    translation_panel,
-)
+from jaxfuse.report import figures
+from jaxfuse.report.canvas import CLASS_COLORS
+from jaxfuse.report.figures import comparison, segmentation_panel, translation_panel
+from jaxfuse.report.planes import AXIAL, plane
 
 CLASSES = ("background", "core", "edema", "enhancing")
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -36,30 +27,6 @@ def _image(side: int = 24) -> np.ndarray:
 
 def _near(pixels: np.ndarray, color: str, tolerance: int = 40) -> np.ndarray:
     return np.abs(pixels - 255 * np.array(to_rgb(color))).max(axis=-1) < tolerance
-
-
-@pytest.mark.parametrize(
-    ("view", "corner"),
-    # The voxel that is rightmost / foremost / topmost in both directions of the plane.
-    [(AXIAL, (-1, -1, 3)), (CORONAL, (-1, 3, -1)), (SAGITTAL, (3, -1, -1))],
-)
-def test_right_front_and_top_are_at_the_upper_left(view, corner):
-    volume = np.zeros((6, 7, 8))
-    volume[corner] = 1
-    picture = plane(volume, view, 3)
-    expected = [side for axis, side in enumerate(volume.shape) if axis != view.axis]
-    assert picture.shape == (expected[1], expected[0])
-    assert np.argwhere(picture).tolist() == [[0, 0]]
-
-
-def test_the_planes_go_through_the_largest_areas_of_the_first_label_map_that_has_any():
-    brain = np.ones((9, 9, 9), bool)
-    truth, pred = np.zeros((9, 9, 9), int), np.zeros((9, 9, 9), int)
-    pred[1:4, 2:7, 5] = 2
-    assert center_of([truth, pred], brain) == (2, 4, 5)
-    truth[6, 6, 1:4] = 1
-    assert center_of([truth, pred], brain) == (6, 6, 2)
-    assert center_of([None], brain) == (4, 4, 4)
 
 
 def test_a_segmentation_panel_has_one_column_per_modality_and_map(tmp_path):
@@ -168,41 +135,50 @@ def test_a_comparison_wraps_after_six_columns(tmp_path, rows, columns, lines):
     assert set(colored.astype(int)) == set(range(0 if lines == 2 else 1, columns))
 
 
-def _row(step: int, phase: str, split: str, **values: float) -> dict:
-    return {"step": step, "phase": phase, "split": split, **values}
+# --- 2D cases: axial slices -----------------------------------------------------------------------------------
 
 
-def test_values_are_drawn_with_their_own_kind():
-    rows = [_row(1, "f", "train", loss=2.0, learning_rate=0.1), _row(2, "f", "train", loss=1.0, learning_rate=0.1)]
-    values = {"S_F/dice/ET": 0.5, "S_F/hd95_mm/ET": np.nan, "mae": 0.2, "psnr_db": 20.0}
-    rows += [_row(1, "f", "val", **values), _row(2, "f", "val", **{**values, "S_F/hd95_mm/ET": 7.0})]
-    groups = _groups(rows)
-    assert {what: list(series) for what, series in groups.items()} == {
-        "training losses": ["loss"],
-        "validation scores": ["S_F/dice/ET"],
-        "validation in mm": ["S_F/hd95_mm/ET"],
-        "validation errors": ["mae"],
-        "validation in dB": ["psnr_db"],
-    }
-    steps, distances = groups["validation in mm"]["S_F/hd95_mm/ET"]
-    assert (steps.tolist(), distances.tolist()) == ([2.0], [7.0])
+def _slab() -> tuple[np.ndarray, np.ndarray]:
+    """A volume of one axial slice, of no symmetry, with a label of two classes."""
+    image, label = _image()[:, :18, :1], np.zeros((24, 18, 1), np.uint8)
+    image[:5, :3] = 0
+    label[14:20, 9:15], label[4:6, 12:14] = 3, 1
+    return image, label
 
 
-@pytest.mark.parametrize(("dark", "ink"), [(False, "#33363b"), (True, "#d8dade")])
-def test_curves_have_a_row_per_phase_and_suit_the_page(tmp_path, dark, ink):
-    rows = [_row(step, phase, "train", loss=1 / step) for phase in ("a", "b") for step in range(1, 60)]
-    rows += [_row(step, "b", "val", dice=step / 60) for step in (20, 40)]
-    curves(rows, tmp_path / "curves.png", dark=dark)
-    with Image.open(tmp_path / "curves.png") as image:
-        assert image.size == (int(2 * 3.7 * 150), int(2 * 3.3 * 150))
-        pixels = np.asarray(image.convert("RGBA")).astype(int)
-    assert (pixels[..., 3] == 0).mean() > 0.5  # the page shows through
-    drawn = pixels[pixels[..., 3] == 255][:, :3]
-    assert (np.abs(drawn - np.round(255 * np.array(to_rgb(ink)))).max(axis=-1) == 0).sum() > 100
-    # Phase a has no validation: its second place stays empty.
-    assert not pixels[: pixels.shape[0] // 2 - 20, pixels.shape[1] // 2 + 60 :, 3].any()
+def test_a_slice_has_one_line_which_is_the_axial_line_of_its_volume(tmp_path, monkeypatch):
+    image, label = _slab()
+    common = {"modalities": MODALITIES, "classes": CLASSES, "title": "case"}
+    whole = {"image": image, "truth": label, "predictions": {"S": np.roll(label, 2, 0)}}
+    flat = {"image": plane(image, AXIAL, 0), "truth": plane(label, AXIAL, 0)}
+    flat["predictions"] = {"S": plane(np.roll(label, 2, 0), AXIAL, 0)}
+    segmentation_panel(tmp_path / "slice.png", **flat, **common, spacing_mm=(2.0, 1.0))
+    monkeypatch.setattr(figures, "VIEWS", (AXIAL,))
+    segmentation_panel(tmp_path / "volume.png", **whole, **common, spacing_mm=(1.0, 2.0, 5.0))
+    picture = _pixels(tmp_path / "slice.png")
+    # 36 mm high and 24 mm wide, title and legend.
+    assert picture.shape[1] == int(6 * COLUMN_PX)
+    assert abs(picture.shape[0] - 130 * (1.55 * 36 / 24 + 0.2 + 0.84)) <= 2
+    _assert_same_but_for_the_note(tmp_path)
 
 
-def test_no_rows_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no metric rows"):
-        curves([], tmp_path / "curves.png")
+def _assert_same_but_for_the_note(folder: Path) -> None:
+    """The note below the legend differs: a slice has no number."""
+    volume, picture = (_pixels(folder / f"{name}.png") for name in ("volume", "slice"))
+    np.testing.assert_array_equal(volume[:-24], picture[:-24])
+
+
+@pytest.mark.parametrize("draw", ["comparison", "translation"])
+def test_slices_are_compared_as_their_volume(tmp_path, draw):
+    image, label = _slab()
+    for name, turn in (("volume", lambda array: array), ("slice", lambda array: plane(array, AXIAL, 0))):
+        path = tmp_path / f"{name}.png"
+        if draw == "comparison":
+            predictions = {"row": turn(np.roll(label, 2, 1))}
+            given = {"image": turn(image[..., 0]), "modality": "t1", "truth": turn(label), "predictions": predictions}
+            comparison(path, **given, classes=CLASSES, title="rows")
+        else:
+            made = image + np.arange(24, dtype=np.float32)[:, None, None, None] / 24
+            given = {"real": turn(image), "fake": turn(made), "cycle": turn(image), "label": turn(label)}
+            translation_panel(path, **given, modalities=MODALITIES, pairs=(MODALITIES[:2], MODALITIES[2:]), title="t")
+    _assert_same_but_for_the_note(tmp_path)

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -152,6 +153,16 @@ def test_the_scores_of_the_summary_appear(page, tmp_path):
     assert "S_F ET: prediction empty in 1, exactly one of them empty in 1 of 5 cases." in text
     assert "373.1287 mm where exactly one" in text
     assert "6-neighbor cross" in text
+
+
+def test_the_time_of_a_slice_is_not_that_of_a_subject(tmp_path):
+    path = make_workdir(tmp_path / "slices") / "results" / "fusion" / "summary.json"
+    document = json.loads(path.read_text())
+    document["seconds_per_slice"] = document.pop("seconds_per_subject")
+    write_json(path, document)
+    text = _text(write_report(tmp_path / "slices").read_text(encoding="utf-8"))
+    assert "3.2 s per slice" in text
+    assert "3.2 s per subject" not in text
 
 
 def test_the_worst_case_comes_first_with_its_panel(page):

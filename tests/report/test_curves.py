@@ -1,0 +1,48 @@
+"""Learning curves from metric rows."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from jaxfuse.report.curves import _groups, curves
+
+
+def _row(step: int, phase: str, split: str, **values: float) -> dict:
+    return {"step": step, "phase": phase, "split": split, **values}
+
+
+def test_values_are_drawn_with_their_own_kind():
+    rows = [_row(1, "f", "train", loss=2.0, learning_rate=0.1), _row(2, "f", "train", loss=1.0, learning_rate=0.1)]
+    values = {"S_F/dice/ET": 0.5, "S_F/hd95_mm/ET": np.nan, "mae": 0.2, "psnr_db": 20.0}
+    rows += [_row(1, "f", "val", **values), _row(2, "f", "val", **{**values, "S_F/hd95_mm/ET": 7.0})]
+    groups = _groups(rows)
+    assert {what: list(series) for what, series in groups.items()} == {
+        "training losses": ["loss"],
+        "validation scores": ["S_F/dice/ET"],
+        "validation in mm": ["S_F/hd95_mm/ET"],
+        "validation errors": ["mae"],
+        "validation in dB": ["psnr_db"],
+    }
+    steps, distances = groups["validation in mm"]["S_F/hd95_mm/ET"]
+    assert (steps.tolist(), distances.tolist()) == ([2.0], [7.0])
+
+
+@pytest.mark.parametrize(("dark", "ink"), [(False, "#33363b"), (True, "#d8dade")])
+def test_curves_have_a_row_per_phase_and_suit_the_page(tmp_path, dark, ink):
+    rows = [_row(step, phase, "train", loss=1 / step) for phase in ("a", "b") for step in range(1, 60)]
+    rows += [_row(step, "b", "val", dice=step / 60) for step in (20, 40)]
+    curves(rows, tmp_path / "curves.png", dark=dark)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (int(2 * 3.7 * 150), int(2 * 3.3 * 150))
+        pixels = np.asarray(image.convert("RGBA")).astype(int)
+    assert (pixels[..., 3] == 0).mean() > 0.5  # the page shows through
+    drawn = pixels[pixels[..., 3] == 255][:, :3]
+    assert (np.abs(drawn - np.round(255 * np.array(to_rgb(ink)))).max(axis=-1) == 0).sum() > 100
+    # Phase a has no validation: its second place stays empty.
+    assert not pixels[: pixels.shape[0] // 2 - 20, pixels.shape[1] // 2 + 60 :, 3].any()
+
+
+def test_no_rows_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no metric rows"):
+        curves([], tmp_path / "curves.png")

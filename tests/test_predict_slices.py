@@ -1,0 +1,157 @@
+"""A 2D network trained on slices labels volumes: `python -m jaxfuse.predict` on a run of two steps."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import axcodes2ornt, ornt_transform
+from rich.console import Console
+
+from configs import cmff
+from jaxfuse import predict
+from jaxfuse.config import parse
+from jaxfuse.data.cases import load_case
+from jaxfuse.data.preprocess import Prepared, prepare_case
+from jaxfuse.data.slices import AXIAL, pictures, prepare_slices
+from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.engine import members
+from jaxfuse.engine.build import case_predictor
+from jaxfuse.engine.dataset import phantom_root
+from jaxfuse.engine.members import load_members, mean_probabilities
+from jaxfuse.engine.progress import Display
+from jaxfuse.engine.schedule import Run
+from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.inference.postprocess import label_map
+from jaxfuse.io.nifti import read_volume
+from jaxfuse.io.tables import read_json
+from jaxfuse.learning.system import Geometry, Segmentation
+
+MODALITIES = ("t1", "flair")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run on slices of two phantoms, in two phases that make one result, and the folder of one of them."""
+
+    workdir: Path
+    case: Path
+    cache: Path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    folder = tmp_path_factory.mktemp("slices")
+    config = cmff.get_config("tiny,row=voc")
+    config.network.base = config.network.levels = 2
+    phase = config.voc
+    phase.steps, phase.sampling, phase.pad, phase.patch = 2, "mixed", False, (16, 16)
+    phase.assess, phase.validation.tile_batch = "engine.assess:segmentation", 4
+    phase.data.source, phase.data.modalities, phase.data.normalize = "one_slice", MODALITIES, "percentiles"
+    phase.data.phantom.cases, phase.data.phantom.shape, phase.data.phantom.spacing_mm = 2, (32, 32, 24), 6.0
+    phase.data.cache = str(folder / "cache")
+    config.again = config.voc.copy_and_resolve_references()
+    config.schedule = config.result = ("voc", "again")
+    workdir = open_workdir(folder / "run", config)
+    experiment = parse(config)
+    Run(experiment, workdir, Display(Console(file=io.StringIO())), StopRequest()).execute()
+    root = phantom_root(experiment.data_of(experiment.phases["voc"]), lambda what, done, total: None)
+    case = next(path.parent for path in sorted(root.rglob("*_t1.nii.gz")))
+    return Trained(workdir, case, folder / "cache")
+
+
+def volume(trained: Trained) -> Prepared:
+    (files,) = find_cases(trained.case, MODALITIES, labels_required=False)
+    return prepare_case(load_case(files, MODALITIES, None), normalize="percentiles")
+
+
+def test_slices_are_judged_at_the_end(trained):
+    found = read_json(trained.workdir / "results" / "voc" / "summary.json")
+    assert (found["kind"], found["primary"], found["cases"]) == ("segmentation", "segmentation", 1)
+    assert found["seconds_per_slice"] > 0
+    (alone,) = read_json(trained.workdir / "dataset.json")["val"]
+    assert [path.stem for path in (trained.workdir / "figures" / "voc").iterdir()] == [alone]
+
+
+def test_phases_whose_outputs_have_one_name_are_averaged_by_phase(trained):
+    found = read_json(trained.workdir / "results" / "result" / "summary.json")
+    assert (found["primary"], set(found["outputs"])) == ("voc+again", {"voc", "again", "voc+again"})
+    assert [member.phase.name for member in load_members([str(trained.workdir)])] == ["voc", "again"]
+    scores = [tuple(found["outputs"][name]["WT"]["dice"].values()) for name in ("voc", "again")]
+    assert scores[0] != scores[1]  # drawn apart, so that the mean is of two networks
+
+
+def test_a_volume_is_labelled_as_its_slices_are(trained):
+    """Each slice of the volume has the probabilities of the 2D case that training makes of it."""
+    (member,) = load_members([f"{trained.workdir}:voc"])
+    assert member.system.geometry == Geometry(2, 2)
+    predictor = case_predictor(member.system, member.phase)
+    case = volume(trained)
+    whole = predictor(member.weights, case)["segmentation"]
+    assert whole.shape == (*case.facts.shape, 4)
+    (files,) = find_cases(trained.case, MODALITIES, labels_required=False)
+    (slices,) = prepare_slices([files], MODALITIES, None, cache=trained.cache / "cases").values()
+    stack = pictures(whole, AXIAL)
+    assert len(slices) > 10
+    for one in (slices[3], slices[-3]):
+        np.testing.assert_allclose(stack[one.index], predictor(member.weights, one)["segmentation"], atol=1e-5)
+    assert np.ptp(whole, axis=(0, 1)).max() > 1e-3
+
+
+def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path, monkeypatch):
+    """One head as it was written, and stored along other axes."""
+    name = trained.case.name
+    for axes in ("RAS", "ASR"):
+        (tmp_path / "in" / axes).mkdir(parents=True)
+        for modality in MODALITIES:
+            image = nib.load(trained.case / f"{name}_{modality}.nii.gz")
+            change = ornt_transform(axcodes2ornt(nib.aff2axcodes(image.affine)), axcodes2ornt(tuple(axes)))
+            image.as_reoriented(change).to_filename(tmp_path / "in" / axes / f"{axes}_{modality}.nii.gz")
+    given = SimpleNamespace(
+        workdir=f"{trained.workdir}:voc", input=str(tmp_path / "in"), output=str(tmp_path / "out"), overlap=None
+    )
+    monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=given))
+    monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+    assert predict.main(["predict"]) == 0
+    canonical = []
+    for axes in ("RAS", "ASR"):
+        made, like = (
+            nib.load(tmp_path / "out" / f"{axes}.nii.gz"),
+            nib.load(tmp_path / "in" / axes / f"{axes}_t1.nii.gz"),
+        )
+        np.testing.assert_array_equal(made.affine, like.affine)
+        assert made.shape == like.shape
+        canonical.append(read_volume(tmp_path / "out" / f"{axes}.nii.gz").array)
+    np.testing.assert_array_equal(*canonical)
+    case = volume(trained)
+    labels = label_map(mean_probabilities(load_members([f"{trained.workdir}:voc"]), overlap=None)(case), case.brain)
+    box = tuple(slice(a, a + n) for a, n in zip(case.facts.crop_start, case.facts.shape, strict=True))
+    np.testing.assert_array_equal(canonical[0][box], np.array([0, 1, 2, 4])[labels])
+
+
+def test_networks_of_two_and_three_axes_are_averaged(trained, monkeypatch):
+    (flat,) = load_members([f"{trained.workdir}:voc"])
+    case = volume(trained)
+    alone = mean_probabilities([flat], overlap=None)(case)
+
+    class Even:
+        """Every class is equally probable in every voxel."""
+
+        def init(self, rng, image):
+            return {}
+
+        def __call__(self, params, image):
+            return jnp.zeros((*image.shape[:-1], 4)) + 0 * image[..., :1]
+
+    system = Segmentation(Even(), (0,), lambda logits, label: logits.sum(), {}, Geometry(3, 1), "even")
+    solid = replace(flat, system=system, phase=replace(flat.phase, patch=(8, 8, 8)))
+    monkeypatch.setattr(members, "_of_run", lambda workdir, name, best: [solid if workdir.name == "3d" else flat])
+    both = mean_probabilities(load_members(["2d", "3d"]), overlap=None)(case)
+    np.testing.assert_allclose(both, (alone + 0.25) / 2, atol=1e-6)
