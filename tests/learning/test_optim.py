@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxfuse.errors import UserError
-from jaxfuse.learning.optim import SCHEDULES, adam, scale_by_schedule, with_total_steps
+from jaxfuse.learning.optim import SCHEDULES, adam, scale_by_schedule, schedule_named, sgd, with_total_steps
 
 
 def _rates(schedule, peak, total, steps):
@@ -27,6 +27,7 @@ def _rates(schedule, peak, total, steps):
         ("constant", [2.0] * 6),
         ("cosine", [1 + math.cos(math.pi * i / 4) for i in range(4)] + [0.0, 0.0]),
         ("linear_second_half", [2.0, 2.0, 2.0, 1.0, 0.0, 0.0]),
+        ("poly", [2 * (1 - i / 4) ** 0.9 for i in range(4)] + [0.0, 0.0]),
     ],
 )
 def test_rates_follow_the_schedule_and_stay_at_its_end(schedule, expected):
@@ -43,6 +44,49 @@ def test_adam_is_that_of_optax():
             update, states[i] = transform.update({"x": jnp.array(gradient)}, states[i], params)
             updates.append(update["x"])
         np.testing.assert_allclose(*updates, rtol=1e-6)
+
+
+def test_halving_halves_after_each_stage_and_no_further():
+    """140 epochs in stages of 20, with counts whose quotients are rounded in float32."""
+    progress = jnp.arange(141, dtype=jnp.float32) / jnp.float32(140)
+    rates = schedule_named("halving", stages=7)(progress)
+    np.testing.assert_array_equal(rates[:140], [0.5 ** (epoch // 20) for epoch in range(140)])
+    assert rates[140] == 0.5**6
+
+
+def test_sgd_by_hand():
+    """m <- 0.9 m + g + 0.1 w from w = 2, first g = 1 and then g = 3, at rates 0.5 and 0.5 / 2^0.9."""
+    transform = sgd(learning_rate=0.5, total_steps=2, momentum=0.9, weight_decay=0.1, schedule="poly")
+    w = jnp.array(2.0)
+    state = transform.init(w)
+    for gradient, momentum, rate in ((1.0, 1.2, 0.5), (3.0, 0.9 * 1.2 + 3 + 0.1 * 1.4, 0.5 * 0.5**0.9)):
+        update, state = transform.update(jnp.array(gradient), state, w)
+        np.testing.assert_allclose(update, -rate * momentum, rtol=1e-6)
+        w = w + update
+
+
+def test_nesterov_looks_ahead_and_plain_descent_does_not_remember():
+    plain = sgd(learning_rate=1.0, total_steps=1)
+    state = plain.init(jnp.array(0.0))
+    for _ in range(2):
+        update, state = plain.update(jnp.array(2.0), state)
+        assert float(update) == -2.0
+    ahead = sgd(learning_rate=1.0, total_steps=1, momentum=0.5, nesterov=True)
+    # m = 2, and the step is 2 + 0.5 m.
+    assert float(ahead.update(jnp.array(2.0), ahead.init(jnp.array(0.0)))[0]) == -3.0
+
+
+def test_clipping_is_over_all_leaves_and_before_all_else():
+    gradient = {"x": jnp.array([3.0, 0.0]), "y": jnp.array(4.0)}
+    transform = sgd(learning_rate=1.0, total_steps=1, clip_norm=1.0)
+    update, _ = transform.update(gradient, transform.init(gradient))
+    np.testing.assert_allclose(update["x"], [-0.6, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(update["y"], -0.8, rtol=1e-6)
+    clipped = adam(learning_rate=1.0, total_steps=1, clip_norm=1.0)
+    small = adam(learning_rate=1.0, total_steps=1)
+    _, state = clipped.update(gradient, clipped.init(gradient))
+    _, expected = small.update(jax.tree.map(lambda g: g / 5, gradient), small.init(gradient))
+    np.testing.assert_allclose(state[1].mu["x"], expected[0].mu["x"], rtol=1e-6)
 
 
 def test_another_length_or_peak_is_the_same_program():
@@ -77,3 +121,13 @@ def test_refusals():
         adam(learning_rate=1.0, total_steps=1, schedule="step")
     with pytest.raises(UserError, match="learning_rate is 0.0; it must be positive"):
         adam(learning_rate=0.0, total_steps=1)
+    with pytest.raises(UserError, match="'halving' needs stages of at least 1, got None"):
+        adam(learning_rate=1.0, total_steps=1, schedule="halving")
+    with pytest.raises(UserError, match="stages is 3, but only the schedule 'halving' has stages"):
+        adam(learning_rate=1.0, total_steps=1, stages=3)
+    with pytest.raises(UserError, match="clip_norm is 0.0; give a positive length"):
+        sgd(learning_rate=1.0, total_steps=1, clip_norm=0.0)
+    with pytest.raises(UserError, match="weight_decay is -0.1; it must not be negative"):
+        sgd(learning_rate=1.0, total_steps=1, weight_decay=-0.1)
+    with pytest.raises(UserError, match="momentum, which is 0"):
+        sgd(learning_rate=1.0, total_steps=1, nesterov=True)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfuse.learning.state import Aux, create_state, descend, initializer_key
+from jaxfuse.learning.state import Aux, apply_gradient, create_state, descend, initializer_key
 
 SGD = {"leader": optax.sgd(0.5), "follower": optax.adam(0.1)}
 PARAMS = {"leader": {"x": jnp.array([1.0, 2.0])}, "follower": {"y": jnp.array(3.0)}}
@@ -50,6 +50,17 @@ def test_descend_is_one_gradient_step_of_one_player():
         assert _equal(getattr(after, kept), getattr(before, kept))
     assert _equal(after.params["follower"], before.params["follower"])
     assert _equal(after.opt_state["follower"], before.opt_state["follower"])
+
+
+def test_a_gradient_found_elsewhere_is_applied_as_if_descended():
+    before, optimizer = _state(), SGD["leader"]
+    gradient, loss = {"x": jnp.array([2.0, 4.0])}, jnp.array(5.0)
+    after, aux = apply_gradient(before, "leader", optimizer, gradient, loss, Aux({"half": loss / 2}, values=3))
+    expected, said = descend(before, "leader", optimizer, lambda p: (jnp.sum(p["x"] ** 2), Aux({"half": loss / 2})))
+    assert _equal(after.params, expected.params)
+    assert _equal(after.opt_state, expected.opt_state)
+    assert _equal(aux.metrics, said.metrics)
+    assert aux.values == 3
 
 
 def test_the_key_of_a_step_depends_on_root_and_step_alone():

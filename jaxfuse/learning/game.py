@@ -1,0 +1,160 @@
+"""What a bi-level scheme is given and gives back, and the guard of an implicit gradient in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxfuse import implicit
+from jaxfuse.arrays import Array, Metrics, Params
+from jaxfuse.errors import UserError
+from jaxfuse.implicit.curvature import Curvature
+from jaxfuse.implicit.hypergradient import Estimator
+
+Part = Literal["all", "first", "second"]
+Memory = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """A function of the image theta around the output Phi of the fusion network: convex(residuals(theta, Phi)).
+
+    Attributes:
+        residuals: (theta, Phi) -> pytree of arrays.
+        convex: residuals -> scalar, a sum over pixels, convex in each residual.
+        weights: residuals -> for each its slope divided by itself, positive: a quadratic with these weights lies above
+            `convex` and touches it there.
+    """
+
+    residuals: Callable[[Array, Array], Any]
+    convex: Callable[[Any], Array]
+    weights: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Game:
+    """One batch's pure functions of phi (weights of the fusion network) and psi (of the segmentation network).
+
+    Keys, critics and the choice of modalities are fixed in them, so that products of one solve see one function.
+
+    Attributes:
+        fuse: (phi, part) -> what the fusion network makes of that part of the batch; its `theta` (n h w c) are the
+            fused images.
+        fusion_loss: what it makes of the whole batch -> (L^f, its terms).
+        segmentation_loss: (psi, theta of the part, part) -> L^s.
+        logits: (psi, theta) -> (n h w k).
+        energy: (gamma=, kappa=, width=) -> `Energy` of the whole batch, for `pixel`; None where there is no image.
+        task_weight: of L^s in the leader's objective; an array where it changes with the step (warm-up).
+        fusion_weight: of L^f.
+    """
+
+    fuse: Callable[[Params, Part], Any]
+    fusion_loss: Callable[[Any], tuple[Array, Metrics]]
+    segmentation_loss: Callable[[Params, Array, Part], Array]
+    logits: Callable[[Params, Array], Array]
+    energy: Callable[..., Energy] | None = None
+    task_weight: float | Array = 1.0
+    fusion_weight: float | Array = 1.0
+
+    def task(self, phi: Params, psi: Params, part: Part = "all") -> Array:
+        """L^s of the fused images of one part of the batch."""
+        return self.segmentation_loss(psi, self.fuse(phi, part).theta, part)
+
+    def upper(self, phi: Params, psi: Params, part: Part = "all") -> tuple[Array, Metrics]:
+        """F with the task judged on one part, and its terms."""
+        made = self.fuse(phi, "all")
+        fusion, terms = self.fusion_loss(made)
+        task = self.segmentation_loss(psi, part_of(made.theta, part), part)
+        return self.task_weight * task + self.fusion_weight * fusion, {
+            **terms,
+            "fusion_loss": fusion,
+            "task_loss": task,
+        }
+
+
+class Lead(NamedTuple):
+    """What a scheme finds: the leader's gradient and loss, numbers for the log, and what it remembers."""
+
+    gradient: Params
+    loss: Array
+    metrics: Metrics
+    memory: Memory
+
+
+@runtime_checkable
+class Scheme(Protocol):
+    """How the leader's gradient is found, and what the follower learns meanwhile."""
+
+    # The player that is led by the scheme's gradient: "fusion" or "segmentation".
+    leader: ClassVar[str]
+
+    def start(self) -> Memory:
+        """What it remembers at first; empty where it remembers nothing."""
+        ...
+
+    def follow(self, game: Game, made: Any, psi: Params) -> tuple[Array, Metrics]:
+        """The follower's objective; `made` is what the fusion network makes of the whole batch."""
+        ...
+
+    def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead: ...
+
+
+def part_of(array: Array, part: Part) -> Array:
+    """All examples of a batch, the first half (rounded down), or the rest.
+
+    Raises:
+        UserError: a half is asked of a batch of one.
+    """
+    if part == "all":
+        return array
+    if len(array) < 2:
+        raise UserError("this bi-level scheme holds half of each batch out, so a batch must have at least 2 examples")
+    half = len(array) // 2
+    return array[:half] if part == "first" else array[half:]
+
+
+def guard(direct: Any, implicit_part: Any, residual: Array, limit: float = 10.0) -> tuple[Any, Array]:
+    """direct + implicit part, or direct alone, and whether the implicit part was dropped.
+
+    It is dropped where it is not finite, where the relative residual of its linear solve is above 1 (the zero vector
+    has less), or where it is more than `limit` times as long as the direct part. An unknown residual (NaN, where no
+    system is solved) does not count.
+    """
+    length = optax.tree.norm(implicit_part)
+    bad = ~jnp.isfinite(length) | (residual > 1) | (length > limit * optax.tree.norm(direct))
+    return jax.tree.map(lambda a, b: a + jnp.where(bad, jnp.zeros_like(b), b), direct, implicit_part), bad
+
+
+def report(info: implicit.Info, dropped: Array) -> Metrics:
+    """The evidence about an implicit gradient as "bilevel/..." float32 scalars, -1 for what is unknown or not finite.
+
+    A loop takes a metric that is not finite for divergence, and a dropped implicit part is none.
+    """
+    numbers = {**info.scalars(), "dropped": dropped}
+    wide = {f"bilevel/{name}": jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
+    return {name: jnp.where(jnp.isfinite(value), value, -1.0) for name, value in wide.items()}
+
+
+def with_implicit(
+    upper: Callable[[Params, Params], tuple[Array, Metrics]],
+    lower: Callable[[Params, Params], Array],
+    x: Params,
+    y: Params,
+    estimator: Estimator,
+    curvature: Curvature,
+) -> tuple[Lead, implicit.Info]:
+    """The guarded gradient of upper(x, y*(x)) with the value of upper, its terms and the evidence; no memory."""
+    (value, terms), direct = jax.value_and_grad(upper, has_aux=True)(x, y)
+
+    def held(x: Params, y: Params) -> Array:
+        return upper(jax.lax.stop_gradient(x), y)[0]
+
+    # Its own direct part is zero, so that what comes back is the implicit one alone.
+    found, info = implicit.hypergradient(held, lower, x, y, estimator=estimator, curvature=curvature, policy="ignore")
+    gradient, dropped = guard(direct, found, info.system_residual)
+    return Lead(gradient, value, {**terms, **report(info, dropped)}, {}), info

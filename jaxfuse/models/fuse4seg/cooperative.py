@@ -1,0 +1,245 @@
+"""Fuse4Seg's second phase: fusion and segmentation learn together, through the fused image.
+
+Every step fuses one combination of modalities. The critics move first (source vs fused image), then the follower, then
+the leader by its bi-level scheme (`jaxfuse.learning.bilevel`). L^f = adversarial_weight * L_adv + correlation_weight *
+L_corr + (1 - correlation_weight) * content, content being Eq. 13 with an intensity term.
+
+Departs from the paper, whose bi-level formulas contradict each other: the default is its final objective (Eq. 6), in
+which fusion leads and the task's gradient reaches it through the fused image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxfuse.arrays import Array, Batch, Key, Metrics, Params
+from jaxfuse.errors import UserError
+from jaxfuse.learning.game import Energy, Game, Part, Scheme, part_of
+from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, create_state, descend, initializer_key
+from jaxfuse.learning.system import Geometry
+from jaxfuse.losses.fusion import band_correlation, fusion_content, fusion_energy_of, smooth_fusion_energy
+from jaxfuse.models.fuse4seg.combinations import Choice, Combinations
+from jaxfuse.models.fuse4seg.judging import Critics
+from jaxfuse.models.fuse4seg.parts import Fused, FusionPart, SegmentationPart
+
+
+@dataclass(frozen=True)
+class FusionLoss:
+    """L^f and its terms; the weights are those of the module's docstring, and of `losses.fusion.fusion_content`.
+
+    `critics` is None where there is no adversarial term.
+    """
+
+    critics: Critics | None
+    adversarial_weight: float = 0.1
+    correlation_weight: float = 0.25
+    intensity_weight: float = 1.0
+    gradient_weight: float = 10.0
+
+    def __call__(
+        self, fused: Fused, critics: Params | None, choice: Choice, sources: Array, presence: Array
+    ) -> tuple[Array, Metrics]:
+        """Of one batch's fused images; critics are held.
+
+        Raises:
+            UserError: a term has a weight, and the network makes nothing that it could judge.
+        """
+        sigma, loss, terms = self.correlation_weight, jnp.float32(0), {}
+        if sigma:
+            if fused.bands is None:
+                raise UserError(f"correlation_weight is {sigma}, and this fusion network has no bands; set it to 0")
+            terms["correlation"] = band_correlation(*fused.bands, presence)
+            loss = loss + sigma * terms["correlation"]
+        if fused.image is not None:
+            content, parts = fusion_content(
+                fused.image, sources, presence, intensity=self.intensity_weight, gradient=self.gradient_weight
+            )
+            terms |= {"content": content, **parts}
+            loss = loss + (1 - sigma) * content
+        if self.critics is not None:
+            fakes = fakes_of(fused, sources)
+            terms["adversarial"] = self.critics.maker_loss(critics, fakes, choice, presence)
+            loss = loss + self.adversarial_weight * terms["adversarial"]
+        return loss, terms
+
+
+def fakes_of(fused: Fused, sources: Array) -> Array:
+    """The fused image in every slot (b h w m), to be judged by each slot's critic."""
+    if fused.image is None:
+        raise UserError("without decoder there is no fused image for critics to judge; set adversarial_weight to 0")
+    return jnp.broadcast_to(fused.image, sources.shape)
+
+
+@dataclass(frozen=True)
+class Cooperation:
+    """The players are "fusion", "critics" (absent without adversarial term) and "segmentation".
+
+    Attributes:
+        shown: number of the combination that is evaluated, and predicted where no presence is given.
+        scheme: finds the leader's gradient.
+        fusion_weight: of L^f beside the task in the leader's objective (lambda of Eq. 6).
+        warmup_steps: as long, no gradient of the task reaches the fusion network.
+    """
+
+    fusion: FusionPart
+    segmentation: SegmentationPart
+    fusion_loss: FusionLoss
+    combinations: Combinations
+    shown: int
+    scheme: Scheme
+    fusion_weight: float
+    warmup_steps: int
+    optimizers: Optimizers
+    geometry: Geometry
+
+    primary = "S"
+    probabilities = ("S",)
+    accepts_unpaired = False
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        return ("fusion", "segmentation") if self.fusion_loss.critics is None else ("fusion", "critics", "segmentation")
+
+    def init(self, rng: Key[Array, ""], batch: Batch) -> State:
+        image = batch["image"]
+        key_fusion, key_critics, key_segmentation = jax.random.split(initializer_key(rng), 3)
+        sources = jax.ShapeDtypeStruct((*image.shape[:-1], self.combinations.slots), jnp.float32)
+        fusion = self.fusion.init(key_fusion, sources)
+        presence = jax.ShapeDtypeStruct((len(image), self.combinations.slots), jnp.float32)
+        fused = jax.eval_shape(lambda *of: self.fusion.fuse(of[0], of[1], of[2], None), fusion, sources, presence)
+        params = {"fusion": fusion, "segmentation": self.segmentation.init(key_segmentation, fused.theta)}
+        if self.fusion_loss.critics is not None:
+            params["critics"] = self.fusion_loss.critics.init(key_critics, image)
+        remembered = self.scheme.start()
+        return create_state(rng, params, self.optimizers, memory={"bilevel": dict(remembered)} if remembered else {})
+
+    def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+        key_choice, key_networks, key_penalty = jax.random.split(state.key(), 3)
+        choice = self.combinations.draw(key_choice)
+        sources, presence = choice.of(batch["image"])
+        # What it makes now serves critics and follower, for neither of which it is differentiated.
+        fused = self.fusion.fuse(state.params["fusion"], sources, presence, key_networks)
+        metrics: Metrics = {}
+        if self.fusion_loss.critics is not None:
+            fakes = jax.lax.stop_gradient(fakes_of(fused, sources))
+            judge = partial(self.fusion_loss.critics.critic_loss, real=sources, fakes=fakes, choice=choice)
+            judge = partial(judge, presence=presence, key=key_penalty)
+            state, judged = descend(state, "critics", self.optimizers["critics"], _objective(judge))
+            metrics |= judged.metrics
+        weight = 1.0
+        if self.warmup_steps:
+            weight = (state.step >= self.warmup_steps).astype(jnp.float32)
+        game = self.game(state.params.get("critics"), batch, choice, key_networks, task_weight=weight)
+        psi = state.params["segmentation"]
+        if self.scheme.leader == "fusion":
+            leader, follower = "fusion", "segmentation"
+            follow = _objective(lambda psi: self.scheme.follow(game, fused, psi))
+        else:
+            leader, follower = "segmentation", "fusion"
+            follow = _objective(lambda phi: self.scheme.follow(game, game.fuse(phi, "all"), psi))
+        moved, followed = descend(state, follower, self.optimizers[follower], follow)
+        lead = self.scheme(game, *_both(moved.params), moved.memory.get("bilevel", {}))
+        moved, led = apply_gradient(moved, leader, self.optimizers[leader], lead.gradient, lead.loss, Aux(lead.metrics))
+        if lead.memory:
+            moved = moved.replace(memory={**moved.memory, "bilevel": dict(lead.memory)})  # pyright: ignore
+        return moved.advance(), {**metrics, **followed.metrics, **led.metrics}
+
+    def game(
+        self,
+        critics: Params | None,
+        batch: Batch,
+        choice: Choice,
+        rng: Key[Array, ""] | None,
+        *,
+        task_weight: float | Array = 1.0,
+    ) -> Game:
+        """What one batch makes of the fusion network's weights and of the segmentation network's."""
+        sources, presence = choice.of(batch["image"])
+
+        def fuse(phi: Params, part: Part) -> Fused:
+            return self.fusion.fuse(phi, part_of(sources, part), part_of(presence, part), rng)
+
+        def energy(**options: float) -> Energy:
+            return pixel_energy(sources, presence, **options)
+
+        return Game(
+            fuse=fuse,
+            fusion_loss=lambda made: self.fusion_loss(made, critics, choice, sources, presence),
+            segmentation_loss=lambda psi, theta, part: self.segmentation.loss(
+                psi, theta, part_of(batch["label"], part), rng
+            ),
+            logits=lambda psi, theta: self.segmentation.segment(psi, theta, rng),
+            energy=energy,
+            task_weight=task_weight,
+            fusion_weight=self.fusion_weight,
+        )
+
+    def eval_step(self, state: State, batch: Batch) -> Metrics:
+        choice = self.combinations.choice(self.shown)
+        game = self.game(state.params.get("critics"), batch, choice, None)
+        loss, terms = game.upper(*_both(state.params))
+        metrics = {f"fusion/{name}": value for name, value in {"loss": loss, **terms}.items() if name != "task_loss"}
+        return {**metrics, "segmentation/loss": terms["task_loss"]}
+
+    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The fused image "fused" (b h w 1), absent without decoder, and class probabilities "S" (b h w k).
+
+        `inputs["presence"]`, (m) or (b m), says which modalities are fused; without it, those of the combination shown.
+        """
+        image = inputs["image"]
+        if "presence" in inputs:
+            presence = jnp.broadcast_to(inputs["presence"], (image.shape[0], image.shape[-1]))
+            presence = (presence > 0).astype(jnp.float32)
+            sources = jnp.where(presence[:, None, None, :] > 0, image, 0.0)
+        else:
+            sources, presence = self.combinations.choice(self.shown).of(image)
+        fused = self.fusion.fuse(state.params["fusion"], sources, presence, None)
+        logits = self.segmentation.segment(state.params["segmentation"], fused.theta, None)
+        outputs = {"S": jax.nn.softmax(logits.astype(jnp.float32))}
+        return outputs if fused.image is None else {"fused": fused.image, **outputs}
+
+    def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
+        critics = self.fusion_loss.critics
+        return {
+            **self.fusion.networks(params["fusion"]),
+            **self.segmentation.networks(params["segmentation"]),
+            **({} if critics is None else critics.networks(params["critics"])),
+        }
+
+
+def pixel_energy(sources: Array, presence: Array, *, gamma: float, kappa: float, width: float) -> Energy:
+    """`losses.fusion.smooth_fusion_energy` as residuals, their convex function, and its reweighting."""
+    convex = partial(fusion_energy_of, gamma=gamma, kappa=kappa, width=width)
+
+    def residuals(theta: Array, output: Array) -> dict[str, Array]:
+        if theta.shape[-1] != 1:
+            raise UserError("bilevel 'pixel' needs a fused image, and there is none without decoder; use 'joint'")
+        return smooth_fusion_energy(theta, output, sources, presence, gamma=gamma, kappa=kappa, width=width)[1]
+
+    def weights(residuals: dict[str, Array]) -> dict[str, Any]:
+        penalties = {"intensity": gamma, "gradient": gamma * kappa}
+        reweighted = {name: scale / jnp.hypot(residuals[name], width) for name, scale in penalties.items()}
+        return {"fidelity": jnp.ones_like(residuals["fidelity"]), **reweighted}
+
+    return Energy(residuals, convex, weights)
+
+
+def _objective(function: Callable[[Params], tuple[Array, Metrics]]) -> Callable[[Params], tuple[Array, Aux]]:
+    """A loss with its terms, as `descend` wants it."""
+
+    def objective(params: Params) -> tuple[Array, Aux]:
+        loss, terms = function(params)
+        return loss, Aux(terms)
+
+    return objective
+
+
+def _both(params: Mapping[str, Params]) -> tuple[Params, Params]:
+    """(phi, psi)."""
+    return params["fusion"], params["segmentation"]

@@ -1,0 +1,207 @@
+"""Fuse4Seg as a recipe builds it: pre-training of encoder and decoder, then cooperative training.
+
+The rows of the paper's ablation are options: `decoder=False`, `adversarial_weight=0` in either phase,
+`cross_attention="none"`; `bilevel="detached"` is the control that it lacks, fusion without the task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxfuse.errors import UserError
+from jaxfuse.learning.bilevel import SCHEMES
+from jaxfuse.learning.game import Scheme
+from jaxfuse.learning.state import Optimizers
+from jaxfuse.learning.system import Geometry, SegmentationLoss
+from jaxfuse.models.fuse4seg.combinations import Combinations, combinations
+from jaxfuse.models.fuse4seg.cooperative import Cooperation, FusionLoss
+from jaxfuse.models.fuse4seg.fusion import FusionForm
+from jaxfuse.models.fuse4seg.judging import CriticForm
+from jaxfuse.models.fuse4seg.parts import FusionModule, FusionPart, SegmentationModule, SegmentationPart
+from jaxfuse.models.fuse4seg.pretraining import Pretraining
+from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
+
+
+@dataclass(frozen=True)
+class LossForm:
+    """Weights of the fusion loss of cooperative training (see `cooperative.FusionLoss`)."""
+
+    correlation_weight: float = 0.25
+    intensity_weight: float = 1.0
+    gradient_weight: float = 10.0
+
+
+@dataclass(frozen=True)
+class BilevelForm:
+    """The bi-level scheme and its options; None is the scheme's own default.
+
+    Attributes:
+        bilevel: name of a scheme of `jaxfuse.learning.bilevel`.
+        fusion_weight, warmup_steps: of `Cooperation`.
+        gamma, kappa, width, inner_steps, steps, damping, weight_decay, curvature, entropy_weight, memory_decay,
+        learning_rate, coupling: options of the schemes that have them.
+    """
+
+    bilevel: str = "joint"
+    fusion_weight: float = 1.0
+    warmup_steps: int = 0
+    gamma: float | None = None
+    kappa: float | None = None
+    width: float | None = None
+    inner_steps: int | None = None
+    steps: int | None = None
+    damping: float | None = None
+    weight_decay: float | None = None
+    curvature: str | None = None
+    entropy_weight: float | None = None
+    memory_decay: float | None = None
+    learning_rate: float | None = None
+    coupling: float | None = None
+
+    def scheme(self) -> Scheme:
+        """The scheme with the options given.
+
+        Raises:
+            UserError: it is not known, or has no such option.
+        """
+        if self.bilevel not in SCHEMES:
+            raise UserError(f"bilevel is {self.bilevel!r}; choose one of {', '.join(SCHEMES)}")
+        own = {"bilevel", "fusion_weight", "warmup_steps"}
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own}
+        options = {name: value for name, value in options.items() if value is not None}
+        make = SCHEMES[self.bilevel]
+        accepted = {f.name for f in dataclasses.fields(make)}  # pyright: ignore[reportArgumentType]
+        if stray := sorted(set(options) - accepted):
+            has = ", ".join(sorted(accepted)) or "none"
+            raise UserError(f"bilevel {self.bilevel!r} has no option {', '.join(stray)}; it has {has}")
+        return make(**options)
+
+
+def make_pretraining(
+    *,
+    optimizers: Optimizers,
+    modalities: Sequence[str],
+    combos: str | Sequence[str] = "pairs",
+    shown: str = "",
+    pairs: Sequence[str] = (),
+    correlation_weight: float = 0.25,
+    fusion: FusionForm = FusionForm(),
+    critics: CriticForm = CriticForm(),
+) -> Pretraining:
+    """The first phase. `shown` is the combination that is evaluated ("t1+t2", say); the first of `combos` if empty.
+
+    A recipe names it as the first of its `pairs` instead, where the assessment of results finds it too.
+    """
+    fusion.network()
+    if not fusion.decoder:
+        raise UserError("pre-training reconstructs by the decoder; leave decoder=False to cooperative training")
+    trained = combinations(combos, modalities)
+    return Pretraining(
+        form=fusion,
+        critics=critics.critics(trained.modalities),
+        combinations=trained,
+        shown=number_of(named(shown, pairs), trained),
+        adversarial_weight=critics.adversarial_weight,
+        correlation_weight=share(correlation_weight),
+        optimizers=optimizers,
+        geometry=Geometry(2, fusion.divisor),
+    )
+
+
+def make_system(
+    *,
+    optimizers: Optimizers,
+    modalities: Sequence[str],
+    classes: int,
+    loss: SegmentationLoss,
+    combos: str | Sequence[str] = "pairs",
+    shown: str = "",
+    pairs: Sequence[str] = (),
+    fusion: FusionForm = FusionForm(),
+    segmentation: SegmentationForm = SegmentationForm(),
+    critics: CriticForm = CriticForm(),
+    losses: LossForm = LossForm(),
+    scheme: BilevelForm = BilevelForm(),
+) -> Cooperation:
+    """The second phase with the paper's networks; `loss` is Eq. 14. `shown` and `pairs` as in `make_pretraining`."""
+    fusion.network()
+    segmentation.network(classes)
+    if not fusion.decoder and critics.adversarial_weight:
+        raise UserError("without decoder there is no fused image for critics to judge; set adversarial_weight to 0")
+    return cooperate(
+        FusionModule(fusion),
+        SegmentationModule(segmentation, classes, loss),
+        optimizers=optimizers,
+        modalities=modalities,
+        combos=combos,
+        shown=named(shown, pairs),
+        critics=critics,
+        losses=losses,
+        scheme=scheme,
+    )
+
+
+def cooperate(
+    fusion: FusionPart,
+    segmentation: SegmentationPart,
+    *,
+    optimizers: Optimizers,
+    modalities: Sequence[str],
+    combos: str | Sequence[str] = "pairs",
+    shown: str = "",
+    critics: CriticForm = CriticForm(),
+    losses: LossForm = LossForm(),
+    scheme: BilevelForm = BilevelForm(),
+) -> Cooperation:
+    """The second phase with any pair of networks."""
+    if scheme.warmup_steps < 0 or scheme.fusion_weight < 0:
+        raise UserError(
+            f"warmup_steps is {scheme.warmup_steps} and fusion_weight {scheme.fusion_weight}; neither may be negative"
+        )
+    trained = combinations(combos, modalities)
+    loss = FusionLoss(
+        critics=critics.critics(trained.modalities),
+        adversarial_weight=critics.adversarial_weight,
+        correlation_weight=share(losses.correlation_weight),
+        intensity_weight=losses.intensity_weight,
+        gradient_weight=losses.gradient_weight,
+    )
+    return Cooperation(
+        fusion=fusion,
+        segmentation=segmentation,
+        fusion_loss=loss,
+        combinations=trained,
+        shown=number_of(shown, trained),
+        scheme=scheme.scheme(),
+        fusion_weight=scheme.fusion_weight,
+        warmup_steps=scheme.warmup_steps,
+        optimizers=optimizers,
+        geometry=Geometry(2, math.lcm(fusion.divisor, segmentation.divisor)),
+    )
+
+
+def named(shown: str, pairs: Sequence[str]) -> str:
+    """The combination that is shown, named by one of the two."""
+    if shown and pairs:
+        raise UserError(f"shown is {shown!r} and pairs begins with {pairs[0]!r}; give one of them")
+    return shown or "".join(pairs[:1])
+
+
+def number_of(name: str, trained: Combinations) -> int:
+    """The number of a combination such as "t1+t2", in any order; the first if empty."""
+    if not name:
+        return 0
+    wanted = set(name.split("+"))
+    for number, members in enumerate(trained.members):
+        if {trained.modalities[member] for member in members} == wanted:
+            return number
+    raise UserError(f"shown is {name!r}, which is not among the combinations that are trained")
+
+
+def share(correlation_weight: float) -> float:
+    if not 0 <= correlation_weight <= 1:
+        raise UserError(f"correlation_weight is {correlation_weight}; it shares with the content, so lies in [0, 1]")
+    return correlation_weight

@@ -1,0 +1,164 @@
+"""What cooperative training asks of a fusion and of a segmentation network, and the networks that offer it.
+
+Any pair of objects with these methods can be trained together: the paper's own, or others in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxfuse.arrays import Array, Float, Key, Label, Logits, Params
+from jaxfuse.models.fuse4seg.fusion import FusionForm
+from jaxfuse.models.fuse4seg.segmentation import DIVISOR, SegmentationForm
+
+Sources = Float[Array, "b h w m"]
+Presence = Float[Array, "b m"]
+Theta = Float[Array, "b h w c"]
+MaybeKey = Key[Array, ""] | None
+
+
+class Fused(NamedTuple):
+    """What a fusion network makes of its sources.
+
+    Attributes:
+        theta: what segmentation reads, (b h w c).
+        image: the fused image (b h w 1) in [0, 1], or None where the network makes none.
+        bands: low and high band of each source, (b h w c m) each, or None where it has none.
+    """
+
+    theta: Array
+    image: Array | None
+    bands: tuple[Array, Array] | None
+
+
+@runtime_checkable
+class FusionPart(Protocol):
+    """A fusion network as pure functions."""
+
+    @property
+    def divisor(self) -> int:
+        """Sides of an image are multiples of it."""
+        ...
+
+    def init(self, rng: Key[Array, ""], sources: Any) -> Params: ...
+
+    def fuse(self, params: Params, sources: Sources, presence: Presence, rng: MaybeKey) -> Fused:
+        """Sources in [0, 1] with 1 in `presence` where a slot holds one. Without a key nothing is random."""
+        ...
+
+    def networks(self, params: Params) -> dict[str, Params]:
+        """The parameters by name, each once."""
+        ...
+
+
+@runtime_checkable
+class SegmentationPart(Protocol):
+    """A segmentation network as pure functions, with its loss: it may have outputs of its own to supervise."""
+
+    @property
+    def divisor(self) -> int:
+        """Sides of an image are multiples of it."""
+        ...
+
+    def init(self, rng: Key[Array, ""], theta: Any) -> Params: ...
+
+    def segment(self, params: Params, theta: Theta, rng: MaybeKey) -> Logits: ...
+
+    def loss(self, params: Params, theta: Theta, label: Label, rng: MaybeKey) -> Array: ...
+
+    def networks(self, params: Params) -> dict[str, Params]: ...
+
+
+@dataclass(frozen=True)
+class FusionModule:
+    """Fuse4Seg's fusion module; without decoder theta is the embedding."""
+
+    form: FusionForm
+
+    @property
+    def divisor(self) -> int:
+        return self.form.divisor
+
+    def init(self, rng: Key[Array, ""], sources: Any) -> Params:
+        return self.form.network().lazy_init(rng, sources)["params"]
+
+    def fuse(self, params: Params, sources: Sources, presence: Presence, rng: MaybeKey) -> Fused:
+        made: Any = self.form.network().apply({"params": params}, sources, presence)
+        image = made.get("fused")
+        low, high = (jnp.stack(made["bands"][name], axis=-1) for name in ("low", "high"))
+        return Fused(made["embedding"] if image is None else image, image, (low, high))
+
+    def networks(self, params: Params) -> dict[str, Params]:
+        return {"fusion_layers" if name == "fusion" else name: part for name, part in params.items()}
+
+
+@dataclass(frozen=True)
+class SegmentationModule:
+    """Fuse4Seg's segmentation network, trained by one loss of (logits, label)."""
+
+    form: SegmentationForm
+    classes: int
+    loss_of_logits: Callable[[Logits, Label], Array]
+
+    @property
+    def divisor(self) -> int:
+        return DIVISOR
+
+    def init(self, rng: Key[Array, ""], theta: Any) -> Params:
+        return self.form.network(self.classes).lazy_init(rng, theta)["params"]
+
+    def segment(self, params: Params, theta: Theta, rng: MaybeKey) -> Logits:
+        rngs = {} if rng is None else {"dropout": rng}
+        return self.form.network(self.classes).apply({"params": params}, theta, rngs=rngs)  # pyright: ignore
+
+    def loss(self, params: Params, theta: Theta, label: Label, rng: MaybeKey) -> Array:
+        return self.loss_of_logits(self.segment(params, theta, rng), label)
+
+    def networks(self, params: Params) -> dict[str, Params]:
+        """Adapters apart, since they may be larger than what they adapt."""
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        named = {"segmentation": {}, "adapters": {}}
+        for path, leaf in leaves:
+            inside = any(getattr(step, "key", None) == "adapter" for step in path)
+            named["adapters" if inside else "segmentation"][jax.tree_util.keystr(path)] = leaf
+        return {name: part for name, part in named.items() if part}
+
+
+@dataclass(frozen=True)
+class DeeplySupervised:
+    """A Flax network whose call gives (logits, auxiliary logits at a half, a quarter ... of the sides).
+
+    Its loss is the mean over these outputs with weights 1, 1/2, 1/4 ..., the label map of a coarser one being every
+    second, fourth ... pixel (nnU-Net, Isensee et al. 2021).
+    """
+
+    network: nn.Module
+    divisor: int
+    loss_of_logits: Callable[[Logits, Label], Array]
+
+    def init(self, rng: Key[Array, ""], theta: Any) -> Params:
+        return self.network.lazy_init(rng, theta)["params"]
+
+    def segment(self, params: Params, theta: Theta, rng: MaybeKey) -> Logits:
+        return self._outputs(params, theta)[0]
+
+    def loss(self, params: Params, theta: Theta, label: Label, rng: MaybeKey) -> Array:
+        logits, auxiliary = self._outputs(params, theta)
+        total, weights = jnp.float32(0), 0.0
+        for number, output in enumerate((logits, *auxiliary)):
+            step = label.shape[1] // output.shape[1]
+            total = total + 0.5**number * self.loss_of_logits(output, label[:, ::step, ::step])
+            weights += 0.5**number
+        return total / weights
+
+    def networks(self, params: Params) -> dict[str, Params]:
+        return {"segmentation": params}
+
+    def _outputs(self, params: Params, theta: Theta) -> Any:
+        return self.network.apply({"params": params}, theta)
