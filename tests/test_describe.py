@@ -75,6 +75,21 @@ def test_rows_of_single_branches():
         assert phases[name]["transfers"] == [{"source": source, "target": "net/trunk", "values": TRUNK}]
 
 
+def test_fusion_networks_of_fuse4seg_by_the_command(tmp_path):
+    done = command(tmp_path, "--config", f"{ROOT / 'configs' / 'fuse4seg.py'}:paper", "--json")
+    assert done.returncode == 0, done.stderr
+    phases = json.loads(done.stdout)["phases"]
+    cooperative = phases["cooperative"]["networks"]
+    # As in CDDFuse: 1,188,272 without cross-attention.
+    fusion = {"encoder": 599_144, "decoder": 207_936, "fusion_layers": 381_192}
+    assert {name: cooperative[name] for name in fusion} == fusion
+    assert sum(fusion.values()) == 1_188_272
+    assert cooperative["adapters"] == 12 * 1_495_296
+    critics = {name: count for name, count in cooperative.items() if name.startswith("D_")}
+    assert phases["pretraining"]["networks"] == {"encoder": 599_144, "decoder": 207_936, **critics}
+    assert [t["values"] for t in phases["cooperative"]["transfers"]] == [599_144, 207_936, sum(critics.values())]
+
+
 def test_two_dimensional_donor_of_the_row_voc():
     phases = paper("voc")
     assert phases["voc"]["networks"] == {"segmentation": 2_768_917}

@@ -68,6 +68,17 @@ class SegmentationAssessment:
     def full(
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
+        rows, maps, document = self.judge(predict, cases)
+        for case in self.shown(rows, cases):
+            image, names = np.asarray(case.image), case.facts.modalities
+            self.draw(case, image, names, maps[case.id], figures_dir / f"{case.id}.png", f"{title}: {case.id}")
+        self.write(results, cases, rows, maps, document)
+        return document
+
+    def judge(
+        self, predict: PredictCase, cases: Sequence[PreparedCase]
+    ) -> tuple[list[dict[str, Any]], dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+        """Scores by case, output and region; label maps by case and output; the summary."""
         # A challenge's penalty is the diagonal of a volume: none is set for slices.
         one_empty = math.nan if _are_slices(cases) else default_one_empty_mm(self.scheme)
         rows, maps, seconds = [], {}, []
@@ -90,20 +101,35 @@ class SegmentationAssessment:
         document = summary_document(rows, primary=self.primary, one_empty=one_empty)
         # The median: the first case may pay for a compilation.
         document[_speed_name(cases)] = float(np.median(seconds))
-        write_rows(results / "cases.csv", rows)
-        for case in self._shown(rows, cases):
-            self._draw(case, maps[case.id], figures_dir / f"{case.id}.png", f"{title}: {case.id}")
-        np.savez_compressed(
-            results / "labels.npz", **{case.id: maps[case.id][self.primary] for case in cases[:KEPT_MAPS]}
-        )
-        write_json(results / "summary.json", document)  # last: its presence says that the rest is there
-        return document
+        return rows, maps, document
 
-    def _draw(self, case: PreparedCase, maps: Mapping[str, np.ndarray], path: Path, title: str) -> None:
+    def write(
+        self,
+        results: Path,
+        cases: Sequence[PreparedCase],
+        rows: Sequence[Mapping[str, Any]],
+        maps: Mapping[str, Mapping[str, np.ndarray]],
+        document: Mapping[str, Any],
+    ) -> None:
+        write_rows(results / "cases.csv", rows)
+        kept: dict[str, Any] = {case.id: maps[case.id][self.primary] for case in cases[:KEPT_MAPS]}
+        np.savez_compressed(results / "labels.npz", **kept)
+        write_json(results / "summary.json", document)  # last: its presence says that the rest is there
+
+    def draw(
+        self,
+        case: PreparedCase,
+        image: np.ndarray,
+        names: Sequence[str],
+        maps: Mapping[str, np.ndarray],
+        path: Path,
+        title: str,
+    ) -> None:
+        """The panel of a case: the channels of `image` by these names, the truth, label maps over the last channel."""
         figures.segmentation_panel(
             path,
-            image=np.asarray(case.image),
-            modalities=case.facts.modalities,
+            image=image,
+            modalities=names,
             truth=_truth(case),
             predictions=maps,
             classes=self.scheme.classes,
@@ -111,7 +137,7 @@ class SegmentationAssessment:
             spacing_mm=case.facts.spacing_mm,
         )
 
-    def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
+    def shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
         """The worst three by mean Dice of the primary output, then others in order."""
         mean = {
             case.id: float(np.mean([r["dice"] for r in rows if r["case"] == case.id and r["output"] == self.primary]))

@@ -23,20 +23,9 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.metric_rows import read_metrics
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.report.curves import curves
+from jaxfuse.report.metric_names import arrow_of, printed, title_of
 
 WORST_CASES, PANELS_SHOWN = 3, 6
-
-# Printed name, digits, and whether more is better; other metrics are printed under their own name.
-_METRICS: Mapping[str, tuple[str, int, bool]] = {
-    "dice": ("Dice", 3, True),
-    "dice_nonempty": ("Dice, truth not empty", 3, True),
-    "iou": ("IoU", 3, True),
-    "sensitivity": ("Sensitivity", 3, True),
-    "specificity": ("Specificity", 4, True),
-    "hd95_mm": ("HD95 (mm)", 2, False),
-    "psnr_db": ("PSNR (dB)", 2, True),
-    "mae": ("MAE", 4, False),
-}
 
 
 @dataclass(frozen=True)
@@ -70,6 +59,7 @@ class Result:
     cases: Sequence[Mapping[str, Any]]
     panels: Mapping[str, Path]
     lines: Sequence[Line]
+    fusion: Sequence[Line]
 
     @property
     def primary(self) -> str:
@@ -81,7 +71,7 @@ class Result:
 
     @property
     def metrics(self) -> list[str]:
-        return list(dict.fromkeys(metric for line in self.lines for metric in line.statistics))
+        return _metrics_of(self.lines)
 
     @property
     def headline(self) -> dict[str, Line]:
@@ -148,7 +138,8 @@ def _results(workdir: Path, config: Mapping[str, Any]) -> list[Result]:
         table = folders[name] / "cases.csv"
         cases = read_rows(table) if table.is_file() else []
         panels = {path.stem: path for path in sorted((workdir / "figures" / name).glob("*.png"))}
-        results.append(Result(name, summary, cases, panels, list(_lines(summary.get("outputs", {})))))
+        lines, fusion = (list(_lines(of.get("outputs", {}))) for of in (summary, summary.get("fusion", {})))
+        results.append(Result(name, summary, cases, panels, lines, fusion))
     return results
 
 
@@ -163,6 +154,15 @@ def _lines(outputs: Mapping[str, Any]) -> Iterator[Line]:
             yield line(output, "", inner)
         else:
             yield from (line(output, region, metrics) for region, metrics in inner.items())
+
+
+def _metrics_of(lines: Sequence[Line]) -> list[str]:
+    return list(dict.fromkeys(metric for line in lines for metric in line.statistics))
+
+
+def _columns(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
+    """(metric, its printed name, which way is better)."""
+    return [(metric, title_of(metric), arrow_of(metric)) for metric in _metrics_of(lines)]
 
 
 def _facts(
@@ -237,8 +237,9 @@ def _outcome(result: Result) -> list[str]:
     else:
         for metric in result.metrics:
             means = sorted(line.statistics[metric]["mean"] for line in result.lines if metric in line.statistics)
-            ends = " to ".join(dict.fromkeys(_number(metric, mean) for mean in (means[0], means[-1])))
-            parts.append(f"{_label(metric)} {ends} over {len(means)} outputs")
+            ends = " to ".join(dict.fromkeys(printed(metric, mean) for mean in (means[0], means[-1])))
+            parts.append(f"{title_of(metric)} {ends} over {len(means)} outputs")
+    parts += [f"{line.output}: Qabf {line.cell('qabf').mean}" for line in result.fusion]
     if "cases" in result.summary:
         parts.append(f"{result.summary['cases']} validation cases")
     parts += [f"{seconds} s per {unit}" for unit, seconds in _speeds(result)]
@@ -260,7 +261,7 @@ def _tiles(results: Sequence[Result]) -> list[tuple[str, Cell]]:
     tiles = [(f"mean Dice, {result.primary}", lines["mean"].cell("dice"))]
     tiles += [(f"Dice {region}", line.cell("dice")) for region, line in lines.items() if region != "mean"]
     # A penalized case weighs on a mean for good: the median says how far off the others are.
-    median = _number("hd95_mm", lines["mean"].statistics["hd95_mm"]["median"])
+    median = printed("hd95_mm", lines["mean"].statistics["hd95_mm"]["median"])
     tiles.append((f"mean HD95, mm (median {median})", Cell(lines["mean"].cell("hd95_mm").mean)))
     tiles += [(f"s per {unit}", Cell(seconds)) for unit, seconds in _speeds(result)]
     return tiles
@@ -286,7 +287,10 @@ def _result_context(result: Result) -> dict[str, Any]:
         "name": result.name,
         "primary": result.primary,
         "lines": result.lines,
-        "metrics": [(metric, _label(metric), _arrow(metric)) for metric in result.metrics],
+        "metrics": _columns(result.lines),
+        "fusion": result.fusion,
+        "fusion_metrics": _columns(result.fusion),
+        "sources": " + ".join(result.summary.get("fusion", {}).get("sources", ())),
         "has_regions": any(line.region for line in result.lines),
         "footnotes": footnotes + [text for line in result.lines if (text := _empty_note(line))],
         "strip": _strip(result),
@@ -321,7 +325,7 @@ def _worst_cases(result: Result) -> list[dict[str, Any]]:
     for case, regions in _dice_by_case(result).items():
         defined = [row["dice"] for row in regions.values() if math.isfinite(row["dice"])]
         if defined:
-            cells = {name: [_number(m, row[m]) for m in ("dice", "hd95_mm")] for name, row in regions.items()}
+            cells = {name: [printed(m, row[m]) for m in ("dice", "hd95_mm")] for name, row in regions.items()}
             image = _data_uri(result.panels[case]) if case in result.panels else ""
             worst.append({"case": case, "dice": sum(defined) / len(defined), "regions": cells, "image": image})
     return sorted(worst, key=lambda entry: entry["dice"])[:WORST_CASES]
@@ -356,7 +360,7 @@ def _compare(
     if len(runs) < 2:
         return {}
     runs.sort(key=lambda run: -run["lines"]["mean"].statistics["dice"]["mean"])
-    metrics = [(metric, _label(metric), _arrow(metric)) for metric in ("dice", "sensitivity", "hd95_mm")]
+    metrics = [(metric, title_of(metric), arrow_of(metric)) for metric in ("dice", "sensitivity", "hd95_mm")]
     return {"runs": runs, "regions": list(dict.fromkeys(r for run in runs for r in run["lines"])), "metrics": metrics}
 
 
@@ -364,22 +368,8 @@ def _cell(metric: str, statistics: Mapping[str, float] | None) -> Cell:
     if statistics is None:
         return Cell("")
     mean, std = statistics["mean"], statistics.get("std", math.nan)
-    std_text = _number(metric, std) if math.isfinite(std) and math.isfinite(mean) else ""
-    return Cell(_number(metric, mean), std_text, int(statistics.get("undefined", 0)))
-
-
-def _number(metric: str, value: float) -> str:
-    if not math.isfinite(value):
-        return "undefined"
-    return f"{value:.{_METRICS[metric][1]}f}" if metric in _METRICS else f"{value:.4g}"
-
-
-def _label(metric: str) -> str:
-    return _METRICS[metric][0] if metric in _METRICS else metric
-
-
-def _arrow(metric: str) -> str:
-    return ("↑" if _METRICS[metric][2] else "↓") if metric in _METRICS else ""
+    std_text = printed(metric, std) if math.isfinite(std) and math.isfinite(mean) else ""
+    return Cell(printed(metric, mean), std_text, int(statistics.get("undefined", 0)))
 
 
 def _data_uri(path: Path) -> str:

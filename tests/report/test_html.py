@@ -10,7 +10,7 @@ import pytest
 
 from jaxfuse.engine.writers import MetricWriter
 from jaxfuse.errors import UserError
-from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.io.tables import read_json, write_json, write_rows
 from jaxfuse.labels import label_scheme
 from jaxfuse.metrics.brats import score_case, summary_document
 from jaxfuse.report.figures import segmentation_panel, translation_panel
@@ -233,3 +233,20 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 def test_the_report_starts_without_jax():
     code = "import sys, jaxfuse.report.html; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_fused_images_have_a_table_of_their_own(tmp_path):
+    folder = make_workdir(tmp_path)
+    path = folder / "results" / "fusion" / "summary.json"
+    assert "Fused images" not in write_report(folder).read_text()
+
+    def statistics(mean: float) -> dict:
+        return {"mean": mean, "std": 0.0625, "median": mean, "n": 5, "undefined": 0}
+
+    outputs = {
+        name: {"qabf": statistics(m), "en_bits": statistics(9 * m)} for name, m in (("fused", 0.5), ("mean", 0.25))
+    }
+    write_json(path, {**read_json(path), "fusion": {"sources": ["t1", "flair"], "outputs": outputs}})
+    text = " ".join(re.sub(r"<[^>]+>", " ", write_report(folder).read_text()).split())
+    assert "Fused images, t1 + flair Image Qabf ↑ EN (bits) ↑ fused 0.500 ± 0.062 4.50 ± 0.06 mean 0.250" in text
+    assert "fused: Qabf 0.500; mean: Qabf 0.250" in text

@@ -1,0 +1,294 @@
+"""Fuse4Seg (arXiv 2409.10328, 2024): the fusion network is pre-trained, then fusion and segmentation cooperate.
+
+    python -m jaxfuse.train --config configs/fuse4seg.py
+
+trains both phases on slices of phantoms in minutes on two CPU cores.
+
+    python -m jaxfuse.train --config configs/fuse4seg.py:paper --config.data.root=DIR
+
+trains the paper's sizes on a BraTS folder, for a GPU. `row=NAME` is a row of the paper's ablation, a control that it
+lacks, or another bi-level scheme. The first of `pairs` is the combination of modalities that validation shows.
+"""
+
+from dataclasses import dataclass, field
+
+from ml_collections import ConfigDict
+
+from jaxfuse.recipes import adam, brats_data, parse_argument, phase, sgd
+
+PRESETS = {
+    "": "slices of phantoms of 64 x 64 x 48 voxels, patches of 64^2: minutes on two CPU cores",
+    "tiny": "one slice of each of three phantoms, patches of 32^2, a few steps: for tests",
+    "paper": "the paper's sizes: 64 channels, TransUNet with adapters, patches of 224^2; needs data.root",
+}
+ROWS = {
+    "full": "pre-training, then cooperative training on the paper's final objective",
+    "wo_decoder": "segmentation reads the fused embedding: no fused image, no critics in the second phase",
+    "wo_adv_pretrain": "no critics in pre-training",
+    "wo_adv_coop": "no critics in cooperative training",
+    "wo_cross_attention": "bands of the modalities are summed without attending to each other",
+    "detached": "fusion never feels the task: the control that the paper lacks",
+    "pixel": "the task judges the image that a smoothing energy makes of the fused one; implicit gradient by pixel",
+    "fusion_leader": "fusion leads on a held-out half of the batch; implicit gradient through segmentation",
+    "rank_one": "the same with outer products of gradients in place of second derivatives",
+    "weights": "segmentation leads, fusion follows; implicit gradient through the fusion network: slow",
+}
+VARIANTS = {}
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+COMBINATIONS = ("t1+t1ce", "t1+t2", "t1+flair", "t1ce+t2", "t1ce+flair", "t2+flair")
+SHOWN = ("t1ce+flair",)
+# What each scheme has beside the options that all share; written out, so that a command can change them.
+SCHEMES = {
+    "pixel": {
+        "gamma": 0.01,
+        "kappa": 1.0,
+        "width": 0.01,
+        "inner_steps": 4,
+        "steps": 20,
+        "curvature": "gauss_newton",
+    },
+    "fusion_leader": {
+        "steps": 10,
+        "damping": 0.01,
+        "weight_decay": 1e-4,
+        "curvature": "fisher",
+        "entropy_weight": 0.5,
+    },
+    "rank_one": {"memory_decay": 0.99, "weight_decay": 1e-4},
+    "weights": {"coupling": 1.0, "steps": 10, "damping": 0.01},
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the presets differ in; the defaults are those of the preset for phantoms."""
+
+    source: str = "slices"
+    phantom: dict = field(default_factory=lambda: {"shape": (64, 64, 48), "cases": 20, "spacing_mm": 3.0})
+    side: int = 64
+    batch: int = 4
+    fusion: dict = field(
+        default_factory=lambda: {"dim": 16, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "grid": 8}
+    )
+    critic_base: int = 8
+    segmentation: dict = field(
+        default_factory=lambda: {
+            "stem": 8,
+            "widths": (16, 32, 64),
+            "units": (1, 1, 1),
+            "vit_width": 32,
+            "vit_depth": 2,
+            "vit_heads": 2,
+            "vit_hidden": 64,
+            "decoder_widths": (32, 16, 16, 8),
+        }
+    )
+    remat: bool = False
+    pretraining_length: dict = field(default_factory=lambda: {"steps": 150})
+    cooperative_length: dict = field(default_factory=lambda: {"steps": 300})
+    warmup_steps: int = 30
+    sampling: str = "mixed"
+    validate_every: int = 150
+    validation_cases: int = 8
+    overlap: float = 0.25
+    checkpoint_every: int = 100
+    log_every: int = 20
+
+    def fusion_adam(self, phase_name):
+        """Of the fusion network and of the critics."""
+        del phase_name
+        return _clipped(adam(1e-3, schedule="cosine"))
+
+    def segmentation_optimizer(self):
+        return _clipped(adam(3e-3, schedule="cosine"))
+
+
+@dataclass(frozen=True)
+class PaperSizes(Sizes):
+    """Rates and schedules as in the paper, and in TransUNet's code, whose gradient descent the paper copies."""
+
+    def fusion_adam(self, phase_name):
+        # Halved every 20 epochs, of 80 and of 140.
+        stages = {"pretraining": 4, "cooperative": 7}[phase_name]
+        return _clipped(adam(1e-4, schedule="halving"), stages=stages)
+
+    def segmentation_optimizer(self):
+        return sgd(0.01, momentum=0.9, weight_decay=1e-4, schedule="poly", clip_norm=1.0)
+
+
+def _clipped(options, **more):
+    # The correlation loss can jump to a hundred times its usual size.
+    options.update({"clip_norm": 1.0, **more})
+    return options
+
+
+SIZES = {
+    "": Sizes(),
+    "tiny": Sizes(
+        source="one_slice",
+        phantom={"shape": (48, 48, 36), "cases": 3, "spacing_mm": 4.0},
+        side=32,
+        batch=2,
+        fusion={"dim": 8, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "grid": 4},
+        critic_base=4,
+        segmentation={
+            "stem": 4,
+            "widths": (8, 16, 32),
+            "units": (1, 1, 1),
+            "vit_width": 16,
+            "vit_depth": 1,
+            "vit_heads": 2,
+            "vit_hidden": 32,
+            "decoder_widths": (16, 8, 8, 4),
+        },
+        pretraining_length={"steps": 2},
+        cooperative_length={"steps": 4},
+        warmup_steps=1,
+        validate_every=0,
+        validation_cases=1,
+        checkpoint_every=2,
+        log_every=1,
+    ),
+    "paper": PaperSizes(
+        side=224,
+        batch=16,
+        fusion={"dim": 64, "front": 4, "decoder_blocks": 4, "heads": 8, "high_nodes": 3, "grid": 28},
+        critic_base=32,
+        segmentation={
+            "stem": 64,
+            "widths": (256, 512, 1024),
+            "units": (3, 4, 9),
+            "vit_width": 768,
+            "vit_depth": 12,
+            "vit_heads": 12,
+            "vit_hidden": 3072,
+            "decoder_widths": (256, 128, 64, 16),
+        },
+        remat=True,
+        pretraining_length={"epochs": 80},
+        cooperative_length={"epochs": 140},
+        warmup_steps=1000,
+        sampling="brain",
+        validate_every=2000,
+        validation_cases=16,
+        checkpoint_every=1000,
+    ),
+}
+
+
+def get_config(argument=None):
+    preset, row, variant = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="full")
+    sizes = SIZES[preset]
+    config = ConfigDict()
+    config.name, config.preset, config.row, config.variant = "fuse4seg", preset, row, variant
+    config.seed = 0
+    config.pairs = SHOWN
+    config.data = brats_data(modalities=MODALITIES, **sizes.phantom)
+    config.data.update({"source": sizes.source, "normalize": "percentiles"})
+    config.network = ConfigDict(
+        {
+            "combos": COMBINATIONS,
+            "dtype": "float32",
+            "fusion": {
+                **sizes.fusion,
+                "low_block": "cddfuse",
+                "cross_attention": "none" if row == "wo_cross_attention" else "tokens",
+                "direction": "both",
+                "combine": "all",
+                "remat": sizes.remat,
+            },
+            "critics": {"gan": "nonsaturating", "critic_base": sizes.critic_base, "critic_head": "patch"},
+        }
+    )
+    config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4})
+    config.log_every = sizes.log_every
+    config.pretraining = pretraining(sizes, row)
+    config.cooperative = cooperative(sizes, row)
+    config.schedule = ("pretraining", "cooperative")
+    config.result = ("cooperative",)
+    return config
+
+
+def pretraining(sizes, row):
+    """Encoder and decoder, and a critic of each modality."""
+    adversarial_weight = 0.0 if row == "wo_adv_pretrain" else 0.1
+    settings = phase(
+        model="fuse4seg:make_pretraining",
+        args={"correlation_weight": 0.25, "critics": {"adversarial_weight": adversarial_weight}},
+        assess="engine.assess:losses",
+        optimizers=_players(sizes, "pretraining", adversarial_weight),
+        **sizes.pretraining_length,
+        **_common(sizes),
+    )
+    settings.update(_further(sizes))
+    return settings
+
+
+def cooperative(sizes, row):
+    """Fusion, critics and segmentation, with what pre-training has of them."""
+    adversarial_weight = 0.0 if row in ("wo_adv_coop", "wo_decoder") else 0.1
+    bilevel = row if row in (*SCHEMES, "detached") else "joint"
+    scheme = {"bilevel": bilevel, "fusion_weight": 1.0, "warmup_steps": sizes.warmup_steps, **SCHEMES.get(bilevel, {})}
+    settings = phase(
+        model="fuse4seg",
+        args={
+            "fusion": {"decoder": row != "wo_decoder"},
+            "critics": {"adversarial_weight": adversarial_weight},
+            "losses": {"correlation_weight": 0.25, "intensity_weight": 1.0, "gradient_weight": 10.0},
+            "segmentation": {
+                **sizes.segmentation,
+                "train_side": sizes.side,
+                "adapter": "depthwise",
+                "dropout": 0.1,
+                "remat": sizes.remat,
+            },
+            "scheme": scheme,
+        },
+        assess="engine.assess_fusion:fusion",
+        optimizers={
+            **_players(sizes, "cooperative", adversarial_weight),
+            "segmentation": sizes.segmentation_optimizer(),
+        },
+        init=_taken_over(row),
+        loss="losses.overlap:dice_and_cross_entropy",
+        loss_args={
+            "dice_weight": 0.5,
+            "entropy_weight": 0.5,
+            "include_background": True,
+            "squared": True,
+            "over_batch": True,
+        },
+        overlap=sizes.overlap,
+        **sizes.cooperative_length,
+        **_common(sizes),
+    )
+    settings.update(_further(sizes))
+    return settings
+
+
+def _further(sizes):
+    """Within the groups that every phase has."""
+    return {"augment": {"flip": {"probability": 0.5}}, "validation": {"cases": sizes.validation_cases}}
+
+
+def _players(sizes, name, adversarial_weight):
+    players = ("fusion", "critics") if adversarial_weight else ("fusion",)
+    return {player: sizes.fusion_adam(name) for player in players}
+
+
+def _common(sizes):
+    return {
+        "patch": (sizes.side, sizes.side),
+        "batch": sizes.batch,
+        "sampling": sizes.sampling,
+        "validate_every": sizes.validate_every,
+        "checkpoint_every": sizes.checkpoint_every,
+    }
+
+
+def _taken_over(row):
+    """What the second phase begins with; without decoder, of that only the layer that joins the bands."""
+    kept = ("fusion/encoder", "fusion/decoder/merge" if row == "wo_decoder" else "fusion/decoder")
+    if row not in ("wo_adv_pretrain", "wo_adv_coop", "wo_decoder"):
+        kept += ("critics",)
+    return tuple((part, f"pretraining:{part}") for part in kept)

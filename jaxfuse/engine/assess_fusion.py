@@ -1,0 +1,134 @@
+"""How fused images are judged, beside the segmentation that reads them.
+
+A fused image is scored as in papers on fusion (`jaxfuse.metrics.fusion`): on the whole picture, in grey levels, against
+the sources that it was made of. Beside it stand what needs no network, the mean and the maximum of the sources, and the
+fused image with its levels stretched to the whole range, which some papers score in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfuse.data.preprocess import PreparedCase, uncrop
+from jaxfuse.data.slices import gray_levels
+from jaxfuse.engine.assess import PredictCase, SegmentationAssessment, segmentation
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import write_rows
+from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.brats import statistics
+from jaxfuse.metrics.fusion import METRICS, qabf, score_fused, stretch
+
+FUSED = "fused"
+
+
+class FusionAssessment:
+    """Fused images and the segmentation of slices: Qabf and Dice while training; every metric at the end.
+
+    The image is the output named "fused"; a system without one is judged by its segmentation, and the mean and the
+    maximum of the sources are scored alone.
+
+    Attributes:
+        segmentation: judges the label maps.
+        sources: the modalities that are fused.
+    """
+
+    def __init__(self, segmentation: SegmentationAssessment, sources: Sequence[str]) -> None:
+        self.segmentation, self.sources = segmentation, tuple(sources)
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        levels: dict[str, np.ndarray] = {}
+        scores = self.segmentation.quick(_noting(predict, levels), cases)
+        if levels:
+            values = [qabf(_whole(levels[case.id], case), self._sources(case)) for case in cases]
+            scores[f"{FUSED}/qabf"] = float(np.mean(values))
+        return scores
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any]:
+        """As of a segmentation, with fusion.csv, and summary.json with "fusion": {"sources", "outputs"}."""
+        levels: dict[str, np.ndarray] = {}
+        rows, maps, document = self.segmentation.judge(_noting(predict, levels), cases)
+        fusion = [row for case in cases for row in self._rows(case, levels.get(case.id))]
+        document["fusion"] = {"sources": list(self.sources), "outputs": _summary(fusion)}
+        for case in self.segmentation.shown(rows, cases):
+            image, names = self._pictures(case, levels.get(case.id))
+            path = figures_dir / f"{case.id}.png"
+            self.segmentation.draw(case, image, names, maps[case.id], path, f"{title}: {case.id}")
+        write_rows(results / "fusion.csv", fusion)
+        self.segmentation.write(results, cases, rows, maps, document)
+        return document
+
+    def _rows(self, case: PreparedCase, fused: np.ndarray | None) -> list[dict[str, Any]]:
+        """One row per image: scores by the names of METRICS."""
+        sources = self._sources(case)
+        images = {"mean": np.mean(sources, axis=0), "maximum": np.max(sources, axis=0)}
+        if fused is not None:
+            whole = _whole(fused, case)
+            images = {FUSED: whole, f"{FUSED}, stretched": stretch(whole), **images}
+        rows = []
+        for name, image in images.items():
+            scores = score_fused(image, sources)
+            rows.append({"case": case.id, "output": name, **{m: scores[m] for m in METRICS if m in scores}})
+        return rows
+
+    def _channels(self, case: PreparedCase) -> np.ndarray:
+        return np.asarray(case.image)[..., [list(case.facts.modalities).index(name) for name in self.sources]]
+
+    def _sources(self, case: PreparedCase) -> list[np.ndarray]:
+        """Grey levels of each source on the whole picture."""
+        return list(np.moveaxis(_whole(gray_levels(self._channels(case)), case), -1, 0))
+
+    def _pictures(self, case: PreparedCase, fused: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
+        """What a panel shows of a case: its sources and, last, the fused image inside the brain."""
+        sources = self._channels(case)
+        if fused is None:
+            return sources, self.sources
+        inside = np.any(sources != 0, axis=-1)
+        picture = np.where(inside, fused.astype(np.float32) / 255, np.float32(0))
+        return np.concatenate([sources, picture[..., None]], axis=-1), (*self.sources, FUSED)
+
+
+def fusion(
+    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
+) -> FusionAssessment:
+    """For systems that fuse the first of `pairs`, such as "t1+t2", and label the fused image."""
+    if not pairs:
+        raise UserError("fused images are judged against their sources; name them as the first of the config's pairs")
+    judged = segmentation(scheme=scheme, primary=primary, probabilities=probabilities, pairs=pairs)
+    return FusionAssessment(judged, pairs[0].split("+"))
+
+
+def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
+    """The same prediction, which leaves the grey levels (h w) of each fused image in `levels`."""
+
+    def noting(case: PreparedCase) -> Mapping[str, np.ndarray]:
+        outputs = predict(case)
+        if FUSED in outputs:
+            # Means of overlapping tiles can leave [0, 1] by a rounding.
+            levels[case.id] = gray_levels(np.clip(outputs[FUSED][..., 0], 0, 1))
+        return outputs
+
+    return noting
+
+
+def _whole(levels: np.ndarray, case: PreparedCase) -> np.ndarray:
+    """The whole picture; what lies outside the crop is background."""
+    return uncrop(levels, case, 0)
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Statistics over cases by image and metric."""
+    names = dict.fromkeys(row["output"] for row in rows)
+    return {
+        name: {
+            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
+            for metric in METRICS
+            if metric in rows[0]
+        }
+        for name in names
+    }
