@@ -74,10 +74,12 @@ def phases(recipe: str, text: str) -> dict[str, Built]:
 
 
 @cache
-def fingerprint(recipe: str, text: str, name: str) -> str:
-    """Equal for phases that build the same System for the same batches."""
+def fingerprint(recipe: str, text: str, name: str, *, forward: bool = False) -> str:
+    """Equal for phases that build the same System for the same batches, or one with the same forward pass."""
     config = RECIPES[recipe].get_config(text)
     group = {key: value for key, value in config[name].to_dict().items() if key not in _IRRELEVANT}
+    if forward and "scheme" in group.get("args", {}):
+        group["args"] = {key: value for key, value in group["args"].items() if key != "scheme"}
     # Which modalities form a pair changes no shape.
     pairs = [len(pair.split("+")) for pair in config.pairs]
     return json.dumps([recipe, config.network.to_dict(), pairs, len(config.data.modalities), group], sort_keys=True)
@@ -92,12 +94,21 @@ def distinct(texts: list[tuple[str, str]]) -> dict[str, tuple[str, str, str]]:
     return {f"{recipe}:{text}:{name}": (recipe, text, name) for recipe, text, name in found.values()}
 
 
+def has_implicit_scheme(recipe: str, text: str, name: str) -> bool:
+    """Whether a phase's step differentiates through an inner problem: its trace takes many seconds."""
+    scheme = RECIPES[recipe].get_config(text)[name].to_dict().get("args", {}).get("scheme", {})
+    return scheme.get("bilevel", "joint") not in ("joint", "detached")
+
+
 _traced: dict[str, tuple[Any, Any]] = {}
 
 
 def traced(recipe: str, text: str, name: str) -> tuple[State, dict[str, Any]]:
-    """Shapes of a phase's state and of its evaluation: every network and loss, forward. Equal phases: traced once."""
-    key = fingerprint(recipe, text, name)
+    """Shapes of a phase's state and of its evaluation: every network and loss, forward. Equal phases: traced once.
+
+    Phases that differ in their bi-level scheme alone count as equal: it is no part of the forward pass.
+    """
+    key = fingerprint(recipe, text, name, forward=True)
     if key not in _traced:
         built = phases(recipe, text)[name]
         state = built.state

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from recipe_phases import RECIPES, argument, concrete_state, distinct, phases
+from recipe_phases import RECIPES, argument, concrete_state, distinct, has_implicit_scheme, phases
 
 from jaxfuse.engine.assess import segmentation
 from jaxfuse.engine.build import build_system, example_batch
@@ -13,7 +13,10 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 
 TINY = [(recipe, argument("tiny", row)) for recipe in RECIPES for row in RECIPES[recipe].ROWS]
-SYSTEMS = distinct(TINY)
+SYSTEMS = {
+    name: pytest.param(call, marks=[pytest.mark.slow] if has_implicit_scheme(*call) else [])
+    for name, call in distinct(TINY).items()
+}
 
 
 @pytest.fixture(scope="module", params=SYSTEMS.values(), ids=SYSTEMS.keys())
