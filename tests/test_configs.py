@@ -37,9 +37,12 @@ def test_a_call_is_what_it_was_asked_to_be(recipe, text):
 
 
 def _quick(recipe, text):
-    """Every row at the tiny sizes, and the default row at all: the other sizes of a row have the same structure."""
+    """Every row at the tiny sizes, and the default row of the quicker recipe at all.
+
+    The other sizes of a row have the same structure.
+    """
     config = RECIPES[recipe].get_config(text)
-    return config.preset == "tiny" or config.row == RECIPES[recipe].get_config().row
+    return config.preset == "tiny" or (recipe == "cmff" and config.row == RECIPES[recipe].get_config().row)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.fusion import BandAttention, Decoder, Encoder, FusionForm, FusionLayers
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0, impl="rbg")
 FORM = FusionForm(dim=8, front=1, decoder_blocks=1, heads=2, high_nodes=1, grid=2)
 # The first example lacks the last modality, the second the first one.

@@ -18,6 +18,9 @@ from jaxfuse.models.fuse4seg.make import make_pretraining, make_system
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from jaxfuse.models.fuse4seg.segmentation import TINY
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 NAMES = ("t1", "t1ce", "t2")
 CLASSES = 3

@@ -21,6 +21,9 @@ from jaxfuse.models.fuse4seg.segmentation import (
     upsample_bilinear,
 )
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 FORM = replace(TINY, train_side=32, vit_depth=1)
 IMAGE = jax.random.uniform(KEY, (1, 32, 32, 1))

@@ -20,6 +20,9 @@ from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 NAMES = ("t1", "t1ce", "t2")
 CLASSES = 3

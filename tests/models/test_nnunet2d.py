@@ -10,6 +10,9 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.models.baselines.nnunet2d import AffineConv, DecoderStage, NNUNet2D
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 IMAGE = jax.random.normal(KEY, (1, 16, 16, 1))
 SMALL = NNUNet2D(3, stages=4, base=4, most=8)

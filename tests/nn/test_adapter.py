@@ -8,6 +8,9 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.nn.adapter import Adapter
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 NHWC = ("NHWC", "HWIO", "NHWC")
 

@@ -17,6 +17,9 @@ from jaxfuse.nn.cross_attention import (
     upsample_tokens,
 )
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0, impl="rbg")
 INIT = jax.nn.initializers.lecun_normal()
 BANDS = jax.random.normal(KEY, (2, 3, 4, 4, 4))

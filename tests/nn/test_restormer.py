@@ -18,6 +18,9 @@ from jaxfuse.nn.restormer import (
     channel_attention,
 )
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0, impl="rbg")
 INIT = jax.nn.initializers.lecun_normal()
 

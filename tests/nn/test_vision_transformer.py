@@ -15,6 +15,9 @@ from jaxfuse.nn.vision_transformer import (
     resize_positions,
 )
 
+# Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 TOKENS = jax.random.normal(KEY, (2, 2, 3, 8))
 
