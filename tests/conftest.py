@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
-import threading
 from pathlib import Path
 
 import jax
@@ -15,17 +13,6 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `configs` is a folder of recipes, not an installed package
-
-_parse, _one_at_a_time = ast.parse, threading.Lock()
-
-
-def _parse_alone(*args, **options):
-    """CPython 3.11 counts the depth of a tree for all threads at once, and fails where two parse (gh-106905)."""
-    with _one_at_a_time:
-        return _parse(*args, **options)
-
-
-ast.parse = _parse_alone  # the checker of annotations parses in the loader's threads too
 
 # Before the first import of jaxfuse: from here on every annotated shape is checked.
 install_import_hook("jaxfuse", "shape_checks.check")
