@@ -25,6 +25,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.digests import Digests
+from jaxfuse.data.mapped import open_mapped
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
@@ -95,22 +96,22 @@ class PreparedCase:
     @property
     def image(self) -> Float[np.ndarray, "*space m"]:
         """Normalised intensities, float32."""
-        return np.load(self.folder / "image.npy", mmap_mode="r")
+        return open_mapped(self.folder / "image.npy")
 
     @property
     def label(self) -> UInt8[np.ndarray, "*space"] | None:
         """Class indices, or None for an unlabelled case."""
-        return np.load(self.folder / "label.npy", mmap_mode="r") if self.labelled else None
+        return open_mapped(self.folder / "label.npy") if self.labelled else None
 
     @property
     def tumor(self) -> Int[np.ndarray, " n"]:
         """Flat indices into the crop of the voxels whose label is not background; empty without label."""
-        return np.load(self.folder / "tumor.npy", mmap_mode="r")
+        return open_mapped(self.folder / "tumor.npy")
 
     @property
     def brain(self) -> Int[np.ndarray, " n"]:
         """Flat indices into the crop of the voxels that are not zero in every modality."""
-        return np.load(self.folder / "brain.npy", mmap_mode="r")
+        return open_mapped(self.folder / "brain.npy")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
 from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.mapped import open_mapped
 from jaxfuse.data.preprocess import (
     CaseFacts,
     Prepared,
@@ -49,19 +50,19 @@ class PreparedSlice(PreparedCase):
 
     @property
     def image(self) -> Float[np.ndarray, "h w m"]:
-        return np.load(self.folder / "image.npy", mmap_mode="r")[self.index]
+        return open_mapped(self.folder / "image.npy")[self.index]
 
     @property
     def label(self) -> UInt8[np.ndarray, "h w"] | None:
-        return np.load(self.folder / "label.npy", mmap_mode="r")[self.index] if self.labelled else None
+        return open_mapped(self.folder / "label.npy")[self.index] if self.labelled else None
 
     @property
     def tumor(self) -> Int[np.ndarray, " n"]:
-        return self._own(np.load(self.folder / "tumor.npy", mmap_mode="r"))
+        return self._own(open_mapped(self.folder / "tumor.npy"))
 
     @property
     def brain(self) -> Int[np.ndarray, " n"]:
-        return self._own(np.load(self.folder / "brain.npy", mmap_mode="r"))
+        return self._own(open_mapped(self.folder / "brain.npy"))
 
     def _own(self, flat: Int[np.ndarray, " n"]) -> Int[np.ndarray, " own"]:
         """Of the stack's ascending flat indices those of this slice, counted from its first pixel."""

@@ -46,7 +46,7 @@ def ssim(a: Float[Array, "b h w m"], b: Float[Array, "b h w m"], *, data_range: 
 
     def smooth(images: Array) -> Array:
         # Separable, as sums of shifted images: no convolution with one channel a group, which is slow on CPU.
-        rows = sum(window[i] * images[:, i : i + height] for i in range(11))
+        rows = jnp.asarray(sum(window[i] * images[:, i : i + height] for i in range(11)))
         return jnp.asarray(sum(window[j] * rows[:, :, j : j + breadth] for j in range(11)))
 
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
