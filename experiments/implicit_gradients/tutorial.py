@@ -42,7 +42,7 @@ print(f"slope along a direction: {gradient @ direction:.8f}, by finite differenc
 
 # And if the inner problem had not been solved? The gradient is there, and so is the complaint.
 _, careless = implicit.hypergradient(upper, lower, x, jnp.zeros(40))
-print(f"at y = 0: converged {bool(careless.converged)}; {careless.complaints()[0]}")
+print(f"at y = 0: converged {bool(careless.converged)}; {'; '.join(careless.complaints().values())}")
 
 
 # Descend. CG starts from the adjoint of the step before, and the whole loop is one compiled program.

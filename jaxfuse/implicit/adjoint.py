@@ -8,6 +8,7 @@ and its certificate.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxfuse.implicit import trees
-from jaxfuse.implicit.certificate import certify, relative_residual
+from jaxfuse.implicit.certificate import Certificate, Limits, Steps, certify, inner_limit
 from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, is_undamped, refuse_curvature
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem, Problem
@@ -25,26 +26,18 @@ from jaxfuse.implicit.trees import Vector
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What an estimator hands back: the gradient in x, its direct part, and the evidence. Fields as in `Info`."""
+    """What an estimator hands back: the gradient in x, its direct part, and the rest as in `Info`."""
 
     gradient: Vector
     direct: Vector
     value: Array
     aux: Any
     adjoint: Vector | None
-    inner_gradient_norm: Array
-    displacement: Array
-    residual: Array
-    system_residual: Array
-    adjoint_error: Array
+    evidence: Certificate | Steps
     steps: Array
     products: Array
-    least_curvature: Array
     damping: Array
     best_iterate: Array
-    inner_converged: Array | None  # None: judged by displacement
-    solve_converged: Array
-    positive: Array
 
 
 class AdjointEstimator:
@@ -68,21 +61,24 @@ class AdjointEstimator:
     def solve(self, system: LinearSystem) -> Solved:
         raise NotImplementedError
 
-    def accepts(self, system_residual: Array, adjoint_error: Array) -> Array:
-        """Whether the solve kept its promise: a named tolerance (twice it, since the residual is measured anew),
+    def limits(self, dtype: Any, inner_tolerance: float | None) -> Limits:
+        """What a solve is held to: a named tolerance (twice it, since the residual is measured anew),
 
         else an error of the adjoint of at most 1e-9 in float64 and 1e-3 in float32, or, where the solver is made for
         indefinite systems and the error cannot be estimated, a residual of at most 1e-10 and 1e-3.
         """
+        double = jnp.finfo(dtype).bits == 64
+        residual = error = math.inf
         if self.tolerance is not None:
-            return system_residual <= 2 * self.tolerance
-        double = jnp.finfo(system_residual.dtype).bits == 64
-        if self.definite:
-            return adjoint_error <= (1e-9 if double else 1e-3)
-        return system_residual <= (1e-10 if double else 1e-3)
+            residual = 2 * self.tolerance
+        elif self.definite:
+            error = 1e-9 if double else 1e-3
+        else:
+            residual = 1e-10 if double else 1e-3
+        return Limits(jnp.asarray(residual, dtype), jnp.asarray(error, dtype), inner_limit(inner_tolerance, dtype))
 
-    def estimate(self, problem: Problem, curvature: Curvature) -> Estimate:
-        return adjoint_estimate(self, problem, curvature)
+    def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
+        return adjoint_estimate(self, problem, curvature, inner_tolerance)
 
     def check_system(self, *, symmetric: bool, fresh: bool) -> None:
         name = type(self).__name__
@@ -124,7 +120,9 @@ def solve_system(estimator: AdjointEstimator, system: LinearSystem) -> Solved:
     return Solved(adjoint, *(jnp.asarray(part) for part in rest))
 
 
-def adjoint_estimate(estimator: AdjointEstimator, problem: Problem, curvature: Curvature) -> Estimate:
+def adjoint_estimate(
+    estimator: AdjointEstimator, problem: Problem, curvature: Curvature, inner_tolerance: float | None
+) -> Estimate:
     """The gradient of the upper function through the adjoint equation, with its certificate (module docstring)."""
     if not estimator.uses_curvature:
         refuse_curvature(type(estimator).__name__, curvature)
@@ -134,33 +132,32 @@ def adjoint_estimate(estimator: AdjointEstimator, problem: Problem, curvature: C
     solved, system, damping = _solve(estimator, problem, curvature, target)
     adjoint = solved.adjoint
     cross, hessian_image = lagrangian_slope(problem, adjoint)
-    residual, _ = relative_residual(target, hessian_image)
-    image, products = hessian_image, solved.products + 1
+    image, true_image, products = hessian_image, None, solved.products + 1
     if not isinstance(curvature, hessian) and not curvature.fresh:
-        image, products = system.apply(adjoint), products + 1
+        image, true_image, products = system.apply(adjoint), hessian_image, products + 1
     elif not is_undamped(curvature):
-        image = trees.add(hessian_image, adjoint, damping)
-    inner_norm = trees.norm(problem.inner_gradient)
-    found = certify(estimator, system, solved, image, inner_norm)
+        image, true_image = trees.add(hessian_image, adjoint, damping), hessian_image
+    evidence = certify(
+        estimator,
+        system,
+        solved,
+        image,
+        true_image=true_image,
+        inner=problem.inner_gradient,
+        place=problem.y,
+        inner_tolerance=inner_tolerance,
+    )
     return Estimate(
         gradient=trees.add(direct, cross, -1),
         direct=direct,
         value=value,
         aux=aux,
         adjoint=adjoint,
-        inner_gradient_norm=inner_norm,
-        displacement=found.displacement,
-        residual=residual,
-        system_residual=found.residual,
-        adjoint_error=found.adjoint_error,
+        evidence=evidence,
         steps=solved.steps,
         products=products,
-        least_curvature=found.least_curvature,
         damping=damping,
         best_iterate=solved.best_iterate,
-        inner_converged=None,
-        solve_converged=found.solve_converged,
-        positive=found.positive,
     )
 
 
@@ -208,7 +205,8 @@ def _levenberg(
     def attempt(damping: Array) -> tuple[Solved, Array]:
         system = damped(damping)
         solved = solve_system(estimator, system)
-        found = certify(estimator, system, solved, system.apply(solved.adjoint), jnp.zeros((), scalar))
+        nothing, image = trees.zeros(system.target), system.apply(solved.adjoint)
+        found = certify(estimator, system, solved, image, inner=nothing, place=nothing, inner_tolerance=None)
         return solved._replace(products=solved.products + 1), found.solve_converged & found.positive
 
     def more(state: tuple[Array, Array, Solved, Array]) -> Array:

@@ -21,7 +21,6 @@ from jaxfuse.implicit.adjoint import AdjointEstimator, solve_system
 from jaxfuse.implicit.certificate import certify
 from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, refuse_curvature
 from jaxfuse.implicit.estimators import cg
-from jaxfuse.implicit.hypergradient import inner_limit
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem, objective, pose
 from jaxfuse.implicit.roots import Root, chosen_solver, default_solver, pose_root, relies_on_curvature
@@ -193,9 +192,7 @@ def _attach(
             read=lambda tree, name: trees.read(tree, y, name),
             tree=lambda vector: trees.with_none(y_tree, vector),
         )
-        # Stopped before the square roots, whose derivative at zero is infinite.
-        inner, held = lax.stop_gradient((inner, y))
-        checked = _Checked(solver, policy, trees.norm(inner), inner_limit(held, tolerance))
+        checked = _Checked(solver, policy, *lax.stop_gradient((inner, y)), tolerance)
         solved = solve_system(checked, system)
         return y, trees.scale(solved.adjoint, -1)
 
@@ -214,8 +211,9 @@ class _Checked(AdjointEstimator):
 
     estimator: AdjointEstimator
     policy: str
-    inner_norm: Array
-    limit: Array
+    inner: Vector
+    place: Vector
+    inner_tolerance: float | None
 
     def check_system(self, *, symmetric: bool, fresh: bool) -> None:
         self.estimator.check_system(symmetric=symmetric, fresh=fresh)
@@ -226,6 +224,14 @@ class _Checked(AdjointEstimator):
         good = trees.all_finite(system.target)
         if self.policy == "nan":
             image = system.apply(solved.adjoint)
-            found = certify(self.estimator, system, solved, image, self.inner_norm)
-            good = good & found.solve_converged & found.positive & (found.displacement <= self.limit)
+            found = certify(
+                self.estimator,
+                system,
+                solved,
+                image,
+                inner=self.inner,
+                place=self.place,
+                inner_tolerance=self.inner_tolerance,
+            )
+            good = good & found.solve_converged & found.positive & found.inner_converged
         return solved._replace(adjoint=[jnp.where(good, leaf, jnp.nan) for leaf in solved.adjoint])

@@ -1,11 +1,19 @@
-"""The end of a linear solve, measured anew: what a solver says of itself is not believed."""
+"""The end of a solve, measured anew: what a solver says of itself is not believed.
+
+On the device only sums of squares are taken, most of them in one pass; what follows from them is computed when it is
+asked for, inside jit by JAX and outside by NumPy, so that evidence costs little to compile.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
+from jax.core import Tracer
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.krylov import Solved
@@ -15,64 +23,247 @@ from jaxfuse.implicit.trees import Vector
 if TYPE_CHECKING:
     from jaxfuse.implicit.adjoint import AdjointEstimator
 
-
-class Certificate(NamedTuple):
-    """The evidence about one solve; fields as in `Info`, `residual` being that of the system solved."""
-
-    residual: Array
-    adjoint_error: Array
-    least_curvature: Array
-    displacement: Array
-    solve_converged: Array
-    positive: Array
+Scalar: TypeAlias = Any  # an array of JAX or NumPy: see `at_hand`
 
 
-def certify(
-    estimator: AdjointEstimator, system: LinearSystem, solved: Solved, image: Vector, inner_norm: Array
-) -> Certificate:
-    """Evidence from `image`, the system's matrix times the solution, and `inner_norm`, |d lower/dy| or |residual|.
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What is known of a solve without any data.
+
+    Attributes:
+      symmetric, definite: what the system is meant to be, as in `LinearSystem`.
+      relies: whether the estimator needs positive curvature.
+      solves: whether the adjoint is meant to solve the system at all, so that its length tells something.
+    """
+
+    symmetric: bool
+    definite: bool
+    relies: bool
+    solves: bool
+
+
+class Limits(NamedTuple):
+    """What an estimate is held to; infinite where nothing is promised.
+
+    Attributes:
+      residual: most relative residual of the system.
+      error: most `Info.adjoint_error`.
+      displacement: most displacement, relative to 1 + |y|.
+    """
+
+    residual: Any
+    error: Any
+    displacement: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """The evidence about one solve; the properties are as in `Info`.
 
     |q - q*| <= |r| / (least eigenvalue), which the least curvature met estimates from above, and only of a definite
     system; of another, the residual has to stand for the error.
+
+    Attributes:
+      unit: in which target and remainders are measured: the largest entry of the target in float32, which squares of
+        tiny or huge gradients would not survive; 1 in float64.
+      target_squared, remainder_squared: |target|^2 and |target - A q|^2 of the system that was solved, in unit^2.
+      true_remainder_squared: the same with the undamped Hessian; None where that is the system.
+      adjoint_squared, along: |q|^2 and q . A q.
+      inner_squared, place_squared: |d lower/dy|^2 (of a root |residual|^2) and |y|^2.
+      met: least curvature that the solver met.
+      limits: arrays too, so that evidence of different tolerances can be stacked.
+      kind: static.
     """
-    residual, target_length = relative_residual(system.target, image)
-    squared = trees.dot(solved.adjoint, solved.adjoint)
-    length = jnp.sqrt(squared)
-    least = jnp.full_like(residual, jnp.nan)
-    if system.symmetric:
-        least = jnp.fmin(solved.least_curvature, trees.dot(solved.adjoint, image) / squared)
-    error, known = residual, jnp.full_like(residual, jnp.nan)
-    if system.definite:
-        known = least
-        error = jnp.where(least > 0, ratio(residual * target_length, least * length), jnp.inf)
-        error = jnp.where(squared > 0, error, jnp.where(target_length > 0, jnp.inf, 0))
+
+    unit: Any
+    target_squared: Any
+    remainder_squared: Any
+    true_remainder_squared: Any
+    adjoint_squared: Any
+    along: Any
+    inner_squared: Any
+    place_squared: Any
+    met: Any
+    limits: Limits
+    kind: Kind = dataclasses.field(metadata={"static": True})
+
+    @property
+    def residual(self) -> Scalar:
+        remainder = self.remainder_squared if self.true_remainder_squared is None else self.true_remainder_squared
+        return _relative(self, remainder)
+
+    @property
+    def system_residual(self) -> Scalar:
+        return _relative(self, self.remainder_squared)
+
+    @property
+    def least_curvature(self) -> Scalar:
+        xp, now = at_hand(self)
+        if not self.kind.symmetric:
+            return xp.full_like(now.met, xp.nan)
+        with np.errstate(all="ignore"):
+            return xp.fmin(now.met, now.along / now.adjoint_squared)
+
+    @property
+    def adjoint_error(self) -> Scalar:
+        residual = self.system_residual
+        if not self.kind.definite:
+            return residual
+        xp, now = at_hand(self)
+        least = self.least_curvature
+        with np.errstate(all="ignore"):
+            length, target_length = xp.sqrt(now.adjoint_squared), now.unit * xp.sqrt(now.target_squared)
+            error = xp.where(least > 0, ratio(residual * target_length, least * length, xp), xp.inf)
+            return xp.where(now.adjoint_squared > 0, error, xp.where(now.target_squared > 0, xp.inf, 0))
+
+    @property
+    def inner_gradient_norm(self) -> Scalar:
+        xp, now = at_hand(self)
+        return xp.sqrt(now.inner_squared)
+
+    @property
+    def displacement(self) -> Scalar:
+        """The inner gradient times |A^-1|, estimated from below by 1 / (least curvature met) and |q| / |target|."""
+        xp, now = at_hand(self)
+        least = self.least_curvature if self.kind.definite else xp.full_like(now.met, xp.nan)
+        with np.errstate(all="ignore"):
+            met = xp.where(least > 0, 1 / least, xp.nan)
+            if self.kind.solves:
+                met = xp.fmax(met, xp.sqrt(now.adjoint_squared) / (now.unit * xp.sqrt(now.target_squared)))
+            return xp.sqrt(now.inner_squared) * xp.where(xp.isnan(met), 1, met)
+
+    @property
+    def inner_converged(self) -> Scalar:
+        return _near(self, self.displacement, self.limits.displacement)
+
+    @property
+    def solve_converged(self) -> Scalar:
+        return (self.system_residual <= self.limits.residual) & (self.adjoint_error <= self.limits.error)
+
+    @property
+    def positive(self) -> Scalar:
+        least = self.least_curvature
+        judged = self.kind.definite and self.kind.relies
+        return ~((least <= 0) & judged)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The evidence of an estimator that steps the inner iteration and solves nothing: where it is, and its last move.
+
+    The properties are those of `Certificate`; what it cannot know is NaN, and what it does not claim is True. Its
+    inner_tolerance is infinite where it claims no optimum.
+    """
+
+    inner_squared: Any
+    place_squared: Any
+    move_squared: Any
+    inner_tolerance: Any
+
+    @property
+    def residual(self) -> Scalar:
+        xp, now = at_hand(self)
+        return xp.full_like(now.move_squared, xp.nan)
+
+    system_residual = adjoint_error = least_curvature = residual
+
+    @property
+    def inner_gradient_norm(self) -> Scalar:
+        xp, now = at_hand(self)
+        return xp.sqrt(now.inner_squared)
+
+    @property
+    def displacement(self) -> Scalar:
+        xp, now = at_hand(self)
+        return xp.sqrt(now.move_squared)
+
+    @property
+    def inner_converged(self) -> Scalar:
+        return _near(self, self.displacement, self.inner_tolerance)
+
+    @property
+    def positive(self) -> Scalar:
+        xp, now = at_hand(self)
+        return xp.ones_like(now.move_squared, dtype=bool)
+
+    solve_converged = positive
+
+
+def certify(
+    estimator: AdjointEstimator,
+    system: LinearSystem,
+    solved: Solved,
+    image: Vector,
+    *,
+    inner: Vector,
+    place: Vector,
+    inner_tolerance: float | None,
+    true_image: Vector | None = None,
+) -> Certificate:
+    """Evidence from `image`, the system's matrix times the solution.
+
+    Args:
+      inner: d lower/dy, or a root's residual. place: y.
+      true_image: the undamped Hessian times the solution, where that is another matrix.
+
+    Carries no derivative.
+    """
+    target, adjoint, image, inner, place = lax.stop_gradient((system.target, solved.adjoint, image, inner, place))
+    dtype = jnp.result_type(*target)
+    unit = jnp.ones((), dtype) if jnp.finfo(dtype).bits == 64 else trees.largest(target)
+    scaled = trees.scale(target, 1 / unit)
+    remainder = trees.add(scaled, image, -1 / unit)
+    pairs = [(scaled, scaled), (remainder, remainder), (adjoint, adjoint), (adjoint, image), (inner, inner)]
+    pairs.append((place, place))
+    if true_image is not None:
+        undamped = trees.add(scaled, lax.stop_gradient(true_image), -1 / unit)
+        pairs.append((undamped, undamped))
+    sums = trees.dots(pairs)
     return Certificate(
-        residual=residual,
-        adjoint_error=error,
-        least_curvature=least,
-        displacement=inner_norm * _inverse_curvature(known, length, target_length),
-        solve_converged=estimator.accepts(residual, error),
-        positive=~(least <= 0) if system.definite and estimator.definite else jnp.array(True),
+        unit=unit,
+        target_squared=sums[0],
+        remainder_squared=sums[1],
+        true_remainder_squared=None if true_image is None else sums[6],
+        adjoint_squared=sums[2],
+        along=sums[3],
+        inner_squared=sums[4],
+        place_squared=sums[5],
+        met=lax.stop_gradient(solved.least_curvature),
+        limits=estimator.limits(unit.dtype, inner_tolerance),
+        kind=Kind(system.symmetric, system.definite, estimator.definite, estimator.uses_curvature),
     )
 
 
-def relative_residual(target: Vector, image: Vector) -> tuple[Array, Array]:
-    """|target - image| / |target|, 0 where both are 0, and |target|.
-
-    In units of the largest entry of the target, so that squares of tiny or huge gradients survive float32.
-    """
-    unit = trees.largest(target)
-    scaled = trees.scale(target, 1 / unit)
-    length = trees.norm(scaled)
-    return ratio(trees.norm(trees.add(scaled, image, -1 / unit)), length), unit * length
+def inner_limit(named: float | None, dtype: Any) -> Array:
+    """How far y may be from the optimum, relative to 1 + |y|: as named, else 1e-4 in float64 and 1e-3 in float32."""
+    if named is None:
+        named = 1e-4 if jnp.finfo(dtype).bits == 64 else 1e-3
+    return jnp.asarray(named, dtype)
 
 
-def ratio(part: Array, whole: Array) -> Array:
+def at_hand(evidence: Any) -> tuple[Any, Any]:
+    """The library to compute with and the evidence as its arrays: NumPy's unless any of it is being traced."""
+    leaves = jax.tree.leaves(evidence)
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return jnp, evidence
+    return np, jax.tree.map(np.asarray, evidence)
+
+
+def _relative(certificate: Certificate, remainder_squared: Any) -> Scalar:
+    """|remainder| / |target|."""
+    xp, (target, remainder) = at_hand((certificate.target_squared, remainder_squared))
+    with np.errstate(all="ignore"):
+        return ratio(xp.sqrt(remainder), xp.sqrt(target), xp)
+
+
+def ratio(part: Any, whole: Any, xp: Any = jnp) -> Any:
     """part / whole, and 0 where both are 0."""
-    return jnp.where(part == 0, 0, part / whole)
+    return xp.where(part == 0, 0, part / whole)
 
 
-def _inverse_curvature(least: Array, length: Array, target_length: Array) -> Array:
-    """|A^-1| estimated from below: 1 / (least curvature met) and |q| / |target|; 1 where nothing was met."""
-    met = jnp.fmax(jnp.where(least > 0, 1 / least, jnp.nan), length / target_length)
-    return jnp.where(jnp.isnan(met), 1, met)
+def _near(evidence: Any, displacement: Any, tolerance: Any) -> Any:
+    """Whether the displacement is small beside 1 + |y|."""
+    xp, (tolerance, place) = at_hand((tolerance, evidence.place_squared))
+    return displacement <= tolerance * (1 + xp.sqrt(place))

@@ -18,10 +18,10 @@ from jax import Array, lax
 
 from jaxfuse.implicit import differences, krylov, trees
 from jaxfuse.implicit.adjoint import lagrangian_slope
-from jaxfuse.implicit.certificate import ratio
+from jaxfuse.implicit.certificate import inner_limit, ratio
 from jaxfuse.implicit.curvature import Curvature, fisher, gauss_newton, hessian
 from jaxfuse.implicit.differences import Difference, Limits, limits_of, mismatch, solved_differences
-from jaxfuse.implicit.hypergradient import Estimator, hypergradient, inner_limit
+from jaxfuse.implicit.hypergradient import Estimator, hypergradient
 from jaxfuse.implicit.info import Info, UnreliableGradient
 from jaxfuse.implicit.problem import Problem, objective, pose
 from jaxfuse.implicit.trees import Vector
@@ -329,17 +329,17 @@ def _unit(vector: Vector) -> Vector:
 
 def _evidence(info: Info, y: Any) -> Iterator[Check]:
     """The flags of `Info`, each with its own complaint."""
+    place = trees.split(y, "y")[0]
+    limit = inner_limit(None, jnp.result_type(*place)) * (1 + trees.norm(place))
     rows = {
-        "inner_converged": ("inner optimum", info.displacement, inner_limit(trees.split(y, "y")[0], None)),
+        "inner_converged": ("inner optimum", info.displacement, limit),
         "solve_converged": ("linear solve", info.system_residual, np.nan),
         "positive": ("least curvature", info.least_curvature, 0.0),
         "finite": ("finite", info.value, np.inf),
     }
     for flag, (name, value, limit) in rows.items():
-        passed = bool(getattr(info, flag))
-        others = {other: jnp.array(True) for other in rows if other != flag}
-        said = "" if passed else dataclasses.replace(info, **others).complaints()[0]
-        yield Check(name, float(value), float(limit), passed, said)
+        said = info.complaints().get(flag, "")
+        yield Check(name, float(value), float(limit), not said, said)
 
 
 def _judged(found: tuple[Difference, ...], scale: float, limits: Limits) -> Iterator[Check]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jax import Array
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import Estimate
@@ -23,7 +22,9 @@ DENSE_LIMIT = 512  # unknowns up to which the default is exact and dense
 class Estimator(Protocol):
     """How the implicit gradient is computed: from a problem at one point to an `Estimate`."""
 
-    def estimate(self, problem: Problem, curvature: Curvature) -> Estimate: ...
+    def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
+        """`inner_tolerance` is that of `hypergradient`, for the evidence."""
+        ...
 
 
 def hypergradient(
@@ -66,51 +67,29 @@ def hypergradient(
     chosen = estimator or (
         dense() if trees.size(problem.y) <= DENSE_LIMIT and not trees.is_sharded(problem.y) else cg()
     )
-    found = chosen.estimate(problem, curvature)
-    inner_converged = found.inner_converged
-    if inner_converged is None:
-        inner_converged = found.displacement <= inner_limit(problem.y, inner_tolerance)
-    finite = trees.all_finite(found.gradient) & jnp.isfinite(found.value) & jnp.isfinite(problem.inner_value)
-    finite = finite & jnp.isfinite(found.inner_gradient_norm)
-    good = inner_converged & found.solve_converged & found.positive & finite
+    found = chosen.estimate(problem, curvature, inner_tolerance)
     info = Info(
         value=found.value,
         inner_value=problem.inner_value,
         aux={"upper": found.aux, "lower": problem.aux},
         adjoint=None if found.adjoint is None else trees.with_none(y, found.adjoint),
-        inner_gradient_norm=found.inner_gradient_norm,
-        displacement=found.displacement,
-        residual=found.residual,
-        system_residual=found.system_residual,
-        adjoint_error=found.adjoint_error,
+        evidence=found.evidence,
         steps=found.steps,
         products=found.products,
-        least_curvature=found.least_curvature,
         damping=found.damping,
         best_iterate=found.best_iterate,
-        inner_converged=inner_converged,
-        solve_converged=found.solve_converged,
-        positive=found.positive,
-        finite=finite,
-        fell_back=~good & (policy == "fallback"),
+        results_finite=trees.all_finite([*found.gradient, found.value, problem.inner_value]),
         policy=policy,
         estimator=type(chosen).__name__,
     )
-    return trees.like(x, apply_policy(policy, good, found.gradient, found.direct)), info
+    return trees.like(x, apply_policy(info, found.gradient, found.direct)), info
 
 
-def inner_limit(y: Vector, tolerance: float | None) -> Array:
-    """The displacement up to which y counts as the inner optimum."""
-    length = trees.norm(y)
-    if tolerance is None:
-        tolerance = 1e-4 if jnp.finfo(length.dtype).bits == 64 else 1e-3
-    return tolerance * (1 + length)
-
-
-def apply_policy(policy: Policy, good: Array, gradient: Vector, direct: Vector) -> Vector:
+def apply_policy(info: Info, gradient: Vector, direct: Vector) -> Vector:
     """The gradient that is handed out: NaN or the direct one where a check failed and the policy says so."""
-    if policy == "nan":
+    if info.policy == "nan":
+        good = info.converged
         return [jnp.where(good, leaf, jnp.nan) for leaf in gradient]
-    if policy == "fallback":
-        return trees.select(good, gradient, direct)
+    if info.policy == "fallback":
+        return trees.select(jnp.asarray(info.converged), gradient, direct)
     return gradient

@@ -8,11 +8,17 @@ import warnings
 from typing import Any, Literal, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxfuse.implicit.certificate import Certificate, Scalar, Steps, at_hand
+
 Policy = Literal["ignore", "warn", "nan", "raise", "fallback"]
+_SCALARS = (
+    *("value", "inner_value", "inner_gradient_norm", "displacement", "residual", "system_residual", "adjoint_error"),
+    *("steps", "products", "least_curvature", "damping", "best_iterate"),
+    *("inner_converged", "solve_converged", "positive", "finite", "converged", "fell_back"),
+)
 
 
 class UnreliableGradient(ArithmeticError):
@@ -28,14 +34,27 @@ class UnreliableGradientWarning(UserWarning):
 class Info:
     """How far an implicit gradient can be trusted. Every field but the last two is an array; scalars where not said.
 
-    Written for minima; derivatives of roots read the fields as `root_vjp` says.
+    Written for minima; derivatives of roots read the numbers as `root_vjp` says. Fields are arrays that the device
+    computed. Properties follow from them when they are asked for: as JAX arrays inside jit; outside of it as NumPy's,
+    after waiting for the device.
 
-    Attributes:
+    Fields:
       value: what the upper function returned at (x, y).
       inner_value: what the lower function returned.
       aux: what `upper` and `lower` returned beside their values, a dict with these keys; None where nothing.
       adjoint: q of the adjoint equation H q = d upper / dy, in the structure of y (None at leaves that are no
         variables): the `start` of the next solve. None where no linear system is solved.
+      evidence: the sums that the properties follow from.
+      steps: steps of the solver.
+      products: curvature products spent, those of the certificate included.
+      damping: the multiple of the identity that was added to the curvature.
+      best_iterate: whether the adjoint is an earlier iterate than the last step would have made: the one before a
+        direction of no positive curvature (cg), or that of least residual (bicgstab).
+      results_finite: whether the gradient, its parts and the values are finite.
+      policy: what `check` does: static.
+      estimator: the estimator's name: static.
+
+    Properties:
       inner_gradient_norm: Euclidean norm of d lower / dy. Zero at an inner optimum.
       displacement: estimate of |y - y*|, inner_gradient_norm / least_curvature; for estimators that step the inner
         iteration, the length of its last step. NaN where it is not known.
@@ -43,67 +62,96 @@ class Info:
         Zero where d upper/dy is zero; NaN where no linear system is solved.
       system_residual: the same for the system that was solved (chosen curvature and damping).
       adjoint_error: estimate of |q - q*| / |q*|, the system's residual over least_curvature.
-      steps: steps of the solver.
-      products: curvature products spent, those of the certificate included.
       least_curvature: least v'Av / v'v met over the directions v that the solver saw; an upper bound on the least
         eigenvalue of the solved system (exact for `dense` if it is negative). NaN where none was seen.
-      damping: the multiple of the identity that was added to the curvature.
-      best_iterate: whether the adjoint is an earlier iterate than the last step would have made: the one before a
-        direction of no positive curvature (cg), or that of least residual (bicgstab).
       inner_converged: whether displacement <= inner tolerance * (1 + |y|). True where it makes no claim.
       solve_converged: whether the linear solve reached what it promises (its tolerance; without one, an adjoint_error
         of 1e-9 in float64 and 1e-3 in float32; for approximations by name, less residual than the zero vector).
       positive: whether all curvature met was positive. Only estimators that need it can say False.
-      finite: whether the gradient, its parts and the values are finite.
+      finite: whether these results and inner_gradient_norm are finite.
+      converged: whether every check passed: the gradient may be taken at its word.
       fell_back: whether policy "fallback" replaced the gradient by the direct one, d upper / dx.
-      policy: what `check` does: static.
-      estimator: the estimator's name: static.
     """
 
     value: Array
     inner_value: Array
     aux: dict[str, Any]
     adjoint: Any
-    inner_gradient_norm: Array
-    displacement: Array
-    residual: Array
-    system_residual: Array
-    adjoint_error: Array
+    evidence: Certificate | Steps
     steps: Array
     products: Array
-    least_curvature: Array
     damping: Array
     best_iterate: Array
-    inner_converged: Array
-    solve_converged: Array
-    positive: Array
-    finite: Array
-    fell_back: Array
+    results_finite: Array
     policy: Policy = dataclasses.field(metadata={"static": True}, default="warn")
     estimator: str = dataclasses.field(metadata={"static": True}, default="")
 
     @property
-    def converged(self) -> Array:
-        """Whether every check passed: the gradient may be taken at its word."""
+    def inner_gradient_norm(self) -> Scalar:
+        return self.evidence.inner_gradient_norm
+
+    @property
+    def displacement(self) -> Scalar:
+        return self.evidence.displacement
+
+    @property
+    def residual(self) -> Scalar:
+        return self.evidence.residual
+
+    @property
+    def system_residual(self) -> Scalar:
+        return self.evidence.system_residual
+
+    @property
+    def adjoint_error(self) -> Scalar:
+        return self.evidence.adjoint_error
+
+    @property
+    def least_curvature(self) -> Scalar:
+        return self.evidence.least_curvature
+
+    @property
+    def inner_converged(self) -> Scalar:
+        return self.evidence.inner_converged
+
+    @property
+    def solve_converged(self) -> Scalar:
+        return self.evidence.solve_converged
+
+    @property
+    def positive(self) -> Scalar:
+        return self.evidence.positive
+
+    @property
+    def finite(self) -> Scalar:
+        xp, (results, norm) = at_hand((self.results_finite, self.inner_gradient_norm))
+        return results & xp.isfinite(norm)
+
+    @property
+    def converged(self) -> Scalar:
         return self.inner_converged & self.solve_converged & self.positive & self.finite
 
-    def complaints(self) -> list[str]:
-        """One sentence for each check that failed, with its number. Brings the scalars to the host."""
-        said = []
+    @property
+    def fell_back(self) -> Scalar:
+        return ~self.converged & (self.policy == "fallback")
+
+    def complaints(self) -> dict[str, str]:
+        """By the name of each check that failed, a sentence with its number. Brings the scalars to the host."""
+        said = {}
         if not np.all(self.finite):
-            said.append("the gradient or a value is not finite: look for NaN in upper, lower and their data")
+            said["finite"] = "the gradient or a value is not finite: look for NaN in upper, lower and their data"
         if not np.all(self.inner_converged):
-            said.append(
+            said["inner_converged"] = (
                 f"y does not solve the inner problem (its gradient or residual is {_worst(self.inner_gradient_norm)}, "
                 f"about {_worst(self.displacement)} away): run the inner solver longer or name an inner_tolerance"
             )
         if not np.all(self.positive):
-            said.append(
+            said["positive"] = (
                 f"the curvature is not positive (least value met {_least(self.least_curvature)}), so y is no strict "
                 "minimum: use gauss_newton, fisher or damping, or minres for a stationary point"
             )
         if not np.all(self.solve_converged):
-            said.append(
+            said["solve_converged"] = (
                 f"the linear solve ended with a relative residual of {_worst(self.system_residual)} after "
                 f"{int(np.max(self.steps))} steps: allow more steps, precondition, damp, or name a tolerance"
             )
@@ -118,17 +166,15 @@ class Info:
         if self.policy in ("warn", "raise"):
             said = self.complaints()
             if said:
-                message = f"implicit gradient by {self.estimator}: " + "; ".join(said) + "."
+                message = f"implicit gradient by {self.estimator}: " + "; ".join(said.values()) + "."
                 if self.policy == "raise":
                     raise UnreliableGradient(message)
                 warnings.warn(message, UnreliableGradientWarning, stacklevel=2)
         return self
 
-    def scalars(self) -> dict[str, Array]:
+    def scalars(self) -> dict[str, Scalar]:
         """The numbers and flags by name, for a log: everything but the arrays of the problem."""
-        left_out = {"aux", "adjoint", "policy", "estimator"}
-        names = [field.name for field in dataclasses.fields(self) if field.name not in left_out]
-        return {name: jnp.asarray(getattr(self, name)) for name in names} | {"converged": self.converged}
+        return {name: getattr(self, name) for name in _SCALARS}
 
 
 def check_policy(policy: str) -> None:
@@ -136,11 +182,11 @@ def check_policy(policy: str) -> None:
         raise ValueError(f"policy {policy!r} is not known; choose one of {', '.join(get_args(Policy))}")
 
 
-def _worst(values: Array) -> str:
+def _worst(values: Scalar) -> str:
     found = np.asarray(values, dtype=np.float64)
     return "nan" if np.all(np.isnan(found)) else f"{np.nanmax(found):.3g}"
 
 
-def _least(values: Array) -> str:
+def _least(values: Scalar) -> str:
     found = np.asarray(values, dtype=np.float64)
     return "nan" if math.prod(found.shape) and np.all(np.isnan(found)) else f"{np.nanmin(found):.3g}"

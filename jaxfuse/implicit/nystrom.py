@@ -53,10 +53,10 @@ class nystrom(Approximation):
     def __post_init__(self) -> None:
         _check(self.rank, self.damping, self.chunk)
 
-    def estimate(self, problem: Any, curvature: Curvature) -> Estimate:
+    def estimate(self, problem: Any, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         damped: Any = dataclasses.replace(_undamped(curvature, "nystrom"), damping=self.damping)
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return adjoint_estimate(_damped_outside(**fields), problem, damped)
+        return adjoint_estimate(_damped_outside(**fields), problem, damped, inner_tolerance)
 
     def solve(self, system: LinearSystem) -> Solved:
         return self._solve(system.apply, system.target)

@@ -19,7 +19,7 @@ from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator, solve_system
 from jaxfuse.implicit.certificate import certify
 from jaxfuse.implicit.estimators import dense, minres
-from jaxfuse.implicit.hypergradient import DENSE_LIMIT, apply_policy, inner_limit
+from jaxfuse.implicit.hypergradient import DENSE_LIMIT, apply_policy
 from jaxfuse.implicit.info import Info, Policy, check_policy
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.linear_solvers import gmres
@@ -228,32 +228,19 @@ def _judged(
     tolerance: float | None,
 ) -> tuple[Vector, Info]:
     """The result as the policy hands it out, and what the solve says about itself."""
-    inner_norm = trees.norm(inner)
-    found = certify(estimator, system, solved, image, inner_norm)
-    inner_converged = found.displacement <= inner_limit(y, tolerance)
-    finite = trees.all_finite(result) & jnp.isfinite(inner_norm) & trees.all_finite(system.target)
-    good = inner_converged & found.solve_converged & found.positive & finite
+    evidence = certify(estimator, system, solved, image, inner=inner, place=y, inner_tolerance=tolerance)
     info = Info(
         value=value,
-        inner_value=inner_norm**2 / 2,
+        inner_value=evidence.inner_squared / 2,
         aux={},
         adjoint=system.tree(solved.adjoint),
-        inner_gradient_norm=inner_norm,
-        displacement=found.displacement,
-        residual=found.residual,
-        system_residual=found.residual,
-        adjoint_error=found.adjoint_error,
+        evidence=evidence,
         steps=solved.steps,
         products=solved.products + 1,
-        least_curvature=found.least_curvature,
-        damping=jnp.zeros_like(inner_norm),
+        damping=jnp.zeros_like(evidence.unit),
         best_iterate=solved.best_iterate,
-        inner_converged=inner_converged,
-        solve_converged=found.solve_converged,
-        positive=found.positive,
-        finite=finite,
-        fell_back=jnp.array(False),
+        results_finite=trees.all_finite(result) & trees.all_finite(system.target),
         policy=policy,
         estimator=type(estimator).__name__,
     )
-    return apply_policy(policy, good, result, result), info
+    return apply_policy(info, result, result), info

@@ -7,6 +7,7 @@ was, and a gradient that breaks the promise (a series that diverges) is flagged.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +17,7 @@ from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator, Estimate
-from jaxfuse.implicit.certificate import certify
+from jaxfuse.implicit.certificate import Limits, certify, inner_limit
 from jaxfuse.implicit.curvature import Curvature, refuse_curvature
 from jaxfuse.implicit.estimators import check_stop, most_steps, stop_at
 from jaxfuse.implicit.krylov import Solved
@@ -30,9 +31,10 @@ class Approximation(AdjointEstimator):
     exact: ClassVar[bool] = False
     tolerance: float | None = 1.0
 
-    def accepts(self, system_residual: Array, adjoint_error: Array) -> Array:
+    def limits(self, dtype: Any, inner_tolerance: float | None) -> Limits:
         limit = 1.0 if self.tolerance is None else self.tolerance
-        return system_residual <= limit * (1 + 100 * jnp.finfo(system_residual.dtype).eps)
+        residual = limit * (1 + 100 * jnp.finfo(dtype).eps)
+        return Limits(jnp.asarray(residual, dtype), jnp.asarray(math.inf, dtype), inner_limit(inner_tolerance, dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,11 +180,11 @@ class direct(Approximation):
 
     uses_curvature: ClassVar[bool] = False
 
-    def estimate(self, problem: Problem, curvature: Curvature) -> Estimate:
+    def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         def slope(target: Vector) -> tuple[Vector, Vector, Vector]:
             return trees.zeros(target), trees.zeros(problem.x), trees.zeros(target)
 
-        return _approximate(self, problem, curvature, slope, products=0)
+        return _approximate(self, problem, curvature, inner_tolerance, slope, products=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +214,7 @@ class rank_one(Approximation):
         if self.limit is not None and not self.limit > 0:
             raise ValueError(f"limit is {self.limit}; a positive bound on the coefficient was expected, or None")
 
-    def estimate(self, problem: Problem, curvature: Curvature) -> Estimate:
+    def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         inner = problem.inner_gradient
 
         def slope(target: Vector) -> tuple[Vector, Vector, Vector]:
@@ -224,7 +226,7 @@ class rank_one(Approximation):
             outer = jax.grad(lambda x: problem.lower(x, problem.y)[0])(problem.x)
             return adjoint, trees.scale(outer, coefficient), problem.hessian(adjoint)
 
-        return _approximate(self, problem, curvature, slope, products=1)
+        return _approximate(self, problem, curvature, inner_tolerance, slope, products=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +249,7 @@ class finite_difference(Approximation):
         if not self.step > 0:
             raise ValueError(f"step is {self.step}; a positive distance was expected")
 
-    def estimate(self, problem: Problem, curvature: Curvature) -> Estimate:
+    def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         def gradients(y: Vector) -> tuple[Vector, Vector]:
             return jax.grad(lambda x, y: problem.lower(x, y)[0], argnums=(0, 1))(problem.x, y)
 
@@ -263,7 +265,7 @@ class finite_difference(Approximation):
             )
             return adjoint, cross, image
 
-        return _approximate(self, problem, curvature, slope, products=1)
+        return _approximate(self, problem, curvature, inner_tolerance, slope, products=1)
 
 
 def _quotient(vector: Vector, image: Vector) -> Array:
@@ -281,6 +283,7 @@ def _approximate(
     estimator: AdjointEstimator,
     problem: Problem,
     curvature: Curvature,
+    inner_tolerance: float | None,
     slope: Callable[[Vector], tuple[Vector, Vector, Vector]],
     products: int,
 ) -> Estimate:
@@ -299,27 +302,24 @@ def _approximate(
         read=problem.read_y,
         tree=problem.tree_y,
     )
-    inner = trees.norm(problem.inner_gradient)
-    found = certify(estimator, system, _known(adjoint), image, inner)
-    least = found.least_curvature
+    evidence = certify(
+        estimator,
+        system,
+        _known(adjoint),
+        image,
+        inner=problem.inner_gradient,
+        place=problem.y,
+        inner_tolerance=inner_tolerance,
+    )
     return Estimate(
         gradient=trees.add(outer, cross, -1),
         direct=outer,
         value=value,
         aux=aux,
         adjoint=adjoint,
-        inner_gradient_norm=inner,
-        # An adjoint that solves nothing has a length that says nothing: only the curvature along it counts.
-        displacement=inner * jnp.where(least > 0, 1 / least, 1),
-        residual=found.residual,
-        system_residual=found.residual,
-        adjoint_error=found.adjoint_error,
+        evidence=evidence,
         steps=jnp.array(0),
         products=jnp.array(products),
-        least_curvature=least,
-        damping=jnp.zeros_like(found.residual),
+        damping=jnp.zeros_like(evidence.unit),
         best_iterate=jnp.array(False),
-        inner_converged=None,
-        solve_converged=found.solve_converged,
-        positive=found.positive,
     )

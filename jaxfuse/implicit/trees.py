@@ -7,7 +7,7 @@ default `check_vma=True`) a leaf's type says over which axes it is split, and th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -16,6 +16,8 @@ from jax import Array, lax
 
 Vector: TypeAlias = list[Array]
 Product: TypeAlias = Callable[[Vector], Vector]
+
+_ONE_PASS = 65_536  # entries of a leaf
 
 
 def is_float(leaf: Any) -> bool:
@@ -113,6 +115,30 @@ def dot(left: Vector, right: Vector) -> Array:
         axes = varying_axes(part)
         total = total + (lax.psum(part, axes) if axes else part)
     return total
+
+
+def dots(pairs: Sequence[tuple[Vector, Vector]]) -> list[Array]:
+    """The inner product of each pair, all of vectors with the same shapes.
+
+    Small leaves are summed in one pass for all pairs, which compiles to one kernel instead of several for each; its
+    sums are sequential on a CPU, so large leaves are summed one by one.
+    """
+    if any(is_sharded(left) or is_sharded(right) for left, right in pairs):
+        return [dot(left, right) for left, right in pairs]
+    totals = [jnp.zeros((), jnp.result_type(*left, *right)) for left, right in pairs]
+    for place, leaf in enumerate(pairs[0][0]):
+        parts = [left[place] * right[place] for left, right in pairs]
+        if leaf.size > _ONE_PASS:
+            sums = [jnp.sum(part) for part in parts]
+        else:
+            nothing = [jnp.zeros((), part.dtype) for part in parts]
+            sums = lax.reduce(parts, nothing, _added, tuple(range(leaf.ndim)))
+        totals = [total + part for total, part in zip(totals, sums, strict=True)]
+    return totals
+
+
+def _added(left: list[Array], right: list[Array]) -> list[Array]:
+    return [a + b for a, b in zip(left, right, strict=True)]
 
 
 def norm(vector: Vector) -> Array:

@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import Estimate
+from jaxfuse.implicit.certificate import Steps, inner_limit
 from jaxfuse.implicit.curvature import Curvature, refuse_curvature
 from jaxfuse.implicit.problem import Problem
 from jaxfuse.implicit.trees import Vector
@@ -66,7 +67,7 @@ class UnrolledEstimator:
         if isinstance(self.learning_rate, (int, float)) and not self.learning_rate > 0:
             raise ValueError(f"{name} got learning_rate={self.learning_rate}; a positive one was expected")
 
-    def estimate(self, problem: Problem, curvature: Curvature) -> Estimate:
+    def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         refuse_curvature(type(self).__name__, curvature)
 
         def path(x: Vector) -> tuple[Vector, Vector]:
@@ -78,28 +79,26 @@ class UnrolledEstimator:
         last, pull, before = jax.vjp(path, problem.x, has_aux=True)
         (value, aux), (direct, slope) = jax.value_and_grad(problem.upper, argnums=(0, 1), has_aux=True)(problem.x, last)
         (indirect,) = pull(slope)
-        displacement = trees.norm(trees.add(lax.stop_gradient(last), before, -1))
-        unknown = jnp.full((), jnp.nan, displacement.dtype)
-        yes = jnp.array(True)
+        inner = lax.stop_gradient(_slope(problem, problem.x, last))
+        move = trees.add(lax.stop_gradient(last), before, -1)
+        place = lax.stop_gradient(problem.y)
+        inner_squared, place_squared, move_squared = trees.dots([(inner, inner), (place, place), (move, move)])
         return Estimate(
             gradient=trees.add(direct, indirect),
             direct=direct,
             value=value,
             aux=aux,
             adjoint=None,
-            inner_gradient_norm=trees.norm(_slope(problem, problem.x, last)),
-            displacement=displacement,
-            residual=unknown,
-            system_residual=unknown,
-            adjoint_error=unknown,
+            evidence=Steps(
+                inner_squared,
+                place_squared,
+                move_squared,
+                inner_limit(inner_tolerance if self.claims_optimum else math.inf, move_squared.dtype),
+            ),
             steps=jnp.array(self.steps),
             products=jnp.array(0),
-            least_curvature=unknown,
-            damping=jnp.zeros((), displacement.dtype),
+            damping=jnp.zeros_like(move_squared),
             best_iterate=jnp.array(False),
-            inner_converged=None if self.claims_optimum else yes,
-            solve_converged=yes,
-            positive=yes,
         )
 
     def _first(self, problem: Problem, x: Vector) -> Vector:

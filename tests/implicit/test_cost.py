@@ -98,7 +98,7 @@ def test_memory_is_a_few_vectors_whatever_the_steps_of_the_solver():
 def test_certificate_costs_one_product():
     """Runs of the matrix counted on the host: one for each step, one for the certificate, one for the gradient at y."""
     n, steps, calls = 30, 7, []
-    matrix = spd(n, 1e3)
+    matrix = np.asarray(spd(n, 1e3))  # NumPy's, for a callback's thread does not know of the fixture's float64
 
     def multiply(vector):
         calls.append(None)

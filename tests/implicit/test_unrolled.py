@@ -75,7 +75,7 @@ def test_the_longer_the_run_the_nearer_the_closed_form():
     assert errors[0] > 0.1
     assert errors[-1] < 1e-11
     assert bool(info.converged)
-    assert info.complaints() == []
+    assert info.complaints() == {}
     np.testing.assert_allclose(info.value, case.upper(case.x, case.y), rtol=1e-12)
 
 
