@@ -32,6 +32,9 @@ ROWS = {
     "fusion_leader": "fusion leads on a held-out half of the batch; implicit gradient through segmentation",
     "rank_one": "the same with outer products of gradients in place of second derivatives",
     "weights": "segmentation leads, fusion follows; implicit gradient through the fusion network: slow",
+    "film_nnunet": "FILM fuses and a 2D nnU-Net segments in place of the paper's networks, without pre-training",
+    "film_nnunet_p": "the same with the paper's pre-trained encoder in place of FILM's",
+    "film_nnunet_detached": "film_nnunet without the task: its plain form, which the paper mentions and does not show",
 }
 VARIANTS = {}
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -57,6 +60,10 @@ SCHEMES = {
     "rank_one": {"memory_decay": 0.99, "weight_decay": 1e-4},
     "weights": {"coupling": 1.0, "steps": 10, "damping": 0.01},
 }
+# FILM and a 2D nnU-Net in the places of the paper's networks.
+PLUGINS = ("film_nnunet", "film_nnunet_p", "film_nnunet_detached")
+# The correlation loss can jump to a hundred times its usual size.
+CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,23 @@ class Sizes:
             "decoder_widths": (32, 16, 16, 8),
         }
     )
+    film: dict = field(
+        default_factory=lambda: {
+            "dim": 16,
+            "heads": 2,
+            "expansion": 2.0,
+            "rounds": 2,
+            "hidden": 64,
+            "text_dim": 8,
+            "decoder_blocks": 1,
+        }
+    )
+    nnunet: dict = field(default_factory=lambda: {"stages": 4, "base": 8, "most": 64})
     remat: bool = False
     pretraining_length: dict = field(default_factory=lambda: {"steps": 150})
     cooperative_length: dict = field(default_factory=lambda: {"steps": 300})
+    film_length: dict = field(default_factory=lambda: {"steps": 300})
+    film_batch: int = 4
     warmup_steps: int = 30
     sampling: str = "mixed"
     validate_every: int = 150
@@ -97,10 +118,18 @@ class Sizes:
     def fusion_adam(self, phase_name):
         """Of the fusion network and of the critics."""
         del phase_name
-        return _clipped(adam(1e-3, schedule="cosine"))
+        return adam(1e-3, schedule="cosine", clip_norm=CLIP_NORM)
 
     def segmentation_optimizer(self):
-        return _clipped(adam(3e-3, schedule="cosine"))
+        return adam(3e-3, schedule="cosine", clip_norm=CLIP_NORM)
+
+    def film_adam(self):
+        """Of FILM, where it takes the place of the fusion network."""
+        return self.fusion_adam("cooperative")
+
+    def nnunet_optimizer(self):
+        """Of the nnU-Net, where it takes the place of the segmentation network."""
+        return self.segmentation_optimizer()
 
 
 @dataclass(frozen=True)
@@ -110,16 +139,18 @@ class PaperSizes(Sizes):
     def fusion_adam(self, phase_name):
         # Halved every 20 epochs, of 80 and of 140.
         stages = {"pretraining": 4, "cooperative": 7}[phase_name]
-        return _clipped(adam(1e-4, schedule="halving"), stages=stages)
+        return adam(1e-4, schedule="halving", stages=stages, clip_norm=CLIP_NORM)
 
     def segmentation_optimizer(self):
         return sgd(0.01, momentum=0.9, weight_decay=1e-4, schedule="poly", clip_norm=1.0)
 
+    def film_adam(self):
+        # As released: 0.6 of the rate after each 50 of 150 epochs.
+        return adam(1e-5, schedule="stepwise", stages=3, factor=0.6)
 
-def _clipped(options, **more):
-    # The correlation loss can jump to a hundred times its usual size.
-    options.update({"clip_norm": 1.0, **more})
-    return options
+    def nnunet_optimizer(self):
+        # Decay and clipping as in nnU-Net's code.
+        return sgd(0.01, momentum=0.99, nesterov=True, weight_decay=3e-5, schedule="poly", clip_norm=12.0)
 
 
 SIZES = {
@@ -141,8 +172,12 @@ SIZES = {
             "vit_hidden": 32,
             "decoder_widths": (16, 8, 8, 4),
         },
+        film={"dim": 8, "heads": 2, "expansion": 1.0, "rounds": 1, "hidden": 16, "text_dim": 2, "decoder_blocks": 1},
+        nnunet={"stages": 3, "base": 4, "most": 8},
         pretraining_length={"steps": 2},
         cooperative_length={"steps": 4},
+        film_length={"steps": 4},
+        film_batch=2,
         warmup_steps=1,
         validate_every=0,
         validation_cases=1,
@@ -164,9 +199,13 @@ SIZES = {
             "vit_hidden": 3072,
             "decoder_widths": (256, 128, 64, 16),
         },
+        film={"dim": 32, "heads": 8, "expansion": 4.0, "rounds": 3, "hidden": 256, "text_dim": 32, "decoder_blocks": 2},
+        nnunet={"stages": 6, "base": 32, "most": 512},
         remat=True,
         pretraining_length={"epochs": 80},
         cooperative_length={"epochs": 140},
+        film_length={"epochs": 150},
+        film_batch=2,
         warmup_steps=1000,
         sampling="brain",
         validate_every=2000,
@@ -189,24 +228,36 @@ def get_config(argument=None):
         {
             "combos": COMBINATIONS,
             "dtype": "float32",
-            "fusion": {
-                **sizes.fusion,
-                "low_block": "cddfuse",
-                "cross_attention": "none" if row == "wo_cross_attention" else "tokens",
-                "direction": "both",
-                "combine": "all",
-                "remat": sizes.remat,
-            },
             "critics": {"gan": "nonsaturating", "critic_base": sizes.critic_base, "critic_head": "patch"},
         }
     )
+    if fusion := fusion_form(sizes, row):
+        config.network.fusion = ConfigDict(fusion)
     config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4})
     config.log_every = sizes.log_every
-    config.pretraining = pretraining(sizes, row)
-    config.cooperative = cooperative(sizes, row)
-    config.schedule = ("pretraining", "cooperative")
+    phases = {"cooperative": plugged_in(sizes, row) if row in PLUGINS else cooperative(sizes, row)}
+    if pretrained(row):
+        phases = {"pretraining": pretraining(sizes, row), **phases}
+    config.update(phases)
+    config.schedule = tuple(phases)
     config.result = ("cooperative",)
     return config
+
+
+def pretrained(row):
+    """Whether there is anything of the fusion module to pre-train."""
+    return row not in PLUGINS or row == "film_nnunet_p"
+
+
+def fusion_form(sizes, row):
+    """What both phases know of the fusion module; of its encoder and decoder alone where nothing else is drawn."""
+    if not pretrained(row):
+        return {}
+    form = {**sizes.fusion, "low_block": "cddfuse", "remat": sizes.remat}
+    if row in PLUGINS:
+        return {**{name: value for name, value in form.items() if name != "grid"}, "cross_attention": "none"}
+    attention = "none" if row == "wo_cross_attention" else "tokens"
+    return {**form, "cross_attention": attention, "direction": "both", "combine": "all"}
 
 
 def pretraining(sizes, row):
@@ -261,6 +312,37 @@ def cooperative(sizes, row):
         overlap=sizes.overlap,
         **sizes.cooperative_length,
         **_common(sizes),
+    )
+    settings.update(_further(sizes))
+    return settings
+
+
+def plugged_in(sizes, row):
+    """FILM and nnU-Net; in row film_nnunet_p, what pre-training has of the encoder."""
+    bilevel = "detached" if row == "film_nnunet_detached" else "joint"
+    settings = phase(
+        model="fuse4seg.plugin:make_film_p" if row == "film_nnunet_p" else "fuse4seg.plugin:make_film",
+        args={
+            "film": {**sizes.film, "remat": sizes.remat},
+            "critics": {"adversarial_weight": 0.0},
+            "losses": {"correlation_weight": 0.0, "intensity_weight": 1.0, "gradient_weight": 20.0},
+            "segmentation": {**sizes.nnunet, "remat": sizes.remat},
+            "scheme": {"bilevel": bilevel, "fusion_weight": 1.0, "warmup_steps": sizes.warmup_steps},
+        },
+        assess="engine.assess_fusion:fusion",
+        optimizers={"fusion": sizes.film_adam(), "segmentation": sizes.nnunet_optimizer()},
+        init=(("fusion/encoder", "pretraining:fusion/encoder"),) if row == "film_nnunet_p" else (),
+        loss="losses.overlap:dice_and_cross_entropy",
+        loss_args={
+            "dice_weight": 1.0,
+            "entropy_weight": 1.0,
+            "include_background": False,
+            "squared": False,
+            "over_batch": True,
+        },
+        overlap=sizes.overlap,
+        **sizes.film_length,
+        **{**_common(sizes), "batch": sizes.film_batch},
     )
     settings.update(_further(sizes))
     return settings

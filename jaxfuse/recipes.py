@@ -65,9 +65,19 @@ def brats_data(
     )
 
 
-def adam(learning_rate: float, *, b1: float = 0.9, b2: float = 0.999, schedule: str = "constant") -> ConfigDict:
-    """Options of Adam for one player."""
-    return ConfigDict({"learning_rate": learning_rate, "b1": b1, "b2": b2, "schedule": schedule})
+def adam(
+    learning_rate: float,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    schedule: str = "constant",
+    stages: int | None = None,
+    factor: float | None = None,
+    clip_norm: float | None = None,
+) -> ConfigDict:
+    """Options of Adam for one player; what is None is left out, and can be set later."""
+    options = ConfigDict({"learning_rate": learning_rate, "b1": b1, "b2": b2, "schedule": schedule})
+    return _with_open(options, stages=stages, factor=factor, clip_norm=clip_norm)
 
 
 def sgd(
@@ -78,13 +88,19 @@ def sgd(
     weight_decay: float = 0.0,
     schedule: str = "constant",
     stages: int | None = None,
+    factor: float | None = None,
     clip_norm: float | None = None,
 ) -> ConfigDict:
     """Options of gradient descent with momentum for one player; what is None is left out, and can be set later."""
     options = ConfigDict({"kind": "sgd", "learning_rate": learning_rate, "momentum": momentum, "nesterov": nesterov})
     options.update({"weight_decay": weight_decay, "schedule": schedule})
-    options.stages, options.clip_norm = placeholder(int), placeholder(float)
-    options.update({"stages": stages, "clip_norm": clip_norm})
+    return _with_open(options, stages=stages, factor=factor, clip_norm=clip_norm)
+
+
+def _with_open(options: ConfigDict, *, stages: int | None, factor: float | None, clip_norm: float | None) -> ConfigDict:
+    """The options with these, of which None leaves room for a value."""
+    options.stages, options.factor, options.clip_norm = placeholder(int), placeholder(float), placeholder(float)
+    options.update({"stages": stages, "factor": factor, "clip_norm": clip_norm})
     return options
 
 

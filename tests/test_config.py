@@ -289,8 +289,8 @@ def test_options_of_descent_that_a_recipe_left_out_can_be_set():
     ("changes", "sentence"),
     [
         ({"kind": "lion"}, "fusion.optimizers.net.kind is 'lion'; choose one of adam, sgd"),
-        ({"momentum": 0.9}, "fusion.optimizers.net has no option momentum; adam has b1, b2, clip_norm, kind"),
-        ({"kind": "sgd"}, "fusion.optimizers.net has no option b1, b2; sgd has clip_norm, kind, learning_rate"),
+        ({"momentum": 0.9}, "fusion.optimizers.net has no option momentum; adam has b1, b2, clip_norm, factor, kind"),
+        ({"kind": "sgd"}, "fusion.optimizers.net has no option b1, b2; sgd has clip_norm, factor, kind, learning_rate"),
     ],
 )
 def test_options_of_another_optimizer_are_refused(changes, sentence):

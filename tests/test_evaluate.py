@@ -10,9 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse import evaluate
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.scoring.labels import score_labels
+from jaxfuse.scoring.pairing import find_references
 
 SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SPACING_MM = (1.0, 2.0, 1.5)
@@ -49,9 +50,7 @@ def run_in(root: Path, *more: object) -> subprocess.CompletedProcess[str]:
 def refusal(root: Path, *, labels: str | None = "brats", one_empty: str = "penalty") -> str:
     """The sentence with which the folders below `root` are refused; nothing may have been written."""
     with pytest.raises(UserError) as error:
-        evaluate.evaluate(
-            root / "pred", root / "ref", root / "out", labels=labels, one_empty=one_empty, allow_missing=False
-        )
+        score_labels(root / "pred", root / "ref", root / "out", labels=labels, one_empty=one_empty, allow_missing=False)
     assert not (root / "out" / "cases.csv").exists()
     return str(error.value)
 
@@ -99,7 +98,7 @@ def test_references_in_case_folders_need_no_images(tmp_path):
     """References as a challenge hands them to judges: label files alone, in the folders of their cases."""
     save(tmp_path / "ref" / "HGG" / "Brats18_A_1" / "Brats18_A_1_seg.nii.gz", labels())
     save(tmp_path / "ref" / "LGG" / "Brats18_B_1" / "Brats18_B_1_seg.nii", labels(), axes="LPS")
-    found, scheme = evaluate.find_references(tmp_path / "ref")
+    found, scheme = find_references(tmp_path / "ref")
     assert {case: path.name for case, path in found.items()} == {
         "Brats18_A_1": "Brats18_A_1_seg.nii.gz",
         "Brats18_B_1": "Brats18_B_1_seg.nii",
@@ -136,6 +135,15 @@ def test_a_missing_option_is_one_sentence(tmp_path):
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_an_option_of_another_protocol_is_refused(tmp_path):
+    for protocol, option, owner in (("brats", "--sources=t1,t2", "fusion"), ("fusion", "--one_empty=penalty", "brats")):
+        result = run("--pred", tmp_path, "--ref", tmp_path, "--out", tmp_path, "--protocol", protocol, option)
+        assert result.returncode == 2
+        name = option.partition("=")[0]
+        expected = f"error: {name} is an option of the protocol {owner}, not of {protocol}; leave it out\n"
+        assert result.stderr == expected
+
+
 def test_refuses_another_grid(tmp_path):
     save(tmp_path / "ref" / "a.nii.gz", labels())
     save(tmp_path / "pred" / "a.nii.gz", labels(), shift_mm=1.0)
@@ -167,7 +175,7 @@ def test_refuses_what_it_cannot_use(tmp_path):
     assert "'brats1999' is not known" in refusal(tmp_path, labels="brats1999")
     assert "one_empty is 'zero'" in refusal(tmp_path, one_empty="zero")
     (tmp_path / "out").write_text("a file")
-    assert "cannot make the folder" in refusal(tmp_path)
+    assert "out cannot be written" in refusal(tmp_path)
     save(tmp_path / "pred" / "b.nii", labels())
     assert "case b has two files" in refusal(tmp_path)
 
@@ -184,7 +192,7 @@ def test_real_case_against_itself(tmp_path):
     root = SHARED / "tcga_lgg_brats"
     if not root.is_dir():
         pytest.skip(f"the real sample {root} is not here; set JAXFUSE_SHARED_DATA to its parent folder")
-    (case, path), *others = evaluate.find_references(root)[0].items()
+    (case, path), *others = find_references(root)[0].items()
     assert not others
     (tmp_path / "pred").mkdir()
     (tmp_path / "pred" / f"{case}.nii.gz").symlink_to(path)

@@ -11,7 +11,10 @@ from jaxfuse.config import parse
 from jaxfuse.engine.build import build_system
 from jaxfuse.errors import UserError
 from jaxfuse.learning.bilevel import SCHEMES
+from jaxfuse.losses.overlap import cross_entropy
+from jaxfuse.models.baselines.film import FilmForm
 from jaxfuse.models.fuse4seg.critics import SourceCritic
+from jaxfuse.models.fuse4seg.plugin import NNUNetForm
 
 
 def built(row: str):
@@ -21,7 +24,8 @@ def built(row: str):
 @pytest.mark.parametrize("row", fuse4seg.ROWS)
 def test_schemes_of_the_rows(row):
     scheme = built(row)["cooperative"].system.scheme
-    assert type(scheme) is SCHEMES[row if row in SCHEMES else "joint"]
+    expected = "detached" if row.endswith("_detached") else row
+    assert type(scheme) is SCHEMES[expected if expected in SCHEMES else "joint"]
     # The recipe writes out what the schemes have by default.
     assert scheme == SCHEMES[type(scheme).__name__]()
 
@@ -53,7 +57,23 @@ def test_rows_without_decoder_or_cross_attention_lack_them():
     assert networks["full"] - networks["wo_cross_attention"] == {"cross_attention"}
     without = built("wo_decoder")["cooperative"]
     image = {"image": without.batch["image"]}
-    assert set(jax.eval_shape(without.system.predict, without.state, image)) == {"S"}
+    outputs = set(jax.eval_shape(without.system.predict, without.state, image))
+    assert "S" in outputs
+    assert "fused" not in outputs
+
+
+def test_film_and_nnunet_stand_in_and_the_variant_takes_over_the_encoder():
+    networks = {"encoder", "guidance", "decoder", "segmentation"}
+    for row in ("film_nnunet", "film_nnunet_p", "film_nnunet_detached"):
+        *earlier, (last, phase) = built(row).items()
+        assert last == "cooperative"
+        assert set(phase.system.networks(phase.state.params)) == networks
+        taken = [(rule.target, rule.donor, rule.source) for rule in phase.phase.rules]
+        if row == "film_nnunet_p":
+            assert [name for name, _ in earlier] == ["pretraining"]
+            assert taken == [("fusion/encoder", "pretraining", "fusion/encoder")]
+        else:
+            assert (earlier, taken) == ([], [])
 
 
 def test_the_first_of_the_pairs_is_shown_and_nothing_else_names_it():
@@ -78,3 +98,17 @@ def test_sizes_of_the_paper_are_the_defaults_of_the_forms():
     assert (critic.base, critic.head, critic.dtype) == (default.base, default.head, default.dtype)
     weights = {f.name: f.default for f in dataclasses.fields(cooperative.fusion_loss) if f.name != "critics"}
     assert {name: getattr(cooperative.fusion_loss, name) for name in weights} == weights
+
+
+def test_film_and_nnunet_of_the_paper_preset_are_as_released():
+    built = phases("fuse4seg", argument("paper", "film_nnunet"))["cooperative"]
+    assert built.system.fusion.network.form == FilmForm(remat=True)
+    assert built.system.segmentation.network == NNUNetForm(remat=True).part(4, cross_entropy).network
+    assert (built.phase.epochs, built.phase.batch) == (150, 2)
+    config = fuse4seg.get_config(argument("paper", "film_nnunet")).cooperative
+    film = {name: value for name, value in config.optimizers.fusion.items() if value is not None}
+    schedule = {"schedule": "stepwise", "stages": 3, "factor": 0.6}
+    assert film == {"learning_rate": 1e-5, "b1": 0.9, "b2": 0.999, **schedule}
+    nnunet = config.optimizers.segmentation
+    assert (nnunet.kind, nnunet.learning_rate, nnunet.momentum, nnunet.nesterov) == ("sgd", 0.01, 0.99, True)
+    assert nnunet.schedule == "poly"

@@ -10,6 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from jaxfuse.io.png import write_png
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxfuse"
 
@@ -31,6 +33,7 @@ LAYERS: dict[str, set[str]] = {
     "models": {"nn", "losses", "learning", "arrays"},
     "inference": {"patches", "arrays"},
     "report": {"io", "metrics", "patches"},
+    "scoring": {"data", "io", "metrics", "report"},
     "config": {"arrays", "patches", "data", "learning", "inference", "io", "metrics", "report"},
     "engine": {
         "arrays",
@@ -46,11 +49,13 @@ LAYERS: dict[str, set[str]] = {
         "losses",
     },
 }
-WITHOUT_JAX = {"errors", "labels", "patches", "recipes", "metrics", "io", "data", "report"}
+WITHOUT_JAX = {"errors", "labels", "patches", "recipes", "metrics", "io", "data", "report", "scoring"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
 LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex"}
-# A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to.
+# A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to; rows
+# of a paper may put baselines in the places of its own networks.
 ONE_PAPER = {("cmff", "cmft"), ("baselines.unet", "cmft")}
+ONE_PAPER |= {("fuse4seg", "baselines.film"), ("fuse4seg", "baselines.nnunet2d")}
 
 
 def _modules():
@@ -220,6 +225,15 @@ def test_evaluating_loads_no_jax(tmp_path):
     options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
     options += ["--protocol=brats", "--labels=brats"]
     _runs_without_jax(_command("evaluate", options))
+    assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_evaluating_fused_images_loads_no_jax(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("pred", "ref/t1", "ref/t2"):
+        write_png(tmp_path / folder / "a.png", rng.integers(0, 256, (44, 44), np.uint8))
+    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
+    _runs_without_jax(_command("evaluate", [*options, "--protocol=fusion"]))
     assert (tmp_path / "out" / "summary.json").is_file()
 
 

@@ -7,6 +7,8 @@ rounded table that is often printed beside them, so that a color that is not fus
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
@@ -29,6 +31,24 @@ def gray_content(pixels: UInt8[np.ndarray, "h w *rgb"]) -> UInt8[np.ndarray, "h 
     first = pixels[..., 0]
     equal = all(np.array_equal(first, pixels[..., channel]) for channel in range(1, pixels.shape[-1]))
     return np.ascontiguousarray(first) if equal else None
+
+
+def color_map(name: str) -> Float[np.ndarray, "256 3"]:
+    """The colors in [0, 1] of the matplotlib color map of this name, for levels 0 to 255; `UserError` if unknown."""
+    from matplotlib import colormaps  # here, since few need it and it takes long to load
+
+    if name not in colormaps:
+        near = get_close_matches(name, list(colormaps), 3, 0.5) or ["hot", "inferno", "viridis"]
+        raise UserError(f"{name!r} is no color map; choose one of matplotlib's, such as {', '.join(near)}")
+    return colormaps[name](np.arange(256) / 255)[:, :3].astype(np.float32)
+
+
+def colored(image: Image, table: Float[np.ndarray, "256 3"]) -> Color:
+    """A gray image in [0, 1] in the colors of a map; 0, the background, becomes black whatever the map begins with."""
+    _refuse_beyond_one("the gray image", image)
+    rgb = table[np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)]
+    rgb[image == 0] = 0
+    return rgb
 
 
 def to_ycbcr(rgb: Color) -> Color:

@@ -3,9 +3,8 @@
 A case is cropped to its brain and each modality brought to zero mean and unit variance (Cross-Modality Deep
 Feature Learning for Brain Tumor Segmentation, section 4; over the brain's voxels unless asked otherwise), or to
 [0, 1] between two percentiles.
-Entries of the cache are named by what made them: content of the files, settings and version of this code.
-So a changed file or setting makes a new entry, and an unchanged one is never made twice. A BraTS case with
-four modalities takes some 60 MB.
+Entries of the cache are named by what made them (content of the files, settings, version of this code): a changed
+one makes a new entry, an unchanged one is never made twice. A BraTS case of four modalities takes some 60 MB.
 """
 
 from __future__ import annotations
@@ -249,7 +248,7 @@ def prepare_with(
     prepared = []
     try:
         for one in files:
-            key = _key(one, recipe, images, label, digests)
+            key = case_key(one, recipe, images, label, digests)
             folder = cache / f"{one.id}-{key[:20]}"
             fresh = not (folder / "case.json").is_file()
             if fresh:
@@ -358,7 +357,8 @@ def count_classes(label: UInt8[np.ndarray, "*space"], classes: int) -> tuple[int
     return tuple(int(n) for n in np.bincount(label.ravel(), minlength=classes))
 
 
-def _key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], label: bool, digests: Digests) -> str:
+def case_key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], label: bool, digests: Digests) -> str:
+    """What names a case's entry in the cache: its id, group and files' content, and how it is made (`prepare_with`)."""
     absent = [m for m in images if m not in one.images]
     if absent:
         raise UserError(f"case {one.id} has no {', '.join(absent)} image; it has {', '.join(one.images)}")

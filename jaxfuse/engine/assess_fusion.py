@@ -3,6 +3,8 @@
 A fused image is scored as in papers on fusion (`jaxfuse.metrics.fusion`): on the whole picture, in grey levels, against
 the sources that it was made of. Beside it stand what needs no network, the mean and the maximum of the sources, and the
 fused image with its levels stretched to the whole range, which some papers score in its place.
+
+Where the system tells what its sources attend to ("attention", over the modalities of the case), panels show it.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ from jaxfuse.io.tables import write_rows
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.brats import statistics
 from jaxfuse.metrics.fusion import METRICS, qabf, score_fused, stretch
+from jaxfuse.report import figures
+from jaxfuse.report.planes import ratio_scale
 
-FUSED = "fused"
+FUSED, ATTENTION = "fused", "attention"
+RECEIVED = "attention received (1 = mean over the source)"
 
 
 class FusionAssessment:
@@ -55,13 +60,46 @@ class FusionAssessment:
         rows, maps, document = self.segmentation.judge(_noting(predict, levels), cases)
         fusion = [row for case in cases for row in self._rows(case, levels.get(case.id))]
         document["fusion"] = {"sources": list(self.sources), "outputs": _summary(fusion)}
-        for case in self.segmentation.shown(rows, cases):
+        shown = self.segmentation.shown(rows, cases)
+        # Predicted once more: maps of all cases would be as large as the data set.
+        attention = self._attention(predict, shown)
+        for case in shown:
             image, names = self._pictures(case, levels.get(case.id))
-            path = figures_dir / f"{case.id}.png"
-            self.segmentation.draw(case, image, names, maps[case.id], path, f"{title}: {case.id}")
+            figures.segmentation_panel(
+                figures_dir / f"{case.id}.png",
+                image=image,
+                modalities=names,
+                truth=np.asarray(case.label),
+                predictions=maps[case.id],
+                classes=self.segmentation.scheme.classes,
+                title=f"{title}: {case.id}",
+                spacing_mm=case.facts.spacing_mm,
+                below=attention.get(case.id),
+            )
         write_rows(results / "fusion.csv", fusion)
         self.segmentation.write(results, cases, rows, maps, document)
         return document
+
+    def _attention(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, figures.Ratios]:
+        """What each source of these cases receives, by case, all in one scale; empty where the system does not tell.
+
+        A source that no other reads is left out: it is 0 everywhere, which says nothing of places.
+        """
+        maps: dict[str, dict[str, np.ndarray]] = {}
+        inside: list[np.ndarray] = []
+        for case in cases:
+            if ATTENTION not in (outputs := predict(case)):
+                return {}
+            received = outputs[ATTENTION][..., self._numbers(case)]
+            inside.append(received[np.any(np.asarray(case.image) != 0, axis=-1)])
+            by_source = zip(self.sources, np.moveaxis(received, -1, 0), strict=True)
+            maps[case.id] = {name: values for name, values in by_source if values.any()}
+        scale = ratio_scale(inside)
+        return {case: figures.Ratios(ATTENTION, each, scale, RECEIVED) for case, each in maps.items() if each}
+
+    def _numbers(self, case: PreparedCase) -> list[int]:
+        """The channels of the sources."""
+        return [list(case.facts.modalities).index(name) for name in self.sources]
 
     def _rows(self, case: PreparedCase, fused: np.ndarray | None) -> list[dict[str, Any]]:
         """One row per image: scores by the names of METRICS."""
@@ -77,7 +115,7 @@ class FusionAssessment:
         return rows
 
     def _channels(self, case: PreparedCase) -> np.ndarray:
-        return np.asarray(case.image)[..., [list(case.facts.modalities).index(name) for name in self.sources]]
+        return np.asarray(case.image)[..., self._numbers(case)]
 
     def _sources(self, case: PreparedCase) -> list[np.ndarray]:
         """Grey levels of each source on the whole picture."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
@@ -34,6 +34,7 @@ _ON_DISK = {
     "int64": np.dtype(np.int32),
     "uint64": np.dtype(np.int32),
 }
+_RGB24 = np.dtype([("R", np.uint8), ("G", np.uint8), ("B", np.uint8)])
 # What gzip, zlib and nibabel raise for damaged bytes.
 _DAMAGE = (
     gzip.BadGzipFile,
@@ -122,6 +123,20 @@ def write_like(
     end in `.nii` or `.nii.gz`.
     """
     path = Path(path)
+    _write_on_grid(path, _cast(path, np.asarray(array), dtype), reference_path)
+
+
+def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], reference_path: str | Path) -> None:
+    """Writes a canonical color volume as RGB24 (NIfTI data type 128), as `write_like` does otherwise.
+
+    Each voxel is one value of red, green and blue of 8 bits, so that the volume has three axes like its reference.
+    """
+    voxels = np.ascontiguousarray(rgb).view(_RGB24)[..., 0]
+    _write_on_grid(Path(path), voxels, reference_path)
+
+
+def _write_on_grid(path: Path, array: np.ndarray, reference_path: str | Path) -> None:
+    """Writes values of the type that is to be on disk."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise UserError(f"{path} does not end in .nii or .nii.gz; name the output so")
     reference = read_volume(reference_path)
@@ -131,7 +146,7 @@ def write_like(
             f"{reference.array.shape} on the canonical axes; write on the grid of the case's own image"
         )
     back = ornt_transform(_CANONICAL, reference.orientation)
-    stored = np.ascontiguousarray(apply_orientation(_cast(path, np.asarray(array), dtype), back))
+    stored = np.ascontiguousarray(apply_orientation(array, back))
     header = reference.header.copy()
     header.extensions.clear()
     header.set_data_dtype(stored.dtype)

@@ -40,31 +40,38 @@ def poly(progress: Array) -> Array:
     return (1.0 - progress) ** 0.9
 
 
-def halving(progress: Array, stages: int) -> Array:
-    """Half of it after each of as many equal stages: 1, 1/2, ... and 2^(1 - stages) in the last."""
+def stepwise(progress: Array, stages: int, factor: float) -> Array:
+    """`factor` of it after each of as many equal stages: 1, factor, ... and factor^(stages - 1) in the last."""
     # A little more than nothing, so that a stage does not begin late where count / total was rounded down.
-    return 0.5 ** jnp.clip(jnp.floor(progress * stages + 1e-4), 0, stages - 1)
+    return factor ** jnp.clip(jnp.floor(progress * stages + 1e-4), 0, stages - 1)
 
 
 SCHEDULES: Mapping[str, Schedule] = {f.__name__: f for f in (constant, cosine, linear_second_half, poly)}
+STAGED = ("halving", "stepwise")
 
 
-def schedule_named(name: str, stages: int | None = None) -> Schedule:
-    """The schedule of this name; `halving` takes, and needs, the number of its stages.
+def schedule_named(name: str, stages: int | None = None, factor: float | None = None) -> Schedule:
+    """The schedule of this name; `halving` and `stepwise` take stages, `stepwise` their factor too, and need them.
 
     Raises:
-        UserError: the name is not known, or stages are missing or of no use.
+        UserError: the name is not known, or stages or factor are missing, of no use or out of range.
     """
-    if name == "halving":
-        if stages is None or stages < 1:
-            raise UserError(f"schedule 'halving' needs stages of at least 1, got {stages}")
-        return partial(halving, stages=stages)
-    if name not in SCHEDULES:
-        known = ", ".join((*SCHEDULES, "halving"))
+    if name not in (*SCHEDULES, *STAGED):
+        known = ", ".join((*SCHEDULES, *STAGED))
         raise UserError(f"learning-rate schedule {name!r} is not known; choose one of {known}")
-    if stages is not None:
-        raise UserError(f"stages is {stages}, but only the schedule 'halving' has stages, not {name!r}")
-    return SCHEDULES[name]
+    if factor is not None and name != "stepwise":
+        raise UserError(f"factor is {factor}, but only the schedule 'stepwise' has one, not {name!r}")
+    if name not in STAGED:
+        if stages is not None:
+            raise UserError(f"stages is {stages}, but only {' and '.join(STAGED)} have stages, not {name!r}")
+        return SCHEDULES[name]
+    if stages is None or stages < 1:
+        raise UserError(f"schedule {name!r} needs stages of at least 1, got {stages}")
+    if name == "halving":
+        factor = 0.5
+    if factor is None or not 0 < factor <= 1:
+        raise UserError(f"schedule {name!r} needs a factor above 0 and at most 1, got {factor}")
+    return partial(stepwise, stages=stages, factor=factor)
 
 
 class ScheduleState(NamedTuple):
@@ -96,16 +103,18 @@ def adam(
     b2: float = 0.999,
     schedule: str = "constant",
     stages: int | None = None,
+    factor: float | None = None,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam with a named schedule over `total_steps` updates.
 
-    `stages` belongs to the schedule "halving"; gradients longer than `clip_norm`, over all leaves, are cut to it.
+    `stages` belongs to the schedules "halving" and "stepwise", `factor` to the latter. Gradients longer than
+    `clip_norm`, over all leaves, are cut to it.
     """
     return optax.chain(
         *_clipping(clip_norm),
         optax.scale_by_adam(b1=b1, b2=b2),
-        _descent(learning_rate, total_steps, schedule, stages),
+        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor)),
     )
 
 
@@ -118,6 +127,7 @@ def sgd(
     weight_decay: float = 0.0,
     schedule: str = "constant",
     stages: int | None = None,
+    factor: float | None = None,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
     """Gradient descent; m <- momentum m + gradient + weight_decay weights, the update being the rate times m.
@@ -134,7 +144,7 @@ def sgd(
         *_clipping(clip_norm),
         *([optax.add_decayed_weights(weight_decay)] if weight_decay else []),
         *([optax.trace(momentum, nesterov)] if momentum else []),
-        _descent(learning_rate, total_steps, schedule, stages),
+        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor)),
     )
 
 
@@ -146,11 +156,10 @@ def _clipping(clip_norm: float | None) -> list[optax.GradientTransformation]:
     return [optax.clip_by_global_norm(clip_norm)]
 
 
-def _descent(learning_rate: float, total_steps: int, schedule: str, stages: int | None) -> optax.GradientTransformation:
-    rates = schedule_named(schedule, stages)
+def _descent(learning_rate: float, total_steps: int, schedule: Schedule) -> optax.GradientTransformation:
     if learning_rate <= 0:
         raise UserError(f"learning_rate is {learning_rate}; it must be positive")
-    return scale_by_schedule(rates, learning_rate, total_steps)
+    return scale_by_schedule(schedule, learning_rate, total_steps)
 
 
 def with_total_steps(opt_state: Any, total_steps: int) -> Any:

@@ -168,6 +168,22 @@ def received_attention(maps: Float[Array, "*b heads q k"], size: tuple[int, int]
     return upsample_tokens((maps.mean((-3, -2)) * maps.shape[-1])[..., None], size)[..., 0]
 
 
+def received_by_source(bands: Sequence[Maps], size: tuple[int, int]) -> Float[Array, "b h w m_key"]:
+    """How much each place of each source is attended to: the mean over queries, heads, partners and bands.
+
+    Partners are the slots whose queries read the source: all others that hold an image, or only earlier ones for the
+    direction "12". Times the number of tokens, so that 1 is what every place receives from indifferent attention; as
+    each row of a map sums to one, the mean over a source's tokens is exactly 1, however many partners it has. Maps of
+    two sources or two cases thus share a scale, which says where a source is read, not that it is read more than
+    another. A source that nobody reads, or a slot without one, is 0 everywhere.
+    """
+    tokens = sum((maps.mean((-3, -2)).sum(1) for maps in bands), start=jnp.float32(0))
+    # Every pair of slots that is there adds one to the sum over tokens, in either band.
+    total = tokens.sum(-1, keepdims=True)
+    share = tokens * tokens.shape[-1] / jnp.where(total > 0, total, 1.0)
+    return upsample_tokens(jnp.moveaxis(share, 1, -1), size)
+
+
 def attention_of_point(
     maps: Float[Array, "*b heads q k"], point: tuple[int, int], size: tuple[int, int]
 ) -> Float[Array, "*b h w"]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -42,6 +44,20 @@ def class_legend(classes: Sequence[str], *, outline: bool) -> list[Patch | Line2
     if outline:
         handles.append(Line2D([], [], color="white", linewidth=1.0, label="outline of the truth"))
     return handles
+
+
+def color_bar(figure: Figure, axes: Any, mappable: ScalarMappable, label: str) -> None:
+    """A color bar to the right of all axes. A logarithmic scale is marked at 1 and at its ends, with more beyond."""
+    logarithmic = isinstance(mappable.norm, LogNorm)
+    extend = "both" if logarithmic else "neither"
+    bar = figure.colorbar(mappable, ax=axes, shrink=0.6, aspect=40, pad=0.01, extend=extend)
+    bar.set_label(label, color="white", fontsize=8)
+    if logarithmic:
+        low, high = mappable.get_clim()
+        ticks = [tick for tick in (low, 1.0, high) if tick is not None]
+        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+        bar.minorticks_off()
+    bar.ax.tick_params(colors="white", labelsize=7)
 
 
 def finish(figure: Figure, path: Path, title: str, handles: Sequence[Patch | Line2D], note: str) -> None:

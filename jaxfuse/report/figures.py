@@ -6,17 +6,21 @@ Volumes come in canonical axes (`jaxfuse.report.planes`); a 2D image is an axial
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
-from jaxfuse.report.canvas import class_legend, finish, panel_grid
+from jaxfuse.report.canvas import class_legend, color_bar, finish, panel_grid
 from jaxfuse.report.planes import (
     AXIAL,
     CONVENTION,
+    RATIO_COLORS,
     VIEWS,
     Plane,
     Spacing,
@@ -30,6 +34,24 @@ from jaxfuse.report.planes import (
 Image = Float[np.ndarray, "*space"]
 Channels = Float[np.ndarray, "*space m"]
 Labels = Integer[np.ndarray, "*space"]
+BAR_INCH = 0.8  # a color bar with its label
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Multiples of 1 over the pixels of some modalities, each to be drawn below its modality, in one scale.
+
+    Attributes:
+        name: of what the maps show, above each of them.
+        maps: modality -> its map, positive or 0.
+        scale: logarithmic around 1 (`planes.ratio_scale`); what lies beyond is drawn as its ends.
+        meaning: what is multiplied, for the color bar.
+    """
+
+    name: str
+    maps: Mapping[str, Image]
+    scale: Normalize
+    meaning: str
 
 
 def segmentation_panel(
@@ -42,6 +64,7 @@ def segmentation_panel(
     classes: Sequence[str],
     title: str,
     spacing_mm: tuple[float, ...] | None = None,
+    below: Ratios | None = None,
 ) -> None:
     """Three planes through the tumor, or the one of a 2D case: modalities, truth, predictions with the truth's outline.
 
@@ -51,6 +74,7 @@ def segmentation_panel(
         predictions: name -> class indices, in the order of the columns.
         classes: class names by index; index 0 is the background.
         spacing_mm: voxel sides by axis; 1 mm where not given.
+        below: gives each plane a second line, with these maps and the truth's outline.
     """
     legend = class_legend(classes, outline=truth is not None)
     lift, views, sides = _form(image.ndim - 1, spacing_mm)
@@ -60,12 +84,11 @@ def segmentation_panel(
     center = center_of([truth, *predictions.values()], brain)
     box = bounding_box(brain)
     maps = {**({"truth": truth} if truth is not None else {}), **predictions}
-    headers = [*modalities, *maps]
-    figure, axes = panel_grid(extents_mm(box, sides, views), len(headers))
-    for ax, header in zip(axes[0], headers, strict=True):
-        ax.set_title(header, fontsize=9, color="white", pad=3)
-    for line, view in zip(axes, views, strict=True):
-        show = Plane(view, center[view.axis], box, sides)
+    figure, axes = _columns([*modalities, *maps], extents_mm(box, sides, views), below)
+    for cells, view in zip(axes, views, strict=True):
+        show, line = Plane(view, center[view.axis], box, sides), cells[0]
+        if below is not None:
+            _ratios(show, dict(zip(modalities, cells[1], strict=False)), below, lift, brain, truth)
         for channel in range(len(modalities)):
             show.grey(line[channel], image[..., channel], brain)
         for ax, (name, labels) in zip(line[len(modalities) :], maps.items(), strict=True):
@@ -76,6 +99,36 @@ def segmentation_panel(
         show.letters(line[0])
     voxel = f"planes at voxel {center[0]}, {center[1]}, {center[2]}; " if views == VIEWS else ""
     finish(figure, path, title, legend, voxel + CONVENTION)
+
+
+def _columns(
+    headers: Sequence[str], extents: Sequence[tuple[float, float]], below: Ratios | None
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a column per header, and its axes (plane, line of the plane, column)."""
+    lines = 1 if below is None else 2
+    extents = [extent for extent in extents for _ in range(lines)]
+    figure, axes = panel_grid(extents, len(headers), right_inch=0 if below is None else BAR_INCH)
+    for ax, header in zip(axes[0], headers, strict=True):
+        ax.set_title(header, fontsize=9, color="white", pad=3)
+    if below is not None:
+        color_bar(figure, axes, ScalarMappable(below.scale, RATIO_COLORS), below.meaning)
+    return figure, axes.reshape(-1, lines, len(headers))
+
+
+def _ratios(
+    show: Plane,
+    cells: Mapping[str, Any],
+    below: Ratios,
+    lift: Callable[[np.ndarray], np.ndarray],
+    brain: np.ndarray,
+    truth: Labels | None,
+) -> None:
+    """The maps in the cells of their modalities, with the outline of a truth that is lifted already."""
+    for name, values in below.maps.items():
+        cells[name].set_title(f"{below.name}: {name}", fontsize=8, color="white", pad=2)
+        show.ratio(cells[name], lift(values), brain, below.scale)
+        if truth is not None:
+            show.outline(cells[name], truth)
 
 
 def translation_panel(
@@ -112,7 +165,7 @@ def translation_panel(
     norm = Normalize(0.0, max(float(np.quantile(inside, 0.99)), 1e-12) if inside.size else 1.0)
     lines = [("A", "B", *couple) for couple in zip(*pairs, strict=True)]
     lines += [("B", "A", target, source) for _, _, source, target in lines]
-    figure, axes = panel_grid(extents_mm(box, sides, [AXIAL] * len(lines)), 6, right_inch=0.8)
+    figure, axes = panel_grid(extents_mm(box, sides, [AXIAL] * len(lines)), 6, right_inch=BAR_INCH)
     for line, (here, there, source, target) in zip(axes, lines, strict=True):
         s, t = (list(modalities).index(name) for name in (source, target))
         greys = {0: (real, s, f"real {here}"), 1: (fake, t, f"made {there}"), 2: (real, t, f"real {there}")}
@@ -125,9 +178,7 @@ def translation_panel(
             mean = f", mean {volume[..., channel][brain].mean():.3f}" if brain.any() else ""
             line[column].set_title(what + mean, fontsize=8, color="white", pad=2)
     show.letters(axes[0, 0])
-    bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=axes, shrink=0.6, aspect=40, pad=0.01)
-    bar.set_label("absolute error, in units of the images", color="white", fontsize=8)
-    bar.ax.tick_params(colors="white", labelsize=7)
+    color_bar(figure, axes, ScalarMappable(norm, "inferno"), "absolute error, in units of the images")
     groups = f"A = {' + '.join(pairs[0])}, B = {' + '.join(pairs[1])}; means over the whole brain"
     finish(figure, path, title, [], f"{groups}; {CONVENTION}")
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, to_rgba
+from matplotlib.colors import LogNorm, Normalize, to_rgba
 
 from jaxfuse.report.canvas import CLASS_COLORS
 
+RATIO_COLORS = "coolwarm"
 CONVENTION = "radiological convention: R = patient's right, on the left of the picture"
 
 Volume = Float[np.ndarray, "d h w"]
@@ -87,6 +88,11 @@ class Plane:
     def error(self, ax: Axes, volume: Volume, brain: np.ndarray, norm: Normalize) -> None:
         self._show(ax, np.where(self.cut(brain), self.cut(volume), 0.0), cmap="inferno", norm=norm)
 
+    def ratio(self, ax: Axes, volume: Volume, brain: np.ndarray, norm: Normalize) -> None:
+        """Multiples of 1 inside the brain: grey at 1, red above, blue below; what lies beyond the scale as its ends."""
+        picture = np.clip(self.cut(volume), norm.vmin, norm.vmax)  # a logarithmic scale has no place for 0
+        self._show(ax, np.ma.masked_where(~self.cut(brain), picture), cmap=RATIO_COLORS, norm=norm)
+
     def classes(self, ax: Axes, labels: Labels, count: int) -> None:
         """Each class filled in its color, half transparent, with a solid border."""
         picture = self.cut(labels)
@@ -108,6 +114,19 @@ class Plane:
         places += ((0.5, 0.98, top, "center", "top"), (0.5, 0.02, bottom, "center", "bottom"))
         for x, y, letter, ha, va in places:
             ax.text(x, y, letter, ha=ha, va=va, transform=ax.transAxes, color="white", fontsize=7, weight="bold")
+
+
+def ratio_scale(cases: Sequence[np.ndarray]) -> LogNorm:
+    """From 1 / r to r, logarithmic, for multiples of 1 in several pictures: two digits, at least 1.1.
+
+    99 % of the values above 0 of the middle case lie within; those of a freak, such as a slice that touches the brain,
+    do not make the others pale.
+    """
+    present = [values[values > 0] for values in cases]
+    reaches = [np.quantile(np.abs(np.log(values)), 0.99) for values in present if values.size]
+    reach = float(np.exp(np.median(reaches))) if reaches else 1.0
+    reach = max(float(f"{reach:.2g}"), 1.1)
+    return LogNorm(1 / reach, reach)
 
 
 def _contour(ax: Axes, mask: np.ndarray, color: str, width: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxfuse.data.color import combined_chroma, gray_content, recombine, to_rgb, to_ycbcr
+from jaxfuse.data.color import color_map, colored, combined_chroma, gray_content, recombine, to_rgb, to_ycbcr
 from jaxfuse.errors import UserError
 
 COLORS = np.random.default_rng(0).random((5, 4, 3))
@@ -75,3 +75,16 @@ def test_wrong_ranges_and_sizes_are_refused():
         recombine(np.zeros((1, 2)), np.zeros((2, 1, 3)))
     with pytest.raises(UserError, match="no color source was given"):
         recombine(np.zeros((1, 2)))
+
+
+def test_a_color_map_keeps_the_background_black():
+    table = color_map("viridis")
+    assert (table.shape, table.dtype) == ((256, 3), np.float32)
+    np.testing.assert_allclose(table[0], [0.267004, 0.004874, 0.329415], atol=1e-6)
+    image = np.array([[0, 0.001, 0.5, 1]])
+    np.testing.assert_array_equal(colored(image, table), [[[0, 0, 0], table[0], table[128], table[255]]])
+    np.testing.assert_allclose(color_map("gray")[[0, 51, 255]], np.repeat([[0], [0.2], [1]], 3, -1), atol=1e-6)
+    with pytest.raises(UserError, match="'virid' is no color map; choose one of matplotlib's, such as viridis"):
+        color_map("virid")
+    with pytest.raises(UserError, match="the gray image runs from 0 to 255"):
+        colored(np.array([0.0, 255]), table)

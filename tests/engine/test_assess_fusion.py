@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.preprocess import (
@@ -82,6 +83,13 @@ def segmentation_only(case: PreparedCase) -> dict[str, np.ndarray]:
     return {"S": predict(case)["S"]}
 
 
+def attentive(case: PreparedCase) -> dict[str, np.ndarray]:
+    """Of t1 the upper half is attended to four times as much as on the mean, t2 not at all, flair evenly."""
+    received = np.zeros((42, 42, 3), np.float32)
+    received[:21, :, 0], received[21:, :, 0], received[..., 2] = 4, 0.25, 1
+    return {**predict(case), "attention": received}
+
+
 def expected() -> np.ndarray:
     whole = on_the_whole_picture(FUSED)
     whole[2, 3] = 255
@@ -146,6 +154,36 @@ def test_panels_show_the_sources_and_the_fused_image_inside_the_brain(cases, tmp
     assert [asked["modalities"] for asked in drawn] == [("flair", "t1", "fused")] * 2
     np.testing.assert_allclose(drawn[0]["image"][..., 0] * 255, SOURCES["flair"], rtol=1e-6)
     np.testing.assert_allclose(drawn[0]["image"][..., 2] * 255, expected()[CROP], rtol=1e-6)
+
+
+def test_panels_show_what_each_source_receives_in_one_scale(cases, tmp_path, drawn):
+    full(attentive, cases, tmp_path)
+    first, second = (asked["below"] for asked in drawn)
+    assert list(first.maps) == ["flair", "t1"]
+    np.testing.assert_array_equal(first.maps["flair"], 1.0)
+    np.testing.assert_array_equal(first.maps["t1"][:, 7], [4.0] * 21 + [0.25] * 21)
+    assert first.scale is second.scale
+    assert (first.scale.vmin, first.scale.vmax) == pytest.approx((0.25, 4))
+
+
+def test_panels_leave_out_sources_that_nobody_reads_and_systems_that_do_not_tell(cases, tmp_path, drawn):
+    arguments = {"results": tmp_path / "r", "figures_dir": tmp_path, "title": ""}
+    judge(("t2+t1",)).full(attentive, cases, **arguments)
+    judge().full(predict, cases, **arguments)
+    assert [asked["below"] and list(asked["below"].maps) for asked in drawn] == [["t1"], ["t1"], None, None]
+
+
+def test_attention_is_drawn_below_its_source(cases, tmp_path):
+    full(attentive, cases[:1], tmp_path)
+    with Image.open(tmp_path / "figures" / "one.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    # Of the second line, t1 is the second of five columns: red above, blue below; flair is grey.
+    cell = int(1.55 * 130)
+    lower = pixels[60 + cell : 60 + 2 * cell]
+    for column, rows, color in ((1, slice(40, 80), "red"), (1, slice(140, 180), "blue"), (0, slice(40, 180), "grey")):
+        red, _, blue = lower[rows, column * cell + 60 : column * cell + 140].mean((0, 1))
+        assert {"red": red - blue > 80, "blue": blue - red > 80, "grey": abs(red - blue) < 10 < red}[color], column
+    assert lower[40:180, 2 * cell + 20 : 5 * cell].max() == 0
 
 
 def test_without_a_fused_image_mean_and_maximum_are_scored_alone(cases, tmp_path, drawn):

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
-from jaxfuse.io.nifti import forms_disagree, geometry_mismatch, read_volume, same_geometry, write_like
+from jaxfuse.io.nifti import (
+    forms_disagree,
+    geometry_mismatch,
+    read_volume,
+    same_geometry,
+    write_like,
+    write_rgb_like,
+)
 
 SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 SPACING = np.array([1.0, 1.5, 2.0])
@@ -148,6 +155,30 @@ def test_values_and_shapes_that_do_not_fit_are_refused(tmp_path, array, dtype, m
         write_like(tmp_path / "out.nii", array, source, dtype=dtype)
     assert message in str(error.value)
     assert not (tmp_path / "out.nii").exists()
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_color_volume_is_stored_as_rgb24_on_the_grid_of_its_reference(tmp_path, frame):
+    source = save(tmp_path / "a.nii.gz", numbers(np.int16), frame, code=2)
+    canonical = read_volume(source).array
+    rgb = np.stack([canonical, canonical + 1, 255 - canonical], axis=-1).astype(np.uint8)
+    write_rgb_like(tmp_path / "b.nii.gz", rgb, source)
+    a, b = nib.load(source), nib.load(tmp_path / "b.nii.gz")
+    assert (int(b.header["datatype"]), int(b.header["bitpix"]), b.shape) == (128, 24, a.shape)
+    np.testing.assert_array_equal(b.affine, a.affine)
+    for key in ("qform_code", "sform_code", "pixdim", "xyzt_units", "quatern_b", "srow_x"):
+        np.testing.assert_array_equal(b.header[key], a.header[key])
+    stored, voxels = np.asarray(a.dataobj), np.asarray(b.dataobj)
+    for name, values in (("R", stored), ("G", stored + 1), ("B", 255 - stored)):
+        np.testing.assert_array_equal(voxels[name], values)
+
+
+def test_a_color_volume_of_another_shape_is_refused(tmp_path):
+    source = save(tmp_path / "in.nii", np.zeros((2, 2, 2), np.int16))
+    with pytest.raises(UserError, match=r"has shape \(2, 2, 3\)"):
+        write_rgb_like(tmp_path / "out.nii", np.zeros((2, 2, 3, 3), np.uint8), source)
+    with pytest.raises(UserError, match="does not end in .nii"):
+        write_rgb_like(tmp_path / "out.png", np.zeros((2, 2, 2, 3), np.uint8), source)
 
 
 def test_trailing_singleton_axes_are_dropped(tmp_path):

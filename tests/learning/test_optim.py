@@ -54,6 +54,20 @@ def test_halving_halves_after_each_stage_and_no_further():
     assert rates[140] == 0.5**6
 
 
+def test_stepwise_takes_its_factor_after_each_stage():
+    """FILM's: 0.6 of the rate after 50 and after 100 of 150 epochs."""
+    progress = jnp.arange(151, dtype=jnp.float32) / jnp.float32(150)
+    rates = schedule_named("stepwise", stages=3, factor=0.6)(progress)
+    np.testing.assert_allclose(rates[:150], [0.6 ** (epoch // 50) for epoch in range(150)], rtol=1e-6)
+    np.testing.assert_allclose(rates[150], 0.36, rtol=1e-6)
+    transform = adam(learning_rate=0.5, total_steps=2, schedule="stepwise", stages=2, factor=0.1)
+    state, moves = transform.init(jnp.array(0.0)), []
+    for _ in range(2):
+        update, state = transform.update(jnp.array(3.0), state)
+        moves.append(float(update))
+    np.testing.assert_allclose(moves, [-0.5, -0.05], rtol=1e-5)
+
+
 def test_sgd_by_hand():
     """m <- 0.9 m + g + 0.1 w from w = 2, first g = 1 and then g = 3, at rates 0.5 and 0.5 / 2^0.9."""
     transform = sgd(learning_rate=0.5, total_steps=2, momentum=0.9, weight_decay=0.1, schedule="poly")
@@ -123,8 +137,14 @@ def test_refusals():
         adam(learning_rate=0.0, total_steps=1)
     with pytest.raises(UserError, match="'halving' needs stages of at least 1, got None"):
         adam(learning_rate=1.0, total_steps=1, schedule="halving")
-    with pytest.raises(UserError, match="stages is 3, but only the schedule 'halving' has stages"):
+    with pytest.raises(UserError, match="stages is 3, but only halving and stepwise have stages, not 'constant'"):
         adam(learning_rate=1.0, total_steps=1, stages=3)
+    with pytest.raises(UserError, match="'stepwise' needs a factor above 0 and at most 1, got None"):
+        adam(learning_rate=1.0, total_steps=1, schedule="stepwise", stages=3)
+    with pytest.raises(UserError, match="'stepwise' needs a factor above 0 and at most 1, got 1.5"):
+        sgd(learning_rate=1.0, total_steps=1, schedule="stepwise", stages=3, factor=1.5)
+    with pytest.raises(UserError, match="factor is 0.6, but only the schedule 'stepwise' has one, not 'halving'"):
+        adam(learning_rate=1.0, total_steps=1, schedule="halving", stages=3, factor=0.6)
     with pytest.raises(UserError, match="clip_norm is 0.0; give a positive length"):
         sgd(learning_rate=1.0, total_steps=1, clip_norm=0.0)
     with pytest.raises(UserError, match="weight_decay is -0.1; it must not be negative"):

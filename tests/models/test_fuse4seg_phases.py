@@ -153,6 +153,7 @@ def test_predictions_of_the_combination_shown_or_asked_for(real):
     assert {name: (value.shape, value.dtype) for name, value in shown.items()} == {
         "fused": ((2, 32, 32, 1), jnp.float32),
         "S": ((2, 32, 32, CLASSES), jnp.float32),
+        "attention": ((2, 32, 32, 3), jnp.float32),
     }
     np.testing.assert_allclose(shown["S"].sum(-1), 1.0, rtol=1e-5)
     assert 0 < float(shown["fused"].min()) < float(shown["fused"].max()) < 1
@@ -161,6 +162,8 @@ def test_predictions_of_the_combination_shown_or_asked_for(real):
         np.testing.assert_allclose(asked[name], value, atol=1e-5)
     other = predict(state, {"image": batch["image"], "presence": jnp.array([1.0, 1.0, 0.0])})
     assert jnp.abs(other["fused"] - shown["fused"]).max() > 1e-4
+    for outputs, fused in ((shown, (1, 0, 1)), (asked, (1, 0, 1)), (other, (1, 1, 0))):
+        np.testing.assert_allclose(outputs["attention"].mean((1, 2)), [fused] * 2, atol=1e-5)
 
 
 # --- pre-training -------------------------------------------------------------------------------------------

@@ -293,7 +293,8 @@ def test_without_decoder_segmentation_reads_the_embedding(tiny):
         *("fusion/loss", "fusion/correlation", "fusion/fusion_loss", "fusion/task_loss", "segmentation/loss")
     }
     outputs = jax.eval_shape(system.predict, state, {"image": batch["image"]})
-    assert set(outputs) == {"S"} == {system.primary} == set(system.probabilities)
+    assert set(outputs) == {"S", "attention"}
+    assert {"S"} == {system.primary} == set(system.probabilities)
     with pytest.raises(UserError, match="set adversarial_weight to 0"):
         _paper(tiny, ALL, decoder=False, adversarial_weight=0.1)
     pixel = pixel_energy(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 2)), gamma=1.0, kappa=1.0, width=1.0)

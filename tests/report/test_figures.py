@@ -2,12 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib import colormaps
+from matplotlib.colors import LogNorm, to_hex, to_rgb
 from PIL import Image
 
 from jaxfuse.report import figures
 from jaxfuse.report.canvas import CLASS_COLORS
-from jaxfuse.report.figures import comparison, segmentation_panel, translation_panel
+from jaxfuse.report.figures import Ratios, comparison, segmentation_panel, translation_panel
 from jaxfuse.report.planes import AXIAL, plane
 
 CLASSES = ("background", "core", "edema", "enhancing")
@@ -55,6 +56,33 @@ def test_a_segmentation_panel_has_one_column_per_modality_and_map(tmp_path):
     # The legend names every class, present or not.
     legend = pixels[-65:]
     assert all(_near(legend, color, 3).sum() > 50 for color in CLASS_COLORS[1:4])
+
+
+def test_ratios_lie_below_their_modalities_in_every_plane(tmp_path):
+    ratio = np.full((24, 24, 24), 0.1, np.float32)
+    ratio[:, 12:] = 2  # in front
+    segmentation_panel(
+        tmp_path / "panel.png",
+        image=_image(),
+        modalities=MODALITIES,
+        truth=None,
+        predictions={"S": np.zeros((24, 24, 24), np.uint8)},
+        classes=CLASSES,
+        title="case",
+        below=Ratios("attention", {"t1ce": ratio, "flair": ratio}, LogNorm(0.5, 2.0), "times the mean"),
+    )
+    pixels = _pixels(tmp_path / "panel.png")
+    assert pixels.shape[1] == int(5 * COLUMN_PX + 0.8 * 130)
+    high, low = (_near(pixels, to_hex(colormaps["coolwarm"](end)), 3) for end in (1.0, 0.0))
+    bar = int(5 * COLUMN_PX)
+    columns = np.bincount((np.argwhere((high | low)[:, :bar])[:, 1] // COLUMN_PX).astype(int), minlength=5)
+    np.testing.assert_array_equal(columns > 0.05 * columns.sum(), [False, True, False, True, False])
+    # Front is up in the axial plane, and left in the sagittal one; the coronal plane cuts what is in front.
+    rows = np.flatnonzero(high[:, :bar].any(axis=1))
+    lines = np.split(rows, np.flatnonzero(np.diff(rows) > 40) + 1)
+    assert len(lines) == 3
+    both = [(high[line].sum() > 500, low[line].sum() > 500) for line in lines]
+    assert both == [(True, False), (True, False), (True, True)]
 
 
 def test_without_truth_the_panel_has_no_truth_column(tmp_path):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
-from jaxfuse.report.planes import AXIAL, CORONAL, SAGITTAL, as_volume, center_of, plane
+from jaxfuse.report.planes import AXIAL, CORONAL, SAGITTAL, Plane, as_volume, center_of, plane, ratio_scale
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,25 @@ def test_a_picture_is_the_axial_plane_of_its_volume(channels):
     volume = as_volume(picture)
     assert volume.shape == (7, 5, 1, *channels)
     np.testing.assert_array_equal(plane(volume, AXIAL, 0), picture)
+
+
+def test_a_scale_of_ratios_holds_those_of_the_middle_case():
+    calm, usual, freak = np.full(200, 1 / 1.5), np.array([0.5] * 99 + [2.0] * 99 + [0.0] * 9), np.full(5, 40.0)
+    scale = ratio_scale([freak, calm, usual])
+    assert (scale.vmin, scale.vmax) == pytest.approx((0.5, 2.0))
+    one_in_two_hundred = np.array([3.0] * 199 + [500.0])
+    assert ratio_scale([one_in_two_hundred]).vmax == pytest.approx(3.0)
+    for flat in ([np.ones(9)], [np.zeros(9)], []):
+        assert ratio_scale(flat).vmax == pytest.approx(1.1)
+
+
+def test_ratios_are_drawn_inside_the_brain_and_cut_off_at_the_ends_of_their_scale():
+    values = np.array([[0.0, 0.5], [3.0, 100.0]])
+    brain = np.array([[True, True], [True, True]])
+    for outside in (False, True):
+        brain[1, 0] = not outside
+        ax = Figure().subplots()
+        plane_of = Plane(AXIAL, 0, (slice(None), slice(None), slice(None)), (1.0, 1.0, 1.0))
+        plane_of.ratio(ax, as_volume(values), as_volume(brain), LogNorm(0.25, 4))
+        drawn = ax.images[0].get_array()
+        np.testing.assert_array_equal(drawn.filled(-1), [[0.25, 0.5], [-1 if outside else 3, 4]])

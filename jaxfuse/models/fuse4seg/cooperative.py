@@ -26,7 +26,7 @@ from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.fusion import band_correlation, fusion_content, fusion_energy_of, smooth_fusion_energy
 from jaxfuse.models.fuse4seg.combinations import Choice, Combinations
 from jaxfuse.models.fuse4seg.judging import Critics
-from jaxfuse.models.fuse4seg.parts import Fused, FusionPart, SegmentationPart
+from jaxfuse.models.fuse4seg.parts import AttentiveFusionPart, Fused, FusionPart, SegmentationPart
 
 
 @dataclass(frozen=True)
@@ -188,21 +188,35 @@ class Cooperation:
         return {**metrics, "segmentation/loss": terms["task_loss"]}
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The fused image "fused" (b h w 1), absent without decoder, and class probabilities "S" (b h w k).
+        """The fused image "fused" (b h w 1), class probabilities "S" (b h w k), and "attention" (b h w m).
 
         `inputs["presence"]`, (m) or (b m), says which modalities are fused; without it, those of the combination shown.
+        "attention" is `Fused.attention` in the order of the image's channels, 0 for those that are not fused; its
+        mean of 1 is that over `inputs["image"]`, so over a patch where an image is predicted in several. "fused" is
+        absent without decoder, "attention" where the fusion network has none.
         """
         image = inputs["image"]
         if "presence" in inputs:
             presence = jnp.broadcast_to(inputs["presence"], (image.shape[0], image.shape[-1]))
             presence = (presence > 0).astype(jnp.float32)
             sources = jnp.where(presence[:, None, None, :] > 0, image, 0.0)
+            slots = jnp.arange(image.shape[-1])
         else:
-            sources, presence = self.combinations.choice(self.shown).of(image)
-        fused = self.fusion.fuse(state.params["fusion"], sources, presence, None)
+            choice = self.combinations.choice(self.shown)
+            sources, presence = choice.of(image)
+            slots = choice.modality
+        fused = self._predicted(state.params["fusion"], sources, presence)
         logits = self.segmentation.segment(state.params["segmentation"], fused.theta, None)
-        outputs = {"S": jax.nn.softmax(logits.astype(jnp.float32))}
-        return outputs if fused.image is None else {"fused": fused.image, **outputs}
+        outputs = {"fused": fused.image, "S": jax.nn.softmax(logits.astype(jnp.float32))}
+        if fused.attention is not None:
+            # Added: slots that are left over name a modality too, and hold 0.
+            outputs["attention"] = jnp.zeros(image.shape, jnp.float32).at[..., slots].add(fused.attention)
+        return {name: output for name, output in outputs.items() if output is not None}
+
+    def _predicted(self, phi: Params, sources: Array, presence: Array) -> Fused:
+        if isinstance(self.fusion, AttentiveFusionPart):
+            return self.fusion.fuse_with_attention(phi, sources, presence)
+        return self.fusion.fuse(phi, sources, presence, None)
 
     def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
         critics = self.fusion_loss.critics

@@ -105,6 +105,10 @@ class FusionForm:
         """Sides of an image are multiples of it."""
         return self.grid if self.cross_attention == "tokens" else 1
 
+    def attends_to_places(self, slots: int) -> bool:
+        """Whether fusing so many slots makes attention maps that say something about places."""
+        return self.cross_attention == "tokens" and (self.combine == "all" or slots == 2)
+
     def block(self, module: type[nn.Module]) -> type[nn.Module]:
         """A block, to be computed again in the backward pass where the form says so."""
         return nn.remat(module) if self.remat else module

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxfuse.arrays import Array, Float, Key, Label, Logits, Params
 from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.segmentation import DIVISOR, SegmentationForm
+from jaxfuse.nn.cross_attention import received_by_source
 
 Sources = Float[Array, "b h w m"]
 Presence = Float[Array, "b m"]
@@ -30,11 +31,15 @@ class Fused(NamedTuple):
         theta: what segmentation reads, (b h w c).
         image: the fused image (b h w 1) in [0, 1], or None where the network makes none.
         bands: low and high band of each source, (b h w c m) each, or None where it has none.
+        attention: how much each pixel of each source is attended to by the other sources, (b h w m) float32, or None
+            where it was not asked for or the network has no such maps. 1 is what every pixel receives from
+            indifferent attention, and the mean over the pixels of a source; sources that are absent are 0.
     """
 
     theta: Array
     image: Array | None
     bands: tuple[Array, Array] | None
+    attention: Array | None = None
 
 
 @runtime_checkable
@@ -58,6 +63,15 @@ class FusionPart(Protocol):
 
 
 @runtime_checkable
+class AttentiveFusionPart(FusionPart, Protocol):
+    """A fusion network that can also tell where it looks. Predictions ask it to; training never does."""
+
+    def fuse_with_attention(self, params: Params, sources: Sources, presence: Presence) -> Fused:
+        """As `fuse` without a key, with `attention` where this form of the network has it."""
+        ...
+
+
+@runtime_checkable
 class SegmentationPart(Protocol):
     """A segmentation network as pure functions, with its loss: it may have outputs of its own to supervise."""
 
@@ -77,7 +91,11 @@ class SegmentationPart(Protocol):
 
 @dataclass(frozen=True)
 class FusionModule:
-    """Fuse4Seg's fusion module; without decoder theta is the embedding."""
+    """Fuse4Seg's fusion module; without decoder theta is the embedding.
+
+    Attention is that of its cross-attention between tokens (see `received_by_source`), over both bands; there is none
+    between channels, without cross-attention, or where more than two sources are folded one after the other.
+    """
 
     form: FusionForm
 
@@ -89,13 +107,25 @@ class FusionModule:
         return self.form.network().lazy_init(rng, sources)["params"]
 
     def fuse(self, params: Params, sources: Sources, presence: Presence, rng: MaybeKey) -> Fused:
-        made: Any = self.form.network().apply({"params": params}, sources, presence)
-        image = made.get("fused")
-        low, high = (jnp.stack(made["bands"][name], axis=-1) for name in ("low", "high"))
-        return Fused(made["embedding"] if image is None else image, image, (low, high))
+        return _fused(self.form.network().apply({"params": params}, sources, presence))
+
+    def fuse_with_attention(self, params: Params, sources: Sources, presence: Presence) -> Fused:
+        if not self.form.attends_to_places(sources.shape[-1]):
+            return self.fuse(params, sources, presence, None)
+        made: Any = self.form.network().apply({"params": params}, sources, presence, attention=True)
+        _, height, width, _ = sources.shape
+        attention = received_by_source(tuple(made["attn"].values()), (height, width))
+        return _fused(made)._replace(attention=attention.astype(jnp.float32))
 
     def networks(self, params: Params) -> dict[str, Params]:
         return {"fusion_layers" if name == "fusion" else name: part for name, part in params.items()}
+
+
+def _fused(made: Any) -> Fused:
+    """What the fusion module returns, without maps."""
+    image = made.get("fused")
+    low, high = (jnp.stack(made["bands"][name], axis=-1) for name in ("low", "high"))
+    return Fused(made["embedding"] if image is None else image, image, (low, high))
 
 
 @dataclass(frozen=True)

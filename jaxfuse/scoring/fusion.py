@@ -1,0 +1,158 @@
+"""The protocol fusion: fused PNG images against the images that they were made of (`jaxfuse.metrics.fusion`).
+
+Beside every fused image stand the mean and the maximum of its sources, which need no network. Each of the three is
+scored as it is and with its levels stretched to the whole range, as some papers do before they score. Color images,
+sources and fused ones alike, are judged by their luminance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from jaxfuse.data.color import gray_content
+from jaxfuse.errors import UserError
+from jaxfuse.io.folders import writable_folder
+from jaxfuse.io.png import read_png
+from jaxfuse.io.tables import render, write_json, write_rows
+from jaxfuse.metrics.brats import statistics
+from jaxfuse.metrics.fusion import METRICS, luminance, score_fused, stretch
+from jaxfuse.report.metric_names import printed, title_of
+from jaxfuse.scoring.pairing import find_pictures, listing, pair
+from jaxfuse.scoring.progress import tracked
+
+FEWEST, MOST = 2, 4
+
+
+def score_fusion(
+    pred: Path, ref: Path, out: Path, *, sources: Sequence[str] | None, allow_missing: bool
+) -> dict[str, Any]:
+    """Scores the PNG files of `pred`, writes cases.csv and summary.json to `out` and returns the summary.
+
+    Args:
+        ref: holds one folder per source, with files named as in `pred`.
+        sources: which of these folders, 2 to 4; None takes all.
+        allow_missing: leave out, and list in the summary, cases that lack the fused image or a source.
+
+    Raises:
+        UserError: folders or files are missing, damaged or of unequal size, or too small for a metric.
+    """
+    predictions = find_pictures(pred)
+    folders = _source_folders(ref, sources)
+    files = {name: find_pictures(folder) for name, folder in folders.items()}
+    whole = _with_every_source(files, folders, allow_missing=allow_missing)
+    paired = pair(predictions, whole, allow_missing=allow_missing)
+    out = writable_folder(out, "--out")
+    rows: list[dict[str, Any]] = []
+    for case in tracked(paired.cases):
+        rows += _score_case(case, predictions[case], [files[name][case] for name in folders])
+    summary = {
+        "kind": "fusion",
+        "primary": "fused",
+        "protocol": "fusion",
+        "cases": len(paired.cases),
+        "sources": list(folders),
+        "outputs": _summary(rows),
+        **paired.left_out(),
+    }
+    write_rows(out / "cases.csv", rows)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def render_fusion(summary: Mapping[str, Any]) -> str:
+    """The means of a summary, one line per image; metrics are over the sources' sums (see `metrics.fusion`)."""
+    table = []
+    for output, metrics in summary["outputs"].items():
+        means = {title_of(metric): printed(metric, found["mean"]) for metric, found in metrics.items()}
+        table.append({"Output": output, **means})
+    notes = [
+        f"Sources: {', '.join(summary['sources'])}. MI, SCD, VIF and SSIM are sums over them.",
+        f"Cases: {summary['cases']}; means over cases. Stretched: levels from 0 to 255, as published tables have it.",
+    ]
+    for output, metrics in summary["outputs"].items():
+        undefined = {title_of(metric): found["undefined"] for metric, found in metrics.items() if found["undefined"]}
+        if undefined:
+            told = ", ".join(f"{title} in {count}" for title, count in undefined.items())
+            notes.append(f"{output}: undefined and left out: {told} of {summary['cases']} cases.")
+    return "\n".join([render(table, list(table[0])), "", *notes])
+
+
+def _source_folders(ref: Path, asked: Sequence[str] | None) -> dict[str, Path]:
+    """The folder of each source by its name, in the order asked, or sorted."""
+    if not ref.is_dir():
+        raise UserError(f"{ref} is not a folder; give the folder that holds one folder of PNG images per source")
+    there = {path.name: path for path in sorted(ref.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    if asked is None:
+        if not FEWEST <= len(there) <= MOST:
+            raise UserError(
+                f"{ref} holds {len(there)} folders ({listing(tuple(there)) or 'none'}); name {FEWEST} to {MOST} of its "
+                "folders, one per source, with --sources"
+            )
+        return there
+    absent = [name for name in asked if name not in there]
+    if absent:
+        raise UserError(
+            f"{ref} has no folder {', '.join(absent)}; --sources names some of {', '.join(there) or 'none'}"
+        )
+    if not FEWEST <= len(set(asked)) == len(asked) <= MOST:
+        raise UserError(f"--sources names {', '.join(asked) or 'nothing'}; name {FEWEST} to {MOST} different folders")
+    return {name: there[name] for name in asked}
+
+
+def _with_every_source(
+    files: Mapping[str, Mapping[str, Path]], folders: Mapping[str, Path], *, allow_missing: bool
+) -> set[str]:
+    """The ids that every source has; an id that only some have is refused unless `allow_missing`."""
+    known = set().union(*files.values())
+    whole = set(known).intersection(*files.values())
+    if known != whole and not allow_missing:
+        case = min(known - whole)
+        lacking = next(name for name, found in files.items() if case not in found)
+        raise UserError(
+            f"case {case} has no image in {folders[lacking]}; add {case}.png, or pass --allow_missing to leave out the "
+            "cases that lack a source"
+        )
+    return whole
+
+
+def _score_case(case: str, fused: Path, sources: Sequence[Path]) -> list[dict[str, Any]]:
+    """One row per image: scores by the names of METRICS."""
+    levels, greys = _levels(fused), [_levels(path) for path in sources]
+    try:
+        for path, grey in zip(sources, greys, strict=True):
+            if grey.shape != levels.shape:
+                told = " and ".join("{} x {}".format(*image.shape) for image in (levels, grey))
+                raise UserError(f"{fused} and {path} are of {told} pixels; they must show one grid of pixels")
+        images = {"fused": levels, "mean": np.mean(greys, axis=0), "maximum": np.max(greys, axis=0)}
+        rows = []
+        for name, image in images.items():
+            for output, shown in ((name, image), (f"{name}, stretched", stretch(image))):
+                scores = score_fused(shown, greys)
+                rows.append({"case": case, "output": output, **{m: scores[m] for m in METRICS if m in scores}})
+    except UserError as error:
+        raise UserError(f"case {case}: {error}") from error
+    return rows
+
+
+def _levels(path: Path) -> Float64[np.ndarray, "h w"]:
+    pixels = read_png(path)
+    gray = gray_content(pixels)
+    return luminance(pixels) if gray is None else gray.astype(np.float64)
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Statistics over cases by image and metric."""
+    names = dict.fromkeys(row["output"] for row in rows)
+    return {
+        name: {
+            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
+            for metric in METRICS
+            if metric in rows[0]
+        }
+        for name in names
+    }

@@ -1,0 +1,92 @@
+"""The protocol brats: label volumes against references, by region, as in the BraTS challenges.
+
+Distances are in mm, by the voxel size of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxfuse.data.cases import encode_label, label_problem, whole_values
+from jaxfuse.errors import UserError
+from jaxfuse.io.folders import writable_folder
+from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
+from jaxfuse.io.tables import render_segmentation, write_json, write_rows
+from jaxfuse.labels import SCHEMES, LabelScheme, label_scheme
+from jaxfuse.metrics.brats import one_empty_mm, score_case, summary_document
+from jaxfuse.scoring.pairing import find_references, find_volumes, pair
+from jaxfuse.scoring.progress import tracked
+
+OUTPUT = "prediction"
+
+
+def score_labels(
+    pred: Path, ref: Path, out: Path, *, labels: str | None, one_empty: str, allow_missing: bool
+) -> dict[str, Any]:
+    """Scores the folder `pred` against `ref`, writes cases.csv and summary.json to `out` and returns the summary.
+
+    Args:
+        labels: name of the label scheme of both folders; None takes the one that the references' layout implies.
+        one_empty: "penalty", "nan" or a number of mm; see `metrics.brats.one_empty_mm`.
+        allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
+    """
+    predictions = find_volumes(pred)
+    references, implied = find_references(ref)
+    name = labels or implied
+    if name is None:
+        raise UserError(
+            f"the label files in {ref} do not tell what their values mean; name it with --labels ({', '.join(SCHEMES)})"
+        )
+    scheme = label_scheme(name)
+    penalty_mm = one_empty_mm(one_empty, scheme)
+    paired = pair(predictions, references, allow_missing=allow_missing)
+    out = writable_folder(out, "--out")
+    rows: list[dict[str, Any]] = []
+    for case in tracked(paired.cases):
+        rows += _score_files(case, predictions[case], references[case], scheme, penalty_mm)
+    summary = summary_document(rows, primary=OUTPUT, one_empty=penalty_mm) | {
+        "protocol": "brats",
+        "labels": scheme.name,
+        **paired.left_out(),
+    }
+    write_rows(out / "cases.csv", rows)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def render_labels(summary: Mapping[str, Any]) -> str:
+    """The table of a summary, and what its label values mean."""
+    return f"{render_segmentation(summary)}\nLabel scheme: {summary['labels']}."
+
+
+def _score_files(
+    case: str, prediction: Path, reference: Path, scheme: LabelScheme, penalty_mm: float
+) -> list[dict[str, Any]]:
+    pred, truth = read_volume(prediction), read_volume(reference)
+    mismatch = geometry_mismatch(pred, truth)
+    if mismatch:
+        raise UserError(
+            f"prediction and reference of case {case} lie on different grids: {mismatch}; resample the prediction"
+        )
+    return score_case(
+        _class_indices("prediction", pred, scheme),
+        _class_indices("reference", truth, scheme),
+        scheme,
+        spacing_mm=truth.spacing_mm,
+        one_empty=penalty_mm,
+        case=case,
+        output=OUTPUT,
+    )
+
+
+def _class_indices(role: str, volume: Volume, scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
+    values = whole_values(volume)
+    problem = label_problem(volume.path, np.unique(values), scheme)
+    if problem:
+        raise UserError(f"{role} {problem}")
+    return encode_label(values, scheme)

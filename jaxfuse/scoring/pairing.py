@@ -1,0 +1,112 @@
+"""Which file of one folder belongs to which of another: predictions and references, paired by the ids of cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxfuse.data.sources.brats import LAYOUTS, detect_layout, survey
+from jaxfuse.errors import UserError
+
+_VOLUMES = (".nii.gz", ".nii")
+_LABEL_SUFFIXES = ("_seg", "-seg")
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Ids of the cases that have a prediction and a reference, and of those that have only one of the two; sorted."""
+
+    cases: tuple[str, ...]
+    without_reference: tuple[str, ...]
+    without_prediction: tuple[str, ...]
+
+    def left_out(self) -> dict[str, list[str]]:
+        """What a summary says of the cases that have no partner."""
+        return {
+            "without_prediction": list(self.without_prediction),
+            "without_reference": list(self.without_reference),
+        }
+
+
+def pair(predictions: Iterable[str], references: Iterable[str], *, allow_missing: bool) -> Paired:
+    """Pairs case ids; those without a partner are refused unless `allow_missing`, and so is a pairing of none."""
+    predicted, referenced = set(predictions), set(references)
+    both = tuple(sorted(predicted & referenced))
+    without_reference = tuple(sorted(predicted - referenced))
+    without_prediction = tuple(sorted(referenced - predicted))
+    faults = []
+    if without_reference:
+        faults.append(f"no reference for the prediction of {listing(without_reference)}")
+    if without_prediction:
+        faults.append(f"no prediction for the reference of {listing(without_prediction)}")
+    if not both:
+        raise UserError(f"there is {' and '.join(faults)}; name the files of one case alike in both folders")
+    if faults and not allow_missing:
+        raise UserError(
+            f"there is {' and '.join(faults)}; add the files, or pass --allow_missing to leave these cases out"
+        )
+    return Paired(both, without_reference, without_prediction)
+
+
+def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
+    """Case id -> label volume, and the label scheme that the layout implies (None for a flat folder).
+
+    In a flat folder where some names end in `_seg` or `-seg` only those are labels: the images lie beside them.
+    """
+    if folder.is_dir() and not _files(folder, _VOLUMES):
+        layout = detect_layout(folder)
+        found = {case.id: case.label for case in survey(folder, (), layout=layout)}
+        return {case: label for case, label in found.items() if label is not None}, LAYOUTS[layout].scheme
+    marked = any(_stem(path).endswith(_LABEL_SUFFIXES) for path in _files(folder, _VOLUMES))
+    return find_volumes(folder, only_marked=marked), None
+
+
+def find_volumes(folder: Path, *, only_marked: bool = False) -> dict[str, Path]:
+    """Case id -> NIfTI file of a folder; the id is the name without extension and without a label suffix.
+
+    With `only_marked`, files without such a suffix are left out.
+    """
+    files: dict[str, Path] = {}
+    for path in _present(folder, _VOLUMES, "the label volumes"):
+        stem = _stem(path)
+        marked = stem.endswith(_LABEL_SUFFIXES)
+        if only_marked and not marked:
+            continue
+        case = stem[: -len(_LABEL_SUFFIXES[0])] if marked else stem
+        if case in files:
+            raise UserError(f"case {case} has two files, {files[case]} and {path.name}; keep one of them")
+        files[case] = path
+    return files
+
+
+def find_pictures(folder: Path) -> dict[str, Path]:
+    """Case id -> PNG file of a folder; the id is the name without extension."""
+    return {path.stem: path for path in _present(folder, (".png",), "the PNG images")}
+
+
+def listing(cases: Sequence[str]) -> str:
+    """The first five, and how many there are beside them."""
+    shown = ", ".join(cases[:5])
+    return f"{shown} and {len(cases) - 5} more" if len(cases) > 5 else shown
+
+
+def _present(folder: Path, endings: tuple[str, ...], what: str) -> list[Path]:
+    """Files with these endings, of which there must be one."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that holds {what}")
+    files = _files(folder, endings)
+    if not files:
+        raise UserError(f"{folder} holds no {' or '.join(endings)} file; give the folder that holds {what}")
+    return files
+
+
+def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Files directly in the folder, sorted by name; hidden ones are left to their owners."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.endswith(endings) and not p.name.startswith("."))
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")

@@ -1,0 +1,146 @@
+"""FILM and nnU-Net in the places of Fuse4Seg's networks: names, what a step moves, the encoder of variant "-P"."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.learning.system import System
+from jaxfuse.learning.transfer import apply_rules, parse_rule
+from jaxfuse.losses.overlap import dice_and_cross_entropy
+from jaxfuse.models.baselines.film import FilmForm
+from jaxfuse.models.fuse4seg.fusion import Encoder, FusionForm
+from jaxfuse.models.fuse4seg.judging import CriticForm
+from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, make_pretraining
+from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
+from jaxfuse.models.fuse4seg.plugin import NO_CRITICS, FilmModule, NNUNetForm, make_film, make_film_p
+
+KEY = jax.random.key(0)
+NAMES = ("t1", "t1ce", "t2")
+CLASSES = 3
+FILM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
+NNUNET = NNUNetForm(stages=2, base=2)
+ENCODER = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, cross_attention="none")
+LOSS = partial(dice_and_cross_entropy, over_batch=True)
+
+
+def _batch(seed=0, side=8):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": jnp.asarray(rng.uniform(size=(2, side, side, len(NAMES))), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, CLASSES, (2, side, side)), jnp.int32),
+    }
+
+
+def _made(make, players=("fusion", "segmentation"), **options):
+    common = {"modalities": NAMES, "classes": CLASSES, "loss": LOSS, "combos": ("t1+t2", "t1+t1ce+t2")}
+    optimizers = {player: optax.sgd(0.1) for player in players}
+    return make(optimizers=optimizers, film=FILM, segmentation=NNUNET, **common, **options)
+
+
+def _forms(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+def _largest(a, b):
+    return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("make", [make_film, partial(make_film_p, fusion=ENCODER)])
+def test_it_is_a_system_of_two_players(make, tiny):
+    system = _made(make)
+    assert isinstance(system, System)
+    assert isinstance(system.fusion, FusionPart)
+    assert isinstance(system.segmentation, SegmentationPart)
+    assert system.players == ("fusion", "segmentation")
+    assert system.geometry.divisor == 2
+    batch = jax.eval_shape(_batch)
+    state = jax.eval_shape(system.init, KEY, batch)
+    networks = system.networks(state.params)
+    assert set(networks) == {"encoder", "guidance", "decoder", "segmentation"}
+    assert tiny.count(networks) == tiny.count(state.params)
+    after, metrics = jax.eval_shape(system.train_step, state, batch)
+    assert _forms(after) == _forms(state)
+    assert {"fusion/content", "fusion/task_loss", "segmentation/loss"} <= set(metrics)
+    assert "fusion/correlation" not in metrics
+
+
+def test_the_encoder_of_the_variant_is_that_of_pre_training(tiny):
+    before = make_pretraining(
+        optimizers={"fusion": optax.sgd(1.0)}, modalities=NAMES, fusion=ENCODER, critics=NO_CRITICS
+    )
+    batch = jax.eval_shape(_batch)
+    donor = jax.eval_shape(before.init, KEY, batch).params
+    params = jax.eval_shape(_made(partial(make_film_p, fusion=ENCODER)).init, KEY, batch).params
+    assert _forms(params["fusion"]["encoder"]) == _forms(donor["fusion"]["encoder"])
+    rule = parse_rule(("fusion/encoder", "pretraining:fusion/encoder"))
+    taken, values = apply_rules(params, [rule], {("pretraining", False): donor})
+    assert taken["fusion"]["encoder"] is donor["fusion"]["encoder"]
+    assert values == tiny.count(donor["fusion"]["encoder"])
+    # Its two bands are joined by a 1x1 convolution, which FILM's own encoder does not need.
+    own = jax.eval_shape(_made(make_film).init, KEY, batch).params
+    assert tiny.count(params["fusion"]["guidance"]) - tiny.count(own["fusion"]["guidance"]) == 2 * 4 * 4
+
+
+def test_bands_are_those_of_the_encoder_and_film_has_none():
+    part = FilmModule(FILM.network(Encoder(ENCODER)))
+    sources, presence = _batch()["image"][..., :2], jnp.ones((2, 2))
+
+    @jax.jit
+    def both(sources):
+        params = part.init(KEY, sources)
+        low, high = part.fuse(params, sources, presence, None).bands
+        alone = Encoder(ENCODER).apply({"params": params["encoder"]}, sources[..., 1:])
+        return (low[..., 1], high[..., 1]), alone
+
+    (low, high), alone = both(sources)
+    np.testing.assert_allclose(low, alone[0], atol=1e-5)
+    np.testing.assert_allclose(high, alone[1], atol=1e-5)
+    plain = FilmModule(FILM.network())
+    made = jax.eval_shape(lambda x: plain.fuse(plain.init(KEY, x), x, presence, None), sources)
+    assert made.bands is None
+
+
+def test_a_correlation_term_needs_the_variant_and_critics_are_allowed():
+    batch = jax.eval_shape(_batch)
+
+    def evaluated(make):
+        system = _made(make, losses=LossForm(correlation_weight=0.25))
+        return jax.eval_shape(lambda: system.eval_step(system.init(KEY, _batch()), _batch()))
+
+    assert "fusion/correlation" in evaluated(partial(make_film_p, fusion=ENCODER))
+    with pytest.raises(UserError, match="has no bands; set it to 0"):
+        evaluated(make_film)
+    system = _made(make_film, ("fusion", "critics", "segmentation"), critics=CriticForm(critic_base=2))
+    assert set(jax.eval_shape(system.init, KEY, batch).params) == set(system.players)
+    with pytest.raises(UserError, match="dtype is 'half'; choose one of float32, bfloat16"):
+        NNUNetForm(dtype="half").part(CLASSES, LOSS)
+
+
+def _stepped(bilevel):
+    system = _made(make_film, scheme=BilevelForm(bilevel=bilevel))
+    before = jax.jit(system.init)(KEY, _batch())
+    step, batch = jax.jit(system.train_step), _batch()
+    after, metrics = step(before, batch)
+    assert all(jnp.isfinite(value) for value in metrics.values())
+    assert all(_largest(before.params[player], after.params[player]) > 1e-5 for player in system.players)
+    otherwise, _ = step(before, {**batch, "label": (batch["label"] + 1) % CLASSES})
+    return {player: _largest(after.params[player], otherwise.params[player]) for player in system.players}
+
+
+@pytest.mark.slow
+def test_labels_move_fusion_and_segmentation():
+    moved = _stepped("joint")
+    assert moved["segmentation"] > 1e-5
+    assert moved["fusion"] > 1e-7
+
+
+@pytest.mark.slow
+def test_labels_do_not_move_a_detached_fusion():
+    moved = _stepped("detached")
+    assert moved["segmentation"] > 1e-5
+    assert moved["fusion"] == 0

@@ -1,0 +1,122 @@
+"""Fused images scored against the folders of their sources: values, baselines, colors, refusals, the command."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.io.png import write_png
+from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.metrics.fusion import luminance, score_fused, stretch
+from jaxfuse.scoring.fusion import render_fusion, score_fusion
+
+SIDE = 44  # vif needs 41
+RNG = np.random.default_rng(0)
+T1, T2 = (RNG.integers(20, 200, (SIDE, SIDE), np.uint8) for _ in range(2))
+COLOR = RNG.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two cases: the maximum of the sources, and a copy of the first."""
+    for case, fused in (("a_z077", np.maximum(T1, T2)), ("b_z012", T1)):
+        write_png(tmp_path / "pred" / f"{case}.png", fused)
+        write_png(tmp_path / "ref" / "t1" / f"{case}.png", T1)
+        write_png(tmp_path / "ref" / "t2" / f"{case}.png", T2)
+    return tmp_path
+
+
+def scored(root, **options):
+    options = {"sources": None, "allow_missing": False} | options
+    return score_fusion(root / "pred", root / "ref", root / "out", **options)
+
+
+def rows_of(root):
+    return {(row["case"], row["output"]): row for row in read_rows(root / "out" / "cases.csv")}
+
+
+def test_each_image_is_scored_beside_the_baselines(folders):
+    summary = scored(folders)
+    rows = rows_of(folders)
+    outputs = [name + more for name in ("fused", "mean", "maximum") for more in ("", ", stretched")]
+    assert [output for case, output in rows if case == "a_z077"] == outputs
+    a = {output: rows["a_z077", output] for output in outputs}
+    assert {**a["fused"], "output": ""} == {**a["maximum"], "output": ""}
+    assert a["fused"]["qabf"] == score_fused(np.maximum(T1, T2), [T1, T2])["qabf"]
+    assert a["fused, stretched"]["sd"] == stretch(np.maximum(T1, T2)).round().std()
+    assert a["mean"]["mi_nats"] == score_fused((T1 / 2 + T2 / 2), [T1, T2])["mi_nats"]
+    assert math.isnan(rows["b_z012", "fused"]["scd"])
+    assert summary == read_json(folders / "out" / "summary.json") | {"outputs": summary["outputs"]}
+    assert (summary["cases"], summary["sources"]) == (2, ["t1", "t2"])
+    scd = summary["outputs"]["fused"]["scd"]
+    assert (scd["n"], scd["undefined"], scd["mean"]) == (1, 1, a["fused"]["scd"])
+    table = render_fusion(summary)
+    assert f"| {summary['outputs']['fused']['qabf']['mean']:.3f} |" in table
+    assert "fused: undefined and left out: SCD in 1 of 2 cases." in table
+
+
+def test_color_is_judged_by_its_luminance(tmp_path):
+    """A color source and a color fused image; a gray source stored as RGB counts as gray."""
+    write_png(tmp_path / "pred" / "a.png", COLOR)
+    write_png(tmp_path / "ref" / "PET" / "a.png", COLOR)
+    write_png(tmp_path / "ref" / "MRI" / "a.png", np.repeat(T1[..., None], 3, axis=-1))
+    scored(tmp_path)
+    expected = score_fused(luminance(COLOR), [T1, luminance(COLOR)])
+    found = rows_of(tmp_path)["a", "fused"]
+    assert {name: found[name] for name in expected if name != "scd"} == {
+        name: value for name, value in expected.items() if name != "scd"
+    }
+    assert math.isnan(found["scd"])  # the fused image copies a source
+
+
+def test_the_sources_are_chosen(folders):
+    for case in ("a_z077", "b_z012"):
+        write_png(folders / "ref" / "flair" / f"{case}.png", T2.T)
+    assert scored(folders)["sources"] == ["flair", "t1", "t2"]
+    assert "scd" not in rows_of(folders)["a_z077", "fused"]  # defined for two
+    assert scored(folders, sources=["t2", "flair"])["sources"] == ["t2", "flair"]
+    assert rows_of(folders)["a_z077", "maximum"]["sd"] == np.maximum(T2, T2.T).std()
+    for names, said in (
+        (["t1"], "names t1; name 2 to 4"),
+        (["t1", "t1"], "2 to 4 different"),
+        (["t1", "x"], "folder x"),
+    ):
+        with pytest.raises(UserError, match=said):
+            scored(folders, sources=names)
+
+
+def test_cases_that_lack_a_file_are_refused_or_left_out(folders):
+    (folders / "ref" / "t2" / "b_z012.png").unlink()
+    with pytest.raises(UserError, match=r"case b_z012 has no image in .*t2; add b_z012.png, or pass --allow_missing"):
+        scored(folders)
+    summary = scored(folders, allow_missing=True)
+    assert (summary["cases"], summary["without_reference"]) == (1, ["b_z012"])
+
+
+def test_folders_and_sizes_that_do_not_fit_are_refused(folders):
+    write_png(folders / "pred" / "a_z077.png", T1[:-1])
+    with pytest.raises(UserError, match=r"case a_z077: .*are of 43 x 44 and 44 x 44 pixels; they must show one grid"):
+        scored(folders)
+    for path in folders.rglob("*_z0*.png"):
+        write_png(path, T1[:30, :30])
+    with pytest.raises(UserError, match="case a_z077: vif needs 41 pixels"):
+        scored(folders)
+    with pytest.raises(UserError, match="ref is not a folder"):
+        score_fusion(folders / "pred", folders / "no" / "ref", folders / "out", sources=None, allow_missing=False)
+    with pytest.raises(UserError, match=r"t1 holds 0 folders \(none\); name 2 to 4 of its folders"):
+        score_fusion(folders / "pred", folders / "ref" / "t1", folders / "out", sources=None, allow_missing=False)
+
+
+def test_the_command_prints_the_table(folders):
+    options = {name: str(folders / name) for name in ("pred", "ref", "out")} | {"protocol": "fusion"}
+    command = [sys.executable, "-m", "jaxfuse.evaluate", *(f"--{name}={value}" for name, value in options.items())]
+    result = subprocess.run([*command, "--sources=t2,t1"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "| maximum, stretched |" in result.stdout
+    assert "Sources: t2, t1." in result.stdout
+    assert read_json(folders / "out" / "summary.json")["sources"] == ["t2", "t1"]

@@ -1,0 +1,54 @@
+"""Cases are paired by their ids; what has no partner is refused or told."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.scoring.pairing import find_pictures, find_references, find_volumes, listing, pair
+
+
+def touch(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_cases_without_partner_are_refused_or_told():
+    assert pair("ba", "ab", allow_missing=False).cases == ("a", "b")
+    with pytest.raises(UserError, match="no reference for the prediction of b and no prediction for the reference of "):
+        pair("ab", "ac", allow_missing=False)
+    paired = pair("ab", "ac", allow_missing=True)
+    assert (paired.cases, paired.left_out()) == (("a",), {"without_prediction": ["c"], "without_reference": ["b"]})
+    with pytest.raises(UserError, match="name the files of one case alike"):
+        pair("a", "b", allow_missing=True)
+
+
+def test_only_marked_files_are_labels_where_there_are_any(tmp_path):
+    folder = touch(tmp_path / "ref", "a_seg.nii.gz", "b-seg.nii", "a_t1.nii.gz", ".c_seg.nii")
+    found, scheme = find_references(folder)
+    assert ({case: path.name for case, path in found.items()}, scheme) == (
+        {"a": "a_seg.nii.gz", "b": "b-seg.nii"},
+        None,
+    )
+    assert set(find_volumes(folder)) == {"a", "b", "a_t1"}
+    with pytest.raises(UserError, match=r"case a has two files, .*a.nii.gz and a_seg.nii.gz"):
+        find_volumes(touch(folder, "a.nii.gz"))
+
+
+def test_pictures_are_found_by_their_names(tmp_path):
+    folder = touch(tmp_path / "fused", "b_z077.png", "a.b.png", ".c.png", "d.jpg")
+    assert {case: path.name for case, path in find_pictures(folder).items()} == {
+        "a.b": "a.b.png",
+        "b_z077": "b_z077.png",
+    }
+    with pytest.raises(UserError, match=r"empty holds no .png file; give the folder that holds the PNG images"):
+        find_pictures(touch(tmp_path / "empty", "a.nii"))
+    with pytest.raises(UserError, match="absent is not a folder"):
+        find_pictures(tmp_path / "absent")
+
+
+def test_a_long_list_is_cut():
+    assert listing("abcde") == "a, b, c, d, e"
+    assert listing("abcdefg") == "a, b, c, d, e and 2 more"

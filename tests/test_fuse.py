@@ -1,0 +1,258 @@
+"""`python -m jaxfuse.fuse` with weights as they might be: pictures, volumes, folders of pairs, refusals."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import fuse4seg
+from jaxfuse import fuse
+from jaxfuse.config import declared_facts, parse
+from jaxfuse.data.preprocess import DatasetFacts
+from jaxfuse.engine import fuse_slices, members
+from jaxfuse.engine.build import abstract_state, build_system
+from jaxfuse.engine.checkpoints import Checkpoints
+from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.errors import UserError
+from jaxfuse.io.png import read_png, write_png
+
+MODALITIES = ("t1", "flair", "t2")
+RNG = np.random.default_rng(0)
+# All slices fill up to 32 x 32, so that one program serves every test.
+GRAY, OTHER, THIRD = (RNG.integers(0, 256, (30, 28), np.uint8) for _ in range(3))
+COLOR = RNG.integers(60, 190, (30, 28, 3), np.uint8)
+
+
+def drawn(state):
+    """Weights that keep the scale of what they read, drawn without compiling anything; zeros elsewhere.
+
+    The last kernel of the decoder is small, so that the fused image is neither black nor white.
+    """
+    rng = np.random.default_rng(1)
+
+    def fill(path, leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        name = jax.tree_util.keystr(path)
+        if not name.startswith(".params"):
+            return np.zeros(leaf.shape, leaf.dtype)
+        if leaf.ndim < 2:
+            return np.ones(leaf.shape, leaf.dtype)
+        scale = float(np.prod(leaf.shape[:-1])) ** -0.5 * (0.1 if "['decoder']['image']" in name else 1)
+        return rng.normal(size=leaf.shape, scale=scale).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, state)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run whose second phase has a checkpoint."""
+    folder = tmp_path_factory.mktemp("fuse")
+    config = fuse4seg.get_config("tiny")
+    config.data.modalities, config.pairs = MODALITIES, ("t1+flair",)
+    for name in ("pretraining", "cooperative"):
+        config[name].args.combos = ("t1+flair", "t1+t2", "t1+flair+t2")
+    config.data.cache = str(folder / "cache")
+    run = open_workdir(folder / "run", config)
+    experiment = parse(config)
+    phase = experiment.phases["cooperative"]
+    modalities, classes = declared_facts(experiment.data_of(phase))
+    facts = DatasetFacts(modalities, "brats", classes, (1.0, 1.0), ("a",), ("b",), {}, ())
+    (run / "dataset.json").write_text(facts.to_json())
+    system = build_system(phase, modalities, classes, phase.total_steps(1))
+    checkpoints = Checkpoints(run / "checkpoints" / "cooperative")
+    checkpoints.save(4, drawn(abstract_state(system, phase, modalities)), {})
+    checkpoints.close()
+    return run
+
+
+@pytest.fixture(scope="module")
+def loaded(workdir):
+    """The run read once, and its network compiled once."""
+    (member,) = members.load_members([str(workdir)])
+    return member, fuse_slices.slice_fuser(member)
+
+
+@pytest.fixture
+def command(workdir, loaded, monkeypatch, tmp_path):
+    """Runs the command in this process on files below `tmp_path`."""
+    member, fuser = loaded
+    load = members.load_members
+    monkeypatch.setattr(members, "load_members", lambda runs: [member] if runs == [str(workdir)] else load(runs))
+    monkeypatch.setattr(fuse_slices, "slice_fuser", lambda given: {id(member): fuser}[id(given)])
+    monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+    defaults = {"run": str(workdir), "images": None, "pairs": None, "color": None, "axis": None, "preview": None}
+
+    def run(*images, output, **options):
+        names = [str(tmp_path / image) for image in images]
+        given = defaults | {"output": str(tmp_path / output), "images": names[0] if names else None} | options
+        monkeypatch.setattr(fuse, "flags", SimpleNamespace(FLAGS=SimpleNamespace(**given)))
+        assert fuse.main(["fuse", *names[1:]]) == 0
+        return tmp_path / output
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name, pixels in (("a", GRAY), ("b", OTHER), ("c", THIRD), ("PET", COLOR)):
+        write_png(tmp_path / f"{name}.png", pixels)
+    return tmp_path
+
+
+def head(seed, shape=(28, 30, 20)):
+    volume = np.zeros(shape, np.float32)
+    volume[1:-1, 2:-2, 1:-1] = np.random.default_rng(seed).uniform(100, 200, volume[1:-1, 2:-2, 1:-1].shape)
+    return volume
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """T1, PET and SPECT, of which the second is stored along other axes."""
+    affine = np.array([[-2.0, 0, 0, 9], [0, 2, 0, -7], [0, 0, 3, 5], [0, 0, 0, 1]])
+    for seed, name in enumerate(("mni-T1", "mni-PET", "mni-SPECT")):
+        image = nib.Nifti1Image(head(seed), affine)
+        image.set_sform(affine, 4)
+        image.set_qform(affine, 2)
+        if name == "mni-PET":
+            image = image.as_reoriented(np.array([[0, -1], [1, 1], [2, 1]]))
+        image.to_filename(tmp_path / f"{name}.nii.gz")
+    return tmp_path
+
+
+def test_gray_pictures_in_any_order(command, pictures):
+    made = read_png(command("a.png", "b.png", output="ab.png"))
+    assert (made.shape, made.dtype) == (GRAY.shape, np.uint8)
+    assert len(np.unique(made)) > 20
+    turned = read_png(command("b.png", "a.png", output="ba.png"))
+    np.testing.assert_allclose(made.astype(int), turned.astype(int), atol=1)
+    # A third source says something; all orders of three agree too.
+    three = read_png(command("a.png", "b.png", "c.png", output="abc.png"))
+    assert np.abs(three.astype(int) - made).max() > 2
+    turned = read_png(command("c.png", "a.png", "b.png", output="cab.png"))
+    np.testing.assert_allclose(three.astype(int), turned.astype(int), atol=1)
+
+
+def test_a_color_picture_gives_its_color(command, pictures):
+    gray = command("a.png", "PET.png", output="one.png", preview=str(pictures / "look.png"))
+    made = read_png(gray)
+    assert made.shape == COLOR.shape
+    # Where nothing is clipped, the differences of red and green, and of blue and green, are the source's.
+    free = np.all((made > 0) & (made < 255), axis=-1)
+    assert free.mean() > 0.3
+    differences = [pixels[free].astype(int)[:, [0, 2]] - pixels[free].astype(int)[:, [1]] for pixels in (made, COLOR)]
+    np.testing.assert_allclose(*differences, atol=2)
+    assert (pictures / "look.png").is_file()
+
+
+def test_volumes_keep_the_geometry_of_the_first(command, volumes):
+    made = nib.load(command("mni-T1.nii.gz", "mni-PET.nii.gz", output="new/out.nii.gz"))
+    like = nib.load(volumes / "mni-T1.nii.gz")
+    assert (made.get_data_dtype(), made.shape) == (np.uint8, like.shape)
+    for key in ("qform_code", "sform_code", "pixdim", "xyzt_units", "srow_x", "quatern_b"):
+        np.testing.assert_array_equal(made.header[key], like.header[key])
+    voxels = np.asarray(made.dataobj)
+    inside = head(0) != 0
+    assert not voxels[~inside].any()
+    assert len(np.unique(voxels[inside])) > 20
+    # The same slices, whatever axes they are stored along.
+    turned = nib.load(command("mni-PET.nii.gz", "mni-T1.nii.gz", output="turned.nii"))
+    np.testing.assert_allclose(np.asarray(turned.dataobj)[::-1].astype(int), voxels, atol=1)
+
+
+def test_colored_volumes_are_rgb(command, volumes, capsys):
+    images = [f"mni-{name}.nii.gz" for name in ("T1", "PET", "SPECT")]
+    preview = volumes / "look.png"
+    out = command(*images, output="rgb.nii.gz", color=["PET=hot", "3=viridis"], preview=str(preview))
+    made = nib.load(out)
+    assert int(made.header["datatype"]) == 128
+    np.testing.assert_array_equal(made.affine, nib.load(volumes / images[0]).affine)
+    rgb = np.stack([np.asarray(made.dataobj)[name] for name in "RGB"], axis=-1).astype(int)
+    inside = head(0) != 0
+    assert not rgb[~inside].any()
+    assert np.ptp(rgb[inside], axis=-1).mean() > 10
+    assert preview.is_file()
+    said = capsys.readouterr().out
+    assert "run:cooperative fuses mni-T1, mni-PET, mni-SPECT in its slots t1, flair, t2" in said
+    assert "rgb.nii.gz: RGB, 28 x 30 x 20" in said
+
+
+def test_slices_across_another_axis(command, volumes):
+    axial, coronal = (
+        np.asarray(nib.load(command("mni-T1.nii.gz", "mni-SPECT.nii.gz", output=f"{axis}.nii", axis=axis)).dataobj)
+        for axis in ("axial", "coronal")
+    )
+    assert axial.shape == coronal.shape
+    assert np.abs(axial.astype(int) - coronal).max() > 2
+
+
+def test_a_folder_of_pairs(command, tmp_path):
+    for name, mri, pet in (("0001", GRAY, COLOR), ("0002", OTHER, COLOR), ("0003", THIRD[:20], COLOR[:20])):
+        write_png(tmp_path / "root" / "MRI_PET" / "MRI" / f"{name}.png", mri)
+        write_png(tmp_path / "root" / "MRI_PET" / "PET" / f"{name}.png", pet)
+    write_png(tmp_path / "root" / "MRI_CT" / "MRI" / "7.png", GRAY)
+    write_png(tmp_path / "root" / "MRI_CT" / "CT" / "7.png", OTHER)
+    out = command(output="out", pairs=str(tmp_path / "root"))
+    made = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
+    assert made == ["MRI_CT/7.png", *(f"MRI_PET/{name}.png" for name in ("0001", "0002", "0003"))]
+    assert read_png(out / "MRI_CT" / "7.png").ndim == 2
+    assert read_png(out / "MRI_PET" / "0003.png").shape == (20, 28, 3)
+    # As by the images alone; and a collection that is named itself has no folder of its own.
+    one = command("root/MRI_PET/MRI/0001.png", "root/MRI_PET/PET/0001.png", output="alone.png")
+    np.testing.assert_array_equal(read_png(out / "MRI_PET" / "0001.png"), read_png(one))
+    named = command(output="named", pairs=str(tmp_path / "root" / "MRI_PET"))
+    assert sorted(path.name for path in named.iterdir()) == ["0001.png", "0002.png", "0003.png"]
+
+
+def test_calls_that_cannot_be_are_refused(command, pictures):
+    def refused(*images, match, output="out.png", **options):
+        with pytest.raises(UserError, match=match):
+            command(*images, output=output, **options)
+        assert not (pictures / "out.png").exists()
+
+    pair = ("a.png", "b.png")
+    refused(match="give either --images A B")
+    refused(*pair, pairs="root", match="give either --images A B")
+    refused("a.png", match="1 image came; 2 to 4")
+    refused(*pair, *pair, "c.png", match="5 images came")
+    refused("a.png", "b.nii.gz", match="a picture and .*a volume")
+    refused(*pair, output="out.nii.gz", match=r"out.nii.gz does not end in .png, as the images do")
+    refused(*pair, output="b.png", match=r"--output .*b.png would replace another file")
+    refused(*pair, output="a.png/out.png", match=r"a.png cannot be written .*; name another with --output")
+    refused(*pair, preview=str(pictures / "out.png"), match="--preview .*out.png would replace")
+    refused(*pair, preview="look.pdf", match="does not end in .png")
+    refused(*pair, axis="axial", match="--axis says which slices of volumes")
+    refused(*pair, color=["2=hotter"], match="'hotter' is no color map")
+    refused(*pair, "c.png", "PET.png", match=r"4 images came, and run:cooperative has 3 slots \(t1, flair, t2\)")
+    refused(pairs=str(pictures), color=["1=hot"], match="--color is an option of --images")
+    refused(pairs=str(pictures), match="is and holds none of the folders MRI_CT, MRI_PET, MRI_SPECT")
+
+
+def test_a_run_without_fused_image_is_refused(command, pictures, workdir, loaded, monkeypatch):
+    with pytest.raises(UserError, match="makes reconstruction, no label map; name another phase"):
+        command("a.png", "b.png", output="out.png", run=f"{workdir}:pretraining")
+    twice = [loaded[0], loaded[0]]
+    monkeypatch.setattr(members, "load_members", lambda runs: twice)
+    with pytest.raises(UserError, match="has the results run:cooperative, run:cooperative; name one of them"):
+        command("a.png", "b.png", output="out.png")
+
+
+def test_templates_of_mri_pet_and_spect(command, shared_data, tmp_path):
+    """Every eighth slice of the MNI templates, of which SPECT is stored along other axes and with other bytes."""
+    names = [f"mni152-2mm-{name}" for name in ("T1", "PET", "SPECT")]
+    for name in names:
+        source = shared_data / "iseg_like_mni152" / "nifti" / f"{name}.nii.gz"
+        if not source.is_file():
+            pytest.skip(f"no templates at {source.parent}")
+        nib.save(nib.load(source).slicer[:, :, 10::8], tmp_path / f"{name}.nii.gz")
+    images = [f"{name}.nii.gz" for name in names]
+    out = command(*images, output="out.nii.gz", color=["PET=hot", "SPECT=viridis"])
+    made, like = nib.load(out), nib.load(tmp_path / images[0])
+    np.testing.assert_array_equal(made.affine, like.affine)
+    assert made.shape == like.shape == (91, 109, 11)
+    rgb = np.stack([np.asarray(made.dataobj)[name] for name in "RGB"], axis=-1)
+    assert rgb.any(axis=(0, 1, 3)).all()

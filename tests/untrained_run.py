@@ -1,0 +1,53 @@
+"""The folder of a run whose weights were drawn and never trained, for tests of commands that read runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfuse.config import parse
+from jaxfuse.data.preprocess import DatasetFacts
+from jaxfuse.engine.build import abstract_state, build_system
+from jaxfuse.engine.checkpoints import Checkpoints
+from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.labels import label_scheme
+from jaxfuse.learning.state import State
+
+
+def write_untrained_run(folder: Path, config: Any, phase_name: str, *, train: dict[str, str], seed: int = 0) -> Path:
+    """A run of `config` with a checkpoint of one phase; `train` holds case id -> key of its training cases."""
+    run = open_workdir(folder, config)
+    experiment = parse(config)
+    phase = experiment.phases[phase_name]
+    data, scheme = experiment.data_of(phase), label_scheme("brats")
+    facts = DatasetFacts(
+        data.modalities, scheme.name, scheme.classes, (1.0, 1.0), tuple(train), tuple(train), train, (4, 3, 2, 1)
+    )
+    (run / "dataset.json").write_text(facts.to_json())
+    system = build_system(phase, facts.modalities, facts.classes, phase.total_steps(len(train)))
+    params = drawn(abstract_state(system, phase, facts.modalities).params, seed)
+    checkpoints = Checkpoints(run / "checkpoints" / phase_name)
+    checkpoints.save(1, State(jnp.int32(1), jax.random.key(0), params, {name: {} for name in params}, {}, {}), {})
+    checkpoints.close()
+    return run
+
+
+def drawn(shapes: Any, seed: int) -> Any:
+    """Normal numbers in the form of `shapes`, drawn on the host: nothing is compiled.
+
+    Kernels keep the scale of what they read, and biases and gains are 1; a small last kernel of the decoder keeps
+    fused images from being black or white.
+    """
+    rng = np.random.default_rng(seed)
+
+    def fill(path: Any, leaf: Any) -> Any:
+        if leaf.ndim < 2:
+            return jnp.ones(leaf.shape, leaf.dtype)
+        scale = np.prod(leaf.shape[:-1]) ** -0.5 * (0.1 if "['decoder']['image']" in jax.tree_util.keystr(path) else 1)
+        return jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
