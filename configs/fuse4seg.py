@@ -35,9 +35,12 @@ ROWS = {
     "film_nnunet": "FILM fuses and a 2D nnU-Net segments in place of the paper's networks, without pre-training",
     "film_nnunet_p": "the same with the paper's pre-trained encoder in place of FILM's",
     "film_nnunet_detached": "film_nnunet without the task: its plain form, which the paper mentions and does not show",
+    "mean": "segmentation alone, on the mean of the two modalities that validation shows",
+    "maximum": "the same on their maximum",
 }
-VARIANTS = {}
 MODALITIES = ("t1", "t1ce", "t2", "flair")
+ROWS.update({name: f"segmentation alone, on {name}" for name in MODALITIES})
+VARIANTS = {}
 COMBINATIONS = ("t1+t1ce", "t1+t2", "t1+flair", "t1ce+t2", "t1ce+flair", "t2+flair")
 SHOWN = ("t1ce+flair",)
 # What each scheme has beside the options that all share; written out, so that a command can change them.
@@ -62,8 +65,21 @@ SCHEMES = {
 }
 # FILM and a 2D nnU-Net in the places of the paper's networks.
 PLUGINS = ("film_nnunet", "film_nnunet_p", "film_nnunet_detached")
+# Segmentation without a fusion network: what it reads, and how that becomes one image.
+ALONE = {
+    **{name: ((name,), "mean") for name in MODALITIES},
+    "mean": (tuple(SHOWN[0].split("+")), "mean"),
+    "maximum": (tuple(SHOWN[0].split("+")), "maximum"),
+}
 # The correlation loss can jump to a hundred times its usual size.
 CLIP_NORM = 1.0
+
+# Eq. 14 with TransUNet's Dice.
+HALVES = {"dice_weight": 0.5, "entropy_weight": 0.5}
+SEGMENTATION_LOSS = {
+    "loss": "losses.overlap:dice_and_cross_entropy",
+    "loss_args": {**HALVES, "include_background": True, "squared": True, "over_batch": True},
+}
 
 
 @dataclass(frozen=True)
@@ -224,29 +240,31 @@ def get_config(argument=None):
     config.pairs = SHOWN
     config.data = brats_data(modalities=MODALITIES, **sizes.phantom)
     config.data.update({"source": sizes.source, "normalize": "percentiles"})
-    config.network = ConfigDict(
-        {
-            "combos": COMBINATIONS,
-            "dtype": "float32",
-            "critics": {"gan": "nonsaturating", "critic_base": sizes.critic_base, "critic_head": "patch"},
-        }
-    )
+    config.network = ConfigDict({"dtype": "float32"})
+    if row not in ALONE:
+        critics = {"gan": "nonsaturating", "critic_base": sizes.critic_base, "critic_head": "patch"}
+        config.network.update({"combos": COMBINATIONS, "critics": critics})
     if fusion := fusion_form(sizes, row):
         config.network.fusion = ConfigDict(fusion)
     config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4})
     config.log_every = sizes.log_every
-    phases = {"cooperative": plugged_in(sizes, row) if row in PLUGINS else cooperative(sizes, row)}
-    if pretrained(row):
-        phases = {"pretraining": pretraining(sizes, row), **phases}
+    phases = phases_of(sizes, row)
     config.update(phases)
     config.schedule = tuple(phases)
-    config.result = ("cooperative",)
+    config.result = (config.schedule[-1],)
     return config
+
+
+def phases_of(sizes, row):
+    if row in ALONE:
+        return {"alone": alone(sizes, row)}
+    phases = {"cooperative": plugged_in(sizes, row) if row in PLUGINS else cooperative(sizes, row)}
+    return {"pretraining": pretraining(sizes, row), **phases} if pretrained(row) else phases
 
 
 def pretrained(row):
     """Whether there is anything of the fusion module to pre-train."""
-    return row not in PLUGINS or row == "film_nnunet_p"
+    return row not in (*PLUGINS, *ALONE) or row == "film_nnunet_p"
 
 
 def fusion_form(sizes, row):
@@ -286,13 +304,7 @@ def cooperative(sizes, row):
             "fusion": {"decoder": row != "wo_decoder"},
             "critics": {"adversarial_weight": adversarial_weight},
             "losses": {"correlation_weight": 0.25, "intensity_weight": 1.0, "gradient_weight": 10.0},
-            "segmentation": {
-                **sizes.segmentation,
-                "train_side": sizes.side,
-                "adapter": "depthwise",
-                "dropout": 0.1,
-                "remat": sizes.remat,
-            },
+            "segmentation": segmentation_form(sizes),
             "scheme": scheme,
         },
         assess="engine.assess_fusion:fusion",
@@ -301,20 +313,35 @@ def cooperative(sizes, row):
             "segmentation": sizes.segmentation_optimizer(),
         },
         init=_taken_over(row),
-        loss="losses.overlap:dice_and_cross_entropy",
-        loss_args={
-            "dice_weight": 0.5,
-            "entropy_weight": 0.5,
-            "include_background": True,
-            "squared": True,
-            "over_batch": True,
-        },
+        **SEGMENTATION_LOSS,
         overlap=sizes.overlap,
         **sizes.cooperative_length,
         **_common(sizes),
     )
     settings.update(_further(sizes))
     return settings
+
+
+def alone(sizes, row):
+    """The segmentation network as in cooperative training, for as many steps."""
+    reads, fusion = ALONE[row]
+    settings = phase(
+        model="fuse4seg.alone",
+        args={"reads": reads, "fusion": fusion, "segmentation": segmentation_form(sizes)},
+        assess="engine.assess:segmentation",
+        optimizers={"segmentation": sizes.segmentation_optimizer()},
+        **SEGMENTATION_LOSS,
+        overlap=sizes.overlap,
+        **sizes.cooperative_length,
+        **_common(sizes),
+    )
+    settings.update(_further(sizes))
+    return settings
+
+
+def segmentation_form(sizes):
+    further = {"train_side": sizes.side, "adapter": "depthwise", "dropout": 0.1, "remat": sizes.remat}
+    return {**sizes.segmentation, **further}
 
 
 def plugged_in(sizes, row):
@@ -333,13 +360,7 @@ def plugged_in(sizes, row):
         optimizers={"fusion": sizes.film_adam(), "segmentation": sizes.nnunet_optimizer()},
         init=(("fusion/encoder", "pretraining:fusion/encoder"),) if row == "film_nnunet_p" else (),
         loss="losses.overlap:dice_and_cross_entropy",
-        loss_args={
-            "dice_weight": 1.0,
-            "entropy_weight": 1.0,
-            "include_background": False,
-            "squared": False,
-            "over_batch": True,
-        },
+        loss_args={"dice_weight": 1.0, "entropy_weight": 1.0, "include_background": False, "over_batch": True},
         overlap=sizes.overlap,
         **sizes.film_length,
         **{**_common(sizes), "batch": sizes.film_batch},

@@ -71,7 +71,7 @@ class Certificate:
       true_remainder_squared: the same with the undamped Hessian; None where that is the system.
       adjoint_squared, along: |q|^2 and q . A q.
       inner_squared, place_squared: |d lower/dy|^2 (of a root |residual|^2) and |y|^2.
-      met: least curvature that the solver met.
+      met: least curvature that the solver met; infinite or NaN where it met none.
       limits: arrays too, so that evidence of different tolerances can be stacked.
       kind: static.
     """
@@ -103,7 +103,7 @@ class Certificate:
         if not self.kind.symmetric:
             return xp.full_like(now.met, xp.nan)
         with np.errstate(all="ignore"):
-            return xp.fmin(now.met, now.along / now.adjoint_squared)
+            return xp.fmin(xp.where(xp.isinf(now.met), xp.nan, now.met), now.along / now.adjoint_squared)
 
     @property
     def adjoint_error(self) -> Scalar:
@@ -213,12 +213,13 @@ def certify(
     target, adjoint, image, inner, place = lax.stop_gradient((system.target, solved.adjoint, image, inner, place))
     dtype = jnp.result_type(*target)
     unit = jnp.ones((), dtype) if jnp.finfo(dtype).bits == 64 else trees.largest(target)
-    scaled = trees.scale(target, 1 / unit)
-    remainder = trees.add(scaled, image, -1 / unit)
+    inverse = 1 / unit
+    scaled = trees.scale(target, inverse)
+    remainder = trees.scale(trees.add(target, image, -1), inverse)
     pairs = [(scaled, scaled), (remainder, remainder), (adjoint, adjoint), (adjoint, image), (inner, inner)]
     pairs.append((place, place))
     if true_image is not None:
-        undamped = trees.add(scaled, lax.stop_gradient(true_image), -1 / unit)
+        undamped = trees.scale(trees.add(target, lax.stop_gradient(true_image), -1), inverse)
         pairs.append((undamped, undamped))
     sums = trees.dots(pairs)
     return Certificate(

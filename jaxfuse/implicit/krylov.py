@@ -20,7 +20,10 @@ Numbered = Callable[[Vector, Array], Vector]  # a product that knows which step 
 
 
 class Solved(NamedTuple):
-    """The end of a solve: the iterate, and scalars about the way there."""
+    """The end of a solve: the iterate, and scalars about the way there.
+
+    `least_curvature` is infinite or NaN where no curvature was met.
+    """
 
     adjoint: Vector
     steps: Array
@@ -116,7 +119,7 @@ def conjugate_gradients(
         adjoint=last.iterate,
         steps=last.step,
         products=last.step + (start is not None),
-        least_curvature=jnp.where(last.step > 0, end.least_curvature, jnp.nan),
+        least_curvature=end.least_curvature,
         best_iterate=~(end.least_curvature > 0),
     )
 
@@ -226,6 +229,6 @@ def minimal_residual(
         adjoint=last.iterate,
         steps=last.step,
         products=last.step + (start is not None),
-        least_curvature=jnp.where(last.step > 0, last.least_curvature, jnp.nan),
+        least_curvature=last.least_curvature,
         best_iterate=jnp.array(False),
     )

@@ -78,13 +78,13 @@ GRADIENT_MUTANTS = {
     "no cross term": ("adjoint_estimate", "trees.add(direct, cross, -1)", "direct"),
     "residual not measured": (
         "certify",
-        "undamped = trees.add(scaled, lax.stop_gradient(true_image), -1 / unit)",
+        "undamped = trees.scale(trees.add(target, lax.stop_gradient(true_image), -1), inverse)",
         "undamped = trees.zeros(scaled)",
     ),
     "residual with the wrong sign": (
         "certify",
-        "remainder = trees.add(scaled, image, -1 / unit)",
-        "remainder = trees.add(scaled, image, 1 / unit)",
+        "remainder = trees.scale(trees.add(target, image, -1), inverse)",
+        "remainder = trees.scale(trees.add(target, image, 1), inverse)",
     ),
     "damping left out of the solve": (
         "_solve",

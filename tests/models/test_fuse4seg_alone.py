@@ -1,0 +1,79 @@
+"""The segmentation network alone reads what its row names, and nothing else."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.learning.system import Geometry
+from jaxfuse.losses.overlap import dice_and_cross_entropy
+from jaxfuse.models.fuse4seg.alone import Alone, make_system
+from jaxfuse.models.fuse4seg.parts import DeeplySupervised
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+
+
+def alone(reads, fusion="mean"):
+    return make_system(
+        optimizers={"segmentation": optax.sgd(0.1)},
+        modalities=MODALITIES,
+        classes=3,
+        loss=dice_and_cross_entropy,
+        reads=reads,
+        fusion=fusion,
+    )
+
+
+def theta(system, image):
+    return system._theta({"image": image})[..., 0]
+
+
+def test_reads_one_modality_or_the_mean_or_maximum_of_several():
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 3, 3, 4)), jnp.float32)
+    np.testing.assert_array_equal(theta(alone(("t2",)), image), image[..., 2])
+    pair = ("flair", "t1ce")
+    np.testing.assert_allclose(theta(alone(pair), image), (image[..., 1] + image[..., 3]) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(theta(alone(pair, "maximum"), image), jnp.maximum(image[..., 1], image[..., 3]))
+
+
+@pytest.mark.parametrize(
+    ("reads", "fusion", "sentence"),
+    [
+        ((), "mean", r"reads is \(\); at least one of t1, t1ce, t2, flair was expected"),
+        (("pet",), "mean", r"reads is \('pet',\); at least one"),
+        (("t1", "t2"), "product", "fusion is 'product'; choose one of mean, maximum"),
+    ],
+)
+def test_refuses_what_it_cannot_read(reads, fusion, sentence):
+    with pytest.raises(UserError, match=sentence):
+        alone(reads, fusion)
+
+
+def test_one_step_moves_the_weights_by_the_gradient_of_the_loss():
+    """With a network of one weight per class, whose gradient is known by differences."""
+
+    class Scores(nn.Module):
+        @nn.compact
+        def __call__(self, image):
+            return image * self.param("weight", nn.initializers.ones, (3,)), ()
+
+    part = DeeplySupervised(Scores(), 1, dice_and_cross_entropy)
+    system = Alone(part, (0,), "mean", {"segmentation": optax.sgd(0.5)}, Geometry(2, 1))
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.uniform(size=(2, 4, 4, 1)), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, 3, (2, 4, 4)), jnp.int32),
+    }
+    state = system.init(jax.random.key(0), batch)
+    moved, metrics = jax.jit(system.train_step)(state, batch)
+
+    def loss(weight):
+        return dice_and_cross_entropy(batch["image"] * weight, batch["label"])
+
+    weight = state.params["segmentation"]["weight"]
+    np.testing.assert_allclose(moved.params["segmentation"]["weight"], weight - 0.5 * jax.grad(loss)(weight), rtol=1e-5)
+    np.testing.assert_allclose(metrics["segmentation/loss"], loss(weight), rtol=1e-6)
+    np.testing.assert_allclose(system.eval_step(state, batch)["segmentation/loss"], loss(weight), rtol=1e-6)
