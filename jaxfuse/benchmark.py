@@ -63,8 +63,8 @@ def measure(experiment: Any, phase: Any, data: Any, *, steps: int, forms: list[s
     from jaxfuse.nn.conv import implementation
 
     total = phase.total_steps(len(data.train))
-    system = build_system(phase, data.facts.modalities, data.facts.classes, total)
-    sampler = make_sampler(phase, data.train)
+    system = build_system(phase, data.facts.modalities, data.facts.classes, total, data.facts.voxels_per_class)
+    sampler = make_sampler(phase, data.train, margin=system.geometry.margin)
     stream = batches(
         sampler, batch=phase.batch, seed=0, start=0, stop=(steps + 2) * len(forms), loader=experiment.loader
     )

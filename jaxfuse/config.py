@@ -5,31 +5,35 @@ Nothing below this module sees a config.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jaxfuse.data.frequencies import class_frequencies
 from jaxfuse.data.pipeline import Loader
 from jaxfuse.data.sources import voc
-from jaxfuse.data.sources.brats import layout_named
+from jaxfuse.data.sources.volumes import check_axis, scheme_of_layout, source_of
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.learning.optim import adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
+from jaxfuse.options import grouped, merge, resolve, with_initializers
 
 _OPTIMIZERS = {"adam": adam, "sgd": sgd}
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """The phantom data set that stands in where no root is given."""
+    """The phantom data set that stands in where no root is given.
+
+    Attributes:
+        spacing_mm: voxel sides; of "stroke", whose slices share 160 mm, the sides in the plane.
+    """
 
     cases: int
     seed: int
@@ -42,15 +46,18 @@ class Data:
     """Where cases come from and how they are prepared.
 
     Attributes:
-        source: "brats" (volumes), "slices" (the axial slices of such volumes that show enough brain, each a 2D case),
-            "one_slice" (one of each volume, that of the largest tumor), "pairs2d" (registered PNG pairs, MRI with CT,
-            PET or SPECT) or "voc" (photographs). A source of 2D cases needs a phase with a patch of two sides.
+        source: volumes: "brats", "iseg" (subject-1-T1.hdr, ...) or "stroke" (folders of T2 and diffusion). Slices of
+            such volumes, each a 2D case: "slices" (those of "brats" that show enough brain), "one_slice" (one of each
+            volume of "brats", that of the largest tumor), "iseg_slices" (in training those that hold a labelled
+            voxel) and "stroke_slices" (like "slices"). "pairs2d": registered PNG pairs, MRI with CT, PET or SPECT.
+            "voc": photographs. A source of 2D cases needs a phase with a patch of two sides.
         root: folder of the data set; empty: phantoms are written and used.
         layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names.
         labels: a scheme of `jaxfuse.labels`; empty: that of the layout.
         normalize: a rule of `jaxfuse.data.preprocess.prepare_case` for volumes and slices; "levels" for "pairs2d".
         split: JSON file with lists `train` and `val` of case ids; empty: drawn by `split_seed`.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
+        axis: of slices: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
     """
 
     source: str
@@ -64,6 +71,7 @@ class Data:
     split: str
     cache: str
     phantom: Phantom
+    axis: str = "axial"
 
     @property
     def cache_dir(self) -> Path:
@@ -81,12 +89,15 @@ class Validation:
         cases: cases looked at each time, spread over the validation split (all of them at the end).
         overlap: least fraction of a tile shared with its neighbor.
         tile_batch: tiles predicted at once.
+        memory_mb: networks of valid convolutions predict volumes in the largest tiles that pay and whose program takes
+            at most so much memory, at the same answer; 0, and for other networks: in tiles of the training patch.
     """
 
     every: int
     cases: int
     overlap: float
     tile_batch: int
+    memory_mb: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,22 +105,25 @@ class Phase:
     """One phase of the schedule, ready to build its System.
 
     Attributes:
-        build: (modalities, class names, total steps) -> System.
+        build: (modalities, class names, total steps[, voxels per class of the training cases]) -> System; see `_loss`.
         assess: how its predictions are judged, a function of `jaxfuse.engine.assess`.
         steps, epochs: its length; steps wins where it is not 0.
+        patch: the sides of what the network sees, margins of valid convolutions included.
+        sampling, sampling_args: a rule of `jaxfuse.data.sampling.center_rule` and its options.
         data: its own data, or None for that of the experiment.
         labelled: whether it learns from labels; a phase that does not may train on unlabelled cases.
         rules: what it takes over from earlier phases.
     """
 
     name: str
-    build: Callable[[Sequence[str], Sequence[str], int], System]
+    build: Callable[..., System]
     assess: Callable[..., Any]
     steps: int
     epochs: int
     batch: int
     patch: tuple[int, ...]
     sampling: str
+    sampling_args: Mapping[str, Any]
     pad: bool
     unpaired: bool
     augment: Mapping[str, Mapping[str, float]]
@@ -183,33 +197,12 @@ def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return data.modalities, voc.CLASSES
     if data.source == "pairs2d":
         return data.modalities, ()  # images without labels
-    default = layout_named(data.layout).scheme if data.layout else "brats"
-    return data.modalities, scheme_of(data, default).classes
-
-
-def resolve(name: str, *, package: str = "jaxfuse") -> Callable[..., Any]:
-    """The function "module:function", looked for under `package` and then as a dotted path of its own."""
-    module, _, function = name.partition(":")
-    if not module or not function:
-        raise UserError(f"{name!r} is not understood; write module:function")
-    for path in (f"{package}.{module}", module):
-        if importlib.util.find_spec(path.partition(".")[0]) is None:
-            continue
-        try:
-            found = importlib.import_module(path)
-        except ModuleNotFoundError as error:
-            if error.name and path.startswith(error.name):
-                continue
-            raise
-        if not hasattr(found, function):
-            raise UserError(f"{name!r} names a function that {path} lacks")
-        return getattr(found, function)
-    raise UserError(f"{name!r} names no module of {package} and no importable module")
+    return data.modalities, scheme_of(data, scheme_of_layout(source_of(data.source), data.layout)).classes
 
 
 def _phase(name: str, group: Any, config: Any) -> Phase:
     expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labelled"}
-    optional = {"loss", "loss_args", "data"}
+    optional = {"loss", "loss_args", "data", "sampling_args"}
     expected |= {"model", "args", "optimizers", "init"}
     _same_keys(name, group, expected | optional, optional=optional)
     _at_least(f"{name}.", group, batch=1, checkpoint_every=1)
@@ -221,6 +214,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         name=name,
         build=_builder(name, group, config),
         assess=resolve(group.assess),
+        sampling_args=dict(group.get("sampling_args") or {}),
         augment={key: dict(value) for key, value in group.augment.items()},
         labelled=bool(group.get("loss")),
         rules=tuple(parse_rule(entry) for entry in group.init),
@@ -230,24 +224,23 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
     )
 
 
-def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Sequence[str], int], System]:
+def _builder(name: str, group: Any, config: Any) -> Callable[..., System]:
     module, _, function = group.model.partition(":")
     make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
     accepted = inspect.signature(make).parameters
-    options = _with_initializers(_merged(config.network, group.args))
+    options = with_initializers(merge(config.network, group.args))
     try:
         args = grouped(make, options)
     except UserError as error:
         raise UserError(f"{name}: the model {group.model} {error}") from error
     if "pairs" in accepted:
         args["pairs"] = config.pairs
-    if "loss" in accepted:
-        args["loss"] = _loss(name, group)
+    loss = _loss(name, group) if "loss" in accepted else None
     optimizers = {player: dict(options) for player, options in group.optimizers.items()}
 
-    def build(modalities: Sequence[str], classes: Sequence[str], total_steps: int) -> System:
-        given = {"modalities": tuple(modalities), "classes": len(classes)}
-        made = {player: _optimizer(name, player, o, total_steps) for player, o in optimizers.items()}
+    def build(modalities: Sequence[str], classes: Sequence[str], steps: int, voxels: Sequence[int] = ()) -> System:
+        given = {"modalities": tuple(modalities), "classes": len(classes), "loss": loss and loss(classes, voxels)}
+        made = {player: _optimizer(name, player, o, steps) for player, o in optimizers.items()}
         system = make(optimizers=made, **args, **{key: value for key, value in given.items() if key in accepted})
         if set(system.players) != set(optimizers):
             raise UserError(f"{name}.optimizers names {sorted(optimizers)}; the model's players are {system.players}")
@@ -256,67 +249,26 @@ def _builder(name: str, group: Any, config: Any) -> Callable[[Sequence[str], Seq
     return build
 
 
-def grouped(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as arguments of `make`: a parameter whose default is a dataclass, a form, takes those of its fields.
+def _loss(name: str, group: Any) -> Callable[[Sequence[str], Sequence[int]], Callable[..., Any]]:
+    """A function from class names and voxels per class to the loss of (logits, label).
 
-    A flat option goes to every parameter of its name and every form that has such a field. {form: {field: value}}
-    addresses one form alone, and wins there over the flat option.
-
-    Raises:
-        UserError: an option is neither a parameter nor a field of one.
+    A loss with a parameter `frequencies` gets those of the classes, unless the config's own options name them.
     """
-    parameters = inspect.signature(make).parameters
-    forms = {name: p.default for name, p in parameters.items() if is_dataclass(p.default)}
-    flat = {name: value for name, value in options.items() if name not in forms}
-    args = {name: value for name, value in flat.items() if name in parameters}
-    known = set(args)
-    for name, form in forms.items():
-        of_form = {f.name for f in fields(form)}
-        addressed = options.get(name, {})
-        if not _is_group(addressed):
-            raise UserError(f"has no option {name} of its own, but the group {name} of {', '.join(sorted(of_form))}")
-        if wrong := sorted(f"{name}.{key}" for key in set(addressed) - of_form):
-            raise UserError(f"has no option {', '.join(wrong)}")
-        own = {key: value for key, value in flat.items() if key in of_form}
-        args[name] = replace(form, **{**own, **dict(addressed.items())})  # pyright: ignore[reportArgumentType]
-        known |= set(own)
-    if stray := sorted(set(flat) - known):
-        raise UserError(f"has no option {', '.join(stray)}")
-    return args
-
-
-def _merged(shared: Any, own: Any) -> dict[str, Any]:
-    """The options of both; those of `own` win, group by group."""
-    merged = dict(shared.items())
-    for name, value in own.items():
-        both = _is_group(value) and _is_group(merged.get(name))
-        merged[name] = _merged(merged[name], value) if both else value
-    return merged
-
-
-def _with_initializers(options: Any) -> dict[str, Any]:
-    """The options, each named initializer in them resolved."""
-
-    def one(name: str, value: Any) -> Any:
-        if _is_group(value):
-            return _with_initializers(value)
-        return resolve(value)() if name == "kernel_init" else value
-
-    return {name: one(name, value) for name, value in options.items()}
-
-
-def _is_group(value: Any) -> bool:
-    return hasattr(value, "items")
-
-
-def _loss(name: str, group: Any) -> Callable[..., Any]:
     if not group.get("loss"):
         raise UserError(f"{name}: the model {group.model} needs a loss, such as 'losses.overlap:dice_loss_of_logits'")
     function = resolve(group.loss)
     options = dict(group.get("loss_args") or {})
-    if wrong := sorted(set(options) - set(inspect.signature(function).parameters)):
+    accepted = set(inspect.signature(function).parameters)
+    if wrong := sorted(set(options) - accepted):
         raise UserError(f"{name}: the loss {group.loss} has no option {', '.join(wrong)}")
-    return partial(function, **options)
+
+    def loss_of(classes: Sequence[str], voxels: Sequence[int]) -> Callable[..., Any]:
+        if "frequencies" not in accepted - set(options):
+            return partial(function, **options)
+        asked_by = f"{name}: the loss {group.loss}"
+        return partial(function, **options, frequencies=class_frequencies(classes, voxels, asked_by=asked_by))
+
+    return loss_of
 
 
 def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: int) -> Any:
@@ -332,7 +284,9 @@ def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: 
 
 def _data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
-    _same_keys(where, group, {f.name for f in fields(Data)})
+    # Runs of versions without the option were trained on axial slices.
+    _same_keys(where, group, {f.name for f in fields(Data)}, optional={"axis"})
+    check_axis(group.get("axis", "axial"), group.source, where)
     if not 0.0 < group.val_fraction < 1.0:
         raise UserError(f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1")
     _at_least(f"{where}.", group, split_seed=0)
@@ -340,7 +294,9 @@ def _data(where: str, group: Any) -> Data:
 
 
 def _validation(where: str, group: Any) -> Validation:
-    settings = _record(Validation, where, group, every=0, cases=1, tile_batch=1)
+    # Runs of versions without the option predicted in tiles of the training patch.
+    options = {"memory_mb": 0, **dict(group.items())}
+    settings = _record(Validation, where, options, every=0, cases=1, tile_batch=1, memory_mb=0)
     if not 0.0 <= settings.overlap < 1.0:
         raise UserError(f"{where}.overlap is {settings.overlap}; it must lie in [0, 1)")
     return settings

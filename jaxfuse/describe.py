@@ -96,7 +96,8 @@ def _cost(system: Any, phase: Any, modalities: Any, state: Any) -> dict[str, Any
 
     from jaxfuse.engine.build import example_batch, program_cost
 
-    compiled = jax.jit(system.train_step, donate_argnums=0).lower(state, example_batch(phase, modalities)).compile()
+    batch = example_batch(phase, modalities, margin=system.geometry.margin)
+    compiled = jax.jit(system.train_step, donate_argnums=0).lower(state, batch).compile()
     return {"backend": jax.default_backend(), **program_cost(compiled)}
 
 

@@ -1,9 +1,11 @@
 """Scores predictions against references, without any training configuration.
 
-    python -m jaxfuse.evaluate --pred DIR --ref DIR --protocol brats|fusion --out DIR
+    python -m jaxfuse.evaluate --pred DIR --ref DIR --protocol brats|iseg|stroke|fusion --out DIR
 
-brats: label volumes. DIR of --pred holds one file per case, CASE.nii.gz. DIR of --ref holds CASE.nii.gz,
-CASE_seg.nii.gz or CASE-seg.nii.gz, or the case folders of a BraTS download, with or without their images.
+brats, iseg, stroke: label volumes, NIfTI or Analyze pairs. DIR of --pred holds one volume per case, CASE.nii.gz or
+CASE.hdr. DIR of --ref holds the same, with or without the endings _seg, -seg, -label and _lesion, or a data set as it
+is trained on, with or without its images. Per region of the label scheme: brats has Dice, IoU, sensitivity,
+specificity and HD95; iseg Dice and all that is called a distance between tissues; stroke Dice and HD in mm and voxels.
 fusion: fused images. DIR of --pred holds CASE.png, DIR of --ref one folder per source, each with CASE.png.
 
 Writes cases.csv (one row per case and region, or per case and image) and summary.json to --out and prints the table.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from absl import flags
 from jaxfuse import cli
 from jaxfuse.errors import UserError
 from jaxfuse.labels import SCHEMES
+from jaxfuse.metrics.protocols import BRATS, ISEG, STROKE
 from jaxfuse.scoring.fusion import render_fusion, score_fusion
 from jaxfuse.scoring.labels import render_labels, score_labels
 from jaxfuse.scoring.pairing import listing
@@ -41,8 +45,12 @@ class Protocol:
     render: Callable[[Mapping[str, Any]], str]
 
 
+_OF_LABELS = ("labels", "one_empty", "allow_missing")
 PROTOCOLS = {
-    "brats": Protocol(("labels", "one_empty", "allow_missing"), score_labels, render_labels),
+    **{
+        scored.name: Protocol(_OF_LABELS, partial(score_labels, protocol=scored), render_labels)
+        for scored in (BRATS, ISEG, STROKE)
+    },
     "fusion": Protocol(("sources", "allow_missing"), score_fusion, render_fusion),
 }
 _SHARED = ("pred", "ref", "protocol", "out")
@@ -58,14 +66,15 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "labels",
         None,
-        f"brats: what the label values of both folders mean: {', '.join(SCHEMES)}. "
-        "Case folders imply it by their naming (brats unless of 2023).",
+        f"Label volumes: what the values of both folders mean: {', '.join(SCHEMES)}. iseg and stroke have their own; "
+        "for brats case folders imply it by their naming (brats unless of 2023).",
     )
     flags.DEFINE_string(
         "one_empty",
-        "penalty",
-        "brats: HD95 where exactly one of prediction and reference is empty: penalty (373.13 mm, from 2023 on 374), "
-        "nan (left out of the mean, and counted) or a number of mm.",
+        None,
+        "Label volumes: distances where exactly one of prediction and reference is empty: penalty (373.13 mm, from "
+        "2023 on 374; the default of brats), nan (left out of the mean, and counted; that of iseg and stroke) or a "
+        "number of mm.",
     )
     flags.DEFINE_list("sources", None, "fusion: the folders of --ref that were fused, such as t1ce,flair; default all.")
 

@@ -64,6 +64,16 @@ SCHEMES: Mapping[str, LabelScheme] = {
             {**_GLIOMA_REGIONS, "RC": (4,)},
         ),
         LabelScheme("lesion", ("background", "lesion"), {0: 0, 1: 1}, (0, 1), {"lesion": (1,)}),
+        # Infarcts: coded like `lesion`, by a name of its own because it is scored by another protocol.
+        LabelScheme("stroke", ("background", "lesion"), {0: 0, 1: 1}, (0, 1), {"lesion": (1,)}),
+        # iSeg-2017 and 2019: gray values that can be told apart by eye.
+        LabelScheme(
+            "iseg",
+            ("background", "CSF", "GM", "WM"),
+            {0: 0, 10: 1, 150: 2, 250: 3},
+            (0, 10, 150, 250),
+            {"CSF": (1,), "GM": (2,), "WM": (3,)},
+        ),
     )
 }
 

@@ -12,12 +12,26 @@ import numpy as np
 from jaxfuse.errors import UserError
 
 
-def check_patch(patch: Sequence[int], *, ndim: int, divisor: int) -> tuple[int, ...]:
-    """The patch as a tuple; refuses another number of axes and sides that are no multiple of `divisor`."""
+def check_patch(patch: Sequence[int], *, ndim: int, divisor: int, margin: int = 0) -> tuple[int, ...]:
+    """The patch, a network's input, as a tuple.
+
+    Refuses another number of axes, sides that are no multiple of `divisor`, and sides that valid convolutions, which
+    take `margin` voxels on both sides of an axis, leave nothing of.
+    """
     sides = tuple(int(side) for side in patch)
     if len(sides) != ndim or any(side <= 0 or side % divisor for side in sides):
         raise UserError(f"patch is {sides}; the network needs {ndim} sides, each a positive multiple of {divisor}")
+    if min(sides) <= 2 * margin:
+        raise UserError(
+            f"patch is {sides}; the network's valid convolutions take {margin} voxels on both sides of each axis, so "
+            f"that each side must be larger than {2 * margin}"
+        )
     return sides
+
+
+def output_sides(patch: Sequence[int], margin: int) -> tuple[int, ...]:
+    """The sides of what a network makes of a patch that loses `margin` voxels on both sides of each axis."""
+    return tuple(side - 2 * margin for side in patch)
 
 
 def window_around(center: Sequence[int], patch: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
@@ -31,6 +45,17 @@ def window_around(center: Sequence[int], patch: Sequence[int], shape: Sequence[i
         low, high = sorted((0, length - side))
         starts.append(min(max(int(middle) - side // 2, low), high))
     return tuple(starts)
+
+
+def grid_starts(length: int, side: int, step: int) -> tuple[int, ...]:
+    """Starts of the windows along one axis, `step` voxels apart; the last one touches the far face.
+
+    No voxel is left out where `step` is at most `side`. An axis not longer than its window has one window, which is
+    centered on it.
+    """
+    if length <= side:
+        return window_around((length // 2,), (side,), (length,))
+    return (*range(0, length - side, step), length - side)
 
 
 def crop(array: np.ndarray, start: Sequence[int], patch: Sequence[int]) -> np.ndarray:
@@ -50,17 +75,19 @@ def crop(array: np.ndarray, start: Sequence[int], patch: Sequence[int]) -> np.nd
 
 @dataclass(frozen=True)
 class Tiling:
-    """Windows of one size that cover a volume; the first and the last touch its faces.
+    """Windows of one size that cover a volume: each is where one output of the network lies.
 
     Attributes:
         shape: the volume's sides.
-        tile: the window's sides; an axis shorter than its tile has one window, which overhangs at the end.
-        starts: the first voxel of each window along each axis.
+        tile: the window's sides.
+        starts: the first voxel of each window along each axis; a window may overhang the volume.
+        margin: voxels that the network's input reaches beyond its output, on both sides, per axis.
     """
 
     shape: tuple[int, ...]
     tile: tuple[int, ...]
     starts: tuple[tuple[int, ...], ...]
+    margin: tuple[int, ...]
 
     def __len__(self) -> int:
         return math.prod(len(axis) for axis in self.starts)
@@ -68,19 +95,49 @@ class Tiling:
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         return itertools.product(*self.starts)
 
+    @property
+    def input_tile(self) -> tuple[int, ...]:
+        """The sides of what the network sees for one window."""
+        return tuple(side + 2 * lost for side, lost in zip(self.tile, self.margin, strict=True))
 
-def tile_volume(shape: Sequence[int], tile: Sequence[int], *, overlap: float = 0.0) -> Tiling:
-    """The fewest evenly spread windows whose neighbors share at least the fraction `overlap` of a side.
+    def input_start(self, start: Sequence[int]) -> tuple[int, ...]:
+        """The first voxel of what the network sees for the window that begins at `start`; may be negative."""
+        return tuple(first - lost for first, lost in zip(start, self.margin, strict=True))
 
-    At overlap 0 a side of 240 with tiles of 128 starts at 0 and 112, a side of 155 at 0 and 27.
+
+def tile_volume(
+    shape: Sequence[int],
+    tile: Sequence[int],
+    *,
+    overlap: float = 0.0,
+    margin: Sequence[int] | None = None,
+    centered: bool = False,
+) -> Tiling:
+    """The fewest windows whose neighbors share at least the fraction `overlap` of a side.
+
+    `tile` are the sides of the network's output, `margin` what its input has more on both sides of each axis (none
+    if not given). Windows are spread evenly between the faces: at overlap 0 a side of 240 with tiles of 128 starts
+    at 0 and 112, a side of 155 at 0 and 27. Along an axis with a margin nothing depends on where a window lies, so
+    at overlap 0 the windows lie side by side there, each voxel in one, and the last may overhang the far face. An
+    axis shorter than its window has one, which overhangs at the end, or on both sides if `centered`.
     """
     if not 0.0 <= overlap < 1.0:
         raise UserError(f"overlap is {overlap}; it must lie in [0, 1)")
+    lost = (0,) * len(tile) if margin is None else tuple(margin)
     starts = []
-    for length, side in zip(shape, tile, strict=True):
-        room = length - side
-        # Whole voxels, so that rounding the starts cannot pull two neighbors further apart than asked.
-        stride = max(1, math.floor(side * (1.0 - overlap) + 1e-9))
-        count = 1 + math.ceil(max(0, room) / stride)
-        starts.append(tuple(round(i * room / (count - 1)) for i in range(count)) if count > 1 else (0,))
-    return Tiling(tuple(shape), tuple(tile), tuple(starts))
+    for length, side, beyond in zip(shape, tile, lost, strict=True):
+        if centered and length < side:
+            starts.append(grid_starts(length, side, 1))
+        elif beyond and not overlap:
+            starts.append(tuple(range(0, length, side)))
+        else:
+            starts.append(_spread_starts(length, side, overlap))
+    return Tiling(tuple(shape), tuple(tile), tuple(starts), lost)
+
+
+def _spread_starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
+    room = length - side
+    # Whole voxels, so that rounding the starts cannot pull two neighbors further apart than asked.
+    stride = max(1, math.floor(side * (1.0 - overlap) + 1e-9))
+    count = 1 + math.ceil(max(0, room) / stride)
+    return tuple(round(i * room / (count - 1)) for i in range(count)) if count > 1 else (0,)

@@ -1,6 +1,7 @@
 """python -m jaxfuse.predict --workdir RUN[:PHASE[@last|@best]] [RUN ...] --input DIR --output DIR
 
 Labels every case below DIR with a trained run, or with the mean of the probabilities of several runs or phases.
+Cases lie there as in the data that the run was trained on: folders of BraTS or of stroke, or subjects of iSeg.
 Each label map is written as OUTPUT/<case>.nii.gz on the grid of the input (affine, shape, orientation, header),
 with the data set's own label values. A run whose result is made of several phases is averaged without being told.
 """
@@ -17,10 +18,19 @@ from jaxfuse import cli
 
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Run: RUN, RUN:PHASE or RUN:PHASE@best; further ones may follow it.")
-    flags.DEFINE_string("input", None, "Folder of cases, in any BraTS layout; labels are not needed.")
+    flags.DEFINE_string(
+        "input", None, "Folder of cases, of the kind that the run was trained on; labels are not needed."
+    )
     flags.DEFINE_string("output", None, "Folder for the label maps; made if need be.")
     flags.DEFINE_float(
         "overlap", None, "Least share of a tile in common with its neighbor; that of the run if not given."
+    )
+    flags.DEFINE_integer(
+        "memory_mb",
+        None,
+        "Networks of valid convolutions: most memory for a tile in MB, 0 for tiles of the training patch; that of the "
+        "run if not given.",
+        lower_bound=0,
     )
     for name in ("workdir", "input", "output"):
         flags.mark_flag_as_required(name)
@@ -29,7 +39,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     from jaxfuse.data.cases import load_case
     from jaxfuse.data.preprocess import prepare_case, uncrop
-    from jaxfuse.data.sources import brats
+    from jaxfuse.data.sources.volumes import source_of
     from jaxfuse.engine.members import load_members, mean_probabilities
     from jaxfuse.engine.progress import Display, clock
     from jaxfuse.engine.workdir import compilation_cache
@@ -40,12 +50,12 @@ def main(argv: list[str]) -> int:
     members = load_members([flags.FLAGS.workdir, *argv[1:]])
     first = members[0]
     compilation_cache(first.data.cache_dir)
-    layout = first.data.layout or None
-    files = brats.find_cases(flags.FLAGS.input, first.data.modalities, labels_required=False, layout=layout)
+    source = source_of(first.data.source)
+    files = source.find(flags.FLAGS.input, first.data.modalities, labels_required=False, layout=first.data.layout)
     output = writable_folder(flags.FLAGS.output, "--output")
     display = Display()
     display.say(f"{len(files)} cases by {', '.join(m.name for m in members)}; labels of scheme {first.scheme.name}")
-    predict = mean_probabilities(members, overlap=flags.FLAGS.overlap)
+    predict = mean_probabilities(members, overlap=flags.FLAGS.overlap, memory_mb=flags.FLAGS.memory_mb)
     started = time.perf_counter()
     for number, one in enumerate(files):
         # The label file, if there is one, is not opened: a prediction must not depend on it.

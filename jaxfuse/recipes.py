@@ -44,18 +44,29 @@ def _known(what: str, name: str, known: Mapping[str, str]) -> str:
     return name
 
 
-def brats_data(
-    *, modalities: tuple[str, ...], shape: tuple[int, int, int], cases: int, spacing_mm: float
+def volume_data(
+    *,
+    source: str,
+    modalities: tuple[str, ...],
+    shape: tuple[int, int, int],
+    cases: int,
+    spacing_mm: float,
+    normalize: str = "brain",
+    axis: str = "axial",
 ) -> ConfigDict:
-    """Data of a BraTS-like set; without a root, phantoms of this shape."""
+    """Data of volumes or their slices, by a `source` of `jaxfuse.config.Data`; without a root, phantoms of this shape.
+
+    `axis` counts for sources of slices only.
+    """
     return ConfigDict(
         {
-            "source": "brats",
+            "source": source,
             "root": "",
             "layout": "",
             "labels": "",
             "modalities": modalities,
-            "normalize": "brain",
+            "normalize": normalize,
+            "axis": axis,
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",
@@ -63,6 +74,13 @@ def brats_data(
             "phantom": {"cases": cases, "seed": 0, "shape": shape, "spacing_mm": spacing_mm},
         }
     )
+
+
+def brats_data(
+    *, modalities: tuple[str, ...], shape: tuple[int, int, int], cases: int, spacing_mm: float
+) -> ConfigDict:
+    """Data of a BraTS-like set; without a root, phantoms of this shape."""
+    return volume_data(source="brats", modalities=modalities, shape=shape, cases=cases, spacing_mm=spacing_mm)
 
 
 def adam(
@@ -117,9 +135,11 @@ def phase(
     patch: tuple[int, ...],
     batch: int = 1,
     sampling: str = "tumor",
+    sampling_args: Mapping[str, object] | None = None,
     init: tuple[tuple[str, ...], ...] = (),
     validate_every: int = 0,
     overlap: float = 0.0,
+    memory_mb: int = 0,
     checkpoint_every: int = 200,
 ) -> ConfigDict:
     """One phase with every option that a phase has."""
@@ -138,10 +158,18 @@ def phase(
             "unpaired": False,
             "augment": {"flip": {"probability": 0.0}, "intensity": {"scale": 0.0, "shift": 0.0}},
             "init": init,
-            "validation": {"every": validate_every, "cases": 2, "overlap": overlap, "tile_batch": 1},
+            "validation": {
+                "every": validate_every,
+                "cases": 2,
+                "overlap": overlap,
+                "tile_batch": 1,
+                "memory_mb": memory_mb,
+            },
             "checkpoint_every": checkpoint_every,
         }
     )
+    if sampling_args:
+        config.sampling_args = dict(sampling_args)
     if loss:
         config.loss = loss
         config.loss_args = dict(loss_args or {})

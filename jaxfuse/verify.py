@@ -1,6 +1,6 @@
 """Lists the cases of a data set and every problem found.
 
-    python -m jaxfuse.verify --root DIR [--layout L] [--labels SCHEME] [--modalities t1,t1ce,t2,flair] [--json]
+    python -m jaxfuse.verify --root DIR [--layout L] [--labels SCHEME] [--modalities t1,t2] [--json]
 
 Exit code 0, or 1 where a problem is fatal, or 2 where nothing could be looked at.
 """
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxfuse import cli
-from jaxfuse.data.sources.brats import LAYOUTS, MODALITIES
+from jaxfuse.data.sources.volumes import LAYOUTS
 from jaxfuse.data.verify import Verdict, verify
 from jaxfuse.errors import UserError
 from jaxfuse.labels import SCHEMES
@@ -30,7 +30,7 @@ def define_flags() -> None:
         "layout", None, f"Layout; told from the names on disk if not given. One of: {', '.join(LAYOUTS)}."
     )
     flags.DEFINE_string("labels", None, f"Label scheme; the layout's if not given. One of: {', '.join(SCHEMES)}.")
-    flags.DEFINE_list("modalities", ",".join(MODALITIES), "Modalities that every case must have.")
+    flags.DEFINE_list("modalities", None, "Modalities that every case must have; all of the layout if not given.")
     flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 

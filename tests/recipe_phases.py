@@ -40,7 +40,7 @@ class Built:
 
     @property
     def batch(self) -> dict[str, Any]:
-        return example_batch(self.phase, self.modalities)
+        return example_batch(self.phase, self.modalities, margin=self.system.geometry.margin)
 
     @property
     def state(self) -> State:

@@ -12,10 +12,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import cmff
-from jaxfuse.config import Experiment, declared_facts, grouped, parse, resolve
+from jaxfuse.config import Experiment, declared_facts, parse
 from jaxfuse.engine.build import build_system
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
+from jaxfuse.options import grouped, resolve
 from jaxfuse.recipes import parse_argument, sgd
 
 PRESETS = {"": "default", "tiny": "small", "paper": "large"}
@@ -176,14 +177,14 @@ def test_values_are_refused_with_one_sentence(changes, sentence):
     ("group", "sentence"),
     [
         ("", "config has no option surprise; it has"),
-        ("data", "data has no option surprise; it has cache, labels, layout"),
+        ("data", "data has no option surprise; it has axis, cache, labels, layout"),
         ("data.phantom", "data.phantom has no option surprise; it has cases, seed, shape, spacing_mm"),
         ("loader", "loader has no option surprise; it has prefetch, threads, workers"),
         ("network", "transition: the model cmft has no option surprise"),
         ("fusion", "fusion has no option surprise; it has args, assess"),
         ("fusion.args", "fusion: the model cmff has no option surprise"),
         ("fusion.loss_args", "fusion: the loss losses.overlap:dice_and_cross_entropy has no option surprise"),
-        ("fusion.validation", "fusion.validation has no option surprise; it has cases, every, overlap, tile_batch"),
+        ("fusion.validation", "fusion.validation has no option surprise; it has cases, every, memory_mb, overlap"),
     ],
 )
 def test_an_option_too_many_is_refused_wherever_it_stands(group, sentence):

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.analyze import write_analyze
 from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.metrics.protocols import BRATS, ISEG
 from jaxfuse.scoring.labels import score_labels
 from jaxfuse.scoring.pairing import find_references
 
@@ -47,10 +49,11 @@ def run_in(root: Path, *more: object) -> subprocess.CompletedProcess[str]:
     return run("--pred", root / "pred", "--ref", root / "ref", "--protocol", "brats", "--out", root / "out", *more)
 
 
-def refusal(root: Path, *, labels: str | None = "brats", one_empty: str = "penalty") -> str:
+def refusal(root: Path, *, protocol=BRATS, labels: str | None = "brats", one_empty: str | None = None) -> str:
     """The sentence with which the folders below `root` are refused; nothing may have been written."""
+    options = {"protocol": protocol, "labels": labels, "one_empty": one_empty, "allow_missing": False}
     with pytest.raises(UserError) as error:
-        score_labels(root / "pred", root / "ref", root / "out", labels=labels, one_empty=one_empty, allow_missing=False)
+        score_labels(root / "pred", root / "ref", root / "out", **options)
     assert not (root / "out" / "cases.csv").exists()
     return str(error.value)
 
@@ -136,7 +139,8 @@ def test_a_missing_option_is_one_sentence(tmp_path):
 
 
 def test_an_option_of_another_protocol_is_refused(tmp_path):
-    for protocol, option, owner in (("brats", "--sources=t1,t2", "fusion"), ("fusion", "--one_empty=penalty", "brats")):
+    of_labels = "brats, iseg, stroke"
+    for protocol, option, owner in (("iseg", "--sources=t1,t2", "fusion"), ("fusion", "--one_empty=nan", of_labels)):
         result = run("--pred", tmp_path, "--ref", tmp_path, "--out", tmp_path, "--protocol", protocol, option)
         assert result.returncode == 2
         name = option.partition("=")[0]
@@ -180,6 +184,78 @@ def test_refuses_what_it_cannot_use(tmp_path):
     assert "case b has two files" in refusal(tmp_path)
 
 
+# --- tissues and strokes ------------------------------------------------------------------------------------
+
+
+def tissues() -> np.ndarray:
+    """White matter (250) in gray matter (150) in CSF (10), in the values of iSeg's files."""
+    array = np.zeros((10, 9, 8), np.uint8)
+    array[1:9, 1:8, 1:7], array[2:8, 2:7, 2:6], array[4:6, 4:6, 3:5] = 10, 150, 250
+    return array
+
+
+def save_pair(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_analyze(path, array.astype(np.int16), (1.0, 1.0, 1.0))
+
+
+def test_tissues_from_analyze_and_nifti(tmp_path):
+    """Subject 1 as published and predicted in NIfTI, white matter off by one voxel; subject 2 in a pair throughout."""
+    for subject in (1, 2):
+        save_pair(tmp_path / "ref" / f"subject-{subject}-label.hdr", tissues())
+        save_pair(tmp_path / "ref" / f"subject-{subject}-T1.hdr", tissues() // 2)
+    moved = np.where(tissues() == 250, 150, tissues())
+    moved[5:7, 4:6, 3:5] = 250
+    middle = np.diag([1.0, 1.0, 1.0, 1.0])
+    middle[:3, 3] = [-(n - 1) / 2 for n in moved.shape]
+    (tmp_path / "pred").mkdir()
+    nib.save(nib.Nifti1Image(moved, middle), tmp_path / "pred" / "subject-1.nii.gz")
+    save_pair(tmp_path / "pred" / "subject-2.hdr", tissues())
+    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
+    result = run(*options, "--protocol", "iseg")
+    assert result.returncode == 0, result.stderr
+    rows = {(r["case"], r["region"]): r for r in read_rows(tmp_path / "out" / "cases.csv")}
+    assert sorted(rows) == [(f"subject-{n}", tissue) for n in (1, 2) for tissue in ("CSF", "GM", "WM")]
+    # 8 voxels of white matter, half of them one voxel off: those 4 of either side are 1 mm from the other.
+    wm = rows["subject-1", "WM"]
+    assert (wm["dice"], wm["hd_mm"], wm["asd_mm"], wm["iseg_mhd_mm"], wm["iseg_asd_mm"]) == (0.5, 1, 0.5, 1, 0.5)
+    assert (rows["subject-1", "CSF"]["dice"], rows["subject-2", "WM"]["mhd_mm"]) == (1, 0)
+    summary = read_json(tmp_path / "out" / "summary.json")
+    assert (summary["protocol"], summary["labels"], summary["cases"]) == ("iseg", "iseg", 2)
+    assert summary["outputs"]["prediction"]["WM"]["dice"]["mean"] == 0.75
+    for words in ("0.750 ± 0.354", "iSeg MHD (mm)", "Dubuisson MHD: the larger of the mean", "Label scheme: iseg."):
+        assert words in result.stdout
+    save_pair(tmp_path / "pred" / "subject-2.hdr", tissues() // 10)
+    assert "prediction subject-2.hdr holds the label values 0, 1, 15, 25" in refusal_of_tissues(tmp_path)
+
+
+def refusal_of_tissues(root: Path) -> str:
+    (root / "out" / "cases.csv").unlink()
+    return refusal(root, protocol=ISEG, labels=None)
+
+
+def test_strokes_in_the_folders_of_their_cases(tmp_path):
+    """Thick slices; the lesion of b is missed, so that it has no distance."""
+    lesion = np.zeros((12, 10, 8), np.uint8)
+    lesion[4:6, 4, 3] = 1
+    for case in "ab":
+        save(tmp_path / "ref" / case / f"{case}_lesion.nii.gz", lesion, axes="LPS")
+        save(tmp_path / "ref" / case / f"{case}_dwi_b1000.nii.gz", lesion)
+    save(tmp_path / "pred" / "a.nii.gz", np.roll(lesion, 1, axis=1))
+    save(tmp_path / "pred" / "b.nii.gz", np.zeros_like(lesion))
+    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
+    result = run(*options, "--protocol", "stroke")
+    assert result.returncode == 0, result.stderr
+    off, missed = read_rows(tmp_path / "out" / "cases.csv")
+    # One voxel of 2 mm along the second axis.
+    assert (off["region"], off["dice"], off["hd_mm"], off["hd_voxels"]) == ("lesion", 0, 2, 1)
+    assert math.isnan(missed["hd_mm"])
+    summary = read_json(tmp_path / "out" / "summary.json")
+    found = summary["outputs"]["prediction"]["lesion"]["hd_mm"]
+    assert (found["mean"], found["n"], found["undefined"]) == (2, 1, 1)
+    assert "prediction lesion: exactly one mask empty in 1, distances undefined and left out in 1 of 2" in result.stdout
+
+
 def test_starts_without_jax():
     check = (
         "import sys, jaxfuse.evaluate; sys.exit(any(m.split('.')[0] in ('jax', 'flax', 'grain') for m in sys.modules))"
@@ -202,3 +278,19 @@ def test_real_case_against_itself(tmp_path):
         assert (row["dice"], row["hd95_mm"]) == (1, 0)
     # Voxels of 1 mm3: WT = 2477 + 20862 + 6840, TC = 2477 + 6840, ET = 6840.
     assert [row["truth_mm3"] for row in read_rows(tmp_path / "out" / "cases.csv")] == [30179, 9317, 6840]
+
+
+def test_real_tissues_against_themselves(tmp_path):
+    """An Analyze pair of 2 mm voxels as published, scored as its own prediction."""
+    root = SHARED / "iseg_like_mni152"
+    if not root.is_dir():
+        pytest.skip(f"the real sample {root} is not here; set JAXFUSE_SHARED_DATA to its parent folder")
+    (tmp_path / "pred").mkdir()
+    for extension in (".hdr", ".img"):
+        (tmp_path / "pred" / f"subject-1{extension}").symlink_to(root / f"subject-1-label{extension}")
+    result = run("--pred", tmp_path / "pred", "--ref", root, "--protocol", "iseg", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    rows = read_rows(tmp_path / "out" / "cases.csv")
+    assert [(row["dice"], row["hd_mm"], row["iseg_mhd_mm"]) for row in rows] == [(1, 0, 0)] * 3
+    # CSF, gray and white matter, voxels of 8 mm3.
+    assert [row["truth_mm3"] for row in rows] == [8 * 29816, 8 * 139129, 8 * 73956]

@@ -34,7 +34,8 @@ LAYERS: dict[str, set[str]] = {
     "inference": {"patches", "arrays"},
     "report": {"io", "metrics", "patches"},
     "scoring": {"data", "io", "metrics", "report"},
-    "config": {"arrays", "patches", "data", "learning", "inference", "io", "metrics", "report"},
+    "options": set(),
+    "config": {"arrays", "patches", "options", "data", "learning", "inference", "io", "metrics", "report"},
     "engine": {
         "arrays",
         "patches",

@@ -1,10 +1,12 @@
 """Windows and tilings: where they lie, what they hold, and that they cover."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
-from jaxfuse.patches import check_patch, crop, tile_volume, window_around
+from jaxfuse.patches import check_patch, crop, grid_starts, output_sides, tile_volume, window_around
 
 
 def test_eight_windows_of_the_paper_cover_a_brats_volume():
@@ -41,6 +43,37 @@ def test_windows_cover_overlap_as_asked_and_are_as_few_as_that_allows(seed):
     # One window fewer would have to leave a larger gap somewhere.
     stride = max(1, int(side * (1 - overlap) + 1e-9))
     assert (len(starts) - 2) * stride < length - side
+
+
+def test_outputs_of_9_of_the_hyperdense_network_cover_an_infant_volume_once():
+    tiling = tile_volume((144, 192, 256), (9, 9, 9), margin=(9, 9, 9))
+    assert [len(axis) for axis in tiling.starts] == [16, 22, 29]
+    assert len(tiling) == 10_208
+    assert (tiling.input_tile, tiling.input_start((0, 9, 252))) == ((27, 27, 27), (-9, 0, 243))
+
+
+@pytest.mark.parametrize("length", [1, 8, 9, 10, 32, 256])
+@pytest.mark.parametrize("side", [1, 9, 32, 48])
+def test_windows_with_a_margin_lie_side_by_side(length, side):
+    (starts,) = tile_volume((length,), (side,), margin=(9,)).starts
+    seen = np.zeros(length + side, int)
+    for start in starts:
+        seen[start : start + side] += 1
+    assert (seen[:length] == 1).all()
+    assert len(starts) == -(-length // side)
+
+
+def test_windows_with_a_margin_overlap_where_that_is_asked_for():
+    assert tile_volume((32,), (9,), margin=(9,), overlap=0.5) == replace(
+        tile_volume((32,), (9,), overlap=0.5), margin=(9,)
+    )
+
+
+def test_a_window_that_is_too_large_is_centered_where_that_is_asked_for():
+    tiling = tile_volume((5, 8, 20, 6), (8, 8, 8, 9), centered=True)
+    assert tiling.starts == ((-2,), (0,), (0, 6, 12), (-1,))
+    for length, side, (start, *_) in zip((5, 6), (8, 9), (tiling.starts[0], tiling.starts[3]), strict=True):
+        assert (start,) == window_around((length // 2,), (side,), (length,))
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, 2])
@@ -98,3 +131,25 @@ def test_check_patch():
     for bad in ((32, 16), (32, 24, 16), (0, 16, 16), (-16, 16, 16)):
         with pytest.raises(UserError, match="the network needs 3 sides, each a positive multiple of 16"):
             check_patch(bad, ndim=3, divisor=16)
+
+
+def test_a_patch_must_be_larger_than_what_valid_convolutions_take():
+    assert check_patch([27, 19, 35], ndim=3, divisor=1, margin=9) == (27, 19, 35)
+    assert output_sides((27, 19, 35), 9) == (9, 1, 17)
+    with pytest.raises(UserError, match="take 9 voxels on both sides of each axis, so that each side must be larger"):
+        check_patch([27, 18, 27], ndim=3, divisor=1, margin=9)
+
+
+@pytest.mark.parametrize(
+    ("length", "side", "step", "starts"),
+    [
+        (32, 9, 5, (0, 5, 10, 15, 20, 23)),
+        (29, 9, 5, (0, 5, 10, 15, 20)),
+        (10, 9, 5, (0, 1)),
+        (9, 9, 5, (0,)),
+        (5, 9, 5, (-2,)),
+        (4, 2, 1, (0, 1, 2)),
+    ],
+)
+def test_a_grid_of_windows_ends_at_the_far_face(length, side, step, starts):
+    assert grid_starts(length, side, step) == starts

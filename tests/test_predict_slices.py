@@ -115,7 +115,11 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path, monkeypatc
             change = ornt_transform(axcodes2ornt(nib.aff2axcodes(image.affine)), axcodes2ornt(tuple(axes)))
             image.as_reoriented(change).to_filename(tmp_path / "in" / axes / f"{axes}_{modality}.nii.gz")
     given = SimpleNamespace(
-        workdir=f"{trained.workdir}:voc", input=str(tmp_path / "in"), output=str(tmp_path / "out"), overlap=None
+        workdir=f"{trained.workdir}:voc",
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        overlap=None,
+        memory_mb=None,
     )
     monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=given))
     monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from recipe_phases import RECIPES, argument, concrete_state, distinct, has_implicit_scheme, phases
+from valid_network import valid_system
 
 from jaxfuse.engine.assess import segmentation
 from jaxfuse.engine.build import build_system, example_batch
@@ -84,8 +85,23 @@ def _check_metrics(built, forms):
 
 
 def test_predictions_are_named_lose_the_margin_and_take_any_multiple_of_the_divisor(built, state):
-    system = built.system
-    batch, *sides, channels = built.batch["image"].shape
+    _check_predictions(built.system, state, built.batch["image"].shape)
+
+
+@pytest.mark.parametrize(("ndim", "divisor"), [(2, 1), (3, 1), (2, 4)])
+def test_predictions_of_valid_convolutions_lose_the_margin_on_each_side(ndim, divisor):
+    system = valid_system(3, ndim=ndim, divisor=divisor)
+    sides = (12, 8, 16)[:ndim]
+    batch = {"image": jnp.zeros((2, *sides, 1)), "label": jnp.zeros((2, *(side - 6 for side in sides)), jnp.int32)}
+    state = jax.eval_shape(system.init, jax.random.key(0), batch)
+    _check_predictions(system, state, batch["image"].shape)
+    wrong = dataclasses.replace(system, geometry=dataclasses.replace(system.geometry, margin=2))
+    with pytest.raises(AssertionError):
+        _check_predictions(wrong, state, batch["image"].shape)
+
+
+def _check_predictions(system, state, image_shape):
+    batch, *sides, channels = image_shape
     sides[0] += system.geometry.divisor
     inputs = {"image": jax.ShapeDtypeStruct((batch, *sides, channels), jnp.float32)}
     outputs = jax.eval_shape(system.predict, state.replace(opt_state={}, memory={}), inputs)
@@ -98,7 +114,7 @@ def test_predictions_are_named_lose_the_margin_and_take_any_multiple_of_the_divi
 def test_probabilities_are_outputs_over_the_classes(built, state):
     system = built.system
     weights = state.replace(opt_state={}, memory={})
-    image = example_batch(dataclasses.replace(built.phase, unpaired=False), built.modalities)["image"]
+    image = example_batch(dataclasses.replace(built.phase, unpaired=False), built.modalities, margin=0)["image"]
     outputs = jax.eval_shape(system.predict, weights, {"image": image})
     assert set(system.probabilities) <= set(outputs)
     for name in system.probabilities:
@@ -121,7 +137,7 @@ def test_unpaired_batches_are_taken_where_it_says_so_and_refused_elsewhere(built
     unpaired = dataclasses.replace(built.phase, unpaired=True)
     if built.system.accepts_unpaired:
         system = build_system(unpaired, built.modalities, built.classes, 4)
-        batch = example_batch(unpaired, built.modalities)
+        batch = example_batch(unpaired, built.modalities, margin=system.geometry.margin)
         assert set(batch) == {"a", "b"}
         assert jax.eval_shape(system.eval_step, state, batch)
     else:

@@ -18,14 +18,23 @@ from jaxfuse.labels import label_scheme
 from jaxfuse.learning.state import State
 
 
-def write_untrained_run(folder: Path, config: Any, phase_name: str, *, train: dict[str, str], seed: int = 0) -> Path:
+def write_untrained_run(
+    folder: Path, config: Any, phase_name: str, *, train: dict[str, str], seed: int = 0, scheme_name: str = "brats"
+) -> Path:
     """A run of `config` with a checkpoint of one phase; `train` holds case id -> key of its training cases."""
     run = open_workdir(folder, config)
     experiment = parse(config)
     phase = experiment.phases[phase_name]
-    data, scheme = experiment.data_of(phase), label_scheme("brats")
+    data, scheme = experiment.data_of(phase), label_scheme(scheme_name)
     facts = DatasetFacts(
-        data.modalities, scheme.name, scheme.classes, (1.0, 1.0), tuple(train), tuple(train), train, (4, 3, 2, 1)
+        data.modalities,
+        scheme.name,
+        scheme.classes,
+        (1.0, 1.0),
+        tuple(train),
+        tuple(train),
+        train,
+        (4, 3, 2, 1)[: len(scheme.classes)],
     )
     (run / "dataset.json").write_text(facts.to_json())
     system = build_system(phase, facts.modalities, facts.classes, phase.total_steps(len(train)))

@@ -25,7 +25,8 @@ from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.members import load_members
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
-from jaxfuse.metrics.brats import default_one_empty_mm, score_case, summarize
+from jaxfuse.metrics.protocols import default_one_empty_mm
+from jaxfuse.metrics.regions import score_case, summarize
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent

@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.analyze import files_of
 
 
 class Digests:
@@ -20,6 +21,10 @@ class Digests:
         self._new: dict[str, list] = {}
 
     def of(self, path: Path) -> str:
+        """Stands for the content of an image, which may be stored as a pair of files."""
+        return "+".join(self._of_file(part) for part in files_of(path))
+
+    def _of_file(self, path: Path) -> str:
         try:
             status = path.stat()
             where, state = str(path.resolve()), [status.st_size, status.st_mtime_ns]

@@ -39,6 +39,7 @@ class PatchSampler:
     """Draws one example of case number `index`.
 
     With `unpaired`, an example is {"a": ..., "b": ...} from two different cases; without `labels`, images only.
+    `margin` is what the network loses on each side: labels are smaller than the patch by it.
     """
 
     cases: Sequence[PreparedCase]
@@ -47,6 +48,7 @@ class PatchSampler:
     transforms: tuple[Transform, ...]
     unpaired: bool
     labels: bool = True
+    margin: int = 0
 
     def __call__(self, index: int, rng: np.random.Generator) -> Example | dict[str, Example]:
         if not self.unpaired:
@@ -55,7 +57,7 @@ class PatchSampler:
         return {"a": self._one(index, rng), "b": self._one(other, rng)}
 
     def _one(self, index: int, rng: np.random.Generator) -> Example:
-        example = sample_patch(self.cases[index], self.patch, self.center, rng)
+        example = sample_patch(self.cases[index], self.patch, self.center, rng, margin=self.margin)
         if not self.labels:
             example = {"image": example["image"]}
         return apply_all(self.transforms, example, rng)

@@ -1,15 +1,23 @@
-"""From a prepared volume to a patch: where a window is placed, and what an example holds."""
+"""From a prepared volume to a patch: where a window is placed, and what an example holds.
+
+A window is what a network's output covers. Its input, the patch, reaches `margin` voxels further on each side where
+valid convolutions take them; there, as wherever a patch leaves the cropped brain, the image is the background 0. So
+every voxel of a volume can lie in a window.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from jaxfuse.data.preprocess import PreparedCase
 from jaxfuse.errors import UserError
-from jaxfuse.patches import crop, window_around
+from jaxfuse.patches import crop, grid_starts, output_sides, window_around
 
 Example = dict[str, np.ndarray]
 Center = Callable[[PreparedCase, np.random.Generator], tuple[int, ...]]
@@ -33,7 +41,78 @@ def mixed(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
     return tumor(case, rng) if rng.random() < 0.5 and len(case.tumor) else brain(case, rng)
 
 
-CENTERS: dict[str, Center] = {"tumor": tumor, "brain": brain, "mixed": mixed}
+def whole(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
+    """The middle: the window shows the whole picture, background around it."""
+    del rng  # there is one such window
+    return tuple(length // 2 for length in case.facts.shape)
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """The center of a random window that holds at least one labelled voxel, all such windows equally probable.
+
+    Windows begin at every `grid`-th voxel along each axis, the last ones at the far faces (HyperDense-Net's public
+    code: 5 voxels; 1 gives every window). That code draws 1000 patches in an epoch, equally many of each case: a
+    training of so many epochs is one of epochs * 1000 / batch steps, which take the cases in turn. Here a window may
+    be drawn again before all others were.
+
+    Attributes:
+        window: its sides.
+    """
+
+    window: tuple[int, ...]
+    grid: int = 5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.grid <= min(self.window):
+            raise UserError(
+                f"the grid of windows is {self.grid}; with windows of {self.window} choose 1 to {min(self.window)} "
+                "voxels, so that none is left out"
+            )
+
+    def __call__(self, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
+        found = windows_with_label(case, self.window, self.grid)
+        start = found.start(int(rng.integers(found.count)))
+        return tuple(first + side // 2 for first, side in zip(start, self.window, strict=True))
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """Which windows of a grid hold a labelled voxel.
+
+    Attributes:
+        starts: first voxels along each axis.
+        count: windows with a labelled voxel.
+        packed: for each window of the grid one bit.
+    """
+
+    starts: tuple[tuple[int, ...], ...]
+    count: int
+    packed: np.ndarray
+
+    def start(self, number: int) -> tuple[int, ...]:
+        """Where the window of this number, counted among those with a labelled voxel, begins."""
+        sizes = [len(axis) for axis in self.starts]
+        chosen = np.flatnonzero(np.unpackbits(self.packed, count=math.prod(sizes)))[number]
+        return tuple(axis[i] for axis, i in zip(self.starts, np.unravel_index(chosen, sizes), strict=True))
+
+
+@lru_cache(maxsize=4096)
+def windows_with_label(case: PreparedCase, window: tuple[int, ...], grid: int) -> LabelledWindows:
+    """Found once in a process for each case and kept: some 7 kB for 144 x 192 x 256 voxels and a grid of 5."""
+    starts = tuple(grid_starts(n, side, grid) for n, side in zip(case.facts.shape, window, strict=True))
+    held = np.asarray(case.label) > 0
+    for axis, (places, side) in enumerate(zip(starts, window, strict=True)):
+        box: list[Any] = [slice(None)] * held.ndim
+        parts = []
+        for place in places:
+            box[axis] = slice(max(place, 0), place + side)
+            parts.append(held[tuple(box)].any(axis=axis))
+        held = np.stack(parts, axis=axis)
+    return LabelledWindows(starts, int(held.sum()), np.packbits(held))
+
+
+CENTERS: dict[str, Center] = {"tumor": tumor, "brain": brain, "mixed": mixed, "whole": whole}
 
 
 def _pick(flat_indices: np.ndarray, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
@@ -41,43 +120,69 @@ def _pick(flat_indices: np.ndarray, case: PreparedCase, rng: np.random.Generator
     return tuple(int(i) for i in np.unravel_index(index, case.facts.shape))
 
 
-def center_rule(name: str) -> Center:
-    """The rule by name; refuses an unknown one."""
-    if name not in CENTERS:
-        raise UserError(f"sampling is {name!r}; choose one of {', '.join(CENTERS)}")
-    return CENTERS[name]
+def center_rule(name: str, *, window: Sequence[int], options: Mapping[str, Any] | None = None) -> Center:
+    """The rule by name, for windows of these sides; refuses an unknown one, and options that it lacks.
+
+    Only "foreground" has an option: `grid`.
+    """
+    if name != "foreground" and name not in CENTERS:
+        raise UserError(f"sampling is {name!r}; choose one of {', '.join([*CENTERS, 'foreground'])}")
+    known = {"grid"} if name == "foreground" else set()
+    if wrong := sorted(set(options or {}) - known):
+        raise UserError(f'sampling="{name}" has no option {", ".join(wrong)}; leave it out of sampling_args')
+    return Foreground(tuple(window), **(options or {})) if name == "foreground" else CENTERS[name]
 
 
-def sample_patch(case: PreparedCase, patch: Sequence[int], center: Center, rng: np.random.Generator) -> Example:
-    """One random window: `image` (*space m) float32 and, for a labelled case, `label` (*space) int32."""
-    start = window_around(center(case, rng), patch, case.facts.shape)
-    return cut(case, start, patch)
+def needs_label(name: str) -> bool:
+    """Whether the rule of this name cannot serve a case without a labelled voxel."""
+    return name in ("tumor", "foreground")
 
 
-def cut(case: PreparedCase, start: Sequence[int], patch: Sequence[int]) -> Example:
-    """The window that begins at `start`; the background 0 where it leaves the cropped brain."""
-    example: dict[str, Any] = {"image": crop(case.image, start, patch)}
+def sample_patch(
+    case: PreparedCase, patch: Sequence[int], center: Center, rng: np.random.Generator, *, margin: int = 0
+) -> Example:
+    """One random window: `image` (*space m) float32 and, for a labelled case, `label` (*inner) int32.
+
+    The image has the patch's sides, the label those of the window, which are smaller by twice the margin.
+    """
+    start = window_around(center(case, rng), output_sides(patch, margin), case.facts.shape)
+    return cut(case, start, patch, margin=margin)
+
+
+def cut(case: PreparedCase, start: Sequence[int], patch: Sequence[int], *, margin: int = 0) -> Example:
+    """The example whose window begins at `start`; the background 0 where it leaves the cropped brain."""
+    example: dict[str, Any] = {"image": crop(case.image, [first - margin for first in start], patch)}
     if case.label is not None:
-        example["label"] = crop(case.label, start, patch).astype(np.int32)
+        example["label"] = crop(case.label, start, output_sides(patch, margin)).astype(np.int32)
     return example
 
 
-def check_sampling(cases: Sequence[PreparedCase], patch: Sequence[int], sampling: str, *, pad: bool) -> None:
-    """Refuses, before training, a case that the sampler cannot serve."""
+def check_sampling(cases: Sequence[PreparedCase], window: Sequence[int], sampling: str, *, pad: bool) -> None:
+    """Refuses, before training, a case that the sampler cannot serve; the window is the patch without its margin."""
     for case in cases:
-        volume = case.facts.original_shape
-        if len(patch) != len(volume):
+        _check_size(case, tuple(window), sampling, pad)
+        if needs_label(sampling) and (case.label is None or len(case.tumor) == 0):
             raise UserError(
-                f"the patch {tuple(patch)} has {len(patch)} sides and case {case.id} {len(volume)} axes; choose a "
-                "network and a patch of as many sides, or another data.source (slices cuts volumes into 2D cases)"
+                f"case {case.id} has no {'tumor' if sampling == 'tumor' else 'labelled'} voxel to "
+                f"{'center a patch on' if sampling == 'tumor' else 'place a patch by'}; leave it out of the training "
+                'split or set sampling="brain"'
             )
-        if not pad and any(side > length for side, length in zip(patch, volume, strict=True)):
-            raise UserError(
-                f"the patch {tuple(patch)} is larger than the volume {volume} of case {case.id}; "
-                "choose a smaller patch, or set pad=True to surround the volume with background"
-            )
-        if sampling == "tumor" and (case.label is None or len(case.tumor) == 0):
-            raise UserError(
-                f"case {case.id} has no tumor voxel to center a patch on; leave it out of the training split or "
-                'set sampling="brain"'
-            )
+
+
+def _check_size(case: PreparedCase, window: tuple[int, ...], sampling: str, pad: bool) -> None:
+    volume = case.facts.original_shape
+    if len(window) != len(volume):
+        raise UserError(
+            f"the patch {window} has {len(window)} sides and case {case.id} {len(volume)} axes; choose a "
+            "network and a patch of as many sides, or another data.source (slices cuts volumes into 2D cases)"
+        )
+    if not pad and any(side > length for side, length in zip(window, volume, strict=True)):
+        raise UserError(
+            f"the patch {window} is larger than the volume {volume} of case {case.id}; "
+            "choose a smaller patch, or set pad=True to surround the volume with background"
+        )
+    if sampling == "whole" and any(side < length for side, length in zip(window, case.facts.shape, strict=True)):
+        raise UserError(
+            f"the patch {window} cannot show the whole picture of case {case.id}, {case.facts.shape}; choose a "
+            "larger patch, or another sampling"
+        )

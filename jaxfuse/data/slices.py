@@ -12,7 +12,7 @@ show alike has one value in both.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
 AXIAL, CORONAL, SAGITTAL = 2, 1, 0  # the array axis of a canonical volume that is cut
+AXES: Mapping[str, int] = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL}
 LEAST_BRAIN = 0.01  # share of a slice's pixels
 _LETTERS = "xyz"
 
@@ -79,6 +80,7 @@ def prepare_slices(
     scheme: LabelScheme | None,
     *,
     axis: int = AXIAL,
+    keep: Callable[[CaseFacts], tuple[int, ...]] | None = None,
     one_per_case: bool = False,
     normalize: str = "percentiles",
     cache: str | Path,
@@ -86,9 +88,10 @@ def prepare_slices(
 ) -> dict[str, tuple[PreparedSlice, ...]]:
     """The slices of each case by its id, in ascending order; volumes are prepared once below the folder `cache`.
 
-    Kept are slices of which at least 1 % is brain; with `one_per_case` that with the largest tumor among them, or
-    the one nearest the middle of the volume where no tumor is marked. A slice is named after its case and its place
-    along `axis` of the canonical volume, such as CASE_z077.
+    Kept are the slices that `keep` chooses by the facts of their stack, else those of which at least 1 % is brain
+    (`kept_slices`); with `one_per_case` that with the largest tumor among them, or the one nearest the middle of the
+    volume where no tumor is marked. A slice is named after its case and its place along `axis` of the canonical
+    volume, such as CASE_z077.
 
     Raises the `UserError` of `load_case` and `prepare_case`, and one for a case without a slice to keep.
     """
@@ -105,7 +108,7 @@ def prepare_slices(
     )
     slices = {}
     for stack in stacks:
-        kept = kept_slices(stack.facts)
+        kept = (keep or kept_slices)(stack.facts)
         chosen = (one_slice(stack.facts, kept),) if one_per_case else kept
         slices[stack.id] = tuple(_slice(stack, index, axis) for index in chosen)
     return slices
@@ -161,6 +164,14 @@ def kept_slices(facts: CaseFacts) -> tuple[int, ...]:
     return kept
 
 
+def labelled_slices(facts: CaseFacts) -> tuple[int, ...]:
+    """The slices of a labelled stack, by index into its arrays, that hold a voxel which is not background."""
+    kept = tuple(i for i, row in enumerate(facts.slices) if any(row[2:]))  # after the brain and the background
+    if not kept:
+        raise UserError(f"case {facts.id} has no slice with a labelled voxel; leave the case out of the training split")
+    return kept
+
+
 def one_slice(facts: CaseFacts, kept: Sequence[int]) -> int:
     """Of the `kept` slices of a stack the first with the largest tumor, or the one nearest the middle without any."""
     tumor = {i: sum(facts.slices[i][2:]) for i in kept}  # after the brain and the background
@@ -212,5 +223,5 @@ def _to_canonical(shape: Sequence[int], axis: int) -> Float[np.ndarray, "4 4"]:
 
 
 def _check_axis(axis: int) -> None:
-    if axis not in (AXIAL, CORONAL, SAGITTAL):
+    if axis not in AXES.values():
         raise UserError(f"slices across axis {axis} were asked for; choose 0 (sagittal), 1 (coronal) or 2 (axial)")

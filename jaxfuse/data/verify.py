@@ -15,8 +15,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxfuse.data.cases import encode_label, intensity_problem, label_problem, whole_values
-from jaxfuse.data.sources.brats import LAYOUTS, MODALITIES, Finding, detect_layout, layout_named, survey
+from jaxfuse.data.sources.case_folders import Finding
+from jaxfuse.data.sources.volumes import detect_layout, scheme_of_layout, source_of_layout
 from jaxfuse.errors import UserError
+from jaxfuse.io.analyze import is_analyze
 from jaxfuse.io.nifti import Volume, forms_disagree, geometry_mismatch, read_volume
 from jaxfuse.labels import LabelScheme, label_scheme
 
@@ -55,6 +57,7 @@ class _Seen:
     """What the checks over all cases need to remember of each."""
 
     spacings: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    unoriented: int = 0
     labelled: int = 0
     classes: set[int] = field(default_factory=set)
 
@@ -64,28 +67,32 @@ def verify(
     *,
     layout: str | None = None,
     scheme: str | None = None,
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] | None = None,
     on_case: Callable[[int, int], None] | None = None,
 ) -> Verdict:
     """Reads every file of every case under `root`.
 
     `layout` and `scheme` are names; without them the layout is told from the names on disk and brings its
-    scheme. `on_case(done, total)` is called after each case. Raises `UserError` only where there is nothing
-    to look at: no folder, no case, an unknown name.
+    scheme, and all `modalities` of its source are looked for unless some are named. `on_case(done, total)` is
+    called after each case. Raises `UserError` only where there is nothing to look at: no folder, no case, an
+    unknown name.
     """
-    chosen = layout_named(layout) if layout else LAYOUTS[detect_layout(root)]
-    labels = label_scheme(scheme or chosen.scheme)
-    findings = survey(root, modalities, layout=chosen.name)
+    layout = layout or detect_layout(root)
+    source = source_of_layout(layout)
+    labels = label_scheme(scheme or scheme_of_layout(source, layout))
+    modalities = tuple(modalities or source.modalities)
+    findings = source.survey(root, modalities, layout)
     seen = _Seen()
     problems: list[Problem] = []
     for done, found in enumerate(findings, start=1):
         problems += [Problem(found.id, severity, text) for severity, text in _case_problems(found, labels, seen)]
         if on_case:
             on_case(done, len(findings))
+    problems += _orientation_problems(seen)
     problems += _spacing_problems(seen)
     problems += _absent_classes(seen, labels)
     ids = tuple(found.id for found in findings)
-    return Verdict(Path(root), chosen.name, labels.name, tuple(modalities), ids, tuple(problems))
+    return Verdict(Path(root), layout, labels.name, modalities, ids, tuple(problems))
 
 
 def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tuple[Severity, str]]:
@@ -108,6 +115,7 @@ def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tup
             brain = nonzero if brain is None else brain | nonzero
     if first is not None:
         seen.spacings[found.id] = first.spacing_mm
+        seen.unoriented += is_analyze(first.path)
     if found.label is None:
         problems.append(("warning", "no label file: the case can be predicted, but not trained on or scored"))
         return problems
@@ -177,6 +185,13 @@ def _label_problems(
         text = f"{label.path.name} marks {outside} voxels where every image is 0"
         problems.append(("warning", f"{text}; those beyond the brain's bounding box are not trained on"))
     return problems
+
+
+def _orientation_problems(seen: _Seen) -> list[Problem]:
+    if not seen.unoriented:
+        return []
+    text = f"headers of Analyze files tell no orientation (cases: {seen.unoriented}): array axis 0 is taken to run"
+    return [Problem(ALL_CASES, "warning", f"{text} to the right, axis 1 to the front, axis 2 up; see that it does")]
 
 
 def _spacing_problems(seen: _Seen) -> list[Problem]:

@@ -18,8 +18,9 @@ from jaxfuse.errors import UserError
 from jaxfuse.inference.postprocess import label_map
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.labels import LabelScheme
-from jaxfuse.metrics.brats import default_one_empty_mm, score_case, statistics, summary_document
 from jaxfuse.metrics.overlap import dice
+from jaxfuse.metrics.protocols import default_one_empty_mm
+from jaxfuse.metrics.regions import score_case, statistics, summary_document
 from jaxfuse.report import figures
 
 # A prepared case -> its outputs by name, (*space k) on the cropped grid.
@@ -45,9 +46,10 @@ class Assessment(Protocol):
 
 
 class SegmentationAssessment:
-    """Regions of a label scheme: Dice while training; Dice, IoU, sensitivity, specificity and HD95 at the end.
+    """Regions of a label scheme: Dice while training; at the end all metrics of the scheme's protocol.
 
-    Judged are the outputs named by `probabilities`, `primary` among them. A slice is a case of its own.
+    The protocol is that of `jaxfuse.metrics.protocols`: tumors, infant tissues and strokes each have their own. Judged
+    are the outputs named by `probabilities`, `primary` among them. A slice is a case of its own.
     """
 
     def __init__(self, scheme: LabelScheme, primary: str, probabilities: Sequence[str]) -> None:

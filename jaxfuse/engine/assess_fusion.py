@@ -21,8 +21,8 @@ from jaxfuse.engine.assess import PredictCase, SegmentationAssessment, segmentat
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_rows
 from jaxfuse.labels import LabelScheme
-from jaxfuse.metrics.brats import statistics
 from jaxfuse.metrics.fusion import METRICS, qabf, score_fused, stretch
+from jaxfuse.metrics.regions import statistics
 from jaxfuse.report import figures
 from jaxfuse.report.planes import ratio_scale
 

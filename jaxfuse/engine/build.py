@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,34 +16,49 @@ import numpy as np
 from jaxfuse.config import Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.preprocess import Prepared, PreparedCase
-from jaxfuse.data.sampling import center_rule, check_sampling
+from jaxfuse.data.sampling import Center, center_rule, check_sampling, needs_label
 from jaxfuse.data.slices import AXIAL, pictures, volume_of
 from jaxfuse.data.transforms import transforms_from
 from jaxfuse.errors import UserError
+from jaxfuse.inference.tiles import MEGABYTE, LargeTiles
 from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import System
-from jaxfuse.patches import check_patch, tile_volume
+from jaxfuse.learning.system import Geometry, System
+from jaxfuse.patches import check_patch, output_sides, tile_volume
 
 _VALIDATION_SHARE = 0.1
 
 
-def build_system(phase: Phase, modalities: Sequence[str], classes: Sequence[str], total_steps: int) -> System:
-    """The System of a phase, its patch checked against the network's geometry."""
-    system = phase.build(modalities, classes, total_steps)
+def build_system(
+    phase: Phase,
+    modalities: Sequence[str],
+    classes: Sequence[str],
+    total_steps: int,
+    voxels_per_class: Sequence[int] = (),
+) -> System:
+    """The System of a phase, its patch checked against the network's geometry.
+
+    `voxels_per_class` is counted over the training cases, for losses that weigh classes by it; it is left out where a
+    phase is built without data.
+    """
+    system = phase.build(modalities, classes, total_steps, voxels_per_class)
     if phase.unpaired and not system.accepts_unpaired:
         raise UserError(f"phase {phase.name} learns from labels of the case it sees, so that unpaired must be False")
     with _named(phase):
-        check_patch(phase.patch, ndim=system.geometry.ndim, divisor=system.geometry.divisor)
+        geometry = system.geometry
+        check_patch(phase.patch, ndim=geometry.ndim, divisor=geometry.divisor, margin=geometry.margin)
+    _memory_limit(phase, system, None)
     return system
 
 
-def make_sampler(phase: Phase, cases: Sequence[PreparedCase]) -> PatchSampler:
-    """The training sampler of a phase; refuses cases that it cannot serve."""
+def make_sampler(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> PatchSampler:
+    """The training sampler of a phase whose network loses `margin`; refuses cases that it cannot serve."""
+    window = output_sides(phase.patch, margin)
     with _named(phase):
-        center, transforms = center_rule(phase.sampling), transforms_from(phase.augment)
-        check_sampling(cases, phase.patch, phase.sampling, pad=phase.pad)
-    return PatchSampler(cases, phase.patch, center, transforms, phase.unpaired, phase.labelled)
+        center = center_rule(phase.sampling, window=window, options=phase.sampling_args)
+        transforms = transforms_from(phase.augment)
+        check_sampling(cases, window, phase.sampling, pad=phase.pad)
+    return PatchSampler(cases, phase.patch, center, transforms, phase.unpaired, phase.labelled, margin)
 
 
 @contextmanager
@@ -54,11 +70,11 @@ def _named(phase: Phase) -> Iterator[None]:
         raise UserError(f"phase {phase.name}: {error}") from error
 
 
-def example_batch(phase: Phase, modalities: Sequence[str]) -> dict[str, Any]:
-    """A batch of zeros of the right shapes, to initialize and to trace with."""
+def example_batch(phase: Phase, modalities: Sequence[str], *, margin: int) -> dict[str, Any]:
+    """A batch of zeros of the right shapes, to initialize and to trace with; labels are smaller by the margin."""
     one = {
         "image": np.zeros((phase.batch, *phase.patch, len(modalities)), np.float32),
-        "label": np.zeros((phase.batch, *phase.patch), np.int32),
+        "label": np.zeros((phase.batch, *output_sides(phase.patch, margin)), np.int32),
     }
     return {"a": one, "b": one} if phase.unpaired else one
 
@@ -66,12 +82,13 @@ def example_batch(phase: Phase, modalities: Sequence[str]) -> dict[str, Any]:
 def initial_state(system: System, phase: Phase, modalities: Sequence[str], *, seed: int, number: int) -> State:
     """The freshly drawn state of phase `number` of a schedule, compiled as one program."""
     rng = jax.random.fold_in(jax.random.key(seed), number)
-    return jax.jit(system.init)(rng, example_batch(phase, modalities))
+    return jax.jit(system.init)(rng, example_batch(phase, modalities, margin=system.geometry.margin))
 
 
 def abstract_state(system: System, phase: Phase, modalities: Sequence[str]) -> State:
     """Shapes of the state, without drawing it."""
-    return jax.eval_shape(system.init, jax.random.key(0), example_batch(phase, modalities))
+    batch = example_batch(phase, modalities, margin=system.geometry.margin)
+    return jax.eval_shape(system.init, jax.random.key(0), batch)
 
 
 def without_optimizers(state: State) -> State:
@@ -80,32 +97,89 @@ def without_optimizers(state: State) -> State:
 
 
 def case_predictor(
-    system: System, phase: Phase, *, overlap: float | None = None
+    system: System, phase: Phase, *, axis: int = AXIAL, overlap: float | None = None, memory_mb: int | None = None
 ) -> Callable[[State, PreparedCase | Prepared], dict[str, np.ndarray]]:
     """A function from weights and a prepared case to its named outputs (*space k) on the cropped grid.
 
-    Tiles have the size of the training patch, so that instance norms see what they saw in training. `overlap`
-    replaces that of the phase's validation. A 2D network labels a volume one axial slice after the other, as it saw
-    them in training.
+    Tiles have the size of the training patch, so that instance norms see what they saw in training; for networks
+    of valid convolutions, whose answer does not depend on the tile, a limit of memory stands for the largest that
+    pay. `overlap` and `memory_mb` replace those of the phase's validation. A 2D network labels a volume one slice
+    across `axis` after the other; give that of the slices that it was trained on.
     """
-    settings = phase.validation
+    settings, geometry = phase.validation, system.geometry
     compiled = jax.jit(system.predict)
     shared = settings.overlap if overlap is None else overlap
+    tile_of = _tile_rule(compiled, phase, geometry, overlap=shared, limit=_memory_limit(phase, system, memory_mb))
 
     def predict(weights: State, case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
-        image = np.asarray(case.image)
-
         def patches(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
             return compiled(weights, tiles)
 
-        if system.geometry.ndim == 2 and image.ndim == 4:
-            stack = pictures(image, AXIAL)
-            made = predict_stack(patches, stack, phase.patch, overlap=shared, batch=settings.tile_batch)
-            return {name: volume_of(values, AXIAL) for name, values in made.items()}
-        tiling = tile_volume(image.shape[:-1], phase.patch, overlap=shared)
-        return predict_volume(patches, image, tiling, batch=settings.tile_batch)
+        image = np.asarray(case.image)
+        sliced = geometry.ndim == 2 and image.ndim == 4
+        if sliced:
+            image = pictures(image, axis)
+        *sides, channels = image.shape
+        # A stack of pictures has an axis more, along which a tile is one picture thick.
+        stacked = len(sides) - geometry.ndim
+        tile = tile_of(weights, tuple(sides[stacked:]), channels)
+        tiling = tile_volume(
+            sides,
+            (1,) * stacked + tile,
+            overlap=shared,
+            margin=(0,) * stacked + (geometry.margin,) * geometry.ndim,
+            centered=phase.sampling == "whole",
+        )
+        if not sliced:
+            return predict_volume(patches, image, tiling, batch=settings.tile_batch)
+        made = predict_stack(patches, image, tiling, batch=settings.tile_batch)
+        return {name: volume_of(values, axis) for name, values in made.items()}
 
     return predict
+
+
+def _tile_rule(
+    compiled: Any, phase: Phase, geometry: Geometry, *, overlap: float, limit: int
+) -> Callable[[State, tuple[int, ...], int], tuple[int, ...]]:
+    """A function from weights, the sides of a volume or picture and its channels to the output tile for it."""
+    large: LargeTiles | None = None
+
+    def tile_of(weights: State, sides: tuple[int, ...], channels: int) -> tuple[int, ...]:
+        nonlocal large
+        if not limit:
+            return output_sides(phase.patch, geometry.margin)
+        if large is None:
+            # Shapes, not the weights themselves, which would be kept alive.
+            anywhere, here = jax.tree.map(jax.typeof, weights), jax.tree.map(_where_it_is, weights)
+            count, program = (
+                partial(_lowered, compiled, like, phase.validation.tile_batch, channels) for like in (anywhere, here)
+            )
+            large = LargeTiles(count, program, geometry.ndim, geometry.margin, geometry.divisor, overlap, limit)
+        return large(sides)
+
+    return tile_of
+
+
+def _memory_limit(phase: Phase, system: System, memory_mb: int | None) -> int:
+    """In bytes; 0 where tiles are the training patch. Refuses one for a network that knows one size of tile only."""
+    limit = phase.validation.memory_mb if memory_mb is None else memory_mb
+    if limit and not system.geometry.margin:
+        raise UserError(
+            f"memory_mb is {limit}, but the network of phase {phase.name} has no valid convolutions and predicts in "
+            "tiles of its training patch; leave it at 0"
+        )
+    return limit * MEGABYTE
+
+
+def _where_it_is(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The array's shape, bound to its device where the array is: a program for the one is compiled for the other."""
+    sharding = leaf.sharding if getattr(leaf, "committed", False) else None
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+def _lowered(compiled: Any, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Any:
+    """The program for weights like these and tiles of these sides."""
+    return compiled.lower(weights, {"image": jax.ShapeDtypeStruct((batch, *sides, channels), np.float32)})
 
 
 def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...]:
@@ -114,15 +188,17 @@ def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...
     return tuple(cases[(2 * i + 1) * len(cases) // (2 * count)] for i in range(count))
 
 
-def validation_interval(phase: Phase, cases: Sequence[PreparedCase]) -> int:
+def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> int:
     """Steps between two validations: `validation.every`, or more where these cases would take over a tenth of the time.
 
     A tile forward costs about a third of a training step on one example (forward and twice that backward). The
-    estimate counts tiles and no seconds, so that a run stays repeatable. 0: at the end only.
+    estimate counts tiles and no seconds, so that a run stays repeatable; of larger tiles than the training patch it
+    knows nothing, so that it is high for them. 0: at the end only.
     """
     if phase.validation.every == 0:
         return 0
-    tiles = sum(len(tile_volume(case.facts.shape, phase.patch, overlap=phase.validation.overlap)) for case in cases)
+    tile, overlap = output_sides(phase.patch, margin), phase.validation.overlap
+    tiles = sum(len(tile_volume(case.facts.shape, tile, overlap=overlap)) for case in cases)
     return max(phase.validation.every, math.ceil(tiles / (3 * phase.batch) / _VALIDATION_SHARE))
 
 
@@ -134,11 +210,10 @@ def mean_losses(
     return {name: float(jnp.stack([row[name] for row in rows]).mean()) for name in rows[0]}
 
 
-def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int) -> list[Any]:
+def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, margin: int) -> list[Any]:
     """One batch per case, the same in every validation: patches of validation cases, without transforms."""
-    sampler = PatchSampler(
-        cases, phase.patch, _center(phase, cases), (), phase.unpaired and len(cases) > 1, phase.labelled
-    )
+    center = _center(phase, cases, output_sides(phase.patch, margin))
+    sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labelled, margin)
     batches = []
     for index in range(len(cases)):
         rng = np.random.default_rng([seed, index])
@@ -147,10 +222,12 @@ def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int) -> 
     return batches
 
 
-def _center(phase: Phase, cases: Sequence[PreparedCase]) -> Any:
-    """Tumor-centered as in training where every validation case has one; else over the brain."""
-    centered = phase.sampling == "tumor" and all(len(case.tumor) for case in cases)
-    return center_rule("tumor" if centered else "brain")
+def _center(phase: Phase, cases: Sequence[PreparedCase], window: tuple[int, ...]) -> Center:
+    """As in training where every validation case can be served; else, and in place of "mixed", over the brain."""
+    served = not needs_label(phase.sampling) or all(len(case.tumor) for case in cases)
+    if phase.sampling == "mixed" or not served:
+        return center_rule("brain", window=window)
+    return center_rule(phase.sampling, window=window, options=phase.sampling_args)
 
 
 def program_cost(compiled: Any) -> dict[str, int]:

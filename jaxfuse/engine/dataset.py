@@ -11,11 +11,11 @@ from typing import Any
 
 from jaxfuse.config import Data, scheme_of
 from jaxfuse.data.cases import CaseFiles, read_split, split_cases
-from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
-from jaxfuse.data.preprocess import DatasetFacts, PreparedCase, dataset_facts, prepare
-from jaxfuse.data.slices import prepare_slices
-from jaxfuse.data.sources import brats, pairs2d, voc
+from jaxfuse.data.preprocess import CaseFacts, DatasetFacts, PreparedCase, dataset_facts, prepare
+from jaxfuse.data.slices import AXES, kept_slices, labelled_slices, prepare_slices
+from jaxfuse.data.sources import pairs2d, voc
+from jaxfuse.data.sources.volumes import CUTS, VOLUMES, scheme_of_layout, source_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
@@ -71,10 +71,10 @@ def open_dataset(data: Data, report: Report, *, labels_required: bool = True) ->
 
 def phantom_root(data: Data, report: Report) -> Path:
     """The phantom data set of these settings, written if it is not there."""
-    phantom = data.phantom
+    phantom, source = data.phantom, source_of(data.source)
     settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm])
-    root = data.cache_dir / "phantoms" / f"brats-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
-    write_brats_phantoms(
+    root = data.cache_dir / "phantoms" / f"{source.name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    source.write_phantoms(
         root,
         cases=phantom.cases,
         seed=phantom.seed,
@@ -108,7 +108,7 @@ def pair_phantom_root(data: Data, report: Report) -> Path:
     return root
 
 
-def _open_brats(data: Data, report: Report, labels_required: bool) -> Dataset:
+def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
     files, scheme = _volumes(data, report, labels_required)
     split = _split(data, files)
     chosen = _listed(files, split)
@@ -124,15 +124,23 @@ def _open_brats(data: Data, report: Report, labels_required: bool) -> Dataset:
 
 
 def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
-    """Axial slices of BraTS cases, all with enough brain or one of each case; split by case, so by patient."""
+    """Slices of volumes, all that show enough or one of each case; split by case, so by patient."""
     files, scheme = _volumes(data, report, labels_required)
     split = _split(data, files)
     chosen = _listed(files, split)
+    cut = CUTS[data.source]
+    of_labels = {one.id for one in chosen if one.label and one.id in split["train"]} if cut.labelled else set()
+
+    def keep(facts: CaseFacts) -> tuple[int, ...]:
+        return labelled_slices(facts) if facts.id in of_labels else kept_slices(facts)
+
     slices = prepare_slices(
         chosen,
         data.modalities,
         scheme,
-        one_per_case=data.source == "one_slice",
+        axis=AXES[data.axis],
+        keep=keep,
+        one_per_case=cut.one_per_case,
         normalize=data.normalize,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
@@ -166,10 +174,11 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
 
 
 def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[CaseFiles, ...], LabelScheme]:
-    """The BraTS cases and their label scheme; phantoms where no root is given."""
+    """The cases of volumes and their label scheme; phantoms where no root is given."""
+    source = source_of(data.source)
     root = Path(data.root).expanduser() if data.root else phantom_root(data, report)
-    files = brats.find_cases(root, data.modalities, labels_required=labels_required, layout=data.layout or None)
-    return files, scheme_of(data, brats.layout_named(data.layout or brats.detect_layout(root)).scheme)
+    files = source.find(root, data.modalities, labels_required=labels_required, layout=data.layout)
+    return files, scheme_of(data, scheme_of_layout(source, data.layout or source.detect(root)))
 
 
 def _split(data: Data, files: Sequence[CaseFiles]) -> dict[str, tuple[str, ...]]:
@@ -194,11 +203,12 @@ def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
     return _dataset(prepared, data.modalities, None, split, voc.CLASSES)
 
 
+# Every `data.source`, with what opens it.
 _SOURCES = {
-    "brats": _open_brats,
+    "brats": _open_volumes,
     "voc": _open_voc,
-    "slices": _open_slices,
-    "one_slice": _open_slices,
+    **dict.fromkeys(VOLUMES, _open_volumes),
+    **dict.fromkeys(CUTS, _open_slices),
     "pairs2d": _open_pairs,
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxfuse.config import Data, Phase, parse
 from jaxfuse.data.preprocess import Prepared
+from jaxfuse.data.slices import AXES
 from jaxfuse.engine.build import abstract_state, build_system, case_predictor
 from jaxfuse.engine.checkpoints import read_weights
 from jaxfuse.engine.dataset import read_facts
@@ -72,7 +73,7 @@ def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
             raise UserError(f"{workdir} has no phase {phase_name!r}; it has {', '.join(experiment.schedule)}")
         phase = experiment.phases[phase_name]
         total = phase.total_steps(len(facts.train))
-        system = build_system(phase, facts.modalities, facts.classes, total)
+        system = build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class)
         if system.primary not in system.probabilities:
             raise UserError(f"phase {phase_name} of {workdir} makes {system.primary}, no label map; name another phase")
         like = abstract_state(system, phase, facts.modalities)
@@ -82,12 +83,20 @@ def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
     return members
 
 
-def mean_probabilities(members: Sequence[Member], *, overlap: float | None) -> Callable[[Prepared], np.ndarray]:
+def mean_probabilities(
+    members: Sequence[Member], *, overlap: float | None, memory_mb: int | None = None
+) -> Callable[[Prepared], np.ndarray]:
     """A function from a prepared volume to the mean of the members' class probabilities (d h w k).
 
-    The case's channels are those of the first member; each member is given its own order of them.
+    All count equally. Networks of slices go over the volume each along the axis that it was trained on, so that
+    members trained on sagittal, coronal and axial slices give the aggregated views of the InfiNet paper. The case's
+    channels are those of the first member; each member is given its own order of them. `overlap` and `memory_mb`
+    replace those of the members' validation.
     """
-    predictors = [case_predictor(member.system, member.phase, overlap=overlap) for member in members]
+    predictors = [
+        case_predictor(member.system, member.phase, axis=AXES[member.data.axis], overlap=overlap, memory_mb=limit)
+        for member, limit in zip(members, _limits(members, memory_mb), strict=True)
+    ]
     given = members[0].data.modalities
     orders = [[given.index(name) for name in member.data.modalities] for member in members]
 
@@ -99,3 +108,14 @@ def mean_probabilities(members: Sequence[Member], *, overlap: float | None) -> C
         return np.asarray(total) / len(members)
 
     return predict
+
+
+def _limits(members: Sequence[Member], memory_mb: int | None) -> list[int | None]:
+    """The limit for those members whose tiles it can change; refused if there is none."""
+    limits = [memory_mb if member.system.geometry.margin else None for member in members]
+    if memory_mb and not any(limits):
+        raise UserError(
+            f"memory_mb is {memory_mb}, but no network of {', '.join(member.name for member in members)} has valid "
+            "convolutions: they predict in tiles of their training patch; leave it out"
+        )
+    return limits

@@ -77,9 +77,9 @@ class Run:
 
     def system(self, phase: Phase) -> System:
         if phase.name not in self._systems:
-            data = self.dataset(phase)
+            facts = self.dataset(phase).facts
             self._systems[phase.name] = build_system(
-                phase, data.facts.modalities, data.facts.classes, self.total_steps(phase)
+                phase, facts.modalities, facts.classes, self.total_steps(phase), facts.voxels_per_class
             )
         return self._systems[phase.name]
 
@@ -97,7 +97,7 @@ class Run:
         phases = [self.experiment.phases[name] for name in self.experiment.schedule]
         for phase in phases:  # every mistake that can be found early is found before the first step
             self.system(phase)
-            make_sampler(phase, self.dataset(phase).train)
+            make_sampler(phase, self.dataset(phase).train, margin=self.system(phase).geometry.margin)
         main = self.dataset(phases[-1])
         self._note_data(main)
         if main.overfit_check:
@@ -233,10 +233,11 @@ class Run:
         checkpoints: Checkpoints,
         writer: MetricWriter,
     ) -> Loop:
-        sampler = make_sampler(phase, data.train)
+        margin = system.geometry.margin
+        sampler = make_sampler(phase, data.train, margin=margin)
         seed = int(np.random.SeedSequence([self.experiment.seed, number]).generate_state(1)[0])
         watched = spread(data.val, phase.validation.cases)
-        fixed = fixed_batches(phase, watched, seed=seed)
+        fixed = fixed_batches(phase, watched, seed=seed, margin=margin)
         assessment = phase.assess(**self._assess_facts(phase, system, data))
         eval_step = jax.jit(system.eval_step)
         predict = self.predictor(phase)
@@ -254,7 +255,7 @@ class Run:
                 sampler, batch=phase.batch, seed=seed, start=start, stop=total, loader=self.experiment.loader
             ),
             validate=validate,
-            validate_every=validation_interval(phase, watched),
+            validate_every=validation_interval(phase, watched, margin=margin),
             checkpoint_every=phase.checkpoint_every,
             log_every=self.experiment.log_every,
             checkpoints=checkpoints,

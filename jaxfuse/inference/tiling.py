@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxfuse.patches import Tiling, crop, tile_volume
+from jaxfuse.errors import UserError
+from jaxfuse.patches import Tiling, crop
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 
@@ -16,15 +17,17 @@ Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch: int = 1) -> dict[str, np.ndarray]:
     """Every named output of `predict` over a volume or picture (*space m), as (*space k) float32 on the host.
 
-    `predict` always sees `batch` tiles, so that it is compiled once; the last batch is filled up by repeating a
-    tile. Overlapping tiles count equally. The next tiles are sent off before the last ones are read back.
+    `predict` takes `batch` tiles of the tiling's `input_tile` at once, so that it is compiled once, and makes of each
+    an output of the tiling's `tile`; the last batch is filled up by repeating a tile. Where a tile leaves the image it
+    sees the background 0. Overlapping outputs count equally. The next tiles are sent off before the last ones are
+    read back.
     """
     sums: dict[str, np.ndarray] = {}
     weight = np.zeros(tiling.shape, np.float32)
     pending: tuple[list[tuple[int, ...]], Mapping[str, Any]] | None = None
     windows = iter(tiling)
     while starts := list(itertools.islice(windows, batch)):
-        tiles = [crop(image, start, tiling.tile) for start in starts]
+        tiles = [crop(image, tiling.input_start(start), tiling.input_tile) for start in starts]
         tiles += [tiles[-1]] * (batch - len(tiles))
         sent = starts, predict({"image": np.stack(tiles)})
         if pending is not None:
@@ -37,19 +40,17 @@ def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch
     return sums
 
 
-def predict_stack(
-    predict: Predict, stack: np.ndarray, patch: Sequence[int], *, overlap: float, batch: int = 1
-) -> dict[str, np.ndarray]:
+def predict_stack(predict: Predict, stack: np.ndarray, tiling: Tiling, *, batch: int = 1) -> dict[str, np.ndarray]:
     """Every output of a 2D network over a stack of pictures (s r c m), each tiled alone, as (s r c k).
 
-    `predict` sees `batch` patches (batch *patch m) at once, which may come from several pictures.
+    The tiling is of the stack, with tiles of one picture: (1, rows, columns). `predict` sees `batch` patches
+    (batch *patch m) at once, which may come from several pictures.
     """
 
     def flat(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
         made = predict({name: values[:, 0] for name, values in tiles.items()})
         return {name: values[:, None] for name, values in made.items()}
 
-    tiling = tile_volume(stack.shape[:-1], (1, *patch), overlap=overlap)
     return predict_volume(flat, stack, tiling, batch=batch)
 
 
@@ -60,13 +61,24 @@ def _add(
     starts: list[tuple[int, ...]],
     outputs: Mapping[str, Any],
 ) -> None:
-    boxes = []
-    for start in starts:
-        stops = (min(s + side, length) for s, side, length in zip(start, tiling.tile, tiling.shape, strict=True))
-        boxes.append(tuple(slice(s, stop) for s, stop in zip(start, stops, strict=True)))
-        weight[boxes[-1]] += 1.0
+    boxes = [_inside(start, tiling) for start in starts]
+    for box, _ in boxes:
+        weight[box] += 1.0
     for name, values in outputs.items():
         host = np.asarray(values, np.float32)
+        if host.shape[1:-1] != tiling.tile:
+            raise UserError(
+                f"the output {name} of a tile of {tiling.input_tile} has the sides {host.shape[1:-1]}, not "
+                f"{tiling.tile}; the network's geometry must name the margin that its convolutions take"
+            )
         total = sums.setdefault(name, np.zeros((*tiling.shape, host.shape[-1]), np.float32))
-        for i, box in enumerate(boxes):
-            total[box] += host[i][tuple(slice(0, s.stop - s.start) for s in box)]
+        for made, (box, part) in zip(host, boxes, strict=False):
+            total[box] += made[part]
+
+
+def _inside(start: tuple[int, ...], tiling: Tiling) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Of the window at `start`, the part that lies in the volume: as a box of the volume and as one of the window."""
+    first = [max(s, 0) for s in start]
+    stop = [min(s + side, length) for s, side, length in zip(start, tiling.tile, tiling.shape, strict=True)]
+    box = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+    return box, tuple(slice(a - s, b - s) for a, b, s in zip(first, stop, start, strict=True))

@@ -1,4 +1,4 @@
-"""NIfTI volumes: read onto the canonical axes, written back on the grid of a reference file.
+"""NIfTI volumes, and Analyze pairs: read onto the canonical axes, written back on the grid of a reference file.
 
 Arrays are canonical inside the library: their axes run along world x, y, z in ascending order (RAS+), up to
 the obliqueness of the acquisition. Axes are only permuted and flipped, never resampled, so that the way
@@ -23,6 +23,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.analyze import is_pair, open_pair
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])
@@ -73,10 +74,10 @@ class Volume:
 
 
 def read_volume(path: str | Path) -> Volume:
-    """Reads a single-file NIfTI (`.nii`, `.nii.gz`) and reorients it to the closest canonical axes.
+    """Reads a single-file NIfTI (`.nii`, `.nii.gz`) or a pair (`jaxfuse.io.analyze`) onto the closest canonical axes.
 
     The whole file is read, so that a damaged gzip stream is found here and not later. Raises `UserError`
-    that names the file where it is missing, damaged, not NIfTI, not numeric or not three-dimensional.
+    that names the file where it is missing, damaged, of another kind, not numeric or not three-dimensional.
     """
     path = Path(path)
     image = _open(path)
@@ -191,6 +192,11 @@ def forms_disagree(volume: Volume, *, tolerance_mm: float = 1e-3) -> bool:
 
 
 def _open(path: Path) -> nib.Nifti1Image:
+    if is_pair(path):
+        try:
+            return open_pair(path)
+        except _DAMAGE as error:
+            raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     try:
         content = path.read_bytes()
     except OSError as error:

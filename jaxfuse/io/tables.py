@@ -21,6 +21,22 @@ from jaxfuse.errors import UserError
 
 TEXT_COLUMNS = ("case", "output", "region")
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+# Columns of the table of a segmentation, each with its digits; those are shown whose metric was computed.
+_SEGMENTATION: Mapping[str, tuple[str, int]] = {
+    "dice": ("Dice", 3),
+    "sensitivity": ("Sensitivity", 3),
+    "specificity": ("Specificity", 4),
+    "hd_mm": ("HD (mm)", 2),
+    "hd_voxels": ("HD (voxels)", 2),
+    "hd95_mm": ("HD95 (mm)", 2),
+    "mhd_mm": ("MHD (mm)", 2),
+    "asd_mm": ("ASD (mm)", 2),
+    "assd_mm": ("ASSD (mm)", 2),
+    "iseg_mhd_mm": ("iSeg MHD (mm)", 2),
+    "iseg_asd_mm": ("iSeg ASD (mm)", 2),
+    "mhd_dubuisson_mm": ("Dubuisson MHD (mm)", 2),
+    "dice_nonempty": ("Dice, truth not empty", 3),
+}
 
 
 def write_rows(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -86,7 +102,7 @@ def render(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, left: i
 def render_segmentation(summary: Mapping[str, Any]) -> str:
     """The table of a segmentation summary, mean ± standard deviation per output and region, with its footnotes.
 
-    The footnotes name the HD95 definition and the rule for empty masks, and say how many cases these concern.
+    The footnotes define the distances and the rule for empty masks, and say how many cases these concern.
     """
     rows, notes = [], []
     for output, regions in summary["outputs"].items():
@@ -94,7 +110,7 @@ def render_segmentation(summary: Mapping[str, Any]) -> str:
             rows.append(_segmentation_row(output, region, metrics))
             notes += _segmentation_notes(output, region, metrics) if region != "mean" else []
     definitions = [
-        f"HD95: {summary['hd95']}.",
+        *(f"{name}: {text}." for name, text in summary["distances"].items()),
         f"Empty masks: {summary['one_empty']}; Dice and sensitivity are 1 where both are empty, 0 where one is.",
         f"Cases: {summary['cases']}; mean ± standard deviation over cases.",
     ]
@@ -102,27 +118,21 @@ def render_segmentation(summary: Mapping[str, Any]) -> str:
 
 
 def _segmentation_row(output: str, region: str, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    return {
-        "Output": output,
-        "Region": region,
-        "Dice": _mean_std(metrics["dice"], 3),
-        "Sensitivity": _mean_std(metrics["sensitivity"], 3),
-        "Specificity": _mean_std(metrics["specificity"], 4),
-        "HD95 (mm)": _mean_std(metrics["hd95_mm"], 2),
-        "Dice, truth not empty": _mean_std(metrics["dice_nonempty"], 3),
-        "Cases": str(metrics["counts"]["cases"]),
-    }
+    columns = {title: _mean_std(metrics[m], digits) for m, (title, digits) in _SEGMENTATION.items() if m in metrics}
+    return {"Output": output, "Region": region, **columns, "Cases": str(metrics["counts"]["cases"])}
 
 
 def _segmentation_notes(output: str, region: str, metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
-    counts, undefined = metrics["counts"], metrics["hd95_mm"]["undefined"]
+    counts = metrics["counts"]
+    # One rule for empty masks holds for all distances in mm of a case.
+    undefined = max((found["undefined"] for name, found in metrics.items() if name.endswith("_mm")), default=0)
     facts = []
     if counts["truth_empty"]:
         facts.append(f"truth empty in {counts['truth_empty']}")
     if counts["one_empty"]:
         facts.append(f"exactly one mask empty in {counts['one_empty']}")
     if undefined:
-        facts.append(f"HD95 undefined and left out in {undefined}")
+        facts.append(f"distances undefined and left out in {undefined}")
     return [f"{output} {region}: {', '.join(facts)} of {counts['cases']} cases."] if facts else []
 
 

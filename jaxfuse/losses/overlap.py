@@ -49,11 +49,19 @@ def dice_loss(
 
 
 def dice_loss_of_logits(
-    logits: Logits, label: Label, *, include_background: bool = False, squared: bool = False, eps: float = 1e-5
+    logits: Logits,
+    label: Label,
+    *,
+    include_background: bool = False,
+    squared: bool = False,
+    over_batch: bool = False,
+    eps: float = 1e-5,
 ) -> Float[Array, ""]:
-    """`dice_loss` of the softmax of the logits."""
+    """`dice_loss` of the softmax of the logits; the Dice row of HyperFusionNet has over_batch and eps 1."""
     probs = jax.nn.softmax(logits.astype(jnp.float32))
-    return dice_loss(probs, label, include_background=include_background, squared=squared, eps=eps)
+    return dice_loss(
+        probs, label, include_background=include_background, squared=squared, over_batch=over_batch, eps=eps
+    )
 
 
 def cross_entropy(logits: Logits, label: Label, *, ignore: int | None = None) -> Float[Array, ""]:
@@ -85,8 +93,7 @@ def dice_and_cross_entropy(
     It takes logits: the logarithm of a probability that has rounded to 0 has no gradient to come back with.
     Fuse4Seg's Eq. 14, with TransUNet's Dice, is both weights 0.5 and all three switches on.
     """
-    probs = jax.nn.softmax(logits.astype(jnp.float32))
-    dice = dice_loss(
-        probs, label, include_background=include_background, squared=squared, over_batch=over_batch, eps=eps
+    dice = dice_loss_of_logits(
+        logits, label, include_background=include_background, squared=squared, over_batch=over_batch, eps=eps
     )
     return dice_weight * dice + entropy_weight * cross_entropy(logits, label)

@@ -12,28 +12,40 @@ that does not fit and an unknown method raise `UserError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64
-from scipy.ndimage import distance_transform_edt
-from scipy.spatial import KDTree
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics.overlap import Mask, require_same_shape
+from jaxfuse.metrics.distances import BoolMask, Statistic, measured_mm
+from jaxfuse.metrics.overlap import Mask
 
-BoolMask = Bool[np.ndarray, "..."]
-Distances = Float64[np.ndarray, " _"]
-Statistic = Callable[[Distances, Distances], float]
+_HD95: Mapping[str, Statistic] = {
+    "pooled": lambda d1, d2: np.percentile(np.concatenate([d1, d2]), 95),
+    "directed": lambda d1, d2: max(np.percentile(d1, 95), np.percentile(d2, 95)),
+}
+_ASSD: Mapping[str, Statistic] = {
+    "pooled": lambda d1, d2: np.concatenate([d1, d2]).mean(),
+    "mean_of_means": lambda d1, d2: (d1.mean() + d2.mean()) / 2,
+}
+# By the short names of the functions below; of two methods the first.
+_STATISTICS: Mapping[str, Statistic] = {
+    "hd_mm": lambda d1, d2: max(d1.max(), d2.max()),
+    "hd95_mm": _HD95["pooled"],
+    "mhd_mm": lambda d1, d2: max(d1.mean(), d2.mean()),
+    "asd_mm": lambda d1, d2: d1.mean(),
+    "assd_mm": _ASSD["pooled"],
+}
 
-# A search tree costs about this many times more per surface voxel than a distance transform per voxel of
-# the box, so it is the faster way where small surfaces lie far apart (one stray voxel is enough).
-_TREE_COST = 40
+
+def surface_distances_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
+    """All distances of this module at the price of one: hd_mm, hd95_mm, mhd_mm, asd_mm and assd_mm, pooled."""
+    return measured_mm(pred, truth, _STATISTICS, chosen=_surface, spacing_mm=spacing_mm, one_empty=one_empty)
 
 
 def hausdorff_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
     """Largest of all distances D1 and D2 in mm."""
-    return _measure(pred, truth, spacing_mm, one_empty, lambda d1, d2: max(d1.max(), d2.max()))
+    return _measure(pred, truth, spacing_mm, one_empty, _STATISTICS["hd_mm"])
 
 
 def hd95_mm(
@@ -49,16 +61,20 @@ def hd95_mm(
     "pooled" takes the percentile of D1 and D2 together (MedPy); "directed" takes it of each and returns the
     larger (MONAI). The two differ: name the one used in every table.
     """
-    statistics: dict[str, Statistic] = {
-        "pooled": lambda d1, d2: np.percentile(np.concatenate([d1, d2]), 95),
-        "directed": lambda d1, d2: max(np.percentile(d1, 95), np.percentile(d2, 95)),
-    }
-    return _measure(pred, truth, spacing_mm, one_empty, _named(statistics, method))
+    return _measure(pred, truth, spacing_mm, one_empty, _named(_HD95, method))
+
+
+def mhd_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
+    """The larger of the means of D1 and D2 in mm: a "modified Hausdorff distance", of which there are several.
+
+    Over whole masks in place of surfaces it is `metrics.voxel_sets.mhd_dubuisson_mm`.
+    """
+    return _measure(pred, truth, spacing_mm, one_empty, _STATISTICS["mhd_mm"])
 
 
 def asd_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
     """Mean of D1 in mm: directed, from the prediction to the truth, so swapping the masks changes it."""
-    return _measure(pred, truth, spacing_mm, one_empty, lambda d1, _: d1.mean())
+    return _measure(pred, truth, spacing_mm, one_empty, _STATISTICS["asd_mm"])
 
 
 def assd_mm(
@@ -74,44 +90,19 @@ def assd_mm(
     "pooled" is the mean over D1 and D2 together (MedPy since 0.5); "mean_of_means" averages the two directed
     means, however many voxels each has (MedPy up to 0.4, panoptica).
     """
-    statistics: dict[str, Statistic] = {
-        "pooled": lambda d1, d2: np.concatenate([d1, d2]).mean(),
-        "mean_of_means": lambda d1, d2: (d1.mean() + d2.mean()) / 2,
-    }
-    return _measure(pred, truth, spacing_mm, one_empty, _named(statistics, method))
+    return _measure(pred, truth, spacing_mm, one_empty, _named(_ASSD, method))
 
 
-def _named(statistics: dict[str, Statistic], method: str) -> Statistic:
+def _named(statistics: Mapping[str, Statistic], method: str) -> Statistic:
     if method not in statistics:
         raise UserError(f"{method!r} is not a method of this distance; choose one of {', '.join(statistics)}")
     return statistics[method]
 
 
 def _measure(pred: Mask, truth: Mask, spacing_mm: Sequence[float], one_empty: float, statistic: Statistic) -> float:
-    """The statistic of D1 and D2, or what stands for every statistic where a mask is empty."""
-    require_same_shape(pred, truth)
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    if spacing.shape != (pred.ndim,) or not np.all(np.isfinite(spacing) & (spacing > 0)):
-        raise UserError(
-            f"spacing_mm is {tuple(spacing_mm)}; give one positive number of mm for each of the {pred.ndim} array axes"
-        )
-    pred, truth = pred.astype(bool, copy=False), truth.astype(bool, copy=False)
-    if not pred.any() and not truth.any():
-        return 0.0
-    if not pred.any() or not truth.any():
-        return float(one_empty)
-    cropped_pred, cropped_truth = _crop(pred, truth)
-    return float(statistic(*_distances(_surface(cropped_pred), _surface(cropped_truth), spacing)))
-
-
-def _crop(pred: BoolMask, truth: BoolMask) -> tuple[BoolMask, BoolMask]:
-    """Both masks in the bounding box of their union, inside one voxel of background: changes no distance."""
-    union = pred | truth
-    box = []
-    for axis in range(union.ndim):
-        occupied = np.flatnonzero(union.any(axis=tuple(a for a in range(union.ndim) if a != axis)))
-        box.append(slice(occupied[0], occupied[-1] + 1))
-    return np.pad(pred[tuple(box)], 1), np.pad(truth[tuple(box)], 1)
+    return measured_mm(pred, truth, {"it": statistic}, chosen=_surface, spacing_mm=spacing_mm, one_empty=one_empty)[
+        "it"
+    ]
 
 
 def _surface(mask: BoolMask) -> BoolMask:
@@ -121,23 +112,3 @@ def _surface(mask: BoolMask) -> BoolMask:
         # What rolls in at the other end is background too, so nothing wraps around.
         inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
     return mask & ~inner
-
-
-def _distances(pred: BoolMask, truth: BoolMask, spacing: Float64[np.ndarray, " axes"]) -> tuple[Distances, Distances]:
-    """D1 and D2 of two surfaces, exact either way."""
-    if _TREE_COST * (np.count_nonzero(pred) + np.count_nonzero(truth)) < pred.size:
-        return _by_tree(pred, truth, spacing)
-    return _by_transform(pred, truth, spacing)
-
-
-def _by_tree(pred: BoolMask, truth: BoolMask, spacing: Float64[np.ndarray, " axes"]) -> tuple[Distances, Distances]:
-    pred_mm, truth_mm = np.argwhere(pred) * spacing, np.argwhere(truth) * spacing
-    return np.asarray(KDTree(truth_mm).query(pred_mm)[0]), np.asarray(KDTree(pred_mm).query(truth_mm)[0])
-
-
-def _by_transform(
-    pred: BoolMask, truth: BoolMask, spacing: Float64[np.ndarray, " axes"]
-) -> tuple[Distances, Distances]:
-    to_truth = np.asarray(distance_transform_edt(~truth, sampling=spacing))
-    to_pred = np.asarray(distance_transform_edt(~pred, sampling=spacing))
-    return to_truth[pred], to_pred[truth]

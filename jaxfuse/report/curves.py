@@ -1,7 +1,8 @@
-"""Learning curves of a run, drawn from its metric rows as a PNG file."""
+"""Learning curves of a run, from its metric rows: drawn as a PNG file, and as tables for other programs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxfuse.io.metric_rows import ROW_KEYS
+from jaxfuse.io.tables import write_rows
 from jaxfuse.report.canvas import save
 
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -44,6 +47,20 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, *, dark: bool = False)
             _curve_axes(ax, what, series, ink)
             ax.set_title(f"{phase}: {what} by step", loc="left", fontsize=9, color=ink, weight="bold")
     save(figure, path)
+
+
+def write_learning_curves(rows: Sequence[Mapping[str, Any]], results: Path) -> None:
+    """Writes `<phase>/learning_curve.csv` below `results` for every phase that was validated: a line per validation.
+
+    Columns are the step and the validation values by their names; "score" is what chose the best weights, such as the
+    mean Dice of the foreground. A value that a validation lacks is nan.
+    """
+    validated = [row for row in rows if row["split"] == "val"]
+    for phase in dict.fromkeys(row["phase"] for row in validated):
+        own = [row for row in validated if row["phase"] == phase]
+        names = dict.fromkeys(name for row in own for name in row if name not in ROW_KEYS)
+        lines = [{"step": row["step"], **{name: row.get(name, math.nan) for name in names}} for row in own]
+        write_rows(results / phase / "learning_curve.csv", lines)
 
 
 Series = dict[str, tuple[np.ndarray, np.ndarray]]

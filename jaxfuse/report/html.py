@@ -22,7 +22,7 @@ from jinja2 import Environment, StrictUndefined
 from jaxfuse.errors import UserError
 from jaxfuse.io.metric_rows import read_metrics
 from jaxfuse.io.tables import read_json, read_rows
-from jaxfuse.report.curves import curves
+from jaxfuse.report.curves import curves, write_learning_curves
 from jaxfuse.report.metric_names import arrow_of, printed, title_of
 
 WORST_CASES, PANELS_SHOWN = 3, 6
@@ -74,6 +74,15 @@ class Result:
         return _metrics_of(self.lines)
 
     @property
+    def distance(self) -> str:
+        """The metric of a segmentation that stands beside its Dice: HD95, else the Hausdorff distance itself."""
+        return "hd95_mm" if "hd95_mm" in self.metrics else "hd_mm"
+
+    @property
+    def distance_name(self) -> str:
+        return title_of(self.distance).removesuffix(" (mm)")
+
+    @property
     def headline(self) -> dict[str, Line]:
         """Lines of a segmentation's primary output by region, with "mean" over regions; else empty."""
         lines = {line.region: line for line in self.lines if line.output == self.primary}
@@ -81,7 +90,9 @@ class Result:
 
 
 def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
-    """Writes `workdir/report.html` and returns its path; the curves also become `figures/curves.png`.
+    """Writes `workdir/report.html` and returns its path.
+
+    The curves also become `figures/curves.png`, and as numbers `results/<phase>/learning_curve.csv`.
 
     Args:
         workdir: a run. It reads config.json (required), environment.json, dataset.json, metrics.jsonl,
@@ -99,6 +110,7 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
     dataset = _optional_json(workdir / "dataset.json")
     metrics = read_metrics(workdir)
     results = _results(workdir, config)
+    write_learning_curves(metrics, workdir / "results")
     context = {
         "title": " · ".join(str(config[key]) for key in ("name", "preset", "row", "variant") if config.get(key)),
         "facts": _facts(workdir, config, dataset, metrics),
@@ -233,7 +245,7 @@ def _outcome(result: Result) -> list[str]:
     if lines:
         regions = ", ".join(f"{r} {line.cell('dice').mean}" for r, line in lines.items() if r != "mean")
         parts.append(f"{result.primary}: mean Dice {lines['mean'].cell('dice').mean} ({regions})")
-        parts.append(f"mean HD95 {lines['mean'].cell('hd95_mm').mean} mm")
+        parts.append(f"mean {result.distance_name} {lines['mean'].cell(result.distance).mean} mm")
     else:
         for metric in result.metrics:
             means = sorted(line.statistics[metric]["mean"] for line in result.lines if metric in line.statistics)
@@ -253,7 +265,7 @@ def _speeds(result: Result) -> list[tuple[str, str]]:
 
 
 def _tiles(results: Sequence[Result]) -> list[tuple[str, Cell]]:
-    """The headline of the last segmentation: its mean Dice, its regions, HD95, time."""
+    """The headline of the last segmentation: its mean Dice, its regions, a distance, time."""
     result = next((result for result in reversed(results) if result.headline), None)
     if result is None:
         return []
@@ -261,8 +273,9 @@ def _tiles(results: Sequence[Result]) -> list[tuple[str, Cell]]:
     tiles = [(f"mean Dice, {result.primary}", lines["mean"].cell("dice"))]
     tiles += [(f"Dice {region}", line.cell("dice")) for region, line in lines.items() if region != "mean"]
     # A penalized case weighs on a mean for good: the median says how far off the others are.
-    median = printed("hd95_mm", lines["mean"].statistics["hd95_mm"]["median"])
-    tiles.append((f"mean HD95, mm (median {median})", Cell(lines["mean"].cell("hd95_mm").mean)))
+    median = printed(result.distance, lines["mean"].statistics[result.distance]["median"])
+    tile = f"mean {result.distance_name}, mm (median {median})"
+    tiles.append((tile, Cell(lines["mean"].cell(result.distance).mean)))
     tiles += [(f"s per {unit}", Cell(seconds)) for unit, seconds in _speeds(result)]
     return tiles
 
@@ -281,7 +294,7 @@ def _result_context(result: Result) -> dict[str, Any]:
     worst = _worst_cases(result)
     shown = [case["case"] for case in worst]
     others = [name for name in result.panels if name not in shown]
-    footnotes = [f"HD95: {result.summary['hd95']}."] if "hd95" in result.summary else []
+    footnotes = [f"{name}: {text}." for name, text in result.summary.get("distances", {}).items()]
     footnotes += [f"{result.summary['one_empty']}."] if "one_empty" in result.summary else []
     return {
         "name": result.name,
@@ -295,6 +308,7 @@ def _result_context(result: Result) -> dict[str, Any]:
         "footnotes": footnotes + [text for line in result.lines if (text := _empty_note(line))],
         "strip": _strip(result),
         "worst": worst,
+        "distance": result.distance_name,
         "panels": [{"case": name, "image": _data_uri(result.panels[name])} for name in others[:PANELS_SHOWN]],
         "more": len(others[PANELS_SHOWN:]),
     }
@@ -325,7 +339,7 @@ def _worst_cases(result: Result) -> list[dict[str, Any]]:
     for case, regions in _dice_by_case(result).items():
         defined = [row["dice"] for row in regions.values() if math.isfinite(row["dice"])]
         if defined:
-            cells = {name: [printed(m, row[m]) for m in ("dice", "hd95_mm")] for name, row in regions.items()}
+            cells = {name: [printed(m, row[m]) for m in ("dice", result.distance)] for name, row in regions.items()}
             image = _data_uri(result.panels[case]) if case in result.panels else ""
             worst.append({"case": case, "dice": sum(defined) / len(defined), "regions": cells, "image": image})
     return sorted(worst, key=lambda entry: entry["dice"])[:WORST_CASES]
@@ -360,7 +374,9 @@ def _compare(
     if len(runs) < 2:
         return {}
     runs.sort(key=lambda run: -run["lines"]["mean"].statistics["dice"]["mean"])
-    metrics = [(metric, title_of(metric), arrow_of(metric)) for metric in ("dice", "sensitivity", "hd95_mm")]
+    shown = {metric for run in runs for line in run["lines"].values() for metric in line.statistics}
+    chosen = [metric for metric in ("dice", "sensitivity", "hd95_mm", "hd_mm") if metric in shown]
+    metrics = [(metric, title_of(metric), arrow_of(metric)) for metric in chosen]
     return {"runs": runs, "regions": list(dict.fromkeys(r for run in runs for r in run["lines"])), "metrics": metrics}
 
 

@@ -19,8 +19,8 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.png import read_png
 from jaxfuse.io.tables import render, write_json, write_rows
-from jaxfuse.metrics.brats import statistics
 from jaxfuse.metrics.fusion import METRICS, luminance, score_fused, stretch
+from jaxfuse.metrics.regions import statistics
 from jaxfuse.report.metric_names import printed, title_of
 from jaxfuse.scoring.pairing import find_pictures, listing, pair
 from jaxfuse.scoring.progress import tracked

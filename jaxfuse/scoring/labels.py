@@ -1,4 +1,4 @@
-"""The protocol brats: label volumes against references, by region, as in the BraTS challenges.
+"""Label volumes against references, by region: the protocols of `jaxfuse.metrics.protocols`.
 
 Distances are in mm, by the voxel size of the reference.
 """
@@ -18,7 +18,8 @@ from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.io.tables import render_segmentation, write_json, write_rows
 from jaxfuse.labels import SCHEMES, LabelScheme, label_scheme
-from jaxfuse.metrics.brats import one_empty_mm, score_case, summary_document
+from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
+from jaxfuse.metrics.regions import score_case, summary_document
 from jaxfuse.scoring.pairing import find_references, find_volumes, pair
 from jaxfuse.scoring.progress import tracked
 
@@ -26,31 +27,39 @@ OUTPUT = "prediction"
 
 
 def score_labels(
-    pred: Path, ref: Path, out: Path, *, labels: str | None, one_empty: str, allow_missing: bool
+    pred: Path,
+    ref: Path,
+    out: Path,
+    *,
+    protocol: LabelProtocol,
+    labels: str | None,
+    one_empty: str | None,
+    allow_missing: bool,
 ) -> dict[str, Any]:
     """Scores the folder `pred` against `ref`, writes cases.csv and summary.json to `out` and returns the summary.
 
     Args:
-        labels: name of the label scheme of both folders; None takes the one that the references' layout implies.
-        one_empty: "penalty", "nan" or a number of mm; see `metrics.brats.one_empty_mm`.
+        labels: name of the label scheme of both folders; None: that of the protocol, else the one that the references'
+            layout implies.
+        one_empty: "penalty", "nan" or a number of mm, see `metrics.protocols.one_empty_mm`; None: that of the protocol.
         allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
     """
     predictions = find_volumes(pred)
     references, implied = find_references(ref)
-    name = labels or implied
+    name = labels or protocol.scheme or implied
     if name is None:
         raise UserError(
             f"the label files in {ref} do not tell what their values mean; name it with --labels ({', '.join(SCHEMES)})"
         )
     scheme = label_scheme(name)
-    penalty_mm = one_empty_mm(one_empty, scheme)
+    penalty_mm = one_empty_mm(protocol.one_empty if one_empty is None else one_empty, scheme)
     paired = pair(predictions, references, allow_missing=allow_missing)
     out = writable_folder(out, "--out")
     rows: list[dict[str, Any]] = []
     for case in tracked(paired.cases):
-        rows += _score_files(case, predictions[case], references[case], scheme, penalty_mm)
+        rows += _score_files(case, predictions[case], references[case], scheme, protocol, penalty_mm)
     summary = summary_document(rows, primary=OUTPUT, one_empty=penalty_mm) | {
-        "protocol": "brats",
+        "protocol": protocol.name,
         "labels": scheme.name,
         **paired.left_out(),
     }
@@ -65,7 +74,7 @@ def render_labels(summary: Mapping[str, Any]) -> str:
 
 
 def _score_files(
-    case: str, prediction: Path, reference: Path, scheme: LabelScheme, penalty_mm: float
+    case: str, prediction: Path, reference: Path, scheme: LabelScheme, protocol: LabelProtocol, penalty_mm: float
 ) -> list[dict[str, Any]]:
     pred, truth = read_volume(prediction), read_volume(reference)
     mismatch = geometry_mismatch(pred, truth)
@@ -81,6 +90,7 @@ def _score_files(
         one_empty=penalty_mm,
         case=case,
         output=OUTPUT,
+        protocol=protocol,
     )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxfuse.data.sources.brats import LAYOUTS, detect_layout, survey
+from jaxfuse.data.sources.volumes import LAYOUTS, detect_layout
 from jaxfuse.errors import UserError
 
-_VOLUMES = (".nii.gz", ".nii")
-_LABEL_SUFFIXES = ("_seg", "-seg")
+_VOLUMES = (".nii.gz", ".nii", ".hdr")  # of an Analyze pair the header stands for both files
+_LABEL_SUFFIXES = ("_seg", "-seg", "-label", "_lesion")
 
 
 @dataclass(frozen=True)
@@ -52,28 +52,30 @@ def pair(predictions: Iterable[str], references: Iterable[str], *, allow_missing
 def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
     """Case id -> label volume, and the label scheme that the layout implies (None for a flat folder).
 
-    In a flat folder where some names end in `_seg` or `-seg` only those are labels: the images lie beside them.
+    In a flat folder where some names end as label files do (`_seg`, `-seg`, `-label`, `_lesion`) only those are
+    labels: the images lie beside them.
     """
     if folder.is_dir() and not _files(folder, _VOLUMES):
         layout = detect_layout(folder)
-        found = {case.id: case.label for case in survey(folder, (), layout=layout)}
-        return {case: label for case, label in found.items() if label is not None}, LAYOUTS[layout].scheme
-    marked = any(_stem(path).endswith(_LABEL_SUFFIXES) for path in _files(folder, _VOLUMES))
+        source = LAYOUTS[layout]
+        found = {case.id: case.label for case in source.survey(folder, (), layout)}
+        return {case: label for case, label in found.items() if label is not None}, source.layouts[layout]
+    marked = any(_label_suffix(_stem(path)) for path in _files(folder, _VOLUMES))
     return find_volumes(folder, only_marked=marked), None
 
 
 def find_volumes(folder: Path, *, only_marked: bool = False) -> dict[str, Path]:
-    """Case id -> NIfTI file of a folder; the id is the name without extension and without a label suffix.
+    """Case id -> NIfTI file, or header of an Analyze pair; the id is the name without extension and label suffix.
 
     With `only_marked`, files without such a suffix are left out.
     """
     files: dict[str, Path] = {}
     for path in _present(folder, _VOLUMES, "the label volumes"):
         stem = _stem(path)
-        marked = stem.endswith(_LABEL_SUFFIXES)
-        if only_marked and not marked:
+        suffix = _label_suffix(stem)
+        if only_marked and not suffix:
             continue
-        case = stem[: -len(_LABEL_SUFFIXES[0])] if marked else stem
+        case = stem.removesuffix(suffix)
         if case in files:
             raise UserError(f"case {case} has two files, {files[case]} and {path.name}; keep one of them")
         files[case] = path
@@ -109,4 +111,9 @@ def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".hdr")
+
+
+def _label_suffix(stem: str) -> str:
+    """What marks a name as that of a label file, or nothing."""
+    return next((suffix for suffix in _LABEL_SUFFIXES if stem.endswith(suffix)), "")

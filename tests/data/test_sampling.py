@@ -1,9 +1,25 @@
 """Where windows are placed, what an example holds, and which cases are refused."""
 
+import itertools
+import pickle
+
 import numpy as np
 import pytest
 
-from jaxfuse.data.sampling import CENTERS, brain, center_rule, check_sampling, cut, mixed, sample_patch, tumor
+from jaxfuse.data.pipeline import PatchSampler
+from jaxfuse.data.sampling import (
+    CENTERS,
+    Foreground,
+    brain,
+    center_rule,
+    check_sampling,
+    cut,
+    mixed,
+    sample_patch,
+    tumor,
+    whole,
+    windows_with_label,
+)
 from jaxfuse.errors import UserError
 
 PATCH = (4, 4, 4)
@@ -81,9 +97,19 @@ def test_an_unlabelled_case_gives_images_alone(random_cases):
 
 
 def test_rules_by_name():
-    assert {name: center_rule(name) for name in CENTERS} == {"tumor": tumor, "brain": brain, "mixed": mixed}
-    with pytest.raises(UserError, match="sampling is 'lesion'; choose one of tumor, brain, mixed"):
-        center_rule("lesion")
+    rules = {"tumor": tumor, "brain": brain, "mixed": mixed, "whole": whole}
+    assert {name: center_rule(name, window=PATCH) for name in CENTERS} == rules
+    assert center_rule("foreground", window=(9, 9, 9)) == Foreground((9, 9, 9), 5)
+    assert center_rule("foreground", window=[9, 8, 9], options={"grid": 8}) == Foreground((9, 8, 9), 8)
+    with pytest.raises(UserError, match="sampling is 'lesion'; choose one of tumor, brain, mixed, whole, foreground"):
+        center_rule("lesion", window=PATCH)
+    with pytest.raises(UserError, match='sampling="brain" has no option grid; leave it out of sampling_args'):
+        center_rule("brain", window=PATCH, options={"grid": 5})
+    for grid in (0, 9):
+        with pytest.raises(
+            UserError, match=rf"the grid of windows is {grid}; with windows of \(9, 8, 9\) choose 1 to 8"
+        ):
+            center_rule("foreground", window=(9, 8, 9), options={"grid": grid})
 
 
 def test_cases_that_cannot_be_served_are_refused_before_training(random_cases):
@@ -104,3 +130,90 @@ def test_a_patch_of_another_number_of_sides_is_refused(random_cases):
     for pad in (False, True):
         with pytest.raises(UserError, match=r"the patch \(8, 8\) has 2 sides and case case0 3 axes"):
             check_sampling(random_cases.train, (8, 8), "brain", pad=pad)
+
+
+# --- margins ----------------------------------------------------------------------------------------------------
+
+
+def test_the_image_reaches_further_than_the_label_by_the_margin(random_cases):
+    case = random_cases.train[0]
+    example = cut(case, (6, 0, 4), (8, 8, 8), margin=2)
+    np.testing.assert_array_equal(example["label"], case.label[6:10, :4, 4:8])
+    np.testing.assert_array_equal(example["image"][:, 2:, :7], case.image[4:12, :6, 2:9])
+    assert not example["image"][:, :2].any()  # in front of the volume
+    assert not example["image"][:, :, 7:].any()  # behind it
+    assert example["label"].any()
+
+
+def test_every_voxel_can_lie_in_a_window(random_cases):
+    """The window is centered on any voxel of the brain, though shifted into the volume; its image is not."""
+    case, seen = random_cases.train[1], np.zeros(random_cases.shape, int)
+    for center in itertools.product(*(range(0, n + 2, 4) for n in random_cases.shape)):
+        example = sample_patch(case, (14,) * 3, lambda case, rng, c=center: c, np.random.default_rng(0), margin=5)
+        assert (example["image"].shape, example["label"].shape) == ((14, 14, 14, 2), (4, 4, 4))
+        inner = example["image"][5:-5, 5:-5, 5:-5]
+        ((d, h, w),) = random_cases.places(case, {"image": inner, "label": example["label"]})
+        seen[d : d + 4, h : h + 4, w : w + 4] += 1
+    assert seen.min() > 0
+
+
+def test_a_volume_thinner_than_its_window_lies_in_it_whole(random_cases):
+    case = random_cases.train[2]
+    example = sample_patch(case, (22, 16, 16), whole, np.random.default_rng(0), margin=3)
+    assert example["label"].shape == (16, 10, 10)
+    np.testing.assert_array_equal(example["label"][2:14, :, 1:], case.label)
+    np.testing.assert_array_equal(example["image"][5:17, 3:13, 4:13], case.image)
+
+
+# --- foreground and whole ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("window", "grid"), [((4, 4, 4), 3), ((5, 3, 2), 1), ((20, 4, 4), 2)])
+def test_foreground_draws_every_window_of_the_grid_that_holds_a_label_and_no_other(random_cases, window, grid):
+    case = random_cases.train[0]
+    axes = [
+        sorted({*range(0, max(n - side, 0), grid), n - side} if n > side else {-4})
+        for n, side in zip(random_cases.shape, window, strict=True)
+    ]
+    expected = {start for start in itertools.product(*axes) if cut(case, start, window)["label"].any()}
+    rng, rule, drawn = np.random.default_rng(0), Foreground(window, grid), []
+    for _ in range(20 * len(expected)):
+        drawn.append(tuple(middle - side // 2 for middle, side in zip(rule(case, rng), window, strict=True)))
+    assert set(drawn) == expected
+    assert sample_patch(case, window, rule, rng)["label"].any()
+    counts = np.array([drawn.count(start) for start in expected])
+    assert counts.max() < 45  # each is drawn some 20 times
+    assert windows_with_label(case, window, grid).count == len(expected)
+
+
+def test_the_windows_of_a_case_are_found_once_and_kept_small_and_apart_from_the_sampler(random_cases):
+    case, rule = random_cases.train[3], Foreground((3, 3, 3), 2)
+    windows_with_label.cache_clear()
+    sampler = PatchSampler((case,), (9, 9, 9), rule, (), unpaired=False, margin=3)
+    before = len(pickle.dumps(sampler))
+    first, again = (sampler(0, np.random.default_rng(1)) for _ in range(2))
+    np.testing.assert_array_equal(first["image"], again["image"])
+    assert (first["image"].shape, first["label"].shape) == ((9, 9, 9, 2), (3, 3, 3))
+    found = windows_with_label.cache_info()
+    assert (found.misses, found.hits) == (1, 1)
+    assert len(pickle.dumps(sampler)) == before
+    # 6 x 5 x 4 windows, a bit each.
+    assert windows_with_label(case, (3, 3, 3), 2).packed.nbytes == 15
+
+
+def test_the_window_of_the_whole_picture_is_centered_and_needs_no_randomness(random_cases):
+    case = random_cases.train[0]
+    example = sample_patch(case, (16, 10, 12), whole, np.random.default_rng(0))
+    assert random_cases.places(case, example) == [(-2, 0, -2)]
+
+
+def test_foreground_and_whole_refuse_what_they_cannot_serve(random_cases):
+    train = random_cases.train
+    check_sampling(train, PATCH, "foreground", pad=False)
+    for case in (random_cases.bare, random_cases.healthy):
+        with pytest.raises(UserError, match=f"case {case.id} has no labelled voxel to place a patch by"):
+            check_sampling([*train, case], PATCH, "foreground", pad=False)
+        check_sampling([case], (12, 10, 9), "whole", pad=False)
+    check_sampling(train, (16, 16, 16), "whole", pad=True)
+    with pytest.raises(UserError, match=r"the patch \(12, 10, 8\) cannot show the whole picture of case case0"):
+        check_sampling(train, (12, 10, 8), "whole", pad=False)

@@ -133,7 +133,7 @@ def test_segmentation_tables_on_disk(tmp_path, drawn):
     assert rows["d", "S_F"]["hd95_mm"] == pytest.approx(0.7)
     assert np.isnan(rows["a", "S_A"]["hd95_mm"])
     found = read_json(tmp_path / "results" / "summary.json")
-    assert set(found) == {"kind", "primary", "cases", "hd95", "one_empty", "outputs", "seconds_per_subject"}
+    assert set(found) == {"kind", "primary", "cases", "distances", "one_empty", "outputs", "seconds_per_subject"}
     assert (found["kind"], found["primary"], found["cases"]) == ("segmentation", "S_F", 4)
     assert found["outputs"]["S_F"]["lesion"]["dice"]["mean"] == pytest.approx(np.mean(list(DICE.values())))
     assert found["seconds_per_subject"] >= 0
@@ -164,6 +164,58 @@ def test_segmentation_needs_a_scheme():
 def test_a_segmentation_is_judged_by_class_probabilities():
     with pytest.raises(UserError, match="the result S_F is no class probabilities.*set assess to engine.assess:losses"):
         assess.segmentation(scheme=LESION, primary="S_F", probabilities=("S_A",), pairs=())
+
+
+# --- other protocols ----------------------------------------------------------------------------------------
+
+
+def tissues(cache: Path) -> tuple[PreparedCase, ...]:
+    """Two heads of 3 x 3 x 6 voxels of 1 x 1 x 2 mm: CSF, gray and white matter, two layers each."""
+
+    def make(files: CaseFiles):
+        image = np.random.default_rng(ord(files.id)).uniform(1, 2, (3, 3, 6, 2)).astype(np.float32)
+        label = np.broadcast_to(np.repeat(np.array([1, 2, 3], np.uint8), 2), (3, 3, 6)).copy()
+        case = Case(files.id, ("t1", "t2"), image, label, np.diag([1.0, 1, 2, 1]), (1.0, 1.0, 2.0))
+        return prepare_case(case, classes=4)
+
+    return prepare_with(make, [CaseFiles(name, {}) for name in "ab"], {}, images=(), label=False, cache=cache)
+
+
+def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
+    """Case a is exact; in b a layer of gray matter is taken for white."""
+
+    def label(case: PreparedCase) -> dict[str, np.ndarray]:
+        found = np.asarray(case.label).copy()
+        found[..., 3] = 3 if case.id == "b" else 2
+        return {"fused": np.eye(4, dtype=np.float32)[found]}
+
+    judge = assess.segmentation(scheme=SCHEMES["iseg"], primary="fused", probabilities=("fused",), pairs=())
+    cases = tissues(tmp_path)
+    scores = judge.quick(label, cases)
+    gm, wm = (1 + 2 / 3) / 2, (1 + 4 / 5) / 2
+    assert scores["score"] == pytest.approx((1 + gm + wm) / 3)
+    document = full(judge, label, cases, tmp_path)
+    rows = {(row["case"], row["region"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
+    # The layer lies one slice of 2 mm off; of white matter a third of the prediction is 2 mm from the truth.
+    assert (rows["b", "GM"]["hd_mm"], rows["b", "WM"]["hd_mm"], rows["a", "WM"]["hd_mm"]) == (2, 2, 0)
+    assert rows["b", "WM"]["mhd_dubuisson_mm"] == pytest.approx(2 / 3)
+    assert rows["b", "WM"]["iseg_asd_mm"] == pytest.approx(1 / 3)
+    found = read_json(tmp_path / "results" / "summary.json")["outputs"]["fused"]["GM"]
+    assert found["dice"]["mean"] == pytest.approx(gm)
+    assert found["dice"]["std"] == pytest.approx((1 - 2 / 3) / np.sqrt(2))
+    assert "iSeg MHD (mm)" in render_segmentation(document)
+    assert [figure["path"].stem for figure in drawn] == ["b", "a"]
+
+
+def test_strokes_are_measured_in_mm_and_voxels(tmp_path, drawn):
+    judge = assess.segmentation(scheme=SCHEMES["stroke"], primary="S_F", probabilities=OUTPUTS, pairs=())
+    document = full(judge, predict, prepared(tmp_path, "ad"), tmp_path)
+    rows = {(row["case"], row["output"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
+    assert (rows["d", "S_F"]["hd_mm"], rows["d", "S_F"]["hd_voxels"]) == (1, 1)
+    assert np.isnan(rows["d", "S_A"]["hd_mm"])
+    hd = document["outputs"]["S_F"]["lesion"]["hd_mm"]
+    assert (hd["mean"], hd["n"]) == (0.5, 2)
+    assert "HD (voxels)" in render_segmentation(document)
 
 
 # --- slices -------------------------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
 """Whole volumes from tiles, with predictors whose answer is known."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from valid_network import Valid
 
+from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.patches import tile_volume
 
@@ -74,9 +78,58 @@ def test_every_picture_of_a_stack_is_tiled_alone(overlap, batch):
         seen.append(tiles["image"].shape)
         return {"centered": tiles["image"] - tiles["image"].mean((1, 2), keepdims=True)}
 
-    made = predict_stack(predict, stack, (8, 8), overlap=overlap, batch=batch)["centered"]
+    tiling = tile_volume(stack.shape[:3], (1, 8, 8), overlap=overlap)
+    made = predict_stack(predict, stack, tiling, batch=batch)["centered"]
     assert set(seen) == {(batch, 8, 8, 2)}
     tiling = tile_volume((13, 6), (8, 8), overlap=overlap)
     assert len(seen) == -(-5 * len(tiling) // batch)
     for picture, expected in zip(stack, made, strict=True):
         np.testing.assert_allclose(predict_volume(predict, picture, tiling)["centered"], expected, atol=1e-6)
+
+
+def test_a_window_centered_on_a_small_picture_gives_the_picture():
+    image = RNG.normal(size=(13, 5, 2)).astype(np.float32)
+    seen = []
+
+    def predict(tiles):
+        seen.append(tiles["image"])
+        return identity(tiles)
+
+    outputs = predict_volume(predict, image, tile_volume((13, 5), (8, 8), centered=True), batch=2)
+    np.testing.assert_array_equal(outputs["same"], image)
+    np.testing.assert_array_equal(seen[0][0][:, 2:7], image[:8])
+
+
+# --- valid convolutions -----------------------------------------------------------------------------------------
+
+LAYERS = 9
+NETWORK = Valid(LAYERS)
+PARAMS = NETWORK.init(jax.random.key(1), jnp.zeros((1, 1, 1, 1, 2)))
+FORWARD = jax.jit(NETWORK)
+
+
+@pytest.mark.parametrize(
+    ("tile", "batch"), [((9, 9, 9), 7), ((17, 8, 16), 2), ((33, 8, 32), 1)], ids=["paper", "anisotropic", "one tile"]
+)
+def test_valid_convolutions_give_the_same_for_any_tile(tile, batch):
+    """One pass over the volume amid its background, and tiles of it; the volume is thinner than the smallest tile."""
+    image = RNG.normal(size=(33, 8, 32, 2)).astype(np.float32)
+    whole = FORWARD(PARAMS, np.pad(image[None], [(0, 0), *[(LAYERS, LAYERS)] * 3, (0, 0)]))[0]
+    answered = np.zeros(image.shape[:3], int)
+    tiling = tile_volume(image.shape[:3], tile, margin=(LAYERS,) * 3)
+    for start in tiling:
+        answered[tuple(slice(a, a + side) for a, side in zip(start, tile, strict=True))] += 1
+    assert (answered == 1).all()
+    made = predict_volume(lambda t: {"logits": FORWARD(PARAMS, t["image"])}, image, tiling, batch=batch)["logits"]
+    assert made.shape == (33, 8, 32, 2)
+    np.testing.assert_allclose(made, whole, atol=1e-5)
+    assert np.std(made) > 0.1
+
+
+def test_an_output_of_another_size_than_the_geometry_says_is_refused():
+    tiling = tile_volume((12, 12), (4, 4), margin=(2, 2))
+    for lost in (1, 3):
+        with pytest.raises(UserError, match=r"the output logits of a tile of \(8, 8\) has the sides"):
+            predict_volume(
+                lambda t, n=lost: {"logits": t["image"][:, n:-n, n:-n]}, np.zeros((12, 12, 1), np.float32), tiling
+            )

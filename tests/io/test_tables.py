@@ -5,8 +5,9 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows, render, render_segmentation, write_json, write_rows
-from jaxfuse.metrics.brats import METRICS, summary_document
+from jaxfuse.metrics.regions import summary_document
 
+METRICS = ("dice", "sensitivity", "specificity", "hd95_mm")
 ROWS = [
     {"case": "007", "region": "WT", "dice": 0.1 + 0.2, "n": 3},
     {"case": 'with "quotes", commas', "region": "ET", "dice": 1e-17, "n": -1},
@@ -116,9 +117,10 @@ def test_segmentation_table_says_what_was_left_out():
     assert cells[4][at["HD95 (mm)"]] == "undefined"
     notes = "\n".join(lines[5:])
     assert "HD95: 95th percentile" in notes
-    assert "HD95 is nan where exactly one" in notes
+    assert "distances are nan where exactly one" in notes
     assert (
-        "S_F ET: truth empty in 1, exactly one mask empty in 2, HD95 undefined and left out in 2 of 2 cases." in notes
+        "S_F ET: truth empty in 1, exactly one mask empty in 2, distances undefined and left out in 2 of 2 cases."
+        in notes
     )
     assert "S_F WT" not in notes
 
@@ -126,5 +128,15 @@ def test_segmentation_table_says_what_was_left_out():
 def test_segmentation_table_counts_penalized_cases():
     rows = [scored("a", "WT", 0.5, 373.0, pred_mm3=0.0)]
     text = render_segmentation(summary_document(rows, primary="S_F", one_empty=373.0))
-    assert "HD95 is 373 mm where exactly one" in text
+    assert "distances are 373 mm where exactly one" in text
     assert "S_F WT: exactly one mask empty in 1 of 1 cases." in text
+
+
+def test_a_table_shows_the_metrics_that_were_computed():
+    row = {"case": "a", "output": "prediction", "region": "GM", "dice": 0.5, "hd_mm": 3.0, "hd_voxels": 1.5}
+    document = summary_document([row | {"pred_mm3": 1.0, "truth_mm3": 1.0}], primary="prediction", one_empty=math.nan)
+    head, _, first, *_, cases = render_segmentation(document).splitlines()
+    names = [name.strip() for name in head.strip("|").split("|")]
+    assert names == ["Output", "Region", "Dice", "HD (mm)", "HD (voxels)", "Dice, truth not empty", "Cases"]
+    assert [cell.strip() for cell in first.strip("|").split("|")][2:5] == ["0.500", "3.00", "1.50"]
+    assert cases == "Cases: 1; mean ± standard deviation over cases."

@@ -5,9 +5,11 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
-from jaxfuse.metrics.brats import METRICS, default_one_empty_mm, one_empty_mm, score_case, summarize, summary_document
+from jaxfuse.metrics.protocols import default_one_empty_mm, one_empty_mm
+from jaxfuse.metrics.regions import score_case, summarize, summary_document
 
 BRATS = label_scheme("brats")
+METRICS = ("dice", "iou", "sensitivity", "specificity", "hd95_mm")
 
 
 def score(pred, truth, **changes):
@@ -138,7 +140,7 @@ def test_document_names_what_the_numbers_mean():
     document = summary_document(rows, primary="S_F", one_empty=math.sqrt(139225))
     assert (document["kind"], document["primary"], document["cases"]) == ("segmentation", "S_F", 2)
     assert "373.1287 mm" in document["one_empty"]
-    assert "pooled" in document["hd95"]
+    assert "pooled" in document["distances"]["HD95"]
     assert document["outputs"] == summarize(rows)
     assert "undefined" in summary_document(rows, primary="S_F", one_empty=math.nan)["one_empty"]
 

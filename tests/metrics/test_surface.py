@@ -5,10 +5,10 @@ import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics import surface
-from jaxfuse.metrics.surface import asd_mm, assd_mm, hausdorff_mm, hd95_mm
+from jaxfuse.metrics import distances
+from jaxfuse.metrics.surface import asd_mm, assd_mm, hausdorff_mm, hd95_mm, mhd_mm, surface_distances_mm
 
-ALL = (hausdorff_mm, hd95_mm, asd_mm, assd_mm)
+ALL = (hausdorff_mm, hd95_mm, mhd_mm, asd_mm, assd_mm)
 
 
 def blob(seed: int, shape: tuple[int, ...], share: float = 0.3) -> np.ndarray:
@@ -42,6 +42,7 @@ def test_pooled_and_directed_by_hand():
     assert hd95_mm(pred, truth, method="directed", **at) == pytest.approx(2 + 0.9 * 4)
     assert asd_mm(pred, truth, **at) == pytest.approx(8 / 3)
     assert asd_mm(truth, pred, **at) == 0
+    assert mhd_mm(pred, truth, **at) == mhd_mm(truth, pred, **at) == pytest.approx(8 / 3)
     assert assd_mm(pred, truth, **at) == 2
     assert assd_mm(pred, truth, method="mean_of_means", **at) == pytest.approx(4 / 3)
 
@@ -91,14 +92,24 @@ def test_tree_and_distance_transform_agree(monkeypatch):
     pred[59, 58, 57] = True
     used = []
     for name in ("_by_tree", "_by_transform"):
-        original = getattr(surface, name)
-        monkeypatch.setattr(surface, name, lambda *a, f=original, n=name: used.append(n) or f(*a))
+        original = getattr(distances, name)
+        monkeypatch.setattr(distances, name, lambda *a, f=original, n=name: used.append(n) or f(*a))
     at = {"spacing_mm": (1.0, 1.5, 0.8), "one_empty": math.nan}
     by_tree = [f(pred, truth, **at) for f in ALL]
-    monkeypatch.setattr(surface, "_TREE_COST", 10**9)
+    monkeypatch.setattr(distances, "_TREE_COST", 10**9)
     by_transform = [f(pred, truth, **at) for f in ALL]
-    assert used == ["_by_tree"] * 4 + ["_by_transform"] * 4
+    assert used == ["_by_tree"] * 5 + ["_by_transform"] * 5
     assert by_tree == pytest.approx(by_transform, rel=1e-12)
+
+
+def test_all_at_once_are_each_alone():
+    pred, truth = blob(7, (9, 10, 8)), blob(8, (9, 10, 8))
+    at = {"spacing_mm": (1.0, 1.5, 0.8), "one_empty": 7.0}
+    names = ("hd_mm", "hd95_mm", "mhd_mm", "asd_mm", "assd_mm")
+    assert surface_distances_mm(pred, truth, **at) == {
+        name: alone(pred, truth, **at) for name, alone in zip(names, ALL, strict=True)
+    }
+    assert surface_distances_mm(pred, np.zeros_like(pred), **at) == dict.fromkeys(names, 7.0)
 
 
 def test_empty_masks():

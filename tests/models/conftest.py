@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfuse.config import grouped
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.nn.initializers import he_normal
+from jaxfuse.options import grouped
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SIDE = 8  # two levels halve it once, two critic layers leave 8 // 4 - 1 = 1 score

@@ -5,7 +5,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from jaxfuse.report.curves import _groups, curves
+from jaxfuse.io.tables import read_rows
+from jaxfuse.report.curves import _groups, curves, write_learning_curves
 
 
 def _row(step: int, phase: str, split: str, **values: float) -> dict:
@@ -46,3 +47,14 @@ def test_curves_have_a_row_per_phase_and_suit_the_page(tmp_path, dark, ink):
 def test_no_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no metric rows"):
         curves([], tmp_path / "curves.png")
+
+
+def test_validations_become_a_table_per_phase(tmp_path):
+    rows = [_row(1, "f", "train", loss=2.0), _row(10, "f", "val", score=0.5), _row(20, "f", "val", score=0.75, mae=0.1)]
+    rows += [_row(5, "g", "train", loss=1.0)]
+    write_learning_curves(rows, tmp_path)
+    table = read_rows(tmp_path / "f" / "learning_curve.csv")
+    assert [(row["step"], row["score"]) for row in table] == [(10, 0.5), (20, 0.75)]
+    assert np.isnan(table[0]["mae"])
+    assert table[1]["mae"] == 0.1
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]

@@ -10,9 +10,9 @@ import pytest
 
 from jaxfuse.engine.writers import MetricWriter
 from jaxfuse.errors import UserError
-from jaxfuse.io.tables import read_json, write_json, write_rows
+from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
 from jaxfuse.labels import label_scheme
-from jaxfuse.metrics.brats import score_case, summary_document
+from jaxfuse.metrics.regions import score_case, summary_document
 from jaxfuse.report.figures import segmentation_panel, translation_panel
 from jaxfuse.report.html import write_report
 
@@ -250,3 +250,33 @@ def test_fused_images_have_a_table_of_their_own(tmp_path):
     text = " ".join(re.sub(r"<[^>]+>", " ", write_report(folder).read_text()).split())
     assert "Fused images, t1 + flair Image Qabf ↑ EN (bits) ↑ fused 0.500 ± 0.062 4.50 ± 0.06 mean 0.250" in text
     assert "fused: Qabf 0.500; mean: Qabf 0.250" in text
+
+
+def test_strokes_are_headed_by_their_hausdorff_distance(tmp_path):
+    folder, scheme = tmp_path, label_scheme("stroke")
+    write_json(folder / "config.json", {"name": "stroke", "row": "ours", "schedule": ["fusion"]})
+    lesion = np.zeros((6, 6, 6), np.uint8)
+    lesion[2, 2, 2:4] = 1
+    at = {"spacing_mm": (1, 1, 5), "one_empty": float("nan"), "output": "S"}
+    rows = score_case(np.roll(lesion, 1, axis=2), lesion, scheme, case="one", **at)
+    write_json(folder / "results/fusion/summary.json", summary_document(rows, primary="S", one_empty=float("nan")))
+    write_rows(folder / "results/fusion/cases.csv", rows)
+    text = _text(write_report(folder).read_text(encoding="utf-8"))
+    for words in (
+        "mean HD 5.00 mm",
+        "mean HD, mm (median 5.00)",
+        "HD lesion (mm)",
+        "HD (voxels): the same with voxels",
+    ):
+        assert words in text
+    assert "HD95" not in text
+
+
+def test_learning_curves_are_tables_too(tmp_path):
+    write_json(tmp_path / "config.json", {"name": "cmff"})
+    _write_metrics(tmp_path)
+    write_report(tmp_path)
+    rows = read_rows(tmp_path / "results/fusion/learning_curve.csv")
+    assert [row["step"] for row in rows] == [100, 200, 300, 400]
+    assert rows[0]["S_F/dice/mean"] == pytest.approx(1 - 0.99**100)
+    assert not (tmp_path / "results/transition").exists()

@@ -37,6 +37,28 @@ def test_only_marked_files_are_labels_where_there_are_any(tmp_path):
         find_volumes(touch(folder, "a.nii.gz"))
 
 
+def test_label_files_of_every_layout_are_told_by_their_names(tmp_path):
+    names = ("subject-1-label.hdr", "subject-1-label.img", "subject-1-T1.hdr", "subject-1-T1.img", "s_lesion.nii.gz")
+    found, scheme = find_references(touch(tmp_path / "flat", *names))
+    assert ({case: path.name for case, path in found.items()}, scheme) == (
+        {"subject-1": "subject-1-label.hdr", "s": "s_lesion.nii.gz"},
+        None,
+    )
+
+
+def test_references_of_a_data_set_imply_their_scheme(tmp_path):
+    touch(tmp_path / "strokes" / "a", "a_lesion.nii.gz")
+    touch(tmp_path / "strokes" / "b", "b_lesion.nii", "b_dwi_b0.nii")
+    found, scheme = find_references(tmp_path / "strokes")
+    assert ({case: path.name for case, path in found.items()}, scheme) == (
+        {"a": "a_lesion.nii.gz", "b": "b_lesion.nii"},
+        "stroke",
+    )
+    touch(tmp_path / "infants" / "iSeg-2017-Training", "subject-2-label.hdr", "subject-2-T1.hdr", "subject-3-T1.hdr")
+    found, scheme = find_references(tmp_path / "infants")
+    assert (list(found), scheme) == (["subject-2"], "iseg")
+
+
 def test_pictures_are_found_by_their_names(tmp_path):
     folder = touch(tmp_path / "fused", "b_z077.png", "a.b.png", ".c.png", "d.jpg")
     assert {case: path.name for case, path in find_pictures(folder).items()} == {

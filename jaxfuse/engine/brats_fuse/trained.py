@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from jaxfuse.data.cases import CaseFiles, subject_of
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.preprocess import DatasetFacts, case_key, volume_recipe
-from jaxfuse.data.slices import AXIAL
+from jaxfuse.data.slices import AXES
+from jaxfuse.data.sources.volumes import CUTS
 from jaxfuse.engine.members import Member
 
-_OF_SLICES = ("slices", "one_slice")
 # Grade folders are part of a key; a copy of a case may have lost its own.
 _GROUPS = ("", "HGG", "LGG")
 
 
 def training_keys(member: Member, facts: DatasetFacts) -> dict[str, str]:
     """Case id -> key of the cases that the run was trained on. Runs on slices name these, not their cases."""
-    sliced = member.data.source in _OF_SLICES
-    return {re.sub(r"_z\d{3,}$", "", one) if sliced else one: facts.keys[one] for one in facts.train}
+    sliced = member.data.source in CUTS
+    return {re.sub(r"_[xyz]\d{3,}$", "", one) if sliced else one: facts.keys[one] for one in facts.train}
 
 
 def seen_in_training(
@@ -36,8 +36,8 @@ def seen_in_training(
     subjects, known = {subject_of(case) for case in keys}, set(keys.values())
     modalities = member.data.modalities
     recipe = volume_recipe(modalities, member.scheme, member.data.normalize)
-    if member.data.source in _OF_SLICES:
-        recipe["stack"] = AXIAL
+    if member.data.source in CUTS:
+        recipe["stack"] = AXES[member.data.axis]
 
     def equals_one(one: CaseFiles) -> bool:
         if not set(modalities) <= set(one.images):

@@ -1,8 +1,9 @@
-"""The BraTS protocol: one case -> one row per region, rows -> a summary over cases.
+"""Label maps scored by region: one case -> one row per region, rows -> a summary over cases.
 
 Every metric is taken per case and region and then averaged over cases; voxels of different cases are never
-pooled. Empty masks follow the challenge's ranking rules: Dice, IoU and sensitivity are 1 if prediction and
-truth are both empty and 0 if only one is; HD95 is then 0 and a penalty (or nan, to leave the case out).
+pooled. Which metrics these are is the protocol's (`jaxfuse.metrics.protocols`). Empty masks follow the ranking rules
+of the BraTS challenges everywhere: Dice, IoU and sensitivity are 1 if prediction and truth are both empty and 0 if
+only one is; distances are then 0 and a penalty (or nan, to leave the case out).
 """
 
 from __future__ import annotations
@@ -16,48 +17,10 @@ from jaxtyping import Float64
 
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
-from jaxfuse.metrics.overlap import Labels, dice, iou, require_same_shape, sensitivity, specificity
-from jaxfuse.metrics.surface import hd95_mm
+from jaxfuse.metrics.overlap import Labels, require_same_shape
+from jaxfuse.metrics.protocols import DEFINITIONS, LabelProtocol, protocol_of
 
-METRICS = ("dice", "iou", "sensitivity", "specificity", "hd95_mm")
-HD95_DEFINITION = (
-    "95th percentile, linearly interpolated, of the surface distances of both directions pooled, in mm; "
-    "surface = mask minus its erosion by the 6-neighbor cross"
-)
-
-# HD95 in mm where exactly one mask is empty. Up to 2021: the diagonal of the 240 x 240 x 155 mm volume.
-BRATS_PENALTY_MM = math.sqrt(240**2 + 240**2 + 155**2)
-BRATS2023_PENALTY_MM = 374.0
-_PENALTY_MM: Mapping[str, float] = {
-    "brats2015": BRATS_PENALTY_MM,
-    "decathlon": BRATS_PENALTY_MM,
-    "brats": BRATS_PENALTY_MM,
-    "brats2023": BRATS2023_PENALTY_MM,
-    "brats2024": BRATS2023_PENALTY_MM,
-}
-
-
-def one_empty_mm(rule: str, scheme: LabelScheme) -> float:
-    """HD95 where exactly one mask is empty: "penalty" (that of the scheme's challenge year), "nan" or a number."""
-    if rule == "penalty":
-        if scheme.name not in _PENALTY_MM:
-            raise UserError(
-                f"no challenge sets an HD95 penalty for the label scheme {scheme.name!r}; "
-                "set one_empty to nan or to a number of mm"
-            )
-        return _PENALTY_MM[scheme.name]
-    try:
-        value = float(rule)
-    except ValueError:
-        value = -1.0
-    if value < 0:
-        raise UserError(f"one_empty is {rule!r}; give penalty, nan or a number of mm that is not negative")
-    return value
-
-
-def default_one_empty_mm(scheme: LabelScheme) -> float:
-    """The penalty of the scheme's challenge year; nan (left out and counted) where no challenge sets one."""
-    return _PENALTY_MM.get(scheme.name, math.nan)
+_NAMES, _VOLUMES = ("case", "output", "region"), ("pred_mm3", "truth_mm3")
 
 
 def score_case(
@@ -69,18 +32,20 @@ def score_case(
     one_empty: float,
     case: str,
     output: str,
+    protocol: LabelProtocol | None = None,
 ) -> list[dict[str, Any]]:
     """Scores one prediction against its truth: one row per region of the scheme, in the scheme's order.
 
     Args:
         pred, truth: class indices 0..K-1 (not file values) of one shape, 2D or 3D.
         spacing_mm: voxel side per array axis.
-        one_empty: HD95 where exactly one mask of a region is empty; see `one_empty_mm`.
+        one_empty: distances in mm where exactly one mask of a region is empty; see `protocols.one_empty_mm`.
         case, output: written into the rows; `output` names the prediction, such as S_F.
+        protocol: the metrics; None: those by which data of this scheme are scored.
 
     Returns:
-        Rows with case, output, region, the METRICS, and the region's volumes pred_mm3 and truth_mm3; of a 2D case
-        these are those of a slice 1 mm thick.
+        Rows with case, output, region, the protocol's metrics, and the region's volumes pred_mm3 and truth_mm3; of a
+        2D case these are those of a slice 1 mm thick.
     """
     require_same_shape(pred, truth)
     for name, array in (("prediction", pred), ("truth", truth)):
@@ -89,6 +54,7 @@ def score_case(
                 f"the {name} of case {case} holds values from {array.min()} to {array.max()}; "
                 f"class indices of the scheme {scheme.name!r} run from 0 to {len(scheme.classes) - 1}"
             )
+    measure = (protocol or protocol_of(scheme)).measure
     voxel_mm3 = math.prod(spacing_mm)
     rows = []
     for region, classes in scheme.regions.items():
@@ -100,11 +66,7 @@ def score_case(
                 "case": case,
                 "output": output,
                 "region": region,
-                "dice": dice(p, t),
-                "iou": iou(p, t),
-                "sensitivity": sensitivity(p, t),
-                "specificity": specificity(p, t),
-                "hd95_mm": hd95_mm(p, t, spacing_mm=spacing_mm, one_empty=one_empty),
+                **measure(p, t, spacing_mm=spacing_mm, one_empty=one_empty),
                 "pred_mm3": float(np.count_nonzero(p) * voxel_mm3),
                 "truth_mm3": float(np.count_nonzero(t) * voxel_mm3),
             }
@@ -117,9 +79,9 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
 
     Statistics are `mean`, `std` (over n - 1; nan below two cases), `median` and `n` of the defined (finite)
     values, and `undefined`, the number of cases that are nan or infinite and therefore not in them. The metrics
-    are METRICS and `dice_nonempty`, the Dice over cases with a non-empty truth only: its `undefined` counts the rest.
-    Counts are `cases`, `truth_empty`, `pred_empty` and `one_empty` (exactly one mask empty: HD95 has no value of its
-    own there).
+    are those of the rows and `dice_nonempty`, the Dice over cases with a non-empty truth only: its `undefined` counts
+    the rest. Counts are `cases`, `truth_empty`, `pred_empty` and `one_empty` (exactly one mask empty: distances have no
+    value of their own there).
 
     "mean" is the plain mean over regions, as papers print it: its `mean` is the mean of the regions' means. Its
     `std`, `median` and `n` are over the per-case means of those cases in which every region is defined; its
@@ -131,7 +93,10 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
 
 
 def summary_document(rows: Sequence[Mapping[str, Any]], *, primary: str, one_empty: float) -> dict[str, Any]:
-    """What `summary.json` holds for segmentations: the summary of every output and the definitions behind it."""
+    """What `summary.json` holds for segmentations: the summary of every output and the definitions behind it.
+
+    "distances" says what each one is, by its printed name.
+    """
     outputs = summarize(rows)
     if primary not in outputs:
         raise UserError(f"there are no scores of the output {primary!r}; the outputs are {', '.join(outputs)}")
@@ -139,20 +104,25 @@ def summary_document(rows: Sequence[Mapping[str, Any]], *, primary: str, one_emp
         "kind": "segmentation",
         "primary": primary,
         "cases": len({row["case"] for row in rows}),
-        "hd95": HD95_DEFINITION,
+        "distances": dict(DEFINITIONS[metric] for metric in metrics_of(rows) if metric in DEFINITIONS),
         "one_empty": describe_one_empty(one_empty),
         "outputs": outputs,
     }
 
 
 def describe_one_empty(one_empty: float) -> str:
-    """The rule for HD95 with exactly one mask empty, in words."""
+    """The rule for distances with exactly one mask empty, in words."""
     if math.isfinite(one_empty):
-        return f"HD95 is {one_empty:.7g} mm where exactly one of prediction and truth is empty, 0 where both are"
+        return f"distances are {one_empty:.7g} mm where exactly one of prediction and truth is empty, 0 where both are"
     return (
-        f"HD95 is {one_empty} where exactly one of prediction and truth is empty "
+        f"distances are {one_empty} where exactly one of prediction and truth is empty "
         "(left out of the mean and counted as undefined), 0 where both are"
     )
+
+
+def metrics_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The metrics that rows hold, in their order."""
+    return tuple(name for name in rows[0] if name not in (*_NAMES, *_VOLUMES))
 
 
 def _summarize_output(output: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -170,7 +140,7 @@ def _summarize_output(output: str, rows: Sequence[Mapping[str, Any]]) -> dict[st
         return np.array([[by_key[c, r][column] for r in regions] for c in cases], dtype=np.float64)
 
     truth_empty, pred_empty = table("truth_mm3") == 0, table("pred_mm3") == 0
-    values = {metric: table(metric) for metric in METRICS}
+    values = {metric: table(metric) for metric in metrics_of(rows)}
     values["dice_nonempty"] = np.where(truth_empty, np.nan, values["dice"])
     empties = {"truth_empty": truth_empty, "pred_empty": pred_empty, "one_empty": truth_empty ^ pred_empty}
 
@@ -194,6 +164,7 @@ def _row_means(values: Float64[np.ndarray, "cases regions"]) -> Float64[np.ndarr
 
 
 def statistics(values: Float64[np.ndarray, " cases"]) -> dict[str, float]:
+    """Mean, standard deviation, median and number of the finite values, and how many are not."""
     defined = values[np.isfinite(values)]
     n = defined.size
     return {

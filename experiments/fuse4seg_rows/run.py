@@ -1,0 +1,226 @@
+"""Does a fused image serve better than its sources, and which bi-level scheme is worth its price? On phantoms.
+
+    python experiments/fuse4seg_rows/run.py
+
+Per seed and row: trains the row by the command that a user would run, for a short time; then fuses and segments
+phantoms of a seed that no training has seen. Beside that, cost and memory of one training step of every scheme in
+turns, and on a toy whose gradients are known, how near each scheme's gradient comes. Writes table.md and scores.json
+beside this file. Finished trainings are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from toy import compare
+
+from jaxfuse.config import declared_facts, parse
+from jaxfuse.data.phantom.brats import write_brats_phantoms
+from jaxfuse.data.slices import PreparedSlice, prepare_slices
+from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.engine.build import build_system, case_predictor, example_batch
+from jaxfuse.engine.members import load_members
+from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.labels import label_scheme
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+sys.path.insert(0, str(REPOSITORY))
+from configs import fuse4seg  # noqa: E402
+
+PAIR = "t1ce+flair"
+SCHEMES = ("full", "detached", "pixel", "fusion_leader", "rank_one")
+ABLATIONS = ("wo_decoder", "wo_adv_pretrain", "wo_adv_coop", "wo_cross_attention")
+PLUGINS = ("film_nnunet", "film_nnunet_p", "film_nnunet_detached")
+ALONE = ("t1ce", "flair", "mean", "maximum")
+ROWS = (*SCHEMES, *ABLATIONS, *PLUGINS, *ALONE)
+STEPS = {"pretraining": 80, "cooperative": 240, "alone": 240}
+REGIONS = ("WT", "TC", "ET")
+HELD_OUT_SEED, HELD_OUT = 20_261, 24
+METRICS = ("en_bits", "sd", "sf", "mi_nats", "scd", "vif", "qabf", "ssim")
+
+
+def train(row: str, seed: int, folder: Path) -> float:
+    """Runs the command, unless it was done before; returns the seconds it took."""
+    workdir = folder / f"{row}-seed{seed}"
+    took = folder / f"{workdir.name}.json"
+    if took.is_file():
+        return read_json(took)["seconds"]
+    schedule = fuse4seg.get_config(f",row={row}").schedule
+    command = [sys.executable, "-m", "jaxfuse.train", "--config", f"configs/fuse4seg.py:,row={row}"]
+    command += [f"--config.seed={seed}", f"--workdir={workdir}"]
+    command += [f"--config.{phase}.steps={STEPS[phase]}" for phase in schedule]
+    command += [f"--config.{phase}.validation.every=0" for phase in schedule]
+    if row not in ALONE:
+        command.append(f"--config.network.combos=('{PAIR}',)")
+    started = time.perf_counter()
+    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+    write_json(took, {"seconds": time.perf_counter() - started})
+    return read_json(took)["seconds"]
+
+
+def held_out_slices(folder: Path) -> list[PreparedSlice]:
+    """Of each phantom the slice with the largest tumor."""
+    root, scheme = folder / f"held-out-{HELD_OUT}", label_scheme("brats")
+    phantom = fuse4seg.SIZES[""].phantom
+    write_brats_phantoms(
+        root, cases=HELD_OUT, seed=HELD_OUT_SEED, shape=phantom["shape"], spacing_mm=phantom["spacing_mm"]
+    )
+    files = find_cases(root, fuse4seg.MODALITIES, labels_required=True)
+    slices = prepare_slices(files, fuse4seg.MODALITIES, scheme, one_per_case=True, cache=folder / "cases")
+    return [one for case in slices.values() for one in case]
+
+
+def score(workdir: Path, cases: list[PreparedSlice], folder: Path) -> dict[str, Any]:
+    """Means over the held-out slices: Dice by region, fusion metrics by image."""
+    (member,) = load_members([str(workdir)])
+    predictor = case_predictor(member.system, member.phase)
+    assessment = member.phase.assess(
+        scheme=member.scheme,
+        primary=member.system.primary,
+        probabilities=member.system.probabilities,
+        pairs=(PAIR,),
+    )
+    results = folder / f"scores-{workdir.name}"
+    results.mkdir(exist_ok=True)
+    document = assessment.full(
+        lambda case: predictor(member.weights, case), cases, results=results, figures_dir=results, title=workdir.name
+    )
+    regions = document["outputs"][member.system.primary]
+    found = {f"Dice {name}": float(regions[name]["dice"]["mean"]) for name in REGIONS}
+    found["Dice mean"] = float(np.mean(list(found.values())))
+    images = document.get("fusion", {}).get("outputs", {})
+    return {"dice": found, "fusion": {name: {m: float(s[m]["mean"]) for m in METRICS} for name, s in images.items()}}
+
+
+def costs(rounds: int = 5) -> list[dict[str, Any]]:
+    """One training step of the default preset by each scheme: seconds in turns, memory that the compiler reports."""
+    steps = {}
+    for row in (*SCHEMES, "weights"):
+        experiment = parse(fuse4seg.get_config(f",row={row}"))
+        phase = experiment.phases["cooperative"]
+        modalities, classes = declared_facts(experiment.data)
+        system = build_system(phase, modalities, classes, 100)
+        batch = drawn(example_batch(phase, modalities), len(classes))
+        state = jax.jit(system.init)(jax.random.key(0), batch)
+        started = time.perf_counter()
+        program = jax.jit(system.train_step).lower(state, batch).compile()
+        compile_s = time.perf_counter() - started
+        jax.block_until_ready(program(state, batch))
+        megabytes = program.memory_analysis().temp_size_in_bytes / 2**20  # pyright: ignore[reportOptionalMemberAccess]
+        steps[row] = (program, state, batch, compile_s, megabytes, [])
+    for _ in range(rounds):
+        for program, state, batch, _, _, times in steps.values():
+            started = time.perf_counter()
+            jax.block_until_ready(program(state, batch))
+            times.append(time.perf_counter() - started)
+    base = np.array(steps["full"][5])
+    return [
+        {
+            "scheme": "joint (row full)" if row == "full" else row,
+            "step ms": float(1e3 * np.median(times)),
+            "x joint": float(np.median(np.array(times) / base)),
+            "temporary MB": megabytes,
+            "compile s": compile_s,
+        }
+        for row, (_, _, _, compile_s, megabytes, times) in steps.items()
+    ]
+
+
+def drawn(batch: Any, classes: int) -> Any:
+    """Random intensities and labels in place of zeros."""
+    rng = np.random.default_rng(0)
+
+    def fill(leaf: Any) -> Any:
+        if leaf.dtype == np.float32:
+            return rng.uniform(size=leaf.shape).astype(np.float32)
+        return rng.integers(0, classes, leaf.shape).astype(leaf.dtype)
+
+    return jax.tree.map(fill, batch)
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.{digits}f}"
+
+
+def tables(scores: dict[str, Any]) -> str:
+    """Everything measured, in Markdown."""
+    seeds = scores["seeds"]
+    lines = ["# Fuse4Seg on phantoms: rows, schemes, cost", "", f"Seeds {seeds}; see README.md for what was asked.", ""]
+    rows = []
+    for row in scores["rows"]:
+        of_seeds = [scores["rows"][row][str(seed)] for seed in seeds]
+        line = {"Row": row}
+        line |= {name: spread([one["dice"][name] for one in of_seeds]) for name in of_seeds[0]["dice"]}
+        fused = [one["fusion"].get("fused") for one in of_seeds]
+        for metric in ("qabf", "vif", "ssim"):
+            if all(fused):
+                line[metric] = spread([one[metric] for one in fused])
+        rows.append(line)
+    lines += ["## Dice of the segmentation, and three metrics of the fused image", "", aligned(rows), ""]
+    of_seeds = [scores["rows"]["full"][str(seed)]["fusion"] for seed in seeds]
+    images = [
+        {"Image": name, **{m: spread([one[name][m] for one in of_seeds], 2) for m in METRICS}} for name in of_seeds[0]
+    ]
+    lines += ["## Fused image of row full beside what needs no network", "", aligned(images), ""]
+    lines += ["## One training step by scheme", "", aligned(rounded(scores["costs"])), ""]
+    lines += ["## Gradients on the toy beside the exact ones", "", aligned(rounded(scores["toy"], 4), left=2), ""]
+    return "\n".join(lines)
+
+
+def aligned(rows: list[dict[str, str]], left: int = 1) -> str:
+    """A row's cell that it does not have is a dash."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return render([{name: row.get(name, "-") for name in columns} for row in rows], columns, left=left)
+
+
+def rounded(rows: list[dict[str, Any]], digits: int = 2) -> list[dict[str, str]]:
+    return [
+        {
+            name: f"{value:.{digits}g}"
+            if abs(value) < 1e-3
+            else f"{value:.{digits}f}"
+            if isinstance(value, float)
+            else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--folder", type=Path, default=Path("runs") / "fuse4seg_rows", help="trainings and phantoms")
+    parser.add_argument("--together", type=int, default=1, help="trainings at a time")
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    scores: dict[str, Any] = {"seeds": options.seeds, "rows": {}, "training_s": {}}
+    jobs = [(row, seed) for seed in options.seeds for row in options.rows]
+    with concurrent.futures.ThreadPoolExecutor(options.together) as pool:
+        trained = pool.map(lambda job: train(*job, folder), jobs)
+        for (row, seed), took in zip(jobs, trained, strict=True):
+            scores["training_s"][f"{row}-seed{seed}"] = took
+            print(f"{row}, seed {seed}: {took:.0f} s", flush=True)
+    cases = held_out_slices(folder)
+    for row in options.rows:
+        scores["rows"][row] = {str(s): score(folder / f"{row}-seed{s}", cases, folder) for s in options.seeds}
+        print(f"{row}: scored", flush=True)
+    scores |= {"costs": costs(), "toy": compare()}
+    write_json(HERE / "scores.json", scores)
+    (HERE / "table.md").write_text(tables(read_json(HERE / "scores.json")))
+    print(f"Written: {HERE / 'table.md'}")
+
+
+if __name__ == "__main__":
+    main()

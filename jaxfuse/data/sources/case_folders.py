@@ -1,0 +1,150 @@
+"""Volumes in a folder per case: how folders are found, told apart, and searched for the files of a case.
+
+The layouts themselves stand in the modules of their sources.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.errors import UserError
+
+# The compressed file where both exist.
+EXTENSIONS = (".nii.gz", ".nii")
+# Outer folder / training folder / grade / case.
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One naming of folders and files.
+
+    Attributes:
+        scheme: name of the label scheme that this layout uses unless the user names another.
+        folder: what the name of a case's folder looks like.
+        suffixes: canonical modality name -> what follows the case's name, separator included.
+        label: the same for the label file.
+        marks: suffixes of which one is enough to make a folder a case; without any, the folder's name is.
+        stray_labels: names under which a label file was once published instead.
+        grade_column: column of `name_mapping.csv` that holds this layout's case names, or empty.
+    """
+
+    name: str
+    scheme: str
+    folder: re.Pattern[str]
+    suffixes: Mapping[str, str]
+    label: str = "_seg"
+    marks: tuple[str, ...] = ()
+    stray_labels: tuple[str, ...] = ()
+    grade_column: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One case as found: files by modality, and the names looked for in vain."""
+
+    id: str
+    folder: Path
+    group: str
+    images: Mapping[str, Path]
+    missing: Mapping[str, str]
+    label: Path | None
+
+
+def case_files(findings: Iterable[Finding], *, labels_required: bool) -> tuple[CaseFiles, ...]:
+    """The files of every case; `UserError` for the first that lacks an image, or a label where labels are required."""
+    files = []
+    for found in findings:
+        for modality, name in found.missing.items():
+            raise UserError(
+                f"case {found.id} has no {modality} image: {name} is not in {found.folder}; "
+                "add the file, leave the case out, or ask for other modalities"
+            )
+        if labels_required and found.label is None:
+            raise UserError(
+                f"case {found.id} has no label file in {found.folder}; "
+                "point at the folder of the training cases only, or add the file"
+            )
+        files.append(CaseFiles(found.id, found.images, found.label, found.group))
+    return tuple(files)
+
+
+def check_modalities(asked: Sequence[str], known: Sequence[str]) -> None:
+    """Refuses a modality that a source does not have."""
+    if any(modality not in known for modality in asked):
+        raise UserError(f"modalities {list(asked)} were asked for; choose from {', '.join(known)}")
+
+
+def detect(root: Path, layout_of: Callable[[Path], str], *, example: str) -> str:
+    """The name of the one layout whose cases lie under `root`; `UserError` where there is none, or several.
+
+    `layout_of` names the layout of a folder that holds a case, and is empty for any other; `example` is what the
+    user is told to expect.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; give the folder that holds the cases")
+    names = {layout_of(folder) for folder in folders_below(root)} - {""}
+    if not names:
+        raise UserError(f"no case lies under {root}; {example}")
+    if len(names) > 1:
+        raise UserError(
+            f"{root} holds cases of the layouts {', '.join(sorted(names))}; give one of the folders below it"
+        )
+    return names.pop()
+
+
+def is_case(folder: Path, layout: Layout) -> bool:
+    """Whether a folder holds a case; one that is named like a case is one even where all its files are missing."""
+    if not layout.folder.fullmatch(folder.name):
+        return False
+    return not layout.marks or any(volume_file(folder, folder.name + suffix) for suffix in layout.marks)
+
+
+def find_folders(root: Path, layout: Layout) -> tuple[Path, ...]:
+    """The folders of the cases under `root`, sorted by name; `UserError` for none, and for a name that lies twice."""
+    folders: dict[str, Path] = {}
+    for folder in folders_below(root):
+        if not is_case(folder, layout):
+            continue
+        if folder.name in folders:
+            raise UserError(f"case {folder.name} lies twice under {root}: in {folders[folder.name]} and in {folder}")
+        folders[folder.name] = folder
+    if not folders:
+        raise UserError(f"no case of layout {layout.name} lies under {root}; check the path or name another layout")
+    return tuple(folders[name] for name in sorted(folders))
+
+
+def find_case(folder: Path, modalities: Sequence[str], layout: Layout, *, group: str = "") -> Finding:
+    """The files of the case in `folder`."""
+    images, missing = {}, {}
+    for modality in modalities:
+        stem = folder.name + layout.suffixes[modality]
+        path = volume_file(folder, stem)
+        if path is None:
+            missing[modality] = f"{stem}.nii.gz"
+        else:
+            images[modality] = path
+    stems = (folder.name + layout.label, *layout.stray_labels)
+    label = next((path for stem in stems if (path := volume_file(folder, stem))), None)
+    return Finding(folder.name, folder, group, images, missing, label)
+
+
+def folders_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
+    """`folder` and those below it, in sorted order, not deeper than a case can lie."""
+    yield folder
+    if depth == 0 or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        below = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__")))
+    for name in below:
+        yield from folders_below(folder / name, depth - 1)
+
+
+def volume_file(folder: Path, stem: str, extensions: Sequence[str] = EXTENSIONS) -> Path | None:
+    """The file called `stem` with the first of these extensions that exists."""
+    return next((path for extension in extensions if (path := folder / (stem + extension)).is_file()), None)

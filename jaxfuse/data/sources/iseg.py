@@ -1,0 +1,72 @@
+"""iSeg-2017 and 2019: infant brains at six months, all subjects in one folder.
+
+    subject-1-T1.hdr  subject-1-T1.img
+    subject-1-T2.hdr  subject-1-T2.img
+    subject-1-label.hdr  subject-1-label.img      only where the subject is labelled
+
+Analyze pairs as published, or NIfTI (`.nii.gz`, `.nii`) of the same names. An Analyze header tells no orientation:
+`jaxfuse.io.analyze` takes the axes as stored for the canonical ones, so that slices across axis 2 are axial, as in
+InfiNet's code. Subjects may differ in shape; the files of one must not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxfuse.data.sources.case_folders import EXTENSIONS, Finding, check_modalities, folders_below, volume_file
+from jaxfuse.errors import UserError
+
+LAYOUT = "iseg"
+SCHEME = "iseg"
+_SUFFIXES = {"t1": "-T1", "t2": "-T2"}
+MODALITIES = tuple(_SUFFIXES)
+_LABEL = "-label"
+_FILE = re.compile(r"(subject-(\d+))-(?:T1|T2|label)\.(?:nii\.gz|nii|hdr|img)")
+_EXTENSIONS = (*EXTENSIONS, ".hdr")
+
+
+def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
+    """The subjects under `root` by ascending number, with what each lacks.
+
+    Raises `UserError` for none, for a number that lies twice and for other modalities.
+    """
+    check_modalities(modalities, MODALITIES)
+    root = Path(os.path.abspath(root))
+    places: dict[int, tuple[str, Path]] = {}
+    for folder in folders_below(root):
+        for number, name in _subjects(folder):
+            if number in places:
+                raise UserError(f"subject {number} lies twice under {root}: in {places[number][1]} and in {folder}")
+            places[number] = name, folder
+    if not places:
+        raise UserError(f"no subject lies under {root}; files such as subject-1-T1.hdr are expected")
+    return tuple(_find(*places[number], modalities) for number in sorted(places))
+
+
+def layout_of(folder: Path) -> str:
+    """`iseg` for a folder that holds files of subjects, empty for any other."""
+    return LAYOUT if _subjects(folder) else ""
+
+
+def _subjects(folder: Path) -> list[tuple[int, str]]:
+    """Number and name of the subjects whose files lie in a folder, each once."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        matches = [_FILE.fullmatch(entry.name) for entry in entries]
+    return sorted({(int(match.group(2)), match.group(1)) for match in matches if match})
+
+
+def _find(name: str, folder: Path, modalities: Sequence[str]) -> Finding:
+    images, missing = {}, {}
+    for modality in modalities:
+        stem = name + _SUFFIXES[modality]
+        path = volume_file(folder, stem, _EXTENSIONS)
+        if path is None:
+            missing[modality] = f"{stem}.hdr (or .nii.gz)"
+        else:
+            images[modality] = path
+    return Finding(name, folder, "", images, missing, volume_file(folder, name + _LABEL, _EXTENSIONS))

@@ -1,0 +1,112 @@
+"""The hyper-dense network, and how its channels are ordered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Int
+
+from jaxfuse.arrays import Array, Float, Image
+from jaxfuse.errors import UserError
+from jaxfuse.models.hyperfusion.layers import Blocks, Fusions, Head, PerStream
+from jaxfuse.nn.initializers import KernelInit
+
+
+class HyperDense(nn.Module):
+    """Image (b *space m), a stream per channel -> logits (b *inner k), float32; its rank follows the image.
+
+    Attributes:
+        filters: features of each layer; each layer takes a voxel from every side.
+        fused: ResFuse modules after each layer (HyperFusionNet).
+        recursive: the next layers concatenate fused features, not outputs of convolutions.
+        remat: makes the tensors between convolutions again in the backward pass.
+    """
+
+    streams: int
+    classes: int
+    filters: tuple[int, ...]
+    fused: bool
+    recursive: bool
+    head_widths: tuple[int, ...]
+    head_activation: str
+    remat: bool
+    dtype: DTypeLike | None
+    kernel_init: KernelInit
+    head_init: KernelInit
+
+    def setup(self) -> None:
+        arithmetic = (self.dtype, self.kernel_init)
+        self.blocks = Blocks(self.streams, self.filters, *arithmetic)
+        if self.fused:
+            self.resfuse = Fusions(*arithmetic)
+        sizes = (self.streams, self.head_widths, self.classes)
+        self.head = Head(*sizes, self.head_activation, self.dtype, self.head_init)
+
+    def __call__(self, image: Image, *, train: bool) -> Float[Array, "b *inner k"]:
+        self._check(image)
+        step = nn.remat(HyperDense._layer, static_argnums=(1, 3)) if self.remat else HyperDense._layer
+        newest, _ = step(self, 1, (tuple(jnp.split(image, self.streams, axis=-1)),), train)
+        # For each stream the tensors to concatenate, the newest last; one entry where all streams have the same.
+        sources = (newest,) * (self.streams if self.recursive else 1)
+        for layer in range(2, len(self.filters) + 1):
+            newest, read = step(self, layer, sources, train)
+            older = [(fused,) for fused in read] if self.recursive else sources
+            sources = tuple((*tensors, *newest) for tensors in older)
+        return self.head(self._read(len(self.filters), sources))
+
+    def _layer(
+        self, layer: int, sources: tuple[tuple[Array, ...], ...], train: bool
+    ) -> tuple[tuple[Array, ...], PerStream]:
+        """The outputs of a layer's convolutions, and what they read where that goes on to the next layers."""
+        inputs = sources[0] if layer == 1 else self._read(layer - 1, sources)
+        return self.blocks(layer, inputs, train=train), inputs if self.recursive else ()
+
+    def _read(self, layer: int, sources: tuple[tuple[Array, ...], ...]) -> PerStream:
+        """What the streams read after a layer: d, or with fusion r."""
+        dense = tuple(_concatenated(tensors) for tensors in sources)
+        return self.resfuse(layer, sources[0][-self.streams :], dense) if self.fused else dense
+
+    def _check(self, image: Array) -> None:
+        least = 2 * len(self.filters) + 1
+        if image.ndim not in (4, 5) or image.shape[-1] != self.streams or min(image.shape[1:-1]) < least:
+            raise UserError(
+                f"a network of {len(self.filters)} valid convolutions and {self.streams} modalities takes images "
+                f"(b h w {self.streams}) or (b d h w {self.streams}) with sides of at least {least}, "
+                f"got shape {image.shape}; use larger patches or the modalities that it was built for"
+            )
+
+
+def _concatenated(tensors: Sequence[Array]) -> Array:
+    """All channels, at the center where the last and smallest tensor lies."""
+    sides = tensors[-1].shape[1:-1]
+
+    def center(x: Array) -> Array:
+        starts = [(have - want) // 2 for have, want in zip(x.shape[1:-1], sides, strict=True)]
+        window = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+        return x[(slice(None), *window)]
+
+    return jnp.concatenate([center(x) for x in tensors], axis=-1)
+
+
+def own_first_order(streams: int, filters: Sequence[int], stream: int, layer: int) -> Int[np.ndarray, " channels"]:
+    """Where the channels of a stream's concatenation, as the papers sort it, stand in the canonical one.
+
+    `own_first = canonical[..., order]`. A kernel (*kernel in out) for the own-first concatenation becomes one for the
+    canonical by `canonical_kernel[..., order, :] = own_first_kernel`; normalization likewise.
+
+    Args:
+        filters: features of each layer; those up to `layer` count.
+        stream, layer: counted from 1; the concatenation is that after `layer`.
+    """
+    if not (1 <= stream <= streams and 1 <= layer <= len(filters)):
+        raise UserError(f"stream {stream} of {streams}, layer {layer} of {len(filters)}: both are counted from 1")
+    others = [other for other in range(streams) if other != stream - 1]
+    order, start = [], 0
+    for width in filters[:layer]:
+        order += [start + width * source + np.arange(width) for source in (stream - 1, *others)]
+        start += streams * width
+    return np.concatenate(order)

@@ -1,0 +1,136 @@
+"""Phantom infants: geometry, the contrast that the isointense age is about, files and their bytes."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.phantom import infant
+from jaxfuse.data.phantom.anatomy import draw_anatomy, head_position
+from jaxfuse.data.phantom.fields import Grid
+from jaxfuse.data.phantom.signal import SEQUENCES, Tissue, sequence_signal
+from jaxfuse.data.sources.volumes import VOLUMES
+from jaxfuse.errors import UserError
+
+SMALL = {"shape": (32, 36, 28), "spacing_mm": 4.6}
+
+
+def level(modality: str, tissue: Tissue) -> float:
+    return float(sequence_signal(SEQUENCES[modality], tissue.density, tissue.t1_ms, tissue.t2_ms))
+
+
+@pytest.fixture(scope="module")
+def case():
+    return infant.make_infant(0, 0)
+
+
+def test_unripe_white_matter_differs_on_t2_alone_and_ripe_on_t1_alone():
+    contrast = {
+        (modality, state): level(modality, tissue) / level(modality, infant._GRAY) - 1
+        for modality in ("t1", "t2")
+        for state, tissue in (("unripe", infant._UNRIPE), ("ripe", infant._RIPE))
+    }
+    assert abs(contrast["t1", "unripe"]) < 0.01
+    assert 0.05 < contrast["t2", "unripe"] < 0.12
+    assert 0.05 < contrast["t1", "ripe"] < 0.12
+    assert abs(contrast["t2", "ripe"]) < 0.02
+    # In the sum of both images the two states stand out alike.
+    sums = [contrast["t1", state] + contrast["t2", state] for state in ("unripe", "ripe")]
+    assert sums[0] == pytest.approx(sums[1], rel=0.3)
+
+
+def test_water_swings_both_images_against_each_other_by_as_much_as_tissues_differ():
+    dry, wet = (
+        Tissue(infant._GRAY.t1_ms * factor, infant._GRAY.t2_ms * factor, infant._GRAY.density)
+        for factor in np.exp(infant._WATER_SHARE * np.array([-1, 1]))
+    )
+    t1, t2 = (level(m, wet) / level(m, dry) - 1 for m in ("t1", "t2"))
+    assert -0.13 < t1 < -0.07
+    assert 0.07 < t2 < 0.13
+    assert abs(t1 + t2) < 0.02
+
+
+def test_tissues_fill_the_brain_in_the_shares_of_an_infant(case):
+    images, label = case
+    brain = label > 0
+    shares = [float((label == value).sum() / brain.sum()) for value in (10, 150, 250)]
+    # iSeg's subjects have about 22, 47 and 31 %.
+    np.testing.assert_allclose(shares, [0.22, 0.47, 0.31], atol=0.05)
+    assert set(np.unique(label)) == {0, 10, 150, 250}
+    assert 650 < brain.sum() * 2.3**3 / 1000 < 1150  # ml, outer fluid included
+    for image in images.values():
+        np.testing.assert_array_equal(image != 0, brain)
+        assert image[brain].min() >= 1
+
+
+def test_fluid_stands_out_and_gray_and_white_matter_overlap(case):
+    images, label = case
+    for modality, image in images.items():
+        mean = {value: float(image[label == value].mean()) for value in (10, 150, 250)}
+        spread = {value: float(image[label == value].std()) for value in (150, 250)}
+        apart = abs(mean[150] - mean[250]) / np.hypot(*spread.values())
+        assert apart < 1.0
+        assert abs(mean[10] - mean[150]) > 2 * abs(mean[150] - mean[250])
+        assert (mean[10] > mean[150]) == (modality == "t2")
+
+
+def test_the_back_ripens_before_the_front_and_the_middle_before_the_surface():
+    grid = Grid((32, 36, 28), 4.6)
+    backs, middles = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        head = infant.draw_infant_head(rng)
+        anatomy = draw_anatomy(rng, grid, head, head_position(rng, grid, head))
+        ripe, front = infant.ripeness_map(rng, grid, anatomy), anatomy.position[1]
+        assert 0 <= ripe.min() <= ripe.max() <= 1
+        backs.append(ripe[anatomy.brain & (front < -30)].mean() - ripe[anatomy.brain & (front > 30)].mean())
+        hull = anatomy.hull_mm
+        middles.append(ripe[hull > 25].mean() - ripe[(hull > 0) & (hull < 10)].mean())
+    assert np.mean(backs) > 0.1
+    assert np.mean(middles) > 0.1
+
+
+def test_a_case_repeats_and_cases_differ():
+    first, label = infant.make_infant(3, 5, **SMALL)
+    again, label_again = infant.make_infant(3, 5, **SMALL)
+    other, _ = infant.make_infant(3, 6, **SMALL)
+    for modality, image in first.items():
+        np.testing.assert_array_equal(image, again[modality])
+        assert not np.array_equal(image, other[modality])
+    np.testing.assert_array_equal(label, label_again)
+
+
+def test_files_are_a_data_set_of_iseg(tmp_path):
+    told = []
+    made = infant.write_infant_phantoms(
+        tmp_path / "set", cases=2, seed=1, on_case=lambda *done: told.append(done), **SMALL
+    )
+    assert told == [(1, 2), (2, 2)]
+    assert made[1] == tmp_path / "set" / "subject-2-T1.hdr"
+    names = {path.name for path in (tmp_path / "set").iterdir()}
+    parts = {f"subject-{n}-{p}.{e}" for n in (1, 2) for p in ("T1", "T2", "label") for e in ("hdr", "img")}
+    assert names == {*parts, "phantom.json"}
+    images, label = infant.make_infant(1, 1, **SMALL)
+    for part, array in (("T2", np.rint(images["t2"])), ("label", label)):
+        volume = nib.load(tmp_path / "set" / f"subject-2-{part}.hdr")
+        assert isinstance(volume, nib.AnalyzeImage)
+        assert volume.shape == (32, 36, 28, 1)
+        np.testing.assert_allclose(volume.header.get_zooms()[:3], 4.6, rtol=1e-6)
+        np.testing.assert_array_equal(np.asarray(volume.dataobj)[..., 0], array)
+    found = VOLUMES["iseg"].find(tmp_path / "set", ("t1", "t2"), labels_required=True)
+    assert [case.id for case in found] == ["subject-1", "subject-2"]
+
+
+def test_a_request_is_written_once_and_another_is_refused(tmp_path):
+    infant.write_infant_phantoms(tmp_path / "set", cases=1, seed=1, **SMALL)
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").iterdir()}
+    infant.write_infant_phantoms(tmp_path / "set", cases=1, seed=1, **SMALL)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "set").iterdir()} == stamps
+    with pytest.raises(UserError, match="seed 1 there and 2 asked for"):
+        infant.write_infant_phantoms(tmp_path / "set", cases=1, seed=2, **SMALL)
+    with pytest.raises(UserError, match="at least 1 case and a seed of at least 0; came 0 and 1"):
+        infant.write_infant_phantoms(tmp_path / "none", cases=0, seed=1, **SMALL)
+    # 143 mm over 32 voxels, 164 over 32 and 123 over 32: the second decides.
+    with pytest.raises(UserError, match="use a spacing of at least 5.12 mm"):
+        infant.write_infant_phantoms(tmp_path / "none", cases=1, seed=1, shape=(32, 32, 32), spacing_mm=2.0)

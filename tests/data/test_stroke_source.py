@@ -1,0 +1,133 @@
+"""Folders of stroke cases, and how layouts of all sources are told apart and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.cases import load_case
+from jaxfuse.data.sources.volumes import (
+    CUTS,
+    LAYOUTS,
+    VOLUMES,
+    check_axis,
+    detect_layout,
+    scheme_of_layout,
+    source_of,
+    source_of_layout,
+)
+from jaxfuse.errors import UserError
+from jaxfuse.io.analyze import write_analyze
+from jaxfuse.labels import label_scheme
+
+THREE = ("t2", "dwi_b1000", "dwi_b0")
+SHAPE = (6, 5, 4)
+find = VOLUMES["stroke"].find
+
+
+def make(root: Path, name: str, suffixes: tuple[str, ...] = (*THREE, "lesion")) -> None:
+    (root / name).mkdir(parents=True)
+    for number, suffix in enumerate(suffixes):
+        array = np.full(SHAPE, number + 1, np.int16)
+        if suffix in ("lesion", "seg"):
+            array[:] = 0
+            array[1, 1, 1:3] = 1
+        nib.save(nib.Nifti1Image(array, np.diag([1.0, 1, 5, 1])), root / name / f"{name}_{suffix}.nii.gz")
+
+
+def test_a_case_is_a_folder_of_four_files(tmp_path):
+    make(tmp_path, "b")
+    make(tmp_path, "a", THREE)
+    first, second = find(tmp_path, THREE, labels_required=False)
+    assert (first.id, second.id, first.label) == ("a", "b", None)
+    case = load_case(second, THREE, label_scheme("stroke"))
+    assert case.image[0, 0, 0].tolist() == [1, 2, 3]
+    assert case.spacing_mm == (1, 1, 5)
+    assert case.label is not None
+    assert case.label.sum() == 2
+
+
+def test_missing_files_are_named(tmp_path):
+    make(tmp_path, "a", ("t2", "dwi_b1000"))
+    with pytest.raises(UserError, match=r"case a has no dwi_b0 image: a_dwi_b0\.nii\.gz is not in"):
+        find(tmp_path, THREE, labels_required=False)
+    with pytest.raises(UserError, match="case a has no label file"):
+        find(tmp_path, ("t2",), labels_required=True)
+    with pytest.raises(UserError, match="choose from t2, dwi_b1000, dwi_b0"):
+        find(tmp_path, ("t1",), labels_required=False)
+    with pytest.raises(UserError, match="no modality was asked for; name at least one of t2, dwi_b1000, dwi_b0"):
+        find(tmp_path, (), labels_required=False)
+    make(tmp_path / "brats", "c", ("t1", "t2"))
+    with pytest.raises(UserError, match="no case of layout stroke lies under"):
+        find(tmp_path / "brats", THREE, labels_required=False)
+
+
+# --- all sources --------------------------------------------------------------------------------------------
+
+
+def test_layouts_are_told_from_the_names_on_disk(tmp_path):
+    make(tmp_path / "stroke", "a")
+    make(tmp_path / "generic", "b", ("t1", "t2", "seg"))
+    make(tmp_path / "year", "BraTS2021_00001", ("t1",))
+    (tmp_path / "iseg").mkdir()
+    write_analyze(tmp_path / "iseg" / "subject-1-T1.hdr", np.ones(SHAPE, np.int16), (1, 1, 1))
+    found = {name: detect_layout(tmp_path / name) for name in ("stroke", "generic", "year", "iseg")}
+    assert found == {"stroke": "stroke", "generic": "generic", "year": "brats2021", "iseg": "iseg"}
+    with pytest.raises(UserError, match="holds cases of the layouts brats2021, generic, iseg, stroke"):
+        detect_layout(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no case lies under .*CASE/CASE_dwi_b1000.nii.gz, or subject-1-T1.hdr"):
+        detect_layout(tmp_path / "empty")
+
+
+def test_every_layout_has_one_source_and_a_known_scheme():
+    assert {"brats2018", "brats2023", "generic", "iseg", "stroke"} <= set(LAYOUTS)
+    schemes = {layout: scheme_of_layout(source_of_layout(layout), layout) for layout in LAYOUTS}
+    assert schemes["brats2023"] == "brats2023"
+    assert (schemes["generic"], schemes["iseg"], schemes["stroke"]) == ("brats", "iseg", "stroke")
+    assert {label_scheme(name).name for name in schemes.values()} == set(schemes.values())
+    with pytest.raises(UserError, match="layout 'brats2016' is not known; choose one of brats2017"):
+        source_of_layout("brats2016")
+    with pytest.raises(UserError, match="layout 'brats2018' is not known; choose one of iseg"):
+        scheme_of_layout(VOLUMES["iseg"], "brats2018")
+    with pytest.raises(UserError, match="layout 'generic' is not known; choose one of stroke"):
+        find("anywhere", THREE, labels_required=False, layout="generic")
+
+
+def test_slices_name_the_volumes_that_they_are_cut_from():
+    assert {name: source_of(name).name for name in (*VOLUMES, *CUTS)} == {
+        "brats": "brats",
+        "iseg": "iseg",
+        "stroke": "stroke",
+        "slices": "brats",
+        "one_slice": "brats",
+        "iseg_slices": "iseg",
+        "stroke_slices": "stroke",
+    }
+    with pytest.raises(UserError, match="data.source is 'voc', which has no volumes; choose one of brats, iseg"):
+        source_of("voc")
+
+
+def test_only_slices_have_an_axis():
+    for axis in ("axial", "coronal", "sagittal"):
+        check_axis(axis, "iseg_slices", "data")
+    check_axis("axial", "voc", "data")
+    with pytest.raises(UserError, match="data.axis is 'coronal' and data.source 'iseg'; only slices have another"):
+        check_axis("coronal", "iseg", "data")
+    with pytest.raises(UserError, match="data.axis is 'z' and data.source 'slices'; choose one of axial, coronal, sag"):
+        check_axis("z", "slices", "data")
+
+
+# --- label schemes ------------------------------------------------------------------------------------------
+
+
+def test_schemes_of_iseg_and_stroke():
+    iseg, stroke = label_scheme("iseg"), label_scheme("stroke")
+    assert iseg.classes == ("background", "CSF", "GM", "WM")
+    assert {value: iseg.decode[index] for value, index in iseg.encode.items()} == {0: 0, 10: 10, 150: 150, 250: 250}
+    assert iseg.regions == {"CSF": (1,), "GM": (2,), "WM": (3,)}
+    assert iseg.unknown([0, 1, 10, 249]) == [1, 249]
+    assert (stroke.encode, stroke.decode, stroke.regions) == ({0: 0, 1: 1}, (0, 1), {"lesion": (1,)})

@@ -1,0 +1,66 @@
+"""Verification of subjects of iSeg and of folders of stroke cases."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.phantom.infant import write_infant_phantoms
+from jaxfuse.data.phantom.stroke import write_stroke_phantoms
+from jaxfuse.data.verify import ALL_CASES, verify
+from jaxfuse.errors import UserError
+from jaxfuse.io.analyze import write_analyze
+
+
+def test_iseg_phantoms_are_sound_but_for_an_orientation_that_is_assumed(tmp_path):
+    write_infant_phantoms(tmp_path / "set", cases=2, seed=0, shape=(32, 36, 28), spacing_mm=4.6)
+    verdict = verify(tmp_path / "set")
+    assert (verdict.layout, verdict.scheme, verdict.modalities) == ("iseg", "iseg", ("t1", "t2"))
+    assert verdict.cases == ("subject-1", "subject-2")
+    (problem,) = verdict.problems
+    assert (problem.case, problem.severity) == (ALL_CASES, "warning")
+    assert problem.message.startswith("headers of Analyze files tell no orientation (cases: 2): array axis 0")
+
+
+def test_stroke_phantoms_are_sound(tmp_path):
+    folders = write_stroke_phantoms(tmp_path / "set", cases=2, seed=0, shape=(36, 40, 16), spacing_mm=4.6)
+    verdict = verify(tmp_path / "set")
+    assert (verdict.layout, verdict.scheme, verdict.problems) == ("stroke", "stroke", ())
+    (folders[0] / f"{folders[0].name}_dwi_b0.nii.gz").unlink()
+    ((problem),) = verify(tmp_path / "set").problems
+    assert problem.severity == "fatal"
+    assert problem.message == "no dwi_b0 image: stroke_phantom_000_dwi_b0.nii.gz is missing"
+    assert verify(tmp_path / "set", modalities=("t2",)).problems == ()
+
+
+def test_problems_of_subjects_are_said(tmp_path):
+    image = np.pad(np.arange(1, 28, dtype=np.int16).reshape(3, 3, 3), 1)
+    label = np.zeros((5, 5, 5), np.uint8)
+    label[1, 1, 1:4] = [10, 150, 251]
+    for part, array in (("T1", image), ("T2", image[:4]), ("label", label)):
+        write_analyze(tmp_path / f"subject-7-{part}.hdr", array, (1.0, 1.0, 1.0))
+    texts = [problem.message for problem in verify(tmp_path).problems if problem.severity == "fatal"]
+    assert len(texts) == 2
+    assert "shape (4, 5, 5) of subject-7-T2.hdr differs" in texts[0]
+    assert "subject-7-label.hdr holds the label values 0, 10, 150, 251, scheme iseg knows 0, 10, 150, 250" in texts[1]
+    (tmp_path / "subject-7-T1.img").unlink()
+    messages = [problem.message for problem in verify(tmp_path).problems]
+    assert any("subject-7-T1.img cannot be read" in message for message in messages)
+
+
+def test_a_layout_that_is_named_wins(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for suffix in ("t2", "dwi_b1000"):
+        nib.save(nib.Nifti1Image(np.pad(np.ones((2, 2, 2), np.int16), 1), np.eye(4)), folder / f"a_{suffix}.nii.gz")
+    assert verify(tmp_path).layout == "stroke"
+    assert verify(tmp_path, layout="generic", modalities=("t2",)).scheme == "brats"
+    with pytest.raises(UserError, match="no subject lies under"):
+        verify(tmp_path, layout="iseg")
+
+
+def test_real_volumes_in_the_layout_of_iseg(shared_data):
+    verdict = verify(shared_data / "iseg_like_mni152")
+    assert (verdict.layout, verdict.cases) == ("iseg", ("subject-1",))
+    assert verdict.count("fatal") == 0

@@ -1,0 +1,133 @@
+"""Losses that weigh classes do so by their frequencies in the training split, whoever builds the System."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import nibabel as nib
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
+from untrained_run import drawn
+
+from configs import cmff
+from jaxfuse.config import declared_facts, parse
+from jaxfuse.engine.build import abstract_state, build_system
+from jaxfuse.engine.checkpoints import Checkpoints
+from jaxfuse.engine.members import load_members
+from jaxfuse.engine.progress import Display
+from jaxfuse.engine.schedule import Run
+from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import write_json
+from jaxfuse.learning.state import State
+
+LOSS = "losses.imbalance:weighted_cross_entropy"
+CLASSES = ("background", "core", "edema", "enhancing tumor")
+# Pixels of core, edema and enhancing tumor in the slice of each case that has the most of them.
+LARGEST = {"a": (1, 2, 1), "b": (1, 3, 1), "c": (3, 3, 1)}
+
+
+def write_cases(root: Path) -> Path:
+    """Heads of 4 x 4 x 4 voxels; a second slice with one voxel of edema is not the one that is used."""
+    for name, counts in LARGEST.items():
+        label = np.zeros((6, 6, 6), np.uint8)
+        flat = np.repeat([1, 2, 4], counts)
+        label[1:5, 1:5, 2] = np.pad(flat, (0, 16 - flat.size)).reshape(4, 4)
+        label[2, 2, 3] = 2
+        image = np.zeros((6, 6, 6), np.int16)
+        image[1:5, 1:5, 1:5] = np.random.default_rng(ord(name)).integers(1, 100, (4, 4, 4))
+        folder = root / f"case_{name}"
+        folder.mkdir(parents=True)
+        for suffix, array in (("t1", image), ("flair", image), ("seg", label)):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{folder.name}_{suffix}.nii.gz")
+    return root
+
+
+def recipe(folder: Path, *, loss: str = LOSS, **options: Any) -> ConfigDict:
+    """A small 2D U-Net on the largest slices of cases a and b, validated on that of c."""
+    config = cmff.get_config("tiny,row=voc")
+    config.network.base = config.network.levels = 2
+    config.schedule = config.result = ("voc",)
+    phase = config.voc
+    phase.patch, phase.loss = (16, 16), loss
+    with phase.unlocked():
+        phase.loss_args = ConfigDict(options)
+    phase.data.source, phase.data.modalities, phase.data.normalize = "one_slice", ("t1", "flair"), "percentiles"
+    phase.data.root, phase.data.split = str(folder / "root"), str(folder / "split.json")
+    phase.data.cache = str(folder / "cache")
+    return config
+
+
+def run_of(workdir: Path, config: Any) -> Run:
+    return Run(parse(config), workdir, Display(Console(file=io.StringIO())), StopRequest())
+
+
+def frequencies_of(system: Any) -> tuple[float, ...]:
+    return system.loss.keywords["frequencies"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_cases(folder / "root")
+    (folder / "split.json").write_text(json.dumps({"train": ["case_a", "case_b"], "val": ["case_c"]}))
+    return folder
+
+
+def test_a_run_and_its_predictions_weigh_by_the_slices_trained_on(folder):
+    # Of 2 x 16 pixels: core 1 + 1, edema 2 + 3, enhancing tumor 1 + 1.
+    expected = pytest.approx((23 / 32, 2 / 32, 5 / 32, 2 / 32))
+    config = recipe(folder)
+    workdir = open_workdir(folder / "run", config)
+    run = run_of(workdir, config)
+    phase = run.experiment.phases["voc"]
+    system = run.system(phase)
+    assert frequencies_of(system) == expected
+    # The same run, called again.
+    assert frequencies_of(run_of(workdir, config).system(phase)) == expected
+    # A prediction reads them from dataset.json, without the data.
+    write_json(workdir / "dataset.json", run.dataset(phase).document())
+    params = drawn(abstract_state(system, phase, phase.data.modalities).params, 0)
+    checkpoints = Checkpoints(workdir / "checkpoints" / "voc")
+    checkpoints.save(1, State(jnp.int32(1), jax.random.key(0), params, {"net": {}}, {}, {}), {})
+    checkpoints.close()
+    (member,) = load_members([f"{workdir}:voc"])
+    assert frequencies_of(member.system) == expected
+    # And it is this number that a loss is made of: one pixel of edema, probability 1/4, median 7/64.
+    one = member.system.loss(jnp.zeros((1, 1, 1, 4)), jnp.full((1, 1, 1), 2))
+    assert float(one) == pytest.approx((3.5 / 32) / (5 / 32) * np.log(4), rel=1e-6)
+
+
+def test_equal_frequencies_stand_in_where_no_data_are_looked_at(tmp_path):
+    experiment = parse(recipe(tmp_path))
+    phase = experiment.phases["voc"]
+    system = build_system(phase, *declared_facts(experiment.data_of(phase)), 4)
+    assert frequencies_of(system) == (0.25, 0.25, 0.25, 0.25)
+
+
+def test_frequencies_of_the_config_win(tmp_path):
+    phase = parse(recipe(tmp_path, frequencies=(0.7, 0.1, 0.1, 0.1))).phases["voc"]
+    assert frequencies_of(build_system(phase, ("t1", "flair"), CLASSES, 4, (1, 1, 1, 1))) == (0.7, 0.1, 0.1, 0.1)
+
+
+def test_a_loss_without_weights_gets_none(tmp_path):
+    phase = parse(recipe(tmp_path, loss="losses.imbalance:combo", form="scaled")).phases["voc"]
+    assert build_system(phase, ("t1", "flair"), CLASSES, 4, (9, 0, 1, 1)).loss.keywords == {"form": "scaled"}
+
+
+def test_a_class_that_no_training_case_holds_is_refused(tmp_path):
+    phase = parse(recipe(tmp_path)).phases["voc"]
+    with pytest.raises(UserError) as error:
+        build_system(phase, ("t1", "flair"), CLASSES, 4, (9, 0, 1, 1))
+    assert str(error.value) == (
+        f"voc: the loss {LOSS} weighs classes by frequency, but no training case holds a voxel of core; choose another "
+        "split or another loss"
+    )

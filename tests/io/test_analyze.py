@@ -1,0 +1,93 @@
+"""Analyze pairs: the axes that are assumed, the way back, and what is refused."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.io.analyze import centered_affine, files_of, is_analyze, write_analyze
+from jaxfuse.io.nifti import geometry_mismatch, read_volume, write_like
+
+ARRAY = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    write_analyze(tmp_path / "a.hdr", ARRAY, (1.0, 1.5, 2.0))
+    return tmp_path / "a.hdr"
+
+
+def test_axes_as_stored_are_the_canonical_ones(pair):
+    volume = read_volume(pair)
+    np.testing.assert_array_equal(volume.array, ARRAY)
+    assert volume.array.dtype == np.int16
+    assert volume.stored_shape == (2, 3, 4, 1)
+    assert volume.spacing_mm == (1.0, 1.5, 2.0)
+    # The middle of the volume, voxel (0.5, 1, 1.5), is the origin.
+    np.testing.assert_allclose(volume.affine @ [0.5, 1, 1.5, 1], [0, 0, 0, 1])
+    np.testing.assert_array_equal(volume.affine[:3, :3], np.diag([1, 1.5, 2]))
+
+
+def test_either_name_of_the_pair_and_other_readers_agree(pair):
+    assert not geometry_mismatch(read_volume(pair), read_volume(pair.with_suffix(".img")))
+    assert files_of(pair) == files_of(pair.with_suffix(".img")) == (pair, pair.with_suffix(".img"))
+    assert files_of(pair.with_name("b.nii.gz")) == (pair.with_name("b.nii.gz"),)
+    other = nib.load(pair)
+    assert isinstance(other, nib.AnalyzeImage)
+    assert other.shape == (2, 3, 4, 1)
+    np.testing.assert_array_equal(np.asarray(other.dataobj)[..., 0], ARRAY)
+
+
+def test_a_label_map_is_written_on_the_grid_of_the_pair(pair, tmp_path):
+    labels = (ARRAY % 2 * 250).astype(np.uint8)
+    write_like(tmp_path / "out.nii.gz", labels, pair, dtype="uint8")
+    made = nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(np.asarray(made.dataobj), labels)
+    np.testing.assert_allclose(made.affine, centered_affine((2, 3, 4), (1, 1.5, 2)))
+    assert made.header.get_zooms()[:3] == (1, 1.5, 2)
+    assert not geometry_mismatch(read_volume(tmp_path / "out.nii.gz"), read_volume(pair))
+
+
+def test_other_byte_order_and_scale_are_understood(tmp_path):
+    header = nib.Spm99AnalyzeHeader(endianness=">")
+    header.set_data_dtype(np.dtype(">i2"))
+    header.set_data_shape(ARRAY.shape)
+    header["scl_slope"] = 0.5
+    (tmp_path / "a.hdr").write_bytes(header.binaryblock)
+    (tmp_path / "a.img").write_bytes(ARRAY.astype(">i2").tobytes(order="F"))
+    array = read_volume(tmp_path / "a.hdr").array
+    np.testing.assert_array_equal(array, ARRAY / np.float32(2))
+    assert array.dtype == np.float32
+
+
+def test_a_nifti_pair_has_the_orientation_of_its_header(tmp_path, pair):
+    affine = np.diag([-1.0, 1, 1, 1])
+    nib.save(nib.Nifti1Pair(ARRAY, affine), tmp_path / "n.hdr")
+    np.testing.assert_array_equal(read_volume(tmp_path / "n.hdr").array, ARRAY[::-1])
+    assert not is_analyze(tmp_path / "n.hdr")
+    assert is_analyze(pair)
+    assert is_analyze(pair.with_suffix(".img"))
+    assert not is_analyze(tmp_path / "n.nii")
+
+
+def test_a_missing_or_short_part_is_named(pair):
+    voxels = pair.with_suffix(".img")
+    content = voxels.read_bytes()
+    voxels.write_bytes(content[:-2])
+    with pytest.raises(UserError, match=r"a\.hdr is damaged or cut short"):
+        read_volume(pair)
+    voxels.unlink()
+    with pytest.raises(UserError, match=r"a\.img cannot be read .*; a pair needs both"):
+        read_volume(pair)
+    voxels.write_bytes(content)
+    pair.write_bytes(pair.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"a\.hdr is damaged or cut short"):
+        read_volume(pair)
+
+
+def test_equal_arrays_give_equal_bytes(pair, tmp_path):
+    write_analyze(tmp_path / "b.hdr", ARRAY, (1.0, 1.5, 2.0))
+    for one, other in zip(files_of(pair), files_of(tmp_path / "b.hdr"), strict=True):
+        assert one.read_bytes() == other.read_bytes()

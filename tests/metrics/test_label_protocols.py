@@ -1,0 +1,95 @@
+"""What tissues and strokes are scored by, on label maps worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxfuse.labels import label_scheme
+from jaxfuse.metrics.protocols import BRATS, DEFINITIONS, ISEG, STROKE, protocol_of
+from jaxfuse.metrics.regions import score_case, summary_document
+
+TISSUES, INFARCTS = label_scheme("iseg"), label_scheme("stroke")
+# Classes CSF 1, GM 2, WM 3 along a line of voxels of 2 mm: the prediction takes one voxel of GM for CSF.
+TRUTH = np.array([[1, 1, 2, 2, 2, 3, 3, 0]])
+PRED = np.array([[1, 1, 1, 2, 2, 3, 3, 0]])
+
+
+def score(pred, truth, scheme, **changes):
+    settings = {"spacing_mm": (5.0, 2.0), "one_empty": math.nan, "case": "a", "output": "prediction"} | changes
+    return score_case(np.array(pred), np.array(truth), scheme, **settings)
+
+
+def test_data_are_scored_by_the_protocol_of_their_scheme():
+    names = ("iseg", "stroke", "brats", "brats2023", "lesion")
+    assert [protocol_of(label_scheme(name)) for name in names] == [ISEG, STROKE, BRATS, BRATS, BRATS]
+
+
+def test_each_tissue_has_dice_and_all_its_distances():
+    rows = score(PRED, TRUTH, TISSUES)
+    assert [row["region"] for row in rows] == ["CSF", "GM", "WM"]
+    csf, gm, wm = rows
+    assert (csf["dice"], gm["dice"], wm["dice"]) == (pytest.approx(4 / 5), pytest.approx(4 / 5), 1)
+    # CSF: one voxel too many, 2 mm off. D1 = 0, 0, 2 and D2 = 0, 0; all voxels of a line are surface.
+    distances = {
+        "hd_mm": 2,
+        "hd95_mm": np.percentile([0, 0, 2, 0, 0], 95),
+        "mhd_mm": 2 / 3,
+        "asd_mm": 2 / 3,
+        "assd_mm": 2 / 5,
+        "iseg_mhd_mm": 2,
+        "iseg_asd_mm": 1 / 3,
+        "mhd_dubuisson_mm": 2 / 3,
+    }
+    assert {name: csf[name] for name in distances} == pytest.approx(distances)
+    # GM: one voxel too few. The directed mean starts at the prediction, which lies wholly inside.
+    assert (gm["asd_mm"], gm["mhd_mm"]) == (0, pytest.approx(2 / 3))
+    assert {wm[name] for name in distances} == {0}
+    assert tuple(csf) == ("case", "output", "region", "dice", *distances, "pred_mm3", "truth_mm3")
+
+
+def test_a_stroke_is_measured_in_mm_and_in_voxels():
+    """One voxel off along the thick axis of 5 mm and two along the thin one of 2 mm."""
+    truth, pred = np.zeros((3, 6), int), np.zeros((3, 6), int)
+    truth[0, 0] = pred[0, 0] = pred[1, 2] = 1
+    (row,) = score(pred, truth, INFARCTS)
+    assert row["dice"] == pytest.approx(2 / 3)
+    assert row["hd_mm"] == pytest.approx(math.hypot(5, 4))
+    assert row["hd_voxels"] == pytest.approx(math.hypot(1, 2))
+    assert tuple(row) == ("case", "output", "region", "dice", "hd_mm", "hd_voxels", "pred_mm3", "truth_mm3")
+
+
+def test_a_missed_stroke_has_no_distance_in_voxels_whatever_the_penalty():
+    (missed,) = score([[0, 0]], [[1, 0]], INFARCTS, one_empty=99.0)
+    assert (missed["dice"], missed["hd_mm"]) == (0, 99)
+    assert math.isnan(missed["hd_voxels"])
+    (absent,) = score([[0, 0]], [[0, 0]], INFARCTS)
+    assert (absent["dice"], absent["hd_mm"], absent["hd_voxels"]) == (1, 0, 0)
+
+
+def test_a_protocol_may_be_chosen_for_another_scheme():
+    (row,) = score([[1, 0]], [[1, 1]], label_scheme("lesion"), protocol=STROKE)
+    assert row["hd_voxels"] == 1
+    (row,) = score([[1, 0]], [[1, 1]], INFARCTS, protocol=BRATS)
+    assert row["sensitivity"] == 0.5
+
+
+def test_tissues_are_averaged_over_subjects():
+    rows = [*score(PRED, TRUTH, TISSUES), *score(TRUTH, TRUTH, TISSUES, case="b")]
+    document = summary_document(rows, primary="prediction", one_empty=math.nan)
+    csf = document["outputs"]["prediction"]["CSF"]
+    assert csf["dice"]["mean"] == pytest.approx(0.9)
+    assert csf["dice"]["std"] == pytest.approx(0.2 / math.sqrt(2))
+    assert csf["iseg_mhd_mm"]["mean"] == 1
+    assert list(document["distances"]) == [
+        "HD", "HD95", "MHD", "ASD", "ASSD", "iSeg MHD", "iSeg ASD", "Dubuisson MHD",
+    ]  # fmt: skip
+    # Three things are called MHD: each is told apart in words.
+    assert len({document["distances"][name] for name in ("MHD", "iSeg MHD", "Dubuisson MHD")}) == 3
+
+
+def test_every_distance_is_defined():
+    for protocol in (BRATS, ISEG, STROKE):
+        one = np.ones((1, 1), bool)
+        measured = protocol.measure(one, one, spacing_mm=(1.0, 1.0), one_empty=math.nan)
+        assert {name for name in measured if name.endswith(("_mm", "_voxels"))} <= set(DEFINITIONS)

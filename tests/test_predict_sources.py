@@ -1,0 +1,100 @@
+"""`python -m jaxfuse.predict` on subjects of iSeg, by networks of volumes and of slices that were never trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from untrained_run import write_untrained_run
+
+from configs import cmff
+from jaxfuse import predict
+from jaxfuse.data.phantom.infant import write_infant_phantoms
+from jaxfuse.errors import UserError
+from jaxfuse.io.nifti import geometry_mismatch, read_volume
+from jaxfuse.recipes import volume_data
+
+GRID = {"shape": (32, 36, 28), "spacing_mm": 4.6}
+BOTH = ("t1", "t2")
+
+
+def iseg(source: str, cache: Path, **options):
+    data = volume_data(source=source, modalities=BOTH, cases=2, **GRID, **options)
+    data.cache = str(cache)
+    return data
+
+
+def volumes_run(folder: Path) -> Path:
+    config = cmff.get_config("tiny,row=random")
+    config.pairs, config.data = BOTH, iseg("iseg", folder / "cache")
+    config.network.base = config.network.levels = 2
+    config.fusion.patch = (32, 32, 32)
+    return write_untrained_run(folder / "volumes", config, "fusion", train={"subject-1": "k"}, scheme_name="iseg")
+
+
+def slices_run(folder: Path, axis: str) -> Path:
+    config = cmff.get_config("tiny,row=voc")
+    config.schedule = config.result = ("voc",)
+    config.network.base = config.network.levels = 2
+    config.voc.patch, config.voc.validation.tile_batch = (32, 32), 8
+    config.voc.data = iseg("iseg_slices", folder / "cache", axis=axis)
+    return write_untrained_run(folder / axis, config, "voc", train={"subject-1_y010": "k"}, scheme_name="iseg")
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("iseg") / "set"
+    write_infant_phantoms(root, cases=1, seed=0, **GRID)
+    return root
+
+
+@pytest.fixture
+def command(monkeypatch):
+    def run(workdirs: list[Path], cases: Path, output: Path) -> None:
+        values = SimpleNamespace(
+            workdir=str(workdirs[0]), input=str(cases), output=str(output), overlap=None, memory_mb=None
+        )
+        monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
+        monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+        assert predict.main(["predict", *map(str, workdirs[1:])]) == 0
+
+    return run
+
+
+@pytest.mark.parametrize("make", [volumes_run, lambda folder: slices_run(folder, "coronal")], ids=["volumes", "slices"])
+def test_label_maps_have_the_values_and_the_grid_of_iseg(make, subjects, command, tmp_path):
+    command([make(tmp_path)], subjects, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["subject-1.nii.gz"]
+    made, given = read_volume(tmp_path / "out" / "subject-1.nii.gz"), read_volume(subjects / "subject-1-T1.hdr")
+    assert not geometry_mismatch(made, given)
+    stored = nib.load(made.path)
+    assert (stored.shape, stored.get_data_dtype()) == (GRID["shape"], np.uint8)
+    np.testing.assert_allclose(stored.header.get_zooms(), 4.6, rtol=1e-6)
+    assert nib.aff2axcodes(stored.affine) == ("R", "A", "S")
+    values = set(np.unique(made.array))
+    assert values <= {0, 10, 150, 250}
+    assert len(values) > 2
+    assert not made.array[given.array == 0].any()
+
+
+def test_each_network_of_slices_sees_its_own_axis(subjects, command, tmp_path):
+    """Weights that are equal answer otherwise along another axis, and views are averaged like any members."""
+    answers = {}
+    runs = {axis: slices_run(tmp_path, axis) for axis in ("coronal", "sagittal")}
+    for name, chosen in ({axis: [run] for axis, run in runs.items()} | {"both": list(runs.values())}).items():
+        command(chosen, subjects, tmp_path / "out" / name)
+        answers[name] = read_volume(tmp_path / "out" / name / "subject-1.nii.gz").array
+    different = answers["coronal"] != answers["sagittal"]
+    assert different.any()
+    agreed = ~different
+    np.testing.assert_array_equal(answers["both"][agreed], answers["coronal"][agreed])
+
+
+def test_cases_of_another_kind_are_refused(command, tmp_path):
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)), tmp_path / "in" / "a" / "a_t1.nii.gz")
+    with pytest.raises(UserError, match="no subject lies under .*; files such as subject-1-T1.hdr are expected"):
+        command([volumes_run(tmp_path)], tmp_path / "in", tmp_path / "out")
