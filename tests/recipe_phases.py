@@ -47,6 +47,16 @@ class Built:
         return abstract_state(self.system, self.phase, self.modalities)
 
 
+# Of these recipes the rows whose networks differ most; the others are traced by tests marked slow.
+_TELLING = {"hyperfusion": ("full", "baseline", "full_2d"), "infinet": ("aggregated", "unet_double")}
+
+
+def is_telling(recipe: str, text: str) -> bool:
+    """Whether a call is among those that are traced in every run of the tests."""
+    config = RECIPES[recipe].get_config(text)
+    return config.row in _TELLING.get(recipe, (config.row,))
+
+
 def argument(preset: str, row: str, variant: str = "") -> str:
     """The text after a recipe's name."""
     parts = (preset, row and f"row={row}", variant and f"data={variant}")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recipe_phases import RECIPES, argument, arguments, distinct, phases, random_batch, traced
+from recipe_phases import RECIPES, argument, arguments, distinct, is_telling, phases, random_batch, traced
 
 from jaxfuse.engine.build import initial_state
 from jaxfuse.learning.transfer import apply_rules
@@ -42,6 +42,8 @@ def _quick(recipe, text):
     The other sizes of a row have the same structure.
     """
     config = RECIPES[recipe].get_config(text)
+    if not is_telling(recipe, text):
+        return False
     return config.preset == "tiny" or (recipe == "cmff" and config.row == RECIPES[recipe].get_config().row)
 
 

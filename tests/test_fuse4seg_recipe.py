@@ -21,7 +21,17 @@ def built(row: str):
     return phases("fuse4seg", argument("tiny", row))
 
 
-@pytest.mark.parametrize("row", fuse4seg.ROWS)
+@pytest.mark.parametrize("row", fuse4seg.ALONE)
+def test_rows_without_fusion_read_what_they_are_called_after(row):
+    (phase,) = built(row).values()
+    modalities, shown = fuse4seg.MODALITIES, fuse4seg.SHOWN[0].split("+")
+    read = [modalities[channel] for channel in phase.system.channels]
+    assert (read, phase.system.fusion) == (shown, row) if row in ("mean", "maximum") else read == [row]
+    # The network that the paper's row trains, no other.
+    assert phase.system.segmentation.form == built("full")["cooperative"].system.segmentation.form
+
+
+@pytest.mark.parametrize("row", [row for row in fuse4seg.ROWS if row not in fuse4seg.ALONE])
 def test_schemes_of_the_rows(row):
     scheme = built(row)["cooperative"].system.scheme
     expected = "detached" if row.endswith("_detached") else row

@@ -74,7 +74,9 @@ def test_training_and_prediction(shared_data, optimized, tmp_path, monkeypatch, 
     assert tuple(facts["voxels_per_class"][1:]) == voxels
 
     monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)  # that of the tests stays
-    options = SimpleNamespace(workdir=str(tmp_path / "run"), input=str(root), output=str(tmp_path / "out"), overlap=0.0)
+    options = SimpleNamespace(
+        workdir=str(tmp_path / "run"), input=str(root), output=str(tmp_path / "out"), overlap=0.0, memory_mb=None
+    )
     monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=options))
     optimized()
     assert predict.main(["predict"]) == 0

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from recipe_phases import RECIPES, argument, concrete_state, distinct, has_implicit_scheme, phases
+from recipe_phases import RECIPES, argument, concrete_state, distinct, has_implicit_scheme, is_telling, phases
 from valid_network import valid_system
 
 from jaxfuse.engine.assess import segmentation
@@ -18,7 +18,8 @@ TINY = [(recipe, argument("tiny", row)) for recipe in RECIPES for row in RECIPES
 
 def _is_slow(recipe, text, name):
     """Fuse4Seg's ablations take seconds each to trace, and its implicit schemes tens of them."""
-    return has_implicit_scheme(recipe, text, name) or (recipe == "fuse4seg" and "row=wo_" in text)
+    ablation = recipe == "fuse4seg" and ("row=wo_" in text or "row=film_" in text)
+    return has_implicit_scheme(recipe, text, name) or ablation or not is_telling(recipe, text)
 
 
 SYSTEMS = {
