@@ -184,17 +184,12 @@ def aligned(rows: list[dict[str, str]], left: int = 1) -> str:
 
 
 def rounded(rows: list[dict[str, Any]], digits: int = 2) -> list[dict[str, str]]:
-    return [
-        {
-            name: f"{value:.{digits}g}"
-            if abs(value) < 1e-3
-            else f"{value:.{digits}f}"
-            if isinstance(value, float)
-            else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
+    def text(value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        return f"{value:.{digits}g}" if abs(value) < 1e-3 else f"{value:.{digits}f}"
+
+    return [{name: text(value) for name, value in row.items()} for row in rows]
 
 
 def main() -> None:
