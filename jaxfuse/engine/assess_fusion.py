@@ -21,8 +21,7 @@ from jaxfuse.engine.assess import PredictCase, SegmentationAssessment, segmentat
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_rows
 from jaxfuse.labels import LabelScheme
-from jaxfuse.metrics.fusion import METRICS, qabf, score_fused, stretch
-from jaxfuse.metrics.regions import statistics
+from jaxfuse.metrics.fusion import METRICS, qabf, score_fused, stretch, summarize_fused
 from jaxfuse.report import figures
 from jaxfuse.report.planes import ratio_scale
 
@@ -59,7 +58,7 @@ class FusionAssessment:
         levels: dict[str, np.ndarray] = {}
         rows, maps, document = self.segmentation.judge(_noting(predict, levels), cases)
         fusion = [row for case in cases for row in self._rows(case, levels.get(case.id))]
-        document["fusion"] = {"sources": list(self.sources), "outputs": _summary(fusion)}
+        document["fusion"] = {"sources": list(self.sources), "outputs": summarize_fused(fusion)}
         shown = self.segmentation.shown(rows, cases)
         # Predicted once more: maps of all cases would be as large as the data set.
         attention = self._attention(predict, shown)
@@ -157,16 +156,3 @@ def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
 def _whole(levels: np.ndarray, case: PreparedCase) -> np.ndarray:
     """The whole picture; what lies outside the crop is background."""
     return uncrop(levels, case, 0)
-
-
-def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Statistics over cases by image and metric."""
-    names = dict.fromkeys(row["output"] for row in rows)
-    return {
-        name: {
-            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
-            for metric in METRICS
-            if metric in rows[0]
-        }
-        for name in names
-    }

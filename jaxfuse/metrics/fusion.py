@@ -13,7 +13,8 @@ Images without a pixel have no value: nan. Constant images have the value that e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
@@ -21,6 +22,7 @@ from scipy.ndimage import convolve1d, sobel
 from skimage.metrics import structural_similarity
 
 from jaxfuse.errors import UserError
+from jaxfuse.metrics.regions import statistics
 
 # Two axes, checked by `_grey`; a color image passes through `luminance` first.
 Image = Real[np.ndarray, "..."]
@@ -49,6 +51,19 @@ def score_fused(fused: Image, sources: Sequence[Image]) -> dict[str, float]:
         "ssim_255": ssim_255(grey, greys),
     }
     return {name: value for name, value in scores.items() if value is not None}
+
+
+def summarize_fused(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Statistics over cases by image (the rows' "output") and metric."""
+    names = dict.fromkeys(row["output"] for row in rows)
+    return {
+        name: {
+            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
+            for metric in METRICS
+            if metric in rows[0]
+        }
+        for name in names
+    }
 
 
 def luminance(rgb: Image) -> Grey:

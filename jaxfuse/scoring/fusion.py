@@ -19,8 +19,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.png import read_png
 from jaxfuse.io.tables import render, write_json, write_rows
-from jaxfuse.metrics.fusion import METRICS, luminance, score_fused, stretch
-from jaxfuse.metrics.regions import statistics
+from jaxfuse.metrics.fusion import METRICS, luminance, score_fused, stretch, summarize_fused
 from jaxfuse.report.metric_names import printed, title_of
 from jaxfuse.scoring.pairing import find_pictures, listing, pair
 from jaxfuse.scoring.progress import tracked
@@ -56,7 +55,7 @@ def score_fusion(
         "protocol": "fusion",
         "cases": len(paired.cases),
         "sources": list(folders),
-        "outputs": _summary(rows),
+        "outputs": summarize_fused(rows),
         **paired.left_out(),
     }
     write_rows(out / "cases.csv", rows)
@@ -143,16 +142,3 @@ def _levels(path: Path) -> Float64[np.ndarray, "h w"]:
     pixels = read_png(path)
     gray = gray_content(pixels)
     return luminance(pixels) if gray is None else gray.astype(np.float64)
-
-
-def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Statistics over cases by image and metric."""
-    names = dict.fromkeys(row["output"] for row in rows)
-    return {
-        name: {
-            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
-            for metric in METRICS
-            if metric in rows[0]
-        }
-        for name in names
-    }
