@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
 
-from jaxfuse.errors import UserError
+from jaxfuse.io.whole_file import write_whole
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
@@ -20,13 +18,4 @@ def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
     path = Path(path)
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(packed.getvalue())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error
+    write_whole(path, packed.getvalue())

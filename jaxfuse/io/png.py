@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import struct
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.whole_file import write_whole
 
 Pixels = UInt8[np.ndarray, "h w *rgb"]
 
@@ -76,16 +75,7 @@ def write_png(path: str | Path, pixels: Shaped[np.ndarray, ...]) -> None:
         )
     packed = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(packed, format="PNG")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(packed.getvalue())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error
+    write_whole(path, packed.getvalue())
 
 
 def _bytes(path: Path, count: int = -1) -> bytes:

@@ -1,0 +1,23 @@
+"""Files that appear in one piece or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from jaxfuse.errors import UserError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes beside the place and renames, so that no reader meets half a file; makes the folder if need be."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error
