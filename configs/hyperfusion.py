@@ -3,7 +3,7 @@
     python -m jaxfuse.train --config configs/hyperfusion.py
     python -m jaxfuse.train --config configs/hyperfusion.py:,data=stroke
 
-train on phantoms (infant tissue from T1 and T2; stroke lesions from T2 and diffusion) in minutes on two CPU cores.
+train on phantoms (infant tissue from T1 and T2; stroke lesions from T2 and diffusion).
 
     python -m jaxfuse.train --config configs/hyperfusion.py:paper --config.data.root=DIR
 
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from jaxfuse.recipes import adam, parse_argument, phase, volume_data
 
 PRESETS = {
-    "": "phantoms, a quarter of the widths, patches of 27^3: minutes on two CPU cores",
+    "": "phantoms, a quarter of the widths, patches of 27^3, a short training",
     "tiny": "small phantoms, a few steps: for tests",
     "paper": "the paper's sizes; needs data.root",
 }

@@ -2,8 +2,7 @@
 
     python -m jaxfuse.train --config configs/infinet.py
 
-trains a network for each of the three views on phantoms of infant heads in minutes on two CPU cores; the result is
-the mean of their probabilities.
+trains a network for each of the three views on phantoms of infant heads; the result is the mean of their probabilities.
 
     python -m jaxfuse.train --config configs/infinet.py:paper --config.data.root=DIR
 
@@ -18,7 +17,7 @@ from ml_collections import ConfigDict
 from jaxfuse.recipes import parse_argument, phase, sgd, volume_data
 
 PRESETS = {
-    "": "phantoms of 64 x 72 x 56 voxels, 16 channels, slices of 72^2: minutes on two CPU cores",
+    "": "phantoms of 64 x 72 x 56 voxels, 16 channels, slices of 72^2, a short training",
     "tiny": "small phantoms, a few steps: for tests",
     "paper": "the paper's sizes: 64 channels, slices of 256^2; needs data.root",
 }
