@@ -1,0 +1,3 @@
+from jaxfuse.models.hinet.make import make_system
+
+__all__ = ["make_system"]
