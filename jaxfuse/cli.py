@@ -72,11 +72,12 @@ def _check_config_file(argv: Sequence[str]) -> None:
 def _unknown_option(error: Exception, argv: Sequence[str]) -> str:
     """The argument that names an option that the config lacks, with the nearest option that it has."""
     text = str(error.args[0] if error.args else error)
-    name = re.match(r"'?(\w+)'?(\n|$)", text)
+    # The name stands in it in several ways, among others within two pairs of quotation marks.
+    words = set(re.findall(r"\w+", text.partition("Did you mean")[0]))
     near = re.search(r'Did you mean "([^"]+)"', text)
     for argument in argv[1:]:
         path = argument.partition("=")[0]
-        if path.startswith("--config.") and (name is None or name.group(1) in path.split(".")):
+        if path.startswith("--config.") and not words.isdisjoint(path.split(".")[1:]):
             advice = f'did you mean "{near.group(1)}"?' if near else "its options stand in the config's file"
             return f"{argument} names an option that the config lacks; {advice}"
     return f"the config cannot be read: {type(error).__name__} {_one_line(text)}; correct the config's file"

@@ -219,6 +219,10 @@ def test_patch_larger_than_a_volume_is_refused_and_padding_helps(call, sound):
             ["--config.fusion.stepz=3"],
             '--config.fusion.stepz=3 names an option that the config lacks; did you mean "steps"?',
         ),
+        (
+            ["--config.seed=1", "--config.fusion.optimizers.net.lr=1e-3"],
+            "--config.fusion.optimizers.net.lr=1e-3 names an option that the config lacks",
+        ),
         (["--config.nosuch=3"], "--config.nosuch=3 names an option that the config lacks"),
         (["--config.fusion.nosuch.deep=3"], "--config.fusion.nosuch.deep=3 names an option that the config lacks"),
         (["--config.fusion.steps.deep=3"], "--config.fusion.steps.deep=3 names an option that the config lacks"),
