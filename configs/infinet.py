@@ -67,7 +67,7 @@ class PaperSizes(Sizes):
 SIZES = {
     "": Sizes(),
     "tiny": Sizes(
-        phantom={"shape": (24, 28, 20), "cases": 3, "spacing_mm": 6.0},
+        phantom={"shape": (24, 28, 20), "cases": 3, "spacing_mm": 6.2},
         side=32,
         width=4,
         unet={"base": 4, "levels": 3},
