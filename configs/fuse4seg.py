@@ -329,7 +329,7 @@ def alone(sizes, row):
     settings = phase(
         model="fuse4seg.alone",
         args={"reads": reads, "fusion": fusion, "segmentation": segmentation_form(sizes)},
-        assess="engine.assess:segmentation",
+        assess="engine.assess:segmentation_of_slices",
         optimizers={"segmentation": sizes.segmentation_optimizer()},
         **SEGMENTATION_LOSS,
         overlap=sizes.overlap,

@@ -15,8 +15,10 @@ from typing import Any
 
 from jaxfuse.data.frequencies import class_frequencies
 from jaxfuse.data.pipeline import Loader
+from jaxfuse.data.sampling import needs_brain
+from jaxfuse.data.slices import Window
 from jaxfuse.data.sources import voc
-from jaxfuse.data.sources.volumes import check_axis, scheme_of_layout, source_of
+from jaxfuse.data.sources.volumes import check_axis, check_slices, scheme_of_layout, source_of
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.learning.optim import adam, sgd
@@ -55,9 +57,17 @@ class Data:
         layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names.
         labels: a scheme of `jaxfuse.labels`; empty: that of the layout.
         normalize: a rule of `jaxfuse.data.preprocess.prepare_case` for volumes and slices; "levels" for "pairs2d".
+        reference: with normalize "histmatch": folder of the case that all are matched to; empty: the landmarks of
+            `jaxfuse.data.intensities`.
         split: JSON file with lists `train` and `val` of case ids; empty: drawn by `split_seed`.
+        fold: the number, from 1, of the one subject that validates, for an ensemble of leave-one-out folds; 0: none.
+        bootstrap: the number, from 1, of a bootstrap sample of the subjects, drawn by `split_seed`, which train; those
+            left out validate; 0: none.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
         axis: of slices: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
+        window: of slices: what pictures show, ((first, one past the last), (first, one past the last)) along the two
+            axes of the canonical volume (to the right, to the front, up) that are not cut; (): the box of the brain.
+        blank_slices: of slices: keep all, also those that show no brain.
     """
 
     source: str
@@ -72,6 +82,11 @@ class Data:
     cache: str
     phantom: Phantom
     axis: str = "axial"
+    reference: str = ""
+    window: Window = ()
+    blank_slices: bool = False
+    fold: int = 0
+    bootstrap: int = 0
 
     @property
     def cache_dir(self) -> Path:
@@ -175,7 +190,7 @@ def parse(config: Any) -> Experiment:
             if rule.donor not in earlier:
                 raise UserError(f"phase {name} takes over from {rule.donor!r}, which is not a phase before it")
     _at_least("", config, log_every=1, seed=0)
-    return Experiment(
+    experiment = Experiment(
         phases=phases,
         data=_data("data", config.data),
         loader=_record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=1),
@@ -184,6 +199,13 @@ def parse(config: Any) -> Experiment:
             for key in ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
         },
     )
+    for phase in phases.values():
+        if experiment.data_of(phase).blank_slices and needs_brain(phase.sampling):
+            raise UserError(
+                f"phase {phase.name}: sampling is {phase.sampling!r}, which blank slices cannot serve, and "
+                "data.blank_slices keeps them; choose tiles or whole, or leave blank slices out"
+            )
+    return experiment
 
 
 def scheme_of(data: Data, layout_default: str) -> LabelScheme:
@@ -284,13 +306,31 @@ def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: 
 
 def _data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
-    # Runs of versions without the option were trained on axial slices.
-    _same_keys(where, group, {f.name for f in fields(Data)}, optional={"axis"})
+    # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
+    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices"}
+    _same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     check_axis(group.get("axis", "axial"), group.source, where)
+    check_slices(group.get("window", ()), group.get("blank_slices", False), group.source, where)
+    if group.get("reference") and group.normalize != "histmatch":
+        raise UserError(
+            f"{where}.reference is {group.reference!r} and {where}.normalize {group.normalize!r}; only histmatch looks "
+            "at it: leave it empty"
+        )
     if not 0.0 < group.val_fraction < 1.0:
         raise UserError(f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1")
     _at_least(f"{where}.", group, split_seed=0)
+    _check_split(where, group)
     return Data(phantom=_record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
+
+
+def _check_split(where: str, group: Any) -> None:
+    """At most one of a list, a fold and a bootstrap sample says who validates."""
+    _at_least(f"{where}.", {"fold": 0, "bootstrap": 0, **dict(group.items())}, fold=0, bootstrap=0)
+    given = [name for name in ("split", "fold", "bootstrap") if group.get(name)]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(f'{where}.{name}' for name in given)} cannot go together; keep one of them")
+    if group.source == "voc" and given:
+        raise UserError(f"{where}.{given[0]} is given, but VOC has lists of its own; leave it out")
 
 
 def _validation(where: str, group: Any) -> Validation:

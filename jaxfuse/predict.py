@@ -38,8 +38,9 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> int:
     from jaxfuse.data.cases import load_case
-    from jaxfuse.data.preprocess import prepare_case, uncrop
+    from jaxfuse.data.preprocess import uncrop
     from jaxfuse.data.sources.volumes import source_of
+    from jaxfuse.engine.dataset import prepare_like
     from jaxfuse.engine.members import load_members, mean_probabilities
     from jaxfuse.engine.progress import Display, clock
     from jaxfuse.engine.workdir import compilation_cache
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     for number, one in enumerate(files):
         # The label file, if there is one, is not opened: a prediction must not depend on it.
         case = load_case(one, first.data.modalities, None)
-        prepared = prepare_case(case, normalize=first.data.normalize)  # pyright: ignore[reportArgumentType]
+        prepared = prepare_like(case, first.data, first.landmarks)
         labels = _decode(label_map(predict(prepared), prepared.brain), first.scheme)
         path = output / f"{one.id}.nii.gz"
         write_like(path, uncrop(labels, prepared, 0), one.images[first.data.modalities[0]], dtype="uint8")

@@ -53,10 +53,12 @@ def volume_data(
     spacing_mm: float,
     normalize: str = "brain",
     axis: str = "axial",
+    window: tuple[tuple[int, int], ...] = (),
+    blank_slices: bool = False,
 ) -> ConfigDict:
     """Data of volumes or their slices, by a `source` of `jaxfuse.config.Data`; without a root, phantoms of this shape.
 
-    `axis` counts for sources of slices only.
+    `axis`, `window` and `blank_slices` count for sources of slices only.
     """
     return ConfigDict(
         {
@@ -66,10 +68,15 @@ def volume_data(
             "labels": "",
             "modalities": modalities,
             "normalize": normalize,
+            "reference": "",
             "axis": axis,
+            "window": window,
+            "blank_slices": blank_slices,
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",
+            "fold": 0,
+            "bootstrap": 0,
             "cache": "",
             "phantom": {"cases": cases, "seed": 0, "shape": shape, "spacing_mm": spacing_mm},
         }

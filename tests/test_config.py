@@ -103,6 +103,21 @@ def test_a_phase_may_have_data_of_its_own():
     assert (modalities, len(classes)) == (("r", "g", "b"), 21)
 
 
+def test_a_run_of_before_has_neither_folds_nor_samples():
+    config = _config()
+    with config.unlocked():
+        del config.data.fold
+        del config.data.bootstrap
+    assert (parse(config).data.fold, parse(config).data.bootstrap) == (0, 0)
+
+
+def test_folds_are_not_for_data_with_lists_of_their_own():
+    config = _config("tiny,row=voc")
+    with config.unlocked():
+        config.voc.data.fold = 1
+    assert _refusal(config) == "voc.data.fold is given, but VOC has lists of its own; leave it out"
+
+
 def test_what_a_config_tells_of_its_data():
     slices = parse(_config(data__source="slices", data__layout="brats2023")).data
     assert declared_facts(slices) == (("t1", "t1ce", "t2", "flair"), label_scheme("brats2023").classes)
@@ -150,6 +165,9 @@ def test_the_cache_folder_is_named_by_the_config_or_the_environment(monkeypatch,
         ({"loader__workers": -1}, "loader.workers is -1; it must be at least 0"),
         ({"data__val_fraction": 1.0}, "data.val_fraction is 1.0; it must lie between 0 and 1"),
         ({"data__split_seed": -3}, "data.split_seed is -3; it must be at least 0"),
+        ({"data__fold": -1}, "data.fold is -1; it must be at least 0"),
+        ({"data__fold": 1, "data__bootstrap": 2}, "data.fold and data.bootstrap cannot go together; keep one of them"),
+        ({"data__fold": 1, "data__split": "s.json"}, "data.split and data.fold cannot go together"),
         ({"data__phantom__cases": 0}, "data.phantom.cases is 0; it must be at least 1"),
         ({"fusion__batch": 0}, "fusion.batch is 0; it must be at least 1"),
         ({"fusion__checkpoint_every": 0}, "fusion.checkpoint_every is 0; it must be at least 1"),
@@ -177,7 +195,7 @@ def test_values_are_refused_with_one_sentence(changes, sentence):
     ("group", "sentence"),
     [
         ("", "config has no option surprise; it has"),
-        ("data", "data has no option surprise; it has axis, cache, labels, layout"),
+        ("data", "data has no option surprise; it has axis, blank_slices, bootstrap, cache, fold"),
         ("data.phantom", "data.phantom has no option surprise; it has cases, seed, shape, spacing_mm"),
         ("loader", "loader has no option surprise; it has prefetch, threads, workers"),
         ("network", "transition: the model cmft has no option surprise"),

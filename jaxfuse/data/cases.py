@@ -176,6 +176,52 @@ def split_cases(
     }
 
 
+def leave_one_out(ids: Sequence[str], fold: int) -> dict[str, tuple[str, ...]]:
+    """The split in which subject number `fold`, from 1 in the order of `ids`, validates and all others train.
+
+    Networks of several folds together are the ensemble of InfiNet's public code. Raises `UserError` for a number that
+    no subject has, and where there is one subject only.
+    """
+    subjects = _subjects(ids)
+    if not 1 <= fold <= len(subjects):
+        raise UserError(f"fold {fold} was asked for; with {len(subjects)} subjects, choose 1 to {len(subjects)}")
+    return _sides(ids, [subject for subject in subjects if subject != subjects[fold - 1]])
+
+
+def bootstrap_split(ids: Sequence[str], *, seed: int, number: int) -> dict[str, tuple[str, ...]]:
+    """Bootstrap sample `number`: as many subjects as there are, drawn with replacement, train; those left out validate.
+
+    A subject that was drawn twice stands twice among the training cases. Networks of several numbers together are the
+    bootstrapped ensemble of the InfiNet paper. A sample that leaves nobody out is drawn again. Raises `UserError` where
+    there is one subject only.
+    """
+    subjects = _subjects(ids)
+    rng = np.random.default_rng([seed, number])
+    while len(set(drawn := rng.integers(len(subjects), size=len(subjects)).tolist())) == len(subjects):
+        pass  # each was drawn once: nobody would validate
+    return _sides(ids, [subjects[place] for place in sorted(drawn)])
+
+
+def _subjects(ids: Sequence[str]) -> list[str]:
+    """The subjects in the order of their first cases; at least two."""
+    subjects = list(dict.fromkeys(subject_of(id_) for id_ in ids))
+    if len(set(ids)) < len(ids) or len(subjects) < 2:
+        raise UserError(
+            f"{len(ids)} cases of {len(subjects)} subjects were given; some are to train and others to validate, which "
+            "takes different cases of at least two subjects"
+        )
+    return subjects
+
+
+def _sides(ids: Sequence[str], training: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """All cases of each training subject, as often as it stands there; of the others each once."""
+    cases = {subject: [id_ for id_ in ids if subject_of(id_) == subject] for subject in map(subject_of, ids)}
+    return {
+        "train": tuple(id_ for subject in training for id_ in cases[subject]),
+        "val": tuple(id_ for id_ in ids if subject_of(id_) not in set(training)),
+    }
+
+
 def read_split(path: str | Path, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """An explicit split: a JSON file `{"train": [ids], "val": [ids]}` over cases that exist in `ids`.
 

@@ -2,7 +2,7 @@
 
 A case is cropped to its brain and each modality brought to zero mean and unit variance (Cross-Modality Deep
 Feature Learning for Brain Tumor Segmentation, section 4; over the brain's voxels unless asked otherwise), or to
-[0, 1] between two percentiles.
+[0, 1] by a rule of `jaxfuse.data.intensities`.
 Entries of the cache are named by what made them (content of the files, settings, version of this code): a changed
 one makes a new entry, an unchanged one is never made twice. A BraTS case of four modalities takes some 60 MB.
 """
@@ -20,49 +20,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.digests import Digests
+from jaxfuse.data.facts import CaseFacts, DatasetFacts, tuples
+from jaxfuse.data.intensities import (
+    NORMALIZATIONS,
+    Landmarks,
+    apply_scaling,
+    landmarks_of,
+    matched,
+    moments,
+    percentile_limits,
+    scaled_between,
+    stored_range,
+    whole_range,
+)
 from jaxfuse.data.mapped import open_mapped
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
-# Raise when the arrays or the JSON that this file writes change.
+# Raise when the arrays or the JSON that this file writes change for a recipe that earlier versions knew.
 _VERSION = 3
-# Of the brain's voxels, where intensities are scaled between them.
-PERCENTILES = (0.5, 99.5)
-# What the least bright voxel of the brain becomes then: level 1 of 255, apart from the background.
-DARKEST = 1 / 255
 
-
-@dataclass(frozen=True)
-class CaseFacts:
-    """What is known of a prepared case besides its arrays; the content of `case.json`.
-
-    Attributes:
-        affine: voxel to world in mm of the canonical grid before cropping, by rows; empty for a 2D image.
-        spacing_mm: voxel sides per axis; pixels of a photograph count 1.
-        original_shape, crop_start, shape: spatial; the crop is `original[start : start + shape]`.
-        voxels_per_class: over the crop, by class index; empty for an unlabelled case.
-        mean, std: of each modality as stored, over the voxels that were normalised together.
-        percentiles: of each modality as stored, where it was scaled between them; else empty.
-        slices: of a stack of slices, per slice: pixels of the brain, then pixels per class if labelled; else empty.
-    """
-
-    id: str
-    group: str
-    modalities: tuple[str, ...]
-    affine: tuple[tuple[float, ...], ...]
-    spacing_mm: tuple[float, ...]
-    original_shape: tuple[int, ...]
-    crop_start: tuple[int, ...]
-    shape: tuple[int, ...]
-    voxels_per_class: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    percentiles: tuple[tuple[float, float], ...] = ()
-    slices: tuple[tuple[int, ...], ...] = ()
+# What is kept along each axis: a range of voxels, slice(None) for all, None for those of the brain. Empty: the brain.
+Extent = Sequence[slice | None]
 
 
 @dataclass(frozen=True)
@@ -113,70 +96,38 @@ class PreparedCase:
         return open_mapped(self.folder / "brain.npy")
 
 
-@dataclass(frozen=True)
-class DatasetFacts:
-    """Constants that the training split decides; the content of a run's `dataset.json`.
+def prepare_case(
+    case: Case,
+    *,
+    normalize: str = "brain",
+    landmarks: Landmarks | None = None,
+    extent: Extent = (),
+    group: str = "",
+    classes: int = 0,
+) -> Prepared:
+    """Crops a case to its brain, or to `extent`, and normalizes it; the brain is what is not zero in every modality.
 
-    Attributes:
-        scheme: name of the label scheme, empty where the data set has classes of its own.
-        spacing_mm: median over the training cases, per axis.
-        train, val: case ids.
-        keys: case id -> cache key, which stands for the content of its files and the preparation.
-        voxels_per_class: sum over the labelled training cases, by class index; empty where there is none.
+    With `"brain"`, mean and standard deviation are taken over the brain, the rest stays 0, and the brain's bounding
+    box is kept. With `"volume"` they are taken over the whole volume, background included, and all of it is kept
+    unless `extent` says otherwise, because background is no longer 0. The other rules, of `jaxfuse.data.intensities`,
+    scale the brain to [0, 1] by the whole volume, whatever is kept of it; `landmarks` are those of "histmatch", by
+    default the known ones. `classes` is the least length of `voxels_per_class`.
+
+    Raises `UserError` for an image without a non-zero voxel, for a modality that is constant or has no landmarks, and
+    for an extent that leaves the volume or holds nothing of the brain.
     """
-
-    modalities: tuple[str, ...]
-    scheme: str
-    classes: tuple[str, ...]
-    spacing_mm: tuple[float, ...]
-    train: tuple[str, ...]
-    val: tuple[str, ...]
-    keys: Mapping[str, str]
-    voxels_per_class: tuple[int, ...]
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> DatasetFacts:
-        fields: dict[str, Any] = json.loads(text)
-        return cls(**{name: _tuples(value) for name, value in fields.items()})
-
-
-def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", classes: int = 0) -> Prepared:
-    """Crops a case to its brain and normalises it.
-
-    With `"brain"`, mean and standard deviation are taken over the voxels that are not zero in every modality, the
-    rest stays 0, and their bounding box is kept. With `"volume"` they are taken over the whole volume, background
-    included; nothing is cropped then, because background is no longer 0. With `"percentiles"` the box is kept, and
-    the brain's voxels are scaled as `between_percentiles` says. `classes` is the least length of `voxels_per_class`.
-
-    Raises `UserError` for an image without a non-zero voxel, and for a modality that is constant.
-    """
-    if normalize not in ("brain", "volume", "percentiles"):
-        raise UserError(f"normalize is {normalize!r}; choose brain or volume, or percentiles for [0, 1]")
+    if normalize not in NORMALIZATIONS:
+        raise UserError(
+            f"normalize is {normalize!r}; choose brain or volume, or percentiles, minmax or histmatch for [0, 1]"
+        )
     mask = np.any(case.image != 0, axis=-1)
-    start, stop = bounding_box(mask)
-    if start == stop:
+    if not mask.any():
         raise UserError(f"case {case.id}: every voxel of {', '.join(case.modalities)} is 0; remove or replace the case")
-    if normalize == "volume":
-        start, stop = (0,) * mask.ndim, mask.shape
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    box = _box(case.id, mask, extent, rest=slice(None) if normalize == "volume" else None)
     inside = mask[box]
-    image = np.zeros((*inside.shape, len(case.modalities)), np.float32)
-    means, stds, ranges = [], [], []
-    for channel, modality in enumerate(case.modalities):
-        values = case.image[..., channel]
-        together = values if normalize == "volume" else values[mask]
-        mean, std = moments(case.id, modality, together)
-        if normalize == "percentiles":
-            image[inside, channel], limits = between_percentiles(case.id, modality, together)
-            ranges.append(limits)
-        else:
-            normed = (values[box] - np.float32(mean)) / np.float32(std)
-            image[..., channel] = normed if normalize == "volume" else np.where(inside, normed, np.float32(0))
-        means.append(mean)
-        stds.append(std)
+    if normalize == "histmatch" and landmarks is None:
+        landmarks = landmarks_of(case.modalities)
+    image, measured = _normalized(case, mask, box, normalize, landmarks or {})
     label = None if case.label is None else np.ascontiguousarray(case.label[box])
     facts = CaseFacts(
         id=case.id,
@@ -185,15 +136,60 @@ def prepare_case(case: Case, *, normalize: str = "brain", group: str = "", class
         affine=tuple(tuple(float(v) for v in row) for row in case.affine),
         spacing_mm=tuple(float(v) for v in case.spacing_mm),
         original_shape=mask.shape,
-        crop_start=start,
+        crop_start=tuple(kept.start for kept in box),
         shape=inside.shape,
         voxels_per_class=() if label is None else count_classes(label, classes),
-        mean=tuple(means),
-        std=tuple(stds),
-        percentiles=tuple(ranges),
+        **measured,
     )
     tumor = np.zeros(0, np.int32) if label is None else flat_indices(label > 0)
     return Prepared(facts, image, label, tumor, flat_indices(inside))
+
+
+def _box(case_id: str, mask: Bool[np.ndarray, "d h w"], extent: Extent, *, rest: slice | None) -> tuple[slice, ...]:
+    """The voxels that are kept, with both ends of each range; along axes that `extent` says nothing of, `rest`."""
+    asked = [rest if one is None else one for one in extent or (None,) * mask.ndim]
+    box = []
+    for axis, (one, low, high, length) in enumerate(zip(asked, *bounding_box(mask), mask.shape, strict=True)):
+        first, last = (low, high) if one is None else (one.start or 0, length if one.stop is None else one.stop)
+        if not 0 <= first < last <= length:
+            raise UserError(
+                f"case {case_id}: a window of voxels {first} to {last} along axis {axis} was asked for, and the volume "
+                f"is {mask.shape}; choose one within it"
+            )
+        box.append(slice(first, last))
+    if not mask[tuple(box)].any():
+        ranges = ", ".join(f"{one.start} to {one.stop}" for one in box)
+        raise UserError(f"case {case_id}: voxels {ranges} hold nothing of the brain; choose another window")
+    return tuple(box)
+
+
+def _normalized(
+    case: Case, mask: Bool[np.ndarray, "d h w"], box: tuple[slice, ...], normalize: str, landmarks: Landmarks
+) -> tuple[Float[np.ndarray, "*space m"], dict[str, Any]]:
+    """The image within the box, and what was measured of each modality, by the names of `CaseFacts`."""
+    inside = mask[box]
+    image = np.zeros((*inside.shape, len(case.modalities)), np.float32)
+    both, limits, scalings = [], [], []
+    for channel, modality in enumerate(case.modalities):
+        values = case.image[..., channel]
+        together = values if normalize == "volume" else values[mask]
+        kept = values[box]
+        mean, std = moments(case.id, modality, together)
+        both.append((mean, std))
+        if normalize in ("brain", "volume"):
+            normed = (kept - np.float32(mean)) / np.float32(std)
+            image[..., channel] = normed if normalize == "volume" else np.where(inside, normed, np.float32(0))
+        elif normalize == "percentiles":
+            limits.append(percentile_limits(case.id, modality, together))
+            image[inside, channel] = scaled_between(kept[inside], limits[-1])
+        else:
+            by_landmarks = normalize == "histmatch"
+            scalings.append(
+                matched(case.id, modality, together, landmarks[modality]) if by_landmarks else whole_range(values)
+            )
+            image[inside, channel] = apply_scaling(kept[inside], scalings[-1])
+    means, stds = zip(*both, strict=True)
+    return image, {"mean": means, "std": stds, "percentiles": tuple(limits), "scaling": tuple(scalings)}
 
 
 def prepare(
@@ -202,6 +198,7 @@ def prepare(
     scheme: LabelScheme | None,
     *,
     normalize: str = "brain",
+    landmarks: Landmarks | None = None,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
@@ -214,18 +211,24 @@ def prepare(
     modalities = tuple(modalities)
 
     def make(one: CaseFiles) -> Prepared:
-        case = load_case(one, modalities, scheme)
-        return prepare_case(case, normalize=normalize, group=one.group, classes=len(scheme.classes) if scheme else 0)
+        case, classes = load_case(one, modalities, scheme), len(scheme.classes) if scheme else 0
+        return prepare_case(case, normalize=normalize, landmarks=landmarks, group=one.group, classes=classes)
 
-    recipe = volume_recipe(modalities, scheme, normalize)
+    recipe = volume_recipe(modalities, scheme, normalize, landmarks)
     return prepare_with(make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case)
 
 
-def volume_recipe(modalities: Sequence[str], scheme: LabelScheme | None, normalize: str) -> dict[str, Any]:
+def volume_recipe(
+    modalities: Sequence[str], scheme: LabelScheme | None, normalize: str, landmarks: Landmarks | None = None
+) -> dict[str, Any]:
     """How `prepare` makes its cases, as JSON."""
     # The encoding, not only the name: a scheme that is corrected later must not find old arrays.
     coding = {"name": scheme.name, "encode": sorted(scheme.encode.items())} if scheme else None
-    return {"modalities": tuple(modalities), "scheme": coding, "normalize": normalize}
+    recipe: dict[str, Any] = {"modalities": tuple(modalities), "scheme": coding, "normalize": normalize}
+    if normalize == "histmatch":
+        known = landmarks_of(modalities) if landmarks is None else landmarks
+        recipe["landmarks"] = [known[modality] for modality in modalities]
+    return recipe
 
 
 def prepare_with(
@@ -266,7 +269,7 @@ def read_prepared(folder: str | Path) -> PreparedCase:
     folder = Path(folder)
     facts = json.loads((folder / "case.json").read_text())
     key = facts.pop("key")
-    return PreparedCase(folder, key, CaseFacts(**{k: _tuples(v) for k, v in facts.items()}))
+    return PreparedCase(folder, key, CaseFacts(**{k: tuples(v) for k, v in facts.items()}))
 
 
 def uncrop(array: Shaped[np.ndarray, ...], prepared: Prepared | PreparedCase, fill: float) -> Shaped[np.ndarray, ...]:
@@ -290,10 +293,11 @@ def dataset_facts(
     split: Mapping[str, Sequence[str]],
     *,
     classes: Sequence[str] = (),
+    landmarks: Landmarks | None = None,
 ) -> DatasetFacts:
     """The facts of a split; `prepared` holds at least its training cases, others add only their keys.
 
-    `classes` names the classes where there is no scheme.
+    `classes` names the classes where there is no scheme, `landmarks` what intensities were matched to.
     """
     by_id = {case.id: case for case in prepared}
     absent = [i for i in split["train"] if i not in by_id]
@@ -310,7 +314,18 @@ def dataset_facts(
         val=tuple(split["val"]),
         keys={case.id: case.key for case in prepared},
         voxels_per_class=tuple(sum(column) for column in zip(*counts, strict=True)),
+        ranges=_ranges([by_id[i] for i in split["train"]], modalities),
+        landmarks=dict(landmarks or {}),
     )
+
+
+def _ranges(train: Sequence[PreparedCase], modalities: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Each modality's median stored range over volumes, however many slices each gives; empty without [0, 1]."""
+    volumes = list({case.key: case.facts for case in train}.values())
+    if not all(facts.percentiles or facts.scaling for facts in volumes):
+        return {}
+    ranges = {m: np.median([stored_range(facts, m) for facts in volumes], axis=0).tolist() for m in modalities}
+    return {modality: (low, high) for modality, (low, high) in ranges.items()}
 
 
 def bounding_box(mask: Shaped[np.ndarray, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -321,30 +336,6 @@ def bounding_box(mask: Shaped[np.ndarray, ...]) -> tuple[tuple[int, ...], tuple[
         start.append(int(along[0]) if along.size else 0)
         stop.append(int(along[-1]) + 1 if along.size else 0)
     return tuple(start), tuple(stop)
-
-
-def moments(case_id: str, modality: str, values: Shaped[np.ndarray, ...]) -> tuple[float, float]:
-    """Mean and standard deviation (of the population) in double precision; `UserError` for constant values."""
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        raise UserError(
-            f"case {case_id}: modality {modality} is {low:g} everywhere; replace the file or leave the case out"
-        )
-    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-
-
-def between_percentiles(
-    case_id: str, modality: str, values: Float[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " n"], tuple[float, float]]:
-    """Values of the brain clipped to the `PERCENTILES` and scaled from there to [1/255, 1], and both percentiles."""
-    low, high = (float(v) for v in np.percentile(values, PERCENTILES))
-    if low == high:
-        raise UserError(
-            f"case {case_id}: modality {modality} is {low:g} in nearly all of the brain, so that there is no range to "
-            "scale; replace the file or leave the case out"
-        )
-    share = (np.clip(values, low, high) - np.float32(low)) / np.float32(high - low)
-    return (np.float32(DARKEST) + np.float32(1 - DARKEST) * np.clip(share, 0, 1)).astype(np.float32), (low, high)
 
 
 def flat_indices(mask: Shaped[np.ndarray, ...]) -> Int[np.ndarray, " n"]:
@@ -393,7 +384,3 @@ def _write(folder: Path, key: str, prepared: Prepared) -> None:
         raise UserError(f"{folder} cannot be written ({error.strerror}); free space or choose another cache") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

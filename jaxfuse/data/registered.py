@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 
 from jaxfuse.data.cases import intensity_problem
 from jaxfuse.data.color import color_map, colored, gray_content, recombine, to_ycbcr
-from jaxfuse.data.preprocess import between_percentiles
+from jaxfuse.data.intensities import between_percentiles
 from jaxfuse.data.slices import gray_levels, pictures, volume_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import geometry_mismatch, read_volume

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxfuse.data.preprocess import PreparedCase
 from jaxfuse.errors import UserError
-from jaxfuse.patches import crop, grid_starts, output_sides, window_around
+from jaxfuse.patches import crop, grid_starts, output_sides, tile_volume, window_around
 
 Example = dict[str, np.ndarray]
 Center = Callable[[PreparedCase, np.random.Generator], tuple[int, ...]]
@@ -45,6 +45,26 @@ def whole(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
     """The middle: the window shows the whole picture, background around it."""
     del rng  # there is one such window
     return tuple(length // 2 for length in case.facts.shape)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The center of one of the windows that a whole case is predicted in, all equally probable; needs no label.
+
+    They are the fewest that cover the case, spread evenly between its faces: of a picture of 160 x 180 the four corners
+    of 128 x 128 (Hi-Net). Blank pictures have them too.
+
+    Attributes:
+        window: its sides.
+    """
+
+    window: tuple[int, ...]
+
+    def __call__(self, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
+        starts = tile_volume(case.facts.shape, self.window).starts
+        return tuple(
+            axis[int(rng.integers(len(axis)))] + side // 2 for axis, side in zip(starts, self.window, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -125,17 +145,24 @@ def center_rule(name: str, *, window: Sequence[int], options: Mapping[str, Any] 
 
     Only "foreground" has an option: `grid`.
     """
-    if name != "foreground" and name not in CENTERS:
-        raise UserError(f"sampling is {name!r}; choose one of {', '.join([*CENTERS, 'foreground'])}")
+    if name not in ("foreground", "tiles", *CENTERS):
+        raise UserError(f"sampling is {name!r}; choose one of {', '.join([*CENTERS, 'foreground', 'tiles'])}")
     known = {"grid"} if name == "foreground" else set()
     if wrong := sorted(set(options or {}) - known):
         raise UserError(f'sampling="{name}" has no option {", ".join(wrong)}; leave it out of sampling_args')
+    if name == "tiles":
+        return Tiles(tuple(window))
     return Foreground(tuple(window), **(options or {})) if name == "foreground" else CENTERS[name]
 
 
 def needs_label(name: str) -> bool:
     """Whether the rule of this name cannot serve a case without a labelled voxel."""
     return name in ("tumor", "foreground")
+
+
+def needs_brain(name: str) -> bool:
+    """Whether the rule of this name cannot serve a case that shows nothing of the brain."""
+    return name in ("brain", "mixed") or needs_label(name)
 
 
 def sample_patch(

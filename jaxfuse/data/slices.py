@@ -14,14 +14,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
 from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.intensities import Landmarks
 from jaxfuse.data.mapped import open_mapped
 from jaxfuse.data.preprocess import (
-    CaseFacts,
+    Extent,
     Prepared,
     PreparedCase,
     count_classes,
@@ -38,6 +41,9 @@ AXES: Mapping[str, int] = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGIT
 LEAST_BRAIN = 0.01  # share of a slice's pixels
 _LETTERS = "xyz"
 
+# Along the canonical axes that are not cut, in their order: first voxel and one past the last. Empty: the brain's box.
+Window = tuple[tuple[int, int], ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSlice(PreparedCase):
@@ -45,9 +51,13 @@ class PreparedSlice(PreparedCase):
 
     Attributes:
         index: the slice in the stack's arrays.
+        axis: of the canonical volume, that the stack was cut across.
+        alone: it was chosen to stand for its volume, a case of its own; else it is one of the volume's slices.
     """
 
     index: int
+    axis: int
+    alone: bool
 
     @property
     def image(self) -> Float[np.ndarray, "h w m"]:
@@ -83,6 +93,9 @@ def prepare_slices(
     keep: Callable[[CaseFacts], tuple[int, ...]] | None = None,
     one_per_case: bool = False,
     normalize: str = "percentiles",
+    landmarks: Landmarks | None = None,
+    window: Window = (),
+    blank: bool = False,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> dict[str, tuple[PreparedSlice, ...]]:
@@ -93,16 +106,25 @@ def prepare_slices(
     volume where no tumor is marked. A slice is named after its case and its place along `axis` of the canonical
     volume, such as CASE_z077.
 
+    Pictures show the box of the volume's brain, or `window`. Stacks reach from the brain's first slice to its last;
+    with `blank` through the whole volume (`every_slice` keeps them all).
+
     Raises the `UserError` of `load_case` and `prepare_case`, and one for a case without a slice to keep.
     """
     modalities = tuple(modalities)
 
     def make(one: CaseFiles) -> Prepared:
-        case = load_case(one, modalities, scheme)
-        classes = len(scheme.classes) if scheme else 0
-        return as_stack(prepare_case(case, normalize=normalize, group=one.group, classes=classes), axis)
+        prepared = prepare_case(
+            load_case(one, modalities, scheme),
+            normalize=normalize,
+            landmarks=landmarks,
+            extent=extent_of(axis, window, blank=blank),
+            group=one.group,
+            classes=len(scheme.classes) if scheme else 0,
+        )
+        return as_stack(prepared, axis)
 
-    recipe = {**volume_recipe(modalities, scheme, normalize), "stack": axis}
+    recipe = stack_recipe(modalities, scheme, normalize, axis, landmarks=landmarks, window=window, blank=blank)
     stacks = prepare_with(
         make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case
     )
@@ -110,8 +132,32 @@ def prepare_slices(
     for stack in stacks:
         kept = (keep or kept_slices)(stack.facts)
         chosen = (one_slice(stack.facts, kept),) if one_per_case else kept
-        slices[stack.id] = tuple(_slice(stack, index, axis) for index in chosen)
+        slices[stack.id] = tuple(_slice(stack, index, axis, one_per_case) for index in chosen)
     return slices
+
+
+def stack_recipe(
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    normalize: str,
+    axis: int,
+    *,
+    landmarks: Landmarks | None = None,
+    window: Window = (),
+    blank: bool = False,
+) -> dict[str, Any]:
+    """How `prepare_slices` makes its stacks, as JSON."""
+    recipe = {**volume_recipe(modalities, scheme, normalize, landmarks), "stack": axis}
+    # Named where they change something only, so that stacks of versions without them are found again.
+    return recipe | ({"window": window} if window else {}) | ({"blank": True} if blank else {})
+
+
+def extent_of(axis: int, window: Window, *, blank: bool) -> Extent:
+    """What `prepare_case` is to keep of a volume for pictures of this window, with or without blank slices."""
+    _check_axis(axis)
+    extent: list[slice | None] = [slice(*one) for one in window] or [None, None]
+    extent.insert(axis, slice(None) if blank else None)
+    return tuple(extent)
 
 
 def pictures(volume: Shaped[np.ndarray, "d h w *m"], axis: int) -> Shaped[np.ndarray, "s r c *m"]:
@@ -155,6 +201,25 @@ def as_stack(prepared: Prepared, axis: int) -> Prepared:
     return Prepared(stacked, np.ascontiguousarray(pictures(prepared.image, axis)), label, tumor, flat_indices(mask))
 
 
+def volume_facts(facts: CaseFacts, axis: int) -> CaseFacts:
+    """Of the canonical volume that `as_stack` made a stack with these facts of, the facts."""
+    back = np.argsort(_order(axis))
+    # Rows and columns of a picture run from the far ends of the volume's axes.
+    turned = [n - a - b for n, a, b in zip(facts.original_shape, facts.crop_start, facts.shape, strict=True)]
+    start = (facts.crop_start[0], *turned[1:])
+    original = tuple(facts.original_shape[i] for i in back)
+    affine = np.array(facts.affine) @ np.linalg.inv(_to_canonical(original, axis))
+    return dataclasses.replace(
+        facts,
+        affine=tuple(map(tuple, affine.tolist())),
+        spacing_mm=tuple(facts.spacing_mm[i] for i in back),
+        original_shape=original,
+        crop_start=tuple(start[i] for i in back),
+        shape=tuple(facts.shape[i] for i in back),
+        slices=(),
+    )
+
+
 def kept_slices(facts: CaseFacts) -> tuple[int, ...]:
     """The slices of a stack, by index into its arrays, of which at least 1 % of the whole picture is brain."""
     pixels = facts.original_shape[1] * facts.original_shape[2]
@@ -162,6 +227,11 @@ def kept_slices(facts: CaseFacts) -> tuple[int, ...]:
     if not kept:
         raise UserError(f"case {facts.id} has no slice with at least {LEAST_BRAIN:.0%} brain; leave the case out")
     return kept
+
+
+def every_slice(facts: CaseFacts) -> tuple[int, ...]:
+    """All slices of a stack, by index into its arrays, whatever they show."""
+    return tuple(range(len(facts.slices)))
 
 
 def labelled_slices(facts: CaseFacts) -> tuple[int, ...]:
@@ -189,7 +259,7 @@ def gray_levels(image: Float[np.ndarray, "*space"]) -> UInt8[np.ndarray, "*space
     return np.rint(image * 255).astype(np.uint8)
 
 
-def _slice(stack: PreparedCase, index: int, axis: int) -> PreparedSlice:
+def _slice(stack: PreparedCase, index: int, axis: int, alone: bool) -> PreparedSlice:
     facts = stack.facts
     place = facts.crop_start[0] + index
     own = dataclasses.replace(
@@ -203,7 +273,7 @@ def _slice(stack: PreparedCase, index: int, axis: int) -> PreparedSlice:
         voxels_per_class=facts.slices[index][1:],
         slices=(),
     )
-    return PreparedSlice(stack.folder, stack.key, own, index)
+    return PreparedSlice(stack.folder, stack.key, own, index, axis, alone)
 
 
 def _order(axis: int) -> tuple[int, int, int]:

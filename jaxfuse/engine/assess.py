@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxfuse.data.preprocess import PreparedCase, uncrop
+from jaxfuse.engine.subjects import subjects_of
 from jaxfuse.errors import UserError
 from jaxfuse.inference.postprocess import label_map
 from jaxfuse.io.tables import write_json, write_rows
@@ -22,9 +23,12 @@ from jaxfuse.metrics.overlap import dice
 from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case, statistics, summary_document
 from jaxfuse.report import figures
+from jaxfuse.report.contours import overlay_of
 
 # A prepared case -> its outputs by name, (*space k) on the cropped grid.
 PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
+# The cases of a data set -> what the lines of a table are about.
+Units = Callable[[Sequence[PreparedCase]], Sequence[PreparedCase]]
 FIGURES_AT_MOST = 6
 KEPT_MAPS = 2  # cases whose label maps stay, to set the rows of a table side by side
 
@@ -49,11 +53,17 @@ class SegmentationAssessment:
     """Regions of a label scheme: Dice while training; at the end all metrics of the scheme's protocol.
 
     The protocol is that of `jaxfuse.metrics.protocols`: tumors, infant tissues and strokes each have their own. Judged
-    are the outputs named by `probabilities`, `primary` among them. A slice is a case of its own.
+    are the outputs named by `probabilities`, `primary` among them.
+
+    Attributes:
+        units: what is judged in full; as a rule subjects, so that slices of one volume are judged as that volume. While
+            training, each case is a unit.
     """
 
-    def __init__(self, scheme: LabelScheme, primary: str, probabilities: Sequence[str]) -> None:
-        self.scheme, self.primary, self.probabilities = scheme, primary, tuple(probabilities)
+    def __init__(
+        self, scheme: LabelScheme, primary: str, probabilities: Sequence[str], units: Units = subjects_of
+    ) -> None:
+        self.scheme, self.primary, self.probabilities, self.units = scheme, primary, tuple(probabilities), units
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         scores: dict[str, list[float]] = {}
@@ -70,11 +80,12 @@ class SegmentationAssessment:
     def full(
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
-        rows, maps, document = self.judge(predict, cases)
-        for case in self.shown(rows, cases):
+        units = self.units(cases)
+        rows, maps, document = self.judge(predict, units)
+        for case in self.shown(rows, units):
             image, names = np.asarray(case.image), case.facts.modalities
             self.draw(case, image, names, maps[case.id], figures_dir / f"{case.id}.png", f"{title}: {case.id}")
-        self.write(results, cases, rows, maps, document)
+        self.write(results, units, rows, maps, document)
         return document
 
     def judge(
@@ -137,6 +148,7 @@ class SegmentationAssessment:
             classes=self.scheme.classes,
             title=title,
             spacing_mm=case.facts.spacing_mm,
+            overlay=overlay_of(self.scheme),
         )
 
     def shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
@@ -244,7 +256,7 @@ class LossAssessment:
 def segmentation(
     *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
 ) -> SegmentationAssessment:
-    """For systems whose result is class probabilities."""
+    """For systems whose result is class probabilities; slices of one volume are judged as that volume."""
     del pairs
     if scheme is None:
         raise UserError("whole volumes can be judged only with a label scheme; set assess to engine.assess:losses")
@@ -254,6 +266,14 @@ def segmentation(
             "set assess to engine.assess:losses"
         )
     return SegmentationAssessment(scheme, primary, probabilities)
+
+
+def segmentation_of_slices(
+    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
+) -> SegmentationAssessment:
+    """The same with every slice a case of its own, as papers on 2D methods score them."""
+    judged = segmentation(scheme=scheme, primary=primary, probabilities=probabilities, pairs=pairs)
+    return SegmentationAssessment(judged.scheme, primary, probabilities, units=tuple)
 
 
 def translation(

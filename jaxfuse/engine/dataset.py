@@ -10,10 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.config import Data, scheme_of
-from jaxfuse.data.cases import CaseFiles, read_split, split_cases
+from jaxfuse.data.cases import (
+    Case,
+    CaseFiles,
+    bootstrap_split,
+    leave_one_out,
+    load_case,
+    read_split,
+    split_cases,
+)
+from jaxfuse.data.facts import CaseFacts, DatasetFacts
+from jaxfuse.data.intensities import Landmarks, landmarks_of, learned_landmarks
 from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
-from jaxfuse.data.preprocess import CaseFacts, DatasetFacts, PreparedCase, dataset_facts, prepare
-from jaxfuse.data.slices import AXES, kept_slices, labelled_slices, prepare_slices
+from jaxfuse.data.preprocess import Prepared, PreparedCase, dataset_facts, prepare, prepare_case, volume_recipe
+from jaxfuse.data.slices import (
+    AXES,
+    every_slice,
+    extent_of,
+    kept_slices,
+    labelled_slices,
+    prepare_slices,
+    stack_recipe,
+)
 from jaxfuse.data.sources import pairs2d, voc
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, scheme_of_layout, source_of
 from jaxfuse.errors import UserError
@@ -45,7 +63,7 @@ class Dataset:
         parts = [facts["train"], facts["val"], facts["scheme"]]
         for name in sorted(cases):
             moments = sorted(zip(cases[name].modalities, cases[name].mean, cases[name].std, strict=True))
-            scaled = sorted(zip(cases[name].modalities, cases[name].percentiles, strict=False))
+            scaled = sorted(zip(cases[name].modalities, cases[name].percentiles or cases[name].scaling, strict=False))
             parts.append(
                 [name, cases[name].shape, cases[name].voxels_per_class, moments, *([scaled] if scaled else [])]
             )
@@ -60,6 +78,35 @@ def read_facts(workdir: Path) -> DatasetFacts:
         raise UserError(f"{workdir} has no dataset.json: its training has not begun; train it first")
     known = {f.name for f in fields(DatasetFacts)}
     return DatasetFacts.from_json(json.dumps({k: v for k, v in read_json(path).items() if k in known}))
+
+
+def prepare_like(case: Case, data: Data, landmarks: Landmarks) -> Prepared:
+    """A case in memory prepared like those of a run with these settings, to be predicted by it.
+
+    Of a run on slices of a window the volume is cropped to it; slices are those from the brain's first to its last,
+    or all where the run kept blank ones. `landmarks` are those of the run's facts.
+    """
+    if data.normalize == "histmatch" and not landmarks:
+        raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
+    sliced = data.source in CUTS
+    extent = extent_of(AXES[data.axis], data.window, blank=data.blank_slices) if sliced else ()
+    return prepare_case(case, normalize=data.normalize, landmarks=landmarks or None, extent=extent)
+
+
+def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> dict[str, Any]:
+    """How the cases of a run on volumes or their slices were made, as JSON: part of what names them in the cache."""
+    landmarks = facts.landmarks or None
+    if data.source not in CUTS:
+        return volume_recipe(data.modalities, scheme, data.normalize, landmarks)
+    return stack_recipe(
+        data.modalities,
+        scheme,
+        data.normalize,
+        AXES[data.axis],
+        landmarks=landmarks,
+        window=data.window,
+        blank=data.blank_slices,
+    )
 
 
 def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
@@ -112,15 +159,17 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
     files, scheme = _volumes(data, report, labels_required)
     split = _split(data, files)
     chosen = _listed(files, split)
+    landmarks = _landmarks(data)
     prepared = prepare(
         chosen,
         data.modalities,
         scheme,
         normalize=data.normalize,
+        landmarks=landmarks,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )
-    return _dataset(prepared, data.modalities, scheme, split, scheme.classes)
+    return _dataset(prepared, data.modalities, scheme, split, scheme.classes, landmarks)
 
 
 def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
@@ -128,10 +177,12 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
     files, scheme = _volumes(data, report, labels_required)
     split = _split(data, files)
     chosen = _listed(files, split)
-    cut = CUTS[data.source]
+    cut, landmarks = CUTS[data.source], _landmarks(data)
     of_labels = {one.id for one in chosen if one.label and one.id in split["train"]} if cut.labelled else set()
 
     def keep(facts: CaseFacts) -> tuple[int, ...]:
+        if data.blank_slices:
+            return every_slice(facts)
         return labelled_slices(facts) if facts.id in of_labels else kept_slices(facts)
 
     slices = prepare_slices(
@@ -142,12 +193,15 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
         keep=keep,
         one_per_case=cut.one_per_case,
         normalize=data.normalize,
+        landmarks=landmarks,
+        window=data.window,
+        blank=data.blank_slices,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )
     sides = {side: tuple(one.id for case in ids for one in slices[case]) for side, ids in split.items()}
     every = [one for case in slices.values() for one in case]
-    return _dataset(every, data.modalities, scheme, sides, scheme.classes)
+    return _dataset(every, data.modalities, scheme, sides, scheme.classes, landmarks)
 
 
 def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
@@ -181,9 +235,27 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
     return files, scheme_of(data, scheme_of_layout(source, data.layout or source.detect(root)))
 
 
+def _landmarks(data: Data) -> Landmarks | None:
+    """What the brains' intensities are matched to; None where they are not matched."""
+    if data.normalize != "histmatch":
+        return None
+    if not data.reference:
+        return landmarks_of(data.modalities)
+    source, folder = source_of(data.source), Path(data.reference).expanduser()
+    files = source.find(folder, data.modalities, labels_required=False, layout=data.layout)
+    if len(files) != 1:
+        raise UserError(f"data.reference {folder} holds {len(files)} cases; name the folder of the one to match")
+    return learned_landmarks(load_case(files[0], data.modalities, None))
+
+
 def _split(data: Data, files: Sequence[CaseFiles]) -> dict[str, tuple[str, ...]]:
+    ids = [one.id for one in files]
     if data.split:
-        return read_split(data.split, [one.id for one in files])
+        return read_split(data.split, ids)
+    if data.fold:
+        return leave_one_out(ids, data.fold)
+    if data.bootstrap:
+        return bootstrap_split(ids, seed=data.split_seed, number=data.bootstrap)
     return split_cases([(one.id, one.group) for one in files], seed=data.split_seed, val_fraction=data.val_fraction)
 
 
@@ -219,9 +291,10 @@ def _dataset(
     scheme: LabelScheme | None,
     split: dict[str, tuple[str, ...]],
     classes: Sequence[str],
+    landmarks: Landmarks | None = None,
 ) -> Dataset:
     by_id = {case.id: case for case in prepared}
-    facts = dataset_facts(prepared, modalities, scheme, split, classes=classes)
+    facts = dataset_facts(prepared, modalities, scheme, split, classes=classes, landmarks=landmarks)
     train, val = (tuple(by_id[i] for i in split[side]) for side in ("train", "val"))
     return Dataset(train, val, scheme, facts)
 

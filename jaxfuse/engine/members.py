@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from jaxfuse.config import Data, Phase, parse
+from jaxfuse.data.intensities import Landmarks
 from jaxfuse.data.preprocess import Prepared
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.build import abstract_state, build_system, case_predictor
@@ -31,6 +32,7 @@ class Member:
     data: Data
     scheme: LabelScheme
     weights: State
+    landmarks: Landmarks = field(default_factory=dict)
 
 
 def parse_run(text: str) -> tuple[Path, str, bool]:
@@ -54,12 +56,22 @@ def load_members(runs: Sequence[str]) -> list[Member]:
                 f"{first.name} and {other.name} cannot be averaged: label schemes {first.scheme.name} and "
                 f"{other.scheme.name}, normalization {first.data.normalize} and {other.data.normalize}"
             )
+        if other.landmarks != first.landmarks or _shown(other.data) != _shown(first.data):
+            raise UserError(
+                f"{first.name} and {other.name} cannot be averaged: their intensities are matched to other landmarks, "
+                "or their slices show other windows; predict with each alone"
+            )
         if set(other.data.modalities) != set(first.data.modalities):
             raise UserError(
                 f"{first.name} and {other.name} cannot be averaged: they read the modalities "
                 f"{', '.join(first.data.modalities)} and {', '.join(other.data.modalities)}; predict with each alone"
             )
     return members
+
+
+def _shown(data: Data) -> tuple[object, ...]:
+    """What decides how much of a volume is prepared; the axis does for slices of a window only."""
+    return (data.window, data.blank_slices, data.axis) if data.window or data.blank_slices else ()
 
 
 def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
@@ -79,7 +91,8 @@ def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
         like = abstract_state(system, phase, facts.modalities)
         weights = read_weights(workdir / "checkpoints" / phase_name, like, best=best)
         label = f"{workdir.name}:{phase_name}" + ("@best" if best else "")
-        members.append(Member(label, system, phase, experiment.data_of(phase), label_scheme(facts.scheme), weights))
+        data, scheme = experiment.data_of(phase), label_scheme(facts.scheme)
+        members.append(Member(label, system, phase, data, scheme, weights, facts.landmarks))
     return members
 
 

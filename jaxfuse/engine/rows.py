@@ -11,6 +11,7 @@ from jaxfuse.data.preprocess import PreparedCase
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.report import figures
+from jaxfuse.report.contours import overlay_of
 
 
 def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCase], scheme: LabelScheme) -> None:
@@ -35,6 +36,7 @@ def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCa
             classes=scheme.classes,
             title=f"Rows trained so far: {case.id}",
             spacing_mm=case.facts.spacing_mm,
+            overlay=overlay_of(scheme),
         )
 
 

@@ -15,6 +15,7 @@ from jaxfuse.arrays import Params
 from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.pipeline import batches
 from jaxfuse.data.preprocess import Prepared, PreparedCase
+from jaxfuse.data.slices import AXES
 from jaxfuse.engine.assess import LossAssessment, SegmentationAssessment
 from jaxfuse.engine.build import (
     abstract_state,
@@ -34,6 +35,7 @@ from jaxfuse.engine.loop import Loop, Progress
 from jaxfuse.engine.progress import Display, clock
 from jaxfuse.engine.rows import draw_rows
 from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.subjects import subjects_of
 from jaxfuse.engine.workdir import has_begun
 from jaxfuse.engine.writers import MetricWriter
 from jaxfuse.errors import UserError
@@ -84,9 +86,10 @@ class Run:
         return self._systems[phase.name]
 
     def predictor(self, phase: Phase) -> Callable[[State, PreparedCase | Prepared], dict[str, np.ndarray]]:
-        """The prediction of whole volumes by a phase, compiled once."""
+        """The prediction of cases by a phase, compiled once; 2D networks go over volumes along their slices' axis."""
         if phase.name not in self._predictors:
-            self._predictors[phase.name] = case_predictor(self.system(phase), phase)
+            axis = AXES[self.experiment.data_of(phase).axis]
+            self._predictors[phase.name] = case_predictor(self.system(phase), phase, axis=axis)
         return self._predictors[phase.name]
 
     def total_steps(self, phase: Phase) -> int:
@@ -102,6 +105,7 @@ class Run:
         self._note_data(main)
         if main.overfit_check:
             self.display.say(f"One case only: {main.facts.train[0]} trains and validates. This is an overfit check.")
+        self._check_result()
         self._check_lengths(phases)
         writer = MetricWriter(self.workdir)
         worked = False
@@ -132,7 +136,27 @@ class Run:
         """Sets this run's result beside those of other runs on the same data."""
         data = self.dataset(self.experiment.phases[self.experiment.schedule[-1]])
         if data.scheme is not None:
-            draw_rows(self.workdir, related, data.val, data.scheme)
+            # Runs keep the maps of subjects, or of slices that they judged as cases.
+            known = {case.id: case for case in (*data.val, *subjects_of(data.val))}
+            draw_rows(self.workdir, related, tuple(known.values()), data.scheme)
+
+    def _check_result(self) -> None:
+        """Phases whose predictions are averaged read the same volumes, and none has learned from another's subjects."""
+        first, *others = (self.experiment.phases[name] for name in self.experiment.result)
+        for other in others:
+            seen = [
+                (
+                    data.facts.modalities,
+                    {(case.id, case.facts.crop_start, case.facts.shape) for case in subjects_of(data.val)},
+                )
+                for data in map(self.dataset, (first, other))
+            ]
+            if seen[0] != seen[1]:
+                raise UserError(
+                    f"result averages the phases {first.name} and {other.name}, which read other modalities, or "
+                    "validate on other cases or on other parts of them; give both the same data, of which slices of "
+                    "whole volumes may differ in their axis, cut to the brain"
+                )
 
     def _check_lengths(self, phases: Sequence[Phase]) -> None:
         """A phase that others were built on keeps the length that it had."""

@@ -14,18 +14,21 @@ from matplotlib.patches import Patch
 
 # Okabe and Ito's colors, told apart with any color vision; by class index, so that a class never changes its color.
 CLASS_COLORS = ("#000000", "#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
-_COLUMN_INCH, _TOP_INCH, _BOTTOM_INCH = 1.55, 0.34, 0.5
+COLUMN_INCH = 1.55  # of a panel, where nothing asks for more
+_TOP_INCH, _BOTTOM_INCH = 0.34, 0.5
 
 
-def panel_grid(extents: Sequence[tuple[float, float]], columns: int, right_inch: float = 0) -> tuple[Figure, Any]:
-    """A black figure with one line of axes per extent, as high as its picture is, and so many columns.
+def panel_grid(
+    extents: Sequence[tuple[float, float]], columns: int, right_inch: float = 0, column_inch: float = COLUMN_INCH
+) -> tuple[Figure, Any]:
+    """A black figure with one line of axes per extent, as high as its picture is, and so many columns of this width.
 
     `right_inch` is kept free for a color bar; the title and the legend have their own strips above and below.
     """
     widest = max(across for across, _ in extents)
     heights = [up / widest for _, up in extents]
-    width = _COLUMN_INCH * columns + right_inch
-    height = _COLUMN_INCH * sum(heights) + 0.2 * len(heights) + _TOP_INCH + _BOTTOM_INCH
+    width = column_inch * columns + right_inch
+    height = column_inch * sum(heights) + 0.2 * len(heights) + _TOP_INCH + _BOTTOM_INCH
     figure = Figure(figsize=(width, height), layout="constrained", dpi=130, facecolor="black")
     rect = (0.0, _BOTTOM_INCH / height, 1.0, 1.0 - (_TOP_INCH + _BOTTOM_INCH) / height)
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01, rect=rect)

@@ -16,8 +16,8 @@ from jaxfuse.io.metric_rows import ROW_KEYS
 from jaxfuse.io.tables import write_rows
 from jaxfuse.report.canvas import save
 
-_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLES = ("-", "--", ":", "-.")
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", ":", "-.")
 _LOSSES, _VAL_LOSSES, _SCORES = "training losses", "validation losses", "validation scores"
 _ERRORS = ("mae", "mse", "loss")
 # Rows of the training split that are not losses: they would only flatten the others.
@@ -38,7 +38,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, *, dark: bool = False)
     columns = max(1, *map(len, groups))
     figure = Figure(figsize=(3.7 * columns, 3.3 * len(phases)), layout="constrained", dpi=150)
     figure.patch.set_alpha(0.0)
-    ink = "#d8dade" if dark else "#33363b"
+    ink = ink_of(dark)
     axes = figure.subplots(len(phases), columns, squeeze=False)
     for line, phase, group in zip(axes, phases, groups, strict=True):
         for ax in line[len(group) :]:
@@ -100,8 +100,8 @@ def _curve_axes(ax: Axes, what: str, series: Series, ink: str) -> None:
     quantities = list(dict.fromkeys(quantity for _, quantity in parts.values()))
     for name, (steps, values) in series.items():
         owner, quantity = parts[name]
-        turn, number = divmod(quantities.index(quantity), len(_LINES))
-        color, style = _LINES[number], _STYLES[(owners.index(owner) + turn) % len(_STYLES)]
+        turn, number = divmod(quantities.index(quantity), len(LINES))
+        color, style = LINES[number], STYLES[(owners.index(owner) + turn) % len(STYLES)]
         window = max(1, len(values) // 25) if smooth else 1
         if window > 1:
             ax.plot(steps, values, color=color, alpha=0.2, linewidth=0.7)
@@ -113,6 +113,16 @@ def _curve_axes(ax: Axes, what: str, series: Series, ink: str) -> None:
         ax.set_yscale("log")
     if what == _SCORES:
         ax.set_ylim(0, 1)
+    dress(ax, ink, columns=2)
+
+
+def ink_of(dark: bool) -> str:
+    """The color of text and axes on a dark or a light page."""
+    return "#d8dade" if dark else "#33363b"
+
+
+def dress(ax: Axes, ink: str, *, columns: int) -> None:
+    """Axes of curves by step: plain, on the page's own ground, with a legend of so many columns below."""
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.tick_params(labelsize=8, colors=ink, length=2)
     ax.grid(axis="y", color=ink, alpha=0.15, linewidth=0.6)
@@ -120,5 +130,5 @@ def _curve_axes(ax: Axes, what: str, series: Series, ink: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(ink)
     # Below the axes, with the last value: ten names never hide a curve there.
-    below = {"loc": "upper left", "bbox_to_anchor": (-0.12, -0.1), "ncols": 2, "columnspacing": 0.6}
+    below = {"loc": "upper left", "bbox_to_anchor": (-0.12, -0.1), "ncols": columns, "columnspacing": 0.6}
     ax.legend(**below, fontsize=7, handlelength=2.3, frameon=False, labelcolor=ink)

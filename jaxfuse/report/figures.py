@@ -16,7 +16,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from jaxfuse.report.canvas import class_legend, color_bar, finish, panel_grid
+from jaxfuse.report.canvas import COLUMN_INCH, color_bar, finish, panel_grid
+from jaxfuse.report.contours import FILLED, Overlay
 from jaxfuse.report.planes import (
     AXIAL,
     CONVENTION,
@@ -65,6 +66,7 @@ def segmentation_panel(
     title: str,
     spacing_mm: tuple[float, ...] | None = None,
     below: Ratios | None = None,
+    overlay: Overlay = FILLED,
 ) -> None:
     """Three planes through the tumor, or the one of a 2D case: modalities, truth, predictions with the truth's outline.
 
@@ -75,8 +77,9 @@ def segmentation_panel(
         classes: class names by index; index 0 is the background.
         spacing_mm: voxel sides by axis; 1 mm where not given.
         below: gives each plane a second line, with these maps and the truth's outline.
+        overlay: how label maps lie over the image.
     """
-    legend = class_legend(classes, outline=truth is not None)
+    legend = overlay.legend(classes, truth is not None)
     lift, views, sides = _form(image.ndim - 1, spacing_mm)
     image, truth = lift(image), None if truth is None else lift(truth)
     predictions = {name: lift(labels) for name, labels in predictions.items()}
@@ -84,7 +87,7 @@ def segmentation_panel(
     center = center_of([truth, *predictions.values()], brain)
     box = bounding_box(brain)
     maps = {**({"truth": truth} if truth is not None else {}), **predictions}
-    figure, axes = _columns([*modalities, *maps], extents_mm(box, sides, views), below)
+    figure, axes = _columns([*modalities, *maps], extents_mm(box, sides, views), below, overlay.column_inch)
     for cells, view in zip(axes, views, strict=True):
         show, line = Plane(view, center[view.axis], box, sides), cells[0]
         if below is not None:
@@ -93,21 +96,20 @@ def segmentation_panel(
             show.grey(line[channel], image[..., channel], brain)
         for ax, (name, labels) in zip(line[len(modalities) :], maps.items(), strict=True):
             show.grey(ax, image[..., -1], brain)
-            show.classes(ax, labels, len(classes))
-            if truth is not None and name != "truth":
-                show.outline(ax, truth)
+            overlay.draw(show, ax, labels, truth if name != "truth" else None, len(classes))
         show.letters(line[0])
     voxel = f"planes at voxel {center[0]}, {center[1]}, {center[2]}; " if views == VIEWS else ""
     finish(figure, path, title, legend, voxel + CONVENTION)
 
 
 def _columns(
-    headers: Sequence[str], extents: Sequence[tuple[float, float]], below: Ratios | None
+    headers: Sequence[str], extents: Sequence[tuple[float, float]], below: Ratios | None, column_inch: float
 ) -> tuple[Figure, np.ndarray]:
     """A figure with a column per header, and its axes (plane, line of the plane, column)."""
     lines = 1 if below is None else 2
     extents = [extent for extent in extents for _ in range(lines)]
-    figure, axes = panel_grid(extents, len(headers), right_inch=0 if below is None else BAR_INCH)
+    right = 0 if below is None else BAR_INCH
+    figure, axes = panel_grid(extents, len(headers), right_inch=right, column_inch=column_inch)
     for ax, header in zip(axes[0], headers, strict=True):
         ax.set_title(header, fontsize=9, color="white", pad=3)
     if below is not None:
@@ -193,9 +195,10 @@ def comparison(
     classes: Sequence[str],
     title: str,
     spacing_mm: tuple[float, ...] | None = None,
+    overlay: Overlay = FILLED,
 ) -> None:
     """One axial slice: the image (`modality` is its name), the truth, and one prediction per row of a table."""
-    legend = class_legend(classes, outline=True)
+    legend = overlay.legend(classes, True)
     lift, views, sides = _form(image.ndim, spacing_mm)
     image, truth = lift(image), lift(truth)
     predictions = {name: lift(labels) for name, labels in predictions.items()}
@@ -203,18 +206,16 @@ def comparison(
     box = bounding_box(brain)
     show = Plane(AXIAL, center_of([truth, *predictions.values()], brain)[2], box, sides)
     cells: list[tuple[str, Labels | None]] = [(modality, None), ("truth", truth), *predictions.items()]
-    columns = min(6, len(cells))
+    columns = min(int(6 * COLUMN_INCH / overlay.column_inch), len(cells))
     lines = -(-len(cells) // columns)
-    figure, axes = panel_grid(extents_mm(box, sides, [AXIAL] * lines), columns)
+    figure, axes = panel_grid(extents_mm(box, sides, [AXIAL] * lines), columns, column_inch=overlay.column_inch)
     for ax in axes.flat[len(cells) :]:
         ax.set_visible(False)
     for ax, (name, labels) in zip(axes.flat, cells, strict=False):
         show.grey(ax, image, brain)
         ax.set_title(name, fontsize=9, color="white", pad=3)
         if labels is not None:
-            show.classes(ax, labels, len(classes))
-            if name != "truth":
-                show.outline(ax, truth)
+            overlay.draw(show, ax, labels, truth if name != "truth" else None, len(classes))
     show.letters(axes[0, 0])
     where = f"axial slice {show.index}; " if views == VIEWS else ""
     finish(figure, path, title, legend, where + CONVENTION)

@@ -6,7 +6,6 @@ data, and what the numbers are not. A part whose file is absent is left out.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import os
@@ -22,7 +21,8 @@ from jinja2 import Environment, StrictUndefined
 from jaxfuse.errors import UserError
 from jaxfuse.io.metric_rows import read_metrics
 from jaxfuse.io.tables import read_json, read_rows
-from jaxfuse.report.curves import curves, write_learning_curves
+from jaxfuse.report.curves import write_learning_curves
+from jaxfuse.report.embedded import curve_images, data_uri, learning_images
 from jaxfuse.report.metric_names import arrow_of, printed, title_of
 
 WORST_CASES, PANELS_SHOWN = 3, 6
@@ -92,7 +92,8 @@ class Result:
 def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
     """Writes `workdir/report.html` and returns its path.
 
-    The curves also become `figures/curves.png`, and as numbers `results/<phase>/learning_curve.csv`.
+    The curves also become `figures/curves.png` and `figures/learning_curve.png` (the score alone, beside that of the
+    related runs), and as numbers `results/<phase>/learning_curve.csv`.
 
     Args:
         workdir: a run. It reads config.json (required), environment.json, dataset.json, metrics.jsonl,
@@ -111,17 +112,19 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
     metrics = read_metrics(workdir)
     results = _results(workdir, config)
     write_learning_curves(metrics, workdir / "results")
+    related = _on_same_data(workdir, dataset, related)
     context = {
         "title": " · ".join(str(config[key]) for key in ("name", "preset", "row", "variant") if config.get(key)),
         "facts": _facts(workdir, config, dataset, metrics),
         "notes": _notes(config, dataset),
         "phases": _phase_lines(config, metrics, results),
         "tiles": _tiles(results),
-        "curves": _curve_images(workdir, metrics),
+        "curves": curve_images(workdir, metrics),
+        "learning": learning_images(workdir, related),
         "results": [_result_context(result) for result in reversed(results)],
-        "rows": _compare(workdir, config, dataset, results, related),
+        "rows": _compare(workdir, config, results, related),
         "row_panels": [
-            {"case": path.stem, "image": _data_uri(path)} for path in sorted((workdir / "figures/rows").glob("*.png"))
+            {"case": path.stem, "image": data_uri(path)} for path in sorted((workdir / "figures/rows").glob("*.png"))
         ],
         "environment": _optional_json(workdir / "environment.json"),
         "config": json.dumps(config, indent=2, ensure_ascii=False),
@@ -186,7 +189,9 @@ def _facts(
     facts += [("Variant", config.get("variant")), ("Schedule", " → ".join(config.get("schedule", ())))]
     facts += [("Seed", config.get("seed")), ("Data", root or ("phantoms" if root == "" else None))]
     if dataset.get("train") and dataset.get("val"):
-        facts.append(("Cases", f"{len(dataset['train'])} training, {len(dataset['val'])} validation"))
+        drawn, different = len(dataset["train"]), len(set(dataset["train"]))
+        often = f" ({different} different)" if different < drawn else ""
+        facts.append(("Cases", f"{drawn} training{often}, {len(dataset['val'])} validation"))
     facts.append(("Modalities", ", ".join(dataset.get("modalities", ()))))
     facts += [(key.capitalize(), environment.get(key)) for key in ("device", "host", "started", "finished")]
     if metrics:
@@ -280,16 +285,6 @@ def _tiles(results: Sequence[Result]) -> list[tuple[str, Cell]]:
     return tiles
 
 
-def _curve_images(workdir: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The learning curves as data URIs, for light and dark pages."""
-    if not metrics:
-        return {}
-    paths = {False: workdir / "figures" / "curves.png", True: workdir / "figures" / "curves_dark.png"}
-    for dark, path in paths.items():
-        curves(metrics, path, dark=dark)
-    return {"light": _data_uri(paths[False]), "dark": _data_uri(paths[True])}
-
-
 def _result_context(result: Result) -> dict[str, Any]:
     worst = _worst_cases(result)
     shown = [case["case"] for case in worst]
@@ -309,7 +304,7 @@ def _result_context(result: Result) -> dict[str, Any]:
         "strip": _strip(result),
         "worst": worst,
         "distance": result.distance_name,
-        "panels": [{"case": name, "image": _data_uri(result.panels[name])} for name in others[:PANELS_SHOWN]],
+        "panels": [{"case": name, "image": data_uri(result.panels[name])} for name in others[:PANELS_SHOWN]],
         "more": len(others[PANELS_SHOWN:]),
     }
 
@@ -340,7 +335,7 @@ def _worst_cases(result: Result) -> list[dict[str, Any]]:
         defined = [row["dice"] for row in regions.values() if math.isfinite(row["dice"])]
         if defined:
             cells = {name: [printed(m, row[m]) for m in ("dice", result.distance)] for name, row in regions.items()}
-            image = _data_uri(result.panels[case]) if case in result.panels else ""
+            image = data_uri(result.panels[case]) if case in result.panels else ""
             worst.append({"case": case, "dice": sum(defined) / len(defined), "regions": cells, "image": image})
     return sorted(worst, key=lambda entry: entry["dice"])[:WORST_CASES]
 
@@ -355,17 +350,25 @@ def _strip(result: Result) -> dict[str, list[tuple[str, float]]]:
     return strip
 
 
+def _on_same_data(workdir: Path, dataset: Mapping[str, Any], related: Sequence[Path]) -> list[Path]:
+    """Those of the related runs that have the data of this one, and its split."""
+    mine = dataset.get("fingerprint")
+    others = [run for run in map(Path, related) if run.resolve() != workdir.resolve()]
+    return [
+        run
+        for run in others
+        if mine is not None
+        and _optional_json(run / "dataset.json").get("fingerprint") == mine
+        and (run / "config.json").is_file()
+    ]
+
+
 def _compare(
-    workdir: Path, config: Mapping[str, Any], dataset: Mapping[str, Any], results: list[Result], related: Sequence[Path]
+    workdir: Path, config: Mapping[str, Any], results: list[Result], related: Sequence[Path]
 ) -> dict[str, Any]:
-    """This run and the related ones on the same data, best mean Dice first, whichever that is."""
-    found = [(workdir, config, results)]
-    for other in map(Path, related):
-        fingerprint = _optional_json(other / "dataset.json").get("fingerprint")
-        same_data = fingerprint is not None and fingerprint == dataset.get("fingerprint")
-        if same_data and other.resolve() != workdir.resolve() and (other / "config.json").is_file():
-            settings = read_json(other / "config.json")
-            found.append((other, settings, _results(other, settings)))
+    """This run and the related ones, best mean Dice first, whichever that is."""
+    settings_of = {other: read_json(other / "config.json") for other in related}
+    found = [(workdir, config, results), *((run, read, _results(run, read)) for run, read in settings_of.items())]
     runs = []
     for folder, settings, outcome in found:
         if last := next((result for result in reversed(outcome) if result.headline), None):
@@ -386,7 +389,3 @@ def _cell(metric: str, statistics: Mapping[str, float] | None) -> Cell:
     mean, std = statistics["mean"], statistics.get("std", math.nan)
     std_text = printed(metric, std) if math.isfinite(std) and math.isfinite(mean) else ""
     return Cell(printed(metric, mean), std_text, int(statistics.get("undefined", 0)))
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -102,6 +102,13 @@ class Plane:
             if (picture == index).any():
                 _contour(ax, picture == index, CLASS_COLORS[index], 0.7)
 
+    def borders(self, ax: Axes, labels: Labels, colors: Sequence[str], width: float) -> None:
+        """A line around each class but the background, in the color at its index."""
+        picture = self.cut(labels)
+        for index in range(1, len(colors)):
+            if (picture == index).any():
+                _contour(ax, picture == index, colors[index], width)
+
     def outline(self, ax: Axes, labels: Labels) -> None:
         """A white line around the whole foreground."""
         if (picture := self.cut(labels) > 0).any():

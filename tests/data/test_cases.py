@@ -9,7 +9,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse.data.cases import CaseFiles, load_case, read_split, split_cases, subject_of
+from jaxfuse.data.cases import (
+    CaseFiles,
+    bootstrap_split,
+    leave_one_out,
+    load_case,
+    read_split,
+    split_cases,
+    subject_of,
+)
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 
@@ -165,6 +173,65 @@ def test_single_case_is_on_both_sides():
 def test_impossible_splits_are_refused(pairs, size, message):
     with pytest.raises(UserError, match=message):
         split_cases(pairs, seed=0, **size)
+
+
+# --- the members of an ensemble -------------------------------------------------------------------------------
+
+ISEG = [f"subject-{number}" for number in range(1, 11)]
+EXAMINATIONS = [f"BraTS-GLI-{s:05}-{t:03}" for s in range(6) for t in range(1 + s % 2)]
+
+
+def test_the_first_three_folds_leave_out_the_first_three_subjects():
+    splits = [leave_one_out(ISEG, fold) for fold in (1, 2, 3)]
+    assert [split["val"] for split in splits] == [("subject-1",), ("subject-2",), ("subject-3",)]
+    assert [split["train"] for split in splits] == [
+        tuple(one for one in ISEG if one != f"subject-{i}") for i in (1, 2, 3)
+    ]
+    assert leave_one_out(EXAMINATIONS, 2)["val"] == ("BraTS-GLI-00001-000", "BraTS-GLI-00001-001")
+
+
+def test_a_bootstrap_sample_draws_as_many_subjects_as_there_are_and_validates_on_the_others():
+    samples = [bootstrap_split(ISEG, seed=0, number=number) for number in range(1, 200)]
+    for split in samples:
+        assert len(split["train"]) == 10
+        assert set(split["train"]) | set(split["val"]) == set(ISEG)
+        assert not set(split["train"]) & set(split["val"])
+        assert len(set(split["val"])) == len(split["val"])
+    # Left out is a subject with probability (1 - 1 / 10)^10.
+    left_out = np.mean([len(split["val"]) for split in samples]) / 10
+    assert left_out == pytest.approx(0.9**10, abs=0.03)
+    assert samples[0] == bootstrap_split(ISEG, seed=0, number=1)
+    assert samples[0] != samples[1]
+    assert samples[0] != bootstrap_split(ISEG, seed=1, number=1)
+
+
+def test_a_subject_that_is_drawn_twice_brings_all_of_its_examinations_twice():
+    for number in range(1, 20):
+        train = bootstrap_split(EXAMINATIONS, seed=3, number=number)["train"]
+        assert len({train.count(one) for one in ("BraTS-GLI-00001-000", "BraTS-GLI-00001-001")}) == 1
+        assert len([one for one in train if one.endswith("-000")]) == 6
+
+
+def test_a_sample_of_two_subjects_always_leaves_one_out():
+    splits = [bootstrap_split(["a", "b"], seed=0, number=number) for number in range(1, 30)]
+    assert {(split["train"], split["val"]) for split in splits} == {(("a", "a"), ("b",)), (("b", "b"), ("a",))}
+
+
+@pytest.mark.parametrize(
+    ("ids", "fold", "message"),
+    [
+        (ISEG, 11, "fold 11 was asked for; with 10 subjects, choose 1 to 10"),
+        (["a"], 1, "1 cases of 1 subjects"),
+        (["BraTS-GLI-00001-000", "BraTS-GLI-00001-001"], 1, "2 cases of 1 subjects"),
+        (["a", "a", "b"], 1, "3 cases of 2 subjects were given; .* takes different cases of at least two subjects"),
+    ],
+)
+def test_impossible_members_are_refused(ids, fold, message):
+    with pytest.raises(UserError, match=message):
+        leave_one_out(ids, fold)
+    if fold == 1:
+        with pytest.raises(UserError, match=message):
+            bootstrap_split(ids, seed=0, number=1)
 
 
 def test_explicit_split(tmp_path):

@@ -35,7 +35,7 @@ def test_thick_slices_average_what_they_hold():
 
 def test_an_infarct_outshines_all_else_at_b1000_only_by_its_diffusion():
     def signals(t2_ms: float, density: float, adc: float) -> tuple[float, float]:
-        s = stroke._ECHO_PLANAR
+        s = stroke.ECHO_PLANAR
         b0 = float(spin_echo(density, 1600, t2_ms, tr_ms=s.tr_ms, te_ms=s.te_ms))
         return b0, b0 * math.exp(-1000 * adc)
 
@@ -44,7 +44,7 @@ def test_an_infarct_outshines_all_else_at_b1000_only_by_its_diffusion():
     acute, mimic = (
         np.array([signals(s.tissue.t2_ms, s.tissue.density, s.adc_mm2_s) for s in spots]) for spots in (infarcts, old)
     )
-    healthy_adc = stroke._ADC_MM2_S["white"]
+    healthy_adc = stroke.ADC_MM2_S["white"]
     assert max(spot.adc_mm2_s for spot in infarcts) < healthy_adc < min(spot.adc_mm2_s for spot in old)
     # At b = 1000 the two overlap; at b = 0 the old lesion is the brighter one.
     assert np.percentile(mimic[:, 1], 75) > np.percentile(acute[:, 1], 25)

@@ -2,25 +2,31 @@
 
 import itertools
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxfuse.data.pipeline import PatchSampler
+from jaxfuse.data.preprocess import PreparedCase
 from jaxfuse.data.sampling import (
     CENTERS,
     Foreground,
+    Tiles,
     brain,
     center_rule,
     check_sampling,
     cut,
     mixed,
+    needs_brain,
     sample_patch,
     tumor,
     whole,
     windows_with_label,
 )
 from jaxfuse.errors import UserError
+from jaxfuse.patches import tile_volume, window_around
 
 PATCH = (4, 4, 4)
 
@@ -101,8 +107,14 @@ def test_rules_by_name():
     assert {name: center_rule(name, window=PATCH) for name in CENTERS} == rules
     assert center_rule("foreground", window=(9, 9, 9)) == Foreground((9, 9, 9), 5)
     assert center_rule("foreground", window=[9, 8, 9], options={"grid": 8}) == Foreground((9, 8, 9), 8)
-    with pytest.raises(UserError, match="sampling is 'lesion'; choose one of tumor, brain, mixed, whole, foreground"):
+    assert center_rule("tiles", window=[9, 8]) == Tiles((9, 8))
+    assert [name for name in (*CENTERS, "foreground", "tiles") if not needs_brain(name)] == ["whole", "tiles"]
+    with pytest.raises(
+        UserError, match="sampling is 'lesion'; choose one of tumor, brain, mixed, whole, foreground, t"
+    ):
         center_rule("lesion", window=PATCH)
+    with pytest.raises(UserError, match='sampling="tiles" has no option grid'):
+        center_rule("tiles", window=PATCH, options={"grid": 2})
     with pytest.raises(UserError, match='sampling="brain" has no option grid; leave it out of sampling_args'):
         center_rule("brain", window=PATCH, options={"grid": 5})
     for grid in (0, 9):
@@ -217,3 +229,40 @@ def test_foreground_and_whole_refuse_what_they_cannot_serve(random_cases):
     check_sampling(train, (16, 16, 16), "whole", pad=True)
     with pytest.raises(UserError, match=r"the patch \(12, 10, 8\) cannot show the whole picture of case case0"):
         check_sampling(train, (12, 10, 8), "whole", pad=False)
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------
+
+
+def test_the_tiles_of_the_paper_are_the_four_corners_and_overlap_up_to_four_times(random_cases):
+    tiling = tile_volume((160, 180), (128, 128))
+    assert list(tiling) == [(0, 0), (0, 52), (32, 0), (32, 52)]
+    count = np.zeros((160, 180), int)
+    for row, column in tiling:
+        count[row : row + 128, column : column + 128] += 1
+    # 96 x 76 pixels lie in all four, the corners in one.
+    assert {n: int((count == n).sum()) for n in np.unique(count)} == {
+        1: 4 * 32 * 52,
+        2: 2 * (32 * 76 + 96 * 52),
+        4: 96 * 76,
+    }
+    # Its arrays are nowhere: tiles look at no voxel.
+    blank = PreparedCase(Path("nowhere"), "", replace(random_cases.bare.facts, shape=(160, 180)))
+    rng, rule = np.random.default_rng(0), Tiles((128, 128))
+    drawn = [window_around(rule(blank, rng), (128, 128), (160, 180)) for _ in range(400)]
+    counts = {start: drawn.count(start) for start in set(drawn)}
+    assert set(counts) == set(tiling)
+    assert min(counts.values()) > 70  # each is drawn some 100 times
+
+
+def test_tiles_cover_a_volume_with_a_margin_and_one_that_is_thinner_than_the_window(random_cases):
+    case, rng, seen = random_cases.train[0], np.random.default_rng(0), set()
+    for _ in range(60):
+        example = sample_patch(case, (11, 14, 8), Tiles((7, 10, 4)), rng, margin=2)
+        assert example["label"].shape == (7, 10, 4)
+        inner = {"image": example["image"][2:-2, 2:-2, 2:-2], "label": example["label"]}
+        seen |= set(random_cases.places(case, inner))
+    assert seen == set(tile_volume(random_cases.shape, (7, 10, 4))) == set(itertools.product((0, 5), (0,), (0, 2, 5)))
+    # Where the volume is shorter, its tile begins with it.
+    example = sample_patch(case, (12, 12, 9), Tiles((12, 12, 9)), rng)
+    assert random_cases.places(case, example) == [(0, 0, 0)]

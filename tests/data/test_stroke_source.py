@@ -106,6 +106,8 @@ def test_slices_name_the_volumes_that_they_are_cut_from():
         "one_slice": "brats",
         "iseg_slices": "iseg",
         "stroke_slices": "stroke",
+        "isles": "isles",
+        "isles_slices": "isles",
     }
     with pytest.raises(UserError, match="data.source is 'voc', which has no volumes; choose one of brats, iseg"):
         source_of("voc")

@@ -137,6 +137,20 @@ def test_split_file_decides_and_leaves_the_rest_unread(tmp_path):
     assert heard.told[-1] == ("preparing cases", 3, 3)
 
 
+def test_folds_and_bootstrap_samples_decide_who_validates(tmp_path):
+    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
+    left_out = open_dataset(dataclasses.replace(data, fold=4), Heard())
+    assert [case.id for case in left_out.val] == ["case_d"]
+    assert len(left_out.train) == 4
+    sample = open_dataset(dataclasses.replace(data, bootstrap=1), Heard())
+    drawn = [case.id for case in sample.train]
+    assert len(drawn) == 5 > len(set(drawn))
+    assert {case.id for case in sample.val} == {f"case_{id_}" for id_ in "abcde"} - set(drawn)
+    # A case that was drawn twice counts twice in the frequencies of the classes.
+    assert sample.facts.voxels_per_class == (5 * (4**3 - 3), 5, 5, 5)
+    assert sample.document()["fingerprint"] != left_out.document()["fingerprint"]
+
+
 def test_split_file_with_an_unknown_case(tmp_path):
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"train": ["case_a"], "val": ["case_z"]}))

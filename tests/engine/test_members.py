@@ -15,7 +15,8 @@ from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.preprocess import CaseFacts, Prepared
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.members import Member, mean_probabilities
+from jaxfuse.engine import members
+from jaxfuse.engine.members import Member, load_members, mean_probabilities
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.state import State
@@ -92,3 +93,27 @@ def test_a_limit_of_memory_is_for_the_members_whose_tiles_it_changes(case):
     np.testing.assert_allclose(smaller, larger, atol=1e-6)
     with pytest.raises(UserError, match="memory_mb is 50, but no network of coronal, axial has valid convolutions"):
         mean_probabilities([member("coronal"), member("axial")], overlap=None, memory_mb=50)
+
+
+def test_runs_that_prepare_cases_in_other_ways_are_not_averaged(monkeypatch):
+    def load(*changed):
+        found = {f"run{i}": replace(member("axial"), name=f"run{i}", **changes) for i, changes in enumerate(changed)}
+        monkeypatch.setattr(members, "_of_run", lambda folder, phase, best: [found[folder.name]])
+        return load_members([*found])
+
+    def shown(axis="axial", **options):
+        return {"data": replace(member(axis).data, **options)}
+
+    first, second = {"t1": (0.5, 1.0)}, {"t1": (0.4, 1.0)}
+    assert len(load({"landmarks": first}, {"landmarks": first})) == 2
+    assert len(load(shown("axial"), shown("coronal"))) == 2
+    window = ((0, 4), (0, 4))
+    assert len(load(shown(window=window), shown(window=window))) == 2
+    for changes in (
+        ({"landmarks": first}, {"landmarks": second}),
+        (shown(window=window), shown()),
+        (shown(window=window), shown("coronal", window=window)),
+        (shown(), shown(blank_slices=True)),
+    ):
+        with pytest.raises(UserError, match="run0 and run1 cannot be averaged: their intensities are matched to other"):
+            load(*changes)

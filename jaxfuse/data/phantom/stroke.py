@@ -39,9 +39,9 @@ SLAB_MM = 160.0
 
 _STREAMS = ("head", "position", "folds", "lesion", "mimics", "pile-up", "tissue", "acquisition", "noise")
 _T2 = Sequence(5000, 100)
-_ECHO_PLANAR = Sequence(6000, 90)
-_B_S_MM2 = 1000.0
-_ADC_MM2_S: Mapping[str, float] = {"fluid": 3.0e-3, "gray": 0.83e-3, "white": 0.75e-3, "deep gray": 0.78e-3}
+ECHO_PLANAR = Sequence(6000, 90)
+B_S_MM2 = 1000.0
+ADC_MM2_S: Mapping[str, float] = {"fluid": 3.0e-3, "gray": 0.83e-3, "white": 0.75e-3, "deep gray": 0.78e-3}
 
 
 @dataclass(frozen=True)
@@ -106,23 +106,23 @@ def make_stroke(
     anatomy = draw_anatomy(_stream(seed, index, "folds"), fine, head, position)
     lesion = _stream(seed, index, "lesion")
     infarct = draw_infarct(lesion)
-    share = _share(lesion, fine, anatomy, position, infarct)
+    share = spot_share(lesion, fine, anatomy, position, infarct)
     old = _stream(seed, index, "mimics")
-    mimics = [(_share(old, fine, anatomy, position, [spot]), spot) for spot in draw_shine_through(old)]
+    mimics = [(spot_share(old, fine, anatomy, position, [spot]), spot) for spot in draw_shine_through(old)]
     # What is in a voxel, later ones displacing earlier ones: shares, tissues and diffusion.
     parts = [*mimics, (share, infarct[0])]
     brain = _thin(anatomy.brain.astype(np.float32), thick) > 0.5
     signals = _signals(_stream(seed, index, "tissue"), anatomy, parts)
-    pile_up = _pile_up(_stream(seed, index, "pile-up"), fine, anatomy)
+    piled_up = pile_up(_stream(seed, index, "pile-up"), fine, anatomy)
     for modality in ("dwi_b1000", "dwi_b0"):
-        signals[modality] = signals[modality] * pile_up
+        signals[modality] = signals[modality] * piled_up
     scanner, noise = _stream(seed, index, "acquisition"), _stream(seed, index, "noise")
     images = {m: _acquired(scanner, noise, fine, signals[m], thick, brain) for m in MODALITIES}
     label = ((_thin(share, thick) > 0.5) & brain).astype(np.uint8)
     return images, label
 
 
-def _share(
+def spot_share(
     rng: np.random.Generator,
     grid: Grid,
     anatomy: Anatomy,
@@ -135,7 +135,7 @@ def _share(
     return grid.occupancy(inside + rough) * (1 - anatomy.fractions["fluid"]) * anatomy.brain
 
 
-def _pile_up(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Volume:
+def pile_up(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Volume:
     """Factor of the echo-planar images: up to 2 in patches near the base of the brain."""
     _, _, up = anatomy.position
     low = np.clip((np.float32(-8) - up) / 25, 0, 1)
@@ -150,9 +150,9 @@ def _signals(rng: np.random.Generator, anatomy: Anatomy, parts: list[tuple[Volum
     def add(share: Volume, tissue: Tissue, adc_mm2_s: float) -> None:
         t2, b0 = (
             float(spin_echo(tissue.density, tissue.t1_ms, tissue.t2_ms, tr_ms=s.tr_ms, te_ms=s.te_ms))
-            for s in (_T2, _ECHO_PLANAR)
+            for s in (_T2, ECHO_PLANAR)
         )
-        for modality, level in (("t2", t2), ("dwi_b0", b0), ("dwi_b1000", b0 * math.exp(-_B_S_MM2 * adc_mm2_s))):
+        for modality, level in (("t2", t2), ("dwi_b0", b0), ("dwi_b1000", b0 * math.exp(-B_S_MM2 * adc_mm2_s))):
             signals[modality] += share * np.float32(level)
 
     for share, spot in reversed(parts):
@@ -162,7 +162,7 @@ def _signals(rng: np.random.Generator, anatomy: Anatomy, parts: list[tuple[Volum
         t1, t2, adc = np.exp(0.04 * np.clip(rng.standard_normal(3), -2, 2))
         tissue = TISSUES_3T[name]
         varied = Tissue(tissue.t1_ms * float(t1), tissue.t2_ms * float(t2), tissue.density)
-        add(share * remaining, varied, _ADC_MM2_S[name] * float(adc))
+        add(share * remaining, varied, ADC_MM2_S[name] * float(adc))
     return signals
 
 

@@ -31,11 +31,14 @@ def check_view(shape: Sequence[int], spacing_mm: float, least_mm: Sequence[float
 
 
 def write_nifti(path: Path, array: Shaped[np.ndarray, "d h w"], affine: Float[np.ndarray, "4 4"]) -> None:
-    """Writes NIfTI-1, gzipped without time or name, so that equal voxels give equal bytes."""
+    """Writes NIfTI-1, `.nii.gz` gzipped without time or name, so that equal voxels give equal bytes; `.nii` plainly."""
     image = nib.Nifti1Image(array, affine)  # pyright: ignore[reportPrivateImportUsage]
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
+    if path.suffix == ".nii":
+        path.write_bytes(image.to_bytes())
+        return
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0, compresslevel=4) as stream:
         stream.write(image.to_bytes())

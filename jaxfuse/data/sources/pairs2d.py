@@ -20,7 +20,9 @@ from jaxtyping import Float
 
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.color import gray_content, to_ycbcr
-from jaxfuse.data.preprocess import CaseFacts, Prepared, PreparedCase, flat_indices, moments, prepare_with
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.intensities import moments
+from jaxfuse.data.preprocess import Prepared, PreparedCase, flat_indices, prepare_with
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import png_size, read_png
 

@@ -10,15 +10,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.preprocess import (
-    CaseFacts,
-    Prepared,
-    PreparedCase,
-    count_classes,
-    flat_indices,
-    moments,
-    prepare_with,
-)
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.intensities import moments
+from jaxfuse.data.preprocess import Prepared, PreparedCase, count_classes, flat_indices, prepare_with
 from jaxfuse.errors import UserError
 
 CLASSES = (

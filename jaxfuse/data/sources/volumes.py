@@ -9,14 +9,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.phantom.infant import write_infant_phantoms
+from jaxfuse.data.phantom.isles import write_isles_phantoms
 from jaxfuse.data.phantom.stroke import write_stroke_phantoms
 from jaxfuse.data.slices import AXES
-from jaxfuse.data.sources import brats, iseg, stroke
+from jaxfuse.data.sources import brats, iseg, isles, stroke
 from jaxfuse.data.sources.case_folders import Finding, case_files, detect
 from jaxfuse.errors import UserError
 
@@ -123,6 +124,14 @@ VOLUMES: Mapping[str, VolumeSource] = {
             lambda root, modalities, layout: stroke.survey(root, modalities),
             write_stroke_phantoms,
         ),
+        VolumeSource(
+            "isles",
+            isles.MODALITIES,
+            {isles.LAYOUT: isles.SCHEME},
+            _only(isles.LAYOUT),
+            lambda root, modalities, layout: isles.survey(root, modalities),
+            write_isles_phantoms,
+        ),
     )
 }
 CUTS: Mapping[str, Cut] = {
@@ -130,6 +139,7 @@ CUTS: Mapping[str, Cut] = {
     "one_slice": Cut("brats", one_per_case=True),
     "iseg_slices": Cut("iseg", labelled=True),
     "stroke_slices": Cut("stroke"),
+    "isles_slices": Cut("isles"),
 }
 LAYOUTS: Mapping[str, VolumeSource] = {layout: source for source in VOLUMES.values() for layout in source.layouts}
 
@@ -167,13 +177,37 @@ def check_axis(axis: str, source: str, where: str) -> None:
         raise UserError(f"{where}.axis is {axis!r} and {where}.source {source!r}; {choice}")
 
 
+def check_slices(window: Any, blank: bool, source: str, where: str) -> None:
+    """Refuses a window that is none, and options of slices that a `data.source` would ignore.
+
+    `where` names the section of the config in the sentence.
+    """
+    if (window or blank) and source not in CUTS:
+        option = "window" if window else "blank_slices"
+        raise UserError(
+            f"{where}.{option} is given and {where}.source is {source!r}; only slices have it: leave it out"
+        )
+    if blank and CUTS[source].one_per_case:
+        raise UserError(f"{where}.blank_slices is True, but {where}.source {source!r} keeps one slice of each case")
+    if window and not (len(window) == 2 and all(_is_range(one) for one in window)):
+        raise UserError(
+            f"{where}.window is {window}; two ranges are expected, of voxels along the axes that are not cut, such as "
+            "((40, 200), (20, 200)), or ()"
+        )
+
+
+def _is_range(value: Any) -> bool:
+    whole = isinstance(value, tuple) and len(value) == 2 and all(type(end) is int for end in value)
+    return whole and 0 <= value[0] < value[1]
+
+
 def detect_layout(root: str | Path) -> str:
     """The one layout, of any source, whose cases lie under `root`; `UserError` where there is none, or several."""
-    expected = f"{brats.EXAMPLE}, or CASE/CASE_dwi_b1000.nii.gz, or subject-1-T1.hdr"
+    expected = f"{brats.EXAMPLE}, or CASE/CASE_dwi_b1000.nii.gz, or subject-1-T1.hdr, or {isles.EXAMPLE}"
     return detect(Path(os.path.abspath(root)), _layout_of, example=expected)
 
 
 def _layout_of(folder: Path) -> str:
     """The layout of the case in a folder, or of the subjects in it; empty for any other folder."""
     # A stroke case would pass for the generic form of BraTS: both may have a T2.
-    return iseg.layout_of(folder) or stroke.layout_of(folder) or brats.layout_of(folder)
+    return isles.layout_of(folder) or iseg.layout_of(folder) or stroke.layout_of(folder) or brats.layout_of(folder)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from jaxfuse.data.cases import CaseFiles, subject_of
 from jaxfuse.data.digests import Digests
-from jaxfuse.data.preprocess import DatasetFacts, case_key, volume_recipe
-from jaxfuse.data.slices import AXES
+from jaxfuse.data.facts import DatasetFacts
+from jaxfuse.data.preprocess import case_key
 from jaxfuse.data.sources.volumes import CUTS
+from jaxfuse.engine.dataset import recipe_of
 from jaxfuse.engine.members import Member
 
 # Grade folders are part of a key; a copy of a case may have lost its own.
@@ -35,9 +36,7 @@ def seen_in_training(
     keys = training_keys(member, facts)
     subjects, known = {subject_of(case) for case in keys}, set(keys.values())
     modalities = member.data.modalities
-    recipe = volume_recipe(modalities, member.scheme, member.data.normalize)
-    if member.data.source in CUTS:
-        recipe["stack"] = AXES[member.data.axis]
+    recipe = recipe_of(member.data, member.scheme, facts)
 
     def equals_one(one: CaseFiles) -> bool:
         if not set(modalities) <= set(one.images):

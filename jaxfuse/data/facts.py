@@ -1,0 +1,84 @@
+"""What is known of prepared cases and of a split of them, as records that survive JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Stored values and what they became, ascending in both; straight lines lie between.
+Scaling = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What is known of a prepared case besides its arrays; the content of `case.json`.
+
+    Attributes:
+        affine: voxel to world in mm of the canonical grid before cropping, by rows; empty for a 2D image.
+        spacing_mm: voxel sides per axis; pixels of a photograph count 1.
+        original_shape, crop_start, shape: spatial; the crop is `original[start : start + shape]`.
+        voxels_per_class: over the crop, by class index; empty for an unlabelled case.
+        mean, std: of each modality as stored, over the voxels that were normalised together.
+        percentiles: of each modality as stored, where it was scaled between them; else empty.
+        slices: of a stack of slices, per slice: pixels of the brain, then pixels per class if labelled; else empty.
+        scaling: of each modality, where it was scaled to [0, 1] otherwise than between percentiles; else empty.
+    """
+
+    id: str
+    group: str
+    modalities: tuple[str, ...]
+    affine: tuple[tuple[float, ...], ...]
+    spacing_mm: tuple[float, ...]
+    original_shape: tuple[int, ...]
+    crop_start: tuple[int, ...]
+    shape: tuple[int, ...]
+    voxels_per_class: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    percentiles: tuple[tuple[float, float], ...] = ()
+    slices: tuple[tuple[int, ...], ...] = ()
+    scaling: tuple[Scaling, ...] = ()
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """Constants that the training split decides; the content of a run's `dataset.json`.
+
+    Attributes:
+        scheme: name of the label scheme, empty where the data set has classes of its own.
+        spacing_mm: median over the training cases, per axis.
+        train, val: case ids.
+        keys: case id -> cache key, which stands for the content of its files and the preparation.
+        voxels_per_class: sum over the labelled training cases, by class index; empty where there is none.
+        ranges: modality -> the stored values that the ends of [0, 1] stand for, in the files' units: medians over the
+            training volumes. Empty where intensities were not scaled to [0, 1].
+        landmarks: modality -> what brains' percentiles were mapped onto, where they were; else empty.
+    """
+
+    modalities: tuple[str, ...]
+    scheme: str
+    classes: tuple[str, ...]
+    spacing_mm: tuple[float, ...]
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    keys: Mapping[str, str]
+    voxels_per_class: tuple[int, ...]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    landmarks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> DatasetFacts:
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**{name: tuples(value) for name, value in fields.items()})
+
+
+def tuples(value: Any) -> Any:
+    """JSON with its lists, of which the records know none, as tuples."""
+    if isinstance(value, dict):
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,163 @@
+"""Intensities of a volume: by mean and deviation, or scaled to [0, 1] with the background at exactly 0, and back.
+
+The rules that scale to [0, 1]:
+
+* "minmax": a straight line through the least and the greatest value of the whole volume ("Hi-Net: Hybrid-fusion Network
+  for Multi-modal MR Image Synthesis", section IV; its network takes [0, 1] to [-1, 1] by itself).
+* "histmatch": the brain's percentiles onto landmarks, straight lines between, so that all brains have one histogram.
+  The landmarks of T1, contrast-enhanced T1, T2 and FLAIR are those of the images published with that paper, whose
+  brains were matched so although the text does not say it; others are learned from a reference volume.
+* "percentiles": between two percentiles of the brain, apart from the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from jaxfuse.data.cases import Case
+from jaxfuse.data.facts import CaseFacts, Scaling
+from jaxfuse.errors import UserError
+
+NORMALIZATIONS = ("brain", "volume", "percentiles", "minmax", "histmatch")
+# Of the brain's voxels, where intensities are scaled between them.
+PERCENTILES = (0.5, 99.5)
+# What the least bright voxel of the brain becomes then: level 1 of 255, apart from the background.
+DARKEST = 1 / 255
+# Of the brain's voxels, where they are matched to landmarks.
+MATCHED = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
+
+Landmarks = Mapping[str, tuple[float, ...]]
+# Levels of the images published with Hi-Net at the percentiles `MATCHED` of the brain.
+LANDMARKS: Landmarks = {
+    modality: tuple(level / 255 for level in levels)
+    for modality, levels in {
+        "t1": (28, 105, 138, 166, 190, 215, 231, 235, 243, 255),
+        "t1ce": (4, 16, 40, 89, 113, 130, 138, 146, 202, 255),
+        "t2": (45, 53, 57, 65, 77, 109, 162, 198, 239, 255),
+        "flair": (28, 73, 109, 146, 162, 178, 190, 198, 223, 255),
+    }.items()
+}
+
+
+def moments(case_id: str, modality: str, values: Shaped[np.ndarray, ...]) -> tuple[float, float]:
+    """Mean and standard deviation (of the population) in double precision; `UserError` for constant values."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise UserError(
+            f"case {case_id}: modality {modality} is {low:g} everywhere; replace the file or leave the case out"
+        )
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+def percentile_limits(case_id: str, modality: str, values: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """The `PERCENTILES` of the brain's values; `UserError` where they are equal."""
+    low, high = (float(v) for v in np.percentile(values, PERCENTILES))
+    if low == high:
+        raise _no_range(case_id, modality, low)
+    return low, high
+
+
+def scaled_between(values: Float[np.ndarray, " n"], limits: tuple[float, float]) -> Float[np.ndarray, " n"]:
+    """Values clipped to the limits and scaled from there to [1/255, 1]."""
+    low, high = limits
+    share = (np.clip(values, low, high) - np.float32(low)) / np.float32(high - low)
+    return (np.float32(DARKEST) + np.float32(1 - DARKEST) * np.clip(share, 0, 1)).astype(np.float32)
+
+
+def between_percentiles(
+    case_id: str, modality: str, values: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], tuple[float, float]]:
+    """Values of the brain clipped to the `PERCENTILES` and scaled from there to [1/255, 1], and both percentiles."""
+    limits = percentile_limits(case_id, modality, values)
+    return scaled_between(values, limits), limits
+
+
+def whole_range(volume: Float[np.ndarray, "d h w"]) -> Scaling:
+    """The straight line from the least value of a volume that is not constant, background included, to the greatest."""
+    return ((float(volume.min()), 0.0), (float(volume.max()), 1.0))
+
+
+def matched(case_id: str, modality: str, values: Float[np.ndarray, " n"], landmarks: Sequence[float]) -> Scaling:
+    """What maps the percentiles `MATCHED` of the brain onto the landmarks, and its least value onto 0.
+
+    Voxels above the last percentile share its landmark. Where percentiles fall together, the highest of their
+    landmarks counts. Raises `UserError` where all do.
+    """
+    stored = (float(values.min()), *(float(v) for v in np.percentile(values, MATCHED)))
+    at = dict(zip(stored, (0.0, *landmarks), strict=True))
+    if len(at) == 1:
+        raise _no_range(case_id, modality, stored[0])
+    return tuple(sorted(at.items()))
+
+
+def apply_scaling(values: Float[np.ndarray, " n"], scaling: Scaling) -> Float[np.ndarray, " n"]:
+    """Stored values -> [0, 1], float32; values beyond the ends become the ends."""
+    stored, levels = zip(*scaling, strict=True)
+    return np.interp(values, stored, levels).astype(np.float32)
+
+
+def landmarks_of(modalities: Sequence[str]) -> Landmarks:
+    """The known `LANDMARKS` of these modalities; `UserError` for one that has none."""
+    if unknown := [modality for modality in modalities if modality not in LANDMARKS]:
+        raise UserError(
+            f"normalize='histmatch' has no landmarks for {', '.join(unknown)}, only for {', '.join(LANDMARKS)}; name a "
+            "case to match by data.reference, or normalize otherwise"
+        )
+    return {modality: LANDMARKS[modality] for modality in modalities}
+
+
+def learned_landmarks(case: Case) -> Landmarks:
+    """The percentiles `MATCHED` of a case's own brain, scaled so that its least value is 0 and the last of them 1."""
+    brain = np.any(case.image != 0, axis=-1)
+    found = {}
+    for channel, modality in enumerate(case.modalities):
+        volume = case.image[..., channel]
+        low = float(volume.min())
+        if not brain.any() or low == float(volume.max()):
+            raise UserError(f"case {case.id}: {modality} is {low:g} everywhere and nothing can be matched to it")
+        marks = np.percentile(volume[brain], MATCHED)
+        if marks[0] == marks[-1]:
+            raise _no_range(case.id, modality, float(marks[0]))
+        found[modality] = tuple(float(v) for v in (marks - low) / (marks[-1] - low))
+    return found
+
+
+def scaling_of(facts: CaseFacts, modality: str) -> Scaling:
+    """What scaled this modality of a case to [0, 1]; `UserError` where nothing did."""
+    if modality not in facts.modalities:
+        raise UserError(f"case {facts.id} has no {modality}; it has {', '.join(facts.modalities)}")
+    place = facts.modalities.index(modality)
+    if facts.percentiles:
+        low, high = facts.percentiles[place]
+        return ((low, DARKEST), (high, 1.0))
+    if not facts.scaling:
+        raise UserError(
+            f"case {facts.id} was not scaled to [0, 1]; normalize by one of percentiles, minmax and histmatch"
+        )
+    return facts.scaling[place]
+
+
+def restore(levels: Float[np.ndarray, "*space"], facts: CaseFacts, modality: str) -> Float[np.ndarray, "*space"]:
+    """Intensities in [0, 1] of one modality of this case in the units of its file, float32.
+
+    The exact inverse for "minmax", up to rounding; for the other rules within the ends of their percentiles, as what
+    lies beyond was cut off. Background, which is 0 in the file and in [0, 1] alike, is the caller's to keep at 0.
+    """
+    stored, marks = zip(*scaling_of(facts, modality), strict=True)
+    return np.interp(levels, marks, stored).astype(np.float32)
+
+
+def stored_range(facts: CaseFacts, modality: str) -> tuple[float, float]:
+    """The stored values that were scaled to the ends of [0, 1]."""
+    scaling = scaling_of(facts, modality)
+    return scaling[0][0], scaling[-1][0]
+
+
+def _no_range(case_id: str, modality: str, value: float) -> UserError:
+    return UserError(
+        f"case {case_id}: modality {modality} is {value:g} in nearly all of the brain, so that there is no range to "
+        "scale; replace the file or leave the case out"
+    )

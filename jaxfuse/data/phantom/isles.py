@@ -1,0 +1,161 @@
+"""Phantom strokes in T1, T2, DWI and FLAIR, and the data set of them in the layout of ISLES 2015 (SISS).
+
+Heads, infarcts and old lesions are those of `jaxfuse.data.phantom.stroke`, drawn on cubic voxels: the images of that
+challenge lie on one fine grid. DWI is echo-planar at b = 1000 s/mm2, with pile-up of signal near the base of the skull;
+the other sequences are spin echoes.
+
+`make_isles` is a pure function of (seed, index, grid).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from jaxfuse.data.phantom.anatomy import Anatomy, draw_anatomy, draw_head, head_position
+from jaxfuse.data.phantom.brats import FIELD_OF_VIEW_MM
+from jaxfuse.data.phantom.fields import Grid, Volume, smooth_field
+from jaxfuse.data.phantom.signal import SEQUENCES, TISSUES_3T, Tissue, rician, sequence_signal
+from jaxfuse.data.phantom.stroke import (
+    ADC_MM2_S,
+    B_S_MM2,
+    ECHO_PLANAR,
+    Spot,
+    draw_infarct,
+    draw_shine_through,
+    pile_up,
+    spot_share,
+)
+from jaxfuse.data.phantom.writing import check_view, write_cases, write_nifti
+
+VERSION = 1
+MODALITIES = ("t1", "t2", "dwi", "flair")
+FOLDER = "training"
+
+_STREAMS = ("head", "position", "folds", "lesion", "mimics", "pile-up", "tissue", "acquisition", "noise")
+_PARTS = {"t1": "MR_T1", "t2": "MR_T2", "dwi": "MR_DWI", "flair": "MR_Flair", "lesion": "OT"}
+# The numbers of uploads, which go up from one file to the next.
+_FIRST_UPLOAD = 70001
+
+
+def make_isles(
+    seed: int, index: int, *, shape: tuple[int, int, int] = (64, 64, 48), spacing_mm: float = 3.0
+) -> tuple[dict[str, Float[np.ndarray, "d h w"]], UInt8[np.ndarray, "d h w"]]:
+    """One phantom stroke.
+
+    Args:
+        seed, index: which case.
+        shape, spacing_mm: the grid, LPS. The anatomy is drawn in mm: another grid shows the same head.
+
+    Returns:
+        Images by modality (t1, t2, dwi, flair), arbitrary units, exactly 0 outside the brain and at least 1 inside;
+        and the label: 1 in voxels of which the infarct fills more than half.
+
+    Raises:
+        UserError: the field of view does not hold a head.
+    """
+    check_view(shape, spacing_mm, FIELD_OF_VIEW_MM)
+    grid = Grid(shape, spacing_mm)
+    head = draw_head(_stream(seed, index, "head"))
+    position = head_position(_stream(seed, index, "position"), grid, head)
+    anatomy = draw_anatomy(_stream(seed, index, "folds"), grid, head, position)
+    lesion, old = _stream(seed, index, "lesion"), _stream(seed, index, "mimics")
+    infarct = draw_infarct(lesion)
+    share = spot_share(lesion, grid, anatomy, position, infarct)
+    mimics = [(spot_share(old, grid, anatomy, position, [spot]), spot) for spot in draw_shine_through(old)]
+    # What is in a voxel, later ones displacing earlier ones.
+    signals = _signals(_stream(seed, index, "tissue"), anatomy, [*mimics, (share, infarct[0])])
+    signals["dwi"] = signals["dwi"] * pile_up(_stream(seed, index, "pile-up"), grid, anatomy)
+    scanner, noise = _stream(seed, index, "acquisition"), _stream(seed, index, "noise")
+    images = {m: _acquired(scanner, noise, grid, signals[m], anatomy.brain) for m in MODALITIES}
+    return images, ((share > 0.5) & anatomy.brain).astype(np.uint8)
+
+
+def _signals(
+    rng: np.random.Generator, anatomy: Anatomy, parts: Sequence[tuple[Volume, Spot]]
+) -> dict[str, Float[np.ndarray, "d h w"]]:
+    """Noise-free signals by modality."""
+    signals = {modality: np.zeros(anatomy.brain.shape, np.float32) for modality in MODALITIES}
+    remaining = np.ones(anatomy.brain.shape, np.float32)
+
+    def add(share: Volume, tissue: Tissue, adc_mm2_s: float) -> None:
+        for modality, signal in signals.items():
+            sequence = ECHO_PLANAR if modality == "dwi" else SEQUENCES[modality]
+            level = float(sequence_signal(sequence, tissue.density, tissue.t1_ms, tissue.t2_ms))
+            signal += share * np.float32(level * math.exp(-B_S_MM2 * adc_mm2_s) if modality == "dwi" else level)
+
+    for share, spot in reversed(parts):
+        add(share * remaining, spot.tissue, spot.adc_mm2_s)
+        remaining = remaining * (1 - share)
+    for name, share in anatomy.fractions.items():
+        t1, t2, adc = np.exp(0.04 * np.clip(rng.standard_normal(3), -2, 2))
+        tissue = TISSUES_3T[name]
+        varied = Tissue(tissue.t1_ms * float(t1), tissue.t2_ms * float(t2), tissue.density)
+        add(share * remaining, varied, ADC_MM2_S[name] * float(adc))
+    return signals
+
+
+def _acquired(
+    scanner: np.random.Generator,
+    noise: np.random.Generator,
+    grid: Grid,
+    signal: Volume,
+    brain: Bool[np.ndarray, "d h w"],
+) -> Float[np.ndarray, "d h w"]:
+    """The image of one modality: bias, noise, units of its own, the brain cut out."""
+    level = float(signal[brain].mean())
+    bias = np.exp(np.float32(scanner.uniform(0.05, 0.1)) * smooth_field(scanner, grid, 80.0))
+    gain = math.exp(scanner.uniform(math.log(200), math.log(1000))) / level
+    noisy = rician(signal * bias, scanner.uniform(0.03, 0.05) * level, noise)
+    return np.where(brain, np.maximum(noisy * gain, 1), 0).astype(np.float32)
+
+
+def _stream(seed: int, index: int, part: str) -> np.random.Generator:
+    return np.random.default_rng((seed, index, _STREAMS.index(part)))
+
+
+def write_isles_phantoms(
+    root: Path,
+    *,
+    cases: int,
+    seed: int,
+    shape: tuple[int, int, int] = (64, 64, 48),
+    spacing_mm: float = 3.0,
+    on_case: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Writes `cases` phantoms under `root` in the layout of `jaxfuse.data.sources.isles`, or finds them there.
+
+    The set is written into a hidden sibling folder and renamed when it is whole, with `phantom.json` beside the
+    data. `on_case(done, total)` is called after every case. Returns the folders of the cases, all of them labelled.
+
+    Raises:
+        UserError: `root` holds something else, or an argument is out of range.
+    """
+    check_view(shape, spacing_mm, FIELD_OF_VIEW_MM)
+    affine = Grid(shape, spacing_mm).affine()
+
+    def write_case(partial: Path, index: int) -> None:
+        images, label = make_isles(seed, index, shape=shape, spacing_mm=spacing_mm)
+        arrays = {**{m: np.rint(image).astype(np.int16) for m, image in images.items()}, "lesion": label}
+        for number, (part, array) in enumerate(arrays.items(), start=_FIRST_UPLOAD + index * len(arrays)):
+            name = f"VSD.Brain.XX.O.{_PARTS[part]}.{number}"
+            folder = partial / FOLDER / str(index + 1) / name
+            folder.mkdir(parents=True)
+            write_nifti(folder / f"{name}.nii", array, affine)
+
+    write_cases(
+        Path(root),
+        write_case,
+        generator=__name__,
+        version=VERSION,
+        cases=cases,
+        seed=seed,
+        shape=shape,
+        spacing_mm=spacing_mm,
+        on_case=on_case,
+    )
+    return [Path(root) / FOLDER / str(index + 1) for index in range(cases)]

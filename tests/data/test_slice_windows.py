@@ -1,0 +1,160 @@
+"""Slices of a window in place of the brain's box, and blank slices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.cases import Case, CaseFiles
+from jaxfuse.data.pipeline import PatchSampler
+from jaxfuse.data.preprocess import prepare, prepare_case, uncrop
+from jaxfuse.data.sampling import Tiles, check_sampling
+from jaxfuse.data.slices import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    as_stack,
+    every_slice,
+    extent_of,
+    prepare_slices,
+    stack_recipe,
+    volume_of,
+)
+from jaxfuse.errors import UserError
+from jaxfuse.report import planes
+
+MODALITIES = ("t1", "flair")
+SHAPE = (20, 16, 12)
+WINDOW = ((2, 18), (1, 13))  # of the brain, x 4..15, y 3..14, z 3..8, two rows are cut off
+
+
+def intensities(seed: int = 0) -> np.ndarray:
+    image = np.zeros((*SHAPE, 2), np.float32)
+    image[4:16, 3:15, 3:9] = np.random.default_rng(seed).uniform(50, 150, (12, 12, 6, 2))
+    return image
+
+
+def case(**changes) -> Case:
+    label = np.zeros(SHAPE, np.uint8)
+    label[5:8, 11:14, 4:6] = 2
+    return dataclasses.replace(Case("c", MODALITIES, intensities(), label, np.eye(4), (1.0, 1.0, 1.0)), **changes)
+
+
+def files(folder, name: str) -> CaseFiles:
+    """An unlabelled case on disk."""
+    image = intensities(len(name))
+    paths = {}
+    for channel, modality in enumerate(MODALITIES):
+        paths[modality] = folder / f"{name}_{modality}.nii.gz"
+        nib.save(nib.Nifti1Image(image[..., channel], np.eye(4)), paths[modality])
+    return CaseFiles(name, paths)
+
+
+@pytest.fixture(scope="module")
+def blank_and_all(tmp_path_factory):
+    root = tmp_path_factory.mktemp("windows")
+    listed = [files(root, "a"), files(root, "bb")]
+    options = {"normalize": "minmax", "window": WINDOW, "blank": True, "keep": every_slice, "cache": root / "cache"}
+    return prepare_slices(listed, MODALITIES, None, **options), listed, root
+
+
+def test_every_slice_has_the_size_of_the_window_and_lies_where_it_was(blank_and_all):
+    found, listed, root = blank_and_all
+    (volume,) = prepare(listed[:1], MODALITIES, None, normalize="minmax", cache=root / "cache")
+    whole = uncrop(volume.image, volume, 0)
+    assert [one.id for one in found["a"]] == [f"a_z{z:03d}" for z in range(12)]
+    for z, one in enumerate(found["a"]):
+        assert one.image.shape == (12, 16, 2)
+        assert one.facts.original_shape == (16, 20)
+        cut = whole[2:18, 1:13, z]
+        np.testing.assert_array_equal(one.image, cut.swapaxes(0, 1)[::-1, ::-1])
+        # Put back, the picture is the volume's but for what lies beyond the window.
+        kept = np.zeros_like(whole)
+        kept[2:18, 1:13, z] = cut
+        np.testing.assert_array_equal(uncrop(one.image, one, 0), planes.plane(kept, planes.AXIAL, z))
+        np.testing.assert_array_equal(one.brain, np.flatnonzero(one.image.any(-1)))
+    assert [len(one.brain) > 0 for one in found["a"]] == [3 <= z < 9 for z in range(12)]
+
+
+def test_without_blank_slices_a_window_keeps_those_that_show_enough(blank_and_all):
+    _, listed, root = blank_and_all
+    given = prepare_slices(listed, MODALITIES, None, normalize="minmax", window=WINDOW, cache=root / "cache")
+    assert [one.id for one in given["bb"]] == [f"bb_z{z:03d}" for z in range(3, 9)]
+    assert {one.image.shape for one in given["bb"]} == {(12, 16, 2)}
+    boxed = prepare_slices(listed, MODALITIES, None, normalize="minmax", blank=True, cache=root / "cache")
+    assert {one.image.shape for one in boxed["bb"]} == {(12, 12, 2)}
+    assert [one.id for one in boxed["bb"]] == [one.id for one in given["bb"]]
+
+
+# Windows name the axes that are not cut, in ascending order.
+@pytest.mark.parametrize(
+    ("axis", "window", "box"),
+    [
+        (AXIAL, ((2, 18), (1, 13)), (slice(2, 18), slice(1, 13), slice(0, 12))),
+        (CORONAL, ((3, 17), (0, 10)), (slice(3, 17), slice(0, 16), slice(0, 10))),
+        (SAGITTAL, ((2, 16), (1, 11)), (slice(0, 20), slice(2, 16), slice(1, 11))),
+    ],
+)
+def test_stacks_of_a_window_go_back_onto_the_volume_along_every_axis(axis, window, box):
+    prepared = prepare_case(case(), normalize="minmax", extent=extent_of(axis, window, blank=True))
+    assert prepared.facts.crop_start == tuple(one.start for one in box)
+    stack = as_stack(prepared, axis)
+    assert len(every_slice(stack.facts)) == SHAPE[axis]
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[box] = case().label[box]
+    np.testing.assert_array_equal(volume_of(uncrop(stack.label, stack, 0), axis), expected)
+    back = volume_of(uncrop(stack.image, stack, 0), axis)
+    np.testing.assert_array_equal(back[box], prepared.image)
+    assert np.count_nonzero(back) == np.count_nonzero(prepared.image)
+
+
+def test_windows_that_leave_the_volume_or_miss_the_brain_are_refused():
+    for window, message in (
+        (((2, 18), (1, 17)), r"case c: a window of voxels 1 to 17 along axis 1 .* the volume is \(20, 16, 12\)"),
+        (((0, 3), (0, 16)), "case c: voxels 0 to 3, 0 to 16, 3 to 9 hold nothing of the brain; choose another window"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prepare_case(case(), extent=extent_of(AXIAL, window, blank=False))
+    with pytest.raises(UserError, match="slices across axis 3 were asked for"):
+        extent_of(3, (), blank=False)
+
+
+def test_stacks_made_without_these_options_keep_their_names():
+    plain = stack_recipe(MODALITIES, None, "percentiles", AXIAL)
+    assert plain == {"modalities": MODALITIES, "scheme": None, "normalize": "percentiles", "stack": AXIAL}
+    others = [
+        stack_recipe(MODALITIES, None, "percentiles", AXIAL, window=WINDOW),
+        stack_recipe(MODALITIES, None, "percentiles", AXIAL, blank=True),
+        stack_recipe(MODALITIES, None, "histmatch", AXIAL),
+        stack_recipe(MODALITIES, None, "histmatch", AXIAL, landmarks={"t1": (1.0,), "flair": (1.0,)}),
+    ]
+    assert len({str(recipe) for recipe in [plain, *others]}) == 5
+
+
+def test_tiles_of_blank_slices_are_patches_too(blank_and_all):
+    slices = blank_and_all[0]["a"]
+    check_sampling(slices, (8, 8), "tiles", pad=False)
+    sampler = PatchSampler(slices, (8, 8), Tiles((8, 8)), (), unpaired=False, labels=False)
+    blank, shown = (sampler(index, np.random.default_rng(0)) for index in (0, 5))
+    assert (blank["image"].shape, set(blank)) == ((8, 8, 2), {"image"})
+    assert not blank["image"].any()
+    assert shown["image"].any()
+
+
+def test_the_window_of_the_paper_loses_nothing_of_a_real_brain(shared_data):
+    folder = shared_data / "tcga_lgg_brats" / "TCGA-FG-6692"
+    if not folder.is_dir():
+        pytest.skip(f"the real sample {folder} is not here")
+    image = nib.as_closest_canonical(nib.load(folder / f"{folder.name}_t2.nii.gz"))
+    array = np.asarray(image.dataobj, np.float32)[..., None]
+    given = Case(folder.name, ("t2",), array, None, image.affine, (1.0, 1.0, 1.0))
+    lost = {}
+    for rows in ((20, 200), (30, 210), (40, 220)):
+        prepared = prepare_case(given, extent=extent_of(AXIAL, ((40, 200), rows), blank=True))
+        assert prepared.facts.shape == (160, 180, 155)
+        lost[rows] = np.count_nonzero(array) - len(prepared.brain)
+    assert lost[20, 200] == 0
+    assert 0 < lost[30, 210] < lost[40, 220]  # the middle of the picture, and the window on the other side of it

@@ -1,0 +1,179 @@
+"""MM-Syns: counts, every term by hand, what each one moves, one source or several, refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.learning.system import System
+from jaxfuse.models.baselines.mmsyns import Encoder, MMSynsForm, make_system
+
+KEY = jax.random.key(0)
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+# The order of the sources is not that of the channels.
+PAIRS = ("t2+t1", "flair")
+TINY = MMSynsForm(width=2, latent=3)
+BATCH = {"image": jax.random.uniform(KEY, (2, 8, 8, 4))}
+
+
+@pytest.fixture(scope="module")
+def make(tiny):
+    def make(form=TINY, pairs=PAIRS, **options):
+        optimizers = tiny.gradient_descent("net")
+        return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def system(make):
+    return make()
+
+
+@pytest.fixture(scope="module")
+def start(system):
+    return jax.jit(system.init)(KEY, BATCH)
+
+
+@pytest.fixture(scope="module")
+def step(system):
+    return jax.jit(system.train_step)
+
+
+@pytest.fixture(scope="module")
+def look(system):
+    """Evaluation, prediction and latent maps."""
+    return jax.jit(lambda state, batch: (system.eval_step(state, batch), system.predict(state, batch)))
+
+
+def test_it_is_a_system_of_one_player(system):
+    assert isinstance(system, System)
+    assert dataclasses.astuple(system.geometry) == (2, 4, 0)
+    assert (system.players, system.primary, system.probabilities) == (("net",), "synthesized", ())
+    assert not system.accepts_unpaired
+
+
+@pytest.mark.parametrize(("pairs", "total"), [(("t1+t2", "flair"), 1_080_561), (("t1", "flair"), 558_817)])
+def test_weights(make, tiny, pairs, total):
+    system = make(MMSynsForm(), pairs)
+    state = jax.eval_shape(system.init, KEY, BATCH)
+    counts = {name: tiny.count(network) for name, network in system.networks(state.params).items()}
+    encoders = {f"encoder_{name}": 521_744 for name in pairs[0].split("+")}
+    assert counts == encoders | {"decoder": 37_073}
+    assert tiny.count(state.params) == total
+
+
+def test_an_encoder_is_linear_where_it_doubles_and_leaky_elsewhere():
+    """By how often its program selects between a value and its part: two layers at each of five levels, one latent."""
+    image = jnp.zeros((1, 8, 8, 1))
+    encoder = Encoder(TINY)
+    params = jax.eval_shape(encoder.init, KEY, image)
+    program = str(jax.make_jaxpr(encoder.apply)(params, image))
+    assert program.count("conv_general_dilated[") == 13
+    assert program.count("name=leaky_relu") == 11
+
+
+def test_terms_by_hand(system, start, step, look):
+    evaluated, predicted = look(start, BATCH)
+    net, image = start.params["net"], np.asarray(BATCH["image"])
+    latents = {
+        name: system.encoder.apply({"params": net[f"encoder_{name}"]}, image[..., channel : channel + 1])
+        for name, channel in {"t1": 0, "t2": 2}.items()
+    }
+    latents["fused"] = np.maximum(latents["t1"], latents["t2"])
+    decoded = {name: np.asarray(system.decode(net, latent)) for name, latent in latents.items()}
+    errors = {name: np.abs(made - image[..., 3:]).mean() for name, made in decoded.items()}
+    expected = {f"net/latent_{name}": errors[name] for name in ("t1", "t2")} | {"net/fused": errors["fused"]}
+    # The variance of two numbers is the square of half their difference.
+    expected["net/variance"] = np.square((latents["t1"] - latents["t2"]) / 2).mean()
+    expected["net/loss"] = sum(expected.values())
+    _, metrics = step(start, BATCH)
+    for terms in (evaluated, metrics):
+        assert set(terms) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(predicted["synthesized"], decoded["fused"], atol=1e-6)
+    assert len({round(float(error), 5) for error in errors.values()}) == 3
+
+
+def test_each_term_moves_the_networks_that_it_should_and_no_others(system, start, step):
+    gradients = jax.jit(jax.jacrev(lambda net: system.loss(net, BATCH)[1]))(start.params["net"])
+    reached = {
+        term: {name for name, tree in gradient.items() if _largest(tree) > 0} for term, gradient in gradients.items()
+    }
+    encoders = {"encoder_t1", "encoder_t2"}
+    assert reached == {
+        "latent_t1": {"encoder_t1", "decoder"},
+        "latent_t2": {"encoder_t2", "decoder"},
+        "fused": encoders | {"decoder"},
+        "variance": encoders,
+    }
+    after, _ = step(start, BATCH)
+    total = jax.tree.map(lambda *terms: sum(terms), *gradients.values())
+    moved = jax.tree.map(lambda old, new: old - new, start.params["net"], after.params["net"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), moved, total)
+    assert int(after.step) == 1
+
+
+def _largest(tree):
+    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(tree)))
+
+
+def test_with_one_source_its_error_counts_twice_and_nothing_varies(make):
+    system = make(pairs=("t1ce", "t1"))
+    state = jax.jit(system.init)(KEY, BATCH)
+    terms = jax.jit(system.eval_step)(state, BATCH)
+    assert float(terms["net/variance"]) == 0
+    np.testing.assert_allclose(terms["net/fused"], terms["net/latent_t1ce"])
+    np.testing.assert_allclose(terms["net/loss"], 2 * terms["net/fused"], rtol=1e-6)
+
+
+def test_the_variance_has_a_weight(make, start):
+    program = {weight: jax.jit(make(variance_weight=weight).eval_step)(start, BATCH) for weight in (0.0, 3.0)}
+    difference = program[3.0]["net/loss"] - program[0.0]["net/loss"]
+    np.testing.assert_allclose(difference, 3 * program[0.0]["net/variance"], rtol=1e-3)
+    assert difference > 0
+
+
+def test_predictions_read_the_sources_alone_and_are_not_negative(start, look):
+    predicted = look(start, BATCH)[1]["synthesized"]
+    unknown = {"image": BATCH["image"].at[..., np.array([1, 3])].set(jnp.nan)}
+    np.testing.assert_array_equal(look(start, unknown)[1]["synthesized"], predicted)
+    assert (predicted.shape, predicted.dtype) == ((2, 8, 8, 1), jnp.float32)
+    assert float(predicted.min()) == 0.0 < float(predicted.max())
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_constant_images_give_finite_losses_and_gradients(start, step, level):
+    after, metrics = step(start, {"image": jnp.full_like(BATCH["image"], level)})
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, after.params)))
+
+
+def test_bfloat16_keeps_float32_weights_losses_and_images(make, start):
+    system = make(dataclasses.replace(TINY, dtype="bfloat16"))
+    after, metrics = jax.eval_shape(system.train_step, start, BATCH)
+    for tree in (after.params, metrics, jax.eval_shape(system.predict, start, BATCH)):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+    program = str(jax.make_jaxpr(system.predict)(start, BATCH))
+    assert "bf16[2,8,8,2] = conv_general_dilated[" in program
+
+
+def test_refusals(make):
+    with pytest.raises(UserError, match=r"\('t1\+t2', 't1'\); it must name one or more sources and one other modality"):
+        make(pairs=("t1+t2", "t1"))
+    with pytest.raises(UserError, match="pairs names pd, but the data has t1, t1ce, t2, flair"):
+        make(pairs=("pd", "t1"))
+    for options, message in (
+        ({"dtype": "half"}, "dtype is 'half'; choose one of float32, bfloat16"),
+        ({"latent": 0}, "latent is 0; give at least 1"),
+        ({"slope": -0.3}, "slope is -0.3; it may not be negative"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make(dataclasses.replace(TINY, **options))
+    with pytest.raises(UserError, match="variance_weight is -1; it may not be negative"):
+        make(variance_weight=-1)
+    with pytest.raises(UserError, match=r"multiples of 4, got shape \(1, 8, 6, 1\)"):
+        jax.eval_shape(make().init, KEY, {"image": jnp.zeros((1, 8, 6, 4))})

@@ -1,0 +1,105 @@
+"""Label maps as outlines: where lines lie, in which colors, and for which data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from jaxfuse.labels import SCHEMES
+from jaxfuse.report.canvas import CLASS_COLORS
+from jaxfuse.report.contours import FILLED, OUTLINED, overlay_of
+from jaxfuse.report.figures import comparison, segmentation_panel
+
+COLUMN_PX = 2.4 * 130
+CLASSES = ("background", "CSF", "GM")
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_tissues_and_strokes_have_outlines(name):
+    assert overlay_of(SCHEMES[name]) is (OUTLINED if name in ("iseg", "stroke") else FILLED)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def near(pixels: np.ndarray, color: str) -> np.ndarray:
+    return np.abs(pixels - 255 * np.array(to_rgb(color))).max(axis=-1) < 30
+
+
+def squares(shift: int = 0) -> np.ndarray:
+    """Class 2 in the middle of class 1, on an axial slice."""
+    label = np.zeros((40, 40, 1), np.uint8)
+    label[8 + shift : 32 + shift, 8:32], label[14 + shift : 26 + shift, 14:26] = 1, 2
+    return label
+
+
+def panel(path: Path, prediction: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+    image = np.full((40, 40, 1, 1), 0.2, np.float32)
+    image[:3, :3] = 1  # bright in a corner, all else dark
+    given = {"image": image[:, :, 0], "predictions": {"S": prediction[:, :, 0]}}
+    given |= {"truth": None if truth is None else truth[:, :, 0]}
+    segmentation_panel(path, **given, modalities=("t2",), classes=CLASSES, title="case", overlay=OUTLINED)
+    return pixels_of(path)
+
+
+def cells(pixels: np.ndarray, color: str) -> list[int]:
+    """Pixels of a color in each column of a panel, title and legend left out."""
+    hits = np.argwhere(near(pixels, color)[45:-70])[:, 1] // COLUMN_PX
+    return np.bincount(hits.astype(int), minlength=int(pixels.shape[1] // COLUMN_PX)).tolist()
+
+
+def test_the_truth_shows_white_where_a_prediction_leaves_it(tmp_path):
+    equal = panel(tmp_path / "equal.png", squares(), squares())
+    moved = panel(tmp_path / "moved.png", squares(3), squares())
+    assert equal.shape[1] == moved.shape[1] == int(3 * COLUMN_PX)
+    # Neither the image nor the truth has white lines; of the prediction only one that is off.
+    corner = cells(equal, "white")[0]
+    assert max(cells(equal, "white")) < corner + 30
+    assert cells(moved, "white")[1] < corner + 30
+    assert cells(moved, "white")[2] > corner + 150
+    for color in CLASS_COLORS[1:3]:
+        image, truth, prediction = cells(moved, color)
+        assert image == 0
+        assert truth > 100
+        assert prediction == pytest.approx(truth, rel=0.2)
+
+
+def test_lines_leave_the_image_open(tmp_path):
+    pixels = panel(tmp_path / "open.png", squares(), squares())
+    column = pixels[45:-70, int(2 * COLUMN_PX) :]
+    assert (np.ptp(column, axis=-1) > 60).mean() < 0.1
+
+
+def test_the_legend_names_classes_and_speaks_of_a_truth_only_where_there_is_one(tmp_path):
+    entries = [OUTLINED.legend(CLASSES, truth) for truth in (False, True)]
+    assert [[line.get_label() for line in legend] for legend in entries] == [
+        ["CSF", "GM"],
+        ["CSF", "GM", "truth, where a prediction differs"],
+    ]
+    bare = panel(tmp_path / "bare.png", squares(), None)
+    assert bare.shape[1] == int(2 * COLUMN_PX)
+    assert cells(bare, CLASS_COLORS[1])[1] > 100
+
+
+def test_rows_side_by_side_are_as_wide_as_ever(tmp_path):
+    label = squares()
+    comparison(
+        tmp_path / "rows.png",
+        image=np.ones((40, 40, 1), np.float32),
+        modality="t2",
+        truth=label,
+        predictions={"a": label, "b": squares(3), "c": label},
+        classes=CLASSES,
+        title="rows",
+        overlay=OUTLINED,
+    )
+    pixels = pixels_of(tmp_path / "rows.png")
+    # Three wide pictures where six fit otherwise; five make two lines.
+    assert pixels.shape[1] == int(3 * COLUMN_PX)
+    assert abs(pixels.shape[0] - 130 * (2 * 2.4 + 2 * 0.2 + 0.84)) <= 2

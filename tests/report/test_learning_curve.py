@@ -1,0 +1,87 @@
+"""The validation score by step, of a run and of others beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.report.curves import LINES
+from jaxfuse.report.html import write_report
+from jaxfuse.report.learning_curve import learning_curves, scores_of
+
+
+def run(folder: Path, row: str = "full", fingerprint: str = "1", **scores: list[tuple[int, float]]) -> Path:
+    """A run with these scores of each of its phases."""
+    config = {"name": "net", "preset": "", "row": row, "variant": "", "schedule": list(scores)}
+    write_json(folder / "config.json", config)
+    write_json(folder / "dataset.json", {"fingerprint": fingerprint})
+    for phase, points in scores.items():
+        rows = [{"step": step, "net/mae": 1.0, "score": score} for step, score in points]
+        write_rows(folder / "results" / phase / "learning_curve.csv", rows)
+    return folder
+
+
+def colored(path: Path) -> list[int]:
+    """Pixels of the first two colors of lines."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGBA")).astype(int)
+    solid = pixels[pixels[..., 3] == 255][:, :3]
+    return [int((np.abs(solid - 255 * np.array(to_rgb(line))).max(-1) < 3).sum()) for line in LINES[:2]]
+
+
+def test_scores_are_read_phase_by_phase_in_the_order_of_the_schedule(tmp_path):
+    folder = run(tmp_path, b=[(10, 0.5), (20, np.nan), (30, 0.75)], a=[(5, 0.1)])
+    write_rows(tmp_path / "results" / "stray" / "learning_curve.csv", [{"step": 1, "score": 0.5}])
+    found = {phase: (steps.tolist(), values.tolist()) for phase, (steps, values) in scores_of(folder).items()}
+    assert list(found.items()) == [("b", ([10, 30], [0.5, 0.75])), ("a", ([5], [0.1]))]
+
+
+def test_a_phase_without_a_score_has_no_curve(tmp_path):
+    folder = run(tmp_path, a=[(5, 0.1)])
+    write_rows(tmp_path / "results" / "a" / "learning_curve.csv", [{"step": 5, "net/loss": 0.5}])
+    assert scores_of(folder) == {}
+    assert not learning_curves(folder, [], tmp_path / "curve.png")
+
+
+def test_one_validation_is_no_curve(tmp_path):
+    folder = run(tmp_path, a=[(5, 0.1)])
+    assert not learning_curves(folder, [], tmp_path / "curve.png")
+    assert not (tmp_path / "curve.png").exists()
+
+
+def test_other_runs_are_drawn_where_they_have_the_phase(tmp_path):
+    mine = run(tmp_path / "mine", a=[(10, 0.5), (20, 0.6)], b=[(10, 0.1), (20, 0.2)])
+    alone, beside = tmp_path / "alone.png", tmp_path / "beside.png"
+    assert learning_curves(mine, [run(tmp_path / "stranger", c=[(10, 0.5), (20, 0.9)])], alone)
+    assert learning_curves(mine, [run(tmp_path / "other", "dice", a=[(10, 0.2), (20, 0.3)])], beside)
+    with Image.open(alone) as image:
+        assert image.size == (int(2 * 4.4 * 150), int(3.6 * 150))
+    assert colored(alone)[0] > 1000
+    assert colored(alone)[1] == 0
+    assert colored(beside)[1] > 200
+
+
+@pytest.mark.parametrize("validations", [1, 3])
+def test_the_report_shows_the_curve_beside_those_of_runs_on_the_same_data(tmp_path, validations):
+    def lines(scores: dict[int, float]) -> str:
+        row = '{{"step": {}, "phase": "a", "split": "val", "score": {}}}\n'
+        return "".join(row.format(step, score) for step, score in scores.items())
+
+    mine = run(tmp_path / "mine", a=[(1, 0.0)])
+    (mine / "metrics.jsonl").write_text(lines({10 * n: 0.1 * n for n in range(1, validations + 1)}))
+    same = run(tmp_path / "same", "dice", a=[(10, 0.3), (30, 0.4)])
+    different = run(tmp_path / "different", "focal", "2", a=[(10, 0.9), (30, 0.95)])
+    page = write_report(mine, related=[same, different]).read_text()
+    assert ('alt="validation score by step"' in page) == (validations > 1)
+    figures = mine / "figures"
+    assert {path.name for path in figures.glob("learning*")} == (
+        {"learning_curve.png", "learning_curve_dark.png"} if validations > 1 else set()
+    )
+    if validations > 1:
+        learning_curves(mine, [same], tmp_path / "expected.png")
+        assert (figures / "learning_curve.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
