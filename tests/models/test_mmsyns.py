@@ -45,7 +45,7 @@ def step(system):
 
 @pytest.fixture(scope="module")
 def look(system):
-    """Evaluation, prediction and latent maps."""
+    """Evaluation and prediction."""
     return jax.jit(lambda state, batch: (system.eval_step(state, batch), system.predict(state, batch)))
 
 
@@ -78,12 +78,12 @@ def test_an_encoder_is_linear_where_it_doubles_and_leaky_elsewhere():
 
 def test_terms_by_hand(system, start, step, look):
     evaluated, predicted = look(start, BATCH)
-    net, image = start.params["net"], np.asarray(BATCH["image"])
+    net, image = start.params["net"], BATCH["image"]
     latents = {
         name: system.encoder.apply({"params": net[f"encoder_{name}"]}, image[..., channel : channel + 1])
         for name, channel in {"t1": 0, "t2": 2}.items()
     }
-    latents["fused"] = np.maximum(latents["t1"], latents["t2"])
+    latents["fused"] = jnp.maximum(latents["t1"], latents["t2"])
     decoded = {name: np.asarray(system.decode(net, latent)) for name, latent in latents.items()}
     errors = {name: np.abs(made - image[..., 3:]).mean() for name, made in decoded.items()}
     expected = {f"net/latent_{name}": errors[name] for name in ("t1", "t2")} | {"net/fused": errors["fused"]}

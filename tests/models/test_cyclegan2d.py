@@ -1,0 +1,211 @@
+"""CycleGAN in 2D: the published networks, every term by hand, what each one moves, unpaired batches, refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.learning.system import System
+from jaxfuse.models.baselines.cyclegan import CycleGanForm, Generator, Reflected, make_system
+from jaxfuse.nn.initializers import he_normal
+
+KEY = jax.random.key(0)
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+PAIRS = ("t2", "t1ce")
+PLAYERS = ("generators", "discriminators")
+TINY = CycleGanForm(width=2, blocks=1, critic_width=2, critic_layers=1, kernel_init=he_normal())
+BATCH = {"image": jax.random.uniform(KEY, (2, 8, 8, 4))}
+
+
+@pytest.fixture(scope="module")
+def make(tiny):
+    def make(form=TINY, pairs=PAIRS, **options):
+        optimizers = tiny.gradient_descent(*PLAYERS)
+        return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def system(make):
+    return make(pool_size=3)
+
+
+@pytest.fixture(scope="module")
+def start(system):
+    return jax.jit(system.init)(KEY, BATCH)
+
+
+@pytest.fixture(scope="module")
+def step(system):
+    return jax.jit(system.train_step)
+
+
+@pytest.fixture(scope="module")
+def predict(system):
+    return jax.jit(system.predict)
+
+
+# --- the published networks ---------------------------------------------------------------------------------------
+
+
+def test_it_is_a_system_of_two_players(system):
+    assert isinstance(system, System)
+    assert dataclasses.astuple(system.geometry) == (2, 4, 0)
+    assert (system.players, system.primary, system.probabilities) == (PLAYERS, "synthesized", ())
+    assert system.accepts_unpaired
+
+
+@pytest.mark.parametrize(("blocks", "generator"), [(6, 7_825_153), (9, 11_365_633)])
+def test_weights_and_pools(make, tiny, blocks, generator):
+    system = make(CycleGanForm(blocks=blocks))
+    state = jax.eval_shape(system.init, KEY, tiny.shapes(128, 128))
+    counts = {name: tiny.count(network) for name, network in system.networks(state.params).items()}
+    assert counts == {"G_AB": generator, "G_BA": generator, "D_A": 2_762_689, "D_B": 2_762_689}
+    assert {pool.images.shape for pool in state.memory["pool"].values()} == {(50, 128, 128, 1)}
+
+
+def test_a_generator_sees_the_image_reflected_beyond_its_edge():
+    kernel = jnp.zeros((3, 3, 1, 1)).at[0, 0].set(1.0)
+    params = {"conv": {"kernel": kernel, "bias": jnp.zeros(1)}}
+    image = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    seen = Reflected(1, 3).apply({"params": params}, image)
+    # The neighbor above and to the left.
+    assert seen[0, :, :, 0].tolist() == [[4, 3, 4], [1, 0, 1], [4, 3, 4]]
+    module, image = Generator(dataclasses.replace(TINY, blocks=2)), jnp.zeros((1, 8, 8, 1))
+    program = str(jax.make_jaxpr(module.apply)(jax.eval_shape(module.init, KEY, image), image))
+    # Enter, leave and two in each block pad by themselves; the two halvings pad with zeros.
+    assert program.count("padding=((0, 0), (0, 0))") == 6
+    assert program.count("padding=((1, 1), (1, 1))") == 2
+
+
+# --- learning -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def looked(system, start):
+    """Evaluation, and the gradients of its terms."""
+
+    @jax.jit
+    def look(params):
+        def terms(params):
+            return system.eval_step(dataclasses.replace(start, params=params), BATCH)
+
+        return terms(params), jax.jacrev(terms)(params)
+
+    return look(start.params)
+
+
+def test_terms_of_a_first_step_by_hand(system, start, step, looked):
+    """With pools that are not full the critics see the new fakes, so that a step and an evaluation agree."""
+    generators, critics = start.params["generators"], start.params["discriminators"]
+    a, b = 2 * BATCH["image"][..., 2:3] - 1, 2 * BATCH["image"][..., 1:2] - 1
+    ab, ba = (lambda image, name=name: system.make(generators[name], image) for name in ("ab", "ba"))
+    expected = {
+        "cycle_a": jnp.abs(ba(ab(a)) - a).mean(),
+        "cycle_b": jnp.abs(ab(ba(b)) - b).mean(),
+        "identity_a": jnp.abs(ba(a) - a).mean(),
+        "identity_b": jnp.abs(ab(b) - b).mean(),
+    }
+    loss = 10 * (expected["cycle_a"] + expected["cycle_b"]) + 5 * (expected["identity_a"] + expected["identity_b"])
+    judged = {}
+    for side, real, fake in (("a", a, ba(b)), ("b", b, ab(a))):
+        told = system.judge(critics[side], fake)
+        expected[f"adversarial_{side}"] = jnp.square(told - 1).mean()
+        loss += expected[f"adversarial_{side}"]
+        errors = jnp.square(system.judge(critics[side], real) - 1).mean() + jnp.square(told).mean()
+        judged[f"critic_{side}"] = errors / 2
+    both = {f"generators/{name}": value for name, value in (expected | {"loss": loss}).items()}
+    both |= {f"discriminators/{name}": value for name, value in (judged | {"loss": sum(judged.values())}).items()}
+    after, metrics = step(start, BATCH)
+    for terms in (metrics, looked[0]):
+        assert set(terms) == set(both)
+        for name, value in both.items():
+            np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
+    assert [int(after.memory["pool"][side].count) for side in ("a", "b")] == [2, 2]
+    for side, fake in (("a", ba(b)), ("b", ab(a))):
+        np.testing.assert_allclose(after.memory["pool"][side].images[:2], fake, atol=1e-2)
+
+
+def test_each_term_moves_the_networks_that_it_should_and_no_others(system, looked):
+    reached = {
+        name.split("/")[1]: {key for key, tree in system.networks(gradient).items() if _largest(tree) > 1e-6}
+        for name, gradient in looked[1].items()
+    }
+    assert reached["adversarial_a"] == {"G_BA", "D_A"}  # D_A judges G_BA(B)
+    assert reached["adversarial_b"] == {"G_AB", "D_B"}
+    assert reached["cycle_a"] == reached["cycle_b"] == {"G_AB", "G_BA"}
+    assert reached["identity_a"] == {"G_BA"}
+    assert reached["identity_b"] == {"G_AB"}
+    assert reached["critic_a"] & {"D_A", "D_B"} == {"D_A"}
+    assert reached["critic_b"] & {"D_A", "D_B"} == {"D_B"}
+
+
+def test_a_step_is_the_gradient_of_each_players_own_loss(start, step, looked):
+    after, _ = step(start, BATCH)
+    for player in PLAYERS:
+        gradient = looked[1][f"{player}/loss"][player]
+        moved = jax.tree.map(jnp.subtract, start.params[player], after.params[player])
+        bound = 1e-3 * _largest(gradient)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=bound), moved, gradient)  # noqa: B023
+
+
+def _largest(tree):
+    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(tree)))
+
+
+# --- inputs -------------------------------------------------------------------------------------------------------
+
+
+def test_predictions_read_the_source_alone_and_lie_in_the_range_of_the_data(system, start, predict):
+    predicted = predict(start, BATCH)
+    unknown = {"image": BATCH["image"].at[..., np.array([0, 1, 3])].set(jnp.nan)}
+    jax.tree.map(np.testing.assert_array_equal, predict(start, unknown), predicted)
+    generators = start.params["generators"]
+    fake = system.make(generators["ab"], 2 * BATCH["image"][..., 2:3] - 1)
+    np.testing.assert_allclose(predicted["synthesized"], (fake + 1) / 2, atol=1e-5)
+    np.testing.assert_allclose(predicted["cycle"], (system.make(generators["ba"], fake) + 1) / 2, atol=1e-5)
+    for image in predicted.values():
+        assert (image.shape, image.dtype) == ((2, 8, 8, 1), jnp.float32)
+        assert 0.0 <= float(image.min()) < 0.5 < float(image.max()) <= 1.0
+
+
+def test_unpaired_batches_take_source_and_target_from_their_own_subjects(system, start):
+    other = {"image": BATCH["image"] + 1.0}
+    source, target = system.split({"a": BATCH, "b": other})
+    np.testing.assert_array_equal(source, 2 * BATCH["image"][..., 2:3] - 1)
+    np.testing.assert_array_equal(target, 2 * other["image"][..., 1:2] - 1)
+    after, _ = jax.eval_shape(system.train_step, start, {"a": BATCH, "b": other})
+    assert jax.tree.map(jnp.shape, after.params) == jax.tree.map(jnp.shape, start.params)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_constant_images_give_finite_losses_and_gradients(start, step, level):
+    after, metrics = step(start, {"image": jnp.full_like(BATCH["image"], level)})
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, after.params)))
+
+
+def test_bfloat16_keeps_float32_weights_losses_and_images(make, start):
+    system = make(dataclasses.replace(TINY, dtype="bfloat16"), pool_size=3)
+    after, metrics = jax.eval_shape(system.train_step, start, BATCH)
+    for tree in (after.params, metrics, jax.eval_shape(system.predict, start, BATCH)):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+    program = str(jax.make_jaxpr(system.predict)(start, BATCH))
+    assert "bf16[2,8,8,2] = conv_general_dilated[" in program
+
+
+def test_refusals(make):
+    with pytest.raises(UserError, match=r"\('t1\+t2', 'flair'\); it must name one source and one other modality as"):
+        make(pairs=("t1+t2", "flair"))
+    with pytest.raises(UserError, match="dtype is 'half'; choose one of float32, bfloat16"):
+        make(dataclasses.replace(TINY, dtype="half"))
+    with pytest.raises(UserError, match="blocks is -1; give at least 0"):
+        make(dataclasses.replace(TINY, blocks=-1))
+    for name in ("cycle_weight", "identity_weight", "pool_size"):
+        with pytest.raises(UserError, match=f"{name} is -1; it may not be negative"):
+            make(**{name: -1})
+    with pytest.raises(UserError, match=r"multiples of 4, and at least 8, got shape \(1, 8, 4, 1\)"):
+        jax.eval_shape(make().init, KEY, {"image": jnp.zeros((1, 8, 4, 4))})

@@ -1,0 +1,272 @@
+"""Pix2pix: the published networks, what is dropped, the order of the players, every term by hand, statistics."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfuse.errors import UserError
+from jaxfuse.learning.system import System
+from jaxfuse.models.baselines.pix2pix import Generator, Pix2PixForm, dropped, judged, make_system
+from jaxfuse.nn.initializers import he_normal
+
+KEY = jax.random.key(0)
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+PAIRS = ("t2", "t1ce")
+PLAYERS = ("generator", "discriminator")
+# Two of its maps on the way up are as wide as the widest; features of the second of them are dropped.
+TINY = Pix2PixForm(width=2, downs=3, widest=1, critic_width=2, critic_layers=1, kernel_init=he_normal())
+BATCH = {"image": jax.random.uniform(KEY, (2, 16, 16, 4))}
+
+
+def _adjustable():
+    """Gradient descent whose rate lies in its state, so that a compiled step can hold a player still."""
+
+    def update(gradient, rate, params=None):
+        return jax.tree.map(lambda g: -rate * g, gradient), rate
+
+    return optax.GradientTransformation(lambda params: jnp.float32(1.0), update)
+
+
+def _made(form=TINY, pairs=PAIRS, **options):
+    optimizers = {player: _adjustable() for player in PLAYERS}
+    return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
+
+
+SYSTEM = _made()
+step = jax.jit(SYSTEM.train_step)
+
+
+@jax.jit
+def look(state, batch):
+    """Evaluation, prediction, and prediction by batch statistics."""
+    by_batch = dataclasses.replace(SYSTEM, batch_stats_at_test=True)
+    return SYSTEM.eval_step(state, batch), SYSTEM.predict(state, batch), by_batch.predict(state, batch)
+
+
+@pytest.fixture(scope="module")
+def start():
+    return jax.jit(SYSTEM.init)(KEY, BATCH)
+
+
+@pytest.fixture(scope="module")
+def stepped(start):
+    return step(start, BATCH)
+
+
+# --- the published networks ---------------------------------------------------------------------------------------
+
+
+def test_it_is_a_system_of_two_players():
+    assert isinstance(SYSTEM, System)
+    assert dataclasses.astuple(SYSTEM.geometry) == (2, 8, 0)
+    assert (SYSTEM.players, SYSTEM.primary, SYSTEM.probabilities) == (PLAYERS, "synthesized", ())
+    assert not SYSTEM.accepts_unpaired
+
+
+@pytest.mark.parametrize(("downs", "generator"), [(7, 41_822_849), (8, 54_407_809)])
+def test_weights(tiny, downs, generator):
+    system = _made(Pix2PixForm(downs=downs))
+    state = jax.eval_shape(system.init, KEY, tiny.shapes(2**downs, 2**downs))
+    counts = {name: tiny.count(network) for name, network in system.networks(state.params).items()}
+    assert counts == {"generator": generator, "discriminator": 2_764_609}
+
+
+def test_widths_norms_and_biases_of_the_published_networks(tiny):
+    form = Pix2PixForm()
+    assert form.widths == (64, 128, 256, 512, 512, 512, 512)
+    params = jax.eval_shape(_made(form).init, KEY, tiny.shapes(128, 128)).params
+    norms = {name for name in params["generator"] if "norm" in name}
+    # Neither the first map nor the one of a single pixel.
+    assert norms == {f"down_norm_{i}" for i in range(2, 7)} | {f"up_norm_{i}" for i in range(2, 8)}
+    assert [name for name, layer in params["generator"].items() if "kernel" in layer and "bias" in layer] == ["up_1"]
+    biased = {name for name, layer in params["discriminator"].items() if "kernel" in layer and "bias" in layer}
+    assert biased == {"conv_1", "score"}
+
+
+@pytest.mark.parametrize(("downs", "drawn"), [(7, 2), (8, 3), (4, 0)])
+def test_the_widest_maps_on_the_way_up_are_dropped_but_for_the_deepest(downs, drawn):
+    module, image = Generator(Pix2PixForm(width=1, downs=downs)), jnp.zeros((1, 2**downs, 2**downs, 1))
+    variables = jax.eval_shape(module.init, KEY, image)
+    for key, count in ((KEY, drawn), (None, 0)):
+        program = str(jax.make_jaxpr(lambda v, x, key=key: module.apply(v, x, key=key))(variables, image))
+        assert program.count("random_bits[") == count
+
+
+def test_dropping_keeps_the_mean():
+    x = jnp.full((64, 64), 3.0)
+    y = np.asarray(dropped(x, 0.25, KEY))
+    assert set(np.unique(y)) == {0.0, 4.0}
+    assert np.mean(y == 0) == pytest.approx(0.25, abs=0.03)
+    np.testing.assert_array_equal(dropped(x, 0.0, KEY), x)
+
+
+# --- learning -----------------------------------------------------------------------------------------------------
+
+
+@jax.jit
+def by_hand(state, critic, critic_stats, batch):
+    """What a step makes of this state: terms of both losses, and their gradients for either player.
+
+    `critic` and `critic_stats` are the critic's after its own part of the step.
+    """
+    source, target = 2 * batch["image"][..., 2:3] - 1, 2 * batch["image"][..., 1:2] - 1
+    running, key = state.stats, state.key()
+    fake = SYSTEM.make(state.params["generator"], running["generator"], source, key)[0]
+
+    def scores(params, stats, image):
+        return SYSTEM.critic.apply(params, stats, jnp.concatenate([source, image], -1), train=True)
+
+    def of_critic(params):
+        real, _ = scores(params, running["discriminator"], target)
+        seen, _ = scores(params, running["discriminator"], fake)
+        return {"real": jnp.log1p(jnp.exp(-real)).mean(), "fake": jnp.log1p(jnp.exp(seen)).mean()}
+
+    def of_generator(params):
+        made = SYSTEM.make(params, running["generator"], source, key)[0]
+        told, _ = scores(critic, critic_stats, made)
+        return {"adversarial": jnp.log1p(jnp.exp(-told)).mean(), "target": jnp.abs(made - target).mean()}
+
+    sides = {"generator": of_generator, "discriminator": of_critic}
+    values = {player: terms(state.params[player]) for player, terms in sides.items()}
+    return values, {player: jax.jacrev(terms)(state.params[player]) for player, terms in sides.items()}
+
+
+WEIGHTS = {"generator": {"adversarial": 1.0, "target": 100.0}, "discriminator": {"real": 0.5, "fake": 0.5}}
+
+
+def _with_rates(state, generator, discriminator):
+    rates = {"generator": jnp.float32(generator), "discriminator": jnp.float32(discriminator)}
+    return dataclasses.replace(state, opt_state=rates)
+
+
+def test_terms_and_gradients_by_hand(start, stepped):
+    """Each player follows its own loss alone; the generator is judged by the critic that has just moved."""
+    after, metrics = stepped
+    # In training the critic normalizes by the batch, so that its statistics change no score.
+    terms, gradients = by_hand(start, after.params["discriminator"], start.stats["discriminator"], BATCH)
+    for player, weights in WEIGHTS.items():
+        loss = sum(weight * terms[player][name] for name, weight in weights.items())
+        np.testing.assert_allclose(metrics[f"{player}/loss"], loss, rtol=1e-4)
+        for name, value in terms[player].items():
+            np.testing.assert_allclose(metrics[f"{player}/{name}"], value, rtol=1e-4, err_msg=name)
+            assert _largest(gradients[player][name]) > 1e-4
+        each = [jax.tree.map(lambda g, w=weights[name]: w * g, gradients[player][name]) for name in weights]
+        moved = jax.tree.map(jnp.subtract, start.params[player], after.params[player])
+        total = jax.tree.map(jnp.add, *each)
+        scale = _largest(total)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3 * scale), moved, total)  # noqa: B023
+    assert set(metrics) == {f"{player}/{name}" for player in PLAYERS for name in ("loss", *WEIGHTS[player])}
+    assert int(after.step) == 1
+
+
+def _largest(tree):
+    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(tree)))
+
+
+def test_a_player_held_still_leaves_the_other_its_step(start, stepped):
+    after, metrics = stepped
+    still, unmoved = step(_with_rates(start, 0.0, 1.0), BATCH)
+    jax.tree.map(np.testing.assert_array_equal, still.params["generator"], start.params["generator"])
+    jax.tree.map(np.testing.assert_array_equal, still.params["discriminator"], after.params["discriminator"])
+    assert unmoved == metrics
+    still, unmoved = step(_with_rates(start, 1.0, 0.0), BATCH)
+    jax.tree.map(np.testing.assert_array_equal, still.params["discriminator"], start.params["discriminator"])
+    # The critic that did not move judges otherwise.
+    assert float(unmoved["generator/adversarial"]) != float(metrics["generator/adversarial"])
+
+
+def test_statistics_of_the_generator_move_once_and_those_of_the_critic_three_times(start, stepped):
+    """From means of zero: a pass leaves a tenth of the batch's mean; fake, real, fake."""
+    still, _ = step(_with_rates(start, 0.0, 0.0), BATCH)
+    source, target = SYSTEM.task.sources_of(BATCH), SYSTEM.task.target_of(BATCH)
+    fake, generator_stats = SYSTEM.make(start.params["generator"], start.stats["generator"], source, start.key())
+    means = [
+        SYSTEM.critic.apply(
+            start.params["discriminator"], start.stats["discriminator"], judged(source, image), train=True
+        )[1]["norm_2"]["mean"]
+        for image in (fake, target)
+    ]
+    expected = 0.9 * (0.9 * means[0] + means[1]) + means[0]
+    np.testing.assert_allclose(still.stats["discriminator"]["norm_2"]["mean"], expected, rtol=1e-4, atol=1e-6)
+    for state in (still, stepped[0]):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            state.stats["generator"],
+            generator_stats,
+        )
+    changed = jax.tree.map(lambda a, b: float(abs(a - b).max()), generator_stats, start.stats["generator"])
+    assert min(jax.tree.leaves(changed)) > 0
+
+
+def test_other_steps_drop_other_features(start, stepped):
+    later = step(dataclasses.replace(start, step=jnp.int32(1)), BATCH)[1]
+    assert abs(float(later["generator/target"] - stepped[1]["generator/target"])) > 1e-4
+
+
+def test_evaluation_drops_nothing_and_reads_running_statistics(start, stepped):
+    evaluated, predicted, _ = look(stepped[0], BATCH)
+    assert set(evaluated) == set(stepped[1])
+    error = np.abs(np.asarray(predicted["synthesized"]) - BATCH["image"][..., 1:2]).mean()
+    # Images in [-1, 1] differ twice as much.
+    np.testing.assert_allclose(evaluated["generator/target"], 2 * error, rtol=1e-5)
+    halves = 0.5 * (evaluated["discriminator/real"] + evaluated["discriminator/fake"])
+    np.testing.assert_allclose(evaluated["discriminator/loss"], halves, rtol=1e-6)
+    later = look(dataclasses.replace(stepped[0], step=jnp.int32(9)), BATCH)[0]
+    jax.tree.map(np.testing.assert_array_equal, later, evaluated)
+
+
+# --- inputs -------------------------------------------------------------------------------------------------------
+
+
+def test_predictions_read_the_source_alone_and_lie_in_the_range_of_the_data(start):
+    predicted = look(start, BATCH)[1]
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), predicted) == {"synthesized": ((2, 16, 16, 1), jnp.float32)}
+    unknown = {"image": BATCH["image"].at[..., np.array([0, 1, 3])].set(jnp.nan)}
+    np.testing.assert_array_equal(look(start, unknown)[1]["synthesized"], predicted["synthesized"])
+    assert 0.0 <= float(predicted["synthesized"].min()) < 0.5 < float(predicted["synthesized"].max()) <= 1.0
+
+
+def test_a_slice_is_answered_alike_whatever_its_company_but_by_batch_statistics(start):
+    _, running, by_batch = look(start, BATCH)
+    other = look(start, {"image": BATCH["image"].at[1].set(0.0)})
+    np.testing.assert_allclose(other[1]["synthesized"][0], running["synthesized"][0], atol=1e-5)
+    assert float(jnp.abs(other[2]["synthesized"][0] - by_batch["synthesized"][0]).max()) > 1e-2
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_constant_images_give_finite_losses_and_gradients(start, level):
+    after, metrics = step(start, {"image": jnp.full_like(BATCH["image"], level)})
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, after.params, after.stats)))
+
+
+def test_bfloat16_keeps_float32_weights_losses_and_images(start):
+    system = _made(dataclasses.replace(TINY, dtype="bfloat16"))
+    after, metrics = jax.eval_shape(system.train_step, start, BATCH)
+    for tree in (after.params, after.stats, metrics, jax.eval_shape(system.predict, start, BATCH)):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+    program = str(jax.make_jaxpr(system.predict)(start, BATCH))
+    assert "bf16[2,8,8,2] = conv_general_dilated[" in program
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+def test_refusals():
+    with pytest.raises(UserError, match=r"\('t1\+t2', 'flair'\); it must name one source and one other modality as"):
+        _made(pairs=("t1+t2", "flair"))
+    for options, message in (
+        ({"dtype": "half"}, "dtype is 'half'; choose one of float32, bfloat16"),
+        ({"downs": 1}, "downs is 1; give at least 2"),
+        ({"dropout": 1.0}, "dropout is 1.0; give a rate from 0 to below 1"),
+        ({"norm_eps": 0.0}, "norm_eps is 0.0; give a positive number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _made(dataclasses.replace(TINY, **options))
+    with pytest.raises(UserError, match="target_weight is -1; it may not be negative"):
+        _made(target_weight=-1)
+    with pytest.raises(UserError, match=r"multiples of 8, got shape \(1, 8, 12, 1\)"):
+        jax.eval_shape(SYSTEM.init, KEY, {"image": jnp.zeros((1, 8, 12, 4))})
