@@ -1,0 +1,150 @@
+"""What do large tiles save in whole-volume inference by a network of valid convolutions?
+
+    python experiments/tiling/run.py
+
+HyperFusionNet for two modalities and four classes with random weights. At the paper's widths over an output of 54^3
+voxels, then at a quarter of the widths over a whole head of 144 x 192 x 256: the paper's tiling by blocks of 9^3
+beside larger tiles, each at its own best batch, in turns in one run, and whether both give the same answer. Writes
+table.md and scores.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfuse.inference.tiles import MEGABYTE, LargeTiles
+from jaxfuse.inference.tiling import predict_volume
+from jaxfuse.io.tables import render, write_json
+from jaxfuse.losses.imbalance import combo
+from jaxfuse.models.hyperfusion.make import HyperForm, make_system
+from jaxfuse.patches import tile_volume
+
+HERE = Path(__file__).parent
+MARGIN, BLOCK = 9, (9, 9, 9)
+MODALITIES = ("t1", "t2")
+PAPER, QUARTER = HyperForm(remat=False), HyperForm(width=6, head=(150, 75, 38))
+
+
+@dataclass
+class Runner:
+    """A network with weights, and its programs by tile and batch."""
+
+    predict: Callable[..., Any]
+    weights: Any
+
+    @classmethod
+    def of(cls, form: HyperForm) -> Runner:
+        system = make_system(optimizers={}, modalities=MODALITIES, classes=4, loss=combo, form=form)
+        side = 2 * MARGIN + 1
+        example = {"image": np.zeros((1, side, side, side, 2), np.float32), "label": np.zeros((1, 1, 1, 1), np.int32)}
+        state = jax.jit(system.init)(jax.random.key(0, impl="rbg"), example)
+        return cls(jax.jit(system.predict), state)
+
+    def over(self, image: np.ndarray, tile: tuple[int, ...], batch: int) -> tuple[np.ndarray, float]:
+        """Probabilities of the whole image, and seconds."""
+        tiling = tile_volume(image.shape[:3], tile, margin=(MARGIN,) * 3)
+        started = time.perf_counter()
+        made = predict_volume(lambda tiles: self.predict(self.weights, tiles), image, tiling, batch=batch)
+        return made["segmentation"], time.perf_counter() - started
+
+    def best_batch(self, tile: tuple[int, ...], batches: tuple[int, ...]) -> tuple[int, dict[int, float]]:
+        """The batch with the least time per tile, over a strip of as many tiles as the largest batch."""
+        strip = np.zeros((tile[0] * max(batches), *tile[1:], 2), np.float32)
+        seconds = {}
+        for batch in batches:
+            self.over(strip, tile, batch)  # compiles
+            seconds[batch] = min(self.over(strip, tile, batch)[1] for _ in range(2)) / max(batches)
+        return min(seconds, key=seconds.__getitem__), seconds
+
+    def megabytes(self, tile: tuple[int, ...], batch: int) -> float:
+        """What the compiled program takes beside the weights, as XLA says."""
+        sides = tuple(side + 2 * MARGIN for side in tile)
+        program = self.predict.lower(self.weights, {"image": jax.ShapeDtypeStruct((batch, *sides, 2), np.float32)})
+        needs: Any = program.compile().memory_analysis()
+        return (needs.temp_size_in_bytes + needs.output_size_in_bytes) / MEGABYTE
+
+    def large(self, shape: tuple[int, ...], limit_mb: int) -> tuple[tuple[int, ...], float]:
+        """The tiler's choice under a limit of memory, and its operations as a share of those of blocks of 9^3."""
+
+        def lower(sides: tuple[int, ...]) -> Any:
+            return self.predict.lower(self.weights, {"image": jax.ShapeDtypeStruct((1, *sides, 2), np.float32)})
+
+        tiler = LargeTiles(lower, lower, 3, MARGIN, 1, 0.0, limit_mb * MEGABYTE)
+        tile = tiler(shape)
+        return tile, tiler.cost(shape, tile) / tiler.cost(shape, BLOCK)
+
+
+def compare(form: HyperForm, shape: tuple[int, ...], limits: list[int], rounds: int) -> dict[str, Any]:
+    """Blocks of 9^3 and the tiler's choice under each limit, in turns."""
+    runner = Runner.of(form)
+    image = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
+    choices: dict[tuple[int, ...], dict[str, Any]] = {BLOCK: {"limit MB": "-", "operations": 1.0}}
+    for limit in limits:
+        tile, operations = runner.large(shape, limit)
+        choices.setdefault(tile, {"limit MB": str(limit), "operations": operations})
+        print(f"{limit} MB: tiles of {tile}", flush=True)
+    for tile, line in choices.items():
+        line["batch"], line["s per tile"] = runner.best_batch(tile, (1, 2, 4, 8) if tile == BLOCK else (1, 2))
+        line["MB"] = runner.megabytes(tile, line["batch"])
+        line["s"] = []
+        print(f"{tile}: batch {line['batch']}, {line['s per tile']}", flush=True)
+    reference: np.ndarray | None = None
+    for _ in range(rounds):
+        for tile, line in choices.items():
+            made, seconds = runner.over(image, tile, line["batch"])
+            line["s"].append(seconds)
+            reference = made if reference is None else reference
+            line["difference"] = float(np.abs(made - reference).max())
+            print(f"{tile}: {seconds:.1f} s", flush=True)
+    base = np.array(choices[BLOCK]["s"])
+    for line in choices.values():
+        line["times faster"] = float(np.median(base / np.array(line["s"])))
+    return {" x ".join(map(str, tile)): line for tile, line in choices.items()}
+
+
+def table(lines: dict[str, dict[str, Any]]) -> str:
+    rows = [
+        {
+            "Output tile": tile,
+            "Limit (MB)": line["limit MB"],
+            "Takes (MB)": f"{line['MB']:.0f}",
+            "Batch": str(line["batch"]),
+            "Operations": f"{line['operations']:.2f}",
+            "Seconds": f"{np.median(line['s']):.1f}",
+            "Times faster": f"{line['times faster']:.2f}",
+            "Largest difference": f"{line['difference']:.1e}",
+        }
+        for tile, line in lines.items()
+    ]
+    return render(rows, list(rows[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--limits", type=int, nargs="+", default=[500, 2000, 6000], help="MB")
+    parser.add_argument("--parts", nargs="+", default=["crop", "head"], choices=["crop", "head"])
+    options = parser.parse_args()
+    found: dict[str, Any] = {}
+    if "crop" in options.parts:
+        found["54 x 54 x 54 voxels, the paper's widths"] = compare(PAPER, (54,) * 3, options.limits, options.rounds)
+    if "head" in options.parts:
+        found["144 x 192 x 256 voxels, a quarter of the widths"] = compare(
+            QUARTER, (144, 192, 256), options.limits[1:2], 1
+        )
+    write_json(HERE / "scores.json", found)
+    parts = [part for title, lines in found.items() for part in (f"## {title}", "", table(lines), "")]
+    (HERE / "table.md").write_text("# HyperFusionNet over whole volumes\n\n" + "\n".join(parts))
+    print("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
