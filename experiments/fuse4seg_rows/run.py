@@ -2,10 +2,11 @@
 
     python experiments/fuse4seg_rows/run.py
 
-Per seed and row: trains the row by the command that a user would run, for a short time; then fuses and segments
-phantoms of a seed that no training has seen. Beside that, cost and memory of one training step of every scheme in
-turns, and on a toy whose gradients are known, how near each scheme's gradient comes. Writes table.md and scores.json
-beside this file. Finished trainings are not repeated.
+Per seed and row: trains the row by the command that a user would run; then fuses and segments phantoms of a seed that
+no training has seen. Row full and segmentation alone, on every modality and on what needs no network, are trained by
+the default recipe; the bi-level schemes side by side for a short time. Beside that, cost and memory of one training
+step of every scheme in turns, and on a toy whose gradients are known, how near each scheme's gradient comes. Writes
+table.md and scores.json beside this file. Finished trainings are not repeated.
 """
 
 from __future__ import annotations
@@ -38,27 +39,30 @@ from configs import fuse4seg  # noqa: E402
 
 PAIR = "t1ce+flair"
 SCHEMES = ("full", "detached", "pixel", "fusion_leader", "rank_one")
-ABLATIONS = ("wo_decoder", "wo_adv_pretrain", "wo_adv_coop", "wo_cross_attention")
-PLUGINS = ("film_nnunet", "film_nnunet_p", "film_nnunet_detached")
-ALONE = ("t1ce", "flair", "mean", "maximum")
-ROWS = (*SCHEMES, *ABLATIONS, *PLUGINS, *ALONE)
-STEPS = {"pretraining": 80, "cooperative": 240, "alone": 240}
+ALONE = ("t1", "t1ce", "t2", "flair", "mean", "maximum")
+# Part of the experiment -> its rows.
+PARTS = {"default": ("full", *ALONE), "short": SCHEMES}
+# What makes the schemes' training short, and as it was when it was measured.
+SHORT = {
+    "pretraining": {"steps": 80, "patch": (64, 64)},
+    "cooperative": {"steps": 240, "patch": (64, 64), "args.losses.gradient_weight": 10.0},
+}
 REGIONS = ("WT", "TC", "ET")
 HELD_OUT_SEED, HELD_OUT = 20_261, 24
 METRICS = ("en_bits", "sd", "sf", "mi_nats", "scd", "vif", "qabf", "ssim")
 
 
-def train(row: str, seed: int, folder: Path) -> float:
+def train(part: str, row: str, seed: int, folder: Path) -> float:
     """Runs the command, unless it was done before; returns the seconds it took."""
-    workdir = folder / f"{row}-seed{seed}"
-    took = folder / f"{workdir.name}.json"
+    workdir = folder / part / f"{row}-seed{seed}"
+    took = workdir.with_name(f"{workdir.name}.json")
     if took.is_file():
         return read_json(took)["seconds"]
-    schedule = fuse4seg.get_config(f",row={row}").schedule
     command = [sys.executable, "-m", "jaxfuse.train", "--config", f"configs/fuse4seg.py:,row={row}"]
     command += [f"--config.seed={seed}", f"--workdir={workdir}"]
-    command += [f"--config.{phase}.steps={STEPS[phase]}" for phase in schedule]
-    command += [f"--config.{phase}.validation.every=0" for phase in schedule]
+    for phase in fuse4seg.get_config(f",row={row}").schedule:
+        changed = {"validation.every": 0, **(SHORT[phase] if part == "short" else {})}
+        command += [f"--config.{phase}.{option}={value}" for option, value in changed.items()]
     if row not in ALONE:
         command.append(f"--config.network.combos=('{PAIR}',)")
     started = time.perf_counter()
@@ -89,8 +93,8 @@ def score(workdir: Path, cases: list[PreparedSlice], folder: Path) -> dict[str, 
         probabilities=member.system.probabilities,
         pairs=(PAIR,),
     )
-    results = folder / f"scores-{workdir.name}"
-    results.mkdir(exist_ok=True)
+    results = folder / "scores" / workdir.parent.name / workdir.name
+    results.mkdir(parents=True, exist_ok=True)
     document = assessment.full(
         lambda case: predictor(member.weights, case), cases, results=results, figures_dir=results, title=workdir.name
     )
@@ -155,9 +159,34 @@ def tables(scores: dict[str, Any]) -> str:
     """Everything measured, in Markdown."""
     seeds = scores["seeds"]
     lines = ["# Fuse4Seg on phantoms: rows, schemes, cost", "", f"Seeds {seeds}; see README.md for what was asked.", ""]
+    titles = {
+        "default": "Fused image and single modalities, default recipe",
+        "short": "Bi-level schemes, short training",
+    }
+    for part, title in titles.items():
+        if part in scores["parts"]:
+            lines += [
+                f"## {title}: Dice, and metrics of the fused image",
+                "",
+                of_rows(scores["parts"][part], seeds),
+                "",
+            ]
+    if "default" in scores["parts"]:
+        of_seeds = [scores["parts"]["default"]["full"][str(seed)]["fusion"] for seed in seeds]
+        images = [
+            {"Image": name, **{m: spread([one[name][m] for one in of_seeds]) for m in METRICS}} for name in of_seeds[0]
+        ]
+        lines += ["## Fused image of row full beside what needs no network", "", aligned(images), ""]
+    if scores["costs"]:
+        lines += ["## One training step by scheme", "", aligned(rounded(scores["costs"])), ""]
+    lines += ["## Gradients on the toy beside the exact ones", "", aligned(rounded(scores["toy"], 4), left=2), ""]
+    return "\n".join(lines)
+
+
+def of_rows(part: dict[str, Any], seeds: list[int]) -> str:
     rows = []
-    for row in scores["rows"]:
-        of_seeds = [scores["rows"][row][str(seed)] for seed in seeds]
+    for row, by_seed in part.items():
+        of_seeds = [by_seed[str(seed)] for seed in seeds]
         line = {"Row": row}
         line |= {name: spread([one["dice"][name] for one in of_seeds]) for name in of_seeds[0]["dice"]}
         fused = [one["fusion"].get("fused") for one in of_seeds]
@@ -165,16 +194,7 @@ def tables(scores: dict[str, Any]) -> str:
             if all(fused):
                 line[metric] = spread([one[metric] for one in fused])
         rows.append(line)
-    lines += ["## Dice of the segmentation, and three metrics of the fused image", "", aligned(rows), ""]
-    of_seeds = [scores["rows"]["full"][str(seed)]["fusion"] for seed in seeds]
-    images = [
-        {"Image": name, **{m: spread([one[name][m] for one in of_seeds], 2) for m in METRICS}} for name in of_seeds[0]
-    ]
-    lines += ["## Fused image of row full beside what needs no network", "", aligned(images), ""]
-    if scores["costs"]:
-        lines += ["## One training step by scheme", "", aligned(rounded(scores["costs"])), ""]
-    lines += ["## Gradients on the toy beside the exact ones", "", aligned(rounded(scores["toy"], 4), left=2), ""]
-    return "\n".join(lines)
+    return aligned(rows)
 
 
 def aligned(rows: list[dict[str, str]], left: int = 1) -> str:
@@ -195,24 +215,27 @@ def rounded(rows: list[dict[str, Any]], digits: int = 2) -> list[dict[str, str]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--folder", type=Path, default=Path("runs") / "fuse4seg_rows", help="trainings and phantoms")
     parser.add_argument("--together", type=int, default=1, help="trainings at a time")
     parser.add_argument("--costs", action=argparse.BooleanOptionalAction, default=True, help="time a step by scheme")
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    scores: dict[str, Any] = {"seeds": options.seeds, "rows": {}, "training_s": {}}
-    jobs = [(row, seed) for seed in options.seeds for row in options.rows]
+    scores: dict[str, Any] = {"seeds": options.seeds, "parts": {}, "training_s": {}}
+    jobs = [(part, row, seed) for part in options.parts for seed in options.seeds for row in PARTS[part]]
     with concurrent.futures.ThreadPoolExecutor(options.together) as pool:
         trained = pool.map(lambda job: train(*job, folder), jobs)
-        for (row, seed), took in zip(jobs, trained, strict=True):
-            scores["training_s"][f"{row}-seed{seed}"] = took
-            print(f"{row}, seed {seed}: {took:.0f} s", flush=True)
+        for (part, row, seed), took in zip(jobs, trained, strict=True):
+            scores["training_s"][f"{part} {row}-seed{seed}"] = took
+            print(f"{part}: {row}, seed {seed}: {took:.0f} s", flush=True)
     cases = held_out_slices(folder)
-    for row in options.rows:
-        scores["rows"][row] = {str(s): score(folder / f"{row}-seed{s}", cases, folder) for s in options.seeds}
-        print(f"{row}: scored", flush=True)
+    for part in options.parts:
+        scores["parts"][part] = {
+            row: {str(seed): score(folder / part / f"{row}-seed{seed}", cases, folder) for seed in options.seeds}
+            for row in PARTS[part]
+        }
+        print(f"{part}: scored", flush=True)
     scores |= {"costs": costs() if options.costs else [], "toy": compare()}
     write_json(HERE / "scores.json", scores)
     (HERE / "table.md").write_text(tables(read_json(HERE / "scores.json")))

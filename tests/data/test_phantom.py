@@ -232,6 +232,18 @@ def test_case_is_deterministic_and_cases_differ():
     np.testing.assert_array_equal(label, label_again)
 
 
+def test_without_noise_the_same_case_at_the_stated_noise_level():
+    (noisy, label), (clean, same) = (brats.make_case(5, 0, noise=on) for on in (True, False))
+    np.testing.assert_array_equal(label, same)
+    for modality in brats.MODALITIES:
+        brain = clean[modality] > 0
+        np.testing.assert_array_equal(brain, noisy[modality] > 0)
+        # Where the signal is strong, Rician noise is Gaussian of 3 to 5 % of the mean signal.
+        bright = brain & (clean[modality] > np.median(clean[modality][brain]))
+        share = (noisy[modality] - clean[modality])[bright].std() / clean[modality][brain].mean()
+        assert 0.028 < share < 0.056
+
+
 def test_background_is_zero_and_the_brain_is_not():
     images, label = brats.make_case(0, 0, **SMALL)
     brain = images["t1"] != 0

@@ -134,6 +134,7 @@ def make_case(
     shape: tuple[int, int, int] = (64, 64, 48),
     spacing_mm: float = 3.0,
     low_grade: bool = False,
+    noise: bool = True,
 ) -> tuple[dict[str, Float[np.ndarray, "d h w"]], UInt8[np.ndarray, "d h w"]]:
     """One phantom glioma.
 
@@ -141,6 +142,7 @@ def make_case(
         seed, index: which case.
         shape, spacing_mm: the grid, LPS. The anatomy is drawn in mm: another grid shows the same head.
         low_grade: a tumor without enhancement.
+        noise: without it, the same images as a scanner without noise would give them.
 
     Returns:
         Images by modality (flair, t1, t1ce, t2), arbitrary units, exactly 0 outside the brain and at least 1
@@ -158,7 +160,7 @@ def make_case(
     tumor = glioma_maps(_stream(seed, index, "tumor maps"), grid, anatomy, position, glioma)
     fractions = _tissue_fractions(seed, index, grid, anatomy, tumor.fractions)
     tissues = _case_tissues(_stream(seed, index, "tissue"))
-    scanner, noise = _stream(seed, index, "acquisition"), _stream(seed, index, "noise")
+    scanner, thermal = _stream(seed, index, "acquisition"), _stream(seed, index, "noise")
     images = {}
     for modality in MODALITIES:
         signal = _modality_signal(modality, fractions, tissues, tumor.concentration_mmol_l)
@@ -166,8 +168,9 @@ def make_case(
         # Receive sensitivity differs by some ten per cent across the head.
         bias = np.exp(np.float32(scanner.uniform(0.06, 0.14)) * smooth_field(scanner, grid, 80.0))
         gain = math.exp(scanner.uniform(math.log(200), math.log(1000))) / level
-        noisy = rician(signal * bias, scanner.uniform(0.03, 0.05) * level, noise)
-        images[modality] = np.where(anatomy.brain, np.maximum(noisy * gain, 1), 0).astype(np.float32)
+        sigma = scanner.uniform(0.03, 0.05) * level
+        measured = rician(signal * bias, sigma, thermal) if noise else signal * bias
+        images[modality] = np.where(anatomy.brain, np.maximum(measured * gain, 1), 0).astype(np.float32)
     return images, tumor.label
 
 

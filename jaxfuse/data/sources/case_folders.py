@@ -43,6 +43,10 @@ class Layout:
     stray_labels: tuple[str, ...] = ()
     grade_column: str = ""
 
+    def place(self, case: str, modality: str) -> Path:
+        """Where an image lies in the folder of its case."""
+        return Path(f"{case}{self.suffixes[modality]}.nii.gz")
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -46,6 +46,11 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
     return tuple(_find(*places[number], modalities) for number in sorted(places))
 
 
+def place(subject: str, modality: str) -> Path:
+    """Where an image of a subject lies in the folder of all, as NIfTI."""
+    return Path(f"{subject}{_SUFFIXES[modality]}.nii.gz")
+
+
 def layout_of(folder: Path) -> str:
     """`iseg` for a folder that holds files of subjects, empty for any other."""
     return LAYOUT if _subjects(folder) else ""

@@ -52,6 +52,12 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
     return tuple(findings.values())
 
 
+def place(modality: str) -> Path:
+    """Where an image that was never uploaded lies in the folder of its case: under the number 0."""
+    name = f"{_PREFIX}{SEQUENCES[modality]}.0"
+    return Path(name) / f"{name}.nii.gz"
+
+
 def layout_of(folder: Path) -> str:
     """`isles2015` for the folder of a case, one of whose files lies there at least; empty for any other."""
     return LAYOUT if folder.is_dir() and any(_files(folder).values()) else ""

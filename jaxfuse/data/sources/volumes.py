@@ -48,6 +48,7 @@ class VolumeSource:
         layouts: name of each layout -> name of the label scheme that it uses unless another is named.
         detect: folder -> the one of `layouts` whose cases lie under it.
         survey: (folder, modalities, layout) -> what is there of each case, and what is missing.
+        place: (case id, modality, layout) -> where that image is to lie in a case's folder, as compressed NIfTI.
         write_phantoms: makes a data set of this kind.
     """
 
@@ -56,6 +57,7 @@ class VolumeSource:
     layouts: Mapping[str, str]
     detect: Callable[[str | Path], str]
     survey: Callable[[str | Path, Sequence[str], str | None], tuple[Finding, ...]]
+    place: Callable[[str, str, str], Path]
     write_phantoms: WritePhantoms
 
     def find(
@@ -106,6 +108,7 @@ VOLUMES: Mapping[str, VolumeSource] = {
             {name: layout.scheme for name, layout in brats.LAYOUTS.items()},
             brats.detect_layout,
             lambda root, modalities, layout: brats.survey(root, modalities, layout=layout),
+            lambda case, modality, layout: brats.LAYOUTS[layout].place(case, modality),
             write_brats_phantoms,
         ),
         VolumeSource(
@@ -114,6 +117,7 @@ VOLUMES: Mapping[str, VolumeSource] = {
             {iseg.LAYOUT: iseg.SCHEME},
             _only(iseg.LAYOUT),
             lambda root, modalities, layout: iseg.survey(root, modalities),
+            lambda case, modality, layout: iseg.place(case, modality),
             write_infant_phantoms,
         ),
         VolumeSource(
@@ -122,6 +126,7 @@ VOLUMES: Mapping[str, VolumeSource] = {
             {stroke.LAYOUT.name: stroke.LAYOUT.scheme},
             _only(stroke.LAYOUT.name),
             lambda root, modalities, layout: stroke.survey(root, modalities),
+            lambda case, modality, layout: stroke.LAYOUT.place(case, modality),
             write_stroke_phantoms,
         ),
         VolumeSource(
@@ -130,6 +135,7 @@ VOLUMES: Mapping[str, VolumeSource] = {
             {isles.LAYOUT: isles.SCHEME},
             _only(isles.LAYOUT),
             lambda root, modalities, layout: isles.survey(root, modalities),
+            lambda case, modality, layout: isles.place(modality),
             write_isles_phantoms,
         ),
     )

@@ -1,0 +1,182 @@
+"""Does Hi-Net beat what needs no network, and its own ablations? On phantoms.
+
+    python experiments/hinet_rows/run.py
+
+Per seed and row: trains by the command that a user would run, then makes FLAIR of T1 and T2 for phantoms of a seed
+that no training has seen. Beside the rows: each source in place of the target, a linear regression by voxel fitted on
+the training phantoms, and the noise ceiling, which is what a perfect network would get, the same phantoms without
+noise. Writes table.md, scores.json and a panel beside this file. Finished trainings are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from jaxfuse.data.intensities import stored_range
+from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phantoms
+from jaxfuse.data.preprocess import PreparedCase, prepare
+from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.engine.build import case_predictor
+from jaxfuse.engine.members import trained_phases
+from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.metrics.synthesis import apply_linear, fit_linear, score_synthesized
+from jaxfuse.report.synthesis import synthesis_panel
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+sys.path.insert(0, str(REPOSITORY))
+from configs import hinet  # noqa: E402
+
+SOURCES, TARGET = ("t1", "t2"), "flair"
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+ROWS = ("full", "degraded1", "degraded2", "degraded3", "early", "late")
+FURTHER = ("pix2pix", "pix2pix_second", "cyclegan", "mmsyns")
+HELD_OUT_SEED, HELD_OUT = 20_261, 8
+METRICS = {"psnr_db": "PSNR (dB)", "nmse": "NMSE", "ssim": "SSIM"}
+
+
+def train(row: str, seed: int, folder: Path) -> float:
+    """Runs the command, unless it was done before; returns the seconds it took."""
+    workdir = folder / f"{row}-seed{seed}"
+    took = folder / f"{workdir.name}.json"
+    if not took.is_file():
+        command = [sys.executable, "-m", "jaxfuse.train", "--config", f"configs/hinet.py:,row={row}"]
+        command += [f"--config.seed={seed}", f"--workdir={workdir}", "--config.synthesis.validation.every=0"]
+        started = time.perf_counter()
+        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+        write_json(took, {"seconds": time.perf_counter() - started})
+    return read_json(took)["seconds"]
+
+
+def phantoms(folder: Path, cases: int, seed: int) -> tuple[PreparedCase, ...]:
+    """Prepared as the recipe has it, as volumes."""
+    phantom, root = hinet.SIZES[""].phantom, folder / f"phantoms-{cases}-seed{seed}"
+    write_brats_phantoms(root, cases=cases, seed=seed, shape=phantom["shape"], spacing_mm=phantom["spacing_mm"])
+    files = find_cases(root, MODALITIES, labels_required=False)
+    return prepare(files, MODALITIES, None, normalize="minmax", cache=folder / "cases")
+
+
+Made = dict[str, np.ndarray]  # by case
+
+
+def judged(
+    make: Callable[[PreparedCase], np.ndarray], cases: tuple[PreparedCase, ...]
+) -> tuple[dict[str, float], Made]:
+    """Means over the cases, as a run judges its own, and the images."""
+    made: Made = {}
+    rows = []
+    for case in cases:
+        inside = np.any(channels(case, SOURCES) != 0, axis=-1)
+        made[case.id] = np.where(inside, np.clip(make(case), 0, 1), 0)
+        rows.append(score_synthesized(channels(case, (TARGET,))[..., 0], made[case.id]))
+    return {metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS}, made
+
+
+def channels(case: PreparedCase, names: tuple[str, ...]) -> np.ndarray:
+    return np.asarray(case.image)[..., [MODALITIES.index(name) for name in names]]
+
+
+def network(workdir: Path) -> Callable[[PreparedCase], np.ndarray]:
+    (trained,) = trained_phases(workdir, "", best=False)
+    predictor, weights = case_predictor(trained.system, trained.phase), trained.weights()
+    return lambda case: predictor(weights, case)["synthesized"][..., 0]
+
+
+def linear(folder: Path) -> Callable[[PreparedCase], np.ndarray]:
+    """The regression by voxel, fitted on all phantoms that the recipe has, its validation cases included."""
+    cases = phantoms(folder, hinet.SIZES[""].phantom["cases"], seed=0)
+    weights = fit_linear((channels(case, SOURCES), channels(case, (TARGET,))[..., 0]) for case in cases)
+    return lambda case: apply_linear(weights, channels(case, SOURCES))
+
+
+def without_noise(case: PreparedCase) -> np.ndarray:
+    """The target of the same phantom from a scanner without noise, in the levels of the noisy one."""
+    phantom, index = hinet.SIZES[""].phantom, int(case.id.split("_")[2])
+    clean, _ = make_case(
+        HELD_OUT_SEED,
+        index,
+        shape=phantom["shape"],
+        spacing_mm=phantom["spacing_mm"],
+        low_grade=is_low_grade(index, 0.2),
+        noise=False,
+    )
+    low, high = stored_range(case.facts, TARGET)
+    box = tuple(slice(a, a + n) for a, n in zip(case.facts.crop_start, case.facts.shape, strict=True))
+    return (clean[TARGET][box] - low) / (high - low)
+
+
+def spread(values: list[float], digits: int) -> str:
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
+def table(scores: dict[str, list[dict[str, float]]]) -> str:
+    lines = [
+        {
+            "Image": name,
+            **{title: spread([one[m] for one in found], 2 if m == "psnr_db" else 4) for m, title in METRICS.items()},
+        }
+        for name, found in scores.items()
+    ]
+    return render(lines, list(lines[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=(*ROWS, *FURTHER))
+    parser.add_argument("--folder", type=Path, default=Path("runs") / "hinet_rows", help="trainings and phantoms")
+    parser.add_argument("--together", type=int, default=1, help="trainings at a time")
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs, seconds = [(row, seed) for seed in options.seeds for row in options.rows], {}
+    with concurrent.futures.ThreadPoolExecutor(options.together) as pool:
+        for (row, seed), took in zip(jobs, pool.map(lambda job: train(*job, folder), jobs), strict=True):
+            seconds[f"{row}-seed{seed}"] = took
+            print(f"{row}, seed {seed}: {took:.0f} s", flush=True)
+    cases = phantoms(folder, HELD_OUT, HELD_OUT_SEED)
+    trivial = {f"copy of {name}": lambda case, name=name: channels(case, (name,))[..., 0] for name in SOURCES}
+    trivial |= {"linear regression": linear(folder), "noise ceiling": without_noise}
+    scores, shown = {}, {}
+    for name, make in trivial.items():
+        found, shown[name] = judged(make, cases)
+        scores[name] = [found]
+    for row in options.rows:
+        scores[row] = []
+        for seed in options.seeds:
+            found, made = judged(network(folder / f"{row}-seed{seed}"), cases)
+            scores[row].append(found)
+            shown.setdefault(row, made)
+        print(f"{row}: scored", flush=True)
+    case = cases[0]
+    synthesis_panel(
+        HERE / "panel.png",
+        sources={name: channels(case, (name,))[..., 0] for name in SOURCES},
+        made={name: shown[name][case.id] for name in ("linear regression", *options.rows)},
+        truth=channels(case, (TARGET,))[..., 0],
+        target=TARGET,
+        title=f"{TARGET} from {' and '.join(SOURCES)}, phantom of seed {HELD_OUT_SEED}",
+        spacing_mm=case.facts.spacing_mm,
+        label=None,
+    )
+    write_json(
+        HERE / "scores.json", {"seeds": options.seeds, "cases": HELD_OUT, "images": scores, "training_s": seconds}
+    )
+    text = table(scores)
+    (HERE / "table.md").write_text(
+        f"# Hi-Net on held-out phantoms\n\nSeeds {options.seeds}; see README.md.\n\n{text}\n"
+    )
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
