@@ -1,11 +1,16 @@
 """Scores predictions against references, without any training configuration.
 
-    python -m jaxfuse.evaluate --pred DIR --ref DIR --protocol brats|iseg|stroke|fusion --out DIR
+    python -m jaxfuse.evaluate --pred DIR --ref DIR --protocol brats|iseg|stroke|synthesis|fusion --out DIR
 
 brats, iseg, stroke: label volumes, NIfTI or Analyze pairs. DIR of --pred holds one volume per case, CASE.nii.gz or
 CASE.hdr. DIR of --ref holds the same, with or without the endings _seg, -seg, -label and _lesion, or a data set as it
 is trained on, with or without its images. Per region of the label scheme: brats has Dice, IoU, sensitivity,
 specificity and HD95; iseg Dice and all that is called a distance between tissues; stroke Dice and HD in mm and voxels.
+synthesis: synthesized volumes. DIR of --pred holds CASE.nii.gz, DIR of --ref the same of the real modality; or, with
+--target flair, CASE_flair.nii.gz as `jaxfuse.predict` writes it, and a data set as it is trained on. PSNR, NMSE and
+SSIM of volumes scaled to [0, 1] by the range of the real one. PSNR depends on how much background is scored, which
+--window cuts away: 40:200,20:200 is what Hi-Net scores of a BraTS volume. --emulate official adds what the public code
+of Hi-Net computes.
 fusion: fused images. DIR of --pred holds CASE.png, DIR of --ref one folder per source, each with CASE.png.
 
 Writes cases.csv (one row per case and region, or per case and image) and summary.json to --out and prints the table.
@@ -25,9 +30,11 @@ from jaxfuse import cli
 from jaxfuse.errors import UserError
 from jaxfuse.labels import SCHEMES
 from jaxfuse.metrics.protocols import BRATS, ISEG, STROKE
+from jaxfuse.report.synthesis_table import render_synthesis
 from jaxfuse.scoring.fusion import render_fusion, score_fusion
 from jaxfuse.scoring.labels import render_labels, score_labels
 from jaxfuse.scoring.pairing import listing
+from jaxfuse.scoring.synthesis import OFFICIAL_CODE, score_synthesis
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ PROTOCOLS = {
         scored.name: Protocol(_OF_LABELS, partial(score_labels, protocol=scored), render_labels)
         for scored in (BRATS, ISEG, STROKE)
     },
+    "synthesis": Protocol(("target", "emulate", "window", "allow_missing"), score_synthesis, render_synthesis),
     "fusion": Protocol(("sources", "allow_missing"), score_fusion, render_fusion),
 }
 _SHARED = ("pred", "ref", "protocol", "out")
@@ -75,6 +83,13 @@ def define_flags() -> None:
         "Label volumes: distances where exactly one of prediction and reference is empty: penalty (373.13 mm, from "
         "2023 on 374; the default of brats), nan (left out of the mean, and counted; that of iseg and stroke) or a "
         "number of mm.",
+    )
+    flags.DEFINE_string(
+        "target", None, "synthesis: the modality that was synthesized, such as flair, where --ref holds a data set."
+    )
+    flags.DEFINE_enum("emulate", None, [OFFICIAL_CODE], "synthesis: adds the metrics as Hi-Net's public code has them.")
+    flags.DEFINE_string(
+        "window", None, "synthesis: the voxels to score along x and y, such as 40:200,20:200; default: all."
     )
     flags.DEFINE_list("sources", None, "fusion: the folders of --ref that were fused, such as t1ce,flair; default all.")
 

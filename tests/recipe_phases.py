@@ -48,7 +48,11 @@ class Built:
 
 
 # Of these recipes the rows whose networks differ most; the others are traced by tests marked slow.
-_TELLING = {"hyperfusion": ("full", "baseline", "full_2d"), "infinet": ("aggregated", "unet_double")}
+_TELLING = {
+    "hyperfusion": ("full", "baseline", "full_2d"),
+    "infinet": ("aggregated", "unet_double"),
+    "hinet": ("full", "pix2pix", "cyclegan", "mmsyns"),
+}
 
 
 def is_telling(recipe: str, text: str) -> bool:

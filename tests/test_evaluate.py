@@ -256,6 +256,33 @@ def test_strokes_in_the_folders_of_their_cases(tmp_path):
     assert "prediction lesion: exactly one mask empty in 1, distances undefined and left out in 1 of 2" in result.stdout
 
 
+# --- synthesized volumes ------------------------------------------------------------------------------------
+
+
+def test_synthesized_volumes_in_one_command(tmp_path):
+    rng = np.random.default_rng(0)
+    for case in "ab":
+        real = np.pad(rng.integers(50, 200, (12, 11, 7)), 1).astype(np.int16)
+        save(tmp_path / "ref" / case / f"{case}_flair.nii.gz", real)
+        save(tmp_path / "ref" / case / f"{case}_t1.nii.gz", real)
+        save(tmp_path / "pred" / f"{case}.nii.gz", real // 2, axes="LPS")
+    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
+    options += ["--protocol=synthesis", "--target=flair"]
+    result = run(*options, "--emulate=official", "--window=0:14,1:13")
+    assert result.returncode == 0, result.stderr
+    rows = read_rows(tmp_path / "out" / "cases.csv")
+    assert [row["nmse"] for row in rows] == pytest.approx([0.25] * 2, rel=0.02)
+    assert [row["official_psnr_db"] > 30 for row in rows] == [True] * 2  # the stretching undoes the half
+    assert "| PSNR (dB), official |" in result.stdout
+    assert "Window: voxels x 0:14 and y 1:13" in result.stdout
+    refused = run(*options, "--one_empty=nan")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "error: --one_empty is an option of the protocol brats, iseg, stroke, not of synthesis; leave it out\n",
+    )
+    assert run(*options, "--emulate=matlab").stderr.startswith("error: --emulate")
+
+
 def test_starts_without_jax():
     check = (
         "import sys, jaxfuse.evaluate; sys.exit(any(m.split('.')[0] in ('jax', 'flax', 'grain') for m in sys.modules))"

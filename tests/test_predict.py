@@ -131,7 +131,9 @@ def command(monkeypatch):
     """Runs the command in this process: (runs, input, output) -> label file values by case."""
 
     def run(runs: list[str], cases: Path, output: Path, overlap: float | None = None) -> dict[str, np.ndarray]:
-        values = SimpleNamespace(workdir=runs[0], input=str(cases), output=str(output), overlap=overlap, memory_mb=None)
+        values = SimpleNamespace(
+            workdir=runs[0], input=str(cases), output=str(output), overlap=overlap, memory_mb=None, whole_slices=False
+        )
         monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
         assert predict.main(["predict", *runs[1:]]) == 0
         paths = sorted(output.glob("*.nii.gz"))

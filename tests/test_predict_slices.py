@@ -120,6 +120,7 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path, monkeypatc
         output=str(tmp_path / "out"),
         overlap=None,
         memory_mb=None,
+        whole_slices=False,
     )
     monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=given))
     monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)

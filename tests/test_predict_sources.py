@@ -55,7 +55,12 @@ def subjects(tmp_path_factory) -> Path:
 def command(monkeypatch):
     def run(workdirs: list[Path], cases: Path, output: Path) -> None:
         values = SimpleNamespace(
-            workdir=str(workdirs[0]), input=str(cases), output=str(output), overlap=None, memory_mb=None
+            workdir=str(workdirs[0]),
+            input=str(cases),
+            output=str(output),
+            overlap=None,
+            memory_mb=None,
+            whole_slices=False,
         )
         monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
         monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)

@@ -75,7 +75,12 @@ def test_training_and_prediction(shared_data, optimized, tmp_path, monkeypatch, 
 
     monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)  # that of the tests stays
     options = SimpleNamespace(
-        workdir=str(tmp_path / "run"), input=str(root), output=str(tmp_path / "out"), overlap=0.0, memory_mb=None
+        workdir=str(tmp_path / "run"),
+        input=str(root),
+        output=str(tmp_path / "out"),
+        overlap=0.0,
+        memory_mb=None,
+        whole_slices=False,
     )
     monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=options))
     optimized()

@@ -19,9 +19,19 @@ from jaxfuse.learning.state import State
 
 
 def write_untrained_run(
-    folder: Path, config: Any, phase_name: str, *, train: dict[str, str], seed: int = 0, scheme_name: str = "brats"
+    folder: Path,
+    config: Any,
+    phase_name: str,
+    *,
+    train: dict[str, str],
+    seed: int = 0,
+    scheme_name: str = "brats",
+    ranges: dict[str, tuple[float, float]] | None = None,
 ) -> Path:
-    """A run of `config` with a checkpoint of one phase; `train` holds case id -> key of its training cases."""
+    """A run of `config` with a checkpoint of one phase; `train` holds case id -> key of its training cases.
+
+    `ranges` are those of the facts of its data set. Running statistics are 1.
+    """
     run = open_workdir(folder, config)
     experiment = parse(config)
     phase = experiment.phases[phase_name]
@@ -35,12 +45,14 @@ def write_untrained_run(
         tuple(train),
         train,
         (4, 3, 2, 1)[: len(scheme.classes)],
+        ranges or {},
     )
     (run / "dataset.json").write_text(facts.to_json())
     system = build_system(phase, facts.modalities, facts.classes, phase.total_steps(len(train)))
-    params = drawn(abstract_state(system, phase, facts.modalities).params, seed)
+    shapes = abstract_state(system, phase, facts.modalities)
+    params, stats = drawn(shapes.params, seed), drawn(shapes.stats, seed)
     checkpoints = Checkpoints(run / "checkpoints" / phase_name)
-    checkpoints.save(1, State(jnp.int32(1), jax.random.key(0), params, {name: {} for name in params}, {}, {}), {})
+    checkpoints.save(1, State(jnp.int32(1), jax.random.key(0), params, stats, {}, {}), {})
     checkpoints.close()
     return run
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfuse.config import Data, Phase, parse
+from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.intensities import Landmarks
 from jaxfuse.data.preprocess import Prepared
 from jaxfuse.data.slices import AXES
@@ -23,8 +24,32 @@ from jaxfuse.learning.system import System
 
 
 @dataclass(frozen=True)
+class Trained:
+    """One trained phase of one run, whatever it makes.
+
+    Attributes:
+        pairs: of the experiment: which modalities belong together.
+        folder, best: its checkpoints, and which of them is meant.
+    """
+
+    name: str
+    system: System
+    phase: Phase
+    data: Data
+    facts: DatasetFacts
+    pairs: tuple[str, ...]
+    folder: Path
+    best: bool
+
+    def weights(self) -> State:
+        """Read from disk."""
+        like = abstract_state(self.system, self.phase, self.facts.modalities)
+        return read_weights(self.folder, like, best=self.best)
+
+
+@dataclass(frozen=True)
 class Member:
-    """One trained phase of one run."""
+    """One trained phase of one run that labels."""
 
     name: str
     system: System
@@ -56,7 +81,7 @@ def load_members(runs: Sequence[str]) -> list[Member]:
                 f"{first.name} and {other.name} cannot be averaged: label schemes {first.scheme.name} and "
                 f"{other.scheme.name}, normalization {first.data.normalize} and {other.data.normalize}"
             )
-        if other.landmarks != first.landmarks or _shown(other.data) != _shown(first.data):
+        if other.landmarks != first.landmarks or shown(other.data) != shown(first.data):
             raise UserError(
                 f"{first.name} and {other.name} cannot be averaged: their intensities are matched to other landmarks, "
                 "or their slices show other windows; predict with each alone"
@@ -69,30 +94,39 @@ def load_members(runs: Sequence[str]) -> list[Member]:
     return members
 
 
-def _shown(data: Data) -> tuple[object, ...]:
+def shown(data: Data) -> tuple[object, ...]:
     """What decides how much of a volume is prepared; the axis does for slices of a window only."""
     return (data.window, data.blank_slices, data.axis) if data.window or data.blank_slices else ()
 
 
-def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
+def trained_phases(workdir: Path, name: str, best: bool) -> list[Trained]:
+    """The phase of a run that is named, or those that make its result; with the best or the last weights."""
     experiment = parse(read_config(workdir))
     facts = read_facts(workdir)
-    if not facts.scheme:
-        raise UserError(f"{workdir} was not trained on a label scheme, so that it cannot label volumes")
-    members = []
+    found = []
     for phase_name in [name] if name else experiment.result:
         if phase_name not in experiment.phases:
             raise UserError(f"{workdir} has no phase {phase_name!r}; it has {', '.join(experiment.schedule)}")
         phase = experiment.phases[phase_name]
         total = phase.total_steps(len(facts.train))
         system = build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class)
-        if system.primary not in system.probabilities:
-            raise UserError(f"phase {phase_name} of {workdir} makes {system.primary}, no label map; name another phase")
-        like = abstract_state(system, phase, facts.modalities)
-        weights = read_weights(workdir / "checkpoints" / phase_name, like, best=best)
         label = f"{workdir.name}:{phase_name}" + ("@best" if best else "")
-        data, scheme = experiment.data_of(phase), label_scheme(facts.scheme)
-        members.append(Member(label, system, phase, data, scheme, weights, facts.landmarks))
+        data, folder = experiment.data_of(phase), workdir / "checkpoints" / phase_name
+        found.append(Trained(label, system, phase, data, facts, experiment.pairs, folder, best))
+    return found
+
+
+def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
+    members = []
+    for one in trained_phases(workdir, name, best):
+        if not one.facts.scheme:
+            raise UserError(f"{workdir} was not trained on a label scheme, so that it cannot label volumes")
+        if one.system.primary not in one.system.probabilities:
+            raise UserError(
+                f"phase {one.phase.name} of {workdir} makes {one.system.primary}, no label map; name another phase"
+            )
+        scheme, landmarks = label_scheme(one.facts.scheme), one.facts.landmarks
+        members.append(Member(one.name, one.system, one.phase, one.data, scheme, one.weights(), landmarks))
     return members
 
 

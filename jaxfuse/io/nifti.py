@@ -112,6 +112,7 @@ def write_like(
     reference_path: str | Path,
     *,
     dtype: np.dtype | type | str | None = None,
+    description: str | None = None,
 ) -> None:
     """Writes a canonical array in the orientation and geometry of the file `reference_path`.
 
@@ -120,11 +121,11 @@ def write_like(
     piece or not at all, and equal arrays give equal bytes.
 
     `dtype` is the type on disk; by default the array's own, with booleans as uint8, float64 as float32 and
-    64-bit integers as int32. Raises `UserError` where values do not fit, shapes differ, or the name does not
-    end in `.nii` or `.nii.gz`.
+    64-bit integers as int32. `description`, at most 80 characters of ASCII, takes the place of the reference's.
+    Raises `UserError` where values do not fit, shapes differ, or the name does not end in `.nii` or `.nii.gz`.
     """
     path = Path(path)
-    _write_on_grid(path, _cast(path, np.asarray(array), dtype), reference_path)
+    _write_on_grid(path, _cast(path, np.asarray(array), dtype), reference_path, description)
 
 
 def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], reference_path: str | Path) -> None:
@@ -136,7 +137,7 @@ def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], referenc
     _write_on_grid(Path(path), voxels, reference_path)
 
 
-def _write_on_grid(path: Path, array: np.ndarray, reference_path: str | Path) -> None:
+def _write_on_grid(path: Path, array: np.ndarray, reference_path: str | Path, description: str | None = None) -> None:
     """Writes values of the type that is to be on disk."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise UserError(f"{path} does not end in .nii or .nii.gz; name the output so")
@@ -152,6 +153,8 @@ def _write_on_grid(path: Path, array: np.ndarray, reference_path: str | Path) ->
     header.extensions.clear()
     header.set_data_dtype(stored.dtype)
     header["cal_min"] = header["cal_max"] = 0
+    if description is not None:
+        header["descrip"] = description.encode("ascii")
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     content = kind(stored, reference.stored_affine, header).to_bytes()
     # A fixed time stamp: two runs that agree give files that agree.

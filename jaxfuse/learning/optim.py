@@ -35,6 +35,11 @@ def linear_second_half(progress: Array) -> Array:
     return jnp.clip(2.0 - 2.0 * progress, 0.0, 1.0)
 
 
+def linear_after_third(progress: Array) -> Array:
+    """Constant for a third of the run, then linear to 0: 100 of the 300 epochs of Hi-Net (2020)."""
+    return jnp.clip(1.5 - 1.5 * progress, 0.0, 1.0)
+
+
 def poly(progress: Array) -> Array:
     """(1 - progress)^0.9, from 1 to 0 (TransUNet, nnU-Net)."""
     return (1.0 - progress) ** 0.9
@@ -46,7 +51,9 @@ def stepwise(progress: Array, stages: int, factor: float) -> Array:
     return factor ** jnp.clip(jnp.floor(progress * stages + 1e-4), 0, stages - 1)
 
 
-SCHEDULES: Mapping[str, Schedule] = {f.__name__: f for f in (constant, cosine, linear_second_half, poly)}
+SCHEDULES: Mapping[str, Schedule] = {
+    f.__name__: f for f in (constant, cosine, linear_second_half, linear_after_third, poly)
+}
 STAGED = ("halving", "stepwise")
 
 

@@ -10,8 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,73 +19,16 @@ from jinja2 import Environment, StrictUndefined
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.metric_rows import read_metrics
-from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.io.tables import read_json
 from jaxfuse.report.curves import write_learning_curves
 from jaxfuse.report.embedded import curve_images, data_uri, learning_images
 from jaxfuse.report.metric_names import arrow_of, printed, title_of
+from jaxfuse.report.results import Cell, Line, Result, columns, read_results
 
 WORST_CASES, PANELS_SHOWN = 3, 6
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of a table as text: mean, standard deviation (may be empty) and how many cases are undefined."""
-
-    mean: str
-    std: str = ""
-    undefined: int = 0
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a result table: an output, its region (may be empty), its cells by metric."""
-
-    output: str
-    region: str
-    statistics: Mapping[str, Mapping[str, float]]
-    counts: Mapping[str, int]
-
-    def cell(self, metric: str) -> Cell:
-        return _cell(metric, self.statistics.get(metric))
-
-
-@dataclass(frozen=True)
-class Result:
-    """One folder `results/<name>` with the panels of `figures/<name>`."""
-
-    name: str
-    summary: Mapping[str, Any]
-    cases: Sequence[Mapping[str, Any]]
-    panels: Mapping[str, Path]
-    lines: Sequence[Line]
-    fusion: Sequence[Line]
-
-    @property
-    def primary(self) -> str:
-        return self.summary.get("primary", "")
-
-    @property
-    def is_segmentation(self) -> bool:
-        return self.summary.get("kind") == "segmentation"
-
-    @property
-    def metrics(self) -> list[str]:
-        return _metrics_of(self.lines)
-
-    @property
-    def distance(self) -> str:
-        """The metric of a segmentation that stands beside its Dice: HD95, else the Hausdorff distance itself."""
-        return "hd95_mm" if "hd95_mm" in self.metrics else "hd_mm"
-
-    @property
-    def distance_name(self) -> str:
-        return title_of(self.distance).removesuffix(" (mm)")
-
-    @property
-    def headline(self) -> dict[str, Line]:
-        """Lines of a segmentation's primary output by region, with "mean" over regions; else empty."""
-        lines = {line.region: line for line in self.lines if line.output == self.primary}
-        return lines if self.is_segmentation and "mean" in lines else {}
+# Metrics that stand for a result: all of them of a synthesis; of a segmentation those that are there.
+SYNTHESIS = ("psnr_db", "nmse", "ssim")
+SEGMENTATION = ("dice", "sensitivity", "hd95_mm", "hd_mm")
 
 
 def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
@@ -110,7 +52,7 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
     config = read_json(workdir / "config.json")
     dataset = _optional_json(workdir / "dataset.json")
     metrics = read_metrics(workdir)
-    results = _results(workdir, config)
+    results = read_results(workdir, config)
     write_learning_curves(metrics, workdir / "results")
     related = _on_same_data(workdir, dataset, related)
     context = {
@@ -140,44 +82,6 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
 
 def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
-
-
-def _results(workdir: Path, config: Mapping[str, Any]) -> list[Result]:
-    """Results in the order of the schedule, those that are no phase after them."""
-    schedule = list(config.get("schedule", ()))
-    folders = {path.parent.name: path.parent for path in sorted((workdir / "results").glob("*/summary.json"))}
-    names = [name for name in schedule if name in folders] + [name for name in folders if name not in schedule]
-    results = []
-    for name in names:
-        summary = read_json(folders[name] / "summary.json")
-        table = folders[name] / "cases.csv"
-        cases = read_rows(table) if table.is_file() else []
-        panels = {path.stem: path for path in sorted((workdir / "figures" / name).glob("*.png"))}
-        lines, fusion = (list(_lines(of.get("outputs", {}))) for of in (summary, summary.get("fusion", {})))
-        results.append(Result(name, summary, cases, panels, lines, fusion))
-    return results
-
-
-def _lines(outputs: Mapping[str, Any]) -> Iterator[Line]:
-    """Flattens {output: {region: {metric: statistics, "counts": ...}}}, or {output: {metric: statistics}}."""
-
-    def line(output: str, region: str, metrics: Mapping[str, Any]) -> Line:
-        return Line(output, region, {k: v for k, v in metrics.items() if k != "counts"}, metrics.get("counts", {}))
-
-    for output, inner in outputs.items():
-        if all(name == "counts" or isinstance(value.get("mean"), int | float) for name, value in inner.items()):
-            yield line(output, "", inner)
-        else:
-            yield from (line(output, region, metrics) for region, metrics in inner.items())
-
-
-def _metrics_of(lines: Sequence[Line]) -> list[str]:
-    return list(dict.fromkeys(metric for line in lines for metric in line.statistics))
-
-
-def _columns(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
-    """(metric, its printed name, which way is better)."""
-    return [(metric, title_of(metric), arrow_of(metric)) for metric in _metrics_of(lines)]
 
 
 def _facts(
@@ -251,6 +155,8 @@ def _outcome(result: Result) -> list[str]:
         regions = ", ".join(f"{r} {line.cell('dice').mean}" for r, line in lines.items() if r != "mean")
         parts.append(f"{result.primary}: mean Dice {lines['mean'].cell('dice').mean} ({regions})")
         parts.append(f"mean {result.distance_name} {lines['mean'].cell(result.distance).mean} mm")
+    elif result.synthesis is not None:
+        parts += [f"{line.output}: {_of_synthesis(line)}" for line in result.lines]
     else:
         for metric in result.metrics:
             means = sorted(line.statistics[metric]["mean"] for line in result.lines if metric in line.statistics)
@@ -263,6 +169,10 @@ def _outcome(result: Result) -> list[str]:
     return parts
 
 
+def _of_synthesis(line: Line) -> str:
+    return ", ".join(f"{title_of(metric)} {line.cell(metric).mean}" for metric in SYNTHESIS)
+
+
 def _speeds(result: Result) -> list[tuple[str, str]]:
     """(subject or slice, seconds that one takes)."""
     units = {"subject": "seconds_per_subject", "slice": "seconds_per_slice"}
@@ -270,10 +180,13 @@ def _speeds(result: Result) -> list[tuple[str, str]]:
 
 
 def _tiles(results: Sequence[Result]) -> list[tuple[str, Cell]]:
-    """The headline of the last segmentation: its mean Dice, its regions, a distance, time."""
-    result = next((result for result in reversed(results) if result.headline), None)
+    """What the last segmentation or synthesis came to: mean Dice, regions and a distance, or its metrics; time."""
+    result = next((result for result in reversed(results) if result.compared), None)
     if result is None:
         return []
+    if (made := result.synthesis) is not None:
+        tiles = [(f"{title_of(metric)}, {result.summary['target']}", made.cell(metric)) for metric in SYNTHESIS]
+        return tiles + [(f"s per {unit}", Cell(seconds)) for unit, seconds in _speeds(result)]
     lines = result.headline
     tiles = [(f"mean Dice, {result.primary}", lines["mean"].cell("dice"))]
     tiles += [(f"Dice {region}", line.cell("dice")) for region, line in lines.items() if region != "mean"]
@@ -289,15 +202,16 @@ def _result_context(result: Result) -> dict[str, Any]:
     worst = _worst_cases(result)
     shown = [case["case"] for case in worst]
     others = [name for name in result.panels if name not in shown]
-    footnotes = [f"{name}: {text}." for name, text in result.summary.get("distances", {}).items()]
+    defined = {**result.summary.get("distances", {}), **result.summary.get("definitions", {})}
+    footnotes = [f"{name}: {text}." for name, text in defined.items()]
     footnotes += [f"{result.summary['one_empty']}."] if "one_empty" in result.summary else []
     return {
         "name": result.name,
         "primary": result.primary,
         "lines": result.lines,
-        "metrics": _columns(result.lines),
+        "metrics": columns(result.lines),
         "fusion": result.fusion,
-        "fusion_metrics": _columns(result.fusion),
+        "fusion_metrics": columns(result.fusion),
         "sources": " + ".join(result.summary.get("fusion", {}).get("sources", ())),
         "has_regions": any(line.region for line in result.lines),
         "footnotes": footnotes + [text for line in result.lines if (text := _empty_note(line))],
@@ -366,26 +280,25 @@ def _on_same_data(workdir: Path, dataset: Mapping[str, Any], related: Sequence[P
 def _compare(
     workdir: Path, config: Mapping[str, Any], results: list[Result], related: Sequence[Path]
 ) -> dict[str, Any]:
-    """This run and the related ones, best mean Dice first, whichever that is."""
+    """This run and the related ones of its kind, best mean Dice or PSNR first, whichever that is."""
     settings_of = {other: read_json(other / "config.json") for other in related}
-    found = [(workdir, config, results), *((run, read, _results(run, read)) for run, read in settings_of.items())]
-    runs = []
+    found = [(workdir, config, results), *((run, read, read_results(run, read)) for run, read in settings_of.items())]
+    runs, kinds = [], []
     for folder, settings, outcome in found:
-        if last := next((result for result in reversed(outcome) if result.headline), None):
+        if last := next((result for result in reversed(outcome) if result.compared), None):
             run = {"row": settings.get("row") or settings.get("name"), "folder": folder.resolve().name}
-            runs.append({**run, "mine": folder is workdir, "cases": last.summary["cases"], "lines": last.headline})
+            judged = {"cases": last.summary["cases"], "lines": last.compared, "rank": last.rank}
+            runs.append({**run, **judged, "mine": folder is workdir})
+            kinds.append(last.summary["kind"])
+    runs = [run for run, kind in zip(runs, kinds, strict=True) if kind == kinds[0]]
     if len(runs) < 2:
         return {}
-    runs.sort(key=lambda run: -run["lines"]["mean"].statistics["dice"]["mean"])
+    runs.sort(key=lambda run: -run["rank"])
     shown = {metric for run in runs for line in run["lines"].values() for metric in line.statistics}
-    chosen = [metric for metric in ("dice", "sensitivity", "hd95_mm", "hd_mm") if metric in shown]
-    metrics = [(metric, title_of(metric), arrow_of(metric)) for metric in chosen]
-    return {"runs": runs, "regions": list(dict.fromkeys(r for run in runs for r in run["lines"])), "metrics": metrics}
-
-
-def _cell(metric: str, statistics: Mapping[str, float] | None) -> Cell:
-    if statistics is None:
-        return Cell("")
-    mean, std = statistics["mean"], statistics.get("std", math.nan)
-    std_text = printed(metric, std) if math.isfinite(std) and math.isfinite(mean) else ""
-    return Cell(printed(metric, mean), std_text, int(statistics.get("undefined", 0)))
+    of_kind, order = (SYNTHESIS, "PSNR") if kinds[0] == "synthesis" else (SEGMENTATION, "mean Dice")
+    return {
+        "runs": runs,
+        "regions": list(dict.fromkeys(r for run in runs for r in run["lines"])),
+        "metrics": [(metric, title_of(metric), arrow_of(metric)) for metric in of_kind if metric in shown],
+        "order": order,
+    }

@@ -77,7 +77,21 @@ def find_volumes(folder: Path, *, only_marked: bool = False) -> dict[str, Path]:
             continue
         case = stem.removesuffix(suffix)
         if case in files:
-            raise UserError(f"case {case} has two files, {files[case]} and {path.name}; keep one of them")
+            raise _two_files(case, files[case], path)
+        files[case] = path
+    return files
+
+
+def find_images(folder: Path, *, ending: str = "") -> dict[str, Path]:
+    """Case id -> NIfTI file, or header of an Analyze pair, of any image; the id is the name without extension.
+
+    Nor has the id the `ending`, where a name has it.
+    """
+    files: dict[str, Path] = {}
+    for path in _present(folder, _VOLUMES, "the volumes"):
+        case = _stem(path).removesuffix(ending)
+        if case in files:
+            raise _two_files(case, files[case], path)
         files[case] = path
     return files
 
@@ -108,6 +122,10 @@ def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.name.endswith(endings) and not p.name.startswith("."))
+
+
+def _two_files(case: str, first: Path, second: Path) -> UserError:
+    return UserError(f"case {case} has two files, {first} and {second.name}; keep one of them")
 
 
 def _stem(path: Path) -> str:

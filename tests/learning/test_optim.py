@@ -27,11 +27,17 @@ def _rates(schedule, peak, total, steps):
         ("constant", [2.0] * 6),
         ("cosine", [1 + math.cos(math.pi * i / 4) for i in range(4)] + [0.0, 0.0]),
         ("linear_second_half", [2.0, 2.0, 2.0, 1.0, 0.0, 0.0]),
+        ("linear_after_third", [2.0, 2.0, 1.5, 0.75, 0.0, 0.0]),
         ("poly", [2 * (1 - i / 4) ** 0.9 for i in range(4)] + [0.0, 0.0]),
     ],
 )
 def test_rates_follow_the_schedule_and_stay_at_its_end(schedule, expected):
     np.testing.assert_allclose(_rates(schedule, 2.0, 4, 6), expected, atol=1e-6)
+
+
+def test_hinet_keeps_its_rate_for_100_of_300_epochs_and_ends_at_0():
+    rates = 2e-4 * SCHEDULES["linear_after_third"](jnp.array([0, 50, 100, 150, 200, 300]) / 300)
+    np.testing.assert_allclose(rates, [2e-4, 2e-4, 2e-4, 1.5e-4, 1e-4, 0.0], rtol=1e-6, atol=1e-12)
 
 
 def test_adam_is_that_of_optax():

@@ -280,3 +280,56 @@ def test_learning_curves_are_tables_too(tmp_path):
     assert [row["step"] for row in rows] == [100, 200, 300, 400]
     assert rows[0]["S_F/dice/mean"] == pytest.approx(1 - 0.99**100)
     assert not (tmp_path / "results/transition").exists()
+
+
+def make_synthesis(folder: Path, *, row: str, psnr: float, target: str = "flair") -> Path:
+    """A run that judged synthesized volumes beside a copied source."""
+
+    def line(mean: float, undefined: int = 0) -> dict:
+        scores = {"psnr_db": mean, "nmse": 1 / mean, "ssim": mean / 30}
+        return {
+            name: {"mean": value, "std": value / 20, "median": value, "n": 5 - undefined, "undefined": undefined}
+            for name, value in scores.items()
+        }
+
+    write_json(folder / "config.json", {"name": "hinet", "row": row, "schedule": ["synthesis"]})
+    write_json(folder / "dataset.json", {"fingerprint": "abc"})
+    summary = {"kind": "synthesis", "primary": "synthesized", "target": target, "cases": 5, "seconds_per_subject": 2}
+    outputs = {"synthesized": line(psnr), "copy of t1": line(20.0, undefined=1)}
+    definitions = {"Grids": "160 x 180 x 155 voxels of each subject"}
+    document = {**summary, "outputs": outputs, "definitions": definitions}
+    write_json(folder / "results" / "synthesis" / "summary.json", document)
+    return folder
+
+
+def test_a_synthesis_is_headed_by_its_psnr(tmp_path):
+    page = write_report(make_synthesis(tmp_path, row="hybrid", psnr=25.0)).read_text(encoding="utf-8")
+    assert _Page(page).open == []
+    text = _text(page)
+    for words in (
+        "25.00 PSNR (dB), flair, ± 1.25",
+        "synthesized: PSNR (dB) 25.00, NMSE 0.0400, SSIM 0.833; copy of t1: PSNR (dB) 20.00, NMSE 0.0500, SSIM 0.667",
+        "PSNR (dB) ↑ NMSE ↓ SSIM ↑ synthesized (result) 25.00 ± 1.25",
+        "20.00 ± 1.00 1 undefined",
+        "Grids: 160 x 180 x 155 voxels of each subject.",
+        "2 s per subject",
+    ):
+        assert words in text, words
+    assert "Dice" not in text
+
+
+def test_syntheses_on_the_same_data_stand_side_by_side_best_psnr_first(tmp_path):
+    mine = make_synthesis(tmp_path / "mine", row="early", psnr=23.0)
+    others = [
+        make_synthesis(tmp_path / "better", row="hybrid", psnr=25.0),
+        make_synthesis(tmp_path / "other", row="to_t2", psnr=24.0, target="t2"),
+        make_workdir(tmp_path / "segmentation", row="unet"),
+    ]
+    text = _text(write_report(mine, related=others).read_text(encoding="utf-8"))
+    rows = text[text.index("Rows trained so far") : text.index("How to repeat it")]
+    assert "PSNR (dB) ↑ NMSE ↓ SSIM ↑ Row flair t2 flair t2 flair t2 Cases" in rows
+    # The better one has no value in the column of t2.
+    assert "hybrid better 25.00 0.0400 0.833 5" in rows
+    assert rows.index("hybrid") < rows.index("to_t2") < rows.index("early (this run)")
+    assert "unet" not in rows
+    assert "highest PSNR first" in rows

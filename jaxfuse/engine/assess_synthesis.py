@@ -1,0 +1,174 @@
+"""How synthesized images are judged: a modality that was made from others, against the real one.
+
+Papers on synthesis print PSNR, NMSE and SSIM over subjects (`jaxfuse.metrics.synthesis`). Slices are put together to
+the volume that they were cut from, so that blank ones need no value of their own; beside the clean metrics stand those
+that the public code of Hi-Net computes. What no source shows anything of is 0 in the prediction. Each source in place
+of the target is judged as well: that needs no network, and a network must do better.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.engine.assess import FIGURES_AT_MOST, PredictCase
+from jaxfuse.engine.subjects import subjects_of
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.synthesis import (
+    DEFINITIONS,
+    OFFICIAL,
+    OFFICIAL_DEFINITIONS,
+    OFFICIAL_TAPS,
+    official_scores,
+    psnr_db,
+    score_synthesized,
+    summarize_synthesized,
+)
+from jaxfuse.report.synthesis import synthesis_panel
+
+WORST = 3
+
+
+class SynthesisAssessment:
+    """One modality made from others: PSNR of the watched cases while training; every metric of subjects at the end.
+
+    Attributes:
+        primary: the output that is judged, of one channel in [0, 1].
+        sources, target: modality names.
+    """
+
+    def __init__(self, primary: str, sources: Sequence[str], target: str) -> None:
+        self.primary, self.sources, self.target = primary, tuple(sources), target
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        """The mean PSNR in dB; cases whose target is blank are left out, as they have none."""
+        shown = [case for case in cases if self._real(case).any()]
+        if not shown:
+            raise UserError(
+                f"the {self.target} of all {len(cases)} cases that are watched while training is blank; raise "
+                "validation.cases"
+            )
+        mean = float(np.mean([psnr_db(self._real(case), self._made(predict, case)) for case in shown]))
+        return {f"{self.primary}/psnr_db": mean, "score": mean}
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any]:
+        """Writes cases.csv, one row per subject and image, summary.json and panels; returns the summary."""
+        subjects = subjects_of(cases)
+        rows, seconds = [], []
+        for case in subjects:
+            started = time.perf_counter()
+            made = self._made(predict, case)
+            seconds.append(time.perf_counter() - started)
+            rows += self._rows(case, made)
+        document = {
+            "kind": "synthesis",
+            "primary": self.primary,
+            "cases": len(subjects),
+            "sources": list(self.sources),
+            "target": self.target,
+            "definitions": {**DEFINITIONS, **OFFICIAL_DEFINITIONS, "Grids": _grids(subjects)},
+            "outputs": summarize_synthesized(rows),
+            # The median: the first subject may pay for a compilation.
+            _speed_name(subjects): float(np.median(seconds)),
+        }
+        for case in self._shown(rows, subjects):
+            # Predicted once more: the volumes of all subjects would be as large as the data set.
+            self._draw(case, self._made(predict, case), figures_dir / f"{case.id}.png", f"{title}: {case.id}")
+        write_rows(results / "cases.csv", rows)
+        write_json(results / "summary.json", document)  # last: its presence says that the rest is there
+        return document
+
+    def _rows(self, case: PreparedCase, made: np.ndarray) -> list[dict[str, Any]]:
+        real = self._real(case)
+        copies = {f"copy of {name}": source for name, source in zip(self.sources, self._sources(case), strict=True)}
+        return [
+            {"case": case.id, "output": name, **score_synthesized(real, image), **_official(real, image)}
+            for name, image in {self.primary: made, **copies}.items()
+        ]
+
+    def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
+        """The worst three by PSNR, then others in order."""
+        found = {row["case"]: row["psnr_db"] for row in rows if row["output"] == self.primary}
+        worst = sorted(cases, key=lambda case: found[case.id])[:WORST]
+        return [*worst, *(case for case in cases if case not in worst)][:FIGURES_AT_MOST]
+
+    def _draw(self, case: PreparedCase, made: np.ndarray, path: Path, title: str) -> None:
+        synthesis_panel(
+            path,
+            sources=dict(zip(self.sources, self._sources(case), strict=True)),
+            made={self.primary: made},
+            truth=self._real(case),
+            target=self.target,
+            title=title,
+            spacing_mm=case.facts.spacing_mm,
+            label=None if case.label is None else np.asarray(case.label),
+        )
+
+    def _made(self, predict: PredictCase, case: PreparedCase) -> np.ndarray:
+        """The target by the network, within [0, 1], and exactly 0 where no source shows anything."""
+        outputs = predict(case)
+        if self.primary not in outputs or outputs[self.primary].shape[-1] != 1:
+            raise UserError(
+                f"the output {self.primary} is not one image, so that it cannot be judged as a synthesis; set assess "
+                "to engine.assess:losses"
+            )
+        inside = np.any([source != 0 for source in self._sources(case)], axis=0)
+        return np.where(inside, np.clip(outputs[self.primary][..., 0], 0, 1), np.float32(0))
+
+    def _real(self, case: PreparedCase) -> np.ndarray:
+        return self._channel(case, self.target)
+
+    def _sources(self, case: PreparedCase) -> list[np.ndarray]:
+        return [self._channel(case, name) for name in self.sources]
+
+    def _channel(self, case: PreparedCase, name: str) -> np.ndarray:
+        if name not in case.facts.modalities:
+            raise UserError(f"pairs names {name}, but the data has {', '.join(case.facts.modalities)}")
+        image = np.asarray(case.image[..., case.facts.modalities.index(name)])
+        if image.min() < 0 or image.max() > 1:
+            raise UserError(
+                f"case {case.id}: {name} runs from {image.min():g} to {image.max():g}; images are judged in [0, 1]: "
+                "set data.normalize to minmax, histmatch or percentiles"
+            )
+        return image
+
+
+def synthesis(
+    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
+) -> SynthesisAssessment:
+    """For systems that make the second of `pairs`, such as "flair", from the first, such as "t1+t2"."""
+    del scheme, probabilities
+    if len(pairs) != 2 or "+" in pairs[1]:
+        raise UserError(
+            f"pairs is {tuple(pairs)}; a synthesis is judged with its sources and its target named, such as "
+            "('t1+t2', 'flair')"
+        )
+    return SynthesisAssessment(primary, pairs[0].split("+"), pairs[1])
+
+
+def _official(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
+    """As the public code; nan where an image has fewer slices, rows or columns than its 3D window."""
+    if real.ndim != 3 or min(real.shape) < OFFICIAL_TAPS:
+        return dict.fromkeys(OFFICIAL, math.nan)
+    return official_scores(real, made)
+
+
+def _speed_name(cases: Sequence[PreparedCase]) -> str:
+    return "seconds_per_slice" if any(len(case.facts.shape) == 2 for case in cases) else "seconds_per_subject"
+
+
+def _grids(cases: Sequence[PreparedCase]) -> str:
+    """What the metrics are taken over: PSNR depends on it."""
+    shapes = sorted({case.facts.shape for case in cases}, key=math.prod)
+    least, most = (" x ".join(map(str, shape)) for shape in (shapes[0], shapes[-1]))
+    return f"{least} voxels of each subject" if least == most else f"{least} to {most} voxels, one for each subject"

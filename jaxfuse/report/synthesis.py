@@ -1,0 +1,80 @@
+"""A figure of synthesized images: what they were made of, what was wanted, and where they err."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Integer
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+
+from jaxfuse.report.canvas import color_bar, finish, panel_grid
+from jaxfuse.report.planes import AXIAL, VIEWS, Plane, as_volume, bounding_box, center_of, extents_mm
+
+Image = Float[np.ndarray, "*space"]
+BAR_INCH = 0.8  # the color bar with its label
+# Of the errors inside the brain: what lies above is drawn as the end of the scale.
+_TOP = 0.99
+
+
+def synthesis_panel(
+    path: Path,
+    *,
+    sources: Mapping[str, Image],
+    made: Mapping[str, Image],
+    truth: Image,
+    target: str,
+    title: str,
+    spacing_mm: tuple[float, ...] | None = None,
+    label: Integer[np.ndarray, "*space"] | None = None,
+) -> None:
+    """Sources, what each method made of them, and the truth; three planes of a volume, or the one of a picture.
+
+    Below each image stands its absolute difference from the truth, all in one scale; that of a source is what one errs
+    who shows the source in place of the target. The target has one gray scale, whoever made it.
+
+    Args:
+        sources: modality -> image, in [0, 1] like all others.
+        made: method -> image of the target.
+        target: name of the synthesized modality.
+        spacing_mm: voxel sides by axis; 1 mm where not given.
+        label: class indices; planes pass through most of its foreground, without one through most of the brain.
+    """
+    views, sides = VIEWS, spacing_mm or (1.0,) * truth.ndim
+    if truth.ndim == 2:
+        sources, made = ({name: as_volume(image) for name, image in of.items()} for of in (sources, made))
+        truth, label = as_volume(truth), None if label is None else as_volume(label)
+        views, sides = (AXIAL,), (sides[1], sides[0], 1.0)
+    x, y, z = sides
+    images = {**sources, **made}
+    brain = np.any([image != 0 for image in (*sources.values(), truth)], axis=0)
+    errors = {name: np.abs(image - truth) for name, image in images.items()}
+    norm = _scale(errors, brain)
+    box, center = bounding_box(brain), center_of([label], brain)
+    figure, axes = panel_grid(
+        extents_mm(box, (x, y, z), [view for view in views for _ in range(2)]), len(images) + 1, right_inch=BAR_INCH
+    )
+    for ax, header in zip(axes[0], [*images, f"real {target}"], strict=True):
+        ax.set_title(header, fontsize=9, color="white", pad=3)
+    for view, above, below in zip(views, axes[::2], axes[1::2], strict=True):
+        show = Plane(view, center[view.axis], box, (x, y, z))
+        for ax, error_ax, (name, image) in zip(above, below, images.items(), strict=False):
+            show.grey(ax, image, brain, like=image if name in sources else truth)
+            show.error(error_ax, errors[name], brain, norm)
+            if view is AXIAL and brain.any():
+                mean = errors[name][brain].mean(dtype=np.float64)
+                error_ax.set_title(f"error, mean {mean:.3f}", fontsize=8, color="white", pad=2)
+        show.grey(above[-1], truth, brain)
+        show.letters(above[0])
+    color_bar(figure, axes, ScalarMappable(norm, "inferno"), f"absolute error against {target}, images in [0, 1]")
+    # Short, since there may be three columns only.
+    where = f"planes at voxel {center[0]}, {center[1]}, {center[2]}; " if views == VIEWS else ""
+    finish(figure, path, title, [], f"error: mean over the whole brain; {where}R = patient's right")
+
+
+def _scale(errors: Mapping[str, np.ndarray], brain: np.ndarray) -> Normalize:
+    """From 0 to what 99 % of the errors inside the brain keep below, in the worst of the images."""
+    tops = [float(np.quantile(error[brain], _TOP)) for error in errors.values()] if brain.any() else [1.0]
+    return Normalize(0.0, max(*tops, 1e-12))

@@ -1,0 +1,172 @@
+"""The protocol synthesis: synthesized volumes against the real ones (`jaxfuse.metrics.synthesis`).
+
+Both volumes of a case are scaled by the range of the real one, as it is stored, from its least value at 0 to its
+greatest at 1. Nothing is clipped: what was made beyond that range is an error like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from jaxfuse.data.cases import intensity_problem
+from jaxfuse.data.sources.volumes import LAYOUTS, detect_layout
+from jaxfuse.errors import UserError
+from jaxfuse.io.folders import writable_folder
+from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
+from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.metrics.synthesis import (
+    DEFINITIONS,
+    OFFICIAL_DEFINITIONS,
+    official_scores,
+    score_synthesized,
+    summarize_synthesized,
+)
+from jaxfuse.scoring.pairing import find_images, pair
+from jaxfuse.scoring.progress import tracked
+
+OUTPUT = "synthesized"
+OFFICIAL_CODE = "official"
+# Along x and along y: first voxel and one past the last.
+Window = tuple[tuple[int, int], ...]
+_WINDOW = re.compile(r"(\d+):(\d+),(\d+):(\d+)")
+_SCALING = (
+    "both volumes by the range of the real one, from its least value at 0 to its greatest at 1; nothing is clipped"
+)
+
+
+def score_synthesis(
+    pred: Path,
+    ref: Path,
+    out: Path,
+    *,
+    target: str | None,
+    emulate: str | None,
+    window: str | None,
+    allow_missing: bool,
+) -> dict[str, Any]:
+    """Scores the volumes of `pred` against those of `ref`, writes cases.csv and summary.json to `out`.
+
+    Args:
+        pred: one volume per case, CASE.nii.gz or, with `target`, CASE_flair.nii.gz or whatever that is.
+        ref: holds files named as in `pred`; with `target` a data set of any layout, with this modality.
+        emulate: "official" adds what the public code of Hi-Net computes.
+        window: "x0:x1,y0:y1", voxels of the canonical axes that are scored; None: the whole volume.
+        allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UserError: folders or files are missing or damaged, grids differ, a volume holds nothing to scale by, or the
+            window leaves it.
+    """
+    cut = _window(window)
+    # As `predict` names what it synthesizes.
+    predictions = find_images(pred, ending=f"_{target}" if target else "")
+    references = _references(ref, target)
+    paired = pair(predictions, references, allow_missing=allow_missing)
+    out = writable_folder(out, "--out")
+    rows, below = [], 0
+    for case in tracked(paired.cases):
+        real, made = _scaled(case, references[case], predictions[case], cut)
+        below += bool(made.min() < 0)
+        rows.append(_row(case, real, made, emulate))
+    official = OFFICIAL_DEFINITIONS if emulate else {}
+    summary = {
+        "kind": "synthesis",
+        "primary": OUTPUT,
+        "protocol": "synthesis",
+        "cases": len(paired.cases),
+        "target": target or "",
+        "definitions": {**DEFINITIONS, **official, "Scaling": _SCALING, **_extent(cut), **_told_below(below)},
+        "outputs": summarize_synthesized(rows),
+        **paired.left_out(),
+    }
+    write_rows(out / "cases.csv", rows)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _row(
+    case: str, real: Float64[np.ndarray, "d h w"], made: Float64[np.ndarray, "d h w"], emulate: str | None
+) -> dict[str, Any]:
+    try:
+        official = official_scores(real, made) if emulate else {}
+        return {"case": case, "output": OUTPUT, **score_synthesized(real, made), **official}
+    except UserError as error:
+        raise UserError(f"case {case}: {error}") from error
+
+
+def _scaled(
+    case: str, reference: Path, prediction: Path, window: Window
+) -> tuple[Float64[np.ndarray, "d h w"], Float64[np.ndarray, "d h w"]]:
+    """The real and the made volume, scaled by the range of all of the former, within the window."""
+    real, made = read_volume(reference), read_volume(prediction)
+    problem = intensity_problem(real) or intensity_problem(made)
+    if problem:
+        raise UserError(f"case {case}: {problem}")
+    mismatch = geometry_mismatch(made, real)
+    if mismatch:
+        raise UserError(
+            f"prediction and reference of case {case} lie on different grids: {mismatch}; resample the prediction"
+        )
+    low, high = float(real.array.min()), float(real.array.max())
+    if low == high:
+        raise UserError(
+            f"case {case}: {reference} is {low:g} everywhere, so that there is no range to scale by; leave the case out"
+        )
+    box = _box(case, real, window)
+    first, second = ((volume.array[box].astype(np.float64) - low) / (high - low) for volume in (real, made))
+    return first, second
+
+
+def _references(ref: Path, target: str | None) -> dict[str, Path]:
+    """Case id -> real volume: the files of a folder, or the target of those cases of a data set that have one."""
+    if target is None:
+        try:
+            return find_images(ref)
+        except UserError as error:
+            raise UserError(f"{error}; of a data set, name the modality with --target") from error
+    layout = detect_layout(ref)
+    source = LAYOUTS[layout]
+    found = source.survey(ref, (target,), layout)
+    return {case.id: case.images[target] for case in found if target in case.images}
+
+
+def _window(text: str | None) -> Window:
+    if text is None:
+        return ()
+    numbers = _WINDOW.fullmatch(text)
+    if numbers is None:
+        raise UserError(f"--window is {text!r}; give the voxels along x and y, such as 40:200,20:200")
+    x0, x1, y0, y1 = map(int, numbers.groups())
+    if x0 >= x1 or y0 >= y1:
+        raise UserError(f"--window is {text!r}, which holds no voxel; give first:end, the end beyond the first")
+    return (x0, x1), (y0, y1)
+
+
+def _box(case: str, volume: Volume, window: Window) -> tuple[slice, ...]:
+    for (first, end), side, axis in zip(window, volume.array.shape, "xy", strict=False):
+        if end > side:
+            raise UserError(
+                f"--window has {first}:{end} along {axis}, but case {case} only {side} voxels; make it smaller"
+            )
+    return tuple(slice(*one) for one in window)
+
+
+def _extent(window: Window) -> dict[str, str]:
+    if not window:
+        return {}
+    along: Sequence[str] = [f"{axis} {first}:{end}" for axis, (first, end) in zip("xy", window, strict=True)]
+    return {"Window": f"voxels {' and '.join(along)} of the canonical axes; the scaling is that of the whole volume"}
+
+
+def _told_below(cases: int) -> Mapping[str, str]:
+    """PSNR takes a greatest value for a range, which values below 0 are not part of."""
+    return {"Below the range": f"{cases} cases were made with values below the least real one"} if cases else {}

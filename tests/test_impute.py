@@ -1,0 +1,157 @@
+"""`python -m jaxfuse.impute`: what a case lacks is synthesized, and then it is segmented like any other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from synthesis_runs import head, labelling_run, synthesis_run, write_case
+
+from jaxfuse import impute, predict
+from jaxfuse.data.sources.volumes import VOLUMES
+from jaxfuse.errors import UserError
+from jaxfuse.io.nifti import read_volume
+from jaxfuse.io.png import png_size
+from jaxfuse.io.tables import read_json
+
+SHAPE = (30, 26, 4)
+READ = ("t1", "t2", "flair")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return synthesis_run(folder / "synthesis", "tiny,row=mmsyns"), labelling_run(folder / "labels", READ)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def call(synthesis: Path, segmentation: Path, cases: Path, output: Path) -> str:
+        given = {"synthesis": synthesis, "segmentation": segmentation, "input": cases, "output": output}
+        values = SimpleNamespace(**{name: str(value) for name, value in given.items()})
+        monkeypatch.setattr(impute, "flags", SimpleNamespace(FLAGS=values))
+        monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+        assert impute.main(["impute"]) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+def labelled(monkeypatch, run: Path, cases: Path, output: Path, name: str) -> np.ndarray:
+    """What `jaxfuse.predict` says of a case."""
+    given = {"overlap": None, "memory_mb": None, "whole_slices": False}
+    values = SimpleNamespace(workdir=str(run), input=str(cases), output=str(output), **given)
+    monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
+    assert predict.main(["predict"]) == 0
+    return read_volume(output / f"{name}.nii.gz").array
+
+
+def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, monkeypatch, tmp_path):
+    images = head(SHAPE, 0)
+    lacking = write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")}, "ASR")
+    write_case(tmp_path / "in", "rich", head(SHAPE, 1))
+    output = tmp_path / "out"
+    said = command(*runs, tmp_path / "in", output)
+    assert "flair from t1 and t2 by synthesis:synthesis, labels by labels:voc" in said
+    assert "2 cases, 1 without flair, 1 segmented as they are" in said
+    assert "poor.nii.gz, flair synthesized" in said
+    assert "rich.nii.gz, with its own flair" in said
+    assert sorted(path.name for path in output.iterdir()) == [
+        "poor",
+        "poor.nii.gz",
+        "poor.png",
+        "rich.nii.gz",
+        "rich.png",
+    ]
+    assert sorted(path.name for path in (output / "poor").iterdir()) == ["poor_flair.json", "poor_flair.nii.gz"]
+    assert read_json(output / "poor" / "poor_flair.json")["synthesized"] is True
+
+    # The same as when somebody puts the volume beside the others and predicts.
+    completed = shutil.copytree(lacking, tmp_path / "by_hand" / "poor")
+    shutil.copy(output / "poor" / "poor_flair.nii.gz", completed)
+    for name, cases in (("poor", completed), ("rich", tmp_path / "in" / "rich")):
+        expected = labelled(monkeypatch, runs[1], cases, tmp_path / "predicted", name)
+        np.testing.assert_array_equal(read_volume(output / f"{name}.nii.gz").array, expected)
+        assert len(np.unique(expected)) > 1
+    made, like = nib.load(output / "poor.nii.gz"), nib.load(lacking / "poor_t1.nii.gz")
+    np.testing.assert_array_equal(made.affine, like.affine)
+    assert made.header["descrip"].item() == b"as the scanner wrote it"
+
+
+def test_the_figure_marks_what_is_synthesized(runs, command, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr("jaxfuse.report.figures.segmentation_panel", lambda path, **shown: drawn.append(shown))
+    for name, seed in (("poor", 0), ("rich", 1)):
+        images = head(SHAPE, seed)
+        write_case(tmp_path / "in", name, {m: images[m] for m in (("t1", "t2") if name == "poor" else READ)})
+    command(*runs, tmp_path / "in", tmp_path / "out")
+    poor, rich = drawn
+    assert poor["modalities"] == ["t1", "t2", "flair (synthesized)"]
+    assert poor["title"] == "poor: flair from t1 and t2, synthesized by synthesis:synthesis"
+    assert (rich["modalities"], rich["title"]) == (["t1", "t2", "flair"], "rich: as it was taken")
+    assert poor["spacing_mm"] == (1.0, 1.5, 2.0)
+
+
+def test_the_figure_is_a_picture(runs, command, tmp_path):
+    images = head(SHAPE, 0)
+    write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")})
+    command(*runs, tmp_path / "in", tmp_path / "out")
+    assert min(png_size(tmp_path / "out" / "poor.png")) > 100
+
+
+def test_what_does_not_go_together_is_refused(runs, command, tmp_path):
+    synthesis, labels = runs
+    images = head(SHAPE, 0)
+    write_case(tmp_path / "in", "poor", {"t1": images["t1"]})
+    output = tmp_path / "out"
+    with pytest.raises(UserError, match="case poor has no t2 image, and synthesis:synthesis makes flair alone; add"):
+        command(synthesis, labels, tmp_path / "in", output)
+    with pytest.raises(UserError, match="makes flair, which other:voc does not read .it reads t1, t2.; name a run"):
+        command(synthesis, labelling_run(tmp_path / "other", ("t1", "t2")), tmp_path / "in", output)
+    stroke = labelling_run(tmp_path / "stroke", READ, "isles_slices", labels="brats")
+    with pytest.raises(UserError, match="trained on cases of the kind 'brats' and stroke:voc on 'isles'; name two"):
+        command(synthesis, stroke, tmp_path / "in", output)
+    with pytest.raises(UserError, match="makes synthesized, no label map"):
+        command(synthesis, synthesis, tmp_path / "in", output)
+    with pytest.raises(UserError, match="makes .*, no modality; name a run that synthesizes"):
+        command(labels, labels, tmp_path / "in", output)
+    assert not output.exists()
+    with pytest.raises(UserError, match="lies within --input .*, among real images; name a folder elsewhere"):
+        command(synthesis, labels, tmp_path / "in", tmp_path / "in" / "out")
+
+
+def test_a_source_that_only_the_synthesis_reads_is_asked_of_cases_that_lack_the_target(runs, command, tmp_path):
+    labels = labelling_run(tmp_path / "labels", ("t1", "flair"))
+    images = head(SHAPE, 0)
+    write_case(tmp_path / "in", "rich", {name: images[name] for name in ("t1", "flair")})
+    assert "1 cases, 0 without flair, 1 segmented" in command(runs[0], labels, tmp_path / "in", tmp_path / "out")
+    write_case(tmp_path / "in", "poor", {"t1": images["t1"]})
+    with pytest.raises(UserError, match="case poor has no t2 image"):
+        command(runs[0], labels, tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("source", "layout", "case", "modality", "expected"),
+    [
+        ("brats", "brats2018", "Brats18_A", "flair", "Brats18_A_flair.nii.gz"),
+        ("brats", "brats2023", "BraTS-GLI-1-000", "t1ce", "BraTS-GLI-1-000-t1c.nii.gz"),
+        ("stroke", "stroke", "a", "t2", "a_t2.nii.gz"),
+        ("iseg", "iseg", "subject-3", "t2", "subject-3-T2.nii.gz"),
+        ("isles", "isles2015", "training_1", "t2", "VSD.Brain.XX.O.MR_T2.0/VSD.Brain.XX.O.MR_T2.0.nii.gz"),
+    ],
+)
+def test_a_volume_is_named_as_it_would_be_in_the_input(source, layout, case, modality, expected, tmp_path):
+    """And found there by that name."""
+    where = VOLUMES[source].place(case, modality, layout)
+    assert where == Path(expected)
+    folder = {"isles": tmp_path / "training" / "1", "iseg": tmp_path}.get(source, tmp_path / case)
+    (folder / where).parent.mkdir(parents=True, exist_ok=True)
+    (folder / where).touch()
+    if source == "stroke":
+        (folder / "a_dwi_b1000.nii.gz").touch()
+    (found,) = VOLUMES[source].survey(tmp_path, (modality,), layout)
+    assert (found.id, found.images) == (case, {modality: folder / where})

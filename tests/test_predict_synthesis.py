@@ -1,0 +1,109 @@
+"""`python -m jaxfuse.predict` on runs that synthesize a modality: volumes out of cases that lack it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from synthesis_runs import head, labelling_run, synthesis_run, write_case
+
+from jaxfuse import predict
+from jaxfuse.errors import UserError
+from jaxfuse.io.nifti import read_volume
+from jaxfuse.io.tables import read_json
+
+SHAPE = (30, 26, 4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return synthesis_run(tmp_path_factory.mktemp("made") / "run", "tiny,row=mmsyns")
+
+
+@pytest.fixture
+def command(monkeypatch):
+    def call(runs: list[Path], cases: Path, output: Path, **options) -> None:
+        given = {"overlap": None, "memory_mb": None, "whole_slices": False, **options}
+        values = SimpleNamespace(workdir=str(runs[0]), input=str(cases), output=str(output), **given)
+        monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
+        monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+        assert predict.main(["predict", *map(str, runs[1:])]) == 0
+
+    return call
+
+
+@pytest.fixture
+def cases(tmp_path) -> Path:
+    """One head as it was taken, and stored along other axes; both without FLAIR and without contrast-enhanced T1."""
+    images = head(SHAPE, 0)
+    for axes in ("RAS", "ASR"):
+        write_case(tmp_path / "in", axes, {name: images[name] for name in ("t1", "t2")}, axes)
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["patches", "whole"])
+def test_volumes_lie_on_the_grid_of_their_first_source(run, cases, command, tmp_path, whole):
+    output = tmp_path / "out"
+    command([run], cases, output, whole_slices=whole)
+    names = sorted(path.name for path in output.iterdir())
+    assert names == [f"{case}_flair{end}" for case in ("ASR", "RAS") for end in (".json", ".nii.gz")]
+    arrays = []
+    for axes in ("RAS", "ASR"):
+        made = nib.load(output / f"{axes}_flair.nii.gz")
+        like = nib.load(cases / axes / f"{axes}_t1.nii.gz")
+        np.testing.assert_array_equal(made.affine, like.affine)
+        assert (made.shape, made.header.get_zooms()) == (like.shape, like.header.get_zooms())
+        assert made.get_data_dtype() == np.float32
+        assert made.header["descrip"].item() == b"synthesized by jaxfuse"
+        arrays.append(read_volume(output / f"{axes}_flair.nii.gz").array)
+    np.testing.assert_array_equal(*arrays)
+    brain = (head(SHAPE, 0)["t1"] != 0) | (head(SHAPE, 0)["t2"] != 0)
+    assert not arrays[0][~brain].any()
+    assert 0 <= arrays[0].min() < arrays[0].max() <= 800
+    assert arrays[0][brain].std() > 1
+
+
+def test_what_a_volume_is_stands_beside_it(run, cases, command, tmp_path):
+    other = synthesis_run(tmp_path / "other", "tiny,row=mmsyns", seed=1)
+    outputs = {name: tmp_path / name for name in ("one", "two", "both")}
+    for output, runs in zip(outputs.values(), ([run], [other], [run, other]), strict=True):
+        command(runs, cases / "RAS", output)
+    said = read_json(outputs["both"] / "RAS_flair.json")
+    assert said["synthesized"] is True
+    assert (said["case"], said["target"], said["range"], said["normalization"]) == ("RAS", "flair", [0, 800], "minmax")
+    assert said["sources"] == {"t1": "RAS_t1.nii.gz", "t2": "RAS_t2.nii.gz"}
+    assert said["runs"] == ["run:synthesis", "other:synthesis"]
+    assert said["patches"] == [[40, 40], [40, 40]]
+    one, two, both = (read_volume(output / "RAS_flair.nii.gz").array for output in outputs.values())
+    np.testing.assert_allclose(both, (one + two) / 2, atol=1e-3)
+    assert np.abs(one - two).max() > 1
+
+
+def test_the_target_is_not_read(run, command, tmp_path):
+    """Not even where it is damaged."""
+    images = head(SHAPE, 0)
+    folder = write_case(tmp_path / "in", "a", images)
+    (folder / "a_flair.nii.gz").write_bytes(b"nothing of the kind")
+    command([run], tmp_path / "in", tmp_path / "out")
+    made = read_volume(tmp_path / "out" / "a_flair.nii.gz").array
+    write_case(tmp_path / "bare", "a", {name: images[name] for name in ("t1", "t2")})
+    command([run], tmp_path / "bare", tmp_path / "again")
+    np.testing.assert_array_equal(made, read_volume(tmp_path / "again" / "a_flair.nii.gz").array)
+
+
+def test_what_does_not_go_together_is_refused(run, cases, command, tmp_path):
+    labels = labelling_run(tmp_path / "labels")
+    for runs, options, said in (
+        ([run, labels], {}, "synthesizes a modality and labels:voc does not"),
+        ([labels], {"whole_slices": True}, "--whole_slices is an option of runs that synthesize a modality, and these"),
+        ([run], {"whole_slices": True, "overlap": 0.5}, "for which --overlap means nothing; leave it out"),
+        ([run], {"memory_mb": 100}, "memory_mb is 100, but the network of phase synthesis has no valid convolutions"),
+    ):
+        with pytest.raises(UserError, match=said):
+            command(runs, cases, tmp_path / "out", **options)
+    write_case(tmp_path / "poor", "a", {"t1": head(SHAPE, 0)["t1"]})
+    with pytest.raises(UserError, match="case a has no t2 image: a_t2.nii.gz is not in"):
+        command([run], tmp_path / "poor", tmp_path / "out")
