@@ -8,6 +8,12 @@ trains a network for each of the three views on phantoms of infant heads; the re
 
 trains the paper's sizes on an iSeg-2017 folder, for a GPU. `row=NAME` is a row of the paper's tables, or an ablation
 that its text announces.
+
+    python -m jaxfuse.train --config configs/infinet.py --config.side_by_side=True
+
+trains the three networks side by side as one program, to the same weights up to rounding. It is off by itself: on a
+CPU of two cores a step of all three took about three times as long as their steps one after another
+(`experiments/side_by_side`).
 """
 
 from dataclasses import dataclass, field
@@ -112,6 +118,7 @@ def get_config(argument=None):
         section.data = seen_from(view, config.data)
         config[view] = section
     config.schedule = config.result = views
+    config.side_by_side = False
     return config
 
 

@@ -24,7 +24,7 @@ from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.learning.optim import adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
-from jaxfuse.options import grouped, merge, resolve, with_initializers
+from jaxfuse.options import at_least, flat, grouped, is_group, merge, record, resolve, same_keys, with_initializers
 
 _OPTIMIZERS = {"adam": adam, "sgd": sgd}
 
@@ -128,6 +128,7 @@ class Phase:
         data: its own data, or None for that of the experiment.
         labelled: whether it learns from labels; a phase that does not may train on unlabelled cases.
         rules: what it takes over from earlier phases.
+        weighs_classes: whether its loss weighs classes by how often they occur in its training cases.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Phase:
     validation: Validation
     checkpoint_every: int
     data: Data | None
+    weighs_classes: bool = False
 
     def total_steps(self, cases: int) -> int:
         return self.steps or max(1, self.epochs * cases // self.batch)
@@ -154,7 +156,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run: its phases in order, and `result`, the phases whose predictions are averaged into its result."""
+    """A run: its phases in order, and `result`, the phases whose predictions are averaged into its result.
+
+    With `side_by_side` the phases of the result train together, as one training.
+    """
 
     name: str
     preset: str
@@ -168,6 +173,16 @@ class Experiment:
     loader: Loader
     log_every: int
     pairs: tuple[str, ...]
+    side_by_side: bool = False
+
+    @property
+    def trainings(self) -> tuple[tuple[str, ...], ...]:
+        """The schedule as trainings, one after the other: the phases of each."""
+        if not self.side_by_side:
+            return tuple((name,) for name in self.schedule)
+        start = self.schedule.index(self.result[0])
+        before, after = self.schedule[:start], self.schedule[start + len(self.result) :]
+        return (*((name,) for name in before), self.result, *((name,) for name in after))
 
     def data_of(self, phase: Phase) -> Data:
         return phase.data or self.data
@@ -177,8 +192,9 @@ def parse(config: Any) -> Experiment:
     """Reads a whole config; raises UserError on anything unknown, missing or of the wrong kind."""
     known = {"name", "preset", "row", "variant", "seed", "schedule", "result", "pairs", "network", "data"}
     # A phase's section may stand outside the schedule: a shorter schedule can be asked for.
-    known |= {"loader", "log_every", *config.schedule, *(key for key in config if "model" in _keys(config[key]))}
-    _same_keys("config", config, known)
+    sections = {key for key, group in config.items() if is_group(group) and "model" in group}
+    known |= {"loader", "log_every", *config.schedule, *sections}
+    same_keys("config", config, known | {"side_by_side"}, optional={"side_by_side"})
     if not config.schedule or len(set(config.schedule)) != len(config.schedule):
         raise UserError(f"schedule is {config.schedule}; it must name each phase once, in order")
     if stray := [name for name in config.result if name not in config.schedule]:
@@ -189,11 +205,14 @@ def parse(config: Any) -> Experiment:
         for rule in phase.rules:
             if rule.donor not in earlier:
                 raise UserError(f"phase {name} takes over from {rule.donor!r}, which is not a phase before it")
-    _at_least("", config, log_every=1, seed=0)
+    if config.get("side_by_side", False):
+        _check_side_by_side(config, phases)
+    at_least("", config, log_every=1, seed=0)
     experiment = Experiment(
         phases=phases,
         data=_data("data", config.data),
-        loader=_record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=1),
+        loader=record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=1),
+        side_by_side=config.get("side_by_side", False),
         **{
             key: config[key]
             for key in ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
@@ -206,6 +225,30 @@ def parse(config: Any) -> Experiment:
                 "data.blank_slices keeps them; choose tiles or whole, or leave blank slices out"
             )
     return experiment
+
+
+def _check_side_by_side(config: Any, phases: Mapping[str, Phase]) -> None:
+    """Phases side by side stand together in the schedule, and differ in their data and in what they take over only."""
+    first, *others = config.result
+    advice = "leave side_by_side False"
+    if not others:
+        raise UserError(f"side_by_side is True, but result names one phase only, {first}; {advice}")
+    start = config.schedule.index(first)
+    if config.schedule[start : start + len(config.result)] != config.result:
+        raise UserError(
+            f"side_by_side is True, but the phases of result, {', '.join(config.result)}, do not follow each other so "
+            f"in the schedule {config.schedule}; order both alike, or {advice}"
+        )
+    for name in config.result:
+        if donors := [rule.donor for rule in phases[name].rules if rule.donor in config.result]:
+            raise UserError(f"phase {name} takes over from {donors[0]}: they cannot train side by side; {advice}")
+        here, there = (flat(config[one], without=("data", "init")) for one in (first, name))
+        for key in sorted(here.keys() | there.keys()):
+            if here.get(key) != there.get(key):
+                raise UserError(
+                    f"{first}.{key} is {here.get(key)!r} and {name}.{key} is {there.get(key)!r}; phases side by "
+                    f"side differ in data and init only: make them equal, or {advice}"
+                )
 
 
 def scheme_of(data: Data, layout_default: str) -> LabelScheme:
@@ -223,11 +266,11 @@ def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _phase(name: str, group: Any, config: Any) -> Phase:
-    expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labelled"}
+    expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labelled", "weighs_classes"}
     optional = {"loss", "loss_args", "data", "sampling_args"}
     expected |= {"model", "args", "optimizers", "init"}
-    _same_keys(name, group, expected | optional, optional=optional)
-    _at_least(f"{name}.", group, batch=1, checkpoint_every=1)
+    same_keys(name, group, expected | optional, optional=optional)
+    at_least(f"{name}.", group, batch=1, checkpoint_every=1)
     if group.steps < 0 or group.epochs < 0 or not (group.steps or group.epochs):
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
     data = _data(f"{name}.data", group.data) if group.get("data") else None
@@ -239,6 +282,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         sampling_args=dict(group.get("sampling_args") or {}),
         augment={key: dict(value) for key, value in group.augment.items()},
         labelled=bool(group.get("loss")),
+        weighs_classes=_weighs_classes(group),
         rules=tuple(parse_rule(entry) for entry in group.init),
         validation=_validation(f"{name}.validation", group.validation),
         data=data,
@@ -280,17 +324,24 @@ def _loss(name: str, group: Any) -> Callable[[Sequence[str], Sequence[int]], Cal
         raise UserError(f"{name}: the model {group.model} needs a loss, such as 'losses.overlap:dice_loss_of_logits'")
     function = resolve(group.loss)
     options = dict(group.get("loss_args") or {})
-    accepted = set(inspect.signature(function).parameters)
+    accepted, weighs_classes = set(inspect.signature(function).parameters), _weighs_classes(group)
     if wrong := sorted(set(options) - accepted):
         raise UserError(f"{name}: the loss {group.loss} has no option {', '.join(wrong)}")
 
     def loss_of(classes: Sequence[str], voxels: Sequence[int]) -> Callable[..., Any]:
-        if "frequencies" not in accepted - set(options):
+        if not weighs_classes:
             return partial(function, **options)
         asked_by = f"{name}: the loss {group.loss}"
         return partial(function, **options, frequencies=class_frequencies(classes, voxels, asked_by=asked_by))
 
     return loss_of
+
+
+def _weighs_classes(group: Any) -> bool:
+    """Whether a phase's loss has a parameter `frequencies` that the config's own options leave to the data."""
+    if not group.get("loss"):
+        return False
+    return "frequencies" in set(inspect.signature(resolve(group.loss)).parameters) - set(group.get("loss_args") or {})
 
 
 def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: int) -> Any:
@@ -308,7 +359,7 @@ def _data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices"}
-    _same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
+    same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     check_axis(group.get("axis", "axial"), group.source, where)
     check_slices(group.get("window", ()), group.get("blank_slices", False), group.source, where)
     if group.get("reference") and group.normalize != "histmatch":
@@ -318,14 +369,14 @@ def _data(where: str, group: Any) -> Data:
         )
     if not 0.0 < group.val_fraction < 1.0:
         raise UserError(f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1")
-    _at_least(f"{where}.", group, split_seed=0)
+    at_least(f"{where}.", group, split_seed=0)
     _check_split(where, group)
-    return Data(phantom=_record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
+    return Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
 
 
 def _check_split(where: str, group: Any) -> None:
     """At most one of a list, a fold and a bootstrap sample says who validates."""
-    _at_least(f"{where}.", {"fold": 0, "bootstrap": 0, **dict(group.items())}, fold=0, bootstrap=0)
+    at_least(f"{where}.", {"fold": 0, "bootstrap": 0, **dict(group.items())}, fold=0, bootstrap=0)
     given = [name for name in ("split", "fold", "bootstrap") if group.get(name)]
     if len(given) > 1:
         raise UserError(f"{' and '.join(f'{where}.{name}' for name in given)} cannot go together; keep one of them")
@@ -336,30 +387,7 @@ def _check_split(where: str, group: Any) -> None:
 def _validation(where: str, group: Any) -> Validation:
     # Runs of versions without the option predicted in tiles of the training patch.
     options = {"memory_mb": 0, **dict(group.items())}
-    settings = _record(Validation, where, options, every=0, cases=1, tile_batch=1, memory_mb=0)
+    settings = record(Validation, where, options, every=0, cases=1, tile_batch=1, memory_mb=0)
     if not 0.0 <= settings.overlap < 1.0:
         raise UserError(f"{where}.overlap is {settings.overlap}; it must lie in [0, 1)")
     return settings
-
-
-def _record(kind: Any, where: str, group: Any, **least: int) -> Any:
-    _same_keys(where, group, {f.name for f in fields(kind)})
-    _at_least(f"{where}.", group, **least)
-    return kind(**dict(group.items()))
-
-
-def _at_least(prefix: str, group: Any, **least: int) -> None:
-    for option, minimum in least.items():
-        if group[option] < minimum:
-            raise UserError(f"{prefix}{option} is {group[option]}; it must be at least {minimum}")
-
-
-def _keys(value: Any) -> set[str]:
-    return set(value) if hasattr(value, "keys") else set()
-
-
-def _same_keys(where: str, group: Any, known: set[str], *, optional: set[str] = frozenset()) -> None:  # pyright: ignore
-    if unknown := sorted(set(group) - known):
-        raise UserError(f"{where} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    if absent := sorted(known - set(optional) - set(group)):
-        raise UserError(f"{where} lacks {', '.join(absent)}")

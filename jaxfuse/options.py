@@ -1,11 +1,11 @@
-"""Options of a recipe as arguments: names become functions, and flat options fill the forms of a model."""
+"""Options of a recipe: groups are checked, names become functions, flat options fill the forms of a model."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ def grouped(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, A
     for name, form in forms.items():
         of_form = {f.name for f in fields(form)}
         addressed = options.get(name, {})
-        if not _is_group(addressed):
+        if not is_group(addressed):
             raise UserError(f"has no option {name} of its own, but the group {name} of {', '.join(sorted(of_form))}")
         if wrong := sorted(f"{name}.{key}" for key in set(addressed) - of_form):
             raise UserError(f"has no option {', '.join(wrong)}")
@@ -65,7 +65,7 @@ def merge(shared: Any, own: Any) -> dict[str, Any]:
     """The options of both; those of `own` win, group by group."""
     merged = dict(shared.items())
     for name, value in own.items():
-        both = _is_group(value) and _is_group(merged.get(name))
+        both = is_group(value) and is_group(merged.get(name))
         merged[name] = merge(merged[name], value) if both else value
     return merged
 
@@ -74,12 +74,44 @@ def with_initializers(options: Any) -> dict[str, Any]:
     """The options, each named initializer in them resolved."""
 
     def one(name: str, value: Any) -> Any:
-        if _is_group(value):
+        if is_group(value):
             return with_initializers(value)
         return resolve(value)() if name == "kernel_init" else value
 
     return {name: one(name, value) for name, value in options.items()}
 
 
-def _is_group(value: Any) -> bool:
+def is_group(value: Any) -> bool:
+    """Whether an option is a group of options."""
     return hasattr(value, "items")
+
+
+def flat(group: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """The options of a group and of the groups in it, by dotted names; those of the group that `without` names go."""
+    values: dict[str, Any] = {}
+    for key, value in group.items():
+        if key not in without:
+            values |= {f"{key}.{name}": v for name, v in flat(value).items()} if is_group(value) else {key: value}
+    return values
+
+
+def record(kind: Any, where: str, group: Any, **least: int) -> Any:
+    """A group as a dataclass, whose fields it names one by one; those in `least` are at least so much."""
+    same_keys(where, group, {f.name for f in fields(kind)})
+    at_least(f"{where}.", group, **least)
+    return kind(**dict(group.items()))
+
+
+def at_least(prefix: str, group: Any, **least: int) -> None:
+    """Refuses options of a group that are smaller than these."""
+    for option, minimum in least.items():
+        if group[option] < minimum:
+            raise UserError(f"{prefix}{option} is {group[option]}; it must be at least {minimum}")
+
+
+def same_keys(where: str, group: Any, known: Collection[str], *, optional: Collection[str] = ()) -> None:
+    """Refuses a group with other options than those known, or without one of them that is not optional."""
+    if unknown := sorted(set(group) - set(known)):
+        raise UserError(f"{where} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    if absent := sorted(set(known) - set(optional) - set(group)):
+        raise UserError(f"{where} lacks {', '.join(absent)}")

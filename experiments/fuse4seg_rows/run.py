@@ -39,7 +39,7 @@ from configs import fuse4seg  # noqa: E402
 
 PAIR = "t1ce+flair"
 SCHEMES = ("full", "detached", "pixel", "fusion_leader", "rank_one")
-ALONE = ("t1", "t1ce", "t2", "flair", "mean", "maximum")
+ALONE = ("t1ce", "flair", "mean", "maximum")
 # Part of the experiment -> its rows.
 PARTS = {"default": ("full", *ALONE), "short": SCHEMES}
 # What makes the schemes' training short, and as it was when it was measured.

@@ -33,7 +33,7 @@ class Checkpoints:
         """Writes the last checkpoint in the background; an error of the write before surfaces here."""
         self._last.check_for_errors()
         # `progress` names the best step: a run killed between the two must not resume with a best that was never whole.
-        self._best.wait_until_finished()
+        self.wait_for_best()
         if step in self._last.all_steps():
             return
         args = ocp.args.Composite(
@@ -73,6 +73,11 @@ class Checkpoints:
                 "was it written by another version? choose another --workdir to start anew"
             ) from error
         return State(**found["weights"], **found["rest"]), found["progress"]
+
+    def wait_for_best(self) -> None:
+        """Returns when the best weights that were handed over are on disk."""
+        self._best.wait_until_finished()
+        self._best.check_for_errors()
 
     def wait(self) -> None:
         for manager in (self._last, self._best):

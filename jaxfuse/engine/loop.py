@@ -1,4 +1,4 @@
-"""The training loop of one phase. It sees a pytree and a step function, never the kind of learning behind them."""
+"""The training loop. It sees a pytree and a step function, never the kind of learning behind them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Metrics
 from jaxfuse.engine.checkpoints import Checkpoints
+from jaxfuse.engine.judge import Judge
 from jaxfuse.engine.progress import Display
 from jaxfuse.engine.signals import StopRequest
-from jaxfuse.engine.writers import MetricWriter
 from jaxfuse.errors import Stopped
 from jaxfuse.learning.state import State
 
@@ -23,26 +23,20 @@ TrainStep = Callable[[State, Any], tuple[State, Metrics]]
 
 
 @runtime_checkable
-class Validate(Protocol):
-    def __call__(self, state: State) -> dict[str, float]: ...
+class Rows(Protocol):
+    """Where rows of metrics go."""
 
-
-@dataclass
-class Progress:
-    """What decides the future beside the state; the JSON of every checkpoint."""
-
-    best_score: float | None = None
-    best_step: int | None = None
-
-    def document(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_step": self.best_step}
+    def write(
+        self, step: int, phase: str, split: Literal["train", "val"], values: Mapping[str, SupportsFloat]
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Everything that a phase's loop needs.
+    """Everything that the loop of one training needs: of a phase, or of several side by side.
 
     Attributes:
+        phase: its name.
         step: compiled, donates its state.
         stream: next step -> the batches from there to the end.
         validate_every, checkpoint_every, log_every: in steps; validate_every 0: at the end only.
@@ -52,16 +46,16 @@ class Loop:
     total_steps: int
     step: TrainStep
     stream: Callable[[int], Iterator[Mapping[str, Any]]]
-    validate: Validate
+    judge: Judge
     validate_every: int
     checkpoint_every: int
     log_every: int
     checkpoints: Checkpoints
-    writer: MetricWriter
+    writer: Rows
     display: Display
     stop: StopRequest
 
-    def run(self, state: State, progress: Progress) -> State:
+    def run(self, state: State) -> State:
         """Trains from `state.step` to the end; raises `Stopped` after a signal or a number that is not finite."""
         step = int(state.step)
         clock, window = Clock(), Window()
@@ -77,13 +71,13 @@ class Loop:
                 window.add(step, metrics)
                 if step % self.log_every == 0 or step == self.total_steps:
                     self._log(window, clock)
-                self._occasions(step, state, progress, window, clock)
+                self._occasions(step, state, window, clock)
         finally:
             self.display.stop()
             _close(stream)
         return state
 
-    def _occasions(self, step: int, state: State, progress: Progress, window: Window, clock: Clock) -> None:
+    def _occasions(self, step: int, state: State, window: Window, clock: Clock) -> None:
         """Validation, checkpoint and stopping, each only after all numbers so far were found finite."""
         last = step == self.total_steps
         validation_due = last or (self.validate_every > 0 and step % self.validate_every == 0)
@@ -93,9 +87,9 @@ class Loop:
             self._check_finite(window.unfinished(), state, step)
         if validation_due:
             with clock.apart():
-                self._judge(step, state, progress)
+                self.judge(step, state)
         if checkpoint_due:
-            self.checkpoints.save(step, state, progress.document())
+            self.checkpoints.save(step, state, self.judge.document())
         if self.stop.requested is not None and not last:
             self.checkpoints.wait()
             name = self.stop.requested.name
@@ -120,17 +114,6 @@ class Loop:
         self.display.step(rows[-1][0], steps_per_s=clock.steps_per_s(), wait_share=clock.wait_share(), losses=means)
         speed = {"steps_per_s": clock.steps_per_s(), "wait_share": clock.wait_share()}
         self.writer.write(rows[-1][0], self.phase, "train", {**means, **speed})
-
-    def _judge(self, step: int, state: State, progress: Progress) -> None:
-        scores = self.validate(state)
-        self.writer.write(step, self.phase, "val", scores)
-        score = scores.get("score")
-        # A score of NaN would never be beaten.
-        if score is None or not math.isfinite(score):
-            return
-        if progress.best_score is None or score > progress.best_score:
-            progress.best_score, progress.best_step = score, step
-            self.checkpoints.save_best(step, state)
 
     def _check_finite(self, rows: list[tuple[int, Mapping[str, float]]], state: State, step: int) -> None:
         self._check_losses(rows)

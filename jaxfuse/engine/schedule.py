@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,20 @@ from jaxfuse.engine.build import (
 )
 from jaxfuse.engine.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.dataset import Dataset, open_dataset
-from jaxfuse.engine.loop import Loop, Progress
+from jaxfuse.engine.judge import PhaseJudge, Progress, Validate
+from jaxfuse.engine.lengths import check_lengths, note_length
+from jaxfuse.engine.loop import Loop
 from jaxfuse.engine.progress import Display, clock
 from jaxfuse.engine.rows import draw_rows
 from jaxfuse.engine.signals import StopRequest
 from jaxfuse.engine.subjects import subjects_of
+from jaxfuse.engine.together import MemberJudges, MemberRows, Stream, check_alike, in_step
 from jaxfuse.engine.workdir import has_begun
 from jaxfuse.engine.writers import MetricWriter
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, render_segmentation, write_json
 from jaxfuse.learning.optim import with_total_steps
+from jaxfuse.learning.side_by_side import SideBySide
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules
@@ -106,12 +111,15 @@ class Run:
         if main.overfit_check:
             self.display.say(f"One case only: {main.facts.train[0]} trains and validates. This is an overfit check.")
         self._check_result()
-        self._check_lengths(phases)
+        trainings = [[self.experiment.phases[name] for name in names] for names in self.experiment.trainings]
+        for training in trainings:
+            check_alike({p.name: (self.dataset(p).facts, p.weighs_classes, self.total_steps(p)) for p in training})
+        check_lengths(self.workdir, [{p.name: self.total_steps(p) for p in training} for training in trainings])
         writer = MetricWriter(self.workdir)
         worked = False
         try:
-            for number, phase in enumerate(phases):
-                worked |= self._phase(number, phase, writer)
+            for training in trainings:
+                worked |= self._train(training, writer)
             worked |= self._combined(phases)
         finally:
             writer.close()
@@ -158,74 +166,92 @@ class Run:
                     "whole volumes may differ in their axis, cut to the brain"
                 )
 
-    def _check_lengths(self, phases: Sequence[Phase]) -> None:
-        """A phase that others were built on keeps the length that it had."""
-        path = self.workdir / "phases.json"
-        done: dict[str, int] = read_json(path) if path.exists() else {}
-        for i, phase in enumerate(phases):
-            started = [p.name for p in phases[i + 1 :] if p.name in done]
-            if started and done.get(phase.name) != self.total_steps(phase):
-                raise UserError(
-                    f"phase {phase.name} was trained for {done.get(phase.name)} steps and phase {started[0]} has begun "
-                    f"from it; {self.total_steps(phase)} steps are asked for now: name another --workdir"
-                )
-
-    def _phase(self, number: int, phase: Phase, writer: MetricWriter) -> bool:
-        self.stop.heed(f"before phase {phase.name}")
-        system, data, total = self.system(phase), self.dataset(phase), self.total_steps(phase)
-        checkpoints = Checkpoints(self.checkpoint_folder(phase.name))
-        try:
-            latest = checkpoints.latest_step()
-            if latest == total and self._judged(phase):
-                self.display.say(f"Phase {number + 1}, {phase.name}: all {total} steps are there already")
+    def _train(self, phases: Sequence[Phase], writer: MetricWriter) -> bool:
+        """One training, of a phase or of several side by side, and its judgment; False where all was there already."""
+        name, total = _title(phases), self.total_steps(phases[0])
+        self.stop.heed(f"before phase {name}")
+        with ExitStack() as stack:
+            # Those of the training, which resume it, and those of each phase: the same where it is alone.
+            opened = {
+                folder: stack.enter_context(closing(Checkpoints(self.checkpoint_folder(folder))))
+                for folder in dict.fromkeys([name, *(phase.name for phase in phases)])
+            }
+            latest = opened[name].latest_step()
+            if {c.latest_step() for c in opened.values()} == {total} and all(map(self._judged, phases)):
+                self.display.say(f"{self._called(phases)}: all {total} steps are there already")
                 return False
-            state = initial_state(system, phase, data.facts.modalities, seed=self.experiment.seed, number=number)
-            self.display.say(self._announcement(number, phase, system, data, total, latest, state))
-            progress = Progress()
-            if latest is None:
-                state = self._transferred(phase, state)
-            else:
-                state, found = checkpoints.restore(state)
-                progress = Progress(**found)
-                state = dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, total))
-            if latest is not None and latest > total:
-                raise UserError(
-                    f"phase {phase.name} has {latest} steps already and {total} are asked for; name another --workdir"
-                )
-            self._note_length(phase.name, total)
+            side = SideBySide(self.system(phases[0]), tuple(p.name for p in phases)) if len(phases) > 1 else None
+            loop = self._loop(phases, side, total, opened, writer)
+            state = self._state(phases, side, total, opened[name], loop)
+            for phase in phases:
+                note_length(self.workdir, phase.name, total)
             if latest is None or latest < total:
-                later = self.experiment.schedule[number + 1 :]
-                writer.truncate(phase.name, latest or 0, later)
-                self._forget_results(phase.name)
+                for phase in phases:
+                    writer.truncate(phase.name, latest or 0, self.experiment.schedule[self._number(phases[-1]) + 1 :])
+                    self._forget_results(phase.name)
                 started = time.perf_counter()
-                state = self._loop(number, phase, system, data, total, checkpoints, writer).run(state, progress)
-                self._tell_time(phase, total - (latest or 0), time.perf_counter() - started)
-            self._full(phase.name, phase, system, data, state)
-        finally:
-            checkpoints.close()
+                state = loop.run(state)
+                took, steps = clock(time.perf_counter() - started), total - (latest or 0)
+                self.display.say(f"Phase {name}: {steps} steps in {took}, validation and compilation included")
+            for phase in phases:
+                own = state
+                if side is not None:
+                    own = side.member(state, phase.name)
+                    opened[phase.name].save(total, own, loop.judge.document()[phase.name])
+                self._full(phase.name, phase, self.system(phase), self.dataset(phase), own)
         return True
+
+    def _number(self, phase: Phase) -> int:
+        return self.experiment.schedule.index(phase.name)
+
+    def _called(self, phases: Sequence[Phase], of: str = "") -> str:
+        """A training for a person to read, `of` after its numbers."""
+        numbers = ", ".join(str(self._number(phase) + 1) for phase in phases)
+        alone = len(phases) == 1
+        return f"Phase{'' if alone else 's'} {numbers}{of}, {_title(phases)}{'' if alone else ' side by side'}"
+
+    def _state(
+        self, phases: Sequence[Phase], side: SideBySide | None, total: int, checkpoints: Checkpoints, loop: Loop
+    ) -> State:
+        """The state that a training begins with or goes on from; in the latter case its judge goes on, too."""
+        seed, latest = self.experiment.seed, checkpoints.latest_step()
+        fresh = {
+            p.name: initial_state(
+                self.system(p), p, self.dataset(p).facts.modalities, seed=seed, number=self._number(p)
+            )
+            for p in phases
+        }
+        self.display.say(self._announcement(phases, total, latest, fresh[phases[0].name]))
+        if latest is None:
+            fresh = {p.name: self._transferred(p, fresh[p.name]) for p in phases}
+        state = fresh[phases[0].name] if side is None else side.stack(fresh)
+        if latest is None:
+            return state
+        state, found = checkpoints.restore(state)
+        loop.judge.recall(found)
+        if latest > total:
+            raise UserError(
+                f"phase {_title(phases)} has {latest} steps already and {total} are asked for; name another --workdir"
+            )
+        return dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, total))
 
     def _forget_results(self, name: str) -> None:
         """A phase that goes on to more steps outgrows what was judged; a killed run would take that for its own."""
         for outdated in (name, "result"):
             (self.workdir / "results" / outdated / "summary.json").unlink(missing_ok=True)
 
-    def _note_length(self, name: str, total: int) -> None:
-        path = self.workdir / "phases.json"
-        write_json(path, {**(read_json(path) if path.exists() else {}), name: total})
-
-    def _announcement(
-        self, number: int, phase: Phase, system: System, data: Dataset, total: int, latest: int | None, state: State
-    ) -> str:
+    def _announcement(self, phases: Sequence[Phase], total: int, latest: int | None, state: State) -> str:
+        phase, data = phases[0], [self.dataset(p) for p in phases]
         counts = ", ".join(
             f"{name} {sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree)):,}"
-            for name, tree in system.networks(state.params).items()
+            for name, tree in self.system(phase).networks(state.params).items()
         )
         where = "" if latest is None else f" from step {latest}"
         return (
-            f"Phase {number + 1} of {len(self.experiment.schedule)}, {phase.name}: {total} steps{where} of "
+            f"{self._called(phases, f' of {len(self.experiment.schedule)}')}: {total} steps{where} of "
             f"{phase.batch} x {' x '.join(map(str, phase.patch))} patches ({phase.sampling} sampling) on "
-            f"{len(data.train)} training cases, {len(data.val)} for validation; parameters: {counts}"
+            f"{', '.join(str(len(d.train)) for d in data)} training cases, {', '.join(str(len(d.val)) for d in data)} "
+            f"for validation; parameters: {counts}"
         )
 
     def _transferred(self, phase: Phase, state: State) -> State:
@@ -249,20 +275,54 @@ class Run:
 
     def _loop(
         self,
-        number: int,
-        phase: Phase,
-        system: System,
-        data: Dataset,
+        phases: Sequence[Phase],
+        side: SideBySide | None,
         total: int,
-        checkpoints: Checkpoints,
+        opened: Mapping[str, Checkpoints],
         writer: MetricWriter,
     ) -> Loop:
-        margin = system.geometry.margin
-        sampler = make_sampler(phase, data.train, margin=margin)
-        seed = int(np.random.SeedSequence([self.experiment.seed, number]).generate_state(1)[0])
-        watched = spread(data.val, phase.validation.cases)
-        fixed = fixed_batches(phase, watched, seed=seed, margin=margin)
-        assessment = phase.assess(**self._assess_facts(phase, system, data))
+        first, name = phases[0], _title(phases)
+        judges = {p.name: PhaseJudge(p.name, self._validate(p), writer, opened[p.name], Progress()) for p in phases}
+        streams = {p.name: self._stream(p, total) for p in phases}
+        if side is None:
+            step, stream, judge, rows = self.system(first).train_step, streams[name], judges[name], writer
+        else:
+            step, stream = side.train_step, in_step(streams)
+            judge, rows = MemberJudges(judges, side.member), MemberRows(writer, side.members)
+        return Loop(
+            phase=name,
+            total_steps=total,
+            step=jax.jit(step, donate_argnums=0),
+            stream=stream,
+            judge=judge,
+            validate_every=max(
+                validation_interval(p, self._watched(p), margin=self.system(p).geometry.margin) for p in phases
+            ),
+            checkpoint_every=first.checkpoint_every,
+            log_every=self.experiment.log_every,
+            checkpoints=opened[name],
+            writer=rows,
+            display=self.display,
+            stop=self.stop,
+        )
+
+    def _seed(self, phase: Phase) -> int:
+        """Of its batches."""
+        return int(np.random.SeedSequence([self.experiment.seed, self._number(phase)]).generate_state(1)[0])
+
+    def _stream(self, phase: Phase, total: int) -> Stream:
+        sampler = make_sampler(phase, self.dataset(phase).train, margin=self.system(phase).geometry.margin)
+        seed, loader = self._seed(phase), self.experiment.loader
+        return lambda start: batches(sampler, batch=phase.batch, seed=seed, start=start, stop=total, loader=loader)
+
+    def _watched(self, phase: Phase) -> tuple[PreparedCase, ...]:
+        """The cases that a phase is validated on while it trains."""
+        return spread(self.dataset(phase).val, phase.validation.cases)
+
+    def _validate(self, phase: Phase) -> Validate:
+        system, watched = self.system(phase), self._watched(phase)
+        fixed = fixed_batches(phase, watched, seed=self._seed(phase), margin=system.geometry.margin)
+        assessment = phase.assess(**self._assess_facts(phase, system, self.dataset(phase)))
         eval_step = jax.jit(system.eval_step)
         predict = self.predictor(phase)
 
@@ -271,22 +331,7 @@ class Run:
             losses = mean_losses(eval_step, weights, fixed)
             return {**losses, **assessment.quick(lambda case: predict(weights, case), watched)}
 
-        return Loop(
-            phase=phase.name,
-            total_steps=total,
-            step=jax.jit(system.train_step, donate_argnums=0),
-            stream=lambda start: batches(
-                sampler, batch=phase.batch, seed=seed, start=start, stop=total, loader=self.experiment.loader
-            ),
-            validate=validate,
-            validate_every=validation_interval(phase, watched, margin=margin),
-            checkpoint_every=phase.checkpoint_every,
-            log_every=self.experiment.log_every,
-            checkpoints=checkpoints,
-            writer=writer,
-            display=self.display,
-            stop=self.stop,
-        )
+        return validate
 
     def _assess_facts(self, phase: Phase, system: System, data: Dataset) -> dict[str, Any]:
         return {
@@ -347,5 +392,7 @@ class Run:
         self._assess("result", SegmentationAssessment(data.scheme, primary, (*names, primary)), predict, data)
         return True
 
-    def _tell_time(self, phase: Phase, steps: int, seconds: float) -> None:
-        self.display.say(f"Phase {phase.name}: {steps} steps in {clock(seconds)}, validation and compilation included")
+
+def _title(phases: Sequence[Phase]) -> str:
+    """The name of a training: that of its phase, or of all that stand side by side in it."""
+    return "+".join(phase.name for phase in phases)

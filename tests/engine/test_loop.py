@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from jaxfuse.engine.checkpoints import Checkpoints, read_weights
-from jaxfuse.engine.loop import Loop, Progress
+from jaxfuse.engine.judge import PhaseJudge, Progress
+from jaxfuse.engine.loop import Loop
 from jaxfuse.engine.progress import Display
 from jaxfuse.engine.signals import StopRequest
 from jaxfuse.engine.writers import MetricWriter, read_metrics
@@ -61,7 +62,7 @@ class Bench:
         self.folder, self.total, self.odd, self.before, self.options = folder, total, odd or {}, before, options
         self.scores, self.streams, self.judged, self.stop = scores or {}, [], [], StopRequest()
         self.checkpoints, self.writer = Checkpoints(folder / "checkpoints"), MetricWriter(folder)
-        self.progress = Progress()
+        self.judge = PhaseJudge("toy", self.validate, self.writer, self.checkpoints, Progress())
 
     def stream(self, start: int) -> Stream:
         self.streams.append(Stream(start, self.odd, self.before))
@@ -75,14 +76,14 @@ class Bench:
         state = fresh()
         if self.checkpoints.latest_step() is not None:
             state, found = self.checkpoints.restore(state)
-            self.progress = Progress(**found)
+            self.judge.recall(found)
         settings = {"validate_every": 0, "checkpoint_every": 100, "log_every": 2, **self.options}
         loop = Loop(
             phase="toy",
             total_steps=self.total,
             step=step,
             stream=self.stream,
-            validate=self.validate,
+            judge=self.judge,
             checkpoints=self.checkpoints,
             writer=self.writer,
             display=Display(Console(file=io.StringIO())),
@@ -90,7 +91,7 @@ class Bench:
             **settings,
         )
         try:
-            return loop.run(state, self.progress)
+            return loop.run(state)
         finally:
             self.writer.close()
             self.checkpoints.close()
