@@ -49,6 +49,7 @@ from jaxfuse.learning.side_by_side import SideBySide
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules
+from jaxfuse.report.synthesis_table import render_synthesis
 
 
 @dataclasses.dataclass
@@ -342,10 +343,9 @@ class Run:
         }
 
     def _judged(self, phase: Phase) -> bool:
-        nothing_to_judge = isinstance(
-            phase.assess(**self._assess_facts(phase, self.system(phase), self.dataset(phase))), LossAssessment
-        )
-        return nothing_to_judge or (self.workdir / "results" / phase.name / "summary.json").exists()
+        assessment = phase.assess(**self._assess_facts(phase, self.system(phase), self.dataset(phase)))
+        done = (self.workdir / "results" / phase.name / "summary.json").exists()
+        return done or isinstance(assessment, LossAssessment)
 
     def _full(self, name: str, phase: Phase, system: System, data: Dataset, state: State) -> None:
         predict = self.predictor(phase)
@@ -365,8 +365,9 @@ class Run:
             figures_dir=self.workdir / "figures" / name,
             title=name,
         )
-        if document and document["kind"] == "segmentation":
-            self.display.say(render_segmentation(document))
+        rendered = {"segmentation": render_segmentation, "synthesis": render_synthesis}
+        if document and document["kind"] in rendered:
+            self.display.say(rendered[document["kind"]](document))
 
     def _combined(self, phases: Sequence[Phase]) -> bool:
         """The mean of several phases' probabilities, where the run's result is made of several."""
