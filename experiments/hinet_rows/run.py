@@ -109,8 +109,10 @@ def without_noise(case: PreparedCase) -> np.ndarray:
         noise=False,
     )
     low, high = stored_range(case.facts, TARGET)
+    # Phantoms lie in LPS, prepared cases in RAS.
+    volume = clean[TARGET][::-1, ::-1]
     box = tuple(slice(a, a + n) for a, n in zip(case.facts.crop_start, case.facts.shape, strict=True))
-    return (clean[TARGET][box] - low) / (high - low)
+    return (volume[box] - low) / (high - low)
 
 
 def spread(values: list[float], digits: int) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from jaxfuse.inference.tiles import MEGABYTE, LargeTiles
 from jaxfuse.inference.tiling import predict_volume
@@ -42,7 +43,9 @@ class Runner:
 
     @classmethod
     def of(cls, form: HyperForm) -> Runner:
-        system = make_system(optimizers={}, modalities=MODALITIES, classes=4, loss=combo, form=form)
+        system = make_system(
+            optimizers={"net": optax.identity()}, modalities=MODALITIES, classes=4, loss=combo, form=form
+        )
         side = 2 * MARGIN + 1
         example = {"image": np.zeros((1, side, side, side, 2), np.float32), "label": np.zeros((1, 1, 1, 1), np.int32)}
         state = jax.jit(system.init)(jax.random.key(0, impl="rbg"), example)
