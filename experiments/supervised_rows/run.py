@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 HELD_OUT_SEED = 20_261
 TISSUES, LESION = ("CSF", "GM", "WM"), ("lesion",)
+METRICS = ("dice", "hd_mm")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def score(name: str, row: Row, seed: int, folder: Path) -> dict[str, Any]:
         )
     document = read_json(out / "summary.json")
     (by_region,) = document["outputs"].values()
-    return {region: {metric: s["mean"] for metric, s in scores.items()} for region, scores in by_region.items()}
+    return {region: {metric: scores[metric]["mean"] for metric in METRICS} for region, scores in by_region.items()}
 
 
 def table(scores: dict[str, dict[str, dict[str, Any]]], seeds: list[int], regions: tuple[str, ...], hd: str) -> str:
