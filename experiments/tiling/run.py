@@ -25,8 +25,10 @@ import optax
 from jaxfuse.inference.tiles import MEGABYTE, LargeTiles
 from jaxfuse.inference.tiling import predict_volume
 from jaxfuse.io.tables import render, write_json
+from jaxfuse.learning.system import System
 from jaxfuse.losses.imbalance import combo
 from jaxfuse.models.hyperfusion.make import HyperForm, make_system
+from jaxfuse.nn.conv import implementation
 from jaxfuse.patches import tile_volume
 
 HERE = Path(__file__).parent
@@ -41,6 +43,7 @@ PAPER, QUARTER = HyperForm(remat=False), HyperForm(width=6, head=(150, 75, 38))
 class Runner:
     """A network with weights, and its programs by tile and batch."""
 
+    system: System
     predict: Callable[..., Any]
     weights: Any
 
@@ -52,7 +55,7 @@ class Runner:
         side = 2 * MARGIN + 1
         example = {"image": np.zeros((1, side, side, side, 2), np.float32), "label": np.zeros((1, 1, 1, 1), np.int32)}
         state = jax.jit(system.init)(jax.random.key(0, impl="rbg"), example)
-        return cls(jax.jit(system.predict), state)
+        return cls(system, jax.jit(system.predict), state)
 
     def over(self, image: np.ndarray, tile: tuple[int, ...], batch: int) -> tuple[np.ndarray, float]:
         """Probabilities of the whole image, and seconds."""
@@ -80,10 +83,14 @@ class Runner:
     def large(self, shape: tuple[int, ...], limit_mb: int) -> tuple[tuple[int, ...], float]:
         """The tiler's choice under a limit of memory, and its operations as a share of those of blocks of 9^3."""
 
-        def lower(sides: tuple[int, ...]) -> Any:
-            return self.predict.lower(self.weights, {"image": jax.ShapeDtypeStruct((1, *sides, 2), np.float32)})
+        def lower(sides: tuple[int, ...], predict: Any = self.predict) -> Any:
+            return predict.lower(self.weights, {"image": jax.ShapeDtypeStruct((1, *sides, 2), np.float32)})
 
-        tiler = LargeTiles(lower, lower, 3, MARGIN, 1, 0.0, limit_mb * MEGABYTE)
+        def count(sides: tuple[int, ...]) -> Any:
+            with implementation("native"):
+                return lower(sides, jax.jit(lambda weights, inputs: self.system.predict(weights, inputs)))
+
+        tiler = LargeTiles(count, lower, 3, MARGIN, 1, 0.0, limit_mb * MEGABYTE)
         tile = tiler(shape)
         return tile, tiler.cost(shape, tile) / tiler.cost(shape, BLOCK)
 

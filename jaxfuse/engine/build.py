@@ -24,6 +24,7 @@ from jaxfuse.inference.tiles import MEGABYTE, LargeTiles
 from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, System
+from jaxfuse.nn.conv import implementation
 from jaxfuse.patches import check_patch, output_sides, tile_volume
 
 _VALIDATION_SHARE = 0.1
@@ -109,7 +110,9 @@ def case_predictor(
     settings, geometry = phase.validation, system.geometry
     compiled = jax.jit(system.predict)
     shared = settings.overlap if overlap is None else overlap
-    tile_of = _tile_rule(compiled, phase, geometry, overlap=shared, limit=_memory_limit(phase, system, memory_mb))
+    tile_of = _tile_rule(
+        system.predict, compiled, phase, geometry, overlap=shared, limit=_memory_limit(phase, system, memory_mb)
+    )
 
     def predict(weights: State, case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
         def patches(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
@@ -139,7 +142,7 @@ def case_predictor(
 
 
 def _tile_rule(
-    compiled: Any, phase: Phase, geometry: Geometry, *, overlap: float, limit: int
+    predict: Callable[..., Any], compiled: Any, phase: Phase, geometry: Geometry, *, overlap: float, limit: int
 ) -> Callable[[State, tuple[int, ...], int], tuple[int, ...]]:
     """A function from weights, the sides of a volume or picture and its channels to the output tile for it."""
     large: LargeTiles | None = None
@@ -151,9 +154,8 @@ def _tile_rule(
         if large is None:
             # Shapes, not the weights themselves, which would be kept alive.
             anywhere, here = jax.tree.map(jax.typeof, weights), jax.tree.map(_where_it_is, weights)
-            count, program = (
-                partial(_lowered, compiled, like, phase.validation.tile_batch, channels) for like in (anywhere, here)
-            )
+            count = partial(_counted, predict, anywhere, phase.validation.tile_batch, channels)
+            program = partial(_lowered, compiled, here, phase.validation.tile_batch, channels)
             large = LargeTiles(count, program, geometry.ndim, geometry.margin, geometry.divisor, overlap, limit)
         return large(sides)
 
@@ -175,6 +177,16 @@ def _where_it_is(leaf: Any) -> jax.ShapeDtypeStruct:
     """The array's shape, bound to its device where the array is: a program for the one is compiled for the other."""
     sharding = leaf.sharding if getattr(leaf, "committed", False) else None
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+def _counted(predict: Callable[..., Any], weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Any:
+    """The same program with the 3D convolutions of an accelerator, whose operations alone grow alike along all axes."""
+
+    def anew(weights: Any, inputs: Any) -> Any:
+        return predict(weights, inputs)  # of its own, as JAX remembers what it traced of a function
+
+    with implementation("native"):
+        return _lowered(jax.jit(anew), weights, batch, channels, sides)
 
 
 def _lowered(compiled: Any, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Any:

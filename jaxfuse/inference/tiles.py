@@ -8,7 +8,7 @@ where arithmetic takes the time: on two CPU cores HyperFusionNet of the paper's 
 27^3, but no less at a quarter of the width, whose small tiles stay in the processor's cache.
 
 Operations are those that XLA counts in the program of a few small tiles, without compiling it, and continued from
-there to any tile (`Growth`). Memory is what XLA says of the compiled program of a tile that promises to fit.
+there to any tile (`Growth`): a program whose layers lose equally many voxels along all axes. Memory is what XLA says of the compiled program of a tile that promises to fit.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class LargeTiles:
     """Output tiles for volumes of any shape; remembers which programs are compiled, and uses them again.
 
     Attributes:
-        count: the program of a batch of tiles, not bound to a device.
+        count: the program of a batch of tiles, not bound to a device, as `Growth` needs it.
         program: the same as it will be called.
         margin, divisor: of the network's geometry.
         overlap: least fraction of a tile shared with its neighbor.
