@@ -8,7 +8,8 @@ where arithmetic takes the time: on two CPU cores HyperFusionNet of the paper's 
 27^3, but no less at a quarter of the width, whose small tiles stay in the processor's cache.
 
 Operations are those that XLA counts in the program of a few small tiles, without compiling it, and continued from
-there to any tile (`Growth`): a program whose layers lose equally many voxels along all axes. Memory is what XLA says of the compiled program of a tile that promises to fit.
+there to any tile (`Growth`): a program whose layers lose equally many voxels along all axes. Memory is what XLA says of
+the compiled program of a tile that promises to fit.
 """
 
 from __future__ import annotations
