@@ -61,7 +61,7 @@ class Sizes:
     steps: dict = field(default_factory=lambda: {"iseg": 700, "stroke": 250})
     validate_every: int = 350
     validation_cases: int = 2
-    # Narrow networks are as fast in small tiles on a CPU, whose cache holds them.
+    # Tiles of the training patch: small heads have few, and no further program is compiled.
     memory_mb: int = 0
     remat: bool = False
     checkpoint_every: int = 100
@@ -85,7 +85,7 @@ SIZES = {
     "": Sizes(),
     "tiny": Sizes(
         infant={"shape": (24, 28, 20), "cases": 3, "spacing_mm": 6.2},
-        stroke={"shape": (24, 24, 8), "cases": 3, "spacing_mm": 8.0},
+        stroke={"shape": (32, 32, 8), "cases": 3, "spacing_mm": 6.0},
         width=3,
         dense_head=(8, 6, 4),
         fusion_head=(8, 6, 4),
