@@ -55,6 +55,9 @@ class Runner:
         side = 2 * MARGIN + 1
         example = {"image": np.zeros((1, side, side, side, 2), np.float32), "label": np.zeros((1, 1, 1, 1), np.int32)}
         state = jax.jit(system.init)(jax.random.key(0, impl="rbg"), example)
+        # Damped, so that no probability is 0 or 1: differences would not be seen.
+        scores = state.params["net"]["head"]["scores"]
+        scores["kernel"] = scores["kernel"] / 100
         return cls(system, jax.jit(system.predict), state)
 
     def over(self, image: np.ndarray, tile: tuple[int, ...], batch: int) -> tuple[np.ndarray, float]:
