@@ -30,6 +30,7 @@ PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
 # The cases of a data set -> what the lines of a table are about.
 Units = Callable[[Sequence[PreparedCase]], Sequence[PreparedCase]]
 FIGURES_AT_MOST = 6
+WORST = 3
 KEPT_MAPS = 2  # cases whose label maps stay, to set the rows of a table side by side
 
 
@@ -113,7 +114,7 @@ class SegmentationAssessment:
                 )
         document = summary_document(rows, primary=self.primary, one_empty=one_empty)
         # The median: the first case may pay for a compilation.
-        document[_speed_name(cases)] = float(np.median(seconds))
+        document[speed_name(cases)] = float(np.median(seconds))
         return rows, maps, document
 
     def write(
@@ -157,8 +158,7 @@ class SegmentationAssessment:
             case.id: float(np.mean([r["dice"] for r in rows if r["case"] == case.id and r["output"] == self.primary]))
             for case in cases
         }
-        worst = sorted(cases, key=lambda case: mean[case.id])[:3]
-        return [*worst, *(case for case in cases if case not in worst)][:FIGURES_AT_MOST]
+        return worst_first(cases, mean)
 
 
 class TranslationAssessment:
@@ -214,7 +214,7 @@ class TranslationAssessment:
             "primary": rows[0]["output"],
             "cases": len(cases),
             "outputs": outputs,
-            _speed_name(cases): float(np.median(seconds)),
+            speed_name(cases): float(np.median(seconds)),
         }
         write_rows(results / "cases.csv", rows)
         write_json(results / "summary.json", document)
@@ -303,7 +303,13 @@ def _are_slices(cases: Sequence[PreparedCase]) -> bool:
     return any(len(case.facts.shape) == 2 for case in cases)
 
 
-def _speed_name(cases: Sequence[PreparedCase]) -> str:
+def worst_first(cases: Sequence[PreparedCase], scores: Mapping[str, float]) -> list[PreparedCase]:
+    """Those that get a figure: the three of the lowest score, which is given by case id, then others in order."""
+    worst = sorted(cases, key=lambda case: scores[case.id])[:WORST]
+    return [*worst, *(case for case in cases if case not in worst)][:FIGURES_AT_MOST]
+
+
+def speed_name(cases: Sequence[PreparedCase]) -> str:
     return "seconds_per_slice" if _are_slices(cases) else "seconds_per_subject"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.data.preprocess import PreparedCase
-from jaxfuse.engine.assess import FIGURES_AT_MOST, PredictCase
+from jaxfuse.engine.assess import PredictCase, speed_name, worst_first
 from jaxfuse.engine.subjects import subjects_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json, write_rows
@@ -33,8 +33,6 @@ from jaxfuse.metrics.synthesis import (
     summarize_synthesized,
 )
 from jaxfuse.report.synthesis import synthesis_panel
-
-WORST = 3
 
 
 class SynthesisAssessment:
@@ -79,7 +77,7 @@ class SynthesisAssessment:
             "definitions": {**DEFINITIONS, **OFFICIAL_DEFINITIONS, "Grids": _grids(subjects)},
             "outputs": summarize_synthesized(rows),
             # The median: the first subject may pay for a compilation.
-            _speed_name(subjects): float(np.median(seconds)),
+            speed_name(subjects): float(np.median(seconds)),
         }
         for case in self._shown(rows, subjects):
             # Predicted once more: the volumes of all subjects would be as large as the data set.
@@ -99,8 +97,7 @@ class SynthesisAssessment:
     def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
         """The worst three by PSNR, then others in order."""
         found = {row["case"]: row["psnr_db"] for row in rows if row["output"] == self.primary}
-        worst = sorted(cases, key=lambda case: found[case.id])[:WORST]
-        return [*worst, *(case for case in cases if case not in worst)][:FIGURES_AT_MOST]
+        return worst_first(cases, found)
 
     def _draw(self, case: PreparedCase, made: np.ndarray, path: Path, title: str) -> None:
         synthesis_panel(
@@ -161,10 +158,6 @@ def _official(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
     if real.ndim != 3 or min(real.shape) < OFFICIAL_TAPS:
         return dict.fromkeys(OFFICIAL, math.nan)
     return official_scores(real, made)
-
-
-def _speed_name(cases: Sequence[PreparedCase]) -> str:
-    return "seconds_per_slice" if any(len(case.facts.shape) == 2 for case in cases) else "seconds_per_subject"
 
 
 def _grids(cases: Sequence[PreparedCase]) -> str:

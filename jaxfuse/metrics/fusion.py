@@ -22,7 +22,7 @@ from scipy.ndimage import convolve1d, sobel
 from skimage.metrics import structural_similarity
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics.regions import statistics
+from jaxfuse.metrics.regions import statistics_by_output
 
 # Two axes, checked by `_grey`; a color image passes through `luminance` first.
 Image = Real[np.ndarray, "..."]
@@ -55,15 +55,7 @@ def score_fused(fused: Image, sources: Sequence[Image]) -> dict[str, float]:
 
 def summarize_fused(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
     """Statistics over cases by image (the rows' "output") and metric."""
-    names = dict.fromkeys(row["output"] for row in rows)
-    return {
-        name: {
-            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
-            for metric in METRICS
-            if metric in rows[0]
-        }
-        for name in names
-    }
+    return statistics_by_output(rows, METRICS)
 
 
 def luminance(rgb: Image) -> Grey:

@@ -174,3 +174,18 @@ def statistics(values: Float64[np.ndarray, " cases"]) -> dict[str, float]:
         "n": n,
         "undefined": values.size - n,
     }
+
+
+def statistics_by_output(
+    rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """`statistics` over cases by image (the rows' "output") and metric, of those metrics that the rows have."""
+    names = dict.fromkeys(row["output"] for row in rows)
+    return {
+        name: {
+            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
+            for metric in metrics
+            if metric in rows[0]
+        }
+        for name in names
+    }

@@ -21,7 +21,7 @@ from jaxtyping import Float64, Real
 from skimage.metrics import structural_similarity
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics.regions import statistics
+from jaxfuse.metrics.regions import statistics_by_output
 
 # Of one shape, checked by `_pair`.
 Image = Real[np.ndarray, "..."]
@@ -181,15 +181,7 @@ def apply_linear(coefficients: Coefficients, sources: Real[np.ndarray, "*space s
 
 def summarize_synthesized(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
     """Statistics over cases by image (the rows' "output") and metric; values that are not finite are counted apart."""
-    names = dict.fromkeys(row["output"] for row in rows)
-    metrics = [name for name in (*METRICS, *OFFICIAL) if name in rows[0]]
-    return {
-        name: {
-            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
-            for metric in metrics
-        }
-        for name in names
-    }
+    return statistics_by_output(rows, (*METRICS, *OFFICIAL))
 
 
 def _with_constant(values: Real[np.ndarray, "n s"]) -> Float64[np.ndarray, "n weights"]:
