@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import functools
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,37 +65,44 @@ def phantoms(folder: Path, cases: int, seed: int) -> tuple[PreparedCase, ...]:
     return prepare(files, MODALITIES, None, normalize="minmax", cache=folder / "cases")
 
 
+Make = Callable[[PreparedCase], np.ndarray]  # the target, by whatever means
 Made = dict[str, np.ndarray]  # by case
 
 
-def judged(
-    make: Callable[[PreparedCase], np.ndarray], cases: tuple[PreparedCase, ...]
-) -> tuple[dict[str, float], Made]:
+def image(case: PreparedCase, modality: str) -> np.ndarray:
+    return np.asarray(case.image)[..., case.facts.modalities.index(modality)]
+
+
+def sources(case: PreparedCase) -> np.ndarray:
+    return np.stack([image(case, name) for name in SOURCES], axis=-1)
+
+
+def judged(make: Make, cases: Sequence[PreparedCase]) -> tuple[dict[str, float], Made]:
     """Means over the cases, as a run judges its own, and the images."""
     made: Made = {}
     rows = []
     for case in cases:
-        inside = np.any(channels(case, SOURCES) != 0, axis=-1)
+        inside = np.any(sources(case) != 0, axis=-1)
         made[case.id] = np.where(inside, np.clip(make(case), 0, 1), 0)
-        rows.append(score_synthesized(channels(case, (TARGET,))[..., 0], made[case.id]))
+        rows.append(score_synthesized(image(case, TARGET), made[case.id]))
     return {metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS}, made
 
 
-def channels(case: PreparedCase, names: tuple[str, ...]) -> np.ndarray:
-    return np.asarray(case.image)[..., [MODALITIES.index(name) for name in names]]
+def copies() -> dict[str, Make]:
+    """Each source in place of the target."""
+    return {f"copy of {name}": functools.partial(image, modality=name) for name in SOURCES}
 
 
-def network(workdir: Path) -> Callable[[PreparedCase], np.ndarray]:
+def network(workdir: Path) -> Make:
     (trained,) = trained_phases(workdir, "", best=False)
     predictor, weights = case_predictor(trained.system, trained.phase), trained.weights()
     return lambda case: predictor(weights, case)["synthesized"][..., 0]
 
 
-def linear(folder: Path) -> Callable[[PreparedCase], np.ndarray]:
-    """The regression by voxel, fitted on all phantoms that the recipe has, its validation cases included."""
-    cases = phantoms(folder, hinet.SIZES[""].phantom["cases"], seed=0)
-    weights = fit_linear((channels(case, SOURCES), channels(case, (TARGET,))[..., 0]) for case in cases)
-    return lambda case: apply_linear(weights, channels(case, SOURCES))
+def linear(cases: Iterable[PreparedCase]) -> Make:
+    """A regression by voxel, fitted on these cases."""
+    weights = fit_linear((sources(case), image(case, TARGET)) for case in cases)
+    return lambda case: apply_linear(weights, sources(case))
 
 
 def without_noise(case: PreparedCase) -> np.ndarray:
@@ -146,8 +154,9 @@ def main() -> None:
             seconds[f"{row}-seed{seed}"] = took
             print(f"{row}, seed {seed}: {took:.0f} s", flush=True)
     cases = phantoms(folder, HELD_OUT, HELD_OUT_SEED)
-    trivial = {f"copy of {name}": lambda case, name=name: channels(case, (name,))[..., 0] for name in SOURCES}
-    trivial |= {"linear regression": linear(folder), "noise ceiling": without_noise}
+    # All phantoms that the recipe has, its validation cases included.
+    seen = phantoms(folder, hinet.SIZES[""].phantom["cases"], seed=0)
+    trivial = {**copies(), "linear regression": linear(seen), "noise ceiling": without_noise}
     scores, shown = {}, {}
     for name, make in trivial.items():
         found, shown[name] = judged(make, cases)
@@ -162,9 +171,9 @@ def main() -> None:
     case = cases[0]
     synthesis_panel(
         HERE / "panel.png",
-        sources={name: channels(case, (name,))[..., 0] for name in SOURCES},
+        sources={name: image(case, name) for name in SOURCES},
         made={name: shown[name][case.id] for name in ("linear regression", *options.rows)},
-        truth=channels(case, (TARGET,))[..., 0],
+        truth=image(case, TARGET),
         target=TARGET,
         title=f"{TARGET} from {' and '.join(SOURCES)}, phantom of seed {HELD_OUT_SEED}",
         spacing_mm=case.facts.spacing_mm,

@@ -1,0 +1,183 @@
+"""Segmentation of cases that lack FLAIR: how much of what is lost does a synthesized one bring back? On phantoms.
+
+    python experiments/imputation/run.py
+
+Trains CMFF and Hi-Net by their default recipes on the same phantoms, then labels phantoms of a seed that no training
+has seen: with all four modalities; without FLAIR, by `jaxfuse.impute`; and with two things in its place that need no
+network, a linear regression by voxel from T1 and T2, and nothing (0, the mean of the brain after normalization).
+Writes table.md and scores.json beside this file. Finished trainings are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from jaxfuse.data.phantom.brats import write_brats_phantoms
+from jaxfuse.data.preprocess import Prepared, PreparedCase, prepare, uncrop
+from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.engine.members import Member, load_members
+from jaxfuse.engine.members import mean_probabilities as predictor_of
+from jaxfuse.inference.postprocess import label_map
+from jaxfuse.io.tables import render, write_json
+from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.protocols import default_one_empty_mm
+from jaxfuse.metrics.regions import score_case, summarize
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+SOURCES, TARGET = ("t1", "t2"), "flair"
+HELD_OUT_SEED = 20_261
+REGIONS = ("WT", "TC", "ET", "mean")
+CONFIGS = {"segmentation": "configs/cmff.py", "synthesis": "configs/hinet.py"}
+
+Labels = dict[str, np.ndarray]  # class indices of the whole volume, by case
+
+
+def command(module: str, *options: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", f"jaxfuse.{module}", *options], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def train(name: str, seed: int, folder: Path) -> Path:
+    """Runs the command, unless it was done before."""
+    workdir = folder / f"{name}-seed{seed}"
+    started = time.perf_counter()
+    command("train", "--config", CONFIGS[name], f"--config.seed={seed}", f"--workdir={workdir}")
+    print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    return workdir
+
+
+def without_target(root: Path, copy: Path) -> Path:
+    """The same cases, but for the file of the target."""
+    shutil.copytree(root, copy, ignore=shutil.ignore_patterns(f"*_{TARGET}.nii.gz"), dirs_exist_ok=True)
+    return copy
+
+
+def prepared(root: Path, member: Member, folder: Path) -> tuple[PreparedCase, ...]:
+    """Cases as the segmentation sees them."""
+    modalities = member.data.modalities
+    files = find_cases(root, modalities, labels_required=True)
+    return prepare(files, modalities, member.scheme, normalize=member.data.normalize, cache=folder / "cases")
+
+
+def read_labels(folder: Path, cases: Sequence[PreparedCase], scheme: LabelScheme) -> Labels:
+    """Label maps that a command has written, in the orientation of the prepared cases."""
+    found = {}
+    for case in cases:
+        image = nib.as_closest_canonical(nib.load(folder / f"{case.id}.nii.gz"))
+        found[case.id] = np.vectorize(scheme.encode.get)(np.asarray(image.dataobj)).astype(np.uint8)
+    return found
+
+
+def labels_with(
+    member: Member, cases: Sequence[PreparedCase], instead: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Labels:
+    """Label maps with another image in the place of the target's: `instead` makes it of the image and the brain."""
+    predict, place = predictor_of([member], overlap=None), member.data.modalities.index(TARGET)
+    found = {}
+    for case in cases:
+        image, brain = np.array(case.image), np.zeros(case.facts.shape, bool)
+        brain.flat[case.brain] = True
+        image[..., place] = np.where(brain, instead(image, brain), 0)
+        given = Prepared(case.facts, image, None, np.asarray(case.tumor), np.asarray(case.brain))
+        found[case.id] = uncrop(label_map(predict(given), given.brain), case, 0)
+    return found
+
+
+def linear(member: Member, cases: Sequence[PreparedCase]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The target by a regression of the brains' voxels, fitted on these cases, normalized as a real image is."""
+    read = [member.data.modalities.index(name) for name in (*SOURCES, TARGET)]
+    voxels = np.concatenate([np.asarray(case.image).reshape(-1, 4)[case.brain][:, read] for case in cases])
+    weights = np.linalg.lstsq(voxels[:, :-1], voxels[:, -1], rcond=None)[0]
+
+    def instead(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
+        made = image[..., read[:-1]] @ weights
+        return (made - made[brain].mean()) / made[brain].std()
+
+    return instead
+
+
+def scored(found: Labels, cases: Sequence[PreparedCase], scheme: LabelScheme) -> dict[str, float]:
+    """Mean Dice over the cases, by region."""
+    rows = []
+    for case in cases:
+        rows += score_case(
+            found[case.id],
+            uncrop(np.asarray(case.label), case, 0),
+            scheme,
+            spacing_mm=case.facts.spacing_mm,
+            one_empty=default_one_empty_mm(scheme),
+            case=case.id,
+            output="labels",
+        )
+    statistics = summarize(rows)["labels"]
+    return {region: statistics[region]["dice"]["mean"] for region in REGIONS}
+
+
+def measure(seed: int, cases: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Dice by what stands in the place of the target."""
+    segmentation, synthesis = (train(name, seed, folder) for name in ("segmentation", "synthesis"))
+    root = folder / f"phantoms-{cases}"
+    write_brats_phantoms(root, cases=cases, seed=HELD_OUT_SEED)
+    lacking = without_target(root, folder / f"phantoms-{cases}-without-{TARGET}")
+    complete, imputed = folder / f"complete-seed{seed}", folder / f"imputed-seed{seed}"
+    command("predict", f"--workdir={segmentation}", f"--input={root}", f"--output={complete}")
+    runs = (f"--synthesis={synthesis}", f"--segmentation={segmentation}")
+    command("impute", *runs, f"--input={lacking}", f"--output={imputed}")
+    (member,) = load_members([str(segmentation)])
+    held_out = prepared(root, member, folder)
+    seen = folder / "phantoms-seen"
+    write_brats_phantoms(seen, cases=20, seed=0)
+    regression = linear(member, prepared(seen, member, folder))
+    found = {
+        "real": read_labels(complete, held_out, member.scheme),
+        "synthesized by Hi-Net": read_labels(imputed, held_out, member.scheme),
+        "linear regression": labels_with(member, held_out, regression),
+        "zero": labels_with(member, held_out, lambda image, brain: np.zeros(brain.shape)),
+    }
+    return {name: scored(labels, held_out, member.scheme) for name, labels in found.items()}
+
+
+def table(scores: dict[str, list[dict[str, float]]]) -> str:
+    """Dice by region, and what is lost of the complete case's mean."""
+    complete = np.mean([one["mean"] for one in scores["real"]])
+    lines = []
+    for name, found in scores.items():
+        line = {"FLAIR": name}
+        for region in REGIONS:
+            values = [one[region] for one in found]
+            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            line[f"Dice {region}"] = f"{np.mean(values):.3f}{spread}"
+        line["below real"] = f"{complete - np.mean([one['mean'] for one in found]):.3f}"
+        lines.append(line)
+    return render(lines, list(lines[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--cases", type=int, default=12, help="held-out phantoms")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "imputation")
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    found = [measure(seed, options.cases, folder) for seed in options.seeds]
+    scores = {name: [one[name] for one in found] for name in found[0]}
+    write_json(HERE / "scores.json", {"seeds": options.seeds, "cases": options.cases, "flair": scores})
+    text = table(scores)
+    told = f"CMFF on {options.cases} held-out phantoms, seeds {options.seeds}."
+    (HERE / "table.md").write_text(f"# A missing FLAIR on phantoms\n\n{told}\n\n{text}\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
