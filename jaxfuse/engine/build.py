@@ -44,7 +44,9 @@ def build_system(
     """
     system = phase.build(modalities, classes, total_steps, voxels_per_class)
     if phase.unpaired and not system.accepts_unpaired:
-        raise UserError(f"phase {phase.name} learns from labels of the case it sees, so that unpaired must be False")
+        raise UserError(
+            f"phase {phase.name} needs all that it learns from of one and the same case, so that unpaired must be False"
+        )
     with _named(phase):
         geometry = system.geometry
         check_patch(phase.patch, ndim=geometry.ndim, divisor=geometry.divisor, margin=geometry.margin)

@@ -52,6 +52,18 @@ class LinenNormalized:
         return logits, changed.get("batch_stats", {})
 
 
+def create_normalized_state(
+    rng: Key[Array, ""], networks: Mapping[str, tuple[NormalizedNetwork, Array]], optimizers: Optimizers
+) -> State:
+    """A state at step 0 of players that have a network each; with it comes an image such as it will see."""
+    keys = jax.random.split(initializer_key(rng), len(networks))
+    drawn = {
+        player: network.init(key, image) for key, (player, (network, image)) in zip(keys, networks.items(), strict=True)
+    }
+    params = {player: pair[0] for player, pair in drawn.items()}
+    return create_state(rng, params, optimizers, stats={player: pair[1] for player, pair in drawn.items()})
+
+
 @dataclass(frozen=True)
 class NormalizedSegmentation:
     """A network with running statistics, trained alone by one player `net` to label every voxel.

@@ -99,8 +99,12 @@ def apply_gradient(
         opt_state={**state.opt_state, player: opt_state},
         stats={**state.stats, **aux.stats},
     )
-    metrics = {f"{player}/loss": loss, **{f"{player}/{name}": value for name, value in aux.metrics.items()}}
-    return state, aux._replace(metrics=metrics)
+    return state, aux._replace(metrics=player_metrics(player, loss, aux.metrics))
+
+
+def player_metrics(player: str, loss: Array, terms: Metrics) -> Metrics:
+    """A player's loss and its terms by the names that they are logged under, such as `<player>/loss`."""
+    return {f"{player}/{name}": value for name, value in {"loss": loss, **terms}.items()}
 
 
 def descend(

@@ -32,7 +32,7 @@ from jaxfuse.learning.adversarial import (
     empty_pool,
     maker_objective,
 )
-from jaxfuse.learning.state import Optimizers, State, create_state, initializer_key
+from jaxfuse.learning.state import Optimizers, State, create_state, initializer_key, player_metrics
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
 from jaxfuse.losses.image import l1
@@ -258,11 +258,10 @@ class CycleSynthesis:
         )
         fakes = {"a": cycle.fake_a, "b": cycle.fake_b}
         judged, critic_terms = critic_objective(critics, {"a": source, "b": target}, fakes, self.judge, self.losses)
-        losses = {
-            "generators": {"loss": made + further, **terms, **identity},
-            "discriminators": {"loss": judged, **critic_terms},
+        return {
+            **player_metrics("generators", made + further, {**terms, **identity}),
+            **player_metrics("discriminators", judged, critic_terms),
         }
-        return {f"{player}/{name}": value for player, named in losses.items() for name, value in named.items()}
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The target, `synthesized`, and the source made again from it, `cycle`; (b h w 1) each, in [0, 1].

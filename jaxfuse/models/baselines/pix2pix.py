@@ -22,8 +22,8 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
 from jaxfuse.errors import UserError
-from jaxfuse.learning.normalized import LinenNormalized
-from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, create_state, descend, initializer_key
+from jaxfuse.learning.normalized import LinenNormalized, create_normalized_state
+from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, descend, player_metrics
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import GanForm, gan_form
 from jaxfuse.losses.image import l1
@@ -186,14 +186,9 @@ class PairedTranslation:
     accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
-        generator_key, critic_key = jax.random.split(initializer_key(rng))
         source, target = self.task.sources_of(batch), self.task.target_of(batch)
-        drawn = {
-            "generator": self.generator.init(generator_key, source),
-            "discriminator": self.critic.init(critic_key, judged(source, target)),
-        }
-        params = {player: pair[0] for player, pair in drawn.items()}
-        return create_state(rng, params, self.optimizers, stats={player: pair[1] for player, pair in drawn.items()})
+        networks = {"generator": (self.generator, source), "discriminator": (self.critic, judged(source, target))}
+        return create_normalized_state(rng, networks, self.optimizers)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         source, target = self.task.sources_of(batch), self.task.target_of(batch)
@@ -234,14 +229,9 @@ class PairedTranslation:
         real_scores, fake_scores = (
             self.critic.apply(params, stats, judged(source, image), train=False)[0] for image in (target, fake)
         )
-        losses = {
-            "generator": self._generator_loss(fake, fake_scores, target),
-            "discriminator": self._critic_loss(real_scores, fake_scores),
-        }
         return {
-            f"{player}/{name}": value
-            for player, (loss, terms) in losses.items()
-            for name, value in {"loss": loss, **terms}.items()
+            **player_metrics("generator", *self._generator_loss(fake, fake_scores, target)),
+            **player_metrics("discriminator", *self._critic_loss(real_scores, fake_scores)),
         }
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:

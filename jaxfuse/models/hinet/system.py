@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
 from jaxfuse.learning.adversarial import adversarial_update
-from jaxfuse.learning.normalized import LinenNormalized
-from jaxfuse.learning.state import Aux, Optimizers, State, create_state, initializer_key
+from jaxfuse.learning.normalized import LinenNormalized, create_normalized_state
+from jaxfuse.learning.state import Aux, Optimizers, State, player_metrics
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import GanForm
 from jaxfuse.losses.image import l1
@@ -70,14 +69,12 @@ class HybridSynthesis:
     accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
-        generator_key, critic_key = jax.random.split(initializer_key(rng))
         sources, target = self.task.sources_of(batch), self.task.target_of(batch)
-        drawn = {
-            "generator": self.generator.init(generator_key, sources),
-            "discriminator": self.critic.init(critic_key, self.judged(sources, target)),
+        networks = {
+            "generator": (self.generator, sources),
+            "discriminator": (self.critic, self.judged(sources, target)),
         }
-        params = {player: pair[0] for player, pair in drawn.items()}
-        return create_state(rng, params, self.optimizers, stats={player: pair[1] for player, pair in drawn.items()})
+        return create_normalized_state(rng, networks, self.optimizers)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         sources, target = self.task.sources_of(batch), self.task.target_of(batch)
@@ -114,14 +111,9 @@ class HybridSynthesis:
         made = self._made(state, sources, train=False)
         real_scores, _ = self._scores(params, stats, sources, target, train=False)
         fake_scores, _ = self._scores(params, stats, sources, made[..., :1], train=False)
-        losses = {
-            "generator": self._generator_loss(made, fake_scores, sources, target),
-            "discriminator": self._critic_loss(real_scores, fake_scores),
-        }
         return {
-            f"{player}/{name}": value
-            for player, (loss, terms) in losses.items()
-            for name, value in {"loss": loss, **terms}.items()
+            **player_metrics("generator", *self._generator_loss(made, fake_scores, sources, target)),
+            **player_metrics("discriminator", *self._critic_loss(real_scores, fake_scores)),
         }
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
