@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from jaxfuse.recipes import adam, parse_argument, phase, volume_data
 
 PRESETS = {
-    "": "phantoms of 64 x 64 x 48 voxels, 8 channels, patches of 64^2, a short training",
+    "": "phantoms of 64 x 64 x 48 voxels, 16 channels, patches of 64^2, a short training",
     "tiny": "small phantoms, patches of 40^2, a few steps: for tests",
     "paper": "the paper's sizes: 32 channels, patches of 128^2 of a window of 160 x 180; needs data.root",
 }
@@ -70,11 +70,11 @@ class Sizes:
     window: dict = field(default_factory=lambda: {"slices": (), "isles_slices": ()})
     blank_slices: bool = False
     side: int = 64
-    width: int = 8
+    width: int = 16
     pix2pix: dict = field(default_factory=lambda: {"width": 16, "downs": 6, "critic_width": 16, "critic_layers": 3})
     cyclegan: dict = field(default_factory=lambda: {"width": 8, "blocks": 3, "critic_width": 8, "critic_layers": 3})
     mmsyns: dict = field(default_factory=lambda: {"width": 8, "latent": 8})
-    batch: int = 8
+    batch: int = 4
     length: dict = field(default_factory=lambda: {"steps": 1000})
     validate_every: int = 200
     validation_cases: int = 12
@@ -85,7 +85,7 @@ class Sizes:
     def training(self, kind):
         """Optimizers of every player, length and patches of a row; all are trained alike here."""
         del kind
-        return {"rate": 1e-3, "schedule": "cosine", "batch": self.batch, **self.length, **self.patches()}
+        return {"rate": 2e-3, "schedule": "cosine", "batch": self.batch, **self.length, **self.patches()}
 
     def patches(self):
         return {"patch": (self.side, self.side), "sampling": "tiles"}
