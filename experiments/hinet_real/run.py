@@ -28,6 +28,7 @@ from jaxfuse.data.preprocess import PreparedCase, prepare
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.models.hinet.networks import DIVISOR
 from jaxfuse.report.synthesis import synthesis_panel
 
 HERE = Path(__file__).parent
@@ -95,10 +96,13 @@ def scored(folder: Path) -> tuple[dict[str, dict[str, float]], PreparedCase, dic
     prepared = prepare(files, MODALITIES, None, normalize=NORMALIZE, cache=folder / "prepared")
     cases = {one.id: one for one in prepared}
     held_out = cases[HELD_OUT]
+    # Rows run along the second axis of a volume, columns along the first.
+    columns, rows = (side + -side % DIVISOR for side in held_out.facts.shape[:2])
     makers = {
         **copies(),
         "linear regression": linear(cases[name] for name in TRAINING),
         "Hi-Net": network(folder / "run"),
+        "Hi-Net, whole slices": network(folder / "run", (rows, columns)),
     }
     scores, images = {}, {}
     for name, make in makers.items():

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +94,11 @@ def copies() -> dict[str, Make]:
     return {f"copy of {name}": functools.partial(image, modality=name) for name in SOURCES}
 
 
-def network(workdir: Path) -> Make:
+def network(workdir: Path, patch: tuple[int, int] | None = None) -> Make:
+    """What a run makes, in patches of its training or of another size."""
     (trained,) = trained_phases(workdir, "", best=False)
-    predictor, weights = case_predictor(trained.system, trained.phase), trained.weights()
+    phase = replace(trained.phase, patch=patch or trained.phase.patch)
+    predictor, weights = case_predictor(trained.system, phase), trained.weights()
     return lambda case: predictor(weights, case)["synthesized"][..., 0]
 
 
