@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size
 from jaxfuse.io.tables import read_json
+from jaxfuse.labels import label_scheme
 
 SHAPE = (30, 26, 4)
 READ = ("t1", "t2", "flair")
@@ -61,9 +63,11 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, m
     assert "poor.nii.gz, flair synthesized" in said
     assert "rich.nii.gz, with its own flair" in said
     assert sorted(path.name for path in output.iterdir()) == [
+        "cases.csv",
         "poor",
         "poor.nii.gz",
         "poor.png",
+        "report.html",
         "rich.nii.gz",
         "rich.png",
     ]
@@ -79,12 +83,42 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, m
         assert len(np.unique(expected)) > 1
     made, like = nib.load(output / "poor.nii.gz"), nib.load(lacking / "poor_t1.nii.gz")
     np.testing.assert_array_equal(made.affine, like.affine)
-    assert made.header["descrip"].item() == b"as the scanner wrote it"
+    assert made.header["descrip"].item() == b"flair synthesized by jaxfuse"
+    assert nib.load(output / "rich.nii.gz").header["descrip"].item() == b"as the scanner wrote it"
+
+
+def test_the_report_says_which_labels_rest_on_what_was_synthesized(runs, command, tmp_path):
+    for name, seed in (("poor", 0), ("rich", 1)):
+        images = head(SHAPE, seed)
+        write_case(tmp_path / "in", name, {m: images[m] for m in (("t1", "t2") if name == "poor" else READ)})
+    output = tmp_path / "out"
+    assert f"Done: {output / 'report.html'}" in command(*runs, tmp_path / "in", output)
+    page = (output / "report.html").read_text()
+    assert "1 of 2 cases lack flair" in page
+    assert "<td>poor</td><td><strong>synthesized</strong></td>" in page
+    assert "<td>rich</td><td>its own</td>" in page
+    assert page.count("data:image/png;base64,") == 2
+    with (output / "cases.csv").open() as file:
+        poor, rich = csv.DictReader(file)
+    assert (poor["case"], poor["flair"], rich["case"], rich["flair"]) == ("poor", "synthesized", "rich", "own")
+    scheme = label_scheme("brats")
+    for row in (poor, rich):
+        labels = nib.load(output / f"{row['case']}.nii.gz").get_fdata()
+        for region, classes in scheme.regions.items():
+            voxels = np.isin(labels, [scheme.decode[one] for one in classes]).sum()
+            assert float(row[f"{region}_ml"]) == pytest.approx(voxels * 1.0 * 1.5 * 2.0 / 1000)
+            assert f"{float(row[f'{region}_ml']):.2f}" in page
+    assert any(float(row["WT_ml"]) > 0 for row in (poor, rich))
 
 
 def test_the_figure_marks_what_is_synthesized(runs, command, monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr("jaxfuse.report.figures.segmentation_panel", lambda path, **shown: drawn.append(shown))
+
+    def draw(path: Path, **shown) -> None:
+        path.write_bytes(b"a picture")
+        drawn.append(shown)
+
+    monkeypatch.setattr("jaxfuse.report.figures.segmentation_panel", draw)
     for name, seed in (("poor", 0), ("rich", 1)):
         images = head(SHAPE, seed)
         write_case(tmp_path / "in", name, {m: images[m] for m in (("t1", "t2") if name == "poor" else READ)})

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.metric_rows import read_metrics
@@ -23,6 +19,7 @@ from jaxfuse.io.tables import read_json
 from jaxfuse.report.curves import write_learning_curves
 from jaxfuse.report.embedded import curve_images, data_uri, learning_images
 from jaxfuse.report.metric_names import arrow_of, printed, title_of
+from jaxfuse.report.page import write_page
 from jaxfuse.report.results import Cell, Line, Result, columns, read_results
 
 WORST_CASES, PANELS_SHOWN = 3, 6
@@ -71,12 +68,8 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
         "environment": _optional_json(workdir / "environment.json"),
         "config": json.dumps(config, indent=2, ensure_ascii=False),
     }
-    template = files("jaxfuse.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     path = workdir / "report.html"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(environment.from_string(template).render(context), encoding="utf-8")
-    os.replace(partial, path)
+    write_page(path, "report.html.j2", context)
     return path
 
 

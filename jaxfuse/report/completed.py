@@ -1,0 +1,47 @@
+"""`report.html` of cases that were completed by a synthesized modality and then segmented."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxfuse.report.embedded import data_uri
+from jaxfuse.report.page import write_page
+
+
+@dataclass(frozen=True)
+class CompletedCase:
+    """One segmented case.
+
+    Attributes:
+        synthesized: whether it lacked the modality.
+        volumes_ml: by region of the label scheme.
+        panel: the PNG file of its figure.
+    """
+
+    id: str
+    synthesized: bool
+    volumes_ml: Mapping[str, float]
+    panel: Path
+
+
+def write_completed_report(
+    path: Path, cases: Sequence[CompletedCase], *, target: str, sources: Sequence[str], facts: Sequence[tuple[str, str]]
+) -> None:
+    """One self-contained page: which cases rest on a synthesized `target`, what was found in each, and all figures.
+
+    Args:
+        cases: at least one.
+        facts: what else stands at the head of the page, as (name, text).
+    """
+    context = {
+        "title": f"Segmentation with {target} synthesized where it was missing",
+        "target": target,
+        "sources": " and ".join(sources),
+        "synthesized": sum(case.synthesized for case in cases),
+        "facts": facts,
+        "regions": list(cases[0].volumes_ml),
+        "cases": [{**vars(case), "panel": data_uri(case.panel)} for case in cases],
+    }
+    write_page(path, "completed.html.j2", context)
