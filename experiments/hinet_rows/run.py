@@ -40,7 +40,7 @@ from configs import hinet  # noqa: E402
 SOURCES, TARGET = ("t1", "t2"), "flair"
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 ROWS = ("full", "degraded1", "degraded2", "degraded3", "early", "late")
-FURTHER = ("pix2pix", "pix2pix_second", "cyclegan", "mmsyns")
+FURTHER = ("pix2pix", "pix2pix_second", "cyclegan", "cyclegan_second", "mmsyns")
 HELD_OUT_SEED, HELD_OUT = 20_261, 8
 METRICS = {"psnr_db": "PSNR (dB)", "nmse": "NMSE", "ssim": "SSIM"}
 

@@ -165,7 +165,7 @@ def table(scores: dict[str, list[dict[str, float]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cases", type=int, default=12, help="held-out phantoms")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "imputation")
     options = parser.parse_args()

@@ -9,6 +9,8 @@ from pathlib import Path
 from jaxfuse.report.embedded import data_uri
 from jaxfuse.report.page import write_page
 
+PANELS_SHOWN = 24  # a page of hundreds would not open
+
 
 @dataclass(frozen=True)
 class CompletedCase:
@@ -29,7 +31,7 @@ class CompletedCase:
 def write_completed_report(
     path: Path, cases: Sequence[CompletedCase], *, target: str, sources: Sequence[str], facts: Sequence[tuple[str, str]]
 ) -> None:
-    """One self-contained page: which cases rest on a synthesized `target`, what was found in each, and all figures.
+    """One self-contained page: which cases rest on a synthesized `target`, what was found in each, the first figures.
 
     Args:
         cases: at least one.
@@ -42,6 +44,7 @@ def write_completed_report(
         "synthesized": sum(case.synthesized for case in cases),
         "facts": facts,
         "regions": list(cases[0].volumes_ml),
-        "cases": [{**vars(case), "panel": data_uri(case.panel)} for case in cases],
+        "cases": cases,
+        "panels": [(case, data_uri(case.panel)) for case in cases[:PANELS_SHOWN]],
     }
     write_page(path, "completed.html.j2", context)
