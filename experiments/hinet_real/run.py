@@ -8,8 +8,8 @@ that a user would run. What it makes of the held-out block stands beside each so
 regression by voxel fitted on the same slices. One head says nothing about others: the table tells whether the method
 works on real intensities, not how well it generalizes.
 
-Writes table.md and scores.json beside this file, and below --folder the blocks, the run, and FLAIR of the whole head.
-A finished training is not repeated.
+Writes table.md and scores.json beside this file, and below --folder the blocks, the run, FLAIR of the whole head and a
+panel of the held-out slices. A finished training is not repeated.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def blocks_of(brain: Sequence[bool]) -> dict[str, slice]:
 
 def write_blocks(case_root: Path, folder: Path) -> dict[str, slice]:
     """Each block as a case of its own, with its place in the head kept, and the split that names them."""
-    (files,) = find_cases(case_root, MODALITIES, labels_required=False)
+    found = find_cases(case_root, MODALITIES, labels_required=False)
+    if len(found) != 1:
+        raise SystemExit(f"{case_root} holds {len(found)} cases; name the folder of one")
+    files = found[0]
     volumes = {name: read_volume(files.images[name]) for name in MODALITIES}
     shown = np.any([volume.array != 0 for volume in volumes.values()], axis=0)
     blocks = blocks_of(shown.mean(axis=(0, 1)) >= LEAST_BRAIN)
@@ -117,14 +120,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs") / "hinet_real", help="blocks, run and volumes")
     parser.add_argument("options", nargs="*", help="options of the training, such as --config.synthesis.steps=100")
     parsed = parser.parse_args()
-    folder = parsed.folder.absolute()
-    blocks = write_blocks(parsed.input, folder)
+    root, folder = parsed.input.absolute(), parsed.folder.absolute()
+    blocks = write_blocks(root, folder)
     seconds = train(folder, parsed.options)
     print(f"trained in {seconds:.0f} s", flush=True)
     scores, held_out, images = scored(folder)
-    command("predict", f"--workdir={folder / 'run'}", f"--input={parsed.input}", f"--output={folder / 'whole'}")
+    command("predict", f"--workdir={folder / 'run'}", f"--input={root}", f"--output={folder / 'whole'}")
     synthesis_panel(
-        HERE / "panel.png",
+        folder / "panel.png",
         sources={name: image(held_out, name) for name in SOURCES},
         made={name: images[name] for name in ("linear regression", "Hi-Net")},
         truth=image(held_out, TARGET),
