@@ -17,6 +17,7 @@ from jaxfuse.data.preprocess import PreparedCase, uncrop
 from jaxfuse.engine.subjects import subjects_of
 from jaxfuse.errors import UserError
 from jaxfuse.inference.postprocess import label_map
+from jaxfuse.inference.tiling import Alongside
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.overlap import dice
@@ -41,6 +42,11 @@ class Assessment(Protocol):
     `quick` must hold the name "score", larger is better, which chooses the best checkpoint.
     """
 
+    @property
+    def alongside(self) -> Alongside | None:
+        """What it needs of single patches, beside the outputs that are put together from them."""
+        ...
+
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]: ...
 
     def full(
@@ -60,6 +66,8 @@ class SegmentationAssessment:
         units: what is judged in full; as a rule subjects, so that slices of one volume are judged as that volume. While
             training, each case is a unit.
     """
+
+    alongside = None
 
     def __init__(
         self, scheme: LabelScheme, primary: str, probabilities: Sequence[str], units: Units = subjects_of
@@ -167,6 +175,8 @@ class TranslationAssessment:
     Errors are in the z-scores of the prepared images.
     """
 
+    alongside = None
+
     def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
         self.groups = groups  # side -> modality names
 
@@ -242,6 +252,8 @@ class TranslationAssessment:
 
 class LossAssessment:
     """No cases are judged: the validation loss alone is followed, and the last weights are the result."""
+
+    alongside = None
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         del predict, cases

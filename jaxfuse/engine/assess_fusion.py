@@ -40,6 +40,8 @@ class FusionAssessment:
         sources: the modalities that are fused.
     """
 
+    alongside = None
+
     def __init__(self, segmentation: SegmentationAssessment, sources: Sequence[str]) -> None:
         self.segmentation, self.sources = segmentation, tuple(sources)
 

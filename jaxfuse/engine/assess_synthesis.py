@@ -2,8 +2,9 @@
 
 Papers on synthesis print PSNR, NMSE and SSIM over subjects (`jaxfuse.metrics.synthesis`). Slices are put together to
 the volume that they were cut from, so that blank ones need no value of their own; beside the clean metrics stand those
-that the public code of Hi-Net computes. What no source shows anything of is 0 in the prediction. Each source in place
-of the target is judged as well: that needs no network, and a network must do better.
+that the public code of Hi-Net computes, which stretches every patch before it puts patches together. What no source
+shows anything of is 0 in the prediction. Each source in place of the target is judged as well: that needs no network,
+and a network must do better.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ from jaxfuse.metrics.synthesis import (
     OFFICIAL,
     OFFICIAL_DEFINITIONS,
     OFFICIAL_TAPS,
+    official_patches,
     official_scores,
     psnr_db,
     score_synthesized,
     summarize_synthesized,
 )
 from jaxfuse.report.synthesis import synthesis_panel
+
+# The output that holds what patches are stretched to: the channels of the image, then the primary output.
+STRETCHED = "stretched"
 
 
 class SynthesisAssessment:
@@ -46,6 +51,11 @@ class SynthesisAssessment:
     def __init__(self, primary: str, sources: Sequence[str], target: str) -> None:
         self.primary, self.sources, self.target = primary, tuple(sources), target
 
+    def alongside(self, tiles: Mapping[str, np.ndarray], outputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        """Of every patch each channel of the image and the primary output, stretched as the public code does."""
+        given = np.concatenate([tiles["image"], np.asarray(outputs[self.primary])], axis=-1)
+        return {STRETCHED: np.stack([official_patches(one) for one in np.moveaxis(given, -1, 0)], axis=-1)}
+
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """The mean PSNR in dB; cases whose target is blank are left out, as they have none."""
         shown = [case for case in cases if self._real(case).any()]
@@ -54,7 +64,7 @@ class SynthesisAssessment:
                 f"the {self.target} of all {len(cases)} cases that are watched while training is blank; raise "
                 "validation.cases"
             )
-        mean = float(np.mean([psnr_db(self._real(case), self._made(predict, case)) for case in shown]))
+        mean = float(np.mean([psnr_db(self._real(case), self._made(predict(case), case)) for case in shown]))
         return {f"{self.primary}/psnr_db": mean, "score": mean}
 
     def full(
@@ -65,9 +75,9 @@ class SynthesisAssessment:
         rows, seconds = [], []
         for case in subjects:
             started = time.perf_counter()
-            made = self._made(predict, case)
+            outputs = predict(case)
             seconds.append(time.perf_counter() - started)
-            rows += self._rows(case, made)
+            rows += self._rows(case, outputs)
         document = {
             "kind": "synthesis",
             "primary": self.primary,
@@ -81,17 +91,25 @@ class SynthesisAssessment:
         }
         for case in self._shown(rows, subjects):
             # Predicted once more: the volumes of all subjects would be as large as the data set.
-            self._draw(case, self._made(predict, case), figures_dir / f"{case.id}.png", f"{title}: {case.id}")
+            self._draw(case, self._made(predict(case), case), figures_dir / f"{case.id}.png", f"{title}: {case.id}")
         write_rows(results / "cases.csv", rows)
         write_json(results / "summary.json", document)  # last: its presence says that the rest is there
         return document
 
-    def _rows(self, case: PreparedCase, made: np.ndarray) -> list[dict[str, Any]]:
-        real = self._real(case)
-        copies = {f"copy of {name}": source for name, source in zip(self.sources, self._sources(case), strict=True)}
+    def _rows(self, case: PreparedCase, outputs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        real, stretched = self._real(case), outputs[STRETCHED]
+        images = {self.primary: self._made(outputs, case)}
+        images |= {f"copy of {name}": image for name, image in zip(self.sources, self._sources(case), strict=True)}
+        places = [-1, *(case.facts.modalities.index(name) for name in self.sources)]
+        truth = stretched[..., case.facts.modalities.index(self.target)]
         return [
-            {"case": case.id, "output": name, **score_synthesized(real, image), **_official(real, image)}
-            for name, image in {self.primary: made, **copies}.items()
+            {
+                "case": case.id,
+                "output": name,
+                **score_synthesized(real, image),
+                **_official(truth, stretched[..., place]),
+            }
+            for (name, image), place in zip(images.items(), places, strict=True)
         ]
 
     def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
@@ -111,9 +129,8 @@ class SynthesisAssessment:
             label=None if case.label is None else np.asarray(case.label),
         )
 
-    def _made(self, predict: PredictCase, case: PreparedCase) -> np.ndarray:
+    def _made(self, outputs: Mapping[str, np.ndarray], case: PreparedCase) -> np.ndarray:
         """The target by the network, within [0, 1], and exactly 0 where no source shows anything."""
-        outputs = predict(case)
         if self.primary not in outputs or outputs[self.primary].shape[-1] != 1:
             raise UserError(
                 f"the output {self.primary} is not one image, so that it cannot be judged as a synthesis; set assess "
@@ -154,7 +171,7 @@ def synthesis(
 
 
 def _official(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
-    """As the public code; nan where an image has fewer slices, rows or columns than its 3D window."""
+    """As the public code, of volumes of stretched patches; nan where a side is shorter than its 3D window."""
     if real.ndim != 3 or min(real.shape) < OFFICIAL_TAPS:
         return dict.fromkeys(OFFICIAL, math.nan)
     return official_scores(real, made)

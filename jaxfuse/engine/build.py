@@ -21,7 +21,7 @@ from jaxfuse.data.slices import AXIAL, pictures, volume_of
 from jaxfuse.data.transforms import transforms_from
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiles import MEGABYTE, LargeTiles
-from jaxfuse.inference.tiling import predict_stack, predict_volume
+from jaxfuse.inference.tiling import Alongside, predict_stack, predict_volume
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, System
 from jaxfuse.nn.conv import implementation
@@ -100,14 +100,21 @@ def without_optimizers(state: State) -> State:
 
 
 def case_predictor(
-    system: System, phase: Phase, *, axis: int = AXIAL, overlap: float | None = None, memory_mb: int | None = None
+    system: System,
+    phase: Phase,
+    *,
+    axis: int = AXIAL,
+    overlap: float | None = None,
+    memory_mb: int | None = None,
+    alongside: Alongside | None = None,
 ) -> Callable[[State, PreparedCase | Prepared], dict[str, np.ndarray]]:
     """A function from weights and a prepared case to its named outputs (*space k) on the cropped grid.
 
     Tiles have the size of the training patch, so that instance norms see what they saw in training; for networks
     of valid convolutions, whose answer does not depend on the tile, a limit of memory stands for the largest that
     pay. `overlap` and `memory_mb` replace those of the phase's validation. A 2D network labels a volume one slice
-    across `axis` after the other; give that of the slices that it was trained on.
+    across `axis` after the other; give that of the slices that it was trained on. What `alongside` makes of tiles is
+    put together as outputs are.
     """
     settings, geometry = phase.validation, system.geometry
     compiled = jax.jit(system.predict)
@@ -118,7 +125,8 @@ def case_predictor(
 
     def predict(weights: State, case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
         def patches(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-            return compiled(weights, tiles)
+            made = compiled(weights, tiles)
+            return made if alongside is None else {**made, **alongside(tiles, made)}
 
         image = np.asarray(case.image)
         sliced = geometry.ndim == 2 and image.ndim == 4

@@ -17,7 +17,7 @@ from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.pipeline import batches
 from jaxfuse.data.preprocess import Prepared, PreparedCase
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.assess import LossAssessment, SegmentationAssessment
+from jaxfuse.engine.assess import Assessment, LossAssessment, SegmentationAssessment
 from jaxfuse.engine.build import (
     abstract_state,
     build_system,
@@ -95,7 +95,8 @@ class Run:
         """The prediction of cases by a phase, compiled once; 2D networks go over volumes along their slices' axis."""
         if phase.name not in self._predictors:
             axis = AXES[self.experiment.data_of(phase).axis]
-            self._predictors[phase.name] = case_predictor(self.system(phase), phase, axis=axis)
+            alongside = self._assessment(phase).alongside
+            self._predictors[phase.name] = case_predictor(self.system(phase), phase, axis=axis, alongside=alongside)
         return self._predictors[phase.name]
 
     def total_steps(self, phase: Phase) -> int:
@@ -199,7 +200,7 @@ class Run:
                 if side is not None:
                     own = side.member(state, phase.name)
                     opened[phase.name].save(total, own, loop.judge.document()[phase.name])
-                self._full(phase.name, phase, self.system(phase), self.dataset(phase), own)
+                self._full(phase.name, phase, self.dataset(phase), own)
         return True
 
     def _number(self, phase: Phase) -> int:
@@ -323,7 +324,7 @@ class Run:
     def _validate(self, phase: Phase) -> Validate:
         system, watched = self.system(phase), self._watched(phase)
         fixed = fixed_batches(phase, watched, seed=self._seed(phase), margin=system.geometry.margin)
-        assessment = phase.assess(**self._assess_facts(phase, system, self.dataset(phase)))
+        assessment = self._assessment(phase)
         eval_step = jax.jit(system.eval_step)
         predict = self.predictor(phase)
 
@@ -334,26 +335,25 @@ class Run:
 
         return validate
 
-    def _assess_facts(self, phase: Phase, system: System, data: Dataset) -> dict[str, Any]:
-        return {
-            "scheme": data.scheme,
-            "primary": system.primary,
-            "probabilities": system.probabilities,
-            "pairs": self.experiment.pairs,
-        }
+    def _assessment(self, phase: Phase) -> Assessment:
+        system = self.system(phase)
+        return phase.assess(
+            scheme=self.dataset(phase).scheme,
+            primary=system.primary,
+            probabilities=system.probabilities,
+            pairs=self.experiment.pairs,
+        )
 
     def _judged(self, phase: Phase) -> bool:
-        assessment = phase.assess(**self._assess_facts(phase, self.system(phase), self.dataset(phase)))
         done = (self.workdir / "results" / phase.name / "summary.json").exists()
-        return done or isinstance(assessment, LossAssessment)
+        return done or isinstance(self._assessment(phase), LossAssessment)
 
-    def _full(self, name: str, phase: Phase, system: System, data: Dataset, state: State) -> None:
+    def _full(self, name: str, phase: Phase, data: Dataset, state: State) -> None:
         predict = self.predictor(phase)
         weights = without_optimizers(state)
-        assessment = phase.assess(**self._assess_facts(phase, system, data))
-        self._assess(name, assessment, lambda case: predict(weights, case), data)
+        self._assess(name, self._assessment(phase), lambda case: predict(weights, case), data)
 
-    def _assess(self, name: str, assessment: Any, predict: Any, data: Dataset) -> None:
+    def _assess(self, name: str, assessment: Assessment, predict: Any, data: Dataset) -> None:
         def heeding(case: PreparedCase) -> Mapping[str, np.ndarray]:
             self.stop.heed(f"while {name} was judged")
             return predict(case)

@@ -12,6 +12,8 @@ from jaxfuse.errors import UserError
 from jaxfuse.patches import Tiling, crop
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
+# Tiles as a network sees them and its outputs of them -> further outputs of these tiles.
+Alongside = Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], Mapping[str, np.ndarray]]
 
 
 def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch: int = 1) -> dict[str, np.ndarray]:

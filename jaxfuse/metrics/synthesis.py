@@ -39,10 +39,18 @@ DEFINITIONS: Mapping[str, str] = {
     "its range, so that it depends on how much background the volume has",
     "SSIM": "mean over the axial slices whose truth is not blank; Gaussian windows of 11 x 11 (sigma 1.5), range 1",
 }
-OFFICIAL_DEFINITIONS: Mapping[str, str] = {
-    "official": "as the public code of Hi-Net: both volumes stretched to [0, 1] by their own least and greatest value, "
+_AS_THE_CODE = (
+    "as the public code of Hi-Net: {patches}both volumes stretched to [0, 1] by their own least and greatest value, "
     "the synthesized one 0 wherever the truth is 0, SSIM in 3D windows of 7 x 7 x 7 with range 2; not to be mixed with "
-    "the others. Its stretching of each patch before patches are averaged is left out",
+    "the others"
+)
+# Of predictions in patches, and of volumes, whose patches are not known.
+OFFICIAL_DEFINITIONS: Mapping[str, str] = {
+    "official": _AS_THE_CODE.format(patches="each patch of either, then of what they are put together to, ")
+}
+OFFICIAL_OF_VOLUMES: Mapping[str, str] = {
+    "official": _AS_THE_CODE.format(patches="")
+    + ". Its stretching of each patch before patches are averaged is left out"
 }
 SSIM_TAPS, SSIM_SIGMA = 11, 1.5
 OFFICIAL_TAPS = 7
@@ -137,7 +145,7 @@ def official_scores(real: Image, made: Image) -> dict[str, float]:
 
     Both stacks are stretched to [0, 1]; what is made is 0 where the truth then is 0. PSNR takes the whole range of
     both; SSIM uniform 3D windows of 7 taps, sample covariance and the range 2. The code stretches every patch before,
-    too: where patches are at hand, pass them through `official_patches` and average them first.
+    too: pass patches through `official_patches` and average them first.
 
     A constant truth becomes 0 throughout, and what is made with it: PSNR inf, NMSE nan, SSIM 1. Other arrays than
     volumes of at least 7 voxels along each side: `UserError`.

@@ -22,7 +22,7 @@ from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.metrics.synthesis import (
     DEFINITIONS,
-    OFFICIAL_DEFINITIONS,
+    OFFICIAL_OF_VOLUMES,
     official_scores,
     score_synthesized,
     summarize_synthesized,
@@ -77,7 +77,7 @@ def score_synthesis(
         real, made = _scaled(case, references[case], predictions[case], cut)
         below += bool(made.min() < 0)
         rows.append(_row(case, real, made, emulate))
-    official = OFFICIAL_DEFINITIONS if emulate else {}
+    official = OFFICIAL_OF_VOLUMES if emulate else {}
     summary = {
         "kind": "synthesis",
         "primary": OUTPUT,
