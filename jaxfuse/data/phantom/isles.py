@@ -10,7 +10,7 @@ the other sequences are spin echoes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,12 @@ from jaxtyping import Bool, Float, UInt8
 from jaxfuse.data.phantom.anatomy import Anatomy, draw_anatomy, draw_head, head_position
 from jaxfuse.data.phantom.brats import FIELD_OF_VIEW_MM
 from jaxfuse.data.phantom.fields import Grid, Volume, smooth_field
-from jaxfuse.data.phantom.signal import SEQUENCES, TISSUES_3T, Tissue, rician, sequence_signal
+from jaxfuse.data.phantom.signal import SEQUENCES, rician, sequence_signal
 from jaxfuse.data.phantom.stroke import (
-    ADC_MM2_S,
     B_S_MM2,
     ECHO_PLANAR,
     Spot,
+    contents,
     draw_infarct,
     draw_shine_through,
     pile_up,
@@ -76,26 +76,15 @@ def make_isles(
 
 
 def _signals(
-    rng: np.random.Generator, anatomy: Anatomy, parts: Sequence[tuple[Volume, Spot]]
+    rng: np.random.Generator, anatomy: Anatomy, parts: list[tuple[Volume, Spot]]
 ) -> dict[str, Float[np.ndarray, "d h w"]]:
     """Noise-free signals by modality."""
     signals = {modality: np.zeros(anatomy.brain.shape, np.float32) for modality in MODALITIES}
-    remaining = np.ones(anatomy.brain.shape, np.float32)
-
-    def add(share: Volume, tissue: Tissue, adc_mm2_s: float) -> None:
+    for share, tissue, adc_mm2_s in contents(rng, anatomy, parts):
         for modality, signal in signals.items():
             sequence = ECHO_PLANAR if modality == "dwi" else SEQUENCES[modality]
             level = float(sequence_signal(sequence, tissue.density, tissue.t1_ms, tissue.t2_ms))
             signal += share * np.float32(level * math.exp(-B_S_MM2 * adc_mm2_s) if modality == "dwi" else level)
-
-    for share, spot in reversed(parts):
-        add(share * remaining, spot.tissue, spot.adc_mm2_s)
-        remaining = remaining * (1 - share)
-    for name, share in anatomy.fractions.items():
-        t1, t2, adc = np.exp(0.04 * np.clip(rng.standard_normal(3), -2, 2))
-        tissue = TISSUES_3T[name]
-        varied = Tissue(tissue.t1_ms * float(t1), tissue.t2_ms * float(t2), tissue.density)
-        add(share * remaining, varied, ADC_MM2_S[name] * float(adc))
     return signals
 
 

@@ -19,7 +19,7 @@ lesions and mimics have partial volume. `make_stroke` is a pure function of (see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,27 +142,34 @@ def pile_up(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Volume:
     return 1 + np.float32(rng.uniform(0.6, 1.0)) * low * np.clip(smooth_field(rng, grid, 18.0), 0, 1)
 
 
+def contents(
+    rng: np.random.Generator, anatomy: Anatomy, parts: list[tuple[Volume, Spot]]
+) -> Iterator[tuple[Volume, Tissue, float]]:
+    """What is in each voxel: shares that sum to 1 in the head, each of a tissue, and its diffusion in mm2/s.
+
+    Of `parts` later ones displace earlier ones, and all of them the healthy tissues, which vary by 4 %.
+    """
+    remaining = np.ones(anatomy.brain.shape, np.float32)
+    for share, spot in reversed(parts):
+        yield share * remaining, spot.tissue, spot.adc_mm2_s
+        remaining = remaining * (1 - share)
+    for name, share in anatomy.fractions.items():
+        t1, t2, adc = np.exp(0.04 * np.clip(rng.standard_normal(3), -2, 2))
+        tissue = TISSUES_3T[name]
+        varied = Tissue(tissue.t1_ms * float(t1), tissue.t2_ms * float(t2), tissue.density)
+        yield share * remaining, varied, ADC_MM2_S[name] * float(adc)
+
+
 def _signals(rng: np.random.Generator, anatomy: Anatomy, parts: list[tuple[Volume, Spot]]) -> dict[str, Volume]:
     """Noise-free signals by modality, on the fine grid."""
     signals = {modality: np.zeros(anatomy.brain.shape, np.float32) for modality in MODALITIES}
-    remaining = np.ones(anatomy.brain.shape, np.float32)
-
-    def add(share: Volume, tissue: Tissue, adc_mm2_s: float) -> None:
+    for share, tissue, adc_mm2_s in contents(rng, anatomy, parts):
         t2, b0 = (
             float(spin_echo(tissue.density, tissue.t1_ms, tissue.t2_ms, tr_ms=s.tr_ms, te_ms=s.te_ms))
             for s in (_T2, ECHO_PLANAR)
         )
         for modality, level in (("t2", t2), ("dwi_b0", b0), ("dwi_b1000", b0 * math.exp(-B_S_MM2 * adc_mm2_s))):
             signals[modality] += share * np.float32(level)
-
-    for share, spot in reversed(parts):
-        add(share * remaining, spot.tissue, spot.adc_mm2_s)
-        remaining = remaining * (1 - share)
-    for name, share in anatomy.fractions.items():
-        t1, t2, adc = np.exp(0.04 * np.clip(rng.standard_normal(3), -2, 2))
-        tissue = TISSUES_3T[name]
-        varied = Tissue(tissue.t1_ms * float(t1), tissue.t2_ms * float(t2), tissue.density)
-        add(share * remaining, varied, ADC_MM2_S[name] * float(adc))
     return signals
 
 
