@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import files_of
+from jaxfuse.io.whole_file import write_whole
 
 
 class Digests:
@@ -39,9 +38,7 @@ class Digests:
     def save(self) -> None:
         if self._new:
             # Read again: another process may have added its own meanwhile.
-            partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-            partial.write_text(json.dumps(self._read() | self._new))
-            os.replace(partial, self._path)
+            write_whole(self._path, json.dumps(self._read() | self._new).encode("utf-8"))
             self._new = {}
 
     def _read(self) -> dict[str, list]:

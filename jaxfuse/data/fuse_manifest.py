@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_rows, write_rows
+from jaxfuse.io.whole_file import write_whole
 
 MANIFEST = "manifest.csv"
 # One line per case that has been cut: rows of the manifest. The manifest takes its place when the data set is whole.
@@ -63,9 +63,7 @@ class Manifest:
             return []
         *lines, rest = path.read_text(encoding="utf-8").split("\n")
         if rest:
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-            os.replace(partial, path)
+            write_whole(path, "".join(line + "\n" for line in lines).encode("utf-8"))
         try:
             return [json.loads(line) for line in lines]
         except ValueError as error:

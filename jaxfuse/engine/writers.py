@@ -30,6 +30,7 @@ from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import image as image_summary
 
 from jaxfuse.io.metric_rows import METRICS_FILE, ROW_KEYS, Row, read_metrics
+from jaxfuse.io.whole_file import write_whole
 
 Drop = Callable[[str, int], bool]  # (phase, step) -> is this row to go?
 
@@ -142,14 +143,8 @@ def _csv_text(rows: Iterable[Row]) -> str:
 
 def _rewrite(workdir: Path, rows: list[Row]) -> None:
     """Replaces both text files by `rows`."""
-    _replace(workdir / METRICS_FILE, "".join(map(_json_line, rows)))
-    _replace(workdir / _CSV, ",".join(_CSV_HEADER) + "\n" + _csv_text(rows))
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(workdir / METRICS_FILE, "".join(map(_json_line, rows)).encode("utf-8"))
+    write_whole(workdir / _CSV, (",".join(_CSV_HEADER) + "\n" + _csv_text(rows)).encode("utf-8"))
 
 
 def _records(path: Path) -> Iterator[bytes]:

@@ -9,8 +9,6 @@ registered images, and both are kept in what is written.
 from __future__ import annotations
 
 import gzip
-import os
-import secrets
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import is_pair, open_pair
+from jaxfuse.io.whole_file import write_whole
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])
@@ -158,7 +157,7 @@ def _write_on_grid(path: Path, array: np.ndarray, reference_path: str | Path, de
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     content = kind(stored, reference.stored_affine, header).to_bytes()
     # A fixed time stamp: two runs that agree give files that agree.
-    _write_atomically(path, gzip.compress(content, 4, mtime=0) if path.name.endswith(".gz") else content)
+    write_whole(path, gzip.compress(content, 4, mtime=0) if path.name.endswith(".gz") else content)
 
 
 def geometry_mismatch(a: Volume, b: Volume, *, tolerance_mm: float = 1e-3) -> str:
@@ -243,16 +242,6 @@ def _cast(path: Path, array: np.ndarray, dtype: np.dtype | type | str | None) ->
     if array.size and (array.min() < limits.min or array.max() > limits.max):
         raise UserError(f"the array for {path} runs from {array.min()} to {array.max()}, beyond the range of {target}")
     return array.astype(target)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _spacing(affine: np.ndarray) -> tuple[float, float, float]:

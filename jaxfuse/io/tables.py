@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.whole_file import write_whole
 
 TEXT_COLUMNS = ("case", "output", "region")
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -51,7 +51,7 @@ def write_rows(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_plain(row[column]) for column in columns] for row in rows)
-    _replace(Path(path), text.getvalue())
+    write_whole(Path(path), text.getvalue().encode("utf-8"))
 
 
 def read_rows(path: Path | str, *, text: Sequence[str] = TEXT_COLUMNS) -> list[dict[str, Any]]:
@@ -74,7 +74,8 @@ def read_rows(path: Path | str, *, text: Sequence[str] = TEXT_COLUMNS) -> list[d
 
 def write_json(path: Path | str, value: Any) -> None:
     """Writes strict JSON: nan and the infinities, for which JSON has no number, become "nan", "inf", "-inf"."""
-    _replace(Path(path), json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_whole(Path(path), text.encode("utf-8"))
 
 
 def read_json(path: Path | str) -> Any:
@@ -182,14 +183,3 @@ def _open(path: Path) -> io.TextIOWrapper:
         return path.open(encoding="utf-8", newline="")
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); name an existing file") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers out of each other's temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -77,7 +77,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, write, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="file cannot be written .No space left on device.; free space"):
         write(path, 2)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == before
