@@ -40,17 +40,16 @@ DEFINITIONS: Mapping[str, str] = {
     "SSIM": "mean over the axial slices whose truth is not blank; Gaussian windows of 11 x 11 (sigma 1.5), range 1",
 }
 _AS_THE_CODE = (
-    "as the public code of Hi-Net: {patches}both volumes stretched to [0, 1] by their own least and greatest value, "
-    "the synthesized one 0 wherever the truth is 0, SSIM in 3D windows of 7 x 7 x 7 with range 2; not to be mixed with "
-    "the others"
+    "as the public code of Hi-Net: {each} stretched to [0, 1] by its own least and greatest value, the synthesized one "
+    "0 wherever the truth is 0, SSIM in 3D windows of 7 x 7 x 7 with range 2; not to be mixed with the others"
 )
 # Of predictions in patches, and of volumes, whose patches are not known.
 OFFICIAL_DEFINITIONS: Mapping[str, str] = {
-    "official": _AS_THE_CODE.format(patches="each patch of either, then of what they are put together to, ")
+    "official": _AS_THE_CODE.format(each="each patch, and then each of the two volumes that patches make up,")
 }
 OFFICIAL_OF_VOLUMES: Mapping[str, str] = {
-    "official": _AS_THE_CODE.format(patches="")
-    + ". Its stretching of each patch before patches are averaged is left out"
+    "official": f"{_AS_THE_CODE.format(each='each volume')}. Its stretching of each patch before patches are averaged "
+    "is left out"
 }
 SSIM_TAPS, SSIM_SIGMA = 11, 1.5
 OFFICIAL_TAPS = 7
