@@ -14,10 +14,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxfuse.data.preprocess import PreparedCase, uncrop
+from jaxfuse.engine.rows import KEPT, LABELS
 from jaxfuse.engine.subjects import subjects_of
 from jaxfuse.errors import UserError
 from jaxfuse.inference.postprocess import label_map
 from jaxfuse.inference.tiling import Alongside
+from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.overlap import dice
@@ -32,7 +34,6 @@ PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
 Units = Callable[[Sequence[PreparedCase]], Sequence[PreparedCase]]
 FIGURES_AT_MOST = 6
 WORST = 3
-KEPT_MAPS = 2  # cases whose label maps stay, to set the rows of a table side by side
 
 
 @runtime_checkable
@@ -134,8 +135,8 @@ class SegmentationAssessment:
         document: Mapping[str, Any],
     ) -> None:
         write_rows(results / "cases.csv", rows)
-        kept: dict[str, Any] = {case.id: maps[case.id][self.primary] for case in cases[:KEPT_MAPS]}
-        np.savez_compressed(results / "labels.npz", **kept)
+        # To set the rows of a table side by side.
+        write_npz(results / LABELS, **{case.id: maps[case.id][self.primary] for case in cases[:KEPT]})
         write_json(results / "summary.json", document)  # last: its presence says that the rest is there
 
     def draw(

@@ -19,8 +19,10 @@ import numpy as np
 
 from jaxfuse.data.preprocess import PreparedCase
 from jaxfuse.engine.assess import PredictCase, speed_name, worst_first
+from jaxfuse.engine.rows import KEPT, SYNTHESIZED
 from jaxfuse.engine.subjects import subjects_of
 from jaxfuse.errors import UserError
+from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.synthesis import (
@@ -70,14 +72,19 @@ class SynthesisAssessment:
     def full(
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
-        """Writes cases.csv, one row per subject and image, summary.json and panels; returns the summary."""
+        """Writes cases.csv, one row per subject and image, summary.json and panels; returns the summary.
+
+        The first volumes stay, to set the rows of a table side by side.
+        """
         subjects = subjects_of(cases)
-        rows, seconds = [], []
+        rows, seconds, kept = [], [], {}
         for case in subjects:
             started = time.perf_counter()
             outputs = predict(case)
             seconds.append(time.perf_counter() - started)
             rows += self._rows(case, outputs)
+            if len(kept) < KEPT:
+                kept[case.id] = self._made(outputs, case).astype(np.float16)  # enough for a figure
         document = {
             "kind": "synthesis",
             "primary": self.primary,
@@ -93,6 +100,7 @@ class SynthesisAssessment:
             # Predicted once more: the volumes of all subjects would be as large as the data set.
             self._draw(case, self._made(predict(case), case), figures_dir / f"{case.id}.png", f"{title}: {case.id}")
         write_rows(results / "cases.csv", rows)
+        write_npz(results / SYNTHESIZED, **kept)
         write_json(results / "summary.json", document)  # last: its presence says that the rest is there
         return document
 

@@ -1,4 +1,4 @@
-"""The rows of a table side by side: this run's label maps beside those of other runs on the same data."""
+"""The rows of a table side by side: what this run made beside what other runs made of the same data."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.report import figures
 from jaxfuse.report.contours import overlay_of
+from jaxfuse.report.synthesis import synthesis_panel
+
+# Below a result's folder, by case: label maps, or a synthesized modality in [0, 1].
+LABELS, SYNTHESIZED = "labels.npz", "synthesized.npz"
+KEPT = 2  # cases whose maps or volumes stay
 
 
 def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCase], scheme: LabelScheme) -> None:
     """Draws `figures/rows/<case>.png` for the cases whose label maps every run kept; nothing for a run alone."""
-    mine = read_json(workdir / "dataset.json")["fingerprint"]
-    runs = [workdir, *(run for run in related if read_json(run / "dataset.json").get("fingerprint") == mine)]
-    maps = {name: kept for run in runs for name, kept in _kept_maps(run)}
+    maps = {name: kept for run in _on_same_data(workdir, related) for name, kept in _kept(run, LABELS)}
     if len(maps) < 2:
         return
     folder = workdir / "figures" / "rows"
@@ -40,11 +43,46 @@ def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCa
         )
 
 
-def _kept_maps(run: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """(row and folder, case -> label map) of a run's result, if it has one yet."""
+def draw_synthesized(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCase]) -> None:
+    """The same for runs that make one modality: their images, errors and the truth, beside this run's sources."""
+    pairs = _pairs(workdir)
+    alike = [run for run in _on_same_data(workdir, related) if _pairs(run)[-1:] == pairs[-1:]]
+    volumes = {name: kept for run in alike for name, kept in _kept(run, SYNTHESIZED)}
+    if len(volumes) < 2:
+        return
+    sources, target = pairs
+    for case in cases:
+        shown = {name: kept[case.id].astype(np.float32) for name, kept in volumes.items() if case.id in kept}
+        if len(shown) < 2:
+            continue
+        image, modalities = np.asarray(case.image), case.facts.modalities
+        synthesis_panel(
+            workdir / "figures" / "rows" / f"{case.id}.png",
+            sources={name: image[..., modalities.index(name)] for name in sources.split("+")},
+            made=shown,
+            truth=image[..., modalities.index(target)],
+            target=target,
+            title=f"Rows trained so far: {case.id}",
+            spacing_mm=case.facts.spacing_mm,
+            label=None if case.label is None else np.asarray(case.label),
+        )
+
+
+def _pairs(run: Path) -> list[str]:
+    return read_json(run / "config.json").get("pairs", [])
+
+
+def _on_same_data(workdir: Path, related: Sequence[Path]) -> list[Path]:
+    """This run, and those of the others that have its cases and split."""
+    mine = read_json(workdir / "dataset.json")["fingerprint"]
+    return [workdir, *(run for run in related if read_json(run / "dataset.json").get("fingerprint") == mine)]
+
+
+def _kept(run: Path, name: str) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """(row and folder, case -> array) of a run's result, if it has one yet."""
     config = read_json(run / "config.json")
     result = config["result"]
-    path = run / "results" / ("result" if len(result) > 1 else result[0]) / "labels.npz"
+    path = run / "results" / ("result" if len(result) > 1 else result[0]) / name
     if not path.is_file():
         return []
     with np.load(path) as archive:

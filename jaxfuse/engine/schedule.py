@@ -36,7 +36,7 @@ from jaxfuse.engine.judge import PhaseJudge, Progress, Validate
 from jaxfuse.engine.lengths import check_lengths, note_length
 from jaxfuse.engine.loop import Loop
 from jaxfuse.engine.progress import Display, clock
-from jaxfuse.engine.rows import draw_rows
+from jaxfuse.engine.rows import draw_rows, draw_synthesized
 from jaxfuse.engine.signals import StopRequest
 from jaxfuse.engine.subjects import subjects_of
 from jaxfuse.engine.together import MemberJudges, MemberRows, Stream, check_alike, in_step
@@ -145,10 +145,11 @@ class Run:
     def draw_rows(self, related: Sequence[Path]) -> None:
         """Sets this run's result beside those of other runs on the same data."""
         data = self.dataset(self.experiment.phases[self.experiment.schedule[-1]])
+        # Runs keep what they made of subjects, or of slices that they judged as cases.
+        known = tuple({case.id: case for case in (*data.val, *subjects_of(data.val))}.values())
         if data.scheme is not None:
-            # Runs keep the maps of subjects, or of slices that they judged as cases.
-            known = {case.id: case for case in (*data.val, *subjects_of(data.val))}
-            draw_rows(self.workdir, related, tuple(known.values()), data.scheme)
+            draw_rows(self.workdir, related, known, data.scheme)
+        draw_synthesized(self.workdir, related, known)
 
     def _check_result(self) -> None:
         """Phases whose predictions are averaged read the same volumes, and none has learned from another's subjects."""

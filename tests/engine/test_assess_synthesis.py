@@ -167,6 +167,9 @@ def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_p
     assert (kept["sources"], kept["target"]) == (["t1", "t2"], "flair")
     assert kept["definitions"]["Grids"] == "14 x 13 x 9 voxels of each subject"
     assert kept["seconds_per_subject"] > 0
+    with np.load(tmp_path / "results" / "synthesized.npz") as shown:
+        assert list(shown) == ["a", "b"]
+        np.testing.assert_allclose(shown["b"], expected(volumes[1]), atol=1e-3)
 
 
 def test_volumes_are_judged_as_their_slices_are(slices, files, tmp_path, drawn):

@@ -15,9 +15,10 @@ from jaxfuse.data.preprocess import PreparedCase, prepare
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine import rows
 from jaxfuse.engine.assess import SegmentationAssessment
-from jaxfuse.engine.rows import draw_rows
+from jaxfuse.engine.rows import draw_rows, draw_synthesized
 from jaxfuse.engine.workdir import related_runs
-from jaxfuse.io.tables import write_json
+from jaxfuse.io.npz import write_npz
+from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.labels import SCHEMES
 from jaxfuse.report.html import write_report
 
@@ -98,6 +99,41 @@ def test_other_data_and_unfinished_runs_stay_out(tmp_path, cases, drawn):
     assert [(call["path"].stem, list(call["predictions"])) for call in drawn] == [
         ("p2", ["ours (ours)", "random (same)"])
     ]
+
+
+def synthesizing(workdir: Path, row: str, pairs: tuple[str, str], fingerprint: str = "1", **volumes) -> Path:
+    """A run that made a modality, as it leaves it behind; without volumes it is not judged yet."""
+    begin(workdir, row, fingerprint, ("synthesis",))
+    write_json(workdir / "config.json", {**read_json(workdir / "config.json"), "pairs": pairs})
+    if volumes:
+        write_npz(workdir / "results" / "synthesis" / "synthesized.npz", **volumes)
+    return workdir
+
+
+def test_synthesized_volumes_of_one_target_come_together(tmp_path, cases, monkeypatch):
+    calls: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(rows, "synthesis_panel", lambda path, **given: calls.append({"path": path, **given}))
+    half, whole = np.full(SHAPE, 0.5, np.float16), np.ones(SHAPE, np.float16)
+    mine = synthesizing(tmp_path / "ours", "full", ("t1", "flair"), p1=half, p2=half)
+    draw_synthesized(mine, related_runs(mine), cases)
+    assert calls == []
+    synthesizing(tmp_path / "early", "early", ("t1", "flair"), p2=whole)
+    synthesizing(tmp_path / "unfinished", "late", ("t1", "flair"))
+    synthesizing(tmp_path / "other_target", "full", ("flair", "t1"), p1=whole, p2=whole)
+    synthesizing(tmp_path / "other_data", "late", ("t1", "flair"), "2", p1=whole, p2=whole)
+    keep(begin(tmp_path / "labels", "ours", "1"), "fusion", p1=constant(1), p2=constant(2))
+    draw_synthesized(mine, related_runs(mine), cases)
+    (call,) = calls
+    assert call["path"] == mine / "figures" / "rows" / "p2.png"
+    assert {name: (made.dtype, made.max()) for name, made in call["made"].items()} == {
+        "full (ours)": (np.float32, 0.5),
+        "early (early)": (np.float32, 1.0),
+    }
+    assert call["target"] == "flair"
+    assert list(call["sources"]) == ["t1"]
+    np.testing.assert_array_equal(call["sources"]["t1"], cases[1].image[..., 0])
+    np.testing.assert_array_equal(call["truth"], cases[1].image[..., 1])
+    assert call["spacing_mm"] == (1.0, 2.0, 3.0)
 
 
 def judged(workdir: Path, cases: Sequence[PreparedCase], answer: int) -> Path:
