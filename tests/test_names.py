@@ -17,7 +17,7 @@ def test_no_function_reads_a_name_that_is_not_there():
         module = importlib.import_module(found.name)
         spec = module.__spec__
         assert spec is not None
-        code = spec.loader.get_code(found.name)  # type: ignore[union-attr]
+        code = spec.loader.get_code(found.name)
         missing = {name for name in read_names(code) if not hasattr(module, name) and not hasattr(builtins, name)}
         assert not missing, f"{found.name} reads {', '.join(sorted(missing))}"
 
