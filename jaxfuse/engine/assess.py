@@ -45,7 +45,7 @@ class Assessment(Protocol):
 
     @property
     def alongside(self) -> Alongside | None:
-        """What it needs of single patches, beside the outputs that are put together from them."""
+        """What `full` needs of single patches, beside the outputs that are put together from them."""
         ...
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]: ...

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +99,15 @@ def without_optimizers(state: State) -> State:
     return dataclasses.replace(state, opt_state={}, memory={})
 
 
+@runtime_checkable
+class CasePredictor(Protocol):
+    def __call__(
+        self, weights: State, case: PreparedCase | Prepared, *, alongside: Alongside | None = None
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name; what `alongside` makes of single tiles is put together as outputs are."""
+        ...
+
+
 def case_predictor(
     system: System,
     phase: Phase,
@@ -106,15 +115,13 @@ def case_predictor(
     axis: int = AXIAL,
     overlap: float | None = None,
     memory_mb: int | None = None,
-    alongside: Alongside | None = None,
-) -> Callable[[State, PreparedCase | Prepared], dict[str, np.ndarray]]:
+) -> CasePredictor:
     """A function from weights and a prepared case to its named outputs (*space k) on the cropped grid.
 
     Tiles have the size of the training patch, so that instance norms see what they saw in training; for networks
     of valid convolutions, whose answer does not depend on the tile, a limit of memory stands for the largest that
     pay. `overlap` and `memory_mb` replace those of the phase's validation. A 2D network labels a volume one slice
-    across `axis` after the other; give that of the slices that it was trained on. What `alongside` makes of tiles is
-    put together as outputs are.
+    across `axis` after the other; give that of the slices that it was trained on.
     """
     settings, geometry = phase.validation, system.geometry
     compiled = jax.jit(system.predict)
@@ -123,7 +130,9 @@ def case_predictor(
         system.predict, compiled, phase, geometry, overlap=shared, limit=_memory_limit(phase, system, memory_mb)
     )
 
-    def predict(weights: State, case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
+    def predict(
+        weights: State, case: PreparedCase | Prepared, *, alongside: Alongside | None = None
+    ) -> dict[str, np.ndarray]:
         def patches(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
             made = compiled(weights, tiles)
             return made if alongside is None else {**made, **alongside(tiles, made)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jaxfuse.data.preprocess import Prepared, PreparedCase
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.assess import Assessment, LossAssessment, SegmentationAssessment
 from jaxfuse.engine.build import (
+    CasePredictor,
     abstract_state,
     build_system,
     case_predictor,
@@ -64,7 +65,7 @@ class Run:
     def __post_init__(self) -> None:
         self._datasets: dict[str, Dataset] = {}
         self._systems: dict[str, System] = {}
-        self._predictors: dict[str, Any] = {}
+        self._predictors: dict[str, CasePredictor] = {}
 
     def checkpoint_folder(self, name: str) -> Path:
         return self.workdir / "checkpoints" / name
@@ -91,12 +92,11 @@ class Run:
             )
         return self._systems[phase.name]
 
-    def predictor(self, phase: Phase) -> Callable[[State, PreparedCase | Prepared], dict[str, np.ndarray]]:
+    def predictor(self, phase: Phase) -> CasePredictor:
         """The prediction of cases by a phase, compiled once; 2D networks go over volumes along their slices' axis."""
         if phase.name not in self._predictors:
             axis = AXES[self.experiment.data_of(phase).axis]
-            alongside = self._assessment(phase).alongside
-            self._predictors[phase.name] = case_predictor(self.system(phase), phase, axis=axis, alongside=alongside)
+            self._predictors[phase.name] = case_predictor(self.system(phase), phase, axis=axis)
         return self._predictors[phase.name]
 
     def total_steps(self, phase: Phase) -> int:
@@ -350,9 +350,8 @@ class Run:
         return done or isinstance(self._assessment(phase), LossAssessment)
 
     def _full(self, name: str, phase: Phase, data: Dataset, state: State) -> None:
-        predict = self.predictor(phase)
-        weights = without_optimizers(state)
-        self._assess(name, self._assessment(phase), lambda case: predict(weights, case), data)
+        predict, weights, assessment = self.predictor(phase), without_optimizers(state), self._assessment(phase)
+        self._assess(name, assessment, lambda case: predict(weights, case, alongside=assessment.alongside), data)
 
     def _assess(self, name: str, assessment: Assessment, predict: Any, data: Dataset) -> None:
         def heeding(case: PreparedCase) -> Mapping[str, np.ndarray]:

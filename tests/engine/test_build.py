@@ -181,6 +181,20 @@ def test_a_limit_of_memory_given_later_replaces_that_of_the_phase():
     assert (3, 24, 7, 15, 2) in seen
 
 
+def test_what_is_made_of_tiles_is_put_together_as_outputs_are_where_it_is_asked_for():
+    system, weights = drawn(valid_phase())
+    predict, case = case_predictor(system, valid_phase()), volume()
+
+    def alongside(tiles, outputs):
+        assert tiles["image"].shape[1:4] == (9, 9, 9)
+        return {"doubled": 2 * np.asarray(outputs["valid"])}
+
+    with_more = predict(weights, case, alongside=alongside)
+    plain = predict(weights, case)
+    assert (set(with_more), set(plain)) == ({"valid", "doubled"}, {"valid"})
+    np.testing.assert_allclose(with_more["doubled"], 2 * plain["valid"], rtol=1e-6)
+
+
 def _noting(system, seen):
     """The System, noting what its prediction is traced with."""
 
