@@ -10,9 +10,7 @@ beside this file. Finished trainings are not repeated.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +27,9 @@ from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case, summarize
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent.parent))
+from experiments.shared import HELD_OUT_SEED, REPOSITORY, spread, train_once  # noqa: E402
+
 # Row that is trained -> its phases that are scored.
 TRAINED = {"ours": ("fusion",), "random": ("fusion",), "S_A+S_B": ("branch_a", "branch_b")}
 # Row of the table -> (row that is trained, output of it).
@@ -43,17 +43,12 @@ ROWS = {
     "S_B inside ours": ("ours", "S_B"),
 }
 REGIONS = ("ET", "WT", "TC", "mean")
-HELD_OUT_SEED = 20_261
 
 
 def train(row: str, seed: int, folder: Path) -> Path:
-    """Runs the command that a user would run; returns its workdir."""
     workdir = folder / f"{row}-seed{seed}"
-    command = [sys.executable, "-m", "jaxfuse.train", "--config", f"configs/cmff.py:,row={row}"]
-    command += [f"--config.seed={seed}", f"--workdir={workdir}"]
-    started = time.perf_counter()
-    subprocess.run(command, cwd=REPOSITORY, check=True)
-    print(f"{row}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    seconds = train_once(f"configs/cmff.py:,row={row}", workdir, f"--config.seed={seed}")
+    print(f"{row}, seed {seed}: {seconds:.0f} s", flush=True)
     return workdir
 
 
@@ -97,16 +92,11 @@ def table(scores: dict[str, list[dict]]) -> str:
     for row, per_seed in scores.items():
         line = {"Row": row}
         for region in REGIONS:
-            line[f"Dice {region}"] = _over_seeds([s[region]["dice"]["mean"] for s in per_seed])
-        line["Dice ET, where present"] = _over_seeds([s["ET"]["dice_nonempty"]["mean"] for s in per_seed])
-        line["HD95 mean (mm)"] = _over_seeds([s["mean"]["hd95_mm"]["mean"] for s in per_seed], digits=1)
+            line[f"Dice {region}"] = spread([s[region]["dice"]["mean"] for s in per_seed])
+        line["Dice ET, where present"] = spread([s["ET"]["dice_nonempty"]["mean"] for s in per_seed])
+        line["HD95 mean (mm)"] = spread([s["mean"]["hd95_mm"]["mean"] for s in per_seed], digits=1)
         lines.append(line)
     return render(lines, list(lines[0]))
-
-
-def _over_seeds(values: list[float], digits: int = 3) -> str:
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,9 +32,9 @@ from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parent.parent
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(HERE.parent.parent))
 from configs import fuse4seg  # noqa: E402
+from experiments.shared import HELD_OUT_SEED, spread, train_once  # noqa: E402
 
 PAIR = "t1ce+flair"
 SCHEMES = ("full", "detached", "pixel", "fusion_leader", "rank_one")
@@ -48,27 +47,18 @@ SHORT = {
     "cooperative": {"steps": 240, "patch": (64, 64), "args.losses.gradient_weight": 10.0},
 }
 REGIONS = ("WT", "TC", "ET")
-HELD_OUT_SEED, HELD_OUT = 20_261, 24
+HELD_OUT = 24
 METRICS = ("en_bits", "sd", "sf", "mi_nats", "scd", "vif", "qabf", "ssim")
 
 
 def train(part: str, row: str, seed: int, folder: Path) -> float:
-    """Runs the command, unless it was done before; returns the seconds it took."""
-    workdir = folder / part / f"{row}-seed{seed}"
-    took = workdir.with_name(f"{workdir.name}.json")
-    if took.is_file():
-        return read_json(took)["seconds"]
-    command = [sys.executable, "-m", "jaxfuse.train", "--config", f"configs/fuse4seg.py:,row={row}"]
-    command += [f"--config.seed={seed}", f"--workdir={workdir}"]
+    options = [f"--config.seed={seed}"]
     for phase in fuse4seg.get_config(f",row={row}").schedule:
         changed = {"validation.every": 0, **(SHORT[phase] if part == "short" else {})}
-        command += [f"--config.{phase}.{option}={value}" for option, value in changed.items()]
+        options += [f"--config.{phase}.{option}={value}" for option, value in changed.items()]
     if row not in ALONE:
-        command.append(f"--config.network.combos=('{PAIR}',)")
-    started = time.perf_counter()
-    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-    write_json(took, {"seconds": time.perf_counter() - started})
-    return read_json(took)["seconds"]
+        options.append(f"--config.network.combos=('{PAIR}',)")
+    return train_once(f"configs/fuse4seg.py:,row={row}", folder / part / f"{row}-seed{seed}", *options)
 
 
 def held_out_slices(folder: Path) -> list[PreparedSlice]:
@@ -149,10 +139,6 @@ def drawn(batch: Any, classes: int) -> Any:
         return rng.integers(0, classes, leaf.shape).astype(leaf.dtype)
 
     return jax.tree.map(fill, batch)
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.{digits}f}"
 
 
 def tables(scores: dict[str, Any]) -> str:

@@ -15,26 +15,24 @@ panel of the held-out slices. A finished training is not repeated.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
+from jaxfuse.data.phantom.writing import write_nifti
 from jaxfuse.data.preprocess import PreparedCase, prepare
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.io.nifti import read_volume
-from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.io.tables import write_json
 from jaxfuse.models.hinet.networks import DIVISOR
 from jaxfuse.report.synthesis import synthesis_panel
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parent.parent
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(HERE.parent.parent))
 from experiments.hinet_rows.run import SOURCES, TARGET, copies, image, judged, linear, network, table  # noqa: E402
+from experiments.shared import command, train_once  # noqa: E402
 
 MODALITIES = (*SOURCES, TARGET)
 GAP = 5
@@ -69,28 +67,15 @@ def write_blocks(case_root: Path, folder: Path) -> dict[str, slice]:
             path.parent.mkdir(parents=True, exist_ok=True)
             shift = np.eye(4)
             shift[2, 3] = slices.start
-            nib.save(nib.Nifti1Image(volume.array[:, :, slices], volume.affine @ shift), path)
+            write_nifti(path, volume.array[:, :, slices], volume.affine @ shift)
     write_json(folder / "split.json", {"train": TRAINING, "val": [HELD_OUT]})
     return blocks
 
 
-def command(module: str, *options: str) -> float:
-    """Runs it as a user would; the seconds it took."""
-    started = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", f"jaxfuse.{module}", *options], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
-    )
-    return time.perf_counter() - started
-
-
 def train(folder: Path, options: Sequence[str]) -> float:
-    took = folder / "training.json"
-    if not took.is_file():
-        data = {"root": folder / "cases", "split": folder / "split.json", "modalities": MODALITIES}
-        given = [f"--config.data.{name}={value}" for name, value in {**data, "normalize": NORMALIZE}.items()]
-        seconds = command("train", "--config", "configs/hinet.py", f"--workdir={folder / 'run'}", *given, *options)
-        write_json(took, {"seconds": seconds})
-    return read_json(took)["seconds"]
+    data = {"root": folder / "cases", "split": folder / "split.json", "modalities": MODALITIES, "normalize": NORMALIZE}
+    given = [f"--config.data.{name}={value}" for name, value in data.items()]
+    return train_once("configs/hinet.py", folder / "run", *given, *options)
 
 
 def scored(folder: Path) -> tuple[dict[str, dict[str, float]], PreparedCase, dict[str, np.ndarray]]:

@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import functools
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,34 +26,26 @@ from jaxfuse.data.preprocess import PreparedCase, prepare
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.members import trained_phases
-from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.io.tables import render, write_json
 from jaxfuse.metrics.synthesis import apply_linear, fit_linear, score_synthesized
 from jaxfuse.report.synthesis import synthesis_panel
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parent.parent
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(HERE.parent.parent))
 from configs import hinet  # noqa: E402
+from experiments.shared import HELD_OUT_SEED, spread, train_once  # noqa: E402
 
 SOURCES, TARGET = ("t1", "t2"), "flair"
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 ROWS = ("full", "degraded1", "degraded2", "degraded3", "early", "late")
 FURTHER = ("pix2pix", "pix2pix_second", "cyclegan", "cyclegan_second", "mmsyns")
-HELD_OUT_SEED, HELD_OUT = 20_261, 8
+HELD_OUT = 8
 METRICS = {"psnr_db": "PSNR (dB)", "nmse": "NMSE", "ssim": "SSIM"}
 
 
 def train(row: str, seed: int, folder: Path) -> float:
-    """Runs the command, unless it was done before; returns the seconds it took."""
-    workdir = folder / f"{row}-seed{seed}"
-    took = folder / f"{workdir.name}.json"
-    if not took.is_file():
-        command = [sys.executable, "-m", "jaxfuse.train", "--config", f"configs/hinet.py:,row={row}"]
-        command += [f"--config.seed={seed}", f"--workdir={workdir}", "--config.synthesis.validation.every=0"]
-        started = time.perf_counter()
-        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-        write_json(took, {"seconds": time.perf_counter() - started})
-    return read_json(took)["seconds"]
+    options = (f"--config.seed={seed}", "--config.synthesis.validation.every=0")
+    return train_once(f"configs/hinet.py:,row={row}", folder / f"{row}-seed{seed}", *options)
 
 
 def phantoms(folder: Path, cases: int, seed: int) -> tuple[PreparedCase, ...]:
@@ -124,11 +114,6 @@ def without_noise(case: PreparedCase) -> np.ndarray:
     volume = clean[TARGET][::-1, ::-1]
     box = tuple(slice(a, a + n) for a, n in zip(case.facts.crop_start, case.facts.shape, strict=True))
     return (volume[box] - low) / (high - low)
-
-
-def spread(values: list[float], digits: int) -> str:
-    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{deviation}"
 
 
 def table(scores: dict[str, list[dict[str, float]]]) -> str:

@@ -12,48 +12,39 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
+from jaxfuse.data.cases import encode_label, whole_values
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.preprocess import Prepared, PreparedCase, prepare, uncrop
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.members import Member, load_members
 from jaxfuse.engine.members import mean_probabilities as predictor_of
 from jaxfuse.inference.postprocess import label_map
+from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import render, write_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case, summarize
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent.parent))
+from experiments.shared import HELD_OUT_SEED, REPOSITORY, command, spread, train_once  # noqa: E402
+
 SOURCES, TARGET = ("t1", "t2"), "flair"
-HELD_OUT_SEED = 20_261
 REGIONS = ("WT", "TC", "ET", "mean")
 CONFIGS = {"segmentation": "configs/cmff.py", "synthesis": "configs/hinet.py"}
 
 Labels = dict[str, np.ndarray]  # class indices of the whole volume, by case
 
 
-def command(module: str, *options: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", f"jaxfuse.{module}", *options], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
-    )
-
-
 def train(name: str, seed: int, folder: Path) -> Path:
-    """Runs the command, unless it was done before."""
     workdir = folder / f"{name}-seed{seed}"
-    started = time.perf_counter()
-    command("train", "--config", CONFIGS[name], f"--config.seed={seed}", f"--workdir={workdir}")
-    print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"{workdir.name}: {train_once(CONFIGS[name], workdir, f'--config.seed={seed}'):.0f} s", flush=True)
     return workdir
 
 
@@ -72,11 +63,7 @@ def prepared(root: Path, member: Member, folder: Path) -> tuple[PreparedCase, ..
 
 def read_labels(folder: Path, cases: Sequence[PreparedCase], scheme: LabelScheme) -> Labels:
     """Label maps that a command has written, in the orientation of the prepared cases."""
-    found = {}
-    for case in cases:
-        image = nib.as_closest_canonical(nib.load(folder / f"{case.id}.nii.gz"))
-        found[case.id] = np.vectorize(scheme.encode.get)(np.asarray(image.dataobj)).astype(np.uint8)
-    return found
+    return {case.id: encode_label(whole_values(read_volume(folder / f"{case.id}.nii.gz")), scheme) for case in cases}
 
 
 def labels_with(
@@ -155,9 +142,7 @@ def table(scores: dict[str, list[dict[str, float]]]) -> str:
     for name, found in scores.items():
         line = {"FLAIR": name}
         for region in REGIONS:
-            values = [one[region] for one in found]
-            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-            line[f"Dice {region}"] = f"{np.mean(values):.3f}{spread}"
+            line[f"Dice {region}"] = spread([one[region] for one in found])
         line["below real"] = f"{complete - np.mean([one['mean'] for one in found]):.3f}"
         lines.append(line)
     return render(lines, list(lines[0]))

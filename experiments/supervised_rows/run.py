@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,9 @@ from jaxfuse.data.phantom.stroke import write_stroke_phantoms
 from jaxfuse.io.tables import read_json, render, write_json
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parent.parent
-HELD_OUT_SEED = 20_261
+sys.path.insert(0, str(HERE.parent.parent))
+from experiments.shared import HELD_OUT_SEED, command, spread, train_once  # noqa: E402
+
 TISSUES, LESION = ("CSF", "GM", "WM"), ("lesion",)
 METRICS = ("dice", "hd_mm")
 
@@ -59,21 +58,8 @@ ROWS = {
 }
 
 
-def command(module: str, *options: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", f"jaxfuse.{module}", *options], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
-    )
-
-
 def train(row: Row, seed: int, folder: Path) -> float:
-    """Runs the command, unless it was done before; returns the seconds it took."""
-    took = folder / f"{row.training}-seed{seed}.json"
-    if not took.is_file():
-        started = time.perf_counter()
-        workdir = folder / f"{row.training}-seed{seed}"
-        command("train", "--config", row.config, f"--config.seed={seed}", f"--workdir={workdir}")
-        write_json(took, {"seconds": time.perf_counter() - started})
-    return read_json(took)["seconds"]
+    return train_once(row.config, folder / f"{row.training}-seed{seed}", f"--config.seed={seed}")
 
 
 def score(name: str, row: Row, seed: int, folder: Path) -> dict[str, Any]:
@@ -105,10 +91,6 @@ def table(scores: dict[str, dict[str, dict[str, Any]]], seeds: list[int], region
         line["HD mean (mm)"] = spread([float(np.mean([one[r][hd] for r in regions])) for one in of_seeds], digits=1)
         lines.append(line)
     return render(lines, list(lines[0]))
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.{digits}f}"
 
 
 def main() -> None:

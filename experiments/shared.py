@@ -1,0 +1,40 @@
+"""What the experiments that train networks have in common: commands as a user runs them, and numbers over seeds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxfuse.io.tables import read_json, write_json
+
+REPOSITORY = Path(__file__).parent.parent
+# Of the phantoms that no training sees.
+HELD_OUT_SEED = 20_261
+
+
+def command(module: str, *options: str) -> float:
+    """Runs `python -m jaxfuse.MODULE` in the repository; the seconds that it took."""
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", f"jaxfuse.{module}", *options], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
+    )
+    return time.perf_counter() - started
+
+
+def train_once(config: str, workdir: Path, *options: str) -> float:
+    """Trains by the command, unless it was done before; the seconds that it took then."""
+    took = workdir.with_name(f"{workdir.name}.json")
+    if not took.is_file():
+        write_json(took, {"seconds": command("train", "--config", config, f"--workdir={workdir}", *options)})
+    return read_json(took)["seconds"]
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Mean ± standard deviation over seeds; of one seed its value."""
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
