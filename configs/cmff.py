@@ -197,7 +197,7 @@ def transition(sizes):
     return phase(
         model="cmft",
         args=sizes.cycle,
-        assess="engine.assess:translation",
+        assess="engine.judging.segmentation:translation",
         optimizers={"generators": sizes.gan_adam(), "discriminators": sizes.gan_adam()},
         **sizes.transition_length,
         **sizes.common,
@@ -209,7 +209,7 @@ def reconstruction(sizes):
     return phase(
         model="cmft:make_reconstruction",
         args={"corruption": 0.0},
-        assess="engine.assess:losses",
+        assess="engine.judging.segmentation:losses",
         optimizers={"generators": adam(sizes.transition_rate)},
         **sizes.transition_length,
         **sizes.common,
@@ -221,7 +221,7 @@ def segmentation(sizes, model, args, init, **more_optimizers):
     return phase(
         model=model,
         args=args,
-        assess="engine.assess:segmentation",
+        assess="engine.judging.segmentation:segmentation",
         optimizers={"net": adam(sizes.segmentation_rate, schedule=sizes.schedule), **more_optimizers},
         init=init,
         loss=sizes.loss,
@@ -261,10 +261,10 @@ def joint(sizes):
 
 
 def voc(sizes):
-    """Pre-training on PASCAL VOC: its own data, patches of pixels, 21 classes, unlabelled border pixels ignored."""
+    """Pre-training on PASCAL VOC: its own data, patches of pixels, 21 classes, unlabeled border pixels ignored."""
     settings = phase(
         model="baselines.unet",
-        assess="engine.assess:losses",
+        assess="engine.judging.segmentation:losses",
         optimizers={"net": adam(sizes.voc_rate)},
         loss="losses.overlap:cross_entropy",
         loss_args={"ignore": 255},

@@ -286,7 +286,7 @@ def pretraining(sizes, row):
     settings = phase(
         model="fuse4seg:make_pretraining",
         args={"correlation_weight": 0.25, "critics": {"adversarial_weight": adversarial_weight}},
-        assess="engine.assess:losses",
+        assess="engine.judging.segmentation:losses",
         optimizers=_players(sizes, "pretraining", adversarial_weight),
         **sizes.pretraining_length,
         **_common(sizes),
@@ -309,7 +309,7 @@ def cooperative(sizes, row):
             "segmentation": segmentation_form(sizes),
             "scheme": scheme,
         },
-        assess="engine.assess_fusion:fusion",
+        assess="engine.judging.fusion:fusion",
         optimizers={
             **_players(sizes, "cooperative", adversarial_weight),
             "segmentation": sizes.segmentation_optimizer(),
@@ -330,7 +330,7 @@ def alone(sizes, row):
     settings = phase(
         model="fuse4seg.alone",
         args={"reads": reads, "fusion": fusion, "segmentation": segmentation_form(sizes)},
-        assess="engine.assess:segmentation_of_slices",
+        assess="engine.judging.segmentation:segmentation_of_slices",
         optimizers={"segmentation": sizes.segmentation_optimizer()},
         **SEGMENTATION_LOSS,
         overlap=sizes.overlap,
@@ -358,7 +358,7 @@ def plugged_in(sizes, row):
             "segmentation": {**sizes.nnunet, "remat": sizes.remat},
             "scheme": {"bilevel": bilevel, "fusion_weight": 1.0, "warmup_steps": sizes.warmup_steps},
         },
-        assess="engine.assess_fusion:fusion",
+        assess="engine.judging.fusion:fusion",
         optimizers={"fusion": sizes.film_adam(), "segmentation": sizes.nnunet_optimizer()},
         init=(("fusion/encoder", "pretraining:fusion/encoder"),) if row == "film_nnunet_p" else (),
         loss="losses.overlap:dice_and_cross_entropy",

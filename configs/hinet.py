@@ -187,7 +187,7 @@ def synthesis(sizes, row):
     settings = phase(
         model=model,
         args=args,
-        assess="engine.assess_synthesis:synthesis",
+        assess="engine.judging.synthesis:synthesis",
         optimizers={player: adam(rate, b1=b1, schedule=schedule) for player in players},
         validate_every=sizes.validate_every,
         checkpoint_every=sizes.checkpoint_every,

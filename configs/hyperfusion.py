@@ -147,7 +147,7 @@ def segmentation(sizes, data, kind, flat):
     loss, loss_args = LOSSES.get(kind, CROSS_ENTROPY)
     settings = phase(
         model="hyperfusion",
-        assess="engine.assess:segmentation",
+        assess="engine.judging.segmentation:segmentation",
         optimizers={"net": sizes.optimizer(data)},
         loss=loss,
         loss_args=loss_args,

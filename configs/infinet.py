@@ -148,7 +148,7 @@ def slices(sizes, row):
     unet = row in UNETS
     settings = phase(
         model="baselines.unet2d" if unet else "infinet",
-        assess="engine.assess:segmentation",
+        assess="engine.judging.segmentation:segmentation",
         optimizers={"net": sizes.optimizer()},
         loss="losses.imbalance:weighted_cross_entropy" if unet else "losses.imbalance:generalized_dice",
         **sizes.length,

@@ -1,4 +1,4 @@
-"""How well do predictors that need no network find what is labelled in the phantoms?
+"""How well do predictors that need no network find what is labeled in the phantoms?
 
     python experiments/phantom_thresholds.py
     python experiments/phantom_thresholds.py --phantom infant

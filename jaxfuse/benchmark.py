@@ -33,7 +33,7 @@ def benchmark(config: Any, *, only: str | None, steps: int, forms: list[str], sa
     import jax
 
     from jaxfuse.config import parse
-    from jaxfuse.engine.dataset import open_dataset
+    from jaxfuse.data.dataset import open_dataset
     from jaxfuse.nn.conv import implementation
 
     experiment = parse(config)
@@ -131,7 +131,7 @@ def _as_text(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> int:
     cli.no_arguments(argv)
-    from jaxfuse.engine.progress import Display
+    from jaxfuse.engine.display import Display
 
     options = flags.FLAGS
     say = (lambda *_: None) if options.json else Display().report

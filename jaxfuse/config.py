@@ -6,92 +6,22 @@ Nothing below this module sees a config.
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from jaxfuse.data.frequencies import class_frequencies
 from jaxfuse.data.pipeline import Loader
 from jaxfuse.data.sampling import needs_brain
-from jaxfuse.data.slices import Window
-from jaxfuse.data.sources import voc
-from jaxfuse.data.sources.volumes import check_axis, check_slices, scheme_of_layout, source_of
+from jaxfuse.data.settings import Data, read_data
 from jaxfuse.errors import UserError
-from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.learning.optim import adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
 from jaxfuse.options import at_least, flat, grouped, is_group, merge, record, resolve, same_keys, with_initializers
 
 _OPTIMIZERS = {"adam": adam, "sgd": sgd}
-
-
-@dataclass(frozen=True)
-class Phantom:
-    """The phantom data set that stands in where no root is given.
-
-    Attributes:
-        spacing_mm: voxel sides; of "stroke", whose slices share 160 mm, the sides in the plane.
-    """
-
-    cases: int
-    seed: int
-    shape: tuple[int, int, int]
-    spacing_mm: float
-
-
-@dataclass(frozen=True)
-class Data:
-    """Where cases come from and how they are prepared.
-
-    Attributes:
-        source: volumes: "brats", "iseg" (subject-1-T1.hdr, ...) or "stroke" (folders of T2 and diffusion). Slices of
-            such volumes, each a 2D case: "slices" (those of "brats" that show enough brain), "one_slice" (one of each
-            volume of "brats", that of the largest tumor), "iseg_slices" (in training those that hold a labelled
-            voxel) and "stroke_slices" (like "slices"). "pairs2d": registered PNG pairs, MRI with CT, PET or SPECT.
-            "voc": photographs. A source of 2D cases needs a phase with a patch of two sides.
-        root: folder of the data set; empty: phantoms are written and used.
-        layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names.
-        labels: a scheme of `jaxfuse.labels`; empty: that of the layout.
-        normalize: a rule of `jaxfuse.data.preprocess.prepare_case` for volumes and slices; "levels" for "pairs2d".
-        reference: with normalize "histmatch": folder of the case that all are matched to; empty: the landmarks of
-            `jaxfuse.data.intensities`.
-        split: JSON file with lists `train` and `val` of case ids; empty: drawn by `split_seed`.
-        fold: the number, from 1, of the one subject that validates, for an ensemble of leave-one-out folds; 0: none.
-        bootstrap: the number, from 1, of a bootstrap sample of the subjects, drawn by `split_seed`, which train; those
-            left out validate; 0: none.
-        cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
-        axis: of slices: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
-        window: of slices: what pictures show, ((first, one past the last), (first, one past the last)) along the two
-            axes of the canonical volume (to the right, to the front, up) that are not cut; (): the box of the brain.
-        blank_slices: of slices: keep all, also those that show no brain.
-    """
-
-    source: str
-    root: str
-    layout: str
-    labels: str
-    modalities: tuple[str, ...]
-    normalize: str
-    val_fraction: float
-    split_seed: int
-    split: str
-    cache: str
-    phantom: Phantom
-    axis: str = "axial"
-    reference: str = ""
-    window: Window = ()
-    blank_slices: bool = False
-    fold: int = 0
-    bootstrap: int = 0
-
-    @property
-    def cache_dir(self) -> Path:
-        default = os.environ.get("JAXFUSE_CACHE") or Path.home() / ".cache" / "jaxfuse"
-        return Path(self.cache or default).expanduser().absolute()
 
 
 @dataclass(frozen=True)
@@ -121,12 +51,12 @@ class Phase:
 
     Attributes:
         build: (modalities, class names, total steps[, voxels per class of the training cases]) -> System; see `_loss`.
-        assess: how its predictions are judged, a function of `jaxfuse.engine.assess`.
+        assess: how its predictions are judged, a function of `jaxfuse.engine.judging.segmentation`.
         steps, epochs: its length; steps wins where it is not 0.
         patch: the sides of what the network sees, margins of valid convolutions included.
         sampling, sampling_args: a rule of `jaxfuse.data.sampling.center_rule` and its options.
         data: its own data, or None for that of the experiment.
-        labelled: whether it learns from labels; a phase that does not may train on unlabelled cases.
+        labeled: whether it learns from labels; a phase that does not may train on unlabeled cases.
         rules: what it takes over from earlier phases.
         weighs_classes: whether its loss weighs classes by how often they occur in its training cases.
     """
@@ -143,7 +73,7 @@ class Phase:
     pad: bool
     unpaired: bool
     augment: Mapping[str, Mapping[str, float]]
-    labelled: bool
+    labeled: bool
     rules: tuple[Rule, ...]
     validation: Validation
     checkpoint_every: int
@@ -210,7 +140,7 @@ def parse(config: Any) -> Experiment:
     at_least("", config, log_every=1, seed=0)
     experiment = Experiment(
         phases=phases,
-        data=_data("data", config.data),
+        data=read_data("data", config.data),
         loader=record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=1),
         side_by_side=config.get("side_by_side", False),
         **{
@@ -251,29 +181,15 @@ def _check_side_by_side(config: Any, phases: Mapping[str, Phase]) -> None:
                 )
 
 
-def scheme_of(data: Data, layout_default: str) -> LabelScheme:
-    """The named scheme, else that of the layout."""
-    return label_scheme(data.labels or layout_default)
-
-
-def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Modalities and class names as far as a config alone tells them, without looking at the data."""
-    if data.source == "voc":
-        return data.modalities, voc.CLASSES
-    if data.source == "pairs2d":
-        return data.modalities, ()  # images without labels
-    return data.modalities, scheme_of(data, scheme_of_layout(source_of(data.source), data.layout)).classes
-
-
 def _phase(name: str, group: Any, config: Any) -> Phase:
-    expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labelled", "weighs_classes"}
+    expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labeled", "weighs_classes"}
     optional = {"loss", "loss_args", "data", "sampling_args"}
     expected |= {"model", "args", "optimizers", "init"}
     same_keys(name, group, expected | optional, optional=optional)
     at_least(f"{name}.", group, batch=1, checkpoint_every=1)
     if group.steps < 0 or group.epochs < 0 or not (group.steps or group.epochs):
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
-    data = _data(f"{name}.data", group.data) if group.get("data") else None
+    data = read_data(f"{name}.data", group.data) if group.get("data") else None
     plain = ("steps", "epochs", "batch", "patch", "sampling", "pad", "unpaired", "checkpoint_every")
     return Phase(
         name=name,
@@ -281,7 +197,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         assess=resolve(group.assess),
         sampling_args=dict(group.get("sampling_args") or {}),
         augment={key: dict(value) for key, value in group.augment.items()},
-        labelled=bool(group.get("loss")),
+        labeled=bool(group.get("loss")),
         weighs_classes=_weighs_classes(group),
         rules=tuple(parse_rule(entry) for entry in group.init),
         validation=_validation(f"{name}.validation", group.validation),
@@ -353,35 +269,6 @@ def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: 
     if wrong := sorted(set(options) - accepted):
         raise UserError(f"{where} has no option {', '.join(wrong)}; {kind} has {', '.join(sorted(accepted))}")
     return _OPTIMIZERS[kind](total_steps=total_steps, **{key: v for key, v in options.items() if key != "kind"})
-
-
-def _data(where: str, group: Any) -> Data:
-    values = {key: value for key, value in group.items() if key != "phantom"}
-    # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
-    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices"}
-    same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
-    check_axis(group.get("axis", "axial"), group.source, where)
-    check_slices(group.get("window", ()), group.get("blank_slices", False), group.source, where)
-    if group.get("reference") and group.normalize != "histmatch":
-        raise UserError(
-            f"{where}.reference is {group.reference!r} and {where}.normalize {group.normalize!r}; only histmatch looks "
-            "at it: leave it empty"
-        )
-    if not 0.0 < group.val_fraction < 1.0:
-        raise UserError(f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1")
-    at_least(f"{where}.", group, split_seed=0)
-    _check_split(where, group)
-    return Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
-
-
-def _check_split(where: str, group: Any) -> None:
-    """At most one of a list, a fold and a bootstrap sample says who validates."""
-    at_least(f"{where}.", {"fold": 0, "bootstrap": 0, **dict(group.items())}, fold=0, bootstrap=0)
-    given = [name for name in ("split", "fold", "bootstrap") if group.get(name)]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(f'{where}.{name}' for name in given)} cannot go together; keep one of them")
-    if group.source == "voc" and given:
-        raise UserError(f"{where}.{given[0]} is given, but VOC has lists of its own; leave it out")
 
 
 def _validation(where: str, group: Any) -> Validation:

@@ -39,7 +39,8 @@ def choices(path: str) -> dict[str, dict[str, str]]:
 
 def describe(config: Any, *, cost: bool) -> dict[str, Any]:
     """What each phase builds: {"name", "phases": {phase: {"steps", "players", "networks", "transfers"[, "cost"]}}}."""
-    from jaxfuse.config import declared_facts, parse
+    from jaxfuse.config import parse
+    from jaxfuse.data.settings import declared_facts
     from jaxfuse.engine.build import abstract_state, build_system
 
     experiment = parse(config)

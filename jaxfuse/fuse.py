@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 def _fuse_images(options: Any, paths: Sequence[Path]) -> int:
     from jaxfuse.data import registered
-    from jaxfuse.engine.progress import Display
+    from jaxfuse.engine.display import Display
     from jaxfuse.io.nifti import write_like, write_rgb_like
     from jaxfuse.io.png import write_png
 
@@ -125,9 +125,9 @@ def _load(run: str, count: int) -> tuple[Callable[[Any], Any], str, tuple[str, .
     """A function from pictures (n h w count) to fused ones (n h w), whose it is, and the slots that they take."""
     import numpy as np
 
-    from jaxfuse.engine.fuse_slices import FUSED, slice_fuser
-    from jaxfuse.engine.members import load_members
-    from jaxfuse.engine.workdir import compilation_cache
+    from jaxfuse.engine.run_folder.workdir import compilation_cache
+    from jaxfuse.engine.trained.phases import load_members
+    from jaxfuse.engine.trained.slice_fuser import FUSED, slice_fuser
 
     members = load_members([run])
     if len(members) > 1:
@@ -167,7 +167,7 @@ def _preview(path: Path, images: Any, levels: Any, name: str) -> None:
 
 def _fuse_pairs(run: str, root: Path, output: str) -> int:
     from jaxfuse.data.sources.pairs2d import find_pairs
-    from jaxfuse.engine.progress import Display
+    from jaxfuse.engine.display import Display
     from jaxfuse.io.folders import writable_folder
 
     collections = _collections(root)

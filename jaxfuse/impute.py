@@ -35,11 +35,11 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> int:
-    from jaxfuse.engine.complete import cases_to_complete, check_output, summary
-    from jaxfuse.engine.members import load_members
-    from jaxfuse.engine.progress import Display, clock
-    from jaxfuse.engine.synthesize import load_synthesizers
-    from jaxfuse.engine.workdir import compilation_cache
+    from jaxfuse.engine.display import Display, clock
+    from jaxfuse.engine.run_folder.workdir import compilation_cache
+    from jaxfuse.engine.trained.missing_modality import cases_to_complete, check_output, summary
+    from jaxfuse.engine.trained.phases import load_members
+    from jaxfuse.engine.trained.synthesizer import load_synthesizers
     from jaxfuse.io.folders import writable_folder
     from jaxfuse.io.tables import write_rows
     from jaxfuse.report.completed import write_completed_report
@@ -87,7 +87,7 @@ def _names(members: Any) -> str:
 def _completer(makers: Any, output: Path) -> Any:
     """A function from a case to its files, with the missing one written if there is one."""
     from jaxfuse.data.cases import load_case
-    from jaxfuse.engine.synthesize import volume_maker, write_synthesized
+    from jaxfuse.engine.trained.synthesizer import volume_maker, write_synthesized
 
     make, first = volume_maker(makers), makers[0]
 
@@ -109,11 +109,11 @@ def _segmenter(members: Any, maker: Any) -> Any:
     import numpy as np
 
     from jaxfuse.data.cases import load_case
+    from jaxfuse.data.dataset import prepare_like
     from jaxfuse.data.preprocess import uncrop
-    from jaxfuse.engine.dataset import prepare_like
-    from jaxfuse.engine.members import mean_probabilities
-    from jaxfuse.engine.synthesize import DESCRIPTION
-    from jaxfuse.inference.postprocess import label_map
+    from jaxfuse.engine.trained.phases import mean_probabilities
+    from jaxfuse.engine.trained.synthesizer import DESCRIPTION
+    from jaxfuse.inference.label_map import label_map
     from jaxfuse.io.nifti import write_like
     from jaxfuse.report.completed import CompletedCase
     from jaxfuse.report.figures import segmentation_panel

@@ -47,7 +47,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> int:
-    from jaxfuse.engine.synthesize import synthesizes
+    from jaxfuse.engine.trained.synthesizer import synthesizes
 
     runs = [flags.FLAGS.workdir, *argv[1:]]
     return _synthesize(runs) if synthesizes(runs) else _label(runs)
@@ -55,13 +55,13 @@ def main(argv: list[str]) -> int:
 
 def _label(runs: Sequence[str]) -> int:
     from jaxfuse.data.cases import load_case
+    from jaxfuse.data.dataset import prepare_like
     from jaxfuse.data.preprocess import uncrop
     from jaxfuse.data.sources.volumes import source_of
-    from jaxfuse.engine.dataset import prepare_like
-    from jaxfuse.engine.members import load_members, mean_probabilities
-    from jaxfuse.engine.progress import Display
-    from jaxfuse.engine.workdir import compilation_cache
-    from jaxfuse.inference.postprocess import label_map
+    from jaxfuse.engine.display import Display
+    from jaxfuse.engine.run_folder.workdir import compilation_cache
+    from jaxfuse.engine.trained.phases import load_members, mean_probabilities
+    from jaxfuse.inference.label_map import label_map
     from jaxfuse.io.folders import writable_folder
     from jaxfuse.io.nifti import write_like
 
@@ -90,9 +90,9 @@ def _label(runs: Sequence[str]) -> int:
 def _synthesize(runs: Sequence[str]) -> int:
     from jaxfuse.data.cases import load_case
     from jaxfuse.data.sources.volumes import source_of
-    from jaxfuse.engine.progress import Display
-    from jaxfuse.engine.synthesize import Passes, load_synthesizers, volume_maker, write_synthesized
-    from jaxfuse.engine.workdir import compilation_cache
+    from jaxfuse.engine.display import Display
+    from jaxfuse.engine.run_folder.workdir import compilation_cache
+    from jaxfuse.engine.trained.synthesizer import Passes, load_synthesizers, volume_maker, write_synthesized
     from jaxfuse.io.folders import writable_folder
 
     options = flags.FLAGS
@@ -116,7 +116,7 @@ def _synthesize(runs: Sequence[str]) -> int:
 
 def _counted(files: Sequence[Any], display: Any) -> Iterator[tuple[Any, Callable[[Path], None]]]:
     """Each case with a function that says where its result was written, and how long the others will take."""
-    from jaxfuse.engine.progress import clock
+    from jaxfuse.engine.display import clock
 
     started = time.perf_counter()
     for number, one in enumerate(files, start=1):

@@ -27,10 +27,10 @@ def main(argv: list[str]) -> int:
     import jax
 
     from jaxfuse.config import parse
-    from jaxfuse.engine.progress import Display
-    from jaxfuse.engine.schedule import Run
-    from jaxfuse.engine.signals import StopRequest
-    from jaxfuse.engine.workdir import compilation_cache, default_workdir, open_workdir, related_runs
+    from jaxfuse.engine.display import Display
+    from jaxfuse.engine.run import Run
+    from jaxfuse.engine.run_folder.workdir import compilation_cache, default_workdir, open_workdir, related_runs
+    from jaxfuse.engine.stop_request import StopRequest
     from jaxfuse.report.html import write_report
 
     config = flags.FLAGS.config

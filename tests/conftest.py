@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import jax
@@ -11,11 +10,12 @@ import pytest
 from absl import flags
 from jaxtyping import install_import_hook
 
+import tests.shape_checks  # noqa: F401  (named below)
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # `configs` is a folder of recipes, not an installed package
 
 # Before the first import of jaxfuse: from here on every annotated shape is checked.
-install_import_hook("jaxfuse", "shape_checks.check")
+install_import_hook("jaxfuse", "tests.shape_checks.check")
 
 # Tests compile much and compute little; without LLVM's costly passes they compile two to four times faster.
 jax.config.update("jax_disable_most_optimizations", True)

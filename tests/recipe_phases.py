@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfuse.config import Phase, declared_facts, parse
+from jaxfuse.config import Phase, parse
+from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system, example_batch
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System

@@ -9,10 +9,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, ornt_transform
-from untrained_run import write_untrained_run
 
 from configs import cmff, hinet
 from jaxfuse.recipes import volume_data
+from tests.untrained_run import write_untrained_run
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 RANGES = {"t1": (0.0, 500.0), "t1ce": (0.0, 600.0), "t2": (0.0, 700.0), "flair": (0.0, 800.0)}
@@ -28,7 +28,7 @@ def synthesis_run(folder: Path, text: str = "tiny", *, seed: int = 0, **data: An
     return write_untrained_run(folder, config, "synthesis", train=TRAIN, seed=seed, ranges=RANGES)
 
 
-def labelling_run(folder: Path, modalities: Sequence[str] = MODALITIES, source: str = "slices", **data: Any) -> Path:
+def labeling_run(folder: Path, modalities: Sequence[str] = MODALITIES, source: str = "slices", **data: Any) -> Path:
     """A run of a small 2D network that labels what BraTS labels."""
     config = cmff.get_config("tiny,row=voc")
     config.schedule = config.result = ("voc",)

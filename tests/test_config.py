@@ -8,7 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import cmff
-from jaxfuse.config import Experiment, declared_facts, parse
+from jaxfuse.config import Experiment, parse
+from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import build_system
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
@@ -82,7 +83,7 @@ def test_an_experiment_has_its_phases_in_order_and_functions_in_place_of_names()
     transition, fusion = experiment.phases.values()
     assert [rule.target for rule in fusion.rules] == ["net/branch_a/trunk", "net/branch_b/trunk"]
     assert callable(fusion.assess)
-    assert (transition.labelled, fusion.labelled) == (False, True)
+    assert (transition.labeled, fusion.labeled) == (False, True)
     assert experiment.data_of(fusion) is experiment.data
     modalities, classes = declared_facts(experiment.data)
     assert modalities == ("t1", "t1ce", "t2", "flair")

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recipe_phases import RECIPES, argument, arguments, distinct, is_telling, phases, random_batch, traced
 
 from jaxfuse.engine.build import initial_state
 from jaxfuse.learning.transfer import apply_rules
+from tests.recipe_phases import RECIPES, argument, arguments, distinct, is_telling, phases, random_batch, traced
 
 CALLS = [(recipe, text) for recipe in RECIPES for text in arguments(recipe)]
 

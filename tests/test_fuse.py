@@ -11,12 +11,14 @@ import pytest
 
 from configs import fuse4seg
 from jaxfuse import fuse
-from jaxfuse.config import declared_facts, parse
+from jaxfuse.config import parse
 from jaxfuse.data.preprocess import DatasetFacts
-from jaxfuse.engine import fuse_slices, members
+from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system
-from jaxfuse.engine.checkpoints import Checkpoints
-from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.engine.run_folder.workdir import open_workdir
+from jaxfuse.engine.trained import phases as trained
+from jaxfuse.engine.trained import slice_fuser as slices
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png, write_png
 
@@ -73,18 +75,18 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(workdir):
     """The run read once, and its network compiled once."""
-    (member,) = members.load_members([str(workdir)])
-    return member, fuse_slices.slice_fuser(member)
+    (member,) = trained.load_members([str(workdir)])
+    return member, slices.slice_fuser(member)
 
 
 @pytest.fixture
 def command(workdir, loaded, monkeypatch, tmp_path):
     """Runs the command in this process on files below `tmp_path`."""
     member, fuser = loaded
-    load = members.load_members
-    monkeypatch.setattr(members, "load_members", lambda runs: [member] if runs == [str(workdir)] else load(runs))
-    monkeypatch.setattr(fuse_slices, "slice_fuser", lambda given: {id(member): fuser}[id(given)])
-    monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+    load = trained.load_members
+    monkeypatch.setattr(trained, "load_members", lambda runs: [member] if runs == [str(workdir)] else load(runs))
+    monkeypatch.setattr(slices, "slice_fuser", lambda given: {id(member): fuser}[id(given)])
+    monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
     defaults = {"run": str(workdir), "images": None, "pairs": None, "color": None, "axis": None, "preview": None}
 
     def run(*images, output, **options):
@@ -236,7 +238,7 @@ def test_a_run_without_fused_image_is_refused(command, pictures, workdir, loaded
     with pytest.raises(UserError, match="makes reconstruction, no label map; name another phase"):
         command("a.png", "b.png", output="out.png", run=f"{workdir}:pretraining")
     twice = [loaded[0], loaded[0]]
-    monkeypatch.setattr(members, "load_members", lambda runs: twice)
+    monkeypatch.setattr(trained, "load_members", lambda runs: twice)
     with pytest.raises(UserError, match="has the results run:cooperative, run:cooperative; name one of them"):
         command("a.png", "b.png", output="out.png")
 

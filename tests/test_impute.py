@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
-from synthesis_runs import head, labelling_run, synthesis_run, write_case
 
 from jaxfuse import impute, predict
 from jaxfuse.data.sources.volumes import VOLUMES
@@ -19,6 +18,7 @@ from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import label_scheme
+from tests.synthesis_runs import head, labeling_run, synthesis_run, write_case
 
 SHAPE = (30, 26, 4)
 READ = ("t1", "t2", "flair")
@@ -27,7 +27,7 @@ READ = ("t1", "t2", "flair")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("runs")
-    return synthesis_run(folder / "synthesis", "tiny,row=mmsyns"), labelling_run(folder / "labels", READ)
+    return synthesis_run(folder / "synthesis", "tiny,row=mmsyns"), labeling_run(folder / "labels", READ)
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def command(monkeypatch, capsys):
         given = {"synthesis": synthesis, "segmentation": segmentation, "input": cases, "output": output}
         values = SimpleNamespace(**{name: str(value) for name, value in given.items()})
         monkeypatch.setattr(impute, "flags", SimpleNamespace(FLAGS=values))
-        monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+        monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
         assert impute.main(["impute"]) == 0
         return capsys.readouterr().out
 
     return call
 
 
-def labelled(monkeypatch, run: Path, cases: Path, output: Path, name: str) -> np.ndarray:
+def labeled(monkeypatch, run: Path, cases: Path, output: Path, name: str) -> np.ndarray:
     """What `jaxfuse.predict` says of a case."""
     given = {"overlap": None, "memory_mb": None, "whole_slices": False}
     values = SimpleNamespace(workdir=str(run), input=str(cases), output=str(output), **given)
@@ -78,7 +78,7 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, m
     completed = shutil.copytree(lacking, tmp_path / "by_hand" / "poor")
     shutil.copy(output / "poor" / "poor_flair.nii.gz", completed)
     for name, cases in (("poor", completed), ("rich", tmp_path / "in" / "rich")):
-        expected = labelled(monkeypatch, runs[1], cases, tmp_path / "predicted", name)
+        expected = labeled(monkeypatch, runs[1], cases, tmp_path / "predicted", name)
         np.testing.assert_array_equal(read_volume(output / f"{name}.nii.gz").array, expected)
         assert len(np.unique(expected)) > 1
     made, like = nib.load(output / "poor.nii.gz"), nib.load(lacking / "poor_t1.nii.gz")
@@ -145,8 +145,8 @@ def test_what_does_not_go_together_is_refused(runs, command, tmp_path):
     with pytest.raises(UserError, match="case poor has no t2 image, and synthesis:synthesis makes flair alone; add"):
         command(synthesis, labels, tmp_path / "in", output)
     with pytest.raises(UserError, match="makes flair, which other:voc does not read .it reads t1, t2.; name a run"):
-        command(synthesis, labelling_run(tmp_path / "other", ("t1", "t2")), tmp_path / "in", output)
-    stroke = labelling_run(tmp_path / "stroke", READ, "isles_slices", labels="brats")
+        command(synthesis, labeling_run(tmp_path / "other", ("t1", "t2")), tmp_path / "in", output)
+    stroke = labeling_run(tmp_path / "stroke", READ, "isles_slices", labels="brats")
     with pytest.raises(UserError, match="trained on cases of the kind 'brats' and stroke:voc on 'isles'; name two"):
         command(synthesis, stroke, tmp_path / "in", output)
     with pytest.raises(UserError, match="makes synthesized, no label map"):
@@ -159,7 +159,7 @@ def test_what_does_not_go_together_is_refused(runs, command, tmp_path):
 
 
 def test_a_source_that_only_the_synthesis_reads_is_asked_of_cases_that_lack_the_target(runs, command, tmp_path):
-    labels = labelling_run(tmp_path / "labels", ("t1", "flair"))
+    labels = labeling_run(tmp_path / "labels", ("t1", "flair"))
     images = head(SHAPE, 0)
     write_case(tmp_path / "in", "rich", {name: images[name] for name in ("t1", "flair")})
     assert "1 cases, 0 without flair, 1 segmented" in command(runs[0], labels, tmp_path / "in", tmp_path / "out")

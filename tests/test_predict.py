@@ -26,15 +26,14 @@ from jaxfuse.config import parse
 from jaxfuse.data.cases import encode_label, load_case
 from jaxfuse.data.preprocess import Prepared, prepare_case, uncrop
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine import members
-from jaxfuse.engine.checkpoints import Checkpoints
-from jaxfuse.engine.members import load_members, mean_probabilities, parse_run
-from jaxfuse.engine.progress import Display
-from jaxfuse.engine.schedule import Run
-from jaxfuse.engine.signals import StopRequest
-from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.run import Run
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.engine.run_folder.workdir import open_workdir
+from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.phases import load_members, mean_probabilities, parse_run
 from jaxfuse.errors import UserError
-from jaxfuse.inference.postprocess import label_map
+from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.labels import label_scheme
@@ -88,7 +87,7 @@ def train(folder: Path, row: str, data: str) -> Path:
     config = cmff.get_config(f"tiny,row={row}")
     config.network.levels = 2
     for phase in config.schedule:
-        config[phase].assess, config[phase].steps = "engine.assess:losses", 2
+        config[phase].assess, config[phase].steps = "engine.judging.segmentation:losses", 2
     config.data.root, config.data.cache = str(folder / data), str(folder / "cache")
     workdir = open_workdir(folder / "runs" / f"{row}-{data}", config)
     Run(parse(config), workdir, Display(Console(file=io.StringIO())), StopRequest()).execute()
@@ -120,7 +119,7 @@ def trained(tmp_path_factory) -> Trained:
 @pytest.fixture(autouse=True)
 def keep_the_compilation_cache(monkeypatch) -> Iterator[None]:
     """The command has a cache of its own; in this process that of the tests stays."""
-    monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+    monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
     before = jax.config.jax_compilation_cache_dir
     yield
     assert jax.config.jax_compilation_cache_dir == before
@@ -301,7 +300,9 @@ def test_runs_that_cannot_be_averaged_are_refused(trained, monkeypatch):
         load_members([str(trained.fusion), str(trained.fusion2023)])
     (whole,) = load_members([str(trained.fusion)])
     pair = replace(whole, name="pair", data=replace(whole.data, modalities=("t1", "flair")))
-    monkeypatch.setattr(members, "_of_run", lambda workdir, name, best: [pair if workdir.name == "pair" else whole])
+    monkeypatch.setattr(
+        trained_phases, "_of_run", lambda workdir, name, best: [pair if workdir.name == "pair" else whole]
+    )
     with pytest.raises(UserError, match="they read the modalities t1, t1ce, t2, flair and t1, flair"):
         load_members(["whole", "pair"])
 

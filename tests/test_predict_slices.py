@@ -18,18 +18,17 @@ from configs import cmff
 from jaxfuse import predict
 from jaxfuse.config import parse
 from jaxfuse.data.cases import load_case
+from jaxfuse.data.dataset import phantom_root
 from jaxfuse.data.preprocess import Prepared, prepare_case
 from jaxfuse.data.slices import AXIAL, pictures, prepare_slices
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine import members
 from jaxfuse.engine.build import case_predictor
-from jaxfuse.engine.dataset import phantom_root
-from jaxfuse.engine.members import load_members, mean_probabilities
-from jaxfuse.engine.progress import Display
-from jaxfuse.engine.schedule import Run
-from jaxfuse.engine.signals import StopRequest
-from jaxfuse.engine.workdir import open_workdir
-from jaxfuse.inference.postprocess import label_map
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.run import Run
+from jaxfuse.engine.run_folder.workdir import open_workdir
+from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.phases import load_members, mean_probabilities
+from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
 from jaxfuse.learning.system import Geometry, Segmentation
@@ -53,7 +52,7 @@ def trained(tmp_path_factory) -> Trained:
     config.network.base = config.network.levels = 2
     phase = config.voc
     phase.steps, phase.sampling, phase.pad, phase.patch = 2, "mixed", False, (16, 16)
-    phase.assess, phase.validation.tile_batch = "engine.assess:segmentation", 4
+    phase.assess, phase.validation.tile_batch = "engine.judging.segmentation:segmentation", 4
     phase.data.source, phase.data.modalities, phase.data.normalize = "one_slice", MODALITIES, "percentiles"
     phase.data.phantom.cases, phase.data.phantom.shape, phase.data.phantom.spacing_mm = 2, (32, 32, 24), 6.0
     phase.data.cache = str(folder / "cache")
@@ -88,7 +87,7 @@ def test_phases_whose_outputs_have_one_name_are_averaged_by_phase(trained):
     assert scores[0] != scores[1]  # drawn apart, so that the mean is of two networks
 
 
-def test_a_volume_is_labelled_as_its_slices_are(trained):
+def test_a_volume_is_labeled_as_its_slices_are(trained):
     """Each slice of the volume has the probabilities of the 2D case that training makes of it."""
     (member,) = load_members([f"{trained.workdir}:voc"])
     assert member.system.geometry == Geometry(2, 2)
@@ -123,7 +122,7 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path, monkeypatc
         whole_slices=False,
     )
     monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=given))
-    monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+    monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
     assert predict.main(["predict"]) == 0
     canonical = []
     for axes in ("RAS", "ASR"):
@@ -157,6 +156,8 @@ def test_networks_of_two_and_three_axes_are_averaged(trained, monkeypatch):
 
     system = Segmentation(Even(), (0,), lambda logits, label: logits.sum(), {}, Geometry(3, 1), "even")
     solid = replace(flat, system=system, phase=replace(flat.phase, patch=(8, 8, 8)))
-    monkeypatch.setattr(members, "_of_run", lambda workdir, name, best: [solid if workdir.name == "3d" else flat])
+    monkeypatch.setattr(
+        trained_phases, "_of_run", lambda workdir, name, best: [solid if workdir.name == "3d" else flat]
+    )
     both = mean_probabilities(load_members(["2d", "3d"]), overlap=None)(case)
     np.testing.assert_allclose(both, (alone + 0.25) / 2, atol=1e-6)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
-from untrained_run import write_untrained_run
 
 from configs import cmff
 from jaxfuse import predict
@@ -16,6 +15,7 @@ from jaxfuse.data.phantom.infant import write_infant_phantoms
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import geometry_mismatch, read_volume
 from jaxfuse.recipes import volume_data
+from tests.untrained_run import write_untrained_run
 
 GRID = {"shape": (32, 36, 28), "spacing_mm": 4.6}
 BOTH = ("t1", "t2")
@@ -63,7 +63,7 @@ def command(monkeypatch):
             whole_slices=False,
         )
         monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
-        monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+        monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
         assert predict.main(["predict", *map(str, workdirs[1:])]) == 0
 
     return run

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
-from synthesis_runs import head, labelling_run, synthesis_run, write_case
 
 from jaxfuse import predict
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
+from tests.synthesis_runs import head, labeling_run, synthesis_run, write_case
 
 SHAPE = (30, 26, 4)
 
@@ -29,7 +29,7 @@ def command(monkeypatch):
         given = {"overlap": None, "memory_mb": None, "whole_slices": False, **options}
         values = SimpleNamespace(workdir=str(runs[0]), input=str(cases), output=str(output), **given)
         monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
-        monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)
+        monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
         assert predict.main(["predict", *map(str, runs[1:])]) == 0
 
     return call
@@ -95,7 +95,7 @@ def test_the_target_is_not_read(run, command, tmp_path):
 
 
 def test_what_does_not_go_together_is_refused(run, cases, command, tmp_path):
-    labels = labelling_run(tmp_path / "labels")
+    labels = labeling_run(tmp_path / "labels")
     for runs, options, said in (
         ([run, labels], {}, "synthesizes a modality and labels:voc does not"),
         ([labels], {"whole_slices": True}, "--whole_slices is an option of runs that synthesize a modality, and these"),

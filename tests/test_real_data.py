@@ -15,11 +15,11 @@ from rich.console import Console
 from configs import cmff
 from jaxfuse import predict
 from jaxfuse.config import parse
-from jaxfuse.engine.progress import Display
-from jaxfuse.engine.schedule import Run
-from jaxfuse.engine.signals import StopRequest
-from jaxfuse.engine.workdir import open_workdir
-from jaxfuse.engine.writers import read_metrics
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.run import Run
+from jaxfuse.engine.run_folder.metric_writer import read_metrics
+from jaxfuse.engine.run_folder.workdir import open_workdir
+from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.io.tables import read_json
 
 STEPS = 2
@@ -34,7 +34,7 @@ def train(workdir: Path, root: Path, labels: str) -> str:
     config.transition.args.critic_base = config.fusion.args.fusion_width = 2
     for name in config.schedule:
         # Judging whole heads is the business of other tests, on smaller ones.
-        config[name].assess, config[name].steps = "engine.assess:losses", STEPS
+        config[name].assess, config[name].steps = "engine.judging.segmentation:losses", STEPS
     config.fusion.patch = (SIDE, SIDE, SIDE)
     said = io.StringIO()
     run = Run(parse(config), open_workdir(workdir, config), Display(Console(file=said, soft_wrap=True)), StopRequest())
@@ -73,7 +73,9 @@ def test_training_and_prediction(shared_data, optimized, tmp_path, monkeypatch, 
     assert (facts["scheme"], facts["train"], facts["val"]) == (labels or "brats", [case], [case])
     assert tuple(facts["voxels_per_class"][1:]) == voxels
 
-    monkeypatch.setattr("jaxfuse.engine.workdir.compilation_cache", lambda folder: None)  # that of the tests stays
+    monkeypatch.setattr(
+        "jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None
+    )  # that of the tests stays
     options = SimpleNamespace(
         workdir=str(tmp_path / "run"),
         input=str(root),

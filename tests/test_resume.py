@@ -24,12 +24,12 @@ from rich.console import Console
 
 from jaxfuse.config import parse
 from jaxfuse.engine.build import initial_state
-from jaxfuse.engine.checkpoints import Checkpoints, read_weights
-from jaxfuse.engine.progress import Display
-from jaxfuse.engine.schedule import Run
-from jaxfuse.engine.signals import StopRequest
-from jaxfuse.engine.workdir import read_config
-from jaxfuse.engine.writers import read_metrics
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.run import Run
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
+from jaxfuse.engine.run_folder.metric_writer import read_metrics
+from jaxfuse.engine.run_folder.workdir import read_config
+from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.io.tables import read_json
 
 ROOT = Path(__file__).resolve().parents[1]

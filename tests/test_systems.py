@@ -5,13 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from recipe_phases import RECIPES, argument, concrete_state, distinct, has_implicit_scheme, is_telling, phases
-from valid_network import valid_system
 
-from jaxfuse.engine.assess import segmentation
 from jaxfuse.engine.build import build_system, example_batch
+from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
+from tests.recipe_phases import RECIPES, argument, concrete_state, distinct, has_implicit_scheme, is_telling, phases
+from tests.valid_network import valid_system
 
 TINY = [(recipe, argument("tiny", row)) for recipe in RECIPES for row in RECIPES[recipe].ROWS]
 

@@ -17,8 +17,8 @@ from absl.testing import flagsaver
 
 import jaxfuse.data.pipeline  # noqa: F401  (its library defines flags, which must be there when flags are saved)
 from jaxfuse import cli, train
-from jaxfuse.engine import workdir
-from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.run_folder import workdir
+from jaxfuse.engine.stop_request import StopRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = f"{ROOT / 'configs' / 'cmff.py'}:tiny"

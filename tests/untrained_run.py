@@ -12,8 +12,8 @@ import numpy as np
 from jaxfuse.config import parse
 from jaxfuse.data.preprocess import DatasetFacts
 from jaxfuse.engine.build import abstract_state, build_system
-from jaxfuse.engine.checkpoints import Checkpoints
-from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.state import State
 

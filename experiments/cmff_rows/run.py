@@ -18,9 +18,9 @@ import numpy as np
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.preprocess import PreparedCase, prepare, uncrop
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine.assess import label_maps
 from jaxfuse.engine.build import case_predictor
-from jaxfuse.engine.members import load_members
+from jaxfuse.engine.judging.segmentation import label_maps
+from jaxfuse.engine.trained.phases import load_members
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 from jaxfuse.metrics.protocols import default_one_empty_mm

@@ -22,12 +22,13 @@ import jax
 import numpy as np
 from toy import compare
 
-from jaxfuse.config import declared_facts, parse
+from jaxfuse.config import parse
 from jaxfuse.data.phantom.brats import write_brats_phantoms
+from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.slices import PreparedSlice, prepare_slices
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import build_system, case_predictor, example_batch
-from jaxfuse.engine.members import load_members
+from jaxfuse.engine.trained.phases import load_members
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 

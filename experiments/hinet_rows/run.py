@@ -25,7 +25,7 @@ from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phan
 from jaxfuse.data.preprocess import PreparedCase, prepare
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import case_predictor
-from jaxfuse.engine.members import trained_phases
+from jaxfuse.engine.trained.phases import trained_phases
 from jaxfuse.io.tables import render, write_json
 from jaxfuse.metrics.synthesis import apply_linear, fit_linear, score_synthesized
 from jaxfuse.report.synthesis import synthesis_panel

@@ -161,7 +161,7 @@ def inner_optimizers() -> dict[str, Callable[[Any, Any, Any, Any], Any]]:
         def optimistix_own(upper: Any, lower: Any, x: Any, start: Any) -> Any:
             solver = optimistix.GradientDescent(learning_rate=1.0, rtol=1e-10, atol=1e-10)
             return jax.grad(
-                lambda x: upper(x, optimistix.minimise(lambda y, x: lower(x, y), solver, start, x, max_steps=20).value)
+                lambda x: upper(x, optimistix.minimize(lambda y, x: lower(x, y), solver, start, x, max_steps=20).value)
             )(x)
 
         found["optimistix CG"] = optimistix_own

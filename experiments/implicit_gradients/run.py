@@ -34,7 +34,7 @@ from methods import approximations, solvers
 from peers import hand_method, missing, peer_methods
 from rich.console import Console
 
-from jaxfuse.engine.progress import clock
+from jaxfuse.engine.display import clock
 from jaxfuse.io.tables import write_json
 
 HERE = Path(__file__).parent

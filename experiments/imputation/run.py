@@ -22,9 +22,9 @@ from jaxfuse.data.cases import encode_label, whole_values
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.preprocess import Prepared, PreparedCase, prepare, uncrop
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine.members import Member, load_members
-from jaxfuse.engine.members import mean_probabilities as predictor_of
-from jaxfuse.inference.postprocess import label_map
+from jaxfuse.engine.trained.phases import Member, load_members
+from jaxfuse.engine.trained.phases import mean_probabilities as predictor_of
+from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import render, write_json
 from jaxfuse.labels import LabelScheme

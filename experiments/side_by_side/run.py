@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfuse.config import parse
+from jaxfuse.data.dataset import open_dataset
 from jaxfuse.data.pipeline import batches
 from jaxfuse.engine.build import build_system, initial_state, make_sampler
-from jaxfuse.engine.dataset import open_dataset
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.side_by_side import SideBySide
 from jaxfuse.learning.state import State

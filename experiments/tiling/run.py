@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxfuse.inference.tiles import MEGABYTE, LargeTiles
+from jaxfuse.inference.large_tiles import MEGABYTE, LargeTiles
 from jaxfuse.inference.tiling import predict_volume
 from jaxfuse.io.tables import render, write_json
 from jaxfuse.learning.system import System

@@ -37,7 +37,7 @@ class Case:
 
     Attributes:
         image: intensities as stored, channels in the order of `modalities`.
-        label: class indices of the label scheme, or None for an unlabelled case.
+        label: class indices of the label scheme, or None for an unlabeled case.
         affine: 4 x 4, voxel to world in mm, of the canonical array.
         spacing_mm: voxel sides per array axis.
     """
@@ -53,7 +53,7 @@ class Case:
 def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme | None) -> Case:
     """Reads one case; all its volumes must lie on one grid.
 
-    With `scheme` None the label file is left unread and the case is unlabelled. Raises `UserError` that names
+    With `scheme` None the label file is left unread and the case is unlabeled. Raises `UserError` that names
     the case for a missing modality, a damaged file, volumes that lie on different grids, intensities that are
     not finite, and label values that are not whole numbers of the scheme.
     """

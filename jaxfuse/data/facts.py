@@ -19,10 +19,10 @@ class CaseFacts:
         affine: voxel to world in mm of the canonical grid before cropping, by rows; empty for a 2D image.
         spacing_mm: voxel sides per axis; pixels of a photograph count 1.
         original_shape, crop_start, shape: spatial; the crop is `original[start : start + shape]`.
-        voxels_per_class: over the crop, by class index; empty for an unlabelled case.
-        mean, std: of each modality as stored, over the voxels that were normalised together.
+        voxels_per_class: over the crop, by class index; empty for an unlabeled case.
+        mean, std: of each modality as stored, over the voxels that were normalized together.
         percentiles: of each modality as stored, where it was scaled between them; else empty.
-        slices: of a stack of slices, per slice: pixels of the brain, then pixels per class if labelled; else empty.
+        slices: of a stack of slices, per slice: pixels of the brain, then pixels per class if labeled; else empty.
         scaling: of each modality, where it was scaled to [0, 1] otherwise than between percentiles; else empty.
     """
 
@@ -51,7 +51,7 @@ class DatasetFacts:
         spacing_mm: median over the training cases, per axis.
         train, val: case ids.
         keys: case id -> cache key, which stands for the content of its files and the preparation.
-        voxels_per_class: sum over the labelled training cases, by class index; empty where there is none.
+        voxels_per_class: sum over the labeled training cases, by class index; empty where there is none.
         ranges: modality -> the stored values that the ends of [0, 1] stand for, in the files' units: medians over the
             training volumes. Empty where intensities were not scaled to [0, 1].
         landmarks: modality -> what brains' percentiles were mapped onto, where they were; else empty.

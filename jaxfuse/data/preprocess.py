@@ -72,18 +72,18 @@ class PreparedCase:
         return self.facts.id
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         return bool(self.facts.voxels_per_class)
 
     @property
     def image(self) -> Float[np.ndarray, "*space m"]:
-        """Normalised intensities, float32."""
+        """Normalized intensities, float32."""
         return open_mapped(self.folder / "image.npy")
 
     @property
     def label(self) -> UInt8[np.ndarray, "*space"] | None:
-        """Class indices, or None for an unlabelled case."""
-        return open_mapped(self.folder / "label.npy") if self.labelled else None
+        """Class indices, or None for an unlabeled case."""
+        return open_mapped(self.folder / "label.npy") if self.labeled else None
 
     @property
     def tumor(self) -> Int[np.ndarray, " n"]:

@@ -24,7 +24,7 @@ Center = Callable[[PreparedCase, np.random.Generator], tuple[int, ...]]
 
 
 def tumor(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
-    """A random labelled voxel: the paper's patches "within the tumor area"."""
+    """A random labeled voxel: the paper's patches "within the tumor area"."""
     return _pick(case.tumor, case, rng)
 
 
@@ -69,7 +69,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Foreground:
-    """The center of a random window that holds at least one labelled voxel, all such windows equally probable.
+    """The center of a random window that holds at least one labeled voxel, all such windows equally probable.
 
     Windows begin at every `grid`-th voxel along each axis, the last ones at the far faces (HyperDense-Net's public
     code: 5 voxels; 1 gives every window). That code draws 1000 patches in an epoch, equally many of each case: a
@@ -97,12 +97,12 @@ class Foreground:
 
 
 @dataclass(frozen=True)
-class LabelledWindows:
-    """Which windows of a grid hold a labelled voxel.
+class LabeledWindows:
+    """Which windows of a grid hold a labeled voxel.
 
     Attributes:
         starts: first voxels along each axis.
-        count: windows with a labelled voxel.
+        count: windows with a labeled voxel.
         packed: for each window of the grid one bit.
     """
 
@@ -111,14 +111,14 @@ class LabelledWindows:
     packed: np.ndarray
 
     def start(self, number: int) -> tuple[int, ...]:
-        """Where the window of this number, counted among those with a labelled voxel, begins."""
+        """Where the window of this number, counted among those with a labeled voxel, begins."""
         sizes = [len(axis) for axis in self.starts]
         chosen = np.flatnonzero(np.unpackbits(self.packed, count=math.prod(sizes)))[number]
         return tuple(axis[i] for axis, i in zip(self.starts, np.unravel_index(chosen, sizes), strict=True))
 
 
 @lru_cache(maxsize=4096)
-def windows_with_label(case: PreparedCase, window: tuple[int, ...], grid: int) -> LabelledWindows:
+def windows_with_label(case: PreparedCase, window: tuple[int, ...], grid: int) -> LabeledWindows:
     """Found once in a process for each case and kept: some 7 kB for 144 x 192 x 256 voxels and a grid of 5."""
     starts = tuple(grid_starts(n, side, grid) for n, side in zip(case.facts.shape, window, strict=True))
     held = np.asarray(case.label) > 0
@@ -129,7 +129,7 @@ def windows_with_label(case: PreparedCase, window: tuple[int, ...], grid: int) -
             box[axis] = slice(max(place, 0), place + side)
             parts.append(held[tuple(box)].any(axis=axis))
         held = np.stack(parts, axis=axis)
-    return LabelledWindows(starts, int(held.sum()), np.packbits(held))
+    return LabeledWindows(starts, int(held.sum()), np.packbits(held))
 
 
 CENTERS: dict[str, Center] = {"tumor": tumor, "brain": brain, "mixed": mixed, "whole": whole}
@@ -156,7 +156,7 @@ def center_rule(name: str, *, window: Sequence[int], options: Mapping[str, Any] 
 
 
 def needs_label(name: str) -> bool:
-    """Whether the rule of this name cannot serve a case without a labelled voxel."""
+    """Whether the rule of this name cannot serve a case without a labeled voxel."""
     return name in ("tumor", "foreground")
 
 
@@ -168,7 +168,7 @@ def needs_brain(name: str) -> bool:
 def sample_patch(
     case: PreparedCase, patch: Sequence[int], center: Center, rng: np.random.Generator, *, margin: int = 0
 ) -> Example:
-    """One random window: `image` (*space m) float32 and, for a labelled case, `label` (*inner) int32.
+    """One random window: `image` (*space m) float32 and, for a labeled case, `label` (*inner) int32.
 
     The image has the patch's sides, the label those of the window, which are smaller by twice the margin.
     """
@@ -190,7 +190,7 @@ def check_sampling(cases: Sequence[PreparedCase], window: Sequence[int], samplin
         _check_size(case, tuple(window), sampling, pad)
         if needs_label(sampling) and (case.label is None or len(case.tumor) == 0):
             raise UserError(
-                f"case {case.id} has no {'tumor' if sampling == 'tumor' else 'labelled'} voxel to "
+                f"case {case.id} has no {'tumor' if sampling == 'tumor' else 'labeled'} voxel to "
                 f"{'center a patch on' if sampling == 'tumor' else 'place a patch by'}; leave it out of the training "
                 'split or set sampling="brain"'
             )

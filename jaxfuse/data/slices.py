@@ -65,7 +65,7 @@ class PreparedSlice(PreparedCase):
 
     @property
     def label(self) -> UInt8[np.ndarray, "h w"] | None:
-        return open_mapped(self.folder / "label.npy")[self.index] if self.labelled else None
+        return open_mapped(self.folder / "label.npy")[self.index] if self.labeled else None
 
     @property
     def tumor(self) -> Int[np.ndarray, " n"]:
@@ -234,11 +234,11 @@ def every_slice(facts: CaseFacts) -> tuple[int, ...]:
     return tuple(range(len(facts.slices)))
 
 
-def labelled_slices(facts: CaseFacts) -> tuple[int, ...]:
-    """The slices of a labelled stack, by index into its arrays, that hold a voxel which is not background."""
+def labeled_slices(facts: CaseFacts) -> tuple[int, ...]:
+    """The slices of a labeled stack, by index into its arrays, that hold a voxel which is not background."""
     kept = tuple(i for i, row in enumerate(facts.slices) if any(row[2:]))  # after the brain and the background
     if not kept:
-        raise UserError(f"case {facts.id} has no slice with a labelled voxel; leave the case out of the training split")
+        raise UserError(f"case {facts.id} has no slice with a labeled voxel; leave the case out of the training split")
     return kept
 
 

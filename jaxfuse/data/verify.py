@@ -58,7 +58,7 @@ class _Seen:
 
     spacings: dict[str, tuple[float, ...]] = field(default_factory=dict)
     unoriented: int = 0
-    labelled: int = 0
+    labeled: int = 0
     classes: set[int] = field(default_factory=set)
 
 
@@ -167,7 +167,7 @@ def _label_problems(
         return [("fatal", str(error))]
     present = [int(v) for v in np.unique(values)]
     unknown = label_problem(label.path, present, scheme)
-    seen.labelled += 1
+    seen.labeled += 1
     if unknown:
         seen.classes |= {scheme.encode[v] for v in present if v in scheme.encode}
         return [("fatal", unknown)]
@@ -209,8 +209,8 @@ def _spacing_problems(seen: _Seen) -> list[Problem]:
 
 
 def _absent_classes(seen: _Seen, scheme: LabelScheme) -> list[Problem]:
-    """Classes that no labelled case holds: the sign of a wrong scheme, and a score that would be undefined."""
-    if not seen.labelled:
+    """Classes that no labeled case holds: the sign of a wrong scheme, and a score that would be undefined."""
+    if not seen.labeled:
         return []
     absent = [name for index, name in enumerate(scheme.classes) if index and index not in seen.classes]
     return [

@@ -20,7 +20,7 @@ from jaxfuse.data.sampling import Center, center_rule, check_sampling, needs_lab
 from jaxfuse.data.slices import AXIAL, pictures, volume_of
 from jaxfuse.data.transforms import transforms_from
 from jaxfuse.errors import UserError
-from jaxfuse.inference.tiles import MEGABYTE, LargeTiles
+from jaxfuse.inference.large_tiles import MEGABYTE, LargeTiles
 from jaxfuse.inference.tiling import Alongside, predict_stack, predict_volume
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, System
@@ -61,7 +61,7 @@ def make_sampler(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) ->
         center = center_rule(phase.sampling, window=window, options=phase.sampling_args)
         transforms = transforms_from(phase.augment)
         check_sampling(cases, window, phase.sampling, pad=phase.pad)
-    return PatchSampler(cases, phase.patch, center, transforms, phase.unpaired, phase.labelled, margin)
+    return PatchSampler(cases, phase.patch, center, transforms, phase.unpaired, phase.labeled, margin)
 
 
 @contextmanager
@@ -244,7 +244,7 @@ def mean_losses(
 def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, margin: int) -> list[Any]:
     """One batch per case, the same in every validation: patches of validation cases, without transforms."""
     center = _center(phase, cases, output_sides(phase.patch, margin))
-    sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labelled, margin)
+    sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labeled, margin)
     batches = []
     for index in range(len(cases)):
         rng = np.random.default_rng([seed, index])

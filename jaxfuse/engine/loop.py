@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Metrics
-from jaxfuse.engine.checkpoints import Checkpoints
-from jaxfuse.engine.judge import Judge
-from jaxfuse.engine.progress import Display
-from jaxfuse.engine.signals import StopRequest
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.validation import Judge
 from jaxfuse.errors import Stopped
 from jaxfuse.learning.state import State
 

@@ -1,4 +1,4 @@
-"""The metric rows of a run, as its `metrics.jsonl` holds them; `jaxfuse.engine.writers` writes them."""
+"""Metric rows of a run, read from its `metrics.jsonl`."""
 
 from __future__ import annotations
 

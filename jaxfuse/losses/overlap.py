@@ -67,7 +67,7 @@ def dice_loss_of_logits(
 def cross_entropy(logits: Logits, label: Label, *, ignore: int | None = None) -> Float[Array, ""]:
     """Mean of -log softmax(logits)[label] over the voxels of the whole batch, in nats.
 
-    Voxels labelled `ignore` (255 in PASCAL VOC) count in neither the sum nor the mean; if all are, the loss is 0.
+    Voxels labeled `ignore` (255 in PASCAL VOC) count in neither the sum nor the mean; if all are, the loss is 0.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     counted = jnp.ones(label.shape, bool) if ignore is None else label != ignore

@@ -1,6 +1,6 @@
 """How well a fused image keeps what its sources show: the eight metrics that papers on image fusion print.
 
-Images are 2D arrays of grey levels from 0 to 255 on one pixel grid; every metric rounds them to whole levels and
+Images are 2D arrays of gray levels from 0 to 255 on one pixel grid; every metric rounds them to whole levels and
 computes in float64. The definitions are those of CDDFuse's evaluation (Zhao et al. 2023), so values compare with the
 tables of that paper and its successors. What a metric finds for each source is **summed** over the 2 to 4 sources,
 except where its docstring says otherwise. MATLAB toolboxes give mutual information in bits and average the SSIM;
@@ -24,9 +24,9 @@ from skimage.metrics import structural_similarity
 from jaxfuse.errors import UserError
 from jaxfuse.metrics.regions import statistics_by_output
 
-# Two axes, checked by `_grey`; a color image passes through `luminance` first.
+# Two axes, checked by `_gray`; a color image passes through `luminance` first.
 Image = Real[np.ndarray, "..."]
-Grey = Float64[np.ndarray, "h w"]
+Gray = Float64[np.ndarray, "h w"]
 Samples = Float64[np.ndarray, "_ _"]  # smoothed in valid windows, so smaller than what they came from
 
 METRICS = ("en_bits", "sd", "sf", "mi_nats", "scd", "vif", "qabf", "ssim", "ssim_255")
@@ -38,17 +38,17 @@ _MOST_SOURCES = 4
 
 def score_fused(fused: Image, sources: Sequence[Image]) -> dict[str, float]:
     """Every metric of one fused image by name, in the order of METRICS; `scd` is absent unless there are 2 sources."""
-    grey, greys = _greys(fused, sources)
+    gray, grays = _grays(fused, sources)
     scores = {
-        "en_bits": en_bits(grey),
-        "sd": sd(grey),
-        "sf": sf(grey),
-        "mi_nats": mi(grey, greys),
-        "scd": scd(grey, greys) if len(greys) == 2 else None,
-        "vif": vif(grey, greys),
-        "qabf": qabf(grey, greys),
-        "ssim": ssim(grey, greys),
-        "ssim_255": ssim_255(grey, greys),
+        "en_bits": en_bits(gray),
+        "sd": sd(gray),
+        "sf": sf(gray),
+        "mi_nats": mi(gray, grays),
+        "scd": scd(gray, grays) if len(grays) == 2 else None,
+        "vif": vif(gray, grays),
+        "qabf": qabf(gray, grays),
+        "ssim": ssim(gray, grays),
+        "ssim_255": ssim_255(gray, grays),
     }
     return {name: value for name, value in scores.items() if value is not None}
 
@@ -58,14 +58,14 @@ def summarize_fused(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, di
     return statistics_by_output(rows, METRICS)
 
 
-def luminance(rgb: Image) -> Grey:
-    """Grey levels of a color image (h w 3) of levels 0 to 255: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded."""
+def luminance(rgb: Image) -> Gray:
+    """Gray levels of a color image (h w 3) of levels 0 to 255: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded."""
     if rgb.ndim != 3 or rgb.shape[-1] != 3:
         raise UserError(f"the color image has shape {rgb.shape}; give red, green and blue on the last of three axes")
     return np.round(rgb.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))
 
 
-def stretch(image: Image) -> Grey:
+def stretch(image: Image) -> Gray:
     """An image of any range with its least value moved to 0 and its greatest to 255; a constant image becomes 0.
 
     CDDFuse does this to every fused image before it is scored. It changes the scores: say whether it was done.
@@ -78,42 +78,42 @@ def stretch(image: Image) -> Grey:
 
 
 def en_bits(fused: Image) -> float:
-    """Entropy of the 256 grey levels in bits, in [0, 8]. Constant: 0."""
-    grey = _grey(fused)
-    if not grey.size:
+    """Entropy of the 256 gray levels in bits, in [0, 8]. Constant: 0."""
+    gray = _gray(fused)
+    if not gray.size:
         return math.nan
-    return float(_entropy_nats(_counts(grey)) / math.log(2))
+    return float(_entropy_nats(_counts(gray)) / math.log(2))
 
 
 def sd(fused: Image) -> float:
-    """Population standard deviation in grey levels, in [0, 127.5]. Constant: 0."""
-    grey = _grey(fused)
-    return float(grey.std()) if grey.size else math.nan
+    """Population standard deviation in gray levels, in [0, 127.5]. Constant: 0."""
+    gray = _gray(fused)
+    return float(gray.std()) if gray.size else math.nan
 
 
 def sf(fused: Image) -> float:
-    """Spatial frequency: root of the mean squared step along rows plus that along columns, in grey levels.
+    """Spatial frequency: root of the mean squared step along rows plus that along columns, in gray levels.
 
     Each mean is over its own number of steps, of which there are fewer than pixels. Constant: 0.
     A side of one pixel has no step: nan.
     """
-    grey = _grey(fused)
-    if min(grey.shape) < 2:
+    gray = _gray(fused)
+    if min(gray.shape) < 2:
         return math.nan
-    return math.sqrt(sum(float(np.mean(np.diff(grey, axis=axis) ** 2)) for axis in (0, 1)))
+    return math.sqrt(sum(float(np.mean(np.diff(gray, axis=axis) ** 2)) for axis in (0, 1)))
 
 
 def mi(fused: Image, sources: Sequence[Image], *, unit: str = "nats") -> float:
-    """Mutual information of the grey levels of fused image and source, summed over the sources, at least 0.
+    """Mutual information of the gray levels of fused image and source, summed over the sources, at least 0.
 
     From the joint histogram of exact levels (256 x 256), in "nats" or in "bits". Constant: 0.
     """
     if unit not in ("nats", "bits"):
         raise UserError(f'unit={unit!r} is not a unit of information; choose "nats" or "bits"')
-    grey, greys = _greys(fused, sources)
-    if not grey.size:
+    gray, grays = _grays(fused, sources)
+    if not gray.size:
         return math.nan
-    nats = sum(_mutual_information_nats(grey, source) for source in greys)
+    nats = sum(_mutual_information_nats(gray, source) for source in grays)
     return nats / math.log(2) if unit == "bits" else nats
 
 
@@ -123,11 +123,11 @@ def scd(fused: Image, sources: Sequence[Image]) -> float:
     Pearson correlations over all pixels. Defined for two sources. A constant source or difference, such as a fused
     image that copies a source, has no correlation: nan.
     """
-    grey, greys = _greys(fused, sources)
-    if len(greys) != 2:
-        raise UserError(f"scd came with {len(greys)} sources; it is defined for exactly 2")
-    a, b = greys
-    return _pearson(grey - b, a) + _pearson(grey - a, b)
+    gray, grays = _grays(fused, sources)
+    if len(grays) != 2:
+        raise UserError(f"scd came with {len(grays)} sources; it is defined for exactly 2")
+    a, b = grays
+    return _pearson(gray - b, a) + _pearson(gray - a, b)
 
 
 def vif(fused: Image, sources: Sequence[Image]) -> float:
@@ -137,15 +137,15 @@ def vif(fused: Image, sources: Sequence[Image]) -> float:
     variance 2. A constant source counts 1; a constant fused image keeps nothing of the others: 0. Sides below 41
     pixels leave no window at the coarsest scale: `UserError`.
     """
-    grey, greys = _greys(fused, sources)
-    if not grey.size:
+    gray, grays = _grays(fused, sources)
+    if not gray.size:
         return math.nan
-    if min(grey.shape) < VIF_SMALLEST_SIDE:
+    if min(gray.shape) < VIF_SMALLEST_SIDE:
         raise UserError(
             f"vif needs {VIF_SMALLEST_SIDE} pixels along each side for its four scales, but the image has shape "
-            f"{grey.shape}; give a larger image"
+            f"{gray.shape}; give a larger image"
         )
-    return sum(_fidelity(source, grey) for source in greys)
+    return sum(_fidelity(source, gray) for source in grays)
 
 
 def qabf(fused: Image, sources: Sequence[Image], *, compat: bool = True) -> float:
@@ -160,10 +160,10 @@ def qabf(fused: Image, sources: Sequence[Image], *, compat: bool = True) -> floa
             both strengths are equal; edges of whole levels are at least 1 strong, so that never lowers the score.
             False: the ratio 1.
     """
-    grey, greys = _greys(fused, sources)
-    fused_edges = _edges(grey)
+    gray, grays = _grays(fused, sources)
+    fused_edges = _edges(gray)
     weighted = weights = 0.0
-    for source in greys:
+    for source in grays:
         strength, angle = _edges(source)
         weighted += float(np.sum(_preserved((strength, angle), fused_edges, compat) * strength))
         weights += float(np.sum(strength))
@@ -178,26 +178,26 @@ def ssim(fused: Image, sources: Sequence[Image], *, data_range: float = 2.0) -> 
     punishes noise in flat areas. Two constant images: their luminance term, 1 if equal. Sides below 7: `UserError`.
     """
     if not (math.isfinite(data_range) and data_range > 0):
-        raise UserError(f"data_range is {data_range}; give a positive number of grey levels")
-    grey, greys = _greys(fused, sources)
-    if not grey.size:
+        raise UserError(f"data_range is {data_range}; give a positive number of gray levels")
+    gray, grays = _grays(fused, sources)
+    if not gray.size:
         return math.nan
-    if min(grey.shape) < SSIM_WINDOW:
+    if min(gray.shape) < SSIM_WINDOW:
         raise UserError(
-            f"ssim needs {SSIM_WINDOW} pixels along each side for its window, but the image has shape {grey.shape}; "
+            f"ssim needs {SSIM_WINDOW} pixels along each side for its window, but the image has shape {gray.shape}; "
             "give a larger image"
         )
-    scores = [structural_similarity(grey, source, win_size=SSIM_WINDOW, data_range=data_range) for source in greys]
+    scores = [structural_similarity(gray, source, win_size=SSIM_WINDOW, data_range=data_range) for source in grays]
     return float(np.sum(scores))
 
 
 def ssim_255(fused: Image, sources: Sequence[Image]) -> float:
-    """`ssim` with the true range of the grey levels, 255; higher than the published kind where images are flat."""
+    """`ssim` with the true range of the gray levels, 255; higher than the published kind where images are flat."""
     return ssim(fused, sources, data_range=255.0)
 
 
-def _greys(fused: Image, sources: Sequence[Image]) -> tuple[Grey, list[Grey]]:
-    """Fused image and sources as whole grey levels in float64, refused unless they fit each other."""
+def _grays(fused: Image, sources: Sequence[Image]) -> tuple[Gray, list[Gray]]:
+    """Fused image and sources as whole gray levels in float64, refused unless they fit each other."""
     if not 2 <= len(sources) <= _MOST_SOURCES:
         raise UserError(f"there are {len(sources)} sources; a fused image has 2 to {_MOST_SOURCES}")
     for number, source in enumerate(sources, start=1):
@@ -206,23 +206,23 @@ def _greys(fused: Image, sources: Sequence[Image]) -> tuple[Grey, list[Grey]]:
                 f"source {number} has shape {source.shape} but the fused image {fused.shape}; "
                 "bring all onto one pixel grid"
             )
-    return _grey(fused), [_grey(source, f"source {number}") for number, source in enumerate(sources, start=1)]
+    return _gray(fused), [_gray(source, f"source {number}") for number, source in enumerate(sources, start=1)]
 
 
-def _grey(image: Image, name: str = "fused image") -> Grey:
+def _gray(image: Image, name: str = "fused image") -> Gray:
     levels = np.round(_plane(image, name))
     if levels.size and not (levels.min() >= 0 and levels.max() < LEVELS):
         raise UserError(
-            f"the {name} holds values from {image.min()} to {image.max()}; grey levels run from 0 to {LEVELS - 1}: "
+            f"the {name} holds values from {image.min()} to {image.max()}; gray levels run from 0 to {LEVELS - 1}: "
             "scale the image first"
         )
     return levels
 
 
-def _plane(image: Image, name: str) -> Grey:
+def _plane(image: Image, name: str) -> Gray:
     if image.ndim != 2:
         raise UserError(
-            f"the {name} has shape {image.shape}; give a 2D array of grey levels (for a color image its luminance)"
+            f"the {name} has shape {image.shape}; give a 2D array of gray levels (for a color image its luminance)"
         )
     values = image.astype(np.float64)
     if not np.isfinite(values).all():
@@ -230,8 +230,8 @@ def _plane(image: Image, name: str) -> Grey:
     return values
 
 
-def _counts(grey: Grey) -> Int64[np.ndarray, " levels"]:
-    return np.bincount(grey.astype(np.int64).ravel(), minlength=LEVELS)
+def _counts(gray: Gray) -> Int64[np.ndarray, " levels"]:
+    return np.bincount(gray.astype(np.int64).ravel(), minlength=LEVELS)
 
 
 def _entropy_nats(counts: Int64[np.ndarray, " bins"]) -> float:
@@ -241,13 +241,13 @@ def _entropy_nats(counts: Int64[np.ndarray, " bins"]) -> float:
     return float(np.sum(p * -np.log(p)))
 
 
-def _mutual_information_nats(fused: Grey, source: Grey) -> float:
+def _mutual_information_nats(fused: Gray, source: Gray) -> float:
     joint = _entropy_nats(np.unique(fused * LEVELS + source, return_counts=True)[1])
     # Never negative but for rounding.
     return max(0.0, _entropy_nats(_counts(fused)) + _entropy_nats(_counts(source)) - joint)
 
 
-def _pearson(x: Grey, y: Grey) -> float:
+def _pearson(x: Gray, y: Gray) -> float:
     """Correlation over all pixels; nan where x or y is constant. Levels are whole, so constancy is exact."""
     if not x.size or x.min() == x.max() or y.min() == y.max():
         return math.nan
@@ -307,20 +307,20 @@ def _gain_channel(
     return np.where(variance < tiny, 0, variance), gain, residual
 
 
-def _edges(grey: Grey) -> tuple[Grey, Grey]:
+def _edges(gray: Gray) -> tuple[Gray, Gray]:
     """Edge strength and angle in [-pi/2, pi/2] of every pixel by the 3 x 3 Sobel masks, zeros around the image.
 
     The published masks let x grow to the left and y downward. The hand matters: a vanishing x response gets the angle
     pi/2, never -pi/2, so mirrored images may score differently.
     """
-    x, y = -sobel(grey, axis=1, mode="constant"), sobel(grey, axis=0, mode="constant")
-    angle = np.full_like(grey, math.pi / 2)
+    x, y = -sobel(gray, axis=1, mode="constant"), sobel(gray, axis=0, mode="constant")
+    angle = np.full_like(gray, math.pi / 2)
     slanted = x != 0
     angle[slanted] = np.arctan(y[slanted] / x[slanted])
     return np.sqrt(x**2 + y**2), angle
 
 
-def _preserved(source: tuple[Grey, Grey], fused: tuple[Grey, Grey], compat: bool) -> Grey:
+def _preserved(source: tuple[Gray, Gray], fused: tuple[Gray, Gray], compat: bool) -> Gray:
     """Q of every pixel: strength preserved times angle preserved, each through its sigmoid (Xydeas 2000)."""
     (strength_s, angle_s), (strength_f, angle_f) = source, fused
     ratio = np.where(strength_s == strength_f, strength_f if compat else 1.0, 0.0)

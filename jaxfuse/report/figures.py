@@ -72,7 +72,7 @@ def segmentation_panel(
 
     Args:
         image: channels in the order of `modalities`; the last one lies under the label maps.
-        truth: class indices, or None for an unlabelled case; the planes then follow the first prediction.
+        truth: class indices, or None for an unlabeled case; the planes then follow the first prediction.
         predictions: name -> class indices, in the order of the columns.
         classes: class names by index; index 0 is the background.
         spacing_mm: voxel sides by axis; 1 mm where not given.
@@ -93,9 +93,9 @@ def segmentation_panel(
         if below is not None:
             _ratios(show, dict(zip(modalities, cells[1], strict=False)), below, lift, brain, truth)
         for channel in range(len(modalities)):
-            show.grey(line[channel], image[..., channel], brain)
+            show.gray(line[channel], image[..., channel], brain)
         for ax, (name, labels) in zip(line[len(modalities) :], maps.items(), strict=True):
-            show.grey(ax, image[..., -1], brain)
+            show.gray(ax, image[..., -1], brain)
             overlay.draw(show, ax, labels, truth if name != "truth" else None, len(classes))
         show.letters(line[0])
     voxel = f"planes at voxel {center[0]}, {center[1]}, {center[2]}; " if views == VIEWS else ""
@@ -148,7 +148,7 @@ def translation_panel(
     """Both directions of a translation between two groups of modalities, on the axial slice with the most tumor.
 
     A line reads: real source, made target beside the real target, their absolute difference, the source made back
-    and its difference. Each modality has one grey scale; the errors share one scale.
+    and its difference. Each modality has one gray scale; the errors share one scale.
 
     Args:
         real, fake, cycle: channels in the order of `modalities`; fake: from the other group; cycle: there and back.
@@ -170,10 +170,10 @@ def translation_panel(
     figure, axes = panel_grid(extents_mm(box, sides, [AXIAL] * len(lines)), 6, right_inch=BAR_INCH)
     for line, (here, there, source, target) in zip(axes, lines, strict=True):
         s, t = (list(modalities).index(name) for name in (source, target))
-        greys = {0: (real, s, f"real {here}"), 1: (fake, t, f"made {there}"), 2: (real, t, f"real {there}")}
-        greys[4] = (cycle, s, f"back to {here}")
-        for column, (volume, channel, what) in greys.items():
-            show.grey(line[column], volume[..., channel], brain, like=real[..., channel])
+        grays = {0: (real, s, f"real {here}"), 1: (fake, t, f"made {there}"), 2: (real, t, f"real {there}")}
+        grays[4] = (cycle, s, f"back to {here}")
+        for column, (volume, channel, what) in grays.items():
+            show.gray(line[column], volume[..., channel], brain, like=real[..., channel])
             line[column].set_title(f"{what}: {modalities[channel]}", fontsize=8, color="white", pad=2)
         for column, volume, channel, what in ((3, errors[0], t, "|made − real|"), (5, errors[1], s, "|back − real|")):
             show.error(line[column], volume[..., channel], brain, norm)
@@ -212,7 +212,7 @@ def comparison(
     for ax in axes.flat[len(cells) :]:
         ax.set_visible(False)
     for ax, (name, labels) in zip(axes.flat, cells, strict=False):
-        show.grey(ax, image, brain)
+        show.gray(ax, image, brain)
         ax.set_title(name, fontsize=9, color="white", pad=3)
         if labels is not None:
             overlay.draw(show, ax, labels, truth if name != "truth" else None, len(classes))

@@ -78,8 +78,8 @@ class Plane:
         ax.imshow(picture, interpolation="nearest", aspect=up / across, **options)
         ax.set_autoscale_on(False)  # or a contour at the edge would shift the picture against its neighbors
 
-    def grey(self, ax: Axes, volume: Volume, brain: np.ndarray, like: Volume | None = None) -> None:
-        """The volume in the grey scale (0.5 to 99.5 % inside the brain) of `like`, or its own."""
+    def gray(self, ax: Axes, volume: Volume, brain: np.ndarray, like: Volume | None = None) -> None:
+        """The volume in the gray scale (0.5 to 99.5 % inside the brain) of `like`, or its own."""
         inside = (volume if like is None else like)[brain]
         low, high = np.quantile(inside, (0.005, 0.995)) if inside.size else (0.0, 1.0)
         picture = np.where(self.cut(brain), self.cut(volume), low)
@@ -89,7 +89,7 @@ class Plane:
         self._show(ax, np.where(self.cut(brain), self.cut(volume), 0.0), cmap="inferno", norm=norm)
 
     def ratio(self, ax: Axes, volume: Volume, brain: np.ndarray, norm: Normalize) -> None:
-        """Multiples of 1 inside the brain: grey at 1, red above, blue below; what lies beyond the scale as its ends."""
+        """Multiples of 1 inside the brain: gray at 1, red above, blue below; what lies beyond the scale as its ends."""
         picture = np.clip(self.cut(volume), norm.vmin, norm.vmax)  # a logarithmic scale has no place for 0
         self._show(ax, np.ma.masked_where(~self.cut(brain), picture), cmap=RATIO_COLORS, norm=norm)
 

@@ -61,12 +61,12 @@ def synthesis_panel(
     for view, above, below in zip(views, axes[::2], axes[1::2], strict=True):
         show = Plane(view, center[view.axis], box, (x, y, z))
         for ax, error_ax, (name, image) in zip(above, below, images.items(), strict=False):
-            show.grey(ax, image, brain, like=image if name in sources else truth)
+            show.gray(ax, image, brain, like=image if name in sources else truth)
             show.error(error_ax, errors[name], brain, norm)
             if view is AXIAL and brain.any():
                 mean = errors[name][brain].mean(dtype=np.float64)
                 error_ax.set_title(f"error, mean {mean:.3f}", fontsize=8, color="white", pad=2)
-        show.grey(above[-1], truth, brain)
+        show.gray(above[-1], truth, brain)
         show.letters(above[0])
     color_bar(figure, axes, ScalarMappable(norm, "inferno"), f"absolute error against {target}, images in [0, 1]")
     # Short, since there may be three columns only.

@@ -121,17 +121,17 @@ def _with_every_source(
 
 def _score_case(case: str, fused: Path, sources: Sequence[Path]) -> list[dict[str, Any]]:
     """One row per image: scores by the names of METRICS."""
-    levels, greys = _levels(fused), [_levels(path) for path in sources]
+    levels, grays = _levels(fused), [_levels(path) for path in sources]
     try:
-        for path, grey in zip(sources, greys, strict=True):
-            if grey.shape != levels.shape:
-                told = " and ".join("{} x {}".format(*image.shape) for image in (levels, grey))
+        for path, gray in zip(sources, grays, strict=True):
+            if gray.shape != levels.shape:
+                told = " and ".join("{} x {}".format(*image.shape) for image in (levels, gray))
                 raise UserError(f"{fused} and {path} are of {told} pixels; they must show one grid of pixels")
-        images = {"fused": levels, "mean": np.mean(greys, axis=0), "maximum": np.max(greys, axis=0)}
+        images = {"fused": levels, "mean": np.mean(grays, axis=0), "maximum": np.max(grays, axis=0)}
         rows = []
         for name, image in images.items():
             for output, shown in ((name, image), (f"{name}, stretched", stretch(image))):
-                scores = score_fused(shown, greys)
+                scores = score_fused(shown, grays)
                 rows.append({"case": case, "output": output, **{m: scores[m] for m in METRICS if m in scores}})
     except UserError as error:
         raise UserError(f"case {case}: {error}") from error

@@ -14,7 +14,7 @@ from jaxfuse.labels import label_scheme
 from jaxfuse.patches import crop
 
 SHAPE = (12, 10, 9)
-# The corners of the tumor, in voxels of the volume; all voxels between are labelled.
+# The corners of the tumor, in voxels of the volume; all voxels between are labeled.
 TUMOR = ((7, 1, 2), (9, 4, 4))
 
 
@@ -39,7 +39,7 @@ def _places(case, example):
 
 @pytest.fixture(scope="session")
 def random_cases(tmp_path_factory):
-    """`train`: four labelled cases; `bare`: one without label; `healthy`: one whose label marks nothing."""
+    """`train`: four labeled cases; `bare`: one without label; `healthy`: one whose label marks nothing."""
     root = tmp_path_factory.mktemp("random-cases")
 
     def files(name, label):

@@ -110,7 +110,7 @@ def test_tumor_indices_and_class_counts():
     assert prepared.facts.voxels_per_class == (60, 1, 2, 1, 0)
 
 
-def test_unlabelled_case_has_no_tumor():
+def test_unlabeled_case_has_no_tumor():
     prepared = prepare_case(case_in_memory(label=None))
     assert prepared.label is None
     assert prepared.tumor.size == 0
@@ -158,9 +158,9 @@ def test_prepared_case_is_small_when_pickled_and_reads_afterwards(tmp_path):
     np.testing.assert_array_equal(pickle.loads(pickled).image, case.image)
 
 
-def test_unlabelled_cached_case(tmp_path):
+def test_unlabeled_cached_case(tmp_path):
     ((case,), _) = run(tmp_path, replace(files_on_disk(tmp_path), label=None))
-    assert not case.labelled
+    assert not case.labeled
     assert case.label is None
     assert case.tumor.size == 0
 

@@ -36,7 +36,7 @@ def _draws(rule, case, count=300):
     return np.array([rule(case, rng) for _ in range(count)])
 
 
-def test_tumor_draws_every_labelled_voxel_and_no_other(random_cases):
+def test_tumor_draws_every_labeled_voxel_and_no_other(random_cases):
     low, high = random_cases.tumor
     drawn = _draws(tumor, random_cases.train[0])
     assert (drawn.min(0).tolist(), drawn.max(0).tolist()) == (list(low), list(high))
@@ -96,10 +96,10 @@ def test_a_patch_larger_than_the_brain_holds_all_of_it_amid_background(random_ca
     assert len(random_cases.places(case, example)) == 1
 
 
-def test_an_unlabelled_case_gives_images_alone(random_cases):
+def test_an_unlabeled_case_gives_images_alone(random_cases):
     assert set(cut(random_cases.bare, (0, 0, 0), PATCH)) == {"image"}
-    labelled = cut(random_cases.train[0], (7, 1, 2), (3, 4, 3))["label"]
-    np.testing.assert_array_equal(labelled, np.full((3, 4, 3), 2))
+    labeled = cut(random_cases.train[0], (7, 1, 2), (3, 4, 3))["label"]
+    np.testing.assert_array_equal(labeled, np.full((3, 4, 3), 2))
 
 
 def test_rules_by_name():
@@ -223,7 +223,7 @@ def test_foreground_and_whole_refuse_what_they_cannot_serve(random_cases):
     train = random_cases.train
     check_sampling(train, PATCH, "foreground", pad=False)
     for case in (random_cases.bare, random_cases.healthy):
-        with pytest.raises(UserError, match=f"case {case.id} has no labelled voxel to place a patch by"):
+        with pytest.raises(UserError, match=f"case {case.id} has no labeled voxel to place a patch by"):
             check_sampling([*train, case], PATCH, "foreground", pad=False)
         check_sampling([case], (12, 10, 9), "whole", pad=False)
     check_sampling(train, (16, 16, 16), "whole", pad=True)

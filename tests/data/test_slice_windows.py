@@ -44,7 +44,7 @@ def case(**changes) -> Case:
 
 
 def files(folder, name: str) -> CaseFiles:
-    """An unlabelled case on disk."""
+    """An unlabeled case on disk."""
     image = intensities(len(name))
     paths = {}
     for channel, modality in enumerate(MODALITIES):

@@ -134,8 +134,8 @@ def test_slices_with_one_percent_of_brain_are_kept():
 
 
 def test_one_slice_has_the_largest_tumor_or_lies_in_the_middle():
-    labelled, bare, healthy = facts(), facts(label=None), facts(label=classes(None))
-    assert one_slice(labelled, kept_slices(labelled)) + 2 == 7
+    labeled, bare, healthy = facts(), facts(label=None), facts(label=classes(None))
+    assert one_slice(labeled, kept_slices(labeled)) + 2 == 7
     for one in (bare, healthy):
         assert one_slice(one, kept_slices(one)) + 2 == 6  # 12 // 2
     assert one_slice(bare, (7, 9)) == 7  # where the middle itself is not kept: the nearest
@@ -206,8 +206,8 @@ def test_a_slice_is_a_2d_case(slices):
         assert one.facts.percentiles == volume.facts.percentiles
 
 
-def test_an_unlabelled_case_gives_unlabelled_slices(slices):
-    assert all(not one.labelled and one.label is None and not len(one.tumor) for one in slices[0]["bb"])
+def test_an_unlabeled_case_gives_unlabeled_slices(slices):
+    assert all(not one.labeled and one.label is None and not len(one.tumor) for one in slices[0]["bb"])
 
 
 def test_one_per_case_and_the_cache(slices):

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from valid_network import valid_system
 
 from configs import cmff
 from jaxfuse.config import parse
@@ -27,6 +26,7 @@ from jaxfuse.engine.build import (
 )
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import Geometry, Segmentation
+from tests.valid_network import valid_system
 
 
 def case(number: int) -> PreparedCase:
@@ -60,7 +60,7 @@ def valid_phase(layers=2, *, patch=(9, 9, 9), memory_mb=0, **changes):
         "sampling_args": {},
         "augment": {},
         "pad": False,
-        "labelled": True,
+        "labeled": True,
     }
     return replace(
         TINY,
@@ -98,8 +98,8 @@ def on_disk(folder, name, label):
 
 
 @pytest.fixture
-def labelled(tmp_path):
-    """Two cases with a labelled voxel."""
+def labeled(tmp_path):
+    """Two cases with a labeled voxel."""
     label = np.zeros((2, 12, 10, 9), np.uint8)
     label[0, 3, 7, 2] = label[1, 11, 0, 4] = 1
     return [on_disk(tmp_path, f"case{i}", one) for i, one in enumerate(label)]
@@ -127,22 +127,22 @@ def test_a_patch_that_the_margin_eats_is_refused():
         build_system(valid_phase(patch=(9, 9, 4)), MODALITIES, ("background", "tissue"), 4)
 
 
-def test_batches_have_the_margin_around_their_labels(labelled, healthy):
+def test_batches_have_the_margin_around_their_labels(labeled, healthy):
     phase = valid_phase(patch=(8, 8, 8), sampling="foreground", sampling_args={"grid": 2}, validation={"cases": 1})
-    sampler = make_sampler(phase, labelled, margin=2)
+    sampler = make_sampler(phase, labeled, margin=2)
     example = sampler(0, np.random.default_rng(0))
     assert (example["image"].shape, example["label"].shape) == ((8, 8, 8, 2), (4, 4, 4))
     assert example["label"].any()
-    with pytest.raises(UserError, match=f"phase {TINY.name}: case healthy has no labelled voxel"):
-        make_sampler(phase, [*labelled, healthy], margin=2)
+    with pytest.raises(UserError, match=f"phase {TINY.name}: case healthy has no labeled voxel"):
+        make_sampler(phase, [*labeled, healthy], margin=2)
     with pytest.raises(UserError, match=f"phase {TINY.name}: the grid of windows is 5; .* choose 1 to 4"):
-        make_sampler(replace(phase, sampling_args={}), labelled, margin=2)
+        make_sampler(replace(phase, sampling_args={}), labeled, margin=2)
 
 
 @pytest.mark.parametrize("without_label", [False, True])
-def test_validation_batches_show_labelled_windows_where_every_case_has_one(labelled, healthy, without_label):
+def test_validation_batches_show_labeled_windows_where_every_case_has_one(labeled, healthy, without_label):
     phase = valid_phase(patch=(8, 8, 8), batch=4, sampling="foreground", sampling_args={"grid": 1})
-    cases = [*labelled, healthy] if without_label else labelled
+    cases = [*labeled, healthy] if without_label else labeled
     fixed = fixed_batches(phase, cases, seed=1, margin=3)
     assert [batch["label"].shape for batch in fixed] == [(4, 2, 2, 2)] * len(cases)
     held = [batch["label"].any((1, 2, 3)).all() for batch in fixed]

@@ -14,20 +14,21 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
-from untrained_run import drawn
 
 from configs import cmff
-from jaxfuse.config import declared_facts, parse
+from jaxfuse.config import parse
+from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system
-from jaxfuse.engine.checkpoints import Checkpoints
-from jaxfuse.engine.members import load_members
-from jaxfuse.engine.progress import Display
-from jaxfuse.engine.schedule import Run
-from jaxfuse.engine.signals import StopRequest
-from jaxfuse.engine.workdir import open_workdir
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.run import Run
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.engine.run_folder.workdir import open_workdir
+from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.phases import load_members
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.state import State
+from tests.untrained_run import drawn
 
 LOSS = "losses.imbalance:weighted_cross_entropy"
 CLASSES = ("background", "core", "edema", "enhancing tumor")

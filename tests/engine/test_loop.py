@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxfuse.engine.checkpoints import Checkpoints, read_weights
-from jaxfuse.engine.judge import PhaseJudge, Progress
+from jaxfuse.engine.display import Display
 from jaxfuse.engine.loop import Loop
-from jaxfuse.engine.progress import Display
-from jaxfuse.engine.signals import StopRequest
-from jaxfuse.engine.writers import MetricWriter, read_metrics
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
+from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
+from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.validation import PhaseJudge, Progress
 from jaxfuse.errors import Stopped
 from jaxfuse.learning.state import State
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import error, logistic, quadratic
 from jax.flatten_util import ravel_pytree
 
 from jaxfuse.implicit import Levenberg, cg, dense, gauss_newton, hessian, hypergradient
@@ -15,6 +14,7 @@ from jaxfuse.implicit.attached import implicit_fixed_point, implicit_minimum, im
 from jaxfuse.implicit.linear_solvers import gmres
 from jaxfuse.implicit.series import neumann
 from jaxfuse.implicit.unrolled import one_step
+from tests.implicit.implicit_problems import error, logistic, quadratic
 
 pytestmark = pytest.mark.usefixtures("double")
 

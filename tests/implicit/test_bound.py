@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import error, logistic, quadratic
 
 from jaxfuse import implicit
 from jaxfuse.implicit.bound import error_bound, lanczos, least_eigenvalue, operator_norm
+from tests.implicit.implicit_problems import error, logistic, quadratic
 
 N, OUTER = 30, 8
 TOLERANCES = (1e-2, 1e-4, 1e-6)

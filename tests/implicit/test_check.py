@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import logistic, quadratic
 
 from jaxfuse import implicit
 from jaxfuse.implicit import adjoint
 from jaxfuse.implicit.check import check_hypergradient, newton
 from jaxfuse.implicit.differences import DOUBLE, plateau
+from tests.implicit.implicit_problems import logistic, quadratic
 
 CASE = {"n": 6, "condition": 5.0, "outer": 3}
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import network, spd
 
 from jaxfuse import implicit
+from tests.implicit.implicit_problems import network, spd
 
 
 def temporary_bytes(function, *arguments) -> int:

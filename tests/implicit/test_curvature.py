@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import network, spd
 from jax.flatten_util import ravel_pytree
 
 from jaxfuse import implicit
 from jaxfuse.implicit.problem import pose
+from tests.implicit.implicit_problems import network, spd
 
 SAMPLES = 6
 

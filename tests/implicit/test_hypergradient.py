@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import Case, error, logistic, quadratic
 from jax.flatten_util import ravel_pytree
 
 from jaxfuse import implicit
+from tests.implicit.implicit_problems import Case, error, logistic, quadratic
 
 CG, DENSE = implicit.cg(), implicit.dense()
 cached_quadratic, cached_logistic = functools.cache(quadratic), functools.cache(logistic)

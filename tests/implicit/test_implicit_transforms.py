@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import quadratic
 from jax.flatten_util import ravel_pytree
 
 from jaxfuse import implicit
+from tests.implicit.implicit_problems import quadratic
 
 pytestmark = pytest.mark.usefixtures("double")
 SOLVERS = {"dense": implicit.dense(), "cg": implicit.cg(), "minres": implicit.minres()}

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import error, quadratic
-from test_hypergradient import cached_logistic
 
 from jaxfuse import implicit
+from tests.implicit.implicit_problems import error, quadratic
+from tests.implicit.test_hypergradient import cached_logistic
 
 FLAGS = ("inner_converged", "solve_converged", "positive", "finite")
 

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import spd
 
 from jaxfuse.implicit import krylov
 from jaxfuse.implicit.krylov import Solved
+from tests.implicit.implicit_problems import spd
 
 CG, MINRES = krylov.conjugate_gradients, krylov.minimal_residual
 both = pytest.mark.parametrize("method", [CG, MINRES], ids=["cg", "minres"])

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
-from implicit_problems import error, quadratic, spd
 
 from jaxfuse.implicit import adjoint, hypergradient, problem
 from jaxfuse.implicit.linear_solvers import bicgstab, gmres, linear, lsmr
+from tests.implicit.implicit_problems import error, quadratic, spd
 
 # Most tests share these, at one size and with a start, and so what is compiled.
 N = 12

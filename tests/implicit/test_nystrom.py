@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import error, quadratic
 
 from jaxfuse.implicit import cg, hessian, hypergradient, minibatch_hessian
 from jaxfuse.implicit.nystrom import NystromPreconditioner, nystrom, nystrom_preconditioner
+from tests.implicit.implicit_problems import error, quadratic
 
 N, RANK, DAMPING = 120, 40, 1e-5
 EIGENVALUES = np.concatenate([np.logspace(0, -5, 30), np.full(N - 30, DAMPING)])  # 30 that decay, and a flat rest

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from implicit_problems import error, quadratic
 
 from jaxfuse.implicit import gauss_newton, hessian, hypergradient, minibatch_hessian
 from jaxfuse.implicit.series import direct, finite_difference, fixed_point, identity, neumann, rank_one
+from tests.implicit.implicit_problems import error, quadratic
 
 CASE = {}  # closed over by the tests below, in float64
 

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from implicit_problems import Case, error, quadratic
 from jax.flatten_util import ravel_pytree
 
 from jaxfuse.implicit.curvature import hessian
 from jaxfuse.implicit.hypergradient import hypergradient
 from jaxfuse.implicit.info import UnreliableGradient
 from jaxfuse.implicit.unrolled import one_step, phantom, truncated, unroll
+from tests.implicit.implicit_problems import Case, error, quadratic
 
 RATE = 0.9
 

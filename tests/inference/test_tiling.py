@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from valid_network import Valid
 
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.patches import tile_volume
+from tests.valid_network import Valid
 
 RNG = np.random.default_rng(0)
 

@@ -130,7 +130,7 @@ def test_a_translation_panel_colors_errors_where_they_are(tmp_path):
     def share(row: int, column: int) -> float:
         return float(colorful[np.ix_(rows[row], range(column * cell, (column + 1) * cell))].mean())
 
-    # Rows: t1 -> t2, t1ce -> flair, t2 -> t1, flair -> t1ce. Only the made t2 is wrong; greys stay grey.
+    # Rows: t1 -> t2, t1ce -> flair, t2 -> t1, flair -> t1ce. Only the made t2 is wrong; grays stay gray.
     assert share(0, 3) > 0.2
     assert max(share(1, 3), share(2, 3), share(3, 3)) < 0.02
     assert max(share(row, column) for row in range(4) for column in (0, 1, 2, 4)) < 0.02

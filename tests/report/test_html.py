@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxfuse.engine.writers import MetricWriter
+from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
 from jaxfuse.labels import label_scheme

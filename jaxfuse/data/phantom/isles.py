@@ -119,7 +119,7 @@ def write_isles_phantoms(
     """Writes `cases` phantoms under `root` in the layout of `jaxfuse.data.sources.isles`, or finds them there.
 
     The set is written into a hidden sibling folder and renamed when it is whole, with `phantom.json` beside the
-    data. `on_case(done, total)` is called after every case. Returns the folders of the cases, all of them labelled.
+    data. `on_case(done, total)` is called after every case. Returns the folders of the cases, all of them labeled.
 
     Raises:
         UserError: `root` holds something else, or an argument is out of range.

@@ -2,7 +2,7 @@
 
     subject-1-T1.hdr  subject-1-T1.img
     subject-1-T2.hdr  subject-1-T2.img
-    subject-1-label.hdr  subject-1-label.img      only where the subject is labelled
+    subject-1-label.hdr  subject-1-label.img      only where the subject is labeled
 
 Analyze pairs as published, or NIfTI (`.nii.gz`, `.nii`) of the same names. An Analyze header tells no orientation:
 `jaxfuse.io.analyze` takes the axes as stored for the canonical ones, so that slices across axis 2 are axial, as in

@@ -3,7 +3,7 @@
     <case>/<case>_t2.nii.gz            T2
     <case>/<case>_dwi_b1000.nii.gz     diffusion-weighted, b = 1000 s/mm2
     <case>/<case>_dwi_b0.nii.gz        the same sequence without diffusion weighting
-    <case>/<case>_lesion.nii.gz        0 elsewhere, 1 in the infarct; only where the case is labelled
+    <case>/<case>_lesion.nii.gz        0 elsewhere, 1 in the infarct; only where the case is labeled
 
 `.nii` as well. All files of a case lie on one grid, skull-stripped, in HyperFusionNet's data of 256 x 256 x 32 voxels.
 A folder is a case where it holds a diffusion-weighted image or a lesion of its own name.

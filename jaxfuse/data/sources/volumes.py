@@ -81,12 +81,12 @@ class Cut:
     Attributes:
         source: name of the source of the volumes.
         one_per_case: one slice of each volume, that of the largest tumor.
-        labelled: of training volumes, the slices that hold a labelled voxel; else those that show enough brain.
+        labeled: of training volumes, the slices that hold a labeled voxel; else those that show enough brain.
     """
 
     source: str
     one_per_case: bool = False
-    labelled: bool = False
+    labeled: bool = False
 
 
 def _only(layout: str) -> Callable[[str | Path], str]:
@@ -143,7 +143,7 @@ VOLUMES: Mapping[str, VolumeSource] = {
 CUTS: Mapping[str, Cut] = {
     "slices": Cut("brats"),
     "one_slice": Cut("brats", one_per_case=True),
-    "iseg_slices": Cut("iseg", labelled=True),
+    "iseg_slices": Cut("iseg", labeled=True),
     "stroke_slices": Cut("stroke"),
     "isles_slices": Cut("isles"),
 }

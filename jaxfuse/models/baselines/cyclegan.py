@@ -33,11 +33,11 @@ from jaxfuse.learning.adversarial import (
     maker_objective,
 )
 from jaxfuse.learning.state import Optimizers, State, create_state, initializer_key, player_metrics
+from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
 from jaxfuse.losses.image import l1
 from jaxfuse.models.hinet.form import DTYPES
-from jaxfuse.models.hinet.task import ONE, Task, from_signed, task_of
 from jaxfuse.nn.conv import Conv, instance_norm
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_gan import PatchGan

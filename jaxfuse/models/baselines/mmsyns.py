@@ -24,10 +24,10 @@ import numpy as np
 from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
+from jaxfuse.learning.synthesis_task import ONE_OR_MORE, Task, task_of
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.image import l1
 from jaxfuse.models.hinet.form import DTYPES
-from jaxfuse.models.hinet.task import ONE_OR_MORE, Task, task_of
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.index_pool import max_pool
 from jaxfuse.nn.initializers import KernelInit

@@ -24,11 +24,11 @@ from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
 from jaxfuse.errors import UserError
 from jaxfuse.learning.normalized import LinenNormalized, create_normalized_state
 from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, descend, player_metrics
+from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import GanForm, gan_form
 from jaxfuse.losses.image import l1
 from jaxfuse.models.hinet.form import DTYPES, leaky_relu, near_one
-from jaxfuse.models.hinet.task import ONE, Task, from_signed, task_of
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_gan import PatchGan

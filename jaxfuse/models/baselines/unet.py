@@ -1,6 +1,6 @@
 """The 2D U-Net of the row "voc": pre-trained on PASCAL VOC, then inflated to 3D (Carreira and Zisserman, I3D, 2017).
 
-The same U-Net as in `jaxfuse.models.cmft` with 2D kernels, three color channels and 21 classes; pixels labelled
+The same U-Net as in `jaxfuse.models.cmft` with 2D kernels, three color channels and 21 classes; pixels labeled
 255 are not counted.
 """
 

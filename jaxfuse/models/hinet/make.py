@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from jaxfuse.errors import UserError
 from jaxfuse.learning.normalized import LinenNormalized
 from jaxfuse.learning.state import Optimizers
+from jaxfuse.learning.synthesis_task import task_of
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import GanForm, gan_form
 from jaxfuse.models.hinet.critic import Critic
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.networks import DIVISOR, GENERATORS
 from jaxfuse.models.hinet.system import HybridSynthesis
-from jaxfuse.models.hinet.task import task_of
 
 # Cross-entropy of logits is the game whose maker does not stall where the critic is sure.
 GANS = {"lsgan": "lsgan", "bce": "nonsaturating"}

@@ -12,10 +12,10 @@ from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
 from jaxfuse.learning.adversarial import adversarial_update
 from jaxfuse.learning.normalized import LinenNormalized, create_normalized_state
 from jaxfuse.learning.state import Aux, Optimizers, State, player_metrics
+from jaxfuse.learning.synthesis_task import Task, from_signed
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import GanForm
 from jaxfuse.losses.image import l1
-from jaxfuse.models.hinet.task import Task, from_signed
 
 Sources = Float[Array, "b h w s"]
 Target = Float[Array, "b h w 1"]

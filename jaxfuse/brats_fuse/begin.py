@@ -1,0 +1,94 @@
+"""Before the first slice is cut: what may not be fused, and whose data set lies in the folder already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxfuse.brats_fuse.brain_mask import extract_brain, read_brain
+from jaxfuse.brats_fuse.cut import BrainOf
+from jaxfuse.brats_fuse.layout import brain_file
+from jaxfuse.brats_fuse.patients_seen import seen_in_training
+from jaxfuse.brats_fuse.record import FORMAT, cases_digest, open_record, run_fingerprint
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.dataset import read_facts
+from jaxfuse.data.digests import Digests
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.run_folder.workdir import read_config
+from jaxfuse.engine.trained.phases import Member
+from jaxfuse.errors import UserError
+
+Report = Callable[[str, int, int], None]
+
+
+def begin(
+    out: Path,
+    run: Path,
+    member: Member,
+    files: Sequence[CaseFiles],
+    options: Mapping[str, Any],
+    *,
+    allow_trained: bool,
+    display: Display,
+) -> frozenset[str]:
+    """Writes the record of the data set, or checks that it is this one; returns the cases that were trained on.
+
+    Args:
+        run: the folder of the run that `member` is a phase of.
+        options: what decides the files beside the run and the cases.
+        allow_trained: go on where the network has been trained on some of the patients.
+
+    Raises:
+        UserError: it has been, and may not; or `out` holds another data set, or something else.
+    """
+    digests = _digests(out, files, display.report)
+    seen = seen_in_training(member, read_facts(run), files, digests)
+    if seen and not allow_trained:
+        raise UserError(
+            f"{member.name} was trained on {len(seen)} of the {len(files)} cases ({_listed(seen)}): fuse others, take "
+            "another run, or pass --allow_trained, which marks them in the manifest"
+        )
+    record = {
+        "format": FORMAT,
+        "run": member.name,
+        "fingerprint": run_fingerprint(member, read_config(run)),
+        "options": dict(options),
+        "cases": {"count": len(files), "digest": cases_digest(files, digests)},
+        "run_folder": str(run.absolute()),
+        "seen_in_training": list(seen),
+    }
+    if open_record(out, record):
+        display.say(f"{out} holds this data set, whole or begun: what is there is not made again")
+    if seen:
+        display.say(f"{len(seen)} cases were trained on, and the manifest marks them: {_listed(seen)}")
+    return frozenset(seen)
+
+
+def hd_bet_brain(out: Path, program: str, device: str, display: Display) -> BrainOf:
+    """A function that gives a case's brain mask, made by HD-BET of the T1 image and kept in the data set."""
+
+    def brain_of(one: CaseFiles) -> Any:
+        path = out / brain_file(one.id)
+        if not path.is_file():
+            display.say(f"{one.id}: hd-bet on {device}")
+            image = one.images["t1"] if "t1" in one.images else next(iter(one.images.values()))
+            extract_brain(image, path, program=program, device=device)
+        return read_brain(path)
+
+    return brain_of
+
+
+def _digests(out: Path, files: Sequence[CaseFiles], report: Report) -> Digests:
+    """Of all files, remembered in the data set."""
+    digests = Digests(out / ".digests.json")
+    for number, one in enumerate(files, start=1):
+        for path in (*one.images.values(), *([one.label] if one.label else [])):
+            digests.of(path)
+        report("reading the files of cases", number, len(files))
+    digests.save()
+    return digests
+
+
+def _listed(cases: Sequence[str]) -> str:
+    return ", ".join(cases[:5]) + (" ..." if len(cases) > 5 else "")

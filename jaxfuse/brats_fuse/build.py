@@ -1,0 +1,120 @@
+"""The build: each case is cut and fused in turn, and what is there already is not made again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jaxfuse.brats_fuse.cut import BrainOf, cut_case, write_cut
+from jaxfuse.brats_fuse.layout import Combo, Row, check_whole, remove_pieces
+from jaxfuse.brats_fuse.manifest import Manifest
+from jaxfuse.brats_fuse.plan import Plan
+from jaxfuse.data.slices import gray_levels
+from jaxfuse.engine.display import Display, clock
+from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.slice_fuser import ATTENTION, FUSED, FuseSlices
+from jaxfuse.io.npz import write_npz
+from jaxfuse.io.png import read_png, write_png
+
+
+def build(
+    out: Path,
+    plan: Plan,
+    fuse: FuseSlices,
+    *,
+    at_once: int,
+    brain_of: BrainOf | None,
+    display: Display,
+    stop: StopRequest,
+) -> Sequence[Row]:
+    """Makes what is missing of the data set in the folder `out`; returns the rows of its manifest.
+
+    So many images as `at_once` says are fused, then written, before a signal is heeded.
+
+    Raises:
+        UserError: a case cannot be read or cut, or files lie there that are none of this data set's; what has been
+            written stays.
+        Stopped: a signal came; the same call goes on.
+    """
+    remove_pieces(out)
+    manifest = Manifest(out, plan.layout.columns)
+    started, worked = time.perf_counter(), 0
+    for number, one in enumerate(plan.files):
+        rows, cut = manifest.rows.get(one.id), 0
+        if rows is None or _missing(out, (path for row in rows for path in plan.layout.cut(row))):
+            made = cut_case(one, plan, brain_of)
+            rows, cut = list(made.rows), write_cut(out, plan.layout, made)
+            manifest.add(one.id, rows)
+            if made.beyond:
+                display.say(f"{one.id}: {made.beyond} labeled voxels lie outside the brain")
+        before = time.perf_counter()
+
+        def follow(done: int, total: int, case: str = one.id) -> None:
+            stop.heed(f"while fusing {case}")
+            display.report(f"fusing {case}", done, total)
+
+        fused = fuse_case(out, plan, rows, fuse, at_once, follow)
+        stop.heed(f"after {one.id}")
+        worked += bool(cut or fused)
+        left = (time.perf_counter() - started) / max(worked, 1) * (len(plan.files) - number - 1)
+        rate = f"{fused / (time.perf_counter() - before):.2f} images/s" if fused else "nothing to fuse"
+        display.say(
+            f"{number + 1} of {len(plan.files)}: {one.id}: {len(rows)} slices, {cut} images cut, {fused} fused "
+            f"({rate}, {clock(left)} left)"
+        )
+    rows = manifest.finish([one.id for one in plan.files])
+    count = check_whole(out, plan.layout, rows)
+    display.say(f"{out}: {len(rows)} slices of {len(plan.files)} cases in {count} files, as the manifest lists them")
+    return rows
+
+
+def fuse_case(
+    out: Path, plan: Plan, rows: Sequence[Row], fuse: FuseSlices, at_once: int, follow: Callable[[int, int], None]
+) -> int:
+    """Stage IV: fuses the slices of a case in the combinations that are not there yet; returns how many.
+
+    The network is given the gray levels of the files, so that its images can be made from the data set again.
+    """
+    layout = plan.layout
+    jobs = [(row, combo) for row in rows for combo in layout.combos if _missing(out, layout.made(row, combo))]
+    for start in range(0, len(jobs), at_once):
+        chunk = jobs[start : start + at_once]
+        masks = np.array([[name in combo for name in plan.channels] for _, combo in chunk], np.float32)
+        made = fuse(_images(out, plan, [row for row, _ in chunk]), masks)
+        for number, (row, combo) in enumerate(chunk):
+            if ATTENTION in made:
+                _write_attention(out / layout.attn(row, combo), made[ATTENTION][number], combo, plan.channels)
+            # Rounding can lead a network's image out of [0, 1] by the last digit.
+            write_png(out / layout.fused(row, combo), gray_levels(np.clip(made[FUSED][number, ..., 0], 0, 1)))
+        follow(start + len(chunk), len(jobs))
+    return len(jobs)
+
+
+def _images(out: Path, plan: Plan, rows: Sequence[Row]) -> Float[np.ndarray, "n r c m"]:
+    """The sources of each row in [0, 1], 0 for modalities that the data set leaves out."""
+    images: list[np.ndarray] = []
+    for number, row in enumerate(rows):
+        # Rows of one slice, in several combinations, follow each other.
+        again = number > 0 and rows[number - 1] is row
+        images.append(images[-1] if again else _levels(out, plan, row))
+    return np.stack(images).astype(np.float32) / np.float32(255)
+
+
+def _levels(out: Path, plan: Plan, row: Row) -> UInt8[np.ndarray, "r c m"]:
+    """The sources of a slice, channels as the network takes them."""
+    pictures = {m: read_png(out / plan.layout.source(row, m)) for m in plan.layout.modalities}
+    nothing = np.zeros_like(pictures[plan.layout.modalities[0]])
+    return np.stack([pictures.get(name, nothing) for name in plan.channels], axis=-1)
+
+
+def _write_attention(path: Path, attention: np.ndarray, combo: Combo, channels: Sequence[str]) -> None:
+    own = attention[..., [channels.index(name) for name in combo]].astype(np.float16)
+    write_npz(path, attention=own, modalities=np.array(combo))
+
+
+def _missing(out: Path, paths: Iterable[str]) -> bool:
+    return not all((out / path).is_file() for path in paths)

@@ -1,0 +1,98 @@
+"""Stages I to III: from the volumes of a case to its slices in gray levels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from jaxfuse.brats_fuse.layout import Layout, Row
+from jaxfuse.brats_fuse.plan import Plan
+from jaxfuse.data.cases import Case, CaseFiles, load_case
+from jaxfuse.data.preprocess import CaseFacts, prepare_case, uncrop
+from jaxfuse.data.slices import as_stack, gray_levels, kept_slices, one_slice
+from jaxfuse.errors import UserError
+from jaxfuse.io.png import write_png
+
+BrainOf = Callable[[CaseFiles], Bool[np.ndarray, "d h w"]]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The slices of one case that are kept.
+
+    Attributes:
+        rows: of the manifest, one per slice.
+        levels: whole pictures (n r c m), channels in the order of the layout's modalities.
+        classes: class indices (n r c), or None for an unlabeled case.
+        beyond: labeled voxels outside the brain.
+    """
+
+    rows: tuple[Row, ...]
+    levels: UInt8[np.ndarray, "n r c m"]
+    classes: UInt8[np.ndarray, "n r c"] | None
+    beyond: int
+
+
+def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
+    """Reads, checks and cuts a case; without `brain_of` its brain is where any image is not zero.
+
+    Raises the `UserError` of `load_case` and `prepare_case`, and one for a case without a slice to keep.
+    """
+    layout = plan.layout
+    case = load_case(one, layout.modalities, plan.scheme)
+    if brain_of is not None:
+        case = _within(case, brain_of(one))
+    beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~np.any(case.image != 0, axis=-1)]))
+    prepared = prepare_case(case, normalize="percentiles", group=one.group, classes=len(plan.scheme.classes))
+    stack = as_stack(prepared, layout.axis)
+    kept = kept_slices(stack.facts)
+    chosen = (one_slice(stack.facts, kept),) if plan.one_per_case else kept
+    places = [stack.facts.crop_start[0] + index for index in chosen]
+    classes = None if stack.label is None else uncrop(stack.label, stack, 0)[places]
+    rows = tuple(_row(stack.facts, index, plan) for index in chosen)
+    return Cut(rows, uncrop(gray_levels(stack.image), stack, 0)[places], classes, beyond)
+
+
+def write_cut(out: Path, layout: Layout, cut: Cut) -> int:
+    """Writes the sources and masks that are not there yet; returns how many."""
+    written = 0
+    for number, row in enumerate(cut.rows):
+        pictures = {layout.source(row, m): cut.levels[number, ..., i] for i, m in enumerate(layout.modalities)}
+        if cut.classes is not None:
+            pictures[layout.mask(row)] = cut.classes[number]
+        for path, picture in pictures.items():
+            if not (out / path).is_file():
+                write_png(out / path, picture)
+                written += 1
+    return written
+
+
+def _within(case: Case, brain: Bool[np.ndarray, "d h w"]) -> Case:
+    if brain.shape != case.image.shape[:-1]:
+        raise UserError(f"case {case.id}: its brain mask has shape {brain.shape}, its images {case.image.shape[:-1]}")
+    return dataclasses.replace(case, image=np.where(brain[..., None], case.image, np.float32(0)))
+
+
+def _row(facts: CaseFacts, index: int, plan: Plan) -> Row:
+    """The row of the slice of this index in the stack, columns in the manifest's order."""
+    brain, *classes = facts.slices[index]
+    limits = {
+        f"{modality}_p_{end}": value
+        for modality, both in zip(facts.modalities, facts.percentiles, strict=True)
+        for end, value in zip(("lo", "hi"), both, strict=True)
+    }
+    return {
+        "case": facts.id,
+        "z": facts.crop_start[0] + index,
+        "split": plan.split_of[facts.id],
+        "has_label": int(bool(classes)),
+        "brain_px": brain,
+        "tumor_px": sum(classes[1:]),
+        **limits,
+        "seen_in_training": int(facts.id in plan.seen),
+    }

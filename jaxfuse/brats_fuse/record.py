@@ -1,0 +1,105 @@
+"""The record of a data set (`builder.json`): what it is made of and by what, so that it can be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.digests import Digests
+from jaxfuse.engine.run_folder.workdir import environment
+from jaxfuse.engine.trained.phases import Member
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.learning.state import State
+
+RECORD = "builder.json"
+# Raise when the same options and weights give other files.
+FORMAT = 1
+# Parts of the record that must be equal for a build to go on.
+_DECIDING = ("format", "fingerprint", "options", "cases")
+
+
+def run_fingerprint(member: Member, config: Any) -> dict[str, Any]:
+    """What tells a run's phase from any other: digests of weights and config, and the step of the checkpoint."""
+    text = json.dumps(json.loads(config.to_json_best_effort()), sort_keys=True)
+    return {
+        "weights": weights_digest(member.weights),
+        "config": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "step": int(member.weights.step),
+        "phase": member.phase.name,
+    }
+
+
+def weights_digest(state: State) -> str:
+    """Of parameters and statistics: their names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.stats)):
+        values = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def cases_digest(files: Sequence[CaseFiles], digests: Digests) -> str:
+    """Of names, groups and contents of the cases."""
+    parts = [
+        [
+            one.id,
+            one.group,
+            {name: digests.of(path) for name, path in one.images.items()},
+            digests.of(one.label) if one.label else "",
+        ]
+        for one in files
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def open_record(root: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the folder already holds this data set, whole or begun; writes the record where it does not.
+
+    Raises:
+        UserError: it holds another one, said option by option, or something else.
+    """
+    path = root / RECORD
+    if not path.is_file():
+        if others := sorted(p.name for p in root.iterdir() if not p.name.startswith(".")):
+            raise UserError(
+                f"{root} holds {', '.join(others[:5])} and no {RECORD}; name a new or empty folder as --out"
+            )
+        write_json(path, {**wanted, **_surroundings()})
+        return False
+    found = read_json(path)
+    there, now = (_flat({key: record.get(key) for key in _DECIDING}) for record in (found, json.loads(_text(wanted))))
+    if differ := [key for key in sorted({**there, **now}) if there.get(key) != now.get(key)]:
+        lines = "; ".join(f"{key}: {there.get(key)!r} there, {now.get(key)!r} now" for key in differ)
+        raise UserError(
+            f"{root} holds a data set made by {found.get('run')} with other settings ({lines}); "
+            "name another --out, or give these settings again"
+        )
+    return True
+
+
+def _surroundings() -> dict[str, Any]:
+    """Versions and device, and the command that was given."""
+    return {**environment(), "command": " ".join(["python -m jaxfuse.brats_fuse", *sys.argv[1:]])}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat

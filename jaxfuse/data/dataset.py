@@ -1,0 +1,311 @@
+"""From the data section of a config to prepared training and validation cases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from jaxfuse.data.cases import (
+    Case,
+    CaseFiles,
+    bootstrap_split,
+    leave_one_out,
+    load_case,
+    read_split,
+    split_cases,
+)
+from jaxfuse.data.facts import CaseFacts, DatasetFacts
+from jaxfuse.data.intensities import Landmarks, landmarks_of, learned_landmarks
+from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
+from jaxfuse.data.preprocess import Prepared, PreparedCase, dataset_facts, prepare, prepare_case, volume_recipe
+from jaxfuse.data.settings import Data, scheme_of
+from jaxfuse.data.slices import (
+    AXES,
+    every_slice,
+    extent_of,
+    kept_slices,
+    labeled_slices,
+    prepare_slices,
+    stack_recipe,
+)
+from jaxfuse.data.sources import pairs2d, voc
+from jaxfuse.data.sources.volumes import CUTS, VOLUMES, scheme_of_layout, source_of
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json
+from jaxfuse.labels import LabelScheme
+
+Report = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Prepared cases of both sides of the split. `scheme` is None where the classes are the data set's own."""
+
+    train: tuple[PreparedCase, ...]
+    val: tuple[PreparedCase, ...]
+    scheme: LabelScheme | None
+    facts: DatasetFacts
+
+    @property
+    def overfit_check(self) -> bool:
+        """Whether the same single case trains and validates."""
+        return self.facts.train == self.facts.val
+
+    def document(self) -> dict[str, Any]:
+        """What `dataset.json` holds: the facts, and a fingerprint that equal data and splits share."""
+        facts = json.loads(self.facts.to_json())
+        # Not the cache keys: they tell apart runs that list the same modalities in another order.
+        cases = {case.id: case.facts for case in (*self.train, *self.val)}
+        parts = [facts["train"], facts["val"], facts["scheme"]]
+        for name in sorted(cases):
+            moments = sorted(zip(cases[name].modalities, cases[name].mean, cases[name].std, strict=True))
+            scaled = sorted(zip(cases[name].modalities, cases[name].percentiles or cases[name].scaling, strict=False))
+            parts.append(
+                [name, cases[name].shape, cases[name].voxels_per_class, moments, *([scaled] if scaled else [])]
+            )
+        fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return {**facts, "fingerprint": fingerprint, "overfit_check": self.overfit_check}
+
+
+def read_facts(workdir: Path) -> DatasetFacts:
+    """The facts of the data that a run was trained on, from its `dataset.json`."""
+    path = workdir / "dataset.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} has no dataset.json: its training has not begun; train it first")
+    known = {f.name for f in fields(DatasetFacts)}
+    return DatasetFacts.from_json(json.dumps({k: v for k, v in read_json(path).items() if k in known}))
+
+
+def prepare_like(case: Case, data: Data, landmarks: Landmarks) -> Prepared:
+    """A case in memory prepared like those of a run with these settings, to be predicted by it.
+
+    Of a run on slices of a window the volume is cropped to it; slices are those from the brain's first to its last,
+    or all where the run kept blank ones. `landmarks` are those of the run's facts.
+    """
+    if data.normalize == "histmatch" and not landmarks:
+        raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
+    sliced = data.source in CUTS
+    extent = extent_of(AXES[data.axis], data.window, blank=data.blank_slices) if sliced else ()
+    return prepare_case(case, normalize=data.normalize, landmarks=landmarks or None, extent=extent)
+
+
+def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> dict[str, Any]:
+    """How the cases of a run on volumes or their slices were made, as JSON: part of what names them in the cache."""
+    landmarks = facts.landmarks or None
+    if data.source not in CUTS:
+        return volume_recipe(data.modalities, scheme, data.normalize, landmarks)
+    return stack_recipe(
+        data.modalities,
+        scheme,
+        data.normalize,
+        AXES[data.axis],
+        landmarks=landmarks,
+        window=data.window,
+        blank=data.blank_slices,
+    )
+
+
+def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
+    """Finds, checks, splits and prepares the cases; writes phantoms first where no root is given."""
+    if data.source not in _SOURCES:
+        raise UserError(f"data.source is {data.source!r}; choose one of {', '.join(_SOURCES)}")
+    return _SOURCES[data.source](data, report, labels_required)
+
+
+def phantom_root(data: Data, report: Report) -> Path:
+    """The phantom data set of these settings, written if it is not there."""
+    phantom, source = data.phantom, source_of(data.source)
+    settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm])
+    root = data.cache_dir / "phantoms" / f"{source.name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    source.write_phantoms(
+        root,
+        cases=phantom.cases,
+        seed=phantom.seed,
+        shape=phantom.shape,
+        spacing_mm=phantom.spacing_mm,
+        on_case=lambda done, total: report("writing phantoms", done, total),
+    )
+    return root
+
+
+def pair_phantom_root(data: Data, report: Report) -> Path:
+    """The phantom pairs of these settings, written if they are not there; `phantom.shape` is (columns, rows, 1)."""
+    phantom = data.phantom
+    columns, rows, slices = phantom.shape
+    if slices != 1:
+        raise UserError(
+            f"data.phantom.shape is {phantom.shape}; pairs are single slices: give (columns, rows, 1) for a phantom"
+        )
+    partner = pairs2d.partner_of(data.modalities)
+    settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm, partner])
+    root = data.cache_dir / "phantoms" / f"pairs2d-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    write_pair_phantoms(
+        root,
+        pairs=phantom.cases,
+        seed=phantom.seed,
+        partners=(partner,),
+        shape=(rows, columns),
+        spacing_mm=phantom.spacing_mm,
+        on_pair=lambda done, total: report("writing phantoms", done, total),
+    )
+    return root
+
+
+def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
+    files, scheme = _volumes(data, report, labels_required)
+    split = _split(data, files)
+    chosen = _listed(files, split)
+    landmarks = _landmarks(data)
+    prepared = prepare(
+        chosen,
+        data.modalities,
+        scheme,
+        normalize=data.normalize,
+        landmarks=landmarks,
+        cache=data.cache_dir / "cases",
+        on_case=_counter(report, len(chosen)),
+    )
+    return _dataset(prepared, data.modalities, scheme, split, scheme.classes, landmarks)
+
+
+def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
+    """Slices of volumes, all that show enough or one of each case; split by case, so by patient."""
+    files, scheme = _volumes(data, report, labels_required)
+    split = _split(data, files)
+    chosen = _listed(files, split)
+    cut, landmarks = CUTS[data.source], _landmarks(data)
+    of_labels = {one.id for one in chosen if one.label and one.id in split["train"]} if cut.labeled else set()
+
+    def keep(facts: CaseFacts) -> tuple[int, ...]:
+        if data.blank_slices:
+            return every_slice(facts)
+        return labeled_slices(facts) if facts.id in of_labels else kept_slices(facts)
+
+    slices = prepare_slices(
+        chosen,
+        data.modalities,
+        scheme,
+        axis=AXES[data.axis],
+        keep=keep,
+        one_per_case=cut.one_per_case,
+        normalize=data.normalize,
+        landmarks=landmarks,
+        window=data.window,
+        blank=data.blank_slices,
+        cache=data.cache_dir / "cases",
+        on_case=_counter(report, len(chosen)),
+    )
+    sides = {side: tuple(one.id for case in ids for one in slices[case]) for side, ids in split.items()}
+    every = [one for case in slices.values() for one in case]
+    return _dataset(every, data.modalities, scheme, sides, scheme.classes, landmarks)
+
+
+def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
+    if labels_required:
+        raise UserError(
+            "data.source is 'pairs2d', whose images have no labels, and a phase needs labels; give that phase data of "
+            'another source, and set sampling="brain" where only images are learned from'
+        )
+    for option, value, only in (
+        ("layout", data.layout, ""),
+        ("labels", data.labels, ""),
+        ("normalize", data.normalize, "levels"),
+    ):
+        if value != only:
+            raise UserError(f"data.{option} is {value!r}; with data.source 'pairs2d' it can only be {only!r}")
+    root = Path(data.root).expanduser() if data.root else pair_phantom_root(data, report)
+    files = pairs2d.find_pairs(root, data.modalities)
+    split = _split(data, files)
+    chosen = _listed(files, split)
+    prepared = pairs2d.prepare_pairs(
+        chosen, data.modalities, cache=data.cache_dir / "pairs2d", on_case=_counter(report, len(chosen))
+    )
+    return _dataset(prepared, data.modalities, None, split, ())
+
+
+def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[CaseFiles, ...], LabelScheme]:
+    """The cases of volumes and their label scheme; phantoms where no root is given."""
+    source = source_of(data.source)
+    root = Path(data.root).expanduser() if data.root else phantom_root(data, report)
+    files = source.find(root, data.modalities, labels_required=labels_required, layout=data.layout)
+    return files, scheme_of(data, scheme_of_layout(source, data.layout or source.detect(root)))
+
+
+def _landmarks(data: Data) -> Landmarks | None:
+    """What the brains' intensities are matched to; None where they are not matched."""
+    if data.normalize != "histmatch":
+        return None
+    if not data.reference:
+        return landmarks_of(data.modalities)
+    source, folder = source_of(data.source), Path(data.reference).expanduser()
+    files = source.find(folder, data.modalities, labels_required=False, layout=data.layout)
+    if len(files) != 1:
+        raise UserError(f"data.reference {folder} holds {len(files)} cases; name the folder of the one to match")
+    return learned_landmarks(load_case(files[0], data.modalities, None))
+
+
+def _split(data: Data, files: Sequence[CaseFiles]) -> dict[str, tuple[str, ...]]:
+    ids = [one.id for one in files]
+    if data.split:
+        return read_split(data.split, ids)
+    if data.fold:
+        return leave_one_out(ids, data.fold)
+    if data.bootstrap:
+        return bootstrap_split(ids, seed=data.split_seed, number=data.bootstrap)
+    return split_cases([(one.id, one.group) for one in files], seed=data.split_seed, val_fraction=data.val_fraction)
+
+
+def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]]) -> list[CaseFiles]:
+    wanted = {*split["train"], *split["val"]}
+    return [one for one in files if one.id in wanted]
+
+
+def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
+    del labels_required  # its lists name labeled images only
+    if not data.root:
+        raise UserError("the PASCAL VOC folder is not named; give it with --config.voc.data.root=DIR")
+    sides = voc.find_images(Path(data.root).expanduser())
+    every: list[CaseFiles] = [*sides["train"], *sides["val"]]
+    prepared = voc.prepare_images(every, cache=data.cache_dir / "voc", on_case=_counter(report, len(every)))
+    split = {side: tuple(one.id for one in files) for side, files in sides.items()}
+    return _dataset(prepared, data.modalities, None, split, voc.CLASSES)
+
+
+# Every `data.source`, with what opens it.
+_SOURCES = {
+    "brats": _open_volumes,
+    "voc": _open_voc,
+    **dict.fromkeys(VOLUMES, _open_volumes),
+    **dict.fromkeys(CUTS, _open_slices),
+    "pairs2d": _open_pairs,
+}
+
+
+def _dataset(
+    prepared: Sequence[PreparedCase],
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    split: dict[str, tuple[str, ...]],
+    classes: Sequence[str],
+    landmarks: Landmarks | None = None,
+) -> Dataset:
+    by_id = {case.id: case for case in prepared}
+    facts = dataset_facts(prepared, modalities, scheme, split, classes=classes, landmarks=landmarks)
+    train, val = (tuple(by_id[i] for i in split[side]) for side in ("train", "val"))
+    return Dataset(train, val, scheme, facts)
+
+
+def _counter(report: Report, total: int) -> Callable[[PreparedCase, bool], None]:
+    done = 0
+
+    def on_case(case: PreparedCase, fresh: bool) -> None:
+        nonlocal done
+        del case, fresh
+        done += 1
+        report("preparing cases", done, total)
+
+    return on_case

@@ -1,0 +1,123 @@
+"""Settings of a data set: what a config's `data` section says, checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from jaxfuse.data.slices import Window
+from jaxfuse.data.sources import voc
+from jaxfuse.data.sources.volumes import check_axis, check_slices, scheme_of_layout, source_of
+from jaxfuse.errors import UserError
+from jaxfuse.labels import LabelScheme, label_scheme
+from jaxfuse.options import at_least, record, same_keys
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """The phantom data set that stands in where no root is given.
+
+    Attributes:
+        spacing_mm: voxel sides; of "stroke", whose slices share 160 mm, the sides in the plane.
+    """
+
+    cases: int
+    seed: int
+    shape: tuple[int, int, int]
+    spacing_mm: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where cases come from and how they are prepared.
+
+    Attributes:
+        source: volumes: "brats", "iseg" (subject-1-T1.hdr, ...) or "stroke" (folders of T2 and diffusion). Slices of
+            such volumes, each a 2D case: "slices" (those of "brats" that show enough brain), "one_slice" (one of each
+            volume of "brats", that of the largest tumor), "iseg_slices" (in training those that hold a labelled
+            voxel) and "stroke_slices" (like "slices"). "pairs2d": registered PNG pairs, MRI with CT, PET or SPECT.
+            "voc": photographs. A source of 2D cases needs a phase with a patch of two sides.
+        root: folder of the data set; empty: phantoms are written and used.
+        layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names.
+        labels: a scheme of `jaxfuse.labels`; empty: that of the layout.
+        normalize: a rule of `jaxfuse.data.preprocess.prepare_case` for volumes and slices; "levels" for "pairs2d".
+        reference: with normalize "histmatch": folder of the case that all are matched to; empty: the landmarks of
+            `jaxfuse.data.intensities`.
+        split: JSON file with lists `train` and `val` of case ids; empty: drawn by `split_seed`.
+        fold: the number, from 1, of the one subject that validates, for an ensemble of leave-one-out folds; 0: none.
+        bootstrap: the number, from 1, of a bootstrap sample of the subjects, drawn by `split_seed`, which train; those
+            left out validate; 0: none.
+        cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
+        axis: of slices: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
+        window: of slices: what pictures show, ((first, one past the last), (first, one past the last)) along the two
+            axes of the canonical volume (to the right, to the front, up) that are not cut; (): the box of the brain.
+        blank_slices: of slices: keep all, also those that show no brain.
+    """
+
+    source: str
+    root: str
+    layout: str
+    labels: str
+    modalities: tuple[str, ...]
+    normalize: str
+    val_fraction: float
+    split_seed: int
+    split: str
+    cache: str
+    phantom: Phantom
+    axis: str = "axial"
+    reference: str = ""
+    window: Window = ()
+    blank_slices: bool = False
+    fold: int = 0
+    bootstrap: int = 0
+
+    @property
+    def cache_dir(self) -> Path:
+        default = os.environ.get("JAXFUSE_CACHE") or Path.home() / ".cache" / "jaxfuse"
+        return Path(self.cache or default).expanduser().absolute()
+
+
+def scheme_of(data: Data, layout_default: str) -> LabelScheme:
+    """The named scheme, else that of the layout."""
+    return label_scheme(data.labels or layout_default)
+
+
+def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Modalities and class names as far as a config alone tells them, without looking at the data."""
+    if data.source == "voc":
+        return data.modalities, voc.CLASSES
+    if data.source == "pairs2d":
+        return data.modalities, ()  # images without labels
+    return data.modalities, scheme_of(data, scheme_of_layout(source_of(data.source), data.layout)).classes
+
+
+def read_data(where: str, group: Any) -> Data:
+    values = {key: value for key, value in group.items() if key != "phantom"}
+    # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
+    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices"}
+    same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
+    check_axis(group.get("axis", "axial"), group.source, where)
+    check_slices(group.get("window", ()), group.get("blank_slices", False), group.source, where)
+    if group.get("reference") and group.normalize != "histmatch":
+        raise UserError(
+            f"{where}.reference is {group.reference!r} and {where}.normalize {group.normalize!r}; only histmatch looks "
+            "at it: leave it empty"
+        )
+    if not 0.0 < group.val_fraction < 1.0:
+        raise UserError(f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1")
+    at_least(f"{where}.", group, split_seed=0)
+    _check_split(where, group)
+    return Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
+
+
+def _check_split(where: str, group: Any) -> None:
+    """At most one of a list, a fold and a bootstrap sample says who validates."""
+    at_least(f"{where}.", {"fold": 0, "bootstrap": 0, **dict(group.items())}, fold=0, bootstrap=0)
+    given = [name for name in ("split", "fold", "bootstrap") if group.get(name)]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(f'{where}.{name}' for name in given)} cannot go together; keep one of them")
+    if group.source == "voc" and given:
+        raise UserError(f"{where}.{given[0]} is given, but VOC has lists of its own; leave it out")

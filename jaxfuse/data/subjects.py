@@ -1,0 +1,77 @@
+"""Subjects: what the lines of a table are about, where the cases of a data set are slices of one head.
+
+A network of slices is trained on pictures, but papers score the heads that these were cut from: InfiNet and the 2D rows
+of HyperFusionNet print Dice per subject, mean and standard deviation over subjects, and distances in three dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from jaxfuse.data.mapped import open_mapped
+from jaxfuse.data.preprocess import PreparedCase, flat_indices, read_prepared
+from jaxfuse.data.slices import PreparedSlice, pictures, volume_facts, volume_of
+
+
+@dataclass(frozen=True)
+class SlicedVolume(PreparedCase):
+    """The volume that a stack of slices in the cache was cut from, whole and in canonical axes: image (d h w m).
+
+    Slices that became no case, because they show too little, are part of it: their truth counts, and a network is
+    asked for them as it is for a new volume.
+
+    Attributes:
+        axis: that the stack was cut across.
+    """
+
+    axis: int
+
+    @property
+    def image(self) -> Float[np.ndarray, "d h w m"]:
+        return volume_of(open_mapped(self.folder / "image.npy"), self.axis)
+
+    @property
+    def label(self) -> UInt8[np.ndarray, "d h w"] | None:
+        return volume_of(open_mapped(self.folder / "label.npy"), self.axis) if self.labeled else None
+
+    @property
+    def tumor(self) -> Int[np.ndarray, " n"]:
+        return self._turned("tumor.npy")
+
+    @property
+    def brain(self) -> Int[np.ndarray, " n"]:
+        return self._turned("brain.npy")
+
+    def _turned(self, name: str) -> Int[np.ndarray, " n"]:
+        """Flat indices into the stack as ascending flat indices into the volume."""
+        volume = np.zeros(self.facts.shape, bool)
+        # Pictures are a view on the volume: what is written into them stands in it.
+        stack = pictures(volume, self.axis)
+        stack[np.unravel_index(open_mapped(self.folder / name), stack.shape)] = True
+        return flat_indices(volume)
+
+
+def subjects_of(cases: Sequence[PreparedCase]) -> tuple[PreparedCase, ...]:
+    """The subjects that these cases are of, in the order of their first cases.
+
+    Slices of one volume make up that volume. Every other case is a subject of its own: a volume, a picture, and a slice
+    that was chosen to stand for its volume.
+    """
+    found: dict[object, PreparedCase] = {}
+    for case in cases:
+        if isinstance(case, PreparedSlice) and not case.alone:
+            if case.folder not in found:
+                found[case.folder] = _volume(case)
+        else:
+            found[case.id] = case
+    return tuple(found.values())
+
+
+def _volume(case: PreparedSlice) -> SlicedVolume:
+    """The volume that a slice is of."""
+    stack = read_prepared(case.folder)
+    return SlicedVolume(stack.folder, stack.key, volume_facts(stack.facts, case.axis), case.axis)

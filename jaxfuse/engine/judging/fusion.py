@@ -1,0 +1,160 @@
+"""How fused images are judged, beside the segmentation that reads them.
+
+A fused image is scored as in papers on fusion (`jaxfuse.metrics.fusion`): on the whole picture, in gray levels, against
+the sources that it was made of. Beside it stand what needs no network, the mean and the maximum of the sources, and the
+fused image with its levels stretched to the whole range, which some papers score in its place.
+
+Where the system tells what its sources attend to ("attention", over the modalities of the case), panels show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfuse.data.preprocess import PreparedCase, uncrop
+from jaxfuse.data.slices import gray_levels
+from jaxfuse.engine.judging.segmentation import PredictCase, SegmentationAssessment, segmentation
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import write_rows
+from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.fusion import METRICS, qabf, score_fused, stretch, summarize_fused
+from jaxfuse.report import figures
+from jaxfuse.report.planes import ratio_scale
+
+FUSED, ATTENTION = "fused", "attention"
+RECEIVED = "attention received (1 = mean over the source)"
+
+
+class FusionAssessment:
+    """Fused images and the segmentation of slices: Qabf and Dice while training; every metric at the end.
+
+    The image is the output named "fused"; a system without one is judged by its segmentation, and the mean and the
+    maximum of the sources are scored alone.
+
+    Attributes:
+        segmentation: judges the label maps.
+        sources: the modalities that are fused.
+    """
+
+    alongside = None
+
+    def __init__(self, segmentation: SegmentationAssessment, sources: Sequence[str]) -> None:
+        self.segmentation, self.sources = segmentation, tuple(sources)
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        levels: dict[str, np.ndarray] = {}
+        scores = self.segmentation.quick(_noting(predict, levels), cases)
+        if levels:
+            values = [qabf(_whole(levels[case.id], case), self._sources(case)) for case in cases]
+            scores[f"{FUSED}/qabf"] = float(np.mean(values))
+        return scores
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any]:
+        """As of a segmentation, with fusion.csv, and summary.json with "fusion": {"sources", "outputs"}."""
+        levels: dict[str, np.ndarray] = {}
+        rows, maps, document = self.segmentation.judge(_noting(predict, levels), cases)
+        fusion = [row for case in cases for row in self._rows(case, levels.get(case.id))]
+        document["fusion"] = {"sources": list(self.sources), "outputs": summarize_fused(fusion)}
+        shown = self.segmentation.shown(rows, cases)
+        # Predicted once more: maps of all cases would be as large as the data set.
+        attention = self._attention(predict, shown)
+        for case in shown:
+            image, names = self._pictures(case, levels.get(case.id))
+            figures.segmentation_panel(
+                figures_dir / f"{case.id}.png",
+                image=image,
+                modalities=names,
+                truth=np.asarray(case.label),
+                predictions=maps[case.id],
+                classes=self.segmentation.scheme.classes,
+                title=f"{title}: {case.id}",
+                spacing_mm=case.facts.spacing_mm,
+                below=attention.get(case.id),
+            )
+        write_rows(results / "fusion.csv", fusion)
+        self.segmentation.write(results, cases, rows, maps, document)
+        return document
+
+    def _attention(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, figures.Ratios]:
+        """What each source of these cases receives, by case, all in one scale; empty where the system does not tell.
+
+        A source that no other reads is left out: it is 0 everywhere, which says nothing of places.
+        """
+        maps: dict[str, dict[str, np.ndarray]] = {}
+        inside: list[np.ndarray] = []
+        for case in cases:
+            if ATTENTION not in (outputs := predict(case)):
+                return {}
+            received = outputs[ATTENTION][..., self._numbers(case)]
+            inside.append(received[np.any(np.asarray(case.image) != 0, axis=-1)])
+            by_source = zip(self.sources, np.moveaxis(received, -1, 0), strict=True)
+            maps[case.id] = {name: values for name, values in by_source if values.any()}
+        scale = ratio_scale(inside)
+        return {case: figures.Ratios(ATTENTION, each, scale, RECEIVED) for case, each in maps.items() if each}
+
+    def _numbers(self, case: PreparedCase) -> list[int]:
+        """The channels of the sources."""
+        return [list(case.facts.modalities).index(name) for name in self.sources]
+
+    def _rows(self, case: PreparedCase, fused: np.ndarray | None) -> list[dict[str, Any]]:
+        """One row per image: scores by the names of METRICS."""
+        sources = self._sources(case)
+        images = {"mean": np.mean(sources, axis=0), "maximum": np.max(sources, axis=0)}
+        if fused is not None:
+            whole = _whole(fused, case)
+            images = {FUSED: whole, f"{FUSED}, stretched": stretch(whole), **images}
+        rows = []
+        for name, image in images.items():
+            scores = score_fused(image, sources)
+            rows.append({"case": case.id, "output": name, **{m: scores[m] for m in METRICS if m in scores}})
+        return rows
+
+    def _channels(self, case: PreparedCase) -> np.ndarray:
+        return np.asarray(case.image)[..., self._numbers(case)]
+
+    def _sources(self, case: PreparedCase) -> list[np.ndarray]:
+        """Gray levels of each source on the whole picture."""
+        return list(np.moveaxis(_whole(gray_levels(self._channels(case)), case), -1, 0))
+
+    def _pictures(self, case: PreparedCase, fused: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
+        """What a panel shows of a case: its sources and, last, the fused image inside the brain."""
+        sources = self._channels(case)
+        if fused is None:
+            return sources, self.sources
+        inside = np.any(sources != 0, axis=-1)
+        picture = np.where(inside, fused.astype(np.float32) / 255, np.float32(0))
+        return np.concatenate([sources, picture[..., None]], axis=-1), (*self.sources, FUSED)
+
+
+def fusion(
+    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
+) -> FusionAssessment:
+    """For systems that fuse the first of `pairs`, such as "t1+t2", and label the fused image."""
+    if not pairs:
+        raise UserError("fused images are judged against their sources; name them as the first of the config's pairs")
+    judged = segmentation(scheme=scheme, primary=primary, probabilities=probabilities, pairs=pairs)
+    return FusionAssessment(judged, pairs[0].split("+"))
+
+
+def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
+    """The same prediction, which leaves the gray levels (h w) of each fused image in `levels`."""
+
+    def noting(case: PreparedCase) -> Mapping[str, np.ndarray]:
+        outputs = predict(case)
+        if FUSED in outputs:
+            # Means of overlapping tiles can leave [0, 1] by a rounding.
+            levels[case.id] = gray_levels(np.clip(outputs[FUSED][..., 0], 0, 1))
+        return outputs
+
+    return noting
+
+
+def _whole(levels: np.ndarray, case: PreparedCase) -> np.ndarray:
+    """The whole picture; what lies outside the crop is background."""
+    return uncrop(levels, case, 0)

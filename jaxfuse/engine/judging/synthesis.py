@@ -1,0 +1,192 @@
+"""How synthesized images are judged: a modality that was made from others, against the real one.
+
+Papers on synthesis print PSNR, NMSE and SSIM over subjects (`jaxfuse.metrics.synthesis`). Slices are put together to
+the volume that they were cut from, so that blank ones need no value of their own; beside the clean metrics stand those
+that the public code of Hi-Net computes, which stretches every patch before it puts patches together. What no source
+shows anything of is 0 in the prediction. Each source in place of the target is judged as well: that needs no network,
+and a network must do better.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.subjects import subjects_of
+from jaxfuse.engine.judging.other_runs import KEPT, SYNTHESIZED
+from jaxfuse.engine.judging.segmentation import PredictCase, speed_name, worst_first
+from jaxfuse.errors import UserError
+from jaxfuse.io.npz import write_npz
+from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.synthesis import (
+    DEFINITIONS,
+    OFFICIAL,
+    OFFICIAL_DEFINITIONS,
+    OFFICIAL_TAPS,
+    official_patches,
+    official_scores,
+    psnr_db,
+    score_synthesized,
+    summarize_synthesized,
+)
+from jaxfuse.report.synthesis import synthesis_panel
+
+# The output that holds what patches are stretched to: the channels of the image, then the primary output.
+STRETCHED = "stretched"
+
+
+class SynthesisAssessment:
+    """One modality made from others: PSNR of the watched cases while training; every metric of subjects at the end.
+
+    Attributes:
+        primary: the output that is judged, of one channel in [0, 1].
+        sources, target: modality names.
+    """
+
+    def __init__(self, primary: str, sources: Sequence[str], target: str) -> None:
+        self.primary, self.sources, self.target = primary, tuple(sources), target
+
+    def alongside(self, tiles: Mapping[str, np.ndarray], outputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        """Of every patch each channel of the image and the primary output, stretched as the public code does."""
+        given = np.concatenate([tiles["image"], np.asarray(outputs[self.primary])], axis=-1)
+        return {STRETCHED: np.stack([official_patches(one) for one in np.moveaxis(given, -1, 0)], axis=-1)}
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        """The mean PSNR in dB; cases whose target is blank are left out, as they have none."""
+        shown = [case for case in cases if self._real(case).any()]
+        if not shown:
+            raise UserError(
+                f"the {self.target} of all {len(cases)} cases that are watched while training is blank; raise "
+                "validation.cases"
+            )
+        mean = float(np.mean([psnr_db(self._real(case), self._made(predict(case), case)) for case in shown]))
+        return {f"{self.primary}/psnr_db": mean, "score": mean}
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any]:
+        """Writes cases.csv, one row per subject and image, summary.json and panels; returns the summary.
+
+        The first volumes stay, to set the rows of a table side by side.
+        """
+        subjects = subjects_of(cases)
+        rows, seconds, kept = [], [], {}
+        for case in subjects:
+            started = time.perf_counter()
+            outputs = predict(case)
+            seconds.append(time.perf_counter() - started)
+            rows += self._rows(case, outputs)
+            if len(kept) < KEPT:
+                kept[case.id] = self._made(outputs, case).astype(np.float16)  # enough for a figure
+        document = {
+            "kind": "synthesis",
+            "primary": self.primary,
+            "cases": len(subjects),
+            "sources": list(self.sources),
+            "target": self.target,
+            "definitions": {**DEFINITIONS, **OFFICIAL_DEFINITIONS, "Grids": _grids(subjects)},
+            "outputs": summarize_synthesized(rows),
+            # The median: the first subject may pay for a compilation.
+            speed_name(subjects): float(np.median(seconds)),
+        }
+        for case in self._shown(rows, subjects):
+            # Predicted once more: the volumes of all subjects would be as large as the data set.
+            self._draw(case, self._made(predict(case), case), figures_dir / f"{case.id}.png", f"{title}: {case.id}")
+        write_rows(results / "cases.csv", rows)
+        write_npz(results / SYNTHESIZED, **kept)
+        write_json(results / "summary.json", document)  # last: its presence says that the rest is there
+        return document
+
+    def _rows(self, case: PreparedCase, outputs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        real, stretched = self._real(case), outputs[STRETCHED]
+        images = {self.primary: self._made(outputs, case)}
+        images |= {f"copy of {name}": image for name, image in zip(self.sources, self._sources(case), strict=True)}
+        places = [-1, *(case.facts.modalities.index(name) for name in self.sources)]
+        truth = stretched[..., case.facts.modalities.index(self.target)]
+        return [
+            {
+                "case": case.id,
+                "output": name,
+                **score_synthesized(real, image),
+                **_official(truth, stretched[..., place]),
+            }
+            for (name, image), place in zip(images.items(), places, strict=True)
+        ]
+
+    def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
+        """The worst three by PSNR, then others in order."""
+        found = {row["case"]: row["psnr_db"] for row in rows if row["output"] == self.primary}
+        return worst_first(cases, found)
+
+    def _draw(self, case: PreparedCase, made: np.ndarray, path: Path, title: str) -> None:
+        synthesis_panel(
+            path,
+            sources=dict(zip(self.sources, self._sources(case), strict=True)),
+            made={self.primary: made},
+            truth=self._real(case),
+            target=self.target,
+            title=title,
+            spacing_mm=case.facts.spacing_mm,
+            label=None if case.label is None else np.asarray(case.label),
+        )
+
+    def _made(self, outputs: Mapping[str, np.ndarray], case: PreparedCase) -> np.ndarray:
+        """The target by the network, within [0, 1], and exactly 0 where no source shows anything."""
+        if self.primary not in outputs or outputs[self.primary].shape[-1] != 1:
+            raise UserError(
+                f"the output {self.primary} is not one image, so that it cannot be judged as a synthesis; set assess "
+                "to engine.judging.segmentation:losses"
+            )
+        inside = np.any([source != 0 for source in self._sources(case)], axis=0)
+        return np.where(inside, np.clip(outputs[self.primary][..., 0], 0, 1), np.float32(0))
+
+    def _real(self, case: PreparedCase) -> np.ndarray:
+        return self._channel(case, self.target)
+
+    def _sources(self, case: PreparedCase) -> list[np.ndarray]:
+        return [self._channel(case, name) for name in self.sources]
+
+    def _channel(self, case: PreparedCase, name: str) -> np.ndarray:
+        if name not in case.facts.modalities:
+            raise UserError(f"pairs names {name}, but the data has {', '.join(case.facts.modalities)}")
+        image = np.asarray(case.image[..., case.facts.modalities.index(name)])
+        if image.min() < 0 or image.max() > 1:
+            raise UserError(
+                f"case {case.id}: {name} runs from {image.min():g} to {image.max():g}; images are judged in [0, 1]: "
+                "set data.normalize to minmax, histmatch or percentiles"
+            )
+        return image
+
+
+def synthesis(
+    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
+) -> SynthesisAssessment:
+    """For systems that make the second of `pairs`, such as "flair", from the first, such as "t1+t2"."""
+    del scheme, probabilities
+    if len(pairs) != 2 or "+" in pairs[1]:
+        raise UserError(
+            f"pairs is {tuple(pairs)}; a synthesis is judged with its sources and its target named, such as "
+            "('t1+t2', 'flair')"
+        )
+    return SynthesisAssessment(primary, pairs[0].split("+"), pairs[1])
+
+
+def _official(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
+    """As the public code, of volumes of stretched patches; nan where a side is shorter than its 3D window."""
+    if real.ndim != 3 or min(real.shape) < OFFICIAL_TAPS:
+        return dict.fromkeys(OFFICIAL, math.nan)
+    return official_scores(real, made)
+
+
+def _grids(cases: Sequence[PreparedCase]) -> str:
+    """What the metrics are taken over: PSNR depends on it."""
+    shapes = sorted({case.facts.shape for case in cases}, key=math.prod)
+    least, most = (" x ".join(map(str, shape)) for shape in (shapes[0], shapes[-1]))
+    return f"{least} voxels of each subject" if least == most else f"{least} to {most} voxels, one for each subject"

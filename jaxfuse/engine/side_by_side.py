@@ -1,0 +1,120 @@
+"""Phases that train side by side, as one training to the loop: one stream, one judge, one writer of rows.
+
+To whoever reads the run later they are phases like others: rows, best weights and last weights are each phase's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal, SupportsFloat
+
+from jaxfuse.data.facts import DatasetFacts
+from jaxfuse.engine.run_folder.metric_writer import MetricWriter
+from jaxfuse.engine.validation import PhaseJudge
+from jaxfuse.errors import UserError
+from jaxfuse.learning.state import State
+
+# What a phase's System is made from beside its config: facts of its data, whether their classes count, its steps.
+Built = tuple[DatasetFacts, bool, int]
+Stream = Callable[[int], Iterator[Mapping[str, Any]]]  # next step -> the batches from there on
+
+
+@dataclass(frozen=True)
+class MemberRows:
+    """Writes rows of several phases' numbers as a row of each: `coronal/net/loss` is the `net/loss` of `coronal`.
+
+    What bears no phase's name, the speed of all together, goes into every row.
+    """
+
+    writer: MetricWriter
+    members: tuple[str, ...]
+
+    def write(self, step: int, phase: str, split: Literal["train", "val"], values: Mapping[str, SupportsFloat]) -> None:
+        del phase  # the name of all together
+        owners = {name: name.partition("/")[0] for name in values}
+        for member in self.members:
+            row = {
+                name.removeprefix(f"{member}/"): value
+                for name, value in values.items()
+                if owners[name] == member or owners[name] not in self.members
+            }
+            self.writer.write(step, member, split, row)
+
+
+@dataclass(frozen=True)
+class MemberJudges:
+    """Judges every phase on its own part of the state.
+
+    Attributes:
+        judges: the judge of each phase.
+        member: (state of all, phase) -> the phase's own state.
+    """
+
+    judges: Mapping[str, PhaseJudge]
+    member: Callable[[State, str], State]
+
+    def __call__(self, step: int, state: State) -> None:
+        for name, judge in self.judges.items():
+            judge(step, self.member(state, name))
+
+    def document(self) -> dict[str, Any]:
+        # It goes into the checkpoint of all, which waits for none of these: a run killed between must not resume with a
+        # best that was never whole.
+        for judge in self.judges.values():
+            judge.checkpoints.wait_for_best()
+        return {name: judge.document() for name, judge in self.judges.items()}
+
+    def recall(self, document: dict[str, Any]) -> None:
+        for name, judge in self.judges.items():
+            judge.recall(document[name])
+
+
+@dataclass(frozen=True)
+class MemberBatches:
+    """The batches {phase: its batch} of several streams in step; closing it closes them all."""
+
+    streams: Mapping[str, Iterator[Mapping[str, Any]]]
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return self
+
+    def __next__(self) -> Mapping[str, Any]:
+        return {name: next(stream) for name, stream in self.streams.items()}
+
+    def close(self) -> None:
+        with ExitStack() as closing:  # the others are closed where closing one fails
+            for stream in self.streams.values():
+                if (close := getattr(stream, "close", None)) is not None:
+                    closing.callback(close)
+
+
+def in_step(streams: Mapping[str, Stream]) -> Stream:
+    """The streams as one."""
+    return lambda start: MemberBatches({name: stream(start) for name, stream in streams.items()})
+
+
+def check_alike(phases: Mapping[str, Built]) -> None:
+    """Refuses phases whose data would build other Systems, or make trainings of other lengths.
+
+    Whether their options do is seen where the config is read.
+    """
+    first, *others = phases
+    for other in others:
+        for (what, here, advice), (_, there, _) in zip(_needs(*phases[first]), _needs(*phases[other]), strict=True):
+            if here != there:
+                raise UserError(
+                    f"{first} and {other} cannot train side by side: {what} are {here} and {there}; "
+                    f"{advice}, or leave side_by_side False"
+                )
+
+
+def _needs(facts: DatasetFacts, weighs_classes: bool, steps: int) -> Sequence[tuple[str, object, str]]:
+    counted = facts.voxels_per_class if weighs_classes else ()
+    return (
+        ("their modalities", facts.modalities, "give both the same"),
+        ("their classes", facts.classes, "give both the same"),
+        ("their steps", steps, "give both the same number of steps in place of epochs"),
+        ("the voxels per class that weigh their losses", counted, "give both the same frequencies in loss_args"),
+    )

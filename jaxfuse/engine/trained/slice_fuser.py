@@ -1,0 +1,125 @@
+"""Fused images of slices by a trained network: whole pictures, in any combination of the run's modalities.
+
+The network sees each picture whole, filled up with background at its end to sides that it can take. One compiled
+program serves all combinations of one picture size: every modality has its own place among the sources, and a mask
+says which of them are fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from jaxfuse.engine.trained.phases import Member
+from jaxfuse.errors import UserError
+from jaxfuse.learning.state import State
+
+FUSED, ATTENTION = "fused", "attention"
+# Normalizations of a run's data that give intensities in [0, 1].
+_UNIT_RANGE = ("percentiles", "levels")
+
+Images = Float[np.ndarray, "n h w m"]
+Presence = Shaped[np.ndarray, "*each slots"]
+FuseSlices = Callable[[Images, Presence], dict[str, np.ndarray]]
+
+
+def slice_fuser(member: Member, *, outputs: Sequence[str] = (FUSED,), batch: int = 4) -> FuseSlices:
+    """A function from pictures and a mask of their modalities to the named outputs of the network.
+
+    It takes images (n h w m) in [0, 1], as many channels as the run has modalities and in their order, and presence
+    (m) or (n m), 1 for the modalities to fuse; channels that are not fused have no influence. It returns float32
+    arrays on the host: "fused" (n h w 1) in [0, 1], and "attention" (n h w m) where `outputs` names it. So many
+    pictures as `batch` says are fused at once.
+
+    Raises:
+        UserError: the run fuses no slices, lacks one of the outputs, or reads intensities beyond [0, 1]; and, by the
+            function, arrays that are not as said.
+    """
+    _check(member, outputs)
+    divisor = member.system.geometry.divisor
+    compiled = jax.jit(_fusion(member, outputs))
+
+    def fuse(images: Images, presence: Presence) -> dict[str, np.ndarray]:
+        masks = _masks(member, images, presence)
+        made: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+        pending: tuple[int, Mapping[str, Any]] | None = None
+        for start in range(0, len(images), batch):
+            chunk, mask = images[start : start + batch], masks[start : start + batch]
+            sent = len(chunk), compiled(member.weights, _filled(chunk, batch, divisor), _repeated(mask, batch))
+            # The next pictures are sent off before the last ones are read back.
+            if pending is not None:
+                _collect(made, *pending, images.shape[1:3])
+            pending = sent
+        if pending is not None:
+            _collect(made, *pending, images.shape[1:3])
+        return {name: np.concatenate(parts) for name, parts in made.items()}
+
+    return fuse
+
+
+def _fusion(member: Member, outputs: Sequence[str]) -> Callable[[State, Any, Any], dict[str, Any]]:
+    """Only what is returned is computed: the label map, which `predict` also makes, is left out of the program."""
+
+    def fusion(weights: State, image: Any, presence: Any) -> dict[str, Any]:
+        made = member.system.predict(weights, {"image": image, "presence": presence})
+        return {name: made[name].astype(jnp.float32) for name in outputs}
+
+    return fusion
+
+
+def _check(member: Member, outputs: Sequence[str]) -> None:
+    system, modalities = member.system, member.data.modalities
+    geometry = system.geometry
+    if geometry.ndim != 2 or geometry.margin:
+        raise UserError(f"{member.name} makes no fused images of slices; name a run that does, such as of Fuse4Seg")
+    patch = tuple(member.phase.patch)
+    image = jax.ShapeDtypeStruct((1, *patch, len(modalities)), jnp.float32)
+    presence = jax.ShapeDtypeStruct((1, len(modalities)), jnp.float32)
+    made = jax.eval_shape(system.predict, member.weights, {"image": image, "presence": presence})
+    if FUSED not in made:
+        raise UserError(f"{member.name} makes {', '.join(made)}, no fused image; name a run that does")
+    if absent := [name for name in outputs if name not in made]:
+        raise UserError(f"{member.name} gives no {', '.join(absent)}: its fusion network has none; do not ask for it")
+    if member.data.normalize not in _UNIT_RANGE:
+        raise UserError(
+            f"{member.name} was trained on intensities normalized by {member.data.normalize!r}; a run on intensities "
+            f"in [0, 1] is needed: train one with data.normalize percentiles"
+        )
+
+
+def _masks(member: Member, images: Images, presence: Presence) -> Float[np.ndarray, "n m"]:
+    """The mask of each picture, with both arrays checked."""
+    slots = len(member.data.modalities)
+    masks = np.asarray(presence, np.float32)
+    if not len(images) or images.shape[-1] != slots or masks.shape not in ((slots,), (len(images), slots)):
+        raise UserError(
+            f"{member.name} fuses the modalities {', '.join(member.data.modalities)}: at least one picture of {slots} "
+            f"channels with a mask of each is expected, and {images.shape} with {masks.shape} came"
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):
+        raise UserError(f"images to be fused run from {low:g} to {high:g}; scale them to [0, 1]")
+    masks = np.broadcast_to(masks > 0, (len(images), slots)).astype(np.float32)
+    if masks.sum(-1).min() < 2:
+        raise UserError("a picture was to be fused of fewer than two modalities; name at least two")
+    return masks
+
+
+def _filled(chunk: Images, batch: int, divisor: int) -> Float[np.ndarray, "batch height width m"]:
+    """So many pictures, the last one repeated, with sides that are multiples of `divisor`."""
+    height, width = (-side % divisor for side in chunk.shape[1:3])
+    return _repeated(np.pad(chunk.astype(np.float32), ((0, 0), (0, height), (0, width), (0, 0))), batch)
+
+
+def _repeated(chunk: Float[np.ndarray, "n ..."], batch: int) -> Float[np.ndarray, "batch ..."]:
+    return np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
+
+
+def _collect(made: dict[str, list[np.ndarray]], count: int, outputs: Mapping[str, Any], size: tuple[int, ...]) -> None:
+    for name, parts in made.items():
+        parts.append(np.asarray(outputs[name])[:count, : size[0], : size[1]])

@@ -1,0 +1,332 @@
+"""`python -m jaxfuse.brats_fuse`: phantoms of three patients, fused by a network that was drawn and never trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import fuse4seg
+from jaxfuse.brats_fuse import __main__ as brats_fuse
+from jaxfuse.data.phantom.brats import write_brats_phantoms
+from jaxfuse.data.slices import gray_levels, pictures, prepare_slices
+from jaxfuse.data.sources.brats import MODALITIES, find_cases
+from jaxfuse.engine.trained.phases import load_members
+from jaxfuse.engine.trained.slice_fuser import slice_fuser
+from jaxfuse.errors import Stopped, UserError
+from jaxfuse.io.nifti import read_volume
+from jaxfuse.io.png import png_size, read_png
+from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.labels import label_scheme
+from tests.untrained_run import write_untrained_run
+
+SHAPE, SPACING_MM = (30, 28, 18), 8.0  # pictures of 28 x 30, which the network cannot take as they are
+COMBOS = ("t1-t1ce", "t1-t2", "t1-flair", "t1ce-t2", "t1ce-flair", "t2-flair")
+COMBOS += ("t1-t1ce-t2", "t1-t1ce-flair", "t1-t2-flair", "t1ce-t2-flair", "t1-t1ce-t2-flair")
+ONLY = {"one_per_case": True, "combos": "t1+t2"}
+
+
+@cache
+def loaded(run: str):
+    """A run's one member; read once, as its network is compiled once for all tests."""
+    return tuple(load_members([run]))
+
+
+@cache
+def fuser(run: str, outputs: tuple[str, ...], batch: int):
+    return slice_fuser(loaded(run)[0], outputs=outputs, batch=batch)
+
+
+def build(monkeypatch, root: Path, run: Path, out: Path, **options) -> list[dict]:
+    """The command, with options that are not given as they are by default; returns the rows of the manifest."""
+    asked = {"root": str(root), "run": str(run), "out": str(out), "layout": None, "labels": None, "modalities": None}
+    asked |= {"axis": "axial", "one_per_case": False, "brain_mask": "union", "hd_bet_device": None, "combos": "all"}
+    asked |= {"attention": False, "seed": 0, "allow_trained": False, "panels": 0, "batch": 16, **options}
+    monkeypatch.setattr(brats_fuse, "flags", SimpleNamespace(FLAGS=SimpleNamespace(**asked)))
+    monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
+    monkeypatch.setattr("jaxfuse.engine.trained.phases.load_members", lambda runs: list(loaded(*runs)))
+    monkeypatch.setattr(
+        "jaxfuse.engine.trained.slice_fuser.slice_fuser", lambda member, outputs, batch: fuser(str(run), outputs, batch)
+    )
+    assert brats_fuse.main(["brats_fuse"]) == 0
+    return read_rows(out / "manifest.csv", text=("case", "split"))
+
+
+def config(cache: Path):
+    made = fuse4seg.get_config("tiny")
+    made.data.cache = str(cache)
+    return made
+
+
+@dataclass(frozen=True)
+class World:
+    root: Path
+    run: Path
+    out: Path
+    rows: list[dict]
+
+    def path(self, row: dict, kind: str, ending: str = "png") -> Path:
+        return self.out / row["split"] / kind / f"{row['case']}_z{row['z']:03d}.{ending}"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    """Three cases, the last of them without label; the data set of all their slices."""
+    folder = tmp_path_factory.mktemp("brats_fuse")
+    made = write_brats_phantoms(folder / "made", cases=3, seed=3, shape=SHAPE, spacing_mm=SPACING_MM)
+    for name, case in zip("ABC", made, strict=True):
+        (folder / "root" / name).mkdir(parents=True)
+        for path in case.iterdir():
+            if (name, path.name.endswith("_seg.nii.gz")) != ("C", True):
+                shutil.copy(path, folder / "root" / name / path.name.replace(case.name, name))
+    run = write_untrained_run(folder / "run", config(folder / "cache"), "cooperative", train={"OTHER_z007": "key"})
+    with pytest.MonkeyPatch.context() as patch:
+        rows = build(patch, folder / "root", run, folder / "out")
+    return World(folder / "root", run, folder / "out", rows)
+
+
+@pytest.fixture(scope="module")
+def cut(world, tmp_path_factory):
+    """The slices as training would see them."""
+    files = find_cases(world.root, MODALITIES, labels_required=False)
+    return prepare_slices(files, MODALITIES, label_scheme("brats"), cache=tmp_path_factory.mktemp("cache"))
+
+
+def volume(world: World, case: str, name: str) -> np.ndarray:
+    """All axial pictures of a volume."""
+    return pictures(read_volume(world.root / case / f"{case}_{name}.nii.gz").array, 2)
+
+
+def test_the_manifest_lists_the_files(world, cut):
+    limits = [f"{modality}_p_{end}" for modality in MODALITIES for end in ("lo", "hi")]
+    columns = ["case", "z", "split", "has_label", "brain_px", "tumor_px", *limits, "seen_in_training"]
+    assert (world.out / "manifest.csv").read_text().splitlines()[0] == ",".join(columns)
+    assert [(row["case"], row["z"]) for row in world.rows] == [
+        (case, int(one.id[-3:])) for case, slices in cut.items() for one in slices
+    ]
+    sides = {row["case"]: row["split"] for row in world.rows}
+    assert sorted(sides.values()) == ["test", "train", "val"]
+    assert len({(row["case"], row["split"]) for row in world.rows}) == 3
+    kinds = [*(f"source/{m}" for m in MODALITIES), *(f"fused/{combo}" for combo in COMBOS)]
+    expected = {world.path(row, kind) for row in world.rows for kind in kinds}
+    expected |= {world.path(row, "mask") for row in world.rows if row["case"] != "C"}
+    assert {path for side in sides.values() for path in (world.out / side).rglob("*.*")} == expected
+    assert {png_size(path) for path in expected} == {(28, 30)}
+    assert {row["seen_in_training"] for row in world.rows} == {0}
+
+
+def test_masks_are_class_indices_and_counts_are_theirs(world):
+    found = set()
+    for row in world.rows:
+        assert row["has_label"] == (row["case"] != "C")
+        brain = np.any([volume(world, row["case"], m)[row["z"]] != 0 for m in MODALITIES], axis=0)
+        assert row["brain_px"] == brain.sum()
+        if row["case"] == "C":
+            assert row["tumor_px"] == 0
+            continue
+        mask, stored = read_png(world.path(row, "mask")), volume(world, row["case"], "seg")[row["z"]]
+        np.testing.assert_array_equal(mask, np.where(stored == 4, 3, stored))
+        assert row["tumor_px"] == np.count_nonzero(mask)
+        found |= set(np.unique(mask).tolist())
+    assert found == {0, 1, 2, 3}
+
+
+def test_the_percentiles_undo_the_scaling_to_half_a_gray_level(world):
+    for row in world.rows[::5]:
+        for modality in MODALITIES:
+            levels = read_png(world.path(row, f"source/{modality}")).astype(float)
+            values = volume(world, row["case"], modality)[row["z"]]
+            low, high = row[f"{modality}_p_lo"], row[f"{modality}_p_hi"]
+            inside = values != 0
+            back = low + (levels - 1) / 254 * (high - low)
+            wanted = np.clip(values, low, high)
+            assert np.abs(back - wanted)[inside].max() <= 0.5 * (high - low) / 254 * 1.001
+            assert (levels[inside] >= 1).all()
+            assert not levels[~inside].any()
+
+
+def test_fused_images_can_be_made_of_the_files_again(world):
+    """In any order of the modalities."""
+    fuse = fuser(str(world.run), ("fused",), 16)
+    row = world.rows[len(world.rows) // 2]
+    image = np.stack([read_png(world.path(row, f"source/{m}")) for m in MODALITIES], -1)[None] / np.float32(255)
+    masks = np.array([[m in combo.split("-") for m in MODALITIES] for combo in COMBOS])
+    made = fuse(np.repeat(image, len(COMBOS), axis=0), masks)["fused"]
+    for combo, picture in zip(COMBOS, made, strict=True):
+        levels = read_png(world.path(row, f"fused/{combo}")).astype(int)
+        assert np.abs(levels - gray_levels(picture[..., 0])).max() <= 1
+    triple = np.array([0, 1, 1, 1])
+    other = [0, 3, 1, 2]
+    np.testing.assert_allclose(fuse(image[..., other], triple)["fused"], fuse(image, triple)["fused"], atol=1e-5)
+    spread = [read_png(world.path(row, f"fused/{combo}")) for combo in COMBOS]
+    assert min(np.ptp(levels) for levels in spread) > 10
+    assert len({levels.tobytes() for levels in spread}) == 11
+
+
+def stamps(out: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.is_file() and path.name[0] != "."}
+
+
+def test_what_is_missing_is_made_again_and_nothing_else(world, monkeypatch):
+    before = {path: path.read_bytes() for path in stamps(world.out)}
+    times = stamps(world.out)
+    row, last = world.rows[3], world.rows[-1]
+    lost = [world.path(row, "fused/t1-t2"), world.path(row, "source/t1"), world.path(last, "fused/t1-t2-flair")]
+    for path in lost:
+        path.unlink()
+    assert build(monkeypatch, world.root, world.run, world.out) == world.rows
+    now = stamps(world.out)
+    assert {path for path in now if now[path] != times[path]} == {*lost, world.out / "manifest.csv"}
+    assert {path: path.read_bytes() for path in now} == before
+
+
+def test_a_build_that_was_stopped_goes_on(world, monkeypatch, tmp_path):
+    def stop(request, where):
+        if where == "after A":
+            raise Stopped("SIGTERM: stopped", 143)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxfuse.engine.stop_request.StopRequest.heed", stop)
+        with pytest.raises(Stopped):
+            build(patch, world.root, world.run, tmp_path / "out", **ONLY)
+    assert not (tmp_path / "out" / "manifest.csv").exists()
+    times = stamps(tmp_path / "out")
+    rows = build(monkeypatch, world.root, world.run, tmp_path / "out", **ONLY)
+    now = stamps(tmp_path / "out")
+    assert [row["case"] for row in rows] == ["A", "B", "C"]
+    assert {path for path in times if path not in now} == {tmp_path / "out" / "manifest.unfinished.jsonl"}
+    pictures = [path for path in times if path.suffix == ".png"]
+    assert len(pictures) == 6
+    assert all(now[path] == times[path] for path in pictures)
+    # The slice with the largest tumor of each case.
+    for case in "AB":
+        areas = {row["z"]: row["tumor_px"] for row in world.rows if row["case"] == case}
+        (row,) = (row for row in rows if row["case"] == case)
+        assert row["tumor_px"] == max(areas.values())
+
+
+def test_attention_of_each_source_is_kept(world, monkeypatch, tmp_path):
+    options = {**ONLY, "combos": "flair+t1", "attention": True, "axis": "coronal", "panels": 2}
+    rows = build(monkeypatch, world.root, world.run, tmp_path / "out", **options)
+    for row in rows:
+        assert (tmp_path / "out" / row["split"] / "fused/t1-flair" / f"{row['case']}_y{row['z']:03d}.png").is_file()
+        found = np.load(tmp_path / "out" / row["split"] / "attn/t1-flair" / f"{row['case']}_y{row['z']:03d}.npz")
+        assert found["modalities"].tolist() == ["t1", "flair"]
+        assert (found["attention"].dtype, found["attention"].shape) == (np.float16, (18, 30, 2))
+        assert found["attention"].mean() > 0
+    assert len(list((tmp_path / "out" / "panels").glob("*.png"))) == 2
+
+
+def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, monkeypatch, tmp_path):
+    def half(image, mask, *, program, device):
+        assert (program, device, image.name[-9:]) == ("there", "cpu", "t1.nii.gz")
+        volume = nib.load(image)
+        inside = np.zeros(volume.shape, np.uint8)
+        inside[: volume.shape[0] // 2] = 1
+        mask.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(inside, volume.affine), mask)
+
+    monkeypatch.setattr("jaxfuse.brats_fuse.brain_mask.hd_bet_program", lambda: "there")
+    monkeypatch.setattr("jaxfuse.brats_fuse.begin.extract_brain", half)
+    rows = build(monkeypatch, world.root, world.run, tmp_path / "out", **ONLY, brain_mask="hd-bet")
+    assert {path.name for path in (tmp_path / "out" / "brain").iterdir()} == {f"{case}.nii.gz" for case in "ABC"}
+    for row in rows:
+        whole = np.any([volume(world, row["case"], m)[row["z"]] != 0 for m in MODALITIES], axis=0)
+        # Stored from left to right, so that the half that stays lies on the right of the picture.
+        levels = read_png(tmp_path / "out" / row["split"] / "source/t1" / f"{row['case']}_z{row['z']:03d}.png")
+        kept = levels > 0
+        assert 0 < row["brain_px"] == kept.sum() < whole.sum()
+        assert (not kept[:, :15].any()) or (not kept[:, 15:].any())
+
+
+def test_another_data_set_in_the_folder_is_refused_option_by_option(world, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"options.axis: 'axial' there, 'sagittal' now; options.seed: 0 there, 1 now"):
+        build(monkeypatch, world.root, world.run, world.out, axis="sagittal", seed=1)
+    other = write_untrained_run(tmp_path / "run", config(tmp_path), "cooperative", train={"X_z001": "k"}, seed=1)
+    with pytest.raises(UserError, match=r"made by run:cooperative .*fingerprint.weights: '\w+' there, '\w+' now"):
+        build(monkeypatch, world.root, other, world.out)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"full holds thesis.tex and no builder.json; name a new or empty folder"):
+        build(monkeypatch, world.root, world.run, tmp_path / "full")
+
+
+def test_files_that_no_row_stands_for_are_said(world, monkeypatch):
+    strange = world.out / "test" / "source" / "t1" / "D_z001.png"
+    strange.touch()
+    with pytest.raises(
+        UserError, match=r"1 files \(test/source/t1/D_z001.png\) below .* stand in no row of the manifest"
+    ):
+        build(monkeypatch, world.root, world.run, world.out)
+    strange.unlink()
+
+
+def test_patients_of_the_training_are_refused_or_marked(world, cut, monkeypatch, tmp_path):
+    """Known by the name, or by equal files under another name, in another folder."""
+    trained = {"A_z010": "of other files", "RENAMED_z003": cut["B"][0].key}
+    assert len(trained["RENAMED_z003"]) == 40
+    run = write_untrained_run(tmp_path / "run", config(tmp_path), "cooperative", train=trained)
+    with pytest.raises(UserError, match=r"was trained on 1 of the 3 cases \(A\)"):
+        build(monkeypatch, world.root, run, tmp_path / "out", **ONLY)
+    # The key holds the name of the case: as the training knew it.
+    files = tmp_path / "as_trained" / "HGG" / "RENAMED"
+    files.mkdir(parents=True)
+    for path in (world.root / "B").iterdir():
+        shutil.copy(path, files / path.name.replace("B_", "RENAMED_"))
+    (known,) = prepare_slices(
+        find_cases(files, MODALITIES, labels_required=True), MODALITIES, label_scheme("brats"), cache=tmp_path / "c"
+    ).values()
+    facts = json.loads((run / "dataset.json").read_text())
+    facts["keys"]["RENAMED_z003"] = known[0].key
+    (run / "dataset.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"was trained on 2 of the 3 cases \(A, B\).* --allow_trained"):
+        build(monkeypatch, world.root, run, tmp_path / "out", **ONLY)
+    rows = build(monkeypatch, world.root, run, tmp_path / "out", **ONLY, allow_trained=True)
+    assert {row["case"]: row["seen_in_training"] for row in rows} == {"A": 1, "B": 1, "C": 0}
+    record = read_json(tmp_path / "out" / "builder.json")
+    assert record["seen_in_training"] == ["A", "B"]
+    assert record["fingerprint"]["step"] == 1
+
+
+def test_options_that_cannot_be_are_refused(world, monkeypatch, tmp_path):
+    def refused(message, **options):
+        with pytest.raises(UserError, match=message):
+            build(monkeypatch, world.root, world.run, tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
+
+    refused("combination 't1' must name 2 to 4", combos="t1")
+    refused("names flair, but the data has t1, t2", modalities=["t2", "t1"], combos="t1+flair")
+    refused("--modalities names pet, and run:cooperative knows t1, t1ce, t2, flair", modalities=["t1", "pet"])
+    refused("--hd_bet_device is cuda, but --brain_mask is union", hd_bet_device="cuda")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused("no program hd-bet on PATH", brain_mask="hd-bet")
+
+
+def test_a_data_set_of_two_modalities_by_a_run_of_four(world, monkeypatch, tmp_path):
+    rows = build(monkeypatch, world.root, world.run, tmp_path, modalities=["t2", "t1"], one_per_case=True)
+    assert "flair_p_lo" not in rows[0]
+    for row in rows:
+        levels = read_png(tmp_path / row["split"] / "fused/t1-t2" / f"{row['case']}_z{row['z']:03d}.png").astype(int)
+        assert np.abs(levels - read_png(world.path(row, "fused/t1-t2"))).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_real_head(shared_data, world, monkeypatch, tmp_path):
+    root = shared_data / "ms_lesion_mni"
+    if not root.is_dir():
+        pytest.skip(f"the real sample {root} is not here")
+    (row,) = build(monkeypatch, root, world.run, tmp_path, labels="lesion", batch=1, **ONLY)
+    assert (row["case"], row["split"], row["has_label"]) == ("patient19", "train", 1)
+    mask = read_png(tmp_path / "train/mask" / f"patient19_z{row['z']:03d}.png")
+    assert (mask.shape, set(np.unique(mask).tolist())) == ((218, 182), {0, 1})
+    assert np.count_nonzero(mask) == row["tumor_px"] > 1000
+    stored = volume(World(root, world.run, tmp_path, []), "patient19", "seg")
+    assert row["tumor_px"] == max(np.count_nonzero(picture) for picture in stored)
+    assert read_png(tmp_path / "train/fused/t1-t2" / f"patient19_z{row['z']:03d}.png").shape == (218, 182)

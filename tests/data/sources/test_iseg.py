@@ -1,0 +1,138 @@
+"""Subjects of iSeg: what is found, in which order, as Analyze pairs and as NIfTI, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.cases import load_case
+from jaxfuse.data.preprocess import prepare
+from jaxfuse.data.sources import iseg
+from jaxfuse.data.sources.volumes import VOLUMES
+from jaxfuse.errors import UserError
+from jaxfuse.io.analyze import write_analyze
+from jaxfuse.labels import label_scheme
+
+SCHEME = label_scheme("iseg")
+BOTH = ("t1", "t2")
+SHAPE = (4, 5, 6)
+find = VOLUMES["iseg"].find
+
+
+def volume(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 900, shape).astype(np.int16)
+
+
+def tissues(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    label = np.zeros(shape, np.uint8)
+    label[1, 1, 1:4] = [10, 150, 250]
+    return label
+
+
+def make(root: Path, number: int, *, nifti: bool = False, shape: tuple[int, ...] = SHAPE, **arrays) -> None:
+    """A whole subject; `arrays` replace parts, None leaves one out."""
+    root.mkdir(parents=True, exist_ok=True)
+    whole = {"T1": volume(number, shape), "T2": volume(number + 50, shape), "label": tissues(shape)}
+    for part, array in {**whole, **arrays}.items():
+        stem = f"subject-{number}-{part}"
+        if array is None:
+            continue
+        if nifti:
+            nib.save(nib.Nifti1Image(array[..., None], np.eye(4)), root / f"{stem}.nii.gz")
+        else:
+            write_analyze(root / f"{stem}.hdr", array, (1.0, 1.0, 1.0))
+
+
+def test_subjects_come_by_number_from_any_level(tmp_path):
+    for number in (10, 2, 1):
+        make(tmp_path / "iSeg-2017-Training", number)
+    make(tmp_path / "iSeg-2017-Testing", 11, label=None)
+    cases = find(tmp_path, BOTH, labels_required=False)
+    assert [case.id for case in cases] == ["subject-1", "subject-2", "subject-10", "subject-11"]
+    training = tmp_path / "iSeg-2017-Training"
+    assert cases[2].images == {"t1": training / "subject-10-T1.hdr", "t2": training / "subject-10-T2.hdr"}
+    assert [case.label and case.label.name for case in cases[2:]] == ["subject-10-label.hdr", None]
+
+
+@pytest.mark.parametrize("nifti", [False, True])
+def test_a_subject_is_read_with_its_classes(tmp_path, nifti):
+    make(tmp_path, 3, nifti=nifti)
+    (files,) = find(tmp_path, BOTH, labels_required=True)
+    case = load_case(files, BOTH, SCHEME)
+    assert case.image.shape == (*SHAPE, 2)  # the trailing axis of length 1 is dropped
+    np.testing.assert_array_equal(case.image[..., 1], volume(53))
+    assert case.label is not None
+    assert case.label[1, 1].tolist() == [0, 1, 2, 3, 0, 0]
+    assert np.bincount(case.label.ravel()).tolist() == [117, 1, 1, 1]
+
+
+def test_subjects_may_differ_in_shape_and_the_files_of_one_may_not(tmp_path):
+    make(tmp_path, 1)
+    make(tmp_path, 23, shape=(5, 5, 7))
+    cases = [load_case(files, BOTH, SCHEME) for files in find(tmp_path, BOTH, labels_required=True)]
+    assert [case.image.shape for case in cases] == [(4, 5, 6, 2), (5, 5, 7, 2)]
+    make(tmp_path / "other", 2, T2=volume(shape=(4, 5, 7)))
+    (files,) = find(tmp_path / "other", BOTH, labels_required=True)
+    with pytest.raises(UserError, match=r"case subject-2: shape \(4, 5, 7\) of subject-2-T2\.hdr differs"):
+        load_case(files, BOTH, SCHEME)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    make(tmp_path, 1, T2=None)
+    (found,) = iseg.survey(tmp_path, BOTH)
+    assert found.missing == {"t2": "subject-1-T2.hdr (or .nii.gz)"}
+    with pytest.raises(
+        UserError, match=r"case subject-1 has no t2 image: subject-1-T2\.hdr \(or \.nii\.gz\) is not in"
+    ):
+        find(tmp_path, BOTH, labels_required=False)
+    assert [tuple(case.images) for case in find(tmp_path, ("t1",), labels_required=True)] == [("t1",)]
+    make(tmp_path / "unlabeled", 2, label=None)
+    with pytest.raises(UserError, match="case subject-2 has no label file"):
+        find(tmp_path / "unlabeled", BOTH, labels_required=True)
+
+
+def test_what_is_no_subject_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no subject lies under .*; files such as subject-1-T1.hdr are expected"):
+        find(tmp_path, BOTH, labels_required=False)
+    make(tmp_path / "a", 1)
+    make(tmp_path / "b", 1)
+    with pytest.raises(UserError, match="subject 1 lies twice under"):
+        find(tmp_path, BOTH, labels_required=False)
+    with pytest.raises(UserError, match="choose from t1, t2"):
+        find(tmp_path, ("t1", "flair"), labels_required=False)
+
+
+def test_other_label_values_are_refused_by_name(tmp_path):
+    label = tissues()
+    label[0, 0, 0] = 100
+    make(tmp_path, 1, label=label)
+    (files,) = find(tmp_path, BOTH, labels_required=True)
+    with pytest.raises(UserError, match="holds the label values 0, 10, 100, 150, 250, scheme iseg knows 0, 10, 150, 2"):
+        load_case(files, BOTH, SCHEME)
+
+
+def test_both_files_of_a_pair_count_in_the_cache(tmp_path):
+    make(tmp_path / "data", 1)
+    keys = []
+    for change in ("", "img", "hdr"):
+        if change:
+            path = tmp_path / "data" / f"subject-1-T2.{change}"
+            content = bytearray(path.read_bytes())
+            content[200] ^= 1  # of the header a byte of free text
+            path.write_bytes(bytes(content))
+        (case,) = prepare(find(tmp_path / "data", BOTH, labels_required=True), BOTH, SCHEME, cache=tmp_path / "cache")
+        keys.append(case.key)
+    assert len(set(keys)) == 3
+
+
+def test_real_volumes_in_this_layout(shared_data):
+    (files,) = find(shared_data / "iseg_like_mni152", BOTH, labels_required=True)
+    case = load_case(files, BOTH, SCHEME)
+    assert case.image.shape == (91, 109, 91, 2)
+    assert case.spacing_mm == (2, 2, 2)
+    assert case.label is not None
+    # As the data set's description counts them.
+    assert np.bincount(case.label.ravel())[1:].tolist() == [29816, 139129, 73956]

@@ -1,0 +1,195 @@
+"""From the data section of a config to prepared cases of both sides of the split."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.dataset import open_dataset, phantom_root, read_facts
+from jaxfuse.data.settings import Data, Phantom
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import write_json
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+
+
+def write_cases(root: Path, ids: str = "abcde") -> Path:
+    for id_ in ids:
+        rng = np.random.default_rng(ord(id_))
+        image, label = np.zeros((4, 6, 6, 6), np.int16), np.zeros((6, 6, 6), np.uint8)
+        image[:, 1:5, 1:5, 1:5] = rng.integers(1, 100, (4, 4, 4, 4))
+        label[2, 2, 2:5] = [1, 2, 4]
+        folder = root / f"case_{id_}"
+        folder.mkdir(parents=True)
+        for suffix, array in (*zip(MODALITIES, image, strict=True), ("seg", label)):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{folder.name}_{suffix}.nii.gz")
+    return root
+
+
+def settings(tmp_path: Path, **changes) -> Data:
+    given = {
+        "source": "brats",
+        "root": "",
+        "layout": "",
+        "labels": "",
+        "modalities": MODALITIES,
+        "normalize": "brain",
+        "val_fraction": 0.2,
+        "split_seed": 0,
+        "split": "",
+        "cache": str(tmp_path / "cache"),
+        "phantom": Phantom(cases=2, seed=0, shape=(32, 32, 32), spacing_mm=5.75),
+    }
+    return Data(**(given | changes))
+
+
+class Heard:
+    """What was reported while the data were opened."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int, int]] = []
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.told.append((what, done, total))
+
+
+def fingerprint(data: Data) -> str:
+    return open_dataset(data, Heard()).document()["fingerprint"]
+
+
+def test_cases_are_split_prepared_and_counted(tmp_path):
+    heard = Heard()
+    data = open_dataset(settings(tmp_path, root=str(write_cases(tmp_path / "root"))), heard)
+    assert (len(data.train), len(data.val)) == (4, 1)
+    assert {case.id for case in (*data.train, *data.val)} == {f"case_{id_}" for id_ in "abcde"}
+    assert data.scheme is not None
+    assert data.scheme.name == "brats"
+    assert data.facts.voxels_per_class == (4 * (4**3 - 3), 4, 4, 4)
+    assert not data.overfit_check
+    assert heard.told == [("preparing cases", done, 5) for done in range(1, 6)]
+
+
+def test_home_is_understood_in_the_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(write_cases(tmp_path / "home" / "root").parent))
+    assert len(open_dataset(settings(tmp_path, root="~/root"), Heard()).train) == 4
+
+
+def test_one_case_trains_and_validates_and_that_is_said(tmp_path):
+    data = open_dataset(settings(tmp_path, root=str(write_cases(tmp_path / "root", "a"))), Heard())
+    assert data.overfit_check
+    assert data.facts.train == data.facts.val == ("case_a",)
+    assert data.document()["overfit_check"] is True
+
+
+def test_document_is_json_and_gives_the_facts_back(tmp_path):
+    data = open_dataset(settings(tmp_path, root=str(write_cases(tmp_path / "root"))), Heard())
+    write_json(tmp_path / "dataset.json", data.document())
+    assert read_facts(tmp_path) == data.facts
+    with pytest.raises(UserError, match="has no dataset.json: its training has not begun; train it first"):
+        read_facts(tmp_path / "root")
+
+
+def test_equal_data_share_a_fingerprint_wherever_they_lie(tmp_path):
+    root = write_cases(tmp_path / "root")
+    shutil.copytree(root, tmp_path / "copy")
+    here, there = (settings(tmp_path, root=str(folder)) for folder in (root, tmp_path / "copy"))
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(dataclasses.replace(here, cache=str(tmp_path / "other_cache"))) == fingerprint(here)
+
+
+def test_the_order_of_modalities_does_not_matter_to_the_fingerprint(tmp_path):
+    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
+    turned = dataclasses.replace(data, modalities=tuple(reversed(data.modalities)))
+    assert fingerprint(turned) == fingerprint(data)
+
+
+def test_other_content_split_or_preparation_has_another_fingerprint(tmp_path):
+    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["case_a", "case_b"], "val": ["case_c"]}))
+    prints = [
+        fingerprint(data),
+        fingerprint(dataclasses.replace(data, split=str(split))),
+        fingerprint(dataclasses.replace(data, normalize="volume")),
+        fingerprint(dataclasses.replace(data, modalities=("t1", "t2"))),
+    ]
+    path = tmp_path / "root" / "case_a" / "case_a_t1.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj) * 2 + 1, np.eye(4)), path)
+    prints.append(fingerprint(data))
+    assert len(set(prints)) == len(prints)
+
+
+def test_split_file_decides_and_leaves_the_rest_unread(tmp_path):
+    root = write_cases(tmp_path / "root")
+    (root / "case_e" / "case_e_t1.nii.gz").write_bytes(b"broken")
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["case_d", "case_a"], "val": ["case_b"]}))
+    heard = Heard()
+    data = open_dataset(settings(tmp_path, root=str(root), split=str(split)), heard)
+    assert [case.id for case in data.train] == ["case_d", "case_a"]
+    assert [case.id for case in data.val] == ["case_b"]
+    assert heard.told[-1] == ("preparing cases", 3, 3)
+
+
+def test_folds_and_bootstrap_samples_decide_who_validates(tmp_path):
+    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
+    left_out = open_dataset(dataclasses.replace(data, fold=4), Heard())
+    assert [case.id for case in left_out.val] == ["case_d"]
+    assert len(left_out.train) == 4
+    sample = open_dataset(dataclasses.replace(data, bootstrap=1), Heard())
+    drawn = [case.id for case in sample.train]
+    assert len(drawn) == 5 > len(set(drawn))
+    assert {case.id for case in sample.val} == {f"case_{id_}" for id_ in "abcde"} - set(drawn)
+    # A case that was drawn twice counts twice in the frequencies of the classes.
+    assert sample.facts.voxels_per_class == (5 * (4**3 - 3), 5, 5, 5)
+    assert sample.document()["fingerprint"] != left_out.document()["fingerprint"]
+
+
+def test_split_file_with_an_unknown_case(tmp_path):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["case_a"], "val": ["case_z"]}))
+    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")), split=str(split))
+    with pytest.raises(UserError, match="val names cases that are not in the data: case_z"):
+        open_dataset(data, Heard())
+
+
+def test_phantoms_are_made_once_and_prepared_once(tmp_path):
+    data, first, second = settings(tmp_path, val_fraction=0.5), Heard(), Heard()
+    opened = open_dataset(data, first)
+    assert first.told[:2] == [("writing phantoms", 1, 2), ("writing phantoms", 2, 2)]
+    assert (len(opened.train), len(opened.val)) == (1, 1)
+    root = phantom_root(data, Heard())
+    stamps = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
+    assert len(stamps) == 2 * 5
+    again = open_dataset(data, second)
+    assert [what for what, _, _ in second.told] == ["preparing cases"] * 2
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")} == stamps
+    assert again.document() == opened.document()
+
+
+def test_other_phantoms_lie_in_another_folder(tmp_path):
+    small = settings(tmp_path, phantom=Phantom(cases=1, seed=0, shape=(32, 32, 32), spacing_mm=5.75))
+    other = dataclasses.replace(small, phantom=dataclasses.replace(small.phantom, seed=1))
+    assert phantom_root(small, Heard()) != phantom_root(other, Heard())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "bart"}, "data.source is 'bart'; choose one of brats, voc"),
+        ({"source": "voc"}, "PASCAL VOC folder is not named"),
+        ({"root": "nowhere"}, "nowhere is not a folder; give the folder that holds the cases"),
+        ({"labels": "brast"}, "label scheme 'brast' is not known"),
+        ({"layout": "brats1999"}, "layout 'brats1999' is not known"),
+    ],
+)
+def test_refusals(tmp_path, changes, message):
+    root = "" if changes.get("source") == "voc" else str(write_cases(tmp_path / "root", "ab"))
+    with pytest.raises(UserError, match=message):
+        open_dataset(settings(tmp_path, **{"root": root, **changes}), Heard())

@@ -1,0 +1,278 @@
+"""Slices of a head judged as that head: what a subject is, its arrays, its rows."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs import cmff
+from jaxfuse.config import parse
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.preprocess import Prepared, PreparedCase, prepare, uncrop
+from jaxfuse.data.slices import AXES, AXIAL, CORONAL, SAGITTAL, pictures, prepare_slices
+from jaxfuse.data.subjects import SlicedVolume, subjects_of
+from jaxfuse.engine.build import case_predictor
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.judging import segmentation as judging
+from jaxfuse.engine.run import Run
+from jaxfuse.engine.run_folder.workdir import open_workdir
+from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.phases import load_members, mean_probabilities
+from jaxfuse.errors import UserError
+from jaxfuse.inference.label_map import label_map
+from jaxfuse.io.tables import read_rows
+from jaxfuse.labels import SCHEMES
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import Geometry, Segmentation
+from jaxfuse.metrics.regions import score_case
+
+SCHEME, MODALITIES, SHAPE = SCHEMES["lesion"], ("t1", "flair"), (20, 10, 12)
+AFFINE = np.array([[1.0, 0.1, 0, -7], [-0.1, 2, 0, 4], [0, 0, 3, 9], [0, 0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """Two heads in x 4..15, y 3..8, z 2..9, with 3 voxels of brain more in the otherwise empty slice at z = 11.
+
+    The lesion has 2 x 2 x 3 voxels at z = 4..6 and, in head b, one of the three at z = 11.
+    """
+    root = tmp_path_factory.mktemp("heads")
+    files = []
+    for number, name in enumerate("ab"):
+        image, label = np.zeros((*SHAPE, 2), np.int16), np.zeros(SHAPE, np.uint8)
+        image[4:16, 3:9, 2:10] = np.random.default_rng(number).integers(50, 150, (12, 6, 8, 2))
+        image[4, 3:6, 11] = 80
+        label[6:8, 4:6, 4:7] = 1
+        label[4, 3, 11] = number
+        arrays = {"t1": image[..., 0], "flair": image[..., 1], "seg": label}
+        paths = {suffix: root / f"{name}_{suffix}.nii.gz" for suffix in arrays}
+        for suffix, array in arrays.items():
+            nib.save(nib.Nifti1Image(array, AFFINE), paths[suffix])
+        files.append(CaseFiles(name, {m: paths[m] for m in MODALITIES}, paths["seg"]))
+    return files, root / "cache"
+
+
+def slices_of(heads, axis=AXIAL, **options):
+    files, cache = heads
+    made = prepare_slices(files, MODALITIES, SCHEME, axis=axis, normalize="brain", cache=cache, **options)
+    return [one for case in made.values() for one in case]
+
+
+def broad(facts):
+    """Slices of 2 % brain or more: all but that at z = 11."""
+    return tuple(i for i, (brain, *_) in enumerate(facts.slices) if brain > 3)
+
+
+@pytest.mark.parametrize("axis", [AXIAL, CORONAL, SAGITTAL])
+def test_a_subject_is_the_prepared_volume_that_its_slices_were_cut_from(heads, axis):
+    files, cache = heads
+    volumes = prepare(files, MODALITIES, SCHEME, normalize="brain", cache=cache)
+    subjects = subjects_of(slices_of(heads, axis))
+    assert [one.id for one in subjects] == ["a", "b"]
+    for subject, volume in zip(subjects, volumes, strict=True):
+        assert isinstance(subject, SlicedVolume)
+        np.testing.assert_allclose(subject.facts.affine, volume.facts.affine, atol=1e-12)
+        assert replace(subject.facts, affine=()) == replace(volume.facts, affine=())
+        for name in ("image", "label", "tumor", "brain"):
+            np.testing.assert_array_equal(getattr(subject, name), getattr(volume, name))
+
+
+def test_slices_of_one_head_are_one_subject_wherever_they_stand(heads):
+    slices = slices_of(heads)
+    (volume, _) = subjects_of([slices[-1], slices[0], slices[-2], slices[1]])
+    assert volume.id == "b"
+    whole = prepare(*heads[:1], MODALITIES, SCHEME, normalize="brain", cache=heads[1])
+    assert subjects_of([*whole, *slices]) == (*whole, *subjects_of(slices))
+
+
+def test_a_slice_that_stands_for_its_volume_stays_a_case(heads):
+    alone = slices_of(heads, one_per_case=True)
+    assert subjects_of(alone) == tuple(alone)
+    assert [one.id for one in alone] == ["a_z004", "b_z004"]
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The panels asked for; they are not painted."""
+    calls = []
+    monkeypatch.setattr(judging.figures, "segmentation_panel", lambda path, **asked: calls.append((path.stem, asked)))
+    return calls
+
+
+def one_layer(case):
+    """The lesion in its lowest slice only, whatever is asked for: of a volume, or of one axial picture."""
+    label = np.asarray(case.label).copy()
+    if label.ndim == 3:
+        label[..., [z for z in range(label.shape[2]) if z != 2]] = 0  # the crop begins at z = 2
+    elif not case.id.endswith("z004"):
+        label[:] = 0
+    return {"S": np.eye(2, dtype=np.float32)[label]}
+
+
+def judged(judge, cases, folder):
+    document = judge.full(one_layer, cases, results=folder / "results", figures_dir=folder / "figures", title="t")
+    return document, {row["case"]: row for row in read_rows(folder / "results" / "cases.csv")}
+
+
+def test_a_subject_has_one_row_in_three_dimensions_which_counts_what_no_slice_shows(heads, drawn, tmp_path):
+    cases = slices_of(heads, keep=broad)
+    assert not [one.id for one in cases if one.id.endswith("z011")]
+    judge = judging.segmentation(scheme=SCHEME, primary="S", probabilities=("S",), pairs=())
+    document, rows = judged(judge, cases, tmp_path)
+    assert sorted(rows) == ["a", "b"]
+    # Found are 4 of 12 voxels; in head b one more was to be found, in a slice that is no case.
+    assert rows["a"]["dice"] == pytest.approx(2 * 4 / (4 + 12))
+    assert rows["b"]["dice"] == pytest.approx(2 * 4 / (4 + 13))
+    mm3 = np.prod(np.linalg.norm(AFFINE[:3, :3], axis=0))
+    assert rows["b"]["truth_mm3"] == pytest.approx(13 * mm3)
+    # Slices lie 3 mm apart: distances of the truth's voxels 0, 3 and 6 mm, of the prediction's 0.
+    assert rows["a"]["hd95_mm"] == pytest.approx(np.percentile([0] * 8 + [3] * 4 + [6] * 4, 95))
+    lesion = document["outputs"]["S"]["lesion"]["dice"]
+    assert lesion["std"] == pytest.approx(np.std([8 / 16, 8 / 17], ddof=1))
+    assert "seconds_per_subject" in document
+    assert [(name, asked["image"].shape, asked["predictions"]["S"].shape) for name, asked in drawn] == [
+        ("b", (12, 6, 10, 2), (12, 6, 10)),
+        ("a", (12, 6, 10, 2), (12, 6, 10)),
+    ]
+    with np.load(tmp_path / "results" / "labels.npz") as kept:
+        assert {name: kept[name].sum() for name in kept} == {"a": 4, "b": 4}
+
+
+def test_slices_are_cases_where_that_is_asked_for(heads, drawn, tmp_path):
+    cases = slices_of(heads)
+    judge = judging.segmentation_of_slices(scheme=SCHEME, primary="S", probabilities=("S",), pairs=())
+    _, rows = judged(judge, cases, tmp_path)
+    assert sorted(rows) == sorted(one.id for one in cases)
+    assert (rows["a_z004"]["dice"], rows["a_z005"]["dice"], rows["a_z007"]["dice"]) == (1, 0, 1)
+
+
+def test_while_training_slices_are_looked_at_one_by_one(heads):
+    judge = judging.segmentation(scheme=SCHEME, primary="S", probabilities=("S",), pairs=())
+    cases = [one for one in slices_of(heads) if one.id[-3:] in ("004", "005")]
+    assert judge.quick(one_layer, cases)["score"] == pytest.approx(0.5)
+
+
+# --- networks of several views --------------------------------------------------------------------------------
+
+(PHASE, *_) = parse(cmff.get_config("tiny")).phases.values()
+WEIGHTS = State(jnp.int32(0), jax.random.key(0), {"net": {}}, {"net": {}}, {}, {})
+
+
+class SumOfPicture:
+    """Logits 0 and, everywhere in a picture, the sum of all of its pixels."""
+
+    def init(self, rng, image):
+        return {}
+
+    def __call__(self, params, image):
+        total = image.sum((1, 2, 3), keepdims=True) * jnp.ones_like(image[..., :1])
+        return jnp.concatenate([0 * total, total], -1)
+
+
+@pytest.mark.parametrize("view", AXES)
+def test_a_network_of_one_view_labels_subjects_whose_slices_are_of_another(heads, view):
+    system = Segmentation(SumOfPicture(), (0,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
+    phase = replace(PHASE, patch=(16, 16), sampling="whole", pad=True)
+    subject = subjects_of(slices_of(heads, CORONAL))[0]
+    made = case_predictor(system, phase, axis=AXES[view])(WEIGHTS, subject)["S"]
+    total = pictures(np.asarray(subject.image), AXES[view])[..., 0].sum((1, 2))
+    seen = pictures(made, AXES[view])[..., 1]
+    np.testing.assert_allclose(seen[:, 0, 0], 1 / (1 + np.exp(-total.astype(float))), atol=1e-4)
+    assert np.ptp(seen, axis=(1, 2)).max() < 1e-6
+
+
+def recipe(folder, axes, **data):
+    """A small 2D U-Net for each axis, on slices of phantoms."""
+    config = cmff.get_config("tiny,row=voc")
+    config.network.base, config.network.levels, config.log_every = 2, 2, 2
+    phase = config.voc
+    phase.steps, phase.sampling, phase.pad, phase.patch = 2, "mixed", False, (16, 16)
+    phase.assess, phase.validation.tile_batch = "engine.judging.segmentation:segmentation", 8
+    phase.data.source, phase.data.modalities, phase.data.normalize = "slices", MODALITIES, "percentiles"
+    phase.data.phantom.cases, phase.data.phantom.shape, phase.data.phantom.spacing_mm = 2, (32, 32, 24), 6.0
+    phase.data.cache = str(folder / "cache")
+    for axis in axes:
+        section = config.voc.copy_and_resolve_references()
+        with section.unlocked():
+            section.data.axis = axis
+            section.data.update(data if axis == axes[-1] else {})
+        config[axis] = section
+    config.schedule = config.result = tuple(axes)
+    return config
+
+
+def run_of(workdir, config):
+    return Run(parse(config), workdir, Display(Console(file=io.StringIO())), StopRequest())
+
+
+EMPTY = {"affine": (), "voxels_per_class": (), "mean": (), "std": (), "crop_start": (0, 0, 0), "group": ""}
+FACTS = CaseFacts("", modalities=("t1",), spacing_mm=(1, 1, 1), original_shape=(2, 2, 2), shape=(2, 2, 2), **EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ((("t1",), "ab"), (("t1",), "ac"), "result averages the phases axial and coronal, .* validate on other cases"),
+        ((("t1",), "ab"), (("t1",), "aB"), "validate on other cases or on other parts of them"),
+        ((("t1", "t2"), "a"), (("t2", "t1"), "a"), "axial and coronal, which read other modalities"),
+        ((("t1",), "ab"), (("t1",), "ba"), ""),
+    ],
+)
+def test_a_result_is_of_phases_that_judge_the_same_subjects(tmp_path, monkeypatch, first, second, message):
+    run = run_of(tmp_path, recipe(tmp_path, ("axial", "coronal")))
+    data = {
+        name: SimpleNamespace(
+            facts=SimpleNamespace(modalities=modalities),
+            # A capital letter is another part of the same volume.
+            val=tuple(
+                PreparedCase(tmp_path, one, replace(FACTS, id=one.lower(), crop_start=(int(one.isupper()), 0, 0)))
+                for one in ids
+            ),
+        )
+        for name, (modalities, ids) in {"axial": first, "coronal": second}.items()
+    }
+    monkeypatch.setattr(Run, "dataset", lambda self, phase: data[phase.name])
+    if message:
+        with pytest.raises(UserError, match=message):
+            run._check_result()
+    else:
+        run._check_result()
+
+
+@pytest.mark.slow
+def test_a_result_of_several_views_is_that_of_predict_on_whole_volumes(tmp_path):
+    workdir = open_workdir(tmp_path / "run", recipe(tmp_path, ("axial", "coronal")))
+    run = run_of(workdir, recipe(tmp_path, ("axial", "coronal")))
+    run.execute()
+    rows = read_rows(workdir / "results" / "result" / "cases.csv")
+    data = run.dataset(run.experiment.phases["axial"])
+    (subject,) = subjects_of(data.val)
+    assert {row["case"] for row in rows} == {subject.id}
+    assert list(dict.fromkeys(row["output"] for row in rows)) == ["axial", "coronal", "axial+coronal"]
+    predict = mean_probabilities(load_members([str(workdir)]), overlap=None)
+    case = Prepared(subject.facts, np.asarray(subject.image), None, subject.tumor, subject.brain)
+    made = label_map(predict(case), subject.brain)
+    truth = uncrop(np.asarray(subject.label), subject, 0)
+    expected = score_case(
+        uncrop(made, subject, 0),
+        truth,
+        SCHEMES["brats"],
+        spacing_mm=subject.facts.spacing_mm,
+        one_empty=np.sqrt(240**2 + 240**2 + 155**2),
+        case=subject.id,
+        output="axial+coronal",
+    )
+    for found, wanted in zip([row for row in rows if row["output"] == "axial+coronal"], expected, strict=True):
+        assert found == pytest.approx(wanted, nan_ok=True)

@@ -1,0 +1,203 @@
+"""Fused images whose scores are known, beside a segmentation whose Dice is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.preprocess import (
+    CaseFacts,
+    Prepared,
+    PreparedCase,
+    count_classes,
+    flat_indices,
+    prepare_with,
+)
+from jaxfuse.engine.judging import segmentation as judging
+from jaxfuse.engine.judging.fusion import fusion
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.labels import SCHEMES
+from jaxfuse.metrics.fusion import METRICS, qabf, score_fused
+
+LESION = SCHEMES["lesion"]
+CROP, WHOLE = (slice(2, 44), slice(3, 45)), (46, 48)
+
+
+def levels(seed: int) -> np.ndarray:
+    """A picture of whole gray levels, 20 to 230."""
+    return np.random.default_rng(seed).integers(20, 231, (42, 42)).astype(np.float32)
+
+
+SOURCES = {"t1": levels(1), "t2": levels(2), "flair": levels(3)}
+FUSED = np.floor((SOURCES["t1"] + 2 * SOURCES["flair"]) / 3)
+
+
+def on_the_whole_picture(crop: np.ndarray) -> np.ndarray:
+    whole = np.zeros(WHOLE)
+    whole[CROP] = crop
+    return whole
+
+
+@pytest.fixture
+def cases(tmp_path) -> tuple[PreparedCase, ...]:
+    """Two slices of 42 x 42 pixels in pictures of 46 x 48, with four lesion pixels each; levels in [0, 1]."""
+
+    def make(files: CaseFiles):
+        image = np.stack(list(SOURCES.values()), axis=-1) / np.float32(255)
+        label = np.zeros((42, 42), np.uint8)
+        label[10, 10:14] = 1
+        facts = CaseFacts(
+            id=files.id,
+            group="",
+            modalities=tuple(SOURCES),
+            affine=(),
+            spacing_mm=(1.0, 1.0),
+            original_shape=WHOLE,
+            crop_start=(2, 3),
+            shape=label.shape,
+            voxels_per_class=count_classes(label, 2),
+            mean=(0.0,) * 3,
+            std=(1.0,) * 3,
+        )
+        return Prepared(facts, image, label, flat_indices(label > 0), flat_indices(label >= 0))
+
+    files = [CaseFiles(name, {}) for name in ("one", "two")]
+    return prepare_with(make, files, {}, images=(), label=False, cache=tmp_path / "cache")
+
+
+def predict(case: PreparedCase) -> dict[str, np.ndarray]:
+    """The fused image, above 1 by a rounding in one pixel that is 255 then; two of the four lesion pixels."""
+    fused = FUSED / np.float32(255)
+    fused[0, 0] = 1.0000001
+    found = np.zeros((42, 42), int)
+    found[10, 10:12] = 1
+    return {"fused": fused[..., None], "S": np.eye(2, dtype=np.float32)[found]}
+
+
+def segmentation_only(case: PreparedCase) -> dict[str, np.ndarray]:
+    return {"S": predict(case)["S"]}
+
+
+def attentive(case: PreparedCase) -> dict[str, np.ndarray]:
+    """Of t1 the upper half is attended to four times as much as on the mean, t2 not at all, flair evenly."""
+    received = np.zeros((42, 42, 3), np.float32)
+    received[:21, :, 0], received[21:, :, 0], received[..., 2] = 4, 0.25, 1
+    return {**predict(case), "attention": received}
+
+
+def expected() -> np.ndarray:
+    whole = on_the_whole_picture(FUSED)
+    whole[2, 3] = 255
+    return whole
+
+
+def judge(pairs: tuple[str, ...] = ("flair+t1", "t1+t2")):
+    return fusion(scheme=LESION, primary="S", probabilities=("S",), pairs=pairs)
+
+
+def full(predict, cases, folder: Path):
+    return judge().full(predict, cases, results=folder / "results", figures_dir=folder / "figures", title="cooperative")
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[dict]:
+    calls: list[dict] = []
+    monkeypatch.setattr(judging.figures, "segmentation_panel", lambda path, **asked: calls.append(asked))
+    return calls
+
+
+def test_quick_scores_are_dice_and_qabf_and_dice_chooses(cases):
+    scores = judge().quick(predict, cases)
+    sources = [on_the_whole_picture(SOURCES[name]) for name in ("flair", "t1")]
+    assert scores["fused/qabf"] == pytest.approx(qabf(expected(), sources))
+    assert scores["score"] == scores["S/lesion/dice"] == pytest.approx(2 / 3)
+    assert set(judge().quick(segmentation_only, cases)) == {"score", "S/lesion/dice"}
+
+
+def test_the_fused_image_is_scored_on_the_whole_picture_beside_mean_and_maximum(cases, tmp_path, drawn):
+    document = full(predict, cases, tmp_path)
+    rows = {(row["case"], row["output"]): row for row in read_rows(tmp_path / "results" / "fusion.csv")}
+    assert {case for case, _ in rows} == {"one", "two"}
+    assert [output for case, output in rows if case == "one"] == ["fused", "fused, stretched", "mean", "maximum"]
+    flair, t1 = (on_the_whole_picture(SOURCES[name]) for name in ("flair", "t1"))
+    images = {"fused": expected(), "mean": (flair + t1) / 2, "maximum": np.maximum(flair, t1)}
+    for name, image in images.items():
+        assert {m: rows["two", name][m] for m in METRICS} == pytest.approx(score_fused(image, [flair, t1]))
+    # 0 outside the crop and 255 in one pixel: the range is whole already.
+    assert rows["one", "fused, stretched"]["sd"] == pytest.approx(rows["one", "fused"]["sd"])
+    found = read_json(tmp_path / "results" / "summary.json")["fusion"]
+    assert found == document["fusion"]
+    assert found["sources"] == ["flair", "t1"]
+    kept = qabf(images["maximum"], [flair, t1])
+    statistics = {"mean": kept, "std": 0.0, "median": kept, "n": 2, "undefined": 0}
+    assert found["outputs"]["maximum"]["qabf"] == pytest.approx(statistics)
+
+
+def test_the_segmentation_is_judged_as_any_other(cases, tmp_path, drawn):
+    document = full(predict, cases, tmp_path)
+    alone = judging.segmentation(scheme=LESION, primary="S", probabilities=("S",), pairs=())
+    other = alone.full(predict, cases, results=tmp_path / "alone", figures_dir=tmp_path, title="")
+    for name in ("cases.csv", "labels.npz"):
+        assert (tmp_path / "results" / name).exists()
+    assert read_rows(tmp_path / "results" / "cases.csv") == read_rows(tmp_path / "alone" / "cases.csv")
+    assert document["outputs"] == other["outputs"]
+    assert set(document) - set(other) == {"fusion"}
+
+
+def test_panels_show_the_sources_and_the_fused_image_inside_the_brain(cases, tmp_path, drawn):
+    full(predict, cases, tmp_path)
+    assert [asked["modalities"] for asked in drawn] == [("flair", "t1", "fused")] * 2
+    np.testing.assert_allclose(drawn[0]["image"][..., 0] * 255, SOURCES["flair"], rtol=1e-6)
+    np.testing.assert_allclose(drawn[0]["image"][..., 2] * 255, expected()[CROP], rtol=1e-6)
+
+
+def test_panels_show_what_each_source_receives_in_one_scale(cases, tmp_path, drawn):
+    full(attentive, cases, tmp_path)
+    first, second = (asked["below"] for asked in drawn)
+    assert list(first.maps) == ["flair", "t1"]
+    np.testing.assert_array_equal(first.maps["flair"], 1.0)
+    np.testing.assert_array_equal(first.maps["t1"][:, 7], [4.0] * 21 + [0.25] * 21)
+    assert first.scale is second.scale
+    assert (first.scale.vmin, first.scale.vmax) == pytest.approx((0.25, 4))
+
+
+def test_panels_leave_out_sources_that_nobody_reads_and_systems_that_do_not_tell(cases, tmp_path, drawn):
+    arguments = {"results": tmp_path / "r", "figures_dir": tmp_path, "title": ""}
+    judge(("t2+t1",)).full(attentive, cases, **arguments)
+    judge().full(predict, cases, **arguments)
+    assert [asked["below"] and list(asked["below"].maps) for asked in drawn] == [["t1"], ["t1"], None, None]
+
+
+def test_attention_is_drawn_below_its_source(cases, tmp_path):
+    full(attentive, cases[:1], tmp_path)
+    with Image.open(tmp_path / "figures" / "one.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    # Of the second line, t1 is the second of five columns: red above, blue below; flair is gray.
+    cell = int(1.55 * 130)
+    lower = pixels[60 + cell : 60 + 2 * cell]
+    for column, rows, color in ((1, slice(40, 80), "red"), (1, slice(140, 180), "blue"), (0, slice(40, 180), "gray")):
+        red, _, blue = lower[rows, column * cell + 60 : column * cell + 140].mean((0, 1))
+        assert {"red": red - blue > 80, "blue": blue - red > 80, "gray": abs(red - blue) < 10 < red}[color], column
+    assert lower[40:180, 2 * cell + 20 : 5 * cell].max() == 0
+
+
+def test_without_a_fused_image_mean_and_maximum_are_scored_alone(cases, tmp_path, drawn):
+    document = full(segmentation_only, cases, tmp_path)
+    assert list(document["fusion"]["outputs"]) == ["mean", "maximum"]
+    assert [asked["modalities"] for asked in drawn] == [("flair", "t1")] * 2
+
+
+def test_three_sources_have_no_scd(cases, tmp_path, drawn):
+    three = judge(("t1+t2+flair",))
+    document = three.full(predict, cases, results=tmp_path / "r", figures_dir=tmp_path, title="")
+    assert set(document["fusion"]["outputs"]["fused"]) == set(METRICS) - {"scd"}
+
+
+def test_sources_must_be_named():
+    with pytest.raises(UserError, match="the first of the config's pairs"):
+        judge(())

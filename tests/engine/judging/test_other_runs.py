@@ -1,0 +1,172 @@
+"""Rows side by side: runs of equal data are drawn together, in the folder of the run and in its report."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.preprocess import PreparedCase, prepare
+from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
+from jaxfuse.engine.judging.segmentation import SegmentationAssessment
+from jaxfuse.engine.run_folder.workdir import related_runs
+from jaxfuse.io.npz import write_npz
+from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.labels import SCHEMES
+from jaxfuse.report.html import write_report
+
+SCHEME, SHAPE, MODALITIES = SCHEMES["brats"], (8, 7, 6), ("t1", "flair")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> Sequence[PreparedCase]:
+    """Two heads without background, so that nothing is cropped."""
+    root = tmp_path_factory.mktemp("data")
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:6, 2:5, 2:4], label[3:5, 3, 3] = 2, 4
+    for number, name in enumerate(("p1", "p2")):
+        rng = np.random.default_rng(number)
+        (root / name).mkdir()
+        arrays = {m: rng.integers(1, 99, SHAPE).astype(np.int16) for m in MODALITIES}
+        for suffix, array in (arrays | {"seg": label}).items():
+            nib.save(nib.Nifti1Image(array, np.diag([1.0, 2.0, 3.0, 1.0])), root / name / f"{name}_{suffix}.nii.gz")
+    files = find_cases(root, MODALITIES, labels_required=True)
+    return prepare(files, MODALITIES, SCHEME, cache=root / "cache")
+
+
+def begin(workdir: Path, row: str, fingerprint: str, result: tuple[str, ...] = ("fusion",)) -> Path:
+    """The two files that every run has from its first step on."""
+    workdir.mkdir(parents=True)
+    schedule = ("transition", *result)
+    write_json(workdir / "config.json", {"name": "cmff", "row": row, "schedule": schedule, "result": result})
+    write_json(workdir / "dataset.json", {"fingerprint": fingerprint})
+    return workdir
+
+
+def keep(workdir: Path, folder: str, **maps: np.ndarray) -> Path:
+    """The label maps that a judged result leaves behind."""
+    (workdir / "results" / folder).mkdir(parents=True)
+    np.savez_compressed(workdir / "results" / folder / "labels.npz", **maps)
+    return workdir
+
+
+def constant(value: int) -> np.ndarray:
+    return np.full(SHAPE, value, np.uint8)
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Mapping[str, Any]]:
+    """What would be drawn, figure by figure."""
+    calls: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(rows.figures, "comparison", lambda path, **given: calls.append({"path": path, **given}))
+    return calls
+
+
+def test_maps_of_equal_data_come_together_case_by_case(tmp_path, cases, drawn):
+    mine = keep(begin(tmp_path / "ours", "ours", "1"), "fusion", p1=constant(1), p2=constant(2))
+    keep(begin(tmp_path / "other", "S_A+S_B", "1", ("branch_a", "branch_b")), "result", p1=constant(3))
+    keep(begin(tmp_path / "branch", "S_A", "1", ("branch_a",)), "branch_a", p1=constant(0), p2=constant(1))
+    draw_rows(mine, related_runs(mine), cases, SCHEME)
+    assert [call["path"] for call in drawn] == [mine / "figures" / "rows" / f"{case}.png" for case in ("p1", "p2")]
+    shown = [{name: np.unique(array).tolist() for name, array in call["predictions"].items()} for call in drawn]
+    assert shown[0] == {"ours (ours)": [1], "S_A (branch)": [0], "S_A+S_B (other)": [3]}
+    assert shown[1] == {"ours (ours)": [2], "S_A (branch)": [1]}
+    for call, case in zip(drawn, cases, strict=True):
+        assert call["modality"] == "flair"
+        np.testing.assert_array_equal(call["image"], case.image[..., 1])
+        np.testing.assert_array_equal(call["truth"], case.label)
+        assert call["spacing_mm"] == (1.0, 2.0, 3.0)
+
+
+def test_other_data_and_unfinished_runs_stay_out(tmp_path, cases, drawn):
+    mine = keep(begin(tmp_path / "ours", "ours", "1"), "fusion", p1=constant(1), p2=constant(2))
+    keep(begin(tmp_path / "other", "random", "2"), "fusion", p1=constant(3), p2=constant(3))
+    begin(tmp_path / "unfinished", "wo_MG", "1")
+    # A phase on the way is no result.
+    keep(begin(tmp_path / "halfway", "S_A+S_B", "1", ("branch_a", "branch_b")), "branch_a", p1=constant(1))
+    draw_rows(mine, related_runs(mine), cases, SCHEME)
+    assert drawn == []
+    assert not (mine / "figures").exists()
+    keep(begin(tmp_path / "same", "random", "1"), "fusion", p2=constant(3))
+    draw_rows(mine, related_runs(mine), cases, SCHEME)
+    assert [(call["path"].stem, list(call["predictions"])) for call in drawn] == [
+        ("p2", ["ours (ours)", "random (same)"])
+    ]
+
+
+def synthesizing(workdir: Path, row: str, pairs: tuple[str, str], fingerprint: str = "1", **volumes) -> Path:
+    """A run that made a modality, as it leaves it behind; without volumes it is not judged yet."""
+    begin(workdir, row, fingerprint, ("synthesis",))
+    write_json(workdir / "config.json", {**read_json(workdir / "config.json"), "pairs": pairs})
+    if volumes:
+        write_npz(workdir / "results" / "synthesis" / "synthesized.npz", **volumes)
+    return workdir
+
+
+def test_synthesized_volumes_of_one_target_come_together(tmp_path, cases, monkeypatch):
+    calls: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(rows, "synthesis_panel", lambda path, **given: calls.append({"path": path, **given}))
+    half, whole = np.full(SHAPE, 0.5, np.float16), np.ones(SHAPE, np.float16)
+    mine = synthesizing(tmp_path / "ours", "full", ("t1", "flair"), p1=half, p2=half)
+    draw_synthesized(mine, related_runs(mine), cases)
+    assert calls == []
+    synthesizing(tmp_path / "early", "early", ("t1", "flair"), p2=whole)
+    synthesizing(tmp_path / "unfinished", "late", ("t1", "flair"))
+    synthesizing(tmp_path / "other_target", "full", ("flair", "t1"), p1=whole, p2=whole)
+    synthesizing(tmp_path / "other_data", "late", ("t1", "flair"), "2", p1=whole, p2=whole)
+    keep(begin(tmp_path / "labels", "ours", "1"), "fusion", p1=constant(1), p2=constant(2))
+    draw_synthesized(mine, related_runs(mine), cases)
+    (call,) = calls
+    assert call["path"] == mine / "figures" / "rows" / "p2.png"
+    assert {name: (made.dtype, made.max()) for name, made in call["made"].items()} == {
+        "full (ours)": (np.float32, 0.5),
+        "early (early)": (np.float32, 1.0),
+    }
+    assert call["target"] == "flair"
+    assert list(call["sources"]) == ["t1"]
+    np.testing.assert_array_equal(call["sources"]["t1"], cases[1].image[..., 0])
+    np.testing.assert_array_equal(call["truth"], cases[1].image[..., 1])
+    assert call["spacing_mm"] == (1.0, 2.0, 3.0)
+
+
+def judged(workdir: Path, cases: Sequence[PreparedCase], answer: int) -> Path:
+    """A result as the end of training judges it: one class for every voxel."""
+    probs = np.zeros((*SHAPE, 4), np.float32)
+    probs[..., answer] = 1
+    SegmentationAssessment(SCHEME, "S_F", ("S_F",)).full(
+        lambda case: {"S_F": probs},
+        cases[:1],
+        results=workdir / "results" / "fusion",
+        figures_dir=workdir / "figures" / "fusion",
+        title="fusion",
+    )
+    return workdir
+
+
+def test_the_report_shows_the_rows_of_equal_data_only(tmp_path, cases):
+    mine = judged(begin(tmp_path / "ours", "ours", "1"), cases, 2)
+    judged(begin(tmp_path / "random", "random", "1"), cases, 1)
+    judged(begin(tmp_path / "stranger", "wo_MG", "2"), cases, 3)
+    draw_rows(mine, related_runs(mine), cases, SCHEME)
+    assert [path.name for path in (mine / "figures" / "rows").iterdir()] == ["p1.png"]
+    page = write_report(mine, related=related_runs(mine)).read_text()
+    picture = base64.b64encode((mine / "figures" / "rows" / "p1.png").read_bytes()).decode()
+    assert f'src="data:image/png;base64,{picture}"' in page
+    assert "p1: the rows side by side" in page
+    assert "random" in page
+    assert "stranger" not in page
+    assert "wo_MG" not in page
+
+
+def test_the_report_of_a_run_alone_compares_nothing(tmp_path, cases):
+    mine = judged(begin(tmp_path / "ours", "ours", "1"), cases, 2)
+    judged(begin(tmp_path / "stranger", "wo_MG", "2"), cases, 3)
+    draw_rows(mine, related_runs(mine), cases, SCHEME)
+    assert not (mine / "figures" / "rows").exists()
+    assert "side by side" not in write_report(mine, related=related_runs(mine)).read_text()

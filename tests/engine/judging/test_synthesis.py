@@ -1,0 +1,255 @@
+"""Synthesized volumes whose scores are known, put together from slices and judged beside their sources."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.preprocess import prepare
+from jaxfuse.data.slices import every_slice, pictures, prepare_slices, volume_of
+from jaxfuse.data.subjects import subjects_of
+from jaxfuse.engine.judging.synthesis import synthesis
+from jaxfuse.errors import UserError
+from jaxfuse.inference.tiling import predict_stack, predict_volume
+from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, psnr_db, score_synthesized
+from jaxfuse.options import resolve
+from jaxfuse.patches import tile_volume
+
+MODALITIES, SHAPE = ("t1", "t2", "flair"), (16, 15, 9)
+WINDOW = ((1, 15), (1, 14))
+SIDE = 8
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[list[CaseFiles], Path]:
+    """Three heads with blank slices below and above; flair reaches one row farther than t1 and t2."""
+    root = tmp_path_factory.mktemp("heads")
+    found = []
+    for seed, name in enumerate("abc"):
+        paths = {}
+        for modality in MODALITIES:
+            volume = np.zeros(SHAPE, np.int16)
+            rows = slice(2, 14) if modality == "flair" else slice(3, 14)
+            volume[3:13, rows, 2:7] = np.random.default_rng([seed, ord(modality[-1])]).integers(20, 200, SHAPE)[
+                3:13, rows, 2:7
+            ]
+            paths[modality] = root / f"{name}_{modality}.nii.gz"
+            nib.save(nib.Nifti1Image(volume, np.diag([1.0, 1, 3, 1])), paths[modality])
+        found.append(CaseFiles(name, paths))
+    return found, root / "cache"
+
+
+@pytest.fixture(scope="module")
+def slices(files):
+    """All slices of each head, blank ones too."""
+    made = prepare_slices(
+        files[0], MODALITIES, None, keep=every_slice, normalize="minmax", window=WINDOW, blank=True, cache=files[1]
+    )
+    return [one for case in made.values() for one in case]
+
+
+# How much each head's image is too bright; the factor of c is cut off at 1 by whoever judges.
+FACTORS = {"a": 0.9, "b": 0.5, "c": 30.0}
+
+
+def judge(pairs=("t1+t2", "flair")):
+    return synthesis(scheme=None, primary="synthesized", probabilities=(), pairs=pairs)
+
+
+def answer(name: str, image: np.ndarray) -> np.ndarray:
+    """The real image too dark or too bright, and something where no source shows anything."""
+    real = image[..., 2:]
+    return np.where(real > 0, FACTORS[name[0]] * real, 0.25).astype(np.float32)
+
+
+def in_patches(case, answer=answer):
+    """Outputs put together from patches, with what is needed of these."""
+
+    def one(tiles):
+        outputs = {"synthesized": answer(case.id, tiles["image"])}
+        return {**outputs, **judge().alongside(tiles, outputs)}
+
+    image = np.asarray(case.image)
+    if image.ndim == 3:
+        return predict_volume(one, image, tile_volume(image.shape[:2], (SIDE, SIDE)))
+    stack = pictures(image, 2)
+    found = predict_stack(one, stack, tile_volume(stack.shape[:3], (1, SIDE, SIDE)))
+    return {name: volume_of(values, 2) for name, values in found.items()}
+
+
+def predict(case):
+    return in_patches(case)
+
+
+def expected(case) -> np.ndarray:
+    image = np.asarray(case.image)
+    inside = image[..., :2].any(axis=-1)
+    return np.where(inside, np.minimum(answer(case.id, image)[..., 0], 1), 0)
+
+
+def patch_by_patch(volume: np.ndarray) -> np.ndarray:
+    """Each patch of each axial slice between 0 and 1, blank ones 0, averaged: by loops over patches in the corners."""
+    total, count = np.zeros(volume.shape), np.zeros(volume.shape)
+    rows, columns, slices = volume.shape
+    for z in range(slices):
+        for x in (0, rows - SIDE):
+            for y in (0, columns - SIDE):
+                box = slice(x, x + SIDE), slice(y, y + SIDE), z
+                patch = volume[box].astype(np.float64)
+                if patch.max() > patch.min():
+                    total[box] += (patch - patch.min()) / (patch.max() - patch.min())
+                count[box] += 1
+    return total / count
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The panels asked for; they are not painted."""
+    calls = []
+    monkeypatch.setattr(assess_synthesis, "synthesis_panel", lambda path, **asked: calls.append((path, asked)))
+    return calls
+
+
+def full(cases, folder, predict=predict, **options):
+    document = judge(**options).full(
+        predict, cases, results=folder / "results", figures_dir=folder / "figures", title="hinet"
+    )
+    rows = {(row["case"], row["output"]): row for row in read_rows(folder / "results" / "cases.csv")}
+    return document, rows
+
+
+def test_the_score_is_the_mean_psnr_of_slices_that_show_something(slices):
+    assert sum(not one.image[..., 2].any() for one in slices) == 3 * 4
+    shown = [one for one in slices if one.image[..., 2].any()]
+    wanted = np.mean([psnr_db(np.asarray(one.image[..., 2]), expected(one)) for one in shown])
+    found = judge().quick(predict, slices)
+    assert found == {"synthesized/psnr_db": pytest.approx(wanted), "score": pytest.approx(wanted)}
+    assert math.isfinite(wanted)
+    with pytest.raises(UserError, match="the flair of all 2 cases that are watched while training is blank"):
+        judge().quick(predict, slices[:2])
+
+
+def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_path, drawn):
+    document, rows = full(slices, tmp_path)
+    assert list(rows) == [(case, name) for case in "abc" for name in ("synthesized", "copy of t1", "copy of t2")]
+    volumes = subjects_of(slices)
+    for volume in volumes:
+        real, made = np.asarray(volume.image[..., 2]), expected(volume)
+        assert real.shape == (14, 13, 9)
+        row = rows[volume.id, "synthesized"]
+        assert {name: row[name] for name in METRICS} == pytest.approx(score_synthesized(real, made))
+        # The public code sees what the network made, nothing cut off at 1 and nothing taken out but by the truth.
+        image = np.asarray(volume.image)
+        stretched = patch_by_patch(real), patch_by_patch(answer(volume.id, image)[..., 0])
+        by_code = official_scores(*stretched)
+        assert {name: row[name] for name in OFFICIAL} == pytest.approx(by_code, rel=1e-4)
+        assert official_scores(real, made)["official_nmse"] != pytest.approx(by_code["official_nmse"], rel=0.01)
+        copy = official_scores(stretched[0], patch_by_patch(image[..., 1]))
+        assert {name: rows[volume.id, "copy of t2"][name] for name in OFFICIAL} == pytest.approx(copy, rel=1e-4)
+        copied = score_synthesized(real, np.asarray(volume.image[..., 1]))
+        assert rows[volume.id, "copy of t2"]["psnr_db"] == pytest.approx(copied["psnr_db"])
+    # Where the sources are 0 nothing is made: outside that row the error of a is a tenth of the truth.
+    real = np.asarray(volumes[0].image[..., 2])
+    lost = np.sum(real[:, 1, :] ** 2)  # row 2 of the volume, whose window begins at 1
+    assert rows["a", "synthesized"]["nmse"] == pytest.approx((0.01 * (np.sum(real**2) - lost) + lost) / np.sum(real**2))
+    found = document["outputs"]["synthesized"]["psnr_db"]
+    values = [rows[case, "synthesized"]["psnr_db"] for case in "abc"]
+    assert (found["mean"], found["std"]) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+    kept = read_json(tmp_path / "results" / "summary.json")
+    assert (kept["kind"], kept["primary"], kept["cases"]) == ("synthesis", "synthesized", 3)
+    assert (kept["sources"], kept["target"]) == (["t1", "t2"], "flair")
+    assert kept["definitions"]["Grids"] == "14 x 13 x 9 voxels of each subject"
+    assert kept["seconds_per_subject"] > 0
+    with np.load(tmp_path / "results" / "synthesized.npz") as shown:
+        assert list(shown) == ["a", "b"]
+        np.testing.assert_allclose(shown["b"], expected(volumes[1]), atol=1e-3)
+
+
+def test_volumes_are_judged_as_their_slices_are(slices, files, tmp_path, drawn):
+    whole = prepare(files[0], MODALITIES, None, normalize="minmax", cache=files[1])
+    document, rows = full(whole, tmp_path / "volumes")
+    _, of_slices = full(slices, tmp_path / "slices")
+    # The box of the brain has less background: the same errors make another PSNR, and no other NMSE.
+    assert rows["a", "synthesized"]["nmse"] == pytest.approx(of_slices["a", "synthesized"]["nmse"])
+    share = 14 * 13 * 9 / (10 * 12 * 5)
+    gain = of_slices["a", "synthesized"]["psnr_db"] - rows["a", "synthesized"]["psnr_db"]
+    assert gain == pytest.approx(10 * math.log10(share))
+    # Ten columns are too few for the windows of SSIM, five slices for the 3D ones of the public code.
+    assert math.isnan(rows["a", "synthesized"]["ssim"])
+    found = document["outputs"]["synthesized"]
+    assert [found[name]["undefined"] for name in (*METRICS, *OFFICIAL)] == [0, 0, 3, 3, 3, 3]
+
+
+def test_pictures_of_their_own_are_judged_alone(files, tmp_path, drawn):
+    options = {"normalize": "minmax", "window": WINDOW, "cache": files[1]}
+    made = prepare_slices(files[0], MODALITIES, None, one_per_case=True, **options)
+    cases = [one for case in made.values() for one in case]
+    document, rows = full(cases, tmp_path)
+    case = cases[1]
+    wanted = score_synthesized(np.asarray(case.image[..., 2]), expected(case))
+    row = rows[case.id, "synthesized"]
+    assert {name: row[name] for name in METRICS} == pytest.approx(wanted)
+    assert "seconds_per_slice" in document
+    assert drawn[0][1]["truth"].shape == case.facts.shape
+
+
+def test_panels_show_the_worst_first_with_what_is_judged(slices, tmp_path, drawn):
+    full(slices, tmp_path)
+    assert [path.name for path, _ in drawn][:1] == ["c.png"]
+    assert sorted(path.name for path, _ in drawn) == ["a.png", "b.png", "c.png"]
+    path, asked = drawn[0]
+    volume = subjects_of(slices)[2]
+    assert (path.parent, asked["title"], asked["target"]) == (tmp_path / "figures", "hinet: c", "flair")
+    assert list(asked["sources"]) == ["t1", "t2"]
+    np.testing.assert_array_equal(asked["sources"]["t2"], volume.image[..., 1])
+    np.testing.assert_allclose(asked["made"]["synthesized"], expected(volume))
+    assert asked["spacing_mm"] == (1, 1, 3)
+    assert asked["label"] is None
+
+
+def test_a_perfect_volume_is_counted_as_undefined_and_not_averaged(slices, tmp_path, drawn):
+    def perfect(case):
+        factor = 1.0 if case.id.startswith("a") else 0.5
+        return in_patches(case, lambda name, image: factor * image[..., 2:])
+
+    cases = slices
+    one_source_more = judge(pairs=("t1+t2+flair", "flair"))  # then nothing of flair lies outside the sources
+    document = one_source_more.full(perfect, cases, results=tmp_path / "r", figures_dir=tmp_path, title="")
+    found = document["outputs"]["synthesized"]["psnr_db"]
+    assert (found["n"], found["undefined"]) == (2, 1)
+    assert math.isfinite(found["mean"])
+
+
+def test_slices_keep_their_places_in_the_volume(slices):
+    """A network that sees pictures sees those of the volume: its rows and columns are the same ones."""
+    volume, first = subjects_of(slices)[0], slices[4]
+    np.testing.assert_array_equal(pictures(expected(volume), 2)[4], expected(first))
+
+
+@pytest.mark.parametrize("pairs", [(), ("t1+t2",), ("t1", "t2+flair"), ("t1", "t2", "flair")])
+def test_sources_and_one_target_must_be_named(pairs):
+    with pytest.raises(UserError, match="a synthesis is judged with its sources and its target named"):
+        judge(pairs)
+
+
+def test_what_is_no_synthesis_is_refused(slices, files, tmp_path):
+    with pytest.raises(UserError, match="pairs names pd, but the data has t1, t2, flair"):
+        judge(("t1", "pd")).quick(predict, slices)
+    for outputs in ({}, {"synthesized": np.zeros((13, 14, 2))}):
+        with pytest.raises(UserError, match="the output synthesized is not one image"):
+            judge().quick(lambda case, made=outputs: made, slices)
+    signed = prepare(files[0], MODALITIES, None, normalize="brain", cache=files[1])
+    with pytest.raises(
+        UserError, match="case a: flair runs from -.* images are judged in .* set data.normalize to minmax"
+    ):
+        judge().quick(predict, signed)
+
+
+def test_a_config_finds_it_by_name():
+    assert resolve("engine.judging.synthesis:synthesis") is synthesis

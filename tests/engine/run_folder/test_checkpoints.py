@@ -1,0 +1,167 @@
+"""What is read back is what was written, bit by bit, whatever the leaves are."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
+from jaxfuse.errors import UserError
+from jaxfuse.learning.optim import ScheduleState, adam
+from jaxfuse.learning.state import State, create_state
+
+
+def draw(seed: int, width: int = 5) -> State:
+    """Two players with optimizers that have moved, one running statistic, and a pool of fakes in bfloat16."""
+    rng = np.random.default_rng(seed)
+
+    def array(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    params = {"makers": {"trunk": {"kernel": array(3, width), "bias": array(width)}}, "critics": {"kernel": array(4)}}
+    optimizers = {player: adam(learning_rate=0.1, total_steps=9, schedule="cosine") for player in params}
+    pool = {"fakes": array(2, 7).astype(jnp.bfloat16), "filled": jnp.int32(seed)}
+    state = create_state(
+        jax.random.key(seed), params, optimizers, stats={"makers": {"mean": array(2)}, "critics": {}}, memory=pool
+    )
+    moved = {p: optimizers[p].update(params[p], state.opt_state[p])[1] for p in params}
+    return state.replace(opt_state=moved, step=jnp.int32(seed))  # pyright: ignore
+
+
+def bits(tree: object) -> list[tuple[str, str, bytes]]:
+    leaves = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        plain = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        leaves.append((jax.tree_util.keystr(path), str(leaf.dtype), np.asarray(plain).tobytes()))
+    return leaves
+
+
+def written(folder, *steps: int, progress=None) -> Checkpoints:
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        checkpoints.save(step, draw(step), progress or {"best_score": None, "best_step": None})
+    checkpoints.close()
+    return Checkpoints(folder)
+
+
+def test_round_trip_keeps_every_bit_and_the_structure(tmp_path):
+    progress = {"best_score": 0.1, "best_step": 2}
+    state, found = written(tmp_path, 3, progress=progress).restore(draw(0))
+    assert found == progress
+    assert jax.tree.structure(state) == jax.tree.structure(draw(3))
+    assert bits(state) == bits(draw(3))
+    assert isinstance(state.opt_state["makers"][1], ScheduleState)
+    assert isinstance(state.opt_state["makers"][0], optax.ScaleByAdamState)
+    assert jax.random.key_impl(state.rng) == jax.random.key_impl(jax.random.key(0))
+
+
+def test_last_is_the_newest_and_one_before_it_is_kept(tmp_path):
+    checkpoints = written(tmp_path, 2, 4, 6)
+    assert checkpoints.latest_step() == 6
+    assert sorted(path.name for path in (tmp_path / "last").iterdir() if path.name.isdigit()) == ["4", "6"]
+    assert bits(checkpoints.restore(draw(0))[0]) == bits(draw(6))
+
+
+def test_folder_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bits(written(type(tmp_path)("run"), 2).restore(draw(0))[0]) == bits(draw(2))
+
+
+def test_a_step_that_is_there_is_not_written_again(tmp_path):
+    written(tmp_path, 4)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(4, draw(9), {"best_score": 1.0, "best_step": 4})
+    checkpoints.close()
+    state, progress = Checkpoints(tmp_path).restore(draw(0))
+    assert bits(state) == bits(draw(4))
+    assert progress == {"best_score": None, "best_step": None}
+
+
+def test_what_a_killed_writer_left_is_not_taken_for_a_checkpoint(tmp_path):
+    written(tmp_path, 4)
+    (tmp_path / "last" / "6.orbax-checkpoint-tmp-7" / "weights").mkdir(parents=True)
+    assert Checkpoints(tmp_path).latest_step() == 4
+
+
+def test_saved_values_are_those_of_the_call_although_the_next_step_reuses_the_memory(tmp_path):
+    state = State(jnp.int32(1), jax.random.key(0), {"net": jnp.zeros(1 << 20)}, {"net": {}}, {}, {})  # pyright: ignore
+    advance = jax.jit(lambda s: s.replace(params={"net": s.params["net"] + 1}), donate_argnums=0)
+    checkpoints = Checkpoints(tmp_path)
+    state = advance(state)
+    checkpoints.save(1, state, {})
+    checkpoints.save_best(1, state)
+    for _ in range(20):
+        state = advance(state)
+    checkpoints.close()
+    assert np.all(np.asarray(state.params["net"]) == 21)
+    for found in (Checkpoints(tmp_path).restore(state)[0], read_weights(tmp_path, state, best=True)):
+        assert np.all(np.asarray(found.params["net"]) == 1)
+
+
+def test_best_and_last_are_read_apart_and_without_optimizers(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_best(2, draw(2))
+    checkpoints.save_best(4, draw(4))
+    checkpoints.save(6, draw(6), {})
+    checkpoints.close()
+    like = jax.eval_shape(lambda: draw(0))
+    for best, step in ((True, 4), (False, 6)):
+        found = read_weights(tmp_path, like, best=best)
+        assert (bits(found.params), bits(found.stats)) == (bits(draw(step).params), bits(draw(step).stats))
+        assert (int(found.step), found.opt_state, found.memory) == (step, {}, {})
+    assert [path.name for path in (tmp_path / "best").iterdir() if path.name.isdigit()] == ["4"]
+
+
+def test_best_of_a_killed_run_gives_way_to_that_of_the_resumed_one(tmp_path):
+    for seed in (8, 9):
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save_best(4, draw(seed))
+        checkpoints.close()
+    assert bits(read_weights(tmp_path, draw(0), best=True).params) == bits(draw(9).params)
+
+
+def test_best_is_whole_before_the_progress_that_names_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_best(2, draw(2))
+    checkpoints.save(2, draw(2), {"best_score": 1.0, "best_step": 2})
+    # Nothing was waited for since: a kill could come now.
+    assert (tmp_path / "best" / "2" / "commit_success.txt").exists()
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_weights_of_a_phase_without_checkpoint(tmp_path, best):
+    with pytest.raises(UserError, match=f"holds no {'best' if best else 'last'} checkpoint; train this phase first"):
+        read_weights(tmp_path, draw(0), best=best)
+    Checkpoints(tmp_path).close()
+    with pytest.raises(UserError, match="holds no finished checkpoint; train this phase first"):
+        read_weights(tmp_path, draw(0), best=best)
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as error:
+        call()
+    return str(error.value)
+
+
+def test_checkpoint_of_another_model_is_refused_in_one_line(tmp_path, monkeypatch):
+    checkpoints = written(tmp_path, 4)
+    wider, other = draw(0, width=6), draw(0)
+    other.params["net"] = other.params.pop("critics")
+    # Orbax drops the reads that it had begun, which complain when they are collected.
+    monkeypatch.setattr(sys, "unraisablehook", lambda complaint: None)
+    for like in (wider, other):
+        told = refusal(lambda like=like: checkpoints.restore(like))
+        assert "step 4 in" in told
+        assert "does not fit this model" in told
+        assert "choose another --workdir" in told
+        assert "\n" not in told
+        assert "does not fit this run's model" in refusal(lambda like=like: read_weights(tmp_path, like, best=False))
+    gc.collect()

@@ -1,0 +1,180 @@
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from jaxfuse.engine.run_folder.metric_writer import MetricWriter, _records, read_metrics
+from jaxfuse.errors import UserError
+
+
+def _write_two_phases(workdir: Path) -> None:
+    writer = MetricWriter(workdir)
+    for step in (1, 2, 3):
+        writer.write(step, "transition", "train", {"loss": 1.0 / step, "cycle": 0.5})
+    writer.write(3, "transition", "val", {"mae": 0.25})
+    for step in (1, 2):
+        writer.write(step, "fusion", "train", {"loss": 0.1 * step})
+    writer.close()
+
+
+def _csv_rows(workdir: Path) -> list[tuple[int, str, str, str, float]]:
+    with open(workdir / "metrics.csv", newline="") as file:
+        return [(int(r["step"]), r["phase"], r["split"], r["name"], float(r["value"])) for r in csv.DictReader(file)]
+
+
+def _long(rows: list[dict]) -> list[tuple[int, str, str, str, float]]:
+    keys = ("step", "phase", "split")
+    return [(*(row[k] for k in keys), name, value) for row in rows for name, value in row.items() if name not in keys]
+
+
+def _events(workdir: Path) -> list[Event]:
+    paths = sorted(workdir.glob("events.out.tfevents.*"))
+    return [Event.FromString(payload) for path in paths for payload in _records(path)]
+
+
+def _scalars(workdir: Path) -> list[tuple[str, int, float]]:
+    return [(v.tag, e.step, round(v.simple_value, 6)) for e in _events(workdir) for v in e.summary.value]
+
+
+def test_a_row_comes_back_from_all_three_files(tmp_path):
+    writer = MetricWriter(tmp_path)
+    writer.write(10, "fusion", "train", {"loss": np.float32(0.5), "dice/ET": 0.75})
+    # Not closed: what a killed process has written must already be there.
+    assert read_metrics(tmp_path) == [{"step": 10, "phase": "fusion", "split": "train", "loss": 0.5, "dice/ET": 0.75}]
+    assert _csv_rows(tmp_path) == [(10, "fusion", "train", "loss", 0.5), (10, "fusion", "train", "dice/ET", 0.75)]
+    assert _scalars(tmp_path) == [("fusion/train/loss", 10, 0.5), ("fusion/train/dice/ET", 10, 0.75)]
+    writer.close()
+
+
+def test_csv_and_jsonl_agree(tmp_path):
+    _write_two_phases(tmp_path)
+    assert _csv_rows(tmp_path) == _long(read_metrics(tmp_path))
+    assert len(_csv_rows(tmp_path)) == 9
+
+
+def test_numbers_that_are_not_finite_survive_in_strict_json(tmp_path):
+    writer = MetricWriter(tmp_path)
+    writer.write(1, "fusion", "val", {"hd95_mm": math.nan, "worst_mm": math.inf, "gain": -math.inf})
+    writer.close()
+    line = (tmp_path / "metrics.jsonl").read_text()
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    json.loads(line, parse_constant=refuse)
+    (row,) = read_metrics(tmp_path)
+    assert math.isnan(row["hd95_mm"])
+    assert (row["worst_mm"], row["gain"]) == (math.inf, -math.inf)
+    MetricWriter(tmp_path).close()  # the repair at opening keeps them too
+    assert math.isnan(read_metrics(tmp_path)[0]["hd95_mm"])
+    assert math.isnan(_csv_rows(tmp_path)[0][-1])
+
+
+def test_truncate_drops_later_steps_of_the_phase_and_all_later_phases(tmp_path):
+    _write_two_phases(tmp_path)
+    writer = MetricWriter(tmp_path)
+    writer.truncate("transition", 2, later_phases=("fusion",))
+    writer.write(3, "transition", "train", {"loss": 9.0})
+    writer.close()
+    rows = read_metrics(tmp_path)
+    assert [(r["phase"], r["step"], r["loss"]) for r in rows] == [
+        ("transition", 1, 1.0),
+        ("transition", 2, 0.5),
+        ("transition", 3, 9.0),
+    ]
+    assert _csv_rows(tmp_path) == _long(rows)
+    losses = [(tag, step, value) for tag, step, value in _scalars(tmp_path) if tag.endswith("loss")]
+    assert losses == [("transition/train/loss", s, v) for s, v in ((1, 1.0), (2, 0.5), (3, 9.0))]
+
+
+def test_truncate_leaves_earlier_phases_whole(tmp_path):
+    _write_two_phases(tmp_path)
+    writer = MetricWriter(tmp_path)
+    writer.truncate("fusion", 0)
+    writer.close()
+    rows = read_metrics(tmp_path)
+    assert [(r["phase"], r["step"], r["split"]) for r in rows] == [
+        ("transition", 1, "train"),
+        ("transition", 2, "train"),
+        ("transition", 3, "train"),
+        ("transition", 3, "val"),
+    ]
+    assert {tag.split("/")[0] for tag, _, _ in _scalars(tmp_path)} == {"transition"}
+
+
+def test_a_half_written_last_line_is_left_out_and_repaired(tmp_path):
+    _write_two_phases(tmp_path)
+    whole = read_metrics(tmp_path)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "phase": "fus')
+    with open(tmp_path / "metrics.csv", "a") as file:
+        file.write("3,fusion,tr")
+    assert read_metrics(tmp_path) == whole
+    writer = MetricWriter(tmp_path)
+    writer.write(3, "fusion", "train", {"loss": 0.3})
+    writer.close()
+    assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 3, 1, 2, 3]
+    assert _csv_rows(tmp_path) == _long(read_metrics(tmp_path))
+
+
+def test_a_broken_line_in_the_middle_is_refused(tmp_path):
+    _write_two_phases(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "{broken", *lines[1:]]) + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl line 2"):
+        read_metrics(tmp_path)
+
+
+def test_a_half_written_event_file_is_tolerated(tmp_path):
+    _write_two_phases(tmp_path)
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    path.write_bytes(path.read_bytes()[:-5])
+    writer = MetricWriter(tmp_path)
+    writer.truncate("fusion", 1)
+    writer.close()
+    assert [(t, s) for t, s, _ in _scalars(tmp_path) if t.startswith("fusion")] == [("fusion/train/loss", 1)]
+
+
+def test_two_writers_within_one_second_keep_both_event_files(tmp_path):
+    for step in (1, 2):
+        writer = MetricWriter(tmp_path)
+        writer.write(step, "fusion", "train", {"loss": 1.0})
+        writer.close()
+    assert [(tag, step) for tag, step, _ in _scalars(tmp_path)] == [("fusion/train/loss", 1), ("fusion/train/loss", 2)]
+
+
+def test_an_image_reaches_tensorboard(tmp_path):
+    writer = MetricWriter(tmp_path)
+    writer.write_image("fusion/val/overlay", 4, np.full((5, 7, 3), 128, np.uint8))
+    with pytest.raises((ValueError, TypeError), match="(?i)uint8"):
+        writer.write_image("fusion/val/overlay", 4, np.zeros((5, 7, 3), np.float32))
+    writer.close()
+    (value,) = [v for e in _events(tmp_path) for v in e.summary.value]
+    assert (value.tag, value.image.height, value.image.width) == ("fusion/val/overlay", 5, 7)
+    assert value.image.encoded_image_string.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("split", "name"), [("test", "loss"), ("train", "step")])
+def test_a_wrong_split_or_name_is_refused_before_anything_is_written(tmp_path, split, name):
+    writer = MetricWriter(tmp_path)
+    with pytest.raises((ValueError, TypeError), match="split|column"):
+        writer.write(1, "fusion", split, {name: 1.0})
+    writer.close()
+    assert read_metrics(tmp_path) == []
+    assert _csv_rows(tmp_path) == []
+
+
+def test_an_absent_file_has_no_rows(tmp_path):
+    assert read_metrics(tmp_path) == []
+
+
+def test_writers_start_without_jax():
+    code = "import sys, jaxfuse.engine.run_folder.metric_writer; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

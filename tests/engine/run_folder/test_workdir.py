@@ -1,0 +1,137 @@
+"""The folder of a run: its name, and who may go on in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from jaxfuse.engine.run_folder.workdir import changes_nothing, default_workdir, open_workdir, read_config, related_runs
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json
+
+
+def recipe(**changes) -> ConfigDict:
+    config = ConfigDict(
+        {
+            "name": "cmff",
+            "preset": "tiny",
+            "row": "ours",
+            "variant": "",
+            "log_every": 20,
+            "pairs": ("t1+t1ce", "t2+flair"),
+            "loader": {"workers": 0},
+            "fusion": {"steps": 4, "epochs": 0, "patch": (16, 16, 16), "init": (), "args": {}},
+        }
+    )
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def begun(workdir: Path, config: ConfigDict) -> Path:
+    """A workdir in which a phase was trained."""
+    open_workdir(workdir, config)
+    (workdir / "checkpoints" / "fusion").mkdir(parents=True)
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("preset", "row", "variant", "name"),
+    [
+        ("", "ours", "", "cmff"),
+        ("tiny", "ours", "", "cmff-tiny"),
+        ("paper", "S_A+S_B", "", "cmff-paper-S_A+S_B"),
+        ("", "w_CA", "iseg", "cmff-w_CA-iseg"),
+    ],
+)
+def test_name_tells_config_preset_row_and_variant(preset, row, variant, name):
+    assert default_workdir(recipe(preset=preset, row=row, variant=variant), {}) == Path("runs", name)
+
+
+def test_lengths_logging_and_loading_keep_the_name():
+    overrides = {"fusion.steps": 9, "fusion.epochs": 3, "log_every": 1, "loader.workers": 2, "loader.prefetch": 8}
+    assert default_workdir(recipe(), overrides) == Path("runs", "cmff-tiny")
+
+
+def test_any_other_override_adds_six_digits_that_tell_them_apart():
+    overrides = [{"seed": 1}, {"seed": 2}, {"fusion.batch": 1}, {"seed": 1, "fusion.batch": 1}]
+    names = [default_workdir(recipe(), one).name for one in overrides]
+    assert len(set(names)) == 4
+    assert all(name.startswith("cmff-tiny-") and len(name) == len("cmff-tiny-") + 6 for name in names)
+    assert int(names[0][-6:], 16) >= 0
+    # Neither the order of the options nor a length among them matters.
+    assert default_workdir(recipe(), {"fusion.steps": 7, "fusion.batch": 1, "seed": 1}).name == names[3]
+
+
+@pytest.mark.parametrize("option", ["seed", "fusion.batch", "fusion.validation.every", "fusion.checkpoint_every"])
+def test_what_changes_something(option):
+    assert not changes_nothing(option)
+
+
+def test_config_is_written_and_read_back_with_its_tuples(tmp_path):
+    workdir = open_workdir(tmp_path / "a" / "b", recipe())
+    assert workdir == tmp_path / "a" / "b"
+    assert read_config(workdir).to_dict() == recipe().to_dict()
+    assert read_config(workdir).fusion.patch == (16, 16, 16)
+    environment = read_json(workdir / "environment.json")
+    assert environment["versions"]["jaxfuse"]
+    assert environment["backend"] == "cpu"
+
+
+def test_relative_folder_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert open_workdir(Path("runs", "x"), recipe()) == tmp_path / "runs" / "x"
+
+
+def test_run_goes_on_with_other_lengths_logging_and_loading(tmp_path):
+    changes = {"fusion.steps": 9, "fusion.epochs": 2, "log_every": 1, "loader.workers": 2}
+    workdir = begun(tmp_path, recipe())
+    open_workdir(workdir, recipe(**changes))
+    assert read_config(workdir).to_dict() == recipe(**changes).to_dict()
+
+
+def test_another_config_is_refused_option_by_option(tmp_path):
+    before = recipe(**{"fusion.init": (("net", "transition:a"),)})
+    workdir = begun(tmp_path, before)
+    now = recipe(**{"row": "random", "fusion.patch": (8, 8, 8), "fusion.steps": 9})
+    now.fusion.args.width = 3
+    with pytest.raises(UserError) as error:
+        open_workdir(workdir, now)
+    for told in (
+        "fusion.patch: [16, 16, 16] there, [8, 8, 8] now",
+        "fusion.init: [['net', 'transition:a']] there, [] now",
+        "fusion.args.width: 'absent' there, 3 now",
+        "row: 'ours' there, 'random' now",
+        "name another --workdir",
+    ):
+        assert told in str(error.value)
+    assert "steps" not in str(error.value)
+    assert read_config(workdir).to_dict() == before.to_dict()
+
+
+def test_run_that_never_began_binds_nobody(tmp_path):
+    open_workdir(tmp_path, recipe())
+    open_workdir(tmp_path, recipe(row="random"))
+    assert read_config(tmp_path).row == "random"
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    # As root every folder can be written, but not one below a file or in a file system of the kernel.
+    for folder in (tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(UserError, match=f"{folder} cannot be written .*; name another with --workdir"):
+            open_workdir(folder, recipe())
+
+
+def test_folder_without_a_run(tmp_path):
+    with pytest.raises(UserError, match="is not a run: it has no config.json"):
+        read_config(tmp_path)
+
+
+def test_related_runs_are_those_beside_it_that_have_opened_their_data(tmp_path):
+    for name in ("b", "a", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset.json").touch()
+    (tmp_path / "unopened").mkdir()
+    assert related_runs(tmp_path / "b") == [tmp_path / "a", tmp_path / "c"]

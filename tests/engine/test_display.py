@@ -1,0 +1,82 @@
+"""What is printed, on a terminal and into a log file."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from jaxfuse.engine import display as module
+from jaxfuse.engine.display import Display, clock
+
+
+def display(*, terminal: bool) -> tuple[Display, io.StringIO]:
+    text = io.StringIO()
+    return Display(Console(file=text, force_terminal=terminal, width=200, highlight=False, color_system=None)), text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0:00"),
+        (59.6, "1:00"),
+        (123, "2:03"),
+        (3600, "1:00:00"),
+        (3723, "1:02:03"),
+        (math.inf, "?"),
+        (math.nan, "?"),
+    ],
+)
+def test_clock(seconds, shown):
+    assert clock(seconds) == shown
+
+
+def test_text_is_shown_as_it_is():
+    shown, text = display(terminal=False)
+    shown.say("affine [1 0 0] [red]")
+    assert text.getvalue() == "affine [1 0 0] [red]\n"
+
+
+def test_log_file_gets_the_end_of_a_phase_with_rate_time_and_main_losses():
+    shown, text = display(terminal=False)
+    shown.start("fusion", 0, 4)
+    shown.step(2, steps_per_s=2.0, wait_share=0.0, losses={"net/loss": 1.0})
+    shown.step(4, steps_per_s=2.0, wait_share=0.25, losses={"net/S_A": 7.0, "net/loss": 0.123456})
+    shown.stop()
+    assert text.getvalue() == "fusion 4/4: 2.00 steps/s, 0:00 left, data wait 25%, net/loss 0.1235\n"
+
+
+def test_log_file_gets_a_line_now_and_then(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    shown, text = display(terminal=False)
+    shown.start("fusion", 0, 100)
+    for done in range(1, 60):
+        now[0] += 1.0
+        shown.step(done, steps_per_s=0.0, wait_share=0.0, losses={"a": 1.0})
+    assert [line.split(":")[0] for line in text.getvalue().splitlines()] == ["fusion 21/100", "fusion 42/100"]
+    assert "? left" in text.getvalue()
+
+
+def test_counted_work_in_a_log_file_ends_with_its_total():
+    shown, text = display(terminal=False)
+    shown._spoke = math.inf  # the last line was just now
+    for done in (1, 2, 3):
+        shown.report("preparing cases", done, 3)
+    assert text.getvalue() == "preparing cases: 3 of 3\n"
+
+
+def test_counted_work_on_a_terminal_overwrites_its_line():
+    shown, text = display(terminal=True)
+    for done in (1, 2):
+        shown.report("preparing cases", done, 2)
+    assert text.getvalue() == "preparing cases: 1 of 2\rpreparing cases: 2 of 2\n"
+
+
+def test_terminal_shows_a_bar():
+    shown, text = display(terminal=True)
+    shown.start("fusion", 3, 4)
+    shown.step(4, steps_per_s=2.0, wait_share=0.5, losses={"net/loss": 0.5})
+    shown.stop()
+    assert "4/4" in text.getvalue()
+    assert "2.00 steps/s, 0:00 left, data wait 50%, net/loss 0.5" in text.getvalue()

@@ -1,0 +1,183 @@
+"""Volumes from networks of slices: by hand, for a network whose answer is the mean of its sources."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import hinet
+from jaxfuse.config import parse
+from jaxfuse.data.cases import Case
+from jaxfuse.engine.trained import synthesizer
+from jaxfuse.engine.trained.synthesizer import (
+    SYNTHESIZED,
+    Passes,
+    Synthesizer,
+    load_synthesizers,
+    synthesizes,
+    volume_maker,
+)
+from jaxfuse.errors import UserError
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import Geometry, Segmentation
+from tests.synthesis_runs import head, labeling_run, synthesis_run
+
+SHAPE = (23, 18, 5)
+CHANNELS = (0, 2)  # of T1 and T2 among the modalities
+
+
+class Nothing:
+    """A network without weights, which nobody asks."""
+
+    def init(self, rng, image):
+        return {}
+
+    def __call__(self, params, image):
+        return image
+
+
+class Mean(Segmentation):
+    """The mean of two channels and a weight, whatever lies around."""
+
+    def predict(self, state, inputs):
+        mean = inputs["image"][..., np.array(self.channels)].mean(-1, keepdims=True)
+        return {self.name: mean + state.params["shift"]}
+
+
+MEAN = Mean(Nothing(), CHANNELS, lambda logits, label: logits.sum(), {}, Geometry(2, 8), SYNTHESIZED)
+
+
+def member(shift: float = 0.0, axis: str = "axial", **data) -> Synthesizer:
+    experiment = parse(hinet.get_config("tiny"))
+    phase = replace(experiment.phases["synthesis"], patch=(8, 8))
+    weights = State(jnp.int32(0), jax.random.key(0), {"shift": jnp.float32(shift)}, {}, {}, {})
+    given = replace(experiment.data, axis=axis, **data)
+    return Synthesizer(f"{axis}{shift}", MEAN, phase, given, weights, {}, ("t1", "t2"), "flair", (10.0, 210.0))
+
+
+def case(seed: int = 0) -> Case:
+    images = head(SHAPE, seed)
+    image = np.stack([images["t1"], images["t2"]], axis=-1).astype(np.float32)
+    return Case("a", ("t1", "t2"), image, None, np.eye(4), (1.0, 1.0, 1.0))
+
+
+def by_hand(case: Case, shift: float = 0.0) -> np.ndarray:
+    """Each source between 0 and its greatest value; 0 stands for 10 and 1 for 210."""
+    levels = (case.image / case.image.max(axis=(0, 1, 2))).mean(-1) + shift
+    return np.where(case.image.any(-1), 10 + 200 * np.clip(levels, 0, 1), 0)
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("passes", [Passes(), Passes(overlap=0.6), Passes(whole=True)], ids=["0", "0.6", "whole"])
+def test_patches_and_whole_slices_give_what_every_voxel_asks_for(axis, passes):
+    one = case()
+    made = volume_maker([member(axis=axis)], passes)(one)
+    assert (made.shape, made.dtype) == (SHAPE, np.float32)
+    np.testing.assert_allclose(made, by_hand(one), rtol=1e-5)
+    assert not made[~one.image.any(-1)].any()
+    assert np.count_nonzero(made) == np.count_nonzero(one.image.any(-1))
+
+
+def test_answers_are_cut_to_the_range_and_members_count_equally():
+    one = case()
+    high, other = member(5.0), replace(member(-5.0, "coronal"), range=(20.0, 420.0))
+    np.testing.assert_allclose(volume_maker([high])(one).max(), 210)
+    both = volume_maker([high, other])(one)
+    # Half of 1 and half of 0, in the mean of both ranges.
+    np.testing.assert_allclose(both[one.image.any(-1)], (15 + 315) / 2, rtol=1e-6)
+
+
+def test_the_darkest_level_of_percentiles_is_the_low_end_of_the_range():
+    one = case()
+    image = np.where(one.image.any(-1), one.image[..., 0], 0)
+    image = np.stack([image, image], axis=-1)
+    made = volume_maker([member(normalize="percentiles")])(replace(one, image=image))
+    brain = made[image.any(-1)]
+    np.testing.assert_allclose((brain.min(), brain.max()), (10, 210), rtol=1e-5)
+
+
+def test_nothing_is_made_beyond_the_window():
+    one = case()
+    made = volume_maker([member(window=((4, 20), (2, 18)), blank_slices=True)])(one)
+    inside = np.zeros(SHAPE, bool)
+    inside[4:20, 2:18] = True
+    np.testing.assert_allclose(made, np.where(inside, by_hand(one), 0), rtol=1e-5)
+
+
+def test_values_that_are_no_numbers_are_refused():
+    with pytest.raises(UserError, match=r"case a: axialnan made values that are no numbers; look at the losses"):
+        volume_maker([member(float("nan"))])(case())
+
+
+def test_whole_slices_have_neither_tiles_nor_a_limit():
+    for name, options in (("overlap", {"overlap": 0.0}), ("memory_mb", {"memory_mb": 0})):
+        with pytest.raises(UserError, match=f"--whole_slices sees slices in one pass, for which --{name} means noth"):
+            Passes(whole=True, **options)
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory) -> Path:
+    return synthesis_run(tmp_path_factory.mktemp("hybrid") / "run", window=((0, 40), (0, 40)), blank_slices=True)
+
+
+def test_a_run_of_hinet_is_read_with_its_task_and_range(hybrid):
+    (found,) = load_synthesizers([str(hybrid)])
+    assert (found.sources, found.target, found.range, found.name) == (("t1", "t2"), "flair", (0, 800), "run:synthesis")
+    assert synthesizes([str(hybrid)])
+    assert float(found.weights.stats["generator"]["synthesis"]["block_1"]["fuse"]["norm"]["mean"][0]) == 1
+
+
+def test_hinet_sees_a_slice_of_one_patch_as_a_whole(hybrid):
+    """40 x 40 is the patch of training; 48 x 44 takes four patches, which see zeros where slices go on."""
+    (found,) = load_synthesizers([str(hybrid)])
+    wide = replace(found, data=replace(found.data, window=((0, 48), (0, 44))))
+    images = head((48, 44, 4), 0)
+    one = Case(
+        "a", ("t1", "t2"), np.stack([images["t1"], images["t2"]], -1).astype(np.float32), None, np.eye(4), (1,) * 3
+    )
+    for given, least, most in ((found, 0.0, 1e-5), (wide, 1e-4, 0.2)):
+        patches, whole = (volume_maker([given], Passes(whole=way))(one) / 800 for way in (False, True))
+        assert least <= np.abs(patches - whole).max() <= most
+        assert patches.std() > 1e-3
+
+
+def test_runs_of_other_tasks_are_not_averaged(monkeypatch):
+    def load(*members):
+        found = {str(i): replace(one, name=f"run{i}") for i, one in enumerate(members)}
+        monkeypatch.setattr(synthesizer, "trained_phases", lambda folder, name, best: [found[folder.name]])
+        monkeypatch.setattr(synthesizer, "_synthesizer", lambda one: one)
+        return load_synthesizers([*found])
+
+    one = member()
+    assert len(load(one, replace(one, sources=("t2", "t1")), member(axis="coronal"))) == 3
+    with pytest.raises(UserError, match="cannot be averaged: they make flair from t1 and t2 and t2 from t1; predict"):
+        load(one, replace(one, sources=("t1",), target="t2"))
+    for other in (member(normalize="percentiles"), member(blank_slices=True), replace(one, landmarks={"t1": (1.0,)})):
+        with pytest.raises(
+            UserError, match="run0 and run1 cannot be averaged: their intensities are scaled in another"
+        ):
+            load(one, other)
+
+
+def test_runs_that_cannot_synthesize_are_refused(hybrid, tmp_path):
+    labels = labeling_run(tmp_path / "labels")
+    assert not synthesizes([str(labels)])
+    with pytest.raises(
+        UserError, match="run:synthesis synthesizes a modality and labels:voc does not; name runs of on"
+    ):
+        synthesizes([str(labels), str(hybrid)])
+    with pytest.raises(UserError, match="labels:voc makes .*, no modality; name a run that synthesizes, as of Hi-Net"):
+        load_synthesizers([str(labels)])
+
+
+def test_a_run_without_ranges_is_refused(hybrid, monkeypatch):
+    (found,) = synthesizer.trained_phases(hybrid, "", False)
+    unscaled = replace(found, facts=replace(found.facts, ranges={}), data=replace(found.data, normalize="brain"))
+    monkeypatch.setattr(synthesizer, "trained_phases", lambda folder, name, best: [unscaled])
+    with pytest.raises(UserError, match="trained on intensities normalized by 'brain', so that the range of flair is"):
+        load_synthesizers([str(hybrid)])
