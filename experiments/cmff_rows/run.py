@@ -1,6 +1,6 @@
 """Which rows of the CMFF paper come out ahead on phantoms? Trains them alike and scores them on held-out phantoms.
 
-    python experiments/cmff_rows/run.py
+    python -m experiments.cmff_rows.run
 
 trains, per seed, the rows ours, random and S_A+S_B (whose two branches are also the rows S_A and S_B) with the
 default recipe, then predicts phantoms of a seed that no training has seen, and writes table.md and scores.json
@@ -10,11 +10,11 @@ beside this file. Finished trainings are not repeated.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from experiments.shared import HELD_OUT_SEED, REPOSITORY, spread, train_once
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.preprocess import PreparedCase, prepare, uncrop
 from jaxfuse.data.sources.brats import find_cases
@@ -27,8 +27,6 @@ from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case, summarize
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent))
-from experiments.shared import HELD_OUT_SEED, REPOSITORY, spread, train_once  # noqa: E402
 
 # Row that is trained -> its phases that are scored.
 TRAINED = {"ours": ("fusion",), "random": ("fusion",), "S_A+S_B": ("branch_a", "branch_b")}

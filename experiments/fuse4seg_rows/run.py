@@ -1,6 +1,6 @@
 """Does a fused image serve better than its sources, and which bi-level scheme is worth its price? On phantoms.
 
-    python experiments/fuse4seg_rows/run.py
+    python -m experiments.fuse4seg_rows.run
 
 Per seed and row: trains the row by the command that a user would run; then fuses and segments phantoms of a seed that
 no training has seen. Row full and segmentation alone, on every modality and on what needs no network, are trained by
@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from toy import compare
 
+from configs import fuse4seg
+from experiments.fuse4seg_rows.toy import compare
+from experiments.shared import HELD_OUT_SEED, spread, train_once
 from jaxfuse.config import parse
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.settings import declared_facts
@@ -33,9 +34,6 @@ from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent))
-from configs import fuse4seg  # noqa: E402
-from experiments.shared import HELD_OUT_SEED, spread, train_once  # noqa: E402
 
 PAIR = "t1ce+flair"
 SCHEMES = ("full", "detached", "pixel", "fusion_leader", "rank_one")

@@ -1,6 +1,6 @@
 """Hi-Net on real volumes: FLAIR of T1 and T2, judged on slices of the same head that it was not trained on.
 
-    python experiments/hinet_real/run.py --input DIR
+    python -m experiments.hinet_real.run --input DIR
 
 DIR holds one case in the layout of BraTS with t1, t2 and flair. Its brain is cut along the body's axis into thirds. The
 middle one is held out, with five slices on either side that nobody sees; the network trains on the rest by the command
@@ -15,12 +15,13 @@ panel of the held-out slices. A finished training is not repeated.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from experiments.hinet_rows.run import SOURCES, TARGET, copies, image, judged, linear, network, table
+from experiments.shared import command, train_once
 from jaxfuse.data.phantom.writing import write_nifti
 from jaxfuse.data.preprocess import PreparedCase, prepare
 from jaxfuse.data.sources.brats import find_cases
@@ -30,9 +31,6 @@ from jaxfuse.models.hinet.networks import DIVISOR
 from jaxfuse.report.synthesis import synthesis_panel
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent))
-from experiments.hinet_rows.run import SOURCES, TARGET, copies, image, judged, linear, network, table  # noqa: E402
-from experiments.shared import command, train_once  # noqa: E402
 
 MODALITIES = (*SOURCES, TARGET)
 GAP = 5

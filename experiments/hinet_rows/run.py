@@ -1,6 +1,6 @@
 """Does Hi-Net beat what needs no network, and its own ablations? On phantoms.
 
-    python experiments/hinet_rows/run.py
+    python -m experiments.hinet_rows.run
 
 Per seed and row: trains by the command that a user would run, then makes FLAIR of T1 and T2 for phantoms of a seed
 that no training has seen. Beside the rows: each source in place of the target, a linear regression by voxel fitted on
@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import functools
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from configs import hinet
+from experiments.shared import HELD_OUT_SEED, spread, train_once
 from jaxfuse.data.intensities import stored_range
 from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phantoms
 from jaxfuse.data.preprocess import PreparedCase, prepare
@@ -31,9 +32,6 @@ from jaxfuse.metrics.synthesis import apply_linear, fit_linear, score_synthesize
 from jaxfuse.report.synthesis import synthesis_panel
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent))
-from configs import hinet  # noqa: E402
-from experiments.shared import HELD_OUT_SEED, spread, train_once  # noqa: E402
 
 SOURCES, TARGET = ("t1", "t2"), "flair"
 MODALITIES = ("t1", "t1ce", "t2", "flair")

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from scipy.ndimage import gaussian_filter
-from tasks import Library, Losses, Task, jax_library, newton, solved
 
+from experiments.implicit_gradients.tasks import Library, Losses, Task, jax_library, newton, solved
 from jaxfuse import implicit
 
 DECAY = 0.01

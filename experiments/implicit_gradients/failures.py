@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tasks
-from measure import error_and_cosine, flat, summary
-from network import descend
-from peers import hand_cg, installed, jaxopt_gradient, optimistix_gradient
 
+from experiments.implicit_gradients import tasks
+from experiments.implicit_gradients.measure import error_and_cosine, flat, summary
+from experiments.implicit_gradients.network import descend
+from experiments.implicit_gradients.peers import hand_cg, installed, jaxopt_gradient, optimistix_gradient
 from jaxfuse import implicit
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from measure import Method
-from peers import steps_of, tolerance_of
-from tasks import Task, jax_library
 
+from experiments.implicit_gradients.measure import Method
+from experiments.implicit_gradients.peers import steps_of, tolerance_of
+from experiments.implicit_gradients.tasks import Task, jax_library
 from jaxfuse import implicit
 from jaxfuse.implicit.linear_solvers import bicgstab, gmres, lsmr
 from jaxfuse.implicit.nystrom import nystrom, nystrom_preconditioner

@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import Method
-from tasks import Library, Task
+
+from experiments.implicit_gradients.measure import Method
+from experiments.implicit_gradients.tasks import Library, Task
 
 LIBRARIES = ("lineax", "jaxopt", "optimistix", "torch", "torchopt", "betty")
 

@@ -1,6 +1,6 @@
 """How accurate is each hypergradient estimator, and what does it cost? Ours, a hand-written CG, installed libraries.
 
-    python experiments/implicit_gradients/run.py [--out DIR] [--rounds 30] [--quick]
+    python -m experiments.implicit_gradients.run [--out DIR] [--rounds 30] [--quick]
 
 Four tasks whose hypergradient is known (a quadratic, ridge regression, logistic regression, data cleaning on made
 digits) with every estimator of jaxfuse.implicit and every peer that is installed (jaxopt, lineax, optimistix, Betty,
@@ -21,19 +21,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cleaning
-import failures
-import figures
 import jax
 import numpy as np
-import studies
-import tables
-import tasks
-from measure import Method, Runner, race, ready, row
-from methods import approximations, solvers
-from peers import hand_method, missing, peer_methods
 from rich.console import Console
 
+from experiments.implicit_gradients import cleaning, failures, figures, studies, tables, tasks
+from experiments.implicit_gradients.measure import Method, Runner, race, ready, row
+from experiments.implicit_gradients.methods import approximations, solvers
+from experiments.implicit_gradients.peers import hand_method, missing, peer_methods
 from jaxfuse.engine.display import clock
 from jaxfuse.io.tables import write_json
 
@@ -180,7 +175,7 @@ def measure_all(rounds: int, quick: bool) -> dict[str, Any]:
         limits = {"rounds": rounds, "seconds_each": 0.05 if quick else 0.4, "few": task.unknowns > 1024 and task.double}
         found.append(measure_task(task, drawn=drawn, progress=progress, **limits))
     scores = {
-        "machine": machine(f"python experiments/implicit_gradients/run.py --rounds {rounds}", quick),
+        "machine": machine(f"python -m experiments.implicit_gradients.run --rounds {rounds}", quick),
         "rounds": rounds,
         "tasks": found,
         "overhead": studies.overhead(rounds, quick, progress),

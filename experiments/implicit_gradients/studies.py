@@ -8,11 +8,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tasks
-from measure import Runner, compiled, error_and_cosine, flat, race, ratios, temporary_bytes
-from network import descend, network
-from peers import hand_cg, installed, jaxopt_gradient, optimistix_gradient
 
+from experiments.implicit_gradients import tasks
+from experiments.implicit_gradients.measure import (
+    Runner,
+    compiled,
+    error_and_cosine,
+    flat,
+    race,
+    ratios,
+    temporary_bytes,
+)
+from experiments.implicit_gradients.network import descend, network
+from experiments.implicit_gradients.peers import hand_cg, installed, jaxopt_gradient, optimistix_gradient
 from jaxfuse import implicit
 from jaxfuse.implicit.nystrom import nystrom, nystrom_preconditioner
 from jaxfuse.implicit.series import identity, neumann

@@ -1,6 +1,6 @@
 """Segmentation of cases that lack FLAIR: how much of what is lost does a synthesized one bring back? On phantoms.
 
-    python experiments/imputation/run.py
+    python -m experiments.imputation.run
 
 Trains CMFF and Hi-Net by their default recipes on the same phantoms, then labels phantoms of a seed that no training
 has seen: with all four modalities; without FLAIR, by `jaxfuse.impute`; and with two things in its place that need no
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from experiments.shared import HELD_OUT_SEED, REPOSITORY, command, spread, train_once
 from jaxfuse.data.cases import encode_label, whole_values
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.preprocess import Prepared, PreparedCase, prepare, uncrop
@@ -32,8 +32,6 @@ from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case, summarize
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent))
-from experiments.shared import HELD_OUT_SEED, REPOSITORY, command, spread, train_once  # noqa: E402
 
 SOURCES, TARGET = ("t1", "t2"), "flair"
 REGIONS = ("WT", "TC", "ET", "mean")

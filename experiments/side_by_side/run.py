@@ -1,6 +1,6 @@
 """InfiNet's three views: a step of all side by side against their steps one after another.
 
-    python experiments/side_by_side/run.py
+    python -m experiments.side_by_side.run
 
 Both are the training steps of `configs/infinet.py`, on its first batches, with no data to wait for. They take turns in
 one run, since machines are noisy: what counts is the ratio of the two times within a round, of which the median and the
@@ -11,7 +11,6 @@ as scores.json beside this file.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import infinet
 from jaxfuse.config import parse
 from jaxfuse.data.dataset import open_dataset
 from jaxfuse.data.pipeline import batches
@@ -30,8 +30,6 @@ from jaxfuse.learning.side_by_side import SideBySide
 from jaxfuse.learning.state import State
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent.parent))
-from configs import infinet  # noqa: E402
 
 
 def prepared(preset: str) -> tuple[SideBySide, dict[str, State], dict[str, Any]]:

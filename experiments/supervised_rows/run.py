@@ -1,6 +1,6 @@
 """HyperFusionNet beside HyperDense-Net, and InfiNet's views beside their aggregation, on held-out phantoms.
 
-    python experiments/supervised_rows/run.py
+    python -m experiments.supervised_rows.run
 
 Per seed: trains each network by its default recipe, labels phantoms of a seed that no training has seen, and scores
 them, all by the commands that a user would run. Writes table.md and scores.json beside this file. Finished trainings
@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.shared import HELD_OUT_SEED, command, spread, train_once
 from jaxfuse.data.phantom.infant import write_infant_phantoms
 from jaxfuse.data.phantom.stroke import write_stroke_phantoms
 from jaxfuse.io.tables import read_json, render, write_json
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent))
-from experiments.shared import HELD_OUT_SEED, command, spread, train_once  # noqa: E402
 
 TISSUES, LESION = ("CSF", "GM", "WM"), ("lesion",)
 METRICS = ("dice", "hd_mm")

@@ -1,6 +1,6 @@
 """What do large tiles save in whole-volume inference by a network of valid convolutions?
 
-    python experiments/tiling/run.py
+    python -m experiments.tiling.run
 
 HyperFusionNet for two modalities and four classes with random weights. At the paper's widths over an output of 54^3
 voxels, then at a quarter of the widths over a whole head of 144 x 192 x 256: the paper's tiling by blocks of 9^3

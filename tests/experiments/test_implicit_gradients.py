@@ -11,13 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.implicit_gradients import cleaning, figures, measure, methods, peers, run, tables, tasks
+
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "implicit_gradients"
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """The experiment's modules can be imported, as they are where its script runs."""
-    monkeypatch.syspath_prepend(str(FOLDER))
 
 
 @pytest.fixture
@@ -29,9 +25,6 @@ def restored():
 
 
 def _small(name):
-    import cleaning
-    import tasks
-
     if name == "cleaning":
         return cleaning.cleaning(24, 20, side=3, classes=3)
     return {
@@ -40,11 +33,8 @@ def _small(name):
     }[name]()
 
 
-@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["ridge", "cleaning"])
 def test_the_exact_hypergradient_is_the_slope_of_the_outer_objective(name):
-    import tasks
-
     task = _small(name)
     direction = jax.tree.map(lambda leaf: np.random.default_rng(0).normal(size=np.shape(leaf)), task.x)
     start = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), task.y)
@@ -60,12 +50,7 @@ def test_the_exact_hypergradient_is_the_slope_of_the_outer_objective(name):
     assert slope == pytest.approx(along, rel=2e-5)
 
 
-@pytest.mark.usefixtures("here")
 def test_rows_of_a_task_hold_what_was_measured(monkeypatch):
-    import methods
-    import run
-    import tables
-
     chosen = [m for m in (*methods.solvers(), *methods.approximations()) if m.name in ("cg", "dense", "direct")]
     monkeypatch.setattr(run, "method_list", lambda hand: chosen)
     task = _small("quadratic")
@@ -87,10 +72,7 @@ def test_rows_of_a_task_hold_what_was_measured(monkeypatch):
     assert "not converged" not in shown
 
 
-@pytest.mark.usefixtures("here")
 def test_ratios_are_taken_within_a_round_and_slow_methods_drop_out(monkeypatch):
-    import measure
-
     pace, calls = {"now": 1.0}, []
     monkeypatch.setattr(measure, "_seconds", lambda call: call())
 
@@ -117,20 +99,13 @@ def test_ratios_are_taken_within_a_round_and_slow_methods_drop_out(monkeypatch):
     assert len(brief.times_s) == 3  # 3 + 9 + 27 s
 
 
-@pytest.mark.usefixtures("here")
 def test_error_and_cosine_by_hand():
-    import measure
-
     assert measure.error_and_cosine(np.array([0.0, 2.0]), np.array([2.0, 0.0])) == (pytest.approx(2**0.5), 0)
     assert measure.error_and_cosine(np.array([3.0, 4.0]), np.array([6.0, 8.0])) == (0.5, pytest.approx(1))
     assert measure.error_and_cosine(np.zeros(2), np.ones(2)) == (1, 0)
 
 
-@pytest.mark.usefixtures("here")
 def test_every_installed_peer_is_right_on_a_small_ridge_regression():
-    import measure
-    import peers
-
     task = _small("ridge")
     expected = {"jaxopt custom_root, default": 1e-4, "Betty neumann, 200 terms": 1e-2}
     wrong_by_release = "Betty cg, steps of the hand CG"
@@ -147,10 +122,7 @@ def test_every_installed_peer_is_right_on_a_small_ridge_regression():
                 assert error < expected.get(method.name, 1e-8), method.name
 
 
-@pytest.mark.usefixtures("here")
 def test_cleaning_tells_wrong_labels_from_right_ones():
-    import cleaning
-
     digits = cleaning.make_digits(120, 120, 50)
     assert digits.wrong.sum() == 60
     found = cleaning.learn_weights(digits, outer_steps=15)
@@ -158,10 +130,7 @@ def test_cleaning_tells_wrong_labels_from_right_ones():
     assert found["validation_loss_last"] < found["validation_loss_first"]
 
 
-@pytest.mark.usefixtures("here")
 def test_figures_show_every_method(tmp_path):
-    import figures
-
     row = {"group": "ours", "median_ms": 2.0, "error": 0.0, "rounds": 3}
     rows = [row | {"method": f"way {n}", "error": 1e14 * n, "group": "ours" if n % 2 else "peer"} for n in range(9)]
     task = {"title": "a task", "drawn": True, "rows": [*rows, row | {"method": "raised", "rounds": 0}]}

@@ -1,11 +1,11 @@
-"""The predictors of `experiments/phantom_thresholds.py` on data whose best scores are known."""
+"""The predictors of `experiments.phantom_thresholds` on data whose best scores are known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from experiments import phantom_thresholds as experiment
+from experiments.phantom_thresholds import run as experiment
 from jaxfuse.labels import label_scheme
 
 SCHEME = label_scheme("stroke")

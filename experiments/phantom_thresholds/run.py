@@ -1,8 +1,8 @@
 """How well do predictors that need no network find what is labeled in the phantoms?
 
-    python experiments/phantom_thresholds.py
-    python experiments/phantom_thresholds.py --phantom infant
-    python experiments/phantom_thresholds.py --phantom stroke
+    python -m experiments.phantom_thresholds.run
+    python -m experiments.phantom_thresholds.run --phantom infant
+    python -m experiments.phantom_thresholds.run --phantom stroke
 
 Draws phantoms and scores, for each region of their label scheme, by the mean Dice per case:
 
@@ -190,7 +190,7 @@ def main(argv: list[str]) -> None:
         )
     given = {k: list(v) if isinstance(v, (list, tuple)) else v for k, v in vars(args).items() if k != "out"}
     record = {
-        "command": " ".join(["python experiments/phantom_thresholds.py", *argv]),
+        "command": " ".join(["python -m experiments.phantom_thresholds.run", *argv]),
         "generator": {"module": phantom.module.__name__, "version": phantom.module.VERSION},
         "arguments": given,
         "best_per_region": _best(rows, "dice"),
@@ -236,7 +236,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args.shape = args.shape or phantom.shape
     args.spacing_mm = args.spacing_mm or phantom.spacing_mm
     own = "" if args.phantom == "brats" else f"_{args.phantom}"
-    args.out = args.out or Path(__file__).with_name(f"phantom_thresholds{own}.json")
+    args.out = args.out or Path(__file__).with_name(f"scores{own}.json")
     return args
 
 
