@@ -1,4 +1,4 @@
-"""What the experiments that train networks have in common: commands as a user runs them, and numbers over seeds."""
+"""Runs commands as a user would and renders numbers over seeds, for the experiments that train networks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from jaxfuse.io.tables import read_json, write_json
 
 REPOSITORY = Path(__file__).parent.parent
-# Of the phantoms that no training sees.
+# Seed of the held-out phantoms; no training uses it.
 HELD_OUT_SEED = 20_261
 
 
 def command(module: str, *options: str) -> float:
-    """Runs `python -m jaxfuse.MODULE` in the repository; the seconds that it took."""
+    """Runs `python -m jaxfuse.MODULE` in the repository and returns its seconds."""
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", f"jaxfuse.{module}", *options], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
@@ -27,7 +27,7 @@ def command(module: str, *options: str) -> float:
 
 
 def train_once(config: str, workdir: Path, *options: str) -> float:
-    """Trains by the command, unless it was done before; the seconds that it took then."""
+    """Trains by the command unless it was done before; returns the seconds of that training."""
     took = workdir.with_name(f"{workdir.name}.json")
     if not took.is_file():
         write_json(took, {"seconds": command("train", "--config", config, f"--workdir={workdir}", *options)})
@@ -35,6 +35,6 @@ def train_once(config: str, workdir: Path, *options: str) -> float:
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Mean ± standard deviation over seeds; of one seed its value."""
+    """Renders mean ± standard deviation over seeds; the bare value for one seed."""
     deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{np.mean(values):.{digits}f}{deviation}"

@@ -40,7 +40,7 @@ SCHEMES = ("full", "detached", "pixel", "fusion_leader", "rank_one")
 ALONE = ("t1ce", "flair", "mean", "maximum")
 # Part of the experiment -> its rows.
 PARTS = {"default": ("full", *ALONE), "short": SCHEMES}
-# What makes the schemes' training short, and as it was when it was measured.
+# Keeps the schemes' training short, at the settings at which it was measured.
 SHORT = {
     "pretraining": {"steps": 80, "patch": (64, 64)},
     "cooperative": {"steps": 240, "patch": (64, 64), "args.losses.gradient_weight": 10.0},
@@ -61,7 +61,7 @@ def train(part: str, row: str, seed: int, folder: Path) -> float:
 
 
 def held_out_slices(folder: Path) -> list[PreparedSlice]:
-    """Of each phantom the slice with the largest tumor."""
+    """Picks the slice with the largest tumor of each phantom."""
     root, scheme = folder / f"held-out-{HELD_OUT}", label_scheme("brats")
     phantom = fuse4seg.SIZES[""].phantom
     write_brats_phantoms(
@@ -183,7 +183,7 @@ def of_rows(part: dict[str, Any], seeds: list[int]) -> str:
 
 
 def aligned(rows: list[dict[str, str]], left: int = 1) -> str:
-    """A row's cell that it does not have is a dash."""
+    """Puts a dash where a row has no value."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return render([{name: row.get(name, "-") for name in columns} for row in rows], columns, left=left)
 

@@ -25,7 +25,7 @@ PIXEL = {"gamma": 0.05, "kappa": 0.5, "width": 0.1}
 
 
 class Made(NamedTuple):
-    """What the fusion network makes."""
+    """The output of the fusion network."""
 
     theta: jax.Array
 
@@ -77,7 +77,7 @@ def networks() -> tuple[Game, Any, Any]:
 
 
 def descended(loss: Any, start: Any, steps: int, rate: float) -> Any:
-    """After plain gradient descent, as a function that can be differentiated."""
+    """Returns the unknown after plain gradient descent; differentiable."""
     step = lambda w, _: (jax.tree.map(lambda a, g: a - rate * g, w, jax.grad(loss)(w)), None)  # noqa: E731
     return jax.lax.scan(step, start, None, steps)[0]
 
@@ -171,7 +171,7 @@ def row(follower: str, scheme: str, found: Any, exact: Any) -> dict[str, Any]:
 
 
 def compare() -> list[dict[str, Any]]:
-    """One row for each scheme of each problem."""
+    """Makes one row for each scheme of each problem."""
     with jax.enable_x64(True):
         game, phi, psi = networks()
         return [

@@ -40,7 +40,7 @@ HELD_OUT, TRAINING = "held_out", ("below", "above")
 
 
 def blocks_of(brain: Sequence[bool]) -> dict[str, slice]:
-    """The slices that train and those held out, from the first to the last that shows enough brain."""
+    """Splits the slices that show enough brain into training blocks and the held-out one."""
     first, *_, last = np.flatnonzero(brain)
     low, high = np.linspace(first, last + 1, 4).round().astype(int)[1:3]
     return {
@@ -51,7 +51,7 @@ def blocks_of(brain: Sequence[bool]) -> dict[str, slice]:
 
 
 def write_blocks(case_root: Path, folder: Path) -> dict[str, slice]:
-    """Each block as a case of its own, with its place in the head kept, and the split that names them."""
+    """Writes each block as a case of its own, its place in the head kept, and the split file."""
     found = find_cases(case_root, MODALITIES, labels_required=False)
     if len(found) != 1:
         raise SystemExit(f"{case_root} holds {len(found)} cases; name the folder of one")

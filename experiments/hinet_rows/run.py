@@ -47,7 +47,7 @@ def train(row: str, seed: int, folder: Path) -> float:
 
 
 def phantoms(folder: Path, cases: int, seed: int) -> tuple[PreparedCase, ...]:
-    """Prepared as the recipe has it, as volumes."""
+    """Reads phantoms as volumes, prepared as in the recipe."""
     phantom, root = hinet.SIZES[""].phantom, folder / f"phantoms-{cases}-seed{seed}"
     write_brats_phantoms(root, cases=cases, seed=seed, shape=phantom["shape"], spacing_mm=phantom["spacing_mm"])
     files = find_cases(root, MODALITIES, labels_required=False)
@@ -83,7 +83,7 @@ def copies() -> dict[str, Make]:
 
 
 def network(workdir: Path, patch: tuple[int, int] | None = None) -> Make:
-    """What a run makes, in patches of its training or of another size."""
+    """Images that a run makes, in patches of its training or of another size."""
     (trained,) = trained_phases(workdir, "", best=False)
     phase = replace(trained.phase, patch=patch or trained.phase.patch)
     predictor, weights = case_predictor(trained.system, phase), trained.weights()
@@ -97,7 +97,7 @@ def linear(cases: Iterable[PreparedCase]) -> Make:
 
 
 def without_noise(case: PreparedCase) -> np.ndarray:
-    """The target of the same phantom from a scanner without noise, in the levels of the noisy one."""
+    """Makes the target of the same phantom without noise, in the gray levels of the noisy one."""
     phantom, index = hinet.SIZES[""].phantom, int(case.id.split("_")[2])
     clean, _ = make_case(
         HELD_OUT_SEED,

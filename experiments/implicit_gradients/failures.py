@@ -169,7 +169,7 @@ def inner_optimizers() -> dict[str, Callable[[Any, Any, Any, Any], Any]]:
 
 
 def judge(tick: Callable[[str], None]) -> dict[str, list[dict[str, Any]]]:
-    """For every case and route: what it said, and the error of what it returned, nan where there is no truth."""
+    """Runs every case by every route: its verdict and its error, nan where no truth exists."""
     tables: dict[str, list[dict[str, Any]]] = {"failing": [], "healthy": []}
     for kind, cases in (("failing", failing_cases()), ("healthy", healthy_cases())):
         for case in cases:
@@ -179,7 +179,7 @@ def judge(tick: Callable[[str], None]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _ask(case: Case) -> dict[str, dict[str, Any]]:
-    """What every route that the case applies to says of it."""
+    """Collects the verdict of every route that the case applies to."""
     found = {}
     with jax.enable_x64(case.double):
         upper, lower, x, y = case.problem()

@@ -91,7 +91,7 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Program:
 
 
 def temporary_bytes(program: Any) -> float:
-    """What a compiled program allocates beside arguments and results; nan on a backend that does not tell."""
+    """Bytes that a compiled program allocates beside arguments and results; nan if the backend does not tell."""
     analysis = program.memory_analysis()
     return float("nan") if analysis is None else analysis.temp_size_in_bytes
 
@@ -175,7 +175,7 @@ def ratios(runner: Runner, reference: Runner) -> dict[str, float]:
 
 
 def row(runner: Runner, reference: Runner, exact: np.ndarray) -> dict[str, Any]:
-    """What the tables show of a method on a task."""
+    """Makes the table row of a method on a task."""
     error, cosine = (np.nan, np.nan) if runner.gradient is None else error_and_cosine(runner.gradient, exact)
     return {
         "method": runner.name,

@@ -96,7 +96,7 @@ def fisher_of(task: Task, x: Any) -> Any:
 
 
 def solvers() -> list[Method]:
-    """Those that solve the adjoint equation to a tolerance, or exactly."""
+    """Methods that solve the adjoint equation to a tolerance, or exactly."""
     limits = lambda task: {"tolerance": stop_of(task), "steps": steps_of(task)}  # noqa: E731
     held = lambda task: task.dense  # noqa: E731
     with_model = lambda task: task.gauss_newton is not None  # noqa: E731
@@ -121,7 +121,7 @@ def solvers() -> list[Method]:
 
 
 def approximations() -> list[Method]:
-    """Those that are cheap by leaving something out."""
+    """Methods that are cheap because they leave something out."""
     rate = lambda task: 1 / task.largest  # noqa: E731
 
     def start(task: Task) -> Any:

@@ -177,7 +177,7 @@ def torchopt_cg(task: Task) -> Callable[[], tuple[Any, dict[str, Any]]]:
 
 
 class BettyLevel:
-    """What Betty's hypergradient functions ask of a level: its loss, its parameters and its configuration."""
+    """A level as Betty's hypergradient functions expect it: loss, parameters and configuration."""
 
     paths = ()
     cur_batch = None

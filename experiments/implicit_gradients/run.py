@@ -59,7 +59,7 @@ class Progress:
         self.expected -= count
 
 
-# What is run where every call takes long.
+# Methods that are run where every call takes long.
 FEW = {
     "lineax CG, own assembly", "jaxopt custom_root, solve_cg", "jaxopt custom_root, default",
     "optimistix ImplicitAdjoint, CG", "optimistix ImplicitAdjoint, default",

@@ -27,7 +27,7 @@ does not converge here; with `r_new` in that line it does. Its Neumann series is
 
 
 def table(scores: dict[str, Any]) -> str:
-    """The whole file."""
+    """Renders the whole file."""
     blocks = [f"# Implicit gradients: accuracy and cost\n\n{_machine(scores['machine'])}", PREAMBLE]
     for task in scores["tasks"]:
         blocks.append(f"## {task['title']}\n\n{render(*_rows([_method(row) for row in task['rows']]))}")

@@ -22,7 +22,7 @@ Losses = tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]  # upper, l
 
 @dataclass(frozen=True)
 class Library:
-    """What the formulas need of an array library beside arithmetic and methods that both have."""
+    """Functions that differ between NumPy and JAX and that the formulas need."""
 
     array: Callable[[np.ndarray], Any]
     exp: Callable[[Any], Any]

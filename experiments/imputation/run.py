@@ -47,20 +47,20 @@ def train(name: str, seed: int, folder: Path) -> Path:
 
 
 def without_target(root: Path, copy: Path) -> Path:
-    """The same cases, but for the file of the target."""
+    """Removes the file of the target from each case."""
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns(f"*_{TARGET}.nii.gz"), dirs_exist_ok=True)
     return copy
 
 
 def prepared(root: Path, member: Member, folder: Path) -> tuple[PreparedCase, ...]:
-    """Cases as the segmentation sees them."""
+    """Prepares cases as the segmentation sees them."""
     modalities = member.data.modalities
     files = find_cases(root, modalities, labels_required=True)
     return prepare(files, modalities, member.scheme, normalize=member.data.normalize, cache=folder / "cases")
 
 
 def read_labels(folder: Path, cases: Sequence[PreparedCase], scheme: LabelScheme) -> Labels:
-    """Label maps that a command has written, in the orientation of the prepared cases."""
+    """Reads label maps that a command has written, in the orientation of the prepared cases."""
     return {case.id: encode_label(whole_values(read_volume(folder / f"{case.id}.nii.gz")), scheme) for case in cases}
 
 
@@ -80,7 +80,7 @@ def labels_with(
 
 
 def linear(member: Member, cases: Sequence[PreparedCase]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """The target by a regression of the brains' voxels, fitted on these cases, normalized as a real image is."""
+    """Fits a linear regression by voxel of the target; returns it normalized like a real image."""
     read = [member.data.modalities.index(name) for name in (*SOURCES, TARGET)]
     voxels = np.concatenate([np.asarray(case.image).reshape(-1, 4)[case.brain][:, read] for case in cases])
     weights = np.linalg.lstsq(voxels[:, :-1], voxels[:, -1], rcond=None)[0]
@@ -110,7 +110,7 @@ def scored(found: Labels, cases: Sequence[PreparedCase], scheme: LabelScheme) ->
 
 
 def measure(seed: int, cases: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Dice by what stands in the place of the target."""
+    """Measures Dice for each image that stands in for the target."""
     segmentation, synthesis = (train(name, seed, folder) for name in ("segmentation", "synthesis"))
     root = folder / f"phantoms-{cases}"
     write_brats_phantoms(root, cases=cases, seed=HELD_OUT_SEED)
@@ -134,7 +134,7 @@ def measure(seed: int, cases: int, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def table(scores: dict[str, list[dict[str, float]]]) -> str:
-    """Dice by region, and what is lost of the complete case's mean."""
+    """Renders Dice by region, and the loss against the mean of the complete case."""
     complete = np.mean([one["mean"] for one in scores["real"]])
     lines = []
     for name, found in scores.items():

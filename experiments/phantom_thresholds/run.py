@@ -218,7 +218,7 @@ def _draw(phantom: Phantom, index: int, args: argparse.Namespace) -> Case:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command's options; those that depend on the kind of phantom are filled in."""
+    """Reads the command's options and fills in those that depend on the kind of phantom."""
     parser = argparse.ArgumentParser(description="Best thresholds and linear discriminants on phantoms.")
     parser.add_argument("--phantom", choices=tuple(PHANTOMS), default="brats")
     parser.add_argument("--cases", type=int, default=16)

@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def prepared(preset: str) -> tuple[SideBySide, dict[str, State], dict[str, Any]]:
-    """The System of all views, and the first state and batch of each."""
+    """Builds the System of all views, and the first state and batch of each."""
     experiment = parse(infinet.get_config(preset))
     states, first = {}, {}
     for number, (name, phase) in enumerate(experiment.phases.items()):
@@ -48,7 +48,7 @@ def prepared(preset: str) -> tuple[SideBySide, dict[str, State], dict[str, Any]]
 
 
 def compiled(step: Callable[..., Any], *like: Any) -> tuple[Any, float]:
-    """The program, and the seconds that its compilation took."""
+    """Compiles a step; returns the program and the seconds it took."""
     started = time.perf_counter()
     return jax.jit(step).lower(*like).compile(), time.perf_counter() - started
 

@@ -68,7 +68,7 @@ class Runner:
         return made["segmentation"], time.perf_counter() - started
 
     def best_batch(self, tile: tuple[int, ...]) -> tuple[int, dict[int, float]]:
-        """The batch with the least time per tile; of tiles far larger than the paper's one at a time."""
+        """Finds the batch with the least time per tile; 1 for tiles far larger than the paper's."""
         seconds = {}
         for batch in (1, 2, 4, 8) if math.prod(tile) <= LARGE else (1,):
             strip = np.zeros((tile[0] * batch, *tile[1:], 2), np.float32)
@@ -77,14 +77,14 @@ class Runner:
         return min(seconds, key=seconds.__getitem__), seconds
 
     def megabytes(self, tile: tuple[int, ...], batch: int) -> float:
-        """What the compiled program takes beside the weights, as XLA says."""
+        """Memory of the compiled program beside the weights, as XLA reports it."""
         sides = tuple(side + 2 * MARGIN for side in tile)
         program = self.predict.lower(self.weights, {"image": jax.ShapeDtypeStruct((batch, *sides, 2), np.float32)})
         needs: Any = program.compile().memory_analysis()
         return (needs.temp_size_in_bytes + needs.output_size_in_bytes) / MEGABYTE
 
     def large(self, shape: tuple[int, ...], limit_mb: int) -> tuple[tuple[int, ...], float]:
-        """The tiler's choice under a limit of memory, and its operations as a share of those of blocks of 9^3."""
+        """Returns the tile chosen under a memory limit, and its operations relative to blocks of 9^3."""
 
         def lower(sides: tuple[int, ...], predict: Any = self.predict) -> Any:
             return predict.lower(self.weights, {"image": jax.ShapeDtypeStruct((1, *sides, 2), np.float32)})
@@ -99,7 +99,7 @@ class Runner:
 
 
 def compare(form: HyperForm, shape: tuple[int, ...], limits: list[int], rounds: int) -> dict[str, Any]:
-    """Blocks of 9^3 and the tiler's choice under each limit, in turns."""
+    """Times blocks of 9^3 and the tiler's choice under each limit, in turns."""
     runner = Runner.of(form)
     image = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
     choices: dict[tuple[int, ...], dict[str, Any]] = {BLOCK: {"limit MB": "-", "operations": 1.0}}
