@@ -137,7 +137,7 @@ class linear(AdjointEstimator):
       preconditioner: v -> M v on pytrees in the structure of y, for CG (M positive definite), GMRES and BiCGStab. With
         GMRES, lineax measures the preconditioned residual: `gmres` does not.
 
-    A tolerance out of reach makes lineax's CG diverge unless it has `stabilize_every=None`; the certificate shows it.
+    A tolerance out of reach makes lineax's CG diverge unless it has `stabilise_every=None`; the certificate shows it.
     """
 
     solver: Any
@@ -354,7 +354,7 @@ def _products(solver: Any, steps: Array, unknowns: int) -> Array:
     if isinstance(solver, lx.Normal):
         return 2 * _products(solver.inner_solver, steps, unknowns) + 1
     if isinstance(solver, lx.CG):
-        fresh = 0 if solver.stabilize_every is None else steps // solver.stabilize_every
+        fresh = 0 if solver.stabilise_every is None else steps // solver.stabilise_every
         return steps + fresh + 1
     if isinstance(solver, lx.GMRES):
         return (steps - 1) * (min(solver.restart, unknowns) + 1) + 1
