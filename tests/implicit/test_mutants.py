@@ -7,11 +7,11 @@ import textwrap
 from typing import Any
 
 import pytest
-from test_krylov import CG, DEFINITE, INDEFINITE, MINRES, check_accuracy
 
 from jaxfuse import implicit
 from jaxfuse.implicit import adjoint, certificate
 from tests.implicit.test_curvature import check_damping
+from tests.implicit.test_krylov import CG, DEFINITE, INDEFINITE, MINRES, check_accuracy
 
 
 def edited(function: Any, old: str, new: str) -> Any:
