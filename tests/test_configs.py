@@ -11,6 +11,7 @@ import pytest
 from jaxfuse.engine.build import initial_state
 from jaxfuse.learning.transfer import apply_rules
 from tests.recipe_phases import RECIPES, argument, arguments, distinct, is_telling, phases, random_batch, traced
+from tests.tiny_systems import form
 
 CALLS = [(recipe, text) for recipe in RECIPES for text in arguments(recipe)]
 
@@ -57,7 +58,7 @@ def test_every_row_traces_with_its_transfers(recipe, text):
         state, metrics = traced(recipe, text, name)
         assert {leaf.shape for leaf in metrics.values()} == {()}
         taken = jax.eval_shape(lambda p, d, rules=built.phase.rules: apply_rules(p, rules, d)[0], state.params, donors)
-        assert jax.tree.map(_form, taken) == jax.tree.map(_form, state.params)
+        assert form(taken) == form(state.params)
         donors |= {(name, best): state.params for best in (False, True)}
 
 
@@ -68,11 +69,7 @@ def test_every_training_step_traces(recipe, text, name):
     state = built.state
     after, _ = jax.eval_shape(built.system.train_step, state, built.batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    assert jax.tree.map(_form, after) == jax.tree.map(_form, state)
-
-
-def _form(leaf):
-    return leaf.shape, leaf.dtype
+    assert form(after) == form(state)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

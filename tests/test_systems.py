@@ -11,7 +11,7 @@ from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from tests.recipe_phases import RECIPES, argument, concrete_state, distinct, has_implicit_scheme, is_telling, phases
-from tests.valid_network import valid_system
+from tests.tiny_systems import count, form, valid_system
 
 TINY = [(recipe, argument("tiny", row)) for recipe in RECIPES for row in RECIPES[recipe].ROWS]
 
@@ -57,7 +57,7 @@ def test_a_step_counts_and_keeps_the_form_of_the_state(built, state):
     @jax.jit
     def count(state, batch):
         after, metrics = built.system.train_step(state, batch)
-        seen["forms"] = jax.tree.map(_form, (after, metrics))
+        seen["forms"] = form((after, metrics))
         return after.step
 
     start = concrete_state(state)
@@ -65,18 +65,14 @@ def test_a_step_counts_and_keeps_the_form_of_the_state(built, state):
     assert int(count(start.replace(step=jnp.int32(6)), built.batch)) == 7
     after, metrics = seen["forms"]
     # The loop donates the state and compiles the step once.
-    assert after == jax.tree.map(_form, state)
+    assert after == form(state)
     _check_metrics(built, metrics)
 
 
 def test_an_evaluation_gives_scalars_and_needs_neither_optimizers_nor_memory(built, state):
     weights = state.replace(opt_state={}, memory={})
     metrics = jax.eval_shape(built.system.eval_step, weights, built.batch)
-    _check_metrics(built, jax.tree.map(_form, metrics))
-
-
-def _form(leaf):
-    return leaf.shape, leaf.dtype
+    _check_metrics(built, form(metrics))
 
 
 def _check_metrics(built, forms):
@@ -127,11 +123,7 @@ def test_probabilities_are_outputs_over_the_classes(built, state):
 
 def test_named_networks_share_out_all_parameters(built, state):
     named = built.system.networks(state.params)
-    assert _count(named) == _count(state.params)
-
-
-def _count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+    assert count(named) == count(state.params)
 
 
 def test_unpaired_batches_are_taken_where_it_says_so_and_refused_elsewhere(built, state):

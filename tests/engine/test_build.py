@@ -26,7 +26,7 @@ from jaxfuse.engine.build import (
 )
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import Geometry, Segmentation
-from tests.valid_network import valid_system
+from tests.tiny_systems import valid_system
 
 
 def case(number: int) -> PreparedCase:

@@ -1,6 +1,6 @@
 """Two views side by side: the phases that one after another would make, and a run that resumes.
 
-Quick tests train the network of `pixelwise.py`, in whose place a slow one puts InfiNet.
+Quick tests train the network of `tiny_systems.py`, in whose place a slow one puts InfiNet.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def recipe(cache: Path, *, side_by_side: bool, steps: int, pixelwise: bool) -> A
     if pixelwise:
         config.network = ConfigDict()
     for view in VIEWS:
-        config[view].model = "tests.pixelwise" if pixelwise else "infinet"
+        config[view].model = "tests.tiny_systems" if pixelwise else "infinet"
         config[view].steps, config[view].checkpoint_every, config[view].validation.every = steps, 2, 2
     return config
 

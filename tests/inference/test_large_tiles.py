@@ -13,7 +13,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.inference.large_tiles import MEGABYTE, Growth, LargeTiles, choices, choose_tile, counted
 from jaxfuse.nn.conv import implementation
 from jaxfuse.patches import tile_volume
-from tests.valid_network import valid_system
+from tests.tiny_systems import valid_system
 
 INFANT = (144, 192, 256)
 MARGIN = 9

@@ -8,7 +8,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.patches import tile_volume
-from tests.valid_network import Valid
+from tests.tiny_systems import Valid
 
 RNG = np.random.default_rng(0)
 

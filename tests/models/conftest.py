@@ -1,4 +1,4 @@
-"""Networks of a few hundred weights, one batch, and optimizers that show a gradient as it is."""
+"""Options of networks with a few hundred weights, and one batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxfuse.losses.overlap import dice_and_cross_entropy
@@ -16,23 +15,6 @@ from jaxfuse.options import grouped
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SIDE = 8  # two levels halve it once, two critic layers leave 8 // 4 - 1 = 1 score
-
-
-def _gradient_descent(*players):
-    """Updates are the gradients themselves, with the other sign."""
-    return {player: optax.sgd(1.0) for player in players}
-
-
-def _count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _close(a, b, relative=1e-4):
-    """Equal trees up to rounding, measured against the largest value of each leaf."""
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        scale = max(1e-3, float(np.abs(x).max(initial=0.0)))
-        np.testing.assert_allclose(x, y, atol=relative * scale, err_msg=jax.tree_util.keystr(path))
 
 
 def _shapes(*sides, batch=1, modalities=4):
@@ -63,9 +45,6 @@ def tiny():
             "label": jnp.asarray(rng.integers(0, 4, (1, SIDE, SIDE, SIDE)), jnp.int32),
         },
         key=jax.random.key(0),
-        gradient_descent=_gradient_descent,
-        count=_count,
-        close=_close,
         made=_made,
         shapes=_shapes,
     )

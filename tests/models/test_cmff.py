@@ -13,22 +13,23 @@ from jaxfuse.nn.attention import CBAM
 from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.initializers import he_normal
 from jaxfuse.nn.unet import Features
+from tests.tiny_systems import close, count, gradient_descent
 
 DATA = {"modalities": ("t1", "t1ce", "t2", "flair"), "pairs": ("t1+t1ce", "t2+flair")}
 
 
 def _fusion(tiny, **changes):
-    return tiny.made(cmff.make_system, optimizers=tiny.gradient_descent("net"), **tiny.fusion | changes)
+    return tiny.made(cmff.make_system, optimizers=gradient_descent("net"), **tiny.fusion | changes)
 
 
 def _joint(tiny, **changes):
-    optimizers = tiny.gradient_descent("net", "discriminators")
+    optimizers = gradient_descent("net", "discriminators")
     return tiny.made(cmff.make_joint, optimizers=optimizers, **tiny.translation | tiny.fusion | changes)
 
 
 def _paper(tiny, make=cmff.make_system, players=("net",), **changes):
     options = DATA | {"classes": 4, "loss": tiny.fusion["loss"]} | changes
-    system = tiny.made(make, optimizers=tiny.gradient_descent(*players), **options)
+    system = tiny.made(make, optimizers=gradient_descent(*players), **options)
     return system, jax.eval_shape(system.init, tiny.key, tiny.shapes(32, 32, 32))
 
 
@@ -50,12 +51,12 @@ def _paper(tiny, make=cmff.make_system, players=("net",), **changes):
 )
 def test_parameter_counts(tiny, changes, branch, fusion):
     system, state = _paper(tiny, **changes)
-    counts = {name: tiny.count(tree) for name, tree in system.networks(state.params).items()}
+    counts = {name: count(tree) for name, tree in system.networks(state.params).items()}
     assert counts == {"S_A": branch, "S_B": branch, "S_F": fusion}
 
 
 def test_total_of_the_paper(tiny):
-    assert tiny.count(_paper(tiny)[1].params) == 16_689_612
+    assert count(_paper(tiny)[1].params) == 16_689_612
 
 
 @pytest.mark.parametrize(("share_trunk", "total"), [(True, 18_086_450), (False, 34_609_906)])
@@ -63,8 +64,8 @@ def test_counts_of_joint_training(tiny, share_trunk, total):
     system, state = _paper(
         tiny, cmff.make_joint, ("net", "discriminators"), share_trunk=share_trunk, critic_layers=4, pool_size=0
     )
-    assert tiny.count(state.params) == total
-    assert sum(map(tiny.count, system.networks(state.params).values())) == total
+    assert count(state.params) == total
+    assert sum(map(count, system.networks(state.params).values())) == total
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
@@ -77,7 +78,7 @@ def test_a_branch_alone_is_the_branch_of_the_whole(tiny, side):
 
 
 def test_generator_and_branch_differ_in_the_head_alone_and_the_rest_is_handed_over(tiny):
-    optimizers = tiny.gradient_descent("generators", "discriminators")
+    optimizers = gradient_descent("generators", "discriminators")
     translation = tiny.made(cmft.make_system, optimizers=optimizers, pool_size=0, **DATA)
     donor = jax.eval_shape(translation.init, tiny.key, tiny.shapes(32, 32, 32)).params
     _, state = _paper(tiny)
@@ -196,7 +197,7 @@ def fusion(tiny):
 def translation(tiny, fusion):
     """CMFT from the trunks of `fusion`: its first state and its first step."""
     system = tiny.made(
-        cmft.make_system, optimizers=tiny.gradient_descent("generators", "discriminators"), **tiny.translation
+        cmft.make_system, optimizers=gradient_descent("generators", "discriminators"), **tiny.translation
     )
     state = jax.jit(system.init)(tiny.key, tiny.batch)
     net = fusion[1].params["net"]
@@ -263,7 +264,7 @@ def test_the_loss_is_the_sum_of_the_three(tiny, fusion):
         np.testing.assert_allclose(values.sum(-1), 1, rtol=1e-5)
     total = sum(metrics[f"net/{name}"] for name in probs)
     np.testing.assert_allclose(metrics["net/loss"], total, rtol=1e-6)
-    tiny.close(metrics, evaluated)
+    close(metrics, evaluated)
     label = np.asarray(tiny.batch["label"])
     for name, values in probs.items():
         np.testing.assert_allclose(values.sum(-1), 1.0, rtol=1e-5)
@@ -279,8 +280,8 @@ def test_the_loss_is_the_sum_of_the_three(tiny, fusion):
 def test_remat_changes_no_gradient_of_the_fusion(tiny, fusion, remat):
     _, state, after, metrics = fusion
     again, values = jax.jit(_fusion(tiny, remat=remat).train_step)(state, tiny.batch)
-    tiny.close(again.params, after.params)
-    tiny.close(values, metrics)
+    close(again.params, after.params)
+    close(values, metrics)
 
 
 def test_joint_training_on_trunks_of_its_own_is_both_phases_side_by_side(tiny, fusion, translation):
@@ -290,15 +291,15 @@ def test_joint_training_on_trunks_of_its_own_is_both_phases_side_by_side(tiny, f
     net = {name: tree for name, tree in after.params["net"].items() if name != "translation"}
     _, before, stepped, fusion_metrics = fusion
     half = jax.tree.map(lambda a, b: (a + b) / 2, before.params["net"], stepped.params["net"])
-    tiny.close(net, half)
-    tiny.close(after.params["net"]["translation"], translation[1].params["generators"])
-    tiny.close(after.params["discriminators"], translation[1].params["discriminators"])
-    tiny.close(after.memory, translation[1].memory)
+    close(net, half)
+    close(after.params["net"]["translation"], translation[1].params["generators"])
+    close(after.params["discriminators"], translation[1].params["discriminators"])
+    close(after.memory, translation[1].memory)
     loss = translation[2]["generators/loss"] + 0.5 * fusion_metrics["net/loss"]
     np.testing.assert_allclose(metrics["net/loss"], loss, rtol=1e-5)
 
 
-def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(tiny, fusion, translation, joint):
+def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(fusion, translation, joint):
     _, before, segmented, _ = fusion
     _, translated, _ = translation
     start, after, metrics = joint
@@ -307,11 +308,11 @@ def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(tiny,
         by_loss = segmented.params["net"][branch]
         by_cycle = translated.params["generators"][generator]
         both = jax.tree.map(lambda a, b, c: a + b - c, by_loss["trunk"], by_cycle["trunk"], old["trunk"])
-        tiny.close(new["trunk"], both)
-        tiny.close(new["head"], by_loss["head"])
-        tiny.close(after.params["net"]["translation"][generator]["head"], by_cycle["head"])
-    tiny.close(after.params["net"]["fusion"], segmented.params["net"]["fusion"])
-    tiny.close(after.params["discriminators"], translated.params["discriminators"])
+        close(new["trunk"], both)
+        close(new["head"], by_loss["head"])
+        close(after.params["net"]["translation"][generator]["head"], by_cycle["head"])
+    close(after.params["net"]["fusion"], segmented.params["net"]["fusion"])
+    close(after.params["discriminators"], translated.params["discriminators"])
     assert {"net/S_A", "net/S_B", "net/S_F", "net/cycle_a", "discriminators/critic_b"} <= set(metrics)
     assert int(after.step) == 1
     assert before.params["net"]["branch_a"]["trunk"].keys() == after.params["net"]["branch_a"]["trunk"].keys()
@@ -321,8 +322,8 @@ def test_remat_changes_no_gradient_of_joint_training(tiny, joint):
     """By network, which is by level and the cycle passes as wholes besides."""
     start, after, metrics = joint
     again, values = jax.jit(_joint(tiny, remat="network").train_step)(start, tiny.batch)
-    tiny.close(again.params, after.params)
-    tiny.close(values, metrics)
+    close(again.params, after.params)
+    close(values, metrics)
 
 
 @pytest.mark.slow
@@ -370,4 +371,4 @@ def test_refusals(tiny):
     with pytest.raises(UserError, match="mask_mode is 'classes'; choose one of whole, class"):
         _joint(tiny, mask_mode="classes")
     with pytest.raises(UserError, match="side is 'A'; choose a or b"):
-        tiny.made(cmff.make_branch, optimizers=tiny.gradient_descent("net"), side="A", **tiny.branch)
+        tiny.made(cmff.make_branch, optimizers=gradient_descent("net"), side="A", **tiny.branch)

@@ -7,6 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.cmft import make_reconstruction, make_system, pairing
+from tests.tiny_systems import close, count, gradient_descent, largest
 
 PAIRS = ("t1+t1ce", "t2+flair")
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -14,11 +15,11 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 
 def _system(tiny, **changes):
     options = tiny.translation | changes
-    return tiny.made(make_system, optimizers=tiny.gradient_descent("generators", "discriminators"), **options)
+    return tiny.made(make_system, optimizers=gradient_descent("generators", "discriminators"), **options)
 
 
 def _paper(tiny, **changes):
-    optimizers = tiny.gradient_descent("generators", "discriminators")
+    optimizers = gradient_descent("generators", "discriminators")
     options = {"modalities": MODALITIES, "pairs": PAIRS, "pool_size": 0} | changes
     return tiny.made(make_system, optimizers=optimizers, **options)
 
@@ -53,13 +54,13 @@ def stepped(tiny, system, start):
 def test_parameter_counts(tiny, arch, pairs, generator, critic):
     system = _paper(tiny, arch=arch, pairs=pairs)
     state = jax.eval_shape(system.init, tiny.key, tiny.shapes(32, 32, 32))
-    counts = {name: tiny.count(tree) for name, tree in system.networks(state.params).items()}
+    counts = {name: count(tree) for name, tree in system.networks(state.params).items()}
     assert counts == {"G_AB": generator, "G_BA": generator, "D_A": critic, "D_B": critic}
 
 
 def test_total_of_the_paper(tiny):
     state = jax.eval_shape(_paper(tiny).init, tiny.key, tiny.shapes(32, 32, 32))
-    assert tiny.count(state.params) == 17_920_294
+    assert count(state.params) == 17_920_294
 
 
 def test_shapes_at_the_paper_patch(tiny):
@@ -132,7 +133,7 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others(tiny, system,
 
     gradients = jax.jit(jax.jacrev(terms))(start.params)
     reached = {
-        name: {key for key, tree in system.networks(gradient).items() if max(map(_largest, jax.tree.leaves(tree))) > 0}
+        name: {key for key, tree in system.networks(gradient).items() if largest(tree) > 0}
         for name, gradient in gradients.items()
     }
     assert reached["generators/adversarial_a"] == {"G_BA", "D_A"}  # D_A judges G_BA(B)
@@ -142,15 +143,11 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others(tiny, system,
     assert reached["discriminators/critic_b"] & {"D_A", "D_B"} == {"D_B"}
 
 
-def _largest(leaf):
-    return float(jnp.abs(leaf).max())
-
-
 @pytest.mark.parametrize("remat", ["level", "network"])
 def test_remat_changes_no_gradient(tiny, start, stepped, remat):
     again, metrics = jax.jit(_system(tiny, remat=remat).train_step)(start, tiny.batch)
-    tiny.close(again.params, stepped[0].params)
-    tiny.close(metrics, stepped[1])
+    close(again.params, stepped[0].params)
+    close(metrics, stepped[1])
 
 
 @pytest.mark.slow
@@ -198,7 +195,7 @@ def test_other_pairs_read_the_channels_by_name():
 
 
 def test_reconstruction_is_two_networks_that_learn_apart(tiny):
-    optimizers = tiny.gradient_descent("generators")
+    optimizers = gradient_descent("generators")
     system = tiny.made(make_reconstruction, optimizers=optimizers, **tiny.reconstruction)
     state = jax.jit(system.init)(tiny.key, tiny.batch)
     outputs, metrics = jax.jit(lambda s, b: (system.predict(s, b), system.eval_step(s, b)))(state, tiny.batch)
@@ -211,8 +208,8 @@ def test_reconstruction_is_two_networks_that_learn_apart(tiny):
     gradients = jax.jit(jax.jacrev(lambda p: system.eval_step(state.replace(params=p), tiny.batch)))(state.params)
     for term, own, other in (("l1_a", "a", "b"), ("l1_b", "b", "a")):
         gradient = gradients[f"generators/{term}"]["generators"]
-        assert max(map(_largest, jax.tree.leaves(gradient[own]))) > 0
-        assert max(map(_largest, jax.tree.leaves(gradient[other]))) == 0
+        assert largest(gradient[own]) > 0
+        assert largest(gradient[other]) == 0
     clean = jax.jit(lambda s: system.train_step(s, tiny.batch)[1]["generators/loss"])
     np.testing.assert_allclose(clean(state), total, rtol=1e-5)
     noisy = tiny.made(make_reconstruction, optimizers=optimizers, corruption=1.0, **tiny.reconstruction)

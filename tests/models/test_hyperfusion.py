@@ -15,6 +15,7 @@ from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.hyperfusion.make import DTYPES, HYPER_DENSE_NET, HYPER_FUSION_NET, make_system
 from jaxfuse.models.hyperfusion.network import HyperDense, own_first_order
 from jaxfuse.nn.initializers import he_normal
+from tests.tiny_systems import close, count, same
 
 NAMES = ("t1", "t2", "dwi", "flair")
 KEY = jax.random.key(0)
@@ -45,10 +46,6 @@ def _built(form, modalities=2):
     return system, jax.eval_shape(system.init, KEY, {"image": image})
 
 
-def _count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
 def _draw(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
@@ -68,9 +65,9 @@ def test_parameter_counts(row, modalities):
     system, state = _built(form, modalities)
     networks = system.networks(state.params)
     of_two_classes, of_four = counts[2 * modalities - 4 :][:2]
-    assert _count(state.params) == sum(map(_count, networks.values())) == of_four
+    assert count(state.params) == sum(map(count, networks.values())) == of_four
     # A class is one output of the last layer.
-    assert of_four - of_two_classes == _count(networks["head"]["scores"]) / 2
+    assert of_four - of_two_classes == count(networks["head"]["scores"]) / 2
     assert list(networks) == (["blocks", "resfuse", "head"] if form.resfuse else ["blocks", "head"])
 
 
@@ -89,9 +86,9 @@ def test_filters_and_what_the_head_and_the_resfuse_modules_read():
 
 def test_statistics_are_shared_without_fusion_and_by_stream_with_it():
     dense = 2 * (50 + 100 + 150 + 250 + 350 + 450 + 600 + 750)  # mean and variance of what layers 2 to 9 read
-    assert _count(_built(HYPER_DENSE_NET)[1].stats) == dense
+    assert count(_built(HYPER_DENSE_NET)[1].stats) == dense
     fused = 2 * (50 + 116 + 198 + 298 + 414 + 546 + 696 + 862)
-    assert _count(_built(HYPER_FUSION_NET)[1].stats) == 2 * fused
+    assert count(_built(HYPER_FUSION_NET)[1].stats) == 2 * fused
 
 
 @pytest.mark.parametrize(("ndim", "side", "inner"), [(3, 27, 9), (2, 27, 9), (3, 35, 17)])
@@ -238,7 +235,7 @@ def test_a_gradient_reaches_every_parameter(example):
     gradient, stats = _gradient(*example, train=False)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert float(jnp.abs(leaf).max()) > 1e-4, jax.tree_util.keystr(path)
-    jax.tree.map(np.testing.assert_array_equal, stats, example[1]["batch_stats"])
+    same(stats, example[1]["batch_stats"])
 
 
 def test_training_normalizes_away_the_biases_of_resfuse_modules_but_the_last(trained):
@@ -269,12 +266,12 @@ def _prelu(x, params):
 
 
 @pytest.mark.parametrize(("layers", "recursive"), [(3, False), (2, True)])
-def test_remat_changes_no_gradient(tiny, layers, recursive):
+def test_remat_changes_no_gradient(layers, recursive):
     side, label = 2 * layers + 1, jnp.array([[[0]], [[1]]])
     form, image = {"streams": 2, "filters": (1,) * layers, "recursive": recursive}, _image(0, 2, side, side, 2)
     variables = _variables(_small(**form), image)
     kept, again = (_gradient(_small(**form, remat=r), variables, image, label, train=True) for r in (False, True))
-    tiny.close(again, kept, relative=1e-3)
+    close(again, kept, relative=1e-3)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -370,7 +367,7 @@ def test_kernels_keep_the_variance_through_what_follows_them():
 def test_an_activated_head_has_a_slope_per_hidden_layer():
     activated = dataclasses.replace(HYPER_DENSE_NET, head_activation="prelu")
     plain, more = (_built(form)[1].params for form in (HYPER_DENSE_NET, activated))
-    assert _count(more) == _count(plain) + 3
+    assert count(more) == count(plain) + 3
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.infinet import Arm, InfiNetForm, make_system
+from tests.tiny_systems import close, count, gradient_descent
 
 KEY = jax.random.key(0)
 T1_T2 = ("t1", "t2")
@@ -25,7 +26,7 @@ def _abstract(form, side=32, classes=4):
 
 def _tiny_system(tiny, form=TINY, **changes):
     options = {"modalities": T1_T2, "classes": 3, "loss": dice_and_cross_entropy} | changes
-    return make_system(optimizers=tiny.gradient_descent("net"), form=form, **options)
+    return make_system(optimizers=gradient_descent("net"), form=form, **options)
 
 
 # Reading of the paper -> trainable parameters, and with running statistics.
@@ -45,20 +46,20 @@ COUNTS = [
 
 
 @pytest.mark.parametrize(("changes", "trainable", "total"), COUNTS, ids=lambda value: str(value))
-def test_parameters_of_every_reading(tiny, changes, trainable, total):
+def test_parameters_of_every_reading(changes, trainable, total):
     logits, variables = _abstract(InfiNetForm(**changes))
-    assert tiny.count(variables["params"]) == trainable
-    assert tiny.count(variables) == total
+    assert count(variables["params"]) == trainable
+    assert count(variables) == total
     assert logits.shape == (1, 32, 32, 4)
 
 
-def test_parameters_by_part_and_of_three_classes(tiny):
+def test_parameters_by_part_and_of_three_classes():
     _, variables = _abstract(InfiNetForm())
-    parts = {name: tiny.count(part) for name, part in variables["params"].items()}
+    parts = {name: count(part) for name, part in variables["params"].items()}
     fusions = {f"fusion_{level}": 119_808 for level in (1, 2, 3)}
     assert parts == {"t1_arm": 186_050, "t2_arm": 186_050, **fusions, "head": 260}
     _, variables = _abstract(InfiNetForm(), classes=3)
-    assert (tiny.count(variables["params"]), tiny.count(variables)) == (731_719, 735_947)
+    assert (count(variables["params"]), count(variables)) == (731_719, 735_947)
 
 
 def test_what_stays_float32_in_bfloat16():
@@ -236,8 +237,8 @@ def test_recomputing_blocks_changes_neither_gradients_nor_statistics(tiny, stepp
     system = _tiny_system(tiny, dataclasses.replace(SMALLEST, remat=True))
     assert jax.eval_shape(system.init, KEY, BATCH) == jax.eval_shape(lambda: before)
     again = jax.jit(system.train_step)(before, BATCH)[0]
-    tiny.close(after.params, again.params)
-    tiny.close(after.stats, again.stats)
+    close(after.params, again.params)
+    close(after.stats, again.stats)
 
 
 def test_recomputing_blocks_keeps_less():
@@ -260,9 +261,7 @@ def test_recomputing_blocks_keeps_less():
 
 
 def test_geometry_and_channels_follow_the_form(tiny):
-    system = make_system(
-        optimizers=tiny.gradient_descent("net"), modalities=T1_T2, classes=4, loss=dice_and_cross_entropy
-    )
+    system = make_system(optimizers=gradient_descent("net"), modalities=T1_T2, classes=4, loss=dice_and_cross_entropy)
     assert dataclasses.astuple(system.geometry) == (2, 8, 0)
     assert _tiny_system(tiny).geometry.divisor == 4
     state = jax.eval_shape(_tiny_system(tiny, modalities=("t1", "t2", "flair")).init, KEY, _three_modalities())

@@ -7,6 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.adapter import Adapter
+from tests.tiny_systems import count
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -18,7 +19,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 @pytest.mark.parametrize(("form", "weights"), [("depthwise", 1_495_296), ("dense", 15_042_048)])
 def test_weights_at_768_channels(form, weights):
     params = jax.eval_shape(Adapter(form).init, KEY, jax.ShapeDtypeStruct((1, 14, 14, 768), jnp.float32))
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == weights
+    assert count(params) == weights
 
 
 def _drawn(module, x):

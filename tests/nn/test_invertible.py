@@ -7,6 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.invertible import Bottleneck, CouplingNode, CouplingStack
+from tests.tiny_systems import count
 
 KEY = jax.random.key(0, impl="rbg")
 INIT = jax.nn.initializers.lecun_normal()
@@ -22,7 +23,7 @@ def _drawn(module, x=IMAGE):
 
 def test_parameter_count_of_64_channels():
     params = jax.eval_shape(CouplingNode(64).init, KEY, jax.ShapeDtypeStruct((1, 8, 8, 64), jnp.float32))
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 18_176
+    assert count(params) == 18_176
 
 
 def test_node_follows_its_formula():

@@ -4,6 +4,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.patch_critic import PatchCritic
+from tests.tiny_systems import count
 
 KEY = jax.random.key(0, impl="rbg")
 
@@ -13,15 +14,11 @@ def _trace(critic, *shape):
     return scores.shape, params["params"]
 
 
-def _count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
 @pytest.mark.parametrize(("channels", "total"), [(2, 698_385), (1, 697_361)])
 def test_table_1(channels, total):
     scores, params = _trace(PatchCritic(), 1, 128, 128, 128, channels)
     assert scores == (1, 7, 7, 7, 1)
-    assert _count(params) == total
+    assert count(params) == total
 
 
 def test_only_first_and_last_convolutions_have_biases():

@@ -7,6 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.patch_gan import PatchGan
+from tests.tiny_systems import count
 
 KEY = jax.random.key(0, impl="rbg")
 
@@ -25,7 +26,7 @@ def _trace(critic, *shape):
 @pytest.mark.parametrize(("use_bias", "channels", "total"), [(True, 1, 2_762_689), (False, 2, 2_762_817)])
 def test_weights(use_bias, channels, total):
     _, params = _trace(PatchGan(_unchanged, use_bias), 1, 128, 128, channels)
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == total
+    assert count(params) == total
     biased = [name for name, layer in params.items() if "bias" in layer]
     assert biased == (list(params) if use_bias else ["conv_1", "score"])
 

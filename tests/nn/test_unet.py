@@ -9,6 +9,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import ConvNormAct
 from jaxfuse.nn.initializers import he_normal
 from jaxfuse.nn.unet import Features, Head, UNet, upsample_nearest
+from tests.tiny_systems import count
 
 KEY = jax.random.key(0, impl="rbg")
 SMALL = UNet(base=2, levels=2, kernel_init=he_normal())
@@ -16,10 +17,6 @@ SMALL = UNet(base=2, levels=2, kernel_init=he_normal())
 
 def _shape(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def _params(module, *shape):
@@ -49,13 +46,13 @@ def _kept_bytes(module, image):
 def test_parameter_counts(arch, channels, classes, total):
     trunk = _params(UNet(arch=arch), 1, 32, 32, 32, channels)
     head = _params(Head(classes), 1, 32, 32, 32, 16)
-    assert _count(head) == 17 * classes
-    assert _count(trunk) + _count(head) == total
+    assert count(head) == 17 * classes
+    assert count(trunk) + count(head) == total
 
 
 def test_parameter_count_of_the_flat_network_for_photographs():
     trunk, head = _params(UNet(), 1, 32, 32, 3), _params(Head(21), 1, 32, 32, 16)
-    assert _count(trunk) + _count(head) == 2_768_917
+    assert count(trunk) + count(head) == 2_768_917
 
 
 def test_parameter_count_by_part():
@@ -63,7 +60,7 @@ def test_parameter_count_by_part():
     parts: dict[str, int] = {}
     for level in trunk.values():
         for name, block in level.items():
-            parts[name] = parts.get(name, 0) + _count(block)
+            parts[name] = parts.get(name, 0) + count(block)
     assert parts == {
         "entry": 1_175_904,
         "context_1": 2_356_992,

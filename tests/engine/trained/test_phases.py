@@ -20,7 +20,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
-from tests.valid_network import valid_system
+from tests.tiny_systems import valid_system
 
 SHAPE = (5, 8, 6)
 MODALITIES = ("t1", "flair")

@@ -11,6 +11,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.cyclegan import CycleGanForm, Generator, Reflected, make_system
 from jaxfuse.nn.initializers import he_normal
+from tests.tiny_systems import count, gradient_descent, largest, minus, same
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -21,9 +22,9 @@ BATCH = {"image": jax.random.uniform(KEY, (2, 8, 8, 4))}
 
 
 @pytest.fixture(scope="module")
-def make(tiny):
+def make():
     def make(form=TINY, pairs=PAIRS, **options):
-        optimizers = tiny.gradient_descent(*PLAYERS)
+        optimizers = gradient_descent(*PLAYERS)
         return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
 
     return make
@@ -63,7 +64,7 @@ def test_it_is_a_system_of_two_players(system):
 def test_weights_and_pools(make, tiny, blocks, generator):
     system = make(CycleGanForm(blocks=blocks))
     state = jax.eval_shape(system.init, KEY, tiny.shapes(128, 128))
-    counts = {name: tiny.count(network) for name, network in system.networks(state.params).items()}
+    counts = {name: count(network) for name, network in system.networks(state.params).items()}
     assert counts == {"G_AB": generator, "G_BA": generator, "D_A": 2_762_689, "D_B": 2_762_689}
     assert {pool.images.shape for pool in state.memory["pool"].values()} == {(50, 128, 128, 1)}
 
@@ -132,7 +133,7 @@ def test_terms_of_a_first_step_by_hand(system, start, step, looked):
 
 def test_each_term_moves_the_networks_that_it_should_and_no_others(system, looked):
     reached = {
-        name.split("/")[1]: {key for key, tree in system.networks(gradient).items() if _largest(tree) > 1e-6}
+        name.split("/")[1]: {key for key, tree in system.networks(gradient).items() if largest(tree) > 1e-6}
         for name, gradient in looked[1].items()
     }
     assert reached["adversarial_a"] == {"G_BA", "D_A"}  # D_A judges G_BA(B)
@@ -148,13 +149,9 @@ def test_a_step_is_the_gradient_of_each_players_own_loss(start, step, looked):
     after, _ = step(start, BATCH)
     for player in PLAYERS:
         gradient = looked[1][f"{player}/loss"][player]
-        moved = jax.tree.map(jnp.subtract, start.params[player], after.params[player])
-        bound = 1e-3 * _largest(gradient)
+        moved = minus(start.params[player], after.params[player])
+        bound = 1e-3 * largest(gradient)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=bound), moved, gradient)  # noqa: B023
-
-
-def _largest(tree):
-    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(tree)))
 
 
 # --- inputs -------------------------------------------------------------------------------------------------------
@@ -163,7 +160,7 @@ def _largest(tree):
 def test_predictions_read_the_source_alone_and_lie_in_the_range_of_the_data(system, start, predict):
     predicted = predict(start, BATCH)
     unknown = {"image": BATCH["image"].at[..., np.array([0, 1, 3])].set(jnp.nan)}
-    jax.tree.map(np.testing.assert_array_equal, predict(start, unknown), predicted)
+    same(predict(start, unknown), predicted)
     generators = start.params["generators"]
     fake = system.make(generators["ab"], 2 * BATCH["image"][..., 2:3] - 1)
     np.testing.assert_allclose(predicted["synthesized"], (fake + 1) / 2, atol=1e-5)

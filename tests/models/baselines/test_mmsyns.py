@@ -10,6 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.mmsyns import Encoder, MMSynsForm, make_system
+from tests.tiny_systems import count, gradient_descent, largest
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -20,9 +21,9 @@ BATCH = {"image": jax.random.uniform(KEY, (2, 8, 8, 4))}
 
 
 @pytest.fixture(scope="module")
-def make(tiny):
+def make():
     def make(form=TINY, pairs=PAIRS, **options):
-        optimizers = tiny.gradient_descent("net")
+        optimizers = gradient_descent("net")
         return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
 
     return make
@@ -57,13 +58,13 @@ def test_it_is_a_system_of_one_player(system):
 
 
 @pytest.mark.parametrize(("pairs", "total"), [(("t1+t2", "flair"), 1_080_561), (("t1", "flair"), 558_817)])
-def test_weights(make, tiny, pairs, total):
+def test_weights(make, pairs, total):
     system = make(MMSynsForm(), pairs)
     state = jax.eval_shape(system.init, KEY, BATCH)
-    counts = {name: tiny.count(network) for name, network in system.networks(state.params).items()}
+    counts = {name: count(network) for name, network in system.networks(state.params).items()}
     encoders = {f"encoder_{name}": 521_744 for name in pairs[0].split("+")}
     assert counts == encoders | {"decoder": 37_073}
-    assert tiny.count(state.params) == total
+    assert count(state.params) == total
 
 
 def test_an_encoder_is_linear_where_it_doubles_and_leaky_elsewhere():
@@ -102,7 +103,7 @@ def test_terms_by_hand(system, start, step, look):
 def test_each_term_moves_the_networks_that_it_should_and_no_others(system, start, step):
     gradients = jax.jit(jax.jacrev(lambda net: system.loss(net, BATCH)[1]))(start.params["net"])
     reached = {
-        term: {name for name, tree in gradient.items() if _largest(tree) > 0} for term, gradient in gradients.items()
+        term: {name for name, tree in gradient.items() if largest(tree) > 0} for term, gradient in gradients.items()
     }
     encoders = {"encoder_t1", "encoder_t2"}
     assert reached == {
@@ -116,10 +117,6 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others(system, start
     moved = jax.tree.map(lambda old, new: old - new, start.params["net"], after.params["net"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), moved, total)
     assert int(after.step) == 1
-
-
-def _largest(tree):
-    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(tree)))
 
 
 def test_with_one_source_its_error_counts_twice_and_nothing_varies(make):

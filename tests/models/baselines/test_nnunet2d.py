@@ -9,6 +9,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.baselines.nnunet2d import AffineConv, DecoderStage, NNUNet2D
+from tests.tiny_systems import count
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -29,10 +30,6 @@ def params():
     return _drawn(SMALL, IMAGE)
 
 
-def _count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
 def test_weights_and_resolutions_of_224_pixels():
     image = jax.ShapeDtypeStruct((1, 224, 224, 1), jnp.float32)
     out, variables = jax.eval_shape(lambda image: NNUNet2D(4).init_with_output(KEY, image), image)
@@ -46,7 +43,7 @@ def test_weights_and_resolutions_of_224_pixels():
     for width, below in pairwise(widths):
         expected += 4 * below * width + width + 9 * (2 * width + width) * width + 4 * width
     expected += sum(4 * width + 4 for width in widths[:4])
-    assert _count(variables) == expected == 20_614_032
+    assert count(variables) == expected == 20_614_032
 
 
 def test_two_stages_have_one_head():

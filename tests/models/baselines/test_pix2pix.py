@@ -5,13 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.pix2pix import Generator, Pix2PixForm, dropped, judged, make_system
 from jaxfuse.nn.initializers import he_normal
+from tests.tiny_systems import adjustable, count, largest, minus, same
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -22,17 +22,8 @@ TINY = Pix2PixForm(width=2, downs=3, widest=1, critic_width=2, critic_layers=1, 
 BATCH = {"image": jax.random.uniform(KEY, (2, 16, 16, 4))}
 
 
-def _adjustable():
-    """Gradient descent whose rate lies in its state, so that a compiled step can hold a player still."""
-
-    def update(gradient, rate, params=None):
-        return jax.tree.map(lambda g: -rate * g, gradient), rate
-
-    return optax.GradientTransformation(lambda params: jnp.float32(1.0), update)
-
-
 def _made(form=TINY, pairs=PAIRS, **options):
-    optimizers = {player: _adjustable() for player in PLAYERS}
+    optimizers = {player: adjustable() for player in PLAYERS}
     return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
 
 
@@ -71,7 +62,7 @@ def test_it_is_a_system_of_two_players():
 def test_weights(tiny, downs, generator):
     system = _made(Pix2PixForm(downs=downs))
     state = jax.eval_shape(system.init, KEY, tiny.shapes(2**downs, 2**downs))
-    counts = {name: tiny.count(network) for name, network in system.networks(state.params).items()}
+    counts = {name: count(network) for name, network in system.networks(state.params).items()}
     assert counts == {"generator": generator, "discriminator": 2_764_609}
 
 
@@ -91,9 +82,9 @@ def test_widths_norms_and_biases_of_the_published_networks(tiny):
 def test_the_widest_maps_on_the_way_up_are_dropped_but_for_the_deepest(downs, drawn):
     module, image = Generator(Pix2PixForm(width=1, downs=downs)), jnp.zeros((1, 2**downs, 2**downs, 1))
     variables = jax.eval_shape(module.init, KEY, image)
-    for key, count in ((KEY, drawn), (None, 0)):
+    for key, times in ((KEY, drawn), (None, 0)):
         program = str(jax.make_jaxpr(lambda v, x, key=key: module.apply(v, x, key=key))(variables, image))
-        assert program.count("random_bits[") == count
+        assert program.count("random_bits[") == times
 
 
 def test_dropping_keeps_the_mean():
@@ -153,28 +144,24 @@ def test_terms_and_gradients_by_hand(start, stepped):
         np.testing.assert_allclose(metrics[f"{player}/loss"], loss, rtol=1e-4)
         for name, value in terms[player].items():
             np.testing.assert_allclose(metrics[f"{player}/{name}"], value, rtol=1e-4, err_msg=name)
-            assert _largest(gradients[player][name]) > 1e-4
+            assert largest(gradients[player][name]) > 1e-4
         each = [jax.tree.map(lambda g, w=weights[name]: w * g, gradients[player][name]) for name in weights]
-        moved = jax.tree.map(jnp.subtract, start.params[player], after.params[player])
+        moved = minus(start.params[player], after.params[player])
         total = jax.tree.map(jnp.add, *each)
-        scale = _largest(total)
+        scale = largest(total)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3 * scale), moved, total)  # noqa: B023
     assert set(metrics) == {f"{player}/{name}" for player in PLAYERS for name in ("loss", *WEIGHTS[player])}
     assert int(after.step) == 1
 
 
-def _largest(tree):
-    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(tree)))
-
-
 def test_a_player_held_still_leaves_the_other_its_step(start, stepped):
     after, metrics = stepped
     still, unmoved = step(_with_rates(start, 0.0, 1.0), BATCH)
-    jax.tree.map(np.testing.assert_array_equal, still.params["generator"], start.params["generator"])
-    jax.tree.map(np.testing.assert_array_equal, still.params["discriminator"], after.params["discriminator"])
+    same(still.params["generator"], start.params["generator"])
+    same(still.params["discriminator"], after.params["discriminator"])
     assert unmoved == metrics
     still, unmoved = step(_with_rates(start, 1.0, 0.0), BATCH)
-    jax.tree.map(np.testing.assert_array_equal, still.params["discriminator"], start.params["discriminator"])
+    same(still.params["discriminator"], start.params["discriminator"])
     # The critic that did not move judges otherwise.
     assert float(unmoved["generator/adversarial"]) != float(metrics["generator/adversarial"])
 
@@ -216,7 +203,7 @@ def test_evaluation_drops_nothing_and_reads_running_statistics(start, stepped):
     halves = 0.5 * (evaluated["discriminator/real"] + evaluated["discriminator/fake"])
     np.testing.assert_allclose(evaluated["discriminator/loss"], halves, rtol=1e-6)
     later = look(dataclasses.replace(stepped[0], step=jnp.int32(9)), BATCH)[0]
-    jax.tree.map(np.testing.assert_array_equal, later, evaluated)
+    same(later, evaluated)
 
 
 # --- inputs -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from jaxfuse.learning.transfer import apply_rules, parse_rule
 from jaxfuse.models import cmff
 from jaxfuse.models.baselines.unet import inflate, make_system
 from jaxfuse.nn.conv import Conv
+from tests.tiny_systems import count, gradient_descent
 
 INFLATE = "models.baselines.unet:inflate"
 RNG = np.random.default_rng(0)
@@ -21,7 +22,7 @@ def _draw(*shape):
 
 def _photographs(tiny, **changes):
     options = {"classes": 21, "loss": tiny.fusion["loss"]} | changes
-    optimizers = tiny.gradient_descent("net")
+    optimizers = gradient_descent("net")
     return tiny.made(make_system, optimizers=optimizers, modalities=("r", "g", "b"), **options)
 
 
@@ -35,7 +36,7 @@ def _pictures(side, channels=3):
 def test_it_labels_pixels_with_the_parameters_of_the_spec(tiny):
     system = _photographs(tiny)
     state = jax.eval_shape(system.init, tiny.key, _pictures(32))
-    assert tiny.count(state.params) == 2_768_917
+    assert count(state.params) == 2_768_917
     assert jax.eval_shape(system.predict, state, _pictures(32))["segmentation"].shape == (1, 32, 32, 21)
     assert (system.geometry.ndim, system.geometry.divisor) == (2, 16)
 
@@ -90,7 +91,7 @@ def test_both_branches_take_the_whole_trunk_at_the_paper_sizes(tiny, arch):
     donor = _photographs(tiny, arch=arch)
     taker = tiny.made(
         cmff.make_system,
-        optimizers=tiny.gradient_descent("net"),
+        optimizers=gradient_descent("net"),
         modalities=("t1", "t1ce", "t2", "flair"),
         pairs=("t1+t1ce", "t2+flair"),
         classes=4,
@@ -109,4 +110,4 @@ def test_both_branches_take_the_whole_trunk_at_the_paper_sizes(tiny, arch):
 
     taken = jax.eval_shape(transfer, fresh, given)
     assert jax.tree.map(jnp.shape, taken) == jax.tree.map(jnp.shape, fresh)
-    assert counted == [2 * tiny.count(fresh["net"]["branch_a"]["trunk"])]
+    assert counted == [2 * count(fresh["net"]["branch_a"]["trunk"])]

@@ -10,6 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.baselines.unet2d import Double, UNet2DForm, make_system
+from tests.tiny_systems import close, count, gradient_descent
 
 KEY = jax.random.key(0)
 T1_T2 = ("t1", "t2")
@@ -21,9 +22,7 @@ BATCH = {
 
 
 def _made(tiny, form):
-    return make_system(
-        optimizers=tiny.gradient_descent("net"), modalities=T1_T2, classes=3, loss=cross_entropy, form=form
-    )
+    return make_system(optimizers=gradient_descent("net"), modalities=T1_T2, classes=3, loss=cross_entropy, form=form)
 
 
 def _abstract(form):
@@ -41,9 +40,9 @@ def _abstract(form):
     ],
     ids=["single", "double", "original widths"],
 )
-def test_parameters(tiny, form, total):
+def test_parameters(form, total):
     logits, params = _abstract(form)
-    assert tiny.count(params) == total
+    assert count(params) == total
     assert (logits.shape, logits.dtype) == ((1, 32, 32, 4), jnp.float32)
 
 
@@ -90,11 +89,11 @@ def test_a_step_follows_the_gradient_and_remat_does_not_change_it(tiny, double_a
     assert metrics["net/loss"] > 0
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params, after.params)
     assert max(jax.tree.leaves(moved["net"]["head"])) > 1e-3
-    tiny.close(after.params, recomputed.params)
+    close(after.params, recomputed.params)
     assert dataclasses.astuple(system.geometry) == (2, 2, 0)
 
 
-def test_bfloat16_keeps_float32_weights_and_logits(tiny):
+def test_bfloat16_keeps_float32_weights_and_logits():
     logits, params = _abstract(dataclasses.replace(TINY, dtype="bfloat16"))
     assert {leaf.dtype for leaf in (logits, *jax.tree.leaves(params))} == {jnp.dtype("float32")}
     module = Double(4, dtype=jnp.bfloat16)

@@ -6,6 +6,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.critics import SourceCritic
+from tests.tiny_systems import count
 
 KEY = jax.random.key(0, impl="rbg")
 # Kernels and biases of 1 -> 32 -> 64 -> 128 channels.
@@ -14,7 +15,7 @@ TRUNK = 9 * (32 + 32 * 64 + 64 * 128) + 32 + 64 + 128
 
 def _trace(critic, *shape):
     scores, params = jax.eval_shape(lambda x: critic.init_with_output(KEY, x), jax.ShapeDtypeStruct(shape, jnp.float32))
-    return scores, sum(leaf.size for leaf in jax.tree.leaves(params))
+    return scores, count(params)
 
 
 @pytest.mark.parametrize(

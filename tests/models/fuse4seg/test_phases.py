@@ -1,66 +1,30 @@
 """Fuse4Seg's two phases with the paper's networks: names, a step of each, what each term moves, predictions."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
-from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.fusion import FusionForm
-from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import make_pretraining, make_system
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from jaxfuse.models.fuse4seg.segmentation import TINY
+from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS
+from tests.tiny_systems import count, gradient_descent, largest, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
-NAMES = ("t1", "t1ce", "t2")
-CLASSES = 3
 # Every sub-network, with as few layers as it can have.
 FUSION = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, grid=4)
 SEGMENTATION = replace(
     TINY, stem=4, widths=(8, 8, 8), vit_width=8, vit_depth=1, vit_hidden=8, decoder_widths=(4, 4, 4, 4), train_side=32
 )
-CRITICS = CriticForm(critic_base=2, kernel_init=jax.nn.initializers.lecun_normal())
-EQ_14 = partial(
-    dice_and_cross_entropy,
-    include_background=True,
-    squared=True,
-    over_batch=True,
-    dice_weight=0.5,
-    entropy_weight=0.5,
-)
-NO_CRITICS = replace(CRITICS, adversarial_weight=0.0)
-ALL = ("fusion", "critics", "segmentation")
-
-
-def _batch(side, seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "image": jnp.asarray(rng.uniform(size=(2, side, side, len(NAMES))), jnp.float32),
-        "label": jnp.asarray(rng.integers(0, CLASSES, (2, side, side)), jnp.int32),
-    }
-
-
-def _descent(*players):
-    """Updates are the gradients themselves, with the other sign."""
-    return {player: optax.sgd(1.0) for player in players}
-
-
-def _largest(tree):
-    return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
-
-
-def _moved(before, after, player):
-    return jax.tree.map(jnp.subtract, before.params[player], after.params[player])
 
 
 # --- the paper's networks -----------------------------------------------------------------------------------
@@ -70,7 +34,7 @@ def _moved(before, after, player):
 def real():
     """The paper's networks, tiny: the system, its batch, its first state and its compiled step."""
     system = make_system(
-        optimizers=_descent(*ALL),
+        optimizers=gradient_descent(*ALL),
         modalities=NAMES,
         classes=CLASSES,
         loss=EQ_14,
@@ -80,11 +44,11 @@ def real():
         segmentation=SEGMENTATION,
         critics=CRITICS,
     )
-    batch = _batch(32)
+    batch = pictures(32, len(NAMES), CLASSES)
     return system, batch, jax.jit(system.init)(KEY, batch), jax.jit(system.train_step)
 
 
-def test_it_is_a_system(real, tiny):
+def test_it_is_a_system(real):
     system, _, state, _ = real
     assert isinstance(system, System)
     assert isinstance(system.fusion, FusionPart)
@@ -95,9 +59,9 @@ def test_it_is_a_system(real, tiny):
         *("encoder", "cross_attention", "fusion_layers", "decoder", "segmentation", "adapters"),
         *("D_t1", "D_t1ce", "D_t2"),
     }
-    assert tiny.count(networks) == tiny.count(state.params)
+    assert count(networks) == count(state.params)
     adapters = state.params["segmentation"]["transformer"]["block_1"]["adapter"]
-    assert tiny.count(networks["adapters"]) == tiny.count(adapters)
+    assert count(networks["adapters"]) == count(adapters)
 
 
 def test_a_step_of_the_paper_moves_every_player_and_ignores_what_it_does_not_fuse(real):
@@ -113,10 +77,10 @@ def test_a_step_of_the_paper_moves_every_player_and_ignores_what_it_does_not_fus
     after, metrics = step(state, batch)
     assert all(jnp.isfinite(value) for value in metrics.values())
     for player in ALL:
-        assert _largest(_moved(state, after, player)) > 1e-5
+        assert largest(moved(state, after, player)) > 1e-5
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params[player]))
     again, same = step(state, {**batch, "image": batch["image"].at[..., absent].set(jnp.nan)})
-    jax.tree.map(np.testing.assert_array_equal, again.params, after.params)
+    same(again.params, after.params)
     assert metrics == same
 
 
@@ -135,7 +99,7 @@ def test_each_term_moves_the_sub_networks_that_it_should(real):
     reached = {}
     for name in names:
         found = slopes(state.params, {other: jnp.float32(other == name) for other in names})
-        reached[name] = {part for part, tree in system.networks(found).items() if _largest(tree) > 0}
+        reached[name] = {part for part, tree in system.networks(found).items() if largest(tree) > 0}
     image = {"encoder", "cross_attention", "fusion_layers", "decoder"}
     assert reached == {
         "fusion/correlation": {"encoder"},
@@ -172,30 +136,30 @@ def test_predictions_of_the_combination_shown_or_asked_for(real):
 @pytest.fixture(scope="module")
 def pretraining():
     system = make_pretraining(
-        optimizers=_descent("fusion", "critics"), modalities=NAMES, fusion=FUSION, critics=CRITICS
+        optimizers=gradient_descent("fusion", "critics"), modalities=NAMES, fusion=FUSION, critics=CRITICS
     )
-    batch = _batch(16)
+    batch = pictures(16, len(NAMES), CLASSES)
     return system, batch, jax.jit(system.init)(KEY, batch)
 
 
-def test_a_step_of_pre_training(pretraining, tiny):
+def test_a_step_of_pre_training(pretraining):
     system, batch, state = pretraining
     assert isinstance(system, System)
     assert set(state.params["fusion"]) == {"encoder", "decoder"}
     networks = system.networks(state.params)
     assert set(networks) == {"encoder", "decoder", "D_t1", "D_t1ce", "D_t2"}
-    assert tiny.count(networks) == tiny.count(state.params)
+    assert count(networks) == count(state.params)
     after, metrics = jax.jit(system.train_step)(state, batch)
     assert all(jnp.isfinite(value) for value in metrics.values())
-    assert all(_largest(_moved(state, after, player)) > 1e-5 for player in system.players)
+    assert all(largest(moved(state, after, player)) > 1e-5 for player in system.players)
     terms = {name.split("/")[1]: float(value) for name, value in metrics.items() if name.startswith("fusion/")}
     expected = 0.1 * terms["adversarial"] + 0.25 * terms["correlation"] + 0.75 * terms["content"]
     assert terms["loss"] == pytest.approx(expected, rel=1e-5)
     # Only the critics of the pair that was drawn have moved.
     choice = system.combinations.draw(jax.random.split(state.key())[0])
     drawn = {NAMES[number] for number in choice.modality.tolist()}
-    moved = _moved(state, after, "critics")
-    assert {name for name in NAMES if _largest(moved[name]) > 0} == drawn
+    gradient = moved(state, after, "critics")
+    assert {name for name in NAMES if largest(gradient[name]) > 0} == drawn
 
 
 def test_each_term_of_pre_training_moves_what_it_should(pretraining):
@@ -213,7 +177,7 @@ def test_each_term_of_pre_training_moves_what_it_should(pretraining):
     reached = {}
     for name in names:
         found = slopes(state.params, {other: jnp.float32(other == name) for other in names})
-        reached[name] = {part for part, tree in system.networks(found).items() if _largest(tree) > 0}
+        reached[name] = {part for part, tree in system.networks(found).items() if largest(tree) > 0}
     assert reached == {
         "fusion/correlation": {"encoder"},
         "fusion/content": {"encoder", "decoder"},
@@ -226,7 +190,7 @@ def test_predictions_and_rows_of_pre_training(pretraining):
     outputs = jax.eval_shape(system.predict, state, {"image": batch["image"]})
     assert {name: value.shape for name, value in outputs.items()} == {"reconstruction": (2, 16, 16, 3)}
     alone = make_pretraining(
-        optimizers=_descent("fusion"),
+        optimizers=gradient_descent("fusion"),
         modalities=NAMES,
         fusion=FUSION,
         critics=NO_CRITICS,

@@ -18,22 +18,15 @@ from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, make_pretraining
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from jaxfuse.models.fuse4seg.plugin import NO_CRITICS, FilmModule, NNUNetForm, make_film, make_film_p
+from tests.models.fuse4seg.small_forms import CLASSES, NAMES
+from tests.tiny_systems import count, form, largest, moved
 
 KEY = jax.random.key(0)
-NAMES = ("t1", "t1ce", "t2")
-CLASSES = 3
 FILM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
 NNUNET = NNUNetForm(stages=2, base=2)
 ENCODER = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, cross_attention="none")
+BATCH = pictures(8, len(NAMES), CLASSES)
 LOSS = partial(dice_and_cross_entropy, over_batch=True)
-
-
-def _batch(seed=0, side=8):
-    rng = np.random.default_rng(seed)
-    return {
-        "image": jnp.asarray(rng.uniform(size=(2, side, side, len(NAMES))), jnp.float32),
-        "label": jnp.asarray(rng.integers(0, CLASSES, (2, side, side)), jnp.int32),
-    }
 
 
 def _made(make, players=("fusion", "segmentation"), **options):
@@ -42,53 +35,43 @@ def _made(make, players=("fusion", "segmentation"), **options):
     return make(optimizers=optimizers, film=FILM, segmentation=NNUNET, **common, **options)
 
 
-def _forms(tree):
-    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
-
-
-def _largest(a, b):
-    return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-
-
 @pytest.mark.parametrize("make", [make_film, partial(make_film_p, fusion=ENCODER)])
-def test_it_is_a_system_of_two_players(make, tiny):
+def test_it_is_a_system_of_two_players(make):
     system = _made(make)
     assert isinstance(system, System)
     assert isinstance(system.fusion, FusionPart)
     assert isinstance(system.segmentation, SegmentationPart)
     assert system.players == ("fusion", "segmentation")
     assert system.geometry.divisor == 2
-    batch = jax.eval_shape(_batch)
-    state = jax.eval_shape(system.init, KEY, batch)
+    state = jax.eval_shape(system.init, KEY, BATCH)
     networks = system.networks(state.params)
     assert set(networks) == {"encoder", "guidance", "decoder", "segmentation"}
-    assert tiny.count(networks) == tiny.count(state.params)
-    after, metrics = jax.eval_shape(system.train_step, state, batch)
-    assert _forms(after) == _forms(state)
+    assert count(networks) == count(state.params)
+    after, metrics = jax.eval_shape(system.train_step, state, BATCH)
+    assert form(after) == form(state)
     assert {"fusion/content", "fusion/task_loss", "segmentation/loss"} <= set(metrics)
     assert "fusion/correlation" not in metrics
 
 
-def test_the_encoder_of_the_variant_is_that_of_pre_training(tiny):
+def test_the_encoder_of_the_variant_is_that_of_pre_training():
     before = make_pretraining(
         optimizers={"fusion": optax.sgd(1.0)}, modalities=NAMES, fusion=ENCODER, critics=NO_CRITICS
     )
-    batch = jax.eval_shape(_batch)
-    donor = jax.eval_shape(before.init, KEY, batch).params
-    params = jax.eval_shape(_made(partial(make_film_p, fusion=ENCODER)).init, KEY, batch).params
-    assert _forms(params["fusion"]["encoder"]) == _forms(donor["fusion"]["encoder"])
+    donor = jax.eval_shape(before.init, KEY, BATCH).params
+    params = jax.eval_shape(_made(partial(make_film_p, fusion=ENCODER)).init, KEY, BATCH).params
+    assert form(params["fusion"]["encoder"]) == form(donor["fusion"]["encoder"])
     rule = parse_rule(("fusion/encoder", "pretraining:fusion/encoder"))
     taken, values = apply_rules(params, [rule], {("pretraining", False): donor})
     assert taken["fusion"]["encoder"] is donor["fusion"]["encoder"]
-    assert values == tiny.count(donor["fusion"]["encoder"])
+    assert values == count(donor["fusion"]["encoder"])
     # Its two bands are joined by a 1x1 convolution, which FILM's own encoder does not need.
-    own = jax.eval_shape(_made(make_film).init, KEY, batch).params
-    assert tiny.count(params["fusion"]["guidance"]) - tiny.count(own["fusion"]["guidance"]) == 2 * 4 * 4
+    own = jax.eval_shape(_made(make_film).init, KEY, BATCH).params
+    assert count(params["fusion"]["guidance"]) - count(own["fusion"]["guidance"]) == 2 * 4 * 4
 
 
 def test_bands_are_those_of_the_encoder_and_film_has_none():
     part = FilmModule(FILM.network(Encoder(ENCODER)))
-    sources, presence = _batch()["image"][..., :2], jnp.ones((2, 2))
+    sources, presence = BATCH["image"][..., :2], jnp.ones((2, 2))
 
     @jax.jit
     def both(sources):
@@ -106,30 +89,28 @@ def test_bands_are_those_of_the_encoder_and_film_has_none():
 
 
 def test_a_correlation_term_needs_the_variant_and_critics_are_allowed():
-    batch = jax.eval_shape(_batch)
-
     def evaluated(make):
         system = _made(make, losses=LossForm(correlation_weight=0.25))
-        return jax.eval_shape(lambda: system.eval_step(system.init(KEY, _batch()), _batch()))
+        return jax.eval_shape(lambda: system.eval_step(system.init(KEY, BATCH), BATCH))
 
     assert "fusion/correlation" in evaluated(partial(make_film_p, fusion=ENCODER))
     with pytest.raises(UserError, match="has no bands; set it to 0"):
         evaluated(make_film)
     system = _made(make_film, ("fusion", "critics", "segmentation"), critics=CriticForm(critic_base=2))
-    assert set(jax.eval_shape(system.init, KEY, batch).params) == set(system.players)
+    assert set(jax.eval_shape(system.init, KEY, BATCH).params) == set(system.players)
     with pytest.raises(UserError, match="dtype is 'half'; choose one of float32, bfloat16"):
         NNUNetForm(dtype="half").part(CLASSES, LOSS)
 
 
 def _stepped(bilevel):
     system = _made(make_film, scheme=BilevelForm(bilevel=bilevel))
-    before = jax.jit(system.init)(KEY, _batch())
-    step, batch = jax.jit(system.train_step), _batch()
-    after, metrics = step(before, batch)
+    before = jax.jit(system.init)(KEY, BATCH)
+    step = jax.jit(system.train_step)
+    after, metrics = step(before, BATCH)
     assert all(jnp.isfinite(value) for value in metrics.values())
-    assert all(_largest(before.params[player], after.params[player]) > 1e-5 for player in system.players)
-    otherwise, _ = step(before, {**batch, "label": (batch["label"] + 1) % CLASSES})
-    return {player: _largest(after.params[player], otherwise.params[player]) for player in system.players}
+    assert all(largest(moved(before, after, player)) > 1e-5 for player in system.players)
+    otherwise, _ = step(before, {**BATCH, "label": (BATCH["label"] + 1) % CLASSES})
+    return {player: largest(moved(after, otherwise, player)) for player in system.players}
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from jaxfuse.models.fuse4seg.segmentation import (
     norm_groups,
     upsample_bilinear,
 )
+from tests.tiny_systems import count
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -35,10 +36,6 @@ def _shape(*sides, channels=1):
 
 def _params(form, image, classes=4):
     return jax.eval_shape(form.network(classes).init, KEY, image)["params"]
-
-
-def _count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def _drawn(form, seed=0):
@@ -88,20 +85,20 @@ def test_weights_and_logits_of_224_pixels(form, plain, adapters):
     logits, variables = jax.eval_shape(lambda image: network.init_with_output(KEY, image), _shape(224, 224))
     assert (logits.shape, logits.dtype) == ((1, 224, 224, 4), jnp.float32)
     counted = _adapters(variables["params"])
-    assert (_count(variables) - counted, counted) == (plain, adapters)
+    assert (count(variables) - counted, counted) == (plain, adapters)
 
 
 def test_the_stem_reads_the_channels_that_come():
     """Those of an embedding, in the row without decoder; nothing else depends on them."""
     gray, embedding = (_params(TINY, _shape(32, 32, channels=channels)) for channels in (1, 64))
     assert embedding["encoder"]["stem"]["kernel"].shape == (7, 7, 64, 8)
-    assert _count(embedding) - _count(gray) == 63 * 49 * 8
+    assert count(embedding) - count(gray) == 63 * 49 * 8
 
 
 def test_color_and_nine_classes_give_the_size_of_transunet():
     """105.28 million, as its paper's R50-ViT-B/16 with three copies of the image."""
     form = replace(SegmentationForm(), adapter="none")
-    assert _count(_params(form, _shape(224, 224, channels=3), classes=9)) == 105_277_081
+    assert count(_params(form, _shape(224, 224, channels=3), classes=9)) == 105_277_081
 
 
 def test_maps_of_an_image_of_224_pixels():
@@ -278,7 +275,7 @@ def _kept(form, params):
     """Values that the backward pass is handed, besides the parameters."""
     network = form.network(4)
     backward = jax.eval_shape(lambda p: jax.vjp(lambda p: network.apply({"params": p}, IMAGE), p)[1], params)
-    return _count(backward) - _count(params)
+    return count(backward) - count(params)
 
 
 def test_nothing_is_drawn_without_a_key(params):

@@ -7,53 +7,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.learning import bilevel
 from jaxfuse.losses.adversarial import gan_form
-from jaxfuse.losses.overlap import cross_entropy, dice_and_cross_entropy
+from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.baselines.nnunet2d import DeepLogits, NNUNet2D
 from jaxfuse.models.fuse4seg.cooperative import pixel_energy
-from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused
+from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS
+from tests.tiny_systems import gradient_descent, largest, minus, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
-NAMES = ("t1", "t1ce", "t2")
-CLASSES = 3
-CRITICS = CriticForm(critic_base=2, kernel_init=jax.nn.initializers.lecun_normal())
-EQ_14 = partial(
-    dice_and_cross_entropy,
-    include_background=True,
-    squared=True,
-    over_batch=True,
-    dice_weight=0.5,
-    entropy_weight=0.5,
-)
-NO_CRITICS = replace(CRITICS, adversarial_weight=0.0)
-ALL = ("fusion", "critics", "segmentation")
-
-
-def _batch(side, seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "image": jnp.asarray(rng.uniform(size=(2, side, side, len(NAMES))), jnp.float32),
-        "label": jnp.asarray(rng.integers(0, CLASSES, (2, side, side)), jnp.int32),
-    }
-
-
-def _descent(*players):
-    """Updates are the gradients themselves, with the other sign."""
-    return {player: optax.sgd(1.0) for player in players}
-
-
-def _largest(tree):
-    return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
 
 
 # --- small networks that stand in for the paper's -----------------------------------------------------------
@@ -100,7 +70,7 @@ def _small(players=ALL, critics=CRITICS, combos=("t1+t2",), losses=LossForm(), *
     return cooperate(
         Pixelwise(),
         Softmax(),
-        optimizers=_descent(*players),
+        optimizers=gradient_descent(*players),
         modalities=NAMES,
         combos=combos,
         critics=critics,
@@ -110,7 +80,7 @@ def _small(players=ALL, critics=CRITICS, combos=("t1+t2",), losses=LossForm(), *
 
 
 def _stepped(system, step=0, side=16):
-    batch = _batch(side)
+    batch = pictures(side, len(NAMES), CLASSES)
     state = system.init(KEY, batch).replace(step=jnp.int32(step))
     return batch, state, *jax.jit(system.train_step)(state, batch)
 
@@ -120,10 +90,6 @@ def small():
     """A joint step: the system, batch, state, next state and metrics."""
     system = _small(fusion_weight=0.5)
     return system, *_stepped(system)
-
-
-def _moved(before, after, player):
-    return jax.tree.map(jnp.subtract, before.params[player], after.params[player])
 
 
 # --- one step of cooperative training -----------------------------------------------------------------------
@@ -150,19 +116,18 @@ def test_a_step_is_critics_then_follower_then_leader(small):
 
     value, slope = jax.jit(jax.value_and_grad(critics_loss))(before.params["critics"])
     np.testing.assert_allclose(metrics["critics/loss"], value, rtol=1e-5)
-    moved = _moved(before, after, "critics")
+    step = moved(before, after, "critics")
     for name in NAMES:
-        for a, b in zip(jax.tree.leaves(moved[name]), jax.tree.leaves(slope[name]), strict=True):
+        for a, b in zip(jax.tree.leaves(step[name]), jax.tree.leaves(slope[name]), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
     # The critic of the modality that was not shown has nothing to learn.
-    assert _largest(slope["t1"]) > 1e-3
-    assert _largest(moved["t1ce"]) == 0
+    assert largest(slope["t1"]) > 1e-3
+    assert largest(step["t1ce"]) == 0
 
     own = lambda psi: system.segmentation.loss(psi, fused, batch["label"], None)  # noqa: E731
     value, slope = jax.jit(jax.value_and_grad(own))(psi)
     np.testing.assert_allclose(metrics["segmentation/loss"], value, rtol=1e-5)
-    moved = _moved(before, after, "segmentation")
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), moved, slope)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), moved(before, after, "segmentation"), slope)
 
     def upper(phi):
         made = system.fusion.fuse(phi, sources, presence, None)
@@ -171,7 +136,7 @@ def test_a_step_is_critics_then_follower_then_leader(small):
 
     value, slope = jax.jit(jax.value_and_grad(upper))(phi)
     np.testing.assert_allclose(metrics["fusion/loss"], value, rtol=1e-5)
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), _moved(before, after, "fusion"), slope)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), moved(before, after, "fusion"), slope)
     assert int(after.step) == 1
 
 
@@ -190,8 +155,8 @@ def test_warm_up_detaches_the_image(small):
     _, before, early, _ = _stepped(warm)
     *_, detached, _ = _stepped(_small(fusion_weight=0.5, bilevel="detached"))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), early.params, detached.params)
-    assert _largest(jax.tree.map(jnp.subtract, early.params["fusion"], joint.params["fusion"])) > 1e-3
-    late, _ = jax.jit(warm.train_step)(before.replace(step=jnp.int32(2)), _batch(16))
+    assert largest(minus(early.params["fusion"], joint.params["fusion"])) > 1e-3
+    late, _ = jax.jit(warm.train_step)(before.replace(step=jnp.int32(2)), pictures(16, len(NAMES), CLASSES))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), late.params, joint.params)
     with pytest.raises(UserError, match="warmup_steps is -1"):
         _small(warmup_steps=-1)
@@ -202,7 +167,7 @@ def test_every_scheme_makes_a_step(name):
     system = _small(("fusion", "segmentation"), fusion_weight=0.5, critics=NO_CRITICS, bilevel=name)
     _, before, after, metrics = _stepped(system)
     assert all(jnp.isfinite(value) for value in metrics.values())
-    assert all(_largest(_moved(before, after, player)) > 1e-4 for player in system.players)
+    assert all(largest(moved(before, after, player)) > 1e-4 for player in system.players)
     assert f"{system.scheme.leader}/bilevel/residual" in metrics
     if name == "rank_one":
         assert int(after.memory["bilevel"]["count"]) == 1
@@ -215,7 +180,7 @@ def test_every_scheme_makes_a_step(name):
 def test_without_adversarial_weight_there_are_no_critics(small):
     system = _small(("fusion", "segmentation"), NO_CRITICS)
     assert system.players == ("fusion", "segmentation")
-    batch = _batch(16)
+    batch = pictures(16, len(NAMES), CLASSES)
     state = jax.eval_shape(system.init, KEY, batch)
     assert set(state.params) == {"fusion", "segmentation"}
     _, metrics = jax.eval_shape(system.train_step, state, batch)
@@ -230,7 +195,7 @@ def test_without_adversarial_weight_there_are_no_critics(small):
 def test_a_game_with_gradient_penalty():
     _, before, after, metrics = _stepped(_small(critics=replace(CRITICS, gan="wgan-gp")))
     assert all(jnp.isfinite(value) for value in metrics.values())
-    assert _largest(_moved(before, after, "critics")) > 1e-4
+    assert largest(moved(before, after, "critics")) > 1e-4
     total = sum(metrics[f"critics/{term}"] for term in ("real", "fake", "penalty"))
     np.testing.assert_allclose(metrics["critics/loss"], total, rtol=1e-5)
     # A critic of small weights is nearly flat: its slope is far from 1, at ten times the square of the gap.
@@ -279,12 +244,12 @@ def test_gauss_newton_rounds_come_near_the_minimum_of_the_energy():
 def _paper(tiny, players=("fusion", "segmentation"), **options):
     flat = {"modalities": NAMES, "classes": CLASSES, "loss": EQ_14, "combos": ("t1+t2",), "adversarial_weight": 0.0}
     small = {"dim": 8, "heads": 2, "grid": 4, "front": 0, "vit_depth": 1, "units": (1, 1, 1), "train_side": 32}
-    return tiny.made(make_system, optimizers=_descent(*players), **flat | small | options)
+    return tiny.made(make_system, optimizers=gradient_descent(*players), **flat | small | options)
 
 
 def test_without_decoder_segmentation_reads_the_embedding(tiny):
     system = _paper(tiny, decoder=False)
-    batch = jax.eval_shape(lambda: _batch(32))
+    batch = jax.eval_shape(lambda: pictures(32, len(NAMES), CLASSES))
     state = jax.eval_shape(system.init, KEY, batch)
     assert set(state.params["fusion"]["decoder"]) == {"merge"}
     assert state.params["segmentation"]["encoder"]["stem"]["kernel"].shape[2] == 8
@@ -338,7 +303,7 @@ class Fixed(nn.Module):
 
 
 def test_deep_supervision_weighs_coarser_outputs_half_and_takes_every_second_label():
-    batch = _batch(8)
+    batch = pictures(8, len(NAMES), CLASSES)
     part = DeeplySupervised(Fixed(), 2, cross_entropy)
     params = part.init(KEY, batch["image"])
     label = np.asarray(batch["label"])
@@ -353,12 +318,12 @@ def test_an_nnunet_can_stand_in_for_the_segmentation_network():
     system = cooperate(
         Pixelwise(),
         DeeplySupervised(network, 8, EQ_14),
-        optimizers=_descent(*ALL),
+        optimizers=gradient_descent(*ALL),
         modalities=NAMES,
         critics=CRITICS,
     )
     assert system.geometry.divisor == 8
-    batch = jax.eval_shape(lambda: _batch(16))
+    batch = jax.eval_shape(lambda: pictures(16, len(NAMES), CLASSES))
     state = jax.eval_shape(system.init, KEY, batch)
     after, metrics = jax.eval_shape(system.train_step, state, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
@@ -377,13 +342,13 @@ def test_a_fusion_network_without_bands_needs_no_correlation_term():
         return cooperate(
             Bandless(),
             Softmax(),
-            optimizers=_descent(*ALL),
+            optimizers=gradient_descent(*ALL),
             modalities=NAMES,
             critics=CRITICS,
             losses=LossForm(correlation_weight=weight),
         )
 
-    batch = jax.eval_shape(lambda: _batch(16))
+    batch = jax.eval_shape(lambda: pictures(16, len(NAMES), CLASSES))
     state = jax.eval_shape(build(0.0).init, KEY, batch)
     assert "fusion/correlation" not in jax.eval_shape(build(0.0).eval_step, state, batch)
     with pytest.raises(UserError, match="has no bands; set it to 0"):

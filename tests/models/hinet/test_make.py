@@ -12,6 +12,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
+from tests.tiny_systems import count, gradient_descent
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -20,9 +21,9 @@ BATCH = {"image": jax.ShapeDtypeStruct((2, 40, 40, 4), jnp.float32)}
 
 
 @pytest.fixture(scope="module")
-def made(tiny):
+def made():
     """A System of a form, pairs and options of the losses."""
-    optimizers = tiny.gradient_descent("generator", "discriminator")
+    optimizers = gradient_descent("generator", "discriminator")
 
     def make(form=TINY, pairs=("t2+t1", "flair"), **losses):
         losses = LossForm(**losses)
@@ -42,7 +43,7 @@ def test_networks_by_the_names_of_the_paper(made, tiny):
 
 def _counts(system, tiny):
     state = jax.eval_shape(system.init, KEY, BATCH)
-    return {name: tiny.count(tree) for name, tree in system.networks(state.params).items()}
+    return {name: count(tree) for name, tree in system.networks(state.params).items()}
 
 
 @pytest.mark.parametrize(
@@ -58,16 +59,12 @@ def test_every_form_keeps_the_form_of_its_state(made, form, sources):
     system, count = made(form, (sources, "flair")), len(sources.split("+"))
     state = jax.eval_shape(system.init, KEY, BATCH)
     after, metrics = jax.eval_shape(system.train_step, state, BATCH)
-    assert jax.tree.map(_form, after) == jax.tree.map(_form, state)
-    assert {_form(value) for value in metrics.values()} == {((), jnp.dtype("float32"))}
+    assert form(after) == form(state)
+    assert {form(value) for value in metrics.values()} == {((), jnp.dtype("float32"))}
     predicted = {name: image.shape[-1] for name, image in jax.eval_shape(system.predict, state, BATCH).items()}
     assert predicted == {"synthesized": 1} | ({"reconstructed": count} if form.kind != "early" else {})
     seen_channels = state.params["discriminator"]["down_1"]["kernel"].shape[2]
     assert seen_channels == (count + 1 if form.conditional else 1)
-
-
-def _form(leaf):
-    return leaf.shape, leaf.dtype
 
 
 # --- losses -------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.fusion import concatenated, mixed
 from jaxfuse.models.hinet.layers import EncoderStage
 from jaxfuse.models.hinet.networks import GENERATORS
+from tests.tiny_systems import count
 
 KEY = jax.random.key(0)
 T1_T2 = ("t1", "t2")
@@ -46,27 +47,27 @@ def _abstract(module, side=128, channels=2):
     ],
     ids=str,
 )
-def test_parameters_of_every_row(tiny, changes, trainable, channels):
+def test_parameters_of_every_row(changes, trainable, channels):
     images, variables = _abstract(_generator(**changes), side=16)
-    assert tiny.count(variables["params"]) == trainable
+    assert count(variables["params"]) == trainable
     assert (images.shape, images.dtype) == ((1, 16, 16, channels), jnp.float32)
 
 
-def test_parameters_by_piece(tiny):
+def test_parameters_by_piece():
     _, variables = _abstract(_generator())
     params = variables["params"]
     for name in T1_T2:
-        stages = {stage: tiny.count(tree) for stage, tree in params[f"encoder_{name}"].items()}
+        stages = {stage: count(tree) for stage, tree in params[f"encoder_{name}"].items()}
         assert stages == {"stage_1": 9_696, "stage_2": 55_680, "stage_3": 221_952}
-        assert tiny.count(params[f"decoder_{name}"]) == 434_785
-    fusion = {block: tiny.count(tree) for block, tree in params["fusion"].items()}
+        assert count(params[f"decoder_{name}"]) == 434_785
+    fusion = {block: count(tree) for block, tree in params["fusion"].items()}
     assert fusion == {"block_1": 46_368, "block_2": 258_624, "block_3": 738_048}
-    synthesis = {part: tiny.count(tree) for part, tree in params["synthesis"].items()}
+    synthesis = {part: count(tree) for part, tree in params["synthesis"].items()}
     blocks = {"block_1": 590_400, "block_2": 147_744, "block_3": 46_272}
     assert synthesis == blocks | {"layer_1": 295_680, "layer_2": 295_296, "image": 9_601}
-    assert tiny.count(variables["batch_stats"]) == 6_208
+    assert count(variables["batch_stats"]) == 6_208
     _, late = _abstract(_generator(kind="late"))
-    assert sum(tiny.count(tree) for name, tree in late["params"].items() if "decoder" not in name) == 2_153_185
+    assert sum(count(tree) for name, tree in late["params"].items() if "decoder" not in name) == 2_153_185
 
 
 @pytest.mark.parametrize(
@@ -79,9 +80,9 @@ def test_parameters_by_piece(tiny):
     ],
     ids=str,
 )
-def test_parameters_and_scores_of_the_critic(tiny, changes, channels, trainable, running):
+def test_parameters_and_scores_of_the_critic(changes, channels, trainable, running):
     scores, variables = _abstract(Critic(HiNetForm(**changes)), channels=channels)
-    assert (tiny.count(variables["params"]), tiny.count(variables["batch_stats"])) == (trainable, running)
+    assert (count(variables["params"]), count(variables["batch_stats"])) == (trainable, running)
     assert scores.shape == (1, 6, 6, 1)
 
 
@@ -121,15 +122,15 @@ def test_shapes_of_the_critic_at_the_paper_patch():
     assert [*downs, shapes["score"]] == [(64, 64, 32), (32, 32, 64), (16, 16, 128), (8, 8, 256), (6, 6, 1)]
 
 
-def test_three_sources_widen_no_mixed_block_and_every_concatenating_one(tiny):
+def test_three_sources_widen_no_mixed_block_and_every_concatenating_one():
     two, three = (_abstract(_generator(("t1", "t1ce", "t2")[:n]), 16, n)[1]["params"] for n in (2, 3))
-    assert tiny.count(three) == tiny.count(two) + 287_328 + 434_785
+    assert count(three) == count(two) + 287_328 + 434_785
     joined = _abstract(_generator(("t1", "t1ce", "t2"), fusion_block="concatenate"), 16, 3)[1]["params"]
     # Three maps of 32, 64 and 128 channels come to the width of sum, product and maximum.
-    assert tiny.count(joined["fusion"]) == tiny.count(two["fusion"])
+    assert count(joined["fusion"]) == count(two["fusion"])
     late = [_abstract(_generator(("t1", "t1ce", "t2")[:n], kind="late"), 16, n)[1]["params"] for n in (2, 3)]
     kernels = 9 * (128 * 256 + 128 * 128 + 64 * 64 + 32 * 32)
-    assert tiny.count(late[1]["synthesis"]) - tiny.count(late[0]["synthesis"]) == kernels
+    assert count(late[1]["synthesis"]) - count(late[0]["synthesis"]) == kernels
 
 
 # --- what they compute --------------------------------------------------------------------------------------------

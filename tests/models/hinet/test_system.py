@@ -13,6 +13,7 @@ from jaxfuse.learning.system import System
 from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
+from tests.tiny_systems import adjustable, close, largest, same
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -23,17 +24,8 @@ PLAYERS = ("generator", "discriminator")
 AUTOENCODERS = {f"{part}_{name}" for part in ("encoder", "decoder") for name in ("t1", "t2")}
 
 
-def _adjustable():
-    """Gradient descent whose rate lies in its state, so that a compiled step can hold a player still."""
-
-    def update(gradient, rate, params=None):
-        return jax.tree.map(lambda g: -rate * g, gradient), rate
-
-    return optax.GradientTransformation(lambda params: jnp.float32(1.0), update)
-
-
 def _made(form=TINY, pairs=PAIRS, **losses):
-    optimizers = {player: _adjustable() for player in PLAYERS}
+    optimizers = {player: adjustable() for player in PLAYERS}
     return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, losses=LossForm(**losses))
 
 
@@ -111,7 +103,7 @@ def test_images_are_predicted_in_the_range_of_the_data_and_from_the_sources_alon
         assert 0.0 <= float(image.min()) < 0.5 < float(image.max()) <= 1.0
     unknown = {"image": BATCH["image"].at[..., np.array([1, 3])].set(jnp.nan)}
     again = look(STATE, unknown)[1]
-    jax.tree.map(np.testing.assert_array_equal, again, predicted)
+    same(again, predicted)
 
 
 def test_what_the_networks_see_and_give():
@@ -193,7 +185,7 @@ def test_the_critics_loss_sends_no_gradient_to_the_generator():
         params = {**state.params, "generator": params}
         return system.train_step(dataclasses.replace(state, params=params), BATCH)[1]["discriminator/fake"]
 
-    assert _largest(jax.jit(jax.grad(critic_loss))(state.params["generator"])) == 0
+    assert largest(jax.jit(jax.grad(critic_loss))(state.params["generator"])) == 0
 
 
 @pytest.mark.slow
@@ -205,7 +197,7 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others():
 
     gradients = jax.jit(jax.jacrev(metrics))(STATE.params)
     reached = {
-        term: {name for name, tree in SYSTEM.networks(gradient).items() if _largest(tree) > 0}
+        term: {name for name, tree in SYSTEM.networks(gradient).items() if largest(tree) > 0}
         for term, gradient in gradients.items()
     }
     assert reached == {
@@ -220,10 +212,6 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others():
     }
 
 
-def _largest(tree):
-    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(tree)))
-
-
 # --- the order of things ------------------------------------------------------------------------------------------
 
 
@@ -236,19 +224,19 @@ def _with_rates(generator, discriminator):
 def test_the_players_step_leaves_the_other_unchanged(stepped):
     after, _ = stepped
     still, _ = step(_with_rates(1e-3, 0.0), BATCH)
-    jax.tree.map(np.testing.assert_array_equal, still.params["discriminator"], STATE.params["discriminator"])
-    jax.tree.map(np.testing.assert_array_equal, still.params["generator"], after.params["generator"])
+    same(still.params["discriminator"], STATE.params["discriminator"])
+    same(still.params["generator"], after.params["generator"])
     before, moved = (SYSTEM.networks(state.params) for state in (STATE, after))
     for name, params in before.items():
-        assert _largest(jax.tree.map(np.subtract, *jax.device_get((params, moved[name])))) > 0, name
+        assert largest(jax.tree.map(np.subtract, *jax.device_get((params, moved[name])))) > 0, name
     assert int(after.step) == 1
 
 
 def test_the_critic_judges_what_the_generator_made_before_it_moved(stepped):
     after, metrics = stepped
     still, unmoved = step(_with_rates(0.0, 1e-3), BATCH)
-    jax.tree.map(np.testing.assert_array_equal, still.params["generator"], STATE.params["generator"])
-    jax.tree.map(np.testing.assert_array_equal, still.params["discriminator"], after.params["discriminator"])
+    same(still.params["generator"], STATE.params["generator"])
+    same(still.params["discriminator"], after.params["discriminator"])
     assert unmoved == metrics
 
 
@@ -306,15 +294,15 @@ def test_a_conditional_critic_sees_the_sources_before_the_target():
 
 
 @pytest.mark.slow
-def test_recomputing_blocks_changes_neither_gradients_nor_statistics(tiny, stepped):
+def test_recomputing_blocks_changes_neither_gradients_nor_statistics(stepped):
     again, metrics = jax.jit(_made(dataclasses.replace(TINY, remat=True)).train_step)(STATE, BATCH)
-    tiny.close(again.params, stepped[0].params)
-    tiny.close(again.stats, stepped[0].stats)
-    tiny.close(metrics, stepped[1])
+    close(again.params, stepped[0].params)
+    close(again.stats, stepped[0].stats)
+    close(metrics, stepped[1])
 
 
 @pytest.mark.slow
-def test_a_fresh_state_learns_one_batch(tiny):
+def test_a_fresh_state_learns_one_batch():
     system = make_system(
         optimizers={player: optax.adam(1e-3, b1=0.5) for player in PLAYERS},
         modalities=MODALITIES,

@@ -1,0 +1,187 @@
+"""Systems that compile at once, weights that are nowhere trivial, and what tests ask of trees.
+
+`make_system` is found where a recipe names this module as its `model`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxfuse.learning.normalized import LinenNormalized, NormalizedSegmentation
+from jaxfuse.learning.system import Geometry, Segmentation
+from jaxfuse.losses.overlap import cross_entropy
+from jaxfuse.nn.conv import conv
+
+KEY = jax.random.key(0)
+
+# --- trees --------------------------------------------------------------------------------------------------------
+
+
+def count(tree: Any) -> int:
+    """The number of values in a tree of arrays or of their shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def counts(trees: Any) -> dict[str, int]:
+    """The number of values in each entry of a mapping."""
+    return {name: count(tree) for name, tree in trees.items()}
+
+
+def form(tree: Any) -> Any:
+    """The tree with (shape, dtype) in place of each array."""
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+def largest(tree: Any) -> float:
+    """The largest magnitude in a tree."""
+    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(tree)))
+
+
+def minus(a: Any, b: Any) -> Any:
+    """The difference of two trees."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def moved(before: Any, after: Any, player: str) -> Any:
+    """How far a step of gradient descent at rate 1 moved a player: the gradient."""
+    return minus(before.params[player], after.params[player])
+
+
+def same(a: Any, b: Any) -> None:
+    """Asserts that two trees hold equal values."""
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def close(a: Any, b: Any, relative: float = 1e-4) -> None:
+    """Asserts that two trees are equal up to rounding, measured against the largest value of each leaf."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        scale = max(1e-3, float(np.abs(x).max(initial=0.0)))
+        np.testing.assert_allclose(x, y, atol=relative * scale, err_msg=jax.tree_util.keystr(path))
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+def shape(*sides: int) -> jax.ShapeDtypeStruct:
+    """The shape of a float32 array."""
+    return jax.ShapeDtypeStruct(sides, jnp.float32)
+
+
+def abstract(module: Any, *sides: int) -> tuple[Any, Any]:
+    """Shapes of (output, variables) of a Flax module on an image of these sides; nothing is computed."""
+    return jax.eval_shape(lambda image: module.init_with_output(KEY, image), shape(*sides))
+
+
+def drawn(shapes: Any, scale: float, *, positive: Collection[str] = ()) -> Any:
+    """Values of which none is 0 or 1, as after training, drawn without compiling anything.
+
+    Those of the leaves named in `positive` are the exponential of a draw.
+    """
+    rng = np.random.default_rng(0)
+
+    def one(path: Any, leaf: Any) -> jax.Array:
+        values = scale * rng.normal(size=leaf.shape)
+        return jnp.asarray(np.exp(values) if path[-1].key in positive else values, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
+
+
+def drawn_for(module: Any, *inputs: Any, scale: float, positive: Collection[str] = ()) -> Any:
+    """Variables of a Flax module for these inputs, by `drawn`."""
+    return drawn(jax.eval_shape(module.init, KEY, *inputs), scale, positive=positive)
+
+
+# --- steps --------------------------------------------------------------------------------------------------------
+
+
+def gradient_descent(*players: str) -> dict[str, optax.GradientTransformation]:
+    """Optimizers whose updates are the gradients themselves, with the other sign."""
+    return {player: optax.sgd(1.0) for player in players}
+
+
+def adjustable() -> optax.GradientTransformation:
+    """Gradient descent whose rate lies in its state, so that a compiled step can hold a player still."""
+
+    def update(gradient: Any, rate: Any, params: Any = None) -> Any:
+        return jax.tree.map(lambda g: -rate * g, gradient), rate
+
+    return optax.GradientTransformation(lambda params: jnp.float32(1.0), update)
+
+
+def with_rates(state: Any, **rates: float) -> Any:
+    """The state with these rates of its players' `adjustable` optimizers."""
+    return state.replace(opt_state={player: jnp.float32(rate) for player, rate in rates.items()})
+
+
+def pictures(side: int, channels: int, classes: int, seed: int = 0) -> dict[str, jax.Array]:
+    """A batch of two square images in [0, 1] with labels."""
+    rng = np.random.default_rng(seed)
+    return {
+        "image": jnp.asarray(rng.uniform(size=(2, side, side, channels)), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, classes, (2, side, side)), jnp.int32),
+    }
+
+
+# --- Systems ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Valid:
+    """`layers` convolutions of kernel 3 to `width` channels, the last one to `classes`; nothing is padded.
+
+    Each output depends on the input around it and on nothing else.
+    """
+
+    layers: int
+    width: int = 2
+    classes: int = 2
+
+    def init(self, rng, image):
+        ndim, widths = image.ndim - 2, [image.shape[-1], *[self.width] * (self.layers - 1), self.classes]
+        keys = jax.random.split(rng, self.layers)
+        shapes = [((3,) * ndim, a, b) for a, b in itertools.pairwise(widths)]
+        return {
+            f"layer_{i}": jax.random.normal(key, (*kernel, a, b)) * (3**ndim * a) ** -0.5
+            for i, (key, (kernel, a, b)) in enumerate(zip(keys, shapes, strict=True))
+        }
+
+    def __call__(self, params, image):
+        for i in range(self.layers):
+            # A bias, so that the background does not stay 0.
+            image = jnp.sin(conv(image, params[f"layer_{i}"], strides=1, padding=0) + 0.3)
+        return 3 * image
+
+
+def valid_system(
+    layers: int, *, ndim: int = 3, channels: Sequence[int] = (0,), classes: int = 2, divisor: int = 1
+) -> Segmentation:
+    """A System around `Valid`, of margin `layers`."""
+    network, optimizers = Valid(layers, classes=classes), {"net": optax.sgd(0.1)}
+    return Segmentation(network, channels, cross_entropy, optimizers, Geometry(ndim, divisor, layers), "valid")
+
+
+class Pixelwise(nn.Module):
+    """Logits of a pixel from its own normalized channels and their squares."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(image)
+        return nn.Dense(self.classes)(jnp.concatenate([x, x**2], -1))
+
+
+def make_system(*, optimizers, modalities, classes, loss):
+    """The System of `Pixelwise`, from what a recipe gives."""
+    network, channels = LinenNormalized(Pixelwise(classes)), tuple(range(len(modalities)))
+    return NormalizedSegmentation(network, channels, loss, optimizers, Geometry(2, 1), "segmentation")
