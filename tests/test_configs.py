@@ -11,7 +11,7 @@ import pytest
 from jaxfuse.engine.build import initial_state
 from jaxfuse.learning.transfer import apply_rules
 from tests.recipe_phases import RECIPES, argument, arguments, distinct, is_telling, phases, random_batch, traced
-from tests.tiny_systems import form
+from tests.tiny_systems import structure
 
 CALLS = [(recipe, text) for recipe in RECIPES for text in arguments(recipe)]
 
@@ -58,7 +58,7 @@ def test_every_row_traces_with_its_transfers(recipe, text):
         state, metrics = traced(recipe, text, name)
         assert {leaf.shape for leaf in metrics.values()} == {()}
         taken = jax.eval_shape(lambda p, d, rules=built.phase.rules: apply_rules(p, rules, d)[0], state.params, donors)
-        assert form(taken) == form(state.params)
+        assert structure(taken) == structure(state.params)
         donors |= {(name, best): state.params for best in (False, True)}
 
 
@@ -69,7 +69,7 @@ def test_every_training_step_traces(recipe, text, name):
     state = built.state
     after, _ = jax.eval_shape(built.system.train_step, state, built.batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    assert form(after) == form(state)
+    assert structure(after) == structure(state)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

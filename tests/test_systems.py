@@ -11,7 +11,7 @@ from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from tests.recipe_phases import RECIPES, argument, concrete_state, distinct, has_implicit_scheme, is_telling, phases
-from tests.tiny_systems import count, form, valid_system
+from tests.tiny_systems import count, structure, valid_system
 
 TINY = [(recipe, argument("tiny", row)) for recipe in RECIPES for row in RECIPES[recipe].ROWS]
 
@@ -57,7 +57,7 @@ def test_a_step_counts_and_keeps_the_form_of_the_state(built, state):
     @jax.jit
     def count(state, batch):
         after, metrics = built.system.train_step(state, batch)
-        seen["forms"] = form((after, metrics))
+        seen["forms"] = structure((after, metrics))
         return after.step
 
     start = concrete_state(state)
@@ -65,14 +65,14 @@ def test_a_step_counts_and_keeps_the_form_of_the_state(built, state):
     assert int(count(start.replace(step=jnp.int32(6)), built.batch)) == 7
     after, metrics = seen["forms"]
     # The loop donates the state and compiles the step once.
-    assert after == form(state)
+    assert after == structure(state)
     _check_metrics(built, metrics)
 
 
 def test_an_evaluation_gives_scalars_and_needs_neither_optimizers_nor_memory(built, state):
     weights = state.replace(opt_state={}, memory={})
     metrics = jax.eval_shape(built.system.eval_step, weights, built.batch)
-    _check_metrics(built, form(metrics))
+    _check_metrics(built, structure(metrics))
 
 
 def _check_metrics(built, forms):

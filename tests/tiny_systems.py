@@ -36,7 +36,7 @@ def counts(trees: Any) -> dict[str, int]:
     return {name: count(tree) for name, tree in trees.items()}
 
 
-def form(tree: Any) -> Any:
+def structure(tree: Any) -> Any:
     """The tree with (shape, dtype) in place of each array."""
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 

@@ -19,7 +19,7 @@ from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, make_pretraining
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from jaxfuse.models.fuse4seg.plugin import NO_CRITICS, FilmModule, NNUNetForm, make_film, make_film_p
 from tests.models.fuse4seg.small_forms import CLASSES, NAMES
-from tests.tiny_systems import count, form, largest, moved
+from tests.tiny_systems import count, largest, moved, pictures, structure
 
 KEY = jax.random.key(0)
 FILM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
@@ -48,7 +48,7 @@ def test_it_is_a_system_of_two_players(make):
     assert set(networks) == {"encoder", "guidance", "decoder", "segmentation"}
     assert count(networks) == count(state.params)
     after, metrics = jax.eval_shape(system.train_step, state, BATCH)
-    assert form(after) == form(state)
+    assert structure(after) == structure(state)
     assert {"fusion/content", "fusion/task_loss", "segmentation/loss"} <= set(metrics)
     assert "fusion/correlation" not in metrics
 
@@ -59,7 +59,7 @@ def test_the_encoder_of_the_variant_is_that_of_pre_training():
     )
     donor = jax.eval_shape(before.init, KEY, BATCH).params
     params = jax.eval_shape(_made(partial(make_film_p, fusion=ENCODER)).init, KEY, BATCH).params
-    assert form(params["fusion"]["encoder"]) == form(donor["fusion"]["encoder"])
+    assert structure(params["fusion"]["encoder"]) == structure(donor["fusion"]["encoder"])
     rule = parse_rule(("fusion/encoder", "pretraining:fusion/encoder"))
     taken, values = apply_rules(params, [rule], {("pretraining", False): donor})
     assert taken["fusion"]["encoder"] is donor["fusion"]["encoder"]
