@@ -4,18 +4,18 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
-from jaxfuse.io.analyze import write_analyze
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.protocols import BRATS, ISEG
 from jaxfuse.scoring.labels import score_labels
 from jaxfuse.scoring.pairing import find_references
+from tests.made_cases import save_pair, save_volume
 
 SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SPACING_MM = (1.0, 2.0, 1.5)
@@ -28,16 +28,8 @@ def labels() -> np.ndarray:
     return array
 
 
-def save(path: Path, array: np.ndarray, *, axes: str = "RAS", shift_mm: float = 0.0) -> None:
-    """Writes a canonical array with anisotropic voxels, stored along the given axes."""
-    affine = np.diag([*SPACING_MM, 1.0])
-    affine[0, 3] = shift_mm
-    image = nib.Nifti1Image(array, affine)
-    stored = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(tuple(axes))
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.as_reoriented(stored).to_filename(path)
+# Canonical arrays with anisotropic voxels.
+save = partial(save_volume, spacing_mm=SPACING_MM)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -150,7 +142,7 @@ def test_an_option_of_another_protocol_is_refused(tmp_path):
 
 def test_refuses_another_grid(tmp_path):
     save(tmp_path / "ref" / "a.nii.gz", labels())
-    save(tmp_path / "pred" / "a.nii.gz", labels(), shift_mm=1.0)
+    save(tmp_path / "pred" / "a.nii.gz", labels(), origin_mm=(1, 0, 0))
     assert "case a lie on different grids: affine" in refusal(tmp_path)
     save(tmp_path / "pred" / "a.nii.gz", labels()[:-1])
     assert "(11, 10, 8)" in refusal(tmp_path)
@@ -194,11 +186,6 @@ def tissues() -> np.ndarray:
     return array
 
 
-def save_pair(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_analyze(path, array.astype(np.int16), (1.0, 1.0, 1.0))
-
-
 def test_tissues_from_analyze_and_nifti(tmp_path):
     """Subject 1 as published and predicted in NIfTI, white matter off by one voxel; subject 2 in a pair throughout."""
     for subject in (1, 2):
@@ -206,10 +193,8 @@ def test_tissues_from_analyze_and_nifti(tmp_path):
         save_pair(tmp_path / "ref" / f"subject-{subject}-T1.hdr", tissues() // 2)
     moved = np.where(tissues() == 250, 150, tissues())
     moved[5:7, 4:6, 3:5] = 250
-    middle = np.diag([1.0, 1.0, 1.0, 1.0])
-    middle[:3, 3] = [-(n - 1) / 2 for n in moved.shape]
-    (tmp_path / "pred").mkdir()
-    nib.save(nib.Nifti1Image(moved, middle), tmp_path / "pred" / "subject-1.nii.gz")
+    middle = [-(n - 1) / 2 for n in moved.shape]
+    save_volume(tmp_path / "pred" / "subject-1.nii.gz", moved, origin_mm=middle)
     save_pair(tmp_path / "pred" / "subject-2.hdr", tissues())
     options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
     result = run(*options, "--protocol", "iseg")

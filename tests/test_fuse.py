@@ -21,6 +21,7 @@ from jaxfuse.engine.trained import phases as trained
 from jaxfuse.engine.trained import slice_fuser as slices
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png, write_png
+from tests.made_cases import save_volume
 
 MODALITIES = ("t1", "flair", "t2")
 RNG = np.random.default_rng(0)
@@ -117,12 +118,10 @@ def volumes(tmp_path):
     """T1, PET and SPECT, of which the second is stored along other axes."""
     affine = np.array([[-2.0, 0, 0, 9], [0, 2, 0, -7], [0, 0, 3, 5], [0, 0, 0, 1]])
     for seed, name in enumerate(("mni-T1", "mni-PET", "mni-SPECT")):
-        image = nib.Nifti1Image(head(seed), affine)
-        image.set_sform(affine, 4)
-        image.set_qform(affine, 2)
+        array, stored = head(seed), affine
         if name == "mni-PET":
-            image = image.as_reoriented(np.array([[0, -1], [1, 1], [2, 1]]))
-        image.to_filename(tmp_path / f"{name}.nii.gz")
+            array, stored = array[::-1], affine @ [[-1, 0, 0, len(array) - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+        save_volume(tmp_path / f"{name}.nii.gz", array, affine=stored, sform_code=4, qform_code=2)
     return tmp_path
 
 

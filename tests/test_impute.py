@@ -18,7 +18,8 @@ from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import label_scheme
-from tests.synthesis_runs import head, labeling_run, synthesis_run, write_case
+from tests.made_cases import head, write_case
+from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
 
 SHAPE = (30, 26, 4)
 READ = ("t1", "t2", "flair")
@@ -54,8 +55,8 @@ def labeled(monkeypatch, run: Path, cases: Path, output: Path, name: str) -> np.
 
 def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, monkeypatch, tmp_path):
     images = head(SHAPE, 0)
-    lacking = write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")}, "ASR")
-    write_case(tmp_path / "in", "rich", head(SHAPE, 1))
+    lacking = write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")}, axes="ASR", **SCANNED)
+    write_case(tmp_path / "in", "rich", head(SHAPE, 1), **SCANNED)
     output = tmp_path / "out"
     said = command(*runs, tmp_path / "in", output)
     assert "flair from t1 and t2 by synthesis:synthesis, labels by labels:voc" in said
@@ -90,7 +91,8 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, m
 def test_the_report_says_which_labels_rest_on_what_was_synthesized(runs, command, tmp_path):
     for name, seed in (("poor", 0), ("rich", 1)):
         images = head(SHAPE, seed)
-        write_case(tmp_path / "in", name, {m: images[m] for m in (("t1", "t2") if name == "poor" else READ)})
+        given = ("t1", "t2") if name == "poor" else READ
+        write_case(tmp_path / "in", name, {m: images[m] for m in given}, **SCANNED)
     output = tmp_path / "out"
     assert f"Done: {output / 'report.html'}" in command(*runs, tmp_path / "in", output)
     page = (output / "report.html").read_text()
@@ -121,7 +123,8 @@ def test_the_figure_marks_what_is_synthesized(runs, command, monkeypatch, tmp_pa
     monkeypatch.setattr("jaxfuse.report.figures.segmentation_panel", draw)
     for name, seed in (("poor", 0), ("rich", 1)):
         images = head(SHAPE, seed)
-        write_case(tmp_path / "in", name, {m: images[m] for m in (("t1", "t2") if name == "poor" else READ)})
+        given = ("t1", "t2") if name == "poor" else READ
+        write_case(tmp_path / "in", name, {m: images[m] for m in given}, **SCANNED)
     command(*runs, tmp_path / "in", tmp_path / "out")
     poor, rich = drawn
     assert poor["modalities"] == ["t1", "t2", "flair (synthesized)"]
@@ -132,7 +135,7 @@ def test_the_figure_marks_what_is_synthesized(runs, command, monkeypatch, tmp_pa
 
 def test_the_figure_is_a_picture(runs, command, tmp_path):
     images = head(SHAPE, 0)
-    write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")})
+    write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")}, **SCANNED)
     command(*runs, tmp_path / "in", tmp_path / "out")
     assert min(png_size(tmp_path / "out" / "poor.png")) > 100
 
@@ -140,7 +143,7 @@ def test_the_figure_is_a_picture(runs, command, tmp_path):
 def test_what_does_not_go_together_is_refused(runs, command, tmp_path):
     synthesis, labels = runs
     images = head(SHAPE, 0)
-    write_case(tmp_path / "in", "poor", {"t1": images["t1"]})
+    write_case(tmp_path / "in", "poor", {"t1": images["t1"]}, **SCANNED)
     output = tmp_path / "out"
     with pytest.raises(UserError, match="case poor has no t2 image, and synthesis:synthesis makes flair alone; add"):
         command(synthesis, labels, tmp_path / "in", output)
@@ -161,9 +164,9 @@ def test_what_does_not_go_together_is_refused(runs, command, tmp_path):
 def test_a_source_that_only_the_synthesis_reads_is_asked_of_cases_that_lack_the_target(runs, command, tmp_path):
     labels = labeling_run(tmp_path / "labels", ("t1", "flair"))
     images = head(SHAPE, 0)
-    write_case(tmp_path / "in", "rich", {name: images[name] for name in ("t1", "flair")})
+    write_case(tmp_path / "in", "rich", {name: images[name] for name in ("t1", "flair")}, **SCANNED)
     assert "1 cases, 0 without flair, 1 segmented" in command(runs[0], labels, tmp_path / "in", tmp_path / "out")
-    write_case(tmp_path / "in", "poor", {"t1": images["t1"]})
+    write_case(tmp_path / "in", "poor", {"t1": images["t1"]}, **SCANNED)
     with pytest.raises(UserError, match="case poor has no t2 image"):
         command(runs[0], labels, tmp_path / "in", tmp_path / "out")
 

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from jaxfuse.io.png import write_png
+from tests.made_cases import head, nested_cubes, save_volume, write_case
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxfuse"
@@ -225,8 +225,7 @@ def test_evaluating_loads_no_jax(tmp_path):
     label = np.zeros((6, 6, 6), np.uint8)
     label[2:4, 2:4, 2:4] = 1
     for folder in ("pred", "ref"):
-        (tmp_path / folder).mkdir()
-        nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / folder / "case.nii.gz")
+        save_volume(tmp_path / folder / "case.nii.gz", label)
     options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
     options += ["--protocol=brats", "--labels=brats"]
     _runs_without_jax(_command("evaluate", options))
@@ -243,15 +242,7 @@ def test_evaluating_fused_images_loads_no_jax(tmp_path):
 
 
 def test_verifying_loads_no_jax(tmp_path):
-    case = tmp_path / "BraTS2021_00001"
-    case.mkdir()
-    rng = np.random.default_rng(0)
-    for suffix in ("t1", "t1ce", "t2", "flair"):
-        volume = np.pad(rng.uniform(50, 150, (6, 6, 6)).astype(np.float32), 1)
-        nib.save(nib.Nifti1Image(volume, np.eye(4)), case / f"{case.name}_{suffix}.nii.gz")
-    label = np.zeros((8, 8, 8), np.uint8)
-    label[3:6, 3:6, 3:6] = 2
-    nib.save(nib.Nifti1Image(label, np.eye(4)), case / f"{case.name}_seg.nii.gz")
+    write_case(tmp_path, "BraTS2021_00001", head((8, 8, 8), 0) | {"seg": nested_cubes((8, 8, 8), {2: 1})})
     _runs_without_jax(_command("verify", [f"--root={tmp_path}", "--json"]))
 
 

@@ -17,7 +17,6 @@ import jax
 import nibabel as nib
 import numpy as np
 import pytest
-from nibabel.orientations import axcodes2ornt, ornt_transform
 from rich.console import Console
 
 from configs import cmff
@@ -31,55 +30,38 @@ from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained import phases as trained_phases
 from jaxfuse.engine.trained.phases import load_members, mean_probabilities, parse_run
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.labels import label_scheme
+from tests import made_cases
+from tests.made_cases import MODALITIES, ellipsoid, nested_cubes, placed
 
 SHAPE, SPACING_MM = (22, 20, 18), (1.0, 1.5, 2.0)
-MODALITIES = ("t1", "t1ce", "t2", "flair")
-SUFFIXES = {
-    "brats": ("_t1", "_t1ce", "_t2", "_flair", "_seg"),
-    "brats2023": ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"),
-}
 TILTED = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
 
 
 def volumes(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Four modalities (d h w m) of noise in an ellipsoid of brain, 0 around it, and a label of three nested cubes."""
     rng = np.random.default_rng(seed)
-    grid = np.moveaxis(np.indices(SHAPE), 0, -1)
-    brain = (((grid - np.array(SHAPE) / 2) / (np.array(SHAPE) / 2 - 1)) ** 2).sum(-1) < 1
-    label = np.zeros(SHAPE, np.uint8)
-    for value, reach in ((2, 4), (1, 3), (4, 2)):
-        label[tuple(slice(n // 2 - reach, n // 2 + reach) for n in SHAPE)] = value
+    brain, label = ellipsoid(SHAPE, np.array(SHAPE) / 2 - 1), nested_cubes(SHAPE)
     image = rng.integers(50, 150, (*SHAPE, 4)) + 30 * label[..., None] * np.arange(1, 5)
     return np.where(brain[..., None], image, 0).astype(np.int16), np.where(brain, label, 0).astype(np.uint8)
-
-
-def save(path: Path, canonical: np.ndarray, *, axes: str, rotation: np.ndarray) -> None:
-    """Writes an RAS array as stored along other axes."""
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = rotation * SPACING_MM, (-7.0, 12.5, 3.25)
-    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(tuple(axes)))
-    image = nib.Nifti1Image(canonical, affine).as_reoriented(change)
-    image.set_sform(image.affine, 4)
-    image.set_qform(image.affine, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.to_filename(path)
 
 
 def write_case(
     root: Path, name: str, seed: int, *, style: str = "brats", axes: str = "RAS", rotation: Any = None, label: bool
 ) -> None:
     image, truth = volumes(seed)
-    arrays = [*np.moveaxis(image, -1, 0), np.where(truth == 4, 3, truth) if style == "brats2023" else truth]
-    for suffix, array in zip(SUFFIXES[style], arrays, strict=True):
-        if label or not suffix.endswith("seg"):
-            path = root / name / f"{name}{suffix}.nii.gz"
-            save(path, array, axes=axes, rotation=np.eye(3) if rotation is None else rotation)
+    arrays = dict(zip(MODALITIES, np.moveaxis(image, -1, 0), strict=True))
+    if label:
+        arrays["seg"] = np.where(truth == 4, 3, truth) if style == "brats2023" else truth
+    affine = placed(SPACING_MM, (-7.0, 12.5, 3.25), rotation)
+    geometry = {"affine": affine, "axes": axes, "sform_code": 4, "qform_code": 1}
+    made_cases.write_case(root, name, arrays, spelling=style, **geometry)
 
 
 def train(folder: Path, row: str, data: str) -> Path:

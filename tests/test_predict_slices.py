@@ -27,6 +27,7 @@ from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained import phases as trained_phases
 from jaxfuse.engine.trained.phases import load_members, mean_probabilities
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume

@@ -15,6 +15,7 @@ from jaxfuse.data.phantom.infant import write_infant_phantoms
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import geometry_mismatch, read_volume
 from jaxfuse.recipes import volume_data
+from tests.made_cases import write_case
 from tests.untrained_run import write_untrained_run
 
 GRID = {"shape": (32, 36, 28), "spacing_mm": 4.6}
@@ -99,7 +100,6 @@ def test_each_network_of_slices_sees_its_own_axis(subjects, command, tmp_path):
 
 
 def test_cases_of_another_kind_are_refused(command, tmp_path):
-    (tmp_path / "in" / "a").mkdir(parents=True)
-    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)), tmp_path / "in" / "a" / "a_t1.nii.gz")
+    write_case(tmp_path / "in", "a", {"t1": np.ones((4, 4, 4), np.int16)})
     with pytest.raises(UserError, match="no subject lies under .*; files such as subject-1-T1.hdr are expected"):
         command([volumes_run(tmp_path)], tmp_path / "in", tmp_path / "out")

@@ -13,7 +13,8 @@ from jaxfuse import predict
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
-from tests.synthesis_runs import head, labeling_run, synthesis_run, write_case
+from tests.made_cases import head, write_case
+from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
 
 SHAPE = (30, 26, 4)
 
@@ -40,7 +41,7 @@ def cases(tmp_path) -> Path:
     """One head as it was taken, and stored along other axes; both without FLAIR and without contrast-enhanced T1."""
     images = head(SHAPE, 0)
     for axes in ("RAS", "ASR"):
-        write_case(tmp_path / "in", axes, {name: images[name] for name in ("t1", "t2")}, axes)
+        write_case(tmp_path / "in", axes, {name: images[name] for name in ("t1", "t2")}, axes=axes, **SCANNED)
     return tmp_path / "in"
 
 
@@ -85,11 +86,11 @@ def test_what_a_volume_is_stands_beside_it(run, cases, command, tmp_path):
 def test_the_target_is_not_read(run, command, tmp_path):
     """Not even where it is damaged."""
     images = head(SHAPE, 0)
-    folder = write_case(tmp_path / "in", "a", images)
+    folder = write_case(tmp_path / "in", "a", images, **SCANNED)
     (folder / "a_flair.nii.gz").write_bytes(b"nothing of the kind")
     command([run], tmp_path / "in", tmp_path / "out")
     made = read_volume(tmp_path / "out" / "a_flair.nii.gz").array
-    write_case(tmp_path / "bare", "a", {name: images[name] for name in ("t1", "t2")})
+    write_case(tmp_path / "bare", "a", {name: images[name] for name in ("t1", "t2")}, **SCANNED)
     command([run], tmp_path / "bare", tmp_path / "again")
     np.testing.assert_array_equal(made, read_volume(tmp_path / "again" / "a_flair.nii.gz").array)
 
@@ -104,6 +105,6 @@ def test_what_does_not_go_together_is_refused(run, cases, command, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             command(runs, cases, tmp_path / "out", **options)
-    write_case(tmp_path / "poor", "a", {"t1": head(SHAPE, 0)["t1"]})
+    write_case(tmp_path / "poor", "a", {"t1": head(SHAPE, 0)["t1"]}, **SCANNED)
     with pytest.raises(UserError, match="case a has no t2 image: a_t2.nii.gz is not in"):
         command([run], tmp_path / "poor", tmp_path / "out")

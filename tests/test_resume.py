@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import nibabel as nib
 import numpy as np
 import pytest
 from rich.console import Console
@@ -31,6 +30,7 @@ from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.io.tables import read_json
+from tests.made_cases import MODALITIES, write_case
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = {"transition": 10, "fusion": 30}
@@ -49,10 +49,7 @@ def write_cases(root: Path, cases: int = 4) -> Path:
             window = tuple(slice(8 - reach + number, 8 + reach + number) for _ in range(2))
             label[(*window, slice(8 - reach, 8 + reach))] = value
             image[:, label == value] += 40 * value
-        folder = root / f"case_{number}"
-        folder.mkdir(parents=True)
-        for suffix, array in (*zip(("t1", "t1ce", "t2", "flair"), image, strict=True), ("seg", label)):
-            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{folder.name}_{suffix}.nii.gz")
+        write_case(root, f"case_{number}", dict(zip(MODALITIES, image, strict=True)) | {"seg": label})
     return root
 
 

@@ -19,17 +19,11 @@ import jaxfuse.data.pipeline  # noqa: F401  (its library defines flags, which mu
 from jaxfuse import cli, train
 from jaxfuse.engine.run_folder import workdir
 from jaxfuse.engine.stop_request import StopRequest
+from tests.made_cases import MODALITIES, nested_cubes, save_volume, write_case
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = f"{ROOT / 'configs' / 'cmff.py'}:tiny"
-MODALITIES = ("t1", "t1ce", "t2", "flair")
 KEPT = {"metrics.jsonl": '{"step": 2, "phase": "transition", "split": "train", "a": 1.0}\n', "checkpoints/x": "weights"}
-
-
-def save(path: Path, array: np.ndarray, *, shift_mm: float = 0.0) -> None:
-    affine = np.eye(4)
-    affine[0, 3] = shift_mm
-    nib.save(nib.Nifti1Image(array, affine), path)
 
 
 def load(path: Path) -> np.ndarray:
@@ -42,13 +36,9 @@ def sound(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("sound")
     for number in range(4):
         rng = np.random.default_rng(number)
-        label = np.zeros((20, 20, 20), np.uint8)
-        label[6:12, 6:12, 6:12], label[7:11, 7:11, 7:11], label[8:10, 8:10, 8:10] = 2, 1, 4
-        folder = root / f"case_{number}"
-        folder.mkdir()
-        for modality in MODALITIES:
-            save(folder / f"case_{number}_{modality}.nii.gz", rng.integers(1, 99, (20, 20, 20)).astype(np.int16))
-        save(folder / f"case_{number}_seg.nii.gz", label)
+        label = nested_cubes((20, 20, 20), {2: 3, 1: 2, 4: 1}, center=(9, 9, 9))
+        images = {m: rng.integers(1, 99, (20, 20, 20)).astype(np.int16) for m in MODALITIES}
+        write_case(root, f"case_{number}", images | {"seg": label})
     return root
 
 
@@ -111,21 +101,21 @@ def cut_short(case: Path) -> None:
 
 
 def other_shape(case: Path) -> None:
-    save(case / "case_1_flair.nii.gz", load(case / "case_1_flair.nii.gz")[:-1])
+    save_volume(case / "case_1_flair.nii.gz", load(case / "case_1_flair.nii.gz")[:-1])
 
 
 def other_affine(case: Path) -> None:
-    save(case / "case_1_flair.nii.gz", load(case / "case_1_flair.nii.gz"), shift_mm=4.0)
+    save_volume(case / "case_1_flair.nii.gz", load(case / "case_1_flair.nii.gz"), origin_mm=(4, 0, 0))
 
 
 def strange_label(case: Path) -> None:
     label = load(case / "case_1_seg.nii.gz").copy()
     label[0, 0, 0] = 9
-    save(case / "case_1_seg.nii.gz", label)
+    save_volume(case / "case_1_seg.nii.gz", label)
 
 
 def no_tumor(case: Path) -> None:
-    save(case / "case_1_seg.nii.gz", np.zeros((20, 20, 20), np.uint8))
+    save_volume(case / "case_1_seg.nii.gz", np.zeros((20, 20, 20), np.uint8))
 
 
 def no_label(case: Path) -> None:

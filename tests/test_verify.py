@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from rich.console import Console
 
 from jaxfuse.data.verify import Problem, Verdict
 from jaxfuse.verify import show
+from tests.made_cases import MODALITIES, write_case
 
 
 def make(root: Path, *, without: str = "") -> Path:
@@ -21,12 +21,8 @@ def make(root: Path, *, without: str = "") -> Path:
     head[1:4, 1:5, 1:6] = np.arange(60).reshape(3, 4, 5) + 10
     label = np.zeros((5, 6, 7), np.uint8)
     label[2, 2, 1:4] = [1, 2, 4]
-    (root / "p").mkdir(parents=True)
-    for suffix in ("t1", "t1ce", "t2", "flair", "seg"):
-        if suffix != without:
-            image = nib.Nifti1Image(label if suffix == "seg" else head, np.eye(4))
-            nib.save(image, root / "p" / f"p_{suffix}.nii.gz")
-    return root
+    arrays = dict.fromkeys(MODALITIES, head) | {"seg": label}
+    return write_case(root, "p", {suffix: array for suffix, array in arrays.items() if suffix != without}).parent
 
 
 def command(*arguments: str) -> tuple[int, str, str]:

@@ -12,6 +12,7 @@ import pytest
 
 from jaxfuse.brats_fuse.brain_mask import extract_brain, hd_bet_command, hd_bet_program, read_brain
 from jaxfuse.errors import UserError
+from tests.made_cases import save_volume
 
 STAND_IN = f"""#!{sys.executable}
 import sys
@@ -39,15 +40,10 @@ def program(tmp_path, monkeypatch) -> str:
     return hd_bet_program()
 
 
-def volume(path: Path, values: np.ndarray) -> Path:
-    nib.save(nib.Nifti1Image(values, AFFINE), path)
-    return path
-
-
 @pytest.mark.parametrize("name", ["t1.nii.gz", "t1.nii"])
 def test_a_mask_lies_on_the_grid_of_its_image(tmp_path, program, name):
     values = np.random.default_rng(0).uniform(0, 800, (3, 4, 5)).astype(np.float32)
-    image, mask = volume(tmp_path / name, values), tmp_path / "out" / "A.nii.gz"
+    image, mask = save_volume(tmp_path / name, values, affine=AFFINE), tmp_path / "out" / "A.nii.gz"
     extract_brain(image, mask, program=program, device="cpu")
     found = nib.load(mask)
     np.testing.assert_array_equal(found.affine, AFFINE)
@@ -65,7 +61,7 @@ def test_options_of_the_program():
 
 def test_what_goes_wrong_is_said(tmp_path, program, monkeypatch):
     def fails(value: float, message: str) -> None:
-        image = volume(tmp_path / f"{value:g}.nii.gz", np.full((3, 4, 5), value, np.float32))
+        image = save_volume(tmp_path / f"{value:g}.nii.gz", np.full((3, 4, 5), value, np.float32), affine=AFFINE)
         with pytest.raises(UserError, match=message):
             extract_brain(image, tmp_path / "mask.nii.gz", program=program, device="cpu")
         assert not (tmp_path / "mask.nii.gz").exists()

@@ -25,6 +25,7 @@ from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size, read_png
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import label_scheme
+from tests.made_cases import save_volume
 from tests.untrained_run import write_untrained_run
 
 SHAPE, SPACING_MM = (30, 28, 18), 8.0  # pictures of 28 x 30, which the network cannot take as they are
@@ -230,8 +231,7 @@ def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, monkeypatch, t
         volume = nib.load(image)
         inside = np.zeros(volume.shape, np.uint8)
         inside[: volume.shape[0] // 2] = 1
-        mask.parent.mkdir(exist_ok=True)
-        nib.save(nib.Nifti1Image(inside, volume.affine), mask)
+        save_volume(mask, inside, affine=volume.affine)
 
     monkeypatch.setattr("jaxfuse.brats_fuse.brain_mask.hd_bet_program", lambda: "there")
     monkeypatch.setattr("jaxfuse.brats_fuse.begin.extract_brain", half)

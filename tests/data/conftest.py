@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.preprocess import prepare
 from jaxfuse.labels import label_scheme
 from jaxfuse.patches import crop
+from tests.made_cases import prepared_cases
 
 SHAPE = (12, 10, 9)
 # The corners of the tumor, in voxels of the volume; all voxels between are labeled.
@@ -42,17 +40,11 @@ def random_cases(tmp_path_factory):
     """`train`: four labeled cases; `bare`: one without label; `healthy`: one whose label marks nothing."""
     root = tmp_path_factory.mktemp("random-cases")
 
-    def files(name, label):
+    def arrays(name, label):
         rng = np.random.default_rng([len(name), *name.encode()])
-        paths = {}
-        arrays = {m: rng.uniform(50, 150, SHAPE).astype(np.float32) for m in ("t1", "flair")} | {"seg": label}
-        for suffix, array in arrays.items():
-            if array is not None:
-                paths[suffix] = root / f"{name}_{suffix}.nii.gz"
-                nib.save(nib.Nifti1Image(array, np.eye(4)), paths[suffix])
-        return CaseFiles(name, {m: paths[m] for m in ("t1", "flair")}, paths.get("seg"))
+        return {m: rng.uniform(50, 150, SHAPE).astype(np.float32) for m in ("t1", "flair")} | {"seg": label}
 
-    listed = [files(f"case{i}", _label(TUMOR)) for i in range(4)]
-    listed += [files("bare", None), files("healthy", np.zeros(SHAPE, np.uint8))]
-    cases = prepare(listed, ("t1", "flair"), label_scheme("brats"), cache=root / "cache")
+    labels = {f"case{i}": _label(TUMOR) for i in range(4)} | {"bare": None, "healthy": np.zeros(SHAPE, np.uint8)}
+    made = {name: arrays(name, label) for name, label in labels.items()}
+    cases = prepared_cases(root, made, label_scheme("brats"))
     return SimpleNamespace(train=cases[:4], bare=cases[4], healthy=cases[5], places=_places, tumor=TUMOR, shape=SHAPE)

@@ -20,23 +20,19 @@ from jaxfuse.data.cases import (
 )
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
+from tests.made_cases import save_volume
 
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
 SHAPE = (4, 5, 6)
 
 
-def save(folder: Path, name: str, array: np.ndarray, affine: np.ndarray = LPS) -> Path:
-    nib.save(nib.Nifti1Image(array, affine), folder / f"{name}.nii.gz")
-    return folder / f"{name}.nii.gz"
-
-
 def make(folder: Path, label: np.ndarray | None = None, *, flair: np.ndarray | None = None, affine=LPS) -> CaseFiles:
     t1 = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
     images = {
-        "t1": save(folder, "c_t1", t1),
-        "flair": save(folder, "c_flair", t1 * 2 if flair is None else flair, affine),
+        "t1": save_volume(folder / "c_t1.nii.gz", t1, affine=LPS),
+        "flair": save_volume(folder / "c_flair.nii.gz", t1 * 2 if flair is None else flair, affine=affine),
     }
-    return CaseFiles("c", images, None if label is None else save(folder, "c_seg", label))
+    return CaseFiles("c", images, None if label is None else save_volume(folder / "c_seg.nii.gz", label, affine=LPS))
 
 
 def label_of(*values: float, dtype: type = np.uint8) -> np.ndarray:

@@ -15,8 +15,7 @@ from jaxfuse.data.dataset import open_dataset, phantom_root, read_facts
 from jaxfuse.data.settings import Data, Phantom
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json
-
-MODALITIES = ("t1", "t1ce", "t2", "flair")
+from tests.made_cases import MODALITIES, save_volume, write_case
 
 
 def write_cases(root: Path, ids: str = "abcde") -> Path:
@@ -25,10 +24,7 @@ def write_cases(root: Path, ids: str = "abcde") -> Path:
         image, label = np.zeros((4, 6, 6, 6), np.int16), np.zeros((6, 6, 6), np.uint8)
         image[:, 1:5, 1:5, 1:5] = rng.integers(1, 100, (4, 4, 4, 4))
         label[2, 2, 2:5] = [1, 2, 4]
-        folder = root / f"case_{id_}"
-        folder.mkdir(parents=True)
-        for suffix, array in (*zip(MODALITIES, image, strict=True), ("seg", label)):
-            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{folder.name}_{suffix}.nii.gz")
+        write_case(root, f"case_{id_}", dict(zip(MODALITIES, image, strict=True)) | {"seg": label})
     return root
 
 
@@ -120,7 +116,7 @@ def test_other_content_split_or_preparation_has_another_fingerprint(tmp_path):
         fingerprint(dataclasses.replace(data, modalities=("t1", "t2"))),
     ]
     path = tmp_path / "root" / "case_a" / "case_a_t1.nii.gz"
-    nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj) * 2 + 1, np.eye(4)), path)
+    save_volume(path, np.asarray(nib.load(path).dataobj) * 2 + 1)
     prints.append(fingerprint(data))
     assert len(set(prints)) == len(prints)
 

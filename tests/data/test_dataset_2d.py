@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 
-import nibabel as nib
 import numpy as np
 import pytest
 from rich.console import Console
@@ -26,6 +25,7 @@ from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png
 from jaxfuse.io.tables import read_json
+from tests.made_cases import write_case
 
 MODALITIES = ("t1", "flair")
 
@@ -42,12 +42,10 @@ def volumes(tmp_path_factory):
         rng = np.random.default_rng(number)
         label = np.zeros((12, 10, 8), np.uint8)
         label[3:6, 3:6, 4:7], label[3:8, 3:6, 5] = 2, 4
-        folder = root / "cases" / f"case_{number}"
-        folder.mkdir(parents=True)
-        for suffix in (*MODALITIES, "seg"):
-            array = label if suffix == "seg" else rng.integers(1, 100, label.shape).astype(np.int16)
+        arrays = {m: rng.integers(1, 100, label.shape).astype(np.int16) for m in MODALITIES} | {"seg": label}
+        for array in arrays.values():
             array[..., 0] = 0
-            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"case_{number}_{suffix}.nii.gz")
+        write_case(root / "cases", f"case_{number}", arrays)
     return root
 
 

@@ -33,6 +33,7 @@ from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.recipes import volume_data
+from tests.made_cases import write_case
 
 MODALITIES = ("t1", "flair")
 SHAPE = (14, 12, 10)
@@ -50,13 +51,12 @@ def volumes(tmp_path_factory):
     """Three unlabeled cases; brain at x 2..11, y 3..10, z 2..7, from 1 to a greatest value of their own."""
     root = tmp_path_factory.mktemp("unlabeled")
     for seed, (name, tops) in enumerate(TOP.items()):
-        folder = root / "cases" / name
-        folder.mkdir(parents=True)
+        arrays = {}
         for modality, top in zip(MODALITIES, tops, strict=True):
-            array = np.zeros(SHAPE, np.int16)
-            array[2:12, 3:11, 2:8] = np.random.default_rng(seed).integers(1, top, (10, 8, 6))
-            array[5, 5, 5] = top
-            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{name}_{modality}.nii.gz")
+            arrays[modality] = np.zeros(SHAPE, np.int16)
+            arrays[modality][2:12, 3:11, 2:8] = np.random.default_rng(seed).integers(1, top, (10, 8, 6))
+            arrays[modality][5, 5, 5] = top
+        write_case(root / "cases", name, arrays)
     (root / "split.json").write_text(json.dumps({"train": ["case_0", "case_1"], "val": ["case_2"]}))
     return root
 

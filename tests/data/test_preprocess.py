@@ -18,6 +18,7 @@ from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.preprocess import DatasetFacts, dataset_facts, prepare, prepare_case, read_prepared, uncrop
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
+from tests.made_cases import case_files, save_volume
 
 SCHEME = label_scheme("brats")
 SHAPE = (8, 9, 10)
@@ -46,13 +47,9 @@ def case_in_memory(**changes) -> Case:
 
 
 def files_on_disk(folder: Path, name: str = "c", seed: int = 0) -> CaseFiles:
-    folder.mkdir(parents=True, exist_ok=True)
     image, label = intensities(seed), np.choose(class_map(), [0, 1, 2, 4]).astype(np.uint8)
-    paths = {}
-    for suffix, array in {"t1": image[..., 0], "flair": image[..., 1], "seg": label}.items():
-        paths[suffix] = folder / f"{name}_{suffix}.nii.gz"
-        nib.save(nib.Nifti1Image(array, np.diag([1.0, 1, 2, 1])), paths[suffix])
-    return CaseFiles(name, {m: paths[m] for m in ("t1", "flair")}, paths["seg"], "HGG")
+    arrays = {"t1": image[..., 0], "flair": image[..., 1], "seg": label}
+    return case_files(folder, name, arrays, group="HGG", spacing_mm=(1, 1, 2))
 
 
 def run(folder: Path, *files: CaseFiles, **changes):
@@ -196,7 +193,7 @@ def test_changed_content_makes_another_entry_and_a_copy_elsewhere_does_not(tmp_p
     image = nib.load(path)
     array = np.asarray(image.dataobj).copy()
     array[3, 3, 3] = 2
-    nib.save(nib.Nifti1Image(array, image.affine), path)
+    save_volume(path, array, affine=image.affine)
     os.utime(path, ns=(1, 1))  # a clock too coarse to tell two writes apart must not decide this test
     ((second,), fresh) = run(tmp_path, copied)
     assert fresh == [True]
@@ -205,7 +202,7 @@ def test_changed_content_makes_another_entry_and_a_copy_elsewhere_does_not(tmp_p
 
 def test_a_failed_case_leaves_the_finished_ones_and_nothing_half_made(tmp_path):
     good, bad = files_on_disk(tmp_path, "a"), files_on_disk(tmp_path, "b")
-    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1.0, 1, 2, 1])), bad.images["t1"])
+    save_volume(bad.images["t1"], np.zeros(SHAPE, np.int16), spacing_mm=(1, 1, 2))
     with pytest.raises(UserError, match="case b: modality t1 is 0 everywhere"):
         run(tmp_path, good, bad)
     left = sorted(p.name.split("-")[0] for p in (tmp_path / "cache").iterdir())

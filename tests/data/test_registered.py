@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -24,6 +23,7 @@ from jaxfuse.data.registered import (
 from jaxfuse.data.slices import AXIAL, CORONAL, SAGITTAL
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import write_png
+from tests.made_cases import save_volume
 
 RNG = np.random.default_rng(0)
 GRAY, OTHER = (RNG.integers(0, 256, (5, 4), np.uint8) for _ in range(2))
@@ -40,11 +40,6 @@ def head(shape=(6, 5, 4), seed=0):
     inside = tuple(slice(1, side - 1) for side in shape)
     volume[inside] = np.random.default_rng(seed).uniform(100, 200, volume[inside].shape)
     return volume
-
-
-def saved(path: Path, volume, affine=None) -> Path:
-    nib.save(nib.Nifti1Image(volume, np.eye(4) if affine is None else affine), path)
-    return path
 
 
 @pytest.fixture
@@ -94,7 +89,7 @@ def test_pictures_that_do_not_fit_are_refused(pictures, tmp_path):
 def test_volumes_are_scaled_between_percentiles_of_their_own_voxels(tmp_path):
     first, second = head(), 7 * head(seed=1)
     second[2, 2, 2] = 1e6
-    images = read_volumes([saved(tmp_path / "a.nii.gz", first), saved(tmp_path / "b.nii", second)], {})
+    images = read_volumes([save_volume(tmp_path / "a.nii.gz", first), save_volume(tmp_path / "b.nii", second)], {})
     assert (images.names, images.gray.shape) == (("a", "b"), (6, 5, 4, 2))
     for channel, volume in enumerate((first, second)):
         gray, inside = images.gray[..., channel], volume != 0
@@ -107,7 +102,7 @@ def test_volumes_are_scaled_between_percentiles_of_their_own_voxels(tmp_path):
 
 @pytest.mark.parametrize("axis", [AXIAL, CORONAL, SAGITTAL])
 def test_a_volume_is_fused_slice_by_slice_where_something_is_shown(tmp_path, axis):
-    images = read_volumes([saved(tmp_path / f"{i}.nii", head(seed=i)) for i in range(3)], {})
+    images = read_volumes([save_volume(tmp_path / f"{i}.nii", head(seed=i)) for i in range(3)], {})
     seen = []
 
     def fuse(stack):
@@ -122,7 +117,8 @@ def test_a_volume_is_fused_slice_by_slice_where_something_is_shown(tmp_path, axi
 
 
 def test_volumes_in_color_keep_their_background_black(tmp_path):
-    images = read_volumes([saved(tmp_path / f"{i}.nii", head(seed=i)) for i in range(3)], {1: "viridis", 2: "hot"})
+    paths = [save_volume(tmp_path / f"{i}.nii", head(seed=i)) for i in range(3)]
+    images = read_volumes(paths, {1: "viridis", 2: "hot"})
     assert not images.color[1][~images.shown].any()  # viridis itself begins with violet
     levels = in_levels(fuse_volume(mean, images, AXIAL), list(images.color.values()))
     assert (levels.shape, levels.dtype) == ((6, 5, 4, 3), np.uint8)
@@ -134,14 +130,14 @@ def test_volumes_in_color_keep_their_background_black(tmp_path):
 
 
 def test_volumes_that_do_not_fit_are_refused(tmp_path):
-    first = saved(tmp_path / "a.nii", head())
+    first = save_volume(tmp_path / "a.nii", head())
     shifted = np.eye(4)
     shifted[0, 3] = 2
     for spoiled, said in (
-        (saved(tmp_path / "b.nii", head(), shifted), "different grids: affine"),
-        (saved(tmp_path / "c.nii", head((6, 5, 3))), r"different grids: shape \(6, 5, 3\)"),
-        (saved(tmp_path / "d.nii", np.full((6, 5, 4), np.nan, np.float32)), "d.nii has 120 voxels that are NaN"),
-        (saved(tmp_path / "e.nii", np.zeros((6, 5, 4), np.float32)), "e.nii is 0 everywhere"),
+        (save_volume(tmp_path / "b.nii", head(), affine=shifted), "different grids: affine"),
+        (save_volume(tmp_path / "c.nii", head((6, 5, 3))), r"different grids: shape \(6, 5, 3\)"),
+        (save_volume(tmp_path / "d.nii", np.full((6, 5, 4), np.nan, np.float32)), "d.nii has 120 voxels that are NaN"),
+        (save_volume(tmp_path / "e.nii", np.zeros((6, 5, 4), np.float32)), "e.nii is 0 everywhere"),
     ):
         with pytest.raises(UserError, match=said):
             read_volumes([first, spoiled], {})

@@ -25,6 +25,7 @@ from jaxfuse.data.slices import (
 )
 from jaxfuse.errors import UserError
 from jaxfuse.report import planes
+from tests.made_cases import case_files
 
 MODALITIES = ("t1", "flair")
 SHAPE = (20, 16, 12)
@@ -45,12 +46,7 @@ def case(**changes) -> Case:
 
 def files(folder, name: str) -> CaseFiles:
     """An unlabeled case on disk."""
-    image = intensities(len(name))
-    paths = {}
-    for channel, modality in enumerate(MODALITIES):
-        paths[modality] = folder / f"{name}_{modality}.nii.gz"
-        nib.save(nib.Nifti1Image(image[..., channel], np.eye(4)), paths[modality])
-    return CaseFiles(name, paths)
+    return case_files(folder, name, dict(zip(MODALITIES, np.moveaxis(intensities(len(name)), -1, 0), strict=True)))
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from jaxfuse.data.slices import (
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.report import planes
+from tests.made_cases import case_files
 
 SCHEME = label_scheme("brats")
 # Pictures of 10 x 20 pixels, so that 1 % is 2 pixels.
@@ -57,16 +58,10 @@ def case(**changes) -> Case:
 
 
 def files(folder, name="c", label=7) -> CaseFiles:
-    folder.mkdir(exist_ok=True)
     image = intensities(len(name))
-    arrays = {"t1": image[..., 0], "flair": image[..., 1]}
-    if label != "none":
-        arrays["seg"] = np.choose(classes(label), [0, 1, 2, 4]).astype(np.uint8)
-    paths = {}
-    for suffix, array in arrays.items():
-        paths[suffix] = folder / f"{name}_{suffix}.nii.gz"
-        nib.save(nib.Nifti1Image(array, np.diag([1.0, 2, 3, 1])), paths[suffix])
-    return CaseFiles(name, {m: paths[m] for m in MODALITIES}, paths.get("seg"))
+    seg = None if label == "none" else np.choose(classes(label), [0, 1, 2, 4]).astype(np.uint8)
+    arrays = {"t1": image[..., 0], "flair": image[..., 1], "seg": seg}
+    return case_files(folder, name, arrays, spacing_mm=(1, 2, 3))
 
 
 # --- orientation --------------------------------------------------------------------------------------------

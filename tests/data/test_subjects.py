@@ -8,14 +8,12 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
-import nibabel as nib
 import numpy as np
 import pytest
 from rich.console import Console
 
 from configs import cmff
 from jaxfuse.config import parse
-from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.preprocess import Prepared, PreparedCase, prepare, uncrop
 from jaxfuse.data.slices import AXES, AXIAL, CORONAL, SAGITTAL, pictures, prepare_slices
@@ -34,6 +32,7 @@ from jaxfuse.labels import SCHEMES
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
 from jaxfuse.metrics.regions import score_case
+from tests.made_cases import case_files
 
 SCHEME, MODALITIES, SHAPE = SCHEMES["lesion"], ("t1", "flair"), (20, 10, 12)
 AFFINE = np.array([[1.0, 0.1, 0, -7], [-0.1, 2, 0, 4], [0, 0, 3, 9], [0, 0, 0, 1]])
@@ -54,10 +53,7 @@ def heads(tmp_path_factory):
         label[6:8, 4:6, 4:7] = 1
         label[4, 3, 11] = number
         arrays = {"t1": image[..., 0], "flair": image[..., 1], "seg": label}
-        paths = {suffix: root / f"{name}_{suffix}.nii.gz" for suffix in arrays}
-        for suffix, array in arrays.items():
-            nib.save(nib.Nifti1Image(array, AFFINE), paths[suffix])
-        files.append(CaseFiles(name, {m: paths[m] for m in MODALITIES}, paths["seg"]))
+        files.append(case_files(root, name, arrays, affine=AFFINE))
     return files, root / "cache"
 
 

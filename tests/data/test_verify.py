@@ -11,6 +11,7 @@ import pytest
 
 from jaxfuse.data.verify import ALL_CASES, Verdict, verify
 from jaxfuse.errors import UserError
+from tests.made_cases import MODALITIES, save_volume, write_case
 
 SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 SHAPE = (5, 6, 7)
@@ -30,13 +31,8 @@ def tumor(*values: int) -> np.ndarray:
 
 def make(root: Path, name: str, *, affine: np.ndarray | None = None, **arrays: np.ndarray | None) -> Path:
     """A sound case; `arrays` replace files by suffix, None leaves one out."""
-    (root / name).mkdir(parents=True)
-    sound = {**{m: head() for m in ("t1", "t1ce", "t2", "flair")}, "seg": tumor(1, 2, 4)}
-    for suffix, array in {**sound, **arrays}.items():
-        if array is not None:
-            image = nib.Nifti1Image(array, np.eye(4) if affine is None else affine)
-            nib.save(image, root / name / f"{name}_{suffix}.nii.gz")
-    return root
+    sound = {m: head() for m in MODALITIES} | {"seg": tumor(1, 2, 4)}
+    return write_case(root, name, {**sound, **arrays}, affine=affine).parent
 
 
 def said(verdict: Verdict, case: str = "p") -> list[tuple[str, str]]:
@@ -92,7 +88,7 @@ def test_truncated_file_does_not_stop_the_rest(tmp_path):
 
 def test_affine_of_one_modality_differs(tmp_path):
     make(tmp_path, "p")
-    nib.save(nib.Nifti1Image(head(), np.diag([1, 1, 1.5, 1])), tmp_path / "p" / "p_t2.nii.gz")
+    save_volume(tmp_path / "p" / "p_t2.nii.gz", head(), spacing_mm=(1, 1, 1.5))
     ((severity, text),) = said(verify(tmp_path))
     assert severity == "fatal"
     assert "0 0 1.5 0" in text

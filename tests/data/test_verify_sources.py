@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from jaxfuse.data.phantom.infant import write_infant_phantoms
 from jaxfuse.data.phantom.stroke import write_stroke_phantoms
 from jaxfuse.data.verify import ALL_CASES, verify
 from jaxfuse.errors import UserError
-from jaxfuse.io.analyze import write_analyze
+from tests.made_cases import write_case, write_iseg
 
 
 def test_iseg_phantoms_are_sound_but_for_an_orientation_that_is_assumed(tmp_path):
@@ -38,8 +37,7 @@ def test_problems_of_subjects_are_said(tmp_path):
     image = np.pad(np.arange(1, 28, dtype=np.int16).reshape(3, 3, 3), 1)
     label = np.zeros((5, 5, 5), np.uint8)
     label[1, 1, 1:4] = [10, 150, 251]
-    for part, array in (("T1", image), ("T2", image[:4]), ("label", label)):
-        write_analyze(tmp_path / f"subject-7-{part}.hdr", array, (1.0, 1.0, 1.0))
+    write_iseg(tmp_path, 7, {"T1": image, "T2": image[:4], "label": label})
     texts = [problem.message for problem in verify(tmp_path).problems if problem.severity == "fatal"]
     assert len(texts) == 2
     assert "shape (4, 5, 5) of subject-7-T2.hdr differs" in texts[0]
@@ -50,10 +48,7 @@ def test_problems_of_subjects_are_said(tmp_path):
 
 
 def test_a_layout_that_is_named_wins(tmp_path):
-    folder = tmp_path / "a"
-    folder.mkdir()
-    for suffix in ("t2", "dwi_b1000"):
-        nib.save(nib.Nifti1Image(np.pad(np.ones((2, 2, 2), np.int16), 1), np.eye(4)), folder / f"a_{suffix}.nii.gz")
+    write_case(tmp_path, "a", dict.fromkeys(("t2", "dwi_b1000"), np.pad(np.ones((2, 2, 2), np.int16), 1)))
     assert verify(tmp_path).layout == "stroke"
     assert verify(tmp_path, layout="generic", modalities=("t2",)).scheme == "brats"
     with pytest.raises(UserError, match="no subject lies under"):

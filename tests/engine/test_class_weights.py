@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import nibabel as nib
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -28,6 +27,7 @@ from jaxfuse.engine.trained.phases import load_members
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.state import State
+from tests.made_cases import write_case
 from tests.untrained_run import drawn
 
 LOSS = "losses.imbalance:weighted_cross_entropy"
@@ -45,10 +45,7 @@ def write_cases(root: Path) -> Path:
         label[2, 2, 3] = 2
         image = np.zeros((6, 6, 6), np.int16)
         image[1:5, 1:5, 1:5] = np.random.default_rng(ord(name)).integers(1, 100, (4, 4, 4))
-        folder = root / f"case_{name}"
-        folder.mkdir(parents=True)
-        for suffix, array in (("t1", image), ("flair", image), ("seg", label)):
-            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{folder.name}_{suffix}.nii.gz")
+        write_case(root, f"case_{name}", {"t1": image, "flair": image, "seg": label})
     return root
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.hinet_real import run as real
 from jaxfuse.io.tables import read_json
+from tests.made_cases import write_case
 
 
 @pytest.mark.parametrize(("first", "last", "slices"), [(19, 138, 182), (0, 59, 60), (3, 40, 50)])
@@ -29,13 +30,10 @@ def test_a_third_of_the_brain_is_held_out_and_nobody_sees_what_lies_beside_it(fi
 
 
 def test_blocks_keep_their_voxels_and_their_place_in_the_head(tmp_path):
-    root, case = tmp_path / "in" / "patient", np.random.default_rng(0)
-    volumes, affine = {}, np.diag([-2.0, 2.0, 3.0, 1.0])
-    root.mkdir(parents=True)
-    for name in real.MODALITIES:
-        volumes[name] = case.uniform(1, 9, (6, 5, 60)).astype(np.float32)
-        nib.save(nib.Nifti1Image(volumes[name], affine), root / f"patient_{name}.nii.gz")
-    blocks = real.write_blocks(root.parent, tmp_path / "out")
+    case, affine = np.random.default_rng(0), np.diag([-2.0, 2.0, 3.0, 1.0])
+    volumes = {name: case.uniform(1, 9, (6, 5, 60)).astype(np.float32) for name in real.MODALITIES}
+    write_case(tmp_path / "in", "patient", volumes, affine=affine)
+    blocks = real.write_blocks(tmp_path / "in", tmp_path / "out")
     assert read_json(tmp_path / "out" / "split.json") == {"train": ["below", "above"], "val": ["held_out"]}
     for block, slices in blocks.items():
         for name, volume in volumes.items():

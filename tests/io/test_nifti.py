@@ -19,6 +19,7 @@ from jaxfuse.io.nifti import (
     write_like,
     write_rgb_like,
 )
+from tests.made_cases import placed, save_volume
 
 SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 SPACING = np.array([1.0, 1.5, 2.0])
@@ -35,15 +36,8 @@ FRAMES = {
 
 
 def save(path: Path, array: np.ndarray, frame: str = "LPS", *, code: int = 1) -> Path:
-    affine = np.eye(4)
-    affine[:3, :3] = FRAMES[frame]
-    affine[:3, 3] = [7, -11, 3]
-    image = nib.Nifti1Image(array, affine)
-    image.set_sform(affine, code)
-    image.set_qform(affine, code)
-    image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, path)
-    return path
+    affine = placed(rotation=FRAMES[frame], origin_mm=(7, -11, 3))
+    return save_volume(path, array, affine=affine, sform_code=code, qform_code=code)
 
 
 def numbers(dtype: type = np.int16) -> np.ndarray:
@@ -182,14 +176,14 @@ def test_a_color_volume_of_another_shape_is_refused(tmp_path):
 
 
 def test_trailing_singleton_axes_are_dropped(tmp_path):
-    nib.save(nib.Nifti1Image(numbers()[..., None, None], np.eye(4)), tmp_path / "a.nii")
+    save_volume(tmp_path / "a.nii", numbers()[..., None, None])
     volume = read_volume(tmp_path / "a.nii")
     np.testing.assert_array_equal(volume.array, numbers())
     assert volume.stored_shape == (4, 5, 6, 1, 1)
 
 
 def test_four_dimensional_file_is_refused(tmp_path):
-    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6, 2), np.int16), np.eye(4)), tmp_path / "a.nii")
+    save_volume(tmp_path / "a.nii", np.zeros((4, 5, 6, 2), np.int16))
     with pytest.raises(UserError, match=r"\(4, 5, 6, 2\)"):
         read_volume(tmp_path / "a.nii")
 
@@ -214,7 +208,7 @@ def _text(path: Path) -> None:
 
 
 def _complex_values(path: Path) -> None:
-    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.complex64), np.eye(4)), path)
+    save_volume(path, np.zeros((2, 2, 2), np.complex64))
 
 
 def _singular_affine(path: Path) -> None:
@@ -238,8 +232,8 @@ def test_geometry_is_compared_with_a_tolerance_and_both_values_are_told(tmp_path
     a = read_volume(save(tmp_path / "a.nii", numbers()))
     near, far = np.diag([-1.0, -1.5, 2.0, 1]), np.diag([-1.0, -1.5, 2.0, 1])
     near[:3, 3], far[:3, 3] = [7.0005, -11, 3], [7.5, -11, 3]
-    nib.save(nib.Nifti1Image(numbers(), near), tmp_path / "near.nii")
-    nib.save(nib.Nifti1Image(numbers(), far), tmp_path / "far.nii")
+    save_volume(tmp_path / "near.nii", numbers(), affine=near)
+    save_volume(tmp_path / "far.nii", numbers(), affine=far)
     assert same_geometry(a, read_volume(tmp_path / "near.nii"))
     message = geometry_mismatch(a, read_volume(tmp_path / "far.nii"))
     # Canonical origin x: 7 - 3 voxels of 1 mm.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, score_synthesized
 from jaxfuse.report.synthesis_table import render_synthesis
 from jaxfuse.scoring.synthesis import score_synthesis
+from tests.made_cases import save_volume
 
 SHAPE = (16, 15, 8)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -32,12 +32,7 @@ MADE = {name: volume + RNG.integers(0, 30, SHAPE) * (volume > 0) for name, volum
 
 
 def save(path, array, affine=AFFINE, axes="RAS"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nib.Nifti1Image(array.astype(np.float32), affine)
-    stored = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(tuple(axes))
-    )
-    nib.save(image.as_reoriented(stored), path)
+    save_volume(path, array.astype(np.float32), affine=affine, axes=axes)
 
 
 @pytest.fixture

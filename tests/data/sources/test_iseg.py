@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,8 +12,8 @@ from jaxfuse.data.preprocess import prepare
 from jaxfuse.data.sources import iseg
 from jaxfuse.data.sources.volumes import VOLUMES
 from jaxfuse.errors import UserError
-from jaxfuse.io.analyze import write_analyze
 from jaxfuse.labels import label_scheme
+from tests.made_cases import write_iseg
 
 SCHEME = label_scheme("iseg")
 BOTH = ("t1", "t2")
@@ -34,16 +33,8 @@ def tissues(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 def make(root: Path, number: int, *, nifti: bool = False, shape: tuple[int, ...] = SHAPE, **arrays) -> None:
     """A whole subject; `arrays` replace parts, None leaves one out."""
-    root.mkdir(parents=True, exist_ok=True)
     whole = {"T1": volume(number, shape), "T2": volume(number + 50, shape), "label": tissues(shape)}
-    for part, array in {**whole, **arrays}.items():
-        stem = f"subject-{number}-{part}"
-        if array is None:
-            continue
-        if nifti:
-            nib.save(nib.Nifti1Image(array[..., None], np.eye(4)), root / f"{stem}.nii.gz")
-        else:
-            write_analyze(root / f"{stem}.hdr", array, (1.0, 1.0, 1.0))
+    write_iseg(root, number, {**whole, **arrays}, nifti=nifti)
 
 
 def test_subjects_come_by_number_from_any_level(tmp_path):

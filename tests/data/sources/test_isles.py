@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from jaxfuse.data.sources.volumes import VOLUMES, check_axis, check_slices, dete
 from jaxfuse.data.verify import verify
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
+from tests.made_cases import write_isles
 
 FOUR = ("t1", "t2", "dwi", "flair")
 SHAPE = (6, 5, 4)
@@ -22,15 +22,11 @@ find = VOLUMES["isles"].find
 
 
 def add(case: Path, kind: str, number: int, value: int, suffix: str = ".nii") -> Path:
-    name = f"VSD.Brain.XX.O.{kind}.{number}"
     array = np.zeros(SHAPE, np.int16)
     array[1:4, 1:4, 1:3] = value + np.arange(3)[:, None, None] if kind != "OT" else 0
     if kind == "OT":
         array[2, 2, 1:3] = 1
-    folder = case / name
-    folder.mkdir(parents=True)
-    nib.save(nib.Nifti1Image(array, np.diag([-1.0, -1, 1, 1])), folder / f"{name}{suffix}")
-    return folder
+    return write_isles(case, kind, number, array, suffix)
 
 
 def make(case: Path, first: int, *, label: bool = True) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -20,8 +19,8 @@ from jaxfuse.data.sources.volumes import (
     source_of_layout,
 )
 from jaxfuse.errors import UserError
-from jaxfuse.io.analyze import write_analyze
 from jaxfuse.labels import label_scheme
+from tests.made_cases import save_pair, write_case
 
 THREE = ("t2", "dwi_b1000", "dwi_b0")
 SHAPE = (6, 5, 4)
@@ -29,13 +28,13 @@ find = VOLUMES["stroke"].find
 
 
 def make(root: Path, name: str, suffixes: tuple[str, ...] = (*THREE, "lesion")) -> None:
-    (root / name).mkdir(parents=True)
-    for number, suffix in enumerate(suffixes):
-        array = np.full(SHAPE, number + 1, np.int16)
-        if suffix in ("lesion", "seg"):
-            array[:] = 0
-            array[1, 1, 1:3] = 1
-        nib.save(nib.Nifti1Image(array, np.diag([1.0, 1, 5, 1])), root / name / f"{name}_{suffix}.nii.gz")
+    label = np.zeros(SHAPE, np.int16)
+    label[1, 1, 1:3] = 1
+    arrays = {
+        suffix: label if suffix in ("lesion", "seg") else np.full(SHAPE, number, np.int16)
+        for number, suffix in enumerate(suffixes, start=1)
+    }
+    write_case(root, name, arrays, spacing_mm=(1, 1, 5))
 
 
 def test_a_case_is_a_folder_of_four_files(tmp_path):
@@ -72,8 +71,7 @@ def test_layouts_are_told_from_the_names_on_disk(tmp_path):
     make(tmp_path / "stroke", "a")
     make(tmp_path / "generic", "b", ("t1", "t2", "seg"))
     make(tmp_path / "year", "BraTS2021_00001", ("t1",))
-    (tmp_path / "iseg").mkdir()
-    write_analyze(tmp_path / "iseg" / "subject-1-T1.hdr", np.ones(SHAPE, np.int16), (1, 1, 1))
+    save_pair(tmp_path / "iseg" / "subject-1-T1.hdr", np.ones(SHAPE, np.int16))
     found = {name: detect_layout(tmp_path / name) for name in ("stroke", "generic", "year", "iseg")}
     assert found == {"stroke": "stroke", "generic": "generic", "year": "brats2021", "iseg": "iseg"}
     with pytest.raises(UserError, match="holds cases of the layouts brats2021, generic, iseg, stroke"):

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse.data.preprocess import PreparedCase, prepare
-from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.engine.judging import other_runs
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
 from jaxfuse.engine.run_folder.workdir import related_runs
@@ -20,6 +19,7 @@ from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.labels import SCHEMES
 from jaxfuse.report.html import write_report
+from tests.made_cases import prepared_cases
 
 SCHEME, SHAPE, MODALITIES = SCHEMES["brats"], (8, 7, 6), ("t1", "flair")
 
@@ -30,14 +30,11 @@ def cases(tmp_path_factory) -> Sequence[PreparedCase]:
     root = tmp_path_factory.mktemp("data")
     label = np.zeros(SHAPE, np.uint8)
     label[2:6, 2:5, 2:4], label[3:5, 3, 3] = 2, 4
+    made = {}
     for number, name in enumerate(("p1", "p2")):
         rng = np.random.default_rng(number)
-        (root / name).mkdir()
-        arrays = {m: rng.integers(1, 99, SHAPE).astype(np.int16) for m in MODALITIES}
-        for suffix, array in (arrays | {"seg": label}).items():
-            nib.save(nib.Nifti1Image(array, np.diag([1.0, 2.0, 3.0, 1.0])), root / name / f"{name}_{suffix}.nii.gz")
-    files = find_cases(root, MODALITIES, labels_required=True)
-    return prepare(files, MODALITIES, SCHEME, cache=root / "cache")
+        made[name] = {m: rng.integers(1, 99, SHAPE).astype(np.int16) for m in MODALITIES} | {"seg": label}
+    return prepared_cases(root, made, SCHEME, spacing_mm=(1, 2, 3))
 
 
 def begin(workdir: Path, row: str, fingerprint: str, result: tuple[str, ...] = ("fusion",)) -> Path:
@@ -64,7 +61,7 @@ def constant(value: int) -> np.ndarray:
 def drawn(monkeypatch) -> list[Mapping[str, Any]]:
     """What would be drawn, figure by figure."""
     calls: list[Mapping[str, Any]] = []
-    monkeypatch.setattr(rows.figures, "comparison", lambda path, **given: calls.append({"path": path, **given}))
+    monkeypatch.setattr(other_runs.figures, "comparison", lambda path, **given: calls.append({"path": path, **given}))
     return calls
 
 
@@ -111,7 +108,7 @@ def synthesizing(workdir: Path, row: str, pairs: tuple[str, str], fingerprint: s
 
 def test_synthesized_volumes_of_one_target_come_together(tmp_path, cases, monkeypatch):
     calls: list[Mapping[str, Any]] = []
-    monkeypatch.setattr(rows, "synthesis_panel", lambda path, **given: calls.append({"path": path, **given}))
+    monkeypatch.setattr(other_runs, "synthesis_panel", lambda path, **given: calls.append({"path": path, **given}))
     half, whole = np.full(SHAPE, 0.5, np.float16), np.ones(SHAPE, np.float16)
     mine = synthesizing(tmp_path / "ours", "full", ("t1", "flair"), p1=half, p2=half)
     draw_synthesized(mine, related_runs(mine), cases)

@@ -110,7 +110,7 @@ def test_figures_show_the_worst_three_first(tmp_path, drawn):
 
 
 def test_six_figures_at_most(tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr(assess, "FIGURES_AT_MOST", 3)
+    monkeypatch.setattr(judging, "FIGURES_AT_MOST", 3)
     full(
         judging.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=()),
         predict,

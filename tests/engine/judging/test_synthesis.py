@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.preprocess import prepare
 from jaxfuse.data.slices import every_slice, pictures, prepare_slices, volume_of
 from jaxfuse.data.subjects import subjects_of
+from jaxfuse.engine.judging import synthesis as judging
 from jaxfuse.engine.judging.synthesis import synthesis
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_stack, predict_volume
@@ -20,6 +20,7 @@ from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, psnr_db, score_synthesized
 from jaxfuse.options import resolve
 from jaxfuse.patches import tile_volume
+from tests.made_cases import case_files
 
 MODALITIES, SHAPE = ("t1", "t2", "flair"), (16, 15, 9)
 WINDOW = ((1, 15), (1, 14))
@@ -32,16 +33,12 @@ def files(tmp_path_factory) -> tuple[list[CaseFiles], Path]:
     root = tmp_path_factory.mktemp("heads")
     found = []
     for seed, name in enumerate("abc"):
-        paths = {}
+        arrays = {}
         for modality in MODALITIES:
-            volume = np.zeros(SHAPE, np.int16)
-            rows = slice(2, 14) if modality == "flair" else slice(3, 14)
-            volume[3:13, rows, 2:7] = np.random.default_rng([seed, ord(modality[-1])]).integers(20, 200, SHAPE)[
-                3:13, rows, 2:7
-            ]
-            paths[modality] = root / f"{name}_{modality}.nii.gz"
-            nib.save(nib.Nifti1Image(volume, np.diag([1.0, 1, 3, 1])), paths[modality])
-        found.append(CaseFiles(name, paths))
+            arrays[modality] = np.zeros(SHAPE, np.int16)
+            box = (slice(3, 13), slice(2 if modality == "flair" else 3, 14), slice(2, 7))
+            arrays[modality][box] = np.random.default_rng([seed, ord(modality[-1])]).integers(20, 200, SHAPE)[box]
+        found.append(case_files(root, name, arrays, spacing_mm=(1, 1, 3)))
     return found, root / "cache"
 
 
@@ -112,7 +109,7 @@ def patch_by_patch(volume: np.ndarray) -> np.ndarray:
 def drawn(monkeypatch):
     """The panels asked for; they are not painted."""
     calls = []
-    monkeypatch.setattr(assess_synthesis, "synthesis_panel", lambda path, **asked: calls.append((path, asked)))
+    monkeypatch.setattr(judging, "synthesis_panel", lambda path, **asked: calls.append((path, asked)))
     return calls
 
 

@@ -25,7 +25,8 @@ from jaxfuse.engine.trained.synthesizer import (
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
-from tests.synthesis_runs import head, labeling_run, synthesis_run
+from tests.made_cases import head
+from tests.synthesis_runs import labeling_run, synthesis_run
 
 SHAPE = (23, 18, 5)
 CHANNELS = (0, 2)  # of T1 and T2 among the modalities

@@ -1,0 +1,192 @@
+"""Made cases for all tests: volumes on disk in any geometry, cases of every layout, heads, prepared cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import axcodes2ornt, ornt_transform
+from numpy.typing import ArrayLike
+
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.preprocess import PreparedCase, prepare
+from jaxfuse.io.analyze import write_analyze
+from jaxfuse.labels import LabelScheme
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+# Names of the files of a case, for each spelling of BraTS.
+SUFFIXES = {
+    "brats": {name: f"_{name}" for name in (*MODALITIES, "seg")},
+    "brats2023": {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"},
+}
+ISLES_KINDS = {"t1": "MR_T1", "t2": "MR_T2", "flair": "MR_Flair", "dwi": "MR_DWI", "lesion": "OT"}
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def placed(
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
+    rotation: ArrayLike | None = None,
+) -> np.ndarray:
+    """Returns the affine (4 4), in mm, of voxels of these sides, the first at `origin_mm`."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.asarray(np.eye(3) if rotation is None else rotation) * np.asarray(spacing_mm)
+    affine[:3, 3] = origin_mm
+    return affine
+
+
+def save_volume(
+    path: Path,
+    array: np.ndarray,
+    *,
+    affine: ArrayLike | None = None,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
+    axes: str = "RAS",
+    sform_code: int | None = None,
+    qform_code: int | None = None,
+    description: bytes = b"",
+) -> Path:
+    """Writes a NIfTI volume, and the folders above it.
+
+    Args:
+        path: the file, `.nii` or `.nii.gz`.
+        array: the values; the type on disk is theirs.
+        affine: voxel to world in mm; by default that of `spacing_mm` and `origin_mm`.
+        spacing_mm: sides of a voxel.
+        origin_mm: where the first voxel lies.
+        axes: how an array whose axes are those of the affine is stored; "RAS" stores it as it is.
+        sform_code: what the stored affine is said to be in the sform; by default, what nibabel says.
+        qform_code: the same for the qform.
+        description: of the header, at most 80 bytes.
+
+    Returns:
+        `path`.
+    """
+    grid = placed(spacing_mm, origin_mm) if affine is None else np.asarray(affine, np.float64)
+    image = nib.Nifti1Image(array, grid)
+    if axes != "RAS":
+        image = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(tuple(axes))))
+    if sform_code is not None:
+        image.set_sform(image.affine, sform_code)
+    if qform_code is not None:
+        image.set_qform(image.affine, qform_code)
+    if description:
+        image.header["descrip"] = description
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.to_filename(path)
+    return path
+
+
+def save_pair(path: Path, array: np.ndarray) -> Path:
+    """Writes an Analyze pair of voxels of 1 mm, and the folders above it; returns the name of its header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_analyze(path, array, (1.0, 1.0, 1.0))
+    return path
+
+
+# --- cases --------------------------------------------------------------------------------------------------
+
+
+def write_case(
+    root: Path, name: str, arrays: Mapping[str, np.ndarray | None], *, spelling: str = "", **geometry: Any
+) -> Path:
+    """Writes a folder of one case, as of BraTS or of stroke.
+
+    Args:
+        root: the folder above it.
+        name: of the case and its folder, with which all of its files begin.
+        arrays: by modality, and "seg" or "lesion" for the label; None leaves a file out.
+        spelling: a key of `SUFFIXES`; by default a file ends in the name of its modality.
+        **geometry: of `save_volume`, for all files.
+
+    Returns:
+        The folder of the case.
+    """
+    for suffix, array in arrays.items():
+        if array is not None:
+            end = SUFFIXES[spelling][suffix] if spelling else f"_{suffix}"
+            save_volume(root / name / f"{name}{end}.nii.gz", array, **geometry)
+    return root / name
+
+
+def write_iseg(root: Path, number: int, arrays: Mapping[str, np.ndarray | None], *, nifti: bool = False) -> None:
+    """Writes a subject of iSeg: `arrays` by "T1", "T2" and "label", as Analyze pairs or as NIfTI of four axes."""
+    for part, array in arrays.items():
+        stem = root / f"subject-{number}-{part}"
+        if array is None:
+            continue
+        if nifti:
+            save_volume(stem.with_suffix(".nii.gz"), array[..., None])
+        else:
+            save_pair(stem.with_suffix(".hdr"), array)
+
+
+def write_isles(case: Path, kind: str, number: int, array: np.ndarray, suffix: str = ".nii") -> Path:
+    """Writes one file of a case of ISLES 2015 in a folder of its own, which it returns; `kind` as in `ISLES_KINDS`."""
+    name = f"VSD.Brain.XX.O.{kind}.{number}"
+    return save_volume(case / name / f"{name}{suffix}", array, affine=np.diag([-1.0, -1, 1, 1])).parent
+
+
+def case_files(
+    folder: Path, name: str, arrays: Mapping[str, np.ndarray | None], *, group: str = "", **geometry: Any
+) -> CaseFiles:
+    """Writes the files of one case in one folder and lists them; the array "seg" is its label."""
+    paths = {
+        suffix: save_volume(folder / f"{name}_{suffix}.nii.gz", array, **geometry)
+        for suffix, array in arrays.items()
+        if array is not None
+    }
+    label = paths.pop("seg", None)
+    return CaseFiles(name, paths, label, group)
+
+
+def prepared_cases(
+    root: Path,
+    cases: Mapping[str, Mapping[str, np.ndarray | None]],
+    scheme: LabelScheme | None,
+    *,
+    normalize: str = "brain",
+    **geometry: Any,
+) -> list[PreparedCase]:
+    """Writes cases as `case_files` does, and prepares them in the cache `root/cache`."""
+    listed = [case_files(root, name, arrays, **geometry) for name, arrays in cases.items()]
+    return list(prepare(listed, tuple(listed[0].images), scheme, normalize=normalize, cache=root / "cache"))
+
+
+# --- voxels -------------------------------------------------------------------------------------------------
+
+
+def ellipsoid(shape: tuple[int, int, int], half_axes: ArrayLike) -> np.ndarray:
+    """Marks the voxels of an ellipsoid around the middle, its half axes in voxels."""
+    grid = np.moveaxis(np.indices(shape), 0, -1) - (np.array(shape) - 1) / 2
+    return ((grid / np.asarray(half_axes)) ** 2).sum(-1) < 1
+
+
+def head(shape: tuple[int, int, int], seed: int) -> dict[str, np.ndarray]:
+    """Makes four modalities, from 100 to 400 in an ellipsoid, with a brighter ball in it, and 0 around."""
+    rng = np.random.default_rng(seed)
+    brain, ball = ellipsoid(shape, np.array(shape) / 2 - 1), ellipsoid(shape, np.array(shape) / 5)
+    made = {name: rng.integers(100, 200, shape) + 50 * number * ball for number, name in enumerate(MODALITIES, start=1)}
+    return {name: np.where(brain, image, 0).astype(np.int16) for name, image in made.items()}
+
+
+def nested_cubes(
+    shape: tuple[int, int, int],
+    reaches: Mapping[int, int] | None = None,
+    center: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Makes a label of cubes around `center`: each value reaches so many voxels, later ones over earlier ones.
+
+    By default edema (2), core (1) and enhancing tumor (4), the values of BraTS, around the middle.
+    """
+    label = np.zeros(shape, np.uint8)
+    middle = [side // 2 for side in shape] if center is None else center
+    for value, reach in (reaches or {2: 4, 1: 3, 4: 2}).items():
+        label[tuple(slice(place - reach, place + reach) for place in middle)] = value
+    return label
