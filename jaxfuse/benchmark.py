@@ -34,6 +34,7 @@ def benchmark(config: Any, *, only: str | None, steps: int, forms: list[str], sa
 
     from jaxfuse.config import parse
     from jaxfuse.data.dataset import open_dataset
+    from jaxfuse.engine.programs import one_device
     from jaxfuse.nn.conv import implementation
 
     experiment = parse(config)
@@ -50,8 +51,12 @@ def benchmark(config: Any, *, only: str | None, steps: int, forms: list[str], sa
         phase = experiment.phases[name]
         data = open_dataset(experiment.data_of(phase), say)
         results[name] = measure(experiment, phase, data, steps=steps, forms=forms)
-    device = jax.devices()[0]
-    return {"config": config.name, "preset": config.preset, "device": device.device_kind, "phases": results}
+    return {
+        "config": config.name,
+        "preset": config.preset,
+        "device": one_device().device_name,
+        "phases": results,
+    }
 
 
 def measure(experiment: Any, phase: Any, data: Any, *, steps: int, forms: list[str]) -> dict[str, dict[str, Any]]:
@@ -59,7 +64,8 @@ def measure(experiment: Any, phase: Any, data: Any, *, steps: int, forms: list[s
     import jax
 
     from jaxfuse.data.pipeline import batches
-    from jaxfuse.engine.build import build_system, initial_state, make_sampler, program_cost
+    from jaxfuse.engine.build import build_system, initial_state, make_sampler
+    from jaxfuse.engine.programs import Programs, program_cost
     from jaxfuse.nn.conv import implementation
 
     total = phase.total_steps(len(data.train))
@@ -68,13 +74,12 @@ def measure(experiment: Any, phase: Any, data: Any, *, steps: int, forms: list[s
     stream = batches(
         sampler, batch=phase.batch, seed=0, start=0, stop=(steps + 2) * len(forms), loader=experiment.loader
     )
-    programs, states, found = {}, {}, {}
+    programs_of, programs, states, found = Programs(system), {}, {}, {}
     for form in forms:
         states[form] = initial_state(system, phase, data.facts.modalities, seed=experiment.seed, number=0)
         batch = next(stream)
         with implementation(form):  # pyright: ignore[reportArgumentType]
-            # A function of its own: a traced one would keep the form it was traced with.
-            step = jax.jit(lambda state, batch: system.train_step(state, batch), donate_argnums=0)
+            step = programs_of.traced_anew()
             started = time.perf_counter()
             programs[form] = step.lower(states[form], batch).compile()
         found[form] = {"compile_s": time.perf_counter() - started, **program_cost(programs[form])}
@@ -97,17 +102,9 @@ def measure(experiment: Any, phase: Any, data: Any, *, steps: int, forms: list[s
             "wait_share": waits[form] / sum(times[form]),
             "flops_per_s": found[form]["flops"] / median,
             "ratio_to_first": median / statistics.median(times[forms[0]]),
-            "device_peak_bytes": _peak_bytes(),
+            "device_peak_bytes": programs_of.placement.peak_bytes(),
         }
     return found
-
-
-def _peak_bytes() -> int | None:
-    """Peak memory of the device since the process began; None where the backend does not count it (CPU)."""
-    import jax
-
-    counters = jax.devices()[0].memory_stats()
-    return None if counters is None else counters.get("peak_bytes_in_use")
 
 
 def _close(stream: Any) -> None:

@@ -93,13 +93,12 @@ def _transfers(rules: Any, params: Any, states: dict[str, Any]) -> list[dict[str
 
 
 def _cost(system: Any, phase: Any, modalities: Any, state: Any) -> dict[str, Any]:
-    import jax
-
-    from jaxfuse.engine.build import example_batch, program_cost
+    from jaxfuse.engine.build import example_batch
+    from jaxfuse.engine.programs import Programs, program_cost
 
     batch = example_batch(phase, modalities, margin=system.geometry.margin)
-    compiled = jax.jit(system.train_step, donate_argnums=0).lower(state, batch).compile()
-    return {"backend": jax.default_backend(), **program_cost(compiled)}
+    programs = Programs(system)
+    return {"backend": programs.placement.backend, **program_cost(programs.step.lower(state, batch).compile())}
 
 
 def _as_text(facts: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from rich.console import Console
 from jaxfuse.config import parse
 from jaxfuse.engine.build import initial_state
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
@@ -136,7 +137,7 @@ def everything(place: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
             state, progress = checkpoints.restore(like)
             checkpoints.close()
             assert int(state.step) == PHASES[phase.name]
-            best = read_weights(folder, like, best=True)
+            best = read_weights(folder, like, one_device(), best=True)
             summary = read_json(place.folder / name / "results" / phase.name / "summary.json")
             del summary["seconds_per_subject"]
             found[name][phase.name] = {

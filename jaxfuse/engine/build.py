@@ -19,12 +19,12 @@ from jaxfuse.data.preprocess import Prepared, PreparedCase
 from jaxfuse.data.sampling import Center, center_rule, check_sampling, needs_label
 from jaxfuse.data.slices import AXIAL, pictures, volume_of
 from jaxfuse.data.transforms import transforms_from
+from jaxfuse.engine.programs import Programs, bound_shapes
 from jaxfuse.errors import UserError
 from jaxfuse.inference.large_tiles import MEGABYTE, LargeTiles
 from jaxfuse.inference.tiling import Alongside, predict_stack, predict_volume
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import Geometry, System
-from jaxfuse.nn.conv import implementation
+from jaxfuse.learning.system import System
 from jaxfuse.patches import check_patch, output_sides, tile_volume
 
 _VALIDATION_SHARE = 0.1
@@ -85,13 +85,12 @@ def example_batch(phase: Phase, modalities: Sequence[str], *, margin: int) -> di
 def initial_state(system: System, phase: Phase, modalities: Sequence[str], *, seed: int, number: int) -> State:
     """The freshly drawn state of phase `number` of a schedule, compiled as one program."""
     rng = jax.random.fold_in(jax.random.key(seed), number)
-    return jax.jit(system.init)(rng, example_batch(phase, modalities, margin=system.geometry.margin))
+    return Programs(system).init(rng, example_batch(phase, modalities, margin=system.geometry.margin))
 
 
 def abstract_state(system: System, phase: Phase, modalities: Sequence[str]) -> State:
     """Shapes of the state, without drawing it."""
-    batch = example_batch(phase, modalities, margin=system.geometry.margin)
-    return jax.eval_shape(system.init, jax.random.key(0), batch)
+    return Programs(system).abstract_init(example_batch(phase, modalities, margin=system.geometry.margin))
 
 
 def without_optimizers(state: State) -> State:
@@ -124,17 +123,15 @@ def case_predictor(
     across `axis` after the other; give that of the slices that it was trained on.
     """
     settings, geometry = phase.validation, system.geometry
-    compiled = jax.jit(system.predict)
+    programs = Programs(system)
     shared = settings.overlap if overlap is None else overlap
-    tile_of = _tile_rule(
-        system.predict, compiled, phase, geometry, overlap=shared, limit=_memory_limit(phase, system, memory_mb)
-    )
+    tile_of = _tile_rule(programs, phase, overlap=shared, limit=_memory_limit(phase, system, memory_mb))
 
     def predict(
         weights: State, case: PreparedCase | Prepared, *, alongside: Alongside | None = None
     ) -> dict[str, np.ndarray]:
         def patches(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-            made = compiled(weights, tiles)
+            made = programs.predict(weights, tiles)
             return made if alongside is None else {**made, **alongside(tiles, made)}
 
         image = np.asarray(case.image)
@@ -161,10 +158,11 @@ def case_predictor(
 
 
 def _tile_rule(
-    predict: Callable[..., Any], compiled: Any, phase: Phase, geometry: Geometry, *, overlap: float, limit: int
+    programs: Programs, phase: Phase, *, overlap: float, limit: int
 ) -> Callable[[State, tuple[int, ...], int], tuple[int, ...]]:
     """A function from weights, the sides of a volume or picture and its channels to the output tile for it."""
     large: LargeTiles | None = None
+    geometry = programs.system.geometry
 
     def tile_of(weights: State, sides: tuple[int, ...], channels: int) -> tuple[int, ...]:
         nonlocal large
@@ -172,9 +170,9 @@ def _tile_rule(
             return output_sides(phase.patch, geometry.margin)
         if large is None:
             # Shapes, not the weights themselves, which would be kept alive.
-            anywhere, here = jax.tree.map(jax.typeof, weights), jax.tree.map(_where_it_is, weights)
-            count = partial(_counted, predict, anywhere, phase.validation.tile_batch, channels)
-            program = partial(_lowered, compiled, here, phase.validation.tile_batch, channels)
+            anywhere, here = jax.tree.map(jax.typeof, weights), bound_shapes(weights)
+            count = partial(programs.counted_tile_program, anywhere, phase.validation.tile_batch, channels)
+            program = partial(programs.tile_program, here, phase.validation.tile_batch, channels)
             large = LargeTiles(count, program, geometry.ndim, geometry.margin, geometry.divisor, overlap, limit)
         return large(sides)
 
@@ -190,27 +188,6 @@ def _memory_limit(phase: Phase, system: System, memory_mb: int | None) -> int:
             "tiles of its training patch; leave it at 0"
         )
     return limit * MEGABYTE
-
-
-def _where_it_is(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The array's shape, bound to its device where the array is: a program for the one is compiled for the other."""
-    sharding = leaf.sharding if getattr(leaf, "committed", False) else None
-    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
-
-
-def _counted(predict: Callable[..., Any], weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Any:
-    """The same program with the 3D convolutions of an accelerator, whose operations alone grow alike along all axes."""
-
-    def anew(weights: Any, inputs: Any) -> Any:
-        return predict(weights, inputs)  # of its own, as JAX remembers what it traced of a function
-
-    with implementation("native"):
-        return _lowered(jax.jit(anew), weights, batch, channels, sides)
-
-
-def _lowered(compiled: Any, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Any:
-    """The program for weights like these and tiles of these sides."""
-    return compiled.lower(weights, {"image": jax.ShapeDtypeStruct((batch, *sides, channels), np.float32)})
 
 
 def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...]:
@@ -259,19 +236,3 @@ def _center(phase: Phase, cases: Sequence[PreparedCase], window: tuple[int, ...]
     if phase.sampling == "mixed" or not served:
         return center_rule("brain", window=window)
     return center_rule(phase.sampling, window=window, options=phase.sampling_args)
-
-
-def program_cost(compiled: Any) -> dict[str, int]:
-    """Operations and memory of one compiled step, as XLA counts them for this backend.
-
-    `flops` counts a multiplication and an addition as two; `temporary_bytes` is what the program needs beside its
-    arguments (`argument_bytes`: state and batch).
-    """
-    analysis = compiled.cost_analysis()
-    flops = (analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", 0.0)
-    memory = compiled.memory_analysis()
-    return {
-        "flops": int(flops),
-        "argument_bytes": int(memory.argument_size_in_bytes),
-        "temporary_bytes": int(memory.temp_size_in_bytes),
-    }

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 _LINE_EVERY_S = 20.0
 _SHOWN_AT_MOST = 6
+
+Item = TypeVar("Item")
 
 
 class Display:
@@ -31,6 +35,16 @@ class Display:
         elif done == total or time.monotonic() - self._spoke > _LINE_EVERY_S:
             self._spoke = time.monotonic()
             self.say(f"{what}: {done} of {total}")
+
+    def counted(self, items: Sequence[Item]) -> Iterator[tuple[Item, Callable[[object], None]]]:
+        """Yields each item with a function that says its number, what came of it and the time left for the others."""
+        countdown = Countdown(len(items))
+        for number, item in enumerate(items, start=1):
+
+            def tell(what: object, number: int = number) -> None:
+                self.say(f"{number} of {len(items)}: {what} ({countdown.left(number)} left)")
+
+            yield item, tell
 
     def start(self, what: str, done: int, total: int) -> None:
         """Begins the bar of a phase."""
@@ -60,6 +74,23 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = None
+
+
+@dataclass
+class Countdown:
+    """The time that work on so many items still takes, from the mean of those done so far."""
+
+    total: int
+    _began: float = field(default_factory=lambda: time.perf_counter())
+
+    def left(self, done: int, *, worked: int | None = None) -> str:
+        """The time left after `done` items, as a clock shows it.
+
+        Args:
+            worked: how many of them took time; all, where not given. The others were there already.
+        """
+        rate = (time.perf_counter() - self._began) / max(done if worked is None else worked, 1)
+        return clock(rate * (self.total - done))
 
 
 def clock(seconds: float) -> str:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 
 from jaxfuse.arrays import Metrics
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.programs import all_finite
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.validation import Judge
@@ -117,7 +117,7 @@ class Loop:
 
     def _check_finite(self, rows: list[tuple[int, Mapping[str, float]]], state: State, step: int) -> None:
         self._check_losses(rows)
-        if not bool(_all_finite(state.params)):
+        if not bool(all_finite(state.params)):
             self._diverged(f"parameters are no longer finite after step {step}")
 
     def _check_losses(self, rows: list[tuple[int, Mapping[str, float]]]) -> None:
@@ -207,12 +207,6 @@ class _Timed:
 
     def __exit__(self, *error: object) -> None:
         self.tell(time.perf_counter() - self.started)
-
-
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
-    return jnp.stack(leaves).all()
 
 
 def _close(stream: Iterator[Any]) -> None:

@@ -36,6 +36,7 @@ from jaxfuse.engine.display import Display, clock
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import Assessment, LossAssessment, SegmentationAssessment
 from jaxfuse.engine.loop import Loop
+from jaxfuse.engine.programs import Programs, donating, one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.engine.run_folder.phase_lengths import check_lengths, note_length
@@ -274,7 +275,7 @@ class Run:
         """The trained weights of a phase."""
         phase = self.experiment.phases[name]
         like = abstract_state(self.system(phase), phase, self.dataset(phase).facts.modalities)
-        return read_weights(self.checkpoint_folder(name), like, best=best)
+        return read_weights(self.checkpoint_folder(name), like, one_device(), best=best)
 
     def _loop(
         self,
@@ -295,7 +296,7 @@ class Run:
         return Loop(
             phase=name,
             total_steps=total,
-            step=jax.jit(step, donate_argnums=0),
+            step=donating(step),
             stream=stream,
             judge=judge,
             validate_every=max(
@@ -326,12 +327,12 @@ class Run:
         system, watched = self.system(phase), self._watched(phase)
         fixed = fixed_batches(phase, watched, seed=self._seed(phase), margin=system.geometry.margin)
         assessment = self._assessment(phase)
-        eval_step = jax.jit(system.eval_step)
+        evaluate = Programs(system).evaluate
         predict = self.predictor(phase)
 
         def validate(state: State) -> dict[str, float]:
             weights = without_optimizers(state)
-            losses = mean_losses(eval_step, weights, fixed)
+            losses = mean_losses(evaluate, weights, fixed)
             return {**losses, **assessment.quick(lambda case: predict(weights, case), watched)}
 
         return validate

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from jaxfuse.engine import display as module
-from jaxfuse.engine.display import Display, clock
+from jaxfuse.engine.display import Countdown, Display, clock
 
 
 def display(*, terminal: bool) -> tuple[Display, io.StringIO]:
@@ -80,3 +80,27 @@ def test_terminal_shows_a_bar():
     shown.stop()
     assert "4/4" in text.getvalue()
     assert "2.00 steps/s, 0:00 left, data wait 50%, net/loss 0.5" in text.getvalue()
+
+
+def test_items_are_counted_with_the_time_left_for_the_others(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    shown, text = display(terminal=False)
+    for item, tell in shown.counted(["a", "b", "c"]):
+        now[0] += 60.0
+        tell(f"out/{item}")
+    assert text.getvalue().splitlines() == [
+        "1 of 3: out/a (2:00 left)",
+        "2 of 3: out/b (1:00 left)",
+        "3 of 3: out/c (0:00 left)",
+    ]
+
+
+def test_items_that_were_there_already_take_no_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    countdown = Countdown(10)
+    now[0] = 30.0
+    assert countdown.left(3) == "1:10"
+    assert countdown.left(8, worked=3) == "0:20"
+    assert countdown.left(8, worked=0) == "1:00"

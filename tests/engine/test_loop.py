@@ -16,6 +16,7 @@ from rich.console import Console
 
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.loop import Loop
+from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
 from jaxfuse.engine.stop_request import StopRequest
@@ -140,9 +141,9 @@ def test_best_checkpoint_follows_the_score_and_no_later_equal_one(tmp_path):
     scores = {2: math.nan, 4: 0.1, 6: 0.5, 8: 0.5, 10: 0.3}
     bench = Bench(tmp_path, 10, validate_every=2, scores=scores)
     bench.run()
-    best = read_weights(tmp_path / "checkpoints", fresh(), best=True)
+    best = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=True)
     assert np.array_equal(best.params["net"]["w"], [6, 6, 6])
-    last = read_weights(tmp_path / "checkpoints", fresh(), best=False)
+    last = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=False)
     assert np.array_equal(last.params["net"]["w"], [10, 10, 10])
     assert Checkpoints(tmp_path / "checkpoints").restore(fresh())[1] == {"best_score": 0.5, "best_step": 6}
 

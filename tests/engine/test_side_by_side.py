@@ -129,7 +129,7 @@ def last_state(run: Run, view: str) -> tuple[dict[str, np.ndarray], dict[str, An
 def best_weights(run: Run, view: str) -> dict[str, np.ndarray]:
     phase = run.experiment.phases[view]
     like = abstract_state(run.system(phase), phase, run.dataset(phase).facts.modalities)
-    state = read_weights(run.checkpoint_folder(view), like, best=True)
+    state = read_weights(run.checkpoint_folder(view), like, one_device(), best=True)
     return leaves(replace(state, rng=jax.random.key(0)))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from jaxfuse.engine.programs import Placement
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
 
@@ -95,10 +96,13 @@ def weights(state: State) -> dict[str, Any]:
     return {"params": state.params, "stats": state.stats}
 
 
-def read_weights(folder: Path, like: State, *, best: bool) -> State:
+def read_weights(folder: Path, like: State, placement: Placement, *, best: bool) -> State:
     """Weights of a phase for prediction or transfer, in a state without optimizers and memory.
 
-    `like` is a state of that phase's System, abstract or not. Without `best` the last checkpoint is read.
+    Args:
+        like: a state of that phase's System, abstract or not.
+        placement: where the weights are to lie.
+        best: whether the best checkpoint is read; else the last.
     """
     which = "best" if best else "last"
     path = folder.absolute() / which
@@ -109,7 +113,7 @@ def read_weights(folder: Path, like: State, *, best: bool) -> State:
         step = manager.latest_step()
         if step is None:
             raise UserError(f"{path} holds no finished checkpoint; train this phase first")
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_here()), weights(like))
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.state), weights(like))
         args = ocp.args.Composite(weights=ocp.args.StandardRestore(shapes))  # pyright: ignore[reportCallIssue]
         found = manager.restore(step, args=args)["weights"]
     except (ValueError, KeyError, TypeError) as error:
@@ -124,10 +128,6 @@ def read_weights(folder: Path, like: State, *, best: bool) -> State:
 
 def _rest(state: State) -> dict[str, Any]:
     return {"step": state.step, "rng": state.rng, "opt_state": state.opt_state, "memory": state.memory}
-
-
-def _here() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def _first_sentence(error: Exception) -> str:

@@ -16,6 +16,7 @@ from jaxfuse.data.preprocess import Prepared
 from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.build import abstract_state, build_system, case_predictor
+from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.checkpoints import read_weights
 from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.errors import UserError
@@ -45,7 +46,7 @@ class Trained:
     def weights(self) -> State:
         """Read from disk."""
         like = abstract_state(self.system, self.phase, self.facts.modalities)
-        return read_weights(self.folder, like, best=self.best)
+        return read_weights(self.folder, like, one_device(), best=self.best)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.trained.phases import Member
 from jaxfuse.errors import UserError
-from jaxfuse.learning.state import State
 
 FUSED, ATTENTION = "fused", "attention"
 # Normalizations of a run's data that give intensities in [0, 1].
@@ -42,7 +42,7 @@ def slice_fuser(member: Member, *, outputs: Sequence[str] = (FUSED,), batch: int
     """
     _check(member, outputs)
     divisor = member.system.geometry.divisor
-    compiled = jax.jit(_fusion(member, outputs))
+    compiled = Programs(member.system).fuse_slices(outputs)
 
     def fuse(images: Images, presence: Presence) -> dict[str, np.ndarray]:
         masks = _masks(member, images, presence)
@@ -60,16 +60,6 @@ def slice_fuser(member: Member, *, outputs: Sequence[str] = (FUSED,), batch: int
         return {name: np.concatenate(parts) for name, parts in made.items()}
 
     return fuse
-
-
-def _fusion(member: Member, outputs: Sequence[str]) -> Callable[[State, Any, Any], dict[str, Any]]:
-    """Only what is returned is computed: the label map, which `predict` also makes, is left out of the program."""
-
-    def fusion(weights: State, image: Any, presence: Any) -> dict[str, Any]:
-        made = member.system.predict(weights, {"image": image, "presence": presence})
-        return {name: made[name].astype(jnp.float32) for name in outputs}
-
-    return fusion
 
 
 def _check(member: Member, outputs: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import ScheduleState, adam
@@ -101,7 +102,7 @@ def test_saved_values_are_those_of_the_call_although_the_next_step_reuses_the_me
         state = advance(state)
     checkpoints.close()
     assert np.all(np.asarray(state.params["net"]) == 21)
-    for found in (Checkpoints(tmp_path).restore(state)[0], read_weights(tmp_path, state, best=True)):
+    for found in (Checkpoints(tmp_path).restore(state)[0], read_weights(tmp_path, state, one_device(), best=True)):
         assert np.all(np.asarray(found.params["net"]) == 1)
 
 
@@ -113,7 +114,7 @@ def test_best_and_last_are_read_apart_and_without_optimizers(tmp_path):
     checkpoints.close()
     like = jax.eval_shape(lambda: draw(0))
     for best, step in ((True, 4), (False, 6)):
-        found = read_weights(tmp_path, like, best=best)
+        found = read_weights(tmp_path, like, one_device(), best=best)
         assert (bits(found.params), bits(found.stats)) == (bits(draw(step).params), bits(draw(step).stats))
         assert (int(found.step), found.opt_state, found.memory) == (step, {}, {})
     assert [path.name for path in (tmp_path / "best").iterdir() if path.name.isdigit()] == ["4"]
@@ -124,7 +125,7 @@ def test_best_of_a_killed_run_gives_way_to_that_of_the_resumed_one(tmp_path):
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save_best(4, draw(seed))
         checkpoints.close()
-    assert bits(read_weights(tmp_path, draw(0), best=True).params) == bits(draw(9).params)
+    assert bits(read_weights(tmp_path, draw(0), one_device(), best=True).params) == bits(draw(9).params)
 
 
 def test_best_is_whole_before_the_progress_that_names_it(tmp_path):
@@ -139,10 +140,10 @@ def test_best_is_whole_before_the_progress_that_names_it(tmp_path):
 @pytest.mark.parametrize("best", [False, True])
 def test_weights_of_a_phase_without_checkpoint(tmp_path, best):
     with pytest.raises(UserError, match=f"holds no {'best' if best else 'last'} checkpoint; train this phase first"):
-        read_weights(tmp_path, draw(0), best=best)
+        read_weights(tmp_path, draw(0), one_device(), best=best)
     Checkpoints(tmp_path).close()
     with pytest.raises(UserError, match="holds no finished checkpoint; train this phase first"):
-        read_weights(tmp_path, draw(0), best=best)
+        read_weights(tmp_path, draw(0), one_device(), best=best)
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -163,5 +164,7 @@ def test_checkpoint_of_another_model_is_refused_in_one_line(tmp_path, monkeypatc
         assert "does not fit this model" in told
         assert "choose another --workdir" in told
         assert "\n" not in told
-        assert "does not fit this run's model" in refusal(lambda like=like: read_weights(tmp_path, like, best=False))
+        assert "does not fit this run's model" in refusal(
+            lambda like=like: read_weights(tmp_path, like, one_device(), best=False)
+        )
     gc.collect()

@@ -1,0 +1,171 @@
+"""Compiled functions of runs, commands and trained phases, and the devices that their arrays lie on.
+
+`jax.jit` stands nowhere else in the engine and the commands: how a function is compiled, what it donates and where its
+arguments lie is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding, SingleDeviceSharding
+from jax.stages import Compiled, Lowered, Wrapped
+
+from jaxfuse.arrays import Batch
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
+from jaxfuse.nn.conv import implementation
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the arrays of a run lie.
+
+    Attributes:
+        state: sharding of every array of a state.
+        batch: sharding of every array of a batch.
+    """
+
+    state: Sharding
+    batch: Sharding
+
+    @property
+    def devices(self) -> tuple[jax.Device, ...]:
+        """The devices in use, ordered by their numbers."""
+        return tuple(sorted(self.state.device_set | self.batch.device_set, key=lambda device: device.id))
+
+    @property
+    def device_name(self) -> str:
+        """The kind of the devices in use, after their count where there are several: `cpu`, `8 x NVIDIA H200`."""
+        kind = self.devices[0].device_kind
+        return kind if len(self.devices) == 1 else f"{len(self.devices)} x {kind}"
+
+    @property
+    def backend(self) -> str:
+        """The platform that programs are compiled for: cpu, gpu, tpu."""
+        return self.devices[0].platform
+
+    def peak_bytes(self) -> int | None:
+        """Peak memory of the first device since the process began; None where the backend does not count it (CPU)."""
+        counters = self.devices[0].memory_stats()
+        return None if counters is None else counters.get("peak_bytes_in_use")
+
+
+def one_device() -> Placement:
+    """Everything on the first device."""
+    here = SingleDeviceSharding(jax.devices()[0])
+    return Placement(state=here, batch=here)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The functions of one System, each compiled when it is called first.
+
+    Attributes:
+        placement: where the System's states and batches lie.
+    """
+
+    system: System
+    placement: Placement = field(default_factory=one_device)
+
+    @cached_property
+    def init(self) -> Wrapped:
+        """(key, batch) -> a freshly drawn state, by one program."""
+        return jax.jit(self.system.init)
+
+    @cached_property
+    def step(self) -> Wrapped:
+        """(state, batch) -> (state, metrics); the given state is used up."""
+        return donating(self.system.train_step)
+
+    @cached_property
+    def evaluate(self) -> Wrapped:
+        """(state, batch) -> metrics."""
+        return jax.jit(self.system.eval_step)
+
+    @cached_property
+    def predict(self) -> Wrapped:
+        """(state, inputs) -> named outputs."""
+        return jax.jit(self.system.predict)
+
+    def abstract_init(self, batch: Batch) -> State:
+        """Shapes of the state for batches like this one, without drawing it."""
+        return jax.eval_shape(self.system.init, jax.random.key(0), batch)
+
+    def traced_anew(self) -> Wrapped:
+        """`step` as a function of its own, which takes the form of convolution that is in force when it is traced."""
+
+        def train_step(state: State, batch: Any) -> Any:
+            return self.system.train_step(state, batch)  # JAX remembers what it traced of a function
+
+        return donating(train_step)
+
+    def fuse_slices(self, outputs: Sequence[str]) -> Wrapped:
+        """(weights, image, presence) -> these outputs in float32; what else `predict` makes is not computed."""
+
+        def fusion(weights: State, image: Any, presence: Any) -> dict[str, Any]:
+            made = self.system.predict(weights, {"image": image, "presence": presence})
+            return {name: made[name].astype(jnp.float32) for name in outputs}
+
+        return jax.jit(fusion)
+
+    def tile_program(self, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Lowered:
+        """Lowers `predict` for weights of these shapes and `batch` tiles of these sides and channels."""
+        return self.predict.lower(weights, _tiles(batch, sides, channels))
+
+    def counted_tile_program(self, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Lowered:
+        """Lowers it with the 3D convolutions of an accelerator, whose operations grow alike along all axes."""
+
+        def predict(weights: Any, inputs: Any) -> Any:
+            return self.system.predict(weights, inputs)  # JAX remembers what it traced of a function
+
+        with implementation("native"):
+            return jax.jit(predict).lower(weights, _tiles(batch, sides, channels))
+
+
+def donating(train_step: Callable[[Any, Any], Any]) -> Wrapped:
+    """Compiles a step whose state is used up: its memory becomes that of the next state."""
+    return jax.jit(train_step, donate_argnums=0)
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every value of every array is finite."""
+    leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
+    return jnp.stack(leaves).all()
+
+
+def bound_shapes(tree: Any) -> Any:
+    """Shapes of the arrays, bound to a device where the array is: a program is compiled for the one or the other."""
+
+    def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+        sharding = leaf.sharding if getattr(leaf, "committed", False) else None
+        return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(shape_of, tree)
+
+
+def program_cost(compiled: Compiled) -> dict[str, int]:
+    """Operations and memory of one compiled step, as XLA counts them for this backend.
+
+    `flops` counts a multiplication and an addition as two; `temporary_bytes` is what the program needs beside its
+    arguments (`argument_bytes`: state and batch).
+    """
+    analysis = compiled.cost_analysis()
+    flops = (analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", 0.0)
+    memory: Any = compiled.memory_analysis()
+    return {
+        "flops": int(flops),
+        "argument_bytes": int(memory.argument_size_in_bytes),
+        "temporary_bytes": int(memory.temp_size_in_bytes),
+    }
+
+
+def _tiles(batch: int, sides: tuple[int, ...], channels: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {"image": jax.ShapeDtypeStruct((batch, *sides, channels), np.float32)}

@@ -1,0 +1,120 @@
+"""What is compiled where, what a step donates, and which devices are in use."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfuse.engine.programs import Placement, Programs, all_finite, bound_shapes, one_device, program_cost
+from jaxfuse.nn.conv import implementation
+from tests.valid_network import valid_system
+
+PACKAGE = Path(__file__).resolve().parents[2] / "jaxfuse"
+# Layers below the engine, which may compile what is theirs.
+BELOW = {"models", "nn", "implicit", "learning", "losses"}
+SYSTEM = valid_system(2, ndim=3, channels=(0, 1))
+BATCH = {"image": np.zeros((1, 9, 9, 9, 2), np.float32), "label": np.zeros((1, 5, 5, 5), np.int32)}
+
+
+def test_nothing_is_compiled_elsewhere_in_the_engine_and_the_commands():
+    where = set()
+    for path in PACKAGE.rglob("*.py"):
+        relative = path.relative_to(PACKAGE)
+        if relative.parts[0] not in BELOW and any(_compiles(node) for node in ast.walk(ast.parse(path.read_text()))):
+            where.add(str(relative))
+    assert where == {"engine/programs.py"}
+
+
+def _compiles(node: ast.AST) -> bool:
+    named = isinstance(node, ast.Attribute) and node.attr in ("jit", "pjit", "pmap")
+    return named or (
+        isinstance(node, ast.ImportFrom) and node.module == "jax" and "jit" in {a.name for a in node.names}
+    )
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return Programs(SYSTEM)
+
+
+def test_a_step_donates_its_state_and_nothing_else_does(programs):
+    state = programs.init(jax.random.key(0), BATCH)
+    abstract = programs.abstract_init(BATCH)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, abstract)
+    donated = programs.step.lower(state, BATCH).donate_argnums
+    assert set(donated) == set(range(len(jax.tree.leaves(state))))
+    for program in (programs.evaluate, programs.predict):
+        assert program.lower(state, BATCH).donate_argnums == ()
+    programs.evaluate(state, BATCH)
+    after, _ = programs.step(state, BATCH)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert int(after.step) == 1
+
+
+def test_programs_are_compiled_once(programs):
+    assert all(getattr(programs, name) is getattr(programs, name) for name in ("init", "step", "evaluate", "predict"))
+
+
+def test_a_step_traced_anew_takes_the_form_of_convolution_in_force(programs):
+    state = programs.abstract_init(BATCH)
+    texts = set()
+    for form in ("native", "folded"):
+        with implementation(form):
+            lowered = programs.traced_anew().lower(state, BATCH)
+        texts.add(lowered.as_text())
+        assert lowered.donate_argnums
+    assert len(texts) == 2
+
+
+def test_tiles_are_counted_in_the_native_form_and_run_in_any(programs):
+    weights = programs.abstract_init(BATCH).replace(opt_state={}, memory={})
+    own = programs.tile_program(weights, 2, 2, (9, 9, 11))
+    assert own.as_text() == programs.predict.lower(weights, {"image": jnp.zeros((2, 9, 9, 11, 2))}).as_text()
+    with implementation("native"):
+        native = jax.jit(lambda w, x: SYSTEM.predict(w, x)).lower(weights, {"image": jnp.zeros((2, 9, 9, 11, 2))})
+    counted = programs.counted_tile_program(weights, 2, 2, (9, 9, 11))
+    assert counted.cost_analysis()["flops"] == native.cost_analysis()["flops"]
+
+
+def test_cost_of_a_program(programs):
+    state = programs.abstract_init(BATCH)
+    cost = program_cost(programs.step.lower(state, BATCH).compile())
+    assert cost["argument_bytes"] >= sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
+    assert cost["flops"] > 0
+    assert cost["temporary_bytes"] > 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_found(bad):
+    tree = {"a": jnp.zeros(3), "b": (jnp.ones((2, 2)),)}
+    assert bool(all_finite(tree))
+    assert not bool(all_finite({**tree, "b": (jnp.array([[1.0, 0.0], [0.0, bad]]),)}))
+
+
+def test_everything_lies_on_the_first_device():
+    here = one_device()
+    assert here.devices == (jax.devices()[0],)
+    assert (here.device_name, here.backend) == (jax.devices()[0].device_kind, jax.default_backend())
+    if here.backend == "cpu":
+        assert here.peak_bytes() is None
+
+
+@pytest.mark.parametrize(("count", "name"), [(1, "NVIDIA H200"), (8, "8 x NVIDIA H200")])
+def test_devices_in_use_are_named_with_their_count(monkeypatch, count, name):
+    device = SimpleNamespace(device_kind="NVIDIA H200", platform="gpu", memory_stats=lambda: {"peak_bytes_in_use": 7})
+    monkeypatch.setattr(Placement, "devices", (device,) * count)
+    placement = one_device()
+    assert (placement.device_name, placement.backend, placement.peak_bytes()) == (name, "gpu", 7)
+
+
+def test_shapes_are_bound_to_a_device_where_the_array_is():
+    free, bound = jnp.zeros(3), jax.device_put(jnp.zeros((2, 1)), jax.devices()[0])
+    shapes = bound_shapes({"free": free, "bound": bound, "host": np.zeros(4, np.float32)})
+    assert [shapes[name].shape for name in ("free", "bound", "host")] == [(3,), (2, 1), (4,)]
+    assert [shapes[name].sharding for name in ("free", "bound", "host")] == [None, bound.sharding, None]
