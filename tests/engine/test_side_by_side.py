@@ -22,6 +22,7 @@ from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.engine.build import abstract_state, initial_state
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging import segmentation as judging
+from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
