@@ -11,8 +11,9 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import ArrayLike
 
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.preprocess import PreparedCase, prepare
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.io.analyze import write_analyze
 from jaxfuse.labels import LabelScheme
 

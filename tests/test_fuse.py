@@ -12,7 +12,7 @@ import pytest
 from configs import fuse4seg
 from jaxfuse import fuse
 from jaxfuse.config import parse
-from jaxfuse.data.preprocess import DatasetFacts
+from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints

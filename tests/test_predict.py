@@ -23,7 +23,8 @@ from configs import cmff
 from jaxfuse import predict
 from jaxfuse.config import parse
 from jaxfuse.data.cases import encode_label, load_case
-from jaxfuse.data.preprocess import Prepared, prepare_case, uncrop
+from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run

@@ -19,7 +19,8 @@ from jaxfuse import predict
 from jaxfuse.config import parse
 from jaxfuse.data.cases import load_case
 from jaxfuse.data.dataset import phantom_root
-from jaxfuse.data.preprocess import Prepared, prepare_case
+from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.slices import AXIAL, pictures, prepare_slices
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import case_predictor

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfuse.config import parse
-from jaxfuse.data.preprocess import DatasetFacts
+from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.engine.build import abstract_state, build_system
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.workdir import open_workdir

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from experiments.shared import HELD_OUT_SEED, REPOSITORY, spread, train_once
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.phantom.brats import write_brats_phantoms
-from jaxfuse.data.preprocess import PreparedCase, prepare, uncrop
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.judging.segmentation import label_maps

@@ -25,8 +25,9 @@ from experiments.fuse4seg_rows.toy import compare
 from experiments.shared import HELD_OUT_SEED, spread, train_once
 from jaxfuse.config import parse
 from jaxfuse.data.phantom.brats import write_brats_phantoms
+from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.settings import declared_facts
-from jaxfuse.data.slices import PreparedSlice, prepare_slices
+from jaxfuse.data.slices import prepare_slices
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import build_system, case_predictor, example_batch
 from jaxfuse.engine.trained.phases import load_members

@@ -22,8 +22,9 @@ import numpy as np
 
 from experiments.hinet_rows.run import SOURCES, TARGET, copies, image, judged, linear, network, table
 from experiments.shared import command, train_once
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.phantom.writing import write_nifti
-from jaxfuse.data.preprocess import PreparedCase, prepare
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import write_json

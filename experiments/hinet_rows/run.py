@@ -21,9 +21,10 @@ import numpy as np
 
 from configs import hinet
 from experiments.shared import HELD_OUT_SEED, spread, train_once
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.intensities import stored_range
 from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phantoms
-from jaxfuse.data.preprocess import PreparedCase, prepare
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.trained.phases import trained_phases

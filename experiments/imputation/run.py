@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments.shared import HELD_OUT_SEED, REPOSITORY, command, spread, train_once
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import encode_label, whole_values
 from jaxfuse.data.phantom.brats import write_brats_phantoms
-from jaxfuse.data.preprocess import Prepared, PreparedCase, prepare, uncrop
+from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.trained.phases import Member, load_members
 from jaxfuse.engine.trained.phases import mean_probabilities as predictor_of

@@ -13,7 +13,8 @@ from jaxtyping import Bool, UInt8
 from jaxfuse.brats_fuse.layout import Layout, Row
 from jaxfuse.brats_fuse.plan import Plan
 from jaxfuse.data.cases import Case, CaseFiles, load_case
-from jaxfuse.data.preprocess import CaseFacts, prepare_case, uncrop
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.slices import as_stack, gray_levels, kept_slices, one_slice
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import write_png

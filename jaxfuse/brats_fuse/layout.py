@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxfuse.data.cases import split_cases, subject_of
+from jaxfuse.data.splits import split_cases, subject_of
 from jaxfuse.errors import UserError
 
 SPLITS = ("train", "val", "test")

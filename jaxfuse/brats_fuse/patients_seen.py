@@ -6,12 +6,13 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from jaxfuse.data.cases import CaseFiles, subject_of
+from jaxfuse.data.cache import case_key
+from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.dataset import recipe_of
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.facts import DatasetFacts
-from jaxfuse.data.preprocess import case_key
 from jaxfuse.data.sources.volumes import CUTS
+from jaxfuse.data.splits import subject_of
 from jaxfuse.engine.trained.phases import Member
 
 # Grade folders are part of a key; a copy of a case may have lost its own.

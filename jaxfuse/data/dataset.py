@@ -9,31 +9,20 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from jaxfuse.data.cases import (
-    Case,
-    CaseFiles,
-    bootstrap_split,
-    leave_one_out,
-    load_case,
-    read_split,
-    split_cases,
-)
+import numpy as np
+
+from jaxfuse.data.cache import prepare, volume_recipe
+from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
-from jaxfuse.data.intensities import Landmarks, landmarks_of, learned_landmarks
+from jaxfuse.data.intensities import Landmarks, landmarks_of, learned_landmarks, stored_range
 from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
-from jaxfuse.data.preprocess import Prepared, PreparedCase, dataset_facts, prepare, prepare_case, volume_recipe
+from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.settings import Data, scheme_of
-from jaxfuse.data.slices import (
-    AXES,
-    every_slice,
-    extent_of,
-    kept_slices,
-    labeled_slices,
-    prepare_slices,
-    stack_recipe,
-)
+from jaxfuse.data.slices import AXES, every_slice, extent_of, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, scheme_of_layout, source_of
+from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, split_cases
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
@@ -309,3 +298,45 @@ def _counter(report: Report, total: int) -> Callable[[PreparedCase, bool], None]
         report("preparing cases", done, total)
 
     return on_case
+
+
+def dataset_facts(
+    prepared: Sequence[PreparedCase],
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    split: Mapping[str, Sequence[str]],
+    *,
+    classes: Sequence[str] = (),
+    landmarks: Landmarks | None = None,
+) -> DatasetFacts:
+    """The facts of a split; `prepared` holds at least its training cases, others add only their keys.
+
+    `classes` names the classes where there is no scheme, `landmarks` what intensities were matched to.
+    """
+    by_id = {case.id: case for case in prepared}
+    absent = [i for i in split["train"] if i not in by_id]
+    if absent:
+        raise UserError(f"training case {absent[0]} has not been prepared; prepare all cases of the split")
+    train = [by_id[i].facts for i in split["train"]]
+    counts = [facts.voxels_per_class for facts in train if facts.voxels_per_class]
+    return DatasetFacts(
+        modalities=tuple(modalities),
+        scheme=scheme.name if scheme else "",
+        classes=scheme.classes if scheme else tuple(classes),
+        spacing_mm=tuple(float(v) for v in np.median([facts.spacing_mm for facts in train], axis=0)),
+        train=tuple(split["train"]),
+        val=tuple(split["val"]),
+        keys={case.id: case.key for case in prepared},
+        voxels_per_class=tuple(sum(column) for column in zip(*counts, strict=True)),
+        ranges=_ranges([by_id[i] for i in split["train"]], modalities),
+        landmarks=dict(landmarks or {}),
+    )
+
+
+def _ranges(train: Sequence[PreparedCase], modalities: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Each modality's median stored range over volumes, however many slices each gives; empty without [0, 1]."""
+    volumes = list({case.key: case.facts for case in train}.values())
+    if not all(facts.percentiles or facts.scaling for facts in volumes):
+        return {}
+    ranges = {m: np.median([stored_range(facts, m) for facts in volumes], axis=0).tolist() for m in modalities}
+    return {modality: (low, high) for modality, (low, high) in ranges.items()}

@@ -19,7 +19,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sampling import Center, Example, sample_patch
 from jaxfuse.data.transforms import Transform, apply_all
 from jaxfuse.errors import UserError

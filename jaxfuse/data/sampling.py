@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.errors import UserError
 from jaxfuse.patches import crop, grid_starts, output_sides, tile_volume, window_around
 

@@ -17,22 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
+from jaxfuse.data.cache import prepare_with, volume_recipe
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import Landmarks
-from jaxfuse.data.mapped import open_mapped
-from jaxfuse.data.preprocess import (
-    Extent,
-    Prepared,
-    PreparedCase,
-    count_classes,
-    flat_indices,
-    prepare_case,
-    prepare_with,
-    volume_recipe,
-)
+from jaxfuse.data.prepared import Prepared, PreparedCase, PreparedSlice
+from jaxfuse.data.preprocess import Extent, count_classes, flat_indices, prepare_case
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
@@ -43,45 +35,6 @@ _LETTERS = "xyz"
 
 # Along the canonical axes that are not cut, in their order: first voxel and one past the last. Empty: the brain's box.
 Window = tuple[tuple[int, int], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedSlice(PreparedCase):
-    """One slice of a stack in the cache, with the arrays of a 2D `PreparedCase`: image (h w m), label (h w).
-
-    Attributes:
-        index: the slice in the stack's arrays.
-        axis: of the canonical volume, that the stack was cut across.
-        alone: it was chosen to stand for its volume, a case of its own; else it is one of the volume's slices.
-    """
-
-    index: int
-    axis: int
-    alone: bool
-
-    @property
-    def image(self) -> Float[np.ndarray, "h w m"]:
-        return open_mapped(self.folder / "image.npy")[self.index]
-
-    @property
-    def label(self) -> UInt8[np.ndarray, "h w"] | None:
-        return open_mapped(self.folder / "label.npy")[self.index] if self.labeled else None
-
-    @property
-    def tumor(self) -> Int[np.ndarray, " n"]:
-        return self._own(open_mapped(self.folder / "tumor.npy"))
-
-    @property
-    def brain(self) -> Int[np.ndarray, " n"]:
-        return self._own(open_mapped(self.folder / "brain.npy"))
-
-    def _own(self, flat: Int[np.ndarray, " n"]) -> Int[np.ndarray, " own"]:
-        """Of the stack's ascending flat indices those of this slice, counted from its first pixel."""
-        pixels = self.facts.shape[0] * self.facts.shape[1]
-        # In the type of the indices: NumPy would convert, and so read, all of them otherwise.
-        bounds = np.array([self.index, self.index + 1], flat.dtype) * flat.dtype.type(pixels)
-        first, last = np.searchsorted(flat, bounds)
-        return flat[first:last] - bounds[0]
 
 
 def prepare_slices(
@@ -259,7 +212,7 @@ def gray_levels(image: Float[np.ndarray, "*space"]) -> UInt8[np.ndarray, "*space
     return np.rint(image * 255).astype(np.uint8)
 
 
-def _slice(stack: PreparedCase, index: int, axis: int, alone: bool) -> PreparedSlice:
+def _slice(stack: PreparedCase, index: int, axis: int, is_whole_case: bool) -> PreparedSlice:
     facts = stack.facts
     place = facts.crop_start[0] + index
     own = dataclasses.replace(
@@ -273,7 +226,7 @@ def _slice(stack: PreparedCase, index: int, axis: int, alone: bool) -> PreparedS
         voxels_per_class=facts.slices[index][1:],
         slices=(),
     )
-    return PreparedSlice(stack.folder, stack.key, own, index, axis, alone)
+    return PreparedSlice(stack.folder, stack.key, own, index, axis, is_whole_case)
 
 
 def _order(axis: int) -> tuple[int, int, int]:

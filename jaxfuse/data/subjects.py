@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxfuse.data.mapped import open_mapped
-from jaxfuse.data.preprocess import PreparedCase, flat_indices, read_prepared
-from jaxfuse.data.slices import PreparedSlice, pictures, volume_facts, volume_of
+from jaxfuse.data.cache import read_prepared
+from jaxfuse.data.prepared import PreparedCase, PreparedSlice
+from jaxfuse.data.preprocess import flat_indices
+from jaxfuse.data.slices import pictures, volume_facts, volume_of
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,26 @@ class SlicedVolume(PreparedCase):
 
     @property
     def image(self) -> Float[np.ndarray, "d h w m"]:
-        return volume_of(open_mapped(self.folder / "image.npy"), self.axis)
+        return volume_of(self.stored("image"), self.axis)
 
     @property
     def label(self) -> UInt8[np.ndarray, "d h w"] | None:
-        return volume_of(open_mapped(self.folder / "label.npy"), self.axis) if self.labeled else None
+        return volume_of(self.stored("label"), self.axis) if self.labeled else None
 
     @property
     def tumor(self) -> Int[np.ndarray, " n"]:
-        return self._turned("tumor.npy")
+        return self._turned("tumor")
 
     @property
     def brain(self) -> Int[np.ndarray, " n"]:
-        return self._turned("brain.npy")
+        return self._turned("brain")
 
     def _turned(self, name: str) -> Int[np.ndarray, " n"]:
         """Flat indices into the stack as ascending flat indices into the volume."""
         volume = np.zeros(self.facts.shape, bool)
         # Pictures are a view on the volume: what is written into them stands in it.
         stack = pictures(volume, self.axis)
-        stack[np.unravel_index(open_mapped(self.folder / name), stack.shape)] = True
+        stack[np.unravel_index(self.stored(name), stack.shape)] = True
         return flat_indices(volume)
 
 
@@ -63,7 +64,7 @@ def subjects_of(cases: Sequence[PreparedCase]) -> tuple[PreparedCase, ...]:
     """
     found: dict[object, PreparedCase] = {}
     for case in cases:
-        if isinstance(case, PreparedSlice) and not case.alone:
+        if isinstance(case, PreparedSlice) and not case.is_whole_case:
             if case.folder not in found:
                 found[case.folder] = _volume(case)
         else:

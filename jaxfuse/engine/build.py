@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfuse.config import Phase
 from jaxfuse.data.pipeline import PatchSampler
-from jaxfuse.data.preprocess import Prepared, PreparedCase
+from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.sampling import Center, center_rule, check_sampling, needs_label
 from jaxfuse.data.slices import AXIAL, pictures, volume_of
 from jaxfuse.data.transforms import transforms_from

@@ -16,7 +16,7 @@ from jaxfuse.arrays import Params
 from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.dataset import Dataset, open_dataset
 from jaxfuse.data.pipeline import batches
-from jaxfuse.data.preprocess import Prepared, PreparedCase
+from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.slices import AXES
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.build import (

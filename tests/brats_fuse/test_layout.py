@@ -12,7 +12,7 @@ from jaxfuse.brats_fuse.layout import (
     remove_pieces,
     split_by_patient,
 )
-from jaxfuse.data.cases import subject_of
+from jaxfuse.data.splits import subject_of
 from jaxfuse.errors import UserError
 
 LAYOUT = Layout(("t1", "t2"), (("t1", "t2"),), attention=True, axis=2, brain=True)

@@ -14,9 +14,9 @@ from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.dataset import open_dataset, pair_phantom_root
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
+from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.sampling import brain, mixed
 from jaxfuse.data.settings import Data, Phantom
-from jaxfuse.data.slices import PreparedSlice
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.metric_writer import read_metrics

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.dataset import open_dataset, phantom_root
+from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.settings import Data, Phantom
-from jaxfuse.data.slices import AXES, PreparedSlice
+from jaxfuse.data.slices import AXES
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import write_analyze
 

@@ -14,8 +14,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from jaxfuse.data.cache import prepare, read_prepared
 from jaxfuse.data.cases import Case, CaseFiles
-from jaxfuse.data.preprocess import DatasetFacts, dataset_facts, prepare, prepare_case, read_prepared, uncrop
+from jaxfuse.data.dataset import dataset_facts
+from jaxfuse.data.facts import DatasetFacts
+from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from tests.made_cases import case_files, save_volume
@@ -218,7 +221,7 @@ def test_two_processes_share_a_cache(tmp_path):
 import sys
 from pathlib import Path
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.preprocess import prepare
+from jaxfuse.data.cache import prepare
 from jaxfuse.labels import label_scheme
 d = Path({str(tmp_path)!r})
 modalities = ("t1", "flair")

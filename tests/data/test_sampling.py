@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.pipeline import PatchSampler
-from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.prepared import CachedCase
 from jaxfuse.data.sampling import (
     CENTERS,
     Foreground,
@@ -247,7 +247,7 @@ def test_the_tiles_of_the_paper_are_the_four_corners_and_overlap_up_to_four_time
         4: 96 * 76,
     }
     # Its arrays are nowhere: tiles look at no voxel.
-    blank = PreparedCase(Path("nowhere"), "", replace(random_cases.bare.facts, shape=(160, 180)))
+    blank = CachedCase(Path("nowhere"), "", replace(random_cases.bare.facts, shape=(160, 180)))
     rng, rule = np.random.default_rng(0), Tiles((128, 128))
     drawn = [window_around(rule(blank, rng), (128, 128), (160, 180)) for _ in range(400)]
     counts = {start: drawn.count(start) for start in set(drawn)}

@@ -8,9 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.pipeline import PatchSampler
-from jaxfuse.data.preprocess import prepare, prepare_case, uncrop
+from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sampling import Tiles, check_sampling
 from jaxfuse.data.slices import (
     AXIAL,

@@ -9,8 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
-from jaxfuse.data.preprocess import PreparedCase, prepare, prepare_case, uncrop
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sampling import check_sampling, sample_patch, tumor
 from jaxfuse.data.slices import (
     AXIAL,

@@ -14,8 +14,10 @@ from rich.console import Console
 
 from configs import cmff
 from jaxfuse.config import parse
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.preprocess import Prepared, PreparedCase, prepare, uncrop
+from jaxfuse.data.prepared import CachedCase, Prepared
+from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES, AXIAL, CORONAL, SAGITTAL, pictures, prepare_slices
 from jaxfuse.data.subjects import SlicedVolume, subjects_of
 from jaxfuse.engine.build import case_predictor
@@ -233,7 +235,7 @@ def test_a_result_is_of_phases_that_judge_the_same_subjects(tmp_path, monkeypatc
             facts=SimpleNamespace(modalities=modalities),
             # A capital letter is another part of the same volume.
             val=tuple(
-                PreparedCase(tmp_path, one, replace(FACTS, id=one.lower(), crop_start=(int(one.isupper()), 0, 0)))
+                CachedCase(tmp_path, one, replace(FACTS, id=one.lower(), crop_start=(int(one.isupper()), 0, 0)))
                 for one in ids
             ),
         )

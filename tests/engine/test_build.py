@@ -12,7 +12,8 @@ import pytest
 
 from configs import cmff
 from jaxfuse.config import parse
-from jaxfuse.data.preprocess import CaseFacts, Prepared, PreparedCase
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.build import (
     abstract_state,
@@ -32,7 +33,7 @@ from tests.tiny_systems import valid_system
 def case(number: int) -> PreparedCase:
     empty = {"affine": (), "voxels_per_class": (), "mean": (), "std": ()}
     place = {"spacing_mm": (1.0, 1.0), "original_shape": (4, 4), "crop_start": (0, 0), "shape": (4, 4)}
-    return PreparedCase(Path("nowhere"), "", CaseFacts(id=str(number), group="", modalities=("t1",), **empty, **place))
+    return CachedCase(Path("nowhere"), "", CaseFacts(id=str(number), group="", modalities=("t1",), **empty, **place))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def on_disk(folder, name, label):
     arrays |= {"tumor": np.flatnonzero(label), "brain": np.arange(label.size)}
     for kind, array in arrays.items():
         np.save(folder / name / f"{kind}.npy", array)
-    return PreparedCase(folder / name, name, facts)
+    return CachedCase(folder / name, name, facts)
 
 
 @pytest.fixture

@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.color import gray_content, to_ycbcr
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import moments
-from jaxfuse.data.preprocess import Prepared, PreparedCase, flat_indices, prepare_with
+from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.preprocess import flat_indices
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import png_size, read_png
 
@@ -146,7 +148,7 @@ def prepare_pairs(
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
-    """Prepares each pair once below the folder `cache`; see `jaxfuse.data.preprocess.prepare`."""
+    """Prepares each pair once below the folder `cache`; see `jaxfuse.data.cache.prepare`."""
     modalities = tuple(modalities)
     make = partial(prepare_pair, modalities=modalities)
     recipe = {"source": "pairs2d", "modalities": modalities}

@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import moments
-from jaxfuse.data.preprocess import Prepared, PreparedCase, count_classes, flat_indices, prepare_with
+from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.preprocess import count_classes, flat_indices
 from jaxfuse.errors import UserError
 
 CLASSES = (
@@ -97,7 +99,7 @@ def prepare_images(
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
-    """Prepares each photograph once below the folder `cache`; see `jaxfuse.data.preprocess.prepare`."""
+    """Prepares each photograph once below the folder `cache`; see `jaxfuse.data.cache.prepare`."""
     recipe = {"source": "voc", "classes": CLASSES}
     return prepare_with(prepare_image, files, recipe, images=("rgb",), label=True, cache=cache, on_case=on_case)
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxfuse.data.preprocess import PreparedCase, uncrop
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import gray_levels
 from jaxfuse.engine.judging.segmentation import PredictCase, SegmentationAssessment, segmentation
 from jaxfuse.errors import UserError

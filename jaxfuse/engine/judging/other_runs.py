@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.report import figures

@@ -13,7 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxfuse.data.preprocess import PreparedCase, uncrop
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging.other_runs import KEPT, LABELS
 from jaxfuse.errors import UserError

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging.other_runs import KEPT, SYNTHESIZED
 from jaxfuse.engine.judging.segmentation import PredictCase, speed_name, worst_first

@@ -12,7 +12,7 @@ from jaxfuse.config import Phase, parse
 from jaxfuse.data.dataset import read_facts
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.intensities import Landmarks
-from jaxfuse.data.preprocess import Prepared
+from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.build import abstract_state, build_system, case_predictor

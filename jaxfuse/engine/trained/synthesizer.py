@@ -14,7 +14,8 @@ from jaxfuse.config import Phase
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.dataset import prepare_like
 from jaxfuse.data.intensities import DARKEST, Landmarks
-from jaxfuse.data.preprocess import Prepared, uncrop
+from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES, pictures
 from jaxfuse.engine.build import case_predictor

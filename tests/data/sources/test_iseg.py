@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import load_case
-from jaxfuse.data.preprocess import prepare
 from jaxfuse.data.sources import iseg
 from jaxfuse.data.sources.volumes import VOLUMES
 from jaxfuse.errors import UserError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfuse.data.preprocess import dataset_facts
+from jaxfuse.data.dataset import dataset_facts
 from jaxfuse.data.sources.voc import CHANNELS, CLASSES, find_images, load_image, prepare_images
 from jaxfuse.errors import UserError
 

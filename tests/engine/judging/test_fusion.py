@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.preprocess import (
-    CaseFacts,
-    Prepared,
-    PreparedCase,
-    count_classes,
-    flat_indices,
-    prepare_with,
-)
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.preprocess import count_classes, flat_indices
 from jaxfuse.engine.judging import segmentation as judging
 from jaxfuse.engine.judging.fusion import fusion
 from jaxfuse.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxfuse.data.preprocess import PreparedCase
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.engine.judging import other_runs
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment

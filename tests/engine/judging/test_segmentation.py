@@ -7,16 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import Case, CaseFiles
-from jaxfuse.data.preprocess import (
-    CaseFacts,
-    Prepared,
-    PreparedCase,
-    count_classes,
-    flat_indices,
-    prepare_case,
-    prepare_with,
-)
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.preprocess import count_classes, flat_indices, prepare_case
 from jaxfuse.engine.judging import segmentation as judging
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows, render_segmentation

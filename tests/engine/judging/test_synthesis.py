@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.preprocess import prepare
 from jaxfuse.data.slices import every_slice, pictures, prepare_slices, volume_of
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging import synthesis as judging

@@ -12,7 +12,8 @@ import pytest
 
 from configs import cmff
 from jaxfuse.config import parse
-from jaxfuse.data.preprocess import CaseFacts, Prepared
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.trained import phases as trained
 from jaxfuse.engine.trained.phases import Member, load_members, mean_probabilities

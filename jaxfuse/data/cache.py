@@ -1,0 +1,149 @@
+"""Prepared cases kept on disk, each made once.
+
+Entries are named by what made them (content of the files, settings, version of this code): a changed one makes a new
+entry, an unchanged one is never made twice. A BraTS case of four modalities takes some 60 MB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.digests import Digests
+from jaxfuse.data.facts import CaseFacts, tuples
+from jaxfuse.data.intensities import Landmarks, landmarks_of
+from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
+from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.errors import UserError
+from jaxfuse.labels import LabelScheme
+
+# Raise when the arrays or the JSON that this file writes change for a recipe that earlier versions knew.
+_VERSION = 4
+
+
+def prepare(
+    files: Iterable[CaseFiles],
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    *,
+    normalize: str = "brain",
+    landmarks: Landmarks | None = None,
+    cache: str | Path,
+    on_case: Callable[[PreparedCase, bool], None] | None = None,
+) -> tuple[PreparedCase, ...]:
+    """Prepares each case once, in the order given, below the folder `cache`.
+
+    `on_case(case, fresh)` is called after each, for progress; `fresh` says that the entry was not there yet.
+    Several processes may share a cache. Raises the `UserError` of `load_case` and `prepare_case`; entries that
+    were finished before it stay.
+    """
+    modalities = tuple(modalities)
+
+    def make(one: CaseFiles) -> Prepared:
+        case, classes = load_case(one, modalities, scheme), len(scheme.classes) if scheme else 0
+        return prepare_case(case, normalize=normalize, landmarks=landmarks, group=one.group, classes=classes)
+
+    recipe = volume_recipe(modalities, scheme, normalize, landmarks)
+    return prepare_with(make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case)
+
+
+def volume_recipe(
+    modalities: Sequence[str], scheme: LabelScheme | None, normalize: str, landmarks: Landmarks | None = None
+) -> dict[str, Any]:
+    """How `prepare` makes its cases, as JSON."""
+    # The encoding, not only the name: a scheme that is corrected later must not find old arrays.
+    coding = {"name": scheme.name, "encode": sorted(scheme.encode.items())} if scheme else None
+    recipe: dict[str, Any] = {"modalities": tuple(modalities), "scheme": coding, "normalize": normalize}
+    if normalize == "histmatch":
+        known = landmarks_of(modalities) if landmarks is None else landmarks
+        recipe["landmarks"] = [known[modality] for modality in modalities]
+    return recipe
+
+
+def prepare_with(
+    make: Callable[[CaseFiles], Prepared],
+    files: Iterable[CaseFiles],
+    recipe: Mapping[str, Any],
+    *,
+    images: Sequence[str],
+    label: bool,
+    cache: str | Path,
+    on_case: Callable[[PreparedCase, bool], None] | None = None,
+) -> tuple[PreparedCase, ...]:
+    """`prepare` for any kind of data: `make` prepares one case, `recipe` (JSON) says how it is made.
+
+    `images` names the entries of `CaseFiles.images` that count, `label` whether the label file does.
+    """
+    cache = Path(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    digests = Digests(cache / "digests.json")
+    prepared = []
+    try:
+        for one in files:
+            key = case_key(one, recipe, images, label, digests)
+            folder = cache / f"{one.id}-{key[:20]}"
+            fresh = not (folder / "case.json").is_file()
+            if fresh:
+                _write(folder, key, make(one))
+            prepared.append(read_prepared(folder))
+            if on_case:
+                on_case(prepared[-1], fresh)
+    finally:
+        digests.save()
+    return tuple(prepared)
+
+
+def read_prepared(folder: str | Path) -> CachedCase:
+    """The prepared case in one folder of a cache."""
+    folder = Path(folder)
+    facts = json.loads((folder / "case.json").read_text())
+    key = facts.pop("key")
+    return CachedCase(folder, key, CaseFacts(**{k: tuples(v) for k, v in facts.items()}))
+
+
+def case_key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], label: bool, digests: Digests) -> str:
+    """What names a case's entry in the cache: its id, group and files' content, and how it is made (`prepare_with`)."""
+    absent = [m for m in images if m not in one.images]
+    if absent:
+        raise UserError(f"case {one.id} has no {', '.join(absent)} image; it has {', '.join(one.images)}")
+    parts = {
+        "version": _VERSION,
+        "id": one.id,
+        "group": one.group,
+        "images": [digests.of(one.images[m]) for m in images],
+        "label": digests.of(one.label) if label and one.label else None,
+        "recipe": recipe,
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+def _write(folder: Path, key: str, prepared: Prepared) -> None:
+    """Writes an entry in one piece; where another process was first, its entry stays (the content is the same)."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    partial.mkdir()
+    try:
+        np.save(partial / "image.npy", prepared.image)
+        if prepared.label is not None:
+            np.save(partial / "label.npy", prepared.label)
+        np.save(partial / "tumor.npy", prepared.tumor)
+        np.save(partial / "brain.npy", prepared.brain)
+        (partial / "case.json").write_text(json.dumps({"key": key, **asdict(prepared.facts)}, indent=1))
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not (folder / "case.json").is_file():
+                raise
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); free space or choose another cache") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

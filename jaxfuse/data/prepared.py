@@ -1,0 +1,154 @@
+"""Prepared cases: in memory, and as entries of a cache whose arrays are opened when they are asked for.
+
+`PreparedCase` is what samplers, judges and tables see. Its kinds say which part of an entry is meant: all of it
+(`CachedCase`), one slice of a stack (`PreparedSlice`), or the volume that a stack was cut from
+(`jaxfuse.data.subjects.SlicedVolume`).
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from jaxfuse.data.facts import CaseFacts
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared case in memory; the arrays are those of `CachedCase`."""
+
+    facts: CaseFacts
+    image: Float[np.ndarray, "*space m"]
+    label: UInt8[np.ndarray, "*space"] | None
+    tumor: Int[np.ndarray, " tumor"]
+    brain: Int[np.ndarray, " brain"]
+
+
+@dataclass(frozen=True)
+class PreparedCase(ABC):
+    """A prepared case on disk: small and picklable, its arrays opened as read-only memory maps when asked for.
+
+    Attributes:
+        folder: its entry in the cache.
+        key: names the entry: the content of its files and how it was made.
+        facts: what is known of it besides its arrays.
+    """
+
+    folder: Path
+    key: str
+    facts: CaseFacts
+
+    @property
+    def id(self) -> str:
+        """Name of the case, unique in a data set."""
+        return self.facts.id
+
+    @property
+    def labeled(self) -> bool:
+        """Whether the case has a label."""
+        return bool(self.facts.voxels_per_class)
+
+    @property
+    @abstractmethod
+    def image(self) -> Float[np.ndarray, "*space m"]:
+        """Normalized intensities, float32."""
+
+    @property
+    @abstractmethod
+    def label(self) -> UInt8[np.ndarray, "*space"] | None:
+        """Class indices, or None for an unlabeled case."""
+
+    @property
+    @abstractmethod
+    def tumor(self) -> Int[np.ndarray, " n"]:
+        """Flat indices into the crop of the voxels whose label is not background; empty without label."""
+
+    @property
+    @abstractmethod
+    def brain(self) -> Int[np.ndarray, " n"]:
+        """Flat indices into the crop of the voxels that are not zero in every modality."""
+
+    def stored(self, name: str) -> np.ndarray:
+        """One array of the entry as it lies on disk: image, label, tumor or brain."""
+        return open_mapped(self.folder / f"{name}.npy")
+
+
+@final
+@dataclass(frozen=True)
+class CachedCase(PreparedCase):
+    """A whole entry of the cache: a volume, a picture, or a stack of slices."""
+
+    @property
+    def image(self) -> Float[np.ndarray, "*space m"]:
+        return self.stored("image")
+
+    @property
+    def label(self) -> UInt8[np.ndarray, "*space"] | None:
+        return self.stored("label") if self.labeled else None
+
+    @property
+    def tumor(self) -> Int[np.ndarray, " n"]:
+        return self.stored("tumor")
+
+    @property
+    def brain(self) -> Int[np.ndarray, " n"]:
+        return self.stored("brain")
+
+
+@final
+@dataclass(frozen=True)
+class PreparedSlice(PreparedCase):
+    """One slice of a stack in the cache, with the arrays of a 2D `PreparedCase`: image (h w m), label (h w).
+
+    Attributes:
+        index: place of the slice in the stack's arrays.
+        axis: array axis of the canonical volume that the stack was cut across.
+        is_whole_case: True if this slice is a case by itself; False if it is one slice of a volume that is scored as a
+            whole.
+    """
+
+    index: int
+    axis: int
+    is_whole_case: bool
+
+    @property
+    def image(self) -> Float[np.ndarray, "h w m"]:
+        return self.stored("image")[self.index]
+
+    @property
+    def label(self) -> UInt8[np.ndarray, "h w"] | None:
+        return self.stored("label")[self.index] if self.labeled else None
+
+    @property
+    def tumor(self) -> Int[np.ndarray, " n"]:
+        return self._own(self.stored("tumor"))
+
+    @property
+    def brain(self) -> Int[np.ndarray, " n"]:
+        return self._own(self.stored("brain"))
+
+    def _own(self, flat: Int[np.ndarray, " n"]) -> Int[np.ndarray, " own"]:
+        """Selects this slice's part of the stack's ascending flat indices, counted from its first pixel."""
+        pixels = self.facts.shape[0] * self.facts.shape[1]
+        # In the type of the indices: NumPy would convert, and so read, all of them otherwise.
+        bounds = np.array([self.index, self.index + 1], flat.dtype) * flat.dtype.type(pixels)
+        first, last = np.searchsorted(flat, bounds)
+        return flat[first:last] - bounds[0]
+
+
+def open_mapped(path: Path) -> np.ndarray:
+    """The array of a .npy file, read-only and mapped: only what is looked at is read.
+
+    One thread at a time: NumPy parses a file's header with `ast`, which in CPython 3.11 fails now and then where two
+    threads parse at once (python/cpython#106905).
+    """
+    with _ONE_AT_A_TIME:
+        return np.load(path, mmap_mode="r")
