@@ -13,7 +13,7 @@ import pytest
 
 from jaxfuse.engine.programs import Placement, Programs, all_finite, bound_shapes, one_device, program_cost
 from jaxfuse.nn.conv import implementation
-from tests.valid_network import valid_system
+from tests.tiny_systems import valid_system
 
 PACKAGE = Path(__file__).resolve().parents[2] / "jaxfuse"
 # Layers below the engine, which may compile what is theirs.
