@@ -269,7 +269,8 @@ class Run:
         self.display.say(
             f"{moved:,} values are taken over: " + "; ".join(f"{r.donor}:{r.source} -> {r.target}" for r in phase.rules)
         )
-        return dataclasses.replace(state, params=params)
+        # What was read is bound to a device; where the rest is not, the step is compiled again for its own output.
+        return jax.device_put(dataclasses.replace(state, params=params), jax.devices()[0])
 
     def weights(self, name: str, *, best: bool) -> State:
         """The trained weights of a phase."""
