@@ -1,0 +1,55 @@
+"""Every table that users read, exactly as it is printed for fixed summaries: `golden/NAME.json` -> NAME.txt, NAME.page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jaxfuse.io.tables import read_json, render_segmentation, write_json, write_rows
+from jaxfuse.report.html import write_report
+from jaxfuse.report.synthesis_table import render_synthesis
+from jaxfuse.scoring.fusion import render_fusion
+from jaxfuse.scoring.labels import render_labels
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+RENDER = {"synthesis": render_synthesis, "fusion": render_fusion}
+
+
+def _given(name: str) -> dict:
+    return read_json(GOLDEN / f"{name}.json")
+
+
+def _write_run(folder: Path, name: str, row: str) -> Path:
+    """A run that came to this result alone."""
+    given = _given(name)
+    write_json(folder / "config.json", {"name": name, "row": row, "schedule": ["last"]})
+    write_json(folder / "dataset.json", {"fingerprint": "abc"})
+    write_json(folder / "results/last/summary.json", given["summary"])
+    if given["rows"]:
+        write_rows(folder / "results/last/cases.csv", given["rows"])
+    return folder
+
+
+def _words(page: str) -> list[str]:
+    """What a reader sees of a page: a line per heading, paragraph, tile, label of a drawing and row of a table."""
+    page = re.sub(r"<(style|details).*?</\1>", "", page, flags=re.DOTALL)
+    found = re.findall(
+        r"<(h\d|p|tr|text|circle|div class=\"tile\")\b(.*?)</(?:h\d|p|tr|text|circle|div)>", page, re.DOTALL
+    )
+    lines = (re.sub(r"</(?:th|td|b)>", " | ", inner) for _, inner in found)
+    return [" ".join(re.sub(r"<[^>]*>", " ", line.partition(">")[2]).split()) for line in lines]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if _given(name)["printed"]])
+def test_on_the_console(name):
+    summary = _given(name)["summary"]
+    render = RENDER.get(summary["kind"], render_labels if "labels" in summary else render_segmentation)
+    assert render(summary) + "\n" == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_the_report(name, tmp_path):
+    mine, other = (_write_run(tmp_path / row, name, row) for row in ("mine", "other"))
+    page = write_report(mine, related=[other]).read_text(encoding="utf-8")
+    assert "\n".join(_words(page)) + "\n" == (GOLDEN / f"{name}.page").read_text(encoding="utf-8")
