@@ -1,4 +1,4 @@
-"""Every table that users read, exactly as it is printed for fixed summaries: `golden/NAME.json` -> NAME.txt, NAME.page."""
+"""Tables that users read, exactly as printed for fixed summaries: `golden/NAME.json` -> NAME.txt and NAME.page."""
 
 import re
 from pathlib import Path
