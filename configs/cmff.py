@@ -197,7 +197,7 @@ def transition(sizes):
     return phase(
         model="cmft",
         args=sizes.cycle,
-        assess="engine.judging.segmentation:translation",
+        assess="engine.judging.translation:translation",
         optimizers={"generators": sizes.gan_adam(), "discriminators": sizes.gan_adam()},
         **sizes.transition_length,
         **sizes.common,
@@ -209,7 +209,7 @@ def reconstruction(sizes):
     return phase(
         model="cmft:make_reconstruction",
         args={"corruption": 0.0},
-        assess="engine.judging.segmentation:losses",
+        assess="engine.judging.losses:losses",
         optimizers={"generators": adam(sizes.transition_rate)},
         **sizes.transition_length,
         **sizes.common,
@@ -264,7 +264,7 @@ def voc(sizes):
     """Pre-training on PASCAL VOC: its own data, patches of pixels, 21 classes, unlabeled border pixels ignored."""
     settings = phase(
         model="baselines.unet",
-        assess="engine.judging.segmentation:losses",
+        assess="engine.judging.losses:losses",
         optimizers={"net": adam(sizes.voc_rate)},
         loss="losses.overlap:cross_entropy",
         loss_args={"ignore": 255},

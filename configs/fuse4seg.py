@@ -286,7 +286,7 @@ def pretraining(sizes, row):
     settings = phase(
         model="fuse4seg:make_pretraining",
         args={"correlation_weight": 0.25, "critics": {"adversarial_weight": adversarial_weight}},
-        assess="engine.judging.segmentation:losses",
+        assess="engine.judging.losses:losses",
         optimizers=_players(sizes, "pretraining", adversarial_weight),
         **sizes.pretraining_length,
         **_common(sizes),

@@ -51,7 +51,7 @@ class Phase:
 
     Attributes:
         build: (modalities, class names, total steps[, voxels per class of the training cases]) -> System; see `_loss`.
-        assess: how its predictions are judged, a function of `jaxfuse.engine.judging.segmentation`.
+        assess: how its predictions are judged: a function of `engine.judging.assessment.Judged`.
         steps, epochs: its length; steps wins where it is not 0.
         patch: the sides of what the network sees, margins of valid convolutions included.
         sampling, sampling_args: a rule of `jaxfuse.data.sampling.center_rule` and its options.

@@ -70,7 +70,7 @@ def train(folder: Path, row: str, data: str) -> Path:
     config = cmff.get_config(f"tiny,row={row}")
     config.network.levels = 2
     for phase in config.schedule:
-        config[phase].assess, config[phase].steps = "engine.judging.segmentation:losses", 2
+        config[phase].assess, config[phase].steps = "engine.judging.losses:losses", 2
     config.data.root, config.data.cache = str(folder / data), str(folder / "cache")
     workdir = open_workdir(folder / "runs" / f"{row}-{data}", config)
     Run(parse(config), workdir, Display(Console(file=io.StringIO())), StopRequest()).execute()

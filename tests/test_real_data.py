@@ -34,7 +34,7 @@ def train(workdir: Path, root: Path, labels: str) -> str:
     config.transition.args.critic_base = config.fusion.args.fusion_width = 2
     for name in config.schedule:
         # Judging whole heads is the business of other tests, on smaller ones.
-        config[name].assess, config[name].steps = "engine.judging.segmentation:losses", STEPS
+        config[name].assess, config[name].steps = "engine.judging.losses:losses", STEPS
     config.fusion.patch = (SIDE, SIDE, SIDE)
     said = io.StringIO()
     run = Run(parse(config), open_workdir(workdir, config), Display(Console(file=said, soft_wrap=True)), StopRequest())

@@ -30,6 +30,7 @@ from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.slices import prepare_slices
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import build_system, case_predictor, example_batch
+from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.trained.phases import load_members
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
@@ -77,12 +78,8 @@ def score(workdir: Path, cases: list[PreparedSlice], folder: Path) -> dict[str, 
     """Means over the held-out slices: Dice by region, fusion metrics by image."""
     (member,) = load_members([str(workdir)])
     predictor = case_predictor(member.system, member.phase)
-    assessment = member.phase.assess(
-        scheme=member.scheme,
-        primary=member.system.primary,
-        probabilities=member.system.probabilities,
-        pairs=(PAIR,),
-    )
+    judged = Judged(member.scheme, member.system.primary, member.system.probabilities, (PAIR,))
+    assessment = member.phase.assess(judged)
     results = folder / "scores" / workdir.parent.name / workdir.name
     results.mkdir(parents=True, exist_ok=True)
     document = assessment.full(

@@ -33,8 +33,10 @@ from jaxfuse.engine.build import (
     without_optimizers,
 )
 from jaxfuse.engine.display import Display, clock
+from jaxfuse.engine.judging.assessment import Assessment, Judged
+from jaxfuse.engine.judging.losses import LossAssessment
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
-from jaxfuse.engine.judging.segmentation import Assessment, LossAssessment, SegmentationAssessment
+from jaxfuse.engine.judging.segmentation import SegmentationAssessment
 from jaxfuse.engine.loop import Loop
 from jaxfuse.engine.programs import Programs, donating, one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
@@ -340,12 +342,8 @@ class Run:
 
     def _assessment(self, phase: Phase) -> Assessment:
         system = self.system(phase)
-        return phase.assess(
-            scheme=self.dataset(phase).scheme,
-            primary=system.primary,
-            probabilities=system.probabilities,
-            pairs=self.experiment.pairs,
-        )
+        scheme = self.dataset(phase).scheme
+        return phase.assess(Judged(scheme, system.primary, system.probabilities, self.experiment.pairs))
 
     def _judged(self, phase: Phase) -> bool:
         done = (self.workdir / "results" / phase.name / "summary.json").exists()

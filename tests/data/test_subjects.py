@@ -23,6 +23,7 @@ from jaxfuse.data.subjects import SlicedVolume, subjects_of
 from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging import segmentation as judging
+from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
@@ -127,7 +128,7 @@ def judged(judge, cases, folder):
 def test_a_subject_has_one_row_in_three_dimensions_which_counts_what_no_slice_shows(heads, drawn, tmp_path):
     cases = slices_of(heads, keep=broad)
     assert not [one.id for one in cases if one.id.endswith("z011")]
-    judge = judging.segmentation(scheme=SCHEME, primary="S", probabilities=("S",), pairs=())
+    judge = judging.segmentation(Judged(SCHEME, "S", ("S",)))
     document, rows = judged(judge, cases, tmp_path)
     assert sorted(rows) == ["a", "b"]
     # Found are 4 of 12 voxels; in head b one more was to be found, in a slice that is no case.
@@ -150,14 +151,14 @@ def test_a_subject_has_one_row_in_three_dimensions_which_counts_what_no_slice_sh
 
 def test_slices_are_cases_where_that_is_asked_for(heads, drawn, tmp_path):
     cases = slices_of(heads)
-    judge = judging.segmentation_of_slices(scheme=SCHEME, primary="S", probabilities=("S",), pairs=())
+    judge = judging.segmentation_of_slices(Judged(SCHEME, "S", ("S",)))
     _, rows = judged(judge, cases, tmp_path)
     assert sorted(rows) == sorted(one.id for one in cases)
     assert (rows["a_z004"]["dice"], rows["a_z005"]["dice"], rows["a_z007"]["dice"]) == (1, 0, 1)
 
 
 def test_while_training_slices_are_looked_at_one_by_one(heads):
-    judge = judging.segmentation(scheme=SCHEME, primary="S", probabilities=("S",), pairs=())
+    judge = judging.segmentation(Judged(SCHEME, "S", ("S",)))
     cases = [one for one in slices_of(heads) if one.id[-3:] in ("004", "005")]
     assert judge.quick(one_layer, cases)["score"] == pytest.approx(0.5)
 

@@ -1,8 +1,8 @@
 """How fused images are judged, beside the segmentation that reads them.
 
 A fused image is scored as in papers on fusion (`jaxfuse.metrics.fusion`): on the whole picture, in gray levels, against
-the sources that it was made of. Beside it stand what needs no network, the mean and the maximum of the sources, and the
-fused image with its levels stretched to the whole range, which some papers score in its place.
+the sources that it was made of. Three images stand beside it. The mean and the maximum of the sources need no network;
+the fused image with its levels stretched to the whole range is what some papers score in its place.
 
 Where the system tells what its sources attend to ("attention", over the modalities of the case), panels show it.
 """
@@ -10,6 +10,7 @@ Where the system tells what its sources attend to ("attention", over the modalit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import numpy as np
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import gray_levels
-from jaxfuse.engine.judging.segmentation import PredictCase, SegmentationAssessment, segmentation
+from jaxfuse.engine.judging.assessment import Judged, PredictCase
+from jaxfuse.engine.judging.segmentation import SegmentationAssessment, segmentation
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_rows
-from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.fusion import METRICS, qabf, score_fused, stretch, summarize_fused
 from jaxfuse.report import figures
 from jaxfuse.report.planes import ratio_scale
@@ -30,10 +31,11 @@ FUSED, ATTENTION = "fused", "attention"
 RECEIVED = "attention received (1 = mean over the source)"
 
 
+@dataclass(frozen=True)
 class FusionAssessment:
     """Fused images and the segmentation of slices: Qabf and Dice while training; every metric at the end.
 
-    The image is the output named "fused"; a system without one is judged by its segmentation, and the mean and the
+    The image is the output named "fused". A system without one is judged by its segmentation, and the mean and the
     maximum of the sources are scored alone.
 
     Attributes:
@@ -41,12 +43,13 @@ class FusionAssessment:
         sources: the modalities that are fused.
     """
 
+    segmentation: SegmentationAssessment
+    sources: tuple[str, ...]
+
     alongside = None
 
-    def __init__(self, segmentation: SegmentationAssessment, sources: Sequence[str]) -> None:
-        self.segmentation, self.sources = segmentation, tuple(sources)
-
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        """The scores of the segmentation, and the mean Qabf of the fused images."""
         levels: dict[str, np.ndarray] = {}
         scores = self.segmentation.quick(_noting(predict, levels), cases)
         if levels:
@@ -57,7 +60,7 @@ class FusionAssessment:
     def full(
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
-        """As of a segmentation, with fusion.csv, and summary.json with "fusion": {"sources", "outputs"}."""
+        """Writes what a segmentation does, and fusion.csv; summary.json gets "fusion": {"sources", "outputs"}."""
         levels: dict[str, np.ndarray] = {}
         rows, maps, document = self.segmentation.judge(_noting(predict, levels), cases)
         fusion = [row for case in cases for row in self._rows(case, levels.get(case.id))]
@@ -66,16 +69,12 @@ class FusionAssessment:
         # Predicted once more: maps of all cases would be as large as the data set.
         attention = self._attention(predict, shown)
         for case in shown:
-            image, names = self._pictures(case, levels.get(case.id))
-            figures.segmentation_panel(
+            self.segmentation.draw(
+                case,
+                maps[case.id],
                 figures_dir / f"{case.id}.png",
-                image=image,
-                modalities=names,
-                truth=np.asarray(case.label),
-                predictions=maps[case.id],
-                classes=self.segmentation.scheme.classes,
-                title=f"{title}: {case.id}",
-                spacing_mm=case.facts.spacing_mm,
+                f"{title}: {case.id}",
+                pictures=self._pictures(case, levels.get(case.id)),
                 below=attention.get(case.id),
             )
         write_rows(results / "fusion.csv", fusion)
@@ -83,7 +82,7 @@ class FusionAssessment:
         return document
 
     def _attention(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, figures.Ratios]:
-        """What each source of these cases receives, by case, all in one scale; empty where the system does not tell.
+        """The attention that each source receives, by case, all in one scale; empty where the system does not tell.
 
         A source that no other reads is left out: it is 0 everywhere, which says nothing of places.
         """
@@ -124,7 +123,7 @@ class FusionAssessment:
         return list(np.moveaxis(_whole(gray_levels(self._channels(case)), case), -1, 0))
 
     def _pictures(self, case: PreparedCase, fused: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
-        """What a panel shows of a case: its sources and, last, the fused image inside the brain."""
+        """The channels of a panel with their names: the sources and, last, the fused image inside the brain."""
         sources = self._channels(case)
         if fused is None:
             return sources, self.sources
@@ -133,18 +132,15 @@ class FusionAssessment:
         return np.concatenate([sources, picture[..., None]], axis=-1), (*self.sources, FUSED)
 
 
-def fusion(
-    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
-) -> FusionAssessment:
+def fusion(judged: Judged) -> FusionAssessment:
     """For systems that fuse the first of `pairs`, such as "t1+t2", and label the fused image."""
-    if not pairs:
+    if not judged.pairs:
         raise UserError("fused images are judged against their sources; name them as the first of the config's pairs")
-    judged = segmentation(scheme=scheme, primary=primary, probabilities=probabilities, pairs=pairs)
-    return FusionAssessment(judged, pairs[0].split("+"))
+    return FusionAssessment(segmentation(judged), tuple(judged.pairs[0].split("+")))
 
 
 def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
-    """The same prediction, which leaves the gray levels (h w) of each fused image in `levels`."""
+    """Predicts as `predict` does, and leaves the gray levels (h w) of each fused image in `levels`."""
 
     def noting(case: PreparedCase) -> Mapping[str, np.ndarray]:
         outputs = predict(case)
@@ -157,5 +153,5 @@ def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
 
 
 def _whole(levels: np.ndarray, case: PreparedCase) -> np.ndarray:
-    """The whole picture; what lies outside the crop is background."""
+    """The levels on the whole picture; the background outside the crop is 0."""
     return uncrop(levels, case, 0)

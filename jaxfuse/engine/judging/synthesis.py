@@ -1,17 +1,17 @@
 """How synthesized images are judged: a modality that was made from others, against the real one.
 
 Papers on synthesis print PSNR, NMSE and SSIM over subjects (`jaxfuse.metrics.synthesis`). Slices are put together to
-the volume that they were cut from, so that blank ones need no value of their own; beside the clean metrics stand those
-that the public code of Hi-Net computes, which stretches every patch before it puts patches together. What no source
-shows anything of is 0 in the prediction. Each source in place of the target is judged as well: that needs no network,
-and a network must do better.
+the volume that they were cut from, so that blank ones need no value of their own. Beside the clean metrics stand those
+that the public code of Hi-Net computes, which stretches every patch before it puts patches together. The prediction is
+0 where no source shows anything. Each source in place of the target is judged as well: that needs no network, and a
+network must do better.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ import numpy as np
 
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.subjects import subjects_of
+from jaxfuse.engine.judging.assessment import Judged, PredictCase, speed, timed, worst_first
 from jaxfuse.engine.judging.other_runs import KEPT, SYNTHESIZED
-from jaxfuse.engine.judging.segmentation import PredictCase, speed_name, worst_first
 from jaxfuse.errors import UserError
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import write_json, write_rows
-from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.synthesis import (
     DEFINITIONS,
     OFFICIAL,
@@ -38,10 +37,11 @@ from jaxfuse.metrics.synthesis import (
 )
 from jaxfuse.report.synthesis import synthesis_panel
 
-# The output that holds what patches are stretched to: the channels of the image, then the primary output.
+# The output that holds stretched patches: the channels of the image, then the primary output.
 STRETCHED = "stretched"
 
 
+@dataclass(frozen=True)
 class SynthesisAssessment:
     """One modality made from others: PSNR of the watched cases while training; every metric of subjects at the end.
 
@@ -50,16 +50,17 @@ class SynthesisAssessment:
         sources, target: modality names.
     """
 
-    def __init__(self, primary: str, sources: Sequence[str], target: str) -> None:
-        self.primary, self.sources, self.target = primary, tuple(sources), target
+    primary: str
+    sources: tuple[str, ...]
+    target: str
 
     def alongside(self, tiles: Mapping[str, np.ndarray], outputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-        """Of every patch each channel of the image and the primary output, stretched as the public code does."""
+        """Stretches each channel of every patch, and the primary output, as the public code does."""
         given = np.concatenate([tiles["image"], np.asarray(outputs[self.primary])], axis=-1)
         return {STRETCHED: np.stack([official_patches(one) for one in np.moveaxis(given, -1, 0)], axis=-1)}
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
-        """The mean PSNR in dB; cases whose target is blank are left out, as they have none."""
+        """The mean PSNR in dB. Cases whose target is blank have none and are left out."""
         shown = [case for case in cases if self._real(case).any()]
         if not shown:
             raise UserError(
@@ -77,11 +78,10 @@ class SynthesisAssessment:
         The first volumes stay, to set the rows of a table side by side.
         """
         subjects = subjects_of(cases)
-        rows, seconds, kept = [], [], {}
+        predicted, seconds = timed(predict)
+        rows, kept = [], {}
         for case in subjects:
-            started = time.perf_counter()
-            outputs = predict(case)
-            seconds.append(time.perf_counter() - started)
+            outputs = predicted(case)
             rows += self._rows(case, outputs)
             if len(kept) < KEPT:
                 kept[case.id] = self._made(outputs, case).astype(np.float16)  # enough for a figure
@@ -93,8 +93,7 @@ class SynthesisAssessment:
             "target": self.target,
             "definitions": {**DEFINITIONS, **OFFICIAL_DEFINITIONS, "Grids": _grids(subjects)},
             "outputs": summarize_synthesized(rows),
-            # The median: the first subject may pay for a compilation.
-            speed_name(subjects): float(np.median(seconds)),
+            **speed(subjects, seconds),
         }
         for case in self._shown(rows, subjects):
             # Predicted once more: the volumes of all subjects would be as large as the data set.
@@ -121,7 +120,7 @@ class SynthesisAssessment:
         ]
 
     def _shown(self, rows: Sequence[Mapping[str, Any]], cases: Sequence[PreparedCase]) -> list[PreparedCase]:
-        """The worst three by PSNR, then others in order."""
+        """Cases to draw: the worst by PSNR of the primary output, then others."""
         found = {row["case"]: row["psnr_db"] for row in rows if row["output"] == self.primary}
         return worst_first(cases, found)
 
@@ -142,7 +141,7 @@ class SynthesisAssessment:
         if self.primary not in outputs or outputs[self.primary].shape[-1] != 1:
             raise UserError(
                 f"the output {self.primary} is not one image, so that it cannot be judged as a synthesis; set assess "
-                "to engine.judging.segmentation:losses"
+                "to engine.judging.losses:losses"
             )
         inside = np.any([source != 0 for source in self._sources(case)], axis=0)
         return np.where(inside, np.clip(outputs[self.primary][..., 0], 0, 1), np.float32(0))
@@ -165,28 +164,26 @@ class SynthesisAssessment:
         return image
 
 
-def synthesis(
-    *, scheme: LabelScheme | None, primary: str, probabilities: Sequence[str], pairs: Sequence[str]
-) -> SynthesisAssessment:
+def synthesis(judged: Judged) -> SynthesisAssessment:
     """For systems that make the second of `pairs`, such as "flair", from the first, such as "t1+t2"."""
-    del scheme, probabilities
+    pairs = judged.pairs
     if len(pairs) != 2 or "+" in pairs[1]:
         raise UserError(
             f"pairs is {tuple(pairs)}; a synthesis is judged with its sources and its target named, such as "
             "('t1+t2', 'flair')"
         )
-    return SynthesisAssessment(primary, pairs[0].split("+"), pairs[1])
+    return SynthesisAssessment(judged.primary, tuple(pairs[0].split("+")), pairs[1])
 
 
 def _official(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
-    """As the public code, of volumes of stretched patches; nan where a side is shorter than its 3D window."""
+    """Scores volumes of stretched patches as the public code does; nan where a side is shorter than its 3D window."""
     if real.ndim != 3 or min(real.shape) < OFFICIAL_TAPS:
         return dict.fromkeys(OFFICIAL, math.nan)
     return official_scores(real, made)
 
 
 def _grids(cases: Sequence[PreparedCase]) -> str:
-    """What the metrics are taken over: PSNR depends on it."""
+    """The voxels that the metrics are taken over, in words: PSNR depends on them."""
     shapes = sorted({case.facts.shape for case in cases}, key=math.prod)
     least, most = (" x ".join(map(str, shape)) for shape in (shapes[0], shapes[-1]))
     return f"{least} voxels of each subject" if least == most else f"{least} to {most} voxels, one for each subject"

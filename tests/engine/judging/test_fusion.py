@@ -14,6 +14,7 @@ from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import count_classes, flat_indices
 from jaxfuse.engine.judging import segmentation as judging
+from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.fusion import fusion
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
@@ -93,7 +94,7 @@ def expected() -> np.ndarray:
 
 
 def judge(pairs: tuple[str, ...] = ("flair+t1", "t1+t2")):
-    return fusion(scheme=LESION, primary="S", probabilities=("S",), pairs=pairs)
+    return fusion(Judged(LESION, "S", ("S",), pairs))
 
 
 def full(predict, cases, folder: Path):
@@ -136,7 +137,7 @@ def test_the_fused_image_is_scored_on_the_whole_picture_beside_mean_and_maximum(
 
 def test_the_segmentation_is_judged_as_any_other(cases, tmp_path, drawn):
     document = full(predict, cases, tmp_path)
-    alone = judging.segmentation(scheme=LESION, primary="S", probabilities=("S",), pairs=())
+    alone = judging.segmentation(Judged(LESION, "S", ("S",)))
     other = alone.full(predict, cases, results=tmp_path / "alone", figures_dir=tmp_path, title="")
     for name in ("cases.csv", "labels.npz"):
         assert (tmp_path / "results" / name).exists()

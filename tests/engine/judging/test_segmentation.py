@@ -12,67 +12,19 @@ from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import count_classes, flat_indices, prepare_case
-from jaxfuse.engine.judging import segmentation as judging
+from jaxfuse.engine.judging import assessment
+from jaxfuse.engine.judging.assessment import Judged
+from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows, render_segmentation
 from jaxfuse.labels import SCHEMES, LabelScheme
+from tests.engine.judging.heads import DICE, LESION, OUTPUTS, full, predict, prepared, probabilities
 
-MODALITIES = ("t1", "t1ce", "t2", "flair")
-LESION = SCHEMES["lesion"]
-# Truth: four voxels. Found of them: dice 2 k / (k + 4).
-FOUND = {"a": 4, "b": 2, "c": 1, "d": 3}
-OUTPUTS = ("S_A", "S_F")
-DICE = {case: 2 * k / (k + 4) for case, k in FOUND.items()}
-
-
-def prepared(cache: Path, ids: str = "abcd", *, labeled: bool = True) -> tuple[PreparedCase, ...]:
-    """Heads of 6 x 6 x 6 voxels in volumes of 8 x 8 x 8, with a lesion of four voxels in a row."""
-
-    def make(files: CaseFiles):
-        image = np.zeros((8, 8, 8, 4), np.float32)
-        image[1:7, 1:7, 1:7] = np.random.default_rng(ord(files.id)).uniform(1, 2, (6, 6, 6, 4))
-        label = np.zeros((8, 8, 8), np.uint8)
-        label[3, 3, 2:6] = 1
-        case = Case(files.id, MODALITIES, image, label if labeled else None, np.diag([2.0, 1, 1, 1]), (2.0, 1.0, 1.0))
-        return prepare_case(case, classes=2)
-
-    files = [CaseFiles(id_, {}) for id_ in ids]
-    return prepare_with(make, files, {"labeled": labeled}, images=(), label=False, cache=cache)
-
-
-def probabilities(labels: np.ndarray) -> np.ndarray:
-    return np.eye(2, dtype=np.float32)[labels]
-
-
-def predict(case: PreparedCase) -> dict[str, np.ndarray]:
-    """S_F finds the first voxels of the lesion, S_A nothing at all; the others are no segmentations."""
-    nothing, found = np.zeros((6, 6, 6), int), np.zeros((6, 6, 6), int)
-    found[2, 2, 1 : 1 + FOUND[case.id]] = 1
-    return {
-        "S_A": probabilities(nothing),
-        "S_F": probabilities(found),
-        "S_features": np.zeros((6, 6, 6, 5), np.float32),
-        "attention": probabilities(found),
-    }
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[dict]:
-    """The figures asked for, in order; they are not painted."""
-    calls: list[dict] = []
-    for name in ("segmentation_panel", "translation_panel"):
-        monkeypatch.setattr(judging.figures, name, lambda path, **asked: calls.append({"path": path, **asked}))
-    return calls
-
-
-def full(judge, predict, cases, folder: Path):
-    return judge.full(predict, cases, results=folder / "results", figures_dir=folder / "figures", title="fusion")
+JUDGED = Judged(LESION, "S_F", OUTPUTS)
 
 
 def test_quick_scores_are_means_over_cases_and_the_score_is_of_the_primary_output(tmp_path):
-    scores = judging.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=()).quick(
-        predict, prepared(tmp_path)
-    )
+    scores = segmentation(JUDGED).quick(predict, prepared(tmp_path))
     mean = np.mean(list(DICE.values()))
     assert scores == {"S_A/lesion/dice": 0.0, "S_F/lesion/dice": pytest.approx(mean), "score": pytest.approx(mean)}
 
@@ -84,7 +36,7 @@ def test_score_is_the_mean_over_regions(tmp_path):
     def exact(case: PreparedCase) -> dict[str, np.ndarray]:
         return {"S_F": np.eye(4, dtype=np.float32)[np.asarray(case.label) * 2]}  # oedema in place of core
 
-    scores = judging.segmentation(scheme=scheme, primary="S_F", probabilities=("S_F",), pairs=()).quick(exact, cases)
+    scores = segmentation(Judged(scheme, "S_F", ("S_F",))).quick(exact, cases)
     # Whole tumor: found. Core: missed. Enhancing tumor: absent from both.
     assert (scores["S_F/WT/dice"], scores["S_F/TC/dice"], scores["S_F/ET/dice"]) == (1.0, 0.0, 1.0)
     assert scores["score"] == pytest.approx(2 / 3)
@@ -92,7 +44,7 @@ def test_score_is_the_mean_over_regions(tmp_path):
 
 def test_figures_show_the_worst_three_first(tmp_path, drawn):
     full(
-        judging.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=()),
+        segmentation(JUDGED),
         predict,
         prepared(tmp_path),
         tmp_path,
@@ -105,9 +57,9 @@ def test_figures_show_the_worst_three_first(tmp_path, drawn):
 
 
 def test_six_figures_at_most(tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr(judging, "FIGURES_AT_MOST", 3)
+    monkeypatch.setattr(assessment, "FIGURES_AT_MOST", 3)
     full(
-        judging.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=()),
+        segmentation(JUDGED),
         predict,
         prepared(tmp_path),
         tmp_path,
@@ -116,7 +68,7 @@ def test_six_figures_at_most(tmp_path, drawn, monkeypatch):
 
 
 def test_segmentation_tables_on_disk(tmp_path, drawn):
-    judge = judging.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=())
+    judge = segmentation(JUDGED)
     document = full(judge, predict, prepared(tmp_path), tmp_path)
     rows = {(row["case"], row["output"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
     assert sorted(rows) == [(case, output) for case in "abcd" for output in ("S_A", "S_F")]
@@ -139,26 +91,26 @@ def test_specificity_counts_the_voxels_outside_the_crop(tmp_path, drawn):
     def everything(case: PreparedCase) -> dict[str, np.ndarray]:
         return {"S_F": probabilities(np.ones((6, 6, 6), int))}
 
-    judge = judging.segmentation(scheme=LESION, primary="S_F", probabilities=("S_F",), pairs=())
+    judge = segmentation(Judged(LESION, "S_F", ("S_F",)))
     full(judge, everything, prepared(tmp_path, "a"), tmp_path)
     (row,) = read_rows(tmp_path / "results" / "cases.csv")
     assert row["specificity"] == pytest.approx((8**3 - 6**3) / (8**3 - 4))
 
 
 def test_case_without_label_cannot_be_judged(tmp_path):
-    judge = judging.segmentation(scheme=LESION, primary="S_F", probabilities=OUTPUTS, pairs=())
+    judge = segmentation(JUDGED)
     with pytest.raises(UserError, match="case a has no label .*; leave it out of the validation split"):
         judge.quick(predict, prepared(tmp_path, "a", labeled=False))
 
 
 def test_segmentation_needs_a_scheme():
-    with pytest.raises(UserError, match="only with a label scheme; set assess to engine.judging.segmentation:losses"):
-        judging.segmentation(scheme=None, primary="S_F", probabilities=OUTPUTS, pairs=())
+    with pytest.raises(UserError, match="only with a label scheme; set assess to engine.judging.losses:losses"):
+        segmentation(Judged(None, "S_F", OUTPUTS))
 
 
 def test_a_segmentation_is_judged_by_class_probabilities():
-    with pytest.raises(UserError, match="the result S_F is no class probabilities.*judging.segmentation:losses"):
-        judging.segmentation(scheme=LESION, primary="S_F", probabilities=("S_A",), pairs=())
+    with pytest.raises(UserError, match="the result S_F is no class probabilities.*judging.losses:losses"):
+        segmentation(Judged(LESION, "S_F", ("S_A",)))
 
 
 # --- other protocols ----------------------------------------------------------------------------------------
@@ -184,7 +136,7 @@ def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
         found[..., 3] = 3 if case.id == "b" else 2
         return {"fused": np.eye(4, dtype=np.float32)[found]}
 
-    judge = judging.segmentation(scheme=SCHEMES["iseg"], primary="fused", probabilities=("fused",), pairs=())
+    judge = segmentation(Judged(SCHEMES["iseg"], "fused", ("fused",)))
     cases = tissues(tmp_path)
     scores = judge.quick(label, cases)
     gm, wm = (1 + 2 / 3) / 2, (1 + 4 / 5) / 2
@@ -203,7 +155,7 @@ def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
 
 
 def test_strokes_are_measured_in_mm_and_voxels(tmp_path, drawn):
-    judge = judging.segmentation(scheme=SCHEMES["stroke"], primary="S_F", probabilities=OUTPUTS, pairs=())
+    judge = segmentation(Judged(SCHEMES["stroke"], "S_F", OUTPUTS))
     document = full(judge, predict, prepared(tmp_path, "ad"), tmp_path)
     rows = {(row["case"], row["output"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
     assert (rows["d", "S_F"]["hd_mm"], rows["d", "S_F"]["hd_voxels"]) == (1, 1)
@@ -252,7 +204,7 @@ def find_two(case: PreparedCase) -> dict[str, np.ndarray]:
 
 def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
     scheme = SCHEMES["brats"]
-    judge = judging.segmentation(scheme=scheme, primary="segmentation", probabilities=("segmentation",), pairs=())
+    judge = segmentation(Judged(scheme, "segmentation", ("segmentation",)))
     cases = slices(tmp_path, scheme)
     scores = judge.quick(find_two, cases)
     # The marked slice: 2 of 4 pixels; the empty one: false alarm. ET is absent from both.
@@ -275,78 +227,6 @@ def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
 
 def test_panels_of_slices_are_painted(tmp_path):
     scheme = SCHEMES["brats"]
-    judge = judging.segmentation(scheme=scheme, primary="segmentation", probabilities=("segmentation",), pairs=())
+    judge = segmentation(Judged(scheme, "segmentation", ("segmentation",)))
     full(judge, find_two, slices(tmp_path, scheme), tmp_path)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["empty.png", "marked.png"]
-
-
-# --- translations -------------------------------------------------------------------------------------------
-
-
-def translate(case: PreparedCase) -> dict[str, np.ndarray]:
-    """Fakes off by 0.5 (group a) and 0.25 (b), cycles by 0.125; outside the brain they are far off."""
-    image = np.asarray(case.image)
-    a, b = image[..., [0, 1]], image[..., [3, 2]]  # the pair t2 is named after flair below
-    return {"fake_a": a + 0.5, "fake_b": b - 0.25, "cycle_a": a + 0.125, "cycle_b": b - 0.125}
-
-
-def test_translation_errors_by_modality(tmp_path, drawn):
-    judge = judging.translation(scheme=None, primary="", probabilities=(), pairs=("t1+t1ce", "flair+t2"))
-    cases = prepared(tmp_path, "ab", labeled=False)
-    scores = judge.quick(translate, cases)
-    assert scores["score"] == pytest.approx(-0.125)
-    assert (scores["fake_t1/mae"], scores["fake_t2/mae"]) == (pytest.approx(0.5), pytest.approx(0.25))
-    full(judge, translate, cases, tmp_path)
-    rows = read_rows(tmp_path / "results" / "cases.csv")
-    assert len(rows) == 2 * 8
-    found = read_json(tmp_path / "results" / "summary.json")
-    assert set(found) == {"kind", "primary", "cases", "outputs", "seconds_per_subject"}
-    assert (found["kind"], found["primary"], found["cases"]) == ("translation", "fake t1", 2)
-    expected = {f"fake {m}": e for m, e in (("t1", 0.5), ("t1ce", 0.5), ("t2", 0.25), ("flair", 0.25))}
-    expected |= {f"cycle {m}": 0.125 for m in MODALITIES}
-    means = {output: metrics["mae"]["mean"] for output, metrics in found["outputs"].items()}
-    assert means == pytest.approx(expected)
-    assert [(figure["path"].stem, figure["modalities"]) for figure in drawn] == [
-        (case, ["t1", "t1ce", "flair", "t2"]) for case in "ab"
-    ]
-
-
-def test_translation_counts_the_brain_only(tmp_path):
-    """A head with a corner cut off: what is made outside of it does not count."""
-
-    def make(files: CaseFiles):
-        image = np.zeros((4, 4, 4, 4), np.float32)
-        image[1:, 1:, 1:] = np.random.default_rng(0).uniform(1, 2, (3, 3, 3, 4))
-        image[0, 0, 1] = 1.0
-        return prepare_case(Case(files.id, MODALITIES, image, None, np.eye(4), (1.0, 1.0, 1.0)))
-
-    cases = prepare_with(make, [CaseFiles("a", {})], {}, images=(), label=False, cache=tmp_path)
-
-    def outside(case: PreparedCase) -> dict[str, np.ndarray]:
-        image = np.asarray(case.image)
-        away = np.where(image == 0, np.float32(100), image)
-        return {"fake_a": away[..., :2], "cycle_a": away[..., :2], "fake_b": away[..., 2:], "cycle_b": away[..., 2:]}
-
-    scores = judging.translation(scheme=None, primary="", probabilities=(), pairs=("t1+t1ce", "t2+flair")).quick(
-        outside, cases
-    )
-    assert set(scores.values()) == {0.0}
-
-
-def test_groups_of_unequal_size_are_judged_without_a_panel(tmp_path, drawn):
-    def one_to_three(case: PreparedCase) -> dict[str, np.ndarray]:
-        image = np.asarray(case.image)
-        return {
-            f"{kind}_{side}": image[..., c] for kind in ("fake", "cycle") for side, c in (("a", [0]), ("b", [1, 2, 3]))
-        }
-
-    judge = judging.translation(scheme=None, primary="", probabilities=(), pairs=("t1", "t1ce+t2+flair"))
-    assert full(judge, one_to_three, prepared(tmp_path, "a"), tmp_path)["cases"] == 1
-    assert drawn == []
-
-
-def test_losses_judge_no_volume(tmp_path):
-    judge = judging.losses(scheme=None, primary="", probabilities=(), pairs=())
-    assert judge.quick(predict, ()) == {}
-    assert full(judge, predict, (), tmp_path) is None
-    assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import every_slice, pictures, prepare_slices, volume_of
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging import synthesis as judging
+from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.synthesis import synthesis
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_stack, predict_volume
@@ -56,7 +57,7 @@ FACTORS = {"a": 0.9, "b": 0.5, "c": 30.0}
 
 
 def judge(pairs=("t1+t2", "flair")):
-    return synthesis(scheme=None, primary="synthesized", probabilities=(), pairs=pairs)
+    return synthesis(Judged(None, "synthesized", pairs=pairs))
 
 
 def answer(name: str, image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""The contract of judging: quick scores while a phase trains, every metric at its end.
+
+A config names a factory for each phase, such as "engine.judging.segmentation:segmentation". It takes a `Judged` and
+returns an `Assessment`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.errors import UserError
+from jaxfuse.inference.tiling import Alongside
+from jaxfuse.labels import LabelScheme
+
+# A prepared case -> its outputs by name, (*space k) on the cropped grid.
+PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
+# The cases of a data set -> what the lines of a table stand for.
+Units = Callable[[Sequence[PreparedCase]], Sequence[PreparedCase]]
+T = TypeVar("T")
+FIGURES_AT_MOST = 6
+WORST = 3
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A phase as its judge sees it: the one argument of every factory of assessments.
+
+    Attributes:
+        scheme: what the labels of its data mean; None where they have none.
+        primary: the name of the output that is the result.
+        probabilities: the names of the outputs that are class probabilities.
+        pairs: the config's pairs of modalities, such as ("t1+t2", "flair").
+    """
+
+    scheme: LabelScheme | None
+    primary: str
+    probabilities: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Assessment(Protocol):
+    """Scores of cases, volumes or slices."""
+
+    @property
+    def alongside(self) -> Alongside | None:
+        """Outputs of single patches that `full` needs, beside those that are put together from patches."""
+        ...
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        """Scores by name. Among them "score", larger is better, chooses the best checkpoint; without it none is."""
+        ...
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any] | None:
+        """Writes cases.csv, summary.json and figures; returns the summary, or None if there is nothing to judge."""
+        ...
+
+
+def timed(function: Callable[[PreparedCase], T]) -> tuple[Callable[[PreparedCase], T], list[float]]:
+    """The function, and the seconds that each of its calls will have taken."""
+    seconds: list[float] = []
+
+    def measured(case: PreparedCase) -> T:
+        started = time.perf_counter()
+        found = function(case)
+        seconds.append(time.perf_counter() - started)
+        return found
+
+    return measured, seconds
+
+
+def speed(cases: Sequence[PreparedCase], seconds: Sequence[float]) -> dict[str, float]:
+    """The entry of a summary for the median of these seconds; the first case may pay for a compilation."""
+    return {"seconds_per_slice" if are_slices(cases) else "seconds_per_subject": float(np.median(seconds))}
+
+
+def worst_first(cases: Sequence[PreparedCase], scores: Mapping[str, float]) -> list[PreparedCase]:
+    """Cases to draw: the three with the lowest score, then the first others, at most six.
+
+    `scores` maps case id to score.
+    """
+    worst = sorted(cases, key=lambda case: scores[case.id])[:WORST]
+    return [*worst, *(case for case in cases if case not in worst)][:FIGURES_AT_MOST]
+
+
+def are_slices(cases: Sequence[PreparedCase]) -> bool:
+    """Whether any case is a slice that is judged by itself."""
+    return any(len(case.facts.shape) == 2 for case in cases)
+
+
+def truth_of(case: PreparedCase) -> np.ndarray:
+    """The label map of a case (*space); refuses a case without one."""
+    if case.label is None:
+        raise UserError(f"case {case.id} has no label to be judged against; leave it out of the validation split")
+    return np.asarray(case.label)

@@ -1,0 +1,34 @@
+"""The judge of phases that only prepare weights for another: it judges no case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.engine.judging.assessment import Judged, PredictCase
+
+
+@dataclass(frozen=True)
+class LossAssessment:
+    """Follows the validation loss alone; the last weights are the result."""
+
+    alongside = None
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        """No scores."""
+        del predict, cases
+        return {}
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> None:
+        """Judges nothing and writes nothing."""
+        del predict, cases, results, figures_dir, title
+
+
+def losses(judged: Judged) -> LossAssessment:
+    """For phases that only prepare weights for another."""
+    del judged
+    return LossAssessment()

@@ -1,0 +1,98 @@
+"""How translations are judged: fakes against the real images of the same subject, cycles against their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.engine.judging.assessment import FIGURES_AT_MOST, Judged, PredictCase, speed, timed
+from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.metrics.translation import mean_absolute_error, summarize_translated
+from jaxfuse.report import figures
+
+
+@dataclass(frozen=True)
+class TranslationAssessment:
+    """Errors of fakes and of cycles inside the brain, in the z-scores of the prepared images.
+
+    Attributes:
+        groups: side ("a" or "b") -> modality names.
+    """
+
+    groups: Mapping[str, Sequence[str]]
+
+    alongside = None
+
+    def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
+        """Mean errors by output; the score is minus the mean error of the cycles."""
+        per_case = [self._errors(predict(case), case) for case in cases]
+        means = {
+            f"{output.replace(' ', '_')}/mae": float(np.mean([errors[output] for errors in per_case]))
+            for output in per_case[0]
+        }
+        return {**means, "score": -float(np.mean([v for name, v in means.items() if name.startswith("cycle")]))}
+
+    def full(
+        self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
+    ) -> dict[str, Any]:
+        """Writes cases.csv, one row per case and output, summary.json and panels; returns the summary."""
+        predict, seconds = timed(predict)
+        rows = []
+        for number, case in enumerate(cases):
+            outputs = predict(case)
+            errors = self._errors(outputs, case)
+            rows += [{"case": case.id, "output": name, "mae": error} for name, error in errors.items()]
+            if number < FIGURES_AT_MOST:
+                self._draw(outputs, case, figures_dir / f"{case.id}.png", f"{title}: {case.id}")
+        document = {
+            "kind": "translation",
+            "primary": rows[0]["output"],
+            "cases": len(cases),
+            "outputs": summarize_translated(rows),
+            **speed(cases, seconds),
+        }
+        write_rows(results / "cases.csv", rows)
+        write_json(results / "summary.json", document)
+        return document
+
+    def _errors(self, outputs: Mapping[str, np.ndarray], case: PreparedCase) -> dict[str, float]:
+        """Mean absolute errors inside the brain by output, such as "fake t1"."""
+        real, modalities = np.asarray(case.image), list(case.facts.modalities)
+        brain = np.any(real != 0, axis=-1)
+        return {
+            f"{kind} {name}": mean_absolute_error(
+                real[..., modalities.index(name)][brain], outputs[f"{kind}_{side}"][..., channel][brain]
+            )
+            for side, names in self.groups.items()
+            for kind in ("fake", "cycle")
+            for channel, name in enumerate(names)
+        }
+
+    def _draw(self, outputs: Mapping[str, np.ndarray], case: PreparedCase, path: Path, title: str) -> None:
+        if len(self.groups["a"]) != len(self.groups["b"]):
+            return  # the panel pairs modalities one to one
+        image = np.asarray(case.image)
+        brain = np.any(image != 0, axis=-1, keepdims=True)
+        order = [*self.groups["a"], *self.groups["b"]]
+        stacked = {k: np.concatenate([outputs[f"{k}_a"], outputs[f"{k}_b"]], -1) * brain for k in ("fake", "cycle")}
+        figures.translation_panel(
+            path,
+            real=image[..., [list(case.facts.modalities).index(name) for name in order]],
+            fake=stacked["fake"],
+            cycle=stacked["cycle"],
+            modalities=order,
+            pairs=(self.groups["a"], self.groups["b"]),
+            title=title,
+            spacing_mm=case.facts.spacing_mm,
+            label=None if case.label is None else np.asarray(case.label),
+        )
+
+
+def translation(judged: Judged) -> TranslationAssessment:
+    """For cycle translations between the two groups of `pairs`."""
+    return TranslationAssessment({"a": judged.pairs[0].split("+"), "b": judged.pairs[1].split("+")})

@@ -1,0 +1,75 @@
+"""Translations whose errors are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jaxfuse.data.cache import prepare_with
+from jaxfuse.data.cases import Case, CaseFiles
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.engine.judging.assessment import Judged
+from jaxfuse.engine.judging.translation import translation
+from jaxfuse.io.tables import read_json, read_rows
+from tests.engine.judging.heads import MODALITIES, full, prepared
+
+
+def translate(case: PreparedCase) -> dict[str, np.ndarray]:
+    """Fakes off by 0.5 (group a) and 0.25 (b), cycles by 0.125; outside the brain they are far off."""
+    image = np.asarray(case.image)
+    a, b = image[..., [0, 1]], image[..., [3, 2]]  # the pair t2 is named after flair below
+    return {"fake_a": a + 0.5, "fake_b": b - 0.25, "cycle_a": a + 0.125, "cycle_b": b - 0.125}
+
+
+def test_translation_errors_by_modality(tmp_path, drawn):
+    judge = translation(Judged(None, "", pairs=("t1+t1ce", "flair+t2")))
+    cases = prepared(tmp_path, "ab", labeled=False)
+    scores = judge.quick(translate, cases)
+    assert scores["score"] == pytest.approx(-0.125)
+    assert (scores["fake_t1/mae"], scores["fake_t2/mae"]) == (pytest.approx(0.5), pytest.approx(0.25))
+    full(judge, translate, cases, tmp_path)
+    rows = read_rows(tmp_path / "results" / "cases.csv")
+    assert len(rows) == 2 * 8
+    found = read_json(tmp_path / "results" / "summary.json")
+    assert set(found) == {"kind", "primary", "cases", "outputs", "seconds_per_subject"}
+    assert (found["kind"], found["primary"], found["cases"]) == ("translation", "fake t1", 2)
+    expected = {f"fake {m}": e for m, e in (("t1", 0.5), ("t1ce", 0.5), ("t2", 0.25), ("flair", 0.25))}
+    expected |= {f"cycle {m}": 0.125 for m in MODALITIES}
+    means = {output: metrics["mae"]["mean"] for output, metrics in found["outputs"].items()}
+    assert means == pytest.approx(expected)
+    assert [(figure["path"].stem, figure["modalities"]) for figure in drawn] == [
+        (case, ["t1", "t1ce", "flair", "t2"]) for case in "ab"
+    ]
+
+
+def test_translation_counts_the_brain_only(tmp_path):
+    """A head with a corner cut off: what is made outside of it does not count."""
+
+    def make(files: CaseFiles):
+        image = np.zeros((4, 4, 4, 4), np.float32)
+        image[1:, 1:, 1:] = np.random.default_rng(0).uniform(1, 2, (3, 3, 3, 4))
+        image[0, 0, 1] = 1.0
+        return prepare_case(Case(files.id, MODALITIES, image, None, np.eye(4), (1.0, 1.0, 1.0)))
+
+    cases = prepare_with(make, [CaseFiles("a", {})], {}, images=(), label=False, cache=tmp_path)
+
+    def outside(case: PreparedCase) -> dict[str, np.ndarray]:
+        image = np.asarray(case.image)
+        away = np.where(image == 0, np.float32(100), image)
+        return {"fake_a": away[..., :2], "cycle_a": away[..., :2], "fake_b": away[..., 2:], "cycle_b": away[..., 2:]}
+
+    scores = translation(Judged(None, "", pairs=("t1+t1ce", "t2+flair"))).quick(outside, cases)
+    assert set(scores.values()) == {0.0}
+
+
+def test_groups_of_unequal_size_are_judged_without_a_panel(tmp_path, drawn):
+    def one_to_three(case: PreparedCase) -> dict[str, np.ndarray]:
+        image = np.asarray(case.image)
+        return {
+            f"{kind}_{side}": image[..., c] for kind in ("fake", "cycle") for side, c in (("a", [0]), ("b", [1, 2, 3]))
+        }
+
+    judge = translation(Judged(None, "", pairs=("t1", "t1ce+t2+flair")))
+    assert full(judge, one_to_three, prepared(tmp_path, "a"), tmp_path)["cases"] == 1
+    assert drawn == []
