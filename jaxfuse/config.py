@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxfuse.data.frequencies import class_frequencies
 from jaxfuse.data.pipeline import Loader
-from jaxfuse.data.sampling import needs_brain
+from jaxfuse.data.sampling import Sampling, sampling_rule
 from jaxfuse.data.settings import Data, read_data
 from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import adam, sgd
@@ -54,7 +54,7 @@ class Phase:
         assess: how its predictions are judged: a function of `engine.judging.assessment.Judged`.
         steps, epochs: its length; steps wins where it is not 0.
         patch: the sides of what the network sees, margins of valid convolutions included.
-        sampling, sampling_args: a rule of `jaxfuse.data.sampling.center_rule` and its options.
+        sampling: how its patches are placed.
         data: its own data, or None for that of the experiment.
         labeled: whether it learns from labels; a phase that does not may train on unlabeled cases.
         rules: what it takes over from earlier phases.
@@ -68,8 +68,7 @@ class Phase:
     epochs: int
     batch: int
     patch: tuple[int, ...]
-    sampling: str
-    sampling_args: Mapping[str, Any]
+    sampling: Sampling
     pad: bool
     unpaired: bool
     augment: Mapping[str, Mapping[str, float]]
@@ -79,6 +78,11 @@ class Phase:
     checkpoint_every: int
     data: Data | None
     weighs_classes: bool = False
+
+    @property
+    def needs_label(self) -> bool:
+        """Whether it cannot train on a case without a label: it learns from labels, or places its patches by them."""
+        return self.labeled or self.sampling.needs_label
 
     def total_steps(self, cases: int) -> int:
         return self.steps or max(1, self.epochs * cases // self.batch)
@@ -149,9 +153,9 @@ def parse(config: Any) -> Experiment:
         },
     )
     for phase in phases.values():
-        if experiment.data_of(phase).blank_slices and needs_brain(phase.sampling):
+        if experiment.data_of(phase).blank_slices and phase.sampling.needs_brain:
             raise UserError(
-                f"phase {phase.name}: sampling is {phase.sampling!r}, which blank slices cannot serve, and "
+                f"phase {phase.name}: sampling is {phase.sampling.name!r}, which blank slices cannot serve, and "
                 "data.blank_slices keeps them; choose tiles or whole, or leave blank slices out"
             )
     return experiment
@@ -190,12 +194,12 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
     if group.steps < 0 or group.epochs < 0 or not (group.steps or group.epochs):
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
     data = read_data(f"{name}.data", group.data) if group.get("data") else None
-    plain = ("steps", "epochs", "batch", "patch", "sampling", "pad", "unpaired", "checkpoint_every")
+    plain = ("steps", "epochs", "batch", "patch", "pad", "unpaired", "checkpoint_every")
     return Phase(
         name=name,
         build=_builder(name, group, config),
         assess=resolve(group.assess),
-        sampling_args=dict(group.get("sampling_args") or {}),
+        sampling=_sampling(name, group),
         augment={key: dict(value) for key, value in group.augment.items()},
         labeled=bool(group.get("loss")),
         weighs_classes=_weighs_classes(group),
@@ -204,6 +208,14 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         data=data,
         **{key: group[key] for key in plain},
     )
+
+
+def _sampling(name: str, group: Any) -> Sampling:
+    """The rule by which a phase places its patches; refuses an unknown one, and options that it lacks."""
+    try:
+        return sampling_rule(group.sampling, dict(group.get("sampling_args") or {}))
+    except UserError as error:
+        raise UserError(f"phase {name}: {error}") from error
 
 
 def _builder(name: str, group: Any, config: Any) -> Callable[..., System]:

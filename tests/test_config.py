@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import cmff
 from jaxfuse.config import Experiment, parse
+from jaxfuse.data.sampling import SAMPLINGS
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import build_system
 from jaxfuse.errors import UserError
@@ -128,6 +129,16 @@ def test_steps_win_over_epochs():
     assert parse(_config("paper", fusion__steps=7)).phases["fusion"].total_steps(285) == 7
     short = parse(_config("paper", fusion__epochs=1, fusion__batch=4)).phases["fusion"]
     assert (short.total_steps(10), short.total_steps(1)) == (2, 1)
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_a_phase_without_loss_needs_labels_where_it_places_patches_by_them(name):
+    config = cmff.get_config("tiny")
+    config.transition.sampling = config.fusion.sampling = name
+    phases = parse(config).phases
+    assert (phases["transition"].labeled, phases["fusion"].labeled) == (False, True)
+    assert phases["transition"].needs_label == (name in ("tumor", "foreground"))
+    assert phases["fusion"].needs_label
 
 
 def test_a_shorter_schedule_may_leave_out_a_section():

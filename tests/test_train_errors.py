@@ -165,6 +165,15 @@ def test_data_with_a_fault(refused, sound, tmp_path, spoil: Callable[[Path], Non
         assert part in message
 
 
+@pytest.mark.parametrize("sampling", ["tumor", "foreground"])
+def test_a_phase_without_loss_that_places_patches_by_labels_needs_them(refused, sound, tmp_path, sampling):
+    shutil.copytree(sound, tmp_path / "data")
+    no_label(tmp_path / "data" / "case_1")
+    options = ["--config.data.root=data", "--config.schedule=('transition',)", "--config.result=('transition',)"]
+    message = refused("--config", CONFIG, "--workdir=run", *options, f"--config.transition.sampling={sampling}")
+    assert "case case_1 has no label file in" in message
+
+
 def test_stop_while_cases_are_prepared(call, sound, monkeypatch):
     def enter(stop: StopRequest) -> StopRequest:
         stop.requested = signal.SIGTERM

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,51 +20,45 @@ from jaxfuse.errors import UserError
 from jaxfuse.patches import crop, grid_starts, output_sides, tile_volume, window_around
 
 Example = dict[str, np.ndarray]
-Center = Callable[[PreparedCase, np.random.Generator], tuple[int, ...]]
+Sides = tuple[int, ...]
+# Case, sides of the window and generator -> the voxel that the window is to be centered on.
+Center = Callable[[PreparedCase, Sides, np.random.Generator], tuple[int, ...]]
 
 
-def tumor(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
+def tumor(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
     """A random labeled voxel: the paper's patches "within the tumor area"."""
+    del window
     return _pick(case.tumor, case, rng)
 
 
-def brain(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
+def brain(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
     """A random voxel of the brain; needs no label."""
+    del window
     return _pick(case.brain, case, rng)
 
 
-def mixed(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
-    """Of tumor and brain, each with probability one half: a network that is to label whole volumes sees both.
+def mixed(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draws from the tumor or from the brain, each with probability one half; a case without tumor gives brain.
 
-    A case without tumor gives brain.
+    A network that is to label whole volumes sees both.
     """
-    return tumor(case, rng) if rng.random() < 0.5 and len(case.tumor) else brain(case, rng)
+    return tumor(case, window, rng) if rng.random() < 0.5 and len(case.tumor) else brain(case, window, rng)
 
 
-def whole(case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
-    """The middle: the window shows the whole picture, background around it."""
-    del rng  # there is one such window
+def whole(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
+    """The middle of the case: the window shows the whole picture, background around it."""
+    del window, rng  # there is one such window
     return tuple(length // 2 for length in case.facts.shape)
 
 
-@dataclass(frozen=True)
-class Tiles:
+def tiles(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
     """The center of one of the windows that a whole case is predicted in, all equally probable; needs no label.
 
     They are the fewest that cover the case, spread evenly between its faces: of a picture of 160 x 180 the four corners
     of 128 x 128 (Hi-Net). Blank pictures have them too.
-
-    Attributes:
-        window: its sides.
     """
-
-    window: tuple[int, ...]
-
-    def __call__(self, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
-        starts = tile_volume(case.facts.shape, self.window).starts
-        return tuple(
-            axis[int(rng.integers(len(axis)))] + side // 2 for axis, side in zip(starts, self.window, strict=True)
-        )
+    starts = tile_volume(case.facts.shape, window).starts
+    return tuple(axis[int(rng.integers(len(axis)))] + side // 2 for axis, side in zip(starts, window, strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,30 +69,27 @@ class Foreground:
     code: 5 voxels; 1 gives every window). That code draws 1000 patches in an epoch, equally many of each case: a
     training of so many epochs is one of epochs * 1000 / batch steps, which take the cases in turn. Here a window may
     be drawn again before all others were.
-
-    Attributes:
-        window: its sides.
     """
 
-    window: tuple[int, ...]
     grid: int = 5
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.grid <= min(self.window):
+    def __call__(self, case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
+        found = windows_with_label(case, window, self.grid)
+        start = found.start(int(rng.integers(found.count)))
+        return tuple(first + side // 2 for first, side in zip(start, window, strict=True))
+
+    def check_window(self, window: Sides) -> None:
+        """Refuses a grid that is coarser than the window: some voxels would lie in no window."""
+        if not 1 <= self.grid <= min(window):
             raise UserError(
-                f"the grid of windows is {self.grid}; with windows of {self.window} choose 1 to {min(self.window)} "
+                f"the grid of windows is {self.grid}; with windows of {window} choose 1 to {min(window)} "
                 "voxels, so that none is left out"
             )
-
-    def __call__(self, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
-        found = windows_with_label(case, self.window, self.grid)
-        start = found.start(int(rng.integers(found.count)))
-        return tuple(first + side // 2 for first, side in zip(start, self.window, strict=True))
 
 
 @dataclass(frozen=True)
 class LabeledWindows:
-    """Which windows of a grid hold a labeled voxel.
+    """The windows of a grid that hold a labeled voxel.
 
     Attributes:
         starts: first voxels along each axis.
@@ -119,7 +110,10 @@ class LabeledWindows:
 
 @lru_cache(maxsize=4096)
 def windows_with_label(case: PreparedCase, window: tuple[int, ...], grid: int) -> LabeledWindows:
-    """Found once in a process for each case and kept: some 7 kB for 144 x 192 x 256 voxels and a grid of 5."""
+    """Finds the windows of a grid that hold a labeled voxel, once in a process for each case.
+
+    They are kept: some 7 kB for 144 x 192 x 256 voxels and a grid of 5.
+    """
     starts = tuple(grid_starts(n, side, grid) for n, side in zip(case.facts.shape, window, strict=True))
     held = np.asarray(case.label) > 0
     for axis, (places, side) in enumerate(zip(starts, window, strict=True)):
@@ -132,37 +126,69 @@ def windows_with_label(case: PreparedCase, window: tuple[int, ...], grid: int) -
     return LabeledWindows(starts, int(held.sum()), np.packbits(held))
 
 
-CENTERS: dict[str, Center] = {"tumor": tumor, "brain": brain, "mixed": mixed, "whole": whole}
-
-
 def _pick(flat_indices: np.ndarray, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
     index = int(flat_indices[rng.integers(len(flat_indices))])
     return tuple(int(i) for i in np.unravel_index(index, case.facts.shape))
 
 
-def center_rule(name: str, *, window: Sequence[int], options: Mapping[str, Any] | None = None) -> Center:
-    """The rule by name, for windows of these sides; refuses an unknown one, and options that it lacks.
+@dataclass(frozen=True)
+class Sampling:
+    """How windows are placed in the cases that a phase learns from.
 
-    Only "foreground" has an option: `grid`.
+    Attributes:
+        name: by which a config asks for it.
+        center: chooses the center of a window.
+        validation: chooses it for the fixed patches of a validation, where every case can be served.
+        needs_label: whether it cannot serve a case without a labeled voxel.
+        needs_brain: whether it cannot serve a case that shows nothing of the brain.
+        centered: whether a window shows the whole picture in its middle, in training and in prediction.
+        placed_by: for sentences: the voxel that a case without label lacks.
     """
-    if name not in ("foreground", "tiles", *CENTERS):
-        raise UserError(f"sampling is {name!r}; choose one of {', '.join([*CENTERS, 'foreground', 'tiles'])}")
-    known = {"grid"} if name == "foreground" else set()
+
+    name: str
+    center: Center
+    validation: Center
+    needs_label: bool = False
+    needs_brain: bool = False
+    centered: bool = False
+    placed_by: str = ""
+
+    def validation_center(self, cases: Sequence[PreparedCase]) -> Center:
+        """The rule for the fixed patches of these cases; over the brain where one of them cannot be served."""
+        served = not self.needs_label or all(len(case.tumor) for case in cases)
+        return self.validation if served else brain
+
+
+_TUMOR, _LABELED = "tumor voxel to center a patch on", "labeled voxel to place a patch by"
+SAMPLINGS: Mapping[str, Sampling] = {
+    one.name: one
+    for one in (
+        Sampling("tumor", tumor, tumor, needs_label=True, needs_brain=True, placed_by=_TUMOR),
+        Sampling("brain", brain, brain, needs_brain=True),
+        # Volumes are labeled all over the brain, so that the patches of a validation lie there.
+        Sampling("mixed", mixed, brain, needs_brain=True),
+        Sampling("whole", whole, whole, centered=True),
+        Sampling("foreground", Foreground(), Foreground(), needs_label=True, needs_brain=True, placed_by=_LABELED),
+        Sampling("tiles", tiles, tiles),
+    )
+}
+
+
+def sampling_rule(name: str, options: Mapping[str, Any] | None = None) -> Sampling:
+    """The sampling that a config asks for by name; only "foreground" has an option: `grid`.
+
+    Raises:
+        UserError: for an unknown name, and for an option that the rule lacks.
+    """
+    if name not in SAMPLINGS:
+        raise UserError(f"sampling is {name!r}; choose one of {', '.join(SAMPLINGS)}")
+    rule = SAMPLINGS[name]
+    known = {"grid"} if isinstance(rule.center, Foreground) else set()
     if wrong := sorted(set(options or {}) - known):
         raise UserError(f'sampling="{name}" has no option {", ".join(wrong)}; leave it out of sampling_args')
-    if name == "tiles":
-        return Tiles(tuple(window))
-    return Foreground(tuple(window), **(options or {})) if name == "foreground" else CENTERS[name]
-
-
-def needs_label(name: str) -> bool:
-    """Whether the rule of this name cannot serve a case without a labeled voxel."""
-    return name in ("tumor", "foreground")
-
-
-def needs_brain(name: str) -> bool:
-    """Whether the rule of this name cannot serve a case that shows nothing of the brain."""
-    return name in ("brain", "mixed") or needs_label(name)
+    if not options:
+        return rule
+    return replace(rule, center=Foreground(**options), validation=Foreground(**options))
 
 
 def sample_patch(
@@ -172,7 +198,8 @@ def sample_patch(
 
     The image has the patch's sides, the label those of the window, which are smaller by twice the margin.
     """
-    start = window_around(center(case, rng), output_sides(patch, margin), case.facts.shape)
+    window = output_sides(patch, margin)
+    start = window_around(center(case, window, rng), window, case.facts.shape)
     return cut(case, start, patch, margin=margin)
 
 
@@ -184,19 +211,25 @@ def cut(case: PreparedCase, start: Sequence[int], patch: Sequence[int], *, margi
     return example
 
 
-def check_sampling(cases: Sequence[PreparedCase], window: Sequence[int], sampling: str, *, pad: bool) -> None:
-    """Refuses, before training, a case that the sampler cannot serve; the window is the patch without its margin."""
+def check_sampling(cases: Sequence[PreparedCase], window: Sides, sampling: Sampling, *, pad: bool) -> None:
+    """Refuses, before training, a case that the sampler cannot serve; the window is the patch without its margin.
+
+    Raises:
+        UserError: for a window that the sampling cannot place, a case of another number of axes or smaller than the
+            window without `pad`, and a case without the voxel that windows are placed by.
+    """
+    if isinstance(sampling.center, Foreground):
+        sampling.center.check_window(window)
     for case in cases:
-        _check_size(case, tuple(window), sampling, pad)
-        if needs_label(sampling) and (case.label is None or len(case.tumor) == 0):
+        _check_size(case, window, sampling, pad)
+        if sampling.needs_label and (case.label is None or len(case.tumor) == 0):
             raise UserError(
-                f"case {case.id} has no {'tumor' if sampling == 'tumor' else 'labeled'} voxel to "
-                f"{'center a patch on' if sampling == 'tumor' else 'place a patch by'}; leave it out of the training "
+                f"case {case.id} has no {sampling.placed_by}; leave it out of the training "
                 'split or set sampling="brain"'
             )
 
 
-def _check_size(case: PreparedCase, window: tuple[int, ...], sampling: str, pad: bool) -> None:
+def _check_size(case: PreparedCase, window: Sides, sampling: Sampling, pad: bool) -> None:
     volume = case.facts.original_shape
     if len(window) != len(volume):
         raise UserError(
@@ -208,7 +241,7 @@ def _check_size(case: PreparedCase, window: tuple[int, ...], sampling: str, pad:
             f"the patch {window} is larger than the volume {volume} of case {case.id}; "
             "choose a smaller patch, or set pad=True to surround the volume with background"
         )
-    if sampling == "whole" and any(side < length for side, length in zip(window, case.facts.shape, strict=True)):
+    if sampling.centered and any(side < length for side, length in zip(window, case.facts.shape, strict=True)):
         raise UserError(
             f"the patch {window} cannot show the whole picture of case {case.id}, {case.facts.shape}; choose a "
             "larger patch, or another sampling"

@@ -16,7 +16,7 @@ import numpy as np
 from jaxfuse.config import Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import Prepared, PreparedCase
-from jaxfuse.data.sampling import Center, center_rule, check_sampling, needs_label
+from jaxfuse.data.sampling import check_sampling
 from jaxfuse.data.slices import AXIAL, pictures, volume_of
 from jaxfuse.data.transforms import transforms_from
 from jaxfuse.engine.programs import Programs, bound_shapes
@@ -58,10 +58,9 @@ def make_sampler(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) ->
     """The training sampler of a phase whose network loses `margin`; refuses cases that it cannot serve."""
     window = output_sides(phase.patch, margin)
     with _named(phase):
-        center = center_rule(phase.sampling, window=window, options=phase.sampling_args)
         transforms = transforms_from(phase.augment)
         check_sampling(cases, window, phase.sampling, pad=phase.pad)
-    return PatchSampler(cases, phase.patch, center, transforms, phase.unpaired, phase.labeled, margin)
+    return PatchSampler(cases, phase.patch, phase.sampling.center, transforms, phase.unpaired, phase.labeled, margin)
 
 
 @contextmanager
@@ -147,7 +146,7 @@ def case_predictor(
             (1,) * stacked + tile,
             overlap=shared,
             margin=(0,) * stacked + (geometry.margin,) * geometry.ndim,
-            centered=phase.sampling == "whole",
+            centered=phase.sampling.centered,
         )
         if not sliced:
             return predict_volume(patches, image, tiling, batch=settings.tile_batch)
@@ -220,7 +219,7 @@ def mean_losses(
 
 def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, margin: int) -> list[Any]:
     """One batch per case, the same in every validation: patches of validation cases, without transforms."""
-    center = _center(phase, cases, output_sides(phase.patch, margin))
+    center = phase.sampling.validation_center(cases)
     sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labeled, margin)
     batches = []
     for index in range(len(cases)):
@@ -228,11 +227,3 @@ def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, mar
         examples = [sampler(index, rng) for _ in range(phase.batch)]
         batches.append(jax.tree.map(lambda *leaves: np.stack(leaves), *examples))
     return batches
-
-
-def _center(phase: Phase, cases: Sequence[PreparedCase], window: tuple[int, ...]) -> Center:
-    """As in training where every validation case can be served; else, and in place of "mixed", over the brain."""
-    served = not needs_label(phase.sampling) or all(len(case.tumor) for case in cases)
-    if phase.sampling == "mixed" or not served:
-        return center_rule("brain", window=window)
-    return center_rule(phase.sampling, window=window, options=phase.sampling_args)

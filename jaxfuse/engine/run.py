@@ -78,7 +78,7 @@ class Run:
         key = phase.name if phase.data else ""
         if key not in self._datasets:
             sharing = [phase] if phase.data else [p for p in self.experiment.phases.values() if not p.data]
-            labels_required = any(p.labeled or p.sampling == "tumor" for p in sharing)
+            labels_required = any(p.needs_label for p in sharing)
             data = self.experiment.data_of(phase)
             self._datasets[key] = open_dataset(data, self._report, labels_required=labels_required)
         return self._datasets[key]
@@ -255,7 +255,7 @@ class Run:
         where = "" if latest is None else f" from step {latest}"
         return (
             f"{self._called(phases, f' of {len(self.experiment.schedule)}')}: {total} steps{where} of "
-            f"{phase.batch} x {' x '.join(map(str, phase.patch))} patches ({phase.sampling} sampling) on "
+            f"{phase.batch} x {' x '.join(map(str, phase.patch))} patches ({phase.sampling.name} sampling) on "
             f"{', '.join(str(len(d.train)) for d in data)} training cases, {', '.join(str(len(d.val)) for d in data)} "
             f"for validation; parameters: {counts}"
         )

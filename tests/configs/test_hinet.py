@@ -78,7 +78,7 @@ def test_training_of_the_paper_preset():
     """228 subjects of 155 slices, of which an epoch of the paper shows all four patches."""
     (phase,) = parse(paper()).phases.values()
     assert phase.total_steps(228 * 155) == 300 * 228 * 155 * 4 // 512
-    assert (phase.patch, phase.sampling, phase.labeled) == ((128, 128), "tiles", False)
+    assert (phase.patch, phase.sampling.name, phase.labeled) == ((128, 128), "tiles", False)
     options = paper().synthesis.optimizers
     for player in ("generator", "discriminator"):
         kept = {name: value for name, value in options[player].items() if value is not None}
@@ -92,7 +92,7 @@ def test_baselines_of_the_paper_preset_train_as_their_authors_do():
     for row, batch, steps in (("pix2pix", 1, 200 * 480), ("cyclegan", 1, 200 * 480), ("mmsyns", 16, 100 * 480 // 16)):
         (phase,) = parse(paper(row)).phases.values()
         assert (phase.batch, phase.total_steps(480)) == (batch, steps)
-    assert (phase.patch, phase.sampling) == ((160, 180), "whole")
+    assert (phase.patch, phase.sampling.name) == ((160, 180), "whole")
     assert paper("mmsyns").synthesis.optimizers.net.learning_rate == 1e-4
 
 

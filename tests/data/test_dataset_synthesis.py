@@ -21,7 +21,7 @@ from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.intensities import LANDMARKS, MATCHED, restore
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
 from jaxfuse.data.preprocess import uncrop
-from jaxfuse.data.sampling import Tiles
+from jaxfuse.data.sampling import tiles
 from jaxfuse.data.settings import Data, Phantom
 from jaxfuse.data.slices import AXES, pictures
 from jaxfuse.data.sources.volumes import VOLUMES
@@ -103,7 +103,7 @@ def test_all_slices_of_unlabeled_volumes_give_batches_along_every_axis(volumes, 
     assert len(data.train) == 2 * count
     assert {one.image.shape for one in data.train} == {(*sides, 2)}
     assert (data.facts.voxels_per_class, data.facts.scheme) == ((), "brats")
-    sampler = PatchSampler(data.train, (8, 8), Tiles((8, 8)), (), unpaired=False, labels=False)
+    sampler = PatchSampler(data.train, (8, 8), tiles, (), unpaired=False, labels=False)
     found = [*batches(sampler, batch=len(data.train), seed=0, start=0, stop=1, loader=Loader())]
     (batch,) = found
     assert {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()} == {

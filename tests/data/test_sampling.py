@@ -11,16 +11,15 @@ import pytest
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import CachedCase
 from jaxfuse.data.sampling import (
-    CENTERS,
+    SAMPLINGS,
     Foreground,
-    Tiles,
     brain,
-    center_rule,
     check_sampling,
     cut,
     mixed,
-    needs_brain,
     sample_patch,
+    sampling_rule,
+    tiles,
     tumor,
     whole,
     windows_with_label,
@@ -31,9 +30,9 @@ from jaxfuse.patches import tile_volume, window_around
 PATCH = (4, 4, 4)
 
 
-def _draws(rule, case, count=300):
+def _draws(rule, case, count=300, window=PATCH):
     rng = np.random.default_rng(0)
-    return np.array([rule(case, rng) for _ in range(count)])
+    return np.array([rule(case, window, rng) for _ in range(count)])
 
 
 def test_tumor_draws_every_labeled_voxel_and_no_other(random_cases):
@@ -64,8 +63,8 @@ def test_mixed_draws_half_of_the_time_from_the_tumor(random_cases):
 def test_the_window_holds_its_center_and_stays_inside(random_cases, rule):
     case, centers = random_cases.train[1], []
 
-    def remembered(case, rng):
-        centers.append(rule(case, rng))
+    def remembered(case, window, rng):
+        centers.append(rule(case, window, rng))
         return centers[-1]
 
     rng = np.random.default_rng(3)
@@ -103,45 +102,60 @@ def test_an_unlabeled_case_gives_images_alone(random_cases):
 
 
 def test_rules_by_name():
-    rules = {"tumor": tumor, "brain": brain, "mixed": mixed, "whole": whole}
-    assert {name: center_rule(name, window=PATCH) for name in CENTERS} == rules
-    assert center_rule("foreground", window=(9, 9, 9)) == Foreground((9, 9, 9), 5)
-    assert center_rule("foreground", window=[9, 8, 9], options={"grid": 8}) == Foreground((9, 8, 9), 8)
-    assert center_rule("tiles", window=[9, 8]) == Tiles((9, 8))
-    assert [name for name in (*CENTERS, "foreground", "tiles") if not needs_brain(name)] == ["whole", "tiles"]
+    centers = {"tumor": tumor, "brain": brain, "mixed": mixed, "whole": whole, "foreground": Foreground(5)}
+    assert {name: sampling_rule(name).center for name in SAMPLINGS} == {**centers, "tiles": tiles}
+    assert sampling_rule("foreground", {"grid": 8}).center == Foreground(8)
     with pytest.raises(
-        UserError, match="sampling is 'lesion'; choose one of tumor, brain, mixed, whole, foreground, t"
+        UserError, match="sampling is 'lesion'; choose one of tumor, brain, mixed, whole, foreground, tiles"
     ):
-        center_rule("lesion", window=PATCH)
+        sampling_rule("lesion")
     with pytest.raises(UserError, match='sampling="tiles" has no option grid'):
-        center_rule("tiles", window=PATCH, options={"grid": 2})
+        sampling_rule("tiles", {"grid": 2})
     with pytest.raises(UserError, match='sampling="brain" has no option grid; leave it out of sampling_args'):
-        center_rule("brain", window=PATCH, options={"grid": 5})
+        sampling_rule("brain", {"grid": 5})
     for grid in (0, 9):
         with pytest.raises(
             UserError, match=rf"the grid of windows is {grid}; with windows of \(9, 8, 9\) choose 1 to 8"
         ):
-            center_rule("foreground", window=(9, 8, 9), options={"grid": grid})
+            check_sampling((), (9, 8, 9), sampling_rule("foreground", {"grid": grid}), pad=False)
+
+
+def test_what_rules_need():
+    def those(fact):
+        return [name for name, rule in SAMPLINGS.items() if getattr(rule, fact)]
+
+    assert those("needs_label") == ["tumor", "foreground"]
+    assert those("needs_brain") == ["tumor", "brain", "mixed", "foreground"]
+    assert those("centered") == ["whole"]
+
+
+def test_validation_patches_lie_by_the_rule_of_training_where_it_serves_every_case(random_cases):
+    train, healthy = random_cases.train, random_cases.healthy
+    found = {name: rule.validation_center(train) for name, rule in SAMPLINGS.items()}
+    assert found == {name: rule.center for name, rule in SAMPLINGS.items()} | {"mixed": brain}
+    served = {name: rule.validation_center([*train, healthy]) for name, rule in SAMPLINGS.items()}
+    assert served == found | {"tumor": brain, "foreground": brain}
+    assert sampling_rule("foreground", {"grid": 1}).validation_center(train) == Foreground(1)
 
 
 def test_cases_that_cannot_be_served_are_refused_before_training(random_cases):
     train = random_cases.train
-    check_sampling(train, (12, 10, 9), "tumor", pad=False)
+    check_sampling(train, (12, 10, 9), SAMPLINGS["tumor"], pad=False)
     with pytest.raises(
         UserError, match=r"the patch \(12, 11, 9\) is larger than the volume \(12, 10, 9\) of case case0"
     ):
-        check_sampling(train, (12, 11, 9), "tumor", pad=False)
-    check_sampling(train, (12, 11, 9), "tumor", pad=True)
+        check_sampling(train, (12, 11, 9), SAMPLINGS["tumor"], pad=False)
+    check_sampling(train, (12, 11, 9), SAMPLINGS["tumor"], pad=True)
     for case in (random_cases.bare, random_cases.healthy):
         with pytest.raises(UserError, match=f"case {case.id} has no tumor voxel to center a patch on"):
-            check_sampling([*train, case], PATCH, "tumor", pad=False)
-        check_sampling([*train, case], PATCH, "brain", pad=False)
+            check_sampling([*train, case], PATCH, SAMPLINGS["tumor"], pad=False)
+        check_sampling([*train, case], PATCH, SAMPLINGS["brain"], pad=False)
 
 
 def test_a_patch_of_another_number_of_sides_is_refused(random_cases):
     for pad in (False, True):
         with pytest.raises(UserError, match=r"the patch \(8, 8\) has 2 sides and case case0 3 axes"):
-            check_sampling(random_cases.train, (8, 8), "brain", pad=pad)
+            check_sampling(random_cases.train, (8, 8), SAMPLINGS["brain"], pad=pad)
 
 
 # --- margins ----------------------------------------------------------------------------------------------------
@@ -161,7 +175,7 @@ def test_every_voxel_can_lie_in_a_window(random_cases):
     """The window is centered on any voxel of the brain, though shifted into the volume; its image is not."""
     case, seen = random_cases.train[1], np.zeros(random_cases.shape, int)
     for center in itertools.product(*(range(0, n + 2, 4) for n in random_cases.shape)):
-        example = sample_patch(case, (14,) * 3, lambda case, rng, c=center: c, np.random.default_rng(0), margin=5)
+        example = sample_patch(case, (14,) * 3, lambda *_, c=center: c, np.random.default_rng(0), margin=5)
         assert (example["image"].shape, example["label"].shape) == ((14, 14, 14, 2), (4, 4, 4))
         inner = example["image"][5:-5, 5:-5, 5:-5]
         ((d, h, w),) = random_cases.places(case, {"image": inner, "label": example["label"]})
@@ -188,9 +202,9 @@ def test_foreground_draws_every_window_of_the_grid_that_holds_a_label_and_no_oth
         for n, side in zip(random_cases.shape, window, strict=True)
     ]
     expected = {start for start in itertools.product(*axes) if cut(case, start, window)["label"].any()}
-    rng, rule, drawn = np.random.default_rng(0), Foreground(window, grid), []
+    rng, rule, drawn = np.random.default_rng(0), Foreground(grid), []
     for _ in range(20 * len(expected)):
-        drawn.append(tuple(middle - side // 2 for middle, side in zip(rule(case, rng), window, strict=True)))
+        drawn.append(tuple(middle - side // 2 for middle, side in zip(rule(case, window, rng), window, strict=True)))
     assert set(drawn) == expected
     assert sample_patch(case, window, rule, rng)["label"].any()
     counts = np.array([drawn.count(start) for start in expected])
@@ -199,7 +213,7 @@ def test_foreground_draws_every_window_of_the_grid_that_holds_a_label_and_no_oth
 
 
 def test_the_windows_of_a_case_are_found_once_and_kept_small_and_apart_from_the_sampler(random_cases):
-    case, rule = random_cases.train[3], Foreground((3, 3, 3), 2)
+    case, rule = random_cases.train[3], Foreground(2)
     windows_with_label.cache_clear()
     sampler = PatchSampler((case,), (9, 9, 9), rule, (), unpaired=False, margin=3)
     before = len(pickle.dumps(sampler))
@@ -220,15 +234,15 @@ def test_the_window_of_the_whole_picture_is_centered_and_needs_no_randomness(ran
 
 
 def test_foreground_and_whole_refuse_what_they_cannot_serve(random_cases):
-    train = random_cases.train
-    check_sampling(train, PATCH, "foreground", pad=False)
+    train, foreground = random_cases.train, sampling_rule("foreground", {"grid": 4})
+    check_sampling(train, PATCH, foreground, pad=False)
     for case in (random_cases.bare, random_cases.healthy):
         with pytest.raises(UserError, match=f"case {case.id} has no labeled voxel to place a patch by"):
-            check_sampling([*train, case], PATCH, "foreground", pad=False)
-        check_sampling([case], (12, 10, 9), "whole", pad=False)
-    check_sampling(train, (16, 16, 16), "whole", pad=True)
+            check_sampling([*train, case], PATCH, foreground, pad=False)
+        check_sampling([case], (12, 10, 9), SAMPLINGS["whole"], pad=False)
+    check_sampling(train, (16, 16, 16), SAMPLINGS["whole"], pad=True)
     with pytest.raises(UserError, match=r"the patch \(12, 10, 8\) cannot show the whole picture of case case0"):
-        check_sampling(train, (12, 10, 8), "whole", pad=False)
+        check_sampling(train, (12, 10, 8), SAMPLINGS["whole"], pad=False)
 
 
 # --- tiles ------------------------------------------------------------------------------------------------------
@@ -248,8 +262,8 @@ def test_the_tiles_of_the_paper_are_the_four_corners_and_overlap_up_to_four_time
     }
     # Its arrays are nowhere: tiles look at no voxel.
     blank = CachedCase(Path("nowhere"), "", replace(random_cases.bare.facts, shape=(160, 180)))
-    rng, rule = np.random.default_rng(0), Tiles((128, 128))
-    drawn = [window_around(rule(blank, rng), (128, 128), (160, 180)) for _ in range(400)]
+    rng = np.random.default_rng(0)
+    drawn = [window_around(tiles(blank, (128, 128), rng), (128, 128), (160, 180)) for _ in range(400)]
     counts = {start: drawn.count(start) for start in set(drawn)}
     assert set(counts) == set(tiling)
     assert min(counts.values()) > 70  # each is drawn some 100 times
@@ -258,11 +272,11 @@ def test_the_tiles_of_the_paper_are_the_four_corners_and_overlap_up_to_four_time
 def test_tiles_cover_a_volume_with_a_margin_and_one_that_is_thinner_than_the_window(random_cases):
     case, rng, seen = random_cases.train[0], np.random.default_rng(0), set()
     for _ in range(60):
-        example = sample_patch(case, (11, 14, 8), Tiles((7, 10, 4)), rng, margin=2)
+        example = sample_patch(case, (11, 14, 8), tiles, rng, margin=2)
         assert example["label"].shape == (7, 10, 4)
         inner = {"image": example["image"][2:-2, 2:-2, 2:-2], "label": example["label"]}
         seen |= set(random_cases.places(case, inner))
     assert seen == set(tile_volume(random_cases.shape, (7, 10, 4))) == set(itertools.product((0, 5), (0,), (0, 2, 5)))
     # Where the volume is shorter, its tile begins with it.
-    example = sample_patch(case, (12, 12, 9), Tiles((12, 12, 9)), rng)
+    example = sample_patch(case, (12, 12, 9), tiles, rng)
     assert random_cases.places(case, example) == [(0, 0, 0)]

@@ -12,7 +12,7 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.preprocess import prepare_case, uncrop
-from jaxfuse.data.sampling import Tiles, check_sampling
+from jaxfuse.data.sampling import SAMPLINGS, check_sampling, tiles
 from jaxfuse.data.slices import (
     AXIAL,
     CORONAL,
@@ -133,8 +133,8 @@ def test_stacks_made_without_these_options_keep_their_names():
 
 def test_tiles_of_blank_slices_are_patches_too(blank_and_all):
     slices = blank_and_all[0]["a"]
-    check_sampling(slices, (8, 8), "tiles", pad=False)
-    sampler = PatchSampler(slices, (8, 8), Tiles((8, 8)), (), unpaired=False, labels=False)
+    check_sampling(slices, (8, 8), SAMPLINGS["tiles"], pad=False)
+    sampler = PatchSampler(slices, (8, 8), tiles, (), unpaired=False, labels=False)
     blank, shown = (sampler(index, np.random.default_rng(0)) for index in (0, 5))
     assert (blank["image"].shape, set(blank)) == ((8, 8, 2), {"image"})
     assert not blank["image"].any()

@@ -13,7 +13,7 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import prepare_case, uncrop
-from jaxfuse.data.sampling import check_sampling, sample_patch, tumor
+from jaxfuse.data.sampling import SAMPLINGS, check_sampling, sample_patch, tumor
 from jaxfuse.data.slices import (
     AXIAL,
     CORONAL,
@@ -224,14 +224,14 @@ def test_one_per_case_and_the_cache(slices):
 
 def test_patches_of_slices_are_sampled_with_their_label(slices):
     one = slices[0]["a"][5]
-    check_sampling([one], (8, 16), "tumor", pad=False)
+    check_sampling([one], (8, 16), SAMPLINGS["tumor"], pad=False)
     example = sample_patch(pickle.loads(pickle.dumps(one)), (8, 16), tumor, np.random.default_rng(0))
     assert (example["image"].shape, example["label"].shape) == ((8, 16, 2), (8, 16))
     assert sorted(np.unique(example["label"])) == [0, 1, 3]
     # The brain of 6 x 12 pixels fits; around it the picture is background.
     assert np.count_nonzero(example["image"].any(-1)) == 72
     with pytest.raises(UserError, match=r"the patch \(16, 16\) is larger than the volume \(10, 20\) of case a_z007"):
-        check_sampling([one], (16, 16), "tumor", pad=False)
+        check_sampling([one], (16, 16), SAMPLINGS["tumor"], pad=False)
 
 
 def test_real_slices(shared_data, tmp_path):

@@ -18,6 +18,7 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import CachedCase, Prepared
 from jaxfuse.data.preprocess import uncrop
+from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES, AXIAL, CORONAL, SAGITTAL, pictures, prepare_slices
 from jaxfuse.data.subjects import SlicedVolume, subjects_of
 from jaxfuse.engine.build import case_predictor
@@ -183,7 +184,7 @@ class SumOfPicture:
 @pytest.mark.parametrize("view", AXES)
 def test_a_network_of_one_view_labels_subjects_whose_slices_are_of_another(heads, view):
     system = Segmentation(SumOfPicture(), (0,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
-    phase = replace(PHASE, patch=(16, 16), sampling="whole", pad=True)
+    phase = replace(PHASE, patch=(16, 16), sampling=sampling_rule("whole"), pad=True)
     subject = subjects_of(slices_of(heads, CORONAL))[0]
     made = case_predictor(system, phase, axis=AXES[view])(WEIGHTS, subject)["S"]
     total = pictures(np.asarray(subject.image), AXES[view])[..., 0].sum((1, 2))

@@ -14,6 +14,7 @@ from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
+from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.build import (
     abstract_state,
@@ -57,8 +58,7 @@ def valid_phase(layers=2, *, patch=(9, 9, 9), memory_mb=0, **changes):
     plain = {
         "batch": 2,
         "unpaired": False,
-        "sampling": "brain",
-        "sampling_args": {},
+        "sampling": sampling_rule("brain"),
         "augment": {},
         "pad": False,
         "labeled": True,
@@ -129,7 +129,7 @@ def test_a_patch_that_the_margin_eats_is_refused():
 
 
 def test_batches_have_the_margin_around_their_labels(labeled, healthy):
-    phase = valid_phase(patch=(8, 8, 8), sampling="foreground", sampling_args={"grid": 2}, validation={"cases": 1})
+    phase = valid_phase(patch=(8, 8, 8), sampling=sampling_rule("foreground", {"grid": 2}), validation={"cases": 1})
     sampler = make_sampler(phase, labeled, margin=2)
     example = sampler(0, np.random.default_rng(0))
     assert (example["image"].shape, example["label"].shape) == ((8, 8, 8, 2), (4, 4, 4))
@@ -137,12 +137,12 @@ def test_batches_have_the_margin_around_their_labels(labeled, healthy):
     with pytest.raises(UserError, match=f"phase {TINY.name}: case healthy has no labeled voxel"):
         make_sampler(phase, [*labeled, healthy], margin=2)
     with pytest.raises(UserError, match=f"phase {TINY.name}: the grid of windows is 5; .* choose 1 to 4"):
-        make_sampler(replace(phase, sampling_args={}), labeled, margin=2)
+        make_sampler(replace(phase, sampling=sampling_rule("foreground")), labeled, margin=2)
 
 
 @pytest.mark.parametrize("without_label", [False, True])
 def test_validation_batches_show_labeled_windows_where_every_case_has_one(labeled, healthy, without_label):
-    phase = valid_phase(patch=(8, 8, 8), batch=4, sampling="foreground", sampling_args={"grid": 1})
+    phase = valid_phase(patch=(8, 8, 8), batch=4, sampling=sampling_rule("foreground", {"grid": 1}))
     cases = [*labeled, healthy] if without_label else labeled
     fixed = fixed_batches(phase, cases, seed=1, margin=3)
     assert [batch["label"].shape for batch in fixed] == [(4, 2, 2, 2)] * len(cases)
@@ -230,7 +230,7 @@ def test_a_network_of_slices_goes_along_its_axis(axis, memory_mb):
 
 def test_whole_pictures_lie_in_the_middle_as_they_did_in_training():
     """A network that answers, for every pixel, where in the patch it lies."""
-    phase = valid_phase(1, patch=(9, 10), sampling="whole", pad=True)
+    phase = valid_phase(1, patch=(9, 10), sampling=sampling_rule("whole"), pad=True)
 
     class Place(Segmentation):
         def predict(self, state, inputs):

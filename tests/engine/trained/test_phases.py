@@ -14,6 +14,7 @@ from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.trained import phases as trained
 from jaxfuse.engine.trained.phases import Member, load_members, mean_probabilities
@@ -44,7 +45,7 @@ class SumOfPicture:
 def member(axis, *, modalities=MODALITIES, channel=0):
     """A network that was trained on slices along an axis and reads one of its channels."""
     system = Segmentation(SumOfPicture(), (channel,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
-    phase = replace(PHASE, patch=(8, 8), sampling="whole")
+    phase = replace(PHASE, patch=(8, 8), sampling=sampling_rule("whole"))
     data = replace(EXPERIMENT.data, axis=axis, modalities=modalities)
     return Member(axis, system, phase, data, label_scheme("brats"), WEIGHTS)
 
