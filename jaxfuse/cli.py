@@ -48,13 +48,20 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         _check_config_file(argv)
         return flags.FLAGS(argv)
-    except UserError as error:
-        sys.exit(_refuse(error))
     # ml_collections raises AttributeError, KeyError or TypeError for an option that the config lacks.
     except (AttributeError, KeyError, TypeError) as error:
         sys.exit(_refuse(_unknown_option(error, argv)))
     except (flags.Error, ValueError) as error:
-        sys.exit(_refuse(_bad_flag(error)))
+        sys.exit(_refuse(_raised_first(error) or _bad_flag(error)))
+
+
+def _raised_first(error: BaseException | None) -> UserError | None:
+    """The error of the config's own file: ml_collections and absl each raise a ValueError with a traceback for it."""
+    found = None
+    while error is not None:
+        found = error if isinstance(error, UserError) else found
+        error = error.__context__
+    return found
 
 
 def _check_config_file(argv: Sequence[str]) -> None:

@@ -1,12 +1,13 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 from __future__ import annotations
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake at the border: one plain sentence says what came, what was expected and what to do.
 
-    Commands print it on standard error, without traceback, and exit with code 2.
+    Commands print it on standard error, without traceback, and exit with code 2. Whoever uses the library may catch
+    it as a ValueError.
     """
 
 

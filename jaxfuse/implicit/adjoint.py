@@ -26,7 +26,7 @@ from jaxfuse.implicit.trees import Vector
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What an estimator hands back: the gradient in x, its direct part, and the rest as in `Info`."""
+    """The result of an estimator: the gradient in x, its direct part, and the rest as in `Info`."""
 
     gradient: Vector
     direct: Vector
@@ -44,11 +44,11 @@ class AdjointEstimator:
     """An estimator that solves the adjoint equation: a subclass says how, in `solve`, and what it needs.
 
     Attributes of the class:
-      symmetric: it needs a symmetric system.
-      definite: it needs positive curvature, and says so where it met other.
-      one_matrix: its recursion needs the same matrix in every product.
-      exact: its answer is that of the system up to a tolerance, so it is differentiated as such.
-      uses_curvature: it solves a system at all; one that does not takes no other curvature than `hessian()`.
+        symmetric: it needs a symmetric system.
+        definite: it needs positive curvature, and says so where it met other.
+        one_matrix: its recursion needs the same matrix in every product.
+        exact: its answer is that of the system up to a tolerance, so it is differentiated as such.
+        uses_curvature: it solves a system at all; one that does not takes no other curvature than `hessian()`.
     """
 
     symmetric: ClassVar[bool] = False
@@ -62,10 +62,11 @@ class AdjointEstimator:
         raise NotImplementedError
 
     def limits(self, dtype: Any, inner_tolerance: float | None) -> Limits:
-        """What a solve is held to: a named tolerance (twice it, since the residual is measured anew),
+        """Returns the limits that a solve is held to.
 
-        else an error of the adjoint of at most 1e-9 in float64 and 1e-3 in float32, or, where the solver is made for
-        indefinite systems and the error cannot be estimated, a residual of at most 1e-10 and 1e-3.
+        A named tolerance counts twice, since the residual is measured anew. Without one, the error of the adjoint may
+        be 1e-9 in float64 and 1e-3 in float32. Where the solver is made for indefinite systems, and the error cannot
+        be estimated, the residual may be 1e-10 and 1e-3.
         """
         double = jnp.finfo(dtype).bits == 64
         residual = error = math.inf
@@ -76,6 +77,30 @@ class AdjointEstimator:
         else:
             residual = 1e-10 if double else 1e-3
         return Limits(jnp.asarray(residual, dtype), jnp.asarray(error, dtype), inner_limit(inner_tolerance, dtype))
+
+    def certify(
+        self,
+        system: LinearSystem,
+        solved: Solved,
+        image: Vector,
+        *,
+        inner: Vector,
+        place: Vector,
+        inner_tolerance: float | None,
+        true_image: Vector | None = None,
+    ) -> Certificate:
+        """Measures a solution of this estimator and holds it to `limits`; arguments as in `certificate.certify`."""
+        return certify(
+            system,
+            solved,
+            image,
+            inner=inner,
+            place=place,
+            limits=self.limits(jnp.result_type(*system.target), inner_tolerance),
+            relies=self.definite,
+            solves=self.uses_curvature,
+            true_image=true_image,
+        )
 
     def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         return adjoint_estimate(self, problem, curvature, inner_tolerance)
@@ -137,8 +162,7 @@ def adjoint_estimate(
         image, true_image, products = system.apply(adjoint), hessian_image, products + 1
     elif not is_undamped(curvature):
         image, true_image = trees.add(hessian_image, adjoint, damping), hessian_image
-    evidence = certify(
-        estimator,
+    evidence = estimator.certify(
         system,
         solved,
         image,
@@ -206,7 +230,7 @@ def _levenberg(
         system = damped(damping)
         solved = solve_system(estimator, system)
         nothing, image = trees.zeros(system.target), system.apply(solved.adjoint)
-        found = certify(estimator, system, solved, image, inner=nothing, place=nothing, inner_tolerance=None)
+        found = estimator.certify(system, solved, image, inner=nothing, place=nothing, inner_tolerance=None)
         return solved._replace(products=solved.products + 1), found.solve_converged & found.positive
 
     def more(state: tuple[Array, Array, Solved, Array]) -> Array:

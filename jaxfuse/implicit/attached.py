@@ -18,7 +18,6 @@ from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator, solve_system
-from jaxfuse.implicit.certificate import certify
 from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, refuse_curvature
 from jaxfuse.implicit.estimators import cg
 from jaxfuse.implicit.krylov import Solved
@@ -46,8 +45,8 @@ def implicit_root(
     taken. Inside `jax.shard_map` in forward mode only.
 
     Args:
-      policy: "nan": each derivative whose linear solve failed its certificate, or that was taken at a y too far from
-        the root, is NaN, on the device; "ignore": it is handed out. There is no `Info`: `root_vjp` gives it.
+        policy: "nan": each derivative whose linear solve failed its certificate, or that was taken at a y too far from
+            the root, is NaN, on the device; "ignore": it is handed out. There is no `Info`: `root_vjp` gives it.
 
     Other arguments and errors as in `roots.root_vjp`. An estimator that approximates (`neumann`) does so in
     both modes and in every order.
@@ -82,11 +81,11 @@ def implicit_minimum(
     """y itself, as the function of x that y = argmin lower(x, .) makes it; else as `implicit_root`.
 
     Args:
-      lower: (x, y) -> real scalar, or (scalar, auxiliary).
-      estimator: if None, `dense()` for at most 512 unknowns on one device, else `cg()`.
-      curvature: stands for the Hessian wherever a system is solved. With any other than `hessian()`, derivatives
-        are those of that approximation, and second derivatives are no longer symmetric. Its functions must not
-        close over values that are differentiated (JAX refuses them); its damping may be one, but not `Levenberg`.
+        lower: (x, y) -> real scalar, or (scalar, auxiliary).
+        estimator: if None, `dense()` for at most 512 unknowns on one device, else `cg()`.
+        curvature: stands for the Hessian wherever a system is solved. With any other than `hessian()`, derivatives are
+            those of that approximation, and second derivatives are no longer symmetric. Its functions must not close
+            over values that are differentiated (JAX refuses them); its damping may be one, but not `Levenberg`.
     """
     x_vector, x_merge = trees.split(x, "x")
     y_vector, y_merge = trees.split(y, "y")
@@ -127,10 +126,10 @@ class _Equation(NamedTuple):
     """residual(x, constants, y) = 0 for every (x, constants), with the matrix that stands for its derivative in y.
 
     Attributes:
-      residual: of vectors.
-      linearized: (x, constants, y) -> (residual, v -> A v).
-      constants: the values that the user's function closes over, and may be differentiated in.
-      symmetric, definite: as in `LinearSystem`.
+        residual: of vectors.
+        linearized: (x, constants, y) -> (residual, v -> A v).
+        constants: the values that the user's function closes over, and may be differentiated in.
+        symmetric, definite: as in `LinearSystem`.
     """
 
     residual: Callable[[Vector, list[Any], Vector], Vector]
@@ -224,8 +223,7 @@ class _Checked(AdjointEstimator):
         good = trees.all_finite(system.target)
         if self.policy == "nan":
             image = system.apply(solved.adjoint)
-            found = certify(
-                self.estimator,
+            found = self.estimator.certify(
                 system,
                 solved,
                 image,

@@ -1,4 +1,4 @@
-"""How far an implicit gradient can be from the exact one: a bound from what is known at the point where it was taken.
+"""A bound on the error of an implicit gradient, from what is known at the point where it was taken.
 
 With the adjoint q held fixed, L(x, y) = upper - <q, d lower/dy> has the computed gradient as its slope in x, and the
 residual r of the adjoint equation as its slope in y. At the inner optimum the exact hypergradient is
@@ -41,16 +41,16 @@ class ErrorBound:
     """A bound on |gradient - exact hypergradient| (Euclidean, over all variables of x) and its parts; scalars.
 
     Attributes:
-      bound: inner_part + linear_part. Infinite where no bound is known: strong_convexity <= 0, or the policy has put
-        another gradient in the place of the one that is bounded.
-      inner_part: what comes of y not being the inner optimum.
-      linear_part: what comes of the adjoint equation not being solved (or being solved with another curvature or
-        damping: it is the residual with the true Hessian that counts).
-      relative: bound / |gradient|; above 1 not even descent is certain.
-      strong_convexity: lower bound on the least eigenvalue of lower_yy, 1 / (unit of y squared) times that of lower.
-      norms: upper bounds on operator norms: "cross" of lower_yx, "mixed" of L_xy, "inner" of L_yy.
-      inner_gradient_norm: |lower_y| at (x, y).
-      residual_norm: |upper_y - H q|, not relative.
+        bound: inner_part + linear_part. Infinite where no bound is known: strong_convexity <= 0, or the policy has put
+            another gradient in the place of the one that is bounded.
+        inner_part: the error from y not being the inner optimum.
+        linear_part: the error from the adjoint equation not being solved (or being solved with another curvature or
+            damping: it is the residual with the true Hessian that counts).
+        relative: bound / |gradient|; above 1 not even descent is certain.
+        strong_convexity: lower bound on the least eigenvalue of lower_yy, 1 / (unit of y squared) times that of lower.
+        norms: upper bounds on operator norms: "cross" of lower_yx, "mixed" of L_xy, "inner" of L_yy.
+        inner_gradient_norm: |lower_y| at (x, y).
+        residual_norm: |upper_y - H q|, not relative.
     """
 
     bound: Array
@@ -95,17 +95,18 @@ def error_bound(
     y. As many steps as unknowns make an estimate exact.
 
     Args:
-      upper, lower, x, y: as they were passed to `hypergradient`.
-      info: what it returned.
-      strong_convexity: a known lower bound on the least eigenvalue of lower_yy, such as a weight decay.
-      cross_norm: a known upper bound on the operator norm of lower_yx.
-      mixed_norm, inner_norm: the same for the blocks xy and yy of the second derivative of
-        upper - <info.adjoint, lower_y>: for a quadratic `lower`, of `upper` alone.
-      steps, norm_steps: Lanczos steps for the strong convexity and for each norm.
-      key: of the random starts; `jax.random.key(0)` if None.
+        upper, lower, x, y: as they were passed to `hypergradient`.
+        info: what it returned.
+        strong_convexity: a known lower bound on the least eigenvalue of lower_yy, such as a weight decay.
+        cross_norm: a known upper bound on the operator norm of lower_yx.
+        mixed_norm, inner_norm: the same for the blocks xy and yy of the second derivative of upper - <info.adjoint,
+            lower_y>: for a quadratic `lower`, of `upper` alone.
+        steps, norm_steps: Lanczos steps for the strong convexity and for each norm.
+        key: of the random starts; `jax.random.key(0)` if None.
 
-    Raises ValueError if `info` is of an estimator without an adjoint, a constant is out of its range, or inside
-    `jax.shard_map`, where no shard can draw a whole random vector.
+    Raises:
+        ValueError: `info` is of an estimator without an adjoint, a constant is out of its range, or it is called
+            inside `jax.shard_map`, where no shard can draw a whole random vector.
     """
     _check(info, steps, norm_steps, strong_convexity, cross_norm, mixed_norm, inner_norm)
     problem = pose(upper, lower, x, y)

@@ -7,7 +7,7 @@ asked for, inside jit by JAX and outside by NumPy, so that evidence costs little
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +20,17 @@ from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem
 from jaxfuse.implicit.trees import Vector
 
-if TYPE_CHECKING:
-    from jaxfuse.implicit.adjoint import AdjointEstimator
-
 Scalar: TypeAlias = Any  # an array of JAX or NumPy: see `at_hand`
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What is known of a solve without any data.
+    """The facts about a solve that need no data.
 
     Attributes:
-      symmetric, definite: what the system is meant to be, as in `LinearSystem`.
-      relies: whether the estimator needs positive curvature.
-      solves: whether the adjoint is meant to solve the system at all, so that its length tells something.
+        symmetric, definite: what the system is meant to be, as in `LinearSystem`.
+        relies: whether the estimator needs positive curvature.
+        solves: whether the adjoint is meant to solve the system at all, so that its length tells something.
     """
 
     symmetric: bool
@@ -43,12 +40,12 @@ class Kind:
 
 
 class Limits(NamedTuple):
-    """What an estimate is held to; infinite where nothing is promised.
+    """The limits that an estimate is held to; infinite where nothing is promised.
 
     Attributes:
-      residual: most relative residual of the system.
-      error: most `Info.adjoint_error`.
-      displacement: most displacement, relative to 1 + |y|.
+        residual: most relative residual of the system.
+        error: most `Info.adjoint_error`.
+        displacement: most displacement, relative to 1 + |y|.
     """
 
     residual: Any
@@ -65,15 +62,15 @@ class Certificate:
     system; of another, the residual has to stand for the error.
 
     Attributes:
-      unit: in which target and remainders are measured: the largest entry of the target in float32, which squares of
-        tiny or huge gradients would not survive; 1 in float64.
-      target_squared, remainder_squared: |target|^2 and |target - A q|^2 of the system that was solved, in unit^2.
-      true_remainder_squared: the same with the undamped Hessian; None where that is the system.
-      adjoint_squared, along: |q|^2 and q . A q.
-      inner_squared, place_squared: |d lower/dy|^2 (of a root |residual|^2) and |y|^2.
-      met: least curvature that the solver met; infinite or NaN where it met none.
-      limits: arrays too, so that evidence of different tolerances can be stacked.
-      kind: static.
+        unit: in which target and remainders are measured: the largest entry of the target in float32, which squares of
+            tiny or huge gradients would not survive; 1 in float64.
+        target_squared, remainder_squared: |target|^2 and |target - A q|^2 of the system that was solved, in unit^2.
+        true_remainder_squared: the same with the undamped Hessian; None where that is the system.
+        adjoint_squared, along: |q|^2 and q . A q.
+        inner_squared, place_squared: |d lower/dy|^2 (of a root |residual|^2) and |y|^2.
+        met: least curvature that the solver met; infinite or NaN where it met none.
+        limits: arrays too, so that evidence of different tolerances can be stacked.
+        kind: static.
     """
 
     unit: Any
@@ -192,23 +189,29 @@ class Steps:
 
 
 def certify(
-    estimator: AdjointEstimator,
     system: LinearSystem,
     solved: Solved,
     image: Vector,
     *,
     inner: Vector,
     place: Vector,
-    inner_tolerance: float | None,
+    limits: Limits,
+    relies: bool,
+    solves: bool,
     true_image: Vector | None = None,
 ) -> Certificate:
-    """Evidence from `image`, the system's matrix times the solution.
+    """Measures the end of a solve anew. The evidence carries no derivative.
 
     Args:
-      inner: d lower/dy, or a root's residual. place: y.
-      true_image: the undamped Hessian times the solution, where that is another matrix.
-
-    Carries no derivative.
+        system: the linear system.
+        solved: its solution, as the solver left it.
+        image: the system's matrix times the solution.
+        inner: d lower/dy, or a root's residual.
+        place: y.
+        limits: the limits that the solve is held to.
+        relies: whether the solver needs positive curvature.
+        solves: whether the adjoint is meant to solve the system at all.
+        true_image: the undamped Hessian times the solution, where that is another matrix.
     """
     target, adjoint, image, inner, place = lax.stop_gradient((system.target, solved.adjoint, image, inner, place))
     dtype = jnp.result_type(*target)
@@ -232,20 +235,20 @@ def certify(
         inner_squared=sums[4],
         place_squared=sums[5],
         met=lax.stop_gradient(solved.least_curvature),
-        limits=estimator.limits(unit.dtype, inner_tolerance),
-        kind=Kind(system.symmetric, system.definite, estimator.definite, estimator.uses_curvature),
+        limits=limits,
+        kind=Kind(system.symmetric, system.definite, relies, solves),
     )
 
 
 def inner_limit(named: float | None, dtype: Any) -> Array:
-    """How far y may be from the optimum, relative to 1 + |y|: as named, else 1e-4 in float64 and 1e-3 in float32."""
+    """Returns the most displacement allowed, relative to 1 + |y|: as named, else 1e-4 in float64, 1e-3 in float32."""
     if named is None:
         named = 1e-4 if jnp.finfo(dtype).bits == 64 else 1e-3
     return jnp.asarray(named, dtype)
 
 
 def at_hand(evidence: Any) -> tuple[Any, Any]:
-    """The library to compute with and the evidence as its arrays: NumPy's unless any of it is being traced."""
+    """Returns the library to compute with, and the evidence as its arrays: NumPy's unless any of it is being traced."""
     leaves = jax.tree.leaves(evidence)
     if any(isinstance(leaf, Tracer) for leaf in leaves):
         return jnp, evidence
@@ -265,6 +268,6 @@ def ratio(part: Any, whole: Any, xp: Any = jnp) -> Any:
 
 
 def _near(evidence: Any, displacement: Any, tolerance: Any) -> Any:
-    """Whether the displacement is small beside 1 + |y|."""
+    """Tells whether the displacement is small beside 1 + |y|."""
     xp, (tolerance, place) = at_hand((tolerance, evidence.place_squared))
     return displacement <= tolerance * (1 + xp.sqrt(place))

@@ -45,13 +45,13 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class HypergradientReport:
-    """What `check_hypergradient` found; `str(report)` is a table.
+    """The findings of `check_hypergradient`; `str(report)` is a table.
 
     Attributes:
-      checks: every test, in the order in which a failure should be looked into.
-      differences: the finite differences, one for each direction.
-      scale: the size of a directional derivative, to which differences are relative.
-      gradient, info: the implicit gradient that was judged, and its evidence.
+        checks: every test, in the order in which a failure should be looked into.
+        differences: the finite differences, one for each direction.
+        scale: the size of a directional derivative, to which differences are relative.
+        gradient, info: the implicit gradient that was judged, and its evidence.
     """
 
     checks: tuple[Check, ...]
@@ -67,11 +67,15 @@ class HypergradientReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no test failed."""
+        """Tells whether no test failed."""
         return not self.failed
 
     def raise_if_failed(self) -> HypergradientReport:
-        """Raises `UnreliableGradient` with the table if a test failed, else returns itself."""
+        """Returns itself if no test failed.
+
+        Raises:
+            UnreliableGradient: a test failed; the message is the table.
+        """
         if self.failed:
             raise UnreliableGradient(str(self))
         return self
@@ -121,11 +125,11 @@ def check_hypergradient(
       - y solved anew to rounding must not change the gradient (1e-3, 1e-2).
 
     Args:
-      upper, lower, x, y, estimator, curvature: as for `hypergradient`.
-      solve: the inner solver, x -> y, called about 20 times for each direction, outside jit. If None, y is solved
-        anew from the given one by damped Newton steps, so that differences are those of the inner optimum itself.
-      key: of the random directions; `jax.random.key(0)` if None.
-      directions: number of directions for the differences.
+        upper, lower, x, y, estimator, curvature: as for `hypergradient`.
+        solve: the inner solver, x -> y, called about 20 times for each direction, outside jit. If None, y is solved
+            anew from the given one by damped Newton steps, so that differences are those of the inner optimum itself.
+        key: of the random directions; `jax.random.key(0)` if None.
+        directions: number of directions for the differences.
 
     An approximation by name (a damped curvature, Gauss-Newton away from a perfect fit, a truncated series) fails the
     finite differences by as much as it is off: the table says by how much.
@@ -220,7 +224,7 @@ _SENTENCES = {
 def _derivatives(
     upper: Function, lower: Function, x: Any, y: Any, curvature: Curvature, key: Array, limits: Limits
 ) -> Iterator[Check]:
-    """Whether the derivatives of `lower` and `upper` are consistent with each other and with their functions."""
+    """Tests whether the derivatives of `lower` and `upper` agree with each other and with their functions."""
 
     @jax.jit
     def measure(x: Any, y: Any) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -343,7 +347,7 @@ def _evidence(info: Info, y: Any) -> Iterator[Check]:
 
 
 def _judged(found: tuple[Difference, ...], scale: float, limits: Limits) -> Iterator[Check]:
-    """Whether the differences have a plateau, and whether it is where the gradient says."""
+    """Tests whether the differences have a plateau, and whether it is where the gradient says."""
     spreads = np.array([d.spread for d in found]) / scale
     flat = spreads <= limits.spread
     worst = int(np.argmax(np.where(np.isfinite(spreads), spreads, np.inf)))
@@ -383,7 +387,7 @@ def _resolved(
     differentiate: Callable[[Any, Any], tuple[Any, Info]],
     limits: Limits,
 ) -> Check:
-    """How much the gradient changes when y is solved to rounding."""
+    """Tests how much the gradient changes when y is solved to rounding."""
     y, norm = resolved
     anew, anew_info = differentiate(x, y)
     here, there = trees.split(gradient, "the gradient")[0], trees.split(anew, "the gradient")[0]

@@ -58,7 +58,7 @@ class hessian:
     """The exact Hessian of `lower` in y, as the jvp of its gradient: about two gradients a product.
 
     Args:
-      damping: multiple of the identity added to it, fixed or `Levenberg`.
+        damping: multiple of the identity added to it, fixed or `Levenberg`.
     """
 
     damping: float | Array | Levenberg = 0.0
@@ -79,9 +79,9 @@ class gauss_newton:
     (outputs, y), and weights that depend on x alone by letting it return (outputs, weights). Schraudolph 2002.
 
     Args:
-      residual: (x, y) -> outputs, any pytree of floating leaves.
-      convex: outputs -> scalar, convex in what depends on y.
-      damping: as in `hessian`.
+        residual: (x, y) -> outputs, any pytree of floating leaves.
+        convex: outputs -> scalar, convex in what depends on y.
+        damping: as in `hessian`.
     """
 
     residual: Callable[[Any, Any], Any]
@@ -106,11 +106,11 @@ class fisher:
     the outputs are natural parameters, as here. Martens 2020, section 9.
 
     Args:
-      outputs: (x, y) -> natural parameters: logits (..., classes) for "categorical", logits (...) for "bernoulli",
-        means (...) of unit variance for "gaussian".
-      family: the predictive distribution.
-      scale: factor of the sum over samples: 1 / samples where `lower` is a mean, 1 / variance for other Gaussians.
-      damping: as in `hessian`; a weight decay in `lower` belongs here too, since the likelihood does not know it.
+        outputs: (x, y) -> natural parameters: logits (..., classes) for "categorical", logits (...) for "bernoulli",
+            means (...) of unit variance for "gaussian".
+        family: the predictive distribution.
+        scale: factor of the sum over samples: 1 / samples where `lower` is a mean, 1 / variance for other Gaussians.
+        damping: as in `hessian`; a weight decay in `lower` belongs here too, since the likelihood does not know it.
     """
 
     outputs: Callable[[Any, Any], Any]
@@ -149,9 +149,9 @@ class minibatch_hessian:
     (conjugate gradients, MINRES, GMRES, ...). The certificate uses `lower` itself.
 
     Args:
-      lower_of_batch: (x, y, batch) -> scalar, with mean over batches `lower(x, y)`.
-      batches: pytree of arrays whose first axis counts batches.
-      damping: as in `hessian`.
+        lower_of_batch: (x, y, batch) -> scalar, with mean over batches `lower(x, y)`.
+        batches: pytree of arrays whose first axis counts batches.
+        damping: as in `hessian`.
     """
 
     lower_of_batch: Callable[[Any, Any, Any], Any]
@@ -192,7 +192,11 @@ def is_undamped(curvature: Curvature) -> bool:
 
 
 def refuse_curvature(name: str, curvature: Curvature) -> None:
-    """Raises ValueError if an estimator that solves no linear system is given anything but `hessian()`."""
+    """Refuses any curvature but `hessian()` for an estimator that solves no linear system.
+
+    Raises:
+        ValueError: another curvature was given.
+    """
     if not (isinstance(curvature, hessian) and is_undamped(curvature)):
         raise ValueError(
             f"{name} solves no linear system, so the curvature {curvature} would be ignored: leave it out, or choose a "

@@ -25,10 +25,10 @@ class Limits:
     """Largest relative errors that pass, and the steps of differences in units of the length of the variable.
 
     Attributes:
-      identity: of equalities between derivatives, exact but for rounding.
-      spread: of the three quotients that make a plateau.
-      agreement: between a derivative and its difference quotient, or two gradients.
-      steps: descending.
+        identity: of equalities between derivatives, exact but for rounding.
+        spread: of the three quotients that make a plateau.
+        agreement: between a derivative and its difference quotient, or two gradients.
+        steps: descending.
     """
 
     identity: float
@@ -43,7 +43,7 @@ SINGLE = Limits(1e-4, 5e-2, 1e-2, tuple(10.0 ** (-power / 2) for power in range(
 
 
 def limits_of(variables: Vector) -> Limits:
-    """Those of float64 if every variable has it."""
+    """Returns the limits of float64 if every variable has that type, else those of float32."""
     return DOUBLE if all(leaf.dtype == jnp.float64 for leaf in variables) else SINGLE
 
 
@@ -52,12 +52,12 @@ class Difference:
     """Central differences of x -> upper(x, solve(x)) along one unit direction, and what they agree on.
 
     Attributes:
-      steps: lengths along the direction, descending.
-      values: the difference quotient of each.
-      plateau: the middle of the three neighboring values that agree best.
-      spread: how far these three lie apart, the rounding of the upper value included.
-      width: how many neighboring values lie within the plateau's tolerance of it.
-      slope: what the gradient says, <gradient, direction>.
+        steps: lengths along the direction, descending.
+        values: the difference quotient of each.
+        plateau: the middle of the three neighboring values that agree best.
+        spread: how far these three lie apart, the rounding of the upper value included.
+        width: how many neighboring values lie within the plateau's tolerance of it.
+        slope: what the gradient says, <gradient, direction>.
     """
 
     steps: np.ndarray
@@ -110,8 +110,8 @@ def plateau(steps: np.ndarray, values: np.ndarray, noise: np.ndarray, slope: flo
     """The three neighboring quotients that agree best, and how many more agree with them.
 
     Args:
-      noise: what rounding may have done to each quotient. It counts as disagreement, or values that rounding has
-        made equal would look like a plateau.
+        noise: what rounding may have done to each quotient. It counts as disagreement, or values that rounding has made
+            equal would look like a plateau.
     """
     windows = np.lib.stride_tricks.sliding_window_view(values, 3)
     spreads = np.ptp(windows, axis=1) + np.lib.stride_tricks.sliding_window_view(noise, 3).max(axis=1)

@@ -48,11 +48,11 @@ class cg(AdjointEstimator):
     residual need not be.
 
     Args:
-      tolerance: relative residual to stop at; 1e-12 in float64 and 1e-6 in float32 if None.
-      steps: most steps; ten for each unknown, 20,000 at most, if None.
-      start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
-      preconditioner: v -> M v on pytrees in the structure of y, M positive definite and near the inverse, such as
-        `nystrom_preconditioner` gives.
+        tolerance: relative residual to stop at; 1e-12 in float64 and 1e-6 in float32 if None.
+        steps: most steps; ten for each unknown, 20,000 at most, if None.
+        start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
+        preconditioner: v -> M v on pytrees in the structure of y, M positive definite and near the inverse, such as
+            `nystrom_preconditioner` gives.
     """
 
     symmetric: ClassVar[bool] = True
@@ -109,7 +109,7 @@ class dense(AdjointEstimator):
     One step of refinement. n x n numbers are held: for a few thousand unknowns at most, on one device.
 
     Args:
-      chunk: products evaluated at a time (their intermediate values are held together).
+        chunk: products evaluated at a time (their intermediate values are held together).
     """
 
     definite: ClassVar[bool] = True

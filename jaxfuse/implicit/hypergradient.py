@@ -20,10 +20,10 @@ DENSE_LIMIT = 512  # unknowns up to which the default is exact and dense
 
 @runtime_checkable
 class Estimator(Protocol):
-    """How the implicit gradient is computed: from a problem at one point to an `Estimate`."""
+    """A way to compute the implicit gradient: from a problem at one point to an `Estimate`."""
 
     def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
-        """`inner_tolerance` is that of `hypergradient`, for the evidence."""
+        """Computes the gradient at the point; `inner_tolerance` is that of `hypergradient`, for the evidence."""
         ...
 
 
@@ -44,23 +44,44 @@ def hypergradient(
     variable of its own: with y from `implicit_minimum`, its derivative is the second-order one.
 
     Args:
-      upper, lower: (x, y) -> real scalar, or (scalar, auxiliary), the auxiliaries being returned in `Info.aux`.
-      x: outer variables, any pytree. Leaves that are not floating (counters, masks, keys) are constants.
-      y: inner variables at (or near) the minimum of lower(x, .), any pytree, likewise.
-      estimator: how; if None, undamped and exact: `dense()` for at most 512 unknowns, else (or if y is known to be
-        sharded) `cg()`.
-      curvature: what is inverted: `hessian()`, `gauss_newton(...)`, `fisher(...)`, `minibatch_hessian(...)`, each
-        with the damping that is named there and no other.
-      policy: what happens to a gradient that failed a check. "ignore": nothing. "warn", "raise": `info.check()`
-        warns or raises, when the caller calls it on the host. "nan": the gradient is NaN. "fallback": it is the
-        direct gradient upper_x. The last two act on the device, inside jit.
-      inner_tolerance: how far y may be from the optimum, relative to 1 + |y|; 1e-4 in float64, 1e-3 in float32.
+        upper, lower: (x, y) -> real scalar, or (scalar, auxiliary), the auxiliaries being returned in `Info.aux`.
+        x: outer variables, any pytree. Leaves that are not floating (counters, masks, keys) are constants.
+        y: inner variables at (or near) the minimum of lower(x, .), any pytree, likewise.
+        estimator: how; if None, undamped and exact: `dense()` for at most 512 unknowns, else (or if y is known to be
+            sharded) `cg()`.
+        curvature: what is inverted: `hessian()`, `gauss_newton(...)`, `fisher(...)`, `minibatch_hessian(...)`, each
+            with the damping that is named there and no other.
+        policy: what happens to a gradient that failed a check. "ignore": nothing. "warn", "raise": `info.check()` warns
+            or raises, when the caller calls it on the host. "nan": the gradient is NaN. "fallback": it is the direct
+            gradient upper_x. The last two act on the device, inside jit.
+        inner_tolerance: how far y may be from the optimum, relative to 1 + |y|; 1e-4 in float64, 1e-3 in float32.
 
-    Returns: the gradient, in the structure and the types of x (zeros at constants), and `Info`.
+    Returns:
+        The gradient, in the structure and the types of x (zeros at constants), and `Info`.
+
+    Raises:
+        TypeError: a function returns no real scalar, or a variable is complex.
+        ValueError: curvature and estimator do not go together.
 
     Leaves of bfloat16 or float16 are handed to upper and lower as float32, since a solve needs the digits.
-    Raises TypeError if a function returns no real scalar, or a variable is complex; ValueError if curvature and
-    estimator do not go together.
+
+    Example:
+        The weight x of a penalty, by the error of the fit y that it leaves:
+
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse.implicit import hypergradient
+        >>> data = jnp.array([1.0, 2.0])
+        >>> def lower(x, y):
+        ...     return ((y - data) ** 2).sum() + x * (y**2).sum()
+        >>> def upper(x, y):
+        ...     return ((y - jnp.array([0.5, 1.0])) ** 2).sum()
+        >>> x = jnp.array(0.25)
+        >>> y = data / (1 + x)  # the minimum of lower(x, .)
+        >>> gradient, info = hypergradient(upper, lower, x, y)
+        >>> print(f"{gradient:.4f}")  # exact: -2 * 5 * (1 / (1 + x) - 1 / 2) / (1 + x) ** 2
+        -1.9200
+        >>> bool(info.converged)
+        True
     """
     check_policy(policy)
     problem = pose(upper, lower, x, y)
@@ -86,7 +107,7 @@ def hypergradient(
 
 
 def apply_policy(info: Info, gradient: Vector, direct: Vector) -> Vector:
-    """The gradient that is handed out: NaN or the direct one where a check failed and the policy says so."""
+    """Returns the gradient that is handed out: NaN or the direct one where a check failed and the policy says so."""
     if info.policy == "nan":
         good = info.converged
         return [jnp.where(good, leaf, jnp.nan) for leaf in gradient]

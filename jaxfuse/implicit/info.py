@@ -1,4 +1,4 @@
-"""What a solve says about itself: a pytree that travels with every implicit gradient, and what acts on it."""
+"""The evidence of a solve: a pytree that travels with every implicit gradient, and the policies that act on it."""
 
 from __future__ import annotations
 
@@ -32,45 +32,45 @@ class UnreliableGradientWarning(UserWarning):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """How far an implicit gradient can be trusted. Every field but the last two is an array; scalars where not said.
+    """The trust that an implicit gradient deserves. Every field but the last two is an array; scalars where not said.
 
     Written for minima; derivatives of roots read the numbers as `root_vjp` says. Fields are arrays that the device
     computed. Properties follow from them when they are asked for: as JAX arrays inside jit; outside of it as NumPy's,
     after waiting for the device.
 
-    Fields:
-      value: what the upper function returned at (x, y).
-      inner_value: what the lower function returned.
-      aux: what `upper` and `lower` returned beside their values, a dict with these keys; None where nothing.
-      adjoint: q of the adjoint equation H q = d upper / dy, in the structure of y (None at leaves that are no
-        variables): the `start` of the next solve. None where no linear system is solved.
-      evidence: the sums that the properties follow from.
-      steps: steps of the solver.
-      products: curvature products spent, those of the certificate included.
-      damping: the multiple of the identity that was added to the curvature.
-      best_iterate: whether the adjoint is an earlier iterate than the last step would have made: the one before a
-        direction of no positive curvature (cg), or that of least residual (bicgstab).
-      results_finite: whether the gradient, its parts and the values are finite.
-      policy: what `check` does: static.
-      estimator: the estimator's name: static.
+    Attributes:
+        value: the upper function at (x, y).
+        inner_value: the lower function there.
+        aux: the auxiliaries of `upper` and `lower`, a dict with these keys; None where there are none.
+        adjoint: q of the adjoint equation H q = d upper / dy, in the structure of y (None at leaves that are no
+            variables): the `start` of the next solve. None where no linear system is solved.
+        evidence: the sums that the properties follow from.
+        steps: steps of the solver.
+        products: curvature products spent, those of the certificate included.
+        damping: the multiple of the identity that was added to the curvature.
+        best_iterate: whether the adjoint is an earlier iterate than the last step would have made: the one before a
+            direction of no positive curvature (cg), or that of least residual (bicgstab).
+        results_finite: whether the gradient, its parts and the values are finite.
+        policy: what `check` does: static.
+        estimator: the estimator's name: static.
 
     Properties:
-      inner_gradient_norm: Euclidean norm of d lower / dy. Zero at an inner optimum.
-      displacement: estimate of |y - y*|, inner_gradient_norm / least_curvature; for estimators that step the inner
-        iteration, the length of its last step. NaN where it is not known.
-      residual: |H q - d upper/dy| / |d upper/dy| with the true, undamped Hessian of `lower`, measured after the solve.
-        Zero where d upper/dy is zero; NaN where no linear system is solved.
-      system_residual: the same for the system that was solved (chosen curvature and damping).
-      adjoint_error: estimate of |q - q*| / |q*|, the system's residual over least_curvature.
-      least_curvature: least v'Av / v'v met over the directions v that the solver saw; an upper bound on the least
-        eigenvalue of the solved system (exact for `dense` if it is negative). NaN where none was seen.
-      inner_converged: whether displacement <= inner tolerance * (1 + |y|). True where it makes no claim.
-      solve_converged: whether the linear solve reached what it promises (its tolerance; without one, an adjoint_error
-        of 1e-9 in float64 and 1e-3 in float32; for approximations by name, less residual than the zero vector).
-      positive: whether all curvature met was positive. Only estimators that need it can say False.
-      finite: whether these results and inner_gradient_norm are finite.
-      converged: whether every check passed: the gradient may be taken at its word.
-      fell_back: whether policy "fallback" replaced the gradient by the direct one, d upper / dx.
+        inner_gradient_norm: Euclidean norm of d lower / dy. Zero at an inner optimum.
+        displacement: estimate of |y - y*|, inner_gradient_norm / least_curvature; for estimators that step the inner
+            iteration, the length of its last step. NaN where it is not known.
+        residual: |H q - d upper/dy| / |d upper/dy| with the true, undamped Hessian of `lower`, measured after the
+            solve. Zero where d upper/dy is zero; NaN where no linear system is solved.
+        system_residual: the same for the system that was solved (chosen curvature and damping).
+        adjoint_error: estimate of |q - q*| / |q*|, the system's residual over least_curvature.
+        least_curvature: least v'Av / v'v met over the directions v that the solver saw; an upper bound on the least
+            eigenvalue of the solved system (exact for `dense` if it is negative). NaN where none was seen.
+        inner_converged: whether displacement <= inner tolerance * (1 + |y|). True where it makes no claim.
+        solve_converged: whether the linear solve reached what it promises (its tolerance; without one, an adjoint_error
+            of 1e-9 in float64 and 1e-3 in float32; for approximations by name, less residual than the zero vector).
+        positive: whether all curvature met was positive. Only estimators that need it can say False.
+        finite: whether these results and inner_gradient_norm are finite.
+        converged: whether every check passed: the gradient may be taken at its word.
+        fell_back: whether policy "fallback" replaced the gradient by the direct one, d upper / dx.
     """
 
     value: Array
@@ -136,7 +136,7 @@ class Info:
         return ~self.converged & (self.policy == "fallback")
 
     def complaints(self) -> dict[str, str]:
-        """By the name of each check that failed, a sentence with its number. Brings the scalars to the host."""
+        """Returns a sentence for each check that failed, by its name. Brings the scalars to the host."""
         said = {}
         if not np.all(self.finite):
             said["finite"] = "the gradient or a value is not finite: look for NaN in upper, lower and their data"
@@ -160,8 +160,11 @@ class Info:
     def check(self) -> Info:
         """Acts on the host as the policy says, and returns itself.
 
-        Raises `UnreliableGradient` under "raise" and warns under "warn" if any element of a batch failed a check;
-        does nothing under the others, which have acted on the device. Blocks until the scalars are there.
+        Warns under "warn" if any element of a batch failed a check; does nothing under the policies that have acted on
+        the device. Blocks until the scalars are there.
+
+        Raises:
+            UnreliableGradient: a check failed, under "raise".
         """
         if self.policy in ("warn", "raise"):
             said = self.complaints()

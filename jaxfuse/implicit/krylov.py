@@ -59,11 +59,11 @@ def conjugate_gradients(
     """Solves A q = target for a symmetric positive definite A by preconditioned conjugate gradients.
 
     Args:
-      product: (v, step) -> A v.
-      start: first iterate; zero if None, which spares one product.
-      preconditioner: v -> M v with M positive definite, near the inverse of A.
-      tolerance: stops when |A q - target| <= tolerance * |target|, by the recursive residual.
-      steps: stops after as many steps; one product each.
+        product: (v, step) -> A v.
+        start: first iterate; zero if None, which spares one product.
+        preconditioner: v -> M v with M positive definite, near the inverse of A.
+        tolerance: stops when |A q - target| <= tolerance * |target|, by the recursive residual.
+        steps: stops after as many steps; one product each.
 
     Stops before a step along a direction of curvature <= 0 (its value is in `least_curvature`), or not finite. Every
     step before lowers the error in the norm of A, even where the residual grows, so the iterate reached is the best.

@@ -36,11 +36,11 @@ class gmres(AdjointEstimator):
     residual that of the system itself.
 
     Args:
-      tolerance: relative residual to stop at; 1e-12 in float64 and 1e-6 in float32 if None.
-      steps: most steps, rounded up to whole cycles; ten for each unknown, 20,000 at most, if None.
-      restart: steps of a cycle.
-      start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
-      preconditioner: v -> M v on pytrees in the structure of y, M near the inverse.
+        tolerance: relative residual to stop at; 1e-12 in float64 and 1e-6 in float32 if None.
+        steps: most steps, rounded up to whole cycles; ten for each unknown, 20,000 at most, if None.
+        restart: steps of a cycle.
+        start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
+        preconditioner: v -> M v on pytrees in the structure of y, M near the inverse.
     """
 
     tolerance: float | None = None
@@ -131,11 +131,11 @@ class linear(AdjointEstimator):
     need a symmetric system. Steps and products are lineax's count where it has one, else 1 and one for each unknown.
 
     Args:
-      solver: a `lineax.AbstractLinearSolver`.
-      tolerance: relative residual up to which the solve counts as converged; if None, the rule of all estimators.
-      start: first adjoint in the structure of y, for CG, GMRES, BiCGStab and LSMR.
-      preconditioner: v -> M v on pytrees in the structure of y, for CG (M positive definite), GMRES and BiCGStab. With
-        GMRES, lineax measures the preconditioned residual: `gmres` does not.
+        solver: a `lineax.AbstractLinearSolver`.
+        tolerance: relative residual up to which the solve counts as converged; if None, the rule of all estimators.
+        start: first adjoint in the structure of y, for CG, GMRES, BiCGStab and LSMR.
+        preconditioner: v -> M v on pytrees in the structure of y, for CG (M positive definite), GMRES and BiCGStab.
+            With GMRES, lineax measures the preconditioned residual: `gmres` does not.
 
     A tolerance out of reach makes lineax's CG diverge unless it has `stabilise_every=None`; the certificate shows it.
     """
@@ -310,7 +310,7 @@ def _structure(vector: Vector) -> list[jax.ShapeDtypeStruct]:
 
 
 def _tags(solver: Any, system: LinearSystem) -> tuple[object, ...]:
-    """What lineax may rely on. Not definiteness where it would choose a solver by it: that is a hope until solved."""
+    """Returns what lineax may rely on: not definiteness where it would choose a solver by it, a hope until solved."""
     if not system.symmetric:
         return ()
     if isinstance(solver, (lx.CG, lx.Cholesky)):

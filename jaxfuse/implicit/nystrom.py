@@ -35,11 +35,11 @@ class nystrom(Approximation):
     `Info.system_residual` is that of the damped system. Reverse mode works.
 
     Args:
-      rank: products, and stored vectors; twice that while computing.
-      damping: positive multiple of the identity; the curvature takes none of its own beside it.
-      key: of the random directions (inside `shard_map` they depend on the number of parts).
-      chunk: products evaluated at a time.
-      tolerance: residual of the damped system up to which the gradient counts as converged.
+        rank: products, and stored vectors; twice that while computing.
+        damping: positive multiple of the identity; the curvature takes none of its own beside it.
+        key: of the random directions (inside `shard_map` they depend on the number of parts).
+        chunk: products evaluated at a time.
+        tolerance: residual of the damped system up to which the gradient counts as converged.
     """
 
     symmetric: ClassVar[bool] = True
@@ -91,9 +91,9 @@ class NystromPreconditioner:
     it may be carried through `lax.scan`, and used again for problems near the one that it was made for.
 
     Attributes:
-      basis: orthonormal approximate eigenvectors, stacked: (rank, *shape) for each floating leaf of y.
-      eigenvalues: (rank,), descending; 0 where rounding hides them.
-      damping: scalar.
+        basis: orthonormal approximate eigenvectors, stacked: (rank, *shape) for each floating leaf of y.
+        eigenvalues: (rank,), descending; 0 where rounding hides them.
+        damping: scalar.
     """
 
     basis: list[Array]
@@ -130,12 +130,12 @@ def nystrom_preconditioner(
     """A preconditioner for `cg`, `minres`, `gmres` or `bicgstab` at (x, y), from `rank` products.
 
     Args:
-      lower, x, y: as in `hypergradient`.
-      rank: how many of the largest eigenvalues are dealt with, about; best where the others are of one size.
-      damping: that of the system to be solved; of the order of the eigenvalues beyond the rank where it has none.
-      key: of the random directions (inside `shard_map` they depend on the number of parts).
-      curvature: the one to be solved with, without its damping; positive semidefinite.
-      chunk: products evaluated at a time.
+        lower, x, y: as in `hypergradient`.
+        rank: how many of the largest eigenvalues are dealt with, about; best where the others are of one size.
+        damping: that of the system to be solved; of the order of the eigenvalues beyond the rank where it has none.
+        key: of the random directions (inside `shard_map` they depend on the number of parts).
+        curvature: the one to be solved with, without its damping; positive semidefinite.
+        chunk: products evaluated at a time.
     """
     _check(rank, damping, chunk)
     problem = pose(lower, lower, x, y)

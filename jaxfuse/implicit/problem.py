@@ -21,14 +21,14 @@ class Problem:
     """min_x upper(x, y*(x)), y*(x) = argmin_y lower(x, y), at a point (x, y) with y near y*(x).
 
     Attributes:
-      upper, lower: (x, y) -> (value, aux) on vectors.
-      x, y: floating leaves, at least float32.
-      of_trees: lifts a user's function of (x, y) to vectors.
-      inner_value, inner_gradient: lower and d lower / dy at (x, y).
-      hessian: v -> (d^2 lower / dy^2) v at (x, y), linearized once.
-      aux: what `lower` returned beside its value.
-      read_y: reads a pytree in the structure of y (a start, a preconditioner's basis) as a vector.
-      y_tree: y as it was passed.
+        upper, lower: (x, y) -> (value, aux) on vectors.
+        x, y: floating leaves, at least float32.
+        of_trees: lifts a user's function of (x, y) to vectors.
+        inner_value, inner_gradient: lower and d lower / dy at (x, y).
+        hessian: v -> (d^2 lower / dy^2) v at (x, y), linearized once.
+        aux: what `lower` returned beside its value.
+        read_y: reads a pytree in the structure of y (a start, a preconditioner's basis) as a vector.
+        y_tree: y as it was passed.
     """
 
     upper: Objective
@@ -54,14 +54,14 @@ class LinearSystem:
     """A q = target, A known by its products.
 
     Attributes:
-      product: (v, step) -> A v; the step matters only where every product draws a fresh batch.
-      target: the right-hand side.
-      symmetric: whether A equals its transpose.
-      definite: whether A is meant to be positive definite (a minimum): a solver may rely on it and must report where
-        it is not so.
-      fresh: whether products at different steps are of different batches.
-      read: reads a pytree in the structure of the unknown as a vector.
-      tree: puts a vector into the structure of the unknown, None where a leaf is no variable.
+        product: (v, step) -> A v; the step matters only where every product draws a fresh batch.
+        target: the right-hand side.
+        symmetric: whether A equals its transpose.
+        definite: whether A is meant to be positive definite (a minimum): a solver may rely on it and must report where
+            it is not so.
+        fresh: whether products at different steps are of different batches.
+        read: reads a pytree in the structure of the unknown as a vector.
+        tree: puts a vector into the structure of the unknown, None where a leaf is no variable.
     """
 
     product: Callable[[Vector, Array], Vector]

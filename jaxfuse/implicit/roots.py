@@ -17,7 +17,6 @@ from jax import Array
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator, solve_system
-from jaxfuse.implicit.certificate import certify
 from jaxfuse.implicit.estimators import dense, minres
 from jaxfuse.implicit.hypergradient import DENSE_LIMIT, apply_policy
 from jaxfuse.implicit.info import Info, Policy, check_policy
@@ -43,22 +42,25 @@ def root_vjp(
     Pure, jittable, vmap-able; leaves of x and y that are not floating are constants, as in `hypergradient`.
 
     Args:
-      residual: (x, y) -> pytree like y.
-      x: any pytree. y: the root, any pytree.
-      cotangent: pytree like y, the gradient in y of whatever is computed from it.
-      estimator: a solver of linear systems; if None, `dense()` for at most 512 unknowns on one device, else
-        `gmres()`, or `minres()` if symmetric.
-      symmetric: whether R_y equals its transpose, which the caller answers for: it allows `cg` and `minres`.
-      policy: as in `hypergradient`, but for "fallback": a root has no direct gradient.
-      inner_tolerance: how far y may be from the root, relative to 1 + |y|; 1e-4 in float64, 1e-3 in float32.
+        residual: (x, y) -> pytree like y.
+        x: any pytree.
+        y: the root, any pytree.
+        cotangent: pytree like y, the gradient in y of whatever is computed from it.
+        estimator: a solver of linear systems; if None, `dense()` for at most 512 unknowns on one device, else
+            `gmres()`, or `minres()` if symmetric.
+        symmetric: whether R_y equals its transpose, which the caller answers for: it allows `cg` and `minres`.
+        policy: as in `hypergradient`, but for "fallback": a root has no direct gradient.
+        inner_tolerance: how far y may be from the root, relative to 1 + |y|; 1e-4 in float64, 1e-3 in float32.
 
-    Returns: the gradient, in the structure and types of x, and `Info`, whose fields mean here: value, <cotangent, y>;
-    inner_value, |residual|^2 / 2; inner_gradient_norm, |residual|; adjoint, w; displacement, |residual| times the
-    largest growth |w| / |cotangent| that was seen, which no more than estimates |R_y^-1|; least_curvature, NaN unless
-    symmetric; adjoint_error, the relative residual (unless the estimator relies on positive curvature).
+    Returns:
+        The gradient, in the structure and types of x, and `Info`, whose fields mean here: value, <cotangent, y>;
+        inner_value, |residual|^2 / 2; inner_gradient_norm, |residual|; adjoint, w; displacement, |residual| times the
+        largest growth |w| / |cotangent| that was seen, which no more than estimates |R_y^-1|; least_curvature, NaN
+        unless symmetric; adjoint_error, the relative residual (unless the estimator relies on positive curvature).
 
-    Raises ValueError or TypeError for a residual unlike y, an estimator that solves no linear system, or one that
-    needs symmetry where it was not promised.
+    Raises:
+        ValueError: a residual unlike y, or an estimator that needs symmetry where it was not promised.
+        TypeError: an estimator that solves no linear system.
     """
     return _vjp(pose_root(residual, x, y, "residual"), cotangent, estimator, symmetric, policy, inner_tolerance)
 
@@ -169,7 +171,7 @@ def root_system(
 
 
 def relies_on_curvature(estimator: AdjointEstimator, symmetric: bool) -> bool:
-    """Whether a root's matrix must be positive definite for the solver's sake (cg): to the root it means nothing."""
+    """Tells whether a root's matrix must be positive definite for the solver's sake (cg): the root does not need it."""
     return symmetric and estimator.symmetric and estimator.definite
 
 
@@ -228,7 +230,7 @@ def _judged(
     tolerance: float | None,
 ) -> tuple[Vector, Info]:
     """The result as the policy hands it out, and what the solve says about itself."""
-    evidence = certify(estimator, system, solved, image, inner=inner, place=y, inner_tolerance=tolerance)
+    evidence = estimator.certify(system, solved, image, inner=inner, place=y, inner_tolerance=tolerance)
     info = Info(
         value=value,
         inner_value=evidence.inner_squared / 2,

@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator, Estimate
-from jaxfuse.implicit.certificate import Limits, certify, inner_limit
+from jaxfuse.implicit.certificate import Limits, inner_limit
 from jaxfuse.implicit.curvature import Curvature, refuse_curvature
 from jaxfuse.implicit.estimators import check_stop, most_steps, stop_at
 from jaxfuse.implicit.krylov import Solved
@@ -46,9 +46,9 @@ class neumann(Approximation):
     least. It diverges otherwise, and says so. Takes fresh batches. A loop of fixed length: reverse mode works.
 
     Args:
-      terms: k, at least 1.
-      learning_rate: a.
-      tolerance: residual up to which the gradient counts as converged.
+        terms: k, at least 1.
+        learning_rate: a.
+        tolerance: residual up to which the gradient counts as converged.
     """
 
     definite: ClassVar[bool] = True
@@ -99,10 +99,10 @@ class fixed_point(AdjointEstimator):
     mode then.
 
     Args:
-      learning_rate: a.
-      tolerance: relative residual to stop at; 1e-12 in float64 and 1e-6 in float32 if None.
-      steps: most steps; ten for each unknown, 20,000 at most, if None.
-      start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
+        learning_rate: a.
+        tolerance: relative residual to stop at; 1e-12 in float64 and 1e-6 in float32 if None.
+        steps: most steps; ten for each unknown, 20,000 at most, if None.
+        start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
     """
 
     definite: ClassVar[bool] = True
@@ -200,8 +200,8 @@ class rank_one(Approximation):
     part grows as 1 / |y - y*| and turns about from one side of y* to the other, so `Info` refuses it near there.
 
     Args:
-      damping: added to |g|^2.
-      limit: bound on |c|; none if None.
+        damping: added to |g|^2.
+        limit: bound on |c|; none if None.
     """
 
     uses_curvature: ClassVar[bool] = False
@@ -237,8 +237,8 @@ class finite_difference(Approximation):
     the certificate. Their error is of the order of step^2 and of rounding / step.
 
     Args:
-      scale: as in `identity`.
-      step: Euclidean distance from y.
+        scale: as in `identity`.
+        step: Euclidean distance from y.
     """
 
     uses_curvature: ClassVar[bool] = False
@@ -287,7 +287,7 @@ def _approximate(
     slope: Callable[[Vector], tuple[Vector, Vector, Vector]],
     products: int,
 ) -> Estimate:
-    """The estimate of which `slope` gives, from d upper / dy: q, its cross product and its Hessian product."""
+    """Builds the estimate; `slope` gives, from d upper / dy: q, its cross product and its Hessian product."""
     refuse_curvature(type(estimator).__name__, curvature)
     (value, aux), (outer, target) = jax.value_and_grad(problem.upper, argnums=(0, 1), has_aux=True)(
         problem.x, problem.y
@@ -302,8 +302,7 @@ def _approximate(
         read=problem.read_y,
         tree=problem.tree_y,
     )
-    evidence = certify(
-        estimator,
+    evidence = estimator.certify(
         system,
         _known(adjoint),
         image,

@@ -28,11 +28,11 @@ def stabilized_biconjugate(
     """Solves A q = target for any invertible A by BiCGStab, preconditioned from the right. van der Vorst 1992.
 
     Args:
-      product: v -> A v.
-      start: first iterate; zero if None, which spares one product.
-      preconditioner: v -> M v with M near the inverse of A.
-      tolerance: stops when |A q - target| <= tolerance * |target|, by the recursive residual.
-      steps: stops after as many steps; two products each.
+        product: v -> A v.
+        start: first iterate; zero if None, which spares one product.
+        preconditioner: v -> M v with M near the inverse of A.
+        tolerance: stops when |A q - target| <= tolerance * |target|, by the recursive residual.
+        steps: stops after as many steps; two products each.
 
     Where the recursion breaks down it begins anew from the residual of that moment. Returns the iterate of least
     residual.

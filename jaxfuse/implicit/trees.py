@@ -21,14 +21,15 @@ _ONE_PASS = 65_536  # entries of a leaf
 
 
 def is_float(leaf: Any) -> bool:
-    """Whether a leaf is a variable: a real floating-point array or number. Integers, masks and keys are constants."""
+    """Tells whether a leaf is a variable: a real floating-point array or number. Integers, masks and keys are not."""
     return jnp.issubdtype(jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype, jnp.floating)
 
 
 def split(tree: Any, name: str) -> tuple[Vector, Callable[[Vector], Any]]:
-    """The floating leaves of `tree`, at least float32, and the function that puts new ones in their places.
+    """Returns the floating leaves of `tree`, at least float32, and the function that puts new ones in their places.
 
-    Raises TypeError on complex leaves, and where `tree` has nothing to differentiate.
+    Raises:
+        TypeError: a leaf is complex, or `tree` has nothing to differentiate.
     """
     leaves, treedef = jax.tree.flatten(tree)
     for leaf in leaves:
@@ -93,12 +94,12 @@ def varying_axes(leaf: Array) -> tuple[str, ...]:
 
 
 def in_shard_map() -> bool:
-    """Whether this is being traced inside `jax.shard_map`."""
+    """Tells whether this is being traced inside `jax.shard_map`."""
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 
 def is_sharded(vector: Vector) -> bool:
-    """Whether any leaf is known, while tracing, to lie in parts: on an explicit mesh axis or inside `shard_map`."""
+    """Tells whether any leaf is known, while tracing, to lie in parts: on an explicit mesh axis or in `shard_map`."""
 
     def explicit(leaf: Array) -> bool:
         spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ())
@@ -174,7 +175,7 @@ def select(condition: Array, yes: Vector, no: Vector) -> Vector:
 
 
 def all_finite(vector: Vector) -> Array:
-    """Whether every entry, on every device, is finite."""
+    """Tells whether every entry, on every device, is finite."""
     finite = jnp.array(True)
     for leaf in vector:
         bad = jnp.sum(~jnp.isfinite(leaf))

@@ -32,17 +32,18 @@ class UnrolledEstimator:
     """An estimator that differentiates steps of the inner iteration: a subclass has those of the fields it allows.
 
     Attributes:
-      steps: number of steps, at least 1.
-      step: (x, y) -> new y, on the pytrees that the user passed; leaves of y that are no variables stay as they are.
-      optimizer: an optax transformation of lower's gradient, in the structure of y (None at leaves that are no
-        variables), begun afresh; its state is differentiated too. One that asks for more than gradient, state and
-        parameters (a line search) does not go.
-      learning_rate: that of gradient descent on lower. Exactly one of these three is given.
-      start: where the iteration begins, in the structure of y; a function of x makes it depend on x. y if None.
-      checkpoint: keep the state at about sqrt(steps) places only and run each stretch between them again on the way
-        back: memory of about 2 sqrt(steps) steps instead of steps, for one more run of the iteration.
-      relaxation: tau of y <- (1 - tau) y + tau T(x, y), in (0, 1].
-      claims_optimum: whether the last iterate is meant to be the inner optimum, judged by the length of the last step.
+        steps: number of steps, at least 1.
+        step: (x, y) -> new y, on the pytrees that the user passed; leaves of y that are no variables stay as they are.
+        optimizer: an optax transformation of lower's gradient, in the structure of y (None at leaves that are no
+            variables), begun afresh; its state is differentiated too. One that asks for more than gradient, state and
+            parameters (a line search) does not go.
+        learning_rate: that of gradient descent on lower. Exactly one of these three is given.
+        start: where the iteration begins, in the structure of y; a function of x makes it depend on x. y if None.
+        checkpoint: keep the state at about sqrt(steps) places only and run each stretch between them again on the way
+            back: memory of about 2 sqrt(steps) steps instead of steps, for one more run of the iteration.
+        relaxation: tau of y <- (1 - tau) y + tau T(x, y), in (0, 1].
+        claims_optimum: whether the last iterate is meant to be the inner optimum, judged by the length of the last
+            step.
     """
 
     steps: int

@@ -197,6 +197,8 @@ def _open(path: Path) -> nib.Nifti1Image:
     if is_pair(path):
         try:
             return open_pair(path)
+        except UserError:  # a file of the pair is missing
+            raise
         except _DAMAGE as error:
             raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     try:

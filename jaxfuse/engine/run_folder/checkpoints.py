@@ -116,6 +116,8 @@ def read_weights(folder: Path, like: State, placement: Placement, *, best: bool)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.state), weights(like))
         args = ocp.args.Composite(weights=ocp.args.StandardRestore(shapes))  # pyright: ignore[reportCallIssue]
         found = manager.restore(step, args=args)["weights"]
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the checkpoint in {path} does not fit this run's model ({_first_sentence(error)}); "

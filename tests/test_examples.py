@@ -1,0 +1,24 @@
+"""The examples in docstrings run, and print what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WITH_EXAMPLES = sorted(path for path in (ROOT / "jaxfuse").rglob("*.py") if ">>> " in path.read_text())
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run_as_they_stand(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_hypergradient_has_an_example():
+    assert ROOT / "jaxfuse" / "implicit" / "hypergradient.py" in WITH_EXAMPLES
