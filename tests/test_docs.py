@@ -1,0 +1,152 @@
+"""The documentation tells the truth: its links, its commands and their options exist, its Python runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from ml_collections import ConfigDict
+
+import jaxfuse
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "experiments" / "README.md"],
+    key=lambda path: path.relative_to(ROOT).as_posix(),
+)
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+pages = pytest.mark.parametrize("page", TEXTS)
+
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`(python -m [^`]+)`")
+_PATH = re.compile(r"`((?:jaxfuse|configs|experiments|tests|docs)/[\w./]*)`")
+_PLACEHOLDERS = ("NAME", "/X.py", "a/b.py", "test_b.py")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [code for name, code in _FENCED.findall(TEXTS[page]) if name == language]
+
+
+def commands(page: str) -> list[list[str]]:
+    """Every `python -m MODULE ...` of a page as words, `python` and `-m` left out."""
+    indented = re.findall(r"^    (python -m (?:.*\\\n)*.*)", TEXTS[page], re.MULTILINE)
+    lines = [line for code in blocks(page, "sh") for line in code.replace("\\\n", " ").splitlines()]
+    said = [*lines, *(re.sub(r"\\?\n", " ", text) for text in (*indented, *_INLINE.findall(TEXTS[page])))]
+    found = []
+    for line in said:
+        for part in line.split("&&"):
+            words = shlex.split(part.replace("...", "").replace("[", "").replace("]", ""), comments=True)
+            if len(words) > 2 and words[0].endswith("python") and words[1] == "-m":
+                found.append(words[2:])
+    return found
+
+
+def options_of(module: str) -> set[str]:
+    """Names of the flags that a command defines, read from its source."""
+    place = ROOT / module.replace(".", "/")
+    source = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
+    return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source.read_text(encoding="utf-8")))
+
+
+def recipe(named: str) -> ConfigDict:
+    """The config that a command line names, `configs/X.py[:ARGUMENT]`."""
+    path, _, argument = named.partition(":")
+    spec = importlib.util.spec_from_file_location("documented_recipe", ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
+def is_placeholder(text: str) -> bool:
+    return any(sign in text for sign in _PLACEHOLDERS)
+
+
+@pages
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)\)", TEXTS[page])
+    here = (ROOT / page).parent
+    assert [link for link in links if "://" not in link and not (here / link).exists()] == []
+
+
+@pages
+def test_paths_that_are_named_exist(page):
+    paths = [path for path in _PATH.findall(TEXTS[page]) if not is_placeholder(path)]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pages
+def test_commands_that_are_named_exist(page):
+    modules = {words[0] for words in commands(page)} - {"venv", "pytest"}
+    assert [name for name in modules if not is_placeholder(name) and importlib.util.find_spec(name) is None] == []
+
+
+@pages
+def test_options_of_commands_exist(page):
+    for module, *words in commands(page):
+        if not module.startswith("jaxfuse.") or is_placeholder(module):
+            continue
+        given = [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")]
+        plain = {name for name in given if not name.startswith("config.")}
+        assert plain <= options_of(module), (module, plain)
+
+
+@pages
+def test_options_of_recipes_exist(page):
+    for module, *words in commands(page):
+        if module not in ("jaxfuse.train", "jaxfuse.benchmark", "jaxfuse.describe") or "--config" not in words:
+            continue
+        named = words[words.index("--config") + 1]
+        if not named.startswith("configs/") or is_placeholder(named):
+            continue
+        config = recipe(named)
+        for word in words:
+            if word.startswith("--config.") and not word.startswith("--config.a.b"):
+                group = config
+                for key in word.removeprefix("--config.").partition("=")[0].split("."):
+                    assert key in group, (named, word)
+                    group = group[key]
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if page.startswith("docs/how_to") and blocks(page, "python")])
+def test_python_of_a_page_runs(page, capsys):
+    names: dict[str, object] = {}
+    exec("\n".join(blocks(page, "python")), names)
+    assert "no test failed" in capsys.readouterr().out
+
+
+def test_the_front_page_is_short_and_shows_a_picture():
+    assert len(TEXTS["README.md"].splitlines()) <= 130
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXTS["README.md"])
+    assert len(pictures) == 1
+    assert (ROOT / pictures[0]).stat().st_size < 300_000
+
+
+def test_every_page_can_be_reached_from_the_index():
+    index = TEXTS["docs/README.md"]
+    others = [path.relative_to(ROOT / "docs").as_posix() for path in PAGES if (ROOT / "docs") in path.parents]
+    assert [path for path in others if path != "README.md" and f"({path})" not in index] == []
+
+
+def test_the_citation_names_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "type"} <= citation.keys()
+    assert citation["version"] == jaxfuse.__version__
+    assert citation["license"] == "Apache-2.0"
+    assert citation["authors"] == [{"name": "The jaxfuse developers"}]
+    assert jaxfuse.__version__ in TEXTS["CHANGELOG.md"]
+
+
+def test_every_command_and_every_recipe_is_told_of():
+    told = TEXTS["docs/reference/commands.md"]
+    documented = {words[0] for words in commands("docs/reference/commands.md")}
+    modules = {f"jaxfuse.{path.stem}" for path in (ROOT / "jaxfuse").glob("*.py") if "cli.run(" in path.read_text()}
+    assert modules - documented == set()
+    assert all(f"{path.stem}.py" in TEXTS["README.md"] for path in (ROOT / "configs").glob("*.py"))
+    assert "exit code" in told
