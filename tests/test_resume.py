@@ -22,7 +22,6 @@ import pytest
 from rich.console import Console
 
 from jaxfuse.config import parse
-from jaxfuse.engine.build import initial_state
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run import Run
@@ -127,10 +126,10 @@ def everything(place: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     config = read_config(place.folder / names[0])
     config.data.cache = str(place.folder / "cache")
+    config.seed = 1  # other first weights than the runs': what is compared was read
     run = Run(parse(config), place.folder / names[0], Display(Console(file=io.StringIO())), StopRequest())
-    for number, phase in enumerate(run.experiment.phases.values()):
-        system, modalities = run.system(phase), run.dataset(phase).facts.modalities
-        like = initial_state(system, phase, modalities, seed=1, number=number)
+    for phase in map(run.phase, PHASES):
+        like = phase.initial_state()
         for name in names:
             folder = place.folder / name / "checkpoints" / phase.name
             checkpoints = Checkpoints(folder)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxfuse.config import Phase
@@ -26,8 +24,6 @@ from jaxfuse.inference.tiling import Alongside, predict_stack, predict_volume
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.patches import check_patch, output_sides, tile_volume
-
-_VALIDATION_SHARE = 0.1
 
 
 def build_system(
@@ -187,43 +183,3 @@ def _memory_limit(phase: Phase, system: System, memory_mb: int | None) -> int:
             "tiles of its training patch; leave it at 0"
         )
     return limit * MEGABYTE
-
-
-def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...]:
-    """At most `count` of the cases, evenly spread: neighbors in the list may be neighboring slices of one head."""
-    count = min(count, len(cases))
-    return tuple(cases[(2 * i + 1) * len(cases) // (2 * count)] for i in range(count))
-
-
-def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> int:
-    """Steps between two validations: `validation.every`, or more where these cases would take over a tenth of the time.
-
-    A tile forward costs about a third of a training step on one example (forward and twice that backward). The
-    estimate counts tiles and no seconds, so that a run stays repeatable; of larger tiles than the training patch it
-    knows nothing, so that it is high for them. 0: at the end only.
-    """
-    if phase.validation.every == 0:
-        return 0
-    tile, overlap = output_sides(phase.patch, margin), phase.validation.overlap
-    tiles = sum(len(tile_volume(case.facts.shape, tile, overlap=overlap)) for case in cases)
-    return max(phase.validation.every, math.ceil(tiles / (3 * phase.batch) / _VALIDATION_SHARE))
-
-
-def mean_losses(
-    eval_step: Callable[[State, Any], Mapping[str, Any]], state: State, batches: Sequence[Any]
-) -> dict[str, float]:
-    """Mean over fixed batches of the System's evaluation metrics."""
-    rows = [eval_step(state, batch) for batch in batches]
-    return {name: float(jnp.stack([row[name] for row in rows]).mean()) for name in rows[0]}
-
-
-def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, margin: int) -> list[Any]:
-    """One batch per case, the same in every validation: patches of validation cases, without transforms."""
-    center = phase.sampling.validation_center(cases)
-    sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labeled, margin)
-    batches = []
-    for index in range(len(cases)):
-        rng = np.random.default_rng([seed, index])
-        examples = [sampler(index, rng) for _ in range(phase.batch)]
-        batches.append(jax.tree.map(lambda *leaves: np.stack(leaves), *examples))
-    return batches

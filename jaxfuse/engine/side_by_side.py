@@ -1,6 +1,7 @@
-"""Phases that train side by side, as one training to the loop: one stream, one judge, one writer of rows.
+"""The phases of one training, as one to the loop: one step, one stream, one judge, one writer of rows.
 
-To whoever reads the run later they are phases like others: rows, best weights and last weights are each phase's own.
+A phase alone (`Alone`) is all of these by itself. Phases side by side (`Together`) share them; to whoever reads the run
+later they are phases like others: rows, best weights and last weights are each phase's own.
 """
 
 from __future__ import annotations
@@ -8,17 +9,115 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsFloat
+from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
 from jaxfuse.data.facts import DatasetFacts
+from jaxfuse.engine.loop import Rows, TrainStep
+from jaxfuse.engine.programs import Programs, donating
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
-from jaxfuse.engine.validation import PhaseJudge
+from jaxfuse.engine.validation import Judge, PhaseJudge
 from jaxfuse.errors import UserError
+from jaxfuse.learning.side_by_side import SideBySide
 from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
 
-# What a phase's System is made from beside its config: facts of its data, whether their classes count, its steps.
+# Everything besides the config that determines a phase's System: (dataset facts, weighs_classes, total steps).
 Built = tuple[DatasetFacts, bool, int]
 Stream = Callable[[int], Iterator[Mapping[str, Any]]]  # next step -> the batches from there on
+
+
+@runtime_checkable
+class Group(Protocol):
+    """The phases of one training; mappings are by phase."""
+
+    def step(self, programs: Programs) -> TrainStep:
+        """The compiled step of the training; `programs` are those of the phases' System."""
+        ...
+
+    def stack(self, states: Mapping[str, State]) -> State:
+        """The state of the training."""
+        ...
+
+    def member(self, state: State, name: str) -> State:
+        """The state of one phase."""
+        ...
+
+    def stream(self, streams: Mapping[str, Stream]) -> Stream: ...
+
+    def judge(self, judges: Mapping[str, PhaseJudge]) -> Judge: ...
+
+    def rows(self, writer: MetricWriter) -> Rows: ...
+
+    def keep(self, step: int, states: Mapping[str, State], judge: Judge, opened: Mapping[str, Checkpoints]) -> None:
+        """Writes the last checkpoint of every phase, where the training's own is another."""
+        ...
+
+
+def group_of(system: System, names: Sequence[str]) -> Group:
+    """The group of these phases, which share one System."""
+    return Together(SideBySide(system, tuple(names))) if len(names) > 1 else Alone()
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A training of one phase."""
+
+    def step(self, programs: Programs) -> TrainStep:
+        return programs.step
+
+    def stack(self, states: Mapping[str, State]) -> State:
+        (state,) = states.values()
+        return state
+
+    def member(self, state: State, name: str) -> State:
+        del name
+        return state
+
+    def stream(self, streams: Mapping[str, Stream]) -> Stream:
+        (stream,) = streams.values()
+        return stream
+
+    def judge(self, judges: Mapping[str, PhaseJudge]) -> Judge:
+        (judge,) = judges.values()
+        return judge
+
+    def rows(self, writer: MetricWriter) -> Rows:
+        return writer
+
+    def keep(self, step: int, states: Mapping[str, State], judge: Judge, opened: Mapping[str, Checkpoints]) -> None:
+        del step, states, judge, opened  # the training's checkpoints are the phase's
+
+
+@dataclass(frozen=True)
+class Together:
+    """A training of several phases side by side."""
+
+    side: SideBySide
+
+    def step(self, programs: Programs) -> TrainStep:
+        del programs
+        return donating(self.side.train_step)
+
+    def stack(self, states: Mapping[str, State]) -> State:
+        return self.side.stack(states)
+
+    def member(self, state: State, name: str) -> State:
+        return self.side.member(state, name)
+
+    def stream(self, streams: Mapping[str, Stream]) -> Stream:
+        return in_step(streams)
+
+    def judge(self, judges: Mapping[str, PhaseJudge]) -> Judge:
+        return MemberJudges(judges, self.side.member)
+
+    def rows(self, writer: MetricWriter) -> Rows:
+        return MemberRows(writer, self.side.members)
+
+    def keep(self, step: int, states: Mapping[str, State], judge: Judge, opened: Mapping[str, Checkpoints]) -> None:
+        progress = judge.document()
+        for name, state in states.items():
+            opened[name].save(step, state, progress[name])
 
 
 @dataclass(frozen=True)

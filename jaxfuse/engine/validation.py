@@ -1,19 +1,36 @@
-"""Judging a phase while it trains: its validation, the rows of its scores, and the best weights so far."""
+"""Judging a phase while it trains: what it is validated on, its scores, and its best weights so far."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfuse.config import Phase
+from jaxfuse.data.pipeline import PatchSampler
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.engine.build import without_optimizers
+from jaxfuse.engine.judging.assessment import Assessment
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.learning.state import State
+from jaxfuse.patches import output_sides, tile_volume
+
+_VALIDATION_SHARE = 0.1
+
+Evaluate = Callable[[State, Any], Mapping[str, Any]]
 
 
 @runtime_checkable
 class Validate(Protocol):
-    def __call__(self, state: State) -> dict[str, float]: ...
+    def __call__(self, state: State) -> dict[str, float]:
+        """The scores of a state by name; `score` chooses the best one, larger is better."""
+        ...
 
 
 @runtime_checkable
@@ -25,7 +42,7 @@ class Judge(Protocol):
         ...
 
     def document(self) -> dict[str, Any]:
-        """What of the judging decides the future, as JSON for a checkpoint."""
+        """State to checkpoint (best score so far), as JSON."""
         ...
 
     def recall(self, document: dict[str, Any]) -> None:
@@ -35,7 +52,7 @@ class Judge(Protocol):
 
 @dataclass
 class Progress:
-    """What decides the future of a phase beside its state."""
+    """The best score of a phase so far and its step, which decide its future beside its state."""
 
     best_score: float | None = None
     best_step: int | None = None
@@ -70,3 +87,64 @@ class PhaseJudge:
 
     def recall(self, document: dict[str, Any]) -> None:
         self.progress = Progress(**document)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation of one phase: mean losses of fixed batches, and the quick scores of the cases watched.
+
+    Attributes:
+        evaluate: (weights, batch) -> losses by name.
+        predict: (weights, case) -> outputs by name.
+        watched: the cases that are predicted.
+        fixed: the batches, equal in every validation.
+    """
+
+    evaluate: Evaluate
+    predict: Callable[..., Mapping[str, np.ndarray]]
+    assessment: Assessment
+    watched: tuple[PreparedCase, ...]
+    fixed: Sequence[Any]
+
+    def __call__(self, state: State) -> dict[str, float]:
+        weights = without_optimizers(state)
+        losses = mean_losses(self.evaluate, weights, self.fixed)
+        return {**losses, **self.assessment.quick(lambda case: self.predict(weights, case), self.watched)}
+
+
+def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...]:
+    """At most `count` of the cases, evenly spread: neighbors in the list may be neighboring slices of one head."""
+    count = min(count, len(cases))
+    return tuple(cases[(2 * i + 1) * len(cases) // (2 * count)] for i in range(count))
+
+
+def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> int:
+    """Steps between two validations: `validation.every`, or more where these cases would take over a tenth of the time.
+
+    A tile forward costs about a third of a training step on one example (forward and twice that backward). The
+    estimate counts tiles and no seconds, so that a run stays repeatable; of larger tiles than the training patch it
+    knows nothing, so that it is high for them. 0: at the end only.
+    """
+    if phase.validation.every == 0:
+        return 0
+    tile, overlap = output_sides(phase.patch, margin), phase.validation.overlap
+    tiles = sum(len(tile_volume(case.facts.shape, tile, overlap=overlap)) for case in cases)
+    return max(phase.validation.every, math.ceil(tiles / (3 * phase.batch) / _VALIDATION_SHARE))
+
+
+def mean_losses(evaluate: Evaluate, state: State, batches: Sequence[Any]) -> dict[str, float]:
+    """Mean over fixed batches of the System's evaluation metrics."""
+    rows = [evaluate(state, batch) for batch in batches]
+    return {name: float(jnp.stack([row[name] for row in rows]).mean()) for name in rows[0]}
+
+
+def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, margin: int) -> list[Any]:
+    """One batch per case, equal in every validation: patches of validation cases, without transforms."""
+    center = phase.sampling.validation_center(cases)
+    sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labeled, margin)
+    batches = []
+    for index in range(len(cases)):
+        rng = np.random.default_rng([seed, index])
+        examples = [sampler(index, rng) for _ in range(phase.batch)]
+        batches.append(jax.tree.map(lambda *leaves: np.stack(leaves), *examples))
+    return batches

@@ -257,7 +257,7 @@ def test_a_result_of_several_views_is_that_of_predict_on_whole_volumes(tmp_path)
     run = run_of(workdir, recipe(tmp_path, ("axial", "coronal")))
     run.execute()
     rows = read_rows(workdir / "results" / "result" / "cases.csv")
-    data = run.dataset(run.experiment.phases["axial"])
+    data = run.phase("axial").data
     (subject,) = subjects_of(data.val)
     assert {row["case"] for row in rows} == {subject.id}
     assert list(dict.fromkeys(row["output"] for row in rows)) == ["axial", "coronal", "axial+coronal"]

@@ -1,114 +1,21 @@
-"""Which cases are looked at while a phase trains, and volumes from networks that lose a margin."""
+"""Phases, samplers and volumes of networks that lose a margin."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cmff
-from jaxfuse.config import parse
-from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.build import (
-    abstract_state,
-    build_system,
-    case_predictor,
-    example_batch,
-    fixed_batches,
-    make_sampler,
-    spread,
-    validation_interval,
-)
+from jaxfuse.engine.build import abstract_state, build_system, case_predictor, example_batch, make_sampler
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import Geometry, Segmentation
+from tests.engine.valid_phases import MODALITIES, TINY, drawn, valid_phase, volume
 from tests.tiny_systems import valid_system
-
-
-def case(number: int) -> PreparedCase:
-    empty = {"affine": (), "voxels_per_class": (), "mean": (), "std": ()}
-    place = {"spacing_mm": (1.0, 1.0), "original_shape": (4, 4), "crop_start": (0, 0), "shape": (4, 4)}
-    return CachedCase(Path("nowhere"), "", CaseFacts(id=str(number), group="", modalities=("t1",), **empty, **place))
-
-
-@pytest.mark.parametrize(
-    ("cases", "count", "chosen"),
-    [(9, 1, [4]), (9, 3, [1, 4, 7]), (10, 2, [2, 7]), (3, 3, [0, 1, 2]), (2, 5, [0, 1]), (1, 1, [0])],
-)
-def test_watched_cases_are_spread_over_the_list(cases, count, chosen):
-    assert [one.id for one in spread([case(i) for i in range(cases)], count)] == [str(i) for i in chosen]
-
-
-# --- networks of valid convolutions -----------------------------------------------------------------------------
-
-MODALITIES = ("t1", "t2")
-(TINY, *_) = parse(cmff.get_config("tiny")).phases.values()
-
-
-def valid_phase(layers=2, *, patch=(9, 9, 9), memory_mb=0, **changes):
-    """A phase that builds a network of margin `layers`."""
-    system = valid_system(layers, ndim=len(patch), channels=(0, 1))
-    options = {"overlap": 0.0, "tile_batch": 3, "memory_mb": memory_mb, **changes.pop("validation", {})}
-    plain = {
-        "batch": 2,
-        "unpaired": False,
-        "sampling": sampling_rule("brain"),
-        "augment": {},
-        "pad": False,
-        "labeled": True,
-    }
-    return replace(
-        TINY,
-        build=lambda modalities, classes, total, voxels=(): system,
-        patch=patch,
-        validation=replace(TINY.validation, **options),
-        **{**plain, **changes},
-    )
-
-
-def drawn(phase):
-    """The System of a phase, and weights of it."""
-    system = build_system(phase, MODALITIES, ("background", "tissue"), 4)
-    batch = example_batch(phase, MODALITIES, margin=system.geometry.margin)
-    return system, system.init(jax.random.key(3), jax.tree.map(jnp.asarray, batch)).replace(opt_state={}, memory={})
-
-
-def volume(shape=(20, 3, 11), seed=0):
-    """A prepared volume in memory, one side of it shorter than any window."""
-    image = np.random.default_rng(seed).normal(size=(*shape, 2)).astype(np.float32)
-    facts = replace(case(0).facts, modalities=MODALITIES, original_shape=shape, crop_start=(0,) * 3, shape=shape)
-    brain = np.arange(image[..., 0].size, dtype=np.int32)
-    return Prepared(facts, image, None, np.zeros(0, np.int32), brain)
-
-
-def on_disk(folder, name, label):
-    """A prepared case of this label, as it lies in a cache."""
-    (folder / name).mkdir()
-    facts = replace(volume(label.shape).facts, id=name, voxels_per_class=tuple(np.bincount(label.ravel()).tolist()))
-    arrays = {"image": volume(label.shape).image, "label": label}
-    arrays |= {"tumor": np.flatnonzero(label), "brain": np.arange(label.size)}
-    for kind, array in arrays.items():
-        np.save(folder / name / f"{kind}.npy", array)
-    return CachedCase(folder / name, name, facts)
-
-
-@pytest.fixture
-def labeled(tmp_path):
-    """Two cases with a labeled voxel."""
-    label = np.zeros((2, 12, 10, 9), np.uint8)
-    label[0, 3, 7, 2] = label[1, 11, 0, 4] = 1
-    return [on_disk(tmp_path, f"case{i}", one) for i, one in enumerate(label)]
-
-
-@pytest.fixture
-def healthy(tmp_path):
-    return on_disk(tmp_path, "healthy", np.zeros((12, 10, 9), np.uint8))
 
 
 def test_labels_of_a_batch_are_smaller_by_the_margin():
@@ -138,24 +45,6 @@ def test_batches_have_the_margin_around_their_labels(labeled, healthy):
         make_sampler(phase, [*labeled, healthy], margin=2)
     with pytest.raises(UserError, match=f"phase {TINY.name}: the grid of windows is 5; .* choose 1 to 4"):
         make_sampler(replace(phase, sampling=sampling_rule("foreground")), labeled, margin=2)
-
-
-@pytest.mark.parametrize("without_label", [False, True])
-def test_validation_batches_show_labeled_windows_where_every_case_has_one(labeled, healthy, without_label):
-    phase = valid_phase(patch=(8, 8, 8), batch=4, sampling=sampling_rule("foreground", {"grid": 1}))
-    cases = [*labeled, healthy] if without_label else labeled
-    fixed = fixed_batches(phase, cases, seed=1, margin=3)
-    assert [batch["label"].shape for batch in fixed] == [(4, 2, 2, 2)] * len(cases)
-    held = [batch["label"].any((1, 2, 3)).all() for batch in fixed]
-    assert all(held) != without_label
-
-
-def test_a_pass_over_the_validation_cases_counts_the_windows_of_the_output():
-    phase = valid_phase(patch=(8, 8, 8), batch=1, validation={"every": 1})
-    one = replace(case(0), facts=replace(case(0).facts, original_shape=(8, 8, 8), shape=(8, 8, 8)))
-    # One tile, a third of a step, in a tenth of the time; and eight of them.
-    assert validation_interval(phase, [one], margin=0) == 4
-    assert validation_interval(phase, [one], margin=2) == 27
 
 
 def test_larger_tiles_change_no_answer():

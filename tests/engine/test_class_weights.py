@@ -86,13 +86,12 @@ def test_a_run_and_its_predictions_weigh_by_the_slices_trained_on(folder):
     config = recipe(folder)
     workdir = open_workdir(folder / "run", config)
     run = run_of(workdir, config)
-    phase = run.experiment.phases["voc"]
-    system = run.system(phase)
+    phase, system = run.phase("voc").phase, run.phase("voc").system
     assert frequencies_of(system) == expected
     # The same run, called again.
-    assert frequencies_of(run_of(workdir, config).system(phase)) == expected
+    assert frequencies_of(run_of(workdir, config).phase("voc").system) == expected
     # A prediction reads them from dataset.json, without the data.
-    write_json(workdir / "dataset.json", run.dataset(phase).document())
+    write_json(workdir / "dataset.json", run.phase("voc").data.document())
     params = drawn(abstract_state(system, phase, phase.data.modalities).params, 0)
     checkpoints = Checkpoints(workdir / "checkpoints" / "voc")
     checkpoints.save(1, State(jnp.int32(1), jax.random.key(0), params, {"net": {}}, {}, {}), {})

@@ -19,12 +19,11 @@ from rich.console import Console
 from configs import infinet
 from jaxfuse.config import parse
 from jaxfuse.data.facts import DatasetFacts
-from jaxfuse.engine.build import abstract_state, initial_state
+from jaxfuse.engine.build import abstract_state
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging import segmentation as judging
-from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run import Run
-from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.side_by_side import MemberBatches, MemberJudges, MemberRows, check_alike, in_step
@@ -119,19 +118,15 @@ def leaves(state: State) -> dict[str, np.ndarray]:
 
 
 def last_state(run: Run, view: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    phase = run.experiment.phases[view]
-    like = abstract_state(run.system(phase), phase, run.dataset(phase).facts.modalities)
-    checkpoints = Checkpoints(run.checkpoint_folder(view))
-    state, progress = checkpoints.restore(like)
+    phase = run.phase(view)
+    checkpoints = Checkpoints(phase.checkpoint_folder)
+    state, progress = checkpoints.restore(abstract_state(phase.system, phase.phase, phase.data.facts.modalities))
     checkpoints.close()
     return leaves(state), progress
 
 
 def best_weights(run: Run, view: str) -> dict[str, np.ndarray]:
-    phase = run.experiment.phases[view]
-    like = abstract_state(run.system(phase), phase, run.dataset(phase).facts.modalities)
-    state = read_weights(run.checkpoint_folder(view), like, one_device(), best=True)
-    return leaves(replace(state, rng=jax.random.key(0)))
+    return leaves(replace(run.phase(view).weights(best=True), rng=jax.random.key(0)))
 
 
 def rows_of(run: Run, view: str, *, timed: bool = False) -> list[dict[str, Any]]:
@@ -218,10 +213,8 @@ def test_views_of_infinet_end_as_they_would_alone(folder):
         run_in(folder, name, side_by_side=name == "infinet_together", pixelwise=False)[0]
         for name in ("infinet_together", "infinet_in_turn")
     )
-    for number, view in enumerate(VIEWS):
-        phase = in_turn.experiment.phases[view]
-        modalities = in_turn.dataset(phase).facts.modalities
-        start = leaves(initial_state(in_turn.system(phase), phase, modalities, seed=0, number=number))
+    for view in VIEWS:
+        start = leaves(in_turn.phase(view).initial_state())
         found, wanted = (last_state(run, view)[0] for run in (together, in_turn))
         assert distance(found, wanted) < 0.03 * distance(wanted, start)
 

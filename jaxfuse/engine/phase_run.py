@@ -1,0 +1,205 @@
+"""One phase of a run: its data, System, stream of batches, weights and judgment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfuse.arrays import Params
+from jaxfuse.config import Experiment, Phase
+from jaxfuse.data.dataset import Dataset
+from jaxfuse.data.pipeline import PatchSampler, batches
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.slices import AXES
+from jaxfuse.engine.build import (
+    CasePredictor,
+    abstract_state,
+    build_system,
+    case_predictor,
+    initial_state,
+    make_sampler,
+    without_optimizers,
+)
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.judging.assessment import Assessment, Judged
+from jaxfuse.engine.judging.losses import LossAssessment
+from jaxfuse.engine.programs import Programs
+from jaxfuse.engine.run_folder.checkpoints import read_weights
+from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
+from jaxfuse.io.tables import render_segmentation
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
+from jaxfuse.learning.transfer import apply_rules
+from jaxfuse.report.synthesis_table import render_synthesis
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that the phases of a run share: its config, its folder, what it says and how it is stopped."""
+
+    experiment: Experiment
+    workdir: Path
+    display: Display
+    stop: StopRequest
+
+    def results(self, name: str) -> Path:
+        """The folder of the tables of a phase, or of the whole run by the name `result`."""
+        return self.workdir / "results" / name
+
+    def is_judged(self, name: str) -> bool:
+        """Whether the whole judgment of a phase, or of the run's result, is on disk."""
+        return (self.results(name) / "summary.json").exists()
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Says how far counted work on the data is, and heeds a signal: cases that were prepared stay so."""
+        self.display.report(what, done, total)
+        self.stop.heed(f"while {what}")
+
+    def assess(self, name: str, assessment: Assessment, predict: Callable[[PreparedCase], Any], data: Dataset) -> None:
+        """Judges predictions of all validation cases, writes tables and figures, and says the table."""
+
+        def heeding(case: PreparedCase) -> Mapping[str, np.ndarray]:
+            self.stop.heed(f"while {name} was judged")
+            return predict(case)
+
+        document = assessment.full(
+            heeding, data.val, results=self.results(name), figures_dir=self.workdir / "figures" / name, title=name
+        )
+        rendered = {"segmentation": render_segmentation, "synthesis": render_synthesis}
+        if document and document["kind"] in rendered:
+            self.display.say(rendered[document["kind"]](document))
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """One phase of a run, and all that it makes of its data; each thing is made when it is asked for first."""
+
+    setting: Setting
+    phase: Phase
+    data: Dataset
+
+    @property
+    def name(self) -> str:
+        return self.phase.name
+
+    @property
+    def number(self) -> int:
+        """Its place in the schedule, from 0."""
+        return self.setting.experiment.schedule.index(self.name)
+
+    @property
+    def total_steps(self) -> int:
+        return self.phase.total_steps(len(self.data.train))
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        return self.setting.workdir / "checkpoints" / self.name
+
+    @cached_property
+    def system(self) -> System:
+        facts = self.data.facts
+        return build_system(self.phase, facts.modalities, facts.classes, self.total_steps, facts.voxels_per_class)
+
+    @cached_property
+    def programs(self) -> Programs:
+        return Programs(self.system)
+
+    @cached_property
+    def predict(self) -> CasePredictor:
+        """The prediction of cases; 2D networks go over volumes along the axis of their slices."""
+        axis = AXES[self.setting.experiment.data_of(self.phase).axis]
+        return case_predictor(self.system, self.phase, axis=axis)
+
+    # --- batches ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sampler(self) -> PatchSampler:
+        """The sampler of training patches; making it refuses cases that it cannot serve."""
+        return make_sampler(self.phase, self.data.train, margin=self.system.geometry.margin)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the phase's batch stream, from the run's seed and the phase's number."""
+        words = [self.setting.experiment.seed, self.number]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+    def stream(self, start: int) -> Iterator[Mapping[str, Any]]:
+        """The batches from step `start` to the end."""
+        loader = self.setting.experiment.loader
+        return batches(
+            self.sampler, batch=self.phase.batch, seed=self.seed, start=start, stop=self.total_steps, loader=loader
+        )
+
+    # --- weights ------------------------------------------------------------------------------------------------
+
+    def initial_state(self) -> State:
+        """The state that the phase begins with, before anything is taken over from others."""
+        run_seed, modalities = self.setting.experiment.seed, self.data.facts.modalities
+        return initial_state(self.system, self.phase, modalities, seed=run_seed, number=self.number)
+
+    def transfer(self, state: State, donors: Mapping[str, PhaseRun]) -> State:
+        """The state with the weights that the phase's rules take over from other phases, which it says."""
+        rules = self.phase.rules
+        if not rules:
+            return state
+        given: dict[tuple[str, bool], Mapping[str, Params]] = {}
+        for rule in rules:
+            if (rule.donor, rule.best) not in given:
+                given[rule.donor, rule.best] = donors[rule.donor].weights(best=rule.best).params
+        params, moved = apply_rules(state.params, rules, given)
+        taken = "; ".join(f"{rule.donor}:{rule.source} -> {rule.target}" for rule in rules)
+        self.setting.display.say(f"{moved:,} values are taken over: {taken}")
+        # What was read is bound to a device; where the rest is not, the step is compiled again for its own output.
+        return jax.device_put(dataclasses.replace(state, params=params), self.programs.placement.state)
+
+    def weights(self, *, best: bool) -> State:
+        """The trained weights on disk, the best or the last, without optimizers."""
+        like = abstract_state(self.system, self.phase, self.data.facts.modalities)
+        return read_weights(self.checkpoint_folder, like, self.programs.placement, best=best)
+
+    # --- judgment -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def assessment(self) -> Assessment:
+        system, pairs = self.system, self.setting.experiment.pairs
+        return self.phase.assess(Judged(self.data.scheme, system.primary, system.probabilities, pairs))
+
+    @cached_property
+    def watched(self) -> tuple[PreparedCase, ...]:
+        """The cases that the phase is validated on while it trains."""
+        return spread(self.data.val, self.phase.validation.cases)
+
+    @property
+    def validation_interval(self) -> int:
+        """Steps between two validations; 0: at the end only."""
+        return validation_interval(self.phase, self.watched, margin=self.system.geometry.margin)
+
+    def validation(self) -> Validation:
+        """The validation while the phase trains."""
+        fixed = fixed_batches(self.phase, self.watched, seed=self.seed, margin=self.system.geometry.margin)
+        return Validation(self.programs.evaluate, self.predict, self.assessment, self.watched, fixed)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether nothing of the judgment at the end is left to do."""
+        return self.setting.is_judged(self.name) or isinstance(self.assessment, LossAssessment)
+
+    def judge(self, state: State) -> None:
+        """Judges the last state on all validation cases."""
+        weights, alongside = without_optimizers(state), self.assessment.alongside
+        self.setting.assess(
+            self.name, self.assessment, lambda case: self.predict(weights, case, alongside=alongside), self.data
+        )
+
+    def forget_judgment(self) -> None:
+        """Removes what was judged before the phase goes on: a run killed then would take it for its own."""
+        for outdated in (self.name, "result"):
+            (self.setting.results(outdated) / "summary.json").unlink(missing_ok=True)

@@ -1,0 +1,157 @@
+"""One training of a run, of a phase or of several side by side: begun or resumed, carried out, kept and judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from jaxfuse.engine.display import clock
+from jaxfuse.engine.loop import Loop
+from jaxfuse.engine.phase_run import PhaseRun, Setting
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.engine.run_folder.metric_writer import MetricWriter
+from jaxfuse.engine.run_folder.phase_lengths import note_length
+from jaxfuse.engine.side_by_side import Group, check_alike, group_of
+from jaxfuse.engine.validation import Judge, PhaseJudge, Progress
+from jaxfuse.errors import UserError
+from jaxfuse.learning.optim import with_total_steps
+from jaxfuse.learning.state import State
+
+Opened = Mapping[str, Checkpoints]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a run.
+
+    Attributes:
+        phases: those that it trains.
+        donors: every phase of the run by name, to take weights over from.
+    """
+
+    setting: Setting
+    phases: tuple[PhaseRun, ...]
+    donors: Mapping[str, PhaseRun]
+
+    @property
+    def name(self) -> str:
+        """The name of its phase, or of all that stand side by side in it."""
+        return "+".join(phase.name for phase in self.phases)
+
+    @property
+    def total_steps(self) -> int:
+        return self.phases[0].total_steps
+
+    @cached_property
+    def group(self) -> Group:
+        return group_of(self.phases[0].system, [phase.name for phase in self.phases])
+
+    def check(self) -> None:
+        """Refuses phases that cannot train side by side."""
+        check_alike({p.name: (p.data.facts, p.phase.weighs_classes, p.total_steps) for p in self.phases})
+
+    def run(self, writer: MetricWriter) -> bool:
+        """Trains what is left and judges it. Returns False where everything was there already."""
+        self.setting.stop.heed(f"before phase {self.name}")
+        with ExitStack() as stack:
+            opened = self._open(stack)
+            if self._is_finished(opened):
+                self.setting.display.say(f"{self._called()}: all {self.total_steps} steps are there already")
+                return False
+            loop = self._loop(opened, writer)
+            begun = opened[self.name].latest_step()
+            state = self._state(opened[self.name], loop.judge)
+            for phase in self.phases:
+                note_length(self.setting.workdir, phase.name, self.total_steps)
+            if begun is None or begun < self.total_steps:
+                state = self._train(loop, state, begun or 0, writer)
+            own = {phase.name: self.group.member(state, phase.name) for phase in self.phases}
+            self.group.keep(self.total_steps, own, loop.judge, opened)
+            for phase in self.phases:
+                phase.judge(own[phase.name])
+        return True
+
+    def _open(self, stack: ExitStack) -> Opened:
+        """One checkpoint folder to resume the training, and one per phase; for a single phase both are the same."""
+        root = self.setting.workdir / "checkpoints"
+        names = dict.fromkeys([self.name, *(phase.name for phase in self.phases)])
+        return {name: stack.enter_context(closing(Checkpoints(root / name))) for name in names}
+
+    def _is_finished(self, opened: Opened) -> bool:
+        trained = {checkpoints.latest_step() for checkpoints in opened.values()} == {self.total_steps}
+        return trained and all(phase.is_judged for phase in self.phases)
+
+    def _loop(self, opened: Opened, writer: MetricWriter) -> Loop:
+        first, group = self.phases[0], self.group
+        judges = {p.name: PhaseJudge(p.name, p.validation(), writer, opened[p.name], Progress()) for p in self.phases}
+        return Loop(
+            phase=self.name,
+            total_steps=self.total_steps,
+            step=group.step(first.programs),
+            stream=group.stream({phase.name: phase.stream for phase in self.phases}),
+            judge=group.judge(judges),
+            validate_every=max(phase.validation_interval for phase in self.phases),
+            checkpoint_every=first.phase.checkpoint_every,
+            log_every=self.setting.experiment.log_every,
+            checkpoints=opened[self.name],
+            writer=group.rows(writer),
+            display=self.setting.display,
+            stop=self.setting.stop,
+        )
+
+    def _state(self, checkpoints: Checkpoints, judge: Judge) -> State:
+        """The state that the training begins with or goes on from; in the latter case its judge goes on, too."""
+        begun = checkpoints.latest_step()
+        fresh = {phase.name: phase.initial_state() for phase in self.phases}
+        self.setting.display.say(self._announcement(begun, fresh[self.phases[0].name]))
+        if begun is None:
+            return self.group.stack({p.name: p.transfer(fresh[p.name], self.donors) for p in self.phases})
+        state, found = checkpoints.restore(self.group.stack(fresh))
+        judge.recall(found)
+        if begun > self.total_steps:
+            raise UserError(
+                f"phase {self.name} has {begun} steps already and {self.total_steps} are asked for; "
+                "name another --workdir"
+            )
+        return dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, self.total_steps))
+
+    def _train(self, loop: Loop, state: State, begun: int, writer: MetricWriter) -> State:
+        """Carries out the steps that are left; what later phases and judgments wrote before them is forgotten."""
+        later = self.setting.experiment.schedule[self.phases[-1].number + 1 :]
+        for phase in self.phases:
+            writer.truncate(phase.name, begun, later)
+            phase.forget_judgment()
+        started = time.perf_counter()
+        state = loop.run(state)
+        took, steps = clock(time.perf_counter() - started), self.total_steps - begun
+        self.setting.display.say(f"Phase {self.name}: {steps} steps in {took}, validation and compilation included")
+        return state
+
+    def _called(self, of: str = "") -> str:
+        """The training for a person to read, `of` after its numbers."""
+        numbers = ", ".join(str(phase.number + 1) for phase in self.phases)
+        if len(self.phases) == 1:
+            return f"Phase {numbers}{of}, {self.name}"
+        return f"Phases {numbers}{of}, {self.name} side by side"
+
+    def _announcement(self, begun: int | None, state: State) -> str:
+        """What is about to be trained, from which step, on what, and the sizes of the networks in `state`."""
+        first = self.phases[0]
+        phase, networks = first.phase, first.system.networks(state.params)
+        sizes = {name: sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree)) for name, tree in networks.items()}
+        counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+        where = "" if begun is None else f" from step {begun}"
+        trained = ", ".join(str(len(p.data.train)) for p in self.phases)
+        validated = ", ".join(str(len(p.data.val)) for p in self.phases)
+        return (
+            f"{self._called(f' of {len(self.setting.experiment.schedule)}')}: {self.total_steps} steps{where} of "
+            f"{phase.batch} x {' x '.join(map(str, phase.patch))} patches ({phase.sampling.name} sampling) on "
+            f"{trained} training cases, {validated} for validation; parameters: {counts}"
+        )

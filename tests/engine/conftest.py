@@ -1,0 +1,21 @@
+"""Cases on disk that tests of the engine share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.engine.valid_phases import on_disk
+
+
+@pytest.fixture
+def labeled(tmp_path):
+    """Two cases with a labeled voxel."""
+    label = np.zeros((2, 12, 10, 9), np.uint8)
+    label[0, 3, 7, 2] = label[1, 11, 0, 4] = 1
+    return [on_disk(tmp_path, f"case{i}", one) for i, one in enumerate(label)]
+
+
+@pytest.fixture
+def healthy(tmp_path):
+    return on_disk(tmp_path, "healthy", np.zeros((12, 10, 9), np.uint8))
