@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.intensities import BRAIN, Normalization
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.io.analyze import write_analyze
 from jaxfuse.labels import LabelScheme
@@ -152,7 +153,7 @@ def prepared_cases(
     cases: Mapping[str, Mapping[str, np.ndarray | None]],
     scheme: LabelScheme | None,
     *,
-    normalize: str = "brain",
+    normalize: Normalization = BRAIN,
     **geometry: Any,
 ) -> list[PreparedCase]:
     """Writes cases as `case_files` does, and prepares them in the cache `root/cache`."""

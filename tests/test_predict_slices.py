@@ -19,6 +19,7 @@ from jaxfuse import predict
 from jaxfuse.config import parse
 from jaxfuse.data.cases import load_case
 from jaxfuse.data.dataset import phantom_root
+from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.slices import AXIAL, pictures, prepare_slices
@@ -70,7 +71,7 @@ def trained(tmp_path_factory) -> Trained:
 
 def volume(trained: Trained) -> Prepared:
     (files,) = find_cases(trained.case, MODALITIES, labels_required=False)
-    return prepare_case(load_case(files, MODALITIES, None), normalize="percentiles")
+    return prepare_case(load_case(files, MODALITIES, None), normalize=NORMALIZATIONS["percentiles"])
 
 
 def test_slices_are_judged_at_the_end(trained):

@@ -23,6 +23,7 @@ import numpy as np
 from experiments.hinet_rows.run import SOURCES, TARGET, copies, image, judged, linear, network, table
 from experiments.shared import command, train_once
 from jaxfuse.data.cache import prepare
+from jaxfuse.data.intensities import normalization
 from jaxfuse.data.phantom.writing import write_nifti
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sources.brats import find_cases
@@ -80,7 +81,7 @@ def train(folder: Path, options: Sequence[str]) -> float:
 def scored(folder: Path) -> tuple[dict[str, dict[str, float]], PreparedCase, dict[str, np.ndarray]]:
     """Scores of the held-out block by image, the block, and the images."""
     files = find_cases(folder / "cases", MODALITIES, labels_required=False)
-    prepared = prepare(files, MODALITIES, None, normalize=NORMALIZE, cache=folder / "prepared")
+    prepared = prepare(files, MODALITIES, None, normalize=normalization(NORMALIZE), cache=folder / "prepared")
     cases = {one.id: one for one in prepared}
     held_out = cases[HELD_OUT]
     # Rows run along the second axis of a volume, columns along the first.

@@ -22,7 +22,7 @@ import numpy as np
 from configs import hinet
 from experiments.shared import HELD_OUT_SEED, spread, train_once
 from jaxfuse.data.cache import prepare
-from jaxfuse.data.intensities import stored_range
+from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phantoms
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sources.brats import find_cases
@@ -52,7 +52,7 @@ def phantoms(folder: Path, cases: int, seed: int) -> tuple[PreparedCase, ...]:
     phantom, root = hinet.SIZES[""].phantom, folder / f"phantoms-{cases}-seed{seed}"
     write_brats_phantoms(root, cases=cases, seed=seed, shape=phantom["shape"], spacing_mm=phantom["spacing_mm"])
     files = find_cases(root, MODALITIES, labels_required=False)
-    return prepare(files, MODALITIES, None, normalize="minmax", cache=folder / "cases")
+    return prepare(files, MODALITIES, None, normalize=NORMALIZATIONS["minmax"], cache=folder / "cases")
 
 
 Make = Callable[[PreparedCase], np.ndarray]  # the target, by whatever means

@@ -58,7 +58,7 @@ def prepared(root: Path, member: Member, folder: Path) -> tuple[PreparedCase, ..
     """Prepares cases as the segmentation sees them."""
     modalities = member.data.modalities
     files = find_cases(root, modalities, labels_required=True)
-    return prepare(files, modalities, member.scheme, normalize=member.data.normalize, cache=folder / "cases")
+    return prepare(files, modalities, member.scheme, normalize=member.data.normalization, cache=folder / "cases")
 
 
 def read_labels(folder: Path, cases: Sequence[PreparedCase], scheme: LabelScheme) -> Labels:

@@ -14,6 +14,7 @@ from jaxfuse.brats_fuse.layout import Layout, Row
 from jaxfuse.brats_fuse.plan import Plan
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.slices import as_stack, gray_levels, kept_slices, one_slice
 from jaxfuse.errors import UserError
@@ -49,7 +50,9 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     if brain_of is not None:
         case = _within(case, brain_of(one))
     beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~np.any(case.image != 0, axis=-1)]))
-    prepared = prepare_case(case, normalize="percentiles", group=one.group, classes=len(plan.scheme.classes))
+    prepared = prepare_case(
+        case, normalize=NORMALIZATIONS["percentiles"], group=one.group, classes=len(plan.scheme.classes)
+    )
     stack = as_stack(prepared, layout.axis)
     kept = kept_slices(stack.facts)
     chosen = (one_slice(stack.facts, kept),) if plan.one_per_case else kept
@@ -84,8 +87,8 @@ def _row(facts: CaseFacts, index: int, plan: Plan) -> Row:
     brain, *classes = facts.slices[index]
     limits = {
         f"{modality}_p_{end}": value
-        for modality, both in zip(facts.modalities, facts.percentiles, strict=True)
-        for end, value in zip(("lo", "hi"), both, strict=True)
+        for modality in facts.modalities
+        for end, value in zip(("lo", "hi"), stored_range(facts, modality), strict=True)
     }
     return {
         "case": facts.id,

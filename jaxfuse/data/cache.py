@@ -21,14 +21,14 @@ import numpy as np
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.facts import CaseFacts, tuples
-from jaxfuse.data.intensities import Landmarks, landmarks_of
+from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of
 from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
 # Raise when the arrays or the JSON that this file writes change for a recipe that earlier versions knew.
-_VERSION = 4
+_VERSION = 5
 
 
 def prepare(
@@ -36,7 +36,7 @@ def prepare(
     modalities: Sequence[str],
     scheme: LabelScheme | None,
     *,
-    normalize: str = "brain",
+    normalize: Normalization = BRAIN,
     landmarks: Landmarks | None = None,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
@@ -58,13 +58,13 @@ def prepare(
 
 
 def volume_recipe(
-    modalities: Sequence[str], scheme: LabelScheme | None, normalize: str, landmarks: Landmarks | None = None
+    modalities: Sequence[str], scheme: LabelScheme | None, normalize: Normalization, landmarks: Landmarks | None = None
 ) -> dict[str, Any]:
     """How `prepare` makes its cases, as JSON."""
     # The encoding, not only the name: a scheme that is corrected later must not find old arrays.
     coding = {"name": scheme.name, "encode": sorted(scheme.encode.items())} if scheme else None
-    recipe: dict[str, Any] = {"modalities": tuple(modalities), "scheme": coding, "normalize": normalize}
-    if normalize == "histmatch":
+    recipe: dict[str, Any] = {"modalities": tuple(modalities), "scheme": coding, "normalize": normalize.name}
+    if normalize.needs_landmarks:
         known = landmarks_of(modalities) if landmarks is None else landmarks
         recipe["landmarks"] = [known[modality] for modality in modalities]
     return recipe

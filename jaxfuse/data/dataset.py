@@ -14,7 +14,7 @@ import numpy as np
 from jaxfuse.data.cache import prepare, volume_recipe
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
-from jaxfuse.data.intensities import Landmarks, landmarks_of, learned_landmarks, stored_range
+from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
 from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import prepare_case
@@ -52,7 +52,7 @@ class Dataset:
         parts = [facts["train"], facts["val"], facts["scheme"]]
         for name in sorted(cases):
             moments = sorted(zip(cases[name].modalities, cases[name].mean, cases[name].std, strict=True))
-            scaled = sorted(zip(cases[name].modalities, cases[name].percentiles or cases[name].scaling, strict=False))
+            scaled = sorted(zip(cases[name].modalities, cases[name].scaling, strict=False))
             parts.append(
                 [name, cases[name].shape, cases[name].voxels_per_class, moments, *([scaled] if scaled else [])]
             )
@@ -75,22 +75,22 @@ def prepare_like(case: Case, data: Data, landmarks: Landmarks) -> Prepared:
     Of a run on slices of a window the volume is cropped to it; slices are those from the brain's first to its last,
     or all where the run kept blank ones. `landmarks` are those of the run's facts.
     """
-    if data.normalize == "histmatch" and not landmarks:
+    if data.normalization.needs_landmarks and not landmarks:
         raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
     sliced = data.source in CUTS
     extent = extent_of(AXES[data.axis], data.window, blank=data.blank_slices) if sliced else ()
-    return prepare_case(case, normalize=data.normalize, landmarks=landmarks or None, extent=extent)
+    return prepare_case(case, normalize=data.normalization, landmarks=landmarks or None, extent=extent)
 
 
 def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> dict[str, Any]:
     """How the cases of a run on volumes or their slices were made, as JSON: part of what names them in the cache."""
     landmarks = facts.landmarks or None
     if data.source not in CUTS:
-        return volume_recipe(data.modalities, scheme, data.normalize, landmarks)
+        return volume_recipe(data.modalities, scheme, data.normalization, landmarks)
     return stack_recipe(
         data.modalities,
         scheme,
-        data.normalize,
+        data.normalization,
         AXES[data.axis],
         landmarks=landmarks,
         window=data.window,
@@ -153,7 +153,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         chosen,
         data.modalities,
         scheme,
-        normalize=data.normalize,
+        normalize=data.normalization,
         landmarks=landmarks,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
@@ -181,7 +181,7 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
         axis=AXES[data.axis],
         keep=keep,
         one_per_case=cut.one_per_case,
-        normalize=data.normalize,
+        normalize=data.normalization,
         landmarks=landmarks,
         window=data.window,
         blank=data.blank_slices,
@@ -202,7 +202,7 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
     for option, value, only in (
         ("layout", data.layout, ""),
         ("labels", data.labels, ""),
-        ("normalize", data.normalize, "levels"),
+        ("normalize", data.normalize, LEVELS.name),
     ):
         if value != only:
             raise UserError(f"data.{option} is {value!r}; with data.source 'pairs2d' it can only be {only!r}")
@@ -226,7 +226,7 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
 
 def _landmarks(data: Data) -> Landmarks | None:
     """What the brains' intensities are matched to; None where they are not matched."""
-    if data.normalize != "histmatch":
+    if not data.normalization.needs_landmarks:
         return None
     if not data.reference:
         return landmarks_of(data.modalities)
@@ -336,7 +336,7 @@ def dataset_facts(
 def _ranges(train: Sequence[PreparedCase], modalities: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Each modality's median stored range over volumes, however many slices each gives; empty without [0, 1]."""
     volumes = list({case.key: case.facts for case in train}.values())
-    if not all(facts.percentiles or facts.scaling for facts in volumes):
+    if not all(facts.scaling for facts in volumes):
         return {}
     ranges = {m: np.median([stored_range(facts, m) for facts in volumes], axis=0).tolist() for m in modalities}
     return {modality: (low, high) for modality, (low, high) in ranges.items()}

@@ -21,9 +21,8 @@ class CaseFacts:
         original_shape, crop_start, shape: spatial; the crop is `original[start : start + shape]`.
         voxels_per_class: over the crop, by class index; empty for an unlabeled case.
         mean, std: of each modality as stored, over the voxels that were normalized together.
-        percentiles: of each modality as stored, where it was scaled between them; else empty.
         slices: of a stack of slices, per slice: pixels of the brain, then pixels per class if labeled; else empty.
-        scaling: of each modality, where it was scaled to [0, 1] otherwise than between percentiles; else empty.
+        scaling: of each modality, where it was scaled to [0, 1]; else empty.
     """
 
     id: str
@@ -37,7 +36,6 @@ class CaseFacts:
     voxels_per_class: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    percentiles: tuple[tuple[float, float], ...] = ()
     slices: tuple[tuple[int, ...], ...] = ()
     scaling: tuple[Scaling, ...] = ()
 

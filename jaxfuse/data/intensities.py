@@ -12,7 +12,8 @@ The rules that scale to [0, 1]:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -21,12 +22,11 @@ from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import CaseFacts, Scaling
 from jaxfuse.errors import UserError
 
-NORMALIZATIONS = ("brain", "volume", "percentiles", "minmax", "histmatch")
-# Of the brain's voxels, where intensities are scaled between them.
+# Percentiles of the brain's voxels between which intensities are scaled.
 PERCENTILES = (0.5, 99.5)
-# What the least bright voxel of the brain becomes then: level 1 of 255, apart from the background.
+# Level of the least bright voxel of the brain then: 1 of 255, apart from the background.
 DARKEST = 1 / 255
-# Of the brain's voxels, where they are matched to landmarks.
+# Percentiles of the brain's voxels that are matched to landmarks.
 MATCHED = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
 
 Landmarks = Mapping[str, tuple[float, ...]]
@@ -60,19 +60,17 @@ def percentile_limits(case_id: str, modality: str, values: Float[np.ndarray, " n
     return low, high
 
 
-def scaled_between(values: Float[np.ndarray, " n"], limits: tuple[float, float]) -> Float[np.ndarray, " n"]:
-    """Values clipped to the limits and scaled from there to [1/255, 1]."""
-    low, high = limits
+def scaled_between(values: Float[np.ndarray, " n"], scaling: Scaling) -> Float[np.ndarray, " n"]:
+    """Values clipped to the ends of a scaling and scaled from there to [1/255, 1]."""
+    low, high = scaling[0][0], scaling[-1][0]
     share = (np.clip(values, low, high) - np.float32(low)) / np.float32(high - low)
     return (np.float32(DARKEST) + np.float32(1 - DARKEST) * np.clip(share, 0, 1)).astype(np.float32)
 
 
-def between_percentiles(
-    case_id: str, modality: str, values: Float[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " n"], tuple[float, float]]:
-    """Values of the brain clipped to the `PERCENTILES` and scaled from there to [1/255, 1], and both percentiles."""
-    limits = percentile_limits(case_id, modality, values)
-    return scaled_between(values, limits), limits
+def between_percentiles(case_id: str, modality: str, values: Float[np.ndarray, " n"]) -> Scaling:
+    """The straight line from the lower of the brain's `PERCENTILES` to the upper; `UserError` where they are equal."""
+    low, high = percentile_limits(case_id, modality, values)
+    return ((low, DARKEST), (high, 1.0))
 
 
 def whole_range(volume: Float[np.ndarray, "d h w"]) -> Scaling:
@@ -97,6 +95,68 @@ def apply_scaling(values: Float[np.ndarray, " n"], scaling: Scaling) -> Float[np
     """Stored values -> [0, 1], float32; values beyond the ends become the ends."""
     stored, levels = zip(*scaling, strict=True)
     return np.interp(values, stored, levels).astype(np.float32)
+
+
+# Case id, modality, its whole volume, the voxels of its brain and its landmarks -> what scales it to [0, 1].
+Fit = Callable[[str, str, Float[np.ndarray, "d h w"], Float[np.ndarray, " n"], Sequence[float]], Scaling]
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """One way in which intensities become what a network sees.
+
+    Attributes:
+        name: by which a config asks for it.
+        whole_volume: whether mean and deviation are taken over the background too, which then is not 0: all of the
+            volume is kept.
+        needs_landmarks: whether it maps percentiles of the brain onto landmarks.
+        picture_levels: whether gray levels of image files look to a network as its own intensities do.
+        darkest: level of the least bright voxel of the brain, where intensities are scaled to [0, 1].
+        fit: finds the scaling of one modality of a case to [0, 1]; None where intensities get mean 0 and deviation 1.
+        apply: scales stored values.
+    """
+
+    name: str
+    whole_volume: bool = False
+    needs_landmarks: bool = False
+    picture_levels: bool = False
+    darkest: float = 0.0
+    fit: Fit | None = None
+    apply: Callable[[Float[np.ndarray, " n"], Scaling], Float[np.ndarray, " n"]] = apply_scaling
+
+
+BRAIN = Normalization("brain")
+NORMALIZATIONS: Mapping[str, Normalization] = {
+    one.name: one
+    for one in (
+        BRAIN,
+        Normalization("volume", whole_volume=True),
+        Normalization(
+            "percentiles",
+            picture_levels=True,
+            darkest=DARKEST,
+            fit=lambda case, modality, volume, brain, marks: between_percentiles(case, modality, brain),
+            apply=scaled_between,
+        ),
+        Normalization("minmax", fit=lambda case, modality, volume, brain, marks: whole_range(volume)),
+        Normalization(
+            "histmatch",
+            needs_landmarks=True,
+            fit=lambda case, modality, volume, brain, marks: matched(case, modality, brain, marks),
+        ),
+    )
+}
+# Levels of pictures, divided by 255.
+LEVELS = Normalization("levels", picture_levels=True)
+
+
+def normalization(name: str) -> Normalization:
+    """The rule for volumes that is called `name`; refuses an unknown name."""
+    if name not in NORMALIZATIONS:
+        raise UserError(
+            f"normalize is {name!r}; choose brain or volume, or percentiles, minmax or histmatch for [0, 1]"
+        )
+    return NORMALIZATIONS[name]
 
 
 def landmarks_of(modalities: Sequence[str]) -> Landmarks:
@@ -130,9 +190,6 @@ def scaling_of(facts: CaseFacts, modality: str) -> Scaling:
     if modality not in facts.modalities:
         raise UserError(f"case {facts.id} has no {modality}; it has {', '.join(facts.modalities)}")
     place = facts.modalities.index(modality)
-    if facts.percentiles:
-        low, high = facts.percentiles[place]
-        return ((low, DARKEST), (high, 1.0))
     if not facts.scaling:
         raise UserError(
             f"case {facts.id} was not scaled to [0, 1]; normalize by one of percentiles, minmax and histmatch"

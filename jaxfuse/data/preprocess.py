@@ -15,17 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.intensities import (
-    NORMALIZATIONS,
-    Landmarks,
-    apply_scaling,
-    landmarks_of,
-    matched,
-    moments,
-    percentile_limits,
-    scaled_between,
-    whole_range,
-)
+from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of, moments
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.errors import UserError
 
@@ -36,7 +26,7 @@ Extent = Sequence[slice | None]
 def prepare_case(
     case: Case,
     *,
-    normalize: str = "brain",
+    normalize: Normalization = BRAIN,
     landmarks: Landmarks | None = None,
     extent: Extent = (),
     group: str = "",
@@ -53,16 +43,12 @@ def prepare_case(
     Raises `UserError` for an image without a non-zero voxel, for a modality that is constant or has no landmarks, and
     for an extent that leaves the volume or holds nothing of the brain.
     """
-    if normalize not in NORMALIZATIONS:
-        raise UserError(
-            f"normalize is {normalize!r}; choose brain or volume, or percentiles, minmax or histmatch for [0, 1]"
-        )
     mask = np.any(case.image != 0, axis=-1)
     if not mask.any():
         raise UserError(f"case {case.id}: every voxel of {', '.join(case.modalities)} is 0; remove or replace the case")
-    box = _box(case.id, mask, extent, rest=slice(None) if normalize == "volume" else None)
+    box = _box(case.id, mask, extent, rest=slice(None) if normalize.whole_volume else None)
     inside = mask[box]
-    if normalize == "histmatch" and landmarks is None:
+    if normalize.needs_landmarks and landmarks is None:
         landmarks = landmarks_of(case.modalities)
     image, measured = _normalized(case, mask, box, normalize, landmarks or {})
     label = None if case.label is None else np.ascontiguousarray(case.label[box])
@@ -101,32 +87,26 @@ def _box(case_id: str, mask: Bool[np.ndarray, "d h w"], extent: Extent, *, rest:
 
 
 def _normalized(
-    case: Case, mask: Bool[np.ndarray, "d h w"], box: tuple[slice, ...], normalize: str, landmarks: Landmarks
+    case: Case, mask: Bool[np.ndarray, "d h w"], box: tuple[slice, ...], normalize: Normalization, landmarks: Landmarks
 ) -> tuple[Float[np.ndarray, "*space m"], dict[str, Any]]:
     """The image within the box, and what was measured of each modality, by the names of `CaseFacts`."""
     inside = mask[box]
     image = np.zeros((*inside.shape, len(case.modalities)), np.float32)
-    both, limits, scalings = [], [], []
+    both, scalings = [], []
     for channel, modality in enumerate(case.modalities):
         values = case.image[..., channel]
-        together = values if normalize == "volume" else values[mask]
+        together = values if normalize.whole_volume else values[mask]
         kept = values[box]
         mean, std = moments(case.id, modality, together)
         both.append((mean, std))
-        if normalize in ("brain", "volume"):
+        if normalize.fit is None:
             normed = (kept - np.float32(mean)) / np.float32(std)
-            image[..., channel] = normed if normalize == "volume" else np.where(inside, normed, np.float32(0))
-        elif normalize == "percentiles":
-            limits.append(percentile_limits(case.id, modality, together))
-            image[inside, channel] = scaled_between(kept[inside], limits[-1])
+            image[..., channel] = normed if normalize.whole_volume else np.where(inside, normed, np.float32(0))
         else:
-            by_landmarks = normalize == "histmatch"
-            scalings.append(
-                matched(case.id, modality, together, landmarks[modality]) if by_landmarks else whole_range(values)
-            )
-            image[inside, channel] = apply_scaling(kept[inside], scalings[-1])
+            scalings.append(normalize.fit(case.id, modality, values, together, landmarks.get(modality, ())))
+            image[inside, channel] = normalize.apply(kept[inside], scalings[-1])
     means, stds = zip(*both, strict=True)
-    return image, {"mean": means, "std": stds, "percentiles": tuple(limits), "scaling": tuple(scalings)}
+    return image, {"mean": means, "std": stds, "scaling": tuple(scalings)}
 
 
 def uncrop(array: Shaped[np.ndarray, ...], prepared: Prepared | PreparedCase, fill: float) -> Shaped[np.ndarray, ...]:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 
 from jaxfuse.data.cases import intensity_problem
 from jaxfuse.data.color import color_map, colored, gray_content, recombine, to_ycbcr
-from jaxfuse.data.intensities import between_percentiles
+from jaxfuse.data.intensities import between_percentiles, scaled_between
 from jaxfuse.data.slices import gray_levels, pictures, volume_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import geometry_mismatch, read_volume
@@ -154,7 +154,7 @@ def read_volumes(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
             raise UserError(f"{volume.path} is 0 everywhere; replace the file")
         values = volume.array[inside].astype(np.float32)
         unit = np.zeros(inside.shape, np.float32)
-        unit[inside] = between_percentiles(str(volume.path.parent), volume.path.name, values)[0]
+        unit[inside] = scaled_between(values, between_percentiles(str(volume.path.parent), volume.path.name, values))
         gray[..., place] = _in_color(unit, place, tables, color)
     return Registered(names_of(paths), gray, color, volumes[0].spacing_mm)
 

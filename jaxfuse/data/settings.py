@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from jaxfuse.data.intensities import LEVELS, Normalization, normalization
 from jaxfuse.data.slices import Window
 from jaxfuse.data.sources import voc
 from jaxfuse.data.sources.volumes import check_axis, check_slices, scheme_of_layout, source_of
@@ -42,7 +43,7 @@ class Data:
         root: folder of the data set; empty: phantoms are written and used.
         layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names.
         labels: a scheme of `jaxfuse.labels`; empty: that of the layout.
-        normalize: a rule of `jaxfuse.data.preprocess.prepare_case` for volumes and slices; "levels" for "pairs2d".
+        normalize: a rule of `jaxfuse.data.intensities` for volumes and slices; "levels" for "pairs2d".
         reference: with normalize "histmatch": folder of the case that all are matched to; empty: the landmarks of
             `jaxfuse.data.intensities`.
         split: JSON file with lists `train` and `val` of case ids; empty: drawn by `split_seed`.
@@ -75,6 +76,11 @@ class Data:
     bootstrap: int = 0
 
     @property
+    def normalization(self) -> Normalization:
+        """The rule that `normalize` names; refuses an unknown one."""
+        return LEVELS if self.source == "pairs2d" else normalization(self.normalize)
+
+    @property
     def cache_dir(self) -> Path:
         default = os.environ.get("JAXFUSE_CACHE") or Path.home() / ".cache" / "jaxfuse"
         return Path(self.cache or default).expanduser().absolute()
@@ -101,7 +107,8 @@ def read_data(where: str, group: Any) -> Data:
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     check_axis(group.get("axis", "axial"), group.source, where)
     check_slices(group.get("window", ()), group.get("blank_slices", False), group.source, where)
-    if group.get("reference") and group.normalize != "histmatch":
+    rule = LEVELS if group.source == "pairs2d" else normalization(group.normalize)
+    if group.get("reference") and not rule.needs_landmarks:
         raise UserError(
             f"{where}.reference is {group.reference!r} and {where}.normalize {group.normalize!r}; only histmatch looks "
             "at it: leave it empty"

@@ -22,7 +22,7 @@ from jaxtyping import Float, Shaped, UInt8
 from jaxfuse.data.cache import prepare_with, volume_recipe
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.intensities import Landmarks
+from jaxfuse.data.intensities import NORMALIZATIONS, Landmarks, Normalization
 from jaxfuse.data.prepared import Prepared, PreparedCase, PreparedSlice
 from jaxfuse.data.preprocess import Extent, count_classes, flat_indices, prepare_case
 from jaxfuse.errors import UserError
@@ -45,7 +45,7 @@ def prepare_slices(
     axis: int = AXIAL,
     keep: Callable[[CaseFacts], tuple[int, ...]] | None = None,
     one_per_case: bool = False,
-    normalize: str = "percentiles",
+    normalize: Normalization = NORMALIZATIONS["percentiles"],
     landmarks: Landmarks | None = None,
     window: Window = (),
     blank: bool = False,
@@ -92,7 +92,7 @@ def prepare_slices(
 def stack_recipe(
     modalities: Sequence[str],
     scheme: LabelScheme | None,
-    normalize: str,
+    normalize: Normalization,
     axis: int,
     *,
     landmarks: Landmarks | None = None,

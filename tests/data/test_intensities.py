@@ -14,6 +14,7 @@ from jaxfuse.data.intensities import (
     DARKEST,
     LANDMARKS,
     MATCHED,
+    NORMALIZATIONS,
     apply_scaling,
     landmarks_of,
     learned_landmarks,
@@ -43,7 +44,7 @@ COUNT = np.arange(1, 1001)  # its percentile p is 1 + 9.99 p
 
 
 def test_minmax_is_a_line_through_the_whole_range_and_the_background_is_0():
-    prepared = prepare_case(case(COUNT, COUNT - 201), normalize="minmax")
+    prepared = prepare_case(case(COUNT, COUNT - 201), normalize=NORMALIZATIONS["minmax"])
     np.testing.assert_allclose(prepared.image[..., 0].ravel(), COUNT / 1000, atol=1e-7)
     # From -200 to 799, so that a stored 0 within the brain is at 200 / 999; the background is not.
     np.testing.assert_allclose(prepared.image[..., 1].ravel(), (COUNT - 1) / 999, atol=1e-7)
@@ -57,7 +58,7 @@ def test_minmax_is_a_line_through_the_whole_range_and_the_background_is_0():
 def test_background_within_the_box_stays_0_where_values_go_below_it():
     image = case(COUNT, COUNT - 201).image
     image[5, 5, 5] = 0
-    prepared = prepare_case(replace(case(COUNT, COUNT), image=image), normalize="minmax")
+    prepared = prepare_case(replace(case(COUNT, COUNT), image=image), normalize=NORMALIZATIONS["minmax"])
     assert prepared.image[4, 5, 4].tolist() == [0, 0]
     assert len(prepared.brain) == 999
 
@@ -65,7 +66,7 @@ def test_background_within_the_box_stays_0_where_values_go_below_it():
 def test_minmax_is_undone_exactly():
     stored = np.random.default_rng(0).integers(-300, 4096, (2, 1000))
     given = case(*stored)
-    prepared = prepare_case(given, normalize="minmax")
+    prepared = prepare_case(given, normalize=NORMALIZATIONS["minmax"])
     for channel, modality in enumerate(given.modalities):
         back = restore(prepared.image[..., channel], prepared.facts, modality)
         assert back.dtype == np.float32
@@ -77,7 +78,7 @@ def test_minmax_is_undone_exactly():
 
 
 def test_percentiles_of_the_brain_become_the_landmarks():
-    prepared = prepare_case(case(COUNT, 5 * COUNT + 70), normalize="histmatch")
+    prepared = prepare_case(case(COUNT, 5 * COUNT + 70), normalize=NORMALIZATIONS["histmatch"])
     for channel, modality in enumerate(("t1", "flair")):
         at = np.percentile(prepared.image[..., channel], MATCHED)
         np.testing.assert_allclose(at, LANDMARKS[modality], atol=1e-3)
@@ -90,13 +91,14 @@ def test_percentiles_of_the_brain_become_the_landmarks():
 
 def test_all_brains_have_one_histogram_whatever_their_contrast():
     rng = np.random.default_rng(1)
-    first, second = (prepare_case(case(v, v**2), normalize="histmatch") for v in rng.gamma(3, 200, (2, 1000)) + 1)
+    values = rng.gamma(3, 200, (2, 1000)) + 1
+    first, second = (prepare_case(case(v, v**2), normalize=NORMALIZATIONS["histmatch"]) for v in values)
     assert first.image[..., 0].mean() == pytest.approx(second.image[..., 0].mean(), abs=0.005)
     np.testing.assert_allclose(first.image[..., 0].mean() * 255, 183, atol=4)  # of published images: 184.3
 
 
 def test_histmatch_is_undone_up_to_its_last_percentile():
-    prepared = prepare_case(case(COUNT, 3 * COUNT), normalize="histmatch")
+    prepared = prepare_case(case(COUNT, 3 * COUNT), normalize=NORMALIZATIONS["histmatch"])
     back = restore(prepared.image[..., 1], prepared.facts, "flair").ravel()
     np.testing.assert_allclose(back[:999], 3 * COUNT[:999], rtol=1e-4)
     assert back[-1] == pytest.approx(3 * (1 + 9.99 * 99.9))
@@ -122,7 +124,7 @@ def test_modalities_without_landmarks_are_refused():
     ):
         landmarks_of(("t1", "dwi"))
     with pytest.raises(UserError, match="no landmarks for dwi"):
-        prepare_case(replace(case(COUNT, COUNT), modalities=("t1", "dwi")), normalize="histmatch")
+        prepare_case(replace(case(COUNT, COUNT), modalities=("t1", "dwi")), normalize=NORMALIZATIONS["histmatch"])
 
 
 def test_landmarks_are_learned_from_a_reference():
@@ -131,7 +133,7 @@ def test_landmarks_are_learned_from_a_reference():
     np.testing.assert_allclose(learned["t1"], percentiles / percentiles[-1])
     assert learned["flair"][-1] == 1
     # The curved contrast of another volume is bent straight onto the reference.
-    prepared = prepare_case(case(np.sqrt(COUNT), COUNT), normalize="histmatch", landmarks=learned)
+    prepared = prepare_case(case(np.sqrt(COUNT), COUNT), normalize=NORMALIZATIONS["histmatch"], landmarks=learned)
     at = np.percentile(prepared.image[..., 0], MATCHED)
     np.testing.assert_allclose(at, learned["t1"], atol=1e-3)
     empty = case(COUNT, np.zeros(1000))
@@ -143,12 +145,12 @@ def test_landmarks_are_learned_from_a_reference():
 
 
 def test_percentiles_are_undone_between_them_and_z_scores_have_no_range():
-    prepared = prepare_case(case(COUNT, COUNT), normalize="percentiles")
+    prepared = prepare_case(case(COUNT, COUNT), normalize=NORMALIZATIONS["percentiles"])
     assert scaling_of(prepared.facts, "t1") == ((pytest.approx(5.995), DARKEST), (pytest.approx(995.005), 1.0))
     back = restore(prepared.image[..., 0], prepared.facts, "t1").ravel()
     np.testing.assert_allclose(back[10:990], COUNT[10:990], rtol=1e-4)
     for name in ("brain", "volume"):
-        facts: CaseFacts = prepare_case(case(COUNT, COUNT), normalize=name).facts
+        facts: CaseFacts = prepare_case(case(COUNT, COUNT), normalize=NORMALIZATIONS[name]).facts
         with pytest.raises(UserError, match=r"case c was not scaled to \[0, 1\]; normalize by one of percentiles"):
             restore(back, facts, "t1")
     with pytest.raises(UserError, match="case c has no t2; it has t1, flair"):
@@ -158,8 +160,8 @@ def test_percentiles_are_undone_between_them_and_z_scores_have_no_range():
 @pytest.mark.parametrize("name", ["brain", "percentiles", "minmax", "histmatch"])
 def test_what_is_kept_of_a_volume_does_not_change_its_intensities(name):
     given = case(COUNT, np.roll(COUNT, 7))
-    whole = prepare_case(given, normalize=name)
-    part = prepare_case(given, normalize=name, extent=(slice(2, 5), None, slice(None)))
+    whole = prepare_case(given, normalize=NORMALIZATIONS[name])
+    part = prepare_case(given, normalize=NORMALIZATIONS[name], extent=(slice(2, 5), None, slice(None)))
     assert (part.facts.crop_start, part.facts.shape) == ((2, 0, 0), (3, 10, 12))
     np.testing.assert_array_equal(part.image, uncrop(whole.image, whole, 0)[2:5])
     assert (part.facts.scaling, part.facts.mean) == (whole.facts.scaling, whole.facts.mean)
@@ -172,7 +174,7 @@ def test_real_brains(shared_data, name):
         pytest.skip(f"the real sample {folder} is not here")
     stored = nib.load(folder / f"{folder.name}_flair.nii.gz").get_fdata(dtype=np.float32)
     given = Case(folder.name, ("flair",), stored[..., None], None, np.eye(4), (1.0, 1.0, 1.0))
-    prepared = prepare_case(given, normalize=name)
+    prepared = prepare_case(given, normalize=NORMALIZATIONS[name])
     brain = prepared.image.ravel()[prepared.brain]
     assert 0 <= brain.min() < 0.2
     assert brain.max() == 1

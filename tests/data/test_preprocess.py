@@ -18,6 +18,7 @@ from jaxfuse.data.cache import prepare, read_prepared
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.dataset import dataset_facts
 from jaxfuse.data.facts import DatasetFacts
+from jaxfuse.data.intensities import NORMALIZATIONS, normalization
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
@@ -57,7 +58,7 @@ def files_on_disk(folder: Path, name: str = "c", seed: int = 0) -> CaseFiles:
 
 def run(folder: Path, *files: CaseFiles, **changes):
     fresh: list[bool] = []
-    options = {"normalize": "brain", **changes}
+    options = dict(changes)
     cases = prepare(
         files,
         options.pop("modalities", ("t1", "flair")),
@@ -96,7 +97,7 @@ def test_brain_normalization_is_over_voxels_that_any_modality_has():
 
 
 def test_volume_normalization_counts_the_background():
-    prepared = prepare_case(case_in_memory(), normalize="volume")
+    prepared = prepare_case(case_in_memory(), normalize=NORMALIZATIONS["volume"])
     whole = intensities().astype(float)
     mean, std = whole.mean((0, 1, 2)), whole.std((0, 1, 2))
     assert prepared.facts.crop_start == (0, 0, 0)
@@ -135,7 +136,7 @@ def test_empty_and_constant_images_are_refused():
     with pytest.raises(UserError, match="case c: modality flair is 7 everywhere"):
         prepare_case(case_in_memory(image=constant))
     with pytest.raises(UserError, match="choose brain or volume"):
-        prepare_case(case_in_memory(), normalize="head")
+        normalization("head")
 
 
 def test_cached_arrays_are_those_in_memory(tmp_path):
@@ -177,7 +178,12 @@ def test_second_run_makes_nothing_and_reads_no_image(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"normalize": "volume"}, {"modalities": ("flair", "t1")}, {"scheme": label_scheme("brats2024")}, {"scheme": None}],
+    [
+        {"normalize": NORMALIZATIONS["volume"]},
+        {"modalities": ("flair", "t1")},
+        {"scheme": label_scheme("brats2024")},
+        {"scheme": None},
+    ],
 )
 def test_other_settings_make_another_entry(tmp_path, changes):
     files = files_on_disk(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
+from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sampling import SAMPLINGS, check_sampling, tiles
@@ -28,6 +29,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.report import planes
 from tests.made_cases import case_files
 
+MINMAX = NORMALIZATIONS["minmax"]
 MODALITIES = ("t1", "flair")
 SHAPE = (20, 16, 12)
 WINDOW = ((2, 18), (1, 13))  # of the brain, x 4..15, y 3..14, z 3..8, two rows are cut off
@@ -54,13 +56,19 @@ def files(folder, name: str) -> CaseFiles:
 def blank_and_all(tmp_path_factory):
     root = tmp_path_factory.mktemp("windows")
     listed = [files(root, "a"), files(root, "bb")]
-    options = {"normalize": "minmax", "window": WINDOW, "blank": True, "keep": every_slice, "cache": root / "cache"}
+    options = {
+        "normalize": MINMAX,
+        "window": WINDOW,
+        "blank": True,
+        "keep": every_slice,
+        "cache": root / "cache",
+    }
     return prepare_slices(listed, MODALITIES, None, **options), listed, root
 
 
 def test_every_slice_has_the_size_of_the_window_and_lies_where_it_was(blank_and_all):
     found, listed, root = blank_and_all
-    (volume,) = prepare(listed[:1], MODALITIES, None, normalize="minmax", cache=root / "cache")
+    (volume,) = prepare(listed[:1], MODALITIES, None, normalize=MINMAX, cache=root / "cache")
     whole = uncrop(volume.image, volume, 0)
     assert [one.id for one in found["a"]] == [f"a_z{z:03d}" for z in range(12)]
     for z, one in enumerate(found["a"]):
@@ -78,10 +86,10 @@ def test_every_slice_has_the_size_of_the_window_and_lies_where_it_was(blank_and_
 
 def test_without_blank_slices_a_window_keeps_those_that_show_enough(blank_and_all):
     _, listed, root = blank_and_all
-    given = prepare_slices(listed, MODALITIES, None, normalize="minmax", window=WINDOW, cache=root / "cache")
+    given = prepare_slices(listed, MODALITIES, None, normalize=MINMAX, window=WINDOW, cache=root / "cache")
     assert [one.id for one in given["bb"]] == [f"bb_z{z:03d}" for z in range(3, 9)]
     assert {one.image.shape for one in given["bb"]} == {(12, 16, 2)}
-    boxed = prepare_slices(listed, MODALITIES, None, normalize="minmax", blank=True, cache=root / "cache")
+    boxed = prepare_slices(listed, MODALITIES, None, normalize=MINMAX, blank=True, cache=root / "cache")
     assert {one.image.shape for one in boxed["bb"]} == {(12, 12, 2)}
     assert [one.id for one in boxed["bb"]] == [one.id for one in given["bb"]]
 
@@ -96,7 +104,7 @@ def test_without_blank_slices_a_window_keeps_those_that_show_enough(blank_and_al
     ],
 )
 def test_stacks_of_a_window_go_back_onto_the_volume_along_every_axis(axis, window, box):
-    prepared = prepare_case(case(), normalize="minmax", extent=extent_of(axis, window, blank=True))
+    prepared = prepare_case(case(), normalize=MINMAX, extent=extent_of(axis, window, blank=True))
     assert prepared.facts.crop_start == tuple(one.start for one in box)
     stack = as_stack(prepared, axis)
     assert len(every_slice(stack.facts)) == SHAPE[axis]
@@ -120,11 +128,11 @@ def test_windows_that_leave_the_volume_or_miss_the_brain_are_refused():
 
 
 def test_stacks_made_without_these_options_keep_their_names():
-    plain = stack_recipe(MODALITIES, None, "percentiles", AXIAL)
+    plain = stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], AXIAL)
     assert plain == {"modalities": MODALITIES, "scheme": None, "normalize": "percentiles", "stack": AXIAL}
     others = [
-        stack_recipe(MODALITIES, None, "percentiles", AXIAL, window=WINDOW),
-        stack_recipe(MODALITIES, None, "percentiles", AXIAL, blank=True),
+        stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], AXIAL, window=WINDOW),
+        stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], AXIAL, blank=True),
         stack_recipe(MODALITIES, None, "histmatch", AXIAL),
         stack_recipe(MODALITIES, None, "histmatch", AXIAL, landmarks={"t1": (1.0,), "flair": (1.0,)}),
     ]

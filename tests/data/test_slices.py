@@ -11,6 +11,7 @@ import pytest
 
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
+from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sampling import SAMPLINGS, check_sampling, sample_patch, tumor
@@ -145,18 +146,19 @@ def test_intensities_lie_between_the_percentiles_of_the_volume():
     image = np.zeros((*SHAPE, 2), np.float32)
     image[4:14, 0:10, 1:11, 0] = np.arange(1, 1001).reshape(10, 10, 10)
     image[4:14, 0:10, 1:11, 1] = 7.0 + np.arange(1000).reshape(10, 10, 10) % 2
-    prepared = prepare_case(case(image=image, label=None), normalize="percentiles")
+    prepared = prepare_case(case(image=image, label=None), normalize=NORMALIZATIONS["percentiles"])
     # Of 1..1000: 1 + 0.005 x 999 and 1 + 0.995 x 999.
-    np.testing.assert_allclose(prepared.facts.percentiles, [(5.995, 995.005), (7, 8)], rtol=1e-5)
+    limits = [stored_range(prepared.facts, modality) for modality in prepared.facts.modalities]
+    np.testing.assert_allclose(limits, [(5.995, 995.005), (7, 8)], rtol=1e-5)
     t1, stored = prepared.image[..., 0], image[4:14, :, 1:11, 0]
     assert (t1[stored <= 5] == np.float32(1 / 255)).all()
     np.testing.assert_allclose(t1[stored >= 996], 1, rtol=1e-6)
     np.testing.assert_allclose(t1[stored == 500], 1 / 255 + 254 / 255 * (500 - 5.995) / 989.01, rtol=1e-5)
-    assert (prepared.facts.mean[0], prepared.facts.percentiles[1]) == (pytest.approx(500.5), (7.0, 8.0))
+    assert (prepared.facts.mean[0], limits[1]) == (pytest.approx(500.5), (7.0, 8.0))
 
 
 def test_the_background_is_level_0_and_the_brain_1_to_255():
-    prepared = prepare_case(case(), normalize="percentiles")
+    prepared = prepare_case(case(), normalize=NORMALIZATIONS["percentiles"])
     levels = gray_levels(uncrop(prepared.image, prepared, 0))
     brain = intensities().any(-1)
     assert levels.dtype == np.uint8
@@ -172,7 +174,7 @@ def test_z_scores_are_no_gray_levels_and_a_range_is_needed():
     image[..., 1][image[..., 1] > 0] = 5
     image[4, 3, 2, 1] = 6
     with pytest.raises(UserError, match="case c: modality flair is 5 in nearly all of the brain"):
-        prepare_case(case(image=image), normalize="percentiles")
+        prepare_case(case(image=image), normalize=NORMALIZATIONS["percentiles"])
 
 
 # --- slices as 2D cases -------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def slices(tmp_path_factory):
 def test_a_slice_is_a_2d_case(slices):
     found, listed, root = slices
     assert [one.id for one in found["a"]] == [f"a_z{z:03d}" for z in (2, 3, 4, 5, 6, 7, 8, 9, 11)]
-    (volume,) = prepare(listed[:1], MODALITIES, SCHEME, normalize="percentiles", cache=root / "cache")
+    (volume,) = prepare(listed[:1], MODALITIES, SCHEME, normalize=NORMALIZATIONS["percentiles"], cache=root / "cache")
     whole, label = uncrop(volume.image, volume, 0), uncrop(volume.label, volume, 0)
     for one in found["a"]:
         assert isinstance(one, PreparedCase)
@@ -200,7 +202,7 @@ def test_a_slice_is_a_2d_case(slices):
         np.testing.assert_array_equal(one.tumor, np.flatnonzero(one.label))
         assert one.facts.voxels_per_class == tuple(np.bincount(one.label.ravel(), minlength=4))
         assert (one.facts.original_shape, one.facts.spacing_mm, one.facts.affine) == ((10, 20), (2, 1), ())
-        assert one.facts.percentiles == volume.facts.percentiles
+        assert one.facts.scaling == volume.facts.scaling
 
 
 def test_an_unlabeled_case_gives_unlabeled_slices(slices):

@@ -63,7 +63,7 @@ def heads(tmp_path_factory):
 
 def slices_of(heads, axis=AXIAL, **options):
     files, cache = heads
-    made = prepare_slices(files, MODALITIES, SCHEME, axis=axis, normalize="brain", cache=cache, **options)
+    made = prepare_slices(files, MODALITIES, SCHEME, axis=axis, cache=cache, **options)
     return [one for case in made.values() for one in case]
 
 
@@ -75,7 +75,7 @@ def broad(facts):
 @pytest.mark.parametrize("axis", [AXIAL, CORONAL, SAGITTAL])
 def test_a_subject_is_the_prepared_volume_that_its_slices_were_cut_from(heads, axis):
     files, cache = heads
-    volumes = prepare(files, MODALITIES, SCHEME, normalize="brain", cache=cache)
+    volumes = prepare(files, MODALITIES, SCHEME, cache=cache)
     subjects = subjects_of(slices_of(heads, axis))
     assert [one.id for one in subjects] == ["a", "b"]
     for subject, volume in zip(subjects, volumes, strict=True):
@@ -90,7 +90,7 @@ def test_slices_of_one_head_are_one_subject_wherever_they_stand(heads):
     slices = slices_of(heads)
     (volume, _) = subjects_of([slices[-1], slices[0], slices[-2], slices[1]])
     assert volume.id == "b"
-    whole = prepare(*heads[:1], MODALITIES, SCHEME, normalize="brain", cache=heads[1])
+    whole = prepare(*heads[:1], MODALITIES, SCHEME, cache=heads[1])
     assert subjects_of([*whole, *slices]) == (*whole, *subjects_of(slices))
 
 

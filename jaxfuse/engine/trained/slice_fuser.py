@@ -20,8 +20,6 @@ from jaxfuse.engine.trained.phases import Member
 from jaxfuse.errors import UserError
 
 FUSED, ATTENTION = "fused", "attention"
-# Normalizations of a run's data that give intensities in [0, 1].
-_UNIT_RANGE = ("percentiles", "levels")
 
 Images = Float[np.ndarray, "n h w m"]
 Presence = Shaped[np.ndarray, "*each slots"]
@@ -75,7 +73,7 @@ def _check(member: Member, outputs: Sequence[str]) -> None:
         raise UserError(f"{member.name} makes {', '.join(made)}, no fused image; name a run that does")
     if absent := [name for name in outputs if name not in made]:
         raise UserError(f"{member.name} gives no {', '.join(absent)}: its fusion network has none; do not ask for it")
-    if member.data.normalize not in _UNIT_RANGE:
+    if not member.data.normalization.picture_levels:
         raise UserError(
             f"{member.name} was trained on intensities normalized by {member.data.normalize!r}; a run on intensities "
             f"in [0, 1] is needed: train one with data.normalize percentiles"

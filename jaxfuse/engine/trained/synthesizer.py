@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxfuse.config import Phase
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.dataset import prepare_like
-from jaxfuse.data.intensities import DARKEST, Landmarks
+from jaxfuse.data.intensities import Landmarks
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.settings import Data
@@ -155,7 +155,7 @@ def volume_maker(members: Sequence[Synthesizer], passes: Passes = PATCHES) -> Ca
     """
     predictors = [_predictor(member, passes) for member in members]
     first = members[0]
-    ends = (DARKEST if first.data.normalize == "percentiles" else 0.0, 1.0)
+    ends = (first.data.normalization.darkest, 1.0)
     stored = mean_range(members)
 
     def make(case: Case) -> Volume:

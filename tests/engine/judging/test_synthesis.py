@@ -10,6 +10,7 @@ import pytest
 
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.slices import every_slice, pictures, prepare_slices, volume_of
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging import synthesis as judging
@@ -24,6 +25,7 @@ from jaxfuse.patches import tile_volume
 from tests.made_cases import case_files
 
 MODALITIES, SHAPE = ("t1", "t2", "flair"), (16, 15, 9)
+MINMAX = NORMALIZATIONS["minmax"]
 WINDOW = ((1, 15), (1, 14))
 SIDE = 8
 
@@ -47,7 +49,14 @@ def files(tmp_path_factory) -> tuple[list[CaseFiles], Path]:
 def slices(files):
     """All slices of each head, blank ones too."""
     made = prepare_slices(
-        files[0], MODALITIES, None, keep=every_slice, normalize="minmax", window=WINDOW, blank=True, cache=files[1]
+        files[0],
+        MODALITIES,
+        None,
+        keep=every_slice,
+        normalize=MINMAX,
+        window=WINDOW,
+        blank=True,
+        cache=files[1],
     )
     return [one for case in made.values() for one in case]
 
@@ -170,7 +179,7 @@ def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_p
 
 
 def test_volumes_are_judged_as_their_slices_are(slices, files, tmp_path, drawn):
-    whole = prepare(files[0], MODALITIES, None, normalize="minmax", cache=files[1])
+    whole = prepare(files[0], MODALITIES, None, normalize=MINMAX, cache=files[1])
     document, rows = full(whole, tmp_path / "volumes")
     _, of_slices = full(slices, tmp_path / "slices")
     # The box of the brain has less background: the same errors make another PSNR, and no other NMSE.
@@ -185,7 +194,7 @@ def test_volumes_are_judged_as_their_slices_are(slices, files, tmp_path, drawn):
 
 
 def test_pictures_of_their_own_are_judged_alone(files, tmp_path, drawn):
-    options = {"normalize": "minmax", "window": WINDOW, "cache": files[1]}
+    options = {"normalize": MINMAX, "window": WINDOW, "cache": files[1]}
     made = prepare_slices(files[0], MODALITIES, None, one_per_case=True, **options)
     cases = [one for case in made.values() for one in case]
     document, rows = full(cases, tmp_path)
@@ -242,7 +251,7 @@ def test_what_is_no_synthesis_is_refused(slices, files, tmp_path):
     for outputs in ({}, {"synthesized": np.zeros((13, 14, 2))}):
         with pytest.raises(UserError, match="the output synthesized is not one image"):
             judge().quick(lambda case, made=outputs: made, slices)
-    signed = prepare(files[0], MODALITIES, None, normalize="brain", cache=files[1])
+    signed = prepare(files[0], MODALITIES, None, cache=files[1])
     with pytest.raises(
         UserError, match="case a: flair runs from -.* images are judged in .* set data.normalize to minmax"
     ):
