@@ -33,11 +33,12 @@ from jaxfuse.models.cmft import (
     Network,
     Pairing,
     UNetForm,
-    compute_dtype,
     pairing,
 )
 from jaxfuse.nn.attention import CBAM
 from jaxfuse.nn.conv import Conv, ConvNormAct
+from jaxfuse.nn.forms import check_choices
+from jaxfuse.nn.precision import cast_dtype
 from jaxfuse.nn.unet import Features
 
 ATTENTION = ("mask", "none", "cbam")
@@ -291,10 +292,7 @@ class FusionForm:
 
     def fusion(self, classes: int, unet: UNetForm) -> Fusion:
         """Both branches and S_F."""
-        if self.attention not in ATTENTION:
-            raise UserError(f"attention is {self.attention!r}; choose one of {', '.join(ATTENTION)}")
-        if self.mask_mode not in MASK_MODES:
-            raise UserError(f"mask_mode is {self.mask_mode!r}; choose one of {', '.join(MASK_MODES)}")
+        check_choices(self, {"attention": ATTENTION, "mask_mode": MASK_MODES})
         branch = unet.network(classes)
         branch_type = FusionBranch if unet.remat == "none" else nn.remat(FusionBranch)
         fusion = branch_type(
@@ -303,7 +301,7 @@ class FusionForm:
             attention=self.attention,
             mask_mode=self.mask_mode,
             residual_attention=self.residual_attention,
-            dtype=compute_dtype(unet.dtype),
+            dtype=cast_dtype(unet.dtype),
             kernel_init=unet.kernel_init,
         )
         return Fusion(branch, branch, fusion, self.stop_gradient_masks)

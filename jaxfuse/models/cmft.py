@@ -32,8 +32,10 @@ from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
 from jaxfuse.losses.image import l1
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_critic import PatchCritic
+from jaxfuse.nn.precision import cast_dtype
 from jaxfuse.nn.unet import Head, UNet
 
 REMAT = ("none", "level", "network")
@@ -119,28 +121,19 @@ class UNetForm:
 
     def network(self, outputs: int) -> Network:
         """A U-Net with `outputs` kernels in its last layer."""
-        if self.remat not in REMAT:
-            raise UserError(f"remat is {self.remat!r}; choose one of {', '.join(REMAT)}")
+        check_choices(self, {"remat": REMAT})
         trunk = UNet(
             base=self.base,
             levels=self.levels,
             arch=self.arch,
             remat=self.remat != "none",
-            dtype=compute_dtype(self.dtype),
+            dtype=cast_dtype(self.dtype),
             kernel_init=self.kernel_init,
         )
         return Network(trunk, Head(outputs, kernel_init=self.kernel_init))
 
     def geometry(self, ndim: int) -> Geometry:
         return Geometry(ndim, 2 ** (self.levels - 1))
-
-
-def compute_dtype(name: str) -> Any:
-    """The arithmetic of convolutions; weights, norm statistics and losses are float32 in either."""
-    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if name not in known:
-        raise UserError(f"dtype is {name!r}; choose one of {', '.join(known)}")
-    return known[name]
 
 
 @dataclass(frozen=True)
@@ -318,7 +311,7 @@ class CycleForm:
 
     def critics(self, unet: UNetForm) -> Critics:
         """Both critics, in the arithmetic and with the initializer of the U-Nets."""
-        dtype, init = compute_dtype(unet.dtype), unet.kernel_init
+        dtype, init = cast_dtype(unet.dtype), unet.kernel_init
         return Critics(PatchCritic(base=self.critic_base, layers=self.critic_layers, dtype=dtype, kernel_init=init))
 
     def losses(self) -> CycleLosses:

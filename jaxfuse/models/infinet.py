@@ -29,10 +29,11 @@ from jaxfuse.learning.normalized import LinenNormalized, NormalizedSegmentation
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, SegmentationLoss
 from jaxfuse.nn.conv import Conv
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.index_pool import TIES, max_pool_with_index, unpool
 from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 GLOROT_UNIFORM = jax.nn.initializers.glorot_uniform()
 
 Map = Float[Array, "b h w c"]
@@ -78,9 +79,7 @@ class InfiNetForm:
         Raises:
             UserError: an option has none of its values.
         """
-        for name, known in {"ties": TIES, "dtype": tuple(DTYPES), "mix_kernel": (1, 3)}.items():
-            if (value := getattr(self, name)) not in known:
-                raise UserError(f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
+        check_choices(self, {"ties": TIES, "dtype": DTYPES, "mix_kernel": (1, 3)})
         for name in ("width", "blocks", "convs_per_block"):
             if (value := getattr(self, name)) < 1:
                 raise UserError(f"{name} is {value}; give a positive number")
@@ -97,7 +96,7 @@ class InfiNetForm:
             use_running_average=not train,
             momentum=self.norm_decay,
             epsilon=self.norm_eps,
-            dtype=DTYPES[self.dtype],
+            dtype=layer_dtype(self.dtype),
             use_fast_variance=False,  # E x^2 - (E x)^2 cancels on raw intensities
             name=name,
         )
@@ -235,7 +234,7 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w m"]) -> Map:
         form = self.form
-        common = {"use_bias": form.bias, "kernel_init": form.kernel_init, "dtype": DTYPES[form.dtype]}
+        common = {"use_bias": form.bias, "kernel_init": form.kernel_init, "dtype": layer_dtype(form.dtype)}
         y = Conv(form.width, self.kernel_size, **common, name="conv")(x)
         return form.norm("norm", self.train)(nn.relu(y))
 

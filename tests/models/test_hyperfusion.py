@@ -12,7 +12,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.losses.overlap import cross_entropy
-from jaxfuse.models.hyperfusion.make import DTYPES, HYPER_DENSE_NET, HYPER_FUSION_NET, make_system
+from jaxfuse.models.hyperfusion.make import HYPER_DENSE_NET, HYPER_FUSION_NET, make_system
 from jaxfuse.models.hyperfusion.network import HyperDense, own_first_order
 from jaxfuse.nn.initializers import he_normal
 from tests.tiny_systems import close, count, same
@@ -347,7 +347,7 @@ def test_volumes_of_equal_slices_are_answered_as_one_slice():
 
 def test_in_bfloat16_weights_statistics_and_logits_stay_float32():
     image = _image(0, 1, 6, 5, 2)
-    networks = [_small(streams=2, filters=(2, 1), dtype=dtype) for dtype in (DTYPES["bfloat16"], None)]
+    networks = [_small(streams=2, filters=(2, 1), dtype=dtype) for dtype in (jnp.bfloat16, None)]
     variables = _variables(networks[0], image)
     shapes = jax.eval_shape(lambda x: networks[0].init(KEY, x, train=True), image)
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {np.dtype("float32")}

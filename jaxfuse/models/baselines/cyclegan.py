@@ -37,10 +37,11 @@ from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
 from jaxfuse.losses.image import l1
-from jaxfuse.models.hinet.form import DTYPES
 from jaxfuse.nn.conv import Conv, instance_norm
+from jaxfuse.nn.forms import check_choices, check_least
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_gan import PatchGan
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.transposed_conv import TransposedConv
 
 # The generators' halvings; sides of the image are multiples of this.
@@ -82,16 +83,13 @@ class CycleGanForm:
         Raises:
             UserError: an option has none of its values.
         """
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
-        for name, least in {"width": 1, "blocks": 0, "critic_width": 1, "critic_layers": 1}.items():
-            if (value := getattr(self, name)) < least:
-                raise UserError(f"{name} is {value}; give at least {least}")
+        check_choices(self, {"dtype": DTYPES})
+        check_least(self, {"width": 1, "blocks": 0, "critic_width": 1, "critic_layers": 1})
 
     @property
     def common(self) -> dict[str, Any]:
         """What every convolution takes between the first map and the last."""
-        return {"kernel_init": self.kernel_init, "dtype": DTYPES[self.dtype]}
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def critic(self) -> PatchGan:
         return PatchGan(by_instance, True, self.critic_width, self.critic_layers, **self.common)

@@ -28,11 +28,12 @@ from jaxfuse.arrays import Array, Float, Image
 from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.cross_attention import token_attention
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.restormer import RestormerBlock, check_heads
 
 MOST_SLOTS = 4
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 # U(-1, 1) / sqrt(fan-in), what PyTorch draws for a convolution, and the slope with which its PReLU begins.
 FAN_IN_UNIFORM = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 SLOPE = 0.25
@@ -73,8 +74,7 @@ class FilmForm:
         Raises:
             UserError: an option has none of its values.
         """
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        check_choices(self, {"dtype": DTYPES})
         if self.hidden < 1 or math.isqrt(self.hidden) ** 2 != self.hidden:
             raise UserError(f"hidden is {self.hidden}; a token is a square of pixels: give a square such as 64 or 256")
         if self.rounds < 1:
@@ -89,7 +89,7 @@ class FilmForm:
     @property
     def common(self) -> dict[str, Any]:
         """What every layer takes."""
-        return {"kernel_init": self.kernel_init, "dtype": DTYPES[self.dtype]}
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def block(self, module: type[nn.Module]) -> type[nn.Module]:
         """A block, to be computed again in the backward pass where the form says so."""

@@ -27,10 +27,11 @@ from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend
 from jaxfuse.learning.synthesis_task import ONE_OR_MORE, Task, task_of
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.image import l1
-from jaxfuse.models.hinet.form import DTYPES
 from jaxfuse.nn.conv import Conv
+from jaxfuse.nn.forms import check_choices, check_least
 from jaxfuse.nn.index_pool import max_pool
 from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.unet import upsample_nearest
 
 # The encoders' halvings; sides of the image are multiples of this.
@@ -66,18 +67,15 @@ class MMSynsForm:
         Raises:
             UserError: an option has none of its values.
         """
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
-        for name in ("width", "latent"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"{name} is {value}; give at least 1")
+        check_choices(self, {"dtype": DTYPES})
+        check_least(self, {"width": 1, "latent": 1})
         if self.slope < 0:
             raise UserError(f"slope is {self.slope}; it may not be negative")
 
     @property
     def common(self) -> dict[str, Any]:
         """What every convolution takes, but for those that end a network."""
-        return {"kernel_init": self.kernel_init, "dtype": DTYPES[self.dtype]}
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
 
 class Encoder(nn.Module):

@@ -28,10 +28,12 @@ from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import GanForm, gan_form
 from jaxfuse.losses.image import l1
-from jaxfuse.models.hinet.form import DTYPES, leaky_relu, near_one
+from jaxfuse.models.hinet.form import leaky_relu, near_one
 from jaxfuse.nn.conv import Conv
+from jaxfuse.nn.forms import check_choices, check_least
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_gan import PatchGan
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.transposed_conv import TransposedConv
 
 Slice = Float[Array, "b h w 1"]
@@ -70,11 +72,8 @@ class Pix2PixForm:
         Raises:
             UserError: an option has none of its values.
         """
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
-        for name, least in {"width": 1, "downs": 2, "widest": 1, "critic_width": 1, "critic_layers": 1}.items():
-            if (value := getattr(self, name)) < least:
-                raise UserError(f"{name} is {value}; give at least {least}")
+        check_choices(self, {"dtype": DTYPES})
+        check_least(self, {"width": 1, "downs": 2, "widest": 1, "critic_width": 1, "critic_layers": 1})
         for name in ("dropout", "norm_decay"):
             if not 0.0 <= (value := getattr(self, name)) < 1.0:
                 raise UserError(f"{name} is {value}; give a rate from 0 to below 1")
@@ -89,7 +88,7 @@ class Pix2PixForm:
     @property
     def common(self) -> dict[str, Any]:
         """What every convolution takes between the first map and the last."""
-        return {"kernel_init": self.kernel_init, "dtype": DTYPES[self.dtype]}
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def norm(self, name: str, train: bool) -> nn.BatchNorm:
         """Batch normalization with scale and shift, by the batch's own statistics in training."""
@@ -97,7 +96,7 @@ class Pix2PixForm:
             use_running_average=not train,
             momentum=self.norm_decay,
             epsilon=self.norm_eps,
-            dtype=DTYPES[self.dtype],
+            dtype=layer_dtype(self.dtype),
             scale_init=near_one,
             use_fast_variance=False,  # E x^2 - (E x)^2 cancels on black slices, whose maps are constant
             name=name,

@@ -23,10 +23,11 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
 from jaxfuse.nn.conv import Conv
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.index_pool import max_pool
 from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 GLOROT_UNIFORM = jax.nn.initializers.glorot_uniform()
 
 
@@ -55,8 +56,7 @@ class UNet2DForm:
         Raises:
             UserError: an option has none of its values.
         """
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        check_choices(self, {"dtype": DTYPES})
         if self.base < 1 or self.levels < 2:
             raise UserError(f"a U-Net needs a base of 1 and 2 levels at least, got {self.base} and {self.levels}")
         return UNet2D(self, tuple(modalities), classes)
@@ -67,7 +67,7 @@ class UNet2DForm:
     @property
     def common(self) -> dict[str, Any]:
         """What every layer takes."""
-        return {"kernel_init": self.kernel_init, "dtype": DTYPES[self.dtype]}
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def level(self, module: type[nn.Module], depth: int) -> Any:
         """A level, the first being 0, to be computed again in the backward pass where the form says so."""

@@ -24,14 +24,15 @@ from jaxfuse.arrays import Array, Float, Image
 from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.cross_attention import DIRECTIONS, CrossAttention
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit
 from jaxfuse.nn.invertible import CouplingStack
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.restormer import LOW_BLOCKS, LowBlock, RestormerBlock
 
 CROSS_ATTENTION = ("tokens", "channel", "none")
 RESIDUALS = (None, "max")
 COMBINE = ("all", "fold")
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 MOST_SLOTS = 4
 # U(-1, 1) / sqrt(fan-in): what PyTorch draws for a convolution.
 FAN_IN_UNIFORM = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -93,11 +94,9 @@ class FusionForm:
             "direction": DIRECTIONS,
             "residual": RESIDUALS,
             "combine": COMBINE,
-            "dtype": tuple(DTYPES),
+            "dtype": DTYPES,
         }
-        for name, known in choices.items():
-            if (value := getattr(self, name)) not in known:
-                raise UserError(f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
+        check_choices(self, choices)
         return FusionNet(self)
 
     @property
@@ -116,7 +115,7 @@ class FusionForm:
     @property
     def common(self) -> dict[str, Any]:
         """What every layer takes."""
-        return {"kernel_init": self.kernel_init, "dtype": DTYPES[self.dtype]}
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def low(self, name: str | None = None) -> nn.Module:
         """The layer of a low band."""

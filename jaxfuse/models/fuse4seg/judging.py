@@ -18,8 +18,9 @@ from jaxfuse.losses.adversarial import GanForm, gan_form, gradient_penalty
 from jaxfuse.losses.fusion import present_mean
 from jaxfuse.models.fuse4seg.combinations import Choice
 from jaxfuse.models.fuse4seg.critics import SourceCritic
-from jaxfuse.models.fuse4seg.fusion import DTYPES
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 
 Sources = Float[Array, "b h w m"]
 Presence = Float[Array, "b m"]
@@ -118,13 +119,12 @@ class CriticForm:
         """The critics, or None where their weight is 0."""
         if self.adversarial_weight < 0:
             raise UserError(f"adversarial_weight is {self.adversarial_weight}; it must not be negative")
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        check_choices(self, {"dtype": DTYPES})
         game = gan_form(self.gan)
         if not self.adversarial_weight:
             return None
         network = SourceCritic(
-            base=self.critic_base, head=self.critic_head, kernel_init=self.kernel_init, dtype=DTYPES[self.dtype]
+            base=self.critic_base, head=self.critic_head, kernel_init=self.kernel_init, dtype=layer_dtype(self.dtype)
         )
         return Critics(network, tuple(modalities), game, self.penalty_weight)
 

@@ -15,16 +15,17 @@ from typing import Any
 import jax
 
 from jaxfuse.arrays import Key, Params
-from jaxfuse.errors import UserError
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import SegmentationLoss
 from jaxfuse.models.baselines.film import FilmForm, FilmNet
 from jaxfuse.models.baselines.nnunet2d import NNUNet2D
 from jaxfuse.models.fuse4seg.cooperative import Cooperation
-from jaxfuse.models.fuse4seg.fusion import DTYPES, Encoder, FusionForm
+from jaxfuse.models.fuse4seg.fusion import Encoder, FusionForm
 from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, named
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused, MaybeKey, Presence, Sources
+from jaxfuse.nn.forms import check_choices
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,8 @@ class NNUNetForm:
 
     def part(self, classes: int, loss: SegmentationLoss) -> DeeplySupervised:
         """The network with its loss, `loss` being that of one resolution."""
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
-        network = NNUNet2D(classes, self.stages, self.base, self.most, self.remat, dtype=DTYPES[self.dtype])
+        check_choices(self, {"dtype": DTYPES})
+        network = NNUNet2D(classes, self.stages, self.base, self.most, self.remat, dtype=layer_dtype(self.dtype))
         return DeeplySupervised(network, 2 ** (self.stages - 1), loss)
 
 

@@ -26,10 +26,11 @@ from jaxfuse.arrays import Array, Float, Logits
 from jaxfuse.errors import UserError
 from jaxfuse.nn.adapter import ADAPTERS
 from jaxfuse.nn.conv import Conv, conv
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.vision_transformer import NO_ADAPTER, VisionTransformer
 
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 # One token per block of pixels of this side.
 DIVISOR = 16
 SMALLEST_SIDE = 2 * DIVISOR
@@ -79,9 +80,7 @@ class SegmentationForm:
         Raises:
             UserError: an option has none of its values.
         """
-        for name, known in {"adapter": (*ADAPTERS, NO_ADAPTER), "dtype": tuple(DTYPES)}.items():
-            if (value := getattr(self, name)) not in known:
-                raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+        check_choices(self, {"adapter": (*ADAPTERS, NO_ADAPTER), "dtype": DTYPES})
         for name, count in {"widths": 3, "units": 3, "decoder_widths": 4}.items():
             if len(value := getattr(self, name)) != count or min(value) < 1:
                 raise UserError(f"{name} is {tuple(value)}; give {count} positive numbers")
@@ -98,7 +97,7 @@ class SegmentationForm:
     @property
     def common(self) -> dict[str, Any]:
         """What every layer takes."""
-        return {"kernel_init": self.kernel_init, "dtype": DTYPES[self.dtype]}
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def block(self, module: type[nn.Module]) -> type[nn.Module]:
         """A block, to be computed again in the backward pass where the form says so."""

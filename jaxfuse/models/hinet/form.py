@@ -13,11 +13,12 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Key
 from jaxfuse.errors import UserError
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 
 KINDS = ("hybrid", "early", "late")
 BLOCKS = ("mixed", "concatenate")
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 Map = Float[Array, "b h w c"]
 Activation = Callable[[Array], Array]
@@ -84,10 +85,8 @@ class HiNetForm:
             UserError: an option has none of its values, or one that this kind of network does not read.
         """
         known = {"kind": KINDS, "fusion_block": BLOCKS, "synthesis_block": BLOCKS}
-        known |= {"activation_fusion": tuple(ACTIVATIONS), "dtype": tuple(DTYPES)}
-        for name, values in known.items():
-            if (value := getattr(self, name)) not in values:
-                raise UserError(f"{name} is {value!r}; choose one of {', '.join(values)}")
+        known |= {"activation_fusion": tuple(ACTIVATIONS), "dtype": DTYPES}
+        check_choices(self, known)
         for name in ("width", "critic_width", "norm_eps", "critic_norm_eps"):
             if (value := getattr(self, name)) <= 0:
                 raise UserError(f"{name} is {value}; give a positive number")
@@ -111,7 +110,7 @@ class HiNetForm:
     @property
     def common(self) -> dict[str, Any]:
         """What every convolution takes between the first map and the last."""
-        return {"kernel_init": self.kernel_init, "dtype": DTYPES[self.dtype]}
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def norm(self, name: str, train: bool, eps: float | None = None) -> nn.BatchNorm:
         """Batch normalization with scale and shift, by the batch's own statistics in training."""
@@ -119,7 +118,7 @@ class HiNetForm:
             use_running_average=not train,
             momentum=self.norm_decay,
             epsilon=self.norm_eps if eps is None else eps,
-            dtype=DTYPES[self.dtype],
+            dtype=layer_dtype(self.dtype),
             scale_init=near_one,
             use_fast_variance=False,  # E x^2 - (E x)^2 cancels on black slices, whose maps are constant
             name=name,

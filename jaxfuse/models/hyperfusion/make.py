@@ -24,20 +24,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax.numpy as jnp
-
 from jaxfuse.errors import UserError
 from jaxfuse.learning.normalized import LinenNormalized, NormalizedSegmentation
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, SegmentationLoss
 from jaxfuse.models.hyperfusion.layers import SLOPE
 from jaxfuse.models.hyperfusion.network import HyperDense
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, he_normal
+from jaxfuse.nn.precision import DTYPES, layer_dtype
 
 LAYERS = 9
 FILTERS = ("stepped", "incremental")
 HEAD_ACTIVATIONS = ("none", "prelu")
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 # He's rule for the slope of what follows: PReLU's at its start in the blocks, 1 where nothing is rectified.
 RECTIFIED = he_normal(slope=SLOPE)
 LINEAR = he_normal(slope=1.0)
@@ -84,7 +83,7 @@ class HyperForm:
             head_widths=self.head,
             head_activation=self.head_activation,
             remat=self.remat,
-            dtype=DTYPES[self.dtype],
+            dtype=layer_dtype(self.dtype),
             kernel_init=self.kernel_init,
             head_init=LINEAR if self.head_activation == "none" else self.kernel_init,
         )
@@ -96,10 +95,8 @@ class HyperForm:
         return tuple(self.width + layer * self.width // 3 for layer in range(LAYERS))
 
     def _check(self) -> None:
-        choices = {"filters": FILTERS, "head_activation": HEAD_ACTIVATIONS, "dtype": tuple(DTYPES), "ndim": (2, 3)}
-        for name, known in choices.items():
-            if (value := getattr(self, name)) not in known:
-                raise UserError(f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
+        choices = {"filters": FILTERS, "head_activation": HEAD_ACTIVATIONS, "dtype": DTYPES, "ndim": (2, 3)}
+        check_choices(self, choices)
         if min((self.width, *self.head)) < 1:
             raise UserError(f"width is {self.width} and head {self.head}; give positive numbers")
         if self.recursive and not self.resfuse:
