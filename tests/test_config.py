@@ -352,12 +352,13 @@ def test_a_module_that_fails_to_import_says_so_itself(tmp_path, monkeypatch):
 def test_a_model_without_shared_network_options_can_be_built(tmp_path, monkeypatch):
     """`network` may be empty: its options are those that the models of a recipe share."""
     (tmp_path / "bare_paper.py").write_text(
+        "from jaxfuse.learning.networks import Stateless\n"
         "from jaxfuse.learning.system import Geometry, Segmentation\n"
         "class Network:\n"
         "    def init(self, rng, image): ...\n"
         "    def __call__(self, params, image): ...\n"
         "def make_system(*, optimizers, width=3):\n"
-        "    return Segmentation(Network(), (width,), print, optimizers, Geometry(2, 1), 'S')\n"
+        "    return Segmentation(Stateless(Network()), (width,), print, optimizers, Geometry(2, 1), 'S')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = _config("tiny,row=random", fusion__model="bare_paper", fusion__args=ConfigDict({"width": 5}))

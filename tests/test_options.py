@@ -78,6 +78,7 @@ def test_addressed_options_of_a_config(tmp_path, monkeypatch):
     """Those of `args` win over those of `network`, field by field, and initializers are resolved at any depth."""
     (tmp_path / "formed_paper.py").write_text(
         "from dataclasses import dataclass\n"
+        "from jaxfuse.learning.networks import Stateless\n"
         "from jaxfuse.learning.system import Geometry, Segmentation\n"
         "@dataclass(frozen=True)\n"
         "class Form:\n"
@@ -91,7 +92,7 @@ def test_addressed_options_of_a_config(tmp_path, monkeypatch):
         "    def init(self, rng, image): ...\n"
         "    def __call__(self, params, image): ...\n"
         "def make_system(*, optimizers, first: Form = Form(), second: Form = Form()):\n"
-        "    return Segmentation(Network(first, second), (0,), print, optimizers, Geometry(2, 1), 'S')\n"
+        "    return Segmentation(Stateless(Network(first, second)), (0,), print, optimizers, Geometry(2, 1), 'S')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = cmff.get_config("tiny,row=random")

@@ -34,6 +34,7 @@ from jaxfuse.engine.trained.phases import load_members, mean_probabilities
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.system import Geometry, Segmentation
 
 MODALITIES = ("t1", "flair")
@@ -157,7 +158,7 @@ def test_networks_of_two_and_three_axes_are_averaged(trained, monkeypatch):
         def __call__(self, params, image):
             return jnp.zeros((*image.shape[:-1], 4)) + 0 * image[..., :1]
 
-    system = Segmentation(Even(), (0,), lambda logits, label: logits.sum(), {}, Geometry(3, 1), "even")
+    system = Segmentation(Stateless(Even()), (0,), lambda logits, label: logits.sum(), {}, Geometry(3, 1), "even")
     solid = replace(flat, system=system, phase=replace(flat.phase, patch=(8, 8, 8)))
     monkeypatch.setattr(
         trained_phases, "_of_run", lambda workdir, name, best: [solid if workdir.name == "3d" else flat]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfuse.learning.normalized import LinenNormalized, NormalizedSegmentation
+from jaxfuse.learning.networks import LinenNetwork, Stateless
 from jaxfuse.learning.system import Geometry, Segmentation
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.nn.conv import conv
@@ -166,7 +166,7 @@ def valid_system(
     layers: int, *, ndim: int = 3, channels: Sequence[int] = (0,), classes: int = 2, divisor: int = 1
 ) -> Segmentation:
     """A System around `Valid`, of margin `layers`."""
-    network, optimizers = Valid(layers, classes=classes), {"net": optax.sgd(0.1)}
+    network, optimizers = Stateless(Valid(layers, classes=classes)), {"net": optax.sgd(0.1)}
     return Segmentation(network, channels, cross_entropy, optimizers, Geometry(ndim, divisor, layers), "valid")
 
 
@@ -183,5 +183,5 @@ class Pixelwise(nn.Module):
 
 def make_system(*, optimizers, modalities, classes, loss):
     """The System of `Pixelwise`, from what a recipe gives."""
-    network, channels = LinenNormalized(Pixelwise(classes)), tuple(range(len(modalities)))
-    return NormalizedSegmentation(network, channels, loss, optimizers, Geometry(2, 1), "segmentation")
+    network, channels = LinenNetwork(Pixelwise(classes)), tuple(range(len(modalities)))
+    return Segmentation(network, channels, loss, optimizers, Geometry(2, 1), "segmentation")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -83,17 +83,23 @@ class Cycle(NamedTuple):
     cycle_b: Array
 
 
+class AdversarialGame(Protocol):
+    """What either side of a game pays; `losses.adversarial.GanForm` is one."""
+
+    def maker_loss(self, fake_scores: Array) -> Array: ...
+
+    def critic_loss(self, real_scores: Array, fake_scores: Array) -> Array: ...
+
+
 class CycleLosses(NamedTuple):
     """The terms of a cycle-consistent GAN.
 
     Attributes:
-        maker: scores of fakes -> the generators' adversarial term.
-        critic: (scores of real images, scores of fakes) -> one critic's loss.
+        game: the adversarial terms of generators and critics.
         distance: (cycle, real) -> the cycle term, multiplied by `weight`.
     """
 
-    maker: Callable[[Array], Array]
-    critic: Callable[[Array, Array], Array]
+    game: AdversarialGame
     distance: Callable[[Array, Array], Array]
     weight: float
 
@@ -103,8 +109,8 @@ def maker_objective(
 ) -> tuple[Array, Metrics]:
     """The generators' loss: both adversarial terms + weight * both cycle terms; `judge(side, image)` gives scores."""
     terms = {
-        "adversarial_a": losses.maker(judge("a", cycle.fake_a)),
-        "adversarial_b": losses.maker(judge("b", cycle.fake_b)),
+        "adversarial_a": losses.game.maker_loss(judge("a", cycle.fake_a)),
+        "adversarial_b": losses.game.maker_loss(judge("b", cycle.fake_b)),
         "cycle_a": losses.distance(cycle.cycle_a, real_a),
         "cycle_b": losses.distance(cycle.cycle_b, real_b),
     }
@@ -121,7 +127,7 @@ def critic_objective(
 ) -> tuple[Array, Metrics]:
     """The sum of both critics' losses; `judge(one critic's parameters, image)` gives scores."""
     terms = {
-        f"critic_{side}": losses.critic(judge(critics[side], real[side]), judge(critics[side], fake[side]))
+        f"critic_{side}": losses.game.critic_loss(judge(critics[side], real[side]), judge(critics[side], fake[side]))
         for side in ("a", "b")
     }
     return terms["critic_a"] + terms["critic_b"], terms
@@ -155,7 +161,7 @@ def cyclic_update(
         shown, pool = {}, {}
         for side, key in zip(("a", "b"), jax.random.split(state.key()), strict=True):
             shown[side], pool[side] = exchange(state.memory["pool"][side], fakes[side], key)
-        return state.replace(memory={**state.memory, "pool": pool}), shown  # pyright: ignore[reportAttributeAccessIssue]
+        return state.replace(memory={**state.memory, "pool": pool}), shown
 
     def judge_shown(critics: Params, shown: dict[str, Array]) -> tuple[Array, Aux]:
         loss, terms = critic_objective(critics, {"a": real_a, "b": real_b}, shown, judge, losses)

@@ -12,7 +12,7 @@ numbers are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -53,12 +53,12 @@ class SideBySide:
         if len(steps) > 1:
             raise ValueError(f"members side by side are at the same step, these are at {sorted(steps)}")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ordered)
-        return replace(stacked, step=ordered[0].step)
+        return stacked.replace(step=ordered[0].step)
 
     def member(self, state: State, name: str) -> State:
         """The state of one member, as it would be alone."""
         number = self.members.index(name)
-        return replace(jax.tree.map(lambda leaf: leaf[number], replace(state, step=None)), step=state.step)
+        return jax.tree.map(lambda leaf: leaf[number], state.replace(step=None)).replace(step=state.step)
 
     def train_step(self, state: State, batches: Mapping[str, Batch]) -> tuple[State, Metrics]:
         """One update of every member on its own batch, `batches[member]`; metrics are named `<member>/<metric>`.

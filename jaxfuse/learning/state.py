@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, no_type_check
+from typing import TYPE_CHECKING, Any, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +38,18 @@ class State:
     opt_state: dict[str, Any]
     memory: dict[str, Any]
 
+    if TYPE_CHECKING:
+
+        def replace(self, **changes: Any) -> State:
+            """The state with some of its parts replaced; `struct.dataclass` makes it."""
+            ...
+
     def key(self) -> Key[Array, ""]:
         """The key of this step."""
         return jax.random.fold_in(self.rng, self.step)
 
     def advance(self) -> State:
-        return self.replace(step=self.step + 1)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.replace(step=self.step + 1)
 
 
 class Aux(NamedTuple):
@@ -94,7 +100,7 @@ def apply_gradient(
 ) -> tuple[State, Aux]:
     """One step of one player along a gradient that was found elsewhere; all else as in `descend`."""
     update, opt_state = optimizer.update(gradient, state.opt_state[player], state.params[player])
-    state = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
+    state = state.replace(
         params={**state.params, player: optax.apply_updates(state.params[player], update)},
         opt_state={**state.opt_state, player: opt_state},
         stats={**state.stats, **aux.stats},

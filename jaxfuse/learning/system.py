@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params
+from jaxfuse.learning.networks import Network
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
+
+# Names of outputs that readers of predictions know: a synthesized image, a fused one, and attention to its sources.
+SYNTHESIZED, FUSED, ATTENTION = "synthesized", "fused", "attention"
 
 SegmentationLoss = Callable[[Logits, Label], Array]
 
@@ -73,24 +77,27 @@ class System(Protocol):
         ...
 
 
-@runtime_checkable
-class Network(Protocol):
-    """A pure function of parameters, as a pair: draw them, apply them."""
+class Defaults:
+    """What most Systems declare, to be inherited; a System states what differs. There is no behavior here."""
 
-    def init(self, rng: Key[Array, ""], image: Array) -> Params: ...
-
-    def __call__(self, params: Params, image: Array) -> Any: ...
+    players: ClassVar[tuple[str, ...]] = ("net",)
+    probabilities: ClassVar[tuple[str, ...]] = ()
+    accepts_unpaired: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Segmentation:
     """A network trained alone, by one player `net`, to label every voxel.
 
+    A network with running statistics normalizes by its own batch in a training step, which moves them. Evaluation and
+    prediction read the running ones, so that the answer for a patch does not depend on the patches beside it.
+
     Attributes:
-        network: image -> logits.
+        network: image -> logits; where it loses `geometry.margin` voxels on each side, so do the batch's labels.
         channels: the input channels of the batch's image that it reads.
         loss: (logits, label) -> scalar.
         name: the name of its output, class probabilities (b *space k).
+        parts: subtrees of the parameters that `describe` counts apart; () counts all of them under `name`.
     """
 
     network: Network
@@ -99,6 +106,7 @@ class Segmentation:
     optimizers: Optimizers
     geometry: Geometry
     name: str
+    parts: tuple[str, ...] = ()
 
     players = ("net",)
     accepts_unpaired = False
@@ -112,25 +120,32 @@ class Segmentation:
         return (self.name,)
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
-        params = self.network.init(initializer_key(rng), self._inputs(batch))
-        return create_state(rng, {"net": params}, self.optimizers)
+        params, stats = self.network.init(initializer_key(rng), self._inputs(batch))
+        return create_state(rng, {"net": params}, self.optimizers, stats={"net": stats})
 
     def _inputs(self, batch: Batch | Mapping[str, Array]) -> Array:
         return batch["image"][..., np.array(self.channels)]
 
+    def _answer(self, state: State, inputs: Batch | Mapping[str, Array]) -> Logits:
+        """Logits by the running statistics."""
+        return self.network.apply(state.params["net"], state.stats["net"], self._inputs(inputs), train=False)[0]
+
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+        running = state.stats["net"]
+
         def objective(params: Params) -> tuple[Array, Aux]:
-            return self.loss(self.network(params, self._inputs(batch)), batch["label"]), Aux({})
+            logits, stats = self.network.apply(params, running, self._inputs(batch), train=True)
+            return self.loss(logits, batch["label"]), Aux({}, stats={"net": stats})
 
         state, aux = descend(state, "net", self.optimizers["net"], objective)
         return state.advance(), dict(aux.metrics)
 
     def eval_step(self, state: State, batch: Batch) -> Metrics:
-        return {"net/loss": self.loss(self.network(state.params["net"], self._inputs(batch)), batch["label"])}
+        return {"net/loss": self.loss(self._answer(state, batch), batch["label"])}
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        logits = self.network(state.params["net"], self._inputs(inputs))
-        return {self.name: jax.nn.softmax(logits.astype(jnp.float32))}
+        return {self.name: jax.nn.softmax(self._answer(state, inputs).astype(jnp.float32))}
 
     def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
-        return {self.name: params["net"]}
+        net: Any = params["net"]
+        return {part: net[part] for part in self.parts} if self.parts else {self.name: net}

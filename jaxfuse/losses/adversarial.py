@@ -1,8 +1,4 @@
-"""Adversarial losses. A maker wants its fakes scored as real, a critic tells both apart. Computed in float32.
-
-The least-squares pair (LSGAN, Mao et al., 2017, with targets 1 for real and 0 for fake) takes means over every score,
-so a critic that scores patches weighs them alike. The forms of `GAN_FORMS` leave the mean to the caller.
-"""
+"""Adversarial losses. A maker wants its fakes scored as real, a critic tells both apart. Computed in float32."""
 
 from __future__ import annotations
 
@@ -16,28 +12,8 @@ from jaxfuse.arrays import Array, Float, Key
 from jaxfuse.errors import UserError
 
 
-def least_squares_real(scores: Float[Array, "*scores"]) -> Float[Array, ""]:
-    """mean (scores - 1)^2: how far scores are from "real"."""
-    return jnp.square(scores.astype(jnp.float32) - 1.0).mean()
-
-
-def least_squares_fake(scores: Float[Array, "*scores"]) -> Float[Array, ""]:
-    """mean scores^2: how far scores are from "fake"."""
-    return jnp.square(scores.astype(jnp.float32)).mean()
-
-
-def least_squares_maker(fake_scores: Float[Array, "*scores"]) -> Float[Array, ""]:
-    """The maker's loss: its fakes should score 1."""
-    return least_squares_real(fake_scores)
-
-
-def least_squares_critic(real_scores: Float[Array, "*real"], fake_scores: Float[Array, "*fake"]) -> Float[Array, ""]:
-    """The critic's loss, half the sum of both: it then moves at half the pace, as in the public CycleGAN code."""
-    return 0.5 * (least_squares_real(real_scores) + least_squares_fake(fake_scores))
-
-
 class GanForm(NamedTuple):
-    """A form of the adversarial game, each part mapping scores to losses element by element, in float32.
+    """A form of the adversarial game, its parts mapping scores to losses element by element, in float32.
 
     Attributes:
         maker: for the scores of fakes, what their maker wants small.
@@ -49,6 +25,14 @@ class GanForm(NamedTuple):
     real: Callable[[Array], Array]
     fake: Callable[[Array], Array]
     penalized: bool = False
+
+    def maker_loss(self, fake_scores: Float[Array, "*scores"]) -> Float[Array, ""]:
+        """The maker's loss, a mean over all scores: a critic that scores patches weighs them alike."""
+        return self.maker(fake_scores).mean()
+
+    def critic_loss(self, real_scores: Float[Array, "*real"], fake_scores: Float[Array, "*fake"]) -> Float[Array, ""]:
+        """The critic's loss, half the sum of both means: it moves at half the pace, as in the public CycleGAN code."""
+        return 0.5 * (self.real(real_scores).mean() + self.fake(fake_scores).mean())
 
 
 def _log_real(scores: Array) -> Array:
@@ -63,7 +47,8 @@ def _wide(scores: Array) -> Array:
     return scores.astype(jnp.float32)
 
 
-# Goodfellow et al. 2014, both forms, on logits; Mao et al. 2017 and Gulrajani et al. 2017, on scores.
+# Goodfellow et al. 2014, both forms, on logits; Mao et al. 2017 (targets 1 for real, 0 for fake) and Gulrajani et al.
+# 2017, on scores.
 GAN_FORMS: Mapping[str, GanForm] = {
     "minimax": GanForm(_log_fake, lambda s: -_log_real(s), lambda s: -_log_fake(s)),
     "nonsaturating": GanForm(lambda s: -_log_real(s), lambda s: -_log_real(s), lambda s: -_log_fake(s)),
@@ -75,7 +60,11 @@ GAN_FORMS: Mapping[str, GanForm] = {
 
 
 def gan_form(name: str) -> GanForm:
-    """The form of this name; `minimax` is the literal one, whose maker stalls where the critic is sure."""
+    """Returns the form of this name; `minimax` is the literal one, whose maker stalls where the critic is sure.
+
+    Raises:
+        UserError: the name is not one of GAN_FORMS.
+    """
     if name not in GAN_FORMS:
         raise UserError(f"gan is {name!r}; choose one of {', '.join(GAN_FORMS)}")
     return GAN_FORMS[name]

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, Probs
 from jaxfuse.errors import UserError
 from jaxfuse.learning.adversarial import Cycle, CycleLosses, cyclic_update, empty_pool
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
 from jaxfuse.models.cmft import (
@@ -336,7 +337,8 @@ def make_branch(
     if side not in ("a", "b"):
         raise UserError(f"side is {side!r}; choose a or b")
     channels = getattr(pairing(pairs, modalities), side)
-    return Segmentation(unet.network(classes), channels, loss, optimizers, unet.geometry(3), f"S_{side.upper()}")
+    network = Stateless(unet.network(classes))
+    return Segmentation(network, channels, loss, optimizers, unet.geometry(3), f"S_{side.upper()}")
 
 
 def make_joint(

@@ -30,7 +30,7 @@ from jaxfuse.learning.adversarial import (
 )
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Geometry
-from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
+from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, normal
@@ -315,7 +315,7 @@ class CycleForm:
         return Critics(PatchCritic(base=self.critic_base, layers=self.critic_layers, dtype=dtype, kernel_init=init))
 
     def losses(self) -> CycleLosses:
-        return CycleLosses(least_squares_maker, least_squares_critic, l1, self.cycle_weight)
+        return CycleLosses(gan_form("lsgan"), l1, self.cycle_weight)
 
 
 def make_reconstruction(

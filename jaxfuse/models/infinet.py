@@ -25,9 +25,10 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Logits
 from jaxfuse.errors import UserError
-from jaxfuse.learning.normalized import LinenNormalized, NormalizedSegmentation
+from jaxfuse.learning.networks import LinenNetwork
 from jaxfuse.learning.state import Optimizers
-from jaxfuse.learning.system import Geometry, SegmentationLoss
+from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
+from jaxfuse.nn.batch_norm import batch_norm
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.index_pool import TIES, max_pool_with_index, unpool
@@ -92,14 +93,7 @@ class InfiNetForm:
 
     def norm(self, name: str, train: bool) -> nn.BatchNorm:
         """Batch normalization with scale and shift, by the batch's own statistics in training."""
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.norm_decay,
-            epsilon=self.norm_eps,
-            dtype=layer_dtype(self.dtype),
-            use_fast_variance=False,  # E x^2 - (E x)^2 cancels on raw intensities
-            name=name,
-        )
+        return batch_norm(name, train, decay=self.norm_decay, eps=self.norm_eps, dtype=layer_dtype(self.dtype))
 
     def block(self, module: type[nn.Module], train: bool) -> Any:
         """A block, to be computed again in the backward pass where the form says so."""
@@ -246,10 +240,10 @@ def make_system(
     classes: int,
     loss: SegmentationLoss,
     form: InfiNetForm = PAPER,
-) -> NormalizedSegmentation:
+) -> Segmentation:
     """InfiNet on slices; the paper's two modalities are T1 and T2, and each one has its arm."""
-    return NormalizedSegmentation(
-        network=LinenNormalized(form.network(modalities, classes)),
+    return Segmentation(
+        network=LinenNetwork(form.network(modalities, classes)),
         channels=tuple(range(len(modalities))),
         loss=loss,
         optimizers=optimizers,

@@ -33,6 +33,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.tables import read_rows
 from jaxfuse.labels import SCHEMES
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
 from jaxfuse.metrics.regions import score_case
@@ -183,7 +184,7 @@ class SumOfPicture:
 
 @pytest.mark.parametrize("view", AXES)
 def test_a_network_of_one_view_labels_subjects_whose_slices_are_of_another(heads, view):
-    system = Segmentation(SumOfPicture(), (0,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
+    system = Segmentation(Stateless(SumOfPicture()), (0,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
     phase = replace(PHASE, patch=(16, 16), sampling=sampling_rule("whole"), pad=True)
     subject = subjects_of(slices_of(heads, CORONAL))[0]
     made = case_predictor(system, phase, axis=AXES[view])(WEIGHTS, subject)["S"]

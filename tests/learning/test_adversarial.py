@@ -18,10 +18,10 @@ from jaxfuse.learning.adversarial import (
     maker_objective,
 )
 from jaxfuse.learning.state import Aux, create_state
-from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
+from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
 
-LOSSES = CycleLosses(least_squares_maker, least_squares_critic, l1, 10.0)
+LOSSES = CycleLosses(gan_form("lsgan"), l1, 10.0)
 KEY = jax.random.key(0)
 
 

@@ -10,7 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.infinet import Arm, InfiNetForm, make_system
-from tests.tiny_systems import close, count, gradient_descent
+from tests.tiny_systems import close, count, counts, gradient_descent
 
 KEY = jax.random.key(0)
 T1_T2 = ("t1", "t2")
@@ -55,7 +55,7 @@ def test_parameters_of_every_reading(changes, trainable, total):
 
 def test_parameters_by_part_and_of_three_classes():
     _, variables = _abstract(InfiNetForm())
-    parts = {name: count(part) for name, part in variables["params"].items()}
+    parts = counts(variables["params"])
     fusions = {f"fusion_{level}": 119_808 for level in (1, 2, 3)}
     assert parts == {"t1_arm": 186_050, "t2_arm": 186_050, **fusions, "head": 260}
     _, variables = _abstract(InfiNetForm(), classes=3)

@@ -6,7 +6,7 @@ import pytest
 from jaxfuse.nn.attention import CBAM, ChannelGate, SpatialGate
 from jaxfuse.nn.conv import conv, instance_norm
 from jaxfuse.nn.initializers import he_normal
-from tests.tiny_systems import count
+from tests.tiny_systems import counts
 
 KEY = jax.random.key(0, impl="rbg")
 
@@ -17,10 +17,10 @@ def _sigmoid(x):
 
 def test_parameter_count_of_32_channels():
     params = jax.eval_shape(CBAM().init, KEY, jnp.zeros((1, 4, 4, 4, 32)))["params"]
-    count = {name: count(gate) for name, gate in params.items()}
+    found = counts(params)
     # 32 -> 2 -> 32 with biases; 7^3 over two maps without bias, one scale, one shift. 110,724 + 850 = 111,574.
-    assert count == {"channel": 64 + 2 + 64 + 32, "spatial": 686 + 2}
-    assert sum(count.values()) == 850
+    assert found == {"channel": 64 + 2 + 64 + 32, "spatial": 686 + 2}
+    assert sum(found.values()) == 850
 
 
 def test_channel_gate_against_numpy():

@@ -35,7 +35,7 @@ from jaxfuse.learning.adversarial import (
 from jaxfuse.learning.state import Optimizers, State, create_state, initializer_key, player_metrics
 from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
 from jaxfuse.learning.system import Geometry
-from jaxfuse.losses.adversarial import least_squares_critic, least_squares_maker
+from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
 from jaxfuse.nn.conv import Conv, instance_norm
 from jaxfuse.nn.forms import check_choices, check_least
@@ -302,7 +302,7 @@ def make_system(
         generator=Generator(form),
         critic=form.critic(),
         task=task_of(pairs, modalities, ONE),
-        losses=CycleLosses(least_squares_maker, least_squares_critic, l1, cycle_weight),
+        losses=CycleLosses(gan_form("lsgan"), l1, cycle_weight),
         identity_weight=identity_weight,
         pool_size=pool_size,
         optimizers=optimizers,

@@ -22,16 +22,16 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
 from jaxfuse.errors import UserError
-from jaxfuse.learning.normalized import LinenNormalized, create_normalized_state
+from jaxfuse.learning.networks import LinenNetwork, create_state_of
 from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, descend, player_metrics
 from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.adversarial import GanForm, gan_form
 from jaxfuse.losses.image import l1
-from jaxfuse.models.hinet.form import leaky_relu, near_one
+from jaxfuse.nn.batch_norm import batch_norm
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices, check_least
-from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.initializers import KernelInit, near_one, normal
 from jaxfuse.nn.patch_gan import PatchGan
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.transposed_conv import TransposedConv
@@ -92,14 +92,13 @@ class Pix2PixForm:
 
     def norm(self, name: str, train: bool) -> nn.BatchNorm:
         """Batch normalization with scale and shift, by the batch's own statistics in training."""
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.norm_decay,
-            epsilon=self.norm_eps,
+        return batch_norm(
+            name,
+            train,
+            decay=self.norm_decay,
+            eps=self.norm_eps,
             dtype=layer_dtype(self.dtype),
             scale_init=near_one,
-            use_fast_variance=False,  # E x^2 - (E x)^2 cancels on black slices, whose maps are constant
-            name=name,
         )
 
     def critic(self) -> PatchGan:
@@ -123,7 +122,7 @@ class Generator(nn.Module):
         form, widths, x = self.form, self.form.widths, image
         maps = []
         for level, width in enumerate(widths, start=1):
-            x = leaky_relu(x) if maps else x
+            x = nn.leaky_relu(x, 0.2) if maps else x
             x = Conv(width, 4, 2, 1, use_bias=False, **form.common, name=f"down_{level}")(x)
             x = form.norm(f"down_norm_{level}", train)(x) if 1 < level < form.downs else x
             maps.append(x)
@@ -170,8 +169,8 @@ class PairedTranslation:
         batch_stats_at_test: `predict` normalizes by the patches that it is given together.
     """
 
-    generator: LinenNormalized
-    critic: LinenNormalized
+    generator: LinenNetwork
+    critic: LinenNetwork
     task: Task
     game: GanForm
     target_weight: float
@@ -187,7 +186,7 @@ class PairedTranslation:
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         source, target = self.task.sources_of(batch), self.task.target_of(batch)
         networks = {"generator": (self.generator, source), "discriminator": (self.critic, judged(source, target))}
-        return create_normalized_state(rng, networks, self.optimizers)
+        return create_state_of(rng, networks, self.optimizers)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         source, target = self.task.sources_of(batch), self.task.target_of(batch)
@@ -277,8 +276,8 @@ def make_system(
     if target_weight < 0:
         raise UserError(f"target_weight is {target_weight}; it may not be negative")
     return PairedTranslation(
-        generator=LinenNormalized(Generator(form)),
-        critic=LinenNormalized(form.critic()),
+        generator=LinenNetwork(Generator(form)),
+        critic=LinenNetwork(form.critic()),
         task=task_of(pairs, modalities, ONE),
         # Cross-entropy of logits, of a generator that maximizes log D.
         game=gan_form("nonsaturating"),

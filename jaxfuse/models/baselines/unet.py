@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Params
 from jaxfuse.errors import UserError
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Segmentation, SegmentationLoss
 from jaxfuse.models.cmft import UNetForm
@@ -29,7 +30,8 @@ def make_system(
 ) -> Segmentation:
     """A 2D U-Net that labels every pixel; `modalities` are its input channels."""
     channels = tuple(range(len(modalities)))
-    return Segmentation(unet.network(classes), channels, loss, optimizers, unet.geometry(2), "segmentation")
+    network = Stateless(unet.network(classes))
+    return Segmentation(network, channels, loss, optimizers, unet.geometry(2), "segmentation")
 
 
 def inflate(donor: Params, target: Params) -> Params:

@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float, Image, Key, Logits, Params
 from jaxfuse.errors import UserError
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
 from jaxfuse.nn.conv import Conv
@@ -202,7 +203,7 @@ def make_system(
 ) -> Segmentation:
     """A U-Net on slices, with one contracting path or one per modality."""
     return Segmentation(
-        network=UNet2DNetwork(form.network(modalities, classes)),
+        network=Stateless(UNet2DNetwork(form.network(modalities, classes))),
         channels=tuple(range(len(modalities))),
         loss=loss,
         optimizers=optimizers,

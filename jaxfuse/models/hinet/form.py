@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Float, Key
+from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
+from jaxfuse.nn.batch_norm import batch_norm
 from jaxfuse.nn.forms import check_choices
-from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.initializers import KernelInit, near_one, normal
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 
 KINDS = ("hybrid", "early", "late")
@@ -30,11 +29,6 @@ def leaky_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 ACTIVATIONS: dict[str, Activation] = {"leaky_relu": leaky_relu, "relu": nn.relu}
-
-
-def near_one(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """N(1, 0.02^2), from which the scales of normalizations start."""
-    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -114,14 +108,13 @@ class HiNetForm:
 
     def norm(self, name: str, train: bool, eps: float | None = None) -> nn.BatchNorm:
         """Batch normalization with scale and shift, by the batch's own statistics in training."""
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.norm_decay,
-            epsilon=self.norm_eps if eps is None else eps,
+        return batch_norm(
+            name,
+            train,
+            decay=self.norm_decay,
+            eps=self.norm_eps if eps is None else eps,
             dtype=layer_dtype(self.dtype),
             scale_init=near_one,
-            use_fast_variance=False,  # E x^2 - (E x)^2 cancels on black slices, whose maps are constant
-            name=name,
         )
 
     def block(self, module: type[nn.Module], train: bool, *options: Any) -> Any:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxfuse.errors import UserError
-from jaxfuse.learning.normalized import LinenNormalized
+from jaxfuse.learning.networks import LinenNetwork
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.synthesis_task import task_of
 from jaxfuse.learning.system import Geometry
@@ -89,8 +89,8 @@ def make_system(
     form.check()
     task = task_of(pairs, modalities)
     return HybridSynthesis(
-        generator=LinenNormalized(GENERATORS[form.kind](form, task.sources)),
-        critic=LinenNormalized(Critic(form)),
+        generator=LinenNetwork(GENERATORS[form.kind](form, task.sources)),
+        critic=LinenNetwork(Critic(form)),
         task=task,
         game=losses.game(),
         target_weight=losses.target_weight,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
 from jaxfuse.learning.adversarial import adversarial_update
-from jaxfuse.learning.normalized import LinenNormalized, create_normalized_state
+from jaxfuse.learning.networks import LinenNetwork, create_state_of
 from jaxfuse.learning.state import Aux, Optimizers, State, player_metrics
 from jaxfuse.learning.synthesis_task import Task, from_signed
 from jaxfuse.learning.system import Geometry
@@ -51,8 +51,8 @@ class HybridSynthesis:
         conditional: whether the critic sees the sources before the target.
     """
 
-    generator: LinenNormalized
-    critic: LinenNormalized
+    generator: LinenNetwork
+    critic: LinenNetwork
     task: Task
     game: GanForm
     target_weight: float
@@ -74,7 +74,7 @@ class HybridSynthesis:
             "generator": (self.generator, sources),
             "discriminator": (self.critic, self.judged(sources, target)),
         }
-        return create_normalized_state(rng, networks, self.optimizers)
+        return create_state_of(rng, networks, self.optimizers)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         sources, target = self.task.sources_of(batch), self.task.target_of(batch)

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxfuse.errors import UserError
-from jaxfuse.learning.normalized import LinenNormalized, NormalizedSegmentation
+from jaxfuse.learning.networks import LinenNetwork
 from jaxfuse.learning.state import Optimizers
-from jaxfuse.learning.system import Geometry, SegmentationLoss
+from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
 from jaxfuse.models.hyperfusion.layers import SLOPE
 from jaxfuse.models.hyperfusion.network import HyperDense
 from jaxfuse.nn.forms import check_choices
@@ -114,10 +114,10 @@ def make_system(
     classes: int,
     loss: SegmentationLoss,
     form: HyperForm = HYPER_FUSION_NET,
-) -> NormalizedSegmentation:
+) -> Segmentation:
     """HyperFusionNet, a stream for each of the modalities; HyperDense-Net by its form."""
-    return NormalizedSegmentation(
-        network=LinenNormalized(form.module(len(modalities), classes)),
+    return Segmentation(
+        network=LinenNetwork(form.module(len(modalities), classes)),
         channels=tuple(range(len(modalities))),
         loss=loss,
         optimizers=optimizers,

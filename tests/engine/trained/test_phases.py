@@ -20,6 +20,7 @@ from jaxfuse.engine.trained import phases as trained
 from jaxfuse.engine.trained.phases import Member, load_members, mean_probabilities
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
 from tests.tiny_systems import valid_system
@@ -44,7 +45,8 @@ class SumOfPicture:
 
 def member(axis, *, modalities=MODALITIES, channel=0):
     """A network that was trained on slices along an axis and reads one of its channels."""
-    system = Segmentation(SumOfPicture(), (channel,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
+    network = Stateless(SumOfPicture())
+    system = Segmentation(network, (channel,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
     phase = replace(PHASE, patch=(8, 8), sampling=sampling_rule("whole"))
     data = replace(EXPERIMENT.data, axis=axis, modalities=modalities)
     return Member(axis, system, phase, data, label_scheme("brats"), WEIGHTS)

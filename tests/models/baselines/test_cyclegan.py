@@ -11,7 +11,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.cyclegan import CycleGanForm, Generator, Reflected, make_system
 from jaxfuse.nn.initializers import he_normal
-from tests.tiny_systems import count, gradient_descent, largest, minus, same
+from tests.tiny_systems import counts, gradient_descent, largest, minus, same
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -64,8 +64,8 @@ def test_it_is_a_system_of_two_players(system):
 def test_weights_and_pools(make, tiny, blocks, generator):
     system = make(CycleGanForm(blocks=blocks))
     state = jax.eval_shape(system.init, KEY, tiny.shapes(128, 128))
-    counts = {name: count(network) for name, network in system.networks(state.params).items()}
-    assert counts == {"G_AB": generator, "G_BA": generator, "D_A": 2_762_689, "D_B": 2_762_689}
+    found = counts(system.networks(state.params))
+    assert found == {"G_AB": generator, "G_BA": generator, "D_A": 2_762_689, "D_B": 2_762_689}
     assert {pool.images.shape for pool in state.memory["pool"].values()} == {(50, 128, 128, 1)}
 
 

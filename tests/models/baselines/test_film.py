@@ -11,7 +11,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.models.baselines.film import FilmForm, TextWeights, from_windows, merged, windows
 from jaxfuse.nn.conv import Conv
-from tests.tiny_systems import count
+from tests.tiny_systems import counts
 
 KEY = jax.random.key(0)
 FORM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
@@ -40,7 +40,7 @@ def fuse():
 def _counts(form, encoder=None, side=32):
     image = jax.ShapeDtypeStruct((1, side, side, 2), jnp.float32)
     params = jax.eval_shape(form.network(encoder).init, KEY, image)["params"]
-    return {name: count(part) for name, part in params.items()}
+    return counts(params)
 
 
 def _restormer(dim):

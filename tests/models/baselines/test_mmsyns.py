@@ -10,7 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.mmsyns import Encoder, MMSynsForm, make_system
-from tests.tiny_systems import count, gradient_descent, largest
+from tests.tiny_systems import count, counts, gradient_descent, largest
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -61,9 +61,9 @@ def test_it_is_a_system_of_one_player(system):
 def test_weights(make, pairs, total):
     system = make(MMSynsForm(), pairs)
     state = jax.eval_shape(system.init, KEY, BATCH)
-    counts = {name: count(network) for name, network in system.networks(state.params).items()}
+    found = counts(system.networks(state.params))
     encoders = {f"encoder_{name}": 521_744 for name in pairs[0].split("+")}
-    assert counts == encoders | {"decoder": 37_073}
+    assert found == encoders | {"decoder": 37_073}
     assert count(state.params) == total
 
 

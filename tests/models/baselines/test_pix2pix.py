@@ -11,7 +11,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.pix2pix import Generator, Pix2PixForm, dropped, judged, make_system
 from jaxfuse.nn.initializers import he_normal
-from tests.tiny_systems import adjustable, count, largest, minus, same
+from tests.tiny_systems import adjustable, counts, largest, minus, same
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -62,8 +62,8 @@ def test_it_is_a_system_of_two_players():
 def test_weights(tiny, downs, generator):
     system = _made(Pix2PixForm(downs=downs))
     state = jax.eval_shape(system.init, KEY, tiny.shapes(2**downs, 2**downs))
-    counts = {name: count(network) for name, network in system.networks(state.params).items()}
-    assert counts == {"generator": generator, "discriminator": 2_764_609}
+    found = counts(system.networks(state.params))
+    assert found == {"generator": generator, "discriminator": 2_764_609}
 
 
 def test_widths_norms_and_biases_of_the_published_networks(tiny):

@@ -72,7 +72,7 @@ def test_each_arm_reads_its_own_modality(tiny):
     system = _made(tiny, TINY)
     params = jax.jit(system.init)(KEY, BATCH).params["net"]
     silent = jax.tree.map(jnp.zeros_like, {name: params[name] for name in ("t1_level_1", "t1_level_2")})
-    gradient = jax.jit(jax.grad(lambda image, params: jnp.sin(system.network(params, image)).sum()))
+    gradient = jax.jit(jax.grad(lambda image, params: jnp.sin(system.network.function(params, image)).sum()))
     seen = jnp.abs(gradient(BATCH["image"], params)).max((0, 1, 2))
     assert (seen > 0).all()
     without_t1 = jnp.abs(gradient(BATCH["image"], {**params, **silent})).max((0, 1, 2))

@@ -9,7 +9,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.fusion import BandAttention, Decoder, Encoder, FusionForm, FusionLayers
-from tests.tiny_systems import count
+from tests.tiny_systems import counts
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def gradient(params):
 def _counts(form, slots=2, side=56):
     shapes = jax.ShapeDtypeStruct((1, side, side, slots), jnp.float32)
     params = jax.eval_shape(form.network().init, KEY, shapes)["params"]
-    return {name: count(part) for name, part in params.items()}
+    return counts(params)
 
 
 @pytest.mark.parametrize(

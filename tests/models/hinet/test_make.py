@@ -12,7 +12,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
-from tests.tiny_systems import count, gradient_descent, structure
+from tests.tiny_systems import counts, gradient_descent, structure
 
 KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -43,7 +43,7 @@ def test_networks_by_the_names_of_the_paper(made, tiny):
 
 def _counts(system, tiny):
     state = jax.eval_shape(system.init, KEY, BATCH)
-    return {name: count(tree) for name, tree in system.networks(state.params).items()}
+    return counts(system.networks(state.params))
 
 
 @pytest.mark.parametrize(

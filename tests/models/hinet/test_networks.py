@@ -13,7 +13,7 @@ from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.fusion import concatenated, mixed
 from jaxfuse.models.hinet.layers import EncoderStage
 from jaxfuse.models.hinet.networks import GENERATORS
-from tests.tiny_systems import count
+from tests.tiny_systems import count, counts
 
 KEY = jax.random.key(0)
 T1_T2 = ("t1", "t2")
@@ -57,12 +57,12 @@ def test_parameters_by_piece():
     _, variables = _abstract(_generator())
     params = variables["params"]
     for name in T1_T2:
-        stages = {stage: count(tree) for stage, tree in params[f"encoder_{name}"].items()}
+        stages = counts(params[f"encoder_{name}"])
         assert stages == {"stage_1": 9_696, "stage_2": 55_680, "stage_3": 221_952}
         assert count(params[f"decoder_{name}"]) == 434_785
-    fusion = {block: count(tree) for block, tree in params["fusion"].items()}
+    fusion = counts(params["fusion"])
     assert fusion == {"block_1": 46_368, "block_2": 258_624, "block_3": 738_048}
-    synthesis = {part: count(tree) for part, tree in params["synthesis"].items()}
+    synthesis = counts(params["synthesis"])
     blocks = {"block_1": 590_400, "block_2": 147_744, "block_3": 46_272}
     assert synthesis == blocks | {"layer_1": 295_680, "layer_2": 295_296, "image": 9_601}
     assert count(variables["batch_stats"]) == 6_208
