@@ -100,7 +100,7 @@ def test_addressed_options_of_a_config(tmp_path, monkeypatch):
         config.fusion.model = "formed_paper"
         config.network = {"width": 2, "kernel_init": "nn.initializers:normal", "second": {"width": 3, "depth": 4}}
         config.fusion.args = {"second": {"depth": 5, "kernel_init": "nn.initializers:he_normal"}}
-    made = parse(config).phases["fusion"].build(("t1",), ("background",), 10).network
+    made = parse(config).phases["fusion"].build(("t1",), ("background",), 10).network.function
     assert (made.first.width, made.first.depth) == (2, 1)
     assert (made.second.width, made.second.depth) == (3, 5)
     assert callable(made.first.kernel_init)

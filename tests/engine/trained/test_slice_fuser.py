@@ -15,6 +15,7 @@ from jaxfuse.engine.trained.phases import Member
 from jaxfuse.engine.trained.slice_fuser import slice_fuser
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
 
@@ -47,7 +48,7 @@ class Nothing:
 
 
 def averager(*lacks: str, geometry: Geometry = FLAT) -> Averager:
-    return Averager(Nothing(), (0,), lambda logits, label: logits.sum(), {}, geometry, "S", lacks)
+    return Averager(Stateless(Nothing()), (0,), lambda logits, label: logits.sum(), {}, geometry, "S", lacks=lacks)
 
 
 def member(system: Averager, normalize: str = "percentiles") -> Member:

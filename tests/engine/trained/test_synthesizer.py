@@ -23,6 +23,7 @@ from jaxfuse.engine.trained.synthesizer import (
     volume_maker,
 )
 from jaxfuse.errors import UserError
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
 from tests.made_cases import head
@@ -50,7 +51,7 @@ class Mean(Segmentation):
         return {self.name: mean + state.params["shift"]}
 
 
-MEAN = Mean(Nothing(), CHANNELS, lambda logits, label: logits.sum(), {}, Geometry(2, 8), SYNTHESIZED)
+MEAN = Mean(Stateless(Nothing()), CHANNELS, lambda logits, label: logits.sum(), {}, Geometry(2, 8), SYNTHESIZED)
 
 
 def member(shift: float = 0.0, axis: str = "axial", **data) -> Synthesizer:
