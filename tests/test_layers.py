@@ -38,6 +38,7 @@ LAYERS: dict[str, set[str]] = {
     "config": {"arrays", "patches", "options", "data", "learning", "inference", "io", "metrics", "report"},
     "engine": {
         "arrays",
+        "options",
         "patches",
         "data",
         "learning",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,8 @@ from absl.testing import flagsaver
 
 import jaxfuse.data.pipeline  # noqa: F401  (its library defines flags, which must be there when flags are saved)
 from jaxfuse import cli, train
-from jaxfuse.engine.run_folder import workdir
+from jaxfuse.engine import run
+from jaxfuse.engine.run_folder.lock import locked
 from jaxfuse.engine.stop_request import StopRequest
 from tests.made_cases import MODALITIES, nested_cubes, save_volume, write_case
 
@@ -47,10 +50,10 @@ def call(tmp_path, monkeypatch, capfd):
     """Runs the command in this process: arguments -> exit code, standard output and standard error."""
     monkeypatch.setenv("JAXFUSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(workdir, "compilation_cache", lambda folder: None)  # that of the tests stays in use
+    monkeypatch.setattr(run, "compilation_cache", lambda folder: None)  # that of the tests stays in use
     saved = flagsaver.save_flag_values()
 
-    def run(*arguments: object) -> tuple[int, str, str]:
+    def command(*arguments: object) -> tuple[int, str, str]:
         flags.FLAGS.unparse_flags()
         train.define_flags()
         monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
@@ -64,7 +67,7 @@ def call(tmp_path, monkeypatch, capfd):
         assert isinstance(end.value.code, int)
         return end.value.code, out, err
 
-    return run
+    return command
 
 
 @pytest.fixture
@@ -307,6 +310,18 @@ def test_workdir_that_cannot_be_written(refused, tmp_path, folder):
     assert f"{folder} cannot be written" in message
     assert "name another with --workdir" in message
     assert (tmp_path / "file").read_text() == "content"
+
+
+def test_workdir_in_which_another_run_is_going_on(refused, tmp_path):
+    with locked(tmp_path / "run"):
+        before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*.json*")}
+        message = refused("--config", CONFIG, "--workdir=run")
+        after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*.json*")}
+    where = f"{tmp_path / 'run'} (process {os.getpid()} on {platform.node()})"
+    assert message == f"another run is going on in {where}; name another --workdir, or wait until it has ended"
+    assert after == before
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("options", [["--config.fusion.stepz=3"], ["--config.data.root=nowhere"]])

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.digests import Digests
+from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.workdir import environment
 from jaxfuse.engine.trained.phases import Member
 from jaxfuse.errors import UserError
@@ -89,7 +90,7 @@ def open_record(root: Path, wanted: Mapping[str, Any]) -> bool:
 
 def _surroundings() -> dict[str, Any]:
     """Versions and device, and the command that was given."""
-    return {**environment(), "command": " ".join(["python -m jaxfuse.brats_fuse", *sys.argv[1:]])}
+    return {**environment(one_device()), "command": " ".join(["python -m jaxfuse.brats_fuse", *sys.argv[1:]])}
 
 
 def _text(value: Any) -> str:

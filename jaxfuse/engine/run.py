@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from jaxfuse.config import Experiment, Phase
+from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, open_dataset
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.subjects import subjects_of
@@ -17,13 +18,16 @@ from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
 from jaxfuse.engine.phase_run import PhaseRun, Setting
+from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.run_folder.lock import locked
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.engine.run_folder.phase_lengths import check_lengths
-from jaxfuse.engine.run_folder.workdir import has_begun
+from jaxfuse.engine.run_folder.workdir import compilation_cache, has_begun, note_environment, open_workdir, related_runs
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.training import Training
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.report.html import write_report
 
 _RESULT = "result"
 
@@ -145,6 +149,29 @@ class Run:
         assessment = SegmentationAssessment(data.scheme, primary, (*names, primary))
         self.setting.assess(_RESULT, assessment, _mean_of(dict(zip(names, members, strict=True)), primary), data)
         return True
+
+
+def train(config: ConfigDict, workdir: Path) -> Path:
+    """Trains, judges and reports what a config asks for, alone in the workdir; returns the path of the report.
+
+    Raises:
+        UserError: another run is going on in the workdir, or config, data or folder are wrong.
+        Stopped: a signal came, or numbers are no longer finite; the same call goes on.
+    """
+    experiment, placement, display = parse(config), one_device(), Display()
+    with locked(workdir) as workdir:
+        compilation_cache(experiment.data.cache_dir)
+        open_workdir(workdir, config)
+        note_environment(workdir, placement)
+        display.say(f"jaxfuse {experiment.name}: {placement.device_name}; workdir {workdir}")
+        related = related_runs(workdir)
+        with StopRequest() as stop:
+            run = Run(experiment, workdir, display, stop)
+            worked = run.execute()
+            run.draw_rows(related)
+        report = write_report(workdir, related=related)
+    display.say(("Done" if worked else "This run was finished already; its report is written anew") + f": {report}")
+    return report
 
 
 def _read_by(data: Dataset) -> tuple[object, ...]:

@@ -15,9 +15,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from jaxfuse.engine.programs import Placement
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.options import flat
 
 _REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
@@ -49,7 +51,6 @@ def open_workdir(workdir: Path, config: Any) -> Path:
     if path.exists() and has_begun(workdir):
         _check_same(workdir, read_json(path), wanted)
     write_json(path, wanted)
-    write_json(workdir / "environment.json", environment())
     return workdir
 
 
@@ -59,22 +60,13 @@ def has_begun(workdir: Path) -> bool:
 
 
 def _check_same(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    old, new = _flat(before), _flat(now)
+    old, new = flat(before), flat(now)
     differ = [
         key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not changes_nothing(key)
     ]
     if differ:
         lines = "; ".join(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} now" for key in differ)
         raise UserError(f"{workdir} holds a run of another config ({lines}); name another --workdir")
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    flat: dict[str, Any] = {} if tree or not prefix else {prefix: {}}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
-    return flat
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -91,20 +83,24 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device and command, for the report."""
+def note_environment(workdir: Path, placement: Placement) -> None:
+    """Writes `environment.json`, for the report."""
+    write_json(workdir / "environment.json", environment(placement))
+
+
+def environment(placement: Placement) -> dict[str, Any]:
+    """Versions, the devices in use and the command."""
     versions = {}
     for package in _REPORTED_PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed as a package"
-    devices = jax.devices()
     return {
         "versions": versions,
         "python": platform.python_version(),
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "backend": jax.default_backend(),
+        "device": placement.device_name,
+        "backend": placement.backend,
         "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "command": " ".join(["python -m jaxfuse.train", *sys.argv[1:]]),
     }

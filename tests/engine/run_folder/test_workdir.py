@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from jaxfuse.engine.run_folder.workdir import changes_nothing, default_workdir, open_workdir, read_config, related_runs
+from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.run_folder.workdir import (
+    changes_nothing,
+    default_workdir,
+    note_environment,
+    open_workdir,
+    read_config,
+    related_runs,
+)
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
 
@@ -74,9 +82,13 @@ def test_config_is_written_and_read_back_with_its_tuples(tmp_path):
     assert workdir == tmp_path / "a" / "b"
     assert read_config(workdir).to_dict() == recipe().to_dict()
     assert read_config(workdir).fusion.patch == (16, 16, 16)
-    environment = read_json(workdir / "environment.json")
+
+
+def test_environment_names_the_devices_in_use(tmp_path):
+    note_environment(tmp_path, one_device())
+    environment = read_json(tmp_path / "environment.json")
     assert environment["versions"]["jaxfuse"]
-    assert environment["backend"] == "cpu"
+    assert (environment["backend"], environment["device"]) == ("cpu", "cpu")
 
 
 def test_relative_folder_is_made_absolute(tmp_path, monkeypatch):
