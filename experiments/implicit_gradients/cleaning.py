@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from scipy.ndimage import gaussian_filter
 
+from experiments.implicit_gradients.network import descend
 from experiments.implicit_gradients.tasks import Library, Losses, Task, jax_library, newton, solved
 from jaxfuse import implicit
 
@@ -128,16 +129,9 @@ def learn_weights(
     x = jnp.zeros(len(digits.labels), jnp.float32)
     optimizer = optax.adam(learning_rate)
 
-    def descend(y: Any, x: Any, steps: int) -> Any:
-        def step(y: Any, _: None) -> tuple[Any, None]:
-            slope = jax.grad(lower, 1)(x, y)
-            return jax.tree.map(lambda leaf, part: leaf - inner_rate * part, y, slope), None
-
-        return jax.lax.scan(step, y, None, length=steps)[0]
-
     def outer(carry: Any, _: None) -> tuple[Any, Any]:
         x, y, state, adjoint = carry
-        y = descend(y, x, inner_steps)
+        y = descend(lower, x, y, inner_steps, inner_rate)
         solver = implicit.cg(tolerance=1e-4, steps=50, start=adjoint)
         gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=solver, policy="ignore")
         updates, state = optimizer.update(gradient, state)
@@ -145,7 +139,7 @@ def learn_weights(
 
     @jax.jit
     def run(x: Any, y: Any) -> tuple[Any, Any]:
-        y = descend(y, x, 500)
+        y = descend(lower, x, y, 500, inner_rate)
         carry = (x, y, optimizer.init(x), jax.tree.map(jnp.zeros_like, y))
         (x, *_), trace = jax.lax.scan(outer, carry, None, length=outer_steps)
         return x, trace
@@ -154,7 +148,7 @@ def learn_weights(
 
     @jax.jit
     def accuracy(x: Any) -> Any:
-        fitted = descend(y, x, 2000)
+        fitted = descend(lower, x, y, 2000, inner_rate)
         logits = library.array(digits.test) @ fitted["weight"] + fitted["bias"]
         return jnp.mean(jnp.argmax(logits, -1) == digits.test_labels)
 

@@ -189,31 +189,39 @@ def _estimate(upper: Any, lower: Any, estimator: Any) -> Callable[[Any, Any], An
     return lambda x, y: implicit.hypergradient(upper, lower, x, y, estimator=estimator, policy="ignore")
 
 
-def reuse(outer_steps: int, quick: bool, tick: Tick) -> list[dict[str, Any]]:
-    """CG steps to a residual of 1e-6 over a drifting sequence: from zero, from the last adjoint, and preconditioned.
+def drifting(n: int) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any], Callable[[Any], Any]]:
+    """Returns upper, lower and x -> y*(x) of a quadratic in n unknowns whose matrix drifts with x, a scalar.
 
-    lower = y'A(x)y/2 - b(x)'y with eigenvalues exp(-i / 10) + 1e-4 and a drift in other directions, x = 1 - 0.7^k as
-    in an outer loop that converges; the Nystrom preconditioner (rank 50) is that of the first step, or made anew.
+    lower = y'A(x)y/2 - b(x)'y with eigenvalues exp(-i / 10) + 1e-4 and a drift in other directions.
     """
-    n = 100 if quick else 500
     rng = np.random.default_rng(9)
     basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
     turned, _ = np.linalg.qr(rng.normal(size=(n, n)))
     values = np.exp(-np.arange(n) / 10)
+    A = jnp.asarray((basis * (values + 1e-4)) @ basis.T)
+    D = jnp.asarray((turned * values[::-1]) @ turned.T) * 0.02
+    b, t, c = (jnp.asarray(rng.normal(size=n)) for _ in range(3))
+
+    def lower(x: Any, y: Any) -> Any:
+        drift = 0.1 * jnp.sin(x)
+        return 0.5 * y @ (A @ y) + 0.5 * drift * y @ (D @ y) - y @ (b + x * c * 0.05)
+
+    def upper(x: Any, y: Any) -> Any:
+        return 0.5 * jnp.sum((A @ (y - t)) ** 2)
+
+    return upper, lower, jax.jit(lambda x: jnp.linalg.solve(A + 0.1 * jnp.sin(x) * D, b + x * c * 0.05))
+
+
+def reuse(outer_steps: int, quick: bool, tick: Tick) -> list[dict[str, Any]]:
+    """CG steps to a residual of 1e-6 over a drifting sequence: from zero, from the last adjoint, and preconditioned.
+
+    x = 1 - 0.7^k, as in an outer loop that converges; the Nystrom preconditioner (rank 50) is that of the first step,
+    or made anew.
+    """
+    n = 100 if quick else 500
     with jax.enable_x64(True):
-        A = jnp.asarray((basis * (values + 1e-4)) @ basis.T)
-        D = jnp.asarray((turned * values[::-1]) @ turned.T) * 0.02
-        b, t, c = (jnp.asarray(rng.normal(size=n)) for _ in range(3))
-
-        def lower(x: Any, y: Any) -> Any:
-            drift = 0.1 * jnp.sin(x)
-            return 0.5 * y @ (A @ y) + 0.5 * drift * y @ (D @ y) - y @ (b + x * c * 0.05)
-
-        def upper(x: Any, y: Any) -> Any:
-            return 0.5 * jnp.sum((A @ (y - t)) ** 2)
-
+        upper, lower, optimum = drifting(n)
         path = 1 - 0.7 ** jnp.arange(outer_steps, dtype=jnp.float64)
-        optimum = jax.jit(lambda x: jnp.linalg.solve(A + 0.1 * jnp.sin(x) * D, b + x * c * 0.05))
 
         def made(x: Any) -> Any:
             return nystrom_preconditioner(lower, x, optimum(x), rank=50, damping=1e-4, key=jax.random.key(2))
@@ -236,17 +244,16 @@ def reuse(outer_steps: int, quick: bool, tick: Tick) -> list[dict[str, Any]]:
                 return info.adjoint, (info.steps, info.converged)
 
             _, (steps, converged) = jax.jit(lambda path, outer=outer: jax.lax.scan(outer, jnp.zeros(n), path))(path)
-            steps = np.asarray(steps)
-            rows.append(
-                {
-                    "way": name,
-                    "first": int(steps[0]),
-                    "median_later": float(np.median(steps[1:])),
-                    "total": int(steps.sum()),
-                    "converged": int(np.sum(converged)),
-                    "outer_steps": outer_steps,
-                }
-            )
+            rows.append({"way": name, **_counted(np.asarray(steps), np.asarray(converged)), "outer_steps": outer_steps})
     for line in rows:
         line["fewer"] = rows[0]["total"] / max(line["total"], 1)
     return rows
+
+
+def _counted(steps: np.ndarray, converged: np.ndarray) -> dict[str, Any]:
+    return {
+        "first": int(steps[0]),
+        "median_later": float(np.median(steps[1:])),
+        "total": int(steps.sum()),
+        "converged": int(np.sum(converged)),
+    }
