@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,16 @@ def train_once(config: str, workdir: Path, *options: str) -> float:
     if not took.is_file():
         write_json(took, {"seconds": command("train", "--config", config, f"--workdir={workdir}", *options)})
     return read_json(took)["seconds"]
+
+
+def train_all(jobs: Mapping[str, Callable[[], float]], together: int) -> dict[str, float]:
+    """Runs the trainings, so many at a time, and says when one is done; returns their seconds by name."""
+    seconds = {}
+    with concurrent.futures.ThreadPoolExecutor(together) as pool:
+        for name, took in zip(jobs, pool.map(lambda job: job(), jobs.values()), strict=True):
+            seconds[name] = took
+            print(f"{name}: {took:.0f} s", flush=True)
+    return seconds
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

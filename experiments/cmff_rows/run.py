@@ -116,7 +116,7 @@ def main() -> None:
         print(f"scored {row}, seed {seed}", flush=True)
     scores = {row: [found[trained, seed][output] for seed in options.seeds] for row, (trained, output) in ROWS.items()}
     text = table(scores)
-    thresholds = read_json(REPOSITORY / "experiments" / "phantom_thresholds.json")
+    thresholds = read_json(REPOSITORY / "experiments" / "phantom_thresholds" / "scores.json")
     (HERE / "table.md").write_text(text + "\n")
     write_json(HERE / "scores.json", {"seeds": options.seeds, "cases": options.cases, "rows": scores})
     print(text)

@@ -12,8 +12,8 @@ table.md and scores.json beside this file. Finished trainings are not repeated.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from configs import fuse4seg
 from experiments.fuse4seg_rows.toy import compare
-from experiments.shared import HELD_OUT_SEED, spread, train_once
+from experiments.shared import HELD_OUT_SEED, spread, train_all, train_once
 from jaxfuse.config import parse
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import PreparedSlice
@@ -205,13 +205,10 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    scores: dict[str, Any] = {"seeds": options.seeds, "parts": {}, "training_s": {}}
+    scores: dict[str, Any] = {"seeds": options.seeds, "parts": {}}
     jobs = [(part, row, seed) for part in options.parts for seed in options.seeds for row in PARTS[part]]
-    with concurrent.futures.ThreadPoolExecutor(options.together) as pool:
-        trained = pool.map(lambda job: train(*job, folder), jobs)
-        for (part, row, seed), took in zip(jobs, trained, strict=True):
-            scores["training_s"][f"{part} {row}-seed{seed}"] = took
-            print(f"{part}: {row}, seed {seed}: {took:.0f} s", flush=True)
+    named = {f"{part} {row}-seed{seed}": partial(train, part, row, seed, folder) for part, row, seed in jobs}
+    scores["training_s"] = train_all(named, options.together)
     cases = held_out_slices(folder)
     for part in options.parts:
         scores["parts"][part] = {

@@ -11,16 +11,15 @@ noise. Writes table.md, scores.json and a panel beside this file. Finished train
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from configs import hinet
-from experiments.shared import HELD_OUT_SEED, spread, train_once
+from experiments.shared import HELD_OUT_SEED, spread, train_all, train_once
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phantoms
@@ -126,6 +125,20 @@ def table(scores: dict[str, list[dict[str, float]]]) -> str:
     return render(lines, list(lines[0]))
 
 
+def draw(case: PreparedCase, made: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Draws one case as every row makes it; `made` is by row and case id."""
+    synthesis_panel(
+        HERE / "panel.png",
+        sources={name: image(case, name) for name in SOURCES},
+        made={name: images[case.id] for name, images in made.items()},
+        truth=image(case, TARGET),
+        target=TARGET,
+        title=f"{TARGET} from {' and '.join(SOURCES)}, phantom of seed {HELD_OUT_SEED}",
+        spacing_mm=case.facts.spacing_mm,
+        label=None,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -135,11 +148,9 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    jobs, seconds = [(row, seed) for seed in options.seeds for row in options.rows], {}
-    with concurrent.futures.ThreadPoolExecutor(options.together) as pool:
-        for (row, seed), took in zip(jobs, pool.map(lambda job: train(*job, folder), jobs), strict=True):
-            seconds[f"{row}-seed{seed}"] = took
-            print(f"{row}, seed {seed}: {took:.0f} s", flush=True)
+    jobs = [(row, seed) for seed in options.seeds for row in options.rows]
+    named = {f"{row}-seed{seed}": functools.partial(train, row, seed, folder) for row, seed in jobs}
+    seconds = train_all(named, options.together)
     cases = phantoms(folder, HELD_OUT, HELD_OUT_SEED)
     # All phantoms that the recipe has, its validation cases included.
     seen = phantoms(folder, hinet.SIZES[""].phantom["cases"], seed=0)
@@ -155,17 +166,7 @@ def main() -> None:
             scores[row].append(found)
             shown.setdefault(row, made)
         print(f"{row}: scored", flush=True)
-    case = cases[0]
-    synthesis_panel(
-        HERE / "panel.png",
-        sources={name: image(case, name) for name in SOURCES},
-        made={name: shown[name][case.id] for name in ("linear regression", *options.rows)},
-        truth=image(case, TARGET),
-        target=TARGET,
-        title=f"{TARGET} from {' and '.join(SOURCES)}, phantom of seed {HELD_OUT_SEED}",
-        spacing_mm=case.facts.spacing_mm,
-        label=None,
-    )
+    draw(cases[0], {name: shown[name] for name in ("linear regression", *options.rows)})
     write_json(
         HERE / "scores.json", {"seeds": options.seeds, "cases": HELD_OUT, "images": scores, "training_s": seconds}
     )

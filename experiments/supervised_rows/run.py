@@ -10,14 +10,14 @@ and scores are not repeated.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.shared import HELD_OUT_SEED, command, spread, train_once
+from experiments.shared import HELD_OUT_SEED, command, spread, train_all, train_once
 from jaxfuse.data.phantom.infant import write_infant_phantoms
 from jaxfuse.data.phantom.stroke import write_stroke_phantoms
 from jaxfuse.io.tables import read_json, render, write_json
@@ -106,11 +106,8 @@ def main() -> None:
     rows = {name: ROWS[name] for name in options.rows}
     trainings = {row.training: row for row in rows.values()}
     jobs = [(row, seed) for seed in options.seeds for row in trainings.values()]
-    seconds = {}
-    with concurrent.futures.ThreadPoolExecutor(options.together) as pool:
-        for (row, seed), took in zip(jobs, pool.map(lambda job: train(*job, folder), jobs), strict=True):
-            seconds[f"{row.training}-seed{seed}"] = took
-            print(f"{row.training}, seed {seed}: {took:.0f} s", flush=True)
+    named = {f"{row.training}-seed{seed}": partial(train, row, seed, folder) for row, seed in jobs}
+    seconds = train_all(named, options.together)
     scores: dict[str, dict[str, Any]] = {}
     for name, row in rows.items():
         scores[name] = {str(seed): score(name, row, seed, folder) for seed in options.seeds}
