@@ -34,11 +34,10 @@ from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.run_folder.checkpoints import read_weights
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
-from jaxfuse.io.tables import render_segmentation
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules
-from jaxfuse.report.synthesis_table import render_synthesis
+from jaxfuse.report.kinds import kind_of
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,8 @@ class Setting:
         document = assessment.full(
             heeding, data.val, results=self.results(name), figures_dir=self.workdir / "figures" / name, title=name
         )
-        rendered = {"segmentation": render_segmentation, "synthesis": render_synthesis}
-        if document and document["kind"] in rendered:
-            self.display.say(rendered[document["kind"]](document))
+        if document and (render := kind_of(document).render) is not None:
+            self.display.say(render(document))
 
 
 @dataclass(frozen=True)

@@ -21,22 +21,6 @@ from jaxfuse.io.whole_file import write_whole
 
 TEXT_COLUMNS = ("case", "output", "region")
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-# Columns of the table of a segmentation, each with its digits; those are shown whose metric was computed.
-_SEGMENTATION: Mapping[str, tuple[str, int]] = {
-    "dice": ("Dice", 3),
-    "sensitivity": ("Sensitivity", 3),
-    "specificity": ("Specificity", 4),
-    "hd_mm": ("HD (mm)", 2),
-    "hd_voxels": ("HD (voxels)", 2),
-    "hd95_mm": ("HD95 (mm)", 2),
-    "mhd_mm": ("MHD (mm)", 2),
-    "asd_mm": ("ASD (mm)", 2),
-    "assd_mm": ("ASSD (mm)", 2),
-    "iseg_mhd_mm": ("iSeg MHD (mm)", 2),
-    "iseg_asd_mm": ("iSeg ASD (mm)", 2),
-    "mhd_dubuisson_mm": ("Dubuisson MHD (mm)", 2),
-    "dice_nonempty": ("Dice, truth not empty", 3),
-}
 
 
 def write_rows(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -98,52 +82,6 @@ def render(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, left: i
 
     rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join([line(table[0]), line(rule), *map(line, table[1:])])
-
-
-def render_segmentation(summary: Mapping[str, Any]) -> str:
-    """The table of a segmentation summary, mean ± standard deviation per output and region, with its footnotes.
-
-    The footnotes define the distances and the rule for empty masks, and say how many cases these concern.
-    """
-    rows, notes = [], []
-    for output, regions in summary["outputs"].items():
-        for region, metrics in regions.items():
-            rows.append(_segmentation_row(output, region, metrics))
-            notes += _segmentation_notes(output, region, metrics) if region != "mean" else []
-    definitions = [
-        *(f"{name}: {text}." for name, text in summary["distances"].items()),
-        f"Empty masks: {summary['one_empty']}; Dice and sensitivity are 1 where both are empty, 0 where one is.",
-        f"Cases: {summary['cases']}; mean ± standard deviation over cases.",
-    ]
-    return "\n".join([render(rows, list(rows[0]), left=2), "", *definitions, *notes])
-
-
-def _segmentation_row(output: str, region: str, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    columns = {title: _mean_std(metrics[m], digits) for m, (title, digits) in _SEGMENTATION.items() if m in metrics}
-    return {"Output": output, "Region": region, **columns, "Cases": str(metrics["counts"]["cases"])}
-
-
-def _segmentation_notes(output: str, region: str, metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
-    counts = metrics["counts"]
-    # One rule for empty masks holds for all distances in mm of a case.
-    undefined = max((found["undefined"] for name, found in metrics.items() if name.endswith("_mm")), default=0)
-    facts = []
-    if counts["truth_empty"]:
-        facts.append(f"truth empty in {counts['truth_empty']}")
-    if counts["one_empty"]:
-        facts.append(f"exactly one mask empty in {counts['one_empty']}")
-    if undefined:
-        facts.append(f"distances undefined and left out in {undefined}")
-    return [f"{output} {region}: {', '.join(facts)} of {counts['cases']} cases."] if facts else []
-
-
-def _mean_std(statistics: Mapping[str, float], digits: int) -> str:
-    if not statistics["n"]:
-        return "undefined"
-    mean, std = statistics["mean"], statistics["std"]
-    if math.isnan(mean):
-        return "undefined"
-    return f"{mean:.{digits}f}" if math.isnan(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def _plain(value: Any) -> Any:

@@ -22,14 +22,26 @@ from scipy.ndimage import convolve1d, sobel
 from skimage.metrics import structural_similarity
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics.regions import statistics_by_output
+from jaxfuse.metrics.names import Metric
+from jaxfuse.metrics.statistics import statistics_by_output
 
 # Two axes, checked by `_gray`; a color image passes through `luminance` first.
 Image = Real[np.ndarray, "..."]
 Gray = Float64[np.ndarray, "h w"]
 Samples = Float64[np.ndarray, "_ _"]  # smoothed in valid windows, so smaller than what they came from
 
-METRICS = ("en_bits", "sd", "sf", "mi_nats", "scd", "vif", "qabf", "ssim", "ssim_255")
+QABF = Metric("qabf", "Qabf", 3, True)
+METRICS = (
+    Metric("en_bits", "EN (bits)", 2, True),
+    Metric("sd", "SD", 2, True),
+    Metric("sf", "SF", 2, True),
+    Metric("mi_nats", "MI (nats)", 2, True),
+    Metric("scd", "SCD", 2, True),
+    Metric("vif", "VIF", 3, True),
+    QABF,
+    Metric("ssim", "SSIM", 3, True),
+    Metric("ssim_255", "SSIM, range 255", 3, True),
+)
 LEVELS = 256
 VIF_SMALLEST_SIDE = 41  # the four scales of `vif` leave one window at exactly this side
 SSIM_WINDOW = 7

@@ -1,4 +1,4 @@
-"""Overlap of a predicted mask with the true one: Dice, IoU, sensitivity, specificity and mean IoU.
+"""Overlap of a predicted mask with the true one: Dice, IoU, sensitivity and specificity.
 
 With TP, FP, FN, TN the voxel counts of one case. Where a formula reads 0/0, `empty` decides: "one" follows
 the rules of the BraTS rankings, given in each docstring, "nan" says that the value is undefined. Values
@@ -14,7 +14,7 @@ from jaxtyping import Integer, Shaped
 
 from jaxfuse.errors import UserError
 
-# Of any number of axes; zero is background. Equal shapes are checked by `require_same_shape`.
+# Any number of axes; zero is background. Equal shapes are checked by `require_same_shape`.
 Mask = Shaped[np.ndarray, "..."]
 Labels = Integer[np.ndarray, "..."]
 
@@ -68,18 +68,6 @@ def specificity(pred: Mask, truth: Mask, *, empty: str = "one") -> float:
     """TN / (TN + FP). A truth that fills the volume leaves nothing to reject: 0 or nan."""
     n = counts(pred, truth)
     return _ratio(n.tn, n.tn + n.fp, undefined=0.0, empty=empty)
-
-
-def mean_iou(pred: Labels, truth: Labels, *, include_background: bool = False) -> float:
-    """Mean of the IoU of every class that occurs in either array of class indices.
-
-    A class absent from both is left out, and so is the background (index 0) unless asked for. No class left: nan.
-    """
-    require_same_shape(pred, truth)
-    present = np.union1d(pred, truth)
-    if not include_background:
-        present = present[present != 0]
-    return float(np.mean([iou(pred == c, truth == c) for c in present])) if present.size else float("nan")
 
 
 def _ratio(part: int, whole: int, *, undefined: float, empty: str) -> float:

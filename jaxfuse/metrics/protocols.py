@@ -1,55 +1,96 @@
-"""What label maps are scored by, per region: for BraTS, iSeg and stroke the metrics and the rule for empty masks.
+"""The metrics that label maps are scored by, per region, and the rule for empty masks: for BraTS, iSeg and stroke.
 
-Overlap is in [0, 1]. Names of distances end in their unit; `DEFINITIONS` says in words what each one is, because the
+A new metric is a function in a module of its own, a `Metric` here, and a line in the protocols that it belongs to.
+Overlap is in [0, 1]. Names of distances end in their unit; their definitions say in words what each one is, because the
 field uses the same names for different numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.names import Metric
 from jaxfuse.metrics.overlap import Mask, dice, iou, sensitivity, specificity
 from jaxfuse.metrics.surface import hausdorff_mm, hd95_mm, surface_distances_mm
 from jaxfuse.metrics.voxel_sets import voxel_set_distances_mm
 
 _SURFACE = "surface = mask minus its erosion by the 6-neighbor cross"
 _WHOLE = "over all voxels of both masks, not their surfaces"
-# Metric -> its printed name, and what it is.
-DEFINITIONS: Mapping[str, tuple[str, str]] = {
-    "hd_mm": ("HD", f"largest of the surface distances of both directions, in mm; {_SURFACE}"),
-    "hd_voxels": (
-        "HD (voxels)",
-        "the same with voxels of side 1, whatever their shape; never a penalty: nan where exactly one mask is empty",
-    ),
-    "hd95_mm": (
-        "HD95",
-        "95th percentile, linearly interpolated, of the surface distances of both directions pooled, in mm; "
-        f"{_SURFACE}",
-    ),
-    "mhd_mm": ("MHD", f"the larger of the mean surface distances of the two directions, in mm; {_SURFACE}"),
-    "asd_mm": ("ASD", f"mean distance of the prediction's surface to that of the truth, in mm; {_SURFACE}"),
-    "assd_mm": ("ASSD", f"mean of the surface distances of both directions pooled, in mm; {_SURFACE}"),
-    "iseg_mhd_mm": (
-        "iSeg MHD",
-        f"largest distance in either direction, in mm, {_WHOLE}; an upper bound of the challenge's own figure, which a "
-        "random order of voxels changes",
-    ),
-    "iseg_asd_mm": ("iSeg ASD", f"mean of the mean distances of the two directions, in mm, {_WHOLE}"),
-    "mhd_dubuisson_mm": (
-        "Dubuisson MHD",
-        f"the larger of the mean distances of the two directions, in mm, {_WHOLE}",
-    ),
-}
+
+DICE = Metric("dice", "Dice", 3, True)
+IOU = Metric("iou", "IoU", 3, True, in_console=False)
+SENSITIVITY = Metric("sensitivity", "Sensitivity", 3, True)
+SPECIFICITY = Metric("specificity", "Specificity", 4, True)
+HD = Metric("hd_mm", "HD (mm)", 2, False, f"largest of the surface distances of both directions, in mm; {_SURFACE}")
+HD_VOXELS = Metric(
+    "hd_voxels",
+    "HD (voxels)",
+    2,
+    False,
+    "the same with voxels of side 1, whatever their shape; never a penalty: nan where exactly one mask is empty",
+)
+HD95 = Metric(
+    "hd95_mm",
+    "HD95 (mm)",
+    2,
+    False,
+    f"95th percentile, linearly interpolated, of the surface distances of both directions pooled, in mm; {_SURFACE}",
+)
+MHD = Metric(
+    "mhd_mm",
+    "MHD (mm)",
+    2,
+    False,
+    f"the larger of the mean surface distances of the two directions, in mm; {_SURFACE}",
+)
+ASD = Metric(
+    "asd_mm",
+    "ASD (mm)",
+    2,
+    False,
+    f"mean distance of the prediction's surface to that of the truth, in mm; {_SURFACE}",
+)
+ASSD = Metric(
+    "assd_mm",
+    "ASSD (mm)",
+    2,
+    False,
+    f"mean of the surface distances of both directions pooled, in mm; {_SURFACE}",
+)
+ISEG_MHD = Metric(
+    "iseg_mhd_mm",
+    "iSeg MHD (mm)",
+    2,
+    False,
+    f"largest distance in either direction, in mm, {_WHOLE}; an upper bound of the challenge's own figure, which a "
+    "random order of voxels changes",
+)
+ISEG_ASD = Metric(
+    "iseg_asd_mm",
+    "iSeg ASD (mm)",
+    2,
+    False,
+    f"mean of the mean distances of the two directions, in mm, {_WHOLE}",
+)
+MHD_DUBUISSON = Metric(
+    "mhd_dubuisson_mm",
+    "Dubuisson MHD (mm)",
+    2,
+    False,
+    f"the larger of the mean distances of the two directions, in mm, {_WHOLE}",
+)
+# Taken by `metrics.regions` from the Dice of all cases.
+DICE_NONEMPTY = Metric("dice_nonempty", "Dice, truth not empty", 3, True)
 
 
 @runtime_checkable
 class Measure(Protocol):
-    """Metrics of one region by name, in the order of tables."""
+    """Values of one region by the names of metrics."""
 
     def __call__(
         self, pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float
@@ -57,51 +98,93 @@ class Measure(Protocol):
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Metrics that one computation gives.
+
+    Attributes:
+        metrics: in the order of tables.
+        measure: gives their values.
+    """
+
+    metrics: tuple[Metric, ...]
+    measure: Measure
+
+
+@dataclass(frozen=True)
 class LabelProtocol:
-    """How label maps of one kind of data are scored.
+    """The scoring of label maps of one kind of data.
 
     Attributes:
         scheme: name of the label scheme of its files; empty where several years have their own.
-        one_empty: what holds where a user names no rule, as in `one_empty_mm`.
+        measured: its metrics, in the order of tables.
+        one_empty: the rule of `one_empty_mm` where a user names none.
     """
 
     name: str
     scheme: str
-    measure: Measure
+    measured: tuple[Measured, ...]
     one_empty: str
 
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics, in the order of tables."""
+        return tuple(metric for measured in self.measured for metric in measured.metrics)
 
-def _brats(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
-    return {
-        "dice": dice(pred, truth),
-        "iou": iou(pred, truth),
-        "sensitivity": sensitivity(pred, truth),
-        "specificity": specificity(pred, truth),
-        "hd95_mm": hd95_mm(pred, truth, spacing_mm=spacing_mm, one_empty=one_empty),
-    }
-
-
-def _iseg(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
-    return {
-        "dice": dice(pred, truth),
-        **surface_distances_mm(pred, truth, spacing_mm=spacing_mm, one_empty=one_empty),
-        **voxel_set_distances_mm(pred, truth, spacing_mm=spacing_mm, one_empty=one_empty),
-    }
+    def measure(self, pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
+        """All values of one region by the names of the metrics, in the order of tables."""
+        values: dict[str, float] = {}
+        for measured in self.measured:
+            values |= measured.measure(pred, truth, spacing_mm=spacing_mm, one_empty=one_empty)
+        return values
 
 
-def _stroke(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
-    return {
-        "dice": dice(pred, truth),
-        "hd_mm": hausdorff_mm(pred, truth, spacing_mm=spacing_mm, one_empty=one_empty),
-        # A penalty is a number of mm.
-        "hd_voxels": hausdorff_mm(pred, truth, spacing_mm=(1.0,) * pred.ndim, one_empty=math.nan),
-    }
+def _overlap(metric: Metric, function: Callable[[Mask, Mask], float]) -> Measured:
+    """A metric of masks alone."""
+
+    def measure(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
+        del spacing_mm, one_empty
+        return {metric.name: function(pred, truth)}
+
+    return Measured((metric,), measure)
 
 
-BRATS = LabelProtocol("brats", "", _brats, "penalty")
-ISEG = LabelProtocol("iseg", "iseg", _iseg, "nan")
-STROKE = LabelProtocol("stroke", "stroke", _stroke, "nan")
-_OF_SCHEME = {protocol.scheme: protocol for protocol in (ISEG, STROKE)}
+def _distance(metric: Metric, function: Callable[..., float]) -> Measured:
+    """A metric in mm, by the sides of voxels."""
+
+    def measure(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
+        return {metric.name: function(pred, truth, spacing_mm=spacing_mm, one_empty=one_empty)}
+
+    return Measured((metric,), measure)
+
+
+def _hausdorff_voxels(pred: Mask, truth: Mask) -> float:
+    # A penalty is a number of mm.
+    return hausdorff_mm(pred, truth, spacing_mm=(1.0,) * pred.ndim, one_empty=math.nan)
+
+
+_DICE = _overlap(DICE, dice)
+_SURFACES = Measured((HD, HD95, MHD, ASD, ASSD), surface_distances_mm)
+_VOXEL_SETS = Measured((ISEG_MHD, ISEG_ASD, MHD_DUBUISSON), voxel_set_distances_mm)
+BRATS = LabelProtocol(
+    "brats",
+    "",
+    (
+        _DICE,
+        _overlap(IOU, iou),
+        _overlap(SENSITIVITY, sensitivity),
+        _overlap(SPECIFICITY, specificity),
+        _distance(HD95, hd95_mm),
+    ),
+    "penalty",
+)
+ISEG = LabelProtocol("iseg", "iseg", (_DICE, _SURFACES, _VOXEL_SETS), "nan")
+STROKE = LabelProtocol(
+    "stroke", "stroke", (_DICE, _distance(HD, hausdorff_mm), _overlap(HD_VOXELS, _hausdorff_voxels)), "nan"
+)
+PROTOCOLS = (BRATS, ISEG, STROKE)
+# All metrics of label maps, each once.
+METRICS = (*dict.fromkeys(metric for protocol in PROTOCOLS for metric in protocol.metrics), DICE_NONEMPTY)
+_OF_SCHEME = {protocol.scheme: protocol for protocol in PROTOCOLS if protocol.scheme}
 
 # Distances in mm where exactly one mask is empty. Up to 2021: the diagonal of the 240 x 240 x 155 mm volume.
 BRATS_PENALTY_MM = math.sqrt(240**2 + 240**2 + 155**2)
@@ -121,7 +204,14 @@ def protocol_of(scheme: LabelScheme) -> LabelProtocol:
 
 
 def one_empty_mm(rule: str, scheme: LabelScheme) -> float:
-    """Distances where exactly one mask is empty: "penalty" (that of the scheme's challenge year), "nan" or a number."""
+    """Distances where exactly one mask is empty, in mm.
+
+    Args:
+        rule: "penalty" (that of the scheme's challenge year), "nan" or a number of mm.
+
+    Raises:
+        UserError: another rule, or a scheme whose challenge sets no penalty.
+    """
     if rule == "penalty":
         if scheme.name not in _PENALTY_MM:
             raise UserError(
@@ -139,5 +229,5 @@ def one_empty_mm(rule: str, scheme: LabelScheme) -> float:
 
 
 def default_one_empty_mm(scheme: LabelScheme) -> float:
-    """The penalty of the scheme's challenge year; nan (left out and counted) where no challenge sets one."""
+    """The penalty of the scheme's challenge year in mm; nan (left out and counted) where no challenge sets one."""
     return _PENALTY_MM.get(scheme.name, math.nan)

@@ -1,9 +1,9 @@
 """Label maps scored by region: one case -> one row per region, rows -> a summary over cases.
 
 Every metric is taken per case and region and then averaged over cases; voxels of different cases are never
-pooled. Which metrics these are is the protocol's (`jaxfuse.metrics.protocols`). Empty masks follow the ranking rules
-of the BraTS challenges everywhere: Dice, IoU and sensitivity are 1 if prediction and truth are both empty and 0 if
-only one is; distances are then 0 and a penalty (or nan, to leave the case out).
+pooled. The protocol decides the metrics (`jaxfuse.metrics.protocols`). Empty masks follow the ranking rules of the
+BraTS challenges everywhere: Dice, IoU and sensitivity are 1 if prediction and truth are both empty and 0 if only one
+is; distances are then 0 and a penalty (or nan, to leave the case out).
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from jaxtyping import Float64
 
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.names import metric_of
 from jaxfuse.metrics.overlap import Labels, require_same_shape
-from jaxfuse.metrics.protocols import DEFINITIONS, LabelProtocol, protocol_of
+from jaxfuse.metrics.protocols import DICE, DICE_NONEMPTY, METRICS, LabelProtocol, protocol_of
+from jaxfuse.metrics.statistics import statistics
 
 _NAMES, _VOLUMES = ("case", "output", "region"), ("pred_mm3", "truth_mm3")
 
@@ -93,18 +95,19 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
 
 
 def summary_document(rows: Sequence[Mapping[str, Any]], *, primary: str, one_empty: float) -> dict[str, Any]:
-    """What `summary.json` holds for segmentations: the summary of every output and the definitions behind it.
+    """The `summary.json` of a segmentation: the summary of every output and the definitions behind it.
 
-    "distances" says what each one is, by its printed name.
+    "distances" defines metrics in words, by their printed names.
     """
     outputs = summarize(rows)
     if primary not in outputs:
         raise UserError(f"there are no scores of the output {primary!r}; the outputs are {', '.join(outputs)}")
+    measured = [metric_of(name, METRICS) for name in metrics_of(rows)]
     return {
         "kind": "segmentation",
         "primary": primary,
         "cases": len({row["case"] for row in rows}),
-        "distances": dict(DEFINITIONS[metric] for metric in metrics_of(rows) if metric in DEFINITIONS),
+        "distances": {metric.short: metric.definition for metric in measured if metric.definition},
         "one_empty": describe_one_empty(one_empty),
         "outputs": outputs,
     }
@@ -121,7 +124,7 @@ def describe_one_empty(one_empty: float) -> str:
 
 
 def metrics_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The metrics that rows hold, in their order."""
+    """The names of the metrics that rows hold, in their order."""
     return tuple(name for name in rows[0] if name not in (*_NAMES, *_VOLUMES))
 
 
@@ -141,7 +144,7 @@ def _summarize_output(output: str, rows: Sequence[Mapping[str, Any]]) -> dict[st
 
     truth_empty, pred_empty = table("truth_mm3") == 0, table("pred_mm3") == 0
     values = {metric: table(metric) for metric in metrics_of(rows)}
-    values["dice_nonempty"] = np.where(truth_empty, np.nan, values["dice"])
+    values[DICE_NONEMPTY.name] = np.where(truth_empty, np.nan, values[DICE.name])
     empties = {"truth_empty": truth_empty, "pred_empty": pred_empty, "one_empty": truth_empty ^ pred_empty}
 
     summary: dict[str, dict[str, dict[str, float]]] = {}
@@ -161,31 +164,3 @@ def _summarize_output(output: str, rows: Sequence[Mapping[str, Any]]) -> dict[st
 def _row_means(values: Float64[np.ndarray, "cases regions"]) -> Float64[np.ndarray, " cases"]:
     """Mean over regions of every case, nan where a region is undefined."""
     return np.where(np.isfinite(values), values, np.nan).mean(axis=1)
-
-
-def statistics(values: Float64[np.ndarray, " cases"]) -> dict[str, float]:
-    """Mean, standard deviation, median and number of the finite values, and how many are not."""
-    defined = values[np.isfinite(values)]
-    n = defined.size
-    return {
-        "mean": float(defined.mean()) if n else math.nan,
-        "std": float(defined.std(ddof=1)) if n > 1 else math.nan,
-        "median": float(np.median(defined)) if n else math.nan,
-        "n": n,
-        "undefined": values.size - n,
-    }
-
-
-def statistics_by_output(
-    rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """`statistics` over cases by image (the rows' "output") and metric, of those metrics that the rows have."""
-    names = dict.fromkeys(row["output"] for row in rows)
-    return {
-        name: {
-            metric: statistics(np.array([row[metric] for row in rows if row["output"] == name], np.float64))
-            for metric in metrics
-            if metric in rows[0]
-        }
-        for name in names
-    }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from jaxtyping import Float64, Real
 from skimage.metrics import structural_similarity
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics.regions import statistics_by_output
+from jaxfuse.metrics.names import Metric, names_of
+from jaxfuse.metrics.statistics import statistics_by_output
 
 # Of one shape, checked by `_pair`.
 Image = Real[np.ndarray, "..."]
@@ -31,8 +33,10 @@ Patches, Stretched = Real[np.ndarray, "n side *sides"], Float64[np.ndarray, "n s
 # Weights of the sources, then the constant.
 Coefficients = Float64[np.ndarray, " weights"]
 
-METRICS = ("psnr_db", "nmse", "ssim")
-OFFICIAL = tuple(f"official_{name}" for name in METRICS)
+PSNR = Metric("psnr_db", "PSNR (dB)", 2, True)
+METRICS = (PSNR, Metric("nmse", "NMSE", 4, False), Metric("ssim", "SSIM", 3, True))
+# The same three as the public code computes them.
+OFFICIAL = tuple(replace(m, name=f"official_{m.name}", title=f"{m.title}, official") for m in METRICS)
 # Printed name -> what it is.
 DEFINITIONS: Mapping[str, str] = {
     "PSNR, NMSE": "of a subject's whole volume, background included; PSNR takes the greatest value of both volumes as "
@@ -156,7 +160,7 @@ def official_scores(real: Image, made: Image) -> dict[str, float]:
     span = max(y.max(), x.max()) - min(y.min(), x.min())
     similarity: Any = structural_similarity(y, x, win_size=OFFICIAL_TAPS, data_range=_OFFICIAL_RANGE)
     values = (_psnr_db(float(np.mean((y - x) ** 2)), float(span)), nmse(y, x), float(similarity))
-    return dict(zip(OFFICIAL, values, strict=True))
+    return dict(zip(names_of(OFFICIAL), values, strict=True))
 
 
 def fit_linear(cases: Iterable[tuple[Real[np.ndarray, "*space s"], Real[np.ndarray, "*space"]]]) -> Coefficients:

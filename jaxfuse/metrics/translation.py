@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxfuse.metrics.regions import statistics_by_output
+from jaxfuse.metrics.names import Metric
+from jaxfuse.metrics.statistics import statistics_by_output
 
-METRICS = ("mae",)
+METRICS = (Metric("mae", "MAE", 4, False),)
 
 
 def mean_absolute_error(real: Float[np.ndarray, "*space"], made: Float[np.ndarray, "*space"]) -> float:

@@ -24,12 +24,10 @@ from jaxfuse.report.planes import (
     RATIO_COLORS,
     VIEWS,
     Plane,
-    Spacing,
-    View,
-    as_volume,
     bounding_box,
     center_of,
     extents_mm,
+    form_of,
 )
 
 Image = Float[np.ndarray, "*space"]
@@ -80,7 +78,7 @@ def segmentation_panel(
         overlay: how label maps lie over the image.
     """
     legend = overlay.legend(classes, truth is not None)
-    lift, views, sides = _form(image.ndim - 1, spacing_mm)
+    lift, views, sides = form_of(image.ndim - 1, spacing_mm)
     image, truth = lift(image), None if truth is None else lift(truth)
     predictions = {name: lift(labels) for name, labels in predictions.items()}
     brain = (image != 0).any(axis=-1)
@@ -157,7 +155,7 @@ def translation_panel(
     """
     if len(pairs[0]) != len(pairs[1]) or sorted([*pairs[0], *pairs[1]]) != sorted(modalities):
         raise ValueError(f"two equal groups that make up {tuple(modalities)} were expected, got {pairs}")
-    lift, _, sides = _form(real.ndim - 1, spacing_mm)
+    lift, _, sides = form_of(real.ndim - 1, spacing_mm)
     real, fake, cycle, label = lift(real), lift(fake), lift(cycle), None if label is None else lift(label)
     brain = (real != 0).any(axis=-1)
     box = bounding_box(brain)
@@ -199,7 +197,7 @@ def comparison(
 ) -> None:
     """One axial slice: the image (`modality` is its name), the truth, and one prediction per row of a table."""
     legend = overlay.legend(classes, True)
-    lift, views, sides = _form(image.ndim, spacing_mm)
+    lift, views, sides = form_of(image.ndim, spacing_mm)
     image, truth = lift(image), lift(truth)
     predictions = {name: lift(labels) for name, labels in predictions.items()}
     brain = image != 0
@@ -219,14 +217,3 @@ def comparison(
     show.letters(axes[0, 0])
     where = f"axial slice {show.index}; " if views == VIEWS else ""
     finish(figure, path, title, legend, where + CONVENTION)
-
-
-def _form(
-    ndim: int, spacing_mm: tuple[float, ...] | None
-) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[View, ...], Spacing]:
-    """How arrays of so many axes become volumes, which planes of them are shown, and their voxel sides."""
-    if ndim == 3:
-        x, y, z = spacing_mm or (1.0, 1.0, 1.0)
-        return np.asarray, VIEWS, (x, y, z)
-    rows, columns = spacing_mm or (1.0, 1.0)
-    return as_volume, (AXIAL,), (columns, rows, 1.0)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, UInt8
 from matplotlib.axes import Axes
 
 from jaxfuse.report.canvas import finish, panel_grid
-from jaxfuse.report.planes import AXIAL, VIEWS, Plane, as_volume, bounding_box, center_of, extents_mm
+from jaxfuse.report.planes import VIEWS, Plane, bounding_box, center_of, extents_mm, form_of
 
 Levels = UInt8[np.ndarray, "..."]  # gray and RGB may stand side by side
 
@@ -40,18 +40,14 @@ def fusion_panel(
         shown: where at least one source shows something; the rest is cut away as far as a box allows.
         spacing_mm: voxel sides by axis; of a picture those of rows and columns.
     """
-    views = VIEWS
-    if shown.ndim == 2:
-        images, shown, views = [as_volume(image) for image in images], as_volume(shown), (AXIAL,)
-        rows, columns = spacing_mm
-        spacing_mm = (columns, rows, 1.0)
-    x, y, z = spacing_mm
+    lift, views, sides = form_of(shown.ndim, spacing_mm)
+    images, shown = [lift(image) for image in images], lift(shown)
     box, center = bounding_box(shown), center_of([], shown)
-    figure, axes = panel_grid(extents_mm(box, (x, y, z), views), len(images))
+    figure, axes = panel_grid(extents_mm(box, sides, views), len(images))
     for ax, header in zip(axes[0], headers, strict=True):
         ax.set_title(header, fontsize=8, color="white", pad=3)
     for line, view in zip(axes, views, strict=True):
-        plane = _Colored(view, center[view.axis], box, (x, y, z))
+        plane = _Colored(view, center[view.axis], box, sides)
         for ax, image in zip(line, images, strict=True):
             plane.levels(ax, image)
         if views == VIEWS:

@@ -7,7 +7,7 @@ Voxels that are 0 in every real modality lie outside the brain and are drawn bla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,24 @@ def plane(volume: np.ndarray, view: View, index: int) -> np.ndarray:
 def as_volume(picture: Shaped[np.ndarray, "r c *m"]) -> Shaped[np.ndarray, "c r 1 *m"]:
     """The canonical volume of one slice whose axial plane is this picture, as a view."""
     return picture[::-1, ::-1].swapaxes(0, 1)[:, :, None]
+
+
+def form_of(
+    ndim: int, spacing_mm: tuple[float, ...] | None
+) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[View, ...], Spacing]:
+    """How arrays of 2 or 3 axes are drawn.
+
+    Args:
+        spacing_mm: voxel sides by axis; 1 mm where not given.
+
+    Returns:
+        The function that makes such an array a canonical volume, the planes of it to show, and its voxel sides in mm.
+    """
+    if ndim == 3:
+        x, y, z = spacing_mm or (1.0, 1.0, 1.0)
+        return np.asarray, VIEWS, (x, y, z)
+    rows, columns = spacing_mm or (1.0, 1.0)
+    return as_volume, (AXIAL,), (columns, rows, 1.0)
 
 
 def center_of(labels: Sequence[Labels | None], brain: Bool[np.ndarray, "d h w"]) -> tuple[int, int, int]:

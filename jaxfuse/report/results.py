@@ -1,4 +1,4 @@
-"""What `report.html` tells of results: the tables of `results/<name>/summary.json` as lines of text."""
+"""Results of a run as a report tells them: the tables of `results/<name>/summary.json`, line by line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.io.tables import read_json, read_rows
-from jaxfuse.report.metric_names import arrow_of, printed, title_of
+from jaxfuse.metrics.names import Metric
 
 
 @dataclass(frozen=True)
@@ -20,23 +20,43 @@ class Cell:
     std: str = ""
     undefined: int = 0
 
+    def __html__(self) -> str:
+        """The number inside the cell of a table of a page."""
+        std = f'<span class="std"> ± {self.std}</span>' if self.std else ""
+        return (
+            self.mean + std + (f'<span class="undefined">{self.undefined} undefined</span>' if self.undefined else "")
+        )
+
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a result table: an output, its region (may be empty), its cells by metric."""
+    """One line of a result table: an output, its region (may be empty), its statistics by the name of a metric."""
 
     output: str
     region: str
     statistics: Mapping[str, Mapping[str, float]]
     counts: Mapping[str, int]
 
-    def cell(self, metric: str) -> Cell:
-        return _cell(metric, self.statistics.get(metric))
+    def cell(self, metric: Metric) -> Cell:
+        """The number of a metric; empty where the line has none."""
+        if (found := self.statistics.get(metric.name)) is None:
+            return Cell("")
+        mean, std = found["mean"], found.get("std", math.nan)
+        std_text = metric.text(std) if math.isfinite(std) and math.isfinite(mean) else ""
+        return Cell(metric.text(mean), std_text, int(found.get("undefined", 0)))
 
 
 @dataclass(frozen=True)
 class Result:
-    """One folder `results/<name>` with the panels of `figures/<name>`."""
+    """One folder `results/<name>` with the panels of `figures/<name>`.
+
+    Attributes:
+        summary: summary.json.
+        cases: the rows of cases.csv.
+        panels: case id -> its figure.
+        lines: the outputs of the summary.
+        fusion: the outputs of the summary's fused images, which stand beside a segmentation.
+    """
 
     name: str
     summary: Mapping[str, Any]
@@ -47,55 +67,22 @@ class Result:
 
     @property
     def primary(self) -> str:
+        """The name of the output that is the result; empty where the summary names none."""
         return self.summary.get("primary", "")
 
     @property
-    def is_segmentation(self) -> bool:
-        return self.summary.get("kind") == "segmentation"
+    def of_primary(self) -> dict[str, Line]:
+        """The lines of the primary output by region; "" where it has no regions."""
+        return {line.region: line for line in self.lines if line.output == self.primary}
 
-    @property
-    def metrics(self) -> list[str]:
-        return metrics_of(self.lines)
-
-    @property
-    def distance(self) -> str:
-        """The metric of a segmentation that stands beside its Dice: HD95, else the Hausdorff distance itself."""
-        return "hd95_mm" if "hd95_mm" in self.metrics else "hd_mm"
-
-    @property
-    def distance_name(self) -> str:
-        return title_of(self.distance).removesuffix(" (mm)")
-
-    @property
-    def headline(self) -> dict[str, Line]:
-        """Lines of a segmentation's primary output by region, with "mean" over regions; else empty."""
-        lines = {line.region: line for line in self.lines if line.output == self.primary}
-        return lines if self.is_segmentation and "mean" in lines else {}
-
-    @property
-    def synthesis(self) -> Line | None:
-        """The line of a synthesis' primary output."""
-        if self.summary.get("kind") != "synthesis":
-            return None
-        return next((line for line in self.lines if line.output == self.primary), None)
-
-    @property
-    def compared(self) -> dict[str, Line]:
-        """What stands for this result beside other runs: lines by region, or one by the modality that was made."""
-        if self.synthesis is not None:
-            return {self.summary["target"]: self.synthesis}
-        return self.headline
-
-    @property
-    def rank(self) -> float:
-        """The mean by which such results are put in order; greater is better."""
-        if self.synthesis is not None:
-            return self.synthesis.statistics["psnr_db"]["mean"]
-        return self.headline["mean"].statistics["dice"]["mean"]
+    def seconds(self) -> list[tuple[str, str]]:
+        """What was predicted at a time, "subject" or "slice", and the seconds that one takes."""
+        units = {"subject": "seconds_per_subject", "slice": "seconds_per_slice"}
+        return [(unit, f"{self.summary[name]:.2g}") for unit, name in units.items() if name in self.summary]
 
 
 def read_results(workdir: Path, config: Mapping[str, Any]) -> list[Result]:
-    """Results in the order of the schedule, those that are no phase after them."""
+    """Results in the order of the schedule; those that are no phase follow."""
     schedule = list(config.get("schedule", ()))
     folders = {path.parent.name: path.parent for path in sorted((workdir / "results").glob("*/summary.json"))}
     names = [name for name in schedule if name in folders] + [name for name in folders if name not in schedule]
@@ -110,6 +97,11 @@ def read_results(workdir: Path, config: Mapping[str, Any]) -> list[Result]:
     return results
 
 
+def metric_names(lines: Sequence[Line]) -> list[str]:
+    """The names of all metrics of these lines, in their order."""
+    return list(dict.fromkeys(metric for line in lines for metric in line.statistics))
+
+
 def _lines(outputs: Mapping[str, Any]) -> Iterator[Line]:
     """Flattens {output: {region: {metric: statistics, "counts": ...}}}, or {output: {metric: statistics}}."""
 
@@ -121,20 +113,3 @@ def _lines(outputs: Mapping[str, Any]) -> Iterator[Line]:
             yield line(output, "", inner)
         else:
             yield from (line(output, region, metrics) for region, metrics in inner.items())
-
-
-def metrics_of(lines: Sequence[Line]) -> list[str]:
-    return list(dict.fromkeys(metric for line in lines for metric in line.statistics))
-
-
-def columns(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
-    """(metric, its printed name, which way is better)."""
-    return [(metric, title_of(metric), arrow_of(metric)) for metric in metrics_of(lines)]
-
-
-def _cell(metric: str, statistics: Mapping[str, float] | None) -> Cell:
-    if statistics is None:
-        return Cell("")
-    mean, std = statistics["mean"], statistics.get("std", math.nan)
-    std_text = printed(metric, std) if math.isfinite(std) and math.isfinite(mean) else ""
-    return Cell(printed(metric, mean), std_text, int(statistics.get("undefined", 0)))

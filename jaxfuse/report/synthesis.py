@@ -11,11 +11,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from jaxfuse.report.canvas import color_bar, finish, panel_grid
-from jaxfuse.report.planes import AXIAL, VIEWS, Plane, as_volume, bounding_box, center_of, extents_mm
+from jaxfuse.report.planes import AXIAL, VIEWS, Plane, bounding_box, center_of, extents_mm, form_of
 
 Image = Float[np.ndarray, "*space"]
 BAR_INCH = 0.8  # the color bar with its label
-# Of the errors inside the brain: what lies above is drawn as the end of the scale.
+# The quantile of the errors inside the brain at the end of the scale; larger ones are drawn alike.
 _TOP = 0.99
 
 
@@ -32,8 +32,8 @@ def synthesis_panel(
 ) -> None:
     """Sources, what each method made of them, and the truth; three planes of a volume, or the one of a picture.
 
-    Below each image stands its absolute difference from the truth, all in one scale; that of a source is what one errs
-    who shows the source in place of the target. The target has one gray scale, whoever made it.
+    Below each image stands its absolute difference from the truth, all in one scale. Below each source: the error
+    made if the source itself were taken for the target. The target has one gray scale, whoever made it.
 
     Args:
         sources: modality -> image, in [0, 1] like all others.
@@ -42,24 +42,19 @@ def synthesis_panel(
         spacing_mm: voxel sides by axis; 1 mm where not given.
         label: class indices; planes pass through most of its foreground, without one through most of the brain.
     """
-    views, sides = VIEWS, spacing_mm or (1.0,) * truth.ndim
-    if truth.ndim == 2:
-        sources, made = ({name: as_volume(image) for name, image in of.items()} for of in (sources, made))
-        truth, label = as_volume(truth), None if label is None else as_volume(label)
-        views, sides = (AXIAL,), (sides[1], sides[0], 1.0)
-    x, y, z = sides
-    images = {**sources, **made}
-    brain = np.any([image != 0 for image in (*sources.values(), truth)], axis=0)
+    lift, views, sides = form_of(truth.ndim, spacing_mm)
+    images = {name: lift(image) for name, image in {**sources, **made}.items()}
+    truth, label = lift(truth), None if label is None else lift(label)
+    brain = np.any([image != 0 for image in (*(images[name] for name in sources), truth)], axis=0)
     errors = {name: np.abs(image - truth) for name, image in images.items()}
     norm = _scale(errors, brain)
     box, center = bounding_box(brain), center_of([label], brain)
-    figure, axes = panel_grid(
-        extents_mm(box, (x, y, z), [view for view in views for _ in range(2)]), len(images) + 1, right_inch=BAR_INCH
-    )
+    extents = extents_mm(box, sides, [view for view in views for _ in range(2)])
+    figure, axes = panel_grid(extents, len(images) + 1, right_inch=BAR_INCH)
     for ax, header in zip(axes[0], [*images, f"real {target}"], strict=True):
         ax.set_title(header, fontsize=9, color="white", pad=3)
     for view, above, below in zip(views, axes[::2], axes[1::2], strict=True):
-        show = Plane(view, center[view.axis], box, (x, y, z))
+        show = Plane(view, center[view.axis], box, sides)
         for ax, error_ax, (name, image) in zip(above, below, images.items(), strict=False):
             show.gray(ax, image, brain, like=image if name in sources else truth)
             show.error(error_ax, errors[name], brain, norm)
@@ -75,6 +70,6 @@ def synthesis_panel(
 
 
 def _scale(errors: Mapping[str, np.ndarray], brain: np.ndarray) -> Normalize:
-    """From 0 to what 99 % of the errors inside the brain keep below, in the worst of the images."""
+    """From 0 to the bound of 99 % of the errors inside the brain, in the worst of the images."""
     tops = [float(np.quantile(error[brain], _TOP)) for error in errors.values()] if brain.any() else [1.0]
     return Normalize(0.0, max(*tops, 1e-12))

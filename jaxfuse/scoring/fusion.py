@@ -18,11 +18,11 @@ from jaxfuse.data.color import gray_content
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.png import read_png
-from jaxfuse.io.tables import render, write_json, write_rows
-from jaxfuse.metrics.fusion import METRICS, luminance, score_fused, stretch, summarize_fused
-from jaxfuse.report.metric_names import printed, title_of
+from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.metrics.fusion import luminance, score_fused, stretch, summarize_fused
 from jaxfuse.scoring.pairing import find_pictures, listing, pair
 from jaxfuse.scoring.progress import tracked
+from jaxfuse.scoring.protocol import Option, Protocol
 
 FEWEST, MOST = 2, 4
 
@@ -61,24 +61,6 @@ def score_fusion(
     write_rows(out / "cases.csv", rows)
     write_json(out / "summary.json", summary)
     return summary
-
-
-def render_fusion(summary: Mapping[str, Any]) -> str:
-    """The means of a summary, one line per image; metrics are over the sources' sums (see `metrics.fusion`)."""
-    table = []
-    for output, metrics in summary["outputs"].items():
-        means = {title_of(metric): printed(metric, found["mean"]) for metric, found in metrics.items()}
-        table.append({"Output": output, **means})
-    notes = [
-        f"Sources: {', '.join(summary['sources'])}. MI, SCD, VIF and SSIM are sums over them.",
-        f"Cases: {summary['cases']}; means over cases. Stretched: levels from 0 to 255, as published tables have it.",
-    ]
-    for output, metrics in summary["outputs"].items():
-        undefined = {title_of(metric): found["undefined"] for metric, found in metrics.items() if found["undefined"]}
-        if undefined:
-            told = ", ".join(f"{title} in {count}" for title, count in undefined.items())
-            notes.append(f"{output}: undefined and left out: {told} of {summary['cases']} cases.")
-    return "\n".join([render(table, list(table[0])), "", *notes])
 
 
 def _source_folders(ref: Path, asked: Sequence[str] | None) -> dict[str, Path]:
@@ -120,7 +102,7 @@ def _with_every_source(
 
 
 def _score_case(case: str, fused: Path, sources: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row per image: scores by the names of METRICS."""
+    """One row per image: scores by the names of `metrics.fusion.METRICS`."""
     levels, grays = _levels(fused), [_levels(path) for path in sources]
     try:
         for path, gray in zip(sources, grays, strict=True):
@@ -131,8 +113,7 @@ def _score_case(case: str, fused: Path, sources: Sequence[Path]) -> list[dict[st
         rows = []
         for name, image in images.items():
             for output, shown in ((name, image), (f"{name}, stretched", stretch(image))):
-                scores = score_fused(shown, grays)
-                rows.append({"case": case, "output": output, **{m: scores[m] for m in METRICS if m in scores}})
+                rows.append({"case": case, "output": output, **score_fused(shown, grays)})
     except UserError as error:
         raise UserError(f"case {case}: {error}") from error
     return rows
@@ -142,3 +123,9 @@ def _levels(path: Path) -> Float64[np.ndarray, "h w"]:
     pixels = read_png(path)
     gray = gray_content(pixels)
     return luminance(pixels) if gray is None else gray.astype(np.float64)
+
+
+_SOURCES = Option(
+    "sources", "fusion: the folders of --ref that were fused, such as t1ce,flair; default all.", several=True
+)
+PROTOCOLS = (Protocol("fusion", "fusion", score_fusion, (_SOURCES,), "fused images, against their sources"),)

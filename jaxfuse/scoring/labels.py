@@ -5,7 +5,7 @@ Distances are in mm, by the voxel size of the reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from jaxfuse.data.cases import encode_label, label_problem, whole_values
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
-from jaxfuse.io.tables import render_segmentation, write_json, write_rows
+from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.labels import SCHEMES, LabelScheme, label_scheme
+from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
 from jaxfuse.metrics.regions import score_case, summary_document
 from jaxfuse.scoring.pairing import find_references, find_volumes, pair
 from jaxfuse.scoring.progress import tracked
+from jaxfuse.scoring.protocol import Option, Protocol
 
 OUTPUT = "prediction"
 
@@ -68,11 +70,6 @@ def score_labels(
     return summary
 
 
-def render_labels(summary: Mapping[str, Any]) -> str:
-    """The table of a summary, and what its label values mean."""
-    return f"{render_segmentation(summary)}\nLabel scheme: {summary['labels']}."
-
-
 def _score_files(
     case: str, prediction: Path, reference: Path, scheme: LabelScheme, protocol: LabelProtocol, penalty_mm: float
 ) -> list[dict[str, Any]]:
@@ -100,3 +97,28 @@ def _class_indices(role: str, volume: Volume, scheme: LabelScheme) -> UInt8[np.n
     if problem:
         raise UserError(f"{role} {problem}")
     return encode_label(values, scheme)
+
+
+_OPTIONS = (
+    Option(
+        "labels",
+        f"Label volumes: what the values of both folders mean: {', '.join(SCHEMES)}. iseg and stroke have their own; "
+        "for brats case folders imply it by their naming (brats unless of 2023).",
+    ),
+    Option(
+        "one_empty",
+        "Label volumes: distances where exactly one of prediction and reference is empty: penalty (373.13 mm, from "
+        "2023 on 374; the default of brats), nan (left out of the mean, and counted; that of iseg and stroke) or a "
+        "number of mm.",
+    ),
+)
+PROTOCOLS = tuple(
+    Protocol(
+        scored.name,
+        "segmentation",
+        partial(score_labels, protocol=scored),
+        _OPTIONS,
+        f"label volumes; {', '.join(metric.title for metric in scored.metrics)} of each region",
+    )
+    for scored in protocols.PROTOCOLS
+)

@@ -22,6 +22,7 @@ from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.metrics.synthesis import (
     DEFINITIONS,
+    METRICS,
     OFFICIAL_OF_VOLUMES,
     official_scores,
     score_synthesized,
@@ -29,6 +30,7 @@ from jaxfuse.metrics.synthesis import (
 )
 from jaxfuse.scoring.pairing import find_images, pair
 from jaxfuse.scoring.progress import tracked
+from jaxfuse.scoring.protocol import Option, Protocol
 
 OUTPUT = "synthesized"
 OFFICIAL_CODE = "official"
@@ -53,7 +55,7 @@ def score_synthesis(
     """Scores the volumes of `pred` against those of `ref`, writes cases.csv and summary.json to `out`.
 
     Args:
-        pred: one volume per case, CASE.nii.gz or, with `target`, CASE_flair.nii.gz or whatever that is.
+        pred: one volume per case, CASE.nii.gz or, with the target "flair", CASE_flair.nii.gz.
         ref: holds files named as in `pred`; with `target` a data set of any layout, with this modality.
         emulate: "official" adds what the public code of Hi-Net computes.
         window: "x0:x1,y0:y1", voxels of the canonical axes that are scored; None: the whole volume.
@@ -67,7 +69,7 @@ def score_synthesis(
             window leaves it.
     """
     cut = _window(window)
-    # As `predict` names what it synthesizes.
+    # `predict` gives this ending to volumes that it synthesizes.
     predictions = find_images(pred, ending=f"_{target}" if target else "")
     references = _references(ref, target)
     paired = pair(predictions, references, allow_missing=allow_missing)
@@ -168,5 +170,21 @@ def _extent(window: Window) -> dict[str, str]:
 
 
 def _told_below(cases: int) -> Mapping[str, str]:
-    """PSNR takes a greatest value for a range, which values below 0 are not part of."""
+    """Warns of values below 0: PSNR takes the greatest value for its range, and they lie outside of it."""
     return {"Below the range": f"{cases} cases were made with values below the least real one"} if cases else {}
+
+
+_OPTIONS = (
+    Option("target", "synthesis: the modality that was synthesized, such as flair, where --ref holds a data set."),
+    Option("emulate", "synthesis: adds the metrics as Hi-Net's public code has them.", choices=(OFFICIAL_CODE,)),
+    Option("window", "synthesis: the voxels to score along x and y, such as 40:200,20:200; default: all."),
+)
+PROTOCOLS = (
+    Protocol(
+        "synthesis",
+        "synthesis",
+        score_synthesis,
+        _OPTIONS,
+        f"synthesized volumes; {', '.join(metric.title for metric in METRICS)}",
+    ),
+)

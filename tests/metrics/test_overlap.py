@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics.overlap import counts, dice, iou, mean_iou, sensitivity, specificity
+from jaxfuse.metrics.overlap import counts, dice, iou, sensitivity, specificity
 
 # TP 2, FP 1, FN 3, TN 4.
 PRED = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], dtype=bool)
@@ -50,22 +50,6 @@ def test_empty_nan_marks_only_what_the_formula_leaves_undefined():
     assert math.isnan(specificity(PRED, FULL, empty="nan"))
     assert dice(PRED, EMPTY, empty="nan") == 0
     assert specificity(EMPTY, EMPTY, empty="nan") == 1
-
-
-def test_mean_iou_leaves_out_absent_classes_and_the_background():
-    pred = np.array([0, 0, 1, 1, 3, 3])
-    truth = np.array([0, 1, 1, 1, 3, 0])
-    # Class 1: 2/3, class 3: 1/2, background: 1/3; class 2 occurs nowhere.
-    assert mean_iou(pred, truth) == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert mean_iou(pred, truth, include_background=True) == pytest.approx((1 / 3 + 2 / 3 + 1 / 2) / 3)
-
-
-def test_mean_iou_counts_a_class_that_only_the_prediction_has():
-    assert mean_iou(np.array([1, 2]), np.array([1, 0])) == 0.5
-
-
-def test_mean_iou_without_any_class_is_nan():
-    assert math.isnan(mean_iou(np.zeros(4, int), np.zeros(4, int)))
 
 
 def test_refuses_different_shapes_and_unknown_rules():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxfuse.labels import label_scheme
-from jaxfuse.metrics.protocols import BRATS, DEFINITIONS, ISEG, STROKE, protocol_of
+from jaxfuse.metrics.names import names_of
+from jaxfuse.metrics.protocols import BRATS, ISEG, PROTOCOLS, STROKE, protocol_of
 from jaxfuse.metrics.regions import score_case, summary_document
 
 TISSUES, INFARCTS = label_scheme("iseg"), label_scheme("stroke")
@@ -88,8 +89,11 @@ def test_tissues_are_averaged_over_subjects():
     assert len({document["distances"][name] for name in ("MHD", "iSeg MHD", "Dubuisson MHD")}) == 3
 
 
-def test_every_distance_is_defined():
-    for protocol in (BRATS, ISEG, STROKE):
-        one = np.ones((1, 1), bool)
-        measured = protocol.measure(one, one, spacing_mm=(1.0, 1.0), one_empty=math.nan)
-        assert {name for name in measured if name.endswith(("_mm", "_voxels"))} <= set(DEFINITIONS)
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_a_protocol_measures_the_metrics_that_it_names_and_every_distance_is_defined(protocol):
+    one = np.ones((1, 1), bool)
+    measured = protocol.measure(one, one, spacing_mm=(1.0, 1.0), one_empty=math.nan)
+    assert tuple(measured) == names_of(protocol.metrics)
+    distances = [metric for metric in protocol.metrics if metric.name.endswith(("_mm", "_voxels"))]
+    assert distances
+    assert all(metric.definition and not metric.larger_is_better for metric in distances)

@@ -9,6 +9,7 @@ import pytest
 from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
 from jaxfuse.errors import UserError
+from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import (
     METRICS,
     OFFICIAL,
@@ -135,7 +136,7 @@ def test_the_official_recipe_by_hand():
     x = np.where(y == 0, 0, (made - made.min()) / (made.max() - made.min()))
     even = np.full(y.shape, 1 / y.size)
     found = official_scores(real, made)
-    assert tuple(found) == OFFICIAL
+    assert tuple(found) == names_of(OFFICIAL)
     assert found["official_ssim"] == pytest.approx(one_window(y, x, even, data_range=2, bias=343 / 342), rel=1e-10)
     assert found["official_nmse"] == pytest.approx(np.sum((y - x) ** 2) / np.sum(y**2), rel=1e-12)
     assert found["official_psnr_db"] == pytest.approx(-10 * math.log10(np.mean((y - x) ** 2)), rel=1e-12)
@@ -190,7 +191,7 @@ def test_statistics_count_what_is_undefined():
         for case, value in (("a", 20.0), ("b", 30.0), ("c", math.inf))
     ]
     found = summarize_synthesized(rows)
-    assert tuple(found["made"]) == METRICS
+    assert tuple(found["made"]) == names_of(METRICS)
     psnr = found["made"]["psnr_db"]
     assert (psnr["mean"], psnr["std"], psnr["n"], psnr["undefined"]) == (25, pytest.approx(50**0.5), 2, 1)
 

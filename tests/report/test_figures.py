@@ -6,7 +6,7 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm, to_hex, to_rgb
 from PIL import Image
 
-from jaxfuse.report import figures
+from jaxfuse.report import planes
 from jaxfuse.report.canvas import CLASS_COLORS
 from jaxfuse.report.figures import Ratios, comparison, segmentation_panel, translation_panel
 from jaxfuse.report.planes import AXIAL, plane
@@ -181,7 +181,7 @@ def test_a_slice_has_one_line_which_is_the_axial_line_of_its_volume(tmp_path, mo
     flat = {"image": plane(image, AXIAL, 0), "truth": plane(label, AXIAL, 0)}
     flat["predictions"] = {"S": plane(np.roll(label, 2, 0), AXIAL, 0)}
     segmentation_panel(tmp_path / "slice.png", **flat, **common, spacing_mm=(2.0, 1.0))
-    monkeypatch.setattr(figures, "VIEWS", (AXIAL,))
+    monkeypatch.setattr(planes, "VIEWS", (AXIAL,))
     segmentation_panel(tmp_path / "volume.png", **whole, **common, spacing_mm=(1.0, 2.0, 5.0))
     picture = _pixels(tmp_path / "slice.png")
     # 36 mm high and 24 mm wide, title and legend.

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxfuse.io.tables import read_json, render_segmentation, write_json, write_rows
+from jaxfuse.io.tables import read_json, write_json, write_rows
 from jaxfuse.report.html import write_report
-from jaxfuse.report.synthesis_table import render_synthesis
-from jaxfuse.scoring.fusion import render_fusion
-from jaxfuse.scoring.labels import render_labels
+from jaxfuse.report.kinds import kind_of
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
-RENDER = {"synthesis": render_synthesis, "fusion": render_fusion}
 
 
 def _given(name: str) -> dict:
@@ -44,7 +41,8 @@ def _words(page: str) -> list[str]:
 @pytest.mark.parametrize("name", [name for name in NAMES if _given(name)["printed"]])
 def test_on_the_console(name):
     summary = _given(name)["summary"]
-    render = RENDER.get(summary["kind"], render_labels if "labels" in summary else render_segmentation)
+    render = kind_of(summary).render
+    assert render is not None
     assert render(summary) + "\n" == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
 
 

@@ -13,8 +13,10 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
 from jaxfuse.labels import label_scheme
 from jaxfuse.metrics.regions import score_case, summary_document
+from jaxfuse.report import html
 from jaxfuse.report.figures import segmentation_panel, translation_panel
 from jaxfuse.report.html import write_report
+from jaxfuse.report.page import Section
 
 CASES = tuple(f"phantom-{i:03d}" for i in range(5))
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -333,3 +335,13 @@ def test_syntheses_on_the_same_data_stand_side_by_side_best_psnr_first(tmp_path)
     assert rows.index("hybrid") < rows.index("to_t2") < rows.index("early (this run)")
     assert "unet" not in rows
     assert "highest PSNR first" in rows
+
+
+def test_a_section_is_an_entry_of_sections(tmp_path, monkeypatch):
+    write_json(tmp_path / "config.json", {"name": "cmff"})
+    told = Section(lambda run: {"name": run.config["name"] + "<"}, "<h2>Told of {{ name }}</h2>")
+    silent = Section(lambda run: None, "<h2>Nothing</h2>")
+    monkeypatch.setattr(html, "SECTIONS", (*html.SECTIONS, told, silent))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<h2>Told of cmff&lt;</h2>" in page
+    assert "Nothing" not in page

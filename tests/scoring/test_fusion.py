@@ -13,7 +13,8 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.png import write_png
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.fusion import luminance, score_fused, stretch
-from jaxfuse.scoring.fusion import render_fusion, score_fusion
+from jaxfuse.report.fusion_table import render_fusion
+from jaxfuse.scoring.fusion import score_fusion
 
 SIDE = 44  # vif needs 41
 RNG = np.random.default_rng(0)

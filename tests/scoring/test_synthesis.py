@@ -9,6 +9,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, score_synthesized
 from jaxfuse.report.synthesis_table import render_synthesis
 from jaxfuse.scoring.synthesis import score_synthesis
@@ -63,8 +64,10 @@ def test_volumes_are_scaled_by_the_range_of_the_real_one(folders):
     summary = scored(folders)
     rows = rows_of(folders)
     for name in REAL:
-        assert {metric: rows[name][metric] for metric in METRICS} == pytest.approx(score_synthesized(*by_hand(name)))
-    assert set(rows["a"]) == {"case", "output", *METRICS}
+        assert {metric: rows[name][metric] for metric in names_of(METRICS)} == pytest.approx(
+            score_synthesized(*by_hand(name))
+        )
+    assert set(rows["a"]) == {"case", "output", *names_of(METRICS)}
     assert (summary["kind"], summary["protocol"], summary["cases"]) == ("synthesis", "synthesis", 2)
     kept = read_json(folders / "out" / "summary.json")
     assert kept == summary
@@ -79,7 +82,7 @@ def test_volumes_are_scaled_by_the_range_of_the_real_one(folders):
 def test_the_public_code_is_emulated_where_asked(folders):
     summary = scored(folders, emulate="official")
     found = rows_of(folders)["b"]
-    assert {name: found[name] for name in OFFICIAL} == pytest.approx(official_scores(*by_hand("b")))
+    assert {name: found[name] for name in names_of(OFFICIAL)} == pytest.approx(official_scores(*by_hand("b")))
     assert "PSNR (dB), official" in render_synthesis(summary)
     assert "official: as the public code" in render_synthesis(summary)
 

@@ -23,7 +23,7 @@ from jaxfuse.engine.judging.assessment import Judged, PredictCase
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment, segmentation
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_rows
-from jaxfuse.metrics.fusion import METRICS, qabf, score_fused, stretch, summarize_fused
+from jaxfuse.metrics.fusion import qabf, score_fused, stretch, summarize_fused
 from jaxfuse.report import figures
 from jaxfuse.report.planes import ratio_scale
 
@@ -103,7 +103,7 @@ class FusionAssessment:
         return [list(case.facts.modalities).index(name) for name in self.sources]
 
     def _rows(self, case: PreparedCase, fused: np.ndarray | None) -> list[dict[str, Any]]:
-        """One row per image: scores by the names of METRICS."""
+        """One row per image: scores by the names of `metrics.fusion.METRICS`."""
         sources = self._sources(case)
         images = {"mean": np.mean(sources, axis=0), "maximum": np.max(sources, axis=0)}
         if fused is not None:
@@ -111,8 +111,7 @@ class FusionAssessment:
             images = {FUSED: whole, f"{FUSED}, stretched": stretch(whole), **images}
         rows = []
         for name, image in images.items():
-            scores = score_fused(image, sources)
-            rows.append({"case": case.id, "output": name, **{m: scores[m] for m in METRICS if m in scores}})
+            rows.append({"case": case.id, "output": name, **score_fused(image, sources)})
         return rows
 
     def _channels(self, case: PreparedCase) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The rows of a table side by side: what this run made beside what other runs made of the same data."""
+"""Pictures of the rows of a table side by side: the results of this run beside those of others on the same data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.report import figures
 from jaxfuse.report.contours import overlay_of
+from jaxfuse.report.reported_run import on_same_data
 from jaxfuse.report.synthesis import synthesis_panel
 
 # Below a result's folder, by case: label maps, or a synthesized modality in [0, 1].
@@ -21,7 +22,8 @@ KEPT = 2  # cases whose maps or volumes stay
 
 def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCase], scheme: LabelScheme) -> None:
     """Draws `figures/rows/<case>.png` for the cases whose label maps every run kept; nothing for a run alone."""
-    maps = {name: kept for run in _on_same_data(workdir, related) for name, kept in _kept(run, LABELS)}
+    runs = [workdir, *on_same_data(workdir, related)]
+    maps = {name: kept for run in runs for name, kept in _kept(run, LABELS)}
     if len(maps) < 2:
         return
     folder = workdir / "figures" / "rows"
@@ -44,9 +46,12 @@ def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCa
 
 
 def draw_synthesized(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCase]) -> None:
-    """The same for runs that make one modality: their images, errors and the truth, beside this run's sources."""
+    """Draws `figures/rows/<case>.png` for runs that make the same modality as this one; nothing for a run alone.
+
+    Shown are this run's sources, the images of all runs with their errors, and the truth.
+    """
     pairs = _pairs(workdir)
-    alike = [run for run in _on_same_data(workdir, related) if _pairs(run)[-1:] == pairs[-1:]]
+    alike = [workdir, *(run for run in on_same_data(workdir, related) if _pairs(run)[-1:] == pairs[-1:])]
     volumes = {name: kept for run in alike for name, kept in _kept(run, SYNTHESIZED)}
     if len(volumes) < 2:
         return
@@ -70,12 +75,6 @@ def draw_synthesized(workdir: Path, related: Sequence[Path], cases: Sequence[Pre
 
 def _pairs(run: Path) -> list[str]:
     return read_json(run / "config.json").get("pairs", [])
-
-
-def _on_same_data(workdir: Path, related: Sequence[Path]) -> list[Path]:
-    """This run, and those of the others that have its cases and split."""
-    mine = read_json(workdir / "dataset.json")["fingerprint"]
-    return [workdir, *(run for run in related if read_json(run / "dataset.json").get("fingerprint") == mine)]
 
 
 def _kept(run: Path, name: str) -> list[tuple[str, dict[str, np.ndarray]]]:

@@ -24,6 +24,7 @@ from jaxfuse.engine.judging.other_runs import KEPT, SYNTHESIZED
 from jaxfuse.errors import UserError
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import (
     DEFINITIONS,
     OFFICIAL,
@@ -178,7 +179,7 @@ def synthesis(judged: Judged) -> SynthesisAssessment:
 def _official(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
     """Scores volumes of stretched patches as the public code does; nan where a side is shorter than its 3D window."""
     if real.ndim != 3 or min(real.shape) < OFFICIAL_TAPS:
-        return dict.fromkeys(OFFICIAL, math.nan)
+        return dict.fromkeys(names_of(OFFICIAL), math.nan)
     return official_scores(real, made)
 
 

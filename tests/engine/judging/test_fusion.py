@@ -20,6 +20,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import SCHEMES
 from jaxfuse.metrics.fusion import METRICS, qabf, score_fused
+from jaxfuse.metrics.names import names_of
 
 LESION = SCHEMES["lesion"]
 CROP, WHOLE = (slice(2, 44), slice(3, 45)), (46, 48)
@@ -124,7 +125,7 @@ def test_the_fused_image_is_scored_on_the_whole_picture_beside_mean_and_maximum(
     flair, t1 = (on_the_whole_picture(SOURCES[name]) for name in ("flair", "t1"))
     images = {"fused": expected(), "mean": (flair + t1) / 2, "maximum": np.maximum(flair, t1)}
     for name, image in images.items():
-        assert {m: rows["two", name][m] for m in METRICS} == pytest.approx(score_fused(image, [flair, t1]))
+        assert {m: rows["two", name][m] for m in names_of(METRICS)} == pytest.approx(score_fused(image, [flair, t1]))
     # 0 outside the crop and 255 in one pixel: the range is whole already.
     assert rows["one", "fused, stretched"]["sd"] == pytest.approx(rows["one", "fused"]["sd"])
     found = read_json(tmp_path / "results" / "summary.json")["fusion"]
@@ -192,7 +193,7 @@ def test_without_a_fused_image_mean_and_maximum_are_scored_alone(cases, tmp_path
 def test_three_sources_have_no_scd(cases, tmp_path, drawn):
     three = judge(("t1+t2+flair",))
     document = three.full(predict, cases, results=tmp_path / "r", figures_dir=tmp_path, title="")
-    assert set(document["fusion"]["outputs"]["fused"]) == set(METRICS) - {"scd"}
+    assert set(document["fusion"]["outputs"]["fused"]) == set(names_of(METRICS)) - {"scd"}
 
 
 def test_sources_must_be_named():

@@ -16,8 +16,9 @@ from jaxfuse.engine.judging import assessment
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
-from jaxfuse.io.tables import read_json, read_rows, render_segmentation
+from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import SCHEMES, LabelScheme
+from jaxfuse.report.segmentation_table import render_segmentation
 from tests.engine.judging.heads import DICE, LESION, OUTPUTS, full, predict, prepared, probabilities
 
 JUDGED = Judged(LESION, "S_F", OUTPUTS)

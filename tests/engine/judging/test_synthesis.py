@@ -19,6 +19,7 @@ from jaxfuse.engine.judging.synthesis import synthesis
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, psnr_db, score_synthesized
 from jaxfuse.options import resolve
 from jaxfuse.patches import tile_volume
@@ -150,15 +151,17 @@ def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_p
         real, made = np.asarray(volume.image[..., 2]), expected(volume)
         assert real.shape == (14, 13, 9)
         row = rows[volume.id, "synthesized"]
-        assert {name: row[name] for name in METRICS} == pytest.approx(score_synthesized(real, made))
+        assert {name: row[name] for name in names_of(METRICS)} == pytest.approx(score_synthesized(real, made))
         # The public code sees what the network made, nothing cut off at 1 and nothing taken out but by the truth.
         image = np.asarray(volume.image)
         stretched = patch_by_patch(real), patch_by_patch(answer(volume.id, image)[..., 0])
         by_code = official_scores(*stretched)
-        assert {name: row[name] for name in OFFICIAL} == pytest.approx(by_code, rel=1e-4)
+        assert {name: row[name] for name in names_of(OFFICIAL)} == pytest.approx(by_code, rel=1e-4)
         assert official_scores(real, made)["official_nmse"] != pytest.approx(by_code["official_nmse"], rel=0.01)
         copy = official_scores(stretched[0], patch_by_patch(image[..., 1]))
-        assert {name: rows[volume.id, "copy of t2"][name] for name in OFFICIAL} == pytest.approx(copy, rel=1e-4)
+        assert {name: rows[volume.id, "copy of t2"][name] for name in names_of(OFFICIAL)} == pytest.approx(
+            copy, rel=1e-4
+        )
         copied = score_synthesized(real, np.asarray(volume.image[..., 1]))
         assert rows[volume.id, "copy of t2"]["psnr_db"] == pytest.approx(copied["psnr_db"])
     # Where the sources are 0 nothing is made: outside that row the error of a is a tenth of the truth.
@@ -190,7 +193,7 @@ def test_volumes_are_judged_as_their_slices_are(slices, files, tmp_path, drawn):
     # Ten columns are too few for the windows of SSIM, five slices for the 3D ones of the public code.
     assert math.isnan(rows["a", "synthesized"]["ssim"])
     found = document["outputs"]["synthesized"]
-    assert [found[name]["undefined"] for name in (*METRICS, *OFFICIAL)] == [0, 0, 3, 3, 3, 3]
+    assert [found[name]["undefined"] for name in names_of((*METRICS, *OFFICIAL))] == [0, 0, 3, 3, 3, 3]
 
 
 def test_pictures_of_their_own_are_judged_alone(files, tmp_path, drawn):
@@ -201,7 +204,7 @@ def test_pictures_of_their_own_are_judged_alone(files, tmp_path, drawn):
     case = cases[1]
     wanted = score_synthesized(np.asarray(case.image[..., 2]), expected(case))
     row = rows[case.id, "synthesized"]
-    assert {name: row[name] for name in METRICS} == pytest.approx(wanted)
+    assert {name: row[name] for name in names_of(METRICS)} == pytest.approx(wanted)
     assert "seconds_per_slice" in document
     assert drawn[0][1]["truth"].shape == case.facts.shape
 

@@ -1,0 +1,44 @@
+"""The section of a report on learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxfuse.report.curves import write_learning_curves
+from jaxfuse.report.embedded import curve_images, learning_images
+from jaxfuse.report.page import Section
+from jaxfuse.report.reported_run import ReportedRun
+
+
+def _values(run: ReportedRun) -> Mapping[str, Any]:
+    """The pictures, for which the curves are written as tables first."""
+    write_learning_curves(run.metrics, run.workdir / "results")
+    images = curve_images(run.workdir, run.metrics)
+    learning = learning_images(run.workdir, run.related)
+    return {"curves": images, "learning": learning} if images else {}
+
+
+CURVES = Section(
+    _values,
+    """
+<section>
+<h2>Learning curves</h2>
+{% if learning %}
+<picture>
+<source media="(prefers-color-scheme: dark) and (not print)" srcset="{{ learning.dark }}">
+<img src="{{ learning.light }}" alt="validation score by step">
+</picture>
+<p class="soft">The score chooses the best weights: for a segmentation the mean Dice of its regions, for a synthesis the
+mean PSNR of the cases that are watched. The dot marks the best of this run; the number after a name is the best. Thin
+lines: other runs on the same data.</p>
+{% endif %}
+<picture>
+<source media="(prefers-color-scheme: dark) and (not print)" srcset="{{ curves.dark }}">
+<img src="{{ curves.light }}" alt="losses and validation values by step">
+</picture>
+<p class="soft">Training losses: every row faint, their moving mean solid. The number after a name is its last
+value.</p>
+</section>
+""",
+)

@@ -1,0 +1,55 @@
+import math
+
+from jaxfuse.metrics.regions import summary_document
+from jaxfuse.report.segmentation_table import render_segmentation
+
+METRICS = ("dice", "sensitivity", "specificity", "hd95_mm")
+
+
+def scored(case, region, dice, hd95_mm, pred_mm3=1.0, truth_mm3=1.0):
+    row = {"case": case, "output": "S_F", "region": region, **dict.fromkeys(METRICS, dice), "hd95_mm": hd95_mm}
+    return row | {"pred_mm3": pred_mm3, "truth_mm3": truth_mm3}
+
+
+def test_segmentation_table_says_what_was_left_out():
+    rows = [
+        scored("a", "WT", 0.5, 2.0),
+        scored("a", "ET", 0.0, math.nan, truth_mm3=0.0),
+        scored("b", "WT", 0.7, 4.0),
+        scored("b", "ET", 0.0, math.nan, pred_mm3=0.0),
+    ]
+    lines = render_segmentation(summary_document(rows, primary="S_F", one_empty=math.nan)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
+    at = {name: i for i, name in enumerate(cells[0])}
+    assert cells[2][at["Region"]] == "WT"
+    assert cells[2][at["Dice"]] == "0.600 ± 0.141"
+    assert cells[2][at["HD95 (mm)"]] == "3.00 ± 1.41"
+    assert cells[3][at["HD95 (mm)"]] == "undefined"
+    assert cells[4][at["Region"]] == "mean"
+    assert cells[4][at["Dice"]] == "0.300 ± 0.071"
+    assert cells[4][at["HD95 (mm)"]] == "undefined"
+    notes = "\n".join(lines[5:])
+    assert "HD95: 95th percentile" in notes
+    assert "distances are nan where exactly one" in notes
+    assert (
+        "S_F ET: truth empty in 1, exactly one mask empty in 2, distances undefined and left out in 2 of 2 cases."
+        in notes
+    )
+    assert "S_F WT" not in notes
+
+
+def test_segmentation_table_counts_penalized_cases():
+    rows = [scored("a", "WT", 0.5, 373.0, pred_mm3=0.0)]
+    text = render_segmentation(summary_document(rows, primary="S_F", one_empty=373.0))
+    assert "distances are 373 mm where exactly one" in text
+    assert "S_F WT: exactly one mask empty in 1 of 1 cases." in text
+
+
+def test_a_table_shows_the_metrics_that_were_computed():
+    row = {"case": "a", "output": "prediction", "region": "GM", "dice": 0.5, "hd_mm": 3.0, "hd_voxels": 1.5}
+    document = summary_document([row | {"pred_mm3": 1.0, "truth_mm3": 1.0}], primary="prediction", one_empty=math.nan)
+    head, _, first, *_, cases = render_segmentation(document).splitlines()
+    names = [name.strip() for name in head.strip("|").split("|")]
+    assert names == ["Output", "Region", "Dice", "HD (mm)", "HD (voxels)", "Dice, truth not empty", "Cases"]
+    assert [cell.strip() for cell in first.strip("|").split("|")][2:5] == ["0.500", "3.00", "1.50"]
+    assert cases == "Cases: 1; mean ± standard deviation over cases."
