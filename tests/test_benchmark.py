@@ -1,117 +1,27 @@
-"""`python -m jaxfuse.benchmark` on two steps. The times differ from machine to machine; what is told does not."""
+"""`python -m jaxfuse.benchmark`: its output, and its refusals."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-import jax
 import pytest
 
-from configs import cmff
-from jaxfuse.benchmark import benchmark
-from jaxfuse.errors import UserError
+from tests.commands import ROOT, call
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "cmff.py"
-POSITIVE = ("compile_s", "step_ms", "examples_per_s", "flops", "flops_per_s", "argument_bytes", "temporary_bytes")
-
-
-def silent(what: str, done: int, total: int) -> None:
-    del what, done, total
-
-
-@pytest.fixture
-def config(tmp_path):
-    config = cmff.get_config("tiny")
-    config.network.levels, config.data.cache = 2, str(tmp_path / "cache")
-    return config
-
-
-@pytest.fixture
-def compilation_cache():
-    """The command does without, for it measures compilation; the other tests of this process get theirs back."""
-    before = jax.config.jax_enable_compilation_cache
-    yield
-    jax.config.update("jax_enable_compilation_cache", before)
-
-
-@pytest.mark.usefixtures("compilation_cache")
-def test_two_forms_of_convolution_side_by_side(config):
-    found = benchmark(config, only="fusion", steps=2, forms=["folded", "native"], say=silent)
-    assert (found["config"], found["preset"], found["device"]) == ("cmff", "tiny", jax.devices()[0].device_kind)
-    assert list(found["phases"]) == ["fusion"]
-    forms = found["phases"]["fusion"]
-    assert list(forms) == ["folded", "native"]
-    for measured in forms.values():
-        assert set(measured) == {*POSITIVE, "wait_share", "ratio_to_first", "device_peak_bytes"}
-        assert all(measured[name] > 0 for name in POSITIVE)
-        assert 0 <= measured["wait_share"] < 1
-        assert math.isclose(measured["examples_per_s"], 1000 / measured["step_ms"])
-        assert math.isclose(measured["flops_per_s"], measured["flops"] * measured["examples_per_s"])
-    assert forms["folded"]["ratio_to_first"] == 1
-    assert math.isclose(forms["native"]["ratio_to_first"], forms["native"]["step_ms"] / forms["folded"]["step_ms"])
-    # Another form is another program, not the same one under two names.
-    assert forms["folded"]["flops"] != forms["native"]["flops"]
-    json.dumps(found, allow_nan=False)
-
-
-@pytest.mark.usefixtures("compilation_cache")
-def test_every_phase_is_measured_unless_one_is_named(config, monkeypatch):
-    def measure(experiment, phase, data, *, steps, forms):
-        return {form: {"phase": phase.name, "steps": steps, "cases": len(data.train)} for form in forms}
-
-    monkeypatch.setattr("jaxfuse.benchmark.measure", measure)
-    found = benchmark(config, only=None, steps=7, forms=["auto"], say=silent)
-    assert found["phases"] == {
-        name: {"auto": {"phase": name, "steps": 7, "cases": 2}} for name in ("transition", "fusion")
-    }
-    assert list(benchmark(config, only="transition", steps=7, forms=["auto"], say=silent)["phases"]) == ["transition"]
+CONFIG = ROOT / "configs" / "cmff.py"
 
 
 def test_the_command_prints_json_alone(tmp_path):
     options = ["--config", f"{CONFIG}:tiny,row=random", "--config.network.levels=2", "--steps", "1", "--json"]
-    environment = {**os.environ, "JAXFUSE_CACHE": str(tmp_path), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxfuse.benchmark", *options],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    done = call("benchmark", *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)["phases"]["fusion"]) == ["auto"]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"only": "fusoin"}, "phase 'fusoin' is not in the schedule; choose one of transition, fusion"),
-        ({"forms": ["native", "cudnn"]}, "'cudnn' is not known; choose one of auto, native, folded"),
-        ({"forms": ["auto", "auto"]}, "'auto,auto'; name each form to compare once"),
-        ({"forms": []}, "name each form to compare once"),
-    ],
-)
-def test_unknown_names_are_refused_before_any_data_are_prepared(config, options, message):
-    with pytest.raises(UserError, match=message):
-        benchmark(config, **{"only": None, "steps": 1, "forms": ["auto"], "say": silent, **options})
-    assert not Path(config.data.cache).exists()
-
-
-def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path):
-    environment = {**os.environ, "JAXFUSE_CACHE": str(tmp_path)}
-    for option, message in (("--phase=fusoin", "phase 'fusoin'"), ("--steps=0", "--steps=0")):
-        done = subprocess.run(
-            [sys.executable, "-m", "jaxfuse.benchmark", "--config", f"{CONFIG}:tiny", option],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-        )
-        assert (done.returncode, done.stdout) == (2, "")
-        (sentence,) = done.stderr.splitlines()
-        assert sentence.startswith("error: ")
-        assert message in sentence
+@pytest.mark.parametrize(("option", "message"), [("--phase=fusoin", "phase 'fusoin'"), ("--steps=0", "--steps=0")])
+def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, option, message):
+    done = call("benchmark", "--config", f"{CONFIG}:tiny", option, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("error: ")
+    assert message in sentence

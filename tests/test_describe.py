@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 
 from configs import cmff
-from jaxfuse.describe import choices, describe
+from jaxfuse.describe import choices
+from jaxfuse.engine.description import describe
 from jaxfuse.errors import UserError
+from tests.commands import ROOT, call
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "cmff.py"
 TRUNK = 8_261_728  # a U-Net without its output convolution, which the branches have from the generators
-
-
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "JAXFUSE_CACHE": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, "-m", "jaxfuse.describe", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        check=False,
-    )
 
 
 def paper(row: str) -> dict[str, Any]:
@@ -41,7 +26,7 @@ def paper(row: str) -> dict[str, Any]:
 
 def test_parameters_of_the_paper_by_the_command_and_without_data(tmp_path):
     root = "--config.data.root=/no/such/folder"
-    done = command(tmp_path, "--config", f"{CONFIG}:paper", root, "--json")
+    done = call("describe", "--config", f"{CONFIG}:paper", root, "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert (facts["name"], facts["preset"], facts["row"], facts["result"]) == ("cmff", "paper", "ours", ["fusion"])
@@ -76,7 +61,7 @@ def test_rows_of_single_branches():
 
 
 def test_fusion_networks_of_fuse4seg_by_the_command(tmp_path):
-    done = command(tmp_path, "--config", f"{ROOT / 'configs' / 'fuse4seg.py'}:paper", "--json")
+    done = call("describe", "--config", f"{ROOT / 'configs' / 'fuse4seg.py'}:paper", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     phases = json.loads(done.stdout)["phases"]
     cooperative = phases["cooperative"]["networks"]
@@ -97,7 +82,7 @@ def test_two_dimensional_donor_of_the_row_voc():
 
 
 def test_table_for_people(tmp_path):
-    done = command(tmp_path, "--config", f"{CONFIG}:tiny,row=S_B")
+    done = call("describe", "--config", f"{CONFIG}:tiny,row=S_B", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines[0] == "cmff tiny row=S_B"
@@ -109,11 +94,11 @@ def test_table_for_people(tmp_path):
 
 def test_every_preset_and_row_is_listed(tmp_path):
     assert choices(str(CONFIG)) == {"presets": cmff.PRESETS, "rows": cmff.ROWS, "data": cmff.VARIANTS}
-    done = command(tmp_path, "--config", str(CONFIG), "--rows")
+    done = call("describe", "--config", str(CONFIG), "--rows", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     shown = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     assert shown == {"(default)", "tiny", "paper", *cmff.ROWS}
-    done = command(tmp_path, "--config", f"{CONFIG}:paper", "--rows", "--json")
+    done = call("describe", "--config", f"{CONFIG}:paper", "--rows", "--json", folder=tmp_path)
     assert json.loads(done.stdout)["rows"] == cmff.ROWS
 
 

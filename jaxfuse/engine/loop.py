@@ -74,7 +74,7 @@ class Loop:
                 self._occasions(step, state, window, clock)
         finally:
             self.display.stop()
-            _close(stream)
+            close_stream(stream)
         return state
 
     def _occasions(self, step: int, state: State, window: Window, clock: Clock) -> None:
@@ -209,7 +209,8 @@ class _Timed:
         self.tell(time.perf_counter() - self.started)
 
 
-def _close(stream: Iterator[Any]) -> None:
+def close_stream(stream: Iterator[Any]) -> None:
+    """Ends what fetches a stream's batches ahead, where it has such."""
     close = getattr(stream, "close", None)
     if close is not None:
         close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
 from jaxfuse.data.facts import DatasetFacts
-from jaxfuse.engine.loop import Rows, TrainStep
+from jaxfuse.engine.loop import Rows, TrainStep, close_stream
 from jaxfuse.engine.programs import Programs, donating
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
@@ -185,8 +185,7 @@ class MemberBatches:
     def close(self) -> None:
         with ExitStack() as closing:  # the others are closed where closing one fails
             for stream in self.streams.values():
-                if (close := getattr(stream, "close", None)) is not None:
-                    closing.callback(close)
+                closing.callback(close_stream, stream)
 
 
 def in_step(streams: Mapping[str, Stream]) -> Stream:

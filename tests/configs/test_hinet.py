@@ -7,7 +7,8 @@ import pytest
 
 from configs import hinet
 from jaxfuse.config import parse
-from jaxfuse.describe import choices, describe
+from jaxfuse.describe import choices
+from jaxfuse.engine.description import describe
 from jaxfuse.errors import UserError
 from jaxfuse.models.hinet.form import HiNetForm
 from tests.recipe_phases import argument, phases

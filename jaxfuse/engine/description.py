@@ -1,0 +1,75 @@
+"""Descriptions of what a config builds, without data: parameters, transfers, and the cost of one step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxfuse.arrays import Params
+from jaxfuse.config import Experiment, Phase, parse
+from jaxfuse.data.settings import declared_facts
+from jaxfuse.engine.build import abstract_state, build_system, example_batch
+from jaxfuse.engine.programs import Programs, program_cost
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
+from jaxfuse.learning.transfer import Rule, apply_rules
+
+
+def describe(config: ConfigDict, *, cost: bool) -> dict[str, Any]:
+    """Says what each phase of a config builds; nothing is drawn, and nothing compiled but for `cost`.
+
+    Returns:
+        {"name", "preset", "row", "variant", "phases", "result"}; of each phase "length" ({"steps"} or {"epochs"}),
+        "patch", "players" and "networks" (parameters by name), "transfers", and with `cost` the "cost" of one step.
+    """
+    experiment = parse(config)
+    states: dict[str, State] = {}
+    phases = {name: _phase(experiment, experiment.phases[name], states, cost=cost) for name in experiment.schedule}
+    title = {key: getattr(experiment, key) for key in ("name", "preset", "row", "variant")}
+    return {**title, "phases": phases, "result": list(experiment.result)}
+
+
+def _phase(experiment: Experiment, phase: Phase, states: dict[str, State], *, cost: bool) -> dict[str, Any]:
+    """Describes one phase, and adds its abstract state to those of the phases before it."""
+    modalities, classes = declared_facts(experiment.data_of(phase))
+    system = build_system(phase, modalities, classes, phase.steps or 1)
+    states[phase.name] = abstract_state(system, phase, modalities)
+    params = states[phase.name].params
+    described = {
+        "length": {"steps": phase.steps} if phase.steps else {"epochs": phase.epochs},
+        "patch": list(phase.patch),
+        "players": {player: _count(tree) for player, tree in params.items()},
+        "networks": {network: _count(tree) for network, tree in system.networks(params).items()},
+        "transfers": [_transfer(rule, params, states[rule.donor].params) for rule in phase.rules],
+    }
+    if cost:
+        batch = example_batch(phase, modalities, margin=system.geometry.margin)
+        described["cost"] = _cost(system, states[phase.name], batch)
+    return described
+
+
+def _count(tree: Params) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _transfer(rule: Rule, params: Mapping[str, Params], donors: Mapping[str, Params]) -> dict[str, Any]:
+    """The rule for a person to read, with the number of values that it takes over."""
+    moved: list[int] = []
+
+    def move(params: Mapping[str, Params], donors: Mapping[str, Params]) -> Mapping[str, Params]:
+        result, count = apply_rules(params, [rule], {(rule.donor, rule.best): donors})
+        moved.append(count)
+        return result
+
+    jax.eval_shape(move, params, donors)
+    return {"source": f"{rule.donor}:{rule.source}", "target": rule.target, "values": moved[0]}
+
+
+def _cost(system: System, state: State, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Operations and memory of one training step, compiled for the devices in use."""
+    programs = Programs(system)
+    return {"backend": programs.placement.backend, **program_cost(programs.step.lower(state, batch).compile())}
