@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
 import re
 import shlex
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from absl import flags
 from ml_collections import ConfigDict
 
 import jaxfuse
@@ -45,11 +48,17 @@ def commands(page: str) -> list[list[str]]:
     return found
 
 
+@functools.cache
 def options_of(module: str) -> set[str]:
-    """Names of the flags that a command defines, read from its source."""
-    place = ROOT / module.replace(".", "/")
-    source = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
-    return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source.read_text(encoding="utf-8")))
+    """Names of the flags that a command defines, by itself or for what it finds."""
+    is_folder = (ROOT / module.replace(".", "/")).is_dir()
+    command = importlib.import_module(f"{module}.__main__" if is_folder else module)
+    before = set(flags.FLAGS)
+    command.define_flags()
+    found = set(flags.FLAGS) - before
+    for name in found:
+        delattr(flags.FLAGS, name)
+    return found
 
 
 def recipe(named: str) -> ConfigDict:
