@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import shutil
 
-import jax
 import nibabel as nib
 import numpy as np
 import pytest
 
 from configs import fuse4seg
 from jaxfuse import fuse
-from jaxfuse.config import parse
-from jaxfuse.data.facts import DatasetFacts
-from jaxfuse.data.settings import declared_facts
-from jaxfuse.engine.build import abstract_state, build_system
-from jaxfuse.engine.run_folder.checkpoints import Checkpoints
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.trained import phases as trained
-from jaxfuse.engine.trained import slice_fuser as slices
+from jaxfuse.engine.trained.slice_fuser import load_fuser, slice_fuser
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png, write_png
+from jaxfuse.io.tables import read_json, write_json
+from tests.commands import call_here
 from tests.made_cases import save_volume
+from tests.untrained_run import write_untrained_run
 
 MODALITIES = ("t1", "flair", "t2")
 RNG = np.random.default_rng(0)
 # All slices fill up to 32 x 32, so that one program serves every test.
 GRAY, OTHER, THIRD = (RNG.integers(0, 256, (30, 28), np.uint8) for _ in range(3))
 COLOR = RNG.integers(60, 190, (30, 28, 3), np.uint8)
-
-
-def drawn(state):
-    """Weights that keep the scale of what they read, drawn without compiling anything; zeros elsewhere.
-
-    The last kernel of the decoder is small, so that the fused image is neither black nor white.
-    """
-    rng = np.random.default_rng(1)
-
-    def fill(path, leaf):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.key(0)
-        name = jax.tree_util.keystr(path)
-        if not name.startswith(".params"):
-            return np.zeros(leaf.shape, leaf.dtype)
-        if leaf.ndim < 2:
-            return np.ones(leaf.shape, leaf.dtype)
-        scale = float(np.prod(leaf.shape[:-1])) ** -0.5 * (0.1 if "['decoder']['image']" in name else 1)
-        return rng.normal(size=leaf.shape, scale=scale).astype(leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(fill, state)
 
 
 @pytest.fixture(scope="module")
@@ -60,41 +34,24 @@ def workdir(tmp_path_factory):
     for name in ("pretraining", "cooperative"):
         config[name].args.combos = ("t1+flair", "t1+t2", "t1+flair+t2")
     config.data.cache = str(folder / "cache")
-    run = open_workdir(folder / "run", config)
-    experiment = parse(config)
-    phase = experiment.phases["cooperative"]
-    modalities, classes = declared_facts(experiment.data_of(phase))
-    facts = DatasetFacts(modalities, "brats", classes, (1.0, 1.0), ("a",), ("b",), {}, ())
-    (run / "dataset.json").write_text(facts.to_json())
-    system = build_system(phase, modalities, classes, phase.total_steps(1))
-    checkpoints = Checkpoints(run / "checkpoints" / "cooperative")
-    checkpoints.save(4, drawn(abstract_state(system, phase, modalities)), {})
-    checkpoints.close()
-    return run
+    return write_untrained_run(folder / "run", config, "cooperative", train={"a_z001": "k"}, seed=1)
 
 
 @pytest.fixture(scope="module")
-def loaded(workdir):
-    """The run read once, and its network compiled once."""
-    (member,) = trained.load_members([str(workdir)])
-    return member, slices.slice_fuser(member)
+def compiled(workdir):
+    """The network of the run, compiled once for all tests."""
+    return slice_fuser(load_fuser(str(workdir)))
 
 
 @pytest.fixture
-def command(workdir, loaded, monkeypatch, tmp_path):
-    """Runs the command in this process on files below `tmp_path`."""
-    member, fuser = loaded
-    load = trained.load_members
-    monkeypatch.setattr(trained, "load_members", lambda runs: [member] if runs == [str(workdir)] else load(runs))
-    monkeypatch.setattr(slices, "slice_fuser", lambda given: {id(member): fuser}[id(given)])
-    monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
-    defaults = {"run": str(workdir), "images": None, "pairs": None, "color": None, "axis": None, "preview": None}
+def command(workdir, compiled, monkeypatch, tmp_path):
+    """Runs the command on files below `tmp_path`."""
+    monkeypatch.setattr("jaxfuse.engine.trained.fused_files.slice_fuser", lambda phase: compiled)
 
     def run(*images, output, **options):
-        names = [str(tmp_path / image) for image in images]
-        given = defaults | {"output": str(tmp_path / output), "images": names[0] if names else None} | options
-        monkeypatch.setattr(fuse, "flags", SimpleNamespace(FLAGS=SimpleNamespace(**given)))
-        assert fuse.main(["fuse", *names[1:]]) == 0
+        first, *others = [str(tmp_path / image) for image in images] or [None]
+        given = {"run": workdir, "images": first, "output": tmp_path / output, **options}
+        call_here(fuse, *others, **given)
         return tmp_path / output
 
     return run
@@ -168,7 +125,7 @@ def test_volumes_keep_the_geometry_of_the_first(command, volumes):
 def test_colored_volumes_are_rgb(command, volumes, capsys):
     images = [f"mni-{name}.nii.gz" for name in ("T1", "PET", "SPECT")]
     preview = volumes / "look.png"
-    out = command(*images, output="rgb.nii.gz", color=["PET=hot", "3=viridis"], preview=str(preview))
+    out = command(*images, output="rgb.nii.gz", color="PET=hot,3=viridis", preview=str(preview))
     made = nib.load(out)
     assert int(made.header["datatype"]) == 128
     np.testing.assert_array_equal(made.affine, nib.load(volumes / images[0]).affine)
@@ -227,19 +184,20 @@ def test_calls_that_cannot_be_are_refused(command, pictures):
     refused(*pair, preview=str(pictures / "out.png"), match="--preview .*out.png would replace")
     refused(*pair, preview="look.pdf", match="does not end in .png")
     refused(*pair, axis="axial", match="--axis says which slices of volumes")
-    refused(*pair, color=["2=hotter"], match="'hotter' is no color map")
+    refused(*pair, color="2=hotter", match="'hotter' is no color map")
     refused(*pair, "c.png", "PET.png", match=r"4 images came, and run:cooperative has 3 slots \(t1, flair, t2\)")
-    refused(pairs=str(pictures), color=["1=hot"], match="--color is an option of --images")
+    refused(pairs=str(pictures), color="1=hot", match="--color is an option of --images")
     refused(pairs=str(pictures), match="is and holds none of the folders MRI_CT, MRI_PET, MRI_SPECT")
 
 
-def test_a_run_without_fused_image_is_refused(command, pictures, workdir, loaded, monkeypatch):
+def test_a_run_without_fused_image_is_refused(command, pictures, workdir, tmp_path):
     with pytest.raises(UserError, match="makes reconstruction, no label map; name another phase"):
         command("a.png", "b.png", output="out.png", run=f"{workdir}:pretraining")
-    twice = [loaded[0], loaded[0]]
-    monkeypatch.setattr(trained, "load_members", lambda runs: twice)
+    config = read_json(workdir / "config.json")
+    shutil.copytree(workdir, tmp_path / "run")
+    write_json(tmp_path / "run" / "config.json", {**config, "result": ["cooperative", "cooperative"]})
     with pytest.raises(UserError, match="has the results run:cooperative, run:cooperative; name one of them"):
-        command("a.png", "b.png", output="out.png")
+        command("a.png", "b.png", output="out.png", run=tmp_path / "run")
 
 
 def test_templates_of_mri_pet_and_spect(command, shared_data, tmp_path):
@@ -251,7 +209,7 @@ def test_templates_of_mri_pet_and_spect(command, shared_data, tmp_path):
             pytest.skip(f"no templates at {source.parent}")
         nib.save(nib.load(source).slicer[:, :, 10::8], tmp_path / f"{name}.nii.gz")
     images = [f"{name}.nii.gz" for name in names]
-    out = command(*images, output="out.nii.gz", color=["PET=hot", "SPECT=viridis"])
+    out = command(*images, output="out.nii.gz", color="PET=hot,SPECT=viridis")
     made, like = nib.load(out), nib.load(tmp_path / images[0])
     np.testing.assert_array_equal(made.affine, like.affine)
     assert made.shape == like.shape == (91, 109, 11)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +17,7 @@ from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import label_scheme
+from tests.commands import call_here
 from tests.made_cases import head, write_case
 from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
 
@@ -32,33 +32,24 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    def call(synthesis: Path, segmentation: Path, cases: Path, output: Path) -> str:
-        given = {"synthesis": synthesis, "segmentation": segmentation, "input": cases, "output": output}
-        values = SimpleNamespace(**{name: str(value) for name, value in given.items()})
-        monkeypatch.setattr(impute, "flags", SimpleNamespace(FLAGS=values))
-        monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
-        assert impute.main(["impute"]) == 0
-        return capsys.readouterr().out
-
-    return call
+def poor_and_rich(tmp_path) -> Path:
+    """Two cases, of which the first lacks FLAIR."""
+    for name, seed, has in (("poor", 0, ("t1", "t2")), ("rich", 1, READ)):
+        write_case(tmp_path / "in", name, {m: image for m, image in head(SHAPE, seed).items() if m in has}, **SCANNED)
+    return tmp_path / "in"
 
 
-def labeled(monkeypatch, run: Path, cases: Path, output: Path, name: str) -> np.ndarray:
-    """What `jaxfuse.predict` says of a case."""
-    given = {"overlap": None, "memory_mb": None, "whole_slices": False}
-    values = SimpleNamespace(workdir=str(run), input=str(cases), output=str(output), **given)
-    monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
-    assert predict.main(["predict"]) == 0
-    return read_volume(output / f"{name}.nii.gz").array
+def command(synthesis: Path, segmentation: Path, cases: Path, output: Path) -> None:
+    call_here(impute, synthesis=synthesis, segmentation=segmentation, input=cases, output=output)
 
 
-def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, monkeypatch, tmp_path):
+def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, capsys, tmp_path):
     images = head(SHAPE, 0)
     lacking = write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")}, axes="ASR", **SCANNED)
     write_case(tmp_path / "in", "rich", head(SHAPE, 1), **SCANNED)
     output = tmp_path / "out"
-    said = command(*runs, tmp_path / "in", output)
+    command(*runs, tmp_path / "in", output)
+    said = capsys.readouterr().out
     assert "flair from t1 and t2 by synthesis:synthesis, labels by labels:voc" in said
     assert "2 cases, 1 without flair, 1 segmented as they are" in said
     assert "poor.nii.gz, flair synthesized" in said
@@ -79,7 +70,8 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, m
     completed = shutil.copytree(lacking, tmp_path / "by_hand" / "poor")
     shutil.copy(output / "poor" / "poor_flair.nii.gz", completed)
     for name, cases in (("poor", completed), ("rich", tmp_path / "in" / "rich")):
-        expected = labeled(monkeypatch, runs[1], cases, tmp_path / "predicted", name)
+        call_here(predict, workdir=runs[1], input=cases, output=tmp_path / "predicted")
+        expected = read_volume(tmp_path / "predicted" / f"{name}.nii.gz").array
         np.testing.assert_array_equal(read_volume(output / f"{name}.nii.gz").array, expected)
         assert len(np.unique(expected)) > 1
     made, like = nib.load(output / "poor.nii.gz"), nib.load(lacking / "poor_t1.nii.gz")
@@ -88,13 +80,10 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, command, m
     assert nib.load(output / "rich.nii.gz").header["descrip"].item() == b"as the scanner wrote it"
 
 
-def test_the_report_says_which_labels_rest_on_what_was_synthesized(runs, command, tmp_path):
-    for name, seed in (("poor", 0), ("rich", 1)):
-        images = head(SHAPE, seed)
-        given = ("t1", "t2") if name == "poor" else READ
-        write_case(tmp_path / "in", name, {m: images[m] for m in given}, **SCANNED)
+def test_the_report_says_which_labels_rest_on_what_was_synthesized(runs, poor_and_rich, capsys, tmp_path):
     output = tmp_path / "out"
-    assert f"Done: {output / 'report.html'}" in command(*runs, tmp_path / "in", output)
+    command(*runs, poor_and_rich, output)
+    assert f"Done: {output / 'report.html'}" in capsys.readouterr().out
     page = (output / "report.html").read_text()
     assert "1 of 2 cases lack flair" in page
     assert "<td>poor</td><td><strong>synthesized</strong></td>" in page
@@ -113,7 +102,7 @@ def test_the_report_says_which_labels_rest_on_what_was_synthesized(runs, command
     assert any(float(row["WT_ml"]) > 0 for row in (poor, rich))
 
 
-def test_the_figure_marks_what_is_synthesized(runs, command, monkeypatch, tmp_path):
+def test_the_figure_marks_what_is_synthesized(runs, poor_and_rich, monkeypatch, tmp_path):
     drawn = []
 
     def draw(path: Path, **shown) -> None:
@@ -121,11 +110,7 @@ def test_the_figure_marks_what_is_synthesized(runs, command, monkeypatch, tmp_pa
         drawn.append(shown)
 
     monkeypatch.setattr("jaxfuse.report.figures.segmentation_panel", draw)
-    for name, seed in (("poor", 0), ("rich", 1)):
-        images = head(SHAPE, seed)
-        given = ("t1", "t2") if name == "poor" else READ
-        write_case(tmp_path / "in", name, {m: images[m] for m in given}, **SCANNED)
-    command(*runs, tmp_path / "in", tmp_path / "out")
+    command(*runs, poor_and_rich, tmp_path / "out")
     poor, rich = drawn
     assert poor["modalities"] == ["t1", "t2", "flair (synthesized)"]
     assert poor["title"] == "poor: flair from t1 and t2, synthesized by synthesis:synthesis"
@@ -133,14 +118,14 @@ def test_the_figure_marks_what_is_synthesized(runs, command, monkeypatch, tmp_pa
     assert poor["spacing_mm"] == (1.0, 1.5, 2.0)
 
 
-def test_the_figure_is_a_picture(runs, command, tmp_path):
+def test_the_figure_is_a_picture(runs, tmp_path):
     images = head(SHAPE, 0)
     write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")}, **SCANNED)
     command(*runs, tmp_path / "in", tmp_path / "out")
     assert min(png_size(tmp_path / "out" / "poor.png")) > 100
 
 
-def test_what_does_not_go_together_is_refused(runs, command, tmp_path):
+def test_what_does_not_go_together_is_refused(runs, tmp_path):
     synthesis, labels = runs
     images = head(SHAPE, 0)
     write_case(tmp_path / "in", "poor", {"t1": images["t1"]}, **SCANNED)
@@ -161,11 +146,12 @@ def test_what_does_not_go_together_is_refused(runs, command, tmp_path):
         command(synthesis, labels, tmp_path / "in", tmp_path / "in" / "out")
 
 
-def test_a_source_that_only_the_synthesis_reads_is_asked_of_cases_that_lack_the_target(runs, command, tmp_path):
+def test_a_source_that_only_the_synthesis_reads_is_asked_of_cases_that_lack_the_target(runs, capsys, tmp_path):
     labels = labeling_run(tmp_path / "labels", ("t1", "flair"))
     images = head(SHAPE, 0)
     write_case(tmp_path / "in", "rich", {name: images[name] for name in ("t1", "flair")}, **SCANNED)
-    assert "1 cases, 0 without flair, 1 segmented" in command(runs[0], labels, tmp_path / "in", tmp_path / "out")
+    command(runs[0], labels, tmp_path / "in", tmp_path / "out")
+    assert "1 cases, 0 without flair, 1 segmented" in capsys.readouterr().out
     write_case(tmp_path / "in", "poor", {"t1": images["t1"]}, **SCANNED)
     with pytest.raises(UserError, match="case poor has no t2 image"):
         command(runs[0], labels, tmp_path / "in", tmp_path / "out")

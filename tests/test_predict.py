@@ -7,10 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -31,14 +30,15 @@ from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
-from jaxfuse.engine.trained import phases as trained_phases
-from jaxfuse.engine.trained.phases import load_members, mean_probabilities, parse_run
+from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.labels import label_scheme
 from tests import made_cases
+from tests.commands import call_here
 from tests.made_cases import MODALITIES, ellipsoid, nested_cubes, placed
 
 SHAPE, SPACING_MM = (22, 20, 18), (1.0, 1.5, 2.0)
@@ -99,29 +99,11 @@ def trained(tmp_path_factory) -> Trained:
     return Trained(folder, *runs, train(folder, "random", "brats2023"), folder / "cases")
 
 
-@pytest.fixture(autouse=True)
-def keep_the_compilation_cache(monkeypatch) -> Iterator[None]:
-    """The command has a cache of its own; in this process that of the tests stays."""
-    monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
-    before = jax.config.jax_compilation_cache_dir
-    yield
-    assert jax.config.jax_compilation_cache_dir == before
-
-
-@pytest.fixture
-def command(monkeypatch):
-    """Runs the command in this process: (runs, input, output) -> label file values by case."""
-
-    def run(runs: list[str], cases: Path, output: Path, overlap: float | None = None) -> dict[str, np.ndarray]:
-        values = SimpleNamespace(
-            workdir=runs[0], input=str(cases), output=str(output), overlap=overlap, memory_mb=None, whole_slices=False
-        )
-        monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
-        assert predict.main(["predict", *runs[1:]]) == 0
-        paths = sorted(output.glob("*.nii.gz"))
-        return {path.name.removesuffix(".nii.gz"): read_volume(path).array for path in paths}
-
-    return run
+def predicted(runs: list[str], cases: Path, output: Path, overlap: float | None = None) -> dict[str, np.ndarray]:
+    """The command; returns label file values by case."""
+    call_here(predict, *runs[1:], workdir=runs[0], input=cases, output=output, overlap=overlap)
+    paths = sorted(output.glob("*.nii.gz"))
+    return {path.name.removesuffix(".nii.gz"): read_volume(path).array for path in paths}
 
 
 def prepared(cases: Path) -> Prepared:
@@ -130,7 +112,7 @@ def prepared(cases: Path) -> Prepared:
 
 
 def probabilities(case: Prepared, *runs: str) -> np.ndarray:
-    return mean_probabilities(load_members(runs), overlap=None)(case)
+    return mean_probabilities(load(runs))(case)
 
 
 def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
@@ -176,34 +158,32 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
     assert not canonical[0][~brain].any()
 
 
-def test_the_answer_does_not_depend_on_a_label_file(trained, command, tmp_path):
+def test_the_answer_does_not_depend_on_a_label_file(trained, tmp_path):
     shutil.copytree(trained.cases, tmp_path / "cases")
     (tmp_path / "cases" / "new" / "new_seg.nii.gz").write_bytes(b"not a volume")
     for cases, out in ((trained.cases, "without"), (tmp_path / "cases", "with")):
-        command([str(trained.fusion)], cases, tmp_path / out)
+        predicted([str(trained.fusion)], cases, tmp_path / out)
     assert (tmp_path / "with" / "new.nii.gz").read_bytes() == (tmp_path / "without" / "new.nii.gz").read_bytes()
 
 
-def test_runs_and_phases_are_averaged(trained, command, tmp_path):
+def test_runs_and_phases_are_averaged(trained, tmp_path):
     case, branch, fusion = prepared(trained.cases), f"{trained.branches}:branch_a", str(trained.fusion)
     first, second = probabilities(case, branch), probabilities(case, fusion)
     assert np.abs(first - second).max() > 0.1
     mean = probabilities(case, branch, fusion)
     np.testing.assert_allclose(mean, (first + second) / 2, rtol=0, atol=1e-6)
     np.testing.assert_allclose(mean.sum(-1), 1, rtol=0, atol=1e-5)
-    written = command([branch, fusion], trained.cases, tmp_path / "out")["new"]
+    written = predicted([branch, fusion], trained.cases, tmp_path / "out")["new"]
     expected = np.array([0, 1, 2, 4])[uncrop(label_map((first + second) / 2, case.brain), case, 0)]
     np.testing.assert_array_equal(written, expected)
 
 
-def test_a_result_of_two_phases_is_that_of_the_training(trained, command, tmp_path):
+def test_a_result_of_two_phases_is_that_of_the_training(trained, tmp_path):
     """Without being told, the row S_A+S_B averages its branches: the label map that the run itself kept."""
-    assert [m.name for m in load_members([str(trained.branches)])] == [
-        "S_A+S_B-brats:branch_a",
-        "S_A+S_B-brats:branch_b",
-    ]
+    names = [one.name for one in load([str(trained.branches)])]
+    assert names == ["S_A+S_B-brats:branch_a", "S_A+S_B-brats:branch_b"]
     (case,) = read_json(trained.branches / "dataset.json")["val"]
-    whole = command([str(trained.branches)], trained.folder / "brats" / case, tmp_path / "out")[case]
+    whole = predicted([str(trained.branches)], trained.folder / "brats" / case, tmp_path / "out")[case]
     labels = prepared(trained.folder / "brats" / case)
     with np.load(trained.branches / "results" / "result" / "labels.npz") as kept:
         expected = uncrop(kept[case], labels, 0)
@@ -213,8 +193,9 @@ def test_a_result_of_two_phases_is_that_of_the_training(trained, command, tmp_pa
 def test_the_best_checkpoint_is_read_where_it_is_asked_for(trained, tmp_path):
     """Best weights that are all zero: every class is then equally probable."""
     shutil.copytree(trained.fusion, tmp_path / "run")
-    (member,) = load_members([f"{tmp_path / 'run'}:fusion"])
-    zeros = replace(member.weights, params=jax.tree.map(jax.numpy.zeros_like, member.weights.params))
+    (phase,) = load([f"{tmp_path / 'run'}:fusion"])
+    weights = phase.weights()
+    zeros = replace(weights, params=jax.tree.map(jax.numpy.zeros_like, weights.params))
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints" / "fusion")
     checkpoints.save_best(5, zeros)
     checkpoints.close()
@@ -226,10 +207,10 @@ def test_the_best_checkpoint_is_read_where_it_is_asked_for(trained, tmp_path):
     assert np.abs(last - 0.25).max() > 0.1
 
 
-def test_the_scheme_of_the_run_decides_the_values_written(trained, command, tmp_path):
+def test_the_scheme_of_the_run_decides_the_values_written(trained, tmp_path):
     """The two runs differ in nothing but file names and the value of the enhancing tumor."""
-    old = command([str(trained.fusion)], trained.cases, tmp_path / "old")["new"]
-    new = command([str(trained.fusion2023)], trained.cases, tmp_path / "new")["new"]
+    old = predicted([str(trained.fusion)], trained.cases, tmp_path / "old")["new"]
+    new = predicted([str(trained.fusion2023)], trained.cases, tmp_path / "new")["new"]
     assert 4 in old
     assert 3 not in old
     np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
@@ -250,44 +231,19 @@ def test_a_run_that_reads_the_modalities_in_another_order_is_given_its_own(train
     )
 
 
-def test_more_overlap_changes_the_answer_and_too_much_is_refused(trained, command, tmp_path):
+def test_more_overlap_changes_the_answer_and_too_much_is_refused(trained, tmp_path):
     case = prepared(trained.cases)
-    predicted = [mean_probabilities(load_members([str(trained.fusion)]), overlap=o)(case) for o in (0.0, 0.9)]
-    assert np.abs(predicted[0] - predicted[1]).max() > 1e-3
+    little, much = (mean_probabilities(load([str(trained.fusion)]), overlap=overlap)(case) for overlap in (0.0, 0.9))
+    assert np.abs(little - much).max() > 1e-3
     with pytest.raises(UserError, match=r"overlap is 1\.5; it must lie in \[0, 1\)"):
-        command([str(trained.fusion)], trained.cases, tmp_path / "out", overlap=1.5)
+        predicted([str(trained.fusion)], trained.cases, tmp_path / "out", overlap=1.5)
 
 
-def test_phases_that_cannot_label_are_refused(trained):
-    with pytest.raises(UserError, match="has no phase 'fusoin'; it has fusion"):
-        load_members([f"{trained.fusion}:fusoin"])
+def test_phases_that_cannot_label_or_be_averaged_are_refused(trained):
     with pytest.raises(UserError, match="phase transition of .* makes fake_b, no label map"):
-        load_members([f"{trained.branches}:transition"])
-
-
-def test_what_is_no_trained_run_is_refused(trained, tmp_path):
-    with pytest.raises(UserError, match="is not a run: it has no config.json"):
-        load_members([str(tmp_path)])
-    shutil.copy(trained.fusion / "config.json", tmp_path)
-    with pytest.raises(UserError, match="its training has not begun"):
-        load_members([str(tmp_path)])
-    shutil.copy(trained.fusion / "dataset.json", tmp_path)
-    with pytest.raises(UserError, match="holds no last checkpoint; train this phase first"):
-        load_members([str(tmp_path)])
-    with pytest.raises(UserError, match="asks for the checkpoint 'worst'; choose @last or @best"):
-        load_members([f"{trained.fusion}:fusion@worst"])
-
-
-def test_runs_that_cannot_be_averaged_are_refused(trained, monkeypatch):
+        check_labels(load([f"{trained.branches}:transition"]))
     with pytest.raises(UserError, match="cannot be averaged: label schemes brats and brats2023"):
-        load_members([str(trained.fusion), str(trained.fusion2023)])
-    (whole,) = load_members([str(trained.fusion)])
-    pair = replace(whole, name="pair", data=replace(whole.data, modalities=("t1", "flair")))
-    monkeypatch.setattr(
-        trained_phases, "_of_run", lambda workdir, name, best: [pair if workdir.name == "pair" else whole]
-    )
-    with pytest.raises(UserError, match="they read the modalities t1, t1ce, t2, flair and t1, flair"):
-        load_members(["whole", "pair"])
+        check_labels(load([str(trained.fusion), str(trained.fusion2023)]))
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_2(trained, tmp_path):
@@ -304,26 +260,3 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(trained, tmp_path):
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("error: phase transition of")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("runs/a", ("runs/a", "", False)),
-        ("runs/a:fusion", ("runs/a", "fusion", False)),
-        ("runs/a:fusion@last", ("runs/a", "fusion", False)),
-        ("runs/a:fusion@best", ("runs/a", "fusion", True)),
-        ("runs/a:@best", ("runs/a", "", True)),
-        ("c:/runs/a", ("c:/runs/a", "", False)),
-        ("/x:y/a:fusion", ("/x:y/a", "fusion", False)),
-    ],
-)
-def test_parse_run(text, parsed):
-    assert parse_run(text) == (Path(parsed[0]), *parsed[1:])
-
-
-def test_a_folder_whose_name_holds_a_colon_is_that_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("a:fusion").mkdir()
-    assert parse_run("a:fusion") == (Path("a:fusion"), "", False)
-    assert parse_run("a:fusion:fusion@best") == (Path("a:fusion"), "fusion", True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
@@ -29,13 +29,16 @@ from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
-from jaxfuse.engine.trained import phases as trained_phases
-from jaxfuse.engine.trained.phases import load_members, mean_probabilities
+from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
 from jaxfuse.learning.networks import Stateless
+from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
+from tests.commands import call_here
+from tests.untrained_run import held
 
 MODALITIES = ("t1", "flair")
 
@@ -86,29 +89,29 @@ def test_slices_are_judged_at_the_end(trained):
 def test_phases_whose_outputs_have_one_name_are_averaged_by_phase(trained):
     found = read_json(trained.workdir / "results" / "result" / "summary.json")
     assert (found["primary"], set(found["outputs"])) == ("voc+again", {"voc", "again", "voc+again"})
-    assert [member.phase.name for member in load_members([str(trained.workdir)])] == ["voc", "again"]
+    assert [one.phase.name for one in load([str(trained.workdir)])] == ["voc", "again"]
     scores = [tuple(found["outputs"][name]["WT"]["dice"].values()) for name in ("voc", "again")]
     assert scores[0] != scores[1]  # drawn apart, so that the mean is of two networks
 
 
 def test_a_volume_is_labeled_as_its_slices_are(trained):
     """Each slice of the volume has the probabilities of the 2D case that training makes of it."""
-    (member,) = load_members([f"{trained.workdir}:voc"])
-    assert member.system.geometry == Geometry(2, 2)
-    predictor = case_predictor(member.system, member.phase)
+    (phase,) = load([f"{trained.workdir}:voc"])
+    assert phase.system.geometry == Geometry(2, 2)
+    predictor, weights = case_predictor(phase.system, phase.phase), phase.weights()
     case = volume(trained)
-    whole = predictor(member.weights, case)["segmentation"]
+    whole = predictor(weights, case)["segmentation"]
     assert whole.shape == (*case.facts.shape, 4)
     (files,) = find_cases(trained.case, MODALITIES, labels_required=False)
     (slices,) = prepare_slices([files], MODALITIES, None, cache=trained.cache / "cases").values()
     stack = pictures(whole, AXIAL)
     assert len(slices) > 10
     for one in (slices[3], slices[-3]):
-        np.testing.assert_allclose(stack[one.index], predictor(member.weights, one)["segmentation"], atol=1e-5)
+        np.testing.assert_allclose(stack[one.index], predictor(weights, one)["segmentation"], atol=1e-5)
     assert np.ptp(whole, axis=(0, 1)).max() > 1e-3
 
 
-def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path, monkeypatch):
+def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
     """One head as it was written, and stored along other axes."""
     name = trained.case.name
     for axes in ("RAS", "ASR"):
@@ -117,17 +120,7 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path, monkeypatc
             image = nib.load(trained.case / f"{name}_{modality}.nii.gz")
             change = ornt_transform(axcodes2ornt(nib.aff2axcodes(image.affine)), axcodes2ornt(tuple(axes)))
             image.as_reoriented(change).to_filename(tmp_path / "in" / axes / f"{axes}_{modality}.nii.gz")
-    given = SimpleNamespace(
-        workdir=f"{trained.workdir}:voc",
-        input=str(tmp_path / "in"),
-        output=str(tmp_path / "out"),
-        overlap=None,
-        memory_mb=None,
-        whole_slices=False,
-    )
-    monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=given))
-    monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
-    assert predict.main(["predict"]) == 0
+    call_here(predict, workdir=f"{trained.workdir}:voc", input=tmp_path / "in", output=tmp_path / "out")
     canonical = []
     for axes in ("RAS", "ASR"):
         made, like = (
@@ -139,15 +132,15 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path, monkeypatc
         canonical.append(read_volume(tmp_path / "out" / f"{axes}.nii.gz").array)
     np.testing.assert_array_equal(*canonical)
     case = volume(trained)
-    labels = label_map(mean_probabilities(load_members([f"{trained.workdir}:voc"]), overlap=None)(case), case.brain)
+    labels = label_map(mean_probabilities(load([f"{trained.workdir}:voc"]))(case), case.brain)
     box = tuple(slice(a, a + n) for a, n in zip(case.facts.crop_start, case.facts.shape, strict=True))
     np.testing.assert_array_equal(canonical[0][box], np.array([0, 1, 2, 4])[labels])
 
 
-def test_networks_of_two_and_three_axes_are_averaged(trained, monkeypatch):
-    (flat,) = load_members([f"{trained.workdir}:voc"])
+def test_networks_of_two_and_three_axes_are_averaged(trained):
+    (flat,) = load([f"{trained.workdir}:voc"])
     case = volume(trained)
-    alone = mean_probabilities([flat], overlap=None)(case)
+    alone = mean_probabilities([flat])(case)
 
     class Even:
         """Every class is equally probable in every voxel."""
@@ -159,9 +152,7 @@ def test_networks_of_two_and_three_axes_are_averaged(trained, monkeypatch):
             return jnp.zeros((*image.shape[:-1], 4)) + 0 * image[..., :1]
 
     system = Segmentation(Stateless(Even()), (0,), lambda logits, label: logits.sum(), {}, Geometry(3, 1), "even")
-    solid = replace(flat, system=system, phase=replace(flat.phase, patch=(8, 8, 8)))
-    monkeypatch.setattr(
-        trained_phases, "_of_run", lambda workdir, name, best: [solid if workdir.name == "3d" else flat]
-    )
-    both = mean_probabilities(load_members(["2d", "3d"]), overlap=None)(case)
-    np.testing.assert_allclose(both, (alone + 0.25) / 2, atol=1e-6)
+    state = State(jnp.int32(0), jax.random.key(0), {"net": {}}, {"net": {}}, {}, {})
+    solid = held("3d", system, replace(flat.phase, patch=(8, 8, 8)), flat.data, state)
+    check_labels([flat, solid])
+    np.testing.assert_allclose(mean_probabilities([flat, solid])(case), (alone + 0.25) / 2, atol=1e-6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +14,7 @@ from jaxfuse.data.phantom.infant import write_infant_phantoms
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import geometry_mismatch, read_volume
 from jaxfuse.recipes import volume_data
+from tests.commands import call_here
 from tests.made_cases import write_case
 from tests.untrained_run import write_untrained_run
 
@@ -52,27 +52,9 @@ def subjects(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def command(monkeypatch):
-    def run(workdirs: list[Path], cases: Path, output: Path) -> None:
-        values = SimpleNamespace(
-            workdir=str(workdirs[0]),
-            input=str(cases),
-            output=str(output),
-            overlap=None,
-            memory_mb=None,
-            whole_slices=False,
-        )
-        monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
-        monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
-        assert predict.main(["predict", *map(str, workdirs[1:])]) == 0
-
-    return run
-
-
 @pytest.mark.parametrize("make", [volumes_run, lambda folder: slices_run(folder, "coronal")], ids=["volumes", "slices"])
-def test_label_maps_have_the_values_and_the_grid_of_iseg(make, subjects, command, tmp_path):
-    command([make(tmp_path)], subjects, tmp_path / "out")
+def test_label_maps_have_the_values_and_the_grid_of_iseg(make, subjects, tmp_path):
+    call_here(predict, workdir=make(tmp_path), input=subjects, output=tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["subject-1.nii.gz"]
     made, given = read_volume(tmp_path / "out" / "subject-1.nii.gz"), read_volume(subjects / "subject-1-T1.hdr")
     assert not geometry_mismatch(made, given)
@@ -86,12 +68,12 @@ def test_label_maps_have_the_values_and_the_grid_of_iseg(make, subjects, command
     assert not made.array[given.array == 0].any()
 
 
-def test_each_network_of_slices_sees_its_own_axis(subjects, command, tmp_path):
+def test_each_network_of_slices_sees_its_own_axis(subjects, tmp_path):
     """Weights that are equal answer otherwise along another axis, and views are averaged like any members."""
     answers = {}
     runs = {axis: slices_run(tmp_path, axis) for axis in ("coronal", "sagittal")}
     for name, chosen in ({axis: [run] for axis, run in runs.items()} | {"both": list(runs.values())}).items():
-        command(chosen, subjects, tmp_path / "out" / name)
+        call_here(predict, *chosen[1:], workdir=chosen[0], input=subjects, output=tmp_path / "out" / name)
         answers[name] = read_volume(tmp_path / "out" / name / "subject-1.nii.gz").array
     different = answers["coronal"] != answers["sagittal"]
     assert different.any()
@@ -99,7 +81,7 @@ def test_each_network_of_slices_sees_its_own_axis(subjects, command, tmp_path):
     np.testing.assert_array_equal(answers["both"][agreed], answers["coronal"][agreed])
 
 
-def test_cases_of_another_kind_are_refused(command, tmp_path):
+def test_cases_of_another_kind_are_refused(tmp_path):
     write_case(tmp_path / "in", "a", {"t1": np.ones((4, 4, 4), np.int16)})
     with pytest.raises(UserError, match="no subject lies under .*; files such as subject-1-T1.hdr are expected"):
-        command([volumes_run(tmp_path)], tmp_path / "in", tmp_path / "out")
+        call_here(predict, workdir=volumes_run(tmp_path), input=tmp_path / "in", output=tmp_path / "out")

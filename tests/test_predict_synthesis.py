@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +12,7 @@ from jaxfuse import predict
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
+from tests.commands import call_here
 from tests.made_cases import head, write_case
 from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
 
@@ -24,16 +24,8 @@ def run(tmp_path_factory) -> Path:
     return synthesis_run(tmp_path_factory.mktemp("made") / "run", "tiny,row=mmsyns")
 
 
-@pytest.fixture
-def command(monkeypatch):
-    def call(runs: list[Path], cases: Path, output: Path, **options) -> None:
-        given = {"overlap": None, "memory_mb": None, "whole_slices": False, **options}
-        values = SimpleNamespace(workdir=str(runs[0]), input=str(cases), output=str(output), **given)
-        monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=values))
-        monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
-        assert predict.main(["predict", *map(str, runs[1:])]) == 0
-
-    return call
+def command(runs: list[Path], cases: Path, output: Path, **options) -> None:
+    call_here(predict, *runs[1:], workdir=runs[0], input=cases, output=output, **options)
 
 
 @pytest.fixture
@@ -46,7 +38,7 @@ def cases(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["patches", "whole"])
-def test_volumes_lie_on_the_grid_of_their_first_source(run, cases, command, tmp_path, whole):
+def test_volumes_lie_on_the_grid_of_their_first_source(run, cases, tmp_path, whole):
     output = tmp_path / "out"
     command([run], cases, output, whole_slices=whole)
     names = sorted(path.name for path in output.iterdir())
@@ -67,7 +59,7 @@ def test_volumes_lie_on_the_grid_of_their_first_source(run, cases, command, tmp_
     assert arrays[0][brain].std() > 1
 
 
-def test_what_a_volume_is_stands_beside_it(run, cases, command, tmp_path):
+def test_what_a_volume_is_stands_beside_it(run, cases, tmp_path):
     other = synthesis_run(tmp_path / "other", "tiny,row=mmsyns", seed=1)
     outputs = {name: tmp_path / name for name in ("one", "two", "both")}
     for output, runs in zip(outputs.values(), ([run], [other], [run, other]), strict=True):
@@ -83,7 +75,7 @@ def test_what_a_volume_is_stands_beside_it(run, cases, command, tmp_path):
     assert np.abs(one - two).max() > 1
 
 
-def test_the_target_is_not_read(run, command, tmp_path):
+def test_the_target_is_not_read(run, tmp_path):
     """Not even where it is damaged."""
     images = head(SHAPE, 0)
     folder = write_case(tmp_path / "in", "a", images, **SCANNED)
@@ -95,7 +87,7 @@ def test_the_target_is_not_read(run, command, tmp_path):
     np.testing.assert_array_equal(made, read_volume(tmp_path / "again" / "a_flair.nii.gz").array)
 
 
-def test_what_does_not_go_together_is_refused(run, cases, command, tmp_path):
+def test_what_does_not_go_together_is_refused(run, cases, tmp_path):
     labels = labeling_run(tmp_path / "labels")
     for runs, options, said in (
         ([run, labels], {}, "synthesizes a modality and labels:voc does not"),

@@ -1,7 +1,9 @@
-"""The folder of a run whose weights were drawn and never trained, for tests of commands that read runs."""
+"""Runs and phases whose weights were drawn and never trained, for tests of what reads runs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfuse.config import parse
+from jaxfuse.config import Phase, parse
 from jaxfuse.data.facts import DatasetFacts
+from jaxfuse.data.settings import Data
 from jaxfuse.engine.build import abstract_state, build_system
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.workdir import open_workdir
+from jaxfuse.engine.trained.phases import TrainedPhase, preparation_of
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.state import State
+from jaxfuse.learning.system import System
+
+
+@dataclass(frozen=True)
+class HeldPhase(TrainedPhase):
+    """A trained phase whose weights lie in memory."""
+
+    state: State
+
+    def weights(self) -> State:
+        return self.state
+
+
+def held(
+    name: str,
+    system: System,
+    phase: Phase,
+    data: Data,
+    state: State,
+    *,
+    pairs: tuple[str, ...] = (),
+    reads: Sequence[str] = (),
+    landmarks: Mapping[str, tuple[float, ...]] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> HeldPhase:
+    """A phase that was trained on such data; it reads all of its modalities, or only `reads`."""
+    scheme = label_scheme("brats")
+    facts = DatasetFacts(
+        data.modalities, scheme.name, scheme.classes, (), (), (), {}, (), dict(ranges or {}), dict(landmarks or {})
+    )
+    preparation = preparation_of(data, facts, reads or data.modalities)
+    folder = Path("run", "checkpoints", phase.name)
+    return HeldPhase(name, system, phase, data, facts, preparation, pairs, folder, False, state)
 
 
 def write_untrained_run(

@@ -22,7 +22,7 @@ from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.judging.segmentation import label_maps
-from jaxfuse.engine.trained.phases import load_members
+from jaxfuse.engine.trained.phases import load
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 from jaxfuse.metrics.protocols import default_one_empty_mm
@@ -62,14 +62,14 @@ def held_out_cases(count: int, folder: Path) -> tuple[PreparedCase, ...]:
 
 def score(trained: str, workdir: Path, cases: tuple[PreparedCase, ...]) -> dict[str, dict]:
     """Statistics by output and region of one training on the held-out cases."""
-    members = load_members([f"{workdir}:{phase}" for phase in TRAINED[trained]])
-    predictors = [case_predictor(member.system, member.phase) for member in members]
+    members = load([f"{workdir}:{phase}" for phase in TRAINED[trained]])
+    predictors = [(case_predictor(member.system, member.phase), member.weights()) for member in members]
     scheme, rows = members[0].scheme, []
     for case in cases:
         outputs: dict[str, np.ndarray] = {}
         judged = [name for member in members for name in member.system.probabilities]
-        for predictor, member in zip(predictors, members, strict=True):
-            outputs |= predictor(member.weights, case)
+        for predictor, weights in predictors:
+            outputs |= predictor(weights, case)
         if len(members) > 1:
             outputs[trained] = np.mean([outputs[member.system.primary] for member in members], axis=0)
             judged.append(trained)

@@ -31,7 +31,7 @@ from jaxfuse.data.slices import prepare_slices
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import build_system, case_predictor, example_batch
 from jaxfuse.engine.judging.assessment import Judged
-from jaxfuse.engine.trained.phases import load_members
+from jaxfuse.engine.trained.phases import load
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 
@@ -76,16 +76,16 @@ def held_out_slices(folder: Path) -> list[PreparedSlice]:
 
 def score(workdir: Path, cases: list[PreparedSlice], folder: Path) -> dict[str, Any]:
     """Means over the held-out slices: Dice by region, fusion metrics by image."""
-    (member,) = load_members([str(workdir)])
-    predictor = case_predictor(member.system, member.phase)
-    judged = Judged(member.scheme, member.system.primary, member.system.probabilities, (PAIR,))
-    assessment = member.phase.assess(judged)
+    (trained,) = load([str(workdir)])
+    system, weights = trained.system, trained.weights()
+    predictor = case_predictor(system, trained.phase)
+    assessment = trained.phase.assess(Judged(trained.scheme, system.primary, system.probabilities, (PAIR,)))
     results = folder / "scores" / workdir.parent.name / workdir.name
     results.mkdir(parents=True, exist_ok=True)
     document = assessment.full(
-        lambda case: predictor(member.weights, case), cases, results=results, figures_dir=results, title=workdir.name
+        lambda case: predictor(weights, case), cases, results=results, figures_dir=results, title=workdir.name
     )
-    regions = document["outputs"][member.system.primary]
+    regions = document["outputs"][system.primary]
     found = {f"Dice {name}": float(regions[name]["dice"]["mean"]) for name in REGIONS}
     found["Dice mean"] = float(np.mean(list(found.values())))
     images = document.get("fusion", {}).get("outputs", {})

@@ -26,7 +26,7 @@ from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phan
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sources.brats import find_cases
 from jaxfuse.engine.build import case_predictor
-from jaxfuse.engine.trained.phases import trained_phases
+from jaxfuse.engine.trained.phases import load
 from jaxfuse.io.tables import render, write_json
 from jaxfuse.metrics.synthesis import apply_linear, fit_linear, score_synthesized
 from jaxfuse.report.synthesis import synthesis_panel
@@ -84,7 +84,7 @@ def copies() -> dict[str, Make]:
 
 def network(workdir: Path, patch: tuple[int, int] | None = None) -> Make:
     """Images that a run makes, in patches of its training or of another size."""
-    (trained,) = trained_phases(workdir, "", best=False)
+    (trained,) = load([str(workdir)])
     phase = replace(trained.phase, patch=patch or trained.phase.patch)
     predictor, weights = case_predictor(trained.system, phase), trained.weights()
     return lambda case: predictor(weights, case)["synthesized"][..., 0]

@@ -24,8 +24,8 @@ from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine.trained.phases import Member, load_members
-from jaxfuse.engine.trained.phases import mean_probabilities as predictor_of
+from jaxfuse.engine.trained.phases import TrainedPhase, load
+from jaxfuse.engine.trained.segmenter import mean_probabilities as predictor_of
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import render, write_json
@@ -54,7 +54,7 @@ def without_target(root: Path, copy: Path) -> Path:
     return copy
 
 
-def prepared(root: Path, member: Member, folder: Path) -> tuple[PreparedCase, ...]:
+def prepared(root: Path, member: TrainedPhase, folder: Path) -> tuple[PreparedCase, ...]:
     """Prepares cases as the segmentation sees them."""
     modalities = member.data.modalities
     files = find_cases(root, modalities, labels_required=True)
@@ -67,10 +67,10 @@ def read_labels(folder: Path, cases: Sequence[PreparedCase], scheme: LabelScheme
 
 
 def labels_with(
-    member: Member, cases: Sequence[PreparedCase], instead: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    member: TrainedPhase, cases: Sequence[PreparedCase], instead: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> Labels:
     """Label maps with another image in the place of the target's: `instead` makes it of the image and the brain."""
-    predict, place = predictor_of([member], overlap=None), member.data.modalities.index(TARGET)
+    predict, place = predictor_of([member]), member.data.modalities.index(TARGET)
     found = {}
     for case in cases:
         image, brain = np.array(case.image), np.zeros(case.facts.shape, bool)
@@ -81,7 +81,7 @@ def labels_with(
     return found
 
 
-def linear(member: Member, cases: Sequence[PreparedCase]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def linear(member: TrainedPhase, cases: Sequence[PreparedCase]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Fits a linear regression by voxel of the target; returns it normalized like a real image."""
     read = [member.data.modalities.index(name) for name in (*SOURCES, TARGET)]
     voxels = np.concatenate([np.asarray(case.image).reshape(-1, 4)[case.brain][:, read] for case in cases])
@@ -121,7 +121,7 @@ def measure(seed: int, cases: int, folder: Path) -> dict[str, dict[str, float]]:
     command("predict", f"--workdir={segmentation}", f"--input={root}", f"--output={complete}")
     runs = (f"--synthesis={synthesis}", f"--segmentation={segmentation}")
     command("impute", *runs, f"--input={lacking}", f"--output={imputed}")
-    (member,) = load_members([str(segmentation)])
+    (member,) = load([str(segmentation)])
     held_out = prepared(root, member, folder)
     seen = folder / "phantoms-seen"
     write_brats_phantoms(seen, cases=20, seed=0)

@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxfuse.brats_fuse.brain_mask import extract_brain, read_brain
+import jax
+import numpy as np
+from jaxtyping import Bool
+
+from jaxfuse.brats_fuse.brain_mask import extract_brain, hd_bet_program, read_brain
 from jaxfuse.brats_fuse.cut import BrainOf
 from jaxfuse.brats_fuse.layout import brain_file
 from jaxfuse.brats_fuse.patients_seen import seen_in_training
 from jaxfuse.brats_fuse.record import FORMAT, cases_digest, open_record, run_fingerprint
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.dataset import read_facts
 from jaxfuse.data.digests import Digests
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.run_folder.workdir import read_config
-from jaxfuse.engine.trained.phases import Member
+from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 
 Report = Callable[[str, int, int], None]
@@ -24,8 +26,7 @@ Report = Callable[[str, int, int], None]
 
 def begin(
     out: Path,
-    run: Path,
-    member: Member,
+    phase: TrainedPhase,
     files: Sequence[CaseFiles],
     options: Mapping[str, Any],
     *,
@@ -35,7 +36,6 @@ def begin(
     """Writes the record of the data set, or checks that it is this one; returns the cases that were trained on.
 
     Args:
-        run: the folder of the run that `member` is a phase of.
         options: what decides the files beside the run and the cases.
         allow_trained: go on where the network has been trained on some of the patients.
 
@@ -43,19 +43,19 @@ def begin(
         UserError: it has been, and may not; or `out` holds another data set, or something else.
     """
     digests = _digests(out, files, display.report)
-    seen = seen_in_training(member, read_facts(run), files, digests)
+    seen = seen_in_training(phase, files, digests)
     if seen and not allow_trained:
         raise UserError(
-            f"{member.name} was trained on {len(seen)} of the {len(files)} cases ({_listed(seen)}): fuse others, take "
+            f"{phase.name} was trained on {len(seen)} of the {len(files)} cases ({_listed(seen)}): fuse others, take "
             "another run, or pass --allow_trained, which marks them in the manifest"
         )
     record = {
         "format": FORMAT,
-        "run": member.name,
-        "fingerprint": run_fingerprint(member, read_config(run)),
+        "run": phase.name,
+        "fingerprint": run_fingerprint(phase),
         "options": dict(options),
         "cases": {"count": len(files), "digest": cases_digest(files, digests)},
-        "run_folder": str(run.absolute()),
+        "run_folder": str(phase.workdir.absolute()),
         "seen_in_training": list(seen),
     }
     if open_record(out, record):
@@ -65,10 +65,21 @@ def begin(
     return frozenset(seen)
 
 
-def hd_bet_brain(out: Path, program: str, device: str, display: Display) -> BrainOf:
-    """A function that gives a case's brain mask, made by HD-BET of the T1 image and kept in the data set."""
+def hd_bet_device(brain_mask: str, device: str | None) -> str:
+    """The device that HD-BET runs on; "" where it is not asked for. Refuses to go on where it is not installed."""
+    if brain_mask == "hd-bet":
+        hd_bet_program()
+        return device or ("cuda" if jax.default_backend() == "gpu" else "cpu")
+    if device is not None:
+        raise UserError(f"--hd_bet_device is {device}, but --brain_mask is {brain_mask}; give it with hd-bet only")
+    return ""
 
-    def brain_of(one: CaseFiles) -> Any:
+
+def hd_bet_brain(out: Path, device: str, display: Display) -> BrainOf:
+    """Returns a function that gives a case's brain mask, made by HD-BET of the T1 image and kept in the data set."""
+    program = hd_bet_program()
+
+    def brain_of(one: CaseFiles) -> Bool[np.ndarray, "d h w"]:
         path = out / brain_file(one.id)
         if not path.is_file():
             display.say(f"{one.id}: hd-bet on {device}")
@@ -80,7 +91,7 @@ def hd_bet_brain(out: Path, program: str, device: str, display: Display) -> Brai
 
 
 def _digests(out: Path, files: Sequence[CaseFiles], report: Report) -> Digests:
-    """Of all files, remembered in the data set."""
+    """The digests of all files, remembered in the data set."""
     digests = Digests(out / ".digests.json")
     for number, one in enumerate(files, start=1):
         for path in (*one.images.values(), *([one.label] if one.label else [])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,16 +10,50 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from jaxfuse.brats_fuse.begin import begin, hd_bet_brain, hd_bet_device
 from jaxfuse.brats_fuse.cut import BrainOf, cut_case, write_cut
-from jaxfuse.brats_fuse.layout import Combo, Row, check_whole, remove_pieces
+from jaxfuse.brats_fuse.layout import SPLITS, Combo, Row, check_whole, remove_pieces
 from jaxfuse.brats_fuse.manifest import Manifest
-from jaxfuse.brats_fuse.plan import Plan
+from jaxfuse.brats_fuse.panels import draw_panels
+from jaxfuse.brats_fuse.plan import Order, Plan, ReadCombos, deciding_options, plan_of
 from jaxfuse.data.slices import gray_levels
-from jaxfuse.engine.display import Display, clock
+from jaxfuse.engine.display import Countdown, Display
 from jaxfuse.engine.stop_request import StopRequest
-from jaxfuse.engine.trained.slice_fuser import ATTENTION, FUSED, FuseSlices
+from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
+from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.png import read_png, write_png
+from jaxfuse.learning.system import ATTENTION, FUSED
+
+_BATCHES_AT_ONCE = 4
+
+
+def make_data_set(order: Order, phase: TrainedPhase, read_combos: ReadCombos, display: Display) -> None:
+    """Builds or completes the data set that is ordered, by the network of a trained phase."""
+    device = hd_bet_device(order.brain_mask, order.hd_bet_device)
+    plan = plan_of(order, phase, read_combos)
+    fuse = slice_fuser(phase, outputs=(FUSED, *([ATTENTION] if order.attention else [])), batch=order.batch)
+    out = writable_folder(order.out, "--out")
+    display.say(_split_told(plan))
+    options = deciding_options(order, plan, device)
+    seen = begin(out, phase, plan.files, options, allow_trained=order.allow_trained, display=display)
+    plan = dataclasses.replace(plan, seen=seen)
+    brain_of = hd_bet_brain(out, device, display) if plan.layout.brain else None
+    with StopRequest() as stop:
+        at_once = _BATCHES_AT_ONCE * order.batch
+        rows = build(out, plan, fuse, at_once=at_once, brain_of=brain_of, display=display, stop=stop)
+    if order.panels:
+        for path in draw_panels(out, plan.layout, rows, plan.scheme, count=order.panels, maker=phase.name):
+            display.say(f"panel: {path}")
+
+
+def _split_told(plan: Plan) -> str:
+    """How many cases there are of each side."""
+    sides = list(plan.split_of.values())
+    counts = ", ".join(f"{sides.count(side)} {side}" for side in SPLITS)
+    few = " (too few for 80, 10 and 10 %)" if len(sides) < 10 else ""
+    return f"{len(sides)} cases, split by patient into {counts}{few}"
 
 
 def build(
@@ -42,7 +77,7 @@ def build(
     """
     remove_pieces(out)
     manifest = Manifest(out, plan.layout.columns)
-    started, worked = time.perf_counter(), 0
+    countdown, worked = Countdown(len(plan.files)), 0
     for number, one in enumerate(plan.files):
         rows, cut = manifest.rows.get(one.id), 0
         if rows is None or _missing(out, (path for row in rows for path in plan.layout.cut(row))):
@@ -60,11 +95,10 @@ def build(
         fused = fuse_case(out, plan, rows, fuse, at_once, follow)
         stop.heed(f"after {one.id}")
         worked += bool(cut or fused)
-        left = (time.perf_counter() - started) / max(worked, 1) * (len(plan.files) - number - 1)
         rate = f"{fused / (time.perf_counter() - before):.2f} images/s" if fused else "nothing to fuse"
         display.say(
             f"{number + 1} of {len(plan.files)}: {one.id}: {len(rows)} slices, {cut} images cut, {fused} fused "
-            f"({rate}, {clock(left)} left)"
+            f"({rate}, {countdown.left(number + 1, worked=worked)} left)"
         )
     rows = manifest.finish([one.id for one in plan.files])
     count = check_whole(out, plan.layout, rows)

@@ -1,4 +1,4 @@
-"""Which patients a run has learned from: they must not be fused by it for a data set that others evaluate on."""
+"""Patients that a run has learned from, whom it must not fuse for a data set that others evaluate on."""
 
 from __future__ import annotations
 
@@ -10,34 +10,31 @@ from jaxfuse.data.cache import case_key
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.dataset import recipe_of
 from jaxfuse.data.digests import Digests
-from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.sources.volumes import CUTS
 from jaxfuse.data.splits import subject_of
-from jaxfuse.engine.trained.phases import Member
+from jaxfuse.engine.trained.phases import TrainedPhase
 
 # Grade folders are part of a key; a copy of a case may have lost its own.
 _GROUPS = ("", "HGG", "LGG")
 
 
-def training_keys(member: Member, facts: DatasetFacts) -> dict[str, str]:
+def training_keys(phase: TrainedPhase) -> dict[str, str]:
     """Case id -> key of the cases that the run was trained on. Runs on slices name these, not their cases."""
-    sliced = member.data.source in CUTS
+    facts, sliced = phase.facts, phase.data.source in CUTS
     return {re.sub(r"_[xyz]\d{3,}$", "", one) if sliced else one: facts.keys[one] for one in facts.train}
 
 
-def seen_in_training(
-    member: Member, facts: DatasetFacts, files: Sequence[CaseFiles], digests: Digests
-) -> tuple[str, ...]:
+def seen_in_training(phase: TrainedPhase, files: Sequence[CaseFiles], digests: Digests) -> tuple[str, ...]:
     """The ids of cases whose patient the run was trained on.
 
     A patient is known by the name, or by files that are equal byte for byte under another name: a case's key in the
     run's `dataset.json` stands for the content of the images and of the label. A case that lacks one of the run's
     modalities can be known by the name only.
     """
-    keys = training_keys(member, facts)
+    keys = training_keys(phase)
     subjects, known = {subject_of(case) for case in keys}, set(keys.values())
-    modalities = member.data.modalities
-    recipe = recipe_of(member.data, member.scheme, facts)
+    modalities = phase.data.modalities
+    recipe = recipe_of(phase.data, phase.scheme, phase.facts)
 
     def equals_one(one: CaseFiles) -> bool:
         if not set(modalities) <= set(one.images):

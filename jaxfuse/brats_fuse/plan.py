@@ -1,33 +1,119 @@
-"""What is to be built."""
+"""The order for a data set, and the plan that comes of it: cases, split, and how they are cut and fused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from jaxfuse.brats_fuse.layout import Layout
+from jaxfuse.brats_fuse.layout import Combo, Layout, split_by_patient
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.labels import LabelScheme
+from jaxfuse.data.slices import AXES
+from jaxfuse.data.sources import brats
+from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.errors import UserError
+from jaxfuse.labels import LabelScheme, label_scheme
+
+# The text of an option and modalities -> the combinations that it names.
+ReadCombos = Callable[[str, Sequence[str]], tuple[Combo, ...]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The options of the command, by their names; None where one is not given and follows from the others."""
+
+    root: str
+    run: str
+    out: str
+    layout: str | None
+    labels: str | None
+    modalities: Sequence[str] | None
+    axis: str
+    one_per_case: bool
+    brain_mask: str
+    hd_bet_device: str | None
+    combos: str
+    attention: bool
+    seed: int
+    allow_trained: bool
+    panels: int
+    batch: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cases and how they are cut and fused.
+    """The cases of a data set, and how they are cut and fused.
 
     Attributes:
         files: the cases, by id.
         split_of: case id -> train, val or test.
-        seen: ids of cases that the network was trained on.
         layout: the files of a slice.
         scheme: of the labels.
         one_per_case: only the slice with the largest tumor of each case.
         channels: the modalities in the order in which the network takes them.
+        seen: ids of cases that the network was trained on.
     """
 
     files: tuple[CaseFiles, ...]
     split_of: Mapping[str, str]
-    seen: frozenset[str]
     layout: Layout
     scheme: LabelScheme
     one_per_case: bool
     channels: tuple[str, ...]
+    seen: frozenset[str] = frozenset()
+
+
+def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos) -> Plan:
+    """Finds the cases and decides what is made of them; nothing is written.
+
+    Raises:
+        UserError: no case is found, one is incomplete, or an option names what there is not.
+    """
+    naming = brats.layout_named(order.layout or brats.detect_layout(order.root))
+    modalities = _modalities(order.modalities, phase)
+    layout = Layout(
+        modalities,
+        read_combos(order.combos, modalities),
+        order.attention,
+        AXES[order.axis],
+        brain=order.brain_mask == "hd-bet",
+    )
+    files = _cases(order.root, modalities, naming.name, phase)
+    sides = split_by_patient([(one.id, one.group) for one in files], seed=order.seed)
+    split_of = {case: side for side, cases in sides.items() for case in cases}
+    scheme = label_scheme(order.labels or naming.scheme)
+    return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation.channels)
+
+
+def deciding_options(order: Order, plan: Plan, device: str) -> dict[str, Any]:
+    """What decides the files beside the run and the cases, for the record."""
+    return {
+        "modalities": list(plan.layout.modalities),
+        "combos": ["+".join(combo) for combo in plan.layout.combos],
+        "attention": order.attention,
+        "axis": order.axis,
+        "one_per_case": order.one_per_case,
+        "brain_mask": order.brain_mask,
+        "hd_bet_device": device,
+        "labels": plan.scheme.name,
+        "seed": order.seed,
+    }
+
+
+def _modalities(asked: Sequence[str] | None, phase: TrainedPhase) -> tuple[str, ...]:
+    """Those asked for, or all of the run, in the order of the data set's columns."""
+    known = phase.preparation.channels
+    if strange := [name for name in asked or () if name not in known]:
+        raise UserError(f"--modalities names {', '.join(strange)}, and {phase.name} knows {', '.join(known)}")
+    return tuple(name for name in brats.MODALITIES if name in (asked or known))
+
+
+def _cases(root: str, modalities: tuple[str, ...], layout: str, phase: TrainedPhase) -> tuple[CaseFiles, ...]:
+    """The cases, which have these modalities, with all files of the run's: by these a trained case is known again."""
+    files = brats.find_cases(root, modalities, labels_required=False, layout=layout)
+    known = phase.preparation.channels
+    if set(modalities) == set(known):
+        return files
+    found = {case.id: case.images for case in brats.survey(root, known, layout=layout)}
+    return tuple(dataclasses.replace(one, images=found[one.id]) for one in files)

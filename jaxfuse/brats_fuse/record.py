@@ -15,8 +15,8 @@ import numpy as np
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.digests import Digests
 from jaxfuse.engine.programs import one_device
-from jaxfuse.engine.run_folder.workdir import environment
-from jaxfuse.engine.trained.phases import Member
+from jaxfuse.engine.run_folder.workdir import environment, read_config
+from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.learning.state import State
@@ -28,19 +28,20 @@ FORMAT = 1
 _DECIDING = ("format", "fingerprint", "options", "cases")
 
 
-def run_fingerprint(member: Member, config: Any) -> dict[str, Any]:
-    """What tells a run's phase from any other: digests of weights and config, and the step of the checkpoint."""
+def run_fingerprint(phase: TrainedPhase) -> dict[str, Any]:
+    """Tells a run's phase from any other: digests of weights and config, and the step of the checkpoint."""
+    weights, config = phase.weights(), read_config(phase.workdir)
     text = json.dumps(json.loads(config.to_json_best_effort()), sort_keys=True)
     return {
-        "weights": weights_digest(member.weights),
+        "weights": weights_digest(weights),
         "config": hashlib.sha256(text.encode()).hexdigest()[:16],
-        "step": int(member.weights.step),
-        "phase": member.phase.name,
+        "step": int(weights.step),
+        "phase": phase.phase.name,
     }
 
 
 def weights_digest(state: State) -> str:
-    """Of parameters and statistics: their names, shapes, types and values."""
+    """A digest of parameters and statistics: their names, shapes, types and values."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.stats)):
         values = np.asarray(leaf)
@@ -50,7 +51,7 @@ def weights_digest(state: State) -> str:
 
 
 def cases_digest(files: Sequence[CaseFiles], digests: Digests) -> str:
-    """Of names, groups and contents of the cases."""
+    """A digest of the cases' names, groups and contents."""
     parts = [
         [
             one.id,

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.data.cache import prepare, volume_recipe
-from jaxfuse.data.cases import Case, CaseFiles, load_case
+from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
 from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
-from jaxfuse.data.prepared import Prepared, PreparedCase
-from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data, scheme_of
-from jaxfuse.data.slices import AXES, every_slice, extent_of, kept_slices, labeled_slices, prepare_slices, stack_recipe
+from jaxfuse.data.slices import AXES, every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, scheme_of_layout, source_of
 from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, split_cases
@@ -67,19 +66,6 @@ def read_facts(workdir: Path) -> DatasetFacts:
         raise UserError(f"{workdir} has no dataset.json: its training has not begun; train it first")
     known = {f.name for f in fields(DatasetFacts)}
     return DatasetFacts.from_json(json.dumps({k: v for k, v in read_json(path).items() if k in known}))
-
-
-def prepare_like(case: Case, data: Data, landmarks: Landmarks) -> Prepared:
-    """A case in memory prepared like those of a run with these settings, to be predicted by it.
-
-    Of a run on slices of a window the volume is cropped to it; slices are those from the brain's first to its last,
-    or all where the run kept blank ones. `landmarks` are those of the run's facts.
-    """
-    if data.normalization.needs_landmarks and not landmarks:
-        raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
-    sliced = data.source in CUTS
-    extent = extent_of(AXES[data.axis], data.window, blank=data.blank_slices) if sliced else ()
-    return prepare_case(case, normalize=data.normalization, landmarks=landmarks or None, extent=extent)
 
 
 def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> dict[str, Any]:

@@ -19,6 +19,10 @@ SYNTHESIZED, FUSED, ATTENTION = "synthesized", "fused", "attention"
 
 SegmentationLoss = Callable[[Logits, Label], Array]
 
+# Names of outputs of `System.predict` that others look for: a modality (b *space 1) in [0, 1] made from others; a fused
+# image (b h w 1) in [0, 1]; the attention that each pixel of each source receives (b h w m).
+SYNTHESIZED, FUSED, ATTENTION = "synthesized", "fused", "attention"
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -7,7 +7,6 @@ import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -18,13 +17,13 @@ from jaxfuse.brats_fuse import __main__ as brats_fuse
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.slices import gray_levels, pictures, prepare_slices
 from jaxfuse.data.sources.brats import MODALITIES, find_cases
-from jaxfuse.engine.trained.phases import load_members
-from jaxfuse.engine.trained.slice_fuser import slice_fuser
+from jaxfuse.engine.trained.slice_fuser import load_fuser, slice_fuser
 from jaxfuse.errors import Stopped, UserError
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size, read_png
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import label_scheme
+from tests.commands import call_here
 from tests.made_cases import save_volume
 from tests.untrained_run import write_untrained_run
 
@@ -35,28 +34,17 @@ ONLY = {"one_per_case": True, "combos": "t1+t2"}
 
 
 @cache
-def loaded(run: str):
-    """A run's one member; read once, as its network is compiled once for all tests."""
-    return tuple(load_members([run]))
-
-
-@cache
 def fuser(run: str, outputs: tuple[str, ...], batch: int):
-    return slice_fuser(loaded(run)[0], outputs=outputs, batch=batch)
+    """The network of a run, compiled once for all tests."""
+    return slice_fuser(load_fuser(run), outputs=outputs, batch=batch)
 
 
 def build(monkeypatch, root: Path, run: Path, out: Path, **options) -> list[dict]:
-    """The command, with options that are not given as they are by default; returns the rows of the manifest."""
-    asked = {"root": str(root), "run": str(run), "out": str(out), "layout": None, "labels": None, "modalities": None}
-    asked |= {"axis": "axial", "one_per_case": False, "brain_mask": "union", "hd_bet_device": None, "combos": "all"}
-    asked |= {"attention": False, "seed": 0, "allow_trained": False, "panels": 0, "batch": 16, **options}
-    monkeypatch.setattr(brats_fuse, "flags", SimpleNamespace(FLAGS=SimpleNamespace(**asked)))
-    monkeypatch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)
-    monkeypatch.setattr("jaxfuse.engine.trained.phases.load_members", lambda runs: list(loaded(*runs)))
+    """The command; returns the rows of the manifest."""
     monkeypatch.setattr(
-        "jaxfuse.engine.trained.slice_fuser.slice_fuser", lambda member, outputs, batch: fuser(str(run), outputs, batch)
+        "jaxfuse.brats_fuse.build.slice_fuser", lambda phase, outputs, batch: fuser(str(run), outputs, batch)
     )
-    assert brats_fuse.main(["brats_fuse"]) == 0
+    call_here(brats_fuse, root=root, run=run, out=out, **{"batch": 16, **options})
     return read_rows(out / "manifest.csv", text=("case", "split"))
 
 
@@ -233,7 +221,7 @@ def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, monkeypatch, t
         inside[: volume.shape[0] // 2] = 1
         save_volume(mask, inside, affine=volume.affine)
 
-    monkeypatch.setattr("jaxfuse.brats_fuse.brain_mask.hd_bet_program", lambda: "there")
+    monkeypatch.setattr("jaxfuse.brats_fuse.begin.hd_bet_program", lambda: "there")
     monkeypatch.setattr("jaxfuse.brats_fuse.begin.extract_brain", half)
     rows = build(monkeypatch, world.root, world.run, tmp_path / "out", **ONLY, brain_mask="hd-bet")
     assert {path.name for path in (tmp_path / "out" / "brain").iterdir()} == {f"{case}.nii.gz" for case in "ABC"}
@@ -302,15 +290,15 @@ def test_options_that_cannot_be_are_refused(world, monkeypatch, tmp_path):
         assert not (tmp_path / "out").exists()
 
     refused("combination 't1' must name 2 to 4", combos="t1")
-    refused("names flair, but the data has t1, t2", modalities=["t2", "t1"], combos="t1+flair")
-    refused("--modalities names pet, and run:cooperative knows t1, t1ce, t2, flair", modalities=["t1", "pet"])
+    refused("names flair, but the data has t1, t2", modalities="t2,t1", combos="t1+flair")
+    refused("--modalities names pet, and run:cooperative knows t1, t1ce, t2, flair", modalities="t1,pet")
     refused("--hd_bet_device is cuda, but --brain_mask is union", hd_bet_device="cuda")
     monkeypatch.setenv("PATH", str(tmp_path))
     refused("no program hd-bet on PATH", brain_mask="hd-bet")
 
 
 def test_a_data_set_of_two_modalities_by_a_run_of_four(world, monkeypatch, tmp_path):
-    rows = build(monkeypatch, world.root, world.run, tmp_path, modalities=["t2", "t1"], one_per_case=True)
+    rows = build(monkeypatch, world.root, world.run, tmp_path, modalities="t2,t1", one_per_case=True)
     assert "flair_p_lo" not in rows[0]
     for row in rows:
         levels = read_png(tmp_path / row["split"] / "fused/t1-t2" / f"{row['case']}_z{row['z']:03d}.png").astype(int)

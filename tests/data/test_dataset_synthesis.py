@@ -16,7 +16,7 @@ from rich.console import Console
 from configs import fuse4seg
 from jaxfuse.config import parse
 from jaxfuse.data.cases import load_case
-from jaxfuse.data.dataset import open_dataset, prepare_like, read_facts, recipe_of
+from jaxfuse.data.dataset import open_dataset, read_facts, recipe_of
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.intensities import LANDMARKS, MATCHED, restore
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
@@ -30,6 +30,7 @@ from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.engine.run_folder.workdir import open_workdir, read_config
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.phases import preparation_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.recipes import volume_data
@@ -230,16 +231,17 @@ def test_references_and_modalities_that_cannot_be_matched_are_refused(volumes, t
 
 def test_a_case_to_predict_is_prepared_as_in_training(volumes):
     (files, *_) = VOLUMES["brats"].find(volumes / "cases" / "case_2", MODALITIES, labels_required=False)
-    case = load_case(files, MODALITIES, None)
+    case, facts = load_case(files, MODALITIES, None), opened(volumes).facts
     for changes in ({}, {"normalize": "histmatch", "reference": str(volumes / "cases" / "case_0")}):
         data = opened(volumes, **changes)
-        prepared = prepare_like(case, settings(volumes, **changes), data.facts.landmarks)
+        prepared = preparation_of(settings(volumes, **changes), data.facts, MODALITIES).prepare(case)
         assert prepared.facts.crop_start == (1, 2, 0)
         for one, picture in zip(data.val, pictures(prepared.image, AXES["axial"]), strict=True):
             np.testing.assert_array_equal(picture, one.image)
     with pytest.raises(UserError, match=r"dataset\.json has no landmarks"):
-        prepare_like(case, settings(volumes, normalize="histmatch"), {})
-    whole = prepare_like(case, settings(volumes, source="brats", window=(), blank_slices=False), {})
+        preparation_of(settings(volumes, normalize="histmatch"), facts, MODALITIES).prepare(case)
+    plain = settings(volumes, source="brats", window=(), blank_slices=False)
+    whole = preparation_of(plain, facts, MODALITIES).prepare(case)
     assert whole.facts.shape == (10, 8, 6)
 
 

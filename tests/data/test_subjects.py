@@ -28,7 +28,8 @@ from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
-from jaxfuse.engine.trained.phases import load_members, mean_probabilities
+from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.segmenter import mean_probabilities
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.tables import read_rows
@@ -262,7 +263,7 @@ def test_a_result_of_several_views_is_that_of_predict_on_whole_volumes(tmp_path)
     (subject,) = subjects_of(data.val)
     assert {row["case"] for row in rows} == {subject.id}
     assert list(dict.fromkeys(row["output"] for row in rows)) == ["axial", "coronal", "axial+coronal"]
-    predict = mean_probabilities(load_members([str(workdir)]), overlap=None)
+    predict = mean_probabilities(load([str(workdir)]))
     case = Prepared(subject.facts, np.asarray(subject.image), None, subject.tumor, subject.brain)
     made = label_map(predict(case), subject.brain)
     truth = uncrop(np.asarray(subject.label), subject, 0)

@@ -23,7 +23,7 @@ from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
-from jaxfuse.engine.trained.phases import load_members
+from jaxfuse.engine.trained.phases import load
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.state import State
@@ -96,10 +96,10 @@ def test_a_run_and_its_predictions_weigh_by_the_slices_trained_on(folder):
     checkpoints = Checkpoints(workdir / "checkpoints" / "voc")
     checkpoints.save(1, State(jnp.int32(1), jax.random.key(0), params, {"net": {}}, {}, {}), {})
     checkpoints.close()
-    (member,) = load_members([f"{workdir}:voc"])
-    assert frequencies_of(member.system) == expected
+    (trained,) = load([f"{workdir}:voc"])
+    assert frequencies_of(trained.system) == expected
     # And it is this number that a loss is made of: one pixel of edema, probability 1/4, median 7/64.
-    one = member.system.loss(jnp.zeros((1, 1, 1, 4)), jnp.full((1, 1, 1), 2))
+    one = trained.system.loss(jnp.zeros((1, 1, 1, 4)), jnp.full((1, 1, 1), 2))
     assert float(one) == pytest.approx((3.5 / 32) / (5 / 32) * np.log(4), rel=1e-6)
 
 

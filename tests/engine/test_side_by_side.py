@@ -28,7 +28,7 @@ from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.side_by_side import MemberBatches, MemberJudges, MemberRows, check_alike, in_step
 from jaxfuse.engine.stop_request import StopRequest
-from jaxfuse.engine.trained.phases import load_members
+from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.validation import PhaseJudge, Progress
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
@@ -165,11 +165,11 @@ def test_what_reads_a_run_finds_phases_like_others(together, in_turn):
             (row["case"], row["output"], row["region"]) for row in theirs
         ]
         assert [row["dice"] for row in mine] == pytest.approx([row["dice"] for row in theirs], abs=0.02, nan_ok=True)
-    members = load_members([str(here)])
-    assert [member.name for member in members] == [f"together:{view}" for view in VIEWS]
-    for member, view in zip(members, VIEWS, strict=True):
+    trained = load([str(here)])
+    assert [one.name for one in trained] == [f"together:{view}" for view in VIEWS]
+    for one, view in zip(trained, VIEWS, strict=True):
         wanted, _ = last_state(together[0], view)
-        for leaf, value in leaves(replace(member.weights, rng=jax.random.key(0))).items():
+        for leaf, value in leaves(replace(one.weights(), rng=jax.random.key(0))).items():
             if "params" in leaf or "stats" in leaf:
                 np.testing.assert_array_equal(value, wanted[leaf])
     assert sorted(read_json(here / "phases.json")) == sorted(VIEWS)

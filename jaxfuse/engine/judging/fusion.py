@@ -23,11 +23,11 @@ from jaxfuse.engine.judging.assessment import Judged, PredictCase
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment, segmentation
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_rows
+from jaxfuse.learning.system import ATTENTION, FUSED
 from jaxfuse.metrics.fusion import qabf, score_fused, stretch, summarize_fused
 from jaxfuse.report import figures
 from jaxfuse.report.planes import ratio_scale
 
-FUSED, ATTENTION = "fused", "attention"
 RECEIVED = "attention received (1 = mean over the source)"
 
 

@@ -1,16 +1,32 @@
-"""Which cases lack the one modality that a run synthesizes, and whether it is the one that a segmentation needs."""
+"""Cases that may lack one modality: it is synthesized where it is missing, then all are segmented."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxfuse.data.cases import CaseFiles
+import numpy as np
+
+from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sources.volumes import VolumeSource, source_of
-from jaxfuse.engine.trained.phases import Member
-from jaxfuse.engine.trained.synthesizer import Synthesizer
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.engine.trained.segmenter import Labels, case_labeler, check_labels, write_labels
+from jaxfuse.engine.trained.synthesizer import (
+    DESCRIPTION,
+    check_synthesis,
+    task_of,
+    volume_maker,
+    write_synthesized,
+)
 from jaxfuse.errors import UserError
+from jaxfuse.io.folders import writable_folder
+from jaxfuse.io.tables import write_rows
+from jaxfuse.labels import LabelScheme
+from jaxfuse.report import figures
+from jaxfuse.report.completed import CompletedCase, write_completed_report
 
 
 @dataclass(frozen=True)
@@ -26,46 +42,46 @@ class Completion:
     lacks: Path | None
 
     def completed(self, modality: str, path: Path) -> CaseFiles:
-        """The files with the image that was missing."""
+        """Returns the files with the image that was missing."""
         return replace(self.files, images={**self.files.images, modality: path})
 
 
-def check_runs(maker: Synthesizer, member: Member) -> VolumeSource:
-    """The kind of data set that both were trained on; refuses a segmentation that has no use for what is made."""
-    made_of, labeled = source_of(maker.data.source), source_of(member.data.source)
+def check_runs(maker: TrainedPhase, segmenter: TrainedPhase) -> VolumeSource:
+    """Returns the kind of data set of both; refuses a segmentation that has no use for what is synthesized."""
+    made_of, labeled = source_of(maker.data.source), source_of(segmenter.data.source)
+    target, read = task_of(maker).target, segmenter.preparation.modalities
     if made_of.name != labeled.name:
         raise UserError(
-            f"{maker.name} was trained on cases of the kind {made_of.name!r} and {member.name} on {labeled.name!r}; "
+            f"{maker.name} was trained on cases of the kind {made_of.name!r} and {segmenter.name} on {labeled.name!r}; "
             "name two runs on one kind"
         )
-    if maker.target not in member.data.modalities:
+    if target not in read:
         raise UserError(
-            f"{maker.name} makes {maker.target}, which {member.name} does not read (it reads "
-            f"{', '.join(member.data.modalities)}); name a run that makes one of these, or segment without"
+            f"{maker.name} makes {target}, which {segmenter.name} does not read (it reads {', '.join(read)}); name a "
+            "run that makes one of these, or segment without"
         )
     return labeled
 
 
-def cases_to_complete(root: Path, maker: Synthesizer, member: Member) -> tuple[Completion, ...]:
+def cases_to_complete(root: Path, maker: TrainedPhase, segmenter: TrainedPhase) -> tuple[Completion, ...]:
     """The cases under `root` in a settled order.
 
     Raises:
         UserError: the runs do not go together, there is no case, or one lacks more than the modality that is made.
     """
-    source = check_runs(maker, member)
-    layout = member.data.layout or source.detect(root)
-    read = member.data.modalities
+    source, task, read = check_runs(maker, segmenter), task_of(maker), segmenter.preparation.modalities
+    layout = segmenter.data.layout or source.detect(root)
     found = []
-    for one in source.survey(root, tuple(dict.fromkeys((*read, *maker.sources))), layout):
-        lacking = maker.target in one.missing
-        needed = {*read, *maker.sources} if lacking else set(read)
-        if others := [name for name in one.missing if name in needed and name != maker.target]:
+    for one in source.survey(root, tuple(dict.fromkeys((*read, *task.sources))), layout):
+        lacking = task.target in one.missing
+        needed = {*read, *task.sources} if lacking else set(read)
+        if others := [name for name in one.missing if name in needed and name != task.target]:
             raise UserError(
-                f"case {one.id} has no {' and no '.join(others)} image, and {maker.name} makes {maker.target} alone; "
+                f"case {one.id} has no {' and no '.join(others)} image, and {maker.name} makes {task.target} alone; "
                 "add the file or leave the case out"
             )
         files = CaseFiles(one.id, one.images, group=one.group)
-        found.append(Completion(files, source.place(one.id, maker.target, layout) if lacking else None))
+        found.append(Completion(files, source.place(one.id, task.target, layout) if lacking else None))
     return tuple(found)
 
 
@@ -79,3 +95,76 @@ def summary(cases: Sequence[Completion], target: str) -> str:
     """How many cases there are, and how many of them lack the modality."""
     lacking = sum(case.lacks is not None for case in cases)
     return f"{len(cases)} cases, {lacking} without {target}, {len(cases) - lacking} segmented as they are"
+
+
+def impute(
+    makers: Sequence[TrainedPhase], segmenters: Sequence[TrainedPhase], root: Path, output: Path, display: Display
+) -> Path:
+    """Completes and segments all cases below `root`; returns the report, which lies among the results in `output`."""
+    check_output(root, output)
+    task, scheme = check_synthesis(makers), check_labels(segmenters)
+    cases = cases_to_complete(root, makers[0], segmenters[0])
+    output = writable_folder(output, "--output")
+    display.say(f"{task} by {_names(makers)}, labels by {_names(segmenters)}")
+    display.say(summary(cases, task.target))
+    complete, label, done = _completer(makers, output), case_labeler(segmenters), []
+    for case, tell in display.counted(cases):
+        path, made = output / f"{case.files.id}.nii.gz", case.lacks is not None
+        # Read back from the file: labels are those that anyone gets from the volumes as written.
+        prepared, labels = label(complete(case))
+        like = next(case.files.images[name] for name in prepared.facts.modalities if name in case.files.images)
+        description = f"{task.target} {DESCRIPTION}" if made else None
+        write_labels(path, labels, prepared, scheme, like=like, description=description)
+        origin = f"{task}, synthesized by {makers[0].name}" if made else "as it was taken"
+        panel = path.with_name(f"{case.files.id}.png")
+        _draw(panel, prepared, labels, scheme, f"{case.files.id}: {origin}", synthesized=task.target if made else "")
+        done.append(CompletedCase(case.files.id, made, volumes_ml(labels, scheme, prepared.facts.spacing_mm), panel))
+        tell(f"{path}, " + (f"{task.target} synthesized" if made else f"with its own {task.target}"))
+    write_rows(output / "cases.csv", [_row(one, task.target) for one in done])
+    facts = [("Synthesis", _names(makers)), ("Segmentation", _names(segmenters)), ("Input", str(root))]
+    report = output / "report.html"
+    write_completed_report(report, done, target=task.target, sources=task.sources, facts=facts)
+    return report
+
+
+def volumes_ml(labels: Labels, scheme: LabelScheme, spacing_mm: Sequence[float]) -> dict[str, float]:
+    """The volume of each region of the scheme in class indices, in ml."""
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    return {region: int(np.isin(labels, classes).sum()) * voxel_ml for region, classes in scheme.regions.items()}
+
+
+def _names(phases: Sequence[TrainedPhase]) -> str:
+    return ", ".join(one.name for one in phases)
+
+
+def _row(one: CompletedCase, target: str) -> dict[str, str | float]:
+    volumes = {f"{region}_ml": volume for region, volume in one.volumes_ml.items()}
+    return {"case": one.id, target: "synthesized" if one.synthesized else "own", **volumes}
+
+
+def _completer(makers: Sequence[TrainedPhase], output: Path) -> Callable[[Completion], CaseFiles]:
+    """A function from a case to its files, with the missing one written if there is one."""
+    make, task = volume_maker(makers), task_of(makers[0])
+
+    def complete(case: Completion) -> CaseFiles:
+        if case.lacks is None:
+            return case.files
+        path = output / case.files.id / case.lacks
+        write_synthesized(path, make(load_case(case.files, task.sources, None)), case.files, makers)
+        return case.completed(task.target, path)
+
+    return complete
+
+
+def _draw(path: Path, prepared: Prepared, labels: Labels, scheme: LabelScheme, title: str, *, synthesized: str) -> None:
+    """Draws a case and its labels; the modality that was `synthesized`, if there is one, is marked."""
+    figures.segmentation_panel(
+        path,
+        image=prepared.image,
+        modalities=[f"{m} (synthesized)" if m == synthesized else m for m in prepared.facts.modalities],
+        truth=None,
+        predictions={"segmentation": labels},
+        classes=scheme.classes,
+        title=title,
+        spacing_mm=prepared.facts.spacing_mm,
+    )

@@ -1,37 +1,118 @@
-"""Trained phases, read back from their workdirs, that together make a prediction."""
+"""Trained phases, read back from their workdirs, and how an input is prepared for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxfuse.config import Phase, parse
+from jaxfuse.config import Experiment, Phase, parse
+from jaxfuse.data.cases import Case
 from jaxfuse.data.dataset import read_facts
-from jaxfuse.data.facts import DatasetFacts
-from jaxfuse.data.intensities import Landmarks
+from jaxfuse.data.facts import DatasetFacts, tuples
+from jaxfuse.data.intensities import Landmarks, Normalization, normalization
 from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.settings import Data
-from jaxfuse.data.slices import AXES
-from jaxfuse.engine.build import abstract_state, build_system, case_predictor
+from jaxfuse.data.slices import AXES, Window, extent_of
+from jaxfuse.data.sources.volumes import CUTS
+from jaxfuse.engine.build import abstract_state, build_system
 from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.checkpoints import read_weights
 from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import System
+from jaxfuse.learning.system import SYNTHESIZED, System
+
+# A phase whose result is class probabilities makes this; others make the output that is their result.
+LABELS = "labels"
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """All that is needed to prepare a case for a network; it survives JSON.
+
+    Two are equal where a case comes out alike, so that what networks make of it may be averaged. The order of
+    modalities, the channels and the spacing do not count; the axis counts with a window or with blank slices.
+
+    Attributes:
+        modalities: images that a case must have.
+        channels: modalities in the order of the network's input channels; those that no case must have are fed as 0.
+        normalize: the name of a rule of `jaxfuse.data.intensities`.
+        landmarks: modality -> levels that percentiles of the brain are mapped onto, with "histmatch"; else empty.
+        axis: of slices: "axial", "coronal" or "sagittal"; "" for volumes.
+        window: of slices: what pictures show; () for the box of the brain.
+        blank_slices: of slices: keep those that show no brain.
+        spacing_mm: median voxel sides of the training cases. No case is resampled to them.
+    """
+
+    modalities: tuple[str, ...]
+    channels: tuple[str, ...]
+    normalize: str
+    landmarks: Landmarks = field(default_factory=dict)
+    axis: str = ""
+    window: Window = ()
+    blank_slices: bool = False
+    spacing_mm: tuple[float, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Preparation) and self._deciding() == other._deciding()
+
+    def _deciding(self) -> tuple[Any, ...]:
+        extent = (self.window, self.blank_slices, self.axis) if self.window or self.blank_slices else ()
+        return set(self.modalities), self.normalize, dict(self.landmarks), extent
+
+    @property
+    def normalization(self) -> Normalization:
+        """The rule that `normalize` names."""
+        return normalization(self.normalize)
+
+    def document(self) -> dict[str, Any]:
+        """Returns it as JSON."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Preparation:
+        """Reads what `document` has made."""
+        return cls(**{name: tuples(value) for name, value in document.items()})
+
+    def prepare(self, case: Case) -> Prepared:
+        """Crops and normalizes a case of these modalities as the training cases were.
+
+        Slices keep their window, from the brain's first slice to its last, or all of them where blank ones are kept.
+        """
+        rule = self.normalization
+        if rule.needs_landmarks and not self.landmarks:
+            raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
+        extent = extent_of(AXES[self.axis], self.window, blank=self.blank_slices) if self.axis else ()
+        return prepare_case(case, normalize=rule, landmarks=self.landmarks or None, extent=extent)
+
+    def in_channels(self, prepared: Prepared) -> Prepared:
+        """Returns a prepared case, whose channels are in any order, with those that the network takes."""
+        if prepared.facts.modalities == self.channels:
+            return prepared
+        image = np.zeros((*prepared.facts.shape, len(self.channels)), np.float32)
+        for channel, modality in enumerate(prepared.facts.modalities):
+            image[..., self.channels.index(modality)] = prepared.image[..., channel]
+        return replace(prepared, image=image)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """One trained phase of one run, whatever it makes.
+class TrainedPhase:
+    """One trained phase of one run.
 
     Attributes:
+        name: RUN:PHASE, and @best where the best checkpoint is meant.
+        data, facts: what it was trained on.
+        preparation: how an input is prepared for it.
         pairs: of the experiment: which modalities belong together.
-        folder, best: its checkpoints, and which of them is meant.
+        folder: its checkpoints.
+        best: whether the best of them is meant, not the last.
     """
 
     name: str
@@ -39,27 +120,32 @@ class Trained:
     phase: Phase
     data: Data
     facts: DatasetFacts
+    preparation: Preparation
     pairs: tuple[str, ...]
     folder: Path
     best: bool
 
+    @property
+    def makes(self) -> str:
+        """The kind of its result: "labels", or the output that is its result, such as "synthesized"."""
+        return LABELS if self.system.primary in self.system.probabilities else self.system.primary
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """The label scheme that it was trained on; `UserError` where there is none."""
+        if not self.facts.scheme:
+            raise UserError(f"{self.workdir} was not trained on a label scheme, so that it cannot label volumes")
+        return label_scheme(self.facts.scheme)
+
+    @property
+    def workdir(self) -> Path:
+        """The folder of its run."""
+        return self.folder.parents[1]
+
     def weights(self) -> State:
-        """Read from disk."""
+        """Reads the weights from disk."""
         like = abstract_state(self.system, self.phase, self.facts.modalities)
         return read_weights(self.folder, like, one_device(), best=self.best)
-
-
-@dataclass(frozen=True)
-class Member:
-    """One trained phase of one run that labels."""
-
-    name: str
-    system: System
-    phase: Phase
-    data: Data
-    scheme: LabelScheme
-    weights: State
-    landmarks: Landmarks = field(default_factory=dict)
 
 
 def parse_run(text: str) -> tuple[Path, str, bool]:
@@ -73,98 +159,64 @@ def parse_run(text: str) -> tuple[Path, str, bool]:
     return Path(folder), phase, which == "best"
 
 
-def load_members(runs: Sequence[str]) -> list[Member]:
-    """Every phase that the runs name; all must read the same modalities, in any order, and label in the same scheme."""
-    members = [member for run in runs for member in _of_run(*parse_run(run))]
-    first = members[0]
-    for other in members[1:]:
-        if (other.scheme.name, other.data.normalize) != (first.scheme.name, first.data.normalize):
-            raise UserError(
-                f"{first.name} and {other.name} cannot be averaged: label schemes {first.scheme.name} and "
-                f"{other.scheme.name}, normalization {first.data.normalize} and {other.data.normalize}"
-            )
-        if other.landmarks != first.landmarks or shown(other.data) != shown(first.data):
-            raise UserError(
-                f"{first.name} and {other.name} cannot be averaged: their intensities are matched to other landmarks, "
-                "or their slices show other windows; predict with each alone"
-            )
-        if set(other.data.modalities) != set(first.data.modalities):
-            raise UserError(
-                f"{first.name} and {other.name} cannot be averaged: they read the modalities "
-                f"{', '.join(first.data.modalities)} and {', '.join(other.data.modalities)}; predict with each alone"
-            )
-    return members
+def load(runs: Sequence[str]) -> tuple[TrainedPhase, ...]:
+    """Reads every phase that the runs name, and each run once.
 
-
-def shown(data: Data) -> tuple[object, ...]:
-    """What decides how much of a volume is prepared; the axis does for slices of a window only."""
-    return (data.window, data.blank_slices, data.axis) if data.window or data.blank_slices else ()
-
-
-def trained_phases(workdir: Path, name: str, best: bool) -> list[Trained]:
-    """The phase of a run that is named, or those that make its result; with the best or the last weights."""
-    experiment = parse(read_config(workdir))
-    facts = read_facts(workdir)
-    found = []
-    for phase_name in [name] if name else experiment.result:
-        if phase_name not in experiment.phases:
-            raise UserError(f"{workdir} has no phase {phase_name!r}; it has {', '.join(experiment.schedule)}")
-        phase = experiment.phases[phase_name]
-        total = phase.total_steps(len(facts.train))
-        system = build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class)
-        label = f"{workdir.name}:{phase_name}" + ("@best" if best else "")
-        data, folder = experiment.data_of(phase), workdir / "checkpoints" / phase_name
-        found.append(Trained(label, system, phase, data, facts, experiment.pairs, folder, best))
-    return found
-
-
-def _of_run(workdir: Path, name: str, best: bool) -> list[Member]:
-    members = []
-    for one in trained_phases(workdir, name, best):
-        if not one.facts.scheme:
-            raise UserError(f"{workdir} was not trained on a label scheme, so that it cannot label volumes")
-        if one.system.primary not in one.system.probabilities:
-            raise UserError(
-                f"phase {one.phase.name} of {workdir} makes {one.system.primary}, no label map; name another phase"
-            )
-        scheme, landmarks = label_scheme(one.facts.scheme), one.facts.landmarks
-        members.append(Member(one.name, one.system, one.phase, one.data, scheme, one.weights(), landmarks))
-    return members
-
-
-def mean_probabilities(
-    members: Sequence[Member], *, overlap: float | None, memory_mb: int | None = None
-) -> Callable[[Prepared], np.ndarray]:
-    """A function from a prepared volume to the mean of the members' class probabilities (d h w k).
-
-    All count equally. Networks of slices go over the volume each along the axis that it was trained on, so that
-    members trained on sagittal, coronal and axial slices give the aggregated views of the InfiNet paper. The case's
-    channels are those of the first member; each member is given its own order of them. `overlap` and `memory_mb`
-    replace those of the members' validation.
+    Args:
+        runs: RUN, RUN:PHASE or RUN:PHASE@best; without PHASE all phases that make the run's result.
     """
-    predictors = [
-        case_predictor(member.system, member.phase, axis=AXES[member.data.axis], overlap=overlap, memory_mb=limit)
-        for member, limit in zip(members, _limits(members, memory_mb), strict=True)
-    ]
-    given = members[0].data.modalities
-    orders = [[given.index(name) for name in member.data.modalities] for member in members]
-
-    def predict(case: Prepared) -> np.ndarray:
-        total = sum(
-            predictor(member.weights, replace(case, image=case.image[..., order]))[member.system.primary]
-            for predictor, member, order in zip(predictors, members, orders, strict=True)
-        )
-        return np.asarray(total) / len(members)
-
-    return predict
+    read: dict[Path, tuple[Experiment, DatasetFacts]] = {}
+    found: list[TrainedPhase] = []
+    for workdir, name, best in map(parse_run, runs):
+        if workdir not in read:
+            read[workdir] = parse(read_config(workdir)), read_facts(workdir)
+        names = (name,) if name else read[workdir][0].result
+        found += [_trained_phase(workdir, *read[workdir], one, best) for one in names]
+    return tuple(found)
 
 
-def _limits(members: Sequence[Member], memory_mb: int | None) -> list[int | None]:
-    """The limit for those members whose tiles it can change; refused if there is none."""
-    limits = [memory_mb if member.system.geometry.margin else None for member in members]
-    if memory_mb and not any(limits):
+def _trained_phase(workdir: Path, experiment: Experiment, facts: DatasetFacts, name: str, best: bool) -> TrainedPhase:
+    if name not in experiment.phases:
+        raise UserError(f"{workdir} has no phase {name!r}; it has {', '.join(experiment.schedule)}")
+    phase = experiment.phases[name]
+    total = phase.total_steps(len(facts.train))
+    system = build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class)
+    data = experiment.data_of(phase)
+    read = tuple(experiment.pairs[0].split("+")) if system.primary == SYNTHESIZED else data.modalities
+    return TrainedPhase(
+        name=f"{workdir.name}:{name}" + ("@best" if best else ""),
+        system=system,
+        phase=phase,
+        data=data,
+        facts=facts,
+        preparation=preparation_of(data, facts, read),
+        pairs=experiment.pairs,
+        folder=workdir / "checkpoints" / name,
+        best=best,
+    )
+
+
+def preparation_of(data: Data, facts: DatasetFacts, modalities: Sequence[str]) -> Preparation:
+    """Returns how cases of these modalities are prepared for a phase that was trained on such data."""
+    return Preparation(
+        modalities=tuple(modalities),
+        channels=data.modalities,
+        normalize=data.normalize,
+        landmarks=facts.landmarks,
+        axis=data.axis if data.source in CUTS else "",
+        window=data.window,
+        blank_slices=data.blank_slices,
+        spacing_mm=facts.spacing_mm,
+    )
+
+
+def one_kind(phases: Sequence[TrainedPhase]) -> str:
+    """Returns what all of these make; refuses phases that synthesize a modality beside others that do not."""
+    makers = [one.name for one in phases if one.makes == SYNTHESIZED]
+    others = [one.name for one in phases if one.makes != SYNTHESIZED]
+    if makers and others:
         raise UserError(
-            f"memory_mb is {memory_mb}, but no network of {', '.join(member.name for member in members)} has valid "
-            "convolutions: they predict in tiles of their training patch; leave it out"
+            f"{makers[0]} synthesizes a modality and {others[0]} does not; name runs of one kind, or use "
+            "jaxfuse.impute to synthesize what a segmentation lacks"
         )
-    return limits
+    return phases[0].makes

@@ -16,39 +16,58 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jaxfuse.engine.programs import Programs
-from jaxfuse.engine.trained.phases import Member
+from jaxfuse.engine.trained.phases import TrainedPhase, load
+from jaxfuse.engine.trained.segmenter import check_labels
 from jaxfuse.errors import UserError
-
-FUSED, ATTENTION = "fused", "attention"
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import FUSED
 
 Images = Float[np.ndarray, "n h w m"]
 Presence = Shaped[np.ndarray, "*each slots"]
 FuseSlices = Callable[[Images, Presence], dict[str, np.ndarray]]
 
 
-def slice_fuser(member: Member, *, outputs: Sequence[str] = (FUSED,), batch: int = 4) -> FuseSlices:
-    """A function from pictures and a mask of their modalities to the named outputs of the network.
+def load_fuser(run: str) -> TrainedPhase:
+    """Reads the one phase that RUN, RUN:PHASE or RUN:PHASE@best names; refuses results of several, or without labels.
+
+    That it also fuses is checked by `slice_fuser`.
+    """
+    first, *others = phases = load([run])
+    check_labels(phases)
+    if others:
+        raise UserError(
+            f"{run} has the results {', '.join(one.name for one in phases)}; name one of them as RUN:PHASE, such as "
+            f"{run}:{first.phase.name}"
+        )
+    return first
+
+
+def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch: int = 4) -> FuseSlices:
+    """Returns a function from pictures and a mask of their modalities to the named outputs of the network.
 
     It takes images (n h w m) in [0, 1], as many channels as the run has modalities and in their order, and presence
     (m) or (n m), 1 for the modalities to fuse; channels that are not fused have no influence. It returns float32
-    arrays on the host: "fused" (n h w 1) in [0, 1], and "attention" (n h w m) where `outputs` names it. So many
-    pictures as `batch` says are fused at once.
+    arrays on the host: "fused" (n h w 1) in [0, 1], and "attention" (n h w m) where `outputs` names it.
+
+    Args:
+        batch: how many pictures are fused at once.
 
     Raises:
         UserError: the run fuses no slices, lacks one of the outputs, or reads intensities beyond [0, 1]; and, by the
             function, arrays that are not as said.
     """
-    _check(member, outputs)
-    divisor = member.system.geometry.divisor
-    compiled = Programs(member.system).fuse_slices(outputs)
+    weights = phase.weights()
+    _check(phase, weights, outputs)
+    divisor = phase.system.geometry.divisor
+    compiled = Programs(phase.system).fuse_slices(outputs)
 
     def fuse(images: Images, presence: Presence) -> dict[str, np.ndarray]:
-        masks = _masks(member, images, presence)
+        masks = _masks(phase, images, presence)
         made: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
         pending: tuple[int, Mapping[str, Any]] | None = None
         for start in range(0, len(images), batch):
             chunk, mask = images[start : start + batch], masks[start : start + batch]
-            sent = len(chunk), compiled(member.weights, _filled(chunk, batch, divisor), _repeated(mask, batch))
+            sent = len(chunk), compiled(weights, _filled(chunk, batch, divisor), _repeated(mask, batch))
             # The next pictures are sent off before the last ones are read back.
             if pending is not None:
                 _collect(made, *pending, images.shape[1:3])
@@ -60,33 +79,33 @@ def slice_fuser(member: Member, *, outputs: Sequence[str] = (FUSED,), batch: int
     return fuse
 
 
-def _check(member: Member, outputs: Sequence[str]) -> None:
-    system, modalities = member.system, member.data.modalities
+def _check(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> None:
+    system, modalities, normalization = phase.system, phase.preparation.channels, phase.data.normalization
     geometry = system.geometry
     if geometry.ndim != 2 or geometry.margin:
-        raise UserError(f"{member.name} makes no fused images of slices; name a run that does, such as of Fuse4Seg")
-    patch = tuple(member.phase.patch)
+        raise UserError(f"{phase.name} makes no fused images of slices; name a run that does, such as of Fuse4Seg")
+    patch = tuple(phase.phase.patch)
     image = jax.ShapeDtypeStruct((1, *patch, len(modalities)), jnp.float32)
     presence = jax.ShapeDtypeStruct((1, len(modalities)), jnp.float32)
-    made = jax.eval_shape(system.predict, member.weights, {"image": image, "presence": presence})
+    made = jax.eval_shape(system.predict, weights, {"image": image, "presence": presence})
     if FUSED not in made:
-        raise UserError(f"{member.name} makes {', '.join(made)}, no fused image; name a run that does")
+        raise UserError(f"{phase.name} makes {', '.join(made)}, no fused image; name a run that does")
     if absent := [name for name in outputs if name not in made]:
-        raise UserError(f"{member.name} gives no {', '.join(absent)}: its fusion network has none; do not ask for it")
-    if not member.data.normalization.picture_levels:
+        raise UserError(f"{phase.name} gives no {', '.join(absent)}: its fusion network has none; do not ask for it")
+    if not normalization.picture_levels:
         raise UserError(
-            f"{member.name} was trained on intensities normalized by {member.data.normalize!r}; a run on intensities "
-            f"in [0, 1] is needed: train one with data.normalize percentiles"
+            f"{phase.name} was trained on intensities normalized by {normalization.name!r}; a run on intensities in "
+            "[0, 1] is needed: train one with data.normalize percentiles"
         )
 
 
-def _masks(member: Member, images: Images, presence: Presence) -> Float[np.ndarray, "n m"]:
+def _masks(phase: TrainedPhase, images: Images, presence: Presence) -> Float[np.ndarray, "n m"]:
     """The mask of each picture, with both arrays checked."""
-    slots = len(member.data.modalities)
+    channels, slots = phase.preparation.channels, len(phase.preparation.channels)
     masks = np.asarray(presence, np.float32)
     if not len(images) or images.shape[-1] != slots or masks.shape not in ((slots,), (len(images), slots)):
         raise UserError(
-            f"{member.name} fuses the modalities {', '.join(member.data.modalities)}: at least one picture of {slots} "
+            f"{phase.name} fuses the modalities {', '.join(channels)}: at least one picture of {slots} "
             f"channels with a mask of each is expected, and {images.shape} with {masks.shape} came"
         )
     low, high = float(images.min()), float(images.max())

@@ -10,52 +10,33 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxfuse.config import Phase
-from jaxfuse.data.cases import Case, CaseFiles
-from jaxfuse.data.dataset import prepare_like
-from jaxfuse.data.intensities import Landmarks
+from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
-from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES, pictures
+from jaxfuse.data.sources.volumes import source_of
 from jaxfuse.engine.build import case_predictor
-from jaxfuse.engine.trained.phases import Trained, parse_run, shown, trained_phases
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.errors import UserError
+from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import write_like
 from jaxfuse.io.tables import write_json
-from jaxfuse.learning.state import State
-from jaxfuse.learning.system import System
+from jaxfuse.learning.system import SYNTHESIZED
 
-# The output of every network that synthesizes, in [0, 1].
-SYNTHESIZED = "synthesized"
 DESCRIPTION = "synthesized by jaxfuse"
 
 Volume = Float[np.ndarray, "d h w"]
-Predict = Callable[[State, Prepared], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Synthesizer:
-    """One trained phase of one run that synthesizes.
+class Task:
+    """What a network was trained to synthesize, and from what."""
 
-    Attributes:
-        sources, target: modalities.
-        range: what the target's 0 and 1 stand for: stored values, medians over the training volumes. The range of the
-            real image, were there one, is not known.
-    """
-
-    name: str
-    system: System
-    phase: Phase
-    data: Data
-    weights: State
-    landmarks: Landmarks
     sources: tuple[str, ...]
     target: str
-    range: tuple[float, float]
 
-    @property
-    def task(self) -> str:
+    def __str__(self) -> str:
         return f"{self.target} from {' and '.join(self.sources)}"
 
 
@@ -84,89 +65,59 @@ class Passes:
 PATCHES = Passes()
 
 
-def synthesizes(runs: Sequence[str]) -> bool:
-    """Whether these runs synthesize a modality; False where they label.
-
-    Raises:
-        UserError: there are some of either kind.
-    """
-    found = [one for run in runs for one in trained_phases(*parse_run(run))]
-    makers = [one.name for one in found if one.system.primary == SYNTHESIZED]
-    others = [one.name for one in found if one.system.primary != SYNTHESIZED]
-    if makers and others:
+def task_of(phase: TrainedPhase) -> Task:
+    """Returns the task of a phase that synthesizes; refuses one that does not, or whose range is not known."""
+    if phase.makes != SYNTHESIZED:
         raise UserError(
-            f"{makers[0]} synthesizes a modality and {others[0]} does not; name runs of one kind, or use "
-            "jaxfuse.impute to synthesize what a segmentation lacks"
+            f"{phase.name} makes {phase.system.primary}, no modality; name a run that synthesizes, as of Hi-Net"
         )
-    return bool(makers)
+    sources, target = phase.pairs
+    if target not in phase.facts.ranges:
+        raise UserError(
+            f"{phase.name} was trained on intensities normalized by {phase.data.normalize!r}, so that the range of "
+            f"{target} is not known; train one with data.normalize minmax, histmatch or percentiles"
+        )
+    return Task(tuple(sources.split("+")), target)
 
 
-def load_synthesizers(runs: Sequence[str]) -> list[Synthesizer]:
-    """Every phase that the runs name; all must make one modality of the same sources, prepared in one way."""
-    members = [_synthesizer(one) for run in runs for one in trained_phases(*parse_run(run))]
-    first = members[0]
-    for other in members[1:]:
-        if (other.target, set(other.sources)) != (first.target, set(first.sources)):
+def check_synthesis(phases: Sequence[TrainedPhase]) -> Task:
+    """Returns the task of the first; refuses phases of another task, or that want cases prepared in another way."""
+    first, task = phases[0], task_of(phases[0])
+    for other in phases:
+        its = task_of(other)
+        if (its.target, set(its.sources)) != (task.target, set(task.sources)):
             raise UserError(
-                f"{first.name} and {other.name} cannot be averaged: they make {first.task} and {other.task}; predict "
-                "with each alone"
+                f"{first.name} and {other.name} cannot be averaged: they make {task} and {its}; predict with each alone"
             )
-        if _prepared(other) != _prepared(first):
+        if other.preparation != first.preparation:
             raise UserError(
                 f"{first.name} and {other.name} cannot be averaged: their intensities are scaled in another way, or "
                 "their slices show other windows; predict with each alone"
             )
-    return members
+    return task
 
 
-def _prepared(member: Synthesizer) -> tuple[object, ...]:
-    return (member.data.normalize, dict(member.landmarks), shown(member.data))
+def volume_maker(phases: Sequence[TrainedPhase], passes: Passes = PATCHES) -> Callable[[Case], Volume]:
+    """Returns a function from a case of the first phase's sources to their target on the case's whole grid.
 
-
-def _synthesizer(one: Trained) -> Synthesizer:
-    if one.system.primary != SYNTHESIZED:
-        raise UserError(
-            f"{one.name} makes {one.system.primary}, no modality; name a run that synthesizes, as of Hi-Net"
-        )
-    sources, target = one.pairs
-    if target not in one.facts.ranges:
-        raise UserError(
-            f"{one.name} was trained on intensities normalized by {one.data.normalize!r}, so that the range of "
-            f"{target} is not known; train one with data.normalize minmax, histmatch or percentiles"
-        )
-    return Synthesizer(
-        name=one.name,
-        system=one.system,
-        phase=one.phase,
-        data=one.data,
-        weights=one.weights(),
-        landmarks=one.facts.landmarks,
-        sources=tuple(sources.split("+")),
-        target=target,
-        range=one.facts.ranges[target],
-    )
-
-
-def volume_maker(members: Sequence[Synthesizer], passes: Passes = PATCHES) -> Callable[[Case], Volume]:
-    """A function from a case of the first member's sources to their target, in stored units on the case's whole grid.
-
-    It is the mean over the members, each of which goes over the volume along the axis of the slices that it was trained
-    on. Exactly 0 is what no source shows anything of, and what lies beyond the window of the runs' pictures.
+    The target has the units of its files. It is the mean over the phases, each of which goes over the volume along the
+    axis of the slices that it was trained on. It is exactly 0 where no source shows anything, and beyond the window of
+    the runs' pictures.
     """
-    predictors = [_predictor(member, passes) for member in members]
-    first = members[0]
-    ends = (first.data.normalization.darkest, 1.0)
-    stored = mean_range(members)
+    predictors = [_predictor(one, passes) for one in phases]
+    preparation = phases[0].preparation
+    ends = (preparation.normalization.darkest, 1.0)
+    stored = mean_range(phases)
 
     def make(case: Case) -> Volume:
-        prepared = prepare_like(case, first.data, first.landmarks)
+        prepared = preparation.prepare(case)
         levels = np.zeros(prepared.facts.shape)
-        for member, predict in zip(members, predictors, strict=True):
-            outputs = predict(member.weights, _in_slots(prepared, member))
-            levels += np.clip(outputs[SYNTHESIZED][..., 0], 0, 1) / len(members)
+        for one, predict in zip(phases, predictors, strict=True):
+            outputs = predict(one.preparation.in_channels(prepared))
+            levels += np.clip(outputs[SYNTHESIZED][..., 0], 0, 1) / len(phases)
         if not np.isfinite(levels).all():
             raise UserError(
-                f"case {case.id}: {', '.join(member.name for member in members)} made values that are no numbers; look "
+                f"case {case.id}: {', '.join(one.name for one in phases)} made values that are no numbers; look "
                 "at the losses of the training"
             )
         volume = np.zeros(levels.shape, np.float32)
@@ -176,63 +127,77 @@ def volume_maker(members: Sequence[Synthesizer], passes: Passes = PATCHES) -> Ca
     return make
 
 
-def mean_range(members: Sequence[Synthesizer]) -> tuple[float, float]:
-    """The stored values for 0 and 1; runs on other splits have slightly other ones."""
-    low, high = np.mean([member.range for member in members], axis=0).tolist()
+def mean_range(phases: Sequence[TrainedPhase]) -> tuple[float, float]:
+    """The stored values for 0 and 1: medians over training volumes, averaged over runs, which may differ in split.
+
+    The range of the real image, were there one, is not known.
+    """
+    low, high = np.mean([one.facts.ranges[task_of(one).target] for one in phases], axis=0).tolist()
     return low, high
 
 
-def _in_slots(prepared: Prepared, member: Synthesizer) -> Prepared:
-    """The sources where the run has them among its modalities; the places of the others are empty and not read."""
-    image = np.zeros((*prepared.facts.shape, len(member.data.modalities)), np.float32)
-    for channel, modality in enumerate(prepared.facts.modalities):
-        image[..., member.data.modalities.index(modality)] = prepared.image[..., channel]
-    return replace(prepared, image=image)
-
-
-def _predictor(member: Synthesizer, passes: Passes) -> Predict:
-    axis = AXES[member.data.axis]
+def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[Prepared], Mapping[str, np.ndarray]]:
+    """A function from a prepared case in the network's channels to the named outputs of its volume."""
+    weights, axis = phase.weights(), AXES[phase.data.axis]
     if not passes.whole:
-        return case_predictor(
-            member.system, member.phase, axis=axis, overlap=passes.overlap, memory_mb=passes.memory_mb
+        predict = case_predictor(
+            phase.system, phase.phase, axis=axis, overlap=passes.overlap, memory_mb=passes.memory_mb
         )
-    divisor, by_patch = member.system.geometry.divisor, {}
+        return lambda case: predict(weights, case)
+    divisor, by_patch = phase.system.geometry.divisor, {}
 
-    def predict(weights: State, case: Prepared) -> Mapping[str, np.ndarray]:
+    def in_one_pass(case: Prepared) -> Mapping[str, np.ndarray]:
         # A patch that covers the slice is the only one of it.
         patch = tuple(side + -side % divisor for side in pictures(case.image, axis).shape[1:3])
         if patch not in by_patch:
-            by_patch[patch] = case_predictor(member.system, replace(member.phase, patch=patch), axis=axis, overlap=0.0)
+            by_patch[patch] = case_predictor(phase.system, replace(phase.phase, patch=patch), axis=axis, overlap=0.0)
         return by_patch[patch](weights, case)
 
-    return predict
+    return in_one_pass
 
 
 def write_synthesized(
-    path: Path, volume: Volume, files: CaseFiles, members: Sequence[Synthesizer], passes: Passes = PATCHES
+    path: Path, volume: Volume, files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes = PATCHES
 ) -> None:
     """Writes a volume on the grid of its first source, float32, and beside it what it is, as JSON.
 
     The header says so as well. `path` ends in `.nii.gz`, the other file in `.json`.
     """
-    first = members[0]
-    write_like(path, volume, files.images[first.sources[0]], dtype="float32", description=DESCRIPTION)
-    write_json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), _sidecar(files, members, passes))
+    first = phases[0].preparation.modalities[0]
+    write_like(path, volume, files.images[first], dtype="float32", description=DESCRIPTION)
+    write_json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), _sidecar(files, phases, passes))
 
 
-def _sidecar(files: CaseFiles, members: Sequence[Synthesizer], passes: Passes) -> dict[str, Any]:
-    first = members[0]
+def _sidecar(files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes) -> dict[str, Any]:
+    preparation, task = phases[0].preparation, task_of(phases[0])
     return {
         "synthesized": True,
         "case": files.id,
-        "target": first.target,
-        "sources": {name: files.images[name].name for name in first.sources},
-        "runs": [member.name for member in members],
-        "normalization": first.data.normalize,
-        "range": list(mean_range(members)),
-        "range_of": f"median over the training volumes of the stored values of {first.target} for 0 and 1",
+        "target": task.target,
+        "sources": {name: files.images[name].name for name in task.sources},
+        "runs": [one.name for one in phases],
+        "normalization": preparation.normalize,
+        "range": list(mean_range(phases)),
+        "range_of": f"median over the training volumes of the stored values of {task.target} for 0 and 1",
         "zero": "where no source shows anything, and beyond the window",
-        "window": [list(one) for one in first.data.window],
-        "slices": [member.data.axis for member in members],
-        "patches": "whole slices" if passes.whole else [list(member.phase.patch) for member in members],
+        "window": [list(one) for one in preparation.window],
+        "slices": [one.data.axis for one in phases],
+        "patches": "whole slices" if passes.whole else [list(one.phase.patch) for one in phases],
     }
+
+
+def synthesize_cases(
+    phases: Sequence[TrainedPhase], root: Path, output: Path, display: Display, passes: Passes = PATCHES
+) -> None:
+    """Writes the target of every case below `root` as OUTPUT/<case>_<target>.nii.gz, beside a JSON file."""
+    one_kind(phases)
+    task, first = check_synthesis(phases), phases[0]
+    make = volume_maker(phases, passes)
+    # The target is not read, whether it is there or not.
+    files = source_of(first.data.source).find(root, task.sources, labels_required=False, layout=first.data.layout)
+    output = writable_folder(output, "--output")
+    display.say(f"{len(files)} cases: {task} by {', '.join(one.name for one in phases)}")
+    for one, tell in display.counted(files):
+        path = output / f"{one.id}_{task.target}.nii.gz"
+        write_synthesized(path, make(load_case(one, task.sources, None)), one, phases, passes)
+        tell(path)

@@ -1,123 +1,192 @@
-"""The mean of several networks' probabilities, those of slices each along its own axis."""
+"""How inputs are prepared, as a record that survives JSON, and how trained runs are read: each once."""
 
 from __future__ import annotations
 
-import itertools
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cmff
+from jaxfuse import impute, predict
 from jaxfuse.config import parse
-from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.prepared import Prepared
-from jaxfuse.data.sampling import sampling_rule
-from jaxfuse.data.slices import AXES
-from jaxfuse.engine.trained import phases as trained
-from jaxfuse.engine.trained.phases import Member, load_members, mean_probabilities
+from jaxfuse.data.cases import Case
+from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.engine.build import build_system
+from jaxfuse.engine.run_folder.checkpoints import read_weights
+from jaxfuse.engine.trained.phases import Preparation, load, one_kind, parse_run
 from jaxfuse.errors import UserError
-from jaxfuse.labels import label_scheme
-from jaxfuse.learning.networks import Stateless
-from jaxfuse.learning.state import State
-from jaxfuse.learning.system import Geometry, Segmentation
-from tests.tiny_systems import valid_system
+from tests.commands import call_here
+from tests.made_cases import head, write_case
+from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
 
-SHAPE = (5, 8, 6)
-MODALITIES = ("t1", "flair")
-EXPERIMENT = parse(cmff.get_config("tiny"))
-(PHASE, *_) = EXPERIMENT.phases.values()
-WEIGHTS = State(jnp.int32(0), jax.random.key(0), {"net": {}}, {"net": {}}, {}, {})
+SLICES = Preparation(("t1", "t2"), ("t1", "t1ce", "t2"), "brain", axis="axial", spacing_mm=(1.0, 2.0))
+WINDOW = ((2, 9), (1, 8))
 
 
-class SumOfPicture:
-    """Logits 0 and, everywhere in a picture, the sum of all of its pixels."""
-
-    def init(self, rng, image):
-        return {}
-
-    def __call__(self, params, image):
-        total = image.sum((1, 2, 3), keepdims=True) * jnp.ones_like(image[..., :1])
-        return jnp.concatenate([0 * total, total], -1)
+# --- preparation ----------------------------------------------------------------------------------------------
 
 
-def member(axis, *, modalities=MODALITIES, channel=0):
-    """A network that was trained on slices along an axis and reads one of its channels."""
-    network = Stateless(SumOfPicture())
-    system = Segmentation(network, (channel,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
-    phase = replace(PHASE, patch=(8, 8), sampling=sampling_rule("whole"))
-    data = replace(EXPERIMENT.data, axis=axis, modalities=modalities)
-    return Member(axis, system, phase, data, label_scheme("brats"), WEIGHTS)
+def test_a_preparation_survives_json():
+    given = replace(
+        SLICES, normalize="histmatch", landmarks={"t1": (0.5, 1.0)}, axis="coronal", window=WINDOW, blank_slices=True
+    )
+    again = Preparation.from_document(json.loads(json.dumps(given.document())))
+    assert vars(again) == vars(given)
+
+
+def test_equal_preparations_are_those_that_make_the_same_of_a_case():
+    windowed = replace(SLICES, window=WINDOW)
+    same = [
+        (SLICES, replace(SLICES, modalities=("t2", "t1"), channels=("t2", "t1"), spacing_mm=(3.0,))),
+        (SLICES, replace(SLICES, axis="coronal")),
+        (windowed, replace(windowed, spacing_mm=())),
+    ]
+    assert [first == second for first, second in same] == [True] * 3
+    others = [
+        replace(SLICES, modalities=("t1", "t2", "flair")),
+        replace(SLICES, normalize="volume"),
+        replace(SLICES, landmarks={"t1": (1.0,)}),
+        replace(SLICES, blank_slices=True),
+        windowed,
+    ]
+    assert [other == SLICES for other in others] == [False] * 5
+    assert windowed != replace(windowed, axis="coronal")
+
+
+def a_case(modalities: tuple[str, ...] = ("t1", "t2")) -> Case:
+    images = head((14, 12, 10), 0)
+    image = np.stack([images[name] for name in modalities], axis=-1).astype(np.float32)
+    return Case("a", modalities, image, None, np.eye(4), (1.0, 1.0, 1.0))
+
+
+def test_slices_keep_their_window_and_volumes_the_brain():
+    case = a_case()
+    windowed = replace(SLICES, window=WINDOW, blank_slices=True)
+    read_back = Preparation.from_document(windowed.document()).prepare(case)
+    expected = prepare_case(case, extent=(slice(2, 9), slice(1, 8), slice(None)))
+    assert read_back.facts == expected.facts
+    np.testing.assert_array_equal(read_back.image, expected.image)
+    whole = prepare_case(case)
+    for preparation in (SLICES, replace(SLICES, axis="")):
+        assert preparation.prepare(case).facts == whole.facts
+    with pytest.raises(UserError, match=r"dataset\.json has no landmarks to match intensities to; train it again"):
+        replace(SLICES, normalize="histmatch").prepare(case)
+
+
+def test_channels_stand_where_the_network_has_them():
+    prepared = SLICES.prepare(a_case())
+    given = SLICES.in_channels(prepared)
+    np.testing.assert_array_equal(given.image[..., [0, 2]], prepared.image)
+    assert not given.image[..., 1].any()
+    turned = replace(SLICES, channels=("t2", "t1")).in_channels(prepared)
+    np.testing.assert_array_equal(turned.image, prepared.image[..., ::-1])
+    assert replace(SLICES, channels=("t1", "t2")).in_channels(prepared) is prepared
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def case():
-    rng = np.random.default_rng(0)
-    image = rng.normal(0, 0.2, (*SHAPE, 2)).astype(np.float32)
-    empty = {"affine": (), "voxels_per_class": (), "mean": (), "std": ()}
-    place = {"original_shape": SHAPE, "crop_start": (0, 0, 0), "shape": SHAPE}
-    facts = CaseFacts(id="case", group="", modalities=MODALITIES, spacing_mm=(1.0, 1.0, 1.0), **empty, **place)
-    return Prepared(facts, image, None, np.zeros(0, np.int32), np.arange(np.prod(SHAPE), dtype=np.int32))
+def runs(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        "synthesis": synthesis_run(folder / "synthesis", "tiny,row=mmsyns"),
+        "labels": labeling_run(folder / "labels", ("t1", "t2", "flair")),
+        "other": labeling_run(folder / "other", ("t1", "t2", "flair"), axis="coronal"),
+    }
 
 
-def probability(case, axis, channel=0):
-    """Of the second class, for the network above: by hand."""
-    across = AXES[axis]
-    total = case.image[..., channel].sum(tuple(i for i in range(3) if i != across), keepdims=True)
-    return np.broadcast_to(1 / (1 + np.exp(-total)), SHAPE)
+@pytest.fixture
+def reads(monkeypatch) -> dict[str, int]:
+    """How often configs are parsed, Systems built and weights read."""
+    counted: dict[str, int] = {}
+    for function in (parse, build_system, read_weights):
+        name = function.__name__
+        counted[name] = 0
+
+        def count(*given, _function=function, _name=name, **named):
+            counted[_name] += 1
+            return _function(*given, **named)
+
+        monkeypatch.setattr(f"jaxfuse.engine.trained.phases.{name}", count)
+    return counted
 
 
-VIEWS = [chosen for count in (1, 2, 3) for chosen in itertools.combinations(sorted(AXES), count)]
+def test_commands_read_each_run_once(runs, reads, tmp_path):
+    images = head((30, 26, 4), 0)
+    cases = tmp_path / "in"
+    write_case(cases, "rich", {name: images[name] for name in ("t1", "t2", "flair")}, **SCANNED)
+    where = {"input": cases, "output": tmp_path / "out"}
+
+    def read(command, count: int, *arguments: Path, **options) -> None:
+        reads.update(dict.fromkeys(reads, 0))
+        call_here(command, *arguments, **options, **where)
+        assert reads == {"parse": count, "build_system": count, "read_weights": count}
+
+    read(predict, 2, runs["other"], workdir=runs["labels"])
+    read(predict, 1, workdir=runs["synthesis"])
+    read(impute, 2, synthesis=runs["synthesis"], segmentation=runs["labels"])
 
 
-@pytest.mark.parametrize("views", VIEWS, ids="+".join)
-def test_any_views_are_averaged_with_equal_weight(case, views):
-    predicted = mean_probabilities([member(axis) for axis in views], overlap=None)(case)
-    expected = np.mean([probability(case, axis) for axis in views], axis=0)
-    np.testing.assert_allclose(predicted[..., 1], expected, atol=1e-6)
-    np.testing.assert_allclose(predicted.sum(-1), 1, atol=1e-6)
-    assert np.ptp(expected) > 0.1
+def test_a_phase_named_twice_is_read_from_one_run(runs, reads):
+    found = load([f"{runs['labels']}:voc", f"{runs['labels']}:voc@best"])
+    assert [(one.name, one.best) for one in found] == [("labels:voc", False), ("labels:voc@best", True)]
+    assert (reads["parse"], reads["build_system"]) == (1, 2)
+    assert {one.workdir for one in found} == {runs["labels"]}
 
 
-def test_each_view_reads_its_modalities_in_its_order(case):
-    two = [member("axial"), member("coronal", modalities=MODALITIES[::-1])]
-    expected = (probability(case, "axial", 0) + probability(case, "coronal", 1)) / 2
-    np.testing.assert_allclose(mean_probabilities(two, overlap=None)(case)[..., 1], expected, atol=1e-6)
+def test_phases_say_what_they_make_and_read(runs):
+    synthesis, labels = load([str(runs["synthesis"]), str(runs["labels"])])
+    assert (synthesis.makes, labels.makes) == ("synthesized", "labels")
+    assert synthesis.preparation.modalities == ("t1", "t2")
+    assert synthesis.preparation.channels == ("t1", "t1ce", "t2", "flair")
+    assert labels.preparation.modalities == labels.preparation.channels == ("t1", "t2", "flair")
+    assert labels.scheme.name == "brats"
+    assert [one_kind([one]) for one in (synthesis, labels)] == ["synthesized", "labels"]
+    with pytest.raises(UserError, match="synthesis:synthesis synthesizes a modality and labels:voc does not; name run"):
+        one_kind([labels, synthesis])
 
 
-def test_a_limit_of_memory_is_for_the_members_whose_tiles_it_changes(case):
-    valid = valid_system(2, ndim=2)
-    batch = {"image": jnp.zeros((1, 8, 8, 1)), "label": jnp.zeros((1, 4, 4), jnp.int32)}
-    weights = valid.init(jax.random.key(0), batch).replace(opt_state={})
-    other = replace(member("axial"), system=valid, weights=weights)
-    both = [member("coronal"), other]
-    smaller, larger = (mean_probabilities(both, overlap=None, memory_mb=limit)(case) for limit in (None, 50))
-    np.testing.assert_allclose(smaller, larger, atol=1e-6)
-    with pytest.raises(UserError, match="memory_mb is 50, but no network of coronal, axial has valid convolutions"):
-        mean_probabilities([member("coronal"), member("axial")], overlap=None, memory_mb=50)
+def test_what_is_no_trained_run_is_refused(runs, tmp_path):
+    with pytest.raises(UserError, match="has no phase 'vok'; it has voc"):
+        load([f"{runs['labels']}:vok"])
+    with pytest.raises(UserError, match="is not a run: it has no config.json"):
+        load([str(tmp_path)])
+    shutil.copy(runs["labels"] / "config.json", tmp_path)
+    with pytest.raises(UserError, match="its training has not begun"):
+        load([str(tmp_path)])
+    shutil.copy(runs["labels"] / "dataset.json", tmp_path)
+    (untrained,) = load([str(tmp_path)])
+    with pytest.raises(UserError, match="holds no last checkpoint; train this phase first"):
+        untrained.weights()
+    with pytest.raises(UserError, match="asks for the checkpoint 'worst'; choose @last or @best"):
+        load([f"{runs['labels']}:voc@worst"])
+    unlabeled = replace(untrained, facts=replace(untrained.facts, scheme=""))
+    with pytest.raises(UserError, match="was not trained on a label scheme, so that it cannot label volumes"):
+        unlabeled.scheme  # noqa: B018
 
 
-def test_runs_that_prepare_cases_in_other_ways_are_not_averaged(monkeypatch):
-    def load(*changed):
-        found = {f"run{i}": replace(member("axial"), name=f"run{i}", **changes) for i, changes in enumerate(changed)}
-        monkeypatch.setattr(trained, "_of_run", lambda folder, phase, best: [found[folder.name]])
-        return load_members([*found])
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("runs/a", ("runs/a", "", False)),
+        ("runs/a:fusion", ("runs/a", "fusion", False)),
+        ("runs/a:fusion@last", ("runs/a", "fusion", False)),
+        ("runs/a:fusion@best", ("runs/a", "fusion", True)),
+        ("runs/a:@best", ("runs/a", "", True)),
+        ("c:/runs/a", ("c:/runs/a", "", False)),
+        ("/x:y/a:fusion", ("/x:y/a", "fusion", False)),
+    ],
+)
+def test_parse_run(text, parsed):
+    assert parse_run(text) == (Path(parsed[0]), *parsed[1:])
 
-    def shown(axis="axial", **options):
-        return {"data": replace(member(axis).data, **options)}
 
-    first, second = {"t1": (0.5, 1.0)}, {"t1": (0.4, 1.0)}
-    assert len(load({"landmarks": first}, {"landmarks": first})) == 2
-    assert len(load(shown("axial"), shown("coronal"))) == 2
-    window = ((0, 4), (0, 4))
-    assert len(load(shown(window=window), shown(window=window))) == 2
-    for changes in (
-        ({"landmarks": first}, {"landmarks": second}),
-        (shown(window=window), shown()),
-        (shown(window=window), shown("coronal", window=window)),
-        (shown(), shown(blank_slices=True)),
-    ):
-        with pytest.raises(UserError, match="run0 and run1 cannot be averaged: their intensities are matched to other"):
-            load(*changes)
+def test_a_folder_whose_name_holds_a_colon_is_that_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a:fusion").mkdir()
+    assert parse_run("a:fusion") == (Path("a:fusion"), "", False)
+    assert parse_run("a:fusion:fusion@best") == (Path("a:fusion"), "fusion", True)

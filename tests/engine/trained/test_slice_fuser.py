@@ -11,13 +11,12 @@ import pytest
 
 from configs import fuse4seg
 from jaxfuse.config import parse
-from jaxfuse.engine.trained.phases import Member
 from jaxfuse.engine.trained.slice_fuser import slice_fuser
 from jaxfuse.errors import UserError
-from jaxfuse.labels import label_scheme
 from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
+from tests.untrained_run import HeldPhase, held
 
 MODALITIES = ("t1", "t2", "flair")
 FLAT = Geometry(2, 4)
@@ -51,12 +50,12 @@ def averager(*lacks: str, geometry: Geometry = FLAT) -> Averager:
     return Averager(Stateless(Nothing()), (0,), lambda logits, label: logits.sum(), {}, geometry, "S", lacks=lacks)
 
 
-def member(system: Averager, normalize: str = "percentiles") -> Member:
+def fuses(system: Averager, normalize: str = "percentiles") -> HeldPhase:
     experiment = parse(fuse4seg.get_config("tiny"))
     phase = replace(experiment.phases["cooperative"], patch=(8, 8))
     data = replace(experiment.data, modalities=MODALITIES, normalize=normalize)
     weights = State(jnp.int32(0), jnp.int32(0), {"net": jnp.float32(0.5)}, {}, {}, {})
-    return Member("run:phase", system, phase, data, label_scheme("brats"), weights)
+    return held("run:phase", system, phase, data, weights)
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def images():
 
 def test_pictures_of_any_number_and_size_are_fused_in_any_combination(images):
     system = averager("attention")
-    fuse = slice_fuser(member(system), batch=2)
+    fuse = slice_fuser(fuses(system), batch=2)
     np.testing.assert_allclose(fuse(images, np.array([1, 0, 1]))["fused"][..., 0], images[..., [0, 2]].mean(-1) / 2)
     each = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 1, 0]])
     made = fuse(images, each)["fused"]
@@ -79,25 +78,25 @@ def test_pictures_of_any_number_and_size_are_fused_in_any_combination(images):
 
 
 def test_only_what_is_asked_for_is_returned(images):
-    assert set(slice_fuser(member(averager()))(images, np.ones(3))) == {"fused"}
-    made = slice_fuser(member(averager()), outputs=("fused", "attention"))(images, np.array([0, 1, 1]))
+    assert set(slice_fuser(fuses(averager()))(images, np.ones(3))) == {"fused"}
+    made = slice_fuser(fuses(averager()), outputs=("fused", "attention"))(images, np.array([0, 1, 1]))
     np.testing.assert_array_equal(made["attention"], images * np.array([0, 1, 1], np.float32))
 
 
 def test_runs_that_cannot_fuse_are_refused():
     with pytest.raises(UserError, match="run:phase makes S, attention, no fused image"):
-        slice_fuser(member(averager("fused")))
+        slice_fuser(fuses(averager("fused")))
     with pytest.raises(UserError, match="run:phase gives no attention"):
-        slice_fuser(member(averager("attention")), outputs=("fused", "attention"))
+        slice_fuser(fuses(averager("attention")), outputs=("fused", "attention"))
     with pytest.raises(UserError, match="normalized by 'brain'"):
-        slice_fuser(member(averager(), normalize="brain"))
+        slice_fuser(fuses(averager(), normalize="brain"))
     for geometry in (Geometry(3, 4), Geometry(2, 4, margin=2)):
         with pytest.raises(UserError, match="makes no fused images of slices"):
-            slice_fuser(member(averager(geometry=geometry)))
+            slice_fuser(fuses(averager(geometry=geometry)))
 
 
 def test_pictures_that_cannot_be_fused_are_refused(images):
-    fuse = slice_fuser(member(averager("attention")))
+    fuse = slice_fuser(fuses(averager("attention")))
     with pytest.raises(UserError, match="run from 0.* to 2"):
         fuse(images + (images == images.max()) * (2 - images), np.ones(3))
     with pytest.raises(UserError, match="run from nan"):

@@ -13,21 +13,15 @@ import pytest
 from configs import hinet
 from jaxfuse.config import parse
 from jaxfuse.data.cases import Case
-from jaxfuse.engine.trained import synthesizer
-from jaxfuse.engine.trained.synthesizer import (
-    SYNTHESIZED,
-    Passes,
-    Synthesizer,
-    load_synthesizers,
-    synthesizes,
-    volume_maker,
-)
+from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.synthesizer import Passes, Task, check_synthesis, mean_range, task_of, volume_maker
 from jaxfuse.errors import UserError
 from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import Geometry, Segmentation
+from jaxfuse.learning.system import SYNTHESIZED, Geometry, Segmentation
 from tests.made_cases import head
 from tests.synthesis_runs import labeling_run, synthesis_run
+from tests.untrained_run import HeldPhase, held
 
 SHAPE = (23, 18, 5)
 CHANNELS = (0, 2)  # of T1 and T2 among the modalities
@@ -46,6 +40,8 @@ class Nothing:
 class Mean(Segmentation):
     """The mean of two channels and a weight, whatever lies around."""
 
+    probabilities = ()
+
     def predict(self, state, inputs):
         mean = inputs["image"][..., np.array(self.channels)].mean(-1, keepdims=True)
         return {self.name: mean + state.params["shift"]}
@@ -54,12 +50,16 @@ class Mean(Segmentation):
 MEAN = Mean(Stateless(Nothing()), CHANNELS, lambda logits, label: logits.sum(), {}, Geometry(2, 8), SYNTHESIZED)
 
 
-def member(shift: float = 0.0, axis: str = "axial", **data) -> Synthesizer:
+def mean(
+    shift: float = 0.0, axis: str = "axial", *, high: float = 210.0, task=("t1+t2", "flair"), landmarks=None, **data
+) -> HeldPhase:
+    """A phase that makes FLAIR of T1 and T2, whose 0 and 1 stand for 10 and `high` in its files."""
     experiment = parse(hinet.get_config("tiny"))
     phase = replace(experiment.phases["synthesis"], patch=(8, 8))
     weights = State(jnp.int32(0), jax.random.key(0), {"shift": jnp.float32(shift)}, {}, {}, {})
     given = replace(experiment.data, axis=axis, **data)
-    return Synthesizer(f"{axis}{shift}", MEAN, phase, given, weights, {}, ("t1", "t2"), "flair", (10.0, 210.0))
+    known = {"pairs": task, "reads": task[0].split("+"), "ranges": {task[1]: (10.0, high)}, "landmarks": landmarks}
+    return held(f"{axis}{shift}", MEAN, phase, given, weights, **known)
 
 
 def case(seed: int = 0) -> Case:
@@ -78,7 +78,7 @@ def by_hand(case: Case, shift: float = 0.0) -> np.ndarray:
 @pytest.mark.parametrize("passes", [Passes(), Passes(overlap=0.6), Passes(whole=True)], ids=["0", "0.6", "whole"])
 def test_patches_and_whole_slices_give_what_every_voxel_asks_for(axis, passes):
     one = case()
-    made = volume_maker([member(axis=axis)], passes)(one)
+    made = volume_maker([mean(axis=axis)], passes)(one)
     assert (made.shape, made.dtype) == (SHAPE, np.float32)
     np.testing.assert_allclose(made, by_hand(one), rtol=1e-5)
     assert not made[~one.image.any(-1)].any()
@@ -87,25 +87,25 @@ def test_patches_and_whole_slices_give_what_every_voxel_asks_for(axis, passes):
 
 def test_answers_are_cut_to_the_range_and_members_count_equally():
     one = case()
-    high, other = member(5.0), replace(member(-5.0, "coronal"), range=(20.0, 420.0))
+    high, other = mean(5.0), mean(-5.0, "coronal", high=430.0)
     np.testing.assert_allclose(volume_maker([high])(one).max(), 210)
     both = volume_maker([high, other])(one)
     # Half of 1 and half of 0, in the mean of both ranges.
-    np.testing.assert_allclose(both[one.image.any(-1)], (15 + 315) / 2, rtol=1e-6)
+    np.testing.assert_allclose(both[one.image.any(-1)], (10 + 320) / 2, rtol=1e-6)
 
 
 def test_the_darkest_level_of_percentiles_is_the_low_end_of_the_range():
     one = case()
     image = np.where(one.image.any(-1), one.image[..., 0], 0)
     image = np.stack([image, image], axis=-1)
-    made = volume_maker([member(normalize="percentiles")])(replace(one, image=image))
+    made = volume_maker([mean(normalize="percentiles")])(replace(one, image=image))
     brain = made[image.any(-1)]
     np.testing.assert_allclose((brain.min(), brain.max()), (10, 210), rtol=1e-5)
 
 
 def test_nothing_is_made_beyond_the_window():
     one = case()
-    made = volume_maker([member(window=((4, 20), (2, 18)), blank_slices=True)])(one)
+    made = volume_maker([mean(window=((4, 20), (2, 18)), blank_slices=True)])(one)
     inside = np.zeros(SHAPE, bool)
     inside[4:20, 2:18] = True
     np.testing.assert_allclose(made, np.where(inside, by_hand(one), 0), rtol=1e-5)
@@ -113,7 +113,7 @@ def test_nothing_is_made_beyond_the_window():
 
 def test_values_that_are_no_numbers_are_refused():
     with pytest.raises(UserError, match=r"case a: axialnan made values that are no numbers; look at the losses"):
-        volume_maker([member(float("nan"))])(case())
+        volume_maker([mean(float("nan"))])(case())
 
 
 def test_whole_slices_have_neither_tiles_nor_a_limit():
@@ -128,16 +128,16 @@ def hybrid(tmp_path_factory) -> Path:
 
 
 def test_a_run_of_hinet_is_read_with_its_task_and_range(hybrid):
-    (found,) = load_synthesizers([str(hybrid)])
-    assert (found.sources, found.target, found.range, found.name) == (("t1", "t2"), "flair", (0, 800), "run:synthesis")
-    assert synthesizes([str(hybrid)])
-    assert float(found.weights.stats["generator"]["synthesis"]["block_1"]["fuse"]["norm"]["mean"][0]) == 1
+    (found,) = load([str(hybrid)])
+    assert (task_of(found), mean_range([found])) == (Task(("t1", "t2"), "flair"), (0, 800))
+    assert (str(task_of(found)), found.name, found.makes) == ("flair from t1 and t2", "run:synthesis", SYNTHESIZED)
+    assert float(found.weights().stats["generator"]["synthesis"]["block_1"]["fuse"]["norm"]["mean"][0]) == 1
 
 
 def test_hinet_sees_a_slice_of_one_patch_as_a_whole(hybrid):
     """40 x 40 is the patch of training; 48 x 44 takes four patches, which see zeros where slices go on."""
-    (found,) = load_synthesizers([str(hybrid)])
-    wide = replace(found, data=replace(found.data, window=((0, 48), (0, 44))))
+    (found,) = load([str(hybrid)])
+    wide = replace(found, preparation=replace(found.preparation, window=((0, 48), (0, 44))))
     images = head((48, 44, 4), 0)
     one = Case(
         "a", ("t1", "t2"), np.stack([images["t1"], images["t2"]], -1).astype(np.float32), None, np.eye(4), (1,) * 3
@@ -148,38 +148,22 @@ def test_hinet_sees_a_slice_of_one_patch_as_a_whole(hybrid):
         assert patches.std() > 1e-3
 
 
-def test_runs_of_other_tasks_are_not_averaged(monkeypatch):
-    def load(*members):
-        found = {str(i): replace(one, name=f"run{i}") for i, one in enumerate(members)}
-        monkeypatch.setattr(synthesizer, "trained_phases", lambda folder, name, best: [found[folder.name]])
-        monkeypatch.setattr(synthesizer, "_synthesizer", lambda one: one)
-        return load_synthesizers([*found])
-
-    one = member()
-    assert len(load(one, replace(one, sources=("t2", "t1")), member(axis="coronal"))) == 3
+def test_runs_of_other_tasks_are_not_averaged():
+    one = replace(mean(), name="run0")
+    assert str(check_synthesis([one, mean(task=("t2+t1", "flair")), mean(axis="coronal")])) == "flair from t1 and t2"
     with pytest.raises(UserError, match="cannot be averaged: they make flair from t1 and t2 and t2 from t1; predict"):
-        load(one, replace(one, sources=("t1",), target="t2"))
-    for other in (member(normalize="percentiles"), member(blank_slices=True), replace(one, landmarks={"t1": (1.0,)})):
+        check_synthesis([one, mean(task=("t1", "t2"))])
+    for other in (mean(normalize="percentiles"), mean(blank_slices=True), mean(landmarks={"t1": (1.0,)})):
         with pytest.raises(
             UserError, match="run0 and run1 cannot be averaged: their intensities are scaled in another"
         ):
-            load(one, other)
+            check_synthesis([one, replace(other, name="run1")])
 
 
 def test_runs_that_cannot_synthesize_are_refused(hybrid, tmp_path):
-    labels = labeling_run(tmp_path / "labels")
-    assert not synthesizes([str(labels)])
-    with pytest.raises(
-        UserError, match="run:synthesis synthesizes a modality and labels:voc does not; name runs of on"
-    ):
-        synthesizes([str(labels), str(hybrid)])
     with pytest.raises(UserError, match="labels:voc makes .*, no modality; name a run that synthesizes, as of Hi-Net"):
-        load_synthesizers([str(labels)])
-
-
-def test_a_run_without_ranges_is_refused(hybrid, monkeypatch):
-    (found,) = synthesizer.trained_phases(hybrid, "", False)
+        check_synthesis(load([str(labeling_run(tmp_path / "labels"))]))
+    (found,) = load([str(hybrid)])
     unscaled = replace(found, facts=replace(found.facts, ranges={}), data=replace(found.data, normalize="brain"))
-    monkeypatch.setattr(synthesizer, "trained_phases", lambda folder, name, best: [unscaled])
     with pytest.raises(UserError, match="trained on intensities normalized by 'brain', so that the range of flair is"):
-        load_synthesizers([str(hybrid)])
+        check_synthesis([unscaled])

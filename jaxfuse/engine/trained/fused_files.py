@@ -1,0 +1,183 @@
+"""Files of registered images, fused by a trained network and written: of one subject, or of a folder of pairs."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jaxfuse.data import registered
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.registered import Registered
+from jaxfuse.data.slices import AXES, gray_levels
+from jaxfuse.data.sources.pairs2d import PARTNERS, find_pairs, load_pair
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
+from jaxfuse.errors import UserError
+from jaxfuse.io.folders import writable_folder
+from jaxfuse.io.nifti import write_like, write_rgb_like
+from jaxfuse.io.png import write_png
+from jaxfuse.learning.system import FUSED
+from jaxfuse.report.fusion import fusion_panel
+
+_PAIRS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class ImageFuser:
+    """The fusion of images that stand in the first slots of a network, whatever modalities these had in training.
+
+    Attributes:
+        name: of the phase.
+        slots: the modalities of the slots that are filled.
+        width: how many slots the network has.
+    """
+
+    name: str
+    slots: tuple[str, ...]
+    width: int
+    fuse_slices: FuseSlices
+
+    def __call__(self, pictures: Float[np.ndarray, "n h w count"]) -> Float[np.ndarray, "n h w"]:
+        """Fuses stacks of pictures in [0, 1]."""
+        count = len(self.slots)
+        filled = np.zeros((*pictures.shape[:-1], self.width), np.float32)
+        filled[..., :count] = pictures
+        return self.fuse_slices(filled, np.arange(self.width) < count)[FUSED][..., 0]
+
+
+def image_fuser(phase: TrainedPhase, count: int) -> ImageFuser:
+    """Returns the fusion of `count` images; refuses more than the network has slots."""
+    slots = phase.preparation.channels
+    if count > len(slots):
+        raise UserError(
+            f"{count} images came, and {phase.name} has {len(slots)} slots ({', '.join(slots)}); give at "
+            f"most {len(slots)} images, or a run on more modalities"
+        )
+    return ImageFuser(phase.name, slots[:count], len(slots), slice_fuser(phase))
+
+
+def fuse_images(
+    phase: TrainedPhase,
+    paths: Sequence[Path],
+    output: Path,
+    display: Display,
+    *,
+    color: Sequence[str] = (),
+    axis: str | None = None,
+    preview: Path | None = None,
+) -> None:
+    """Fuses images of one subject, in this order, into the file `output`.
+
+    Args:
+        paths: 2 to 4 PNG pictures, or as many NIfTI volumes on one grid; `output` is of their kind.
+        color: IMAGE=MAP, the color maps of gray images (`jaxfuse.data.registered.chosen_maps`).
+        axis: which slices of volumes are fused: "axial" (if None), "coronal" or "sagittal".
+        preview: a PNG file for a figure of all images and the fused one.
+    """
+    kind = registered.kind_of(paths)
+    _check_outputs(paths, kind, output, preview)
+    volumes = kind == registered.NIFTI
+    if axis is not None and not volumes:
+        raise UserError("--axis says which slices of volumes are fused, and these are pictures; leave it out")
+    maps = registered.chosen_maps(color, registered.names_of(paths))
+    fuser = image_fuser(phase, len(paths))
+    images = (registered.read_volumes if volumes else registered.read_pictures)(paths, maps)
+    display.say(f"{fuser.name} fuses {', '.join(images.names)} in its slots {', '.join(fuser.slots)}")
+    started = time.perf_counter()
+    fused = _fused_volume(fuser, images, axis) if volumes else registered.fuse_picture(fuser, images)
+    levels = registered.in_levels(fused, list(images.color.values()))
+    seconds = time.perf_counter() - started
+    if not volumes:
+        write_png(output, levels)
+    elif images.color:
+        write_rgb_like(output, levels, paths[0])
+    else:
+        write_like(output, levels, paths[0])
+    size = " x ".join(map(str, fused.shape))
+    display.say(f"{output}: {'RGB' if images.color else 'gray'}, {size}, fused in {seconds:.1f} s")
+    if preview is not None:
+        _draw_preview(preview, images, levels, fuser.name)
+        display.say(f"preview: {preview}")
+
+
+def _fused_volume(fuser: ImageFuser, images: Registered, axis: str | None) -> Float[np.ndarray, "d h w"]:
+    return registered.fuse_volume(fuser, images, AXES[axis or "axial"])
+
+
+def _check_outputs(paths: Sequence[Path], kind: tuple[str, ...], output: Path, preview: Path | None) -> None:
+    """Refuses outputs whose names do not say their kind or are an image's, or whose folders take no files."""
+    if not output.name.endswith(kind):
+        raise UserError(f"--output {output} does not end in {' or '.join(kind)}, as the images do; name it so")
+    written = [("--output", output)]
+    if preview is not None:
+        if not preview.name.endswith(".png"):
+            raise UserError(f"--preview {preview} does not end in .png; name it so")
+        written.append(("--preview", preview))
+    taken = {path.resolve() for path in paths}
+    for option, path in written:
+        if path.resolve() in taken:
+            raise UserError(f"{option} {path} would replace another file of this call; name another")
+        taken.add(path.resolve())
+        writable_folder(path.parent, option)
+
+
+def _draw_preview(path: Path, images: Registered, levels: UInt8[np.ndarray, "*space_and_rgb"], name: str) -> None:
+    sources = [gray_levels(images.color.get(i, images.gray[..., i])) for i in range(len(images.names))]
+    fusion_panel(
+        path,
+        images=[*sources, levels],
+        headers=[*images.names, "fused"],
+        shown=images.shown,
+        title=f"fused by {name}",
+        spacing_mm=images.spacing_mm,
+    )
+
+
+def fuse_pairs(phase: TrainedPhase, root: Path, output: Path, display: Display) -> None:
+    """Fuses every pair of the Harvard kind below `root` into a PNG file below `output`."""
+    collections = pair_collections(root)
+    found = {name: find_pairs(root, modalities) for name, modalities in collections.items()}
+    output = writable_folder(output, "--output")
+    fuser = image_fuser(phase, 2)
+    for name, files in found.items():
+        # A collection that was named itself needs no folder of its own.
+        folder = output if root.name == name else output / name
+        display.say(f"{fuser.name} fuses {len(files)} pairs of {name} in its slots {', '.join(fuser.slots)}")
+        for done in _each_fused(fuser, files, collections[name], folder):
+            display.report(f"fused into {folder}", done, len(files))
+
+
+def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
+    """The modalities of each collection that `root` is or holds, by the name of its folder."""
+    known = {f"MRI_{partner.upper()}": ("mri", partner) for partner in PARTNERS}
+    if root.name in known:
+        return {root.name: known[root.name]}
+    held = {name: modalities for name, modalities in known.items() if (root / name).is_dir()}
+    if not held:
+        raise UserError(f"{root} is and holds none of the folders {', '.join(known)}; check the path of --pairs")
+    return held
+
+
+def _each_fused(
+    fuser: ImageFuser, files: Sequence[CaseFiles], modalities: tuple[str, str], folder: Path
+) -> Iterator[int]:
+    """Fuses and writes all pairs, neighbors of one size at once; yields how many are done."""
+    done = 0
+    for start in range(0, len(files), _PAIRS_AT_ONCE):
+        chunk = files[start : start + _PAIRS_AT_ONCE]
+        pairs = [(one.id, load_pair(one, modalities)) for one in chunk]
+        for _, alike in itertools.groupby(pairs, key=lambda named: named[1].gray["mri"].shape):
+            group = list(alike)
+            stack = np.stack([np.stack([pair.gray[m] for m in modalities], axis=-1) for _, pair in group])
+            fused = np.clip(fuser(np.clip(stack, 0, 1)), 0, 1)
+            for (name, pair), picture in zip(group, fused, strict=True):
+                write_png(folder / f"{name}.png", registered.in_levels(picture, list(pair.color.values())))
+            done += len(group)
+            yield done

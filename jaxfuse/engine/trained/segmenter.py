@@ -1,0 +1,146 @@
+"""Label maps of cases by trained networks, alone or averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.preprocess import uncrop
+from jaxfuse.data.slices import AXES
+from jaxfuse.data.sources.volumes import source_of
+from jaxfuse.engine.build import case_predictor
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.phases import LABELS, TrainedPhase, one_kind
+from jaxfuse.errors import UserError
+from jaxfuse.inference.label_map import label_map
+from jaxfuse.io.folders import writable_folder
+from jaxfuse.io.nifti import write_like
+from jaxfuse.labels import LabelScheme
+
+Probabilities = Float[np.ndarray, "d h w k"]
+Labels = UInt8[np.ndarray, "d h w"]
+
+
+def check_labels(phases: Sequence[TrainedPhase]) -> LabelScheme:
+    """Returns the scheme that all of these label in.
+
+    Raises:
+        UserError: one makes no label map, or their probabilities cannot be averaged: they label in other schemes, read
+            other modalities, or want cases prepared in another way.
+    """
+    first, *_ = schemes = [one.scheme for one in phases]
+    for one in phases:
+        if one.makes != LABELS:
+            raise UserError(
+                f"phase {one.phase.name} of {one.workdir} makes {one.makes}, no label map; name another phase"
+            )
+    for other, scheme in zip(phases, schemes, strict=True):
+        if (scheme, other.preparation) != (first, phases[0].preparation):
+            raise UserError(f"{phases[0].name} and {other.name} cannot be averaged: {_difference(phases[0], other)}")
+    return first
+
+
+def _difference(first: TrainedPhase, other: TrainedPhase) -> str:
+    one, two = first.preparation, other.preparation
+    if (first.scheme.name, one.normalize) != (other.scheme.name, two.normalize):
+        return (
+            f"label schemes {first.scheme.name} and {other.scheme.name}, normalization {one.normalize} and "
+            f"{two.normalize}"
+        )
+    if set(one.modalities) != set(two.modalities):
+        return (
+            f"they read the modalities {', '.join(one.modalities)} and {', '.join(two.modalities)}; predict with each "
+            "alone"
+        )
+    return (
+        "their intensities are matched to other landmarks, or their slices show other windows; predict with each alone"
+    )
+
+
+def mean_probabilities(
+    phases: Sequence[TrainedPhase], *, overlap: float | None = None, memory_mb: int | None = None
+) -> Callable[[Prepared], Probabilities]:
+    """Returns a function from a prepared volume to the mean of the phases' class probabilities.
+
+    All count equally. Networks of slices go over the volume each along the axis that it was trained on, so that
+    phases trained on sagittal, coronal and axial slices give the aggregated views of the InfiNet paper. Each is given
+    the case's channels in its own order. `overlap` and `memory_mb` replace those of the phases' validation.
+    """
+    weights = [one.weights() for one in phases]
+    predictors = [
+        case_predictor(one.system, one.phase, axis=AXES[one.data.axis], overlap=overlap, memory_mb=limit)
+        for one, limit in zip(phases, _limits(phases, memory_mb), strict=True)
+    ]
+
+    def predict(case: Prepared) -> Probabilities:
+        total = sum(
+            predictor(own, one.preparation.in_channels(case))[one.system.primary]
+            for predictor, own, one in zip(predictors, weights, phases, strict=True)
+        )
+        return np.asarray(total) / len(phases)
+
+    return predict
+
+
+def _limits(phases: Sequence[TrainedPhase], memory_mb: int | None) -> list[int | None]:
+    """The limit for those phases whose tiles it can change; refused if there is none."""
+    limits = [memory_mb if one.system.geometry.margin else None for one in phases]
+    if memory_mb and not any(limits):
+        raise UserError(
+            f"memory_mb is {memory_mb}, but no network of {', '.join(one.name for one in phases)} has valid "
+            "convolutions: they predict in tiles of their training patch; leave it out"
+        )
+    return limits
+
+
+def case_labeler(
+    phases: Sequence[TrainedPhase], *, overlap: float | None = None, memory_mb: int | None = None
+) -> Callable[[CaseFiles], tuple[Prepared, Labels]]:
+    """Returns a function from a case's files to the prepared case and its class indices on the cropped grid."""
+    preparation = phases[0].preparation
+    predict = mean_probabilities(phases, overlap=overlap, memory_mb=memory_mb)
+
+    def label(files: CaseFiles) -> tuple[Prepared, Labels]:
+        # The label file, if there is one, is not opened: a prediction must not depend on it.
+        prepared = preparation.prepare(load_case(files, preparation.modalities, None))
+        return prepared, label_map(predict(prepared), prepared.brain)
+
+    return label
+
+
+def write_labels(
+    path: Path, labels: Labels, prepared: Prepared, scheme: LabelScheme, *, like: Path, description: str | None = None
+) -> None:
+    """Writes class indices as the values of the scheme's label files, on the grid of the image `like`."""
+    decoded = np.array(scheme.decode, np.uint8)[labels]
+    write_like(path, uncrop(decoded, prepared, 0), like, dtype="uint8", description=description)
+
+
+def label_cases(
+    phases: Sequence[TrainedPhase],
+    root: Path,
+    output: Path,
+    display: Display,
+    *,
+    overlap: float | None = None,
+    memory_mb: int | None = None,
+) -> None:
+    """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz."""
+    one_kind(phases)
+    scheme, first = check_labels(phases), phases[0]
+    label = case_labeler(phases, overlap=overlap, memory_mb=memory_mb)
+    modalities = first.preparation.modalities
+    files = source_of(first.data.source).find(root, modalities, labels_required=False, layout=first.data.layout)
+    output = writable_folder(output, "--output")
+    names = ", ".join(one.name for one in phases)
+    display.say(f"{len(files)} cases by {names}; labels of scheme {scheme.name}")
+    for one, tell in display.counted(files):
+        path = output / f"{one.id}.nii.gz"
+        prepared, labels = label(one)
+        write_labels(path, labels, prepared, scheme, like=one.images[modalities[0]])
+        tell(path)

@@ -1,0 +1,146 @@
+"""The mean of several networks' probabilities, those of slices each along its own axis; which may be averaged."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import cmff
+from jaxfuse.config import parse
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.sampling import sampling_rule
+from jaxfuse.data.slices import AXES
+from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities, write_labels
+from jaxfuse.errors import UserError
+from jaxfuse.labels import label_scheme
+from jaxfuse.learning.networks import Stateless
+from jaxfuse.learning.state import State
+from jaxfuse.learning.system import Geometry, Segmentation
+from tests.tiny_systems import valid_system
+from tests.untrained_run import held
+
+SHAPE = (5, 8, 6)
+MODALITIES = ("t1", "flair")
+EXPERIMENT = parse(cmff.get_config("tiny"))
+(PHASE, *_) = EXPERIMENT.phases.values()
+WEIGHTS = State(jnp.int32(0), jax.random.key(0), {"net": {}}, {"net": {}}, {}, {})
+
+
+class SumOfPicture:
+    """Logits 0 and, everywhere in a picture, the sum of all of its pixels."""
+
+    def init(self, rng, image):
+        return {}
+
+    def __call__(self, params, image):
+        total = image.sum((1, 2, 3), keepdims=True) * jnp.ones_like(image[..., :1])
+        return jnp.concatenate([0 * total, total], -1)
+
+
+def segmenter(axis, *, channel=0, landmarks=None, name="", **data):
+    """A network that was trained on slices along an axis and reads one of its channels."""
+    network = Stateless(SumOfPicture())
+    system = Segmentation(network, (channel,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
+    phase = replace(PHASE, patch=(8, 8), sampling=sampling_rule("whole"))
+    given = replace(EXPERIMENT.data, source="slices", axis=axis, **{"modalities": MODALITIES, **data})
+    return held(name or axis, system, phase, given, WEIGHTS, landmarks=landmarks)
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 0.2, (*SHAPE, 2)).astype(np.float32)
+    empty = {"affine": (), "voxels_per_class": (), "mean": (), "std": ()}
+    place = {"original_shape": SHAPE, "crop_start": (0, 0, 0), "shape": SHAPE}
+    facts = CaseFacts(id="case", group="", modalities=MODALITIES, spacing_mm=(1.0, 1.0, 1.0), **empty, **place)
+    return Prepared(facts, image, None, np.zeros(0, np.int32), np.arange(np.prod(SHAPE), dtype=np.int32))
+
+
+def probability(case, axis, channel=0):
+    """The probability of the second class by the network above, by hand."""
+    across = AXES[axis]
+    total = case.image[..., channel].sum(tuple(i for i in range(3) if i != across), keepdims=True)
+    return np.broadcast_to(1 / (1 + np.exp(-total)), SHAPE)
+
+
+VIEWS = [chosen for count in (1, 2, 3) for chosen in itertools.combinations(sorted(AXES), count)]
+
+
+@pytest.mark.parametrize("views", VIEWS, ids="+".join)
+def test_any_views_are_averaged_with_equal_weight(case, views):
+    predicted = mean_probabilities([segmenter(axis) for axis in views])(case)
+    expected = np.mean([probability(case, axis) for axis in views], axis=0)
+    np.testing.assert_allclose(predicted[..., 1], expected, atol=1e-6)
+
+
+def test_each_view_is_given_its_own_order_of_modalities(case):
+    two = [segmenter("axial"), segmenter("coronal", modalities=MODALITIES[::-1])]
+    expected = (probability(case, "axial", 0) + probability(case, "coronal", 1)) / 2
+    np.testing.assert_allclose(mean_probabilities(two)(case)[..., 1], expected, atol=1e-6)
+
+
+def test_a_limit_of_memory_is_for_the_networks_whose_tiles_it_changes(case):
+    valid = valid_system(2, ndim=2)
+    batch = {"image": jnp.zeros((1, 8, 8, 1)), "label": jnp.zeros((1, 4, 4), jnp.int32)}
+    weights = valid.init(jax.random.key(0), batch).replace(opt_state={})
+    both = [segmenter("coronal"), replace(segmenter("axial"), system=valid, state=weights)]
+    smaller, larger = (mean_probabilities(both, memory_mb=limit)(case) for limit in (None, 50))
+    np.testing.assert_allclose(smaller, larger, atol=1e-6)
+    with pytest.raises(UserError, match="memory_mb is 50, but no network of coronal, axial has valid convolutions"):
+        mean_probabilities([segmenter("coronal"), segmenter("axial")], memory_mb=50)
+
+
+WINDOW = {"window": ((0, 4), (0, 4))}
+LANDMARKS, OTHER_LANDMARKS = ({"landmarks": {"t1": (low, 1.0)}} for low in (0.5, 0.4))
+OTHER_INTENSITIES = "their intensities are matched to other landmarks, or their slices show other windows; predict"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(LANDMARKS, LANDMARKS), ({}, {"axis": "coronal"}), (WINDOW, WINDOW)], ids=str
+)
+def test_runs_that_prepare_cases_alike_are_averaged(first, second):
+    both = [segmenter(**{"axis": "axial", **changes}) for changes in (first, second)]
+    assert check_labels(both) == label_scheme("brats")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (LANDMARKS, OTHER_LANDMARKS, OTHER_INTENSITIES),
+        (WINDOW, {}, OTHER_INTENSITIES),
+        (WINDOW, {"axis": "coronal", **WINDOW}, OTHER_INTENSITIES),
+        ({}, {"blank_slices": True}, OTHER_INTENSITIES),
+        ({}, {"modalities": ("t1", "t2")}, "they read the modalities t1, flair and t1, t2; predict with each alone"),
+        ({}, {"normalize": "minmax"}, "label schemes brats and brats, normalization brain and minmax"),
+    ],
+    ids=str,
+)
+def test_runs_that_prepare_cases_in_other_ways_are_not_averaged(first, second, told):
+    one, two = (segmenter(**{"axis": "axial", **c}, name=f"run{i}") for i, c in enumerate((first, second)))
+    with pytest.raises(UserError, match=f"run0 and run1 cannot be averaged: {told}"):
+        check_labels([one, two])
+
+
+def test_runs_that_label_in_other_schemes_are_not_averaged():
+    one, two = segmenter("axial", name="run0"), segmenter("axial", name="run1")
+    two = replace(two, facts=replace(two.facts, scheme="brats2023"))
+    with pytest.raises(UserError, match="run0 and run1 cannot be averaged: label schemes brats and brats2023"):
+        check_labels([one, two])
+
+
+def test_labels_are_written_in_the_values_of_their_scheme(case, tmp_path):
+    like = tmp_path / "like.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1.0, 2.0, 3.0, 1.0])), like)
+    labels = np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE) % 4
+    write_labels(tmp_path / "out.nii.gz", labels, case, label_scheme("brats"), like=like, description="told")
+    made = nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(np.asarray(made.dataobj), np.array([0, 1, 2, 4])[labels])
+    assert (made.get_data_dtype(), made.header["descrip"].item()) == (np.uint8, b"told")
+    np.testing.assert_array_equal(made.affine, nib.load(like).affine)
