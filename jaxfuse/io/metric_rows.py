@@ -16,8 +16,10 @@ ROW_KEYS = ("step", "phase", "split")  # of every row; the other keys are names 
 def read_metrics(workdir: Path) -> list[Row]:
     """All rows of `metrics.jsonl`, in the order written: {"step": int, "phase": str, "split": str, name: float, ...}.
 
-    Empty where the file is absent. A last line that is not JSON (the process was killed while writing it) is left
-    out; an unreadable line elsewhere raises `UserError`.
+    Empty where the file is absent. A last line that is not JSON (the process was killed while writing it) is left out.
+
+    Raises:
+        UserError: another line cannot be read.
     """
     path = Path(workdir) / METRICS_FILE
     if not path.exists():

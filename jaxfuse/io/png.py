@@ -25,15 +25,16 @@ _KINDS = {
     4: "gray with transparency",
     6: "RGB with transparency",
 }
-# What Pillow raises for damaged bytes.
+# Errors that Pillow raises for damaged bytes.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def read_png(path: str | Path) -> Pixels:
     """The pixels of a gray (h w) or RGB (h w 3) file.
 
-    Raises `UserError` that names the file where it is missing, damaged, no PNG, or of another kind: other kinds
-    would have to be changed to fit 8 bits, and a reader must not do that unasked.
+    Raises:
+        UserError: the file is missing, damaged, no PNG, or of another kind. Other kinds would have to be changed to fit
+            8 bits, and a reader must not do that unasked.
     """
     path = Path(path)
     content = _bytes(path)
@@ -52,7 +53,11 @@ def read_png(path: str | Path) -> Pixels:
 
 
 def png_size(path: str | Path) -> tuple[int, int]:
-    """Rows and columns, from the header alone; raises `UserError` where the file is missing or no PNG."""
+    """Rows and columns, from the header alone.
+
+    Raises:
+        UserError: the file is missing or no PNG.
+    """
     path = Path(path)
     rows, columns, _, _ = _header(path, _bytes(path, _HEADER.size))
     return rows, columns
@@ -61,8 +66,10 @@ def png_size(path: str | Path) -> tuple[int, int]:
 def write_png(path: str | Path, pixels: Shaped[np.ndarray, ...]) -> None:
     """Writes a gray (h w) or RGB (h w 3) image of type uint8; its folder is made if need be.
 
-    The file appears in one piece or not at all, and equal pixels give equal bytes. Raises `UserError` for another
-    type or shape, and for a name that does not end in `.png`.
+    The file appears in one piece or not at all, and equal pixels give equal bytes.
+
+    Raises:
+        UserError: another type or shape, or a name that does not end in `.png`.
     """
     path = Path(path)
     if path.suffix != ".png":

@@ -1,8 +1,8 @@
-"""How far the voxels of one mask lie from those of another, in both directions: the ground of every distance metric.
+"""Distances between the voxels of two masks, in both directions: the ground of every distance metric.
 
 A metric is a statistic of D1, the distance of every chosen voxel of the prediction to the nearest chosen one of the
-truth, and of D2, the reverse. Which voxels are chosen (surfaces, whole masks) and which statistic is taken makes the
-metric. Distances run between voxel centers, in mm.
+truth, and of D2, the reverse. Metrics differ in the choice of voxels (surfaces, whole masks) and in the statistic.
+Distances run between voxel centers, in mm.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def measured_mm(
     spacing_mm: Sequence[float],
     one_empty: float,
 ) -> dict[str, float]:
-    """Each statistic of D1 and D2 by its name; the distances are computed once for all.
+    """Statistics of D1 and D2 by their names; the distances are computed once for all.
 
     Args:
         chosen: the voxels of a mask that count; it sees the mask inside one voxel of background.

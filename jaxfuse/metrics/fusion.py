@@ -1,13 +1,15 @@
-"""How well a fused image keeps what its sources show: the eight metrics that papers on image fusion print.
+"""Metrics of fused images: the eight that papers on image fusion print, for how well an image keeps its sources.
 
 Images are 2D arrays of gray levels from 0 to 255 on one pixel grid; every metric rounds them to whole levels and
 computes in float64. The definitions are those of CDDFuse's evaluation (Zhao et al. 2023), so values compare with the
-tables of that paper and its successors. What a metric finds for each source is **summed** over the 2 to 4 sources,
-except where its docstring says otherwise. MATLAB toolboxes give mutual information in bits and average the SSIM;
+tables of that paper and its successors. The values of the 2 to 4 sources are **summed**, except where a docstring says
+otherwise. MATLAB toolboxes give mutual information in bits and average the SSIM;
 others divide spatial frequency by all pixels or stretch images first: never mix such tables.
 
-Images without a pixel have no value: nan. Constant images have the value that each docstring states. Other shapes than
-2D, sources on another grid, values that are not finite or lie outside 0 to 255 raise `UserError`.
+Images without a pixel have no value: nan. Constant images have the value that each docstring states.
+
+Raises:
+    UserError: other shapes than 2D, sources on another grid, values that are not finite or lie outside 0 to 255.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ METRICS = (
 LEVELS = 256
 VIF_SMALLEST_SIDE = 41  # the four scales of `vif` leave one window at exactly this side
 SSIM_WINDOW = 7
-_MOST_SOURCES = 4
+FEWEST_SOURCES, MOST_SOURCES = 2, 4
 
 
 def score_fused(fused: Image, sources: Sequence[Image]) -> dict[str, float]:
@@ -146,8 +148,10 @@ def vif(fused: Image, sources: Sequence[Image]) -> float:
     """Visual information fidelity in the pixel domain, summed over the sources (Sheikh and Bovik 2006).
 
     About 1 for each source that the fused image repeats; more where it has higher contrast. Four scales with noise
-    variance 2. A constant source counts 1; a constant fused image keeps nothing of the others: 0. Sides below 41
-    pixels leave no window at the coarsest scale: `UserError`.
+    variance 2. A constant source counts 1; a constant fused image keeps nothing of the others: 0.
+
+    Raises:
+        UserError: sides below 41 pixels, which leave no window at the coarsest scale.
     """
     gray, grays = _grays(fused, sources)
     if not gray.size:
@@ -161,7 +165,7 @@ def vif(fused: Image, sources: Sequence[Image]) -> float:
 
 
 def qabf(fused: Image, sources: Sequence[Image], *, compat: bool = True) -> float:
-    """How much of the sources' edges the fused image keeps, in strength and direction, from 0 to 0.9754.
+    """Share of the sources' edges that the fused image keeps, in strength and direction, from 0 to 0.9754.
 
     After Xydeas and Petrovic (2000). The preservation Q of every source and pixel is averaged with the source's edge
     strength as its weight: a mean, not a sum. Pixels outside the image count as 0, so the border of a constant image
@@ -187,7 +191,10 @@ def ssim(fused: Image, sources: Sequence[Image], *, data_range: float = 2.0) -> 
 
     Uniform 7 x 7 windows inside the image, sample covariance, K1 0.01, K2 0.03 (Wang et al. 2004). The default range
     2 is what the published tables were computed with, by an accident of their library, though levels run to 255: it
-    punishes noise in flat areas. Two constant images: their luminance term, 1 if equal. Sides below 7: `UserError`.
+    punishes noise in flat areas. Two constant images: their luminance term, 1 if equal.
+
+    Raises:
+        UserError: sides below 7 pixels, or a range that is not positive.
     """
     if not (math.isfinite(data_range) and data_range > 0):
         raise UserError(f"data_range is {data_range}; give a positive number of gray levels")
@@ -210,8 +217,8 @@ def ssim_255(fused: Image, sources: Sequence[Image]) -> float:
 
 def _grays(fused: Image, sources: Sequence[Image]) -> tuple[Gray, list[Gray]]:
     """Fused image and sources as whole gray levels in float64, refused unless they fit each other."""
-    if not 2 <= len(sources) <= _MOST_SOURCES:
-        raise UserError(f"there are {len(sources)} sources; a fused image has 2 to {_MOST_SOURCES}")
+    if not FEWEST_SOURCES <= len(sources) <= MOST_SOURCES:
+        raise UserError(f"there are {len(sources)} sources; a fused image has {FEWEST_SOURCES} to {MOST_SOURCES}")
     for number, source in enumerate(sources, start=1):
         if source.shape != fused.shape:
             raise UserError(
@@ -293,7 +300,7 @@ def _gaussian_valid(taps: int) -> Callable[[Samples], Samples]:
     window /= window.sum()
 
     def smooth(image: Samples) -> Samples:
-        # What lies beyond the edge touches only the samples that the slice removes.
+        # Values beyond the edge touch only the samples that the slice removes.
         rows = convolve1d(image, window, axis=0, mode="constant")[reach:-reach]
         return convolve1d(rows, window, axis=1, mode="constant")[:, reach:-reach]
 

@@ -1,4 +1,4 @@
-"""How tables print a metric: its title, its digits, which way is better, and what it is.
+"""The name of a metric, as tables print it: its title, its digits, the better direction, and its definition.
 
 Each module of metrics declares its own as `Metric`. Consoles, reports and the help of `jaxfuse.evaluate` print them.
 """

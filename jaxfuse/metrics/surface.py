@@ -1,13 +1,15 @@
 """Distances in mm between the voxel surfaces of two masks, as MedPy and MONAI measure them.
 
-The surface of a mask is the mask without its erosion by the cross of 4 (2D) or 6 (3D) face neighbors; what
-lies outside the array counts as background, so a mask that touches the edge has surface voxels there.
+The surface of a mask is the mask without its erosion by the cross of 4 (2D) or 6 (3D) face neighbors. All outside
+of the array counts as background, so a mask that touches the edge has surface voxels there.
 D1 holds the distance of every surface voxel of the prediction to the nearest one of the truth, D2 the
 reverse. Both masks empty: every distance is 0. Exactly one empty: no distance exists and the caller's
 `one_empty` is returned; it has no default because challenges disagree (373.13, 374, nan, infinity).
 
-`spacing_mm` is the side of a voxel in mm per array axis, in the order of the axes. Different shapes, a spacing
-that does not fit and an unknown method raise `UserError`.
+`spacing_mm` is the side of a voxel in mm per array axis, in the order of the axes.
+
+Raises:
+    UserError: different shapes, a spacing that does not fit, or an unknown method.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _ASSD: Mapping[str, Statistic] = {
     "pooled": lambda d1, d2: np.concatenate([d1, d2]).mean(),
     "mean_of_means": lambda d1, d2: (d1.mean() + d2.mean()) / 2,
 }
-# By the short names of the functions below; of two methods the first.
+# By the names of the functions below; a function of two methods stands for the first.
 _STATISTICS: Mapping[str, Statistic] = {
     "hd_mm": lambda d1, d2: max(d1.max(), d2.max()),
     "hd95_mm": _HD95["pooled"],
@@ -65,9 +67,9 @@ def hd95_mm(
 
 
 def mhd_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
-    """The larger of the means of D1 and D2 in mm: a "modified Hausdorff distance", of which there are several.
+    """The larger of the means of D1 and D2 in mm: one of several "modified Hausdorff distances".
 
-    Over whole masks in place of surfaces it is `metrics.voxel_sets.mhd_dubuisson_mm`.
+    `metrics.voxel_sets.mhd_dubuisson_mm` takes whole masks in place of surfaces.
     """
     return _measure(pred, truth, spacing_mm, one_empty, _STATISTICS["mhd_mm"])
 
@@ -109,6 +111,6 @@ def _surface(mask: BoolMask) -> BoolMask:
     """Voxels of the mask with a face neighbor in the background; the array's outermost voxels are background."""
     inner = mask.copy()
     for axis in range(mask.ndim):
-        # What rolls in at the other end is background too, so nothing wraps around.
+        # The mask lies inside one voxel of background, so nothing wraps around.
         inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
     return mask & ~inner

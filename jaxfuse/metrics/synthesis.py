@@ -1,12 +1,14 @@
-"""How near a synthesized image comes to the real one: PSNR, NMSE and SSIM, cleanly and as public code has them.
+"""Metrics of synthesized images against the real ones: PSNR, NMSE and SSIM, cleanly and as public code has them.
 
 Source: "Hi-Net: Hybrid-fusion Network for Multi-modal MR Image Synthesis" (Zhou et al., IEEE TMI 2020), section IV, and
-what its public code computes in place of that. Images are arrays of one grid, 2D or 3D, meant to be scaled to [0, 1]
+its public code, which computes other values. Images are arrays of one grid, 2D or 3D, meant to be scaled to [0, 1]
 with background 0; everything is computed in float64. A subject is scored as one volume: slices are never averaged, but
 for SSIM, whose windows are 2D.
 
-Arrays of different shapes, without a pixel or with values that are not finite raise `UserError`. What blank images
-become stands in each docstring.
+Each docstring states the value of blank images.
+
+Raises:
+    UserError: arrays of different shapes, without a pixel or with values that are not finite.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.metrics.names import Metric, names_of
 from jaxfuse.metrics.statistics import statistics_by_output
 
-# Of one shape, checked by `_pair`.
+# Equal shapes are checked by `_pair`.
 Image = Real[np.ndarray, "..."]
 Double = Float64[np.ndarray, "*space"]
 # Patches one after the other, of any number of axes.
@@ -37,7 +39,7 @@ PSNR = Metric("psnr_db", "PSNR (dB)", 2, True)
 METRICS = (PSNR, Metric("nmse", "NMSE", 4, False), Metric("ssim", "SSIM", 3, True))
 # The same three as the public code computes them.
 OFFICIAL = tuple(replace(m, name=f"official_{m.name}", title=f"{m.title}, official") for m in METRICS)
-# Printed name -> what it is.
+# Printed name -> definition.
 DEFINITIONS: Mapping[str, str] = {
     "PSNR, NMSE": "of a subject's whole volume, background included; PSNR takes the greatest value of both volumes as "
     "its range, so that it depends on how much background the volume has",
@@ -47,7 +49,7 @@ _AS_THE_CODE = (
     "as the public code of Hi-Net: {each} stretched to [0, 1] by its own least and greatest value, the synthesized one "
     "0 wherever the truth is 0, SSIM in 3D windows of 7 x 7 x 7 with range 2; not to be mixed with the others"
 )
-# Of predictions in patches, and of volumes, whose patches are not known.
+# For predictions in patches, and for volumes, whose patches are not known.
 OFFICIAL_DEFINITIONS: Mapping[str, str] = {
     "official": _AS_THE_CODE.format(each="each patch, and then each of the two volumes that patches make up,")
 }
@@ -57,7 +59,7 @@ OFFICIAL_OF_VOLUMES: Mapping[str, str] = {
 }
 SSIM_TAPS, SSIM_SIGMA = 11, 1.5
 OFFICIAL_TAPS = 7
-_OFFICIAL_RANGE = 2.0  # what a library once assumed of float images: values from -1 to 1
+_OFFICIAL_RANGE = 2.0  # a library once took float images to run from -1 to 1
 _AXIAL = 2
 
 
@@ -77,7 +79,7 @@ def psnr_db(real: Image, made: Image, *, data_range: float | None = None) -> flo
 
 
 def nmse(real: Image, made: Image) -> float:
-    """Squared error over the squares of the real image, at least 0; of a real image of zeros inf, or nan if both are.
+    """Squared error over the squares of the real image, at least 0; inf for a real image of zeros, nan if both are.
 
     The formula that the paper prints lacks the square of the numerator.
     """
@@ -90,7 +92,10 @@ def ssim(real: Image, made: Image, *, data_range: float | None = None) -> float:
     """Structural similarity in [-1, 1], 2D or 3D by the images: the mean over windows inside them (Wang et al. 2004).
 
     Gaussian windows of 11 taps along each axis (sigma 1.5), population covariance, K1 0.01, K2 0.03. The range is
-    `data_range`, by default the greatest value of both images; two images of zeros: 1. Sides below 11: `UserError`.
+    `data_range`, by default the greatest value of both images; two images of zeros: 1.
+
+    Raises:
+        UserError: sides below 11 pixels.
     """
     y, x = _pair(real, made)
     span = _range_of(y, x) if data_range is None else _positive(data_range)
@@ -118,8 +123,8 @@ def ssim_of_slices(real: Image, made: Image, *, axis: int = _AXIAL, data_range: 
 def score_synthesized(real: Image, made: Image) -> dict[str, float]:
     """The METRICS of one volume, or picture, in [0, 1] as `DEFINITIONS` has them.
 
-    Of a blank truth NMSE and SSIM are nan or infinite, of an identical prediction PSNR is inf, of slices smaller than
-    its windows SSIM is nan: whoever averages counts them apart.
+    A blank truth makes NMSE and SSIM nan or infinite, an identical prediction makes PSNR inf, and slices smaller than
+    its windows make SSIM nan: an average must count such cases apart.
     """
     y, x = _pair(real, made)
     if min(y.shape[:2]) < SSIM_TAPS:
@@ -133,7 +138,7 @@ def score_synthesized(real: Image, made: Image) -> dict[str, float]:
 
 
 def official_patches(patches: Patches) -> Stretched:
-    """Each patch stretched to [0, 1] by its own least and greatest value, as the public code does before it averages.
+    """Stretches each patch to [0, 1] by its own least and greatest value, as the public code does before it averages.
 
     A constant patch, for which that code divides 0 by 0, becomes 0.
     """
@@ -144,14 +149,16 @@ def official_patches(patches: Patches) -> Stretched:
 
 
 def official_scores(real: Image, made: Image) -> dict[str, float]:
-    """The metrics by the names of OFFICIAL of two stacks of slices, as the public code of Hi-Net computes them.
+    """The metrics of two stacks of slices by the names of OFFICIAL, as the public code of Hi-Net computes them.
 
-    Both stacks are stretched to [0, 1]; what is made is 0 where the truth then is 0. PSNR takes the whole range of
+    Both stacks are stretched to [0, 1]; the made one becomes 0 where the truth then is 0. PSNR takes the whole range of
     both; SSIM uniform 3D windows of 7 taps, sample covariance and the range 2. The code stretches every patch before,
     too: pass patches through `official_patches` and average them first.
 
-    A constant truth becomes 0 throughout, and what is made with it: PSNR inf, NMSE nan, SSIM 1. Other arrays than
-    volumes of at least 7 voxels along each side: `UserError`.
+    A constant truth becomes 0 throughout, and the image that is made with it: PSNR inf, NMSE nan, SSIM 1.
+
+    Raises:
+        UserError: other arrays than volumes of at least 7 voxels along each side.
     """
     y, x = _pair(real, made)
     _check_sides(y, OFFICIAL_TAPS, (3,))
@@ -166,8 +173,11 @@ def official_scores(real: Image, made: Image) -> dict[str, float]:
 def fit_linear(cases: Iterable[tuple[Real[np.ndarray, "*space s"], Real[np.ndarray, "*space"]]]) -> Coefficients:
     """Weights of the sources, then a constant, that give the target with the least squared error, without any network.
 
-    Each case is its sources and its target; voxels of all count alike, those where no source shows anything not at
-    all. One case is held at a time. `UserError` where no source shows anything.
+    Each case is its sources and its target. Voxels of all cases count alike; those where no source shows anything do
+    not count. One case is held at a time.
+
+    Raises:
+        UserError: no source shows anything.
     """
     products = moments = None
     for sources, target in cases:

@@ -1,4 +1,4 @@
-"""How far a translated image lies from the real one of the same subject."""
+"""The error of a translated image against the real one of the same subject."""
 
 from __future__ import annotations
 

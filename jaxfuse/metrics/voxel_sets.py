@@ -5,7 +5,7 @@ masks overlap it is 0. A filled prediction of a hollow truth is far off inside, 
 
 The challenge's own program takes, for its "modified" Hausdorff distance, a quantile of distances that a random order of
 the voxels leaves unfinished, so that its values cannot be repeated. They lie just under the maximum, which is
-`iseg_mhd_mm`; a mean, `mhd_dubuisson_mm`, is what other code calls by the same name. Say which one a table holds.
+`iseg_mhd_mm`. Other code calls a mean, `mhd_dubuisson_mm`, by the same name. Say which one a table holds.
 
 Empty masks and `spacing_mm` as in `metrics.surface`.
 """

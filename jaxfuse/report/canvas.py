@@ -14,7 +14,8 @@ from matplotlib.patches import Patch
 
 # Okabe and Ito's colors, told apart with any color vision; by class index, so that a class never changes its color.
 CLASS_COLORS = ("#000000", "#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
-COLUMN_INCH = 1.55  # of a panel, where nothing asks for more
+COLUMN_INCH = 1.55  # the width of a column, where nothing asks for more
+BAR_INCH = 0.8  # the width of a color bar with its label
 _TOP_INCH, _BOTTOM_INCH = 0.34, 0.5
 
 

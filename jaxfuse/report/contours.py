@@ -1,4 +1,4 @@
-"""How label maps lie over an image in a panel: filled in their colors, or as outlines that leave the image open.
+"""Label maps over an image in a panel: filled in their colors, or as outlines that leave the image open.
 
 A tumor is one island in a brain, and a fill shows its parts best. Where every voxel of the brain has a class (infant
 tissue) a fill would hide the image, and of a small infarct the image itself shows whether the border is right: there

@@ -77,7 +77,7 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
             points = np.array([(row["step"], row[name]) for row in chosen if name in row], dtype=float)
             steps, values = points[np.isfinite(points[:, 1])].T
             if len(steps) and not (split == "train" and name.rsplit("/", 1)[-1] in _NOT_LOSSES):
-                # What has a training curve of the same name is a loss.
+                # A name with a training curve is that of a loss.
                 held_out = _VAL_LOSSES if name in trained else _quantity(name, values)
                 what = _LOSSES if split == "train" else held_out
                 groups.setdefault(what, {})[name] = (steps, values)

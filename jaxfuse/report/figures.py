@@ -16,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from jaxfuse.report.canvas import COLUMN_INCH, color_bar, finish, panel_grid
+from jaxfuse.report.canvas import BAR_INCH, COLUMN_INCH, color_bar, finish, panel_grid
 from jaxfuse.report.contours import FILLED, Overlay
 from jaxfuse.report.planes import (
     AXIAL,
@@ -33,7 +33,6 @@ from jaxfuse.report.planes import (
 Image = Float[np.ndarray, "*space"]
 Channels = Float[np.ndarray, "*space m"]
 Labels = Integer[np.ndarray, "*space"]
-BAR_INCH = 0.8  # a color bar with its label
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A figure of images that were fused: each source, in its color if it has one, and what became of them."""
+"""A figure of images that were fused: each source, in its color if it has one, and the fused image."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class _Colored(Plane):
     """A plane of a volume of levels, gray or RGB, which are shown as they are."""
 
     def levels(self, ax: Axes, volume: Levels) -> None:
+        """Levels as they are, gray or RGB."""
         picture = self.cut(volume)
         self._show(ax, picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=-1))
 

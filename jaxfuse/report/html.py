@@ -56,7 +56,7 @@ def write_report(workdir: Path, *, related: Sequence[Path] = ()) -> Path:
 
 
 def _facts(run: ReportedRun) -> list[tuple[str, str]]:
-    """What ran, on what data and where: (name, text)."""
+    """(name, text): the config, the data, the machine and the times of the run."""
     config, dataset, environment = run.config, run.dataset, run.environment
     root = config.get("data", {}).get("root")
     facts = [("Config", config.get("name")), ("Preset", config.get("preset") or "default"), ("Row", config.get("row"))]
@@ -76,7 +76,7 @@ def _facts(run: ReportedRun) -> list[tuple[str, str]]:
 
 
 def _notes(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the numbers are not: (short name, sentence)."""
+    """(short name, sentence): warnings against reading too much into the numbers."""
     notes = []
     if config.get("data", {}).get("root") == "":
         text = "All images are synthetic. Phantom scores show that the method learns; they say nothing about patients."
@@ -118,7 +118,7 @@ def _loss_changes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _outcome(result: Result) -> list[str]:
-    """What a result came to, on how many cases, and how long one took."""
+    """The numbers of a result, its cases, and the time that one took."""
     cases = [f"{result.summary['cases']} validation cases"] if "cases" in result.summary else []
     speeds = [f"{seconds} s per {unit}" for unit, seconds in result.seconds()]
     return [*kind_of(result.summary).told(result), *cases, *speeds]

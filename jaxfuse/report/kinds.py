@@ -35,12 +35,12 @@ class Kind:
         name: its "kind" in summary.json.
         metrics: those that its summaries may hold.
         render: summary -> its table on the console; None: a run prints none.
-        told: result -> what came out, as parts of a sentence.
+        told: result -> its numbers in words, as parts of a sentence.
         compared: result -> the lines that stand for it beside other runs, by the names of their columns. A result
             without any is not compared.
         leading: the metrics that runs are compared by.
         rank: result -> the number that orders runs, larger is better; for a result that is compared.
-        rank_title: what the number is.
+        rank_title: the name of that number.
         tiles: result -> (label, number) of the tiles at the head of a page; for a result that is compared.
         of_cases: result -> metrics of single cases. The first draws their dots and finds the worst; larger is better.
     """

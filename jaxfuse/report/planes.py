@@ -54,7 +54,7 @@ def as_volume(picture: Shaped[np.ndarray, "r c *m"]) -> Shaped[np.ndarray, "c r 
 def form_of(
     ndim: int, spacing_mm: tuple[float, ...] | None
 ) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[View, ...], Spacing]:
-    """How arrays of 2 or 3 axes are drawn.
+    """The form in which arrays of 2 or 3 axes are drawn.
 
     Args:
         spacing_mm: voxel sides by axis; 1 mm where not given.
@@ -88,6 +88,7 @@ class Plane:
     spacing_mm: Spacing
 
     def cut(self, volume: np.ndarray) -> np.ndarray:
+        """The picture (rows, columns, ...) of this slice."""
         cropped = tuple(slice(None) if axis == self.view.axis else self.box[axis] for axis in range(3))
         return plane(volume[cropped], self.view, self.index)
 
@@ -104,15 +105,16 @@ class Plane:
         self._show(ax, picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-12))
 
     def error(self, ax: Axes, volume: Volume, brain: np.ndarray, norm: Normalize) -> None:
+        """An error inside the brain, 0 outside."""
         self._show(ax, np.where(self.cut(brain), self.cut(volume), 0.0), cmap="inferno", norm=norm)
 
     def ratio(self, ax: Axes, volume: Volume, brain: np.ndarray, norm: Normalize) -> None:
-        """Multiples of 1 inside the brain: gray at 1, red above, blue below; what lies beyond the scale as its ends."""
+        """Multiples of 1 inside the brain: gray at 1, red above, blue below. Values beyond the scale show its ends."""
         picture = np.clip(self.cut(volume), norm.vmin, norm.vmax)  # a logarithmic scale has no place for 0
         self._show(ax, np.ma.masked_where(~self.cut(brain), picture), cmap=RATIO_COLORS, norm=norm)
 
     def classes(self, ax: Axes, labels: Labels, count: int) -> None:
-        """Each class filled in its color, half transparent, with a solid border."""
+        """Fills each class in its color, half transparent, with a solid border."""
         picture = self.cut(labels)
         colors = np.array([to_rgba(CLASS_COLORS[i], 0.5 if i else 0.0) for i in range(count)])
         self._show(ax, colors[picture])
@@ -134,6 +136,7 @@ class Plane:
             _contour(ax, picture, "white", 0.9)
 
     def letters(self, ax: Axes) -> None:
+        """The letters of the patient's sides, at the four edges."""
         left, right, top, bottom = self.view.letters
         places = ((0.02, 0.5, left, "left", "center"), (0.98, 0.5, right, "right", "center"))
         places += ((0.5, 0.98, top, "center", "top"), (0.5, 0.02, bottom, "center", "bottom"))

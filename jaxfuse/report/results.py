@@ -76,7 +76,7 @@ class Result:
         return {line.region: line for line in self.lines if line.output == self.primary}
 
     def seconds(self) -> list[tuple[str, str]]:
-        """What was predicted at a time, "subject" or "slice", and the seconds that one takes."""
+        """(unit, time): the seconds that the prediction of one "subject" or "slice" takes."""
         units = {"subject": "seconds_per_subject", "slice": "seconds_per_slice"}
         return [(unit, f"{self.summary[name]:.2g}") for unit, name in units.items() if name in self.summary]
 

@@ -40,7 +40,7 @@ def _footnotes(result: Result) -> list[str]:
 
 
 def _empty_note(line: Line) -> str:
-    """How many cases of this line have empty masks; nothing is said of the mean over regions."""
+    """The number of cases of this line with empty masks, in words; empty for the mean over regions."""
     words = {"truth_empty": "truth empty", "pred_empty": "prediction empty", "one_empty": "exactly one of them empty"}
     facts = [f"{text} in {line.counts[key]}" for key, text in words.items() if line.counts.get(key)]
     if not facts or line.region == "mean":

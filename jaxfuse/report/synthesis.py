@@ -10,11 +10,10 @@ from jaxtyping import Float, Integer
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from jaxfuse.report.canvas import color_bar, finish, panel_grid
+from jaxfuse.report.canvas import BAR_INCH, color_bar, finish, panel_grid
 from jaxfuse.report.planes import AXIAL, VIEWS, Plane, bounding_box, center_of, extents_mm, form_of
 
 Image = Float[np.ndarray, "*space"]
-BAR_INCH = 0.8  # the color bar with its label
 # The quantile of the errors inside the brain at the end of the scale; larger ones are drawn alike.
 _TOP = 0.99
 

@@ -1,4 +1,4 @@
-"""What is told of a synthesis: its table on the console, and the numbers that stand for it in a report."""
+"""A synthesis in words and numbers: its table on the console, and the numbers that stand for it in a report."""
 
 from __future__ import annotations
 

@@ -18,13 +18,10 @@ from jaxfuse.data.color import gray_content
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.png import read_png
-from jaxfuse.io.tables import write_json, write_rows
-from jaxfuse.metrics.fusion import luminance, score_fused, stretch, summarize_fused
+from jaxfuse.metrics.fusion import FEWEST_SOURCES, MOST_SOURCES, luminance, score_fused, stretch, summarize_fused
 from jaxfuse.scoring.pairing import find_pictures, listing, pair
 from jaxfuse.scoring.progress import tracked
-from jaxfuse.scoring.protocol import Option, Protocol
-
-FEWEST, MOST = 2, 4
+from jaxfuse.scoring.protocol import Option, Protocol, write_scores
 
 
 def score_fusion(
@@ -58,9 +55,7 @@ def score_fusion(
         "outputs": summarize_fused(rows),
         **paired.left_out(),
     }
-    write_rows(out / "cases.csv", rows)
-    write_json(out / "summary.json", summary)
-    return summary
+    return write_scores(out, rows, summary)
 
 
 def _source_folders(ref: Path, asked: Sequence[str] | None) -> dict[str, Path]:
@@ -69,9 +64,9 @@ def _source_folders(ref: Path, asked: Sequence[str] | None) -> dict[str, Path]:
         raise UserError(f"{ref} is not a folder; give the folder that holds one folder of PNG images per source")
     there = {path.name: path for path in sorted(ref.iterdir()) if path.is_dir() and not path.name.startswith(".")}
     if asked is None:
-        if not FEWEST <= len(there) <= MOST:
+        if not FEWEST_SOURCES <= len(there) <= MOST_SOURCES:
             raise UserError(
-                f"{ref} holds {len(there)} folders ({listing(tuple(there)) or 'none'}); name {FEWEST} to {MOST} of its "
+                f"{ref} holds {len(there)} folders ({listing(tuple(there)) or 'none'}); name {FEWEST_SOURCES} to {MOST_SOURCES} of its "
                 "folders, one per source, with --sources"
             )
         return there
@@ -80,8 +75,10 @@ def _source_folders(ref: Path, asked: Sequence[str] | None) -> dict[str, Path]:
         raise UserError(
             f"{ref} has no folder {', '.join(absent)}; --sources names some of {', '.join(there) or 'none'}"
         )
-    if not FEWEST <= len(set(asked)) == len(asked) <= MOST:
-        raise UserError(f"--sources names {', '.join(asked) or 'nothing'}; name {FEWEST} to {MOST} different folders")
+    if not FEWEST_SOURCES <= len(set(asked)) == len(asked) <= MOST_SOURCES:
+        raise UserError(
+            f"--sources names {', '.join(asked) or 'nothing'}; name {FEWEST_SOURCES} to {MOST_SOURCES} different folders"
+        )
     return {name: there[name] for name in asked}
 
 

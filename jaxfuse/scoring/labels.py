@@ -16,14 +16,13 @@ from jaxfuse.data.cases import encode_label, label_problem, whole_values
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
-from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.labels import SCHEMES, LabelScheme, label_scheme
 from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
 from jaxfuse.metrics.regions import score_case, summary_document
 from jaxfuse.scoring.pairing import find_references, find_volumes, pair
 from jaxfuse.scoring.progress import tracked
-from jaxfuse.scoring.protocol import Option, Protocol
+from jaxfuse.scoring.protocol import Option, Protocol, write_scores
 
 OUTPUT = "prediction"
 
@@ -65,9 +64,7 @@ def score_labels(
         "labels": scheme.name,
         **paired.left_out(),
     }
-    write_rows(out / "cases.csv", rows)
-    write_json(out / "summary.json", summary)
-    return summary
+    return write_scores(out, rows, summary)
 
 
 def _score_files(

@@ -1,4 +1,4 @@
-"""Which file of one folder belongs to which of another: predictions and references, paired by the ids of cases."""
+"""Pairs of files of two folders: predictions and references of the same case, by its id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Paired:
     without_prediction: tuple[str, ...]
 
     def left_out(self) -> dict[str, list[str]]:
-        """What a summary says of the cases that have no partner."""
+        """The entries of a summary for the cases that have no partner."""
         return {
             "without_prediction": list(self.without_prediction),
             "without_reference": list(self.without_reference),
@@ -133,5 +133,5 @@ def _stem(path: Path) -> str:
 
 
 def _label_suffix(stem: str) -> str:
-    """What marks a name as that of a label file, or nothing."""
+    """The ending that marks a name as that of a label file; empty where it has none."""
     return next((suffix for suffix in _LABEL_SUFFIXES if stem.endswith(suffix)), "")

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from jaxfuse.io.tables import write_json, write_rows
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,10 @@ class Protocol:
     score: Callable[..., Mapping[str, Any]]
     options: tuple[Option, ...]
     help: str
+
+
+def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: dict[str, Any]) -> dict[str, Any]:
+    """Writes cases.csv and summary.json to `out`, and returns the summary."""
+    write_rows(out / "cases.csv", rows)
+    write_json(out / "summary.json", summary)
+    return summary

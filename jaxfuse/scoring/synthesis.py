@@ -19,7 +19,6 @@ from jaxfuse.data.sources.volumes import LAYOUTS, detect_layout
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
-from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.metrics.synthesis import (
     DEFINITIONS,
     METRICS,
@@ -30,7 +29,7 @@ from jaxfuse.metrics.synthesis import (
 )
 from jaxfuse.scoring.pairing import find_images, pair
 from jaxfuse.scoring.progress import tracked
-from jaxfuse.scoring.protocol import Option, Protocol
+from jaxfuse.scoring.protocol import Option, Protocol, write_scores
 
 OUTPUT = "synthesized"
 OFFICIAL_CODE = "official"
@@ -90,9 +89,7 @@ def score_synthesis(
         "outputs": summarize_synthesized(rows),
         **paired.left_out(),
     }
-    write_rows(out / "cases.csv", rows)
-    write_json(out / "summary.json", summary)
-    return summary
+    return write_scores(out, rows, summary)
 
 
 def _row(

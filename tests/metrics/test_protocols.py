@@ -1,4 +1,4 @@
-"""What tissues and strokes are scored by, on label maps worked by hand."""
+"""The metrics of tissues and strokes, on label maps worked by hand."""
 
 import math
 

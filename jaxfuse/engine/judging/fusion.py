@@ -1,4 +1,4 @@
-"""How fused images are judged, beside the segmentation that reads them.
+"""The judge of fused images, beside the segmentation that reads them.
 
 A fused image is scored as in papers on fusion (`jaxfuse.metrics.fusion`): on the whole picture, in gray levels, against
 the sources that it was made of. Three images stand beside it. The mean and the maximum of the sources need no network;

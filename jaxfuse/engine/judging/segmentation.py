@@ -1,4 +1,4 @@
-"""How segmentations are judged: label maps against the truth, by the regions of the data's label scheme."""
+"""The judge of segmentations: label maps against the truth, by the regions of the data's label scheme."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How synthesized images are judged: a modality that was made from others, against the real one.
+"""The judge of synthesized images: a modality that was made from others, against the real one.
 
 Papers on synthesis print PSNR, NMSE and SSIM over subjects (`jaxfuse.metrics.synthesis`). Slices are put together to
 the volume that they were cut from, so that blank ones need no value of their own. Beside the clean metrics stand those

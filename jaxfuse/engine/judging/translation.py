@@ -1,4 +1,4 @@
-"""How translations are judged: fakes against the real images of the same subject, cycles against their source."""
+"""The judge of translations: fakes against the real images of the same subject, cycles against their source."""
 
 from __future__ import annotations
 

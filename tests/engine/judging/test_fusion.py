@@ -82,7 +82,7 @@ def segmentation_only(case: PreparedCase) -> dict[str, np.ndarray]:
 
 
 def attentive(case: PreparedCase) -> dict[str, np.ndarray]:
-    """Of t1 the upper half is attended to four times as much as on the mean, t2 not at all, flair evenly."""
+    """Attends to the upper half of t1 four times as much as on the mean, to t2 not at all, to flair evenly."""
     received = np.zeros((42, 42, 3), np.float32)
     received[:21, :, 0], received[21:, :, 0], received[..., 2] = 4, 0.25, 1
     return {**predict(case), "attention": received}

@@ -59,7 +59,7 @@ def constant(value: int) -> np.ndarray:
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[Mapping[str, Any]]:
-    """What would be drawn, figure by figure."""
+    """The figures asked for; they are not painted."""
     calls: list[Mapping[str, Any]] = []
     monkeypatch.setattr(other_runs.figures, "comparison", lambda path, **given: calls.append({"path": path, **given}))
     return calls
