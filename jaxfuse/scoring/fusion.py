@@ -63,11 +63,12 @@ def _source_folders(ref: Path, asked: Sequence[str] | None) -> dict[str, Path]:
     if not ref.is_dir():
         raise UserError(f"{ref} is not a folder; give the folder that holds one folder of PNG images per source")
     there = {path.name: path for path in sorted(ref.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    bounds = f"{FEWEST_SOURCES} to {MOST_SOURCES}"
     if asked is None:
         if not FEWEST_SOURCES <= len(there) <= MOST_SOURCES:
             raise UserError(
-                f"{ref} holds {len(there)} folders ({listing(tuple(there)) or 'none'}); name {FEWEST_SOURCES} to {MOST_SOURCES} of its "
-                "folders, one per source, with --sources"
+                f"{ref} holds {len(there)} folders ({listing(tuple(there)) or 'none'}); name {bounds} of its folders, "
+                "one per source, with --sources"
             )
         return there
     absent = [name for name in asked if name not in there]
@@ -76,9 +77,7 @@ def _source_folders(ref: Path, asked: Sequence[str] | None) -> dict[str, Path]:
             f"{ref} has no folder {', '.join(absent)}; --sources names some of {', '.join(there) or 'none'}"
         )
     if not FEWEST_SOURCES <= len(set(asked)) == len(asked) <= MOST_SOURCES:
-        raise UserError(
-            f"--sources names {', '.join(asked) or 'nothing'}; name {FEWEST_SOURCES} to {MOST_SOURCES} different folders"
-        )
+        raise UserError(f"--sources names {', '.join(asked) or 'nothing'}; name {bounds} different folders")
     return {name: there[name] for name in asked}
 
 

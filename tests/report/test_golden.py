@@ -29,7 +29,7 @@ def _write_run(folder: Path, name: str, row: str) -> Path:
 
 
 def _words(page: str) -> list[str]:
-    """The words that a reader sees of a page: a line per heading, paragraph, tile, label of a drawing and row of a table."""
+    """The words of a page: a line per heading, paragraph, tile, label of a drawing and row of a table."""
     page = re.sub(r"<(style|details).*?</\1>", "", page, flags=re.DOTALL)
     found = re.findall(
         r"<(h\d|p|tr|text|circle|div class=\"tile\")\b(.*?)</(?:h\d|p|tr|text|circle|div)>", page, re.DOTALL
