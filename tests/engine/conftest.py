@@ -1,6 +1,8 @@
-"""Cases on disk that tests of the engine share."""
+"""Cases on disk and runs that tests of the engine share."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,3 +21,9 @@ def labeled(tmp_path):
 @pytest.fixture
 def healthy(tmp_path):
     return on_disk(tmp_path, "healthy", np.zeros((12, 10, 9), np.uint8))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """Where runs of `view_runs.py` lie, with the cases that all of them prepare alike."""
+    return tmp_path_factory.mktemp("views")

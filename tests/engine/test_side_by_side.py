@@ -1,236 +1,54 @@
-"""Two views side by side: the phases that one after another would make, and a run that resumes.
-
-Quick tests train the network of `tiny_systems.py`, in whose place a slow one puts InfiNet.
-"""
+"""The parts of a training of several phases: rows, judges, streams, and what may train side by side."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
-from ml_collections import ConfigDict
-from rich.console import Console
 
-from configs import infinet
-from jaxfuse.config import parse
 from jaxfuse.data.facts import DatasetFacts
-from jaxfuse.engine.build import abstract_state
-from jaxfuse.engine.display import Display
-from jaxfuse.engine.judging import segmentation as judging
-from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.side_by_side import MemberBatches, MemberJudges, MemberRows, check_alike, in_step
-from jaxfuse.engine.stop_request import StopRequest
-from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.side_by_side import (
+    Alone,
+    MemberBatches,
+    MemberJudges,
+    MemberRows,
+    Together,
+    check_alike,
+    group_of,
+    in_step,
+)
 from jaxfuse.engine.validation import PhaseJudge, Progress
 from jaxfuse.errors import UserError
-from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.learning.state import State
+from tests.tiny_systems import valid_system
 
 VIEWS = ("coronal", "axial")
-TOGETHER = "coronal+axial"
-TIMED = ("steps_per_s", "wait_share")
-STEPS = 5
 
 
-# --- a run ----------------------------------------------------------------------------------------------------
-
-
-class Killed(Exception):
-    pass
-
-
-class Deadly(Display):
-    """A display at whose line of this step the run dies."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(Console(file=io.StringIO()))
-        self.deadly = step
-
-    def step(self, step: int, **shown: Any) -> None:
-        if step == self.deadly:
-            raise Killed
-        super().step(step, **shown)
-
-
-def recipe(cache: Path, *, side_by_side: bool, steps: int, pixelwise: bool) -> Any:
-    config = infinet.get_config("tiny")
-    config.data.cache = str(cache)
-    config.schedule = config.result = VIEWS
-    config.side_by_side = side_by_side
-    if pixelwise:
-        config.network = ConfigDict()
-    for view in VIEWS:
-        config[view].model = "tests.tiny_systems" if pixelwise else "infinet"
-        config[view].steps, config[view].checkpoint_every, config[view].validation.every = steps, 2, 2
-    return config
-
-
-def run_in(
-    folder: Path, name: str, *, side_by_side: bool, dies_at: int = 0, steps: int = STEPS, pixelwise: bool = True
-) -> tuple[Run, str]:
-    """The run, and what it said; its figures are not painted."""
-    config = recipe(folder / "cache", side_by_side=side_by_side, steps=steps, pixelwise=pixelwise)
-    display = Deadly(dies_at)
-    run = Run(parse(config), open_workdir(folder / name, config), display, StopRequest())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging.figures, "segmentation_panel", lambda path, **asked: None)
-        if dies_at:
-            with pytest.raises(Killed):
-                run.execute()
-        else:
-            run.execute()
-    return run, display.console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("together")
-
-
-@pytest.fixture(scope="module")
-def together(folder) -> tuple[Run, str]:
-    return run_in(folder, "together", side_by_side=True)
-
-
-@pytest.fixture(scope="module")
-def in_turn(folder) -> tuple[Run, str]:
-    return run_in(folder, "in_turn", side_by_side=False)
-
-
-@pytest.fixture(scope="module")
-def resumed(folder) -> tuple[Run, list[str]]:
-    """Killed after step 3, when step 2 had been saved; called again, and once more."""
-    runs = [run_in(folder, "resumed", side_by_side=True, dies_at=dies_at) for dies_at in (3, 0, 0)]
-    return runs[-1][0], [said for _, said in runs]
-
-
-def leaves(state: State) -> dict[str, np.ndarray]:
-    state = replace(state, rng=jax.random.key_data(state.rng))
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def last_state(run: Run, view: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    phase = run.phase(view)
-    checkpoints = Checkpoints(phase.checkpoint_folder)
-    state, progress = checkpoints.restore(abstract_state(phase.system, phase.phase, phase.data.facts.modalities))
-    checkpoints.close()
-    return leaves(state), progress
-
-
-def best_weights(run: Run, view: str) -> dict[str, np.ndarray]:
-    return leaves(replace(run.phase(view).weights(best=True), rng=jax.random.key(0)))
-
-
-def rows_of(run: Run, view: str, *, timed: bool = False) -> list[dict[str, Any]]:
-    rows = [row for row in read_metrics(run.workdir) if row["phase"] == view]
-    return rows if timed else [{k: v for k, v in row.items() if k not in TIMED} for row in rows]
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_phase_ends_as_it_would_alone(together, in_turn, view):
-    """To rounding: the same first weights, batches and learning rates, and validations at the same steps."""
-    (found, progress), (wanted, alone) = last_state(together[0], view), last_state(in_turn[0], view)
-    assert found.keys() == wanted.keys()
-    for leaf, value in wanted.items():
-        assert found[leaf].dtype == value.dtype
-        np.testing.assert_allclose(found[leaf], value, rtol=1e-4, atol=1e-6, err_msg=leaf)
-    assert progress["best_step"] == alone["best_step"]
-    mine, theirs = (rows_of(run, view, timed=True) for run in (together[0], in_turn[0]))
-    assert [(row["step"], row["split"]) for row in mine] == [(row["step"], row["split"]) for row in theirs]
-    for row, other in zip(mine, theirs, strict=True):
-        assert list(row) == list(other)
-        assert row["net/loss"] == pytest.approx(other["net/loss"], rel=1e-4)
-
-
-def test_phases_that_were_trained_differ(together):
-    """Or the comparison above would not tell one from the other."""
-    first, second = (last_state(together[0], view)[0] for view in VIEWS)
-    kernel = next(name for name in first if "params" in name and "kernel" in name)
-    assert np.abs(first[kernel] - second[kernel]).max() > 0.01
-
-
-def test_what_reads_a_run_finds_phases_like_others(together, in_turn):
-    here, there = together[0].workdir, in_turn[0].workdir
-    for name in (*VIEWS, "result"):
-        mine, theirs = (read_rows(workdir / "results" / name / "cases.csv") for workdir in (here, there))
-        assert [(row["case"], row["output"], row["region"]) for row in mine] == [
-            (row["case"], row["output"], row["region"]) for row in theirs
-        ]
-        assert [row["dice"] for row in mine] == pytest.approx([row["dice"] for row in theirs], abs=0.02, nan_ok=True)
-    trained = load([str(here)])
-    assert [one.name for one in trained] == [f"together:{view}" for view in VIEWS]
-    for one, view in zip(trained, VIEWS, strict=True):
-        wanted, _ = last_state(together[0], view)
-        for leaf, value in leaves(replace(one.weights(), rng=jax.random.key(0))).items():
-            if "params" in leaf or "stats" in leaf:
-                np.testing.assert_array_equal(value, wanted[leaf])
-    assert sorted(read_json(here / "phases.json")) == sorted(VIEWS)
-
-
-def test_it_says_what_trains_together(together):
-    numbered, took = "Phases 1, 2 of 2, coronal+axial side by side: 5 steps of ", "Phase coronal+axial: 5 steps in "
-    assert numbered in together[1]
-    assert took in together[1]
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_killed_run_resumes_bit_by_bit(together, resumed, view):
-    run, said = resumed
-    assert f"{TOGETHER} side by side: 5 steps from step 2 of" in said[1]
-    (found, progress), (wanted, whole) = last_state(run, view), last_state(together[0], view)
-    assert any("opt_state" in leaf for leaf in wanted)
-    for before, after in ((wanted, found), (best_weights(together[0], view), best_weights(run, view))):
-        assert [leaf for leaf, value in before.items() if value.tobytes() != after[leaf].tobytes()] == []
-    assert progress == whole
-    assert rows_of(run, view) == rows_of(together[0], view)
-    summaries = [read_json(r.workdir / "results" / view / "summary.json") for r in (run, together[0])]
-    for summary in summaries:
-        del summary["seconds_per_subject"]
-    assert summaries[0] == summaries[1]
-
-
-def test_a_finished_run_says_so(resumed):
-    assert f"Phases 1, 2, {TOGETHER} side by side: all 5 steps are there already" in resumed[1][2]
-
-
-def test_fewer_steps_than_are_there_are_refused(folder, together):
-    with pytest.raises(UserError, match=r"phase coronal\+axial has 5 steps already and 3 are asked for"):
-        run_in(folder, "together", side_by_side=True, steps=3)
-
-
-@pytest.mark.slow
-def test_views_of_infinet_end_as_they_would_alone(folder):
-    """On the whole: what is zero but for rounding falls to either side of a ReLU, and is normalized after it."""
-    together, in_turn = (
-        run_in(folder, name, side_by_side=name == "infinet_together", pixelwise=False)[0]
-        for name in ("infinet_together", "infinet_in_turn")
-    )
-    for view in VIEWS:
-        start = leaves(in_turn.phase(view).initial_state())
-        found, wanted = (last_state(run, view)[0] for run in (together, in_turn))
-        assert distance(found, wanted) < 0.03 * distance(wanted, start)
-
-
-def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
-    """Between the parameters of two states."""
-    return float(np.sqrt(sum(np.sum((one[name] - other[name]) ** 2) for name in one if name.startswith(".params"))))
-
-
-# --- its parts ------------------------------------------------------------------------------------------------
+def test_a_phase_alone_is_its_own_training(tmp_path):
+    """Nothing is wrapped: the step, the state, the stream, the judge and the writer are the phase's."""
+    group = group_of(valid_system(1), ["axial"])
+    assert isinstance(group, Alone)
+    writer = MetricWriter(tmp_path)
+    state = State(step=3, rng=None, params={}, stats={}, opt_state={}, memory={})  # pyright: ignore
+    judge = PhaseJudge("axial", lambda state: {}, writer, Kept(), Progress())
+    assert group.stack({"axial": state}) is state
+    assert group.member(state, "axial") is state
+    assert group.stream({"axial": Counting}) is Counting
+    assert group.judge({"axial": judge}) is judge
+    assert group.rows(writer) is writer
+    group.keep(3, {"axial": state}, judge, {})  # the loop has saved it
+    writer.close()
+    assert isinstance(group_of(valid_system(1), VIEWS), Together)
 
 
 def test_rows_go_to_their_phases_and_the_speed_to_all(tmp_path):
     writer = MetricWriter(tmp_path)
     values = {"axial/net/loss": 0.25, "coronal/net/loss": 0.5, "steps_per_s": 4.0}
-    MemberRows(writer, VIEWS).write(3, TOGETHER, "train", values)
+    MemberRows(writer, VIEWS).write(3, "coronal+axial", "train", values)
     writer.close()
     assert read_metrics(tmp_path) == [
         {"step": 3, "phase": "coronal", "split": "train", "net/loss": 0.5, "steps_per_s": 4.0},

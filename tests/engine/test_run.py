@@ -1,0 +1,74 @@
+"""A run from its lock to its report, in one process; how it resumes is shown in `test_training.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jaxfuse.engine import run as module
+from jaxfuse.engine.judging import segmentation as judging
+from jaxfuse.engine.run import train
+from jaxfuse.engine.run_folder.lock import LOCK, locked
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json, read_rows
+from tests.engine.view_runs import VIEWS, recipe
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    return recipe(folder / "cache", side_by_side=False, steps=2, pixelwise=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging.figures, "segmentation_panel", lambda path, **asked: None)
+        patch.setattr(module, "compilation_cache", lambda folder: None)  # that of the tests stays in use
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory) -> tuple[Path, Path]:
+    """The workdir of a run, and the report that it names."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    return workdir, train(config, workdir)
+
+
+def test_a_run_leaves_its_report_its_results_and_no_holder_of_its_lock(trained):
+    workdir, report = trained
+    assert report == workdir / "report.html"
+    assert report.is_file()
+    for name in (*VIEWS, "result"):
+        assert read_json(workdir / "results" / name / "summary.json")["kind"] == "segmentation"
+    outputs = {row["output"] for row in read_rows(workdir / "results" / "result" / "cases.csv")}
+    assert outputs == {"coronal", "axial", "coronal+axial"}  # by phase, where both make one output
+    assert read_json(workdir / "environment.json")["device"] == "cpu"
+    assert [path.name for path in workdir.glob(".*")] == [LOCK]
+
+
+def test_a_finished_run_says_so_and_trains_nothing(trained, config, capsys):
+    workdir, report = trained
+    assert train(config, workdir) == report
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "jaxfuse infinet: cpu; workdir" in said
+    assert "Phase 1 of" not in said
+    assert f"This run was finished already; its report is written anew: {report}" in said
+
+
+def test_a_run_that_is_going_on_is_left_alone(trained, config, capsys):
+    workdir, _ = trained
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json")}
+    with locked(workdir), pytest.raises(UserError, match=f"another run is going on in {workdir}"):
+        train(config, workdir)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json")} == before
+    assert capsys.readouterr().out == ""
+
+
+def test_the_lock_is_left_where_a_run_is_refused(config, tmp_path):
+    wrong = config.copy_and_resolve_references()
+    for view in VIEWS:
+        wrong[view].data.root = str(tmp_path / "nowhere")
+    for _ in range(2):
+        with pytest.raises(UserError, match="is not a folder"):
+            train(wrong, tmp_path / "run")
