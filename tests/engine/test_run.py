@@ -70,5 +70,5 @@ def test_the_lock_is_left_where_a_run_is_refused(config, tmp_path):
     for view in VIEWS:
         wrong[view].data.root = str(tmp_path / "nowhere")
     for _ in range(2):
-        with pytest.raises(UserError, match="is not a folder"):
+        with pytest.raises(UserError, match="no subject lies under"):
             train(wrong, tmp_path / "run")

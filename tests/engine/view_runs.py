@@ -47,7 +47,6 @@ class Deadly(Display):
 
 def recipe(cache: Path, *, side_by_side: bool, steps: int, pixelwise: bool) -> Any:
     config = infinet.get_config("tiny")
-
     config.schedule = config.result = VIEWS
     config.side_by_side = side_by_side
     if pixelwise:
