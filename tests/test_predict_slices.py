@@ -24,12 +24,12 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.slices import AXIAL, pictures, prepare_slices
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume

@@ -20,9 +20,9 @@ from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.judging.segmentation import label_maps
 from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 from jaxfuse.metrics.protocols import default_one_empty_mm

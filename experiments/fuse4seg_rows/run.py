@@ -29,9 +29,10 @@ from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.slices import prepare_slices
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine.build import build_system, case_predictor, example_batch
+from jaxfuse.engine.build import build_system, example_batch
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 

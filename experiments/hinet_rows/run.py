@@ -25,8 +25,8 @@ from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phantoms
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.io.tables import render, write_json
 from jaxfuse.metrics.synthesis import apply_linear, fit_linear, score_synthesized
 from jaxfuse.report.synthesis import synthesis_panel

@@ -19,10 +19,8 @@ from jaxfuse.data.pipeline import PatchSampler, batches
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.build import (
-    CasePredictor,
     abstract_state,
     build_system,
-    case_predictor,
     initial_state,
     make_sampler,
     without_optimizers,
@@ -33,6 +31,7 @@ from jaxfuse.engine.judging.losses import LossAssessment
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.run_folder.checkpoints import read_weights
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.predictor import CasePredictor, case_predictor
 from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System

@@ -21,7 +21,6 @@ from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES, AXIAL, CORONAL, SAGITTAL, pictures, prepare_slices
 from jaxfuse.data.subjects import SlicedVolume, subjects_of
-from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging import segmentation as judging
 from jaxfuse.engine.judging.assessment import Judged
@@ -29,6 +28,7 @@ from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.engine.trained.segmenter import mean_probabilities
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map

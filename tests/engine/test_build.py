@@ -1,20 +1,18 @@
-"""Phases, samplers and volumes of networks that lose a margin."""
+"""Phases and samplers of networks that lose a margin."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxfuse.data.sampling import sampling_rule
-from jaxfuse.data.slices import AXES
-from jaxfuse.engine.build import abstract_state, build_system, case_predictor, example_batch, make_sampler
+from jaxfuse.engine.build import abstract_state, build_system, example_batch, make_sampler
 from jaxfuse.errors import UserError
-from jaxfuse.learning.system import Geometry, Segmentation
-from tests.engine.valid_phases import MODALITIES, TINY, drawn, valid_phase, volume
+from jaxfuse.learning.system import Geometry
+from tests.engine.valid_phases import MODALITIES, TINY, valid_phase
 from tests.tiny_systems import valid_system
 
 
@@ -47,88 +45,9 @@ def test_batches_have_the_margin_around_their_labels(labeled, healthy):
         make_sampler(replace(phase, sampling=sampling_rule("foreground")), labeled, margin=2)
 
 
-def test_larger_tiles_change_no_answer():
-    case, outputs = volume(), []
-    for memory_mb in (0, 1, 100):
-        system, weights = drawn(valid_phase(memory_mb=memory_mb))
-        seen = []
-        predict = case_predictor(_noting(system, seen), valid_phase(memory_mb=memory_mb))
-        (values,) = predict(weights, case).values()
-        outputs.append((set(seen), values))
-    padded = np.pad(case.image, [(2, 2)] * 3 + [(0, 0)])[None]
-    expected = system.predict(weights, {"image": jnp.asarray(padded)})["valid"][0]
-    for _, values in outputs:
-        np.testing.assert_allclose(values, expected, atol=1e-5)
-    assert outputs[0][0] == {(3, 9, 9, 9, 2)}
-    assert (3, 24, 7, 15, 2) in outputs[2][0]  # one tile
-
-
-def test_a_limit_of_memory_given_later_replaces_that_of_the_phase():
-    phase = valid_phase()
-    system, weights = drawn(phase)
-    seen = []
-    case_predictor(_noting(system, seen), phase, memory_mb=100)(weights, volume())
-    assert (3, 24, 7, 15, 2) in seen
-
-
-def test_what_is_made_of_tiles_is_put_together_as_outputs_are_where_it_is_asked_for():
-    system, weights = drawn(valid_phase())
-    predict, case = case_predictor(system, valid_phase()), volume()
-
-    def alongside(tiles, outputs):
-        assert tiles["image"].shape[1:4] == (9, 9, 9)
-        return {"doubled": 2 * np.asarray(outputs["valid"])}
-
-    with_more = predict(weights, case, alongside=alongside)
-    plain = predict(weights, case)
-    assert (set(with_more), set(plain)) == ({"valid", "doubled"}, {"valid"})
-    np.testing.assert_allclose(with_more["doubled"], 2 * plain["valid"], rtol=1e-6)
-
-
-def _noting(system, seen):
-    """The System, noting what its prediction is traced with."""
-
-    class Noting(Segmentation):
-        def predict(self, state, inputs):
-            seen.append(inputs["image"].shape)
-            return super().predict(state, inputs)
-
-    return Noting(**vars(system))
-
-
 def test_a_limit_of_memory_is_refused_where_the_tile_is_the_patch():
     phase = valid_phase(memory_mb=64)
     padded = replace(valid_system(2), geometry=Geometry(3, 1))
     phase = replace(phase, build=lambda modalities, classes, total, voxels=(): padded)
     with pytest.raises(UserError, match=f"memory_mb is 64, but the network of phase {TINY.name} has no valid conv"):
         build_system(phase, MODALITIES, ("background", "tissue"), 4)
-
-
-@pytest.mark.parametrize(("axis", "memory_mb"), [("axial", 0), ("coronal", 1), ("sagittal", 0)])
-def test_a_network_of_slices_goes_along_its_axis(axis, memory_mb):
-    case, across = volume((6, 9, 7)), AXES[axis]
-    phase = valid_phase(3, patch=(13, 11), memory_mb=memory_mb)
-    system, weights = drawn(phase)
-    (made,) = case_predictor(system, phase, axis=across)(weights, case).values()
-    # The slice by hand: columns and rows, both from their far ends.
-    picture = np.take(case.image, 2, axis=across).swapaxes(0, 1)[::-1, ::-1]
-    padded = np.pad(picture, [(3, 3), (3, 3), (0, 0)])[None]
-    expected = np.asarray(system.predict(weights, {"image": jnp.asarray(padded)})["valid"][0])
-    np.testing.assert_allclose(np.take(made, 2, axis=across), expected[::-1, ::-1].swapaxes(0, 1), atol=1e-5)
-
-
-def test_whole_pictures_lie_in_the_middle_as_they_did_in_training():
-    """A network that answers, for every pixel, where in the patch it lies."""
-    phase = valid_phase(1, patch=(9, 10), sampling=sampling_rule("whole"), pad=True)
-
-    class Place(Segmentation):
-        def predict(self, state, inputs):
-            b, h, w, _ = inputs["image"].shape
-            place = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij"), -1).astype(jnp.float32)
-            return {"place": jnp.broadcast_to(place, (b, h, w, 2))[:, 1:-1, 1:-1]}
-
-    system, weights = drawn(phase)
-    (made,) = case_predictor(Place(**vars(system)), phase)(weights, volume((6, 5, 2))).values()
-    places = {tuple(place.tolist()) for place in made.reshape(-1, 2)}
-    # Pictures of 5 rows and 6 columns in patches of 9 x 10.
-    assert places == {(row, column) for row in range(2, 7) for column in range(2, 8)}

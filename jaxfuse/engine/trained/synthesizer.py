@@ -15,9 +15,9 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES, pictures
 from jaxfuse.data.sources.volumes import source_of
-from jaxfuse.engine.build import case_predictor
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
+from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import write_like
