@@ -2,20 +2,19 @@
 
     python -m jaxfuse.train --config configs/cmff.py
 
-trains both phases on phantoms in minutes on two CPU cores.
+trains both phases on phantoms: some six minutes on two CPU cores. Expected on new phantoms: mean Dice 0.856 +- 0.019
+over three seeds, of enhancing tumor 0.779, whole tumor 0.918, tumor core 0.872 (`experiments/README.md`).
 
     python -m jaxfuse.train --config configs/cmff.py:paper --config.data.root=DIR
 
-trains the paper's sizes on a BraTS folder, for a GPU (what the backward pass keeps is 16 GB without and 1.6 GB with
-`--config.network.remat=level`; counted, not measured on one). `row=NAME` is a row of
-the paper's tables.
+trains the paper's sizes on a BraTS folder, for a GPU; neither its hours nor its scores are measured. What the backward
+pass keeps is 16 GB, or 1.6 GB with `--config.network.unet.remat=level` (counted). `row=NAME` is a row of the paper's
+tables.
 """
 
 from dataclasses import dataclass, field
 
-from ml_collections import ConfigDict
-
-from jaxfuse.recipes import adam, brats_data, parse_argument, phase
+from jaxfuse.recipes import adam, brats_data, experiment, parse_argument, phase, volume_data
 
 PRESETS = {
     "": "phantoms of 64 x 64 x 48 voxels, base 8, patches of 32^3: minutes on two CPU cores",
@@ -42,7 +41,7 @@ OTHER_PAIRS = ("t1+flair", "t2+t1ce")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the presets differ in; the defaults are those of the preset for phantoms."""
+    """Everything in which presets differ; the defaults are those of the preset for phantoms."""
 
     base: int = 8
     levels: int = 4
@@ -71,7 +70,7 @@ class Sizes:
 
     @property
     def common(self):
-        """Options that every 3D phase shares."""
+        """Options of every 3D phase."""
         return {
             "patch": self.patch,
             "validate_every": self.validate_every,
@@ -79,7 +78,20 @@ class Sizes:
         }
 
     @property
+    def unet(self):
+        """The form of every U-Net."""
+        return {
+            "arch": "residual",
+            "base": self.base,
+            "levels": self.levels,
+            "kernel_init": self.kernel_init,
+            "remat": "none",
+            "dtype": "float32",
+        }
+
+    @property
     def cycle(self):
+        """The form of critics and cycles."""
         return {
             "critic_base": self.critic_base,
             "critic_layers": self.critic_layers,
@@ -132,37 +144,25 @@ SIZES = {
 
 
 def get_config(argument=None):
-    preset, row, variant = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="ours")
-    sizes = SIZES[preset]
-    pairs = OTHER_PAIRS if row == "other_pairs" else PAIRS
-    config = ConfigDict()
-    config.name, config.preset, config.row, config.variant = "cmff", preset, row, variant
-    config.seed = 0
-    config.pairs = pairs
-    config.data = brats_data(modalities=tuple("+".join(pairs).split("+")), **sizes.phantom)
-    config.network = ConfigDict(
-        {
-            "base": sizes.base,
-            "levels": sizes.levels,
-            "arch": "residual",
-            "kernel_init": sizes.kernel_init,
-            "remat": "none",
-            "dtype": "float32",
-        }
-    )
-    config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4})
-    config.log_every = sizes.log_every
+    called = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="ours")
+    preset, row, _ = called
+    sizes, pairs = SIZES[preset], OTHER_PAIRS if row == "other_pairs" else PAIRS
     phases = row_phases(row, sizes)
-    for name, settings in phases.items():
-        config[name] = settings
-    config.schedule = tuple(phases)
-    # The result is the last phase, or the mean of both branches where a row trains them apart.
-    config.result = tuple(name for name in phases if name.startswith("branch_")) or config.schedule[-1:]
-    return config
+    return experiment(
+        "cmff",
+        called,
+        pairs=pairs,
+        data=brats_data(modalities=tuple("+".join(pairs).split("+")), **sizes.phantom),
+        network={"unet": sizes.unet},
+        phases=phases,
+        # The mean of both branches where a row trains them apart.
+        result=tuple(name for name in phases if name.startswith("branch_")),
+        log_every=sizes.log_every,
+    )
 
 
 def row_phases(row, sizes):
-    """The phases of a row of the paper's tables, in order."""
+    """The phases of a row, in order."""
     if row == "random":
         return {"fusion": fusion(sizes, row, ())}
     if row == "voc":
@@ -196,7 +196,7 @@ def transition(sizes):
     """CMFT."""
     return phase(
         model="cmft",
-        args=sizes.cycle,
+        args={"cycle": sizes.cycle},
         assess="engine.judging.translation:translation",
         optimizers={"generators": sizes.gan_adam(), "discriminators": sizes.gan_adam()},
         **sizes.transition_length,
@@ -205,7 +205,7 @@ def transition(sizes):
 
 
 def reconstruction(sizes):
-    """What the row "self" has in place of CMFT."""
+    """The first phase of row "self", in place of CMFT."""
     return phase(
         model="cmft:make_reconstruction",
         args={"corruption": 0.0},
@@ -245,7 +245,7 @@ def fusion_form(sizes, row):
 
 def fusion(sizes, row, init):
     """CMFF."""
-    return segmentation(sizes, "cmff", fusion_form(sizes, row), init)
+    return segmentation(sizes, "cmff", {"fusion": fusion_form(sizes, row)}, init)
 
 
 def branch(sizes, side, generator):
@@ -256,23 +256,22 @@ def branch(sizes, side, generator):
 
 def joint(sizes):
     """CMFT and CMFF at once."""
-    args = {**sizes.cycle, **fusion_form(sizes, "joint"), "segmentation_weight": 1.0, "share_trunk": True}
+    args = {"cycle": sizes.cycle, "fusion": fusion_form(sizes, "joint")}
+    args |= {"segmentation_weight": 1.0, "share_trunk": True}
     return segmentation(sizes, "cmff:make_joint", args, (), discriminators=sizes.gan_adam())
 
 
 def voc(sizes):
     """Pre-training on PASCAL VOC: its own data, patches of pixels, 21 classes, unlabeled border pixels ignored."""
-    settings = phase(
+    return phase(
         model="baselines.unet",
         assess="engine.judging.losses:losses",
         optimizers={"net": adam(sizes.voc_rate)},
         loss="losses.overlap:cross_entropy",
         loss_args={"ignore": 255},
         sampling="brain",
+        pad=True,  # photographs come in all sizes
         checkpoint_every=500,
+        data=volume_data(source="voc", modalities=("r", "g", "b"), shape=(64, 64, 48), cases=1, spacing_mm=3.0),
         **sizes.voc,
     )
-    settings.pad = True  # photographs come in all sizes
-    settings.data = brats_data(modalities=("r", "g", "b"), shape=(64, 64, 48), cases=1, spacing_mm=3.0)
-    settings.data.source = "voc"
-    return settings

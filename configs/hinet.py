@@ -2,13 +2,14 @@
 
     python -m jaxfuse.train --config configs/hinet.py
 
-trains the network and its critic on slices of phantoms.
+trains the network and its critic on slices of phantoms: a minute and a half on two CPU cores. Expected on new phantoms:
+PSNR 24.0 +- 0.1 dB and SSIM 0.860 +- 0.004 over three seeds, where a copy of T1 has 20.4 dB (`experiments/README.md`).
 
     python -m jaxfuse.train --config configs/hinet.py:paper --config.data.root=DIR
 
-trains the paper's sizes on a BraTS folder, for a GPU. `row=NAME` is a row of the paper's tables, `data=NAME` another
-target. `pairs` names the sources and the target, and any others that the data has may be given, such as
-`--config.pairs="('t1+t1ce','t2')"`. Labels are not needed.
+trains the paper's sizes on a BraTS folder, for a GPU; neither its hours nor its scores are measured. `row=NAME` is a
+row of the paper's tables, `data=NAME` another target. `pairs` names the sources and the target, and any others that the
+data has may be given, such as `--config.pairs="('t1+t1ce','t2')"`. Labels are not needed.
 
     python -m jaxfuse.predict --workdir RUN --input DIR --output DIR
 
@@ -17,9 +18,7 @@ writes the synthesized volumes of cases that need to have the sources only.
 
 from dataclasses import dataclass, field
 
-from ml_collections import ConfigDict
-
-from jaxfuse.recipes import adam, parse_argument, phase, volume_data
+from jaxfuse.recipes import adam, experiment, parse_argument, phase, volume_data
 
 PRESETS = {
     "": "phantoms of 64 x 64 x 48 voxels, 16 channels, patches of 64^2, a short training",
@@ -39,7 +38,7 @@ ROWS = {
     "cyclegan_second": "CycleGAN from the second source alone",
     "mmsyns": "MM-Syns: one latent space for all sources",
 }
-# Target -> what it is made of, on BraTS; FLAIR is the target where no variant is named.
+# Target -> (its sources, itself), on BraTS; FLAIR is the target where no variant is named.
 TASKS = {
     "": ("t1+t2", "flair"),
     "t2": ("t1+flair", "t2"),
@@ -63,10 +62,10 @@ BLOCKS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the presets differ in; the defaults are those of the preset for phantoms."""
+    """Everything in which presets differ; the defaults are those of the preset for phantoms."""
 
     phantom: dict = field(default_factory=lambda: {"shape": (64, 64, 48), "cases": 20, "spacing_mm": 3.0})
-    # What pictures show of a volume, by source; () is the box of the brain.
+    # The part of a volume that pictures show, by source; () is the box of the brain.
     window: dict = field(default_factory=lambda: {"slices": (), "isles_slices": ()})
     blank_slices: bool = False
     side: int = 64
@@ -83,11 +82,12 @@ class Sizes:
     log_every: int = 20
 
     def training(self, kind):
-        """Optimizers of every player, length and patches of a row; all are trained alike here."""
+        """Rate, length and patches of a row; all are trained alike here."""
         del kind
         return {"rate": 2e-3, "schedule": "cosine", "batch": self.batch, **self.length, **self.patches()}
 
     def patches(self):
+        """Tiles of slices."""
         return {"patch": (self.side, self.side), "sampling": "tiles"}
 
 
@@ -143,20 +143,18 @@ SIZES = {
 
 
 def get_config(argument=None):
-    preset, row, variant = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="full")
-    sizes = SIZES[preset]
-    config = ConfigDict()
-    config.name, config.preset, config.row, config.variant = "hinet", preset, row, variant
-    config.seed = 0
-    sources, target = TASKS[variant]
-    config.pairs = (sources.split("+")[SINGLE[row]] if row in SINGLE else sources, target)
-    config.data = data(sizes, isles=variant == "isles")
-    config.network = ConfigDict({"dtype": "float32"})
-    config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4})
-    config.log_every = sizes.log_every
-    config.synthesis = synthesis(sizes, row)
-    config.schedule = config.result = ("synthesis",)
-    return config
+    called = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="full")
+    preset, row, variant = called
+    sizes, (sources, target) = SIZES[preset], TASKS[variant]
+    return experiment(
+        "hinet",
+        called,
+        pairs=(sources.split("+")[SINGLE[row]] if row in SINGLE else sources, target),
+        data=data(sizes, isles=variant == "isles"),
+        network={"form": {"dtype": "float32"}},
+        phases={"synthesis": synthesis(sizes, row)},
+        log_every=sizes.log_every,
+    )
 
 
 def data(sizes, *, isles):
@@ -179,29 +177,28 @@ def synthesis(sizes, row):
         "hinet": ("hinet", hinet_args(sizes, row), ("generator", "discriminator")),
         "pix2pix": ("baselines.pix2pix", pix2pix_args(sizes), ("generator", "discriminator")),
         "cyclegan": ("baselines.cyclegan", cyclegan_args(sizes), ("generators", "discriminators")),
-        "mmsyns": ("baselines.mmsyns", {**sizes.mmsyns, "slope": 0.3, "variance_weight": 1.0}, ("net",)),
+        "mmsyns": ("baselines.mmsyns", {"form": {**sizes.mmsyns, "slope": 0.3}, "variance_weight": 1.0}, ("net",)),
     }[kind]
     training = sizes.training(kind)
     rate, schedule = training.pop("rate"), training.pop("schedule")
     b1 = 0.9 if kind == "mmsyns" else 0.5
-    settings = phase(
+    return phase(
         model=model,
         args=args,
         assess="engine.judging.synthesis:synthesis",
         optimizers={player: adam(rate, b1=b1, schedule=schedule) for player in players},
         validate_every=sizes.validate_every,
+        validation_cases=sizes.validation_cases,
+        tile_batch=sizes.tile_batch,
         checkpoint_every=sizes.checkpoint_every,
         **training,
     )
-    settings.update({"validation": {"cases": sizes.validation_cases, "tile_batch": sizes.tile_batch}})
-    return settings
 
 
 def hinet_args(sizes, row):
-    """The networks of the paper and of its ablations; what a form does not have is left out."""
+    """Networks and losses of the paper and of its ablations; what a row does not have is left out."""
     kind = row if row in ("early", "late") else "hybrid"
-    fusion_block, synthesis_block = BLOCKS.get(row, ("mixed", "mixed"))
-    args = {
+    form = {
         "width": sizes.width,
         "kind": kind,
         "activation_fusion": "leaky_relu",
@@ -214,26 +211,29 @@ def hinet_args(sizes, row):
         "bn_batch_stats_at_test": False,
         "remat": False,
         "kernel_init": "nn.initializers:normal",
-        "target_weight": 100.0,
-        "gan": "lsgan",
     }
     if kind == "hybrid":
-        args.update({"fusion_block": fusion_block, "synthesis_block": synthesis_block})
-    return args if kind == "early" else {**args, "reconstruction_weight": 20.0}
+        form["fusion_block"], form["synthesis_block"] = BLOCKS.get(row, ("mixed", "mixed"))
+    losses = {"target_weight": 100.0, "gan": "lsgan"}
+    if kind != "early":
+        losses["reconstruction_weight"] = 20.0
+    return {"form": form, "losses": losses}
 
 
 def pix2pix_args(sizes):
-    return {
+    """Networks and losses of the public code."""
+    form = {
         **sizes.pix2pix,
         "dropout": 0.5,
         "norm_decay": 0.9,
         "norm_eps": 1e-5,
         "bn_batch_stats_at_test": False,
         "kernel_init": "nn.initializers:normal",
-        "target_weight": 100.0,
     }
+    return {"form": form, "target_weight": 100.0}
 
 
 def cyclegan_args(sizes):
-    weights = {"cycle_weight": 10.0, "identity_weight": 0.5, "pool_size": 50}
-    return {**sizes.cyclegan, **weights, "kernel_init": "nn.initializers:normal"}
+    """Networks and losses of the public code."""
+    form = {**sizes.cyclegan, "kernel_init": "nn.initializers:normal"}
+    return {"form": form, "cycle_weight": 10.0, "identity_weight": 0.5, "pool_size": 50}

@@ -1,4 +1,4 @@
-"""Options of a recipe: groups are checked, names become functions, flat options fill the forms of a model."""
+"""Options of a recipe: groups are checked, names become functions, and groups fill the forms of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from jaxfuse.errors import UserError
 
 
 def resolve(name: str, *, package: str = "jaxfuse") -> Callable[..., Any]:
-    """The function "module:function", looked for under `package` and then as a dotted path of its own."""
+    """Returns the function "module:function", looked for under `package` and then as a dotted path of its own.
+
+    Raises:
+        UserError: there is no such module or function.
+    """
     module, _, function = name.partition(":")
     if not module or not function:
         raise UserError(f"{name!r} is not understood; write module:function")
@@ -33,36 +37,40 @@ def resolve(name: str, *, package: str = "jaxfuse") -> Callable[..., Any]:
 
 
 def grouped(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as arguments of `make`: a parameter whose default is a dataclass, a form, takes those of its fields.
+    """Returns options as arguments of `make`.
 
-    A flat option goes to every parameter of its name and every form that has such a field. {form: {field: value}}
-    addresses one form alone, and wins there over the flat option.
+    A parameter whose default is a dataclass is a form. Its fields are addressed as a group, {form: {field: value}};
+    those that are not named keep their defaults. All other parameters are options of their own name.
 
     Raises:
-        UserError: an option is neither a parameter nor a field of one.
+        UserError: an option is neither a parameter nor a field of the form that it is addressed to.
     """
     parameters = inspect.signature(make).parameters
     forms = {name: p.default for name, p in parameters.items() if is_dataclass(p.default)}
-    flat = {name: value for name, value in options.items() if name not in forms}
-    args = {name: value for name, value in flat.items() if name in parameters}
-    known = set(args)
-    for name, form in forms.items():
-        of_form = {f.name for f in fields(form)}
-        addressed = options.get(name, {})
-        if not is_group(addressed):
-            raise UserError(f"has no option {name} of its own, but the group {name} of {', '.join(sorted(of_form))}")
-        if wrong := sorted(f"{name}.{key}" for key in set(addressed) - of_form):
-            raise UserError(f"has no option {', '.join(wrong)}")
-        own = {key: value for key, value in flat.items() if key in of_form}
-        args[name] = replace(form, **{**own, **dict(addressed.items())})  # pyright: ignore[reportArgumentType]
-        known |= set(own)
-    if stray := sorted(set(flat) - known):
-        raise UserError(f"has no option {', '.join(stray)}")
-    return args
+    if stray := sorted(set(options) - set(parameters)):
+        places = [f"{form}.{stray[0]}" for form, default in forms.items() if stray[0] in _fields(default)]
+        advice = f"; write {' or '.join(places)}" if places else ""
+        raise UserError(f"has no option {', '.join(stray)}{advice}")
+    plain = {name: value for name, value in options.items() if name not in forms}
+    return plain | {name: _filled(name, form, options.get(name, {})) for name, form in forms.items()}
+
+
+def _filled(name: str, form: Any, group: Any) -> Any:
+    """The form with the fields that a group addresses."""
+    known = _fields(form)
+    if not is_group(group):
+        raise UserError(f"has no option {name} of its own, but the group {name} of {', '.join(known)}")
+    if wrong := sorted(f"{name}.{key}" for key in set(group) - set(known)):
+        raise UserError(f"has no option {', '.join(wrong)}")
+    return replace(form, **dict(group.items()))
+
+
+def _fields(form: Any) -> list[str]:
+    return sorted(f.name for f in fields(form))
 
 
 def merge(shared: Any, own: Any) -> dict[str, Any]:
-    """The options of both; those of `own` win, group by group."""
+    """Returns the options of both; those of `own` win, group by group."""
     merged = dict(shared.items())
     for name, value in own.items():
         both = is_group(value) and is_group(merged.get(name))
@@ -71,7 +79,7 @@ def merge(shared: Any, own: Any) -> dict[str, Any]:
 
 
 def with_initializers(options: Any) -> dict[str, Any]:
-    """The options, each named initializer in them resolved."""
+    """Returns the options, each named initializer in them resolved."""
 
     def one(name: str, value: Any) -> Any:
         if is_group(value):
@@ -82,12 +90,12 @@ def with_initializers(options: Any) -> dict[str, Any]:
 
 
 def is_group(value: Any) -> bool:
-    """Whether an option is a group of options."""
+    """Tells whether an option is a group of options."""
     return hasattr(value, "items")
 
 
 def flat(group: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """The options of a group and of the groups in it, by dotted names; those of the group that `without` names go."""
+    """Returns the options of a group and of the groups in it, by dotted names, but for those named in `without`."""
     values: dict[str, Any] = {}
     for key, value in group.items():
         if key not in without:
@@ -96,7 +104,11 @@ def flat(group: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
 
 
 def record(kind: Any, where: str, group: Any, **least: int) -> Any:
-    """A group as a dataclass, whose fields it names one by one; those in `least` are at least so much."""
+    """Returns a group as a dataclass, whose fields it names one by one; those in `least` are at least so much.
+
+    Raises:
+        UserError: the group lacks a field, has another one, or a value is too small.
+    """
     same_keys(where, group, {f.name for f in fields(kind)})
     at_least(f"{where}.", group, **least)
     return kind(**dict(group.items()))

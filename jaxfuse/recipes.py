@@ -1,4 +1,4 @@
-"""What recipes share: reading the text after the config's name, and values that several papers use."""
+"""Parts that recipes are made of: the text after a config's name, an experiment, its data, phases and optimizers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ def parse_argument(
     variants: Mapping[str, str],
     default_row: str,
 ) -> tuple[str, str, str]:
-    """Reads "[PRESET][,row=NAME][,data=VARIANT]" into (preset, row, variant); refuses unknown names.
+    """Reads "[PRESET][,row=NAME][,data=VARIANT]" into (preset, row, variant).
 
     Each mapping goes from a name to one line about it; the empty preset is the default one.
+
+    Raises:
+        UserError: a name is unknown, or the text is not so built.
     """
     preset, row, variant = "", default_row, ""
     for i, part in enumerate(filter(None, (argument or "").split(","))):
@@ -44,6 +47,45 @@ def _known(what: str, name: str, known: Mapping[str, str]) -> str:
     return name
 
 
+def experiment(
+    name: str,
+    called: tuple[str, str, str],
+    *,
+    data: ConfigDict,
+    network: Mapping[str, object],
+    phases: Mapping[str, ConfigDict],
+    log_every: int,
+    pairs: tuple[str, ...] = (),
+    result: tuple[str, ...] = (),
+    side_by_side: bool | None = None,
+) -> ConfigDict:
+    """Returns a whole recipe.
+
+    Args:
+        called: (preset, row, variant), as `parse_argument` reads them.
+        network: options of the models, form by form, that all phases share; those of a phase's `args` win.
+        phases: the phases in the order of the schedule.
+        log_every: steps between two rows of metrics.
+        result: the phases whose predictions are averaged into the result; () is the last one.
+        side_by_side: whether the phases of the result train as one program; None where the recipe does not offer it.
+    """
+    config = ConfigDict()
+    config.name, (config.preset, config.row, config.variant) = name, called
+    config.seed = 0
+    config.pairs = pairs
+    config.data = data
+    config.network = ConfigDict(dict(network))
+    config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4})
+    config.log_every = log_every
+    for phase_name, section in phases.items():
+        config[phase_name] = section
+    config.schedule = tuple(phases)
+    config.result = result or config.schedule[-1:]
+    if side_by_side is not None:
+        config.side_by_side = side_by_side
+    return config
+
+
 def volume_data(
     *,
     source: str,
@@ -56,9 +98,10 @@ def volume_data(
     window: tuple[tuple[int, int], ...] = (),
     blank_slices: bool = False,
 ) -> ConfigDict:
-    """Data of volumes or their slices, by a `source` of `jaxfuse.config.Data`; without a root, phantoms of this shape.
+    """Returns data of volumes or their slices, by a `source` of `jaxfuse.data.settings.Data`.
 
-    `axis`, `window` and `blank_slices` count for sources of slices only.
+    Without a root they are phantoms: `cases` of them, of this shape in voxels and this spacing. `axis`, `window` and
+    `blank_slices` count for sources of slices only.
     """
     return ConfigDict(
         {
@@ -86,7 +129,7 @@ def volume_data(
 def brats_data(
     *, modalities: tuple[str, ...], shape: tuple[int, int, int], cases: int, spacing_mm: float
 ) -> ConfigDict:
-    """Data of a BraTS-like set; without a root, phantoms of this shape."""
+    """Returns data of a BraTS-like set; without a root, phantoms of this shape."""
     return volume_data(source="brats", modalities=modalities, shape=shape, cases=cases, spacing_mm=spacing_mm)
 
 
@@ -100,7 +143,7 @@ def adam(
     factor: float | None = None,
     clip_norm: float | None = None,
 ) -> ConfigDict:
-    """Options of Adam for one player; what is None is left out, and can be set later."""
+    """Returns options of Adam for one player; what is None is left out, and can be set later."""
     options = ConfigDict({"learning_rate": learning_rate, "b1": b1, "b2": b2, "schedule": schedule})
     return _with_open(options, stages=stages, factor=factor, clip_norm=clip_norm)
 
@@ -116,14 +159,14 @@ def sgd(
     factor: float | None = None,
     clip_norm: float | None = None,
 ) -> ConfigDict:
-    """Options of gradient descent with momentum for one player; what is None is left out, and can be set later."""
+    """Returns options of gradient descent with momentum for one player; None is left out, and can be set later."""
     options = ConfigDict({"kind": "sgd", "learning_rate": learning_rate, "momentum": momentum, "nesterov": nesterov})
     options.update({"weight_decay": weight_decay, "schedule": schedule})
     return _with_open(options, stages=stages, factor=factor, clip_norm=clip_norm)
 
 
 def _with_open(options: ConfigDict, *, stages: int | None, factor: float | None, clip_norm: float | None) -> ConfigDict:
-    """The options with these, of which None leaves room for a value."""
+    """Returns the options with these, of which None leaves room for a value."""
     options.stages, options.factor, options.clip_norm = placeholder(int), placeholder(float), placeholder(float)
     options.update({"stages": stages, "factor": factor, "clip_norm": clip_norm})
     return options
@@ -143,13 +186,29 @@ def phase(
     batch: int = 1,
     sampling: str = "tumor",
     sampling_args: Mapping[str, object] | None = None,
+    pad: bool = False,
+    unpaired: bool = False,
+    flip: float = 0.0,
     init: tuple[tuple[str, ...], ...] = (),
     validate_every: int = 0,
+    validation_cases: int = 2,
     overlap: float = 0.0,
+    tile_batch: int = 1,
     memory_mb: int = 0,
     checkpoint_every: int = 200,
+    data: ConfigDict | None = None,
 ) -> ConfigDict:
-    """One phase with every option that a phase has."""
+    """Returns one phase with every option that a phase has, as `jaxfuse.config.Phase` tells them.
+
+    Args:
+        assess: "module:function" of `jaxfuse`, by which its predictions are judged.
+        steps, epochs: its length; one of them is given.
+        flip: probability with which a patch is mirrored along an axis.
+        validate_every, validation_cases, overlap, tile_batch, memory_mb: of `jaxfuse.config.Validation`.
+        data: its own data; None is that of the experiment.
+    """
+    validation = {"every": validate_every, "cases": validation_cases}
+    validation |= {"overlap": overlap, "tile_batch": tile_batch, "memory_mb": memory_mb}
     config = ConfigDict(
         {
             "model": model,
@@ -161,23 +220,18 @@ def phase(
             "batch": batch,
             "patch": patch,
             "sampling": sampling,
-            "pad": False,
-            "unpaired": False,
-            "augment": {"flip": {"probability": 0.0}, "intensity": {"scale": 0.0, "shift": 0.0}},
+            "pad": pad,
+            "unpaired": unpaired,
+            "augment": {"flip": {"probability": flip}, "intensity": {"scale": 0.0, "shift": 0.0}},
             "init": init,
-            "validation": {
-                "every": validate_every,
-                "cases": 2,
-                "overlap": overlap,
-                "tile_batch": 1,
-                "memory_mb": memory_mb,
-            },
+            "validation": validation,
             "checkpoint_every": checkpoint_every,
         }
     )
     if sampling_args:
         config.sampling_args = dict(sampling_args)
     if loss:
-        config.loss = loss
-        config.loss_args = dict(loss_args or {})
+        config.loss, config.loss_args = loss, dict(loss_args or {})
+    if data is not None:
+        config.data = data
     return config

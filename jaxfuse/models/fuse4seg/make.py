@@ -6,10 +6,11 @@ The rows of the paper's ablation are options: `decoder=False`, `adversarial_weig
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from jaxfuse.errors import UserError
 from jaxfuse.learning.bilevel import SCHEMES
@@ -36,48 +37,33 @@ class LossForm:
 
 @dataclass(frozen=True)
 class BilevelForm:
-    """The bi-level scheme and its options; None is the scheme's own default.
+    """The bi-level scheme and its options.
 
     Attributes:
         bilevel: name of a scheme of `jaxfuse.learning.bilevel`.
         fusion_weight, warmup_steps: of `Cooperation`.
-        gamma, kappa, width, inner_steps, steps, damping, weight_decay, curvature, entropy_weight, memory_decay,
-        learning_rate, coupling: options of the schemes that have them.
+        options: those of the scheme, by name; what is not named has the scheme's own default.
     """
 
     bilevel: str = "joint"
     fusion_weight: float = 1.0
     warmup_steps: int = 0
-    gamma: float | None = None
-    kappa: float | None = None
-    width: float | None = None
-    inner_steps: int | None = None
-    steps: int | None = None
-    damping: float | None = None
-    weight_decay: float | None = None
-    curvature: str | None = None
-    entropy_weight: float | None = None
-    memory_decay: float | None = None
-    learning_rate: float | None = None
-    coupling: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def scheme(self) -> Scheme:
-        """The scheme with the options given.
+        """Returns the scheme with the options given.
 
         Raises:
             UserError: it is not known, or has no such option.
         """
         if self.bilevel not in SCHEMES:
             raise UserError(f"bilevel is {self.bilevel!r}; choose one of {', '.join(SCHEMES)}")
-        own = {"bilevel", "fusion_weight", "warmup_steps"}
-        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own}
-        options = {name: value for name, value in options.items() if value is not None}
         make = SCHEMES[self.bilevel]
-        accepted = {f.name for f in dataclasses.fields(make)}  # pyright: ignore[reportArgumentType]
-        if stray := sorted(set(options) - accepted):
+        accepted = inspect.signature(make).parameters
+        if stray := sorted(set(self.options) - set(accepted)):
             has = ", ".join(sorted(accepted)) or "none"
             raise UserError(f"bilevel {self.bilevel!r} has no option {', '.join(stray)}; it has {has}")
-        return make(**options)
+        return make(**self.options)
 
 
 def make_pretraining(
