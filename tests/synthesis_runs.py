@@ -33,7 +33,7 @@ def labeling_run(folder: Path, modalities: Sequence[str] = MODALITIES, source: s
     """A run of a small 2D network that labels what BraTS labels."""
     config = cmff.get_config("tiny,row=voc")
     config.schedule = config.result = ("voc",)
-    config.network.base = config.network.levels = 2
+    config.network.unet.base = config.network.unet.levels = 2
     config.voc.patch, config.voc.validation.tile_batch = (16, 16), 8
     config.voc.data = volume_data(source=source, modalities=tuple(modalities), cases=1, shape=(8, 8, 8), spacing_mm=1)
     config.voc.data.update({"cache": str(folder / "cache"), **data})

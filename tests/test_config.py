@@ -191,7 +191,7 @@ def test_the_cache_folder_is_named_by_the_config_or_the_environment(monkeypatch,
         ({"fusion__assess": "engine.assess"}, "'engine.assess' is not understood; write module:function"),
         ({"fusion__loss": ""}, "fusion: the model cmff needs a loss, such as"),
         ({"fusion__loss": "losses.overlap:jaccard"}, "names a function that jaxfuse.losses.overlap lacks"),
-        ({"network__kernel_init": "nn.initializers:orthogonal"}, "a function that jaxfuse.nn.initializers lacks"),
+        ({"network__unet__kernel_init": "nn.initializers:orthogonal"}, "a function that jaxfuse.nn.initializers lacks"),
         ({"fusion__init": (("net/branch_a/trunk",),)}, "is not understood; write (target, 'phase:source')"),
     ],
 )

@@ -104,7 +104,7 @@ def test_every_preset_and_row_is_listed(tmp_path):
 
 def test_cost_of_one_step_names_the_backend():
     config = cmff.get_config("tiny,row=random")
-    config.network.levels = 2
+    config.network.unet.levels = 2
     plain, facts = describe(config, cost=False)["phases"]["fusion"], describe(config, cost=True)["phases"]["fusion"]
     cost = facts.pop("cost")
     assert facts == plain

@@ -1,9 +1,6 @@
-"""Flat options of a recipe, which fill the forms of a model."""
+"""Groups of options of a recipe, which fill the forms of a model."""
 
-import importlib
-import inspect
-from collections import Counter
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 
 import pytest
 from ml_collections import ConfigDict
@@ -26,35 +23,23 @@ class _Other:
     kernel_init: object = None
 
 
-def _make(*, loss, form: _Form = _Form(), scale=3):
-    return loss, form, scale
-
-
 def _make_two(*, form: _Form = _Form(), other: _Other = _Other(), depth=0):
     return form, other, depth
-
-
-def test_flat_options_fill_the_forms_of_a_model():
-    assert grouped(_make, {"loss": "l", "depth": 7}) == {"loss": "l", "form": _Form(1, 7)}
-    assert _make(**grouped(_make, {"loss": "l", "width": 4, "scale": 5})) == ("l", _Form(4, 2), 5)
-    for stray in ("heigth", "form"):
-        with pytest.raises(UserError, match=f"has no option {stray}"):
-            grouped(_make, {"loss": "l", stray: 1})
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"width": 5}, (_Form(5), _Other(5), 0)),
+        ({}, (_Form(), _Other(), 0)),
         # A parameter and the field of a form.
-        ({"depth": 6}, (_Form(1, 6), _Other(), 6)),
+        ({"depth": 6}, (_Form(), _Other(), 6)),
+        ({"form": {"depth": 6}}, (_Form(1, 6), _Other(), 0)),
         ({"other": {"width": 7}}, (_Form(), _Other(7), 0)),
-        ({"width": 5, "other": {"width": 7}}, (_Form(5), _Other(7), 0)),
-        ({"width": 5, "form": {"depth": 8}}, (_Form(5, 8), _Other(5), 0)),
+        ({"form": {"width": 5}, "other": {"width": 7, "kernel_init": 1}}, (_Form(5), _Other(7, 1), 0)),
         ({"other": {}}, (_Form(), _Other(), 0)),
     ],
 )
-def test_an_option_goes_to_every_form_that_has_it_unless_addressed_to_one(options, expected):
+def test_a_group_fills_the_form_that_it_is_named_after(options, expected):
     read = {name: ConfigDict(value) if isinstance(value, dict) else value for name, value in options.items()}
     for given in (options, read):
         assert _make_two(**grouped(_make_two, given)) == expected
@@ -66,6 +51,10 @@ def test_an_option_goes_to_every_form_that_has_it_unless_addressed_to_one(option
         ({"form": {"kernel_init": 1, "width": 2}}, "has no option form.kernel_init"),
         ({"other": 3}, "has no option other of its own, but the group other of kernel_init, width"),
         ({"third": {"width": 3}}, "has no option third"),
+        ({"heigth": 1}, "has no option heigth"),
+        # An option of one form, and one of two: which is meant is to be said.
+        ({"kernel_init": 1}, "has no option kernel_init; write other.kernel_init"),
+        ({"width": 5}, "has no option width; write form.width or other.width"),
     ],
 )
 def test_an_option_addressed_to_no_form_is_refused(options, sentence):
@@ -98,24 +87,13 @@ def test_addressed_options_of_a_config(tmp_path, monkeypatch):
     config = cmff.get_config("tiny,row=random")
     with config.unlocked():
         config.fusion.model = "formed_paper"
-        config.network = {"width": 2, "kernel_init": "nn.initializers:normal", "second": {"width": 3, "depth": 4}}
+        config.network = {
+            "first": {"width": 2, "kernel_init": "nn.initializers:normal"},
+            "second": {"width": 3, "depth": 4},
+        }
         config.fusion.args = {"second": {"depth": 5, "kernel_init": "nn.initializers:he_normal"}}
     made = parse(config).phases["fusion"].build(("t1",), ("background",), 10).network.function
     assert (made.first.width, made.first.depth) == (2, 1)
     assert (made.second.width, made.second.depth) == (3, 5)
     assert callable(made.first.kernel_init)
     assert callable(made.second.kernel_init)
-
-
-@pytest.mark.parametrize(
-    "name", ["cmft:make_system", "cmft:make_reconstruction", "cmff:make_system", "cmff:make_joint"]
-)
-def test_no_option_of_a_model_has_two_meanings(name):
-    """A flat name goes to every form that has it; the forms of these models share none."""
-    module, function = name.split(":")
-    parameters = inspect.signature(getattr(importlib.import_module(f"jaxfuse.models.{module}"), function)).parameters
-    names = Counter(list(parameters))
-    for parameter in parameters.values():
-        if is_dataclass(parameter.default):
-            names.update(f.name for f in fields(parameter.default))
-    assert {name for name, count in names.items() if count > 1} == set()

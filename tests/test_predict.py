@@ -68,7 +68,7 @@ def write_case(
 def train(folder: Path, row: str, data: str) -> Path:
     """A finished run of a preset smaller than tiny, trained in this process; only its result is judged."""
     config = cmff.get_config(f"tiny,row={row}")
-    config.network.levels = 2
+    config.network.unet.levels = 2
     for phase in config.schedule:
         config[phase].assess, config[phase].steps = "engine.judging.losses:losses", 2
     config.data.root, config.data.cache = str(folder / data), str(folder / "cache")

@@ -56,7 +56,7 @@ class Trained:
 def trained(tmp_path_factory) -> Trained:
     folder = tmp_path_factory.mktemp("slices")
     config = cmff.get_config("tiny,row=voc")
-    config.network.base = config.network.levels = 2
+    config.network.unet.base = config.network.unet.levels = 2
     phase = config.voc
     phase.steps, phase.sampling, phase.pad, phase.patch = 2, "mixed", False, (16, 16)
     phase.assess, phase.validation.tile_batch = "engine.judging.segmentation:segmentation", 4

@@ -31,7 +31,7 @@ def iseg(source: str, cache: Path, **options):
 def volumes_run(folder: Path) -> Path:
     config = cmff.get_config("tiny,row=random")
     config.pairs, config.data = BOTH, iseg("iseg", folder / "cache")
-    config.network.base = config.network.levels = 2
+    config.network.unet.base = config.network.unet.levels = 2
     config.fusion.patch = (32, 32, 32)
     return write_untrained_run(folder / "volumes", config, "fusion", train={"subject-1": "k"}, scheme_name="iseg")
 
@@ -39,7 +39,7 @@ def volumes_run(folder: Path) -> Path:
 def slices_run(folder: Path, axis: str) -> Path:
     config = cmff.get_config("tiny,row=voc")
     config.schedule = config.result = ("voc",)
-    config.network.base = config.network.levels = 2
+    config.network.unet.base = config.network.unet.levels = 2
     config.voc.patch, config.voc.validation.tile_batch = (32, 32), 8
     config.voc.data = iseg("iseg_slices", folder / "cache", axis=axis)
     return write_untrained_run(folder / axis, config, "voc", train={"subject-1_y010": "k"}, scheme_name="iseg")

@@ -30,8 +30,8 @@ def train(workdir: Path, root: Path, labels: str) -> str:
     """Two steps of each phase; returns what the run says."""
     config = cmff.get_config("tiny")
     config.data.root, config.data.labels, config.data.cache = str(root), labels, str(workdir.parent / "cache")
-    config.network.base, config.network.levels, config.log_every = 2, 2, 1
-    config.transition.args.critic_base = config.fusion.args.fusion_width = 2
+    config.network.unet.base, config.network.unet.levels, config.log_every = 2, 2, 1
+    config.transition.args.cycle.critic_base = config.fusion.args.fusion.fusion_width = 2
     for name in config.schedule:
         # Judging whole heads is the business of other tests, on smaller ones.
         config[name].assess, config[name].steps = "engine.judging.losses:losses", STEPS

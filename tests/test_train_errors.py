@@ -190,11 +190,11 @@ def test_stop_while_cases_are_prepared(call, sound, monkeypatch):
 
 
 SMALL = (
-    "--config.network.levels=2",
-    "--config.network.base=2",
-    "--config.transition.args.critic_layers=1",
-    "--config.transition.args.critic_base=2",
-    "--config.fusion.args.fusion_width=2",
+    "--config.network.unet.levels=2",
+    "--config.network.unet.base=2",
+    "--config.transition.args.cycle.critic_layers=1",
+    "--config.transition.args.cycle.critic_base=2",
+    "--config.fusion.args.fusion.fusion_width=2",
     "--config.transition.steps=1",
     "--config.fusion.steps=1",
     "--config.transition.patch=(24,8,8)",

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -133,6 +134,17 @@ def pictures(side: int, channels: int, classes: int, seed: int = 0) -> dict[str,
 
 
 # --- Systems ------------------------------------------------------------------------------------------------------
+
+
+def made(make: Callable[..., Any], **options: Any) -> Any:
+    """A System from flat options: each goes to every form that has such a field, and else to `make` itself."""
+    parameters = inspect.signature(make).parameters
+    forms = {name: p.default for name, p in parameters.items() if is_dataclass(p.default)}
+    known = {name: {f.name for f in fields(form)} for name, form in forms.items()}
+    own = {name: {key: options[key] for key in options if key in known[name]} for name in forms}
+    filled = {name: replace(form, **own[name]) for name, form in forms.items()}
+    rest = {key: value for key, value in options.items() if not any(key in names for names in known.values())}
+    return make(**filled, **rest)
 
 
 @dataclass(frozen=True)

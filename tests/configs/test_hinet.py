@@ -118,23 +118,23 @@ def test_every_row_of_a_preset_for_phantoms_is_trained_alike():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "read"),
+    ("group", "option", "value", "read"),
     [
-        ("gan", "bce", lambda system: float(system.game.maker(jnp.zeros(())))),
-        ("conditional", True, lambda system: system.conditional),
-        ("activation_fusion", "relu", lambda system: system.generator.module.form.activation_fusion),
-        ("critic_norm_eps", 1e-5, lambda system: system.critic.module.form.critic_norm_eps),
-        ("reconstruction_weight", 5.0, lambda system: system.reconstruction_weight),
+        ("losses", "gan", "bce", lambda system: float(system.game.maker(jnp.zeros(())))),
+        ("form", "conditional", True, lambda system: system.conditional),
+        ("form", "activation_fusion", "relu", lambda system: system.generator.module.form.activation_fusion),
+        ("form", "critic_norm_eps", 1e-5, lambda system: system.critic.module.form.critic_norm_eps),
+        ("losses", "reconstruction_weight", 5.0, lambda system: system.reconstruction_weight),
     ],
 )
-def test_options_of_the_form_are_options_of_the_phase(option, value, read):
+def test_options_of_the_forms_are_options_of_the_phase(group, option, value, read):
     config = hinet.get_config("tiny")
 
     def built():
         return parse(config).phases["synthesis"].build(config.data.modalities, (), 1)
 
     before = read(built())
-    config.synthesis.args[option] = value
+    config.synthesis.args[group][option] = value
     assert read(built()) != before
     if isinstance(value, bool | float):
         assert read(built()) == value

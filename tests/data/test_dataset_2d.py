@@ -122,7 +122,7 @@ def test_batches_of_slices_with_labels(volumes):
 def test_a_2d_network_trains_on_slices_of_volumes(tmp_path):
     config = cmff.get_config("tiny,row=voc")
     config.schedule = config.result = ("voc",)
-    config.log_every = config.network.base = config.network.levels = 2
+    config.log_every = config.network.unet.base = config.network.unet.levels = 2
     config.voc.sampling, config.voc.pad = "mixed", False
     phase = config.voc.data
     phase.source, phase.modalities, phase.normalize, phase.cache = "slices", MODALITIES, "percentiles", str(tmp_path)

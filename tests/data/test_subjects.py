@@ -198,7 +198,7 @@ def test_a_network_of_one_view_labels_subjects_whose_slices_are_of_another(heads
 def recipe(folder, axes, **data):
     """A small 2D U-Net for each axis, on slices of phantoms."""
     config = cmff.get_config("tiny,row=voc")
-    config.network.base, config.network.levels, config.log_every = 2, 2, 2
+    config.network.unet.base, config.network.unet.levels, config.log_every = 2, 2, 2
     phase = config.voc
     phase.steps, phase.sampling, phase.pad, phase.patch = 2, "mixed", False, (16, 16)
     phase.assess, phase.validation.tile_batch = "engine.judging.segmentation:segmentation", 8

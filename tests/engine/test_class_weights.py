@@ -52,7 +52,7 @@ def write_cases(root: Path) -> Path:
 def recipe(folder: Path, *, loss: str = LOSS, **options: Any) -> ConfigDict:
     """A small 2D U-Net on the largest slices of cases a and b, validated on that of c."""
     config = cmff.get_config("tiny,row=voc")
-    config.network.base = config.network.levels = 2
+    config.network.unet.base = config.network.unet.levels = 2
     config.schedule = config.result = ("voc",)
     phase = config.voc
     phase.patch, phase.loss = (16, 16), loss

@@ -11,7 +11,6 @@ import pytest
 
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.nn.initializers import he_normal
-from jaxfuse.options import grouped
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SIDE = 8  # two levels halve it once, two critic layers leave 8 // 4 - 1 = 1 score
@@ -22,11 +21,6 @@ def _shapes(*sides, batch=1, modalities=4):
         "image": jax.ShapeDtypeStruct((batch, *sides, modalities), np.float32),
         "label": jax.ShapeDtypeStruct((batch, *sides), np.int32),
     }
-
-
-def _made(make, **options):
-    """A System from flat options, as a config gives them."""
-    return make(**grouped(make, options))
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +39,5 @@ def tiny():
             "label": jnp.asarray(rng.integers(0, 4, (1, SIDE, SIDE, SIDE)), jnp.int32),
         },
         key=jax.random.key(0),
-        made=_made,
         shapes=_shapes,
     )

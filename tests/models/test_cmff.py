@@ -13,23 +13,23 @@ from jaxfuse.nn.attention import CBAM
 from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.initializers import he_normal
 from jaxfuse.nn.unet import Features
-from tests.tiny_systems import close, count, counts, gradient_descent
+from tests.tiny_systems import close, count, counts, gradient_descent, made
 
 DATA = {"modalities": ("t1", "t1ce", "t2", "flair"), "pairs": ("t1+t1ce", "t2+flair")}
 
 
 def _fusion(tiny, **changes):
-    return tiny.made(cmff.make_system, optimizers=gradient_descent("net"), **tiny.fusion | changes)
+    return made(cmff.make_system, optimizers=gradient_descent("net"), **tiny.fusion | changes)
 
 
 def _joint(tiny, **changes):
     optimizers = gradient_descent("net", "discriminators")
-    return tiny.made(cmff.make_joint, optimizers=optimizers, **tiny.translation | tiny.fusion | changes)
+    return made(cmff.make_joint, optimizers=optimizers, **tiny.translation | tiny.fusion | changes)
 
 
 def _paper(tiny, make=cmff.make_system, players=("net",), **changes):
     options = DATA | {"classes": 4, "loss": tiny.fusion["loss"]} | changes
-    system = tiny.made(make, optimizers=gradient_descent(*players), **options)
+    system = made(make, optimizers=gradient_descent(*players), **options)
     return system, jax.eval_shape(system.init, tiny.key, tiny.shapes(32, 32, 32))
 
 
@@ -79,7 +79,7 @@ def test_a_branch_alone_is_the_branch_of_the_whole(tiny, side):
 
 def test_generator_and_branch_differ_in_the_head_alone_and_the_rest_is_handed_over(tiny):
     optimizers = gradient_descent("generators", "discriminators")
-    translation = tiny.made(cmft.make_system, optimizers=optimizers, pool_size=0, **DATA)
+    translation = made(cmft.make_system, optimizers=optimizers, pool_size=0, **DATA)
     donor = jax.eval_shape(translation.init, tiny.key, tiny.shapes(32, 32, 32)).params
     _, state = _paper(tiny)
     target = state.params["net"]
@@ -196,9 +196,7 @@ def fusion(tiny):
 @pytest.fixture(scope="module")
 def translation(tiny, fusion):
     """CMFT from the trunks of `fusion`: its first state and its first step."""
-    system = tiny.made(
-        cmft.make_system, optimizers=gradient_descent("generators", "discriminators"), **tiny.translation
-    )
+    system = made(cmft.make_system, optimizers=gradient_descent("generators", "discriminators"), **tiny.translation)
     state = jax.jit(system.init)(tiny.key, tiny.batch)
     net = fusion[1].params["net"]
     tied = {
@@ -371,4 +369,4 @@ def test_refusals(tiny):
     with pytest.raises(UserError, match="mask_mode is 'classes'; choose one of whole, class"):
         _joint(tiny, mask_mode="classes")
     with pytest.raises(UserError, match="side is 'A'; choose a or b"):
-        tiny.made(cmff.make_branch, optimizers=gradient_descent("net"), side="A", **tiny.branch)
+        made(cmff.make_branch, optimizers=gradient_descent("net"), side="A", **tiny.branch)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.cmft import make_reconstruction, make_system, pairing
-from tests.tiny_systems import close, count, counts, gradient_descent, largest
+from tests.tiny_systems import close, count, counts, gradient_descent, largest, made
 
 PAIRS = ("t1+t1ce", "t2+flair")
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -15,13 +15,13 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 
 def _system(tiny, **changes):
     options = tiny.translation | changes
-    return tiny.made(make_system, optimizers=gradient_descent("generators", "discriminators"), **options)
+    return made(make_system, optimizers=gradient_descent("generators", "discriminators"), **options)
 
 
 def _paper(tiny, **changes):
     optimizers = gradient_descent("generators", "discriminators")
     options = {"modalities": MODALITIES, "pairs": PAIRS, "pool_size": 0} | changes
-    return tiny.made(make_system, optimizers=optimizers, **options)
+    return made(make_system, optimizers=optimizers, **options)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_other_pairs_read_the_channels_by_name():
 
 def test_reconstruction_is_two_networks_that_learn_apart(tiny):
     optimizers = gradient_descent("generators")
-    system = tiny.made(make_reconstruction, optimizers=optimizers, **tiny.reconstruction)
+    system = made(make_reconstruction, optimizers=optimizers, **tiny.reconstruction)
     state = jax.jit(system.init)(tiny.key, tiny.batch)
     outputs, metrics = jax.jit(lambda s, b: (system.predict(s, b), system.eval_step(s, b)))(state, tiny.batch)
     image = tiny.batch["image"]
@@ -212,7 +212,7 @@ def test_reconstruction_is_two_networks_that_learn_apart(tiny):
         assert largest(gradient[other]) == 0
     clean = jax.jit(lambda s: system.train_step(s, tiny.batch)[1]["generators/loss"])
     np.testing.assert_allclose(clean(state), total, rtol=1e-5)
-    noisy = tiny.made(make_reconstruction, optimizers=optimizers, corruption=1.0, **tiny.reconstruction)
+    noisy = made(make_reconstruction, optimizers=optimizers, corruption=1.0, **tiny.reconstruction)
     noisy_loss = jax.jit(lambda s: noisy.train_step(s, tiny.batch)[1]["generators/loss"])
     # Noise is drawn anew in each step, and an evaluation has none.
     losses = {float(clean(state)), float(noisy_loss(state)), float(noisy_loss(state.advance()))}

@@ -10,7 +10,7 @@ from jaxfuse.learning.transfer import apply_rules, parse_rule
 from jaxfuse.models import cmff
 from jaxfuse.models.baselines.unet import inflate, make_system
 from jaxfuse.nn.conv import Conv
-from tests.tiny_systems import count, gradient_descent
+from tests.tiny_systems import count, gradient_descent, made
 
 INFLATE = "models.baselines.unet:inflate"
 RNG = np.random.default_rng(0)
@@ -23,7 +23,7 @@ def _draw(*shape):
 def _photographs(tiny, **changes):
     options = {"classes": 21, "loss": tiny.fusion["loss"]} | changes
     optimizers = gradient_descent("net")
-    return tiny.made(make_system, optimizers=optimizers, modalities=("r", "g", "b"), **options)
+    return made(make_system, optimizers=optimizers, modalities=("r", "g", "b"), **options)
 
 
 def _pictures(side, channels=3):
@@ -89,7 +89,7 @@ def test_kernels_that_do_not_correspond_are_refused(shape):
 @pytest.mark.parametrize("arch", ["residual", "plain"])
 def test_both_branches_take_the_whole_trunk_at_the_paper_sizes(tiny, arch):
     donor = _photographs(tiny, arch=arch)
-    taker = tiny.made(
+    taker = made(
         cmff.make_system,
         optimizers=gradient_descent("net"),
         modalities=("t1", "t1ce", "t2", "flair"),

@@ -18,7 +18,7 @@ from jaxfuse.models.fuse4seg.cooperative import pixel_energy
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused
 from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS
-from tests.tiny_systems import gradient_descent, largest, minus, moved, pictures
+from tests.tiny_systems import gradient_descent, largest, made, minus, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -241,14 +241,14 @@ def test_gauss_newton_rounds_come_near_the_minimum_of_the_energy():
 # --- rows and options ---------------------------------------------------------------------------------------
 
 
-def _paper(tiny, players=("fusion", "segmentation"), **options):
+def _paper(players=("fusion", "segmentation"), **options):
     flat = {"modalities": NAMES, "classes": CLASSES, "loss": EQ_14, "combos": ("t1+t2",), "adversarial_weight": 0.0}
     small = {"dim": 8, "heads": 2, "grid": 4, "front": 0, "vit_depth": 1, "units": (1, 1, 1), "train_side": 32}
-    return tiny.made(make_system, optimizers=gradient_descent(*players), **flat | small | options)
+    return made(make_system, optimizers=gradient_descent(*players), **flat | small | options)
 
 
-def test_without_decoder_segmentation_reads_the_embedding(tiny):
-    system = _paper(tiny, decoder=False)
+def test_without_decoder_segmentation_reads_the_embedding():
+    system = _paper(decoder=False)
     batch = jax.eval_shape(lambda: pictures(32, len(NAMES), CLASSES))
     state = jax.eval_shape(system.init, KEY, batch)
     assert set(state.params["fusion"]["decoder"]) == {"merge"}
@@ -261,31 +261,31 @@ def test_without_decoder_segmentation_reads_the_embedding(tiny):
     assert set(outputs) == {"S", "attention"}
     assert {"S"} == {system.primary} == set(system.probabilities)
     with pytest.raises(UserError, match="set adversarial_weight to 0"):
-        _paper(tiny, ALL, decoder=False, adversarial_weight=0.1)
+        _paper(ALL, decoder=False, adversarial_weight=0.1)
     pixel = pixel_energy(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 2)), gamma=1.0, kappa=1.0, width=1.0)
     with pytest.raises(UserError, match="'pixel' needs a fused image"):
         pixel.residuals(jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 4, 8)))
 
 
-def test_options_reach_their_scheme_and_no_other(tiny):
-    system = _paper(tiny, bilevel="pixel", gamma=0.1, steps=7, cross_attention="none", fusion_weight=2.0)
+def test_options_reach_their_scheme_and_no_other():
+    system = _paper(bilevel="pixel", options={"gamma": 0.1, "steps": 7}, cross_attention="none", fusion_weight=2.0)
     assert system.scheme == bilevel.pixel(gamma=0.1, steps=7)
     assert system.fusion_weight == 2.0
     assert system.geometry.divisor == 16
     with pytest.raises(UserError, match="bilevel 'joint' has no option gamma; it has none"):
-        _paper(tiny, gamma=0.1)
+        _paper(options={"gamma": 0.1})
     with pytest.raises(UserError, match="bilevel is 'upper'; choose one of joint, pixel"):
-        _paper(tiny, bilevel="upper")
+        _paper(bilevel="upper")
     with pytest.raises(UserError, match="shown is 't1\\+flair'"):
-        _paper(tiny, pairs=("t1+flair",))
+        _paper(pairs=("t1+flair",))
     with pytest.raises(UserError, match="give one of them"):
-        _paper(tiny, pairs=("t1+t2",), shown="t1+t2")
+        _paper(pairs=("t1+t2",), shown="t1+t2")
     with pytest.raises(UserError, match="correlation_weight is 1.5"):
-        _paper(tiny, correlation_weight=1.5)
+        _paper(correlation_weight=1.5)
     with pytest.raises(UserError, match="gan is 'hinge'"):
-        _paper(tiny, gan="hinge")
+        _paper(gan="hinge")
     with pytest.raises(UserError, match="adversarial_weight is -1"):
-        _paper(tiny, adversarial_weight=-1.0)
+        _paper(adversarial_weight=-1.0)
 
 
 # --- other networks -----------------------------------------------------------------------------------------
