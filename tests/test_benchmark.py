@@ -12,7 +12,7 @@ CONFIG = ROOT / "configs" / "cmff.py"
 
 
 def test_the_command_prints_json_alone(tmp_path):
-    options = ["--config", f"{CONFIG}:tiny,row=random", "--config.network.levels=2", "--steps", "1", "--json"]
+    options = ["--config", f"{CONFIG}:tiny,row=random", "--config.network.unet.levels=2", "--steps", "1", "--json"]
     done = call("benchmark", *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)["phases"]["fusion"]) == ["auto"]

@@ -24,7 +24,7 @@ def timed(config, **options):
 @pytest.fixture
 def config(tmp_path):
     config = cmff.get_config("tiny")
-    config.network.levels, config.data.cache = 2, str(tmp_path / "cache")
+    config.network.unet.levels, config.data.cache = 2, str(tmp_path / "cache")
     return config
 
 
