@@ -1,4 +1,4 @@
-"""What every command shares: flags in, one plain sentence and exit code 2 on a user's mistake."""
+"""The frame of every command: flags in; one plain sentence and exit code 2 on a user's mistake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from absl import app, flags, logging
 
 from jaxfuse.errors import Stopped, UserError
 
-# What a message of the flag parser holds -> what was expected.
+# Part of a message of the flag parser -> what was expected.
 _EXPECTED = {
     "for int()": "a whole number",
     "string to float": "a number",
@@ -56,7 +56,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _raised_first(error: BaseException | None) -> UserError | None:
-    """The error of the config's own file: ml_collections and absl each raise a ValueError with a traceback for it."""
+    """Returns the error of the config's own file, which ml_collections and absl each wrap in a ValueError."""
     found = None
     while error is not None:
         found = error if isinstance(error, UserError) else found
@@ -77,7 +77,7 @@ def _check_config_file(argv: Sequence[str]) -> None:
 
 
 def _unknown_option(error: Exception, argv: Sequence[str]) -> str:
-    """The argument that names an option that the config lacks, with the nearest option that it has."""
+    """Tells which argument names an option that the config lacks, and the nearest option that it has."""
     text = str(error.args[0] if error.args else error)
     # The name stands in it in several ways, among others within two pairs of quotation marks.
     words = set(re.findall(r"\w+", text.partition("Did you mean")[0]))
@@ -91,7 +91,7 @@ def _unknown_option(error: Exception, argv: Sequence[str]) -> str:
 
 
 def _bad_flag(error: Exception) -> str:
-    """What absl says in several ways, in one: what came, what was expected, what to do."""
+    """Says in one way what absl says in several: what came, what was expected, what to do."""
     text = _one_line(str(error))
     if missing := re.search(r"Flag (--\S+) must have a value other than None", text):
         return f"{missing.group(1)} is not given and has to be; see the options with --helpshort"

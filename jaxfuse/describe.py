@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def choices(path: str) -> dict[str, dict[str, str]]:
-    """Presets, rows and data variants of a config file, each with its one line."""
+    """Returns presets, rows and data variants of a config file, each with its one line."""
     spec = importlib.util.spec_from_file_location("recipe", path)
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise UserError(f"{path} is not a config file; give a Python file such as configs/cmff.py")

@@ -30,7 +30,7 @@ def build_system(
     total_steps: int,
     voxels_per_class: Sequence[int] = (),
 ) -> System:
-    """The System of a phase, its patch checked against the network's geometry.
+    """Builds the System of a phase, its patch checked against the network's geometry.
 
     `voxels_per_class` is counted over the training cases, for losses that weigh classes by it; it is left out where a
     phase is built without data.
@@ -48,7 +48,7 @@ def build_system(
 
 
 def make_sampler(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> PatchSampler:
-    """The training sampler of a phase whose network loses `margin`; refuses cases that it cannot serve."""
+    """Makes the training sampler of a phase whose network loses `margin`; refuses cases that it cannot serve."""
     window = output_sides(phase.patch, margin)
     with _named(phase):
         transforms = transforms_from(phase.augment)
@@ -58,7 +58,7 @@ def make_sampler(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) ->
 
 @contextmanager
 def _named(phase: Phase) -> Iterator[None]:
-    """Says whose option it is that a sentence asks to change."""
+    """Names, in a refusal, the phase whose option is to be changed."""
     try:
         yield
     except UserError as error:
@@ -66,7 +66,7 @@ def _named(phase: Phase) -> Iterator[None]:
 
 
 def example_batch(phase: Phase, modalities: Sequence[str], *, margin: int) -> dict[str, Any]:
-    """A batch of zeros of the right shapes, to initialize and to trace with; labels are smaller by the margin."""
+    """Returns a batch of zeros, to initialize and to trace with; labels are smaller by the margin on each side."""
     one = {
         "image": np.zeros((phase.batch, *phase.patch, len(modalities)), np.float32),
         "label": np.zeros((phase.batch, *output_sides(phase.patch, margin)), np.int32),
@@ -75,16 +75,16 @@ def example_batch(phase: Phase, modalities: Sequence[str], *, margin: int) -> di
 
 
 def initial_state(system: System, phase: Phase, modalities: Sequence[str], *, seed: int, number: int) -> State:
-    """The freshly drawn state of phase `number` of a schedule, compiled as one program."""
+    """Draws the state of phase `number` of a schedule, by one program."""
     rng = jax.random.fold_in(jax.random.key(seed), number)
     return Programs(system).init(rng, example_batch(phase, modalities, margin=system.geometry.margin))
 
 
 def abstract_state(system: System, phase: Phase, modalities: Sequence[str]) -> State:
-    """Shapes of the state, without drawing it."""
+    """Returns the shapes of the state, without drawing it."""
     return Programs(system).abstract_init(example_batch(phase, modalities, margin=system.geometry.margin))
 
 
 def without_optimizers(state: State) -> State:
-    """What prediction needs; the rest is neither copied nor passed on."""
+    """Leaves out of a state what prediction does not need; nothing is copied."""
     return dataclasses.replace(state, opt_state={}, memory={})

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, lines in a log file."""
+"""Progress for a person to watch: a bar on a terminal, lines in a log file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class Display:
-    """Says what will happen, follows it, and says what came of it. Use it as a context for each long piece."""
+    """Sentences and progress of a run, on a terminal or in a log file."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
@@ -29,7 +29,7 @@ class Display:
         self.console.print(text, markup=False)
 
     def report(self, what: str, done: int, total: int) -> None:
-        """Progress of a piece of work that is counted, such as preparing cases."""
+        """Shows how far counted work is, such as preparing cases."""
         if self.console.is_terminal:
             self.console.print(f"{what}: {done} of {total}", end="\n" if done == total else "\r", markup=False)
         elif done == total or time.monotonic() - self._spoke > _LINE_EVERY_S:
@@ -58,7 +58,7 @@ class Display:
         self._what, self._total, self._spoke = what, total, time.monotonic()
 
     def step(self, done: int, *, steps_per_s: float, wait_share: float, losses: Mapping[str, float]) -> None:
-        """Moves the bar; rate, time left, share of time waiting for data and the main losses stand beside it."""
+        """Moves the bar, with the rate, the time left, the share of time waiting for data and the main losses."""
         left = (self._total - done) / steps_per_s if steps_per_s > 0 else float("inf")
         main = {name: value for name, value in losses.items() if name.endswith("/loss")} or losses
         shown = " ".join(f"{name} {value:.4g}" for name, value in list(main.items())[:_SHOWN_AT_MOST])
@@ -78,13 +78,13 @@ class Display:
 
 @dataclass
 class Countdown:
-    """The time that work on so many items still takes, from the mean of those done so far."""
+    """The time that is left for `total` items, by the mean of those done so far."""
 
     total: int
     _began: float = field(default_factory=lambda: time.perf_counter())
 
     def left(self, done: int, *, worked: int | None = None) -> str:
-        """The time left after `done` items, as a clock shows it.
+        """Returns the time left after `done` items, as a clock shows it.
 
         Args:
             worked: how many of them took time; all, where not given. The others were there already.
@@ -94,7 +94,7 @@ class Countdown:
 
 
 def clock(seconds: float) -> str:
-    """1:02:03 or 2:03; a question mark where it is not known."""
+    """Returns 1:02:03 or 2:03; a question mark for a time that is not known."""
     if seconds != seconds or seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -24,7 +24,7 @@ TrainStep = Callable[[State, Any], tuple[State, Metrics]]
 
 @runtime_checkable
 class Rows(Protocol):
-    """Where rows of metrics go."""
+    """A place for rows of metrics."""
 
     def write(
         self, step: int, phase: str, split: Literal["train", "val"], values: Mapping[str, SupportsFloat]
@@ -33,7 +33,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Loop:
-    """Everything that the loop of one training needs: of a phase, or of several side by side.
+    """The loop of one training, of a phase or of several side by side.
 
     Attributes:
         phase: its name.
@@ -78,7 +78,7 @@ class Loop:
         return state
 
     def _occasions(self, step: int, state: State, window: Window, clock: Clock) -> None:
-        """Validation, checkpoint and stopping, each only after all numbers so far were found finite."""
+        """Validates, saves and stops where it is due, each only after all numbers so far were found finite."""
         last = step == self.total_steps
         validation_due = last or (self.validate_every > 0 and step % self.validate_every == 0)
         checkpoint_due = last or step % self.checkpoint_every == 0 or self.stop.requested is not None
@@ -136,7 +136,7 @@ class Loop:
 
 @dataclass
 class Window:
-    """Metrics on the device: those of the interval that runs, and those of the one before, not yet written."""
+    """Metrics on the device, of the running interval and of the one before, which is not written yet."""
 
     _running: list[tuple[int, Metrics]] = field(default_factory=list)
     _ended: list[tuple[int, Metrics]] = field(default_factory=list)
@@ -149,12 +149,12 @@ class Window:
         self._ended, self._running = self._running, []
 
     def take(self) -> list[tuple[int, Mapping[str, float]]]:
-        """The ended interval, once."""
+        """Returns the ended interval, once."""
         ended, self._ended = self._ended, []
         return _fetch(ended)
 
     def unfinished(self) -> list[tuple[int, Mapping[str, float]]]:
-        """The running interval so far."""
+        """Returns the running interval so far."""
         return _fetch(self._running)
 
 
@@ -210,7 +210,7 @@ class _Timed:
 
 
 def close_stream(stream: Iterator[Any]) -> None:
-    """Ends what fetches a stream's batches ahead, where it has such."""
+    """Closes a stream, which may fetch batches ahead, where it can be closed."""
     close = getattr(stream, "close", None)
     if close is not None:
         close()

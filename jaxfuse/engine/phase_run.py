@@ -41,7 +41,7 @@ from jaxfuse.report.kinds import kind_of
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that the phases of a run share: its config, its folder, what it says and how it is stopped."""
+    """The things that all phases of a run share: config, folder, display, and the request to stop."""
 
     experiment: Experiment
     workdir: Path
@@ -49,20 +49,20 @@ class Setting:
     stop: StopRequest
 
     def results(self, name: str) -> Path:
-        """The folder of the tables of a phase, or of the whole run by the name `result`."""
+        """Returns the folder for the tables of a phase, or of the whole run by the name `result`."""
         return self.workdir / "results" / name
 
     def is_judged(self, name: str) -> bool:
-        """Whether the whole judgment of a phase, or of the run's result, is on disk."""
+        """Tells whether the judgment of a phase, or of the run's result, is on disk as a whole."""
         return (self.results(name) / "summary.json").exists()
 
     def report(self, what: str, done: int, total: int) -> None:
-        """Says how far counted work on the data is, and heeds a signal: cases that were prepared stay so."""
+        """Says how far counted work on the data is, and heeds a signal. Cases that were prepared stay so."""
         self.display.report(what, done, total)
         self.stop.heed(f"while {what}")
 
     def assess(self, name: str, assessment: Assessment, predict: Callable[[PreparedCase], Any], data: Dataset) -> None:
-        """Judges predictions of all validation cases, writes tables and figures, and says the table."""
+        """Judges predictions of all validation cases, writes tables and figures, and prints the table."""
 
         def heeding(case: PreparedCase) -> Mapping[str, np.ndarray]:
             self.stop.heed(f"while {name} was judged")
@@ -77,7 +77,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class PhaseRun:
-    """One phase of a run, and all that it makes of its data; each thing is made when it is asked for first."""
+    """One phase of a run, and all that it makes of its data. Each thing is made when it is first asked for."""
 
     setting: Setting
     phase: Phase
@@ -89,7 +89,7 @@ class PhaseRun:
 
     @property
     def number(self) -> int:
-        """Its place in the schedule, from 0."""
+        """The place in the schedule, from 0."""
         return self.setting.experiment.schedule.index(self.name)
 
     @property
@@ -111,7 +111,7 @@ class PhaseRun:
 
     @cached_property
     def predict(self) -> CasePredictor:
-        """The prediction of cases; 2D networks go over volumes along the axis of their slices."""
+        """The prediction of cases. 2D networks go over volumes along the axis of their slices."""
         axis = AXES[self.setting.experiment.data_of(self.phase).axis]
         return case_predictor(self.system, self.phase, axis=axis)
 
@@ -119,7 +119,7 @@ class PhaseRun:
 
     @cached_property
     def sampler(self) -> PatchSampler:
-        """The sampler of training patches; making it refuses cases that it cannot serve."""
+        """The sampler of training patches. Making it refuses cases that it cannot serve."""
         return make_sampler(self.phase, self.data.train, margin=self.system.geometry.margin)
 
     @property
@@ -129,7 +129,7 @@ class PhaseRun:
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
     def stream(self, start: int) -> Iterator[Mapping[str, Any]]:
-        """The batches from step `start` to the end."""
+        """Returns the batches from step `start` to the end."""
         loader = self.setting.experiment.loader
         return batches(
             self.sampler, batch=self.phase.batch, seed=self.seed, start=start, stop=self.total_steps, loader=loader
@@ -138,12 +138,12 @@ class PhaseRun:
     # --- weights ------------------------------------------------------------------------------------------------
 
     def initial_state(self) -> State:
-        """The state that the phase begins with, before anything is taken over from others."""
+        """Draws the state that the phase begins with, before anything is taken over from others."""
         run_seed, modalities = self.setting.experiment.seed, self.data.facts.modalities
         return initial_state(self.system, self.phase, modalities, seed=run_seed, number=self.number)
 
     def transfer(self, state: State, donors: Mapping[str, PhaseRun]) -> State:
-        """The state with the weights that the phase's rules take over from other phases, which it says."""
+        """Puts into a state the weights that the phase's rules take over from other phases, and says so."""
         rules = self.phase.rules
         if not rules:
             return state
@@ -158,7 +158,7 @@ class PhaseRun:
         return jax.device_put(dataclasses.replace(state, params=params), self.programs.placement.state)
 
     def weights(self, *, best: bool) -> State:
-        """The trained weights on disk, the best or the last, without optimizers."""
+        """Reads the trained weights, the best or the last, without optimizers."""
         like = abstract_state(self.system, self.phase, self.data.facts.modalities)
         return read_weights(self.checkpoint_folder, like, self.programs.placement, best=best)
 
@@ -180,13 +180,13 @@ class PhaseRun:
         return validation_interval(self.phase, self.watched, margin=self.system.geometry.margin)
 
     def validation(self) -> Validation:
-        """The validation while the phase trains."""
+        """Makes the validation of the phase while it trains."""
         fixed = fixed_batches(self.phase, self.watched, seed=self.seed, margin=self.system.geometry.margin)
         return Validation(self.programs.evaluate, self.predict, self.assessment, self.watched, fixed)
 
     @property
     def is_judged(self) -> bool:
-        """Whether nothing of the judgment at the end is left to do."""
+        """True where nothing of the judgment at the end is left to do."""
         return self.setting.is_judged(self.name) or isinstance(self.assessment, LossAssessment)
 
     def judge(self, state: State) -> None:
@@ -197,6 +197,6 @@ class PhaseRun:
         )
 
     def forget_judgment(self) -> None:
-        """Removes what was judged before the phase goes on: a run killed then would take it for its own."""
+        """Removes judgments that training outdates. A run killed in between would take them for its own."""
         for outdated in (self.name, "result"):
             (self.setting.results(outdated) / "summary.json").unlink(missing_ok=True)

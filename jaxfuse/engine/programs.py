@@ -25,7 +25,7 @@ from jaxfuse.nn.conv import implementation
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the arrays of a run lie.
+    """The devices that the arrays of a run lie on.
 
     Attributes:
         state: sharding of every array of a state.
@@ -58,14 +58,14 @@ class Placement:
 
 
 def one_device() -> Placement:
-    """Everything on the first device."""
+    """Places everything on the first device."""
     here = SingleDeviceSharding(jax.devices()[0])
     return Placement(state=here, batch=here)
 
 
 @dataclass(frozen=True)
 class Programs:
-    """The functions of one System, each compiled when it is called first.
+    """The functions of one System, each compiled when it is first called.
 
     Attributes:
         placement: where the System's states and batches lie.
@@ -95,19 +95,19 @@ class Programs:
         return jax.jit(self.system.predict)
 
     def abstract_init(self, batch: Batch) -> State:
-        """Shapes of the state for batches like this one, without drawing it."""
+        """Returns the shapes of the state for batches like this one, without drawing it."""
         return jax.eval_shape(self.system.init, jax.random.key(0), batch)
 
     def traced_anew(self) -> Wrapped:
-        """`step` as a function of its own, which takes the form of convolution that is in force when it is traced."""
+        """Returns `step` as a new function, which takes the form of convolution in force when it is traced."""
 
         def train_step(state: State, batch: Any) -> Any:
-            return self.system.train_step(state, batch)  # JAX remembers what it traced of a function
+            return self.system.train_step(state, batch)  # JAX remembers the trace of a function
 
         return donating(train_step)
 
     def fuse_slices(self, outputs: Sequence[str]) -> Wrapped:
-        """(weights, image, presence) -> these outputs in float32; what else `predict` makes is not computed."""
+        """Compiles (weights, image, presence) -> these outputs in float32; other outputs are not computed."""
 
         def fusion(weights: State, image: Any, presence: Any) -> dict[str, Any]:
             made = self.system.predict(weights, {"image": image, "presence": presence})
@@ -120,10 +120,10 @@ class Programs:
         return self.predict.lower(weights, _tiles(batch, sides, channels))
 
     def counted_tile_program(self, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Lowered:
-        """Lowers it with the 3D convolutions of an accelerator, whose operations grow alike along all axes."""
+        """Lowers `predict` with an accelerator's 3D convolutions, whose operations grow equally along all axes."""
 
         def predict(weights: Any, inputs: Any) -> Any:
-            return self.system.predict(weights, inputs)  # JAX remembers what it traced of a function
+            return self.system.predict(weights, inputs)  # JAX remembers the trace of a function
 
         with implementation("native"):
             return jax.jit(predict).lower(weights, _tiles(batch, sides, channels))
@@ -136,13 +136,13 @@ def donating(train_step: Callable[[Any, Any], Any]) -> Wrapped:
 
 @jax.jit
 def all_finite(tree: Any) -> jax.Array:
-    """Whether every value of every array is finite."""
+    """Tells whether every value of every array is finite."""
     leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
     return jnp.stack(leaves).all()
 
 
 def bound_shapes(tree: Any) -> Any:
-    """Shapes of the arrays, bound to a device where the array is: a program is compiled for the one or the other."""
+    """Returns the shapes of arrays, bound to a device where the array is, as programs are compiled for either."""
 
     def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
         sharding = leaf.sharding if getattr(leaf, "committed", False) else None
@@ -152,7 +152,7 @@ def bound_shapes(tree: Any) -> Any:
 
 
 def program_cost(compiled: Compiled) -> dict[str, int]:
-    """Operations and memory of one compiled step, as XLA counts them for this backend.
+    """Returns operations and memory of one compiled step, as XLA counts them for this backend.
 
     `flops` counts a multiplication and an addition as two; `temporary_bytes` is what the program needs beside its
     arguments (`argument_bytes`: state and batch).

@@ -48,14 +48,14 @@ class Run:
         return Setting(self.experiment, self.workdir, self.display, self.stop)
 
     def phase(self, name: str) -> PhaseRun:
-        """A phase of the schedule; its data are opened when it is asked for first."""
+        """Returns a phase of the schedule. Its data are opened when it is first asked for."""
         if name not in self._phases:
             phase = self.experiment.phases[name]
             self._phases[name] = PhaseRun(self.setting, phase, self._dataset(phase))
         return self._phases[name]
 
     def _dataset(self, phase: Phase) -> Dataset:
-        """The data of a phase; those that several phases share are opened once."""
+        """Returns the data of a phase. Data that several phases share are opened once."""
         key = phase.name if phase.data else ""
         if key not in self._datasets:
             sharing = [phase] if phase.data else [p for p in self.experiment.phases.values() if not p.data]
@@ -89,7 +89,7 @@ class Run:
     # --- before the first step ----------------------------------------------------------------------------------
 
     def _checked_phases(self) -> list[PhaseRun]:
-        """The phases in order; every mistake that can be found early is found before the first step."""
+        """Returns the phases in order, with every mistake that can be found before the first step found."""
         phases = []
         for name in self.experiment.schedule:
             phase = self.phase(name)
@@ -113,7 +113,7 @@ class Run:
             self.display.say(f"One case only: {data.facts.train[0]} trains and validates. This is an overfit check.")
 
     def _check_result(self) -> None:
-        """Phases whose predictions are averaged read the same volumes, and none has learned from another's subjects."""
+        """Refuses to average phases that read other volumes, or of which one has learned from another's subjects."""
         first, *others = map(self.phase, self.experiment.result)
         for other in others:
             if _read_by(first.data) != _read_by(other.data):
@@ -124,7 +124,7 @@ class Run:
                 )
 
     def _checked_trainings(self) -> list[Training]:
-        """The trainings in order, of phases that fit together and of lengths that fit to what has begun."""
+        """Returns the trainings in order. Their phases fit together, and their lengths fit to what has begun."""
         phases = {name: self.phase(name) for name in self.experiment.schedule}
         trainings = [
             Training(self.setting, tuple(map(self.phase, names)), phases) for names in self.experiment.trainings
@@ -152,7 +152,9 @@ class Run:
 
 
 def train(config: ConfigDict, workdir: Path) -> Path:
-    """Trains, judges and reports what a config asks for, alone in the workdir; returns the path of the report.
+    """Trains, judges and reports what a config asks for. Returns the path of the report.
+
+    It holds the lock on the workdir all the while.
 
     Raises:
         UserError: another run is going on in the workdir, or config, data or folder are wrong.
@@ -175,13 +177,13 @@ def train(config: ConfigDict, workdir: Path) -> Path:
 
 
 def _read_by(data: Dataset) -> tuple[object, ...]:
-    """The modalities of a data set, and the validation subjects with the parts of them that are kept."""
+    """Returns the modalities of a data set, and its validation subjects with the parts of them that are kept."""
     parts = {(case.id, case.facts.crop_start, case.facts.shape) for case in subjects_of(data.val)}
     return data.facts.modalities, parts
 
 
 def _output_names(members: Sequence[PhaseRun]) -> list[str]:
-    """The names of the phases' outputs, or of the phases where two outputs bear one name."""
+    """Returns the names of the phases' outputs, or of the phases where two outputs bear one name."""
     names = [phase.system.primary for phase in members]
     return names if len(set(names)) == len(names) else [phase.name for phase in members]
 
@@ -189,7 +191,7 @@ def _output_names(members: Sequence[PhaseRun]) -> list[str]:
 def _mean_of(
     members: Mapping[str, PhaseRun], primary: str
 ) -> Callable[[PreparedCase | Prepared], dict[str, np.ndarray]]:
-    """A function from a case to the output of each phase by the last weights, and their mean by the name `primary`."""
+    """Returns a function: case -> the output of each phase by its last weights, and their mean named `primary`."""
     weights = {name: phase.weights(best=False) for name, phase in members.items()}
 
     def predict(case: PreparedCase | Prepared) -> dict[str, np.ndarray]:

@@ -32,22 +32,28 @@ class Group(Protocol):
     """The phases of one training; mappings are by phase."""
 
     def step(self, programs: Programs) -> TrainStep:
-        """The compiled step of the training; `programs` are those of the phases' System."""
+        """Compiles the step of the training; `programs` are those of the phases' System."""
         ...
 
     def stack(self, states: Mapping[str, State]) -> State:
-        """The state of the training."""
+        """Joins the states of the phases into that of the training."""
         ...
 
     def member(self, state: State, name: str) -> State:
-        """The state of one phase."""
+        """Returns the state of one phase."""
         ...
 
-    def stream(self, streams: Mapping[str, Stream]) -> Stream: ...
+    def stream(self, streams: Mapping[str, Stream]) -> Stream:
+        """Joins the streams of the phases."""
+        ...
 
-    def judge(self, judges: Mapping[str, PhaseJudge]) -> Judge: ...
+    def judge(self, judges: Mapping[str, PhaseJudge]) -> Judge:
+        """Joins the judges of the phases."""
+        ...
 
-    def rows(self, writer: MetricWriter) -> Rows: ...
+    def rows(self, writer: MetricWriter) -> Rows:
+        """Returns the place for the training's rows, which become the phases' rows."""
+        ...
 
     def keep(self, step: int, states: Mapping[str, State], judge: Judge, opened: Mapping[str, Checkpoints]) -> None:
         """Writes the last checkpoint of every phase, where the training's own is another."""
@@ -55,7 +61,7 @@ class Group(Protocol):
 
 
 def group_of(system: System, names: Sequence[str]) -> Group:
-    """The group of these phases, which share one System."""
+    """Returns the group of these phases, which share one System."""
     return Together(SideBySide(system, tuple(names))) if len(names) > 1 else Alone()
 
 
@@ -122,9 +128,9 @@ class Together:
 
 @dataclass(frozen=True)
 class MemberRows:
-    """Writes rows of several phases' numbers as a row of each: `coronal/net/loss` is the `net/loss` of `coronal`.
+    """A writer that turns one row of several phases into a row of each: `coronal/net/loss` is `net/loss` of `coronal`.
 
-    What bears no phase's name, the speed of all together, goes into every row.
+    Numbers that bear no phase's name, such as the speed of all together, go into every row.
     """
 
     writer: MetricWriter
@@ -144,7 +150,7 @@ class MemberRows:
 
 @dataclass(frozen=True)
 class MemberJudges:
-    """Judges every phase on its own part of the state.
+    """The judges of several phases, each on its own part of the state.
 
     Attributes:
         judges: the judge of each phase.
@@ -159,8 +165,8 @@ class MemberJudges:
             judge(step, self.member(state, name))
 
     def document(self) -> dict[str, Any]:
-        # It goes into the checkpoint of all, which waits for none of these: a run killed between must not resume with a
-        # best that was never whole.
+        # The checkpoint of all waits for none of these: a run killed in between must not resume with a best that was
+        # never whole.
         for judge in self.judges.values():
             judge.checkpoints.wait_for_best()
         return {name: judge.document() for name, judge in self.judges.items()}
@@ -172,7 +178,7 @@ class MemberJudges:
 
 @dataclass(frozen=True)
 class MemberBatches:
-    """The batches {phase: its batch} of several streams in step; closing it closes them all."""
+    """The batches {phase: its batch} of several streams in step. Closing it closes them all."""
 
     streams: Mapping[str, Iterator[Mapping[str, Any]]]
 
@@ -189,14 +195,14 @@ class MemberBatches:
 
 
 def in_step(streams: Mapping[str, Stream]) -> Stream:
-    """The streams as one."""
+    """Returns the streams as one."""
     return lambda start: MemberBatches({name: stream(start) for name, stream in streams.items()})
 
 
 def check_alike(phases: Mapping[str, Built]) -> None:
     """Refuses phases whose data would build other Systems, or make trainings of other lengths.
 
-    Whether their options do is seen where the config is read.
+    Options that would do so are refused where the config is read.
     """
     first, *others = phases
     for other in others:

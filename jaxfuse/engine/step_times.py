@@ -28,10 +28,12 @@ Batches = Iterator[Mapping[str, Any]]
 def time_steps(
     config: ConfigDict, *, only: str | None, steps: int, forms: Sequence[str], say: Report
 ) -> dict[str, Any]:
-    """Times the phases of a config, or `only` one: {"config", "preset", "device", "phases": {phase: {form: ...}}}.
+    """Times the phases of a config, or `only` one.
 
-    Every measurement of `measure` stands below its phase and form. The compilation cache is out of use from here on,
-    for compilation is timed, too.
+    The compilation cache is out of use from here on, for compilation is timed, too.
+
+    Returns:
+        {"config", "preset", "device", "phases": {phase: {form: what `measure` returns of it}}}.
 
     Raises:
         UserError: a phase or a form that is not there, found before data are prepared and programs compiled.
@@ -118,7 +120,7 @@ class TimedStep:
         return statistics.median(self.steps_s)
 
     def measured(self, examples: int) -> dict[str, Any]:
-        """The measurements of steps on so many examples each."""
+        """Returns the measurements of steps on so many examples each."""
         cost = program_cost(self.program)
         return {
             "compile_s": self.compile_s,
@@ -131,7 +133,7 @@ class TimedStep:
 
 
 def _begun(programs: Programs, state: State, form: str, stream: Batches) -> TimedStep:
-    """The step compiled in a form of convolution, after a first step that is not timed."""
+    """Compiles the step in a form of convolution, and carries out a first step that is not timed."""
     batch = next(stream)
     with implementation(form):
         started = time.perf_counter()

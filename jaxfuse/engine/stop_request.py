@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run at the next step, after its checkpoint; a second one ends it at once."""
+"""The request to stop: SIGTERM or SIGINT ends a run after its next step and checkpoint, a second one at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxfuse.errors import Stopped
 
 
 class StopRequest:
-    """A context in which `requested` is the signal that came, or None."""
+    """A context in which `requested` is the signal that came, if one did."""
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None

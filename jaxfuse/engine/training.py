@@ -42,7 +42,7 @@ class Training:
 
     @property
     def name(self) -> str:
-        """The name of its phase, or of all that stand side by side in it."""
+        """The name of the phase, or the names of all that stand side by side."""
         return "+".join(phase.name for phase in self.phases)
 
     @property
@@ -79,7 +79,7 @@ class Training:
         return True
 
     def _open(self, stack: ExitStack) -> Opened:
-        """One checkpoint folder to resume the training, and one per phase; for a single phase both are the same."""
+        """Opens a checkpoint folder to resume the training, and one per phase; for a single phase both are the same."""
         root = self.setting.workdir / "checkpoints"
         names = dict.fromkeys([self.name, *(phase.name for phase in self.phases)])
         return {name: stack.enter_context(closing(Checkpoints(root / name))) for name in names}
@@ -107,7 +107,7 @@ class Training:
         )
 
     def _state(self, checkpoints: Checkpoints, judge: Judge) -> State:
-        """The state that the training begins with or goes on from; in the latter case its judge goes on, too."""
+        """Returns the state that the training begins with, or goes on from; then its judge goes on, too."""
         begun = checkpoints.latest_step()
         fresh = {phase.name: phase.initial_state() for phase in self.phases}
         self.setting.display.say(self._announcement(begun, fresh[self.phases[0].name]))
@@ -123,7 +123,7 @@ class Training:
         return dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, self.total_steps))
 
     def _train(self, loop: Loop, state: State, begun: int, writer: MetricWriter) -> State:
-        """Carries out the steps that are left; what later phases and judgments wrote before them is forgotten."""
+        """Carries out the steps that are left, after what they outdate was forgotten."""
         later = self.setting.experiment.schedule[self.phases[-1].number + 1 :]
         for phase in self.phases:
             writer.truncate(phase.name, begun, later)
@@ -135,14 +135,14 @@ class Training:
         return state
 
     def _called(self, of: str = "") -> str:
-        """The training for a person to read, `of` after its numbers."""
+        """Names the training for a person to read, with `of` after its numbers."""
         numbers = ", ".join(str(phase.number + 1) for phase in self.phases)
         if len(self.phases) == 1:
             return f"Phase {numbers}{of}, {self.name}"
         return f"Phases {numbers}{of}, {self.name} side by side"
 
     def _announcement(self, begun: int | None, state: State) -> str:
-        """What is about to be trained, from which step, on what, and the sizes of the networks in `state`."""
+        """Says what is about to be trained, from which step, on which data, and how large its networks are."""
         first = self.phases[0]
         phase, networks = first.phase, first.system.networks(state.params)
         sizes = {name: sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree)) for name, tree in networks.items()}

@@ -29,20 +29,20 @@ Evaluate = Callable[[State, Any], Mapping[str, Any]]
 @runtime_checkable
 class Validate(Protocol):
     def __call__(self, state: State) -> dict[str, float]:
-        """The scores of a state by name; `score` chooses the best one, larger is better."""
+        """Returns the scores of a state by name. Among them `score`, larger is better, chooses the best state."""
         ...
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """What a training loop asks when a validation is due."""
+    """The judge that a training loop asks when a validation is due."""
 
     def __call__(self, step: int, state: State) -> None:
         """Validates, writes the scores, and keeps the weights where they are the best so far."""
         ...
 
     def document(self) -> dict[str, Any]:
-        """State to checkpoint (best score so far), as JSON."""
+        """Returns the state to checkpoint (best score so far), as JSON."""
         ...
 
     def recall(self, document: dict[str, Any]) -> None:
@@ -113,17 +113,19 @@ class Validation:
 
 
 def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...]:
-    """At most `count` of the cases, evenly spread: neighbors in the list may be neighboring slices of one head."""
+    """Returns at most `count` of the cases, evenly spread. Neighbors may be neighboring slices of one head."""
     count = min(count, len(cases))
     return tuple(cases[(2 * i + 1) * len(cases) // (2 * count)] for i in range(count))
 
 
 def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> int:
-    """Steps between two validations: `validation.every`, or more where these cases would take over a tenth of the time.
+    """Returns the steps between two validations; 0: at the end only.
+
+    They are `validation.every`, or more where these cases would take over a tenth of the time.
 
     A tile forward costs about a third of a training step on one example (forward and twice that backward). The
-    estimate counts tiles and no seconds, so that a run stays repeatable; of larger tiles than the training patch it
-    knows nothing, so that it is high for them. 0: at the end only.
+    estimate counts tiles and no seconds, so that a run stays repeatable. It is too high for tiles that are larger than
+    the training patch.
     """
     if phase.validation.every == 0:
         return 0
@@ -133,13 +135,13 @@ def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, margin: 
 
 
 def mean_losses(evaluate: Evaluate, state: State, batches: Sequence[Any]) -> dict[str, float]:
-    """Mean over fixed batches of the System's evaluation metrics."""
+    """Averages the System's evaluation metrics over fixed batches."""
     rows = [evaluate(state, batch) for batch in batches]
     return {name: float(jnp.stack([row[name] for row in rows]).mean()) for name in rows[0]}
 
 
 def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, margin: int) -> list[Any]:
-    """One batch per case, equal in every validation: patches of validation cases, without transforms."""
+    """Draws one batch per case, equal in every validation: patches of validation cases, without transforms."""
     center = phase.sampling.validation_center(cases)
     sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labeled, margin)
     batches = []

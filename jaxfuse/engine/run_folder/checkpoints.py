@@ -47,8 +47,8 @@ class Checkpoints:
     def save_best(self, step: int, state: State) -> None:
         """Replaces the best checkpoint.
 
-        One of this step may be there, from a killed run whose last checkpoint is older. It goes: that run may have
-        been of another length, and its schedule with it.
+        One of this step may be there, from a killed run whose last checkpoint is older. It is deleted, as that run may
+        have been of another length, and so on another schedule.
         """
         self._best.check_for_errors()
         if step in self._best.all_steps():
@@ -56,7 +56,7 @@ class Checkpoints:
         self._best.save(step, args=ocp.args.Composite(weights=ocp.args.StandardSave(weights(state))))
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]]:
-        """The last state, on the devices of `like`, and its progress."""
+        """Reads the last state, onto the devices of `like`, and its progress."""
         step = self._last.latest_step()
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, (weights(like), _rest(like)))
         try:
@@ -76,7 +76,7 @@ class Checkpoints:
         return State(**found["weights"], **found["rest"]), found["progress"]
 
     def wait_for_best(self) -> None:
-        """Returns when the best weights that were handed over are on disk."""
+        """Waits until the best weights that were handed over are on disk."""
         self._best.wait_until_finished()
         self._best.check_for_errors()
 
@@ -92,12 +92,12 @@ class Checkpoints:
 
 
 def weights(state: State) -> dict[str, Any]:
-    """What prediction and transfer need of a state."""
+    """Returns the part of a state that prediction and transfer need."""
     return {"params": state.params, "stats": state.stats}
 
 
 def read_weights(folder: Path, like: State, placement: Placement, *, best: bool) -> State:
-    """Weights of a phase for prediction or transfer, in a state without optimizers and memory.
+    """Reads the weights of a phase for prediction or transfer, in a state without optimizers and memory.
 
     Args:
         like: a state of that phase's System, abstract or not.
@@ -133,6 +133,6 @@ def _rest(state: State) -> dict[str, Any]:
 
 
 def _first_sentence(error: Exception) -> str:
-    """What Orbax says before it goes on to its own options and to trees of many lines."""
+    """Returns the first sentence of an error of Orbax, which goes on to options and trees of many lines."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line.split(". ")[0].rstrip(":.")[:300]

@@ -20,9 +20,9 @@ LOCK, HOLDER = ".lock", ".lock.json"
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[Path]:
-    """Holds the lock on a workdir, which is made if need be; gives its absolute path.
+    """Holds the lock on a workdir, which is made if need be, and gives its absolute path.
 
-    It is a lock of the operating system: it ends with its holder, however that ends.
+    It is a lock of the operating system, which ends with its holder, even one that is killed.
 
     Raises:
         UserError: another run holds the lock, or none can be had there; nothing in the folder was changed.
@@ -53,7 +53,7 @@ def locked(workdir: Path) -> Iterator[Path]:
 
 
 def _holder(workdir: Path) -> str:
-    """The process that holds the lock, where it has said so yet."""
+    """Names the process that holds the lock, once it has said so."""
     try:
         holder = read_json(workdir / HOLDER)
     except (OSError, UserError):

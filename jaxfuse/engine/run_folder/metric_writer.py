@@ -40,7 +40,7 @@ _SPLITS = ("train", "val")
 
 
 class MetricWriter:
-    """Appends metric rows to a workdir, which it creates if need be. One writer per workdir at a time.
+    """A writer that appends metric rows to a workdir, which is made if need be. One writer per workdir at a time.
 
     Opening a workdir that already has rows repairs what a killed process left: the half-written last line goes,
     and the CSV is brought in line with the JSONL.
@@ -81,8 +81,10 @@ class MetricWriter:
         self._write_event(image_summary(tag, image, dataformats="HWC"), step)
 
     def truncate(self, phase: str, after_step: int, later_phases: Collection[str] = ()) -> None:
-        """Forgets what a resumed run will write again: rows and images of `phase` past `after_step`, and all of
-        `later_phases`. Each file is replaced in one piece."""
+        """Forgets rows and images of `phase` past `after_step`, and all of `later_phases`.
+
+        A resumed run will write them again. Each file is replaced in one piece.
+        """
 
         def drop(row_phase: str, step: int) -> bool:
             return row_phase in later_phases or (row_phase == phase and step > after_step)
@@ -95,7 +97,7 @@ class MetricWriter:
         self._open()
 
     def flush(self) -> None:
-        """Everything written so far is handed to the operating system. `write` does so by itself."""
+        """Hands everything written so far to the operating system. `write` does so by itself."""
         self._jsonl.flush()
         self._csv.flush()
         if self._events is not None:
@@ -148,7 +150,7 @@ def _rewrite(workdir: Path, rows: list[Row]) -> None:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """Payloads of a TensorBoard file (length 8 bytes, checksum 4, payload, checksum 4), up to a half-written one."""
+    """Yields the payloads of a TensorBoard file (length 8 bytes, checksum 4, payload, checksum 4) but a cut one."""
     data = path.read_bytes()
     start = 0
     while start + 12 <= len(data):

@@ -1,4 +1,7 @@
-"""How long each phase of a run was trained, in its `phases.json`: what others were built on keeps its length."""
+"""The step count of each phase, in `phases.json`.
+
+A phase that later phases started from cannot be trained again to another length.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ _FILE = "phases.json"
 
 
 def noted_lengths(workdir: Path) -> dict[str, int]:
-    """Steps by phase, of those that have begun."""
+    """Returns the step counts of the phases that have begun, by phase."""
     path = workdir / _FILE
     return read_json(path) if path.exists() else {}
 
 
 def note_length(workdir: Path, phase: str, steps: int) -> None:
+    """Writes the step count of a phase that begins."""
     write_json(workdir / _FILE, {**noted_lengths(workdir), phase: steps})
 
 

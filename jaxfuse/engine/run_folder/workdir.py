@@ -25,13 +25,13 @@ _REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "orbax-checkp
 
 
 def changes_nothing(option: str) -> bool:
-    """Whether a run may resume with another value of this option: lengths, logging and loading only."""
+    """Tells whether a run may resume with another value of this option: lengths, logging and loading only."""
     parts = option.split(".")
     return parts[-1] in ("steps", "epochs", "log_every") or parts[0] == "loader"
 
 
 def default_workdir(config: Any, overrides: Mapping[str, Any]) -> Path:
-    """runs/<config>[-<preset>][-<row>][-<data>][-<6 hex digits of the overrides that matter>]."""
+    """Returns runs/<config>[-<preset>][-<row>][-<data>][-<6 hex digits of the overrides that matter>]."""
     parts = [config.name, config.preset, config.row if config.row != "ours" else "", config.variant]
     matter = {key: repr(value) for key, value in sorted(overrides.items()) if not changes_nothing(key)}
     if matter:
@@ -40,7 +40,7 @@ def default_workdir(config: Any, overrides: Mapping[str, Any]) -> Path:
 
 
 def open_workdir(workdir: Path, config: Any) -> Path:
-    """Makes the folder, or checks that the run in it is this one; returns its absolute path.
+    """Makes the folder and writes the config; if it holds a run, checks that it is this one. Returns its absolute path.
 
     Raises:
         UserError: the folder cannot be written, or holds a run of another config (listed option by option).
@@ -55,7 +55,7 @@ def open_workdir(workdir: Path, config: Any) -> Path:
 
 
 def has_begun(workdir: Path) -> bool:
-    """Whether a phase has been trained here. A run that was refused before that binds nobody to its config."""
+    """Tells whether a phase has been trained here. A run refused before that binds nobody to its config."""
     return (workdir / "checkpoints").is_dir()
 
 
@@ -70,7 +70,7 @@ def _check_same(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config of a finished or running run, lists turned back into tuples."""
+    """Reads the config of a finished or running run, lists turned back into tuples."""
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} is not a run: it has no config.json; give the folder that training printed")
@@ -89,7 +89,7 @@ def note_environment(workdir: Path, placement: Placement) -> None:
 
 
 def environment(placement: Placement) -> dict[str, Any]:
-    """Versions, the devices in use and the command."""
+    """Returns versions, the devices in use and the command."""
     versions = {}
     for package in _REPORTED_PACKAGES:
         try:
@@ -109,15 +109,15 @@ def environment(placement: Placement) -> dict[str, Any]:
 def compilation_cache(folder: Path) -> None:
     """Keeps compiled programs, so that a second run of the same sizes starts at once.
 
-    Apart for each kind of processor: a home folder may be shared by machines, and a program compiled for one CPU can
-    be illegal on another.
+    Each kind of processor has its own folder: machines may share a home folder, and a program compiled for one CPU
+    can be illegal on another.
     """
     jax.config.update("jax_compilation_cache_dir", str(folder / f"compiled-{_processor()}"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _processor() -> str:
-    """A short name for this machine's instruction set."""
+    """Returns a short name for this machine's instruction set."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text().splitlines() if described.is_file() else [platform.processor()]
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0] if lines else "")
@@ -125,7 +125,7 @@ def _processor() -> str:
 
 
 def related_runs(workdir: Path) -> list[Path]:
-    """Other runs beside this one, whose rows may stand in the same table."""
+    """Lists the other runs beside this one, whose rows may stand in the same table."""
     return sorted(
         path.parent for path in workdir.parent.glob("*/dataset.json") if path.parent != workdir and path.is_file()
     )
