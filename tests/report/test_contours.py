@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
-from PIL import Image
 
 from jaxfuse.labels import SCHEMES
 from jaxfuse.report.canvas import CLASS_COLORS
 from jaxfuse.report.contours import FILLED, OUTLINED, overlay_of
 from jaxfuse.report.figures import comparison, segmentation_panel
+from tests.report.pictures import near, pixels_of
 
 COLUMN_PX = 2.4 * 130
 CLASSES = ("background", "CSF", "GM")
@@ -21,15 +20,6 @@ CLASSES = ("background", "CSF", "GM")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_tissues_and_strokes_have_outlines(name):
     assert overlay_of(SCHEMES[name]) is (OUTLINED if name in ("iseg", "stroke") else FILLED)
-
-
-def pixels_of(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
-
-
-def near(pixels: np.ndarray, color: str) -> np.ndarray:
-    return np.abs(pixels - 255 * np.array(to_rgb(color))).max(axis=-1) < 30
 
 
 def squares(shift: int = 0) -> np.ndarray:
@@ -88,17 +78,14 @@ def test_the_legend_names_classes_and_speaks_of_a_truth_only_where_there_is_one(
 
 
 def test_rows_side_by_side_are_as_wide_as_ever(tmp_path):
-    label = squares()
-    comparison(
-        tmp_path / "rows.png",
-        image=np.ones((40, 40, 1), np.float32),
-        modality="t2",
-        truth=label,
-        predictions={"a": label, "b": squares(3), "c": label},
-        classes=CLASSES,
-        title="rows",
-        overlay=OUTLINED,
-    )
+    predictions = {"a": squares(), "b": squares(3), "c": squares()}
+    given = {
+        "image": np.ones((40, 40, 1), np.float32),
+        "modality": "t2",
+        "truth": squares(),
+        "predictions": predictions,
+    }
+    comparison(tmp_path / "rows.png", **given, classes=CLASSES, title="rows", overlay=OUTLINED)
     pixels = pixels_of(tmp_path / "rows.png")
     # Three wide pictures where six fit otherwise; five make two lines.
     assert pixels.shape[1] == int(3 * COLUMN_PX)

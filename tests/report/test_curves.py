@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from PIL import Image
 
 from jaxfuse.io.tables import read_rows
 from jaxfuse.report.curves import _groups, curves, write_learning_curves
+from tests.report.pictures import pixels_of
 
 
 def _row(step: int, phase: str, split: str, **values: float) -> dict:
@@ -34,9 +34,8 @@ def test_curves_have_a_row_per_phase_and_suit_the_page(tmp_path, dark, ink):
     rows = [_row(step, phase, "train", loss=1 / step) for phase in ("a", "b") for step in range(1, 60)]
     rows += [_row(step, "b", "val", dice=step / 60) for step in (20, 40)]
     curves(rows, tmp_path / "curves.png", dark=dark)
-    with Image.open(tmp_path / "curves.png") as image:
-        assert image.size == (int(2 * 3.7 * 150), int(2 * 3.3 * 150))
-        pixels = np.asarray(image.convert("RGBA")).astype(int)
+    pixels = pixels_of(tmp_path / "curves.png", "RGBA")
+    assert pixels.shape[:2] == (int(2 * 3.3 * 150), int(2 * 3.7 * 150))
     assert (pixels[..., 3] == 0).mean() > 0.5  # the page shows through
     drawn = pixels[pixels[..., 3] == 255][:, :3]
     assert (np.abs(drawn - np.round(255 * np.array(to_rgb(ink)))).max(axis=-1) == 0).sum() > 100

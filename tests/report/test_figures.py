@@ -1,48 +1,42 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib import colormaps
-from matplotlib.colors import LogNorm, to_hex, to_rgb
-from PIL import Image
+from matplotlib.colors import LogNorm, to_hex
 
 from jaxfuse.report import planes
 from jaxfuse.report.canvas import CLASS_COLORS
 from jaxfuse.report.figures import Ratios, comparison, segmentation_panel, translation_panel
 from jaxfuse.report.planes import AXIAL, plane
+from tests.report.pictures import near, pixels_of
 
 CLASSES = ("background", "core", "edema", "enhancing")
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 COLUMN_PX = 1.55 * 130
+IMAGE = (1 + np.random.default_rng(0).random((24, 24, 24, 4))).astype(np.float32)
+NOTHING = np.zeros((24, 24, 24), np.uint8)
 
 
-def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
+def panel(path: Path, **changes: Any) -> np.ndarray:
+    """The pixels of a panel without a truth, whose one prediction finds nothing."""
+    given = {"image": IMAGE, "modalities": MODALITIES, "classes": CLASSES, "truth": None, "predictions": {"S": NOTHING}}
+    segmentation_panel(path, title="case", **given | changes)
+    return pixels_of(path)
 
 
-def _image(side: int = 24) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return (1 + rng.random((side, side, side, 4))).astype(np.float32)
-
-
-def _near(pixels: np.ndarray, color: str, tolerance: int = 40) -> np.ndarray:
-    return np.abs(pixels - 255 * np.array(to_rgb(color))).max(axis=-1) < tolerance
+def rows(path: Path, truth: np.ndarray, count: int, **changes: Any) -> np.ndarray:
+    """The pixels of a comparison of so many rows, each of which finds the truth."""
+    given = {"image": IMAGE[..., 3], "modality": "flair", "classes": CLASSES}
+    comparison(path, truth=truth, predictions={f"row {i}": truth for i in range(count)}, title="", **given | changes)
+    return pixels_of(path)
 
 
 def test_a_segmentation_panel_has_one_column_per_modality_and_map(tmp_path):
-    truth = np.zeros((24, 24, 24), np.uint8)
+    truth = NOTHING.copy()
     truth[14:20, 14:20, 10:16] = 3  # to the right and the front
-    segmentation_panel(
-        tmp_path / "new" / "panel.png",
-        image=_image(),
-        modalities=MODALITIES,
-        truth=truth,
-        predictions={"S_F": truth, "S_A": np.zeros_like(truth)},
-        classes=CLASSES,
-        title="case",
-    )
-    pixels = _pixels(tmp_path / "new" / "panel.png")
+    pixels = panel(tmp_path / "new" / "panel.png", truth=truth, predictions={"S_F": truth, "S_A": NOTHING})
     assert pixels.shape[1] == int(7 * COLUMN_PX)
     # Color appears in the axial planes of the truth and of S_F only, left of and above their middle.
     top, width = 45, COLUMN_PX
@@ -50,75 +44,43 @@ def test_a_segmentation_panel_has_one_column_per_modality_and_map(tmp_path):
         cell = pixels[top : top + int(width), int(column * width) : int((column + 1) * width)]
         hits = np.argwhere(np.ptp(cell, axis=-1) > 60)
         assert bool(len(hits)) is filled, column
-        if filled:
-            assert hits.max(axis=0)[0] < width / 2
-            assert hits.max(axis=0)[1] < width / 2
+        assert not filled or (hits.max(axis=0) < width / 2).all()
     # The legend names every class, present or not.
-    legend = pixels[-65:]
-    assert all(_near(legend, color, 3).sum() > 50 for color in CLASS_COLORS[1:4])
+    assert all(near(pixels[-65:], color, 3).sum() > 50 for color in CLASS_COLORS[1:4])
 
 
 def test_ratios_lie_below_their_modalities_in_every_plane(tmp_path):
     ratio = np.full((24, 24, 24), 0.1, np.float32)
     ratio[:, 12:] = 2  # in front
-    segmentation_panel(
-        tmp_path / "panel.png",
-        image=_image(),
-        modalities=MODALITIES,
-        truth=None,
-        predictions={"S": np.zeros((24, 24, 24), np.uint8)},
-        classes=CLASSES,
-        title="case",
-        below=Ratios("attention", {"t1ce": ratio, "flair": ratio}, LogNorm(0.5, 2.0), "times the mean"),
-    )
-    pixels = _pixels(tmp_path / "panel.png")
+    below = Ratios("attention", {"t1ce": ratio, "flair": ratio}, LogNorm(0.5, 2.0), "times the mean")
+    pixels = panel(tmp_path / "panel.png", below=below)
     assert pixels.shape[1] == int(5 * COLUMN_PX + 0.8 * 130)
-    high, low = (_near(pixels, to_hex(colormaps["coolwarm"](end)), 3) for end in (1.0, 0.0))
+    high, low = (near(pixels, to_hex(colormaps["coolwarm"](end)), 3) for end in (1.0, 0.0))
     bar = int(5 * COLUMN_PX)
     columns = np.bincount((np.argwhere((high | low)[:, :bar])[:, 1] // COLUMN_PX).astype(int), minlength=5)
     np.testing.assert_array_equal(columns > 0.05 * columns.sum(), [False, True, False, True, False])
     # Front is up in the axial plane, and left in the sagittal one; the coronal plane cuts what is in front.
-    rows = np.flatnonzero(high[:, :bar].any(axis=1))
-    lines = np.split(rows, np.flatnonzero(np.diff(rows) > 40) + 1)
-    assert len(lines) == 3
+    found = np.flatnonzero(high[:, :bar].any(axis=1))
+    lines = np.split(found, np.flatnonzero(np.diff(found) > 40) + 1)
     both = [(high[line].sum() > 500, low[line].sum() > 500) for line in lines]
     assert both == [(True, False), (True, False), (True, True)]
 
 
 def test_without_truth_the_panel_has_no_truth_column(tmp_path):
-    labels = np.zeros((24, 24, 24), np.uint8)
-    segmentation_panel(
-        tmp_path / "panel.png",
-        image=_image(),
-        modalities=MODALITIES,
-        truth=None,
-        predictions={"S_F": labels},
-        classes=CLASSES,
-        title="case",
-    )
-    assert _pixels(tmp_path / "panel.png").shape[1] == int(5 * COLUMN_PX)
+    assert panel(tmp_path / "panel.png").shape[1] == int(5 * COLUMN_PX)
 
 
 def test_more_classes_than_colors_are_refused(tmp_path):
-    labels = np.zeros((24, 24, 24), np.uint8)
     with pytest.raises(ValueError, match="at most 8 classes"):
-        comparison(
-            tmp_path / "c.png",
-            image=_image()[..., 0],
-            modality="t1",
-            truth=labels,
-            predictions={},
-            classes=tuple("abcdefghi"),
-            title="",
-        )
+        rows(tmp_path / "c.png", NOTHING, 0, classes=tuple("abcdefghi"))
 
 
 def _translate(path: Path, fake_error: float, pairs=(("t1", "t1ce"), ("t2", "flair"))) -> np.ndarray:
-    real = _image()
-    fake = real.copy()
+    fake = IMAGE.copy()
     fake[..., 2] += fake_error * np.arange(24)[:, None, None]
-    translation_panel(path, real=real, fake=fake, cycle=real + 0.01, modalities=MODALITIES, pairs=pairs, title="case")
-    return _pixels(path)
+    given = {"fake": fake, "cycle": IMAGE + 0.01, "modalities": MODALITIES, "pairs": pairs, "title": "case"}
+    translation_panel(path, real=IMAGE, **given)
+    return pixels_of(path)
 
 
 def test_a_translation_panel_colors_errors_where_they_are(tmp_path):
@@ -141,23 +103,13 @@ def test_groups_that_do_not_make_up_the_modalities_are_refused(tmp_path):
         _translate(tmp_path / "t.png", 0.0, pairs=(("t1",), ("t2", "flair")))
 
 
-@pytest.mark.parametrize(("rows", "columns", "lines"), [(2, 4, 1), (7, 6, 2)])
-def test_a_comparison_wraps_after_six_columns(tmp_path, rows, columns, lines):
-    truth = np.zeros((24, 24, 24), np.uint8)
+@pytest.mark.parametrize(("count", "columns", "lines"), [(2, 4, 1), (7, 6, 2)])
+def test_a_comparison_wraps_after_six_columns(tmp_path, count, columns, lines):
+    truth = NOTHING.copy()
     truth[4:12, 4:12, 4:12] = 2
-    comparison(
-        tmp_path / "c.png",
-        image=_image()[..., 3],
-        modality="flair",
-        truth=truth,
-        predictions={f"row {i}": truth for i in range(rows)},
-        classes=CLASSES,
-        title="rows",
-    )
-    pixels = _pixels(tmp_path / "c.png")
+    pixels = rows(tmp_path / "c.png", truth, count)
     assert pixels.shape[1] == int(columns * COLUMN_PX)
-    height = 130 * (1.55 * lines + 0.2 * lines + 0.84)
-    assert abs(pixels.shape[0] - height) <= 2
+    assert abs(pixels.shape[0] - 130 * (1.55 * lines + 0.2 * lines + 0.84)) <= 2
     colored = np.argwhere(np.ptp(pixels[:-65], axis=-1) > 60)[:, 1] // COLUMN_PX
     # All but the place of the plain image; that column's second line holds a prediction.
     assert set(colored.astype(int)) == set(range(0 if lines == 2 else 1, columns))
@@ -168,7 +120,7 @@ def test_a_comparison_wraps_after_six_columns(tmp_path, rows, columns, lines):
 
 def _slab() -> tuple[np.ndarray, np.ndarray]:
     """A volume of one axial slice, of no symmetry, with a label of two classes."""
-    image, label = _image()[:, :18, :1], np.zeros((24, 18, 1), np.uint8)
+    image, label = IMAGE[:, :18, :1].copy(), np.zeros((24, 18, 1), np.uint8)
     image[:5, :3] = 0
     label[14:20, 9:15], label[4:6, 12:14] = 3, 1
     return image, label
@@ -183,7 +135,7 @@ def test_a_slice_has_one_line_which_is_the_axial_line_of_its_volume(tmp_path, mo
     segmentation_panel(tmp_path / "slice.png", **flat, **common, spacing_mm=(2.0, 1.0))
     monkeypatch.setattr(planes, "VIEWS", (AXIAL,))
     segmentation_panel(tmp_path / "volume.png", **whole, **common, spacing_mm=(1.0, 2.0, 5.0))
-    picture = _pixels(tmp_path / "slice.png")
+    picture = pixels_of(tmp_path / "slice.png")
     # 36 mm high and 24 mm wide, title and legend.
     assert picture.shape[1] == int(6 * COLUMN_PX)
     assert abs(picture.shape[0] - 130 * (1.55 * 36 / 24 + 0.2 + 0.84)) <= 2
@@ -192,7 +144,7 @@ def test_a_slice_has_one_line_which_is_the_axial_line_of_its_volume(tmp_path, mo
 
 def _assert_same_but_for_the_note(folder: Path) -> None:
     """The note below the legend differs: a slice has no number."""
-    volume, picture = (_pixels(folder / f"{name}.png") for name in ("volume", "slice"))
+    volume, picture = (pixels_of(folder / f"{name}.png") for name in ("volume", "slice"))
     np.testing.assert_array_equal(volume[:-24], picture[:-24])
 
 

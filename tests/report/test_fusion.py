@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from matplotlib.figure import Figure
 
 from jaxfuse.io.png import png_size
-from jaxfuse.report import canvas
 from jaxfuse.report.fusion import fusion_panel
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    figures: list[Figure] = []
-
-    def save(figure, path):
-        figures.append(figure)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
-
-    monkeypatch.setattr(canvas, "save", save)
-    return figures
-
-
-def test_three_planes_of_each_volume_in_gray_or_color(drawn, tmp_path):
+def test_three_planes_of_each_volume_in_gray_or_color(saved, tmp_path):
     volume = np.zeros((9, 8, 7), np.uint8)
     volume[3:6, 3:6, 3:6] = np.arange(100, 127).reshape(3, 3, 3)
     rgb = np.stack([volume, 0 * volume, 255 - volume], axis=-1)
     path = tmp_path / "new" / "preview.png"
-    fusion_panel(
-        path,
-        images=[volume, rgb],
-        headers=["T1", "fused"],
-        shown=volume > 0,
-        title="fused by a run",
-        spacing_mm=(1, 1, 2),
-    )
+    given = {"images": [volume, rgb], "headers": ["T1", "fused"], "shown": volume > 0}
+    fusion_panel(path, **given, title="fused by a run", spacing_mm=(1, 1, 2))
     assert min(png_size(path)) > 100
-    (figure,) = drawn
+    (figure,) = saved
     assert [ax.get_title() for ax in figure.axes[:2]] == ["T1", "fused"]
     pictures = [ax.images[0].get_array() for ax in figure.axes]
     assert len(pictures) == 6
@@ -51,17 +28,11 @@ def test_three_planes_of_each_volume_in_gray_or_color(drawn, tmp_path):
     assert figure.axes[0].get_aspect() == 1
 
 
-def test_pictures_are_drawn_as_they_lie(drawn, tmp_path):
+def test_pictures_are_drawn_as_they_lie(saved, tmp_path):
     picture = np.arange(48, dtype=np.uint8).reshape(6, 8)
     color = np.stack([picture, picture.max() - picture, picture], -1)
-    fusion_panel(
-        tmp_path / "a.png",
-        images=[picture, color],
-        headers=["MRI", "fused"],
-        shown=picture >= 0,
-        title="",
-        spacing_mm=(1, 1),
-    )
-    shown = [ax.images[0].get_array() for ax in drawn[0].axes]
+    given = {"images": [picture, color], "headers": ["MRI", "fused"], "shown": picture >= 0}
+    fusion_panel(tmp_path / "a.png", **given, title="", spacing_mm=(1, 1))
+    shown = [ax.images[0].get_array() for ax in saved[0].axes]
     np.testing.assert_array_equal(shown[0], np.repeat(picture[..., None], 3, -1))
     np.testing.assert_array_equal(shown[1], color)

@@ -1,5 +1,6 @@
 """Tables that users read, exactly as printed for fixed summaries: `golden/NAME.json` -> NAME.txt and NAME.page."""
 
+import html
 import re
 from pathlib import Path
 
@@ -31,11 +32,10 @@ def _write_run(folder: Path, name: str, row: str) -> Path:
 def _words(page: str) -> list[str]:
     """The words of a page: a line per heading, paragraph, tile, label of a drawing and row of a table."""
     page = re.sub(r"<(style|details).*?</\1>", "", page, flags=re.DOTALL)
-    found = re.findall(
-        r"<(h\d|p|tr|text|circle|div class=\"tile\")\b(.*?)</(?:h\d|p|tr|text|circle|div)>", page, re.DOTALL
-    )
-    lines = (re.sub(r"</(?:th|td|b)>", " | ", inner) for _, inner in found)
-    return [" ".join(re.sub(r"<[^>]*>", " ", line.partition(">")[2]).split()) for line in lines]
+    tags = r"(?:h\d|p|tr|text|circle|div)"
+    found = re.findall(rf"<(?!div class=.tiles|div class=.scroll){tags}[ >].*?</{tags}>", page, re.DOTALL)
+    lines = (re.sub(r"</(?:th|td|b)>", " | ", line) for line in found if not line.startswith("<div><dt>"))
+    return [html.unescape(" ".join(re.sub(r"<[^>]*>", " ", line).split())) for line in lines]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if _given(name)["printed"]])

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
-from PIL import Image
 
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.report.curves import LINES
 from jaxfuse.report.html import write_report
 from jaxfuse.report.learning_curve import learning_curves, scores_of
+from tests.report.pictures import near, pixels_of
 
 
 def run(folder: Path, row: str = "full", fingerprint: str = "1", **scores: list[tuple[int, float]]) -> Path:
@@ -28,10 +27,9 @@ def run(folder: Path, row: str = "full", fingerprint: str = "1", **scores: list[
 
 def colored(path: Path) -> list[int]:
     """Pixels of the first two colors of lines."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGBA")).astype(int)
+    pixels = pixels_of(path, "RGBA")
     solid = pixels[pixels[..., 3] == 255][:, :3]
-    return [int((np.abs(solid - 255 * np.array(to_rgb(line))).max(-1) < 3).sum()) for line in LINES[:2]]
+    return [int(near(solid, line, 3).sum()) for line in LINES[:2]]
 
 
 def test_scores_are_read_phase_by_phase_in_the_order_of_the_schedule(tmp_path):
@@ -59,8 +57,7 @@ def test_other_runs_are_drawn_where_they_have_the_phase(tmp_path):
     alone, beside = tmp_path / "alone.png", tmp_path / "beside.png"
     assert learning_curves(mine, [run(tmp_path / "stranger", c=[(10, 0.5), (20, 0.9)])], alone)
     assert learning_curves(mine, [run(tmp_path / "other", "dice", a=[(10, 0.2), (20, 0.3)])], beside)
-    with Image.open(alone) as image:
-        assert image.size == (int(2 * 4.4 * 150), int(3.6 * 150))
+    assert pixels_of(alone).shape[:2] == (int(3.6 * 150), int(2 * 4.4 * 150))
     assert colored(alone)[0] > 1000
     assert colored(alone)[1] == 0
     assert colored(beside)[1] > 200

@@ -36,20 +36,3 @@ def test_segmentation_table_says_what_was_left_out():
         in notes
     )
     assert "S_F WT" not in notes
-
-
-def test_segmentation_table_counts_penalized_cases():
-    rows = [scored("a", "WT", 0.5, 373.0, pred_mm3=0.0)]
-    text = render_segmentation(summary_document(rows, primary="S_F", one_empty=373.0))
-    assert "distances are 373 mm where exactly one" in text
-    assert "S_F WT: exactly one mask empty in 1 of 1 cases." in text
-
-
-def test_a_table_shows_the_metrics_that_were_computed():
-    row = {"case": "a", "output": "prediction", "region": "GM", "dice": 0.5, "hd_mm": 3.0, "hd_voxels": 1.5}
-    document = summary_document([row | {"pred_mm3": 1.0, "truth_mm3": 1.0}], primary="prediction", one_empty=math.nan)
-    head, _, first, *_, cases = render_segmentation(document).splitlines()
-    names = [name.strip() for name in head.strip("|").split("|")]
-    assert names == ["Output", "Region", "Dice", "HD (mm)", "HD (voxels)", "Dice, truth not empty", "Cases"]
-    assert [cell.strip() for cell in first.strip("|").split("|")][2:5] == ["0.500", "3.00", "1.50"]
-    assert cases == "Cases: 1; mean ± standard deviation over cases."
