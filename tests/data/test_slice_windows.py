@@ -133,8 +133,8 @@ def test_stacks_made_without_these_options_keep_their_names():
     others = [
         stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], AXIAL, window=WINDOW),
         stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], AXIAL, blank=True),
-        stack_recipe(MODALITIES, None, "histmatch", AXIAL),
-        stack_recipe(MODALITIES, None, "histmatch", AXIAL, landmarks={"t1": (1.0,), "flair": (1.0,)}),
+        stack_recipe(MODALITIES, None, NORMALIZATIONS["histmatch"], AXIAL),
+        stack_recipe(MODALITIES, None, NORMALIZATIONS["histmatch"], AXIAL, landmarks={"t1": (1.0,), "flair": (1.0,)}),
     ]
     assert len({str(recipe) for recipe in [plain, *others]}) == 5
 
