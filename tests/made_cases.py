@@ -12,7 +12,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import ArrayLike
 
 from jaxfuse.data.cache import prepare
-from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.intensities import BRAIN, Normalization
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.io.analyze import write_analyze
@@ -145,7 +145,7 @@ def case_files(
         if array is not None
     }
     label = paths.pop("seg", None)
-    return CaseFiles(name, paths, label, group)
+    return CaseFiles(name, {suffix: Image(path) for suffix, path in paths.items()}, label, group)
 
 
 def prepared_cases(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxfuse import impute, predict
+from jaxfuse.data.cases import Image
 from jaxfuse.data.sources.volumes import VOLUMES
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import read_volume
@@ -177,4 +178,4 @@ def test_a_volume_is_named_as_it_would_be_in_the_input(source, layout, case, mod
     if source == "stroke":
         (folder / "a_dwi_b1000.nii.gz").touch()
     (found,) = VOLUMES[source].survey(tmp_path, (modality,), layout)
-    assert (found.id, found.images) == (case, {modality: folder / where})
+    assert (found.id, found.images) == (case, {modality: Image(folder / where)})

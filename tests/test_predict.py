@@ -24,7 +24,7 @@ from jaxfuse.config import parse
 from jaxfuse.data.cases import encode_label, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case, uncrop
-from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
@@ -107,7 +107,7 @@ def predicted(runs: list[str], cases: Path, output: Path, overlap: float | None 
 
 
 def prepared(cases: Path) -> Prepared:
-    (files,) = find_cases(cases, MODALITIES, labels_required=False)
+    (files,) = SOURCE.find(cases, MODALITIES, labels_required=False)
     return prepare_case(load_case(files, MODALITIES, None))
 
 

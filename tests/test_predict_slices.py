@@ -23,7 +23,7 @@ from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.slices import AXIAL, pictures, prepare_slices
-from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.workdir import open_workdir
@@ -74,7 +74,7 @@ def trained(tmp_path_factory) -> Trained:
 
 
 def volume(trained: Trained) -> Prepared:
-    (files,) = find_cases(trained.case, MODALITIES, labels_required=False)
+    (files,) = SOURCE.find(trained.case, MODALITIES, labels_required=False)
     return prepare_case(load_case(files, MODALITIES, None), normalize=NORMALIZATIONS["percentiles"])
 
 
@@ -102,7 +102,7 @@ def test_a_volume_is_labeled_as_its_slices_are(trained):
     case = volume(trained)
     whole = predictor(weights, case)["segmentation"]
     assert whole.shape == (*case.facts.shape, 4)
-    (files,) = find_cases(trained.case, MODALITIES, labels_required=False)
+    (files,) = SOURCE.find(trained.case, MODALITIES, labels_required=False)
     (slices,) = prepare_slices([files], MODALITIES, None, cache=trained.cache / "cases").values()
     stack = pictures(whole, AXIAL)
     assert len(slices) > 10

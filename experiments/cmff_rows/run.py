@@ -19,7 +19,7 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import uncrop
-from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.judging.segmentation import label_maps
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
@@ -56,7 +56,7 @@ def held_out_cases(count: int, folder: Path) -> tuple[PreparedCase, ...]:
     root = folder / f"held-out-{count}"
     write_brats_phantoms(root, cases=count, seed=HELD_OUT_SEED)
     modalities = ("t1", "t1ce", "t2", "flair")
-    files = find_cases(root, modalities, labels_required=True)
+    files = SOURCE.find(root, modalities, labels_required=True)
     return prepare(files, modalities, label_scheme("brats"), cache=folder / "cases")
 
 

@@ -26,8 +26,7 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.intensities import normalization
 from jaxfuse.data.phantom.writing import write_nifti
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.sources.brats import find_cases
-from jaxfuse.io.nifti import read_volume
+from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.io.tables import write_json
 from jaxfuse.models.hinet.networks import DIVISOR
 from jaxfuse.report.synthesis import synthesis_panel
@@ -54,11 +53,11 @@ def blocks_of(brain: Sequence[bool]) -> dict[str, slice]:
 
 def write_blocks(case_root: Path, folder: Path) -> dict[str, slice]:
     """Writes each block as a case of its own, its place in the head kept, and the split file."""
-    found = find_cases(case_root, MODALITIES, labels_required=False)
+    found = SOURCE.find(case_root, MODALITIES, labels_required=False)
     if len(found) != 1:
         raise SystemExit(f"{case_root} holds {len(found)} cases; name the folder of one")
     files = found[0]
-    volumes = {name: read_volume(files.images[name]) for name in MODALITIES}
+    volumes = {name: files.images[name].read() for name in MODALITIES}
     shown = np.any([volume.array != 0 for volume in volumes.values()], axis=0)
     blocks = blocks_of(shown.mean(axis=(0, 1)) >= LEAST_BRAIN)
     for block, slices in blocks.items():
@@ -80,7 +79,7 @@ def train(folder: Path, options: Sequence[str]) -> float:
 
 def scored(folder: Path) -> tuple[dict[str, dict[str, float]], PreparedCase, dict[str, np.ndarray]]:
     """Scores of the held-out block by image, the block, and the images."""
-    files = find_cases(folder / "cases", MODALITIES, labels_required=False)
+    files = SOURCE.find(folder / "cases", MODALITIES, labels_required=False)
     prepared = prepare(files, MODALITIES, None, normalize=normalization(NORMALIZE), cache=folder / "prepared")
     cases = {one.id: one for one in prepared}
     held_out = cases[HELD_OUT]

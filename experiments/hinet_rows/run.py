@@ -24,7 +24,7 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phantoms
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.io.tables import render, write_json
@@ -50,7 +50,7 @@ def phantoms(folder: Path, cases: int, seed: int) -> tuple[PreparedCase, ...]:
     """Reads phantoms as volumes, prepared as in the recipe."""
     phantom, root = hinet.SIZES[""].phantom, folder / f"phantoms-{cases}-seed{seed}"
     write_brats_phantoms(root, cases=cases, seed=seed, shape=phantom["shape"], spacing_mm=phantom["spacing_mm"])
-    files = find_cases(root, MODALITIES, labels_required=False)
+    files = SOURCE.find(root, MODALITIES, labels_required=False)
     return prepare(files, MODALITIES, None, normalize=NORMALIZATIONS["minmax"], cache=folder / "cases")
 
 

@@ -23,7 +23,7 @@ from jaxfuse.data.cases import encode_label, whole_values
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import uncrop
-from jaxfuse.data.sources.brats import find_cases
+from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.trained.phases import TrainedPhase, load
 from jaxfuse.engine.trained.segmenter import mean_probabilities as predictor_of
 from jaxfuse.inference.label_map import label_map
@@ -57,7 +57,7 @@ def without_target(root: Path, copy: Path) -> Path:
 def prepared(root: Path, member: TrainedPhase, folder: Path) -> tuple[PreparedCase, ...]:
     """Prepares cases as the segmentation sees them."""
     modalities = member.data.modalities
-    files = find_cases(root, modalities, labels_required=True)
+    files = SOURCE.find(root, modalities, labels_required=True)
     return prepare(files, modalities, member.scheme, normalize=member.data.normalization, cache=folder / "cases")
 
 

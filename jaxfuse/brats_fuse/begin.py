@@ -84,7 +84,7 @@ def hd_bet_brain(out: Path, device: str, display: Display) -> BrainOf:
         if not path.is_file():
             display.say(f"{one.id}: hd-bet on {device}")
             image = one.images["t1"] if "t1" in one.images else next(iter(one.images.values()))
-            extract_brain(image, path, program=program, device=device)
+            extract_brain(image.path, path, program=program, device=device)
         return read_brain(path)
 
     return brain_of
@@ -94,7 +94,7 @@ def _digests(out: Path, files: Sequence[CaseFiles], report: Report) -> Digests:
     """The digests of all files, remembered in the data set."""
     digests = Digests(out / ".digests.json")
     for number, one in enumerate(files, start=1):
-        for path in (*one.images.values(), *([one.label] if one.label else [])):
+        for path in (*(image.path for image in one.images.values()), *([one.label] if one.label else [])):
             digests.of(path)
         report("reading the files of cases", number, len(files))
     digests.save()

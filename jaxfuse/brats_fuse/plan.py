@@ -10,7 +10,7 @@ from typing import Any
 from jaxfuse.brats_fuse.layout import Combo, Layout, split_by_patient
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import AXES
-from jaxfuse.data.sources import brats
+from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
@@ -70,7 +70,7 @@ def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos) -> Plan:
     Raises:
         UserError: no case is found, one is incomplete, or an option names what there is not.
     """
-    naming = brats.layout_named(order.layout or brats.detect_layout(order.root))
+    naming = order.layout or SOURCE.detect(order.root)
     modalities = _modalities(order.modalities, phase)
     layout = Layout(
         modalities,
@@ -79,10 +79,10 @@ def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos) -> Plan:
         AXES[order.axis],
         brain=order.brain_mask == "hd-bet",
     )
-    files = _cases(order.root, modalities, naming.name, phase)
+    files = _cases(order.root, modalities, naming, phase)
     sides = split_by_patient([(one.id, one.group) for one in files], seed=order.seed)
     split_of = {case: side for side, cases in sides.items() for case in cases}
-    scheme = label_scheme(order.labels or naming.scheme)
+    scheme = label_scheme(order.labels or SOURCE.scheme_of(naming))
     return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation.channels)
 
 
@@ -106,14 +106,14 @@ def _modalities(asked: Sequence[str] | None, phase: TrainedPhase) -> tuple[str, 
     known = phase.preparation.channels
     if strange := [name for name in asked or () if name not in known]:
         raise UserError(f"--modalities names {', '.join(strange)}, and {phase.name} knows {', '.join(known)}")
-    return tuple(name for name in brats.MODALITIES if name in (asked or known))
+    return tuple(name for name in SOURCE.modalities if name in (asked or known))
 
 
 def _cases(root: str, modalities: tuple[str, ...], layout: str, phase: TrainedPhase) -> tuple[CaseFiles, ...]:
     """The cases, which have these modalities, with all files of the run's: by these a trained case is known again."""
-    files = brats.find_cases(root, modalities, labels_required=False, layout=layout)
+    files = SOURCE.find(root, modalities, labels_required=False, layout=layout)
     known = phase.preparation.channels
     if set(modalities) == set(known):
         return files
-    found = {case.id: case.images for case in brats.survey(root, known, layout=layout)}
+    found = {case.id: case.images for case in SOURCE.survey(root, known, layout)}
     return tuple(dataclasses.replace(one, images=found[one.id]) for one in files)

@@ -56,7 +56,7 @@ def cases_digest(files: Sequence[CaseFiles], digests: Digests) -> str:
         [
             one.id,
             one.group,
-            {name: digests.of(path) for name, path in one.images.items()},
+            {name: digests.of_image(image) for name, image in one.images.items()},
             digests.of(one.label) if one.label else "",
         ]
         for one in files

@@ -120,7 +120,7 @@ def case_key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], l
         "version": _VERSION,
         "id": one.id,
         "group": one.group,
-        "images": [digests.of(one.images[m]) for m in images],
+        "images": [digests.of_image(one.images[m]) for m in images],
         "label": digests.of(one.label) if label and one.label else None,
         "recipe": recipe,
     }

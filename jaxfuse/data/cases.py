@@ -18,11 +18,28 @@ _WHOLE = 1e-3
 
 
 @dataclass(frozen=True)
+class Image:
+    """Where the image of one modality lies: a file of its own, or one channel of a four-dimensional file.
+
+    Attributes:
+        path: the file; of an Analyze pair its header.
+        channel: index along the fourth axis of the stored array; None where the file holds this image alone.
+    """
+
+    path: Path
+    channel: int | None = None
+
+    def read(self) -> Volume:
+        """Reads the image onto its canonical axes; raises the `UserError` of `read_volume`."""
+        return read_volume(self.path, channel=self.channel)
+
+
+@dataclass(frozen=True)
 class CaseFiles:
     """Where one case lies: `images` by canonical modality name, `label` or None, `group` for stratified splits."""
 
     id: str
-    images: Mapping[str, Path]
+    images: Mapping[str, Image]
     label: Path | None = None
     group: str = ""
 
@@ -56,7 +73,7 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
     absent = [m for m in modalities if m not in files.images]
     if absent:
         raise UserError(f"case {files.id} has no {', '.join(absent)} image; it has {', '.join(files.images)}")
-    volumes = [read_volume(files.images[m]) for m in modalities]
+    volumes = [files.images[m].read() for m in modalities]
     first = volumes[0]
     image = np.empty((*first.array.shape, len(volumes)), np.float32)
     for channel, volume in enumerate(volumes):
@@ -80,7 +97,7 @@ def _off_grid(volume: Volume, first: Volume) -> str:
 def intensity_problem(volume: Volume) -> str:
     """One clause where a volume holds NaN or infinity, else the empty string."""
     bad = int(np.size(volume.array) - np.count_nonzero(np.isfinite(volume.array)))
-    return f"{volume.path.name} has {bad} voxels that are NaN or infinite; repair the file" if bad else ""
+    return f"{volume.name} has {bad} voxels that are NaN or infinite; repair the file" if bad else ""
 
 
 def whole_values(volume: Volume) -> Integer[np.ndarray, "d h w"]:

@@ -20,7 +20,7 @@ from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data, scheme_of
 from jaxfuse.data.slices import AXES, every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
-from jaxfuse.data.sources.volumes import CUTS, VOLUMES, scheme_of_layout, source_of
+from jaxfuse.data.sources.volumes import CUTS, VOLUMES, source_of
 from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, split_cases
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
@@ -207,7 +207,7 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
     source = source_of(data.source)
     root = Path(data.root).expanduser() if data.root else phantom_root(data, report)
     files = source.find(root, data.modalities, labels_required=labels_required, layout=data.layout)
-    return files, scheme_of(data, scheme_of_layout(source, data.layout or source.detect(root)))
+    return files, scheme_of(data, source.scheme_of(data.layout or source.detect(root)))
 
 
 def _landmarks(data: Data) -> Landmarks | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from jaxfuse.data.cases import Image
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import files_of
 from jaxfuse.io.whole_file import write_whole
@@ -20,8 +21,13 @@ class Digests:
         self._new: dict[str, list] = {}
 
     def of(self, path: Path) -> str:
-        """Stands for the content of an image, which may be stored as a pair of files."""
+        """Stands for the content of a volume, which may be stored as a pair of files."""
         return "+".join(self._of_file(part) for part in files_of(path))
+
+    def of_image(self, image: Image) -> str:
+        """Stands for the content of an image: that of its file, and the channel where the file has several."""
+        channel = "" if image.channel is None else f"#{image.channel}"
+        return f"{self.of(image.path)}{channel}"
 
     def _of_file(self, path: Path) -> str:
         try:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
-from jaxfuse.data.slices import Window
+from jaxfuse.data.slices import AXES, Window
 from jaxfuse.data.sources import voc
-from jaxfuse.data.sources.volumes import check_axis, check_slices, scheme_of_layout, source_of
+from jaxfuse.data.sources.volumes import CUTS, source_of
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.options import at_least, record, same_keys
@@ -97,7 +97,7 @@ def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return data.modalities, voc.CLASSES
     if data.source == "pairs2d":
         return data.modalities, ()  # images without labels
-    return data.modalities, scheme_of(data, scheme_of_layout(source_of(data.source), data.layout)).classes
+    return data.modalities, scheme_of(data, source_of(data.source).scheme_of(data.layout)).classes
 
 
 def read_data(where: str, group: Any) -> Data:
@@ -105,8 +105,8 @@ def read_data(where: str, group: Any) -> Data:
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
-    check_axis(group.get("axis", "axial"), group.source, where)
-    check_slices(group.get("window", ()), group.get("blank_slices", False), group.source, where)
+    _check_axis(where, group.get("axis", "axial"), group.source)
+    _check_slices(where, group.get("window", ()), group.get("blank_slices", False), group.source)
     rule = LEVELS if group.source == "pairs2d" else normalization(group.normalize)
     if group.get("reference") and not rule.needs_landmarks:
         raise UserError(
@@ -128,3 +128,31 @@ def _check_split(where: str, group: Any) -> None:
         raise UserError(f"{' and '.join(f'{where}.{name}' for name in given)} cannot go together; keep one of them")
     if group.source == "voc" and given:
         raise UserError(f"{where}.{given[0]} is given, but VOC has lists of its own; leave it out")
+
+
+def _check_axis(where: str, axis: str, source: str) -> None:
+    """Refuses an unknown axis, and one that a source which is not cut into slices would ignore."""
+    if axis not in (AXES if source in CUTS else ("axial",)):
+        choice = f"choose one of {', '.join(AXES)}" if source in CUTS else "only slices have another than axial"
+        raise UserError(f"{where}.axis is {axis!r} and {where}.source {source!r}; {choice}")
+
+
+def _check_slices(where: str, window: Any, blank: bool, source: str) -> None:
+    """Refuses a window that is none, and options of slices that a source would ignore."""
+    if (window or blank) and source not in CUTS:
+        option = "window" if window else "blank_slices"
+        raise UserError(
+            f"{where}.{option} is given and {where}.source is {source!r}; only slices have it: leave it out"
+        )
+    if blank and CUTS[source].one_per_case:
+        raise UserError(f"{where}.blank_slices is True, but {where}.source {source!r} keeps one slice of each case")
+    if window and not (len(window) == 2 and all(_is_range(one) for one in window)):
+        raise UserError(
+            f"{where}.window is {window}; two ranges are expected, of voxels along the axes that are not cut, such as "
+            "((40, 200), (20, 200)), or ()"
+        )
+
+
+def _is_range(value: Any) -> bool:
+    whole = isinstance(value, tuple) and len(value) == 2 and all(type(end) is int for end in value)
+    return whole and 0 <= value[0] < value[1]

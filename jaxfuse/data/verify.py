@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
-from jaxfuse.data.cases import encode_label, intensity_problem, label_problem, whole_values
+from jaxfuse.data.cases import Image, encode_label, intensity_problem, label_problem, whole_values
 from jaxfuse.data.sources.case_folders import Finding
-from jaxfuse.data.sources.volumes import detect_layout, scheme_of_layout, source_of_layout
+from jaxfuse.data.sources.volumes import detect_layout, source_of_layout
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import is_analyze
-from jaxfuse.io.nifti import Volume, forms_disagree, geometry_mismatch, read_volume
+from jaxfuse.io.nifti import Volume, forms_disagree, geometry_mismatch
 from jaxfuse.labels import LabelScheme, label_scheme
 
 Severity = Literal["fatal", "warning"]
@@ -79,7 +79,7 @@ def verify(
     """
     layout = layout or detect_layout(root)
     source = source_of_layout(layout)
-    labels = label_scheme(scheme or scheme_of_layout(source, layout))
+    labels = label_scheme(scheme or source.scheme_of(layout))
     modalities = tuple(modalities or source.modalities)
     findings = source.survey(root, modalities, layout)
     seen = _Seen()
@@ -101,8 +101,8 @@ def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tup
     ]
     first: Volume | None = None
     brain: Bool[np.ndarray, "d h w"] | None = None
-    for modality, path in found.images.items():
-        volume = _read(path, problems)
+    for modality, image in found.images.items():
+        volume = _read(image, problems)
         if volume is None:
             continue
         first = first or volume
@@ -119,7 +119,7 @@ def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tup
     if found.label is None:
         problems.append(("warning", "no label file: the case can be predicted, but not trained on or scored"))
         return problems
-    label = _read(found.label, problems)
+    label = _read(Image(found.label), problems)
     if label is not None:
         mismatch = geometry_mismatch(label, first) if first else ""
         if mismatch:
@@ -128,19 +128,19 @@ def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tup
     return problems
 
 
-def _read(path: Path, problems: list[tuple[Severity, str]]) -> Volume | None:
+def _read(image: Image, problems: list[tuple[Severity, str]]) -> Volume | None:
     try:
-        volume = read_volume(path)
+        volume = image.read()
     except UserError as error:
         problems.append(("fatal", str(error)))
         return None
     if forms_disagree(volume):
-        problems.append(("warning", f"{path.name}: qform and sform place the volume differently; the sform is used"))
+        problems.append(("warning", f"{volume.name}: qform and sform place the volume differently; the sform is used"))
     return volume
 
 
 def _intensity_problems(modality: str, volume: Volume) -> list[tuple[Severity, str]]:
-    name = volume.path.name
+    name = volume.name
     bad = intensity_problem(volume)
     if bad:
         return [("fatal", bad)]

@@ -53,6 +53,7 @@ class Volume:
 
     Attributes:
         path: the file that was read.
+        channel: index along the fourth axis of a four-dimensional file; None for a file of one volume.
         array: integers as stored where the header scales nothing, else float32.
         affine: voxel to world in mm, of the canonical array.
         spacing_mm: voxel sides per canonical axis, from the affine.
@@ -70,24 +71,32 @@ class Volume:
     stored_affine: Float[np.ndarray, "4 4"]
     stored_shape: tuple[int, ...]
     orientation: Float[np.ndarray, "3 2"]
+    channel: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name, and the channel where it has several, for sentences."""
+        return self.path.name if self.channel is None else f"channel {self.channel} of {self.path.name}"
 
 
-def read_volume(path: str | Path) -> Volume:
+def read_volume(path: str | Path, *, channel: int | None = None) -> Volume:
     """Reads a single-file NIfTI (`.nii`, `.nii.gz`) or a pair (`jaxfuse.io.analyze`) onto the closest canonical axes.
 
-    The whole file is read, so that a damaged gzip stream is found here and not later. Raises `UserError`
-    that names the file where it is missing, damaged, of another kind, not numeric or not three-dimensional.
+    The whole file is read, so that a damaged gzip stream is found here and not later.
+
+    Args:
+        path: the file.
+        channel: index along the fourth axis of a four-dimensional file; None expects one volume.
+
+    Raises:
+        UserError: names the file where it is missing, damaged, of another kind, not numeric, not three-dimensional, or
+            without that channel.
     """
     path = Path(path)
     image = _open(path)
     stored = _values(path, image)
     shape = stored.shape
-    while stored.ndim > 3 and stored.shape[-1] == 1:
-        stored = stored[..., 0]
-    if stored.ndim != 3 or 0 in stored.shape:
-        raise UserError(
-            f"{path} has shape {shape}; one three-dimensional volume is expected: split it into one per file"
-        )
+    stored = _one_volume(path, stored) if channel is None else _channel(path, stored, channel)
     affine = np.asarray(image.affine, np.float64)
     if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise UserError(f"{path} has no usable affine ({_inline(affine)}); correct its sform or qform")
@@ -102,7 +111,30 @@ def read_volume(path: str | Path) -> Volume:
         stored_affine=affine,
         stored_shape=shape,
         orientation=orientation,
+        channel=channel,
     )
+
+
+def _one_volume(path: Path, stored: np.ndarray) -> np.ndarray:
+    """The three axes of a file of one volume, trailing ones of length 1 left out."""
+    shape = stored.shape
+    while stored.ndim > 3 and stored.shape[-1] == 1:
+        stored = stored[..., 0]
+    if stored.ndim != 3 or 0 in stored.shape:
+        raise UserError(
+            f"{path} has shape {shape}; one three-dimensional volume is expected: split it into one per file"
+        )
+    return stored
+
+
+def _channel(path: Path, stored: np.ndarray, channel: int) -> np.ndarray:
+    """One volume of a four-dimensional file."""
+    if stored.ndim != 4 or 0 in stored.shape or not 0 <= channel < stored.shape[-1]:
+        raise UserError(
+            f"{path} has shape {stored.shape}, and channel {channel} of a four-dimensional file is expected; "
+            "check that it is the file that its name says"
+        )
+    return stored[..., channel]
 
 
 def write_like(
@@ -110,10 +142,11 @@ def write_like(
     array: Shaped[np.ndarray, "d h w"],
     reference_path: str | Path,
     *,
+    channel: int | None = None,
     dtype: np.dtype | type | str | None = None,
     description: str | None = None,
 ) -> None:
-    """Writes a canonical array in the orientation and geometry of the file `reference_path`.
+    """Writes a canonical array in the orientation and geometry of the file `reference_path`, or of its `channel`.
 
     Affine, qform and sform with their codes, zooms and units are the reference's; intensity scaling, display
     range and header extensions (which may hold patient data) are not taken over. The file appears in one
@@ -124,7 +157,7 @@ def write_like(
     Raises `UserError` where values do not fit, shapes differ, or the name does not end in `.nii` or `.nii.gz`.
     """
     path = Path(path)
-    _write_on_grid(path, _cast(path, np.asarray(array), dtype), reference_path, description)
+    _write_on_grid(path, _cast(path, np.asarray(array), dtype), reference_path, channel, description)
 
 
 def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], reference_path: str | Path) -> None:
@@ -136,11 +169,17 @@ def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], referenc
     _write_on_grid(Path(path), voxels, reference_path)
 
 
-def _write_on_grid(path: Path, array: np.ndarray, reference_path: str | Path, description: str | None = None) -> None:
+def _write_on_grid(
+    path: Path,
+    array: np.ndarray,
+    reference_path: str | Path,
+    channel: int | None = None,
+    description: str | None = None,
+) -> None:
     """Writes values of the type that is to be on disk."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise UserError(f"{path} does not end in .nii or .nii.gz; name the output so")
-    reference = read_volume(reference_path)
+    reference = read_volume(reference_path, channel=channel)
     if array.shape != reference.array.shape:
         raise UserError(
             f"the array for {path} has shape {array.shape}, its reference {reference.path} has "
@@ -167,10 +206,10 @@ def geometry_mismatch(a: Volume, b: Volume, *, tolerance_mm: float = 1e-3) -> st
     digits of a float.
     """
     if a.array.shape != b.array.shape:
-        return f"shape {a.array.shape} of {a.path.name} differs from {b.array.shape} of {b.path.name}"
+        return f"shape {a.array.shape} of {a.name} differs from {b.array.shape} of {b.name}"
     if not np.allclose(a.affine, b.affine, rtol=0, atol=tolerance_mm):
         return (
-            f"affine {_inline(a.affine)} of {a.path.name} differs from {_inline(b.affine)} of {b.path.name} "
+            f"affine {_inline(a.affine)} of {a.name} differs from {_inline(b.affine)} of {b.name} "
             f"by more than {tolerance_mm:g} mm"
         )
     return ""

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxfuse.data.sources.volumes import LAYOUTS, detect_layout
+from jaxfuse.data.sources.volumes import LABEL_SUFFIXES, LAYOUTS, detect_layout
 from jaxfuse.errors import UserError
 
 _VOLUMES = (".nii.gz", ".nii", ".hdr")  # of an Analyze pair the header stands for both files
-_LABEL_SUFFIXES = ("_seg", "-seg", "-label", "_lesion")
 
 
 @dataclass(frozen=True)
@@ -134,4 +133,4 @@ def _stem(path: Path) -> str:
 
 def _label_suffix(stem: str) -> str:
     """The ending that marks a name as that of a label file; empty where it has none."""
-    return next((suffix for suffix in _LABEL_SUFFIXES if stem.endswith(suffix)), "")
+    return next((suffix for suffix in LABEL_SUFFIXES if stem.endswith(suffix)), "")

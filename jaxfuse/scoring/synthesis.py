@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from jaxfuse.data.cases import intensity_problem
+from jaxfuse.data.cases import Image, intensity_problem
 from jaxfuse.data.sources.volumes import LAYOUTS, detect_layout
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
@@ -103,10 +103,10 @@ def _row(
 
 
 def _scaled(
-    case: str, reference: Path, prediction: Path, window: Window
+    case: str, reference: Image, prediction: Path, window: Window
 ) -> tuple[Float64[np.ndarray, "d h w"], Float64[np.ndarray, "d h w"]]:
     """The real and the made volume, scaled by the range of all of the former, within the window."""
-    real, made = read_volume(reference), read_volume(prediction)
+    real, made = reference.read(), read_volume(prediction)
     problem = intensity_problem(real) or intensity_problem(made)
     if problem:
         raise UserError(f"case {case}: {problem}")
@@ -118,18 +118,18 @@ def _scaled(
     low, high = float(real.array.min()), float(real.array.max())
     if low == high:
         raise UserError(
-            f"case {case}: {reference} is {low:g} everywhere, so that there is no range to scale by; leave the case out"
+            f"case {case}: {reference.path} is {low:g} everywhere, so that there is no range to scale by; leave the case out"
         )
     box = _box(case, real, window)
     first, second = ((volume.array[box].astype(np.float64) - low) / (high - low) for volume in (real, made))
     return first, second
 
 
-def _references(ref: Path, target: str | None) -> dict[str, Path]:
+def _references(ref: Path, target: str | None) -> dict[str, Image]:
     """Case id -> real volume: the files of a folder, or the target of those cases of a data set that have one."""
     if target is None:
         try:
-            return find_images(ref)
+            return {case: Image(path) for case, path in find_images(ref).items()}
         except UserError as error:
             raise UserError(f"{error}; of a data set, name the modality with --target") from error
     layout = detect_layout(ref)

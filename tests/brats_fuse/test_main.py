@@ -16,7 +16,7 @@ from configs import fuse4seg
 from jaxfuse.brats_fuse import __main__ as brats_fuse
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.slices import gray_levels, pictures, prepare_slices
-from jaxfuse.data.sources.brats import MODALITIES, find_cases
+from jaxfuse.data.sources.brats import MODALITIES, SOURCE
 from jaxfuse.engine.trained.slice_fuser import load_fuser, slice_fuser
 from jaxfuse.errors import Stopped, UserError
 from jaxfuse.io.nifti import read_volume
@@ -84,7 +84,7 @@ def world(tmp_path_factory) -> World:
 @pytest.fixture(scope="module")
 def cut(world, tmp_path_factory):
     """The slices as training would see them."""
-    files = find_cases(world.root, MODALITIES, labels_required=False)
+    files = SOURCE.find(world.root, MODALITIES, labels_required=False)
     return prepare_slices(files, MODALITIES, label_scheme("brats"), cache=tmp_path_factory.mktemp("cache"))
 
 
@@ -269,7 +269,7 @@ def test_patients_of_the_training_are_refused_or_marked(world, cut, monkeypatch,
     for path in (world.root / "B").iterdir():
         shutil.copy(path, files / path.name.replace("B_", "RENAMED_"))
     (known,) = prepare_slices(
-        find_cases(files, MODALITIES, labels_required=True), MODALITIES, label_scheme("brats"), cache=tmp_path / "c"
+        SOURCE.find(files, MODALITIES, labels_required=True), MODALITIES, label_scheme("brats"), cache=tmp_path / "c"
     ).values()
     facts = json.loads((run / "dataset.json").read_text())
     facts["keys"]["RENAMED_z003"] = known[0].key

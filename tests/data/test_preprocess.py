@@ -198,7 +198,7 @@ def test_changed_content_makes_another_entry_and_a_copy_elsewhere_does_not(tmp_p
     ((first,), _) = run(tmp_path, files_on_disk(tmp_path / "a"))
     copied = files_on_disk(tmp_path / "b")
     assert run(tmp_path, copied)[1] == [False]
-    path = copied.images["t1"] if changed == "t1" else copied.label
+    path = copied.images["t1"].path if changed == "t1" else copied.label
     image = nib.load(path)
     array = np.asarray(image.dataobj).copy()
     array[3, 3, 3] = 2
@@ -211,7 +211,7 @@ def test_changed_content_makes_another_entry_and_a_copy_elsewhere_does_not(tmp_p
 
 def test_a_failed_case_leaves_the_finished_ones_and_nothing_half_made(tmp_path):
     good, bad = files_on_disk(tmp_path, "a"), files_on_disk(tmp_path, "b")
-    save_volume(bad.images["t1"], np.zeros(SHAPE, np.int16), spacing_mm=(1, 1, 2))
+    save_volume(bad.images["t1"].path, np.zeros(SHAPE, np.int16), spacing_mm=(1, 1, 2))
     with pytest.raises(UserError, match="case b: modality t1 is 0 everywhere"):
         run(tmp_path, good, bad)
     left = sorted(p.name.split("-")[0] for p in (tmp_path / "cache").iterdir())
@@ -226,13 +226,13 @@ def test_two_processes_share_a_cache(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.cache import prepare
 from jaxfuse.labels import label_scheme
 d = Path({str(tmp_path)!r})
 modalities = ("t1", "flair")
 def files(n):
-    return CaseFiles(n, {{m: d / f"{{n}}_{{m}}.nii.gz" for m in modalities}}, d / f"{{n}}_seg.nii.gz", "HGG")
+    return CaseFiles(n, {{m: Image(d / f"{{n}}_{{m}}.nii.gz") for m in modalities}}, d / f"{{n}}_seg.nii.gz", "HGG")
 for c in prepare([files(n) for n in {names}], modalities, label_scheme("brats"), cache=d / "cache"):
     c.image.sum()
 assert "jax" not in sys.modules

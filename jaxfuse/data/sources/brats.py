@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.sources.case_folders import (
+    Cut,
     Finding,
     Layout,
-    case_files,
+    VolumeSource,
     check_modalities,
-    detect,
     find_case,
     find_folders,
     is_case,
@@ -55,36 +55,18 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def find_cases(
-    root: str | Path, modalities: Sequence[str], *, labels_required: bool, layout: str | None = None
-) -> tuple[CaseFiles, ...]:
-    """The cases under `root`, sorted by id; `root` may be any level from the download's folder to a case.
+def survey(root: str | Path, modalities: Sequence[str], layout: str | None = None) -> tuple[Finding, ...]:
+    """Lists the cases under `root`, sorted by id, with what each lacks; without modalities it seeks labels only.
 
-    Args:
-        modalities: canonical names (`t1`, `t1ce`, `t2`, `flair`) that every case must have.
-        labels_required: refuse cases without a label file.
-        layout: a name of `LAYOUTS`; told from the names on disk where None.
-
-    Raises `UserError` for an empty root, an unknown name, and any case that lacks a required file.
+    Raises:
+        UserError: for a root without cases, an unknown layout or modality, and a name that lies twice.
     """
-    if not modalities:
-        raise UserError(f"no modality was asked for; name at least one of {', '.join(MODALITIES)}")
-    return case_files(survey(root, modalities, layout=layout), labels_required=labels_required)
-
-
-def survey(root: str | Path, modalities: Sequence[str], *, layout: str | None = None) -> tuple[Finding, ...]:
-    """Like `find_cases`, but lists what is missing instead of refusing it; without modalities it seeks labels only."""
     root = Path(os.path.abspath(root))  # the name of "." matters
     check_modalities(modalities, MODALITIES)
-    chosen = layout_named(layout) if layout else LAYOUTS[detect_layout(root)]
+    chosen = LAYOUTS[layout or SOURCE.detect(root)]
     folders = find_folders(root, chosen)
     grades = _grades(folders, chosen)
     return tuple(find_case(folder, modalities, chosen, group=_group(folder, grades)) for folder in folders)
-
-
-def detect_layout(root: str | Path) -> str:
-    """The name of the one layout whose cases lie under `root`; `UserError` where there is none, or several."""
-    return detect(Path(os.path.abspath(root)), layout_of, example=EXAMPLE)
 
 
 def layout_of(folder: Path) -> str:
@@ -92,11 +74,9 @@ def layout_of(folder: Path) -> str:
     return next((layout.name for layout in LAYOUTS.values() if is_case(folder, layout)), "")
 
 
-def layout_named(name: str) -> Layout:
-    """The layout called `name`; refuses an unknown name and lists the known ones."""
-    if name not in LAYOUTS:
-        raise UserError(f"layout {name!r} is not known; choose one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[name]
+def place(case: str, modality: str, layout: str) -> Path:
+    """Where an image lies in the folder of its case."""
+    return LAYOUTS[layout].place(case, modality)
 
 
 def _group(folder: Path, grades: Mapping[str, str]) -> str:
@@ -123,3 +103,17 @@ def _grades(folders: Iterable[Path], layout: Layout) -> Mapping[str, str]:
             )
         grades |= {row[layout.grade_column]: row["Grade"] for row in rows if row["Grade"] in _GRADES}
     return grades
+
+
+SOURCE = VolumeSource(
+    name="brats",
+    modalities=MODALITIES,
+    layouts={name: layout.scheme for name, layout in LAYOUTS.items()},
+    example=EXAMPLE,
+    layout_of=layout_of,
+    survey=survey,
+    place=place,
+    write_phantoms=write_brats_phantoms,
+    label_suffixes=("_seg", "-seg"),
+    cuts={"slices": Cut(), "one_slice": Cut(one_per_case=True)},
+)

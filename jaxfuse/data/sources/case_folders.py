@@ -8,16 +8,114 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.errors import UserError
 
 # The compressed file where both exist.
 EXTENSIONS = (".nii.gz", ".nii")
 # Outer folder / training folder / grade / case.
 _DEPTH = 4
+
+
+@runtime_checkable
+class WritePhantoms(Protocol):
+    """Writes a phantom data set under `root`, or finds it there; `on_case(done, total)` is called after each case."""
+
+    def __call__(
+        self,
+        root: Path,
+        *,
+        cases: int,
+        seed: int,
+        shape: tuple[int, int, int],
+        spacing_mm: float,
+        on_case: Callable[[int, int], None] | None = None,
+    ) -> object: ...
+
+
+@runtime_checkable
+class Survey(Protocol):
+    """Lists what is there of each case under `root`, and what is missing; a layout of None is told from the names."""
+
+    def __call__(
+        self, root: str | Path, modalities: Sequence[str], layout: str | None = None
+    ) -> tuple[Finding, ...]: ...
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Slices of a source's volumes as 2D cases.
+
+    Attributes:
+        one_per_case: one slice of each volume, that of the largest tumor.
+        labeled: of training volumes, the slices that hold a labeled voxel; else those that show enough brain.
+    """
+
+    one_per_case: bool = False
+    labeled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSource:
+    """One kind of data set of volumes: all in which it differs from another.
+
+    Attributes:
+        name: by which a config asks for it.
+        modalities: all that its cases may have, by canonical names.
+        layouts: name of each layout -> name of the label scheme that it uses unless another is named.
+        example: names of files that a user is told to expect.
+        layout_of: the layout of the case in a folder, or of the cases of which files lie in it; empty for any other.
+        survey: lists the cases under a folder.
+        place: (case id, modality, layout) -> where that image is to lie in a case's folder, as compressed NIfTI.
+        write_phantoms: makes a data set of this kind.
+        label_suffixes: what follows a case's id in the names of label files.
+        cuts: `data.source` by which a config asks for slices of these volumes -> which slices.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    layouts: Mapping[str, str]
+    example: str
+    layout_of: Callable[[Path], str]
+    survey: Survey
+    place: Callable[[str, str, str], Path]
+    write_phantoms: WritePhantoms
+    label_suffixes: tuple[str, ...] = ()
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
+
+    def find(
+        self, root: str | Path, modalities: Sequence[str], *, labels_required: bool, layout: str = ""
+    ) -> tuple[CaseFiles, ...]:
+        """The cases under `root`, each with all of `modalities`, in a settled order; an empty layout is recognized.
+
+        `root` may be any level from the download's folder to a case.
+
+        Raises:
+            UserError: for a root without cases, an unknown name, and the first case that lacks a required file; with
+                `labels_required` a label file is one.
+        """
+        if not modalities:
+            raise UserError(f"no modality was asked for; name at least one of {', '.join(self.modalities)}")
+        if layout:
+            self.scheme_of(layout)
+        return case_files(self.survey(root, modalities, layout or None), labels_required=labels_required)
+
+    def scheme_of(self, layout: str = "") -> str:
+        """The label scheme that a layout uses; empty stands for the first layout. Refuses an unknown one."""
+        layout = layout or next(iter(self.layouts))
+        if layout not in self.layouts:
+            raise UserError(f"layout {layout!r} is not known; choose one of {', '.join(self.layouts)}")
+        return self.layouts[layout]
+
+    def detect(self, root: str | Path) -> str:
+        """The one layout whose cases lie under `root`; where there is only one, names on disk tell nothing."""
+        if len(self.layouts) == 1:
+            return next(iter(self.layouts))
+        return detect(Path(os.path.abspath(root)), self.layout_of, example=self.example)
 
 
 @dataclass(frozen=True)
@@ -55,7 +153,7 @@ class Finding:
     id: str
     folder: Path
     group: str
-    images: Mapping[str, Path]
+    images: Mapping[str, Image]
     missing: Mapping[str, str]
     label: Path | None
 
@@ -132,7 +230,7 @@ def find_case(folder: Path, modalities: Sequence[str], layout: Layout, *, group:
         if path is None:
             missing[modality] = f"{stem}.nii.gz"
         else:
-            images[modality] = path
+            images[modality] = Image(path)
     stems = (folder.name + layout.label, *layout.stray_labels)
     label = next((path for stem in stems if (path := volume_file(folder, stem))), None)
     return Finding(folder.name, folder, group, images, missing, label)

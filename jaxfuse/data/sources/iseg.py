@@ -16,11 +16,21 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxfuse.data.sources.case_folders import EXTENSIONS, Finding, check_modalities, folders_below, volume_file
+from jaxfuse.data.cases import Image
+from jaxfuse.data.phantom.infant import write_infant_phantoms
+from jaxfuse.data.sources.case_folders import (
+    EXTENSIONS,
+    Cut,
+    Finding,
+    VolumeSource,
+    check_modalities,
+    folders_below,
+    volume_file,
+)
 from jaxfuse.errors import UserError
 
 LAYOUT = "iseg"
-SCHEME = "iseg"
+EXAMPLE = "subject-1-T1.hdr"
 _SUFFIXES = {"t1": "-T1", "t2": "-T2"}
 MODALITIES = tuple(_SUFFIXES)
 _LABEL = "-label"
@@ -28,11 +38,12 @@ _FILE = re.compile(r"(subject-(\d+))-(?:T1|T2|label)\.(?:nii\.gz|nii|hdr|img)")
 _EXTENSIONS = (*EXTENSIONS, ".hdr")
 
 
-def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
+def survey(root: str | Path, modalities: Sequence[str], layout: str | None = None) -> tuple[Finding, ...]:
     """The subjects under `root` by ascending number, with what each lacks.
 
     Raises `UserError` for none, for a number that lies twice and for other modalities.
     """
+    del layout  # there is one
     check_modalities(modalities, MODALITIES)
     root = Path(os.path.abspath(root))
     places: dict[int, tuple[str, Path]] = {}
@@ -42,12 +53,13 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
                 raise UserError(f"subject {number} lies twice under {root}: in {places[number][1]} and in {folder}")
             places[number] = name, folder
     if not places:
-        raise UserError(f"no subject lies under {root}; files such as subject-1-T1.hdr are expected")
+        raise UserError(f"no subject lies under {root}; files such as {EXAMPLE} are expected")
     return tuple(_find(*places[number], modalities) for number in sorted(places))
 
 
-def place(subject: str, modality: str) -> Path:
+def place(subject: str, modality: str, layout: str) -> Path:
     """Where an image of a subject lies in the folder of all, as NIfTI."""
+    del layout  # there is one
     return Path(f"{subject}{_SUFFIXES[modality]}.nii.gz")
 
 
@@ -73,5 +85,19 @@ def _find(name: str, folder: Path, modalities: Sequence[str]) -> Finding:
         if path is None:
             missing[modality] = f"{stem}.hdr (or .nii.gz)"
         else:
-            images[modality] = path
+            images[modality] = Image(path)
     return Finding(name, folder, "", images, missing, volume_file(folder, name + _LABEL, _EXTENSIONS))
+
+
+SOURCE = VolumeSource(
+    name="iseg",
+    modalities=MODALITIES,
+    layouts={LAYOUT: "iseg"},
+    example=EXAMPLE,
+    layout_of=layout_of,
+    survey=survey,
+    place=place,
+    write_phantoms=write_infant_phantoms,
+    label_suffixes=(_LABEL,),
+    cuts={"iseg_slices": Cut(labeled=True)},
+)

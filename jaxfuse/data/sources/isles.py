@@ -15,10 +15,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxfuse.data.sources.case_folders import Finding, check_modalities, folders_below, volume_file
+from jaxfuse.data.cases import Image
+from jaxfuse.data.phantom.isles import write_isles_phantoms
+from jaxfuse.data.sources.case_folders import (
+    Cut,
+    Finding,
+    VolumeSource,
+    check_modalities,
+    folders_below,
+    volume_file,
+)
 from jaxfuse.errors import UserError
 
-LAYOUT, SCHEME = "isles2015", "stroke"
+LAYOUT = "isles2015"
 EXAMPLE = "1/VSD.Brain.XX.O.MR_T1.70615/VSD.Brain.XX.O.MR_T1.70615.nii"
 # Modality -> what the names of its folder and file say.
 SEQUENCES: Mapping[str, str] = {"t1": "MR_T1", "t2": "MR_T2", "dwi": "MR_DWI", "flair": "MR_Flair"}
@@ -28,12 +37,13 @@ _PREFIX = "VSD.Brain.XX.O."
 _NAME = re.compile(re.escape(_PREFIX) + r"(\w+)\.\d+")
 
 
-def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
+def survey(root: str | Path, modalities: Sequence[str], layout: str | None = None) -> tuple[Finding, ...]:
     """The cases under `root`, folder by folder and by their numbers, with what each lacks.
 
     Raises `UserError` for no case, for other modalities, for two files of one sequence, and where two cases would have
     one name.
     """
+    del layout  # there is one
     check_modalities(modalities, MODALITIES)
     root = Path(os.path.abspath(root))  # the name of the folder above "." matters
     findings: dict[str, Finding] = {}
@@ -52,8 +62,9 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
     return tuple(findings.values())
 
 
-def place(modality: str) -> Path:
+def place(case: str, modality: str, layout: str) -> Path:
     """Where an image that was never uploaded lies in the folder of its case: under the number 0."""
+    del case, layout  # names tell nothing of the case, and there is one layout
     name = f"{_PREFIX}{SEQUENCES[modality]}.0"
     return Path(name) / f"{name}.nii.gz"
 
@@ -71,7 +82,7 @@ def _case(folder: Path, modalities: Sequence[str]) -> Finding:
         if path is None:
             missing[modality] = f"{_PREFIX}{SEQUENCES[modality]}.NUMBER.nii"
         else:
-            images[modality] = path
+            images[modality] = Image(path)
     label = _only_one(name, "the lesion", there.get(LESION, []))
     return Finding(name, folder, "", images, missing, label)
 
@@ -98,3 +109,16 @@ def _in_order(folder: Path) -> tuple[str, int, str]:
     """Cases 1, 2, ... 10 in this order."""
     name = folder.name
     return str(folder.parent), int(name) if name.isdecimal() else 0, name
+
+
+SOURCE = VolumeSource(
+    name="isles",
+    modalities=MODALITIES,
+    layouts={LAYOUT: "stroke"},
+    example=EXAMPLE,
+    layout_of=layout_of,
+    survey=survey,
+    place=place,
+    write_phantoms=write_isles_phantoms,
+    cuts={"isles_slices": Cut()},
+)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxfuse.data.cache import prepare_with
-from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.color import gray_content, to_ycbcr
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import moments
@@ -37,7 +37,7 @@ class Finding:
     """One name as found: files by modality, and one clause for each thing that is wrong with them."""
 
     id: str
-    images: Mapping[str, Path]
+    images: Mapping[str, Image]
     problems: tuple[str, ...]
 
 
@@ -97,7 +97,8 @@ def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
     """
     gray, color = {}, {}
     for modality in modalities:
-        pixels = read_png(files.images[modality])
+        path = files.images[modality].path
+        pixels = read_png(path)
         single = gray_content(pixels)
         if single is not None:
             gray[modality] = _unit(single)
@@ -106,7 +107,7 @@ def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
             gray[modality] = to_ycbcr(color[modality])[..., 0]
         else:
             raise UserError(
-                f"pair {files.id}: {files.images[modality]} has color, and a gray image is expected of {modality}; "
+                f"pair {files.id}: {path} has color, and a gray image is expected of {modality}; "
                 "check that the folders are not swapped"
             )
     sizes = {modality: image.shape for modality, image in gray.items()}
@@ -164,13 +165,13 @@ def _collection_folder(root: Path, modalities: Sequence[str]) -> Path:
 
 
 def _find(name: str, folders: Mapping[str, Path]) -> Finding:
-    images = {modality: path / name for modality, path in folders.items() if (path / name).is_file()}
+    images = {m: Image(path / name) for m, path in folders.items() if (path / name).is_file()}
     advice = "restore it, or leave the pair out"
     problems = [f"no {m} image: {path / name} is missing; {advice}" for m, path in folders.items() if m not in images]
     sizes = {}
-    for modality, path in images.items():
+    for modality, image in images.items():
         try:
-            sizes[modality] = png_size(path)
+            sizes[modality] = png_size(image.path)
         except UserError as error:
             problems.append(str(error))
     if len(set(sizes.values())) > 1:

@@ -16,7 +16,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxfuse.data.sources.case_folders import Finding, Layout, check_modalities, find_case, find_folders, is_case
+from jaxfuse.data.phantom.stroke import write_stroke_phantoms
+from jaxfuse.data.sources.case_folders import (
+    Cut,
+    Finding,
+    Layout,
+    VolumeSource,
+    check_modalities,
+    find_case,
+    find_folders,
+    is_case,
+)
 
 LAYOUT = Layout(
     "stroke",
@@ -30,8 +40,9 @@ LAYOUT = Layout(
 MODALITIES = tuple(LAYOUT.suffixes)
 
 
-def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
+def survey(root: str | Path, modalities: Sequence[str], layout: str | None = None) -> tuple[Finding, ...]:
     """The cases under `root`, sorted by id, with what each lacks; `UserError` for none and for other modalities."""
+    del layout  # there is one
     check_modalities(modalities, MODALITIES)
     folders = find_folders(Path(os.path.abspath(root)), LAYOUT)
     return tuple(find_case(folder, modalities, LAYOUT) for folder in folders)
@@ -40,3 +51,23 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
 def layout_of(folder: Path) -> str:
     """`stroke` for the folder of a case, empty for any other."""
     return LAYOUT.name if is_case(folder, LAYOUT) else ""
+
+
+def place(case: str, modality: str, layout: str) -> Path:
+    """Where an image lies in the folder of its case."""
+    del layout  # there is one
+    return LAYOUT.place(case, modality)
+
+
+SOURCE = VolumeSource(
+    name="stroke",
+    modalities=MODALITIES,
+    layouts={LAYOUT.name: LAYOUT.scheme},
+    example="CASE/CASE_dwi_b1000.nii.gz",
+    layout_of=layout_of,
+    survey=survey,
+    place=place,
+    write_phantoms=write_stroke_phantoms,
+    label_suffixes=(LAYOUT.label,),
+    cuts={"stroke_slices": Cut()},
+)

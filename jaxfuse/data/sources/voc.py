@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.cases import Image as Picture
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import moments
 from jaxfuse.data.prepared import Prepared, PreparedCase
@@ -53,7 +54,7 @@ def load_image(files: CaseFiles) -> tuple[Float[np.ndarray, "h w 3"], UInt8[np.n
     Raises `UserError` for a damaged file, a class map without palette or beyond the 21 classes, and unequal sizes.
     """
     assert files.label is not None  # `find_images` always sets it
-    image = _open(files.images["rgb"], None)
+    image = _open(files.images["rgb"].path, None)
     label = _open(files.label, "P")
     if image.shape[:2] != label.shape:
         raise UserError(
@@ -121,7 +122,7 @@ def _files(year: Path, name: str) -> CaseFiles:
     for path in (image, label):
         if not path.is_file():
             raise UserError(f"image {name} is listed, but {path} is missing; unpack the VOC archive again")
-    return CaseFiles(name, {"rgb": image}, label)
+    return CaseFiles(name, {"rgb": Picture(image)}, label)
 
 
 def _open(path: Path, mode: str | None) -> UInt8[np.ndarray, "h w *c"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sources.volumes import VolumeSource, source_of
 from jaxfuse.engine.display import Display
@@ -43,7 +43,7 @@ class Completion:
 
     def completed(self, modality: str, path: Path) -> CaseFiles:
         """Returns the files with the image that was missing."""
-        return replace(self.files, images={**self.files.images, modality: path})
+        return replace(self.files, images={**self.files.images, modality: Image(path)})
 
 
 def check_runs(maker: TrainedPhase, segmenter: TrainedPhase) -> VolumeSource:

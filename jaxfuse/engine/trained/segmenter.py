@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES
@@ -114,11 +114,12 @@ def case_labeler(
 
 
 def write_labels(
-    path: Path, labels: Labels, prepared: Prepared, scheme: LabelScheme, *, like: Path, description: str | None = None
+    path: Path, labels: Labels, prepared: Prepared, scheme: LabelScheme, *, like: Image, description: str | None = None
 ) -> None:
     """Writes class indices as the values of the scheme's label files, on the grid of the image `like`."""
     decoded = np.array(scheme.decode, np.uint8)[labels]
-    write_like(path, uncrop(decoded, prepared, 0), like, dtype="uint8", description=description)
+    volume = uncrop(decoded, prepared, 0)
+    write_like(path, volume, like.path, channel=like.channel, dtype="uint8", description=description)
 
 
 def label_cases(

@@ -163,8 +163,8 @@ def write_synthesized(
 
     The header says so as well. `path` ends in `.nii.gz`, the other file in `.json`.
     """
-    first = phases[0].preparation.modalities[0]
-    write_like(path, volume, files.images[first], dtype="float32", description=DESCRIPTION)
+    grid = files.images[phases[0].preparation.modalities[0]]
+    write_like(path, volume, grid.path, channel=grid.channel, dtype="float32", description=DESCRIPTION)
     write_json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), _sidecar(files, phases, passes))
 
 
@@ -174,7 +174,7 @@ def _sidecar(files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes) -
         "synthesized": True,
         "case": files.id,
         "target": task.target,
-        "sources": {name: files.images[name].name for name in task.sources},
+        "sources": {name: files.images[name].path.name for name in task.sources},
         "runs": [one.name for one in phases],
         "normalization": preparation.normalize,
         "range": list(mean_range(phases)),

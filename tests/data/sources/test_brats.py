@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxfuse.data.sources.brats import LAYOUTS, detect_layout, find_cases, survey
+from jaxfuse.data.sources.brats import LAYOUTS, SOURCE, survey
 from jaxfuse.errors import UserError
 
 FOUR = ("t1", "t1ce", "t2", "flair")
@@ -38,8 +38,8 @@ def test_published_folders_are_found_from_every_level(tmp_path, layout, outer, n
     folder = make_case(tmp_path / outer, name, suffixes, extension)
     level = folder
     while True:
-        assert detect_layout(level) == layout
-        (case,) = find_cases(level, FOUR, labels_required=True)
+        assert SOURCE.detect(level) == layout
+        (case,) = SOURCE.find(level, FOUR, labels_required=True)
         assert case.id == name
         assert case.label is not None
         assert case.label.name == f"{name}{suffixes[-1]}{extension}"
@@ -51,8 +51,8 @@ def test_published_folders_are_found_from_every_level(tmp_path, layout, outer, n
 
 def test_canonical_names_of_2023(tmp_path):
     make_case(tmp_path, "BraTS-GLI-00000-000", NEW)
-    (case,) = find_cases(tmp_path, FOUR, labels_required=True)
-    ends = {m: p.name.removeprefix("BraTS-GLI-00000-000-") for m, p in case.images.items()}
+    (case,) = SOURCE.find(tmp_path, FOUR, labels_required=True)
+    ends = {m: one.path.name.removeprefix("BraTS-GLI-00000-000-") for m, one in case.images.items()}
     assert ends == {"t1": "t1n.nii.gz", "t1ce": "t1c.nii.gz", "t2": "t2w.nii.gz", "flair": "t2f.nii.gz"}
 
 
@@ -67,21 +67,21 @@ def test_the_year_names_the_label_scheme():
 def test_mask_of_case_355_of_2020(tmp_path):
     folder = make_case(tmp_path, "BraTS20_Training_355", OLD[:-1], ".nii")
     (folder / "W39_1998.09.19_Segm.nii").touch()
-    (case,) = find_cases(tmp_path, FOUR, labels_required=True)
+    (case,) = SOURCE.find(tmp_path, FOUR, labels_required=True)
     assert case.label == folder / "W39_1998.09.19_Segm.nii"
 
 
 def test_the_stray_mask_counts_in_2020_only(tmp_path):
     folder = make_case(tmp_path, "BraTS2021_00001", OLD[:-1])
     (folder / "W39_1998.09.19_Segm.nii").touch()
-    assert find_cases(tmp_path, FOUR, labels_required=False)[0].label is None
+    assert SOURCE.find(tmp_path, FOUR, labels_required=False)[0].label is None
 
 
 def test_cases_are_sorted_by_id_across_grades(tmp_path):
     make_case(tmp_path / "HGG", "Brats18_B_1")
     make_case(tmp_path / "LGG", "Brats18_A_1")
     make_case(tmp_path / "HGG", "Brats18_C_1")
-    cases = find_cases(tmp_path, FOUR, labels_required=True)
+    cases = SOURCE.find(tmp_path, FOUR, labels_required=True)
     assert [(c.id, c.group) for c in cases] == [("Brats18_A_1", "LGG"), ("Brats18_B_1", "HGG"), ("Brats18_C_1", "HGG")]
 
 
@@ -91,29 +91,29 @@ def test_grades_come_from_the_name_mapping(tmp_path):
     (tmp_path / "name_mapping.csv").write_text(
         "Grade,BraTS_2017_subject_ID,BraTS_2020_subject_ID\nHGG,NA,BraTS20_Training_001\nLGG,NA,BraTS20_Training_002\n"
     )
-    assert [c.group for c in find_cases(tmp_path, FOUR, labels_required=True)] == ["HGG", "LGG", ""]
+    assert [c.group for c in SOURCE.find(tmp_path, FOUR, labels_required=True)] == ["HGG", "LGG", ""]
 
 
 def test_name_mapping_without_its_columns_is_refused(tmp_path):
     make_case(tmp_path, "BraTS20_Training_001")
     (tmp_path / "name_mapping.csv").write_text("grade,id\nHGG,BraTS20_Training_001\n")
     with pytest.raises(UserError, match="BraTS_2020_subject_ID"):
-        find_cases(tmp_path, FOUR, labels_required=True)
+        SOURCE.find(tmp_path, FOUR, labels_required=True)
 
 
 def test_only_requested_modalities_are_required(tmp_path):
     make_case(tmp_path, "p1", ("_t1ce", "_flair", "_seg"))
-    (case,) = find_cases(tmp_path, ("t1ce", "flair"), labels_required=True)
+    (case,) = SOURCE.find(tmp_path, ("t1ce", "flair"), labels_required=True)
     assert tuple(case.images) == ("t1ce", "flair")
     with pytest.raises(UserError, match=r"case p1 has no t1 image: p1_t1\.nii\.gz"):
-        find_cases(tmp_path, FOUR, labels_required=True)
+        SOURCE.find(tmp_path, FOUR, labels_required=True)
 
 
 def test_missing_label_is_refused_only_where_labels_are_required(tmp_path):
     make_case(tmp_path, "p1", OLD[:-1])
-    assert find_cases(tmp_path, FOUR, labels_required=False)[0].label is None
+    assert SOURCE.find(tmp_path, FOUR, labels_required=False)[0].label is None
     with pytest.raises(UserError, match="case p1 has no label file"):
-        find_cases(tmp_path, FOUR, labels_required=True)
+        SOURCE.find(tmp_path, FOUR, labels_required=True)
 
 
 def test_a_folder_with_its_label_alone_is_a_case(tmp_path):
@@ -122,48 +122,48 @@ def test_a_folder_with_its_label_alone_is_a_case(tmp_path):
     assert (found.id, found.images, found.missing) == ("p1", {}, {})
     assert found.label == tmp_path / "p1" / "p1_seg.nii.gz"
     with pytest.raises(UserError, match="case p1 has no t1 image"):
-        find_cases(tmp_path, FOUR, labels_required=True)
+        SOURCE.find(tmp_path, FOUR, labels_required=True)
     with pytest.raises(UserError, match="no modality was asked for; name at least one of t1, t1ce, t2, flair"):
-        find_cases(tmp_path, (), labels_required=True)
+        SOURCE.find(tmp_path, (), labels_required=True)
 
 
 def test_a_year_case_without_any_file_is_not_passed_over(tmp_path):
     make_case(tmp_path, "BraTS2021_00000")
     make_case(tmp_path, "BraTS2021_00001", ())
     with pytest.raises(UserError, match="BraTS2021_00001 has no t1 image"):
-        find_cases(tmp_path, FOUR, labels_required=False)
+        SOURCE.find(tmp_path, FOUR, labels_required=False)
 
 
 def test_empty_missing_and_mixed_roots_are_refused(tmp_path):
     with pytest.raises(UserError, match="no case lies under"):
-        find_cases(tmp_path, FOUR, labels_required=False)
+        SOURCE.find(tmp_path, FOUR, labels_required=False)
     with pytest.raises(UserError, match="is not a folder"):
-        find_cases(tmp_path / "none", FOUR, labels_required=False)
+        SOURCE.find(tmp_path / "none", FOUR, labels_required=False)
     make_case(tmp_path / "a", "Brats18_B_1")
     make_case(tmp_path / "b", "BraTS2021_00000")
     with pytest.raises(UserError, match="brats2018, brats2021"):
-        find_cases(tmp_path, FOUR, labels_required=False)
-    assert [c.id for c in find_cases(tmp_path, FOUR, labels_required=False, layout="brats2021")] == ["BraTS2021_00000"]
+        SOURCE.find(tmp_path, FOUR, labels_required=False)
+    assert [c.id for c in SOURCE.find(tmp_path, FOUR, labels_required=False, layout="brats2021")] == ["BraTS2021_00000"]
 
 
 def test_one_case_in_two_folders_is_refused(tmp_path):
     make_case(tmp_path / "a", "BraTS2021_00000")
     make_case(tmp_path / "b", "BraTS2021_00000")
     with pytest.raises(UserError, match="lies twice"):
-        find_cases(tmp_path, FOUR, labels_required=False)
+        SOURCE.find(tmp_path, FOUR, labels_required=False)
 
 
 def test_unknown_names_are_refused(tmp_path):
     make_case(tmp_path, "p1")
     with pytest.raises(UserError, match="choose from t1, t1ce, t2, flair"):
-        find_cases(tmp_path, ("t1", "pd"), labels_required=False)
+        SOURCE.find(tmp_path, ("t1", "pd"), labels_required=False)
     with pytest.raises(UserError, match="layout 'brats2016' is not known"):
-        find_cases(tmp_path, FOUR, labels_required=False, layout="brats2016")
+        SOURCE.find(tmp_path, FOUR, labels_required=False, layout="brats2016")
     with pytest.raises(UserError, match="no case of layout brats2018"):
-        find_cases(tmp_path, FOUR, labels_required=False, layout="brats2018")
+        SOURCE.find(tmp_path, FOUR, labels_required=False, layout="brats2018")
 
 
 def test_relative_root(tmp_path, monkeypatch):
     folder = make_case(tmp_path, "p1")
     monkeypatch.chdir(folder)
-    assert find_cases(".", FOUR, labels_required=True)[0].id == "p1"
+    assert SOURCE.find(".", FOUR, labels_required=True)[0].id == "p1"

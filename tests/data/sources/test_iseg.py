@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.cache import prepare
-from jaxfuse.data.cases import load_case
+from jaxfuse.data.cases import Image, load_case
 from jaxfuse.data.sources import iseg
 from jaxfuse.data.sources.volumes import VOLUMES
 from jaxfuse.errors import UserError
@@ -44,7 +44,7 @@ def test_subjects_come_by_number_from_any_level(tmp_path):
     cases = find(tmp_path, BOTH, labels_required=False)
     assert [case.id for case in cases] == ["subject-1", "subject-2", "subject-10", "subject-11"]
     training = tmp_path / "iSeg-2017-Training"
-    assert cases[2].images == {"t1": training / "subject-10-T1.hdr", "t2": training / "subject-10-T2.hdr"}
+    assert cases[2].images == {m: Image(training / f"subject-10-{m.upper()}.hdr") for m in ("t1", "t2")}
     assert [case.label and case.label.name for case in cases[2:]] == ["subject-10-label.hdr", None]
 
 

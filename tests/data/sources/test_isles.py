@@ -10,7 +10,7 @@ import pytest
 
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.sources import isles
-from jaxfuse.data.sources.volumes import VOLUMES, check_axis, check_slices, detect_layout
+from jaxfuse.data.sources.volumes import VOLUMES, detect_layout
 from jaxfuse.data.verify import verify
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
@@ -63,7 +63,7 @@ def test_compressed_files_are_found(tmp_path):
     shutil.rmtree(next(case.glob("*MR_T1*")))
     folder = add(case, "MR_T1", 99, 10, ".nii.gz")
     (found,) = find(tmp_path, FOUR, labels_required=True)
-    assert found.images["t1"] == folder / f"{folder.name}.nii.gz"
+    assert found.images["t1"].path == folder / f"{folder.name}.nii.gz"
 
 
 def test_what_is_missing_or_there_twice_is_said(root):
@@ -90,7 +90,7 @@ def test_what_is_missing_or_there_twice_is_said(root):
 def test_contrast_enhanced_t1_is_no_t1_and_other_formats_are_no_case(tmp_path):
     case = make(tmp_path / "training" / "1", 1)
     add(case, "MR_T1c", 9, 10)
-    assert "MR_T1.1" in str(find(tmp_path, ("t1",), labels_required=False)[0].images["t1"])
+    assert "MR_T1.1" in str(find(tmp_path, ("t1",), labels_required=False)[0].images["t1"].path)
     other = tmp_path / "brats2015" / "pat1" / "VSD.Brain.XX.O.MR_T1.54"
     other.mkdir(parents=True)
     (other / "VSD.Brain.XX.O.MR_T1.54.mha").touch()
@@ -112,30 +112,3 @@ def test_the_layout_is_recognized_and_verified(root):
     shutil.rmtree(next((root / "training" / "1").glob("*Flair*")))
     fatal = [p.message for p in verify(root).problems if p.severity == "fatal"]
     assert fatal == ["no flair image: VSD.Brain.XX.O.MR_Flair.NUMBER.nii is missing"]
-
-
-# --- options of slices --------------------------------------------------------------------------------------
-
-
-def test_slices_of_isles_may_have_an_axis_a_window_and_blank_ones():
-    check_axis("coronal", "isles_slices", "data")
-    check_slices(((35, 195), (25, 205)), True, "isles_slices", "data")
-    check_slices((), False, "isles", "data")
-
-
-@pytest.mark.parametrize(
-    ("window", "blank", "source", "message"),
-    [
-        (((0, 4), (0, 4)), False, "isles", "data.window is given and data.source is 'isles'; only slices have it"),
-        ((), True, "voc", "data.blank_slices is given and data.source is 'voc'; only slices have it"),
-        ((), True, "one_slice", "data.blank_slices is True, but data.source 'one_slice' keeps one slice of each case"),
-        ((0, 4), False, "slices", r"data.window is \(0, 4\); two ranges are expected"),
-        (((0, 4),), False, "slices", "two ranges are expected"),
-        (((4, 4), (0, 4)), False, "slices", "two ranges are expected"),
-        (((-1, 4), (0, 4)), False, "slices", "two ranges are expected"),
-        (((0, 4.0), (0, 4)), False, "slices", "two ranges are expected"),
-    ],
-)
-def test_options_that_are_no_window_or_would_be_ignored_are_refused(window, blank, source, message):
-    with pytest.raises(UserError, match=message):
-        check_slices(window, blank, source, "data")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxfuse.data.cases import Image
 from jaxfuse.data.color import recombine
 from jaxfuse.data.sources.pairs2d import find_pairs, load_pair, prepare_pairs, survey
 from jaxfuse.errors import UserError
@@ -40,7 +41,7 @@ def test_a_collection_is_chosen_by_the_modalities(tmp_path):
     make(make(tmp_path, "MRI_PET"), "MRI_CT", "c", other=gray(1))
     pet, ct = find_pairs(tmp_path, ("pet", "mri")), find_pairs(tmp_path, ("mri", "ct"))
     assert [one.id for one in pet] == ["a", "b"]
-    assert dict(pet[0].images) == {m: tmp_path / "MRI_PET" / m.upper() / "a.png" for m in ("pet", "mri")}
+    assert dict(pet[0].images) == {m: Image(tmp_path / "MRI_PET" / m.upper() / "a.png") for m in ("pet", "mri")}
     assert [(one.id, one.label, one.group) for one in ct] == [("c", None, "")]
     assert find_pairs(tmp_path / "MRI_PET", ("pet", "mri")) == pet
 
@@ -106,7 +107,7 @@ def test_missing_partners_and_unequal_sizes_are_reported_and_refused(tmp_path):
 
 def test_a_file_that_changed_size_after_it_was_found(tmp_path):
     (files,) = find_pairs(make(tmp_path, names="a"), ("mri", "pet"))
-    write_png(files.images["mri"], gray()[1:])
+    write_png(files.images["mri"].path, gray()[1:])
     with pytest.raises(UserError, match="pair a: mri is of 5 x 8 and pet is of 6 x 8 pixels"):
         load_pair(files, ("mri", "pet"))
 
