@@ -118,7 +118,8 @@ def _scaled(
     low, high = float(real.array.min()), float(real.array.max())
     if low == high:
         raise UserError(
-            f"case {case}: {reference.path} is {low:g} everywhere, so that there is no range to scale by; leave the case out"
+            f"case {case}: {reference.path} is {low:g} everywhere, so that there is no range to scale by; leave the "
+            "case out"
         )
     box = _box(case, real, window)
     first, second = ((volume.array[box].astype(np.float64) - low) / (high - low) for volume in (real, made))

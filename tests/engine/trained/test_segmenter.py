@@ -13,6 +13,7 @@ import pytest
 
 from configs import cmff
 from jaxfuse.config import parse
+from jaxfuse.data.cases import Image
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sampling import sampling_rule
@@ -139,7 +140,7 @@ def test_labels_are_written_in_the_values_of_their_scheme(case, tmp_path):
     like = tmp_path / "like.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1.0, 2.0, 3.0, 1.0])), like)
     labels = np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE) % 4
-    write_labels(tmp_path / "out.nii.gz", labels, case, label_scheme("brats"), like=like, description="told")
+    write_labels(tmp_path / "out.nii.gz", labels, case, label_scheme("brats"), like=Image(like), description="told")
     made = nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(np.asarray(made.dataobj), np.array([0, 1, 2, 4])[labels])
     assert (made.get_data_dtype(), made.header["descrip"].item()) == (np.uint8, b"told")
