@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import subprocess
@@ -16,20 +15,14 @@ import jax
 import nibabel as nib
 import numpy as np
 import pytest
-from rich.console import Console
 
 from configs import cmff
 from jaxfuse import predict
-from jaxfuse.config import parse
 from jaxfuse.data.cases import encode_label, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sources.brats import SOURCE
-from jaxfuse.engine.display import Display
-from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
 from jaxfuse.errors import UserError
@@ -40,6 +33,7 @@ from jaxfuse.labels import label_scheme
 from tests import made_cases
 from tests.commands import call_here
 from tests.made_cases import MODALITIES, ellipsoid, nested_cubes, placed
+from tests.runs import run_of
 
 SHAPE, SPACING_MM = (22, 20, 18), (1.0, 1.5, 2.0)
 TILTED = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
@@ -72,9 +66,9 @@ def train(folder: Path, row: str, data: str) -> Path:
     for phase in config.schedule:
         config[phase].assess, config[phase].steps = "engine.judging.losses:losses", 2
     config.data.root, config.data.cache = str(folder / data), str(folder / "cache")
-    workdir = open_workdir(folder / "runs" / f"{row}-{data}", config)
-    Run(parse(config), workdir, Display(Console(file=io.StringIO())), StopRequest()).execute()
-    return workdir
+    run = run_of(config, folder / "runs" / f"{row}-{data}")
+    run.execute()
+    return run.workdir
 
 
 @dataclass(frozen=True)

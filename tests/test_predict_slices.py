@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, ornt_transform
-from rich.console import Console
 
 from configs import cmff
 from jaxfuse import predict
-from jaxfuse.config import parse
 from jaxfuse.data.cases import load_case
 from jaxfuse.data.dataset import phantom_root
 from jaxfuse.data.intensities import NORMALIZATIONS
@@ -24,10 +21,6 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.slices import AXIAL, pictures, prepare_slices
 from jaxfuse.data.sources.brats import SOURCE
-from jaxfuse.engine.display import Display
-from jaxfuse.engine.run import Run
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
@@ -38,6 +31,7 @@ from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
 from tests.commands import call_here
+from tests.runs import run_of
 from tests.untrained_run import held
 
 MODALITIES = ("t1", "flair")
@@ -65,12 +59,11 @@ def trained(tmp_path_factory) -> Trained:
     phase.data.cache = str(folder / "cache")
     config.again = config.voc.copy_and_resolve_references()
     config.schedule = config.result = ("voc", "again")
-    workdir = open_workdir(folder / "run", config)
-    experiment = parse(config)
-    Run(experiment, workdir, Display(Console(file=io.StringIO())), StopRequest()).execute()
-    root = phantom_root(experiment.data_of(experiment.phases["voc"]), lambda what, done, total: None)
+    run = run_of(config, folder / "run")
+    run.execute()
+    root = phantom_root(run.phase("voc").phase.data, lambda what, done, total: None)
     case = next(path.parent for path in sorted(root.rglob("*_t1.nii.gz")))
-    return Trained(workdir, case, folder / "cache")
+    return Trained(run.workdir, case, folder / "cache")
 
 
 def volume(trained: Trained) -> Prepared:

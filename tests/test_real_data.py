@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,17 +9,12 @@ import jax
 import nibabel as nib
 import numpy as np
 import pytest
-from rich.console import Console
 
 from configs import cmff
 from jaxfuse import predict
-from jaxfuse.config import parse
-from jaxfuse.engine.display import Display
-from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.io.tables import read_json
+from tests.runs import run_of, said
 
 STEPS = 2
 SIDE = 48  # prediction of a whole head takes seconds with tiles of this size, minutes with those of 16 voxels
@@ -36,10 +30,9 @@ def train(workdir: Path, root: Path, labels: str) -> str:
         # Judging whole heads is the business of other tests, on smaller ones.
         config[name].assess, config[name].steps = "engine.judging.losses:losses", STEPS
     config.fusion.patch = (SIDE, SIDE, SIDE)
-    said = io.StringIO()
-    run = Run(parse(config), open_workdir(workdir, config), Display(Console(file=said, soft_wrap=True)), StopRequest())
+    run = run_of(config, workdir)
     assert run.execute()
-    return said.getvalue()
+    return said(run)
 
 
 @pytest.fixture
@@ -62,8 +55,8 @@ def test_training_and_prediction(shared_data, optimized, tmp_path, monkeypatch, 
     root = shared_data / folder
     if not root.is_dir():
         pytest.skip(f"the real sample {root} is not here")
-    said = train(tmp_path / "run", root, labels)
-    assert f"One case only: {case} trains and validates. This is an overfit check." in said
+    told = train(tmp_path / "run", root, labels)
+    assert f"One case only: {case} trains and validates. This is an overfit check." in told
     rows = [row for row in read_metrics(tmp_path / "run") if row["split"] == "train"]
     assert [(row["phase"], row["step"]) for row in rows] == [
         (phase, step) for phase in ("transition", "fusion") for step in range(1, STEPS + 1)

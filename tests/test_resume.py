@@ -5,7 +5,6 @@ Runs are processes of `python -m jaxfuse.train configs/cmff.py:tiny` on a small 
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import signal
@@ -16,21 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
-from jaxfuse.config import parse
-from jaxfuse.engine.display import Display
 from jaxfuse.engine.programs import one_device
-from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.engine.run_folder.workdir import read_config
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.io.tables import read_json
 from tests.made_cases import MODALITIES, write_case
+from tests.runs import bits, run_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = {"transition": 10, "fusion": 30}
@@ -113,21 +107,13 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> 
         time.sleep(0.005)
 
 
-def bits(tree: Any) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    leaves = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        plain = jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        leaves[jax.tree_util.keystr(path)] = (str(leaf.dtype), leaf.shape, np.asarray(plain).tobytes())
-    return leaves
-
-
 def everything(place: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Per run: every leaf of the final states and of the best weights, progress, metric rows and scores."""
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     config = read_config(place.folder / names[0])
     config.data.cache = str(place.folder / "cache")
     config.seed = 1  # other first weights than the runs': what is compared was read
-    run = Run(parse(config), place.folder / names[0], Display(Console(file=io.StringIO())), StopRequest())
+    run = run_of(config, place.folder / names[0], new=False)
     for phase in map(run.phase, PHASES):
         like = phase.initial_state()
         for name in names:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from configs import cmff
-from jaxfuse.config import parse
 from jaxfuse.data.dataset import open_dataset, pair_phantom_root
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.sampling import brain, mixed
 from jaxfuse.data.settings import Data, Phantom
-from jaxfuse.engine.display import Display
-from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png
 from jaxfuse.io.tables import read_json
 from tests.made_cases import write_case
+from tests.runs import run_of
 
 MODALITIES = ("t1", "flair")
 
@@ -127,8 +121,7 @@ def test_a_2d_network_trains_on_slices_of_volumes(tmp_path):
     phase = config.voc.data
     phase.source, phase.modalities, phase.normalize, phase.cache = "slices", MODALITIES, "percentiles", str(tmp_path)
     phase.phantom.cases, phase.phantom.shape, phase.phantom.spacing_mm = 2, (32, 32, 32), 5.75
-    display = Display(Console(file=io.StringIO()))
-    assert Run(parse(config), open_workdir(tmp_path / "run", config), display, StopRequest()).execute()
+    assert run_of(config, tmp_path / "run").execute()
     rows = [row for row in read_metrics(tmp_path / "run") if row["split"] == "train"]
     assert [row["step"] for row in rows] == [2, 4]
     assert all(np.isfinite(row["net/loss"]) for row in rows)

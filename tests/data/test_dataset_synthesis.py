@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from configs import fuse4seg
 from jaxfuse.config import parse
@@ -25,16 +23,14 @@ from jaxfuse.data.sampling import tiles
 from jaxfuse.data.settings import Data, Phantom
 from jaxfuse.data.slices import AXES, pictures
 from jaxfuse.data.sources.volumes import VOLUMES
-from jaxfuse.engine.display import Display
-from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
-from jaxfuse.engine.run_folder.workdir import open_workdir, read_config
-from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.engine.trained.phases import preparation_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.recipes import volume_data
 from tests.made_cases import write_case
+from tests.runs import run_of
 
 MODALITIES = ("t1", "flair")
 SHAPE = (14, 12, 10)
@@ -141,8 +137,7 @@ def test_a_phase_without_labels_trains_on_slices_of_unlabeled_volumes(volumes, t
     given.update({"root": str(volumes / "cases"), "cache": str(tmp_path), "normalize": "minmax", "val_fraction": 0.34})
     config.data, config.pairs, config.network.combos = given, ("t1+flair",), ("t1+flair",)
     config.pretraining.update({"steps": 2, "sampling": "brain", "pad": True})
-    display = Display(Console(file=io.StringIO()))
-    assert Run(parse(config), open_workdir(tmp_path / "run", config), display, StopRequest()).execute()
+    assert run_of(config, tmp_path / "run").execute()
     rows = [row for row in read_metrics(tmp_path / "run") if row["split"] == "train"]
     assert [row["step"] for row in rows] == [1, 2]
 

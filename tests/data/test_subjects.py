@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
 from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.cache import prepare
-from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.prepared import CachedCase, Prepared
+from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES, AXIAL, CORONAL, SAGITTAL, pictures, prepare_slices
 from jaxfuse.data.subjects import SlicedVolume, subjects_of
-from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging import segmentation as judging
 from jaxfuse.engine.judging.assessment import Judged
-from jaxfuse.engine.run import Run
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.engine.trained.segmenter import mean_probabilities
-from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.tables import read_rows
 from jaxfuse.labels import SCHEMES
@@ -39,6 +30,7 @@ from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
 from jaxfuse.metrics.regions import score_case
 from tests.made_cases import case_files
+from tests.runs import run_of
 
 SCHEME, MODALITIES, SHAPE = SCHEMES["lesion"], ("t1", "flair"), (20, 10, 12)
 AFFINE = np.array([[1.0, 0.1, 0, -7], [-0.1, 2, 0, 4], [0, 0, 3, 9], [0, 0, 0, 1]])
@@ -215,55 +207,16 @@ def recipe(folder, axes, **data):
     return config
 
 
-def run_of(workdir, config):
-    return Run(parse(config), workdir, Display(Console(file=io.StringIO())), StopRequest())
-
-
-EMPTY = {"affine": (), "voxels_per_class": (), "mean": (), "std": (), "crop_start": (0, 0, 0), "group": ""}
-FACTS = CaseFacts("", modalities=("t1",), spacing_mm=(1, 1, 1), original_shape=(2, 2, 2), shape=(2, 2, 2), **EMPTY)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "message"),
-    [
-        ((("t1",), "ab"), (("t1",), "ac"), "result averages the phases axial and coronal, .* validate on other cases"),
-        ((("t1",), "ab"), (("t1",), "aB"), "validate on other cases or on other parts of them"),
-        ((("t1", "t2"), "a"), (("t2", "t1"), "a"), "axial and coronal, which read other modalities"),
-        ((("t1",), "ab"), (("t1",), "ba"), ""),
-    ],
-)
-def test_a_result_is_of_phases_that_judge_the_same_subjects(tmp_path, monkeypatch, first, second, message):
-    run = run_of(tmp_path, recipe(tmp_path, ("axial", "coronal")))
-    data = {
-        name: SimpleNamespace(
-            facts=SimpleNamespace(modalities=modalities),
-            # A capital letter is another part of the same volume.
-            val=tuple(
-                CachedCase(tmp_path, one, replace(FACTS, id=one.lower(), crop_start=(int(one.isupper()), 0, 0)))
-                for one in ids
-            ),
-        )
-        for name, (modalities, ids) in {"axial": first, "coronal": second}.items()
-    }
-    monkeypatch.setattr(Run, "dataset", lambda self, phase: data[phase.name])
-    if message:
-        with pytest.raises(UserError, match=message):
-            run._check_result()
-    else:
-        run._check_result()
-
-
 @pytest.mark.slow
 def test_a_result_of_several_views_is_that_of_predict_on_whole_volumes(tmp_path):
-    workdir = open_workdir(tmp_path / "run", recipe(tmp_path, ("axial", "coronal")))
-    run = run_of(workdir, recipe(tmp_path, ("axial", "coronal")))
+    run = run_of(recipe(tmp_path, ("axial", "coronal")), tmp_path / "run")
     run.execute()
-    rows = read_rows(workdir / "results" / "result" / "cases.csv")
+    rows = read_rows(run.workdir / "results" / "result" / "cases.csv")
     data = run.phase("axial").data
     (subject,) = subjects_of(data.val)
     assert {row["case"] for row in rows} == {subject.id}
     assert list(dict.fromkeys(row["output"] for row in rows)) == ["axial", "coronal", "axial+coronal"]
-    predict = mean_probabilities(load([str(workdir)]))
+    predict = mean_probabilities(load([str(run.workdir)]))
     case = Prepared(subject.facts, np.asarray(subject.image), None, subject.tumor, subject.brain)
     made = label_map(predict(case), subject.brain)
     truth = uncrop(np.asarray(subject.label), subject, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system
-from jaxfuse.engine.display import Display
-from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.state import State
 from tests.made_cases import write_case
+from tests.runs import run_of
 from tests.untrained_run import drawn
 
 LOSS = "losses.imbalance:weighted_cross_entropy"
@@ -64,10 +59,6 @@ def recipe(folder: Path, *, loss: str = LOSS, **options: Any) -> ConfigDict:
     return config
 
 
-def run_of(workdir: Path, config: Any) -> Run:
-    return Run(parse(config), workdir, Display(Console(file=io.StringIO())), StopRequest())
-
-
 def frequencies_of(system: Any) -> tuple[float, ...]:
     return system.loss.keywords["frequencies"]
 
@@ -84,12 +75,12 @@ def test_a_run_and_its_predictions_weigh_by_the_slices_trained_on(folder):
     # Of 2 x 16 pixels: core 1 + 1, edema 2 + 3, enhancing tumor 1 + 1.
     expected = pytest.approx((23 / 32, 2 / 32, 5 / 32, 2 / 32))
     config = recipe(folder)
-    workdir = open_workdir(folder / "run", config)
-    run = run_of(workdir, config)
+    run = run_of(config, folder / "run")
+    workdir = run.workdir
     phase, system = run.phase("voc").phase, run.phase("voc").system
     assert frequencies_of(system) == expected
     # The same run, called again.
-    assert frequencies_of(run_of(workdir, config).phase("voc").system) == expected
+    assert frequencies_of(run_of(config, workdir).phase("voc").system) == expected
     # A prediction reads them from dataset.json, without the data.
     write_json(workdir / "dataset.json", run.phase("voc").data.document())
     params = drawn(abstract_state(system, phase, phase.data.modalities).params, 0)

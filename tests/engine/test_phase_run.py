@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from itertools import pairwise
 
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
-from jaxfuse.config import parse
-from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.learning.transfer import parse_rule
 from tests.engine.view_runs import VIEWS, recipe
+from tests.runs import run_of, said
 from tests.tiny_systems import same
 
 
-def run_of(folder, workdir, **changes) -> Run:
+def views(folder, workdir, **changes) -> Run:
     config = recipe(folder / "cache", side_by_side=False, steps=4, pixelwise=True)
     config.update_from_flattened_dict(changes)
-    return Run(parse(config), workdir, Display(Console(file=io.StringIO(), soft_wrap=True)), StopRequest())
+    return run_of(config, workdir)
 
 
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory) -> Run:
-    return run_of(folder, tmp_path_factory.mktemp("run"))
+    return views(folder, tmp_path_factory.mktemp("run"))
 
 
 def test_a_phase_is_opened_once_and_knows_its_place(run):
@@ -42,9 +38,9 @@ def test_a_phase_is_opened_once_and_knows_its_place(run):
 
 
 def test_batches_are_drawn_from_the_seeds_of_run_and_phase(run, folder, tmp_path):
-    other = run_of(folder, tmp_path, seed=1)
+    other = views(folder, tmp_path, seed=1)
     assert len({run.phase(view).seed for view in VIEWS} | {other.phase(view).seed for view in VIEWS}) == 4
-    assert run_of(folder, tmp_path).phase("axial").seed == run.phase("axial").seed
+    assert views(folder, tmp_path / "again").phase("axial").seed == run.phase("axial").seed
 
 
 def test_the_stream_goes_on_at_any_step_and_ends_with_the_phase(run):
@@ -66,7 +62,7 @@ def test_a_validation_is_repeatable_and_watches_its_share_of_the_cases(run):
     assert phase.validation_interval >= phase.phase.validation.every
 
 
-def test_weights_are_taken_over_from_another_phase_as_they_lie_on_disk(run, capsys):
+def test_weights_are_taken_over_from_another_phase_as_they_lie_on_disk(run):
     donor, phase = run.phase("coronal"), run.phase("axial")
     phase = replace(phase, phase=replace(phase.phase, rules=(parse_rule(("net", "coronal:net")),)))
     given, fresh = donor.initial_state(), phase.initial_state()
@@ -80,9 +76,8 @@ def test_weights_are_taken_over_from_another_phase_as_they_lie_on_disk(run, caps
     same((begun.stats, begun.opt_state), (fresh.stats, fresh.opt_state))
     # Every array is bound to the devices in use: else the step would be compiled again for its own output.
     assert all(leaf.committed for leaf in jax.tree.leaves(begun))
-    said = run.display.console.file.getvalue()  # pyright: ignore
     values = sum(np.size(leaf) for leaf in jax.tree.leaves(given.params))
-    assert said.endswith(f"{values:,} values are taken over: coronal:net -> net\n")
+    assert said(run).endswith(f"{values:,} values are taken over: coronal:net -> net\n")
 
 
 def test_a_phase_that_goes_on_forgets_how_it_and_the_result_were_judged(run):

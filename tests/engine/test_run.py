@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jaxfuse.data.dataset import Dataset
+from jaxfuse.data.facts import CaseFacts, DatasetFacts
+from jaxfuse.data.prepared import CachedCase
 from jaxfuse.engine import run as module
 from jaxfuse.engine.judging import segmentation as judging
-from jaxfuse.engine.run import train
+from jaxfuse.engine.run import Run, train
 from jaxfuse.engine.run_folder.lock import LOCK, locked
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
 from tests.engine.view_runs import VIEWS, recipe
+from tests.runs import run_of
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +78,32 @@ def test_the_lock_is_left_where_a_run_is_refused(config, tmp_path):
     for _ in range(2):
         with pytest.raises(UserError, match="no subject lies under"):
             train(wrong, tmp_path / "run")
+
+
+EMPTY = {"affine": (), "voxels_per_class": (), "mean": (), "std": (), "crop_start": (0, 0, 0), "group": ""}
+CASE = CaseFacts("", modalities=("t1",), spacing_mm=(1, 1, 1), original_shape=(2, 2, 2), shape=(2, 2, 2), **EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ((("t1",), "ab"), (("t1",), "ac"), "result averages the phases coronal and axial, .* validate on other cases"),
+        ((("t1",), "ab"), (("t1",), "aB"), "validate on other cases or on other parts of them"),
+        ((("t1", "t2"), "a"), (("t2", "t1"), "a"), "coronal and axial, which read other modalities"),
+        ((("t1",), "ab"), (("t1",), "ba"), ""),
+    ],
+)
+def test_a_result_is_of_phases_that_judge_the_same_subjects(config, tmp_path, monkeypatch, first, second, message):
+    def dataset(modalities, ids):
+        # A capital letter is another part of the same volume.
+        val = tuple(
+            CachedCase(tmp_path, one, replace(CASE, id=one.lower(), crop_start=(int(one.isupper()), 0, 0)))
+            for one in ids
+        )
+        return Dataset((), val, None, DatasetFacts(modalities, "", (), (), (), tuple(ids), {}, ()))
+
+    data = {"coronal": dataset(*first), "axial": dataset(*second)}
+    monkeypatch.setattr(Run, "_dataset", lambda self, phase: data[phase.name])
+    run = run_of(config, tmp_path)
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        run._check_result()

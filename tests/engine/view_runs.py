@@ -14,14 +14,12 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from configs import infinet
-from jaxfuse.config import parse
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging import segmentation as judging
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
-from jaxfuse.engine.run_folder.workdir import open_workdir
-from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.learning.state import State
+from tests.runs import run_of, said
 
 VIEWS = ("coronal", "axial")
 TIMED = ("steps_per_s", "wait_share")
@@ -36,7 +34,7 @@ class Deadly(Display):
     """A display at whose line of this step the run dies."""
 
     def __init__(self, step: int) -> None:
-        super().__init__(Console(file=io.StringIO()))
+        super().__init__(Console(file=io.StringIO(), soft_wrap=True))
         self.deadly = step
 
     def step(self, step: int, **shown: Any) -> None:
@@ -63,8 +61,7 @@ def run_in(
 ) -> tuple[Run, str]:
     """The run, and what it said; its figures are not painted."""
     config = recipe(folder / "cache", side_by_side=side_by_side, steps=steps, pixelwise=pixelwise)
-    display = Deadly(dies_at)
-    run = Run(parse(config), open_workdir(folder / name, config), display, StopRequest())
+    run = replace(run_of(config, folder / name), display=Deadly(dies_at))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judging.figures, "segmentation_panel", lambda path, **asked: None)
         if dies_at:
@@ -72,7 +69,7 @@ def run_in(
                 run.execute()
         else:
             run.execute()
-    return run, display.console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    return run, said(run)
 
 
 def leaves(state: State) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import ScheduleState, adam
 from jaxfuse.learning.state import State, create_state
+from tests.runs import bits
 
 
 def draw(seed: int, width: int = 5) -> State:
@@ -34,14 +35,6 @@ def draw(seed: int, width: int = 5) -> State:
     )
     moved = {p: optimizers[p].update(params[p], state.opt_state[p])[1] for p in params}
     return state.replace(opt_state=moved, step=jnp.int32(seed))  # pyright: ignore
-
-
-def bits(tree: object) -> list[tuple[str, str, bytes]]:
-    leaves = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        plain = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        leaves.append((jax.tree_util.keystr(path), str(leaf.dtype), np.asarray(plain).tobytes()))
-    return leaves
 
 
 def written(folder, *steps: int, progress=None) -> Checkpoints:
