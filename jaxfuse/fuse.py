@@ -5,15 +5,15 @@
 
 --images takes 2 to 4 files: PNG pictures, gray or RGB, or NIfTI volumes on one grid; the output is of the same kind.
 --pairs takes a folder of the Harvard kind, MRI_CT, MRI_PET or MRI_SPECT or the folder around them, and writes one PNG
-per pair. The images stand in the network's slots in the order given, whatever modality the run had there: its encoder
-is one for all modalities, so that it can fuse modalities that it was not trained on; whether it does so well, only a
-look or an evaluation can tell.
+per pair. The images stand in the network's slots in the order given, whatever modality the run had there. All
+modalities share one encoder, so that the network can fuse modalities that it was not trained on; how well, only a look
+or an evaluation can tell.
 
-Of RGB pictures the luminance is fused, and their color put back onto the result. `--color PET=hot,SPECT=viridis` does
-so with gray images, which are shown in these matplotlib color maps first; where two images have color, their hues mix,
-so that what comes out may lie in neither map. Volumes are scaled between the 0.5 and the
-99.5 percentile of their own non-zero voxels and fused slice by slice; what no volume shows stays 0. A volume is
-written in the geometry of the first one, with levels of 8 bits, gray or RGB24.
+RGB pictures are fused by their luminance, and get their color back. `--color PET=hot,SPECT=viridis` gives gray images
+these matplotlib color maps first. Where two images have color, their hues mix, so that the result may lie in neither
+map. Volumes are scaled between the 0.5 and the 99.5 percentile of their own non-zero voxels and fused slice by slice;
+voxels that are 0 in all of them stay 0. A volume is written in the geometry of the first one, with levels of 8 bits,
+gray or RGB24.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from jaxfuse import cli
 from jaxfuse.data.slices import AXES
 from jaxfuse.errors import UserError
 
-# Options that only --images has; None where they are not given.
+# Options of --images alone; None where they are not given.
 _OF_IMAGES = ("color", "axis", "preview")
 
 
 def define_flags() -> None:
-    """The options of the command; not defined on import, so that commands can be imported side by side."""
+    """Defines the options of the command, not on import, so that commands can be imported side by side."""
     flags.DEFINE_string("run", None, "The run that fuses: RUN, RUN:PHASE or RUN:PHASE@best.")
     flags.DEFINE_string("output", None, "File for the fused image, or with --pairs the folder for all.")
     flags.DEFINE_string("images", None, "The first image; the others follow it.")

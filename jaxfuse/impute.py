@@ -6,12 +6,12 @@ Cases lie below DIR as in the data that the runs were trained on, and lack at mo
 makes; a case that has it is segmented as it is. For each case are written:
 
     OUTPUT/<case>.nii.gz    the label map, on the grid of the input
-    OUTPUT/<case>.png       three planes with all modalities and the labels; what is synthesized is marked
+    OUTPUT/<case>.png       three planes with all modalities and the labels; a synthesized modality is marked
     OUTPUT/<case>/          where a modality was missing: the synthesized volume, named as it would be in the input, and
-                            a JSON file beside it that says what it is
+                            a JSON file beside it with its origin
 
-and for all of them OUTPUT/report.html and OUTPUT/cases.csv: which rest on a synthesized modality, and the volume of
-each region in ml. The headers of label maps that rest on one say so.
+OUTPUT/report.html and OUTPUT/cases.csv list, for each case, whether it rests on a synthesized modality and the volume
+of each region in ml. The headers of such label maps say so, too.
 """
 
 from __future__ import annotations

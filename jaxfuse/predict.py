@@ -5,9 +5,9 @@ Cases lie there as in the data that the run was trained on: folders of BraTS or 
 Each label map is written as OUTPUT/<case>.nii.gz on the grid of the input (affine, shape, orientation, header),
 with the data set's own label values. A run whose result is made of several phases is averaged without being told.
 
-A run that synthesizes a modality, or several of one task, makes that modality instead, from cases that need to have its
-sources only: OUTPUT/<case>_<target>.nii.gz, on the grid of the first source, and a JSON file beside it that says what
-it is. The real image's range is not known; values are in the median range of the training volumes.
+A run that synthesizes a modality, or several of one task, makes that modality instead; cases need only its sources.
+It writes OUTPUT/<case>_<target>.nii.gz, on the grid of the first source, and a JSON file beside it with its origin. The
+real image's range is not known; values lie in the median range of the training volumes.
 """
 
 from __future__ import annotations

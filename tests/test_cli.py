@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "cmff.py"
 HEAVY = "sorted({'jax', 'flax', 'optax', 'grain', 'orbax'} & set(sys.modules))"
-COMMANDS = ("train", "predict", "describe", "benchmark", "evaluate", "verify")
+COMMANDS = ("train", "predict", "impute", "fuse", "brats_fuse", "describe", "benchmark", "evaluate", "verify")
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -90,6 +90,9 @@ def test_short_help_of_training_lists_its_two_options():
         ("train", ("--config", f"{CONFIG}:tiny,row=S_C"), "row 'S_C' is not known; choose one of ours, S_A"),
         ("train", (), "--config is not given"),
         ("predict", ("--workdir", "runs/a", "--input", "in"), "--output is not given"),
+        ("impute", ("--synthesis", "runs/a", "--segmentation", "runs/b", "--input", "in"), "--output is not given"),
+        ("fuse", ("--run", "runs/a", "--output", "x.png", "--axis", "axal"), "axis"),
+        ("brats_fuse", ("--root", "a", "--axes", "axial"), "axes"),
         ("describe", ("--config", f"{CONFIG}:paper", "--row"), "row"),
         ("benchmark", ("--config", f"{CONFIG}:tiny", "--steps=many"), "a whole number is expected"),
     ],

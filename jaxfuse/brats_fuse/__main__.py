@@ -4,7 +4,7 @@
 
 DIR of --root holds cases in any BraTS layout, labeled or not. The run's network fuses the slices; patients that it
 was trained on are refused. OUT gets manifest.csv, builder.json and a folder for each of train, val and test, as
-`jaxfuse.brats_fuse.layout` describes them. A build that was interrupted is gone on with by the same command.
+`jaxfuse.brats_fuse.layout` describes them. The same command goes on with a build that was interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def define_flags() -> None:
-    """The options of the command; not defined on import, so that commands can be imported side by side."""
+    """Defines the options of the command, not on import, so that commands can be imported side by side."""
     flags.DEFINE_string("root", None, "Folder of cases, at any level from the download's folder down.")
     flags.DEFINE_string("run", None, "The run whose network fuses: RUN, RUN:PHASE or RUN:PHASE@best.")
     flags.DEFINE_string("out", None, "Folder of the data set; made if need be.")
@@ -33,17 +33,17 @@ def define_flags() -> None:
     flags.DEFINE_string("labels", None, f"Label scheme, of {', '.join(SCHEMES)}; the layout's if not given.")
     flags.DEFINE_list("modalities", None, "Modalities of the data set; all that the run knows if not given.")
     flags.DEFINE_enum("axis", "axial", list(AXES), "Direction of the slices.")
-    flags.DEFINE_bool("one_per_case", False, "Only the slice with the largest tumor of each case; else the middle one.")
+    flags.DEFINE_bool("one_per_case", False, "Only one slice of each case: of the largest tumor, else the middle.")
     flags.DEFINE_enum(
         "brain_mask", "union", ["union", "hd-bet"], "union: where any volume is not zero; hd-bet: run this program."
     )
     flags.DEFINE_string("hd_bet_device", None, "cpu, cuda or mps; cuda where JAX has a GPU, else cpu, if not given.")
     flags.DEFINE_string("combos", "all", "Combinations: all, pairs, or such as t1+t2,t1+t1ce+t2.")
     flags.DEFINE_bool("attention", False, "Also write the attention that each pixel of each source receives.")
-    flags.DEFINE_integer("seed", 0, "Of the split into train, val and test.")
+    flags.DEFINE_integer("seed", 0, "Seed of the split into train, val and test.")
     flags.DEFINE_bool("allow_trained", False, "Fuse patients of the run's training too; the manifest marks them.")
-    flags.DEFINE_integer("panels", 0, "So many contact sheets are drawn into OUT/panels.", lower_bound=0)
-    flags.DEFINE_integer("batch", 4, "Images that are fused at a time.", lower_bound=1)
+    flags.DEFINE_integer("panels", 0, "How many contact sheets are drawn into OUT/panels.", lower_bound=0)
+    flags.DEFINE_integer("batch", 4, "How many images are fused at a time.", lower_bound=1)
     for name in ("root", "run", "out"):
         flags.mark_flag_as_required(name)
 

@@ -1,4 +1,4 @@
-"""Before the first slice is cut: what may not be fused, and whose data set lies in the folder already."""
+"""Checks before the first slice is cut: the data set in the folder, patients that may not be fused, HD-BET."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ def begin(
     allow_trained: bool,
     display: Display,
 ) -> frozenset[str]:
-    """Writes the record of the data set, or checks that it is this one; returns the cases that were trained on.
+    """Writes the record of the data set, or checks the record that is there.
 
     Args:
-        options: what decides the files beside the run and the cases.
-        allow_trained: go on where the network has been trained on some of the patients.
+        options: all settings that decide the files, beside the run and the cases.
+        allow_trained: go on where the network was trained on some of the patients.
+
+    Returns:
+        The ids of the cases that the network was trained on.
 
     Raises:
-        UserError: it has been, and may not; or `out` holds another data set, or something else.
+        UserError: there are such cases, and `allow_trained` is False; or `out` holds another data set, or something
+            else.
     """
     digests = _digests(out, files, display.report)
     seen = seen_in_training(phase, files, digests)
@@ -66,7 +70,7 @@ def begin(
 
 
 def hd_bet_device(brain_mask: str, device: str | None) -> str:
-    """The device that HD-BET runs on; "" where it is not asked for. Refuses to go on where it is not installed."""
+    """Returns the device for HD-BET, "" where it is not asked for; refuses to go on where it is not installed."""
     if brain_mask == "hd-bet":
         hd_bet_program()
         return device or ("cuda" if jax.default_backend() == "gpu" else "cpu")
@@ -91,7 +95,7 @@ def hd_bet_brain(out: Path, device: str, display: Display) -> BrainOf:
 
 
 def _digests(out: Path, files: Sequence[CaseFiles], report: Report) -> Digests:
-    """The digests of all files, remembered in the data set."""
+    """Digests all files; what is found is kept in the data set."""
     digests = Digests(out / ".digests.json")
     for number, one in enumerate(files, start=1):
         for path in (*(image.path for image in one.images.values()), *([one.label] if one.label else [])):

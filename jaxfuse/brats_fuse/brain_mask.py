@@ -1,6 +1,6 @@
 """Brain masks by HD-BET (Isensee et al. 2019), a program that users install themselves.
 
-BraTS volumes come without skull: their brain is where any of them is not zero, and no program is needed.
+BraTS volumes come without skull: their brain is where any of them is not zero, so that no program is needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROGRAM = "hd-bet"
 
 
 def hd_bet_program() -> str:
-    """The path of the program; `UserError` where it is not installed."""
+    """Returns the path of the program; refuses to go on where it is not installed."""
     program = shutil.which(PROGRAM)
     if program is None:
         raise UserError(
@@ -35,13 +35,13 @@ def hd_bet_program() -> str:
 
 
 def hd_bet_command(program: str, given: Path, made: Path, device: str) -> list[str]:
-    """Arguments of version 2; without a GPU one pass instead of eight mirrored ones."""
+    """Returns the command line of version 2; without a GPU one pass replaces eight mirrored ones."""
     sparing = ["--disable_tta"] if device == "cpu" else []
     return [program, "-i", str(given), "-o", str(made), "-device", device, *sparing, "--save_bet_mask"]
 
 
 def extract_brain(image: Path, mask: Path, *, program: str, device: str) -> None:
-    """Has the program find the brain in the volume `image`, and writes the file `mask`, 1 in the brain.
+    """Runs the program on the volume `image`, and writes the file `mask`, which is 1 in the brain.
 
     The mask lies on the grid of the image by the image's own header: the program's output may have lost its sform.
 
@@ -51,7 +51,7 @@ def extract_brain(image: Path, mask: Path, *, program: str, device: str) -> None
     reference = read_volume(image)
     with tempfile.TemporaryDirectory(prefix="brain-") as folder:
         given, made = Path(folder, "image.nii.gz"), Path(folder, "brain.nii.gz")
-        # It takes .nii.gz only.
+        # The program takes .nii.gz only.
         given.write_bytes(image.read_bytes() if image.name.endswith(".gz") else gzip.compress(image.read_bytes()))
         command = hd_bet_command(program, given, made, device)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -69,12 +69,12 @@ def extract_brain(image: Path, mask: Path, *, program: str, device: str) -> None
 
 
 def read_brain(path: Path) -> Bool[np.ndarray, "d h w"]:
-    """A mask on the canonical axes."""
+    """Reads a mask on the canonical axes."""
     return read_volume(path).array > 0
 
 
 def _on_grid(path: Path, reference: Volume) -> Bool[np.ndarray, "d h w"]:
-    """The voxels of a mask, in whatever place its own header puts them, on the canonical axes of the reference."""
+    """Reads a mask as if it had the header of the reference, whose canonical axes it gets."""
     try:
         stored = np.asanyarray(nib.load(path).dataobj)  # pyright: ignore
     except (OSError, EOFError, ValueError, ImageFileError) as error:

@@ -1,4 +1,4 @@
-"""The build: each case is cut and fused in turn, and what is there already is not made again."""
+"""The build of a data set: each case is cut and fused in turn, and files that are there stay as they are."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_data_set(order: Order, phase: TrainedPhase, read_combos: ReadCombos, di
 
 
 def _split_told(plan: Plan) -> str:
-    """How many cases there are of each side."""
+    """Says how many cases there are, and how many of each side."""
     sides = list(plan.split_of.values())
     counts = ", ".join(f"{sides.count(side)} {side}" for side in SPLITS)
     few = " (too few for 80, 10 and 10 %)" if len(sides) < 10 else ""
@@ -66,13 +66,15 @@ def build(
     display: Display,
     stop: StopRequest,
 ) -> Sequence[Row]:
-    """Makes what is missing of the data set in the folder `out`; returns the rows of its manifest.
+    """Makes the missing files of the data set in the folder `out`; returns the rows of its manifest.
 
-    So many images as `at_once` says are fused, then written, before a signal is heeded.
+    Args:
+        at_once: how many images are fused and written between two looks for a signal.
+        brain_of: gives a case's brain; None where the brain is what is not zero.
 
     Raises:
-        UserError: a case cannot be read or cut, or files lie there that are none of this data set's; what has been
-            written stays.
+        UserError: a case cannot be read or cut, or there are files that do not belong to this data set. Files that
+            were written stay.
         Stopped: a signal came; the same call goes on.
     """
     remove_pieces(out)
@@ -109,9 +111,9 @@ def build(
 def fuse_case(
     out: Path, plan: Plan, rows: Sequence[Row], fuse: FuseSlices, at_once: int, follow: Callable[[int, int], None]
 ) -> int:
-    """Stage IV: fuses the slices of a case in the combinations that are not there yet; returns how many.
+    """Fuses the slices of a case in the combinations that are not there yet (stage IV); returns how many.
 
-    The network is given the gray levels of the files, so that its images can be made from the data set again.
+    The network sees the gray levels of the files, so that its images can be made from the data set again.
     """
     layout = plan.layout
     jobs = [(row, combo) for row in rows for combo in layout.combos if _missing(out, layout.made(row, combo))]
@@ -129,7 +131,7 @@ def fuse_case(
 
 
 def _images(out: Path, plan: Plan, rows: Sequence[Row]) -> Float[np.ndarray, "n r c m"]:
-    """The sources of each row in [0, 1], 0 for modalities that the data set leaves out."""
+    """Reads the sources of each row, in [0, 1]; 0 for modalities that the data set leaves out."""
     images: list[np.ndarray] = []
     for number, row in enumerate(rows):
         # Rows of one slice, in several combinations, follow each other.
@@ -139,7 +141,7 @@ def _images(out: Path, plan: Plan, rows: Sequence[Row]) -> Float[np.ndarray, "n 
 
 
 def _levels(out: Path, plan: Plan, row: Row) -> UInt8[np.ndarray, "r c m"]:
-    """The sources of a slice, channels as the network takes them."""
+    """Reads the sources of a slice, with the channels of the network."""
     pictures = {m: read_png(out / plan.layout.source(row, m)) for m in plan.layout.modalities}
     nothing = np.zeros_like(pictures[plan.layout.modalities[0]])
     return np.stack([pictures.get(name, nothing) for name in plan.channels], axis=-1)

@@ -1,4 +1,4 @@
-"""One slice of a fused data set at a glance: its sources and mask, and every combination that was fused."""
+"""Contact sheet of one slice of a fused data set: its sources and mask, and every fused combination."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def contact_sheet(
     title: str,
     note: str,
 ) -> None:
-    """Sources and mask in the first line, pairs in the second, larger combinations below.
+    """Draws sources and mask in the first line, pairs in the second, larger combinations below.
 
-    All pictures are drawn in one gray scale, 0 to 255, cropped to where any source is not 0.
+    All pictures have one gray scale, 0 to 255, and are cropped to where any source is not 0.
 
     Args:
         sources: modality -> gray levels.

@@ -1,4 +1,4 @@
-"""Stages I to III: from the volumes of a case to its slices in gray levels."""
+"""Stages I to III of a data set: from the volumes of a case to its slices in gray levels."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Cut:
     """The slices of one case that are kept.
 
     Attributes:
-        rows: of the manifest, one per slice.
+        rows: one per slice, for the manifest.
         levels: whole pictures (n r c m), channels in the order of the layout's modalities.
         classes: class indices (n r c), or None for an unlabeled case.
-        beyond: labeled voxels outside the brain.
+        beyond: number of labeled voxels outside the brain.
     """
 
     rows: tuple[Row, ...]
@@ -43,7 +43,8 @@ class Cut:
 def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     """Reads, checks and cuts a case; without `brain_of` its brain is where any image is not zero.
 
-    Raises the `UserError` of `load_case` and `prepare_case`, and one for a case without a slice to keep.
+    Raises:
+        UserError: the case cannot be read or prepared, or has no slice to keep.
     """
     layout = plan.layout
     case = load_case(one, layout.modalities, plan.scheme)
@@ -83,7 +84,7 @@ def _within(case: Case, brain: Bool[np.ndarray, "d h w"]) -> Case:
 
 
 def _row(facts: CaseFacts, index: int, plan: Plan) -> Row:
-    """The row of the slice of this index in the stack, columns in the manifest's order."""
+    """Makes the row of one slice, by its index in the stack; columns have the manifest's order."""
     brain, *classes = facts.slices[index]
     limits = {
         f"{modality}_p_{end}": value

@@ -4,10 +4,10 @@
     <split>/source/<modality>/<case>_z077.png  levels 1 to 255 in the brain, 0 outside
     <split>/mask/<case>_z077.png               class indices, of labeled cases
     <split>/fused/<a-b>/<case>_z077.png        the fused image of the modalities a and b
-    <split>/attn/<a-b>/<case>_z077.npz         where it was asked for: "attention" (h w modalities), float16
+    <split>/attn/<a-b>/<case>_z077.npz         on request: "attention" (h w modalities), float16
     brain/<case>.nii.gz                        the brain mask, where a program made it
 
-Fuse4Seg, section on its data set; the split, the intensities and the choice of slices are not given there.
+The data set is that of the Fuse4Seg paper, which gives neither the split nor the intensities nor the choice of slices.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Combo = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which files a row of the manifest stands for; all paths are relative to the data set, with forward slashes.
+    """Names of the files of a row of the manifest, relative to the data set, with forward slashes.
 
     Attributes:
-        modalities: in the order of the manifest's columns.
-        combos: the combinations that are fused, each in the order of `modalities`.
-        attention: whether there is an attention map of each.
-        axis: the array axis of a canonical volume that is cut; it gives the letter before a slice's number.
-        brain: whether there is a brain mask of each case.
+        modalities: sources, in the order of the manifest's columns.
+        combos: combinations that are fused, each in the order of `modalities`.
+        attention: whether each combination has an attention map.
+        axis: array axis of a canonical volume that is cut; it decides the letter before a slice's number.
+        brain: whether each case has a brain mask.
     """
 
     modalities: tuple[str, ...]
@@ -64,20 +64,20 @@ class Layout:
         return f"{row['split']}/attn/{'-'.join(combo)}/{self.name(row)}.npz"
 
     def name(self, row: Row) -> str:
-        """Such as CASE_z077."""
+        """Names a slice, such as CASE_z077."""
         return f"{row['case']}_{_LETTERS[self.axis]}{row['z']:03d}"
 
     def cut(self, row: Row) -> tuple[str, ...]:
-        """The files that are cut out of the volumes."""
+        """Lists the files that are cut out of the volumes."""
         sources = tuple(self.source(row, modality) for modality in self.modalities)
         return (*sources, self.mask(row)) if row["has_label"] else sources
 
     def made(self, row: Row, combo: Combo) -> tuple[str, ...]:
-        """The files that the network makes of one combination."""
+        """Lists the files that the network makes of one combination."""
         return (self.fused(row, combo), *([self.attn(row, combo)] if self.attention else []))
 
     def files(self, row: Row) -> Iterator[str]:
-        """All files of a slice."""
+        """Yields all files of a slice."""
         yield from self.cut(row)
         for combo in self.combos:
             yield from self.made(row, combo)
@@ -86,7 +86,7 @@ class Layout:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of the manifest; those of modalities are the intensities of the volume that became the levels 1 and 255."""
+        """Columns of the manifest. `<modality>_p_lo/hi`: the intensities mapped to gray levels 1 and 255."""
         limits = (f"{modality}_p_{end}" for modality in self.modalities for end in ("lo", "hi"))
         return ("case", "z", "split", "has_label", "brain_px", "tumor_px", *limits, "seen_in_training")
 
@@ -97,15 +97,15 @@ def brain_file(case: str) -> str:
 
 
 def combos_of(members: Iterable[Sequence[str]], modalities: Sequence[str]) -> tuple[Combo, ...]:
-    """Combinations in the order of `modalities`, each once: a fused image does not depend on that order."""
+    """Returns each combination once, in the order of `modalities`, on which a fused image does not depend."""
     ordered = (tuple(name for name in modalities if name in combo) for combo in members)
     return tuple(dict.fromkeys(ordered))
 
 
 def split_by_patient(ids_and_groups: Iterable[tuple[str, str]], *, seed: int) -> dict[str, tuple[str, ...]]:
-    """The cases of train, val and test: 80, 10 and 10 % of the patients, seeded, in proportion to their groups.
+    """Draws train, val and test: 80, 10 and 10 % of the patients, in proportion to their groups.
 
-    Val and test have at least one patient each where there are three; of two, one is tested; a single one trains.
+    Of three or more patients, val and test get at least one each; of two, one is tested; a single one trains.
     """
     pairs = sorted(ids_and_groups)
     patients = len({subject_of(case) for case, _ in pairs})
@@ -120,19 +120,19 @@ def split_by_patient(ids_and_groups: Iterable[tuple[str, str]], *, seed: int) ->
 
 
 def files_on_disk(root: Path) -> set[str]:
-    """The files of the data set below `root`, relative to it; those of the top folder and hidden ones are not."""
+    """Lists the files of the data set below `root`, relative to it, without hidden ones and those of the top folder."""
     return {path for path in _below(root) if not PurePosixPath(path).name.startswith(".")}
 
 
 def remove_pieces(root: Path) -> None:
-    """Removes what a killed process had not written to its end. One process at a time builds a data set."""
+    """Removes files that a killed process had not finished. One process at a time builds a data set."""
     for path in _below(root):
         if _PIECE.fullmatch(PurePosixPath(path).name):
             (root / path).unlink(missing_ok=True)
 
 
 def check_whole(root: Path, layout: Layout, rows: Iterable[Row]) -> int:
-    """The number of files, which are exactly those that the manifest lists.
+    """Returns the number of files, and checks that they are exactly those of the manifest.
 
     Raises:
         UserError: a file is missing, or one lies there that no row stands for.

@@ -1,4 +1,4 @@
-"""The manifest of a data set that is being built: case after case, so that a killed build goes on where it was."""
+"""The manifest of a data set that is being built, case after case: a killed build goes on where it was."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxfuse.io.tables import read_rows, write_rows
 from jaxfuse.io.whole_file import write_whole
 
 MANIFEST = "manifest.csv"
-# One line per case that has been cut: rows of the manifest. The manifest takes its place when the data set is whole.
+# Rows of the manifest, one line per case that has been cut. The manifest replaces it when the data set is whole.
 UNFINISHED = "manifest.unfinished.jsonl"
 _TEXT = ("case", "split")
 
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 class Manifest:
-    """The rows of the data set in the folder `root`, by case. `columns` are those of every row."""
+    """Rows of the data set in the folder `root`, by case; every row has these `columns`."""
 
     def __init__(self, root: Path, columns: Sequence[str]) -> None:
         self._root, self._columns = root, tuple(columns)
@@ -57,7 +57,7 @@ class Manifest:
         return rows
 
     def _read_unfinished(self) -> list[list[Row]]:
-        """The rows of each case; a last line that was not written to its end is taken away."""
+        """Reads the rows of each case, and removes a last line that was not written to its end."""
         path = self._root / UNFINISHED
         if not path.is_file():
             return []

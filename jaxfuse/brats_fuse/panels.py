@@ -13,14 +13,14 @@ from jaxfuse.io.png import read_png
 from jaxfuse.labels import LabelScheme
 
 PANELS = "panels"
-# What lies on the left of a picture, by the array axis that is cut.
+# Left side of a picture, by the array axis that is cut.
 _LEFT = {AXIAL: "the patient's right", CORONAL: "the patient's right", SAGITTAL: "the front"}
 
 
 def draw_panels(
     out: Path, layout: Layout, rows: Sequence[Row], scheme: LabelScheme, *, count: int, maker: str
 ) -> list[Path]:
-    """Draws `count` slices, or all that there are, into the folder `panels`; `maker` names the run in the titles."""
+    """Draws at most `count` slices into the folder `panels`; `maker` names the run in the titles."""
     paths = []
     for row in chosen_rows(rows, count):
         paths.append(out / PANELS / f"{layout.name(row)}.png")
@@ -38,7 +38,7 @@ def draw_panels(
 
 
 def chosen_rows(rows: Sequence[Row], count: int) -> list[Row]:
-    """The slice with most tumor (then brain) of cases that are spread evenly; then the next ones of each case."""
+    """Chooses the slice with most tumor (then brain) of evenly spread cases, then the next slices of each case."""
     cases = [list(group) for _, group in groupby(rows, key=lambda row: row["case"])]
     ranked = [sorted(case, key=lambda row: (-row["tumor_px"], -row["brain_px"])) for case in cases]
     if count <= len(ranked):

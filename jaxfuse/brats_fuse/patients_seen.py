@@ -19,17 +19,17 @@ _GROUPS = ("", "HGG", "LGG")
 
 
 def training_keys(phase: TrainedPhase) -> dict[str, str]:
-    """Case id -> key of the cases that the run was trained on. Runs on slices name these, not their cases."""
+    """Returns case id -> key of the cases that the run was trained on; slices are traced back to their cases."""
     facts, sliced = phase.facts, phase.data.source in CUTS
     return {re.sub(r"_[xyz]\d{3,}$", "", one) if sliced else one: facts.keys[one] for one in facts.train}
 
 
 def seen_in_training(phase: TrainedPhase, files: Sequence[CaseFiles], digests: Digests) -> tuple[str, ...]:
-    """The ids of cases whose patient the run was trained on.
+    """Returns the ids of cases whose patient the run was trained on.
 
-    A patient is known by the name, or by files that are equal byte for byte under another name: a case's key in the
-    run's `dataset.json` stands for the content of the images and of the label. A case that lacks one of the run's
-    modalities can be known by the name only.
+    A patient is recognized by the name, or by files that are equal byte for byte under another name: a case's key in
+    the run's `dataset.json` stands for the content of the images and of the label. A case that lacks one of the run's
+    modalities can be recognized by the name only.
     """
     keys = training_keys(phase)
     subjects, known = {subject_of(case) for case in keys}, set(keys.values())

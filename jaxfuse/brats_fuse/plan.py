@@ -48,8 +48,8 @@ class Plan:
     Attributes:
         files: the cases, by id.
         split_of: case id -> train, val or test.
-        layout: the files of a slice.
-        scheme: of the labels.
+        layout: names of the files of a slice.
+        scheme: the label scheme.
         one_per_case: only the slice with the largest tumor of each case.
         channels: the modalities in the order in which the network takes them.
         seen: ids of cases that the network was trained on.
@@ -87,7 +87,7 @@ def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos) -> Plan:
 
 
 def deciding_options(order: Order, plan: Plan, device: str) -> dict[str, Any]:
-    """What decides the files beside the run and the cases, for the record."""
+    """Returns the settings that decide the files, beside the run and the cases, for the record."""
     return {
         "modalities": list(plan.layout.modalities),
         "combos": ["+".join(combo) for combo in plan.layout.combos],
@@ -102,7 +102,7 @@ def deciding_options(order: Order, plan: Plan, device: str) -> dict[str, Any]:
 
 
 def _modalities(asked: Sequence[str] | None, phase: TrainedPhase) -> tuple[str, ...]:
-    """Those asked for, or all of the run, in the order of the data set's columns."""
+    """Modalities of the data set, those asked for or all of the run, in the order of its columns."""
     known = phase.preparation.channels
     if strange := [name for name in asked or () if name not in known]:
         raise UserError(f"--modalities names {', '.join(strange)}, and {phase.name} knows {', '.join(known)}")
@@ -110,7 +110,7 @@ def _modalities(asked: Sequence[str] | None, phase: TrainedPhase) -> tuple[str, 
 
 
 def _cases(root: str, modalities: tuple[str, ...], layout: str, phase: TrainedPhase) -> tuple[CaseFiles, ...]:
-    """The cases, which have these modalities, with all files of the run's: by these a trained case is known again."""
+    """Cases with these modalities; they list all files of the run's modalities, which tell a trained case."""
     files = SOURCE.find(root, modalities, labels_required=False, layout=layout)
     known = phase.preparation.channels
     if set(modalities) == set(known):

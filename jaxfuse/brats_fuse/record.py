@@ -1,4 +1,4 @@
-"""The record of a data set (`builder.json`): what it is made of and by what, so that it can be gone on with."""
+"""The record of a data set (`builder.json`): its sources, its maker and its settings, so that a build can go on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.learning.state import State
 
 RECORD = "builder.json"
-# Raise when the same options and weights give other files.
+# Raise it when the same options and weights give other files.
 FORMAT = 1
 # Parts of the record that must be equal for a build to go on.
 _DECIDING = ("format", "fingerprint", "options", "cases")
@@ -65,10 +65,13 @@ def cases_digest(files: Sequence[CaseFiles], digests: Digests) -> str:
 
 
 def open_record(root: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether the folder already holds this data set, whole or begun; writes the record where it does not.
+    """Writes the record into an empty folder, or compares it with the record that is there.
+
+    Returns:
+        Whether the folder already holds this data set, whole or begun.
 
     Raises:
-        UserError: it holds another one, said option by option, or something else.
+        UserError: it holds another data set, said option by option, or something else.
     """
     path = root / RECORD
     if not path.is_file():

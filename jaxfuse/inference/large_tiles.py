@@ -1,15 +1,13 @@
-"""Large tiles for networks of valid convolutions: the fewest operations for a volume within a limit of memory.
+"""Large tiles for networks with valid convolutions: the fewest operations for a volume within a limit of memory.
 
-Such a network's answer for a voxel depends on the voxels around it alone, not on the tile that it was part of. Small
-tiles compute the voxels of their margins again and again; large ones take memory, and overhang the volume. (At the
-sizes of the HyperFusionNet paper, outputs of 45^3 take 1.6 times fewer operations for 144 x 192 x 256 voxels than
-the paper's 9^3, but outputs of 48 x 48 x 64, which fit the volume, 2.5 times fewer.) Fewer operations are less time
-where arithmetic takes the time: on a CPU core HyperFusionNet of the paper's width took 0.4 of the time in outputs of
-27 x 27 x 54.
+Such a network gives the same result for any tile size. Small tiles compute the voxels of their margins again and again;
+large ones take memory, and overhang the volume. At the sizes of the HyperFusionNet paper (144 x 192 x 256 voxels),
+outputs of 45^3 take 1.6 times fewer operations than the paper's 9^3, and outputs of 48 x 48 x 64, which fit the volume,
+2.5 times fewer. Where arithmetic takes the time, that is time saved: on a CPU core HyperFusionNet of the paper's width
+took 0.4 of the time in outputs of 27 x 27 x 54.
 
-Operations are those that XLA counts in the program of a few small tiles, without compiling it, and continued from
-there to any tile (`Growth`): a program whose layers lose equally many voxels along all axes. Memory is what XLA says of
-the compiled program of a tile that promises to fit.
+XLA counts the operations of a few small tiles without compiling their programs; `Growth` extends the counts to any
+tile. XLA tells the memory of a program that it has compiled, so only tiles that promise to fit are compiled.
 """
 
 from __future__ import annotations
@@ -27,37 +25,36 @@ from jaxfuse.errors import UserError
 from jaxfuse.patches import tile_volume
 
 Sides = tuple[int, ...]
-# The program for tiles of these input sides, not yet compiled.
+# Input sides of a tile -> its program, not yet compiled.
 Lower = Callable[[Sides], Lowered]
 
 MEGABYTE = 2**20
-# Memory as a share of all values that the operations of a program read and write; found for HyperFusionNet. A guess
-# to begin with: what a compiled program takes replaces it.
+# Memory as a share of all values that the operations of a program read and write, found for HyperFusionNet. It is the
+# first guess; the first compiled program replaces it.
 _FIRST_SHARE = 1 / 64
-# A tile whose program is there already is used again where it costs at most so much more than the best.
+# A tile whose program is compiled already is used again if its cost is at most this multiple of the best.
 _WORTH_A_PROGRAM = 1.25
-# A tile is good enough if none promises to cost less than this share of it.
+# A tile is good enough if no other promises a cost below this share of its own.
 _GOOD_ENOUGH = 0.95
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A number that grows with a tile: c0 + c1 (x + y + z) + c2 (x y + y z + z x) + c3 x y z in its input sides.
+    """A quantity as a function of a tile's input sides: c0 + c1 (x + y + z) + c2 (x y + y z + z x) + c3 x y z.
 
-    Any sum over layers of a constant times the voxels of that layer's output is one, if layer by layer all axes lose
-    equally many voxels: operations are, and so is what they read and write.
+    Operations and memory traffic have this form when every layer crops all axes equally.
     """
 
     coefficients: tuple[float, ...]
 
     @classmethod
     def through(cls, values: Mapping[int, float], ndim: int) -> Growth:
-        """The one with these values for cubes (squares) of these sides, one more of them than there are axes."""
+        """Fits the values for cubes (or squares) of these sides, one more of them than there are axes."""
         rows = [[math.comb(ndim, k) * float(side) ** k for k in range(ndim + 1)] for side in values]
         return cls(tuple(np.linalg.solve(np.array(rows), np.array(list(values.values()), float)).tolist()))
 
     def __call__(self, sides: Sequence[Any]) -> Any:
-        """Its value for input sides: numbers, or arrays of them that broadcast."""
+        """Returns the value for input sides, which are numbers or arrays that broadcast."""
         sums: list[Any] = [1.0]
         for side in sides:
             side = np.asarray(side, float)
@@ -67,12 +64,12 @@ class Growth:
 
 @dataclass(frozen=True)
 class Choices:
-    """Every sensible tile of one volume, with what the whole volume costs in such tiles.
+    """Every sensible tile of one volume, with its cost.
 
     Attributes:
         sides: output sides to choose from, per axis.
-        cost: operations, an axis of this array per axis of the volume.
-        traffic: bytes that one tile reads and writes.
+        cost: operations for the whole volume in such tiles; one axis of the array per axis of the volume.
+        traffic: bytes that one tile reads and writes, in the same order.
     """
 
     sides: tuple[Sides, ...]
@@ -80,25 +77,25 @@ class Choices:
     traffic: np.ndarray
 
     def best(self, allowed: np.ndarray) -> Sides | None:
-        """The cheapest of the allowed tiles, None if there is none."""
+        """Returns the cheapest of the allowed tiles, None if there is none."""
         if not allowed.any():
             return None
         return self.tile(int(np.where(allowed, self.cost, np.inf).argmin()))
 
     def tile(self, index: int) -> Sides:
-        """The tile by its place in the flattened arrays."""
+        """Returns the tile at a place in the flattened arrays."""
         place = np.unravel_index(index, self.cost.shape)
         return tuple(axis[i] for axis, i in zip(self.sides, place, strict=True))
 
     def at(self, tile: Sides) -> tuple[int, ...]:
-        """Where a tile stands in the arrays."""
+        """Returns the place of a tile in the arrays."""
         return tuple(axis.index(side) for axis, side in zip(self.sides, tile, strict=True))
 
 
 def choices(
     shape: Sides, margin: int, *, divisor: int, operations: Growth, traffic: Growth, overlap: float = 0.0
 ) -> Choices:
-    """The tiles of a volume that divide an axis into some number of equal parts, rounded up to whole voxels.
+    """Lists the tiles that divide each axis of a volume into equal parts, rounded up to whole voxels.
 
     Input sides, larger by twice the margin, are multiples of `divisor`.
     """
@@ -121,10 +118,14 @@ def _counts(length: int, sides: Sides, margin: int, overlap: float) -> np.ndarra
 def choose_tile(
     found: Choices, memory: Callable[[Sides], int], *, limit_bytes: int, share: float = _FIRST_SHARE
 ) -> tuple[Sides, float]:
-    """The tile with the fewest operations for the whole volume whose program keeps a limit; and the share seen.
+    """Chooses the tile with the fewest operations for the whole volume whose program keeps a limit.
 
-    `memory` gives the bytes that the program of a tile takes, and is asked for few tiles: it may compile. `share` is
-    what part of its traffic a program is thought to keep in memory; a tile that was asked for tells better.
+    Args:
+        memory: tile -> bytes that its program takes. It may compile, so it is asked for few tiles.
+        share: the part of its traffic that a program is thought to keep in memory.
+
+    Returns:
+        The tile, and the share that was seen last.
 
     Raises:
         UserError: even the smallest tile takes more.
@@ -157,14 +158,14 @@ def _ratio(found: Choices, tile: Sides, other: Sides) -> float:
 
 @dataclass
 class LargeTiles:
-    """Output tiles for volumes of any shape; remembers which programs are compiled, and uses them again.
+    """Output tiles for volumes of any shape; programs that are compiled already are used again.
 
     Attributes:
-        count: the program of a batch of tiles, not bound to a device, as `Growth` needs it.
-        program: the same as it will be called.
+        count: the program of a batch of tiles whose operations are counted, not bound to a device.
+        program: the program of a batch of tiles that will be called.
         margin, divisor: of the network's geometry.
         overlap: least fraction of a tile shared with its neighbor.
-        limit_bytes: what a program may take: its arguments, outputs and what it keeps in between.
+        limit_bytes: memory for a program: its arguments, its outputs and everything in between.
     """
 
     count: Lower
@@ -182,13 +183,13 @@ class LargeTiles:
         self._operations, self._traffic = counted(self.count, self.ndim, margin=self.margin, divisor=self.divisor)
 
     def __call__(self, shape: Sides) -> Sides:
-        """The tile for a volume of this shape, always the same one for one shape."""
+        """Returns the tile for a volume of this shape; the answer for one shape never changes."""
         if shape not in self._chosen:
             self._chosen[shape] = self._choose(shape)
         return self._chosen[shape]
 
     def cost(self, shape: Sides, tile: Sides) -> float:
-        """Operations for a volume in tiles of these output sides, counted over whole tiles."""
+        """Counts the operations for a volume in tiles of these output sides, whole tiles throughout."""
         margin = (self.margin,) * self.ndim
         count = len(tile_volume(shape, tile, overlap=self.overlap, margin=margin))
         return count * self._operations(self._input(tile))
@@ -223,9 +224,13 @@ class LargeTiles:
 
 
 def counted(count: Lower, ndim: int, *, margin: int, divisor: int) -> tuple[Growth, Growth]:
-    """Operations of a program, and bytes that they read and write before any are fused, as functions of the tile.
+    """Returns a program's operations, and the bytes that they read and write, as functions of the tile.
 
-    Counted for the CPU whatever the device: only there XLA counts without compiling.
+    They are counted for the CPU whatever the device, since only there XLA counts without compiling; bytes are those
+    before operations are fused.
+
+    Raises:
+        UserError: JAX has no CPU backend.
     """
     least = (2 * margin // divisor + 1) * divisor
     try:

@@ -12,17 +12,23 @@ from jaxfuse.errors import UserError
 from jaxfuse.patches import Tiling, crop
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
-# Tiles as a network sees them and its outputs of them -> further outputs of these tiles.
+# Computes extra per-tile outputs from the input tiles and the network's outputs.
 Alongside = Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], Mapping[str, np.ndarray]]
 
 
 def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch: int = 1) -> dict[str, np.ndarray]:
-    """Every named output of `predict` over a volume or picture (*space m), as (*space k) float32 on the host.
+    """Predicts every named output of a volume or picture (*space m), as (*space k) float32 on the host.
 
-    `predict` takes `batch` tiles of the tiling's `input_tile` at once, so that it is compiled once, and makes of each
-    an output of the tiling's `tile`; the last batch is filled up by repeating a tile. Where a tile leaves the image it
-    sees the background 0. Overlapping outputs count equally. The next tiles are sent off before the last ones are
-    read back.
+    Overlapping outputs count equally. A tile sees the background 0 where it leaves the image.
+
+    Args:
+        predict: takes tiles (batch *input_tile m) and returns outputs (batch *tile k) by name. Every batch is full, so
+            that it is compiled once: the last one repeats a tile.
+        tiling: of the image's space.
+        batch: how many tiles are predicted at once.
+
+    Raises:
+        UserError: an output has other sides than the tiling's `tile`.
     """
     sums: dict[str, np.ndarray] = {}
     weight = np.zeros(tiling.shape, np.float32)
@@ -32,6 +38,7 @@ def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch
         tiles = [crop(image, tiling.input_start(start), tiling.input_tile) for start in starts]
         tiles += [tiles[-1]] * (batch - len(tiles))
         sent = starts, predict({"image": np.stack(tiles)})
+        # The next tiles are sent off before the last ones are read back.
         if pending is not None:
             _add(sums, weight, tiling, *pending)
         pending = sent
@@ -43,10 +50,12 @@ def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch
 
 
 def predict_stack(predict: Predict, stack: np.ndarray, tiling: Tiling, *, batch: int = 1) -> dict[str, np.ndarray]:
-    """Every output of a 2D network over a stack of pictures (s r c m), each tiled alone, as (s r c k).
+    """Predicts every output of a 2D network over a stack of pictures (s r c m), each tiled alone, as (s r c k).
 
-    The tiling is of the stack, with tiles of one picture: (1, rows, columns). `predict` sees `batch` patches
-    (batch *patch m) at once, which may come from several pictures.
+    Args:
+        predict: takes tiles (batch r c m), which may come from several pictures.
+        tiling: of the stack, by tiles of one picture: (1, rows, columns).
+        batch: how many tiles are predicted at once.
     """
 
     def flat(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
@@ -79,7 +88,7 @@ def _add(
 
 
 def _inside(start: tuple[int, ...], tiling: Tiling) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Of the window at `start`, the part that lies in the volume: as a box of the volume and as one of the window."""
+    """The part of the window at `start` that lies in the volume: as a box of the volume, and of the window."""
     first = [max(s, 0) for s in start]
     stop = [min(s + side, length) for s, side, length in zip(start, tiling.tile, tiling.shape, strict=True)]
     box = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))

@@ -1,4 +1,4 @@
-"""Files of registered images, fused by a trained network and written: of one subject, or of a folder of pairs."""
+"""Registered images in files, fused by a trained network into files: one subject, or a folder of pairs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _PAIRS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class ImageFuser:
-    """The fusion of images that stand in the first slots of a network, whatever modalities these had in training.
+    """The fusion of images in the first slots of a network, whatever modalities these had in training.
 
     Attributes:
-        name: of the phase.
+        name: name of the phase.
         slots: the modalities of the slots that are filled.
         width: how many slots the network has.
     """
@@ -91,24 +91,21 @@ def fuse_images(
     images = (registered.read_volumes if volumes else registered.read_pictures)(paths, maps)
     display.say(f"{fuser.name} fuses {', '.join(images.names)} in its slots {', '.join(fuser.slots)}")
     started = time.perf_counter()
-    fused = _fused_volume(fuser, images, axis) if volumes else registered.fuse_picture(fuser, images)
+    if volumes:
+        fused = registered.fuse_volume(fuser, images, AXES[axis or "axial"])
+    else:
+        fused = registered.fuse_picture(fuser, images)
     levels = registered.in_levels(fused, list(images.color.values()))
     seconds = time.perf_counter() - started
-    if not volumes:
-        write_png(output, levels)
-    elif images.color:
-        write_rgb_like(output, levels, paths[0])
+    if volumes:
+        (write_rgb_like if images.color else write_like)(output, levels, paths[0])
     else:
-        write_like(output, levels, paths[0])
+        write_png(output, levels)
     size = " x ".join(map(str, fused.shape))
     display.say(f"{output}: {'RGB' if images.color else 'gray'}, {size}, fused in {seconds:.1f} s")
     if preview is not None:
         _draw_preview(preview, images, levels, fuser.name)
         display.say(f"preview: {preview}")
-
-
-def _fused_volume(fuser: ImageFuser, images: Registered, axis: str | None) -> Float[np.ndarray, "d h w"]:
-    return registered.fuse_volume(fuser, images, AXES[axis or "axial"])
 
 
 def _check_outputs(paths: Sequence[Path], kind: tuple[str, ...], output: Path, preview: Path | None) -> None:
@@ -155,7 +152,7 @@ def fuse_pairs(phase: TrainedPhase, root: Path, output: Path, display: Display) 
 
 
 def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
-    """The modalities of each collection that `root` is or holds, by the name of its folder."""
+    """Returns the modalities of each collection that `root` is or holds, by the name of its folder."""
     known = {f"MRI_{partner.upper()}": ("mri", partner) for partner in PARTNERS}
     if root.name in known:
         return {root.name: known[root.name]}

@@ -31,11 +31,11 @@ from jaxfuse.report.completed import CompletedCase, write_completed_report
 
 @dataclass(frozen=True)
 class Completion:
-    """One case that is to be segmented.
+    """One case to be segmented.
 
     Attributes:
         files: its images as they are.
-        lacks: where the missing one would lie in the case's folder; None for a case that has it.
+        lacks: place of the missing image in the case's folder; None for a case that has it.
     """
 
     files: CaseFiles
@@ -64,10 +64,10 @@ def check_runs(maker: TrainedPhase, segmenter: TrainedPhase) -> VolumeSource:
 
 
 def cases_to_complete(root: Path, maker: TrainedPhase, segmenter: TrainedPhase) -> tuple[Completion, ...]:
-    """The cases under `root` in a settled order.
+    """Finds the cases below `root`, in a settled order.
 
     Raises:
-        UserError: the runs do not go together, there is no case, or one lacks more than the modality that is made.
+        UserError: the runs do not go together, there is no case, or one lacks more than the synthesized modality.
     """
     source, task, read = check_runs(maker, segmenter), task_of(maker), segmenter.preparation.modalities
     layout = segmenter.data.layout or source.detect(root)
@@ -86,13 +86,13 @@ def cases_to_complete(root: Path, maker: TrainedPhase, segmenter: TrainedPhase) 
 
 
 def check_output(root: Path, output: Path) -> None:
-    """Refuses to write among the cases: what was made would later pass for an image that was taken."""
+    """Refuses to write among the cases, where a synthesized image would later pass for a real one."""
     if output.resolve().is_relative_to(root.resolve()):
         raise UserError(f"--output {output} lies within --input {root}, among real images; name a folder elsewhere")
 
 
 def summary(cases: Sequence[Completion], target: str) -> str:
-    """How many cases there are, and how many of them lack the modality."""
+    """Says how many cases there are, and how many of them lack the modality."""
     lacking = sum(case.lacks is not None for case in cases)
     return f"{len(cases)} cases, {lacking} without {target}, {len(cases) - lacking} segmented as they are"
 
@@ -100,7 +100,7 @@ def summary(cases: Sequence[Completion], target: str) -> str:
 def impute(
     makers: Sequence[TrainedPhase], segmenters: Sequence[TrainedPhase], root: Path, output: Path, display: Display
 ) -> Path:
-    """Completes and segments all cases below `root`; returns the report, which lies among the results in `output`."""
+    """Completes and segments all cases below `root`; returns the path of the report, which lies in `output`."""
     check_output(root, output)
     task, scheme = check_synthesis(makers), check_labels(segmenters)
     cases = cases_to_complete(root, makers[0], segmenters[0])
@@ -128,7 +128,7 @@ def impute(
 
 
 def volumes_ml(labels: Labels, scheme: LabelScheme, spacing_mm: Sequence[float]) -> dict[str, float]:
-    """The volume of each region of the scheme in class indices, in ml."""
+    """Measures the volume of each region of the scheme, in ml; `labels` are class indices."""
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     return {region: int(np.isin(labels, classes).sum()) * voxel_ml for region, classes in scheme.regions.items()}
 

@@ -1,4 +1,4 @@
-"""Trained phases, read back from their workdirs, and how an input is prepared for them."""
+"""Trained phases, read back from their workdirs, and the preparation of their inputs."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ LABELS = "labels"
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """All that is needed to prepare a case for a network; it survives JSON.
+    """The settings that prepare a case for a network; a record that survives JSON.
 
-    Two are equal where a case comes out alike, so that what networks make of it may be averaged. The order of
-    modalities, the channels and the spacing do not count; the axis counts with a window or with blank slices.
+    Two are equal if they prepare a case alike, so that the outputs of both networks may be averaged. The order of
+    modalities, the channels and the spacing do not count; the axis counts only with a window or with blank slices.
 
     Attributes:
         modalities: images that a case must have.
-        channels: modalities in the order of the network's input channels; those that no case must have are fed as 0.
+        channels: modalities in the order of the network's input channels; 0 stands for those not in `modalities`.
         normalize: the name of a rule of `jaxfuse.data.intensities`.
         landmarks: modality -> levels that percentiles of the brain are mapped onto, with "histmatch"; else empty.
         axis: of slices: "axial", "coronal" or "sagittal"; "" for volumes.
-        window: of slices: what pictures show; () for the box of the brain.
-        blank_slices: of slices: keep those that show no brain.
+        window: of slices: the range of voxels that pictures show; () for the box of the brain.
+        blank_slices: of slices: whether those without brain are kept.
         spacing_mm: median voxel sides of the training cases. No case is resampled to them.
     """
 
@@ -73,7 +73,7 @@ class Preparation:
         return normalization(self.normalize)
 
     def document(self) -> dict[str, Any]:
-        """Returns it as JSON."""
+        """Returns the settings as JSON."""
         return json.loads(json.dumps(asdict(self)))
 
     @classmethod
@@ -93,7 +93,7 @@ class Preparation:
         return prepare_case(case, normalize=rule, landmarks=self.landmarks or None, extent=extent)
 
     def in_channels(self, prepared: Prepared) -> Prepared:
-        """Returns a prepared case, whose channels are in any order, with those that the network takes."""
+        """Returns a prepared case with the network's channels in place of its own."""
         if prepared.facts.modalities == self.channels:
             return prepared
         image = np.zeros((*prepared.facts.shape, len(self.channels)), np.float32)
@@ -108,11 +108,11 @@ class TrainedPhase:
 
     Attributes:
         name: RUN:PHASE, and @best where the best checkpoint is meant.
-        data, facts: what it was trained on.
-        preparation: how an input is prepared for it.
-        pairs: of the experiment: which modalities belong together.
+        data, facts: settings and facts of its training data.
+        preparation: prepares an input for it.
+        pairs: modalities that belong together, as the experiment names them.
         folder: its checkpoints.
-        best: whether the best of them is meant, not the last.
+        best: whether the best checkpoint is meant, not the last.
     """
 
     name: str
@@ -132,7 +132,7 @@ class TrainedPhase:
 
     @property
     def scheme(self) -> LabelScheme:
-        """The label scheme that it was trained on; `UserError` where there is none."""
+        """The label scheme of its training; refuses a phase without one."""
         if not self.facts.scheme:
             raise UserError(f"{self.workdir} was not trained on a label scheme, so that it cannot label volumes")
         return label_scheme(self.facts.scheme)
@@ -197,7 +197,7 @@ def _trained_phase(workdir: Path, experiment: Experiment, facts: DatasetFacts, n
 
 
 def preparation_of(data: Data, facts: DatasetFacts, modalities: Sequence[str]) -> Preparation:
-    """Returns how cases of these modalities are prepared for a phase that was trained on such data."""
+    """Returns the preparation of cases of these modalities for a phase that was trained on such data."""
     return Preparation(
         modalities=tuple(modalities),
         channels=data.modalities,
@@ -211,7 +211,7 @@ def preparation_of(data: Data, facts: DatasetFacts, modalities: Sequence[str]) -
 
 
 def one_kind(phases: Sequence[TrainedPhase]) -> str:
-    """Returns what all of these make; refuses phases that synthesize a modality beside others that do not."""
+    """Returns the kind of result of all phases; refuses some that synthesize a modality beside others."""
     makers = [one.name for one in phases if one.makes == SYNTHESIZED]
     others = [one.name for one in phases if one.makes != SYNTHESIZED]
     if makers and others:

@@ -2,7 +2,7 @@
 
 The network sees each picture whole, filled up with background at its end to sides that it can take. One compiled
 program serves all combinations of one picture size: every modality has its own place among the sources, and a mask
-says which of them are fused.
+tells which of them are fused.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
         batch: how many pictures are fused at once.
 
     Raises:
-        UserError: the run fuses no slices, lacks one of the outputs, or reads intensities beyond [0, 1]; and, by the
-            function, arrays that are not as said.
+        UserError: the run fuses no slices, lacks one of the outputs, or reads intensities beyond [0, 1]. The function
+            refuses arrays of other shapes or ranges.
     """
     weights = phase.weights()
     _check(phase, weights, outputs)
@@ -100,7 +100,7 @@ def _check(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> None:
 
 
 def _masks(phase: TrainedPhase, images: Images, presence: Presence) -> Float[np.ndarray, "n m"]:
-    """The mask of each picture, with both arrays checked."""
+    """Checks both arrays; returns the mask of each picture."""
     channels, slots = phase.preparation.channels, len(phase.preparation.channels)
     masks = np.asarray(presence, np.float32)
     if not len(images) or images.shape[-1] != slots or masks.shape not in ((slots,), (len(images), slots)):
@@ -118,7 +118,7 @@ def _masks(phase: TrainedPhase, images: Images, presence: Presence) -> Float[np.
 
 
 def _filled(chunk: Images, batch: int, divisor: int) -> Float[np.ndarray, "batch height width m"]:
-    """So many pictures, the last one repeated, with sides that are multiples of `divisor`."""
+    """Repeats the last picture to fill the batch, and fills up sides to multiples of `divisor`."""
     height, width = (-side % divisor for side in chunk.shape[1:3])
     return _repeated(np.pad(chunk.astype(np.float32), ((0, 0), (0, height), (0, width), (0, 0))), batch)
 

@@ -31,7 +31,7 @@ Volume = Float[np.ndarray, "d h w"]
 
 @dataclass(frozen=True)
 class Task:
-    """What a network was trained to synthesize, and from what."""
+    """The modality that a network was trained to synthesize, and its sources."""
 
     sources: tuple[str, ...]
     target: str
@@ -42,12 +42,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Passes:
-    """How networks go over a slice.
+    """The way in which networks go over a slice.
 
     Attributes:
         whole: each slice in one pass, filled up with background to sides that the network can take; else in patches of
-            the size of training, averaged where they overlap.
-        overlap, memory_mb: in place of those of the runs' validation.
+            the training's size, averaged where they overlap.
+        overlap, memory_mb: replace those of the runs' validation; None keeps them.
     """
 
     whole: bool = False
@@ -128,7 +128,7 @@ def volume_maker(phases: Sequence[TrainedPhase], passes: Passes = PATCHES) -> Ca
 
 
 def mean_range(phases: Sequence[TrainedPhase]) -> tuple[float, float]:
-    """The stored values for 0 and 1: medians over training volumes, averaged over runs, which may differ in split.
+    """Returns the stored values for 0 and 1: medians over training volumes, averaged over the runs.
 
     The range of the real image, were there one, is not known.
     """
@@ -159,9 +159,9 @@ def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[Prepared], Mapp
 def write_synthesized(
     path: Path, volume: Volume, files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes = PATCHES
 ) -> None:
-    """Writes a volume on the grid of its first source, float32, and beside it what it is, as JSON.
+    """Writes a volume on the grid of its first source, float32, and a JSON file beside it with its origin.
 
-    The header says so as well. `path` ends in `.nii.gz`, the other file in `.json`.
+    The header names its origin as well. `path` ends in `.nii.gz`, the other file in `.json`.
     """
     grid = files.images[phases[0].preparation.modalities[0]]
     write_like(path, volume, grid.path, channel=grid.channel, dtype="float32", description=DESCRIPTION)
