@@ -1,4 +1,4 @@
-"""From a ConfigDict to a frozen Experiment: read once, names resolved to functions, anything odd refused.
+"""A recipe, read once: from a ConfigDict to a frozen Experiment, names resolved to functions, anything odd refused.
 
 Nothing below this module sees a config.
 """
@@ -26,16 +26,17 @@ _OPTIMIZERS = {"adam": adam, "sgd": sgd}
 
 @dataclass(frozen=True)
 class Validation:
-    """How often and on how much a phase is judged while it trains.
+    """Validation of a phase while it trains: how often, and on how much.
 
     Attributes:
         every: steps between two validations, stretched where they would take over a tenth of the time; 0: only at
             the end.
         cases: cases looked at each time, spread over the validation split (all of them at the end).
-        overlap: least fraction of a tile shared with its neighbor.
+        overlap: least fraction of a tile that it shares with its neighbor.
         tile_batch: tiles predicted at once.
-        memory_mb: networks of valid convolutions predict volumes in the largest tiles that pay and whose program takes
-            at most so much memory, at the same answer; 0, and for other networks: in tiles of the training patch.
+        memory_mb: memory limit in MB for inference tiles. Networks with valid convolutions give the same result for any
+            tile size, so larger tiles are used where they save work. 0: tiles of the training patch (always so for
+            other networks).
     """
 
     every: int
@@ -53,11 +54,11 @@ class Phase:
         build: (modalities, class names, total steps[, voxels per class of the training cases]) -> System; see `_loss`.
         assess: how its predictions are judged: a function of `engine.judging.assessment.Judged`.
         steps, epochs: its length; steps wins where it is not 0.
-        patch: the sides of what the network sees, margins of valid convolutions included.
+        patch: the sides that the network sees, in pixels or voxels, margins of valid convolutions included.
         sampling: how its patches are placed.
         data: its own data, or None for that of the experiment.
         labeled: whether it learns from labels; a phase that does not may train on unlabeled cases.
-        rules: what it takes over from earlier phases.
+        rules: the weights that it takes over from earlier phases.
         weighs_classes: whether its loss weighs classes by how often they occur in its training cases.
     """
 
@@ -81,10 +82,11 @@ class Phase:
 
     @property
     def needs_label(self) -> bool:
-        """Whether it cannot train on a case without a label: it learns from labels, or places its patches by them."""
+        """Whether it cannot train on cases without a label: it learns from labels, or places its patches by them."""
         return self.labeled or self.sampling.needs_label
 
     def total_steps(self, cases: int) -> int:
+        """Its length in steps, given the number of its training cases."""
         return self.steps or max(1, self.epochs * cases // self.batch)
 
 
@@ -111,7 +113,7 @@ class Experiment:
 
     @property
     def trainings(self) -> tuple[tuple[str, ...], ...]:
-        """The schedule as trainings, one after the other: the phases of each."""
+        """The trainings of the schedule, in order, each as the names of its phases."""
         if not self.side_by_side:
             return tuple((name,) for name in self.schedule)
         start = self.schedule.index(self.result[0])
@@ -119,11 +121,37 @@ class Experiment:
         return (*((name,) for name in before), self.result, *((name,) for name in after))
 
     def data_of(self, phase: Phase) -> Data:
+        """The phase's own data, or that of the experiment."""
         return phase.data or self.data
 
 
 def parse(config: Any) -> Experiment:
-    """Reads a whole config; raises UserError on anything unknown, missing or of the wrong kind."""
+    """Reads a whole config.
+
+    Raises:
+        UserError: something is unknown, missing or of the wrong kind.
+    """
+    _check_schedule(config)
+    phases = {name: _phase(name, config[name], config) for name in config.schedule}
+    _check_rules(config.schedule, phases)
+    side_by_side = config.get("side_by_side", False)
+    if side_by_side:
+        _check_side_by_side(config, phases)
+    at_least("", config, log_every=1, seed=0)
+    plain = ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
+    experiment = Experiment(
+        phases=phases,
+        data=read_data("data", config.data),
+        loader=record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=1),
+        side_by_side=side_by_side,
+        **{key: config[key] for key in plain},
+    )
+    _check_blank_slices(experiment)
+    return experiment
+
+
+def _check_schedule(config: Any) -> None:
+    """The sections are known, and schedule and result name them."""
     known = {"name", "preset", "row", "variant", "seed", "schedule", "result", "pairs", "network", "data"}
     # A phase's section may stand outside the schedule: a shorter schedule can be asked for.
     sections = {key for key, group in config.items() if is_group(group) and "model" in group}
@@ -133,56 +161,56 @@ def parse(config: Any) -> Experiment:
         raise UserError(f"schedule is {config.schedule}; it must name each phase once, in order")
     if stray := [name for name in config.result if name not in config.schedule]:
         raise UserError(f"result names {', '.join(stray)}, which the schedule {config.schedule} lacks")
-    phases = {name: _phase(name, config[name], config) for name in config.schedule}
+
+
+def _check_rules(schedule: Sequence[str], phases: Mapping[str, Phase]) -> None:
+    """Phases take over from earlier phases only."""
     for name, phase in phases.items():
-        earlier = config.schedule[: config.schedule.index(name)]
+        earlier = schedule[: schedule.index(name)]
         for rule in phase.rules:
             if rule.donor not in earlier:
                 raise UserError(f"phase {name} takes over from {rule.donor!r}, which is not a phase before it")
-    if config.get("side_by_side", False):
-        _check_side_by_side(config, phases)
-    at_least("", config, log_every=1, seed=0)
-    experiment = Experiment(
-        phases=phases,
-        data=read_data("data", config.data),
-        loader=record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=1),
-        side_by_side=config.get("side_by_side", False),
-        **{
-            key: config[key]
-            for key in ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
-        },
-    )
-    for phase in phases.values():
+
+
+def _check_blank_slices(experiment: Experiment) -> None:
+    """No patch is placed by a brain that a blank slice lacks."""
+    for phase in experiment.phases.values():
         if experiment.data_of(phase).blank_slices and phase.sampling.needs_brain:
             raise UserError(
                 f"phase {phase.name}: sampling is {phase.sampling.name!r}, which blank slices cannot serve, and "
                 "data.blank_slices keeps them; choose tiles or whole, or leave blank slices out"
             )
-    return experiment
+
+
+_ALONE = "leave side_by_side False"
 
 
 def _check_side_by_side(config: Any, phases: Mapping[str, Phase]) -> None:
-    """Phases side by side stand together in the schedule, and differ in their data and in what they take over only."""
+    """Phases side by side follow each other in the schedule, and differ in their data and rules only."""
     first, *others = config.result
-    advice = "leave side_by_side False"
     if not others:
-        raise UserError(f"side_by_side is True, but result names one phase only, {first}; {advice}")
+        raise UserError(f"side_by_side is True, but result names one phase only, {first}; {_ALONE}")
     start = config.schedule.index(first)
     if config.schedule[start : start + len(config.result)] != config.result:
         raise UserError(
             f"side_by_side is True, but the phases of result, {', '.join(config.result)}, do not follow each other so "
-            f"in the schedule {config.schedule}; order both alike, or {advice}"
+            f"in the schedule {config.schedule}; order both alike, or {_ALONE}"
         )
     for name in config.result:
         if donors := [rule.donor for rule in phases[name].rules if rule.donor in config.result]:
-            raise UserError(f"phase {name} takes over from {donors[0]}: they cannot train side by side; {advice}")
-        here, there = (flat(config[one], without=("data", "init")) for one in (first, name))
-        for key in sorted(here.keys() | there.keys()):
-            if here.get(key) != there.get(key):
-                raise UserError(
-                    f"{first}.{key} is {here.get(key)!r} and {name}.{key} is {there.get(key)!r}; phases side by "
-                    f"side differ in data and init only: make them equal, or {advice}"
-                )
+            raise UserError(f"phase {name} takes over from {donors[0]}: they cannot train side by side; {_ALONE}")
+        _check_alike(config, first, name)
+
+
+def _check_alike(config: Any, first: str, name: str) -> None:
+    """Two phases have the same options but for data and init."""
+    here, there = (flat(config[one], without=("data", "init")) for one in (first, name))
+    for key in sorted(here.keys() | there.keys()):
+        if here.get(key) != there.get(key):
+            raise UserError(
+                f"{first}.{key} is {here.get(key)!r} and {name}.{key} is {there.get(key)!r}; phases side by "
+                f"side differ in data and init only: make them equal, or {_ALONE}"
+            )
 
 
 def _phase(name: str, group: Any, config: Any) -> Phase:
@@ -211,7 +239,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
 
 
 def _sampling(name: str, group: Any) -> Sampling:
-    """The rule by which a phase places its patches; refuses an unknown one, and options that it lacks."""
+    """Reads the rule by which a phase places its patches; refuses an unknown one, and options that it lacks."""
     try:
         return sampling_rule(group.sampling, dict(group.get("sampling_args") or {}))
     except UserError as error:
@@ -219,6 +247,7 @@ def _sampling(name: str, group: Any) -> Sampling:
 
 
 def _builder(name: str, group: Any, config: Any) -> Callable[..., System]:
+    """Returns a function from the facts of the data and the phase's length to its System."""
     module, _, function = group.model.partition(":")
     make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
     accepted = inspect.signature(make).parameters
@@ -244,7 +273,7 @@ def _builder(name: str, group: Any, config: Any) -> Callable[..., System]:
 
 
 def _loss(name: str, group: Any) -> Callable[[Sequence[str], Sequence[int]], Callable[..., Any]]:
-    """A function from class names and voxels per class to the loss of (logits, label).
+    """Returns a function from class names and voxels per class to the loss of (logits, label).
 
     A loss with a parameter `frequencies` gets those of the classes, unless the config's own options name them.
     """
@@ -266,14 +295,14 @@ def _loss(name: str, group: Any) -> Callable[[Sequence[str], Sequence[int]], Cal
 
 
 def _weighs_classes(group: Any) -> bool:
-    """Whether a phase's loss has a parameter `frequencies` that the config's own options leave to the data."""
+    """Tells whether a phase's loss has a parameter `frequencies` that the config's own options leave to the data."""
     if not group.get("loss"):
         return False
     return "frequencies" in set(inspect.signature(resolve(group.loss)).parameters) - set(group.get("loss_args") or {})
 
 
 def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: int) -> Any:
-    """Adam, or what the option `kind` names."""
+    """Returns Adam, or the optimizer that the option `kind` names."""
     where, kind = f"{name}.optimizers.{player}", options.get("kind", "adam")
     if kind not in _OPTIMIZERS:
         raise UserError(f"{where}.kind is {kind!r}; choose one of {', '.join(_OPTIMIZERS)}")
@@ -284,9 +313,7 @@ def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: 
 
 
 def _validation(where: str, group: Any) -> Validation:
-    # Runs of versions without the option predicted in tiles of the training patch.
-    options = {"memory_mb": 0, **dict(group.items())}
-    settings = record(Validation, where, options, every=0, cases=1, tile_batch=1, memory_mb=0)
+    settings = record(Validation, where, group, every=0, cases=1, tile_batch=1, memory_mb=0)
     if not 0.0 <= settings.overlap < 1.0:
         raise UserError(f"{where}.overlap is {settings.overlap}; it must lie in [0, 1)")
     return settings
