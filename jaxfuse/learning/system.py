@@ -14,9 +14,6 @@ from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params
 from jaxfuse.learning.networks import Network
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 
-# Names of outputs that readers of predictions know: a synthesized image, a fused one, and attention to its sources.
-SYNTHESIZED, FUSED, ATTENTION = "synthesized", "fused", "attention"
-
 SegmentationLoss = Callable[[Logits, Label], Array]
 
 # Names of outputs of `System.predict` that others look for: a modality (b *space 1) in [0, 1] made from others; a fused
@@ -90,7 +87,7 @@ class Defaults:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Defaults):
     """A network trained alone, by one player `net`, to label every voxel.
 
     A network with running statistics normalizes by its own batch in a training step, which moves them. Evaluation and
@@ -111,9 +108,6 @@ class Segmentation:
     geometry: Geometry
     name: str
     parts: tuple[str, ...] = ()
-
-    players = ("net",)
-    accepts_unpaired = False
 
     @property
     def primary(self) -> str:

@@ -25,7 +25,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.adversarial import Cycle, CycleLosses, cyclic_update, empty_pool
 from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
-from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
+from jaxfuse.learning.system import Defaults, Geometry, Segmentation, SegmentationLoss
 from jaxfuse.models.cmft import (
     Critics,
     CycleForm,
@@ -136,7 +136,7 @@ def fusion_objective(logits: Mapping[str, Logits], label: Label, loss: Segmentat
 
 
 @dataclass(frozen=True)
-class FusionSegmentation:
+class FusionSegmentation(Defaults):
     """CMFF: one player `net` holds both branches and S_F, and all three learn together."""
 
     fusion: Fusion
@@ -145,10 +145,8 @@ class FusionSegmentation:
     optimizers: Optimizers
     geometry: Geometry
 
-    players = ("net",)
     primary = "S_F"
     probabilities = ("S_A", "S_B", "S_F")
-    accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         params = self.fusion.init(initializer_key(rng), *self.pairing.split(batch))
@@ -179,7 +177,7 @@ class FusionSegmentation:
 
 
 @dataclass(frozen=True)
-class JointTraining:
+class JointTraining(Defaults):
     """CMFT and CMFF at once, on trunks that both share.
 
     Per step L_G(CMFT) + segmentation_weight * (L_seg(S_A) + L_seg(S_B) + L_seg(S_F)) moves the player `net`
@@ -205,7 +203,6 @@ class JointTraining:
     players = ("net", "discriminators")
     primary = "S_F"
     probabilities = ("S_A", "S_B", "S_F")
-    accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         image_a, image_b = self.pairing.split(batch)

@@ -29,7 +29,7 @@ from jaxfuse.learning.adversarial import (
     maker_objective,
 )
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
-from jaxfuse.learning.system import Geometry
+from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
 from jaxfuse.nn.forms import check_choices
@@ -155,7 +155,7 @@ class Critics:
 
 
 @dataclass(frozen=True)
-class CycleTranslation:
+class CycleTranslation(Defaults):
     """The learning rule of CMFT (Eqs. 2-6, as a cycle-consistent least-squares GAN).
 
     Attributes:
@@ -176,7 +176,6 @@ class CycleTranslation:
 
     players = ("generators", "discriminators")
     primary = "fake_b"
-    probabilities = ()
     accepts_unpaired = True
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
@@ -239,7 +238,7 @@ class CycleTranslation:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(Defaults):
     """The row "self" of the paper: each U-Net reproduces its own input by mean absolute error, without critics.
 
     `corruption` is the standard deviation of Gaussian noise added to the input; 0, the default, is the plain row.
@@ -254,7 +253,6 @@ class Reconstruction:
 
     players = ("generators",)
     primary = "reconstruction_a"
-    probabilities = ()
     accepts_unpaired = True
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:

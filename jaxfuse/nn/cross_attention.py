@@ -182,25 +182,3 @@ def received_by_source(bands: Sequence[Maps], size: tuple[int, int]) -> Float[Ar
     total = tokens.sum(-1, keepdims=True)
     share = tokens * tokens.shape[-1] / jnp.where(total > 0, total, 1.0)
     return upsample_tokens(jnp.moveaxis(share, 1, -1), size)
-
-
-def attention_of_point(
-    maps: Float[Array, "*b heads q k"], point: tuple[int, int], size: tuple[int, int]
-) -> Float[Array, "*b h w"]:
-    """What the pixel `point` (row, column) of an image of `size` attends to, mean over heads; the scale as above."""
-    if not all(0 <= at < side for at, side in zip(point, size, strict=True)):
-        raise UserError(f"the point {point} lies outside an image of {size} pixels")
-    grid = _side(maps.shape[-2])
-    row, column = (at * grid // side for at, side in zip(point, size, strict=True))
-    chosen = maps[..., row * grid + column, :].mean(-2) * maps.shape[-1]
-    return upsample_tokens(chosen[..., None], size)[..., 0]
-
-
-def modality_share(maps: Maps, size: tuple[int, int]) -> Float[Array, "b m_key h w"]:
-    """At each pixel, the share of each modality in the attention received there from all others.
-
-    Shares sum to one over the modalities; an absent one has none. All are zero where nothing is attended to.
-    """
-    received = received_attention(maps, size).sum(1)
-    total = received.sum(1, keepdims=True)
-    return received / jnp.where(total > 0, total, 1.0)

@@ -12,7 +12,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.losses.overlap import cross_entropy
-from jaxfuse.models.hyperfusion.make import HYPER_DENSE_NET, HYPER_FUSION_NET, make_system
+from jaxfuse.models.hyperfusion.make import HYPER_FUSION_NET, HyperForm, make_system
 from jaxfuse.models.hyperfusion.network import HyperDense, own_first_order
 from jaxfuse.nn.initializers import he_normal
 from tests.tiny_systems import close, count, same
@@ -22,6 +22,7 @@ KEY = jax.random.key(0)
 INCREMENTAL = dataclasses.replace(HYPER_FUSION_NET, resfuse=False)
 FLAT = {"ndim": 2}
 # Of two and three modalities, each with two and four classes.
+HYPER_DENSE_NET = HyperForm(filters="stepped", resfuse=False, head=(400, 200, 150))
 ROWS = {
     "HyperDense-Net": (HYPER_DENSE_NET, {}, [10_361_620, 10_361_922, 23_173_129, 23_173_431]),
     "incremental": (INCREMENTAL, {}, [14_350_280, 14_350_582, 32_003_381, 32_003_683]),

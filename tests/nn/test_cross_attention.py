@@ -8,8 +8,6 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.nn.cross_attention import (
     CrossAttention,
-    attention_of_point,
-    modality_share,
     ordered_pairs,
     pool_tokens,
     received_attention,
@@ -140,21 +138,6 @@ def test_pictures_of_attention():
     received = received_attention(maps, (2, 2))
     np.testing.assert_allclose(received, [[0.5, 0.5], [0.5, 2.5]], atol=1e-6)
     np.testing.assert_allclose(received_attention(maps[1:], (6, 6)), 1.0, atol=1e-6)
-
-    maps = jnp.zeros((1, 4, 4)).at[0, jnp.arange(4), jnp.array([0, 2, 1, 3])].set(1.0)
-    np.testing.assert_allclose(attention_of_point(maps, (0, 7), (8, 8))[::7, ::7], [[0, 0], [4, 0]], atol=1e-6)
-    with pytest.raises(UserError, match=r"\(8, 0\) lies outside"):
-        attention_of_point(maps, (8, 0), (8, 8))
-
-
-def test_shares_of_modalities_sum_to_one(tokens):
-    apply, params = tokens
-    _, maps = apply(params, BANDS, jnp.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]))
-    share = modality_share(maps, (4, 4))
-    assert share.shape == (2, 3, 4, 4)
-    np.testing.assert_allclose(share.sum(1), 1.0, atol=1e-5)
-    assert not share[1, 2].any()
-    np.testing.assert_array_equal(modality_share(jnp.zeros_like(maps), (4, 4)), 0.0)
 
 
 def test_refusals_say_what_came():

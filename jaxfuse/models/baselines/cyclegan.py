@@ -34,7 +34,7 @@ from jaxfuse.learning.adversarial import (
 )
 from jaxfuse.learning.state import Optimizers, State, create_state, initializer_key, player_metrics
 from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
-from jaxfuse.learning.system import Geometry
+from jaxfuse.learning.system import SYNTHESIZED, Defaults, Geometry
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
 from jaxfuse.nn.conv import Conv, instance_norm
@@ -172,7 +172,7 @@ class ResidualBlock(nn.Module):
 
 
 @dataclass(frozen=True)
-class CycleSynthesis:
+class CycleSynthesis(Defaults):
     """The learning rule of CycleGAN on slices; a is the source, b the target.
 
     Both generators move against the critics as they stand, by adversarial terms + the cycle weight times the mean
@@ -197,8 +197,7 @@ class CycleSynthesis:
     geometry: Geometry
 
     players = ("generators", "discriminators")
-    primary = "synthesized"
-    probabilities = ()
+    primary = SYNTHESIZED
     accepts_unpaired = True
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:

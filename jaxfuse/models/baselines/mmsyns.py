@@ -25,7 +25,7 @@ from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.synthesis_task import ONE_OR_MORE, Task, task_of
-from jaxfuse.learning.system import Geometry
+from jaxfuse.learning.system import SYNTHESIZED, Defaults, Geometry
 from jaxfuse.losses.image import l1
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices, check_least
@@ -132,7 +132,7 @@ class Decoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class InvariantSynthesis:
+class InvariantSynthesis(Defaults):
     """The learning rule of MM-Syns, by one player `net`.
 
     The loss is the sum of the mean absolute errors of the target as decoded from each source's latent map and from
@@ -152,10 +152,7 @@ class InvariantSynthesis:
     optimizers: Optimizers
     geometry: Geometry
 
-    players = ("net",)
-    primary = "synthesized"
-    probabilities = ()
-    accepts_unpaired = False
+    primary = SYNTHESIZED
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         *keys, decoder_key = jax.random.split(initializer_key(rng), len(self.task.sources) + 1)

@@ -25,7 +25,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.networks import LinenNetwork, create_state_of
 from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, descend, player_metrics
 from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
-from jaxfuse.learning.system import Geometry
+from jaxfuse.learning.system import SYNTHESIZED, Defaults, Geometry
 from jaxfuse.losses.adversarial import GanForm, gan_form
 from jaxfuse.losses.image import l1
 from jaxfuse.nn.batch_norm import batch_norm
@@ -153,7 +153,7 @@ def dropped(x: Float[Array, "*shape"], rate: float, key: Key[Array, ""]) -> Floa
 
 
 @dataclass(frozen=True)
-class PairedTranslation:
+class PairedTranslation(Defaults):
     """The learning rule of pix2pix, in the order of the public code.
 
     The generator makes the target once. First the critic moves, at half the pace, on that fake and the real target;
@@ -179,9 +179,7 @@ class PairedTranslation:
     geometry: Geometry
 
     players = ("generator", "discriminator")
-    primary = "synthesized"
-    probabilities = ()
-    accepts_unpaired = False
+    primary = SYNTHESIZED
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         source, target = self.task.sources_of(batch), self.task.target_of(batch)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxfuse.arrays import Array, Batch, Key, Metrics, Params
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
-from jaxfuse.learning.system import Geometry, SegmentationLoss
+from jaxfuse.learning.system import Defaults, Geometry, SegmentationLoss
 from jaxfuse.models.fuse4seg.parts import SegmentationModule, SegmentationPart
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
 
@@ -22,7 +22,7 @@ FUSIONS = {"mean": jnp.mean, "maximum": jnp.max}
 
 
 @dataclass(frozen=True)
-class Alone:
+class Alone(Defaults):
     """One player, "segmentation".
 
     Attributes:
@@ -39,7 +39,6 @@ class Alone:
     players = ("segmentation",)
     primary = "S"
     probabilities = ("S",)
-    accepts_unpaired = False
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         params = self.segmentation.init(initializer_key(rng), self._theta(batch))

@@ -22,7 +22,7 @@ from jaxfuse.arrays import Array, Batch, Key, Metrics, Params
 from jaxfuse.errors import UserError
 from jaxfuse.learning.game import Energy, Game, Part, Scheme, part_of
 from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, create_state, descend, initializer_key
-from jaxfuse.learning.system import Geometry
+from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.fusion import band_correlation, fusion_content, fusion_energy_of, smooth_fusion_energy
 from jaxfuse.models.fuse4seg.combinations import Choice, Combinations
 from jaxfuse.models.fuse4seg.judging import Critics
@@ -77,7 +77,7 @@ def fakes_of(fused: Fused, sources: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Cooperation:
+class Cooperation(Defaults):
     """The players are "fusion", "critics" (absent without adversarial term) and "segmentation".
 
     Attributes:
@@ -100,7 +100,6 @@ class Cooperation:
 
     primary = "S"
     probabilities = ("S",)
-    accepts_unpaired = False
 
     @property
     def players(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxfuse.arrays import Array, Batch, Key, Metrics, Params
 from jaxfuse.learning.adversarial import adversarial_update
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
-from jaxfuse.learning.system import Geometry
+from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.fusion import band_correlation, reconstruction
 from jaxfuse.models.fuse4seg.combinations import Choice, Combinations
 from jaxfuse.models.fuse4seg.fusion import FusionForm, FusionNet
@@ -24,7 +24,7 @@ from jaxfuse.models.fuse4seg.judging import Critics
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class Pretraining(Defaults):
     """The players are "fusion" (encoder and decoder) and "critics"; the latter is absent without adversarial term.
 
     Attributes:
@@ -43,8 +43,6 @@ class Pretraining:
     geometry: Geometry
 
     primary = "reconstruction"
-    probabilities = ()
-    accepts_unpaired = False
 
     @property
     def players(self) -> tuple[str, ...]:

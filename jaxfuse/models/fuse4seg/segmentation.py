@@ -104,31 +104,6 @@ class SegmentationForm:
         return nn.remat(module) if self.remat else module
 
 
-# Tests on CPU, images of 32 to 64 pixels.
-TINY = SegmentationForm(
-    stem=8,
-    widths=(16, 32, 64),
-    units=(1, 1, 1),
-    vit_width=32,
-    vit_depth=2,
-    vit_heads=2,
-    vit_hidden=64,
-    decoder_widths=(32, 16, 16, 8),
-    train_side=64,
-)
-# One small GPU.
-COMPACT = SegmentationForm(
-    stem=32,
-    widths=(64, 128, 256),
-    units=(2, 2, 2),
-    vit_width=256,
-    vit_depth=6,
-    vit_heads=8,
-    vit_hidden=1024,
-    decoder_widths=(128, 64, 32, 16),
-)
-
-
 class SegNet(nn.Module):
     """Image (b h w m) -> logits (b h w k), float32; m follows from the image (1, or an embedding's channels).
 

@@ -13,7 +13,7 @@ from jaxfuse.learning.adversarial import adversarial_update
 from jaxfuse.learning.networks import LinenNetwork, create_state_of
 from jaxfuse.learning.state import Aux, Optimizers, State, player_metrics
 from jaxfuse.learning.synthesis_task import Task, from_signed
-from jaxfuse.learning.system import Geometry
+from jaxfuse.learning.system import SYNTHESIZED, Defaults, Geometry
 from jaxfuse.losses.adversarial import GanForm
 from jaxfuse.losses.image import l1
 
@@ -32,7 +32,7 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HybridSynthesis:
+class HybridSynthesis(Defaults):
     """The learning rule of Hi-Net (Eqs. 1 and 4 to 6), in the order of the public code.
 
     The generator moves against the critic as it stands, by adversarial term + `target_weight` times the mean absolute
@@ -64,9 +64,7 @@ class HybridSynthesis:
     geometry: Geometry
 
     players = ("generator", "discriminator")
-    primary = "synthesized"
-    probabilities = ()
-    accepts_unpaired = False
+    primary = SYNTHESIZED
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         sources, target = self.task.sources_of(batch), self.task.target_of(batch)

@@ -104,7 +104,6 @@ class HyperForm:
 
 
 HYPER_FUSION_NET = HyperForm()
-HYPER_DENSE_NET = HyperForm(filters="stepped", resfuse=False, head=(400, 200, 150))
 
 
 def make_system(
@@ -115,7 +114,10 @@ def make_system(
     loss: SegmentationLoss,
     form: HyperForm = HYPER_FUSION_NET,
 ) -> Segmentation:
-    """HyperFusionNet, a stream for each of the modalities; HyperDense-Net by its form."""
+    """HyperFusionNet, a stream for each of the modalities.
+
+    HyperDense-Net is the form with `filters="stepped"`, `resfuse=False` and `head=(400, 200, 150)`.
+    """
     return Segmentation(
         network=LinenNetwork(form.module(len(modalities), classes)),
         channels=tuple(range(len(modalities))),

@@ -7,6 +7,7 @@ import jax
 
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.judging import CriticForm
+from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
 
 NAMES = ("t1", "t1ce", "t2")
 CLASSES = 3
@@ -20,4 +21,27 @@ EQ_14 = partial(
     over_batch=True,
     dice_weight=0.5,
     entropy_weight=0.5,
+)
+
+# Of segmentation: for images of 32 to 64 pixels, and for one small GPU.
+TINY = SegmentationForm(
+    stem=8,
+    widths=(16, 32, 64),
+    units=(1, 1, 1),
+    vit_width=32,
+    vit_depth=2,
+    vit_heads=2,
+    vit_hidden=64,
+    decoder_widths=(32, 16, 16, 8),
+    train_side=64,
+)
+COMPACT = SegmentationForm(
+    stem=32,
+    widths=(64, 128, 256),
+    units=(2, 2, 2),
+    vit_width=256,
+    vit_depth=6,
+    vit_heads=8,
+    vit_hidden=1024,
+    decoder_widths=(128, 64, 32, 16),
 )

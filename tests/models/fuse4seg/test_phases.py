@@ -12,8 +12,7 @@ from jaxfuse.learning.system import System
 from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.make import make_pretraining, make_system
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
-from jaxfuse.models.fuse4seg.segmentation import TINY
-from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS
+from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS, TINY
 from tests.tiny_systems import count, gradient_descent, largest, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.

@@ -11,8 +11,6 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.segmentation import (
-    COMPACT,
-    TINY,
     Encoder,
     SegmentationForm,
     StandardizedConv,
@@ -20,6 +18,7 @@ from jaxfuse.models.fuse4seg.segmentation import (
     norm_groups,
     upsample_bilinear,
 )
+from tests.models.fuse4seg.small_forms import COMPACT, TINY
 from tests.tiny_systems import count
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
