@@ -275,7 +275,9 @@ def test_syntheses_on_the_same_data_stand_side_by_side_best_psnr_first(tmp_path)
         make_synthesis(tmp_path / "other", row="to_t2", psnr=24.0, target="t2"),
         make_workdir(tmp_path / "segmentation", row="unet"),
     ]
-    text = _report(mine, related=others)
+    page = write_report(mine, related=others).read_text(encoding="utf-8")
+    assert _Page(page).open == []
+    text = _text(page)
     rows = text[text.index("Rows trained so far") : text.index("How to repeat it")]
     assert "PSNR (dB) ↑ NMSE ↓ SSIM ↑ Row flair t2 flair t2 flair t2 Cases" in rows
     # The better one has no value in the column of t2.

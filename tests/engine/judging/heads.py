@@ -9,9 +9,11 @@ import numpy as np
 
 from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import Case, CaseFiles
-from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.preprocess import count_classes, flat_indices, prepare_case
 from jaxfuse.engine.judging.assessment import Assessment, PredictCase
+from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import SCHEMES
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -56,3 +58,38 @@ def predict(case: PreparedCase) -> dict[str, np.ndarray]:
 def full(judge: Assessment, predict: PredictCase, cases: Any, folder: Path) -> Any:
     """The summary of the full judgment, whose files lie below `folder`."""
     return judge.full(predict, cases, results=folder / "results", figures_dir=folder / "figures", title="fusion")
+
+
+def prepared_slices(
+    cache: Path,
+    labels: dict[str, np.ndarray],
+    image: np.ndarray,
+    modalities: tuple[str, ...],
+    *,
+    whole: tuple[int, int],
+    start: tuple[int, int],
+    spacing_mm: tuple[float, float],
+    classes: int,
+) -> tuple[PreparedCase, ...]:
+    """Slices (h w) with these labels and one image (h w m), cut at `start` from pictures of the sides `whole`."""
+
+    def make(files: CaseFiles):
+        label, count = labels[files.id], len(modalities)
+        where = {"original_shape": whole, "crop_start": start, "shape": label.shape, "spacing_mm": spacing_mm}
+        values = {"mean": (0.0,) * count, "std": (1.0,) * count, "voxels_per_class": count_classes(label, classes)}
+        facts = CaseFacts(id=files.id, group="", modalities=modalities, affine=(), **where, **values)
+        return Prepared(facts, image, label, flat_indices(label > 0), flat_indices(label >= 0))
+
+    files = [CaseFiles(name, {}) for name in labels]
+    return prepare_with(make, files, {"classes": classes}, images=(), label=False, cache=cache)
+
+
+def rows_of(folder: Path, *keys: str, table: str = "cases.csv") -> dict[Any, dict[str, Any]]:
+    """The rows of a judgment below `folder`, by one or several of their columns."""
+    rows = read_rows(folder / "results" / table)
+    return {row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys): row for row in rows}
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The summary of a judgment below `folder`."""
+    return read_json(folder / "results" / "summary.json")

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfuse.data.cache import prepare_with
-from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.prepared import Prepared, PreparedCase
-from jaxfuse.data.preprocess import count_classes, flat_indices
-from jaxfuse.engine.judging import segmentation as judging
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.fusion import fusion
+from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
-from jaxfuse.io.tables import read_json, read_rows
-from jaxfuse.labels import SCHEMES
 from jaxfuse.metrics.fusion import METRICS, qabf, score_fused
 from jaxfuse.metrics.names import names_of
+from tests.engine.judging.heads import LESION, full, prepared_slices, rows_of, summary_of
 
-LESION = SCHEMES["lesion"]
 CROP, WHOLE = (slice(2, 44), slice(3, 45)), (46, 48)
 
 
@@ -44,28 +36,11 @@ def on_the_whole_picture(crop: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def cases(tmp_path) -> tuple[PreparedCase, ...]:
     """Two slices of 42 x 42 pixels in pictures of 46 x 48, with four lesion pixels each; levels in [0, 1]."""
-
-    def make(files: CaseFiles):
-        image = np.stack(list(SOURCES.values()), axis=-1) / np.float32(255)
-        label = np.zeros((42, 42), np.uint8)
-        label[10, 10:14] = 1
-        facts = CaseFacts(
-            id=files.id,
-            group="",
-            modalities=tuple(SOURCES),
-            affine=(),
-            spacing_mm=(1.0, 1.0),
-            original_shape=WHOLE,
-            crop_start=(2, 3),
-            shape=label.shape,
-            voxels_per_class=count_classes(label, 2),
-            mean=(0.0,) * 3,
-            std=(1.0,) * 3,
-        )
-        return Prepared(facts, image, label, flat_indices(label > 0), flat_indices(label >= 0))
-
-    files = [CaseFiles(name, {}) for name in ("one", "two")]
-    return prepare_with(make, files, {}, images=(), label=False, cache=tmp_path / "cache")
+    image = np.stack(list(SOURCES.values()), axis=-1) / np.float32(255)
+    label = np.zeros((42, 42), np.uint8)
+    label[10, 10:14] = 1
+    at = {"whole": WHOLE, "start": (2, 3), "spacing_mm": (1.0, 1.0)}
+    return prepared_slices(tmp_path / "cache", {"one": label, "two": label}, image, tuple(SOURCES), **at, classes=2)
 
 
 def predict(case: PreparedCase) -> dict[str, np.ndarray]:
@@ -98,17 +73,6 @@ def judge(pairs: tuple[str, ...] = ("flair+t1", "t1+t2")):
     return fusion(Judged(LESION, "S", ("S",), pairs))
 
 
-def full(predict, cases, folder: Path):
-    return judge().full(predict, cases, results=folder / "results", figures_dir=folder / "figures", title="cooperative")
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[dict]:
-    calls: list[dict] = []
-    monkeypatch.setattr(judging.figures, "segmentation_panel", lambda path, **asked: calls.append(asked))
-    return calls
-
-
 def test_quick_scores_are_dice_and_qabf_and_dice_chooses(cases):
     scores = judge().quick(predict, cases)
     sources = [on_the_whole_picture(SOURCES[name]) for name in ("flair", "t1")]
@@ -118,8 +82,8 @@ def test_quick_scores_are_dice_and_qabf_and_dice_chooses(cases):
 
 
 def test_the_fused_image_is_scored_on_the_whole_picture_beside_mean_and_maximum(cases, tmp_path, drawn):
-    document = full(predict, cases, tmp_path)
-    rows = {(row["case"], row["output"]): row for row in read_rows(tmp_path / "results" / "fusion.csv")}
+    document = full(judge(), predict, cases, tmp_path)
+    rows = rows_of(tmp_path, "case", "output", table="fusion.csv")
     assert {case for case, _ in rows} == {"one", "two"}
     assert [output for case, output in rows if case == "one"] == ["fused", "fused, stretched", "mean", "maximum"]
     flair, t1 = (on_the_whole_picture(SOURCES[name]) for name in ("flair", "t1"))
@@ -128,7 +92,7 @@ def test_the_fused_image_is_scored_on_the_whole_picture_beside_mean_and_maximum(
         assert {m: rows["two", name][m] for m in names_of(METRICS)} == pytest.approx(score_fused(image, [flair, t1]))
     # 0 outside the crop and 255 in one pixel: the range is whole already.
     assert rows["one", "fused, stretched"]["sd"] == pytest.approx(rows["one", "fused"]["sd"])
-    found = read_json(tmp_path / "results" / "summary.json")["fusion"]
+    found = summary_of(tmp_path)["fusion"]
     assert found == document["fusion"]
     assert found["sources"] == ["flair", "t1"]
     kept = qabf(images["maximum"], [flair, t1])
@@ -137,25 +101,24 @@ def test_the_fused_image_is_scored_on_the_whole_picture_beside_mean_and_maximum(
 
 
 def test_the_segmentation_is_judged_as_any_other(cases, tmp_path, drawn):
-    document = full(predict, cases, tmp_path)
-    alone = judging.segmentation(Judged(LESION, "S", ("S",)))
-    other = alone.full(predict, cases, results=tmp_path / "alone", figures_dir=tmp_path, title="")
-    for name in ("cases.csv", "labels.npz"):
-        assert (tmp_path / "results" / name).exists()
-    assert read_rows(tmp_path / "results" / "cases.csv") == read_rows(tmp_path / "alone" / "cases.csv")
+    document = full(judge(), predict, cases, tmp_path)
+    other = full(segmentation(Judged(LESION, "S", ("S",))), predict, cases, tmp_path / "alone")
+    assert (tmp_path / "results" / "labels.npz").exists()
+    keys = ("case", "output", "region")
+    assert rows_of(tmp_path, *keys) == rows_of(tmp_path / "alone", *keys)
     assert document["outputs"] == other["outputs"]
     assert set(document) - set(other) == {"fusion"}
 
 
 def test_panels_show_the_sources_and_the_fused_image_inside_the_brain(cases, tmp_path, drawn):
-    full(predict, cases, tmp_path)
+    full(judge(), predict, cases, tmp_path)
     assert [asked["modalities"] for asked in drawn] == [("flair", "t1", "fused")] * 2
     np.testing.assert_allclose(drawn[0]["image"][..., 0] * 255, SOURCES["flair"], rtol=1e-6)
     np.testing.assert_allclose(drawn[0]["image"][..., 2] * 255, expected()[CROP], rtol=1e-6)
 
 
 def test_panels_show_what_each_source_receives_in_one_scale(cases, tmp_path, drawn):
-    full(attentive, cases, tmp_path)
+    full(judge(), attentive, cases, tmp_path)
     first, second = (asked["below"] for asked in drawn)
     assert list(first.maps) == ["flair", "t1"]
     np.testing.assert_array_equal(first.maps["flair"], 1.0)
@@ -165,14 +128,13 @@ def test_panels_show_what_each_source_receives_in_one_scale(cases, tmp_path, dra
 
 
 def test_panels_leave_out_sources_that_nobody_reads_and_systems_that_do_not_tell(cases, tmp_path, drawn):
-    arguments = {"results": tmp_path / "r", "figures_dir": tmp_path, "title": ""}
-    judge(("t2+t1",)).full(attentive, cases, **arguments)
-    judge().full(predict, cases, **arguments)
+    full(judge(("t2+t1",)), attentive, cases, tmp_path)
+    full(judge(), predict, cases, tmp_path)
     assert [asked["below"] and list(asked["below"].maps) for asked in drawn] == [["t1"], ["t1"], None, None]
 
 
 def test_attention_is_drawn_below_its_source(cases, tmp_path):
-    full(attentive, cases[:1], tmp_path)
+    full(judge(), attentive, cases[:1], tmp_path)
     with Image.open(tmp_path / "figures" / "one.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     # Of the second line, t1 is the second of five columns: red above, blue below; flair is gray.
@@ -185,14 +147,13 @@ def test_attention_is_drawn_below_its_source(cases, tmp_path):
 
 
 def test_without_a_fused_image_mean_and_maximum_are_scored_alone(cases, tmp_path, drawn):
-    document = full(segmentation_only, cases, tmp_path)
+    document = full(judge(), segmentation_only, cases, tmp_path)
     assert list(document["fusion"]["outputs"]) == ["mean", "maximum"]
     assert [asked["modalities"] for asked in drawn] == [("flair", "t1")] * 2
 
 
 def test_three_sources_have_no_scd(cases, tmp_path, drawn):
-    three = judge(("t1+t2+flair",))
-    document = three.full(predict, cases, results=tmp_path / "r", figures_dir=tmp_path, title="")
+    document = full(judge(("t1+t2+flair",)), predict, cases, tmp_path)
     assert set(document["fusion"]["outputs"]["fused"]) == set(names_of(METRICS)) - {"scd"}
 
 

@@ -9,17 +9,26 @@ import pytest
 
 from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import Case, CaseFiles
-from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.prepared import Prepared, PreparedCase
-from jaxfuse.data.preprocess import count_classes, flat_indices, prepare_case
+from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.engine.judging import assessment
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
-from jaxfuse.io.tables import read_json, read_rows
-from jaxfuse.labels import SCHEMES, LabelScheme
+from jaxfuse.labels import SCHEMES
 from jaxfuse.report.segmentation_table import render_segmentation
-from tests.engine.judging.heads import DICE, LESION, OUTPUTS, full, predict, prepared, probabilities
+from tests.engine.judging.heads import (
+    DICE,
+    LESION,
+    OUTPUTS,
+    full,
+    predict,
+    prepared,
+    prepared_slices,
+    probabilities,
+    rows_of,
+    summary_of,
+)
 
 JUDGED = Judged(LESION, "S_F", OUTPUTS)
 
@@ -44,12 +53,7 @@ def test_score_is_the_mean_over_regions(tmp_path):
 
 
 def test_figures_show_the_worst_three_first(tmp_path, drawn):
-    full(
-        segmentation(JUDGED),
-        predict,
-        prepared(tmp_path),
-        tmp_path,
-    )
+    full(segmentation(JUDGED), predict, prepared(tmp_path), tmp_path)
     assert [figure["path"].stem for figure in drawn] == ["c", "b", "d", "a"]
     assert drawn[0]["path"] == tmp_path / "figures" / "c.png"
     assert drawn[0]["title"] == "fusion: c"
@@ -59,19 +63,13 @@ def test_figures_show_the_worst_three_first(tmp_path, drawn):
 
 def test_six_figures_at_most(tmp_path, drawn, monkeypatch):
     monkeypatch.setattr(assessment, "FIGURES_AT_MOST", 3)
-    full(
-        segmentation(JUDGED),
-        predict,
-        prepared(tmp_path),
-        tmp_path,
-    )
+    full(segmentation(JUDGED), predict, prepared(tmp_path), tmp_path)
     assert [figure["path"].stem for figure in drawn] == ["c", "b", "d"]
 
 
 def test_segmentation_tables_on_disk(tmp_path, drawn):
-    judge = segmentation(JUDGED)
-    document = full(judge, predict, prepared(tmp_path), tmp_path)
-    rows = {(row["case"], row["output"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
+    document = full(segmentation(JUDGED), predict, prepared(tmp_path), tmp_path)
+    rows = rows_of(tmp_path, "case", "output")
     assert sorted(rows) == [(case, output) for case in "abcd" for output in ("S_A", "S_F")]
     assert {case: rows[case, "S_F"]["dice"] for case in "abcd"} == pytest.approx(DICE)
     # 2 mm x 1 mm x 1 mm voxels; and every voxel of the volume counts as background, not those of the crop only.
@@ -80,7 +78,7 @@ def test_segmentation_tables_on_disk(tmp_path, drawn):
     # The last of four voxels in a row is missed: distances 0 0 0 1 and 0 0 0, pooled, 95th percentile 0.7.
     assert rows["d", "S_F"]["hd95_mm"] == pytest.approx(0.7)
     assert np.isnan(rows["a", "S_A"]["hd95_mm"])
-    found = read_json(tmp_path / "results" / "summary.json")
+    found = summary_of(tmp_path)
     assert set(found) == {"kind", "primary", "cases", "distances", "one_empty", "outputs", "seconds_per_subject"}
     assert (found["kind"], found["primary"], found["cases"]) == ("segmentation", "S_F", 4)
     assert found["outputs"]["S_F"]["lesion"]["dice"]["mean"] == pytest.approx(np.mean(list(DICE.values())))
@@ -92,24 +90,19 @@ def test_specificity_counts_the_voxels_outside_the_crop(tmp_path, drawn):
     def everything(case: PreparedCase) -> dict[str, np.ndarray]:
         return {"S_F": probabilities(np.ones((6, 6, 6), int))}
 
-    judge = segmentation(Judged(LESION, "S_F", ("S_F",)))
-    full(judge, everything, prepared(tmp_path, "a"), tmp_path)
-    (row,) = read_rows(tmp_path / "results" / "cases.csv")
+    full(segmentation(Judged(LESION, "S_F", ("S_F",))), everything, prepared(tmp_path, "a"), tmp_path)
+    row = rows_of(tmp_path, "case")["a"]
     assert row["specificity"] == pytest.approx((8**3 - 6**3) / (8**3 - 4))
 
 
 def test_case_without_label_cannot_be_judged(tmp_path):
-    judge = segmentation(JUDGED)
     with pytest.raises(UserError, match="case a has no label .*; leave it out of the validation split"):
-        judge.quick(predict, prepared(tmp_path, "a", labeled=False))
+        segmentation(JUDGED).quick(predict, prepared(tmp_path, "a", labeled=False))
 
 
-def test_segmentation_needs_a_scheme():
+def test_a_segmentation_has_a_scheme_and_is_judged_by_class_probabilities():
     with pytest.raises(UserError, match="only with a label scheme; set assess to engine.judging.losses:losses"):
         segmentation(Judged(None, "S_F", OUTPUTS))
-
-
-def test_a_segmentation_is_judged_by_class_probabilities():
     with pytest.raises(UserError, match="the result S_F is no class probabilities.*judging.losses:losses"):
         segmentation(Judged(LESION, "S_F", ("S_A",)))
 
@@ -143,12 +136,12 @@ def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
     gm, wm = (1 + 2 / 3) / 2, (1 + 4 / 5) / 2
     assert scores["score"] == pytest.approx((1 + gm + wm) / 3)
     document = full(judge, label, cases, tmp_path)
-    rows = {(row["case"], row["region"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
+    rows = rows_of(tmp_path, "case", "region")
     # The layer lies one slice of 2 mm off; of white matter a third of the prediction is 2 mm from the truth.
     assert (rows["b", "GM"]["hd_mm"], rows["b", "WM"]["hd_mm"], rows["a", "WM"]["hd_mm"]) == (2, 2, 0)
     assert rows["b", "WM"]["mhd_dubuisson_mm"] == pytest.approx(2 / 3)
     assert rows["b", "WM"]["iseg_asd_mm"] == pytest.approx(1 / 3)
-    found = read_json(tmp_path / "results" / "summary.json")["outputs"]["fused"]["GM"]
+    found = summary_of(tmp_path)["outputs"]["fused"]["GM"]
     assert found["dice"]["mean"] == pytest.approx(gm)
     assert found["dice"]["std"] == pytest.approx((1 - 2 / 3) / np.sqrt(2))
     assert "iSeg MHD (mm)" in render_segmentation(document)
@@ -158,7 +151,7 @@ def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
 def test_strokes_are_measured_in_mm_and_voxels(tmp_path, drawn):
     judge = segmentation(Judged(SCHEMES["stroke"], "S_F", OUTPUTS))
     document = full(judge, predict, prepared(tmp_path, "ad"), tmp_path)
-    rows = {(row["case"], row["output"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
+    rows = rows_of(tmp_path, "case", "output")
     assert (rows["d", "S_F"]["hd_mm"], rows["d", "S_F"]["hd_voxels"]) == (1, 1)
     assert np.isnan(rows["d", "S_A"]["hd_mm"])
     hd = document["outputs"]["S_F"]["lesion"]["hd_mm"]
@@ -169,31 +162,16 @@ def test_strokes_are_measured_in_mm_and_voxels(tmp_path, drawn):
 # --- slices -------------------------------------------------------------------------------------------------
 
 
-def slices(cache: Path, scheme: LabelScheme) -> tuple[PreparedCase, ...]:
+SLICES = Judged(SCHEMES["brats"], "segmentation", ("segmentation",))
+
+
+def slices(cache: Path) -> tuple[PreparedCase, ...]:
     """Two heads of 6 x 6 pixels of 2 x 3 mm in pictures of 8 x 10, with class 1 in four pixels of a row or nowhere."""
-
-    def make(files: CaseFiles):
-        whole = np.zeros((8, 10), np.uint8)
-        whole[3, 2:6] = files.id == "marked"
-        image = np.random.default_rng(0).uniform(1, 2, (6, 6, 2)).astype(np.float32)
-        label = np.ascontiguousarray(whole[1:7, 1:7])
-        facts = CaseFacts(
-            id=files.id,
-            group="",
-            modalities=("t1", "flair"),
-            affine=(),
-            spacing_mm=(2.0, 3.0),
-            original_shape=whole.shape,
-            crop_start=(1, 1),
-            shape=label.shape,
-            voxels_per_class=count_classes(label, len(scheme.classes)),
-            mean=(0.0, 0.0),
-            std=(1.0, 1.0),
-        )
-        return Prepared(facts, image, label, flat_indices(label > 0), flat_indices(label >= 0))
-
-    files = [CaseFiles(name, {}) for name in ("marked", "empty")]
-    return prepare_with(make, files, {"scheme": scheme.name}, images=(), label=False, cache=cache)
+    labels = {name: np.zeros((6, 6), np.uint8) for name in ("marked", "empty")}
+    labels["marked"][2, 1:5] = 1
+    image = np.random.default_rng(0).uniform(1, 2, (6, 6, 2)).astype(np.float32)
+    at = {"whole": (8, 10), "start": (1, 1), "spacing_mm": (2.0, 3.0)}
+    return prepared_slices(cache, labels, image, ("t1", "flair"), **at, classes=4)
 
 
 def find_two(case: PreparedCase) -> dict[str, np.ndarray]:
@@ -204,22 +182,20 @@ def find_two(case: PreparedCase) -> dict[str, np.ndarray]:
 
 
 def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
-    scheme = SCHEMES["brats"]
-    judge = segmentation(Judged(scheme, "segmentation", ("segmentation",)))
-    cases = slices(tmp_path, scheme)
+    judge, cases = segmentation(SLICES), slices(tmp_path)
     scores = judge.quick(find_two, cases)
     # The marked slice: 2 of 4 pixels; the empty one: false alarm. ET is absent from both.
     assert scores["segmentation/WT/dice"] == pytest.approx((2 / 3 + 0) / 2)
     assert scores["score"] == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
     full(judge, find_two, cases, tmp_path)
-    rows = {(row["case"], row["region"]): row for row in read_rows(tmp_path / "results" / "cases.csv")}
+    rows = rows_of(tmp_path, "case", "region")
     assert rows["marked", "WT"]["dice"] == pytest.approx(2 / 3)
     assert rows["empty", "WT"]["specificity"] == pytest.approx((80 - 2) / 80)
     # Pixels lie 3 mm apart along a row: distances 0 0 and 0 0 3 6, pooled.
     assert rows["marked", "WT"]["hd95_mm"] == pytest.approx(np.percentile([0, 0, 0, 0, 3, 6], 95))
     # The penalty of a challenge is a volume's diagonal: a slice has none.
     assert np.isnan(rows["empty", "WT"]["hd95_mm"])
-    found = read_json(tmp_path / "results" / "summary.json")
+    found = summary_of(tmp_path)
     assert "seconds_per_slice" in found
     assert "seconds_per_subject" not in found
     assert [figure["path"].stem for figure in drawn] == ["empty", "marked"]
@@ -227,7 +203,5 @@ def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
 
 
 def test_panels_of_slices_are_painted(tmp_path):
-    scheme = SCHEMES["brats"]
-    judge = segmentation(Judged(scheme, "segmentation", ("segmentation",)))
-    full(judge, find_two, slices(tmp_path, scheme), tmp_path)
+    full(segmentation(SLICES), find_two, slices(tmp_path), tmp_path)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["empty.png", "marked.png"]

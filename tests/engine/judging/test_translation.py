@@ -11,8 +11,7 @@ from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.translation import translation
-from jaxfuse.io.tables import read_json, read_rows
-from tests.engine.judging.heads import MODALITIES, full, prepared
+from tests.engine.judging.heads import MODALITIES, full, prepared, rows_of, summary_of
 
 
 def translate(case: PreparedCase) -> dict[str, np.ndarray]:
@@ -29,9 +28,8 @@ def test_translation_errors_by_modality(tmp_path, drawn):
     assert scores["score"] == pytest.approx(-0.125)
     assert (scores["fake_t1/mae"], scores["fake_t2/mae"]) == (pytest.approx(0.5), pytest.approx(0.25))
     full(judge, translate, cases, tmp_path)
-    rows = read_rows(tmp_path / "results" / "cases.csv")
-    assert len(rows) == 2 * 8
-    found = read_json(tmp_path / "results" / "summary.json")
+    assert len(rows_of(tmp_path, "case", "output")) == 2 * 8
+    found = summary_of(tmp_path)
     assert set(found) == {"kind", "primary", "cases", "outputs", "seconds_per_subject"}
     assert (found["kind"], found["primary"], found["cases"]) == ("translation", "fake t1", 2)
     expected = {f"fake {m}": e for m, e in (("t1", 0.5), ("t1ce", 0.5), ("t2", 0.25), ("flair", 0.25))}
