@@ -32,13 +32,23 @@ def labels() -> np.ndarray:
 save = partial(save_volume, spacing_mm=SPACING_MM)
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jaxfuse.evaluate", *map(str, arguments)]
+def run(root: Path, protocol: str, *more: object, ref: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command on the folders below `root`; `ref` lies elsewhere where it is given."""
+    folders = {"pred": root / "pred", "ref": ref or root / "ref", "out": root / "out"}
+    options = [f"--{name}={folder}" for name, folder in folders.items()] + [f"--protocol={protocol}", *map(str, more)]
+    command = [sys.executable, "-m", "jaxfuse.evaluate", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
 
 
-def run_in(root: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    return run("--pred", root / "pred", "--ref", root / "ref", "--protocol", "brats", "--out", root / "out", *more)
+def evaluated(root: Path, protocol: str, *more: object, ref: Path | None = None) -> tuple[str, list[dict], dict]:
+    """What the command prints, and the rows and the summary that it writes."""
+    result = run(root, protocol, *more, ref=ref)
+    assert result.returncode == 0, result.stderr
+    return result.stdout, read_rows(root / "out" / "cases.csv"), read_json(root / "out" / "summary.json")
+
+
+def by_case_and_region(rows: list[dict]) -> dict[tuple[str, str], dict]:
+    return {(row["case"], row["region"]): row for row in rows}
 
 
 def refusal(root: Path, *, protocol=BRATS, labels: str | None = "brats", one_empty: str | None = None) -> str:
@@ -57,19 +67,17 @@ def test_scores_in_the_geometry_of_the_reference(tmp_path):
     save(tmp_path / "ref" / "a-seg.nii", labels())
     save(tmp_path / "pred" / "b.nii.gz", np.roll(labels(), 1, axis=1), axes="PIR")
     save(tmp_path / "pred" / "a.nii.gz", labels())
-    result = run_in(tmp_path, "--labels", "brats")
-    assert result.returncode == 0, result.stderr
-    rows = {(r["case"], r["region"]): r for r in read_rows(tmp_path / "out" / "cases.csv")}
+    printed, rows, summary = evaluated(tmp_path, "brats", "--labels=brats")
+    rows = by_case_and_region(rows)
     assert sorted(rows) == [(c, r) for c in "ab" for r in ("ET", "TC", "WT")]
     assert (rows["a", "WT"]["dice"], rows["a", "WT"]["hd95_mm"]) == (1, 0)
     # ET is 2 x 2 x 2 voxels: half of it overlaps after the shift, and the rest is one voxel off.
     assert (rows["b", "ET"]["dice"], rows["b", "ET"]["hd95_mm"]) == (0.5, 2)
     assert rows["b", "ET"]["truth_mm3"] == 8 * math.prod(SPACING_MM)
-    summary = read_json(tmp_path / "out" / "summary.json")
     assert (summary["cases"], summary["labels"], summary["protocol"]) == (2, "brats", "brats")
     assert summary["outputs"]["prediction"]["ET"]["dice"]["mean"] == 0.75
-    assert "0.750 ± 0.354" in result.stdout
-    assert "HD95: 95th percentile" in result.stdout
+    assert "0.750 ± 0.354" in printed
+    assert "HD95: 95th percentile" in printed
 
 
 def test_case_folders_imply_their_scheme(tmp_path):
@@ -80,13 +88,11 @@ def test_case_folders_imply_their_scheme(tmp_path):
     for suffix in ("t1n", "t1c", "t2w", "t2f", "seg"):
         save(tmp_path / "ref" / case / f"{case}-{suffix}.nii.gz", array)
     save(tmp_path / "pred" / f"{case}.nii.gz", np.where(array == 3, 1, array))
-    assert run_in(tmp_path).returncode == 0
-    assert read_json(tmp_path / "out" / "summary.json")["labels"] == "brats2023"
-    et = read_rows(tmp_path / "out" / "cases.csv")[2]
-    assert (et["region"], et["dice"], et["hd95_mm"]) == ("ET", 0, 374)
-    assert run_in(tmp_path, "--one_empty", "nan").returncode == 0
-    assert math.isnan(read_rows(tmp_path / "out" / "cases.csv")[2]["hd95_mm"])
-    assert read_json(tmp_path / "out" / "summary.json")["outputs"]["prediction"]["ET"]["hd95_mm"]["undefined"] == 1
+    _, (*_, et), summary = evaluated(tmp_path, "brats")
+    assert (summary["labels"], et["region"], et["dice"], et["hd95_mm"]) == ("brats2023", "ET", 0, 374)
+    _, (*_, et), summary = evaluated(tmp_path, "brats", "--one_empty=nan")
+    assert math.isnan(et["hd95_mm"])
+    assert summary["outputs"]["prediction"]["ET"]["hd95_mm"]["undefined"] == 1
 
 
 def test_references_in_case_folders_need_no_images(tmp_path):
@@ -101,43 +107,45 @@ def test_references_in_case_folders_need_no_images(tmp_path):
     assert scheme == "brats"
     for case in found:
         save(tmp_path / "pred" / f"{case}.nii.gz", labels())
-    result = run_in(tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert [row["dice"] for row in read_rows(tmp_path / "out" / "cases.csv")] == [1] * 6
+    assert [row["dice"] for row in evaluated(tmp_path, "brats")[1]] == [1] * 6
 
 
 def test_cases_without_partner_are_fatal_unless_allowed(tmp_path):
     for name in ("pred/a", "pred/b", "ref/a", "ref/c"):
         save(tmp_path / f"{name}.nii.gz", labels())
-    result = run_in(tmp_path, "--labels", "brats")
+    result = run(tmp_path, "brats", "--labels=brats")
     assert result.returncode == 2
     (sentence,) = result.stderr.splitlines()
     assert sentence.startswith(
         "error: there is no reference for the prediction of b and no prediction for the reference"
     )
     assert not (tmp_path / "out").exists()
-    result = run_in(tmp_path, "--labels", "brats", "--allow_missing")
-    assert result.returncode == 0, result.stderr
-    assert "Left out, for they have no prediction: c." in result.stdout
-    summary = read_json(tmp_path / "out" / "summary.json")
+    printed, _, summary = evaluated(tmp_path, "brats", "--labels=brats", "--allow_missing")
+    assert "Left out, for they have no prediction: c." in printed
     assert (summary["cases"], summary["without_prediction"], summary["without_reference"]) == (1, ["c"], ["b"])
 
 
 def test_a_missing_option_is_one_sentence(tmp_path):
-    result = run("--pred", tmp_path)
+    command = [sys.executable, "-m", "jaxfuse.evaluate", "--pred", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: --ref is missing")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_an_option_of_another_protocol_is_refused(tmp_path):
-    of_labels = "brats, iseg, stroke"
-    for protocol, option, owner in (("iseg", "--sources=t1,t2", "fusion"), ("fusion", "--one_empty=nan", of_labels)):
-        result = run("--pred", tmp_path, "--ref", tmp_path, "--out", tmp_path, "--protocol", protocol, option)
-        assert result.returncode == 2
-        name = option.partition("=")[0]
-        expected = f"error: {name} is an option of the protocol {owner}, not of {protocol}; leave it out\n"
-        assert result.stderr == expected
+@pytest.mark.parametrize(
+    ("protocol", "option", "owner"),
+    [
+        ("iseg", "--sources=t1,t2", "fusion"),
+        ("fusion", "--one_empty=nan", "brats, iseg, stroke"),
+        ("synthesis", "--one_empty=nan", "brats, iseg, stroke"),
+    ],
+)
+def test_an_option_of_another_protocol_is_refused(tmp_path, protocol, option, owner):
+    result = run(tmp_path, protocol, option)
+    name = option.partition("=")[0]
+    expected = f"error: {name} is an option of the protocol {owner}, not of {protocol}; leave it out\n"
+    assert (result.returncode, result.stderr) == (2, expected)
 
 
 def test_refuses_another_grid(tmp_path):
@@ -196,27 +204,21 @@ def test_tissues_from_analyze_and_nifti(tmp_path):
     middle = [-(n - 1) / 2 for n in moved.shape]
     save_volume(tmp_path / "pred" / "subject-1.nii.gz", moved, origin_mm=middle)
     save_pair(tmp_path / "pred" / "subject-2.hdr", tissues())
-    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
-    result = run(*options, "--protocol", "iseg")
-    assert result.returncode == 0, result.stderr
-    rows = {(r["case"], r["region"]): r for r in read_rows(tmp_path / "out" / "cases.csv")}
+    printed, rows, summary = evaluated(tmp_path, "iseg")
+    rows = by_case_and_region(rows)
     assert sorted(rows) == [(f"subject-{n}", tissue) for n in (1, 2) for tissue in ("CSF", "GM", "WM")]
     # 8 voxels of white matter, half of them one voxel off: those 4 of either side are 1 mm from the other.
     wm = rows["subject-1", "WM"]
     assert (wm["dice"], wm["hd_mm"], wm["asd_mm"], wm["iseg_mhd_mm"], wm["iseg_asd_mm"]) == (0.5, 1, 0.5, 1, 0.5)
     assert (rows["subject-1", "CSF"]["dice"], rows["subject-2", "WM"]["mhd_mm"]) == (1, 0)
-    summary = read_json(tmp_path / "out" / "summary.json")
     assert (summary["protocol"], summary["labels"], summary["cases"]) == ("iseg", "iseg", 2)
     assert summary["outputs"]["prediction"]["WM"]["dice"]["mean"] == 0.75
     for words in ("0.750 ± 0.354", "iSeg MHD (mm)", "Dubuisson MHD: the larger of the mean", "Label scheme: iseg."):
-        assert words in result.stdout
+        assert words in printed
     save_pair(tmp_path / "pred" / "subject-2.hdr", tissues() // 10)
-    assert "prediction subject-2.hdr holds the label values 0, 1, 15, 25" in refusal_of_tissues(tmp_path)
-
-
-def refusal_of_tissues(root: Path) -> str:
-    (root / "out" / "cases.csv").unlink()
-    return refusal(root, protocol=ISEG, labels=None)
+    (tmp_path / "out" / "cases.csv").unlink()
+    refused = refusal(tmp_path, protocol=ISEG, labels=None)
+    assert "prediction subject-2.hdr holds the label values 0, 1, 15, 25" in refused
 
 
 def test_strokes_in_the_folders_of_their_cases(tmp_path):
@@ -228,17 +230,13 @@ def test_strokes_in_the_folders_of_their_cases(tmp_path):
         save(tmp_path / "ref" / case / f"{case}_dwi_b1000.nii.gz", lesion)
     save(tmp_path / "pred" / "a.nii.gz", np.roll(lesion, 1, axis=1))
     save(tmp_path / "pred" / "b.nii.gz", np.zeros_like(lesion))
-    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
-    result = run(*options, "--protocol", "stroke")
-    assert result.returncode == 0, result.stderr
-    off, missed = read_rows(tmp_path / "out" / "cases.csv")
+    printed, (off, missed), summary = evaluated(tmp_path, "stroke")
     # One voxel of 2 mm along the second axis.
     assert (off["region"], off["dice"], off["hd_mm"], off["hd_voxels"]) == ("lesion", 0, 2, 1)
     assert math.isnan(missed["hd_mm"])
-    summary = read_json(tmp_path / "out" / "summary.json")
     found = summary["outputs"]["prediction"]["lesion"]["hd_mm"]
     assert (found["mean"], found["n"], found["undefined"]) == (2, 1, 1)
-    assert "prediction lesion: exactly one mask empty in 1, distances undefined and left out in 1 of 2" in result.stdout
+    assert "prediction lesion: exactly one mask empty in 1, distances undefined and left out in 1 of 2" in printed
 
 
 # --- synthesized volumes ------------------------------------------------------------------------------------
@@ -251,58 +249,44 @@ def test_synthesized_volumes_in_one_command(tmp_path):
         save(tmp_path / "ref" / case / f"{case}_flair.nii.gz", real)
         save(tmp_path / "ref" / case / f"{case}_t1.nii.gz", real)
         save(tmp_path / "pred" / f"{case}.nii.gz", real // 2, axes="LPS")
-    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
-    options += ["--protocol=synthesis", "--target=flair"]
-    result = run(*options, "--emulate=official", "--window=0:14,1:13")
-    assert result.returncode == 0, result.stderr
-    rows = read_rows(tmp_path / "out" / "cases.csv")
+    options = ("--target=flair", "--emulate=official", "--window=0:14,1:13")
+    printed, rows, _ = evaluated(tmp_path, "synthesis", *options)
     assert [row["nmse"] for row in rows] == pytest.approx([0.25] * 2, rel=0.02)
     assert [row["official_psnr_db"] > 30 for row in rows] == [True] * 2  # the stretching undoes the half
-    assert "| PSNR (dB), official |" in result.stdout
-    assert "Window: voxels x 0:14 and y 1:13" in result.stdout
-    refused = run(*options, "--one_empty=nan")
-    assert (refused.returncode, refused.stderr) == (
-        2,
-        "error: --one_empty is an option of the protocol brats, iseg, stroke, not of synthesis; leave it out\n",
-    )
-    assert run(*options, "--emulate=matlab").stderr.startswith("error: --emulate")
+    assert "| PSNR (dB), official |" in printed
+    assert "Window: voxels x 0:14 and y 1:13" in printed
+    assert run(tmp_path, "synthesis", "--emulate=matlab").stderr.startswith("error: --emulate")
 
 
-def test_starts_without_jax():
-    check = (
-        "import sys, jaxfuse.evaluate; sys.exit(any(m.split('.')[0] in ('jax', 'flax', 'grain') for m in sys.modules))"
-    )
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+# --- real samples -------------------------------------------------------------------------------------------
+
+
+def sample(name: str) -> Path:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"the real sample {SHARED / name} is not here; set JAXFUSE_SHARED_DATA to its parent folder")
+    return SHARED / name
 
 
 def test_real_case_against_itself(tmp_path):
     """The reference scored as its own prediction: perfect, on a full-size volume stored along LPS."""
-    root = SHARED / "tcga_lgg_brats"
-    if not root.is_dir():
-        pytest.skip(f"the real sample {root} is not here; set JAXFUSE_SHARED_DATA to its parent folder")
+    root = sample("tcga_lgg_brats")
     (case, path), *others = find_references(root)[0].items()
     assert not others
     (tmp_path / "pred").mkdir()
     (tmp_path / "pred" / f"{case}.nii.gz").symlink_to(path)
-    result = run("--pred", tmp_path / "pred", "--ref", root, "--protocol", "brats", "--out", tmp_path / "out")
-    assert result.returncode == 0, result.stderr
-    for row in read_rows(tmp_path / "out" / "cases.csv"):
-        assert (row["dice"], row["hd95_mm"]) == (1, 0)
+    _, rows, _ = evaluated(tmp_path, "brats", ref=root)
+    assert [(row["dice"], row["hd95_mm"]) for row in rows] == [(1, 0)] * 3
     # Voxels of 1 mm3: WT = 2477 + 20862 + 6840, TC = 2477 + 6840, ET = 6840.
-    assert [row["truth_mm3"] for row in read_rows(tmp_path / "out" / "cases.csv")] == [30179, 9317, 6840]
+    assert [row["truth_mm3"] for row in rows] == [30179, 9317, 6840]
 
 
 def test_real_tissues_against_themselves(tmp_path):
     """An Analyze pair of 2 mm voxels as published, scored as its own prediction."""
-    root = SHARED / "iseg_like_mni152"
-    if not root.is_dir():
-        pytest.skip(f"the real sample {root} is not here; set JAXFUSE_SHARED_DATA to its parent folder")
+    root = sample("iseg_like_mni152")
     (tmp_path / "pred").mkdir()
     for extension in (".hdr", ".img"):
         (tmp_path / "pred" / f"subject-1{extension}").symlink_to(root / f"subject-1-label{extension}")
-    result = run("--pred", tmp_path / "pred", "--ref", root, "--protocol", "iseg", "--out", tmp_path / "out")
-    assert result.returncode == 0, result.stderr
-    rows = read_rows(tmp_path / "out" / "cases.csv")
+    _, rows, _ = evaluated(tmp_path, "iseg", ref=root)
     assert [(row["dice"], row["hd_mm"], row["iseg_mhd_mm"]) for row in rows] == [(1, 0, 0)] * 3
     # CSF, gray and white matter, voxels of 8 mm3.
     assert [row["truth_mm3"] for row in rows] == [8 * 29816, 8 * 139129, 8 * 73956]

@@ -18,11 +18,10 @@ from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.synthesis import synthesis
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_stack, predict_volume
-from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, psnr_db, score_synthesized
-from jaxfuse.options import resolve
 from jaxfuse.patches import tile_volume
+from tests.engine.judging import heads
 from tests.made_cases import case_files
 
 MODALITIES, SHAPE = ("t1", "t2", "flair"), (16, 15, 9)
@@ -49,16 +48,8 @@ def files(tmp_path_factory) -> tuple[list[CaseFiles], Path]:
 @pytest.fixture(scope="module")
 def slices(files):
     """All slices of each head, blank ones too."""
-    made = prepare_slices(
-        files[0],
-        MODALITIES,
-        None,
-        keep=every_slice,
-        normalize=MINMAX,
-        window=WINDOW,
-        blank=True,
-        cache=files[1],
-    )
+    options = {"keep": every_slice, "normalize": MINMAX, "window": WINDOW, "blank": True, "cache": files[1]}
+    made = prepare_slices(files[0], MODALITIES, None, **options)
     return [one for case in made.values() for one in case]
 
 
@@ -125,11 +116,8 @@ def drawn(monkeypatch):
 
 
 def full(cases, folder, predict=predict, **options):
-    document = judge(**options).full(
-        predict, cases, results=folder / "results", figures_dir=folder / "figures", title="hinet"
-    )
-    rows = {(row["case"], row["output"]): row for row in read_rows(folder / "results" / "cases.csv")}
-    return document, rows
+    document = heads.full(judge(**options), predict, cases, folder)
+    return document, heads.rows_of(folder, "case", "output")
 
 
 def test_the_score_is_the_mean_psnr_of_slices_that_show_something(slices):
@@ -171,7 +159,7 @@ def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_p
     found = document["outputs"]["synthesized"]["psnr_db"]
     values = [rows[case, "synthesized"]["psnr_db"] for case in "abc"]
     assert (found["mean"], found["std"]) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
-    kept = read_json(tmp_path / "results" / "summary.json")
+    kept = heads.summary_of(tmp_path)
     assert (kept["kind"], kept["primary"], kept["cases"]) == ("synthesis", "synthesized", 3)
     assert (kept["sources"], kept["target"]) == (["t1", "t2"], "flair")
     assert kept["definitions"]["Grids"] == "14 x 13 x 9 voxels of each subject"
@@ -215,7 +203,7 @@ def test_panels_show_the_worst_first_with_what_is_judged(slices, tmp_path, drawn
     assert sorted(path.name for path, _ in drawn) == ["a.png", "b.png", "c.png"]
     path, asked = drawn[0]
     volume = subjects_of(slices)[2]
-    assert (path.parent, asked["title"], asked["target"]) == (tmp_path / "figures", "hinet: c", "flair")
+    assert (path.parent, asked["title"], asked["target"]) == (tmp_path / "figures", "fusion: c", "flair")
     assert list(asked["sources"]) == ["t1", "t2"]
     np.testing.assert_array_equal(asked["sources"]["t2"], volume.image[..., 1])
     np.testing.assert_allclose(asked["made"]["synthesized"], expected(volume))
@@ -228,9 +216,8 @@ def test_a_perfect_volume_is_counted_as_undefined_and_not_averaged(slices, tmp_p
         factor = 1.0 if case.id.startswith("a") else 0.5
         return in_patches(case, lambda name, image: factor * image[..., 2:])
 
-    cases = slices
     one_source_more = judge(pairs=("t1+t2+flair", "flair"))  # then nothing of flair lies outside the sources
-    document = one_source_more.full(perfect, cases, results=tmp_path / "r", figures_dir=tmp_path, title="")
+    document = heads.full(one_source_more, perfect, slices, tmp_path)
     found = document["outputs"]["synthesized"]["psnr_db"]
     assert (found["n"], found["undefined"]) == (2, 1)
     assert math.isfinite(found["mean"])
@@ -259,7 +246,3 @@ def test_what_is_no_synthesis_is_refused(slices, files, tmp_path):
         UserError, match="case a: flair runs from -.* images are judged in .* set data.normalize to minmax"
     ):
         judge().quick(predict, signed)
-
-
-def test_a_config_finds_it_by_name():
-    assert resolve("engine.judging.synthesis:synthesis") is synthesis
