@@ -3,6 +3,7 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ from jaxfuse.errors import UserError
 
 
 def _write_two_phases(workdir: Path) -> None:
-    writer = MetricWriter(workdir)
-    for step in (1, 2, 3):
-        writer.write(step, "transition", "train", {"loss": 1.0 / step, "cycle": 0.5})
-    writer.write(3, "transition", "val", {"mae": 0.25})
-    for step in (1, 2):
-        writer.write(step, "fusion", "train", {"loss": 0.1 * step})
-    writer.close()
+    rows = [(step, "transition", "train", {"loss": 1.0 / step, "cycle": 0.5}) for step in (1, 2, 3)]
+    rows += [(3, "transition", "val", {"mae": 0.25})]
+    _written(workdir, *rows, *((step, "fusion", "train", {"loss": 0.1 * step}) for step in (1, 2)))
+
+
+def _written(workdir: Path, *rows: tuple) -> None:
+    """Writes these rows by a writer of their own."""
+    with closing(MetricWriter(workdir)) as writer:
+        for row in rows:
+            writer.write(*row)
 
 
 def _csv_rows(workdir: Path) -> list[tuple[int, str, str, str, float]]:
@@ -59,9 +63,7 @@ def test_csv_and_jsonl_agree(tmp_path):
 
 
 def test_numbers_that_are_not_finite_survive_in_strict_json(tmp_path):
-    writer = MetricWriter(tmp_path)
-    writer.write(1, "fusion", "val", {"hd95_mm": math.nan, "worst_mm": math.inf, "gain": -math.inf})
-    writer.close()
+    _written(tmp_path, (1, "fusion", "val", {"hd95_mm": math.nan, "worst_mm": math.inf, "gain": -math.inf}))
     line = (tmp_path / "metrics.jsonl").read_text()
 
     def refuse(word):
@@ -78,33 +80,22 @@ def test_numbers_that_are_not_finite_survive_in_strict_json(tmp_path):
 
 def test_truncate_drops_later_steps_of_the_phase_and_all_later_phases(tmp_path):
     _write_two_phases(tmp_path)
-    writer = MetricWriter(tmp_path)
-    writer.truncate("transition", 2, later_phases=("fusion",))
-    writer.write(3, "transition", "train", {"loss": 9.0})
-    writer.close()
-    rows = read_metrics(tmp_path)
-    assert [(r["phase"], r["step"], r["loss"]) for r in rows] == [
-        ("transition", 1, 1.0),
-        ("transition", 2, 0.5),
-        ("transition", 3, 9.0),
-    ]
+    with closing(MetricWriter(tmp_path)) as writer:
+        writer.truncate("transition", 2, later_phases=("fusion",))
+        writer.write(3, "transition", "train", {"loss": 9.0})
+    rows, left = read_metrics(tmp_path), [(1, 1.0), (2, 0.5), (3, 9.0)]
+    assert [(r["phase"], r["step"], r["loss"]) for r in rows] == [("transition", *one) for one in left]
     assert _csv_rows(tmp_path) == _long(rows)
-    losses = [(tag, step, value) for tag, step, value in _scalars(tmp_path) if tag.endswith("loss")]
-    assert losses == [("transition/train/loss", s, v) for s, v in ((1, 1.0), (2, 0.5), (3, 9.0))]
+    losses = [one for one in _scalars(tmp_path) if one[0].endswith("loss")]
+    assert losses == [("transition/train/loss", *one) for one in left]
 
 
 def test_truncate_leaves_earlier_phases_whole(tmp_path):
     _write_two_phases(tmp_path)
-    writer = MetricWriter(tmp_path)
-    writer.truncate("fusion", 0)
-    writer.close()
-    rows = read_metrics(tmp_path)
-    assert [(r["phase"], r["step"], r["split"]) for r in rows] == [
-        ("transition", 1, "train"),
-        ("transition", 2, "train"),
-        ("transition", 3, "train"),
-        ("transition", 3, "val"),
-    ]
+    with closing(MetricWriter(tmp_path)) as writer:
+        writer.truncate("fusion", 0)
+    left = [(row["phase"], row["step"], row["split"]) for row in read_metrics(tmp_path)]
+    assert left == [*(("transition", step, "train") for step in (1, 2, 3)), ("transition", 3, "val")]
     assert {tag.split("/")[0] for tag, _, _ in _scalars(tmp_path)} == {"transition"}
 
 
@@ -116,9 +107,7 @@ def test_a_half_written_last_line_is_left_out_and_repaired(tmp_path):
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("3,fusion,tr")
     assert read_metrics(tmp_path) == whole
-    writer = MetricWriter(tmp_path)
-    writer.write(3, "fusion", "train", {"loss": 0.3})
-    writer.close()
+    _written(tmp_path, (3, "fusion", "train", {"loss": 0.3}))
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 3, 1, 2, 3]
     assert _csv_rows(tmp_path) == _long(read_metrics(tmp_path))
 
@@ -136,26 +125,22 @@ def test_a_half_written_event_file_is_tolerated(tmp_path):
     _write_two_phases(tmp_path)
     (path,) = tmp_path.glob("events.out.tfevents.*")
     path.write_bytes(path.read_bytes()[:-5])
-    writer = MetricWriter(tmp_path)
-    writer.truncate("fusion", 1)
-    writer.close()
+    with closing(MetricWriter(tmp_path)) as writer:
+        writer.truncate("fusion", 1)
     assert [(t, s) for t, s, _ in _scalars(tmp_path) if t.startswith("fusion")] == [("fusion/train/loss", 1)]
 
 
 def test_two_writers_within_one_second_keep_both_event_files(tmp_path):
     for step in (1, 2):
-        writer = MetricWriter(tmp_path)
-        writer.write(step, "fusion", "train", {"loss": 1.0})
-        writer.close()
+        _written(tmp_path, (step, "fusion", "train", {"loss": 1.0}))
     assert [(tag, step) for tag, step, _ in _scalars(tmp_path)] == [("fusion/train/loss", 1), ("fusion/train/loss", 2)]
 
 
 def test_an_image_reaches_tensorboard(tmp_path):
-    writer = MetricWriter(tmp_path)
-    writer.write_image("fusion/val/overlay", 4, np.full((5, 7, 3), 128, np.uint8))
-    with pytest.raises((ValueError, TypeError), match="(?i)uint8"):
-        writer.write_image("fusion/val/overlay", 4, np.zeros((5, 7, 3), np.float32))
-    writer.close()
+    with closing(MetricWriter(tmp_path)) as writer:
+        writer.write_image("fusion/val/overlay", 4, np.full((5, 7, 3), 128, np.uint8))
+        with pytest.raises((ValueError, TypeError), match="(?i)uint8"):
+            writer.write_image("fusion/val/overlay", 4, np.zeros((5, 7, 3), np.float32))
     (value,) = [v for e in _events(tmp_path) for v in e.summary.value]
     assert (value.tag, value.image.height, value.image.width) == ("fusion/val/overlay", 5, 7)
     assert value.image.encoded_image_string.startswith(b"\x89PNG")
@@ -163,10 +148,8 @@ def test_an_image_reaches_tensorboard(tmp_path):
 
 @pytest.mark.parametrize(("split", "name"), [("test", "loss"), ("train", "step")])
 def test_a_wrong_split_or_name_is_refused_before_anything_is_written(tmp_path, split, name):
-    writer = MetricWriter(tmp_path)
     with pytest.raises((ValueError, TypeError), match="split|column"):
-        writer.write(1, "fusion", split, {name: 1.0})
-    writer.close()
+        _written(tmp_path, (1, "fusion", split, {name: 1.0}))
     assert read_metrics(tmp_path) == []
     assert _csv_rows(tmp_path) == []
 
