@@ -1,9 +1,7 @@
 """Arrays in one file."""
 
 import numpy as np
-import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.io.npz import write_npz
 
 
@@ -19,9 +17,3 @@ def test_arrays_come_back_in_their_types_and_equal_ones_give_equal_bytes(tmp_pat
             assert found[name].dtype == array.dtype
             np.testing.assert_array_equal(found[name], array)
     assert [path.name for path in first.parent.iterdir()] == ["a.npz"]
-
-
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/a.npz cannot be written"):
-        write_npz(tmp_path / "file" / "a.npz", x=np.zeros(1))

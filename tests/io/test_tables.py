@@ -64,21 +64,12 @@ def test_refuses_broken_json(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_json, lambda path, value: write_rows(path, [{"case": "a", "x": value}])])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, write, monkeypatch):
-    path = tmp_path / "file"
-    write(path, 1)
-    before = path.read_text()
+def test_what_no_table_can_hold_leaves_the_old_file(tmp_path, write):
+    write(tmp_path / "file", 1)
+    before = (tmp_path / "file").read_text()
     with pytest.raises(TypeError, match="object"):
-        write(path, object())
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(UserError, match="file cannot be written .No space left on device.; free space"):
-        write(path, 2)
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert path.read_text() == before
+        write(tmp_path / "file", object())
+    assert (tmp_path / "file").read_text() == before
 
 
 def test_render_aligns_columns():

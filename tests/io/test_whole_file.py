@@ -1,30 +1,47 @@
-"""A file is there whole or not at all."""
+"""A file is there whole or not at all, whichever module writes it."""
 
 import os
 
+import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.npz import write_npz
+from jaxfuse.io.png import write_png
+from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.io.whole_file import write_whole
 
+# Name of a file -> writes a number into it.
+WRITERS = {
+    "a.bin": lambda path, value: write_whole(path, bytes([value])),
+    "a.npz": lambda path, value: write_npz(path, x=np.full(3, value)),
+    "a.png": lambda path, value: write_png(path, np.full((2, 3), value, np.uint8)),
+    "a.json": write_json,
+    "a.csv": lambda path, value: write_rows(path, [{"case": "a", "x": value}]),
+}
 
-def test_a_file_is_replaced_and_nothing_else_left(tmp_path):
-    path = tmp_path / "new" / "a.bin"
-    for content in (b"first", b"2"):
-        write_whole(path, content)
-        assert path.read_bytes() == content
-    assert os.listdir(path.parent) == ["a.bin"]
 
-
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.bin"
-    write_whole(path, b"old")
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_is_replaced_or_the_old_one_kept_and_nothing_else_left(tmp_path, monkeypatch, name):
+    path, write = tmp_path / "new" / name, WRITERS[name]
+    write(path, 1)
+    first = path.read_bytes()
+    write(path, 2)
+    second = path.read_bytes()
+    assert first != second
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match=r"a\.bin cannot be written \(No space left on device\)"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.bin"]
+    with pytest.raises(UserError, match=rf"{name} cannot be written \(No space left on device\); free space"):
+        write(path, 3)
+    assert path.read_bytes() == second
+    assert os.listdir(path.parent) == [name]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_place_that_cannot_be_written_is_named(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=rf"file/{name} cannot be written"):
+        WRITERS[name](tmp_path / "file" / name, 1)

@@ -9,6 +9,7 @@ from jaxfuse.metrics import distances
 from jaxfuse.metrics.surface import asd_mm, assd_mm, hausdorff_mm, hd95_mm, mhd_mm, surface_distances_mm
 
 ALL = (hausdorff_mm, hd95_mm, mhd_mm, asd_mm, assd_mm)
+PIXELS = {"spacing_mm": (1.0, 1.0), "one_empty": math.nan}
 
 
 def blob(seed: int, shape: tuple[int, ...], share: float = 0.3) -> np.ndarray:
@@ -27,7 +28,7 @@ def test_two_voxels_three_and_four_apart():
     pred, truth = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
     pred[1, 1] = truth[4, 5] = True
     for distance in ALL:
-        assert distance(pred, truth, spacing_mm=(1.0, 1.0), one_empty=math.nan) == 5
+        assert distance(pred, truth, **PIXELS) == 5
         assert distance(pred, truth, spacing_mm=(2.0, 0.5), one_empty=math.nan) == pytest.approx(math.hypot(6, 2))
 
 
@@ -64,7 +65,7 @@ def test_the_edge_of_the_volume_is_surface():
     """A mask that fills the array has its outermost voxels as surface: the center lies 2 mm inside."""
     full, center = np.ones((5, 5), bool), np.zeros((5, 5), bool)
     center[2, 2] = True
-    assert asd_mm(center, full, spacing_mm=(1.0, 1.0), one_empty=math.nan) == 2
+    assert asd_mm(center, full, **PIXELS) == 2
 
 
 @pytest.mark.parametrize("shape", [(17, 23), (9, 12, 10)])
@@ -118,7 +119,7 @@ def test_empty_masks():
         assert distance(empty, empty, spacing_mm=(1.0, 1.0), one_empty=374.0) == 0
         assert distance(empty, mask, spacing_mm=(1.0, 1.0), one_empty=374.0) == 374
         assert distance(mask, empty, spacing_mm=(1.0, 1.0), one_empty=math.inf) == math.inf
-        assert math.isnan(distance(mask, empty, spacing_mm=(1.0, 1.0), one_empty=math.nan))
+        assert math.isnan(distance(mask, empty, **PIXELS))
 
 
 def test_one_empty_has_no_default():
@@ -134,19 +135,17 @@ def test_where_the_masks_lie_in_the_array_changes_nothing():
         assert distance(*padded, **at) == distance(pred, truth, **at)
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 1.0, -1.0), (1.0, 1.0, math.nan)])
-def test_refuses_a_spacing_that_does_not_fit(spacing):
-    with pytest.raises(UserError, match="3 array axes"):
-        hd95_mm(np.ones((3, 3, 3)), np.ones((3, 3, 3)), spacing_mm=spacing, one_empty=math.nan)
-
-
-def test_refuses_shapes_and_methods():
+def test_refuses_spacings_shapes_and_methods_that_do_not_fit():
+    full, flat = np.ones((3, 3, 3)), np.ones((3, 3))
+    for spacing in ((1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 1.0, -1.0), (1.0, 1.0, math.nan)):
+        with pytest.raises(UserError, match="3 array axes"):
+            hd95_mm(full, full, spacing_mm=spacing, one_empty=math.nan)
     with pytest.raises(UserError, match="shape"):
-        assd_mm(np.ones((3, 3)), np.ones((3, 4)), spacing_mm=(1.0, 1.0), one_empty=math.nan)
+        assd_mm(flat, np.ones((3, 4)), **PIXELS)
     with pytest.raises(UserError, match="pooled, directed"):
-        hd95_mm(np.ones((3, 3)), np.ones((3, 3)), spacing_mm=(1.0, 1.0), one_empty=math.nan, method="surfel")
+        hd95_mm(flat, flat, **PIXELS, method="surfel")
     with pytest.raises(UserError, match="mean_of_means"):
-        assd_mm(np.ones((3, 3)), np.ones((3, 3)), spacing_mm=(1.0, 1.0), one_empty=math.nan, method="directed")
+        assd_mm(flat, flat, **PIXELS, method="directed")
 
 
 @pytest.mark.oracle

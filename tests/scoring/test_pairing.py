@@ -8,6 +8,12 @@ from jaxfuse.errors import UserError
 from jaxfuse.scoring.pairing import find_pictures, find_references, find_volumes, listing, pair
 
 
+def found_in(folder):
+    """The names of the label files by case, and the scheme that they imply."""
+    found, scheme = find_references(folder)
+    return {case: path.name for case, path in found.items()}, scheme
+
+
 def touch(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -27,11 +33,7 @@ def test_cases_without_partner_are_refused_or_told():
 
 def test_only_marked_files_are_labels_where_there_are_any(tmp_path):
     folder = touch(tmp_path / "ref", "a_seg.nii.gz", "b-seg.nii", "a_t1.nii.gz", ".c_seg.nii")
-    found, scheme = find_references(folder)
-    assert ({case: path.name for case, path in found.items()}, scheme) == (
-        {"a": "a_seg.nii.gz", "b": "b-seg.nii"},
-        None,
-    )
+    assert found_in(folder) == ({"a": "a_seg.nii.gz", "b": "b-seg.nii"}, None)
     assert set(find_volumes(folder)) == {"a", "b", "a_t1"}
     with pytest.raises(UserError, match=r"case a has two files, .*a.nii.gz and a_seg.nii.gz"):
         find_volumes(touch(folder, "a.nii.gz"))
@@ -39,32 +41,22 @@ def test_only_marked_files_are_labels_where_there_are_any(tmp_path):
 
 def test_label_files_of_every_layout_are_told_by_their_names(tmp_path):
     names = ("subject-1-label.hdr", "subject-1-label.img", "subject-1-T1.hdr", "subject-1-T1.img", "s_lesion.nii.gz")
-    found, scheme = find_references(touch(tmp_path / "flat", *names))
-    assert ({case: path.name for case, path in found.items()}, scheme) == (
-        {"subject-1": "subject-1-label.hdr", "s": "s_lesion.nii.gz"},
-        None,
-    )
+    expected = {"subject-1": "subject-1-label.hdr", "s": "s_lesion.nii.gz"}
+    assert found_in(touch(tmp_path / "flat", *names)) == (expected, None)
 
 
 def test_references_of_a_data_set_imply_their_scheme(tmp_path):
     touch(tmp_path / "strokes" / "a", "a_lesion.nii.gz")
     touch(tmp_path / "strokes" / "b", "b_lesion.nii", "b_dwi_b0.nii")
-    found, scheme = find_references(tmp_path / "strokes")
-    assert ({case: path.name for case, path in found.items()}, scheme) == (
-        {"a": "a_lesion.nii.gz", "b": "b_lesion.nii"},
-        "stroke",
-    )
+    assert found_in(tmp_path / "strokes") == ({"a": "a_lesion.nii.gz", "b": "b_lesion.nii"}, "stroke")
     touch(tmp_path / "infants" / "iSeg-2017-Training", "subject-2-label.hdr", "subject-2-T1.hdr", "subject-3-T1.hdr")
-    found, scheme = find_references(tmp_path / "infants")
-    assert (list(found), scheme) == (["subject-2"], "iseg")
+    assert found_in(tmp_path / "infants") == ({"subject-2": "subject-2-label.hdr"}, "iseg")
 
 
 def test_pictures_are_found_by_their_names(tmp_path):
     folder = touch(tmp_path / "fused", "b_z077.png", "a.b.png", ".c.png", "d.jpg")
-    assert {case: path.name for case, path in find_pictures(folder).items()} == {
-        "a.b": "a.b.png",
-        "b_z077": "b_z077.png",
-    }
+    found = {case: path.name for case, path in find_pictures(folder).items()}
+    assert found == {"a.b": "a.b.png", "b_z077": "b_z077.png"}
     with pytest.raises(UserError, match=r"empty holds no .png file; give the folder that holds the PNG images"):
         find_pictures(touch(tmp_path / "empty", "a.nii"))
     with pytest.raises(UserError, match="absent is not a folder"):
