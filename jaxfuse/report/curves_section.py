@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxfuse.report.curves import write_learning_curves
 from jaxfuse.report.embedded import curve_images, learning_images
+from jaxfuse.report.kinds import KINDS
 from jaxfuse.report.page import Section
 from jaxfuse.report.reported_run import ReportedRun
 
@@ -16,7 +17,8 @@ def _values(run: ReportedRun) -> Mapping[str, Any]:
     write_learning_curves(run.metrics, run.workdir / "results")
     images = curve_images(run.workdir, run.metrics)
     learning = learning_images(run.workdir, run.related)
-    return {"curves": images, "learning": learning} if images else {}
+    scores = ", ".join(f"for a {kind.name} {kind.score}" for kind in KINDS.values() if kind.score)
+    return {"curves": images, "learning": learning, "scores": scores} if images else {}
 
 
 CURVES = Section(
@@ -29,9 +31,8 @@ CURVES = Section(
 <source media="(prefers-color-scheme: dark) and (not print)" srcset="{{ learning.dark }}">
 <img src="{{ learning.light }}" alt="validation score by step">
 </picture>
-<p class="soft">The score chooses the best weights: for a segmentation the mean Dice of its regions, for a synthesis the
-mean PSNR of the cases that are watched. The dot marks the best of this run; the number after a name is the best. Thin
-lines: other runs on the same data.</p>
+<p class="soft">The score chooses the best weights: {{ scores }}. The dot marks the best of this run; the number after a
+name is the best. Thin lines: other runs on the same data.</p>
 {% endif %}
 <picture>
 <source media="(prefers-color-scheme: dark) and (not print)" srcset="{{ curves.dark }}">

@@ -43,6 +43,7 @@ class Kind:
         rank_title: the name of that number.
         tiles: result -> (label, number) of the tiles at the head of a page; for a result that is compared.
         of_cases: result -> metrics of single cases. The first draws their dots and finds the worst; larger is better.
+        score: the score of validations while training, in words; empty: a report does not tell.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Kind:
     rank_title: str = ""
     tiles: Callable[[Result], list[tuple[str, Cell]]] = lambda result: []
     of_cases: Callable[[Result], tuple[Metric, ...]] = lambda result: ()
+    score: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -71,6 +73,7 @@ KINDS: Mapping[str, Kind] = {
             rank_title="mean Dice",
             tiles=segmentation_table.tiles,
             of_cases=segmentation_table.of_cases,
+            score="the mean Dice of its regions",
         ),
         Kind(
             "synthesis",
@@ -82,6 +85,7 @@ KINDS: Mapping[str, Kind] = {
             rank=synthesis_table.mean_psnr_db,
             rank_title="PSNR",
             tiles=synthesis_table.tiles,
+            score="the mean PSNR of the cases that are watched",
         ),
         Kind("translation", translation.METRICS),
         Kind("fusion", fusion.METRICS, render=fusion_table.render_fusion),
