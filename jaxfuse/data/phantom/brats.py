@@ -7,22 +7,18 @@ the same in a data set of any size.
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from jaxfuse.data.phantom.anatomy import Anatomy, draw_anatomy, draw_head, head_position
 from jaxfuse.data.phantom.fields import Grid, Volume, smooth_field
 from jaxfuse.data.phantom.glioma import draw_glioma, glioma_maps
 from jaxfuse.data.phantom.mimics import bleedings, choroid_plexus, draw_mimics, gliosis, vessels
-from jaxfuse.data.phantom.record import write_once
 from jaxfuse.data.phantom.signal import (
     R1_BLOOD,
     R1_PLASMA,
@@ -34,6 +30,7 @@ from jaxfuse.data.phantom.signal import (
     sequence_signal,
     shortened_t1_ms,
 )
+from jaxfuse.data.phantom.writing import VolumePhantoms, check_view, write_nifti
 from jaxfuse.errors import UserError
 
 VERSION = 1
@@ -151,7 +148,7 @@ def make_case(
     Raises:
         UserError: the field of view does not hold a head.
     """
-    _check_grid(shape, spacing_mm)
+    check_view(shape, spacing_mm, FIELD_OF_VIEW_MM)
     grid = Grid(shape, spacing_mm)
     head = draw_head(_stream(seed, index, "head"))
     position = head_position(_stream(seed, index, "position"), grid, head)
@@ -174,40 +171,34 @@ def make_case(
     return images, tumor.label
 
 
-def _check_grid(shape: tuple[int, int, int], spacing_mm: float) -> None:
-    if len(shape) != 3 or not spacing_mm > 0:
-        raise UserError(f"a phantom needs three sizes and a positive spacing; came shape {shape} and {spacing_mm} mm")
-    view = tuple(n * spacing_mm for n in shape)
-    if any(v < least for v, least in zip(view, FIELD_OF_VIEW_MM, strict=True)):
-        need = max(least / n for n, least in zip(shape, FIELD_OF_VIEW_MM, strict=True))
-        raise UserError(
-            f"a phantom head needs {' x '.join(f'{v:g}' for v in FIELD_OF_VIEW_MM)} mm; shape {tuple(shape)} at"
-            f" {spacing_mm:g} mm spans {' x '.join(f'{v:g}' for v in view)}: use a spacing of at least {need:.2f} mm"
-        )
+def _place(index: int, fraction: float) -> Path:
+    return Path(FOLDER, "LGG" if is_low_grade(index, fraction) else "HGG", f"Brats18_PHANTOM_{index:03d}_1")
 
 
-def _write_volume(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Writes NIfTI-1, gzipped without time or name, so that equal voxels give equal bytes."""
-    image = nib.Nifti1Image(array, grid.affine())  # pyright: ignore[reportPrivateImportUsage]
-    image.header.set_xyzt_units("mm")
-    image.set_sform(grid.affine(), code=1)
-    image.set_qform(grid.affine(), code=1)
-    packed = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0, compresslevel=4) as stream:
-        stream.write(image.to_bytes())
-    path.write_bytes(packed.getvalue())
+def _phantoms(fraction: float) -> VolumePhantoms:
+    """The data set in which this share of cases has no enhancing tumor."""
 
+    def make(seed: int, index: int, *, shape: tuple[int, int, int], spacing_mm: float) -> Any:
+        return make_case(seed, index, shape=shape, spacing_mm=spacing_mm, low_grade=is_low_grade(index, fraction))
 
-def _case_folder(index: int, low_grade: bool) -> Path:
-    return Path(FOLDER, "LGG" if low_grade else "HGG", f"Brats18_PHANTOM_{index:03d}_1")
+    def save(root: Path, index: int, arrays: Mapping[str, Shaped[np.ndarray, "d h w"]], grid: Grid) -> None:
+        folder = root / _place(index, fraction)
+        folder.mkdir(parents=True)
+        for part, array in arrays.items():
+            name = "seg" if part == "label" else part
+            write_nifti(folder / f"{folder.name}_{name}.nii.gz", array, grid.affine())
 
-
-def _write_case(folder: Path, seed: int, index: int, grid: Grid, low_grade: bool) -> None:
-    images, label = make_case(seed, index, shape=grid.shape, spacing_mm=grid.spacing_mm, low_grade=low_grade)
-    folder.mkdir(parents=True)
-    for modality, image in images.items():
-        _write_volume(folder / f"{folder.name}_{modality}.nii.gz", np.rint(image).astype(np.int16), grid)
-    _write_volume(folder / f"{folder.name}_seg.nii.gz", label, grid)
+    return VolumePhantoms(
+        generator=__name__,
+        version=VERSION,
+        view_mm=FIELD_OF_VIEW_MM,
+        shape=(64, 64, 48),
+        spacing_mm=3.0,
+        make=make,
+        save=save,
+        place=lambda index: _place(index, fraction),
+        options={"low_grade_fraction": float(fraction)},
+    )
 
 
 def write_brats_phantoms(
@@ -222,13 +213,9 @@ def write_brats_phantoms(
 ) -> list[Path]:
     """Writes `cases` phantoms under `root` in the layout of BraTS 2018, or finds them there.
 
-    The set is written into a hidden sibling folder and renamed when it is whole, with `phantom.json` beside
-    the data; a run that is killed leaves only the hidden folder. If `phantom.json` of an existing root equals
-    this request, nothing is written.
-
     Args:
+        root, cases, seed, shape, spacing_mm, on_case: as of `VolumePhantoms`.
         low_grade_fraction: share of cases without enhancing tumor, in [0, 1].
-        on_case: called with (cases written, cases in all) after every case.
 
     Returns:
         The case folders, in the order of their index.
@@ -236,33 +223,13 @@ def write_brats_phantoms(
     Raises:
         UserError: `root` holds something else, or an argument is out of range.
     """
-    root = Path(root)
     if cases < 1 or seed < 0 or not 0 <= low_grade_fraction <= 1:
         raise UserError(
             "phantoms need at least 1 case, a seed of at least 0 and a low-grade fraction within 0 and 1;"
             f" came {cases}, {seed} and {low_grade_fraction}"
         )
-    _check_grid(shape, spacing_mm)
-    request = {
-        "generator": "jaxfuse.data.phantom.brats",
-        "version": VERSION,
-        "cases": cases,
-        "seed": seed,
-        "shape": [int(n) for n in shape],
-        "spacing_mm": float(spacing_mm),
-        "low_grade_fraction": float(low_grade_fraction),
-    }
-    folders = [_case_folder(i, is_low_grade(i, low_grade_fraction)) for i in range(cases)]
-    grid = Grid((int(shape[0]), int(shape[1]), int(shape[2])), float(spacing_mm))
-
-    def fill(partial: Path) -> None:
-        for index, folder in enumerate(folders):
-            _write_case(partial / folder, seed, index, grid, folder.parent.name == "LGG")
-            if on_case is not None:
-                on_case(index + 1, cases)
-
-    write_once(root, request, fill)
-    lost = [str(f) for f in folders if not (root / f).is_dir()]
-    if lost:
+    write = _phantoms(low_grade_fraction)
+    folders = write(root, cases=cases, seed=seed, shape=shape, spacing_mm=spacing_mm, on_case=on_case)
+    if lost := [str(folder.relative_to(root)) for folder in folders if not folder.is_dir()]:
         raise UserError(f"{root} is not whole: {len(lost)} of {cases} cases are missing ({lost[0]} ...); delete it")
-    return [root / f for f in folders]
+    return folders

@@ -22,16 +22,16 @@ matter above the adult's. Ratios are what counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from jaxfuse.data.phantom.anatomy import Anatomy, Head, draw_anatomy, head_position
 from jaxfuse.data.phantom.fields import Grid, Volume, smooth_field
 from jaxfuse.data.phantom.signal import SEQUENCES, Tissue, rician, sequence_signal
-from jaxfuse.data.phantom.writing import check_view, write_cases
+from jaxfuse.data.phantom.writing import VolumePhantoms, check_view
 from jaxfuse.io.analyze import write_analyze
 
 VERSION = 1
@@ -150,42 +150,20 @@ def _stream(seed: int, index: int, part: str) -> np.random.Generator:
     return np.random.default_rng((seed, index, _STREAMS.index(part)))
 
 
-def write_infant_phantoms(
-    root: Path,
-    *,
-    cases: int,
-    seed: int,
-    shape: tuple[int, int, int] = (64, 72, 56),
-    spacing_mm: float = 2.3,
-    on_case: Callable[[int, int], None] | None = None,
-) -> list[Path]:
-    """Writes `cases` phantoms under `root` as Analyze pairs `subject-N-{T1,T2,label}`, or finds them there.
+def _save(root: Path, index: int, arrays: Mapping[str, Shaped[np.ndarray, "d h w"]], grid: Grid) -> None:
+    """Writes a subject as Analyze pairs `subject-N-{T1,T2,label}`."""
+    for part, array in arrays.items():
+        name = part if part == "label" else part.upper()
+        write_analyze(root / f"subject-{index + 1}-{name}.hdr", array, (grid.spacing_mm,) * 3)
 
-    The set is written into a hidden sibling folder and renamed when it is whole, with `phantom.json` beside the
-    data. `on_case(done, total)` is called after every case. Returns the header of each subject's T1.
 
-    Raises:
-        UserError: `root` holds something else, or an argument is out of range.
-    """
-    check_view(shape, spacing_mm, FIELD_OF_VIEW_MM)
-    sides = (spacing_mm,) * 3
-
-    def write_case(folder: Path, index: int) -> None:
-        images, label = make_infant(seed, index, shape=shape, spacing_mm=spacing_mm)
-        stem = folder / f"subject-{index + 1}"
-        for modality, image in images.items():
-            write_analyze(Path(f"{stem}-{modality.upper()}.hdr"), np.rint(image).astype(np.int16), sides)
-        write_analyze(Path(f"{stem}-label.hdr"), label, sides)
-
-    write_cases(
-        Path(root),
-        write_case,
-        generator=__name__,
-        version=VERSION,
-        cases=cases,
-        seed=seed,
-        shape=shape,
-        spacing_mm=spacing_mm,
-        on_case=on_case,
-    )
-    return [Path(root) / f"subject-{index + 1}-T1.hdr" for index in range(cases)]
+write_infant_phantoms = VolumePhantoms(
+    generator=__name__,
+    version=VERSION,
+    view_mm=FIELD_OF_VIEW_MM,
+    shape=(64, 72, 56),
+    spacing_mm=2.3,
+    make=make_infant,
+    save=_save,
+    place=lambda index: Path(f"subject-{index + 1}-T1.hdr"),
+)

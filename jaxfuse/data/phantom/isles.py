@@ -10,11 +10,11 @@ the other sequences are spin echoes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from jaxfuse.data.phantom.anatomy import Anatomy, draw_anatomy, draw_head, head_position
 from jaxfuse.data.phantom.brats import FIELD_OF_VIEW_MM
@@ -30,14 +30,14 @@ from jaxfuse.data.phantom.stroke import (
     pile_up,
     spot_share,
 )
-from jaxfuse.data.phantom.writing import check_view, write_cases, write_nifti
+from jaxfuse.data.phantom.writing import VolumePhantoms, check_view, write_nifti
 
 VERSION = 1
 MODALITIES = ("t1", "t2", "dwi", "flair")
 FOLDER = "training"
 
 _STREAMS = ("head", "position", "folds", "lesion", "mimics", "pile-up", "tissue", "acquisition", "noise")
-_PARTS = {"t1": "MR_T1", "t2": "MR_T2", "dwi": "MR_DWI", "flair": "MR_Flair", "lesion": "OT"}
+_PARTS = {"t1": "MR_T1", "t2": "MR_T2", "dwi": "MR_DWI", "flair": "MR_Flair", "label": "OT"}
 # The numbers of uploads, which go up from one file to the next.
 _FIRST_UPLOAD = 70001
 
@@ -107,44 +107,26 @@ def _stream(seed: int, index: int, part: str) -> np.random.Generator:
     return np.random.default_rng((seed, index, _STREAMS.index(part)))
 
 
-def write_isles_phantoms(
-    root: Path,
-    *,
-    cases: int,
-    seed: int,
-    shape: tuple[int, int, int] = (64, 64, 48),
-    spacing_mm: float = 3.0,
-    on_case: Callable[[int, int], None] | None = None,
-) -> list[Path]:
-    """Writes `cases` phantoms under `root` in the layout of `jaxfuse.data.sources.isles`, or finds them there.
+def _place(index: int) -> Path:
+    return Path(FOLDER, str(index + 1))
 
-    The set is written into a hidden sibling folder and renamed when it is whole, with `phantom.json` beside the
-    data. `on_case(done, total)` is called after every case. Returns the folders of the cases, all of them labeled.
 
-    Raises:
-        UserError: `root` holds something else, or an argument is out of range.
-    """
-    check_view(shape, spacing_mm, FIELD_OF_VIEW_MM)
-    affine = Grid(shape, spacing_mm).affine()
+def _save(root: Path, index: int, arrays: Mapping[str, Shaped[np.ndarray, "d h w"]], grid: Grid) -> None:
+    """Writes the files of a case, each in a folder of its own name."""
+    for number, (part, array) in enumerate(arrays.items(), start=_FIRST_UPLOAD + index * len(arrays)):
+        name = f"VSD.Brain.XX.O.{_PARTS[part]}.{number}"
+        folder = root / _place(index) / name
+        folder.mkdir(parents=True)
+        write_nifti(folder / f"{name}.nii", array, grid.affine())
 
-    def write_case(partial: Path, index: int) -> None:
-        images, label = make_isles(seed, index, shape=shape, spacing_mm=spacing_mm)
-        arrays = {**{m: np.rint(image).astype(np.int16) for m, image in images.items()}, "lesion": label}
-        for number, (part, array) in enumerate(arrays.items(), start=_FIRST_UPLOAD + index * len(arrays)):
-            name = f"VSD.Brain.XX.O.{_PARTS[part]}.{number}"
-            folder = partial / FOLDER / str(index + 1) / name
-            folder.mkdir(parents=True)
-            write_nifti(folder / f"{name}.nii", array, affine)
 
-    write_cases(
-        Path(root),
-        write_case,
-        generator=__name__,
-        version=VERSION,
-        cases=cases,
-        seed=seed,
-        shape=shape,
-        spacing_mm=spacing_mm,
-        on_case=on_case,
-    )
-    return [Path(root) / FOLDER / str(index + 1) for index in range(cases)]
+write_isles_phantoms = VolumePhantoms(
+    generator=__name__,
+    version=VERSION,
+    view_mm=FIELD_OF_VIEW_MM,
+    shape=(64, 64, 48),
+    spacing_mm=3.0,
+    make=make_isles,
+    save=_save,
+    place=_place,
+)

@@ -19,17 +19,17 @@ lesions and mimics have partial volume. `make_stroke` is a pure function of (see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from jaxfuse.data.phantom.anatomy import Anatomy, Position, draw_anatomy, draw_head, head_position
 from jaxfuse.data.phantom.fields import Grid, Volume, ellipsoid_mm, smooth_field
 from jaxfuse.data.phantom.signal import TISSUES_3T, Sequence, Tissue, rician, spin_echo
-from jaxfuse.data.phantom.writing import check_view, write_cases, write_nifti
+from jaxfuse.data.phantom.writing import VolumePhantoms, check_view, write_nifti
 
 VERSION = 1
 MODALITIES = ("t2", "dwi_b1000", "dwi_b0")
@@ -219,47 +219,26 @@ def _affine(shape: tuple[int, int, int], spacing_mm: float) -> Float[np.ndarray,
     return affine
 
 
-def write_stroke_phantoms(
-    root: Path,
-    *,
-    cases: int,
-    seed: int,
-    shape: tuple[int, int, int] = (64, 64, 16),
-    spacing_mm: float = 3.0,
-    on_case: Callable[[int, int], None] | None = None,
-) -> list[Path]:
-    """Writes `cases` phantoms under `root` in the layout of `jaxfuse.data.sources.stroke`, or finds them there.
-
-    The set is written into a hidden sibling folder and renamed when it is whole, with `phantom.json` beside the
-    data. `on_case(done, total)` is called after every case. Returns the folders of the cases.
-
-    Raises:
-        UserError: `root` holds something else, or an argument is out of range.
-    """
-    check_view(shape, spacing_mm, FIELD_OF_VIEW_MM)
-    affine = _affine(shape, spacing_mm)
-
-    def write_case(partial: Path, index: int) -> None:
-        images, label = make_stroke(seed, index, shape=shape, spacing_mm=spacing_mm)
-        folder = partial / _name(index)
-        folder.mkdir()
-        for modality, image in images.items():
-            write_nifti(folder / f"{folder.name}_{modality}.nii.gz", np.rint(image).astype(np.int16), affine)
-        write_nifti(folder / f"{folder.name}_lesion.nii.gz", label, affine)
-
-    write_cases(
-        Path(root),
-        write_case,
-        generator=__name__,
-        version=VERSION,
-        cases=cases,
-        seed=seed,
-        shape=shape,
-        spacing_mm=spacing_mm,
-        on_case=on_case,
-    )
-    return [Path(root) / _name(index) for index in range(cases)]
+def _place(index: int) -> Path:
+    return Path(f"stroke_phantom_{index:03d}")
 
 
-def _name(index: int) -> str:
-    return f"stroke_phantom_{index:03d}"
+def _save(root: Path, index: int, arrays: Mapping[str, Shaped[np.ndarray, "d h w"]], grid: Grid) -> None:
+    """Writes the files of a case into its folder."""
+    folder = root / _place(index)
+    folder.mkdir()
+    for part, array in arrays.items():
+        name = "lesion" if part == "label" else part
+        write_nifti(folder / f"{folder.name}_{name}.nii.gz", array, _affine(grid.shape, grid.spacing_mm))
+
+
+write_stroke_phantoms = VolumePhantoms(
+    generator=__name__,
+    version=VERSION,
+    view_mm=FIELD_OF_VIEW_MM,
+    shape=(64, 64, 16),
+    spacing_mm=3.0,
+    make=make_stroke,
+    save=_save,
+    place=_place,
+)

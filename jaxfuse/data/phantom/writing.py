@@ -1,16 +1,19 @@
-"""What the writers of volume phantoms share: a checked grid, files of repeatable bytes, a data set in one piece."""
+"""Writing phantoms of volumes: a checked grid, files of repeatable bytes, a data set in one piece."""
 
 from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 
+from jaxfuse.data.phantom.fields import Grid
 from jaxfuse.data.phantom.record import write_once
 from jaxfuse.errors import UserError
 
@@ -45,40 +48,87 @@ def write_nifti(path: Path, array: Shaped[np.ndarray, "d h w"], affine: Float[np
     path.write_bytes(packed.getvalue())
 
 
-def write_cases(
-    root: Path,
-    write_case: Callable[[Path, int], None],
-    *,
-    generator: str,
-    version: int,
-    cases: int,
-    seed: int,
-    shape: tuple[int, int, int],
-    spacing_mm: float,
-    on_case: Callable[[int, int], None] | None,
-) -> None:
-    """Has `write_case(folder, index)` write every case of a data set, in one piece (`record.write_once`).
+@runtime_checkable
+class Make(Protocol):
+    """Draws one case: images by modality, and the label in the values of its files."""
 
-    Raises `UserError` where `root` holds something else, for no case and for a negative seed.
+    def __call__(
+        self, seed: int, index: int, *, shape: tuple[int, int, int], spacing_mm: float
+    ) -> tuple[Mapping[str, Float[np.ndarray, "d h w"]], UInt8[np.ndarray, "d h w"]]: ...
+
+
+# Folder of the data set, number of the case, its arrays by modality and "label", and its grid: writes the files.
+Save = Callable[[Path, int, Mapping[str, Shaped[np.ndarray, "d h w"]], Grid], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumePhantoms:
+    """A phantom data set of volumes, written by calling it.
+
+    Attributes:
+        generator: name of the module that draws it, for `phantom.json`.
+        version: raised where its cases change.
+        view_mm: what the leading axes of the grid have to span for a head.
+        shape, spacing_mm: the grid unless another is asked for.
+        make: draws a case.
+        save: writes its files. Images come as whole numbers, int16.
+        place: number of a case -> its folder, or its first file, below the data set's folder.
+        options: what else decides the cases, for `phantom.json`.
     """
-    if cases < 1 or seed < 0:
-        raise UserError(f"phantoms need at least 1 case and a seed of at least 0; came {cases} and {seed}")
-    request = {
-        "generator": generator,
-        "version": version,
-        "cases": cases,
-        "seed": seed,
-        "shape": [int(n) for n in shape],
-        "spacing_mm": float(spacing_mm),
-    }
 
-    def fill(partial: Path) -> None:
-        for index in range(cases):
-            write_case(partial, index)
-            if on_case is not None:
-                on_case(index + 1, cases)
+    generator: str
+    version: int
+    view_mm: tuple[float, ...]
+    shape: tuple[int, int, int]
+    spacing_mm: float
+    make: Make
+    save: Save
+    place: Callable[[int], Path]
+    options: Mapping[str, float] = field(default_factory=dict)
 
-    write_once(root, request, fill)
+    def __call__(
+        self,
+        root: Path,
+        *,
+        cases: int,
+        seed: int,
+        shape: tuple[int, int, int] | None = None,
+        spacing_mm: float | None = None,
+        on_case: Callable[[int, int], None] | None = None,
+    ) -> list[Path]:
+        """Writes `cases` phantoms under `root`, or finds them there; returns the `place` of each.
+
+        The set is written into a hidden sibling folder and renamed when it is whole, with `phantom.json` beside the
+        data. `on_case(done, total)` is called after every case.
+
+        Raises:
+            UserError: `root` holds something else, or an argument is out of range.
+        """
+        shape, spacing_mm = shape or self.shape, self.spacing_mm if spacing_mm is None else spacing_mm
+        check_view(shape, spacing_mm, self.view_mm)
+        if cases < 1 or seed < 0:
+            raise UserError(f"phantoms need at least 1 case and a seed of at least 0; came {cases} and {seed}")
+        grid = Grid((int(shape[0]), int(shape[1]), int(shape[2])), float(spacing_mm))
+        request = {
+            "generator": self.generator,
+            "version": self.version,
+            "cases": cases,
+            "seed": seed,
+            "shape": list(grid.shape),
+            "spacing_mm": grid.spacing_mm,
+            **self.options,
+        }
+
+        def fill(partial: Path) -> None:
+            for index in range(cases):
+                images, label = self.make(seed, index, shape=grid.shape, spacing_mm=grid.spacing_mm)
+                whole = {modality: np.rint(image).astype(np.int16) for modality, image in images.items()}
+                self.save(partial, index, {**whole, "label": label}, grid)
+                if on_case is not None:
+                    on_case(index + 1, cases)
+
+        write_once(Path(root), request, fill)
+        return [Path(root) / self.place(index) for index in range(cases)]
 
 
 def _sides(values: Sequence[float]) -> str:
