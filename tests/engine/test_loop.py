@@ -79,20 +79,10 @@ class Bench:
             state, found = self.checkpoints.restore(state)
             self.judge.recall(found)
         settings = {"validate_every": 0, "checkpoint_every": 100, "log_every": 2, **self.options}
-        loop = Loop(
-            phase="toy",
-            total_steps=self.total,
-            step=step,
-            stream=self.stream,
-            judge=self.judge,
-            checkpoints=self.checkpoints,
-            writer=self.writer,
-            display=Display(Console(file=io.StringIO())),
-            stop=self.stop,
-            **settings,
-        )
+        kept = {"judge": self.judge, "checkpoints": self.checkpoints, "writer": self.writer, "stop": self.stop}
+        shown = Display(Console(file=io.StringIO()))
         try:
-            return loop.run(state)
+            return Loop("toy", self.total, step, self.stream, display=shown, **kept, **settings).run(state)
         finally:
             self.writer.close()
             self.checkpoints.close()

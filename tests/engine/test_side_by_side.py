@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from jaxfuse.data.facts import DatasetFacts
-from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
 from jaxfuse.engine.side_by_side import (
     Alone,
@@ -23,6 +21,7 @@ from jaxfuse.engine.side_by_side import (
 from jaxfuse.engine.validation import PhaseJudge, Progress
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
+from tests.engine.valid_phases import Kept
 from tests.tiny_systems import valid_system
 
 VIEWS = ("coronal", "axial")
@@ -56,20 +55,6 @@ def test_rows_go_to_their_phases_and_the_speed_to_all(tmp_path):
     ]
 
 
-class Kept(Checkpoints):
-    """Checkpoints that note the best steps, and write nothing."""
-
-    def __init__(self) -> None:
-        self.best: list[int] = []
-        self.waited = 0
-
-    def save_best(self, step: int, state: Any) -> None:
-        self.best.append(step)
-
-    def wait_for_best(self) -> None:
-        self.waited += 1
-
-
 def test_each_phase_keeps_its_own_best(tmp_path):
     scores = {"coronal": [0.5, 0.4, 0.6], "axial": [0.3, 0.7, 0.2]}
     writer, kept = MetricWriter(tmp_path), {view: Kept() for view in VIEWS}
@@ -84,10 +69,7 @@ def test_each_phase_keeps_its_own_best(tmp_path):
     writer.close()
     assert {view: one.best for view, one in kept.items()} == {"coronal": [1, 3], "axial": [1, 2]}
     document = judge.document()
-    assert document == {
-        "coronal": {"best_score": 0.6, "best_step": 3},
-        "axial": {"best_score": 0.7, "best_step": 2},
-    }
+    assert document == {"coronal": {"best_score": 0.6, "best_step": 3}, "axial": {"best_score": 0.7, "best_step": 2}}
     assert [one.waited for one in kept.values()] == [1, 1]  # what the document names is on disk
     judge.recall({view: {"best_score": 0.9, "best_step": 8} for view in VIEWS})
     assert judge.document()["axial"] == {"best_score": 0.9, "best_step": 8}

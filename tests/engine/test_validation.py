@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import pytest
 
 from jaxfuse.data.sampling import sampling_rule
-from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
 from jaxfuse.engine.validation import (
     PhaseJudge,
@@ -21,7 +20,7 @@ from jaxfuse.engine.validation import (
     validation_interval,
 )
 from jaxfuse.learning.state import State
-from tests.engine.valid_phases import case, valid_phase
+from tests.engine.valid_phases import Kept, case, valid_phase
 
 
 @pytest.mark.parametrize(
@@ -79,16 +78,6 @@ def test_a_validation_joins_losses_and_scores_of_weights_alone():
         lambda own, batch: {"loss": jnp.float32(batch)}, predict, Assessed(), (case(1), case(2)), [0.5, 1.5]
     )
     assert validate(state(10.0)) == {"loss": 1.0, "score": 23.0}
-
-
-class Kept(Checkpoints):
-    """Checkpoints that note the best steps, and write nothing."""
-
-    def __init__(self) -> None:
-        self.best: list[int] = []
-
-    def save_best(self, step: int, state: State) -> None:
-        self.best.append(step)
 
 
 def test_a_judge_keeps_the_first_best_and_goes_on_from_its_document(tmp_path):

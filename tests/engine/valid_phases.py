@@ -15,6 +15,8 @@ from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.engine.build import build_system, example_batch
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.learning.state import State
 from tests.tiny_systems import valid_system
 
 MODALITIES = ("t1", "t2")
@@ -72,3 +74,17 @@ def on_disk(folder, name, label):
     for kind, array in arrays.items():
         np.save(folder / name / f"{kind}.npy", array)
     return CachedCase(folder / name, name, facts)
+
+
+class Kept(Checkpoints):
+    """Checkpoints that note the best steps, and write nothing."""
+
+    def __init__(self) -> None:
+        self.best: list[int] = []
+        self.waited = 0
+
+    def save_best(self, step: int, state: State) -> None:
+        self.best.append(step)
+
+    def wait_for_best(self) -> None:
+        self.waited += 1

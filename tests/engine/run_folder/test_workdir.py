@@ -21,18 +21,10 @@ from jaxfuse.io.tables import read_json
 
 
 def recipe(**changes) -> ConfigDict:
-    config = ConfigDict(
-        {
-            "name": "cmff",
-            "preset": "tiny",
-            "row": "ours",
-            "variant": "",
-            "log_every": 20,
-            "pairs": ("t1+t1ce", "t2+flair"),
-            "loader": {"workers": 0},
-            "fusion": {"steps": 4, "epochs": 0, "patch": (16, 16, 16), "init": (), "args": {}},
-        }
-    )
+    title = {"name": "cmff", "preset": "tiny", "row": "ours", "variant": ""}
+    fusion = {"steps": 4, "epochs": 0, "patch": (16, 16, 16), "init": (), "args": {}}
+    pairs = ("t1+t1ce", "t2+flair")
+    config = ConfigDict({**title, "log_every": 20, "pairs": pairs, "loader": {"workers": 0}, "fusion": fusion})
     config.update_from_flattened_dict(changes)
     return config
 
