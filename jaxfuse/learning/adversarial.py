@@ -84,7 +84,7 @@ class Cycle(NamedTuple):
 
 
 class AdversarialGame(Protocol):
-    """What either side of a game pays; `losses.adversarial.GanForm` is one."""
+    """The losses of both sides; `losses.adversarial.GanForm` is such a game."""
 
     def maker_loss(self, fake_scores: Array) -> Array: ...
 

@@ -1,4 +1,4 @@
-"""What a bi-level scheme is given and gives back, and the guard of an implicit gradient in training."""
+"""The input and the result of a bi-level scheme, and the guard of an implicit gradient in training."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Energy:
     Attributes:
         residuals: (theta, Phi) -> pytree of arrays.
         convex: residuals -> scalar, a sum over pixels, convex in each residual.
-        weights: residuals -> for each its slope divided by itself, positive: a quadratic with these weights lies above
-            `convex` and touches it there.
+        weights: residuals r -> psi'(r) / r for each (the weights of iteratively reweighted least squares), positive.
+            They define a quadratic that majorizes `convex` and touches it at r.
     """
 
     residuals: Callable[[Array, Array], Any]
@@ -78,7 +78,7 @@ class Game:
 
 
 class Lead(NamedTuple):
-    """What a scheme finds: the leader's gradient and loss, numbers for the log, and what it remembers."""
+    """The result of a scheme: the leader's gradient and loss, numbers for the log, and the scheme's memory."""
 
     gradient: Params
     loss: Array
@@ -88,17 +88,17 @@ class Lead(NamedTuple):
 
 @runtime_checkable
 class Scheme(Protocol):
-    """How the leader's gradient is found, and what the follower learns meanwhile."""
+    """A way to find the leader's gradient, and the objective of the follower meanwhile."""
 
     # The player that is led by the scheme's gradient: "fusion" or "segmentation".
     leader: ClassVar[str]
 
     def start(self) -> Memory:
-        """What it remembers at first; empty where it remembers nothing."""
+        """The memory at first; empty for a scheme that remembers nothing."""
         ...
 
     def follow(self, game: Game, made: Any, psi: Params) -> tuple[Array, Metrics]:
-        """The follower's objective; `made` is what the fusion network makes of the whole batch."""
+        """The follower's objective; `made` is the output of the fusion network for the whole batch."""
         ...
 
     def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead: ...

@@ -170,7 +170,7 @@ def _descent(learning_rate: float, total_steps: int, schedule: Schedule) -> opta
 
 
 def with_total_steps(opt_state: Any, total_steps: int) -> Any:
-    """The same optimizer state for a run of another length: every schedule in it now ends at `total_steps`."""
+    """Returns the optimizer state for a run of another length: every schedule in it ends at `total_steps`."""
 
     def renew(node: Any) -> Any:
         return node._replace(total=jnp.full_like(node.total, total_steps)) if isinstance(node, ScheduleState) else node

@@ -28,7 +28,7 @@ class State:
         params: player -> trainable parameters.
         stats: player -> running statistics; empty where a network has none.
         opt_state: player -> optimizer state.
-        memory: what else must survive a restart, such as a pool of past fakes.
+        memory: further arrays that must survive a restart, such as a pool of past fakes.
     """
 
     step: Array
@@ -53,7 +53,7 @@ class State:
 
 
 class Aux(NamedTuple):
-    """What an objective hands out beside its loss.
+    """Outputs of an objective beside its loss.
 
     `metrics` are logged, `stats` replace the running statistics of the players they name, and `values`
     (the fakes that a critic will judge, say) go to the next descend.
@@ -98,7 +98,7 @@ def initializer_key(rng: Key[Array, ""]) -> Key[Array, ""]:
 def apply_gradient(
     state: State, player: str, optimizer: optax.GradientTransformation, gradient: Params, loss: Array, aux: Aux
 ) -> tuple[State, Aux]:
-    """One step of one player along a gradient that was found elsewhere; all else as in `descend`."""
+    """Moves one player along a gradient that was found elsewhere; all else as in `descend`."""
     update, opt_state = optimizer.update(gradient, state.opt_state[player], state.params[player])
     state = state.replace(
         params={**state.params, player: optax.apply_updates(state.params[player], update)},
@@ -119,7 +119,7 @@ def descend(
     optimizer: optax.GradientTransformation,
     objective: Callable[[Params], tuple[Array, Aux]],
 ) -> tuple[State, Aux]:
-    """One gradient step of one player on `objective(params) -> (loss, Aux)`.
+    """Makes one gradient step of one player on `objective(params) -> (loss, Aux)`.
 
     Changes `params[player]`, `opt_state[player]` and the statistics that the objective returns; nothing else.
     The loss is added to the metrics as `<player>/loss`.

@@ -1,4 +1,4 @@
-"""Which modalities are sources and which one is synthesized, and the range that the networks see."""
+"""The task of synthesis: modalities that are sources, the one that is synthesized, and the range of intensities."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def from_signed(image: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 class SourceCount(NamedTuple):
-    """How many sources a model takes, at least and at most (None: any), in words and by example."""
+    """The number of sources that a model takes, at least and at most (None: any), in words and by example."""
 
     least: int
     most: int | None

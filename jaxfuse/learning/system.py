@@ -1,4 +1,4 @@
-"""What a paper must offer to be trained, and the one System that is not a paper's own: segmentation."""
+"""The contract of everything that can be trained, and the one System that is not a paper's own: segmentation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SYNTHESIZED, FUSED, ATTENTION = "synthesized", "fused", "attention"
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a network asks of its patches.
+    """Requirements of a network on its patches.
 
     Attributes:
         ndim: 2 or 3 spatial axes.
@@ -79,7 +79,7 @@ class System(Protocol):
 
 
 class Defaults:
-    """What most Systems declare, to be inherited; a System states what differs. There is no behavior here."""
+    """Values that most Systems declare; one that inherits them states what differs. There is no behavior here."""
 
     players: ClassVar[tuple[str, ...]] = ("net",)
     probabilities: ClassVar[tuple[str, ...]] = ()

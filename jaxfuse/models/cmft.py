@@ -47,7 +47,7 @@ ImageB = Float[Array, "b *space m_b"]
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which channels of a batch's image are group A and which are group B."""
+    """Channels of a batch's image that form group A, and group B."""
 
     a: tuple[int, ...]
     b: tuple[int, ...]

@@ -88,7 +88,7 @@ class CycleGanForm:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every convolution takes between the first map and the last."""
+        """Options of every convolution between the first map and the last."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def critic(self) -> PatchGan:

@@ -88,7 +88,7 @@ class FilmForm:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every layer takes."""
+        """Options of every layer."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def block(self, module: type[nn.Module]) -> type[nn.Module]:

@@ -74,7 +74,7 @@ class MMSynsForm:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every convolution takes, but for those that end a network."""
+        """Options of every convolution but those that end a network."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
 

@@ -87,7 +87,7 @@ class Pix2PixForm:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every convolution takes between the first map and the last."""
+        """Options of every convolution between the first map and the last."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def norm(self, name: str, train: bool) -> nn.BatchNorm:
@@ -254,7 +254,7 @@ class PairedTranslation(Defaults):
 
 
 def judged(source: Slice, target: Slice) -> Float[Array, "b h w 2"]:
-    """What the critic sees of a target, real or fake."""
+    """Joins source and target, real or fake, to the critic's input."""
     return jnp.concatenate([source, target], axis=-1)
 
 

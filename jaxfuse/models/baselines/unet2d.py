@@ -67,7 +67,7 @@ class UNet2DForm:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every layer takes."""
+        """Options of every layer."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def level(self, module: type[nn.Module], depth: int) -> Any:

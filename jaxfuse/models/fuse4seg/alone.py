@@ -1,6 +1,6 @@
 """Fuse4Seg's segmentation network alone: on one modality, or on a fusion that needs no training.
 
-What the fused image has to be compared with: the same network, loss and optimizer on what there was before fusion.
+The fused image has to be compared with it: the same network, loss and optimizer on the images before fusion.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which modalities of a batch are fused: one combination for all of its examples, drawn anew in every step.
+"""Combinations of modalities that are fused: one combination for all of its examples, drawn anew in every step.
 
 All combinations have the slots of the largest, so that one compiled step serves them all; slots that a smaller one
 leaves over are masked by `presence`.

@@ -45,7 +45,7 @@ class FusionLoss:
     def __call__(
         self, fused: Fused, critics: Params | None, choice: Choice, sources: Array, presence: Array
     ) -> tuple[Array, Metrics]:
-        """Of one batch's fused images; critics are held.
+        """The loss of one batch's fused images and its terms; critics are held.
 
         Raises:
             UserError: a term has a weight, and the network makes nothing that it could judge.
@@ -84,7 +84,7 @@ class Cooperation(Defaults):
         shown: number of the combination that is evaluated, and predicted where no presence is given.
         scheme: finds the leader's gradient.
         fusion_weight: of L^f beside the task in the leader's objective (lambda of Eq. 6).
-        warmup_steps: as long, no gradient of the task reaches the fusion network.
+        warmup_steps: number of first steps in which the fusion network gets no task gradient.
     """
 
     fusion: FusionPart
@@ -158,7 +158,7 @@ class Cooperation(Defaults):
         *,
         task_weight: float | Array = 1.0,
     ) -> Game:
-        """What one batch makes of the fusion network's weights and of the segmentation network's."""
+        """The bi-level game of one batch, a function of the weights of both networks."""
         sources, presence = choice.of(batch["image"])
 
         def fuse(phi: Params, part: Part) -> Fused:

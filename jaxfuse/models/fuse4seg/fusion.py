@@ -114,7 +114,7 @@ class FusionForm:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every layer takes."""
+        """Options of every layer."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def low(self, name: str | None = None) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What cooperative training asks of a fusion and of a segmentation network, and the networks that offer it.
+"""Contracts of a fusion and of a segmentation network in cooperative training, and the networks that keep them.
 
 Any pair of objects with these methods can be trained together: the paper's own, or others in their place.
 """
@@ -25,10 +25,10 @@ MaybeKey = Key[Array, ""] | None
 
 
 class Fused(NamedTuple):
-    """What a fusion network makes of its sources.
+    """Outputs of a fusion network.
 
     Attributes:
-        theta: what segmentation reads, (b h w c).
+        theta: the input of the segmentation network, (b h w c).
         image: the fused image (b h w 1) in [0, 1], or None where the network makes none.
         bands: low and high band of each source, (b h w c m) each, or None where it has none.
         attention: how much each pixel of each source is attended to by the other sources, (b h w m) float32, or None
@@ -58,7 +58,7 @@ class FusionPart(Protocol):
         ...
 
     def networks(self, params: Params) -> dict[str, Params]:
-        """The parameters by name, each once."""
+        """Names the parameters, each once."""
         ...
 
 
@@ -67,7 +67,7 @@ class AttentiveFusionPart(FusionPart, Protocol):
     """A fusion network that can also tell where it looks. Predictions ask it to; training never does."""
 
     def fuse_with_attention(self, params: Params, sources: Sources, presence: Presence) -> Fused:
-        """As `fuse` without a key, with `attention` where this form of the network has it."""
+        """Fuses without a key, and adds `attention` where this form of the network has it."""
         ...
 
 
@@ -122,7 +122,7 @@ class FusionModule:
 
 
 def _fused(made: Any) -> Fused:
-    """What the fusion module returns, without maps."""
+    """Outputs of the fusion module, without maps."""
     image = made.get("fused")
     low, high = (jnp.stack(made["bands"][name], axis=-1) for name in ("low", "high"))
     return Fused(made["embedding"] if image is None else image, image, (low, high))

@@ -96,7 +96,7 @@ class SegmentationForm:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every layer takes."""
+        """Options of every layer."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def block(self, module: type[nn.Module]) -> type[nn.Module]:

@@ -1,4 +1,4 @@
-"""What a recipe may choose about Hi-Net's networks."""
+"""The form of Hi-Net's networks: everything that a recipe may choose about them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Activation = Callable[[Array], Array]
 
 
 def leaky_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x where it is positive, 0.2 x elsewhere."""
+    """Returns x where it is positive, 0.2 x elsewhere."""
     return nn.leaky_relu(x, 0.2)
 
 
@@ -103,7 +103,7 @@ class HiNetForm:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every convolution takes between the first map and the last."""
+        """Options of every convolution between the first map and the last."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     def norm(self, name: str, train: bool, eps: float | None = None) -> nn.BatchNorm:

@@ -25,7 +25,7 @@ Scores = Float[Array, "b scores_h scores_w 1"]
 
 
 class Shown(NamedTuple):
-    """What the generator's step leaves to the critic's: the fake, and the critic's statistics after it judged it."""
+    """Values that the generator's step hands to the critic's: the fake, and the critic's statistics after judging it."""
 
     fake: Array
     stats: Params
@@ -130,7 +130,7 @@ class HybridSynthesis(Defaults):
         return {**generator, "discriminator": params["discriminator"]}
 
     def judged(self, sources: Sources, target: Target) -> Float[Array, "b h w m"]:
-        """What the critic sees of a target, real or fake."""
+        """The critic's input for a target, real or fake."""
         return jnp.concatenate([sources, target], axis=-1) if self.conditional else target
 
     def _made(self, state: State, sources: Sources, *, train: bool) -> Made:

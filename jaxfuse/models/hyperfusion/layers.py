@@ -1,4 +1,4 @@
-"""What HyperDense-Net and HyperFusionNet are made of: pre-activated convolutions, ResFuse modules and the head.
+"""Layers of HyperDense-Net and HyperFusionNet: pre-activated convolutions, ResFuse modules and the head.
 
 Tensors are (b *space channels), of a side per layer. What each stream reads is a sequence with one tensor per stream,
 or with a single one where all streams read the same.
@@ -134,7 +134,7 @@ class FusionLayer(nn.Module):
 
 
 def _of(items: Sequence[Any], stream: int) -> Any:
-    """What belongs to a stream (counted from 0): its own, or what all share."""
+    """Picks the item of a stream (counted from 0): its own, or the one that all share."""
     return items[stream if len(items) > 1 else 0]
 
 

@@ -66,7 +66,7 @@ class HyperDense(nn.Module):
         return self.blocks(layer, inputs, train=train), inputs if self.recursive else ()
 
     def _read(self, layer: int, sources: tuple[tuple[Array, ...], ...]) -> PerStream:
-        """What the streams read after a layer: d, or with fusion r."""
+        """The features that streams read after a layer: d, or with fusion r."""
         dense = tuple(_concatenated(tensors) for tensors in sources)
         return self.resfuse(layer, sources[0][-self.streams :], dense) if self.fused else dense
 
