@@ -166,7 +166,7 @@ def sgd(
 
 
 def _with_open(options: ConfigDict, *, stages: int | None, factor: float | None, clip_norm: float | None) -> ConfigDict:
-    """Returns the options with these, of which None leaves room for a value."""
+    """Adds the schedule options; those that are None become placeholders that a command line may fill."""
     options.stages, options.factor, options.clip_norm = placeholder(int), placeholder(float), placeholder(float)
     options.update({"stages": stages, "factor": factor, "clip_norm": clip_norm})
     return options

@@ -20,5 +20,6 @@ def test_examples_run_as_they_stand(path):
     assert result.failed == 0
 
 
-def test_hypergradient_has_an_example():
-    assert ROOT / "jaxfuse" / "implicit" / "hypergradient.py" in WITH_EXAMPLES
+@pytest.mark.parametrize("name", ["implicit/hypergradient", "learning/transfer", "data/pipeline"])
+def test_these_have_an_example(name):
+    assert ROOT / "jaxfuse" / f"{name}.py" in WITH_EXAMPLES

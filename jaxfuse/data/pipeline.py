@@ -66,9 +66,28 @@ class PatchSampler:
 def batches(
     sampler: PatchSampler, *, batch: int, seed: int, start: int, stop: int, loader: Loader
 ) -> Iterator[Mapping[str, Any]]:
-    """The batches of steps `start` to `stop` - 1; each pass over the cases is shuffled anew.
+    """Yields the batches of steps `start` to `stop` - 1; each pass over the cases is shuffled anew.
 
     Leaves are stacked NumPy arrays (b *space m) and (b *space). Close the iterator when done.
+
+    Raises:
+        UserError: the sampler is unpaired and there is one case only.
+
+    Example:
+        >>> import tempfile
+        >>> from jaxfuse.data.dataset import open_dataset
+        >>> from jaxfuse.data.pipeline import Loader, PatchSampler, batches
+        >>> from jaxfuse.data.sampling import sampling_rule
+        >>> from jaxfuse.data.settings import read_data
+        >>> from jaxfuse.recipes import brats_data
+        >>> options = brats_data(modalities=("t1", "flair"), shape=(32, 32, 24), cases=3, spacing_mm=6.0)
+        >>> options.cache = tempfile.mkdtemp()  # phantoms are written here; set options.root for data of your own
+        >>> cases = open_dataset(read_data("data", options), lambda *_: None).train
+        >>> sampler = PatchSampler(cases, (16, 16, 16), sampling_rule("mixed").center, transforms=(), unpaired=False)
+        >>> stream = batches(sampler, batch=2, seed=0, start=0, stop=5, loader=Loader())
+        >>> {name: array.shape for name, array in next(stream).items()}
+        {'image': (2, 16, 16, 16, 2), 'label': (2, 16, 16, 16)}
+        >>> stream.close()
     """
     if sampler.unpaired and len(sampler.cases) < 2:
         raise UserError("unpaired training needs at least two training cases, and there is one; set unpaired=False")

@@ -46,7 +46,7 @@ def poly(progress: Array) -> Array:
 
 
 def stepwise(progress: Array, stages: int, factor: float) -> Array:
-    """`factor` of it after each of as many equal stages: 1, factor, ... and factor^(stages - 1) in the last."""
+    """Step decay: the rate is multiplied by `factor` at the end of each of `stages` equal stages."""
     # A little more than nothing, so that a stage does not begin late where count / total was rounded down.
     return factor ** jnp.clip(jnp.floor(progress * stages + 1e-4), 0, stages - 1)
 
@@ -58,7 +58,7 @@ STAGED = ("halving", "stepwise")
 
 
 def schedule_named(name: str, stages: int | None = None, factor: float | None = None) -> Schedule:
-    """The schedule of this name; `halving` and `stepwise` take stages, `stepwise` their factor too, and need them.
+    """Returns the schedule of this name. `halving` and `stepwise` need stages, `stepwise` its factor too.
 
     Raises:
         UserError: the name is not known, or stages or factor are missing, of no use or out of range.

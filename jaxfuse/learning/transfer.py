@@ -30,7 +30,11 @@ class Rule:
 
 
 def parse_rule(entry: Any) -> Rule:
-    """Reads (target, "phase:source"[, "module:function"]); "phase@best:source" takes the best checkpoint."""
+    """Reads (target, "phase:source"[, "module:function"]); "phase@best:source" takes the best checkpoint.
+
+    Raises:
+        UserError: the entry is not so built, or names no function.
+    """
     texts = isinstance(entry, tuple | list) and all(isinstance(part, str) for part in entry)
     if not texts or len(entry) not in (2, 3) or ":" not in entry[1]:
         raise UserError(
@@ -57,7 +61,7 @@ def _transform(name: str) -> Callable[[Params, Params], Params]:
 def apply_rules(
     params: Mapping[str, Params], rules: Sequence[Rule], donors: Mapping[tuple[str, bool], Mapping[str, Params]]
 ) -> tuple[dict[str, Params], int]:
-    """Returns the parameters with every rule carried out, and how many values were transferred.
+    """Carries out every rule; returns the parameters and the number of values that were transferred.
 
     Args:
         donors: (phase, best) -> that phase's parameters by player.
@@ -65,6 +69,20 @@ def apply_rules(
     Raises:
         UserError: a path is absent on either side, or the subtrees differ in structure or shapes; the message
             shows both.
+
+    Example:
+        A new network takes over the trunk of a generator and keeps its own head.
+
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse.learning.transfer import apply_rules, parse_rule
+        >>> fresh = {"net": {"trunk": {"kernel": jnp.zeros((3, 2))}, "head": jnp.zeros(4)}}
+        >>> trained = {"generators": {"ab": {"trunk": {"kernel": jnp.ones((3, 2))}, "head": jnp.ones(1)}}}
+        >>> rule = parse_rule(("net/trunk", "transition:generators/ab/trunk"))
+        >>> params, values = apply_rules(fresh, [rule], {("transition", False): trained})
+        >>> values  # of the six weights of the kernel
+        6
+        >>> float(params["net"]["trunk"]["kernel"].sum()), float(params["net"]["head"].sum())
+        (6.0, 0.0)
     """
     result, moved = dict(params), 0
     for rule in rules:

@@ -152,7 +152,7 @@ class InfiNet(nn.Module):
 
 
 class Encoded(NamedTuple):
-    """Outputs of an arm: its maps before each pooling and the places of their maxima, finest first; the last pooled map."""
+    """Outputs of an arm: its maps before each pooling and where their maxima lay, finest first; the last pooled map."""
 
     maps: tuple[Array, ...]
     indices: tuple[Array, ...]

@@ -25,7 +25,7 @@ Scores = Float[Array, "b scores_h scores_w 1"]
 
 
 class Shown(NamedTuple):
-    """Values that the generator's step hands to the critic's: the fake, and the critic's statistics after judging it."""
+    """Handed from the generator's step to the critic's: the fake, and the critic's statistics after judging it."""
 
     fake: Array
     stats: Params
