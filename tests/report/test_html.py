@@ -1,4 +1,3 @@
-import json
 import re
 import subprocess
 import sys
@@ -11,58 +10,33 @@ import pytest
 
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.errors import UserError
-from jaxfuse.io.tables import read_rows, write_json, write_rows
-from jaxfuse.labels import label_scheme
-from jaxfuse.metrics.regions import score_case, summary_document
+from jaxfuse.io.png import write_png
+from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
 from jaxfuse.report import html
-from jaxfuse.report.figures import segmentation_panel, translation_panel
 from jaxfuse.report.html import write_report
 from jaxfuse.report.page import Section
 
-CASES = tuple(f"phantom-{i:03d}" for i in range(5))
-MODALITIES = ("t1", "t1ce", "t2", "flair")
+GOLDEN, CASES = Path(__file__).parent / "golden", ("a", "b", "c")  # b has the lowest Dice, a the highest
 
 
-def _labels(shift: int = 0, side: int = 28) -> np.ndarray:
-    """Nested cubes: oedema around core around enhancing tumor."""
-    labels = np.zeros((side, side, side), np.uint8)
-    for index, (low, high) in {2: (6, 18), 1: (8, 16), 3: (10, 14)}.items():
-        labels[low + shift : high + shift, low:high, low:high] = index
-    return labels
-
-
-def _image(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in labels.shape], indexing="ij"))
-    brain = (grid**2).sum(axis=0) < 0.9
-    channels = [0.4 * m + labels * (0.3 + 0.2 * m) + 0.1 * rng.normal(size=labels.shape) for m in range(4)]
-    return np.where(brain[..., None], np.stack(channels, axis=-1), 0.0).astype(np.float32)
-
-
-def make_workdir(folder: Path, *, row: str = "ours", error: int = 1, pictures: bool = False) -> Path:
-    """A run with made-up arrays: shifted cubes as predictions, scored by the real protocol."""
-    rng = np.random.default_rng(0)
-    scheme, truth = label_scheme("brats"), _labels()
-    rows = []
-    for number, case in enumerate(CASES):
-        for output, shift in {"S_F": error + (number == 3), "S_A": error + 2, "S_B": error + 3}.items():
-            pred = np.where(_labels(shift) == 3, 1, _labels(shift)) if number == 3 else _labels(shift)
-            rows += score_case(pred, truth, scheme, spacing_mm=(3, 3, 3), one_empty=373.12866, case=case, output=output)
+def make_workdir(folder: Path, *, row: str = "ours", dice: float = 0.5, pictures: bool = False) -> Path:
+    """A run that came to a segmentation of this mean Dice, after a translation."""
     config = {"name": "cmff", "preset": "", "row": row, "variant": "", "seed": 0, "data": {"root": ""}}
     write_json(folder / "config.json", {**config, "schedule": ["transition", "fusion"]})
     command = "python -m jaxfuse.train --config configs/cmff.py"
     write_json(folder / "environment.json", {"versions": {"jax": "0.10.2"}, "device": "1 x cpu", "command": command})
-    facts = {"fingerprint": "abc", "modalities": MODALITIES, "train": ["phantom-900"], "val": CASES}
+    facts = {"fingerprint": "abc", "modalities": ("t1", "flair"), "train": ["d"], "val": CASES}
     write_json(folder / "dataset.json", facts)
-    document = {**summary_document(rows, primary="S_F", one_empty=373.12866), "seconds_per_subject": 3.25}
-    write_json(folder / "results" / "fusion" / "summary.json", document)
-    write_rows(folder / "results" / "fusion" / "cases.csv", rows)
-    statistics = {"mean": 0.31, "std": 0.02, "median": 0.3, "n": 5, "undefined": 0}
-    outputs = {f"fake/{m}": {"mae": statistics, "psnr_db": {**statistics, "mean": 24.125}} for m in MODALITIES}
-    translation = {"primary": "fake", "kind": "translation", "cases": 5, "seconds_per_subject": 1.5}
-    write_json(folder / "results" / "transition" / "summary.json", {**translation, "outputs": outputs})
+    for phase, name in (("transition", "translation"), ("fusion", "brats_penalty")):
+        given = read_json(GOLDEN / f"{name}.json")
+        if phase == "fusion":
+            given["summary"]["outputs"]["S_F"]["mean"]["dice"]["mean"] = dice
+        write_json(folder / "results" / phase / "summary.json", given["summary"])
+        write_rows(folder / "results" / phase / "cases.csv", given["rows"])
     if pictures:
         _write_metrics(folder)
-        _write_panels(folder, truth, error, rng)
+        for name in ("fusion/a", "fusion/b", "fusion/d", "transition/a"):
+            write_png(folder / "figures" / f"{name}.png", np.zeros((4, 4), np.uint8))
     return folder
 
 
@@ -75,19 +49,6 @@ def _write_metrics(folder: Path) -> None:
         if step % 100 == 0:
             writer.write(step, "fusion", "val", {"S_F/dice/mean": 1 - 0.99**step, "S_F/hd95_mm/mean": 3000 / step})
     writer.close()
-
-
-def _write_panels(folder: Path, truth: np.ndarray, error: int, rng: np.random.Generator) -> None:
-    classes, real = label_scheme("brats").classes, _image(truth, rng)
-    common = {"modalities": MODALITIES, "spacing_mm": (3.0, 3.0, 3.0)}
-    predictions = {"S_F": _labels(error), "S_A": _labels(error + 2), "S_B": _labels(error + 3)}
-    for case in CASES[2:]:
-        given = {"image": real, "truth": truth, "predictions": predictions, "classes": classes, "title": case}
-        segmentation_panel(folder / "figures" / "fusion" / f"{case}.png", **given, **common)
-    fake, cycle = real + 0.2 * (real != 0), real - 0.1 * (real != 0)
-    path = folder / "figures" / "transition" / f"{CASES[0]}.png"
-    pairs = (MODALITIES[:2], MODALITIES[2:])
-    translation_panel(path, real=real, fake=fake, cycle=cycle, pairs=pairs, title=CASES[0], label=truth, **common)
 
 
 class _Page(HTMLParser):
@@ -138,29 +99,13 @@ def test_the_page_loads_nothing_from_outside(page):
 
 def test_what_ran_is_said(page):
     text = _text(page)
-    for fact in ("cmff · ours", "transition → fusion", "1 x cpu", "configs/cmff.py", "jax 0.10.2", "1 training, 5 val"):
+    for fact in ("cmff · ours", "transition → fusion", "1 x cpu", "configs/cmff.py", "jax 0.10.2", "1 training, 3 val"):
         assert fact in text, fact
-
-
-def test_the_scores_of_the_summary_appear(page, tmp_path):
-    text = _text(page)
-    # Cubes of side 12, 8 and 4 shifted by one voxel share 11/12, 7/8 and 3/4; case 3 is shifted by two, without ET.
-    wt = (4 * 11 / 12 + 10 / 12) / 5
-    tc = (4 * 7 / 8 + 6 / 8) / 5
-    et = (4 * 3 / 4 + 0) / 5
-    for value in (wt, tc, et, (wt + tc + et) / 3):
-        assert f"{value:.3f}" in text
-    assert f"S_F: mean Dice {(wt + tc + et) / 3:.3f} (WT {wt:.3f}, TC {tc:.3f}, ET {et:.3f})" in text
-    assert "3.2 s per subject" in text
-    assert "24.12" in text  # PSNR of the translation, two digits
-    assert "S_F ET: prediction empty in 1, exactly one of them empty in 1 of 5 cases." in text
-    assert "373.1287 mm where exactly one" in text
-    assert "6-neighbor cross" in text
 
 
 def test_the_time_of_a_slice_is_not_that_of_a_subject(tmp_path):
     path = make_workdir(tmp_path / "slices") / "results" / "fusion" / "summary.json"
-    document = json.loads(path.read_text())
+    document = read_json(path)
     document["seconds_per_slice"] = document.pop("seconds_per_subject")
     write_json(path, document)
     text = _report(tmp_path / "slices")
@@ -171,9 +116,8 @@ def test_the_time_of_a_slice_is_not_that_of_a_subject(tmp_path):
 def test_the_worst_case_comes_first_with_its_panel(page):
     text = _text(page)
     worst = text[text.index("The worst cases") :]
-    assert worst.index("phantom-003") < worst.index("phantom-000")
-    assert 'alt="panel of phantom-003"' in page
-    assert page.index('alt="panel of phantom-003"') < page.index("Other cases")
+    assert worst.index("b 0.000") < worst.index("a 1.000")
+    assert page.index('alt="panel of b"') < page.index("Other cases") < page.index('alt="panel of d"')
 
 
 def test_phantoms_are_called_phantoms(page):
@@ -188,14 +132,14 @@ def test_training_cases_in_the_validation_are_said(tmp_path):
     text = _report(folder)
     assert "Overfit check." in text
     assert "Phantom scores" not in text
-    write_json(folder / "dataset.json", {"train": CASES[:3], "val": CASES[2:]})
-    assert "1 of 3 validation cases are training cases too" in _report(folder)
+    write_json(folder / "dataset.json", {"train": CASES[:2], "val": CASES[1:]})
+    assert "1 of 2 validation cases are training cases too" in _report(folder)
 
 
 def test_related_rows_stand_side_by_side_only_on_the_same_data(tmp_path):
-    mine = make_workdir(tmp_path / "mine", row="S_A", error=2)
+    mine = make_workdir(tmp_path / "mine", row="S_A", dice=0.4)
     better = make_workdir(tmp_path / "better", row="ours")
-    elsewhere = make_workdir(tmp_path / "elsewhere", row="random", error=0)
+    elsewhere = make_workdir(tmp_path / "elsewhere", row="random", dice=0.9)
     write_json(elsewhere / "dataset.json", {"fingerprint": "other"})
     text = _report(mine, related=[mine, better, elsewhere, tmp_path / "absent"])
     rows = text[text.index("Rows trained so far") :]
