@@ -10,7 +10,11 @@ from jaxfuse.errors import UserError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside the place and renames, so that no reader meets half a file; makes the folder if need be."""
+    """Writes beside the place and renames, so that no reader meets half a file; makes the folder if need be.
+
+    Raises:
+        UserError: the place cannot be written; the old file is kept.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ def write_completed_report(
 
     Args:
         cases: at least one.
-        facts: what else stands at the head of the page, as (name, text).
+        facts: further lines at the head of the page, as (name, text).
     """
     context = {
         "title": f"Segmentation with {target} synthesized where it was missing",

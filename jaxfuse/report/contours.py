@@ -28,7 +28,7 @@ class Overlay:
         draw: (plane, axes, class indices, truth or None, number of classes) draws a label map and, where it is a
             prediction that has one, its truth.
         legend: (class names, whether there is a truth) -> its entries.
-        column_inch: how wide a picture has to be for it.
+        column_inch: the width of a picture that it needs.
     """
 
     draw: Callable[[Plane, Axes, Labels, Labels | None, int], None]

@@ -52,8 +52,8 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, *, dark: bool = False)
 def write_learning_curves(rows: Sequence[Mapping[str, Any]], results: Path) -> None:
     """Writes `<phase>/learning_curve.csv` below `results` for every phase that was validated: a line per validation.
 
-    Columns are the step and the validation values by their names; "score" is what chose the best weights, such as the
-    mean Dice of the foreground. A value that a validation lacks is nan.
+    Columns are the step and the validation values by their names; "score" chose the best weights, such as the mean
+    Dice of the foreground. A value that a validation lacks is nan.
     """
     validated = [row for row in rows if row["split"] == "val"]
     for phase in dict.fromkeys(row["phase"] for row in validated):

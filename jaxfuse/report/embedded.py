@@ -37,6 +37,6 @@ def learning_images(workdir: Path, related: Sequence[Path]) -> dict[str, str]:
 
 
 def _light_and_dark(path: Path, draw: Callable[[Path, bool], bool]) -> dict[str, str]:
-    """Both forms of what `draw` (to a path, dark or not) makes; empty where it says that there was nothing."""
+    """A figure in its light and its dark form; empty where `draw` (path, dark or not) says that nothing was drawn."""
     forms = {"light": (path, False), "dark": (path.with_stem(f"{path.stem}_dark"), True)}
     return {name: data_uri(place) for name, (place, dark) in forms.items() if draw(place, dark)}

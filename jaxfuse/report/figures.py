@@ -40,10 +40,10 @@ class Ratios:
     """Multiples of 1 over the pixels of some modalities, each to be drawn below its modality, in one scale.
 
     Attributes:
-        name: of what the maps show, above each of them.
+        name: the title above each map.
         maps: modality -> its map, positive or 0.
-        scale: logarithmic around 1 (`planes.ratio_scale`); what lies beyond is drawn as its ends.
-        meaning: what is multiplied, for the color bar.
+        scale: logarithmic around 1 (`planes.ratio_scale`); values beyond it show its ends.
+        meaning: the label of the color bar.
     """
 
     name: str

@@ -39,7 +39,7 @@ def fusion_panel(
         images: levels 0 to 255, (*space) or (*space 3).
         headers: the name of each.
         shown: where at least one source shows something; the rest is cut away as far as a box allows.
-        spacing_mm: voxel sides by axis; of a picture those of rows and columns.
+        spacing_mm: voxel sides by axis; for a picture the sides of rows and columns.
     """
     lift, views, sides = form_of(shown.ndim, spacing_mm)
     images, shown = [lift(image) for image in images], lift(shown)

@@ -1,6 +1,6 @@
 """The score of the validation over the training of each phase, this run's beside that of others on the same data.
 
-HyperFusionNet's Figure 3 compares networks in this way. Drawn are the tables `results/<phase>/learning_curve.csv`.
+HyperFusionNet's Figure 3 compares networks in this way. The tables are `results/<phase>/learning_curve.csv`.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def center_of(labels: Sequence[Labels | None], brain: Bool[np.ndarray, "d h w"])
 
 @dataclass(frozen=True)
 class Plane:
-    """One slice of a canonical volume, cropped to `box`, and how layers are drawn on it."""
+    """One slice of a canonical volume, cropped to `box`, which draws layers on axes."""
 
     view: View
     index: int
@@ -145,10 +145,10 @@ class Plane:
 
 
 def ratio_scale(cases: Sequence[np.ndarray]) -> LogNorm:
-    """From 1 / r to r, logarithmic, for multiples of 1 in several pictures: two digits, at least 1.1.
+    """A logarithmic scale from 1 / r to r for multiples of 1 in several pictures; r has two digits and is at least 1.1.
 
-    99 % of the values above 0 of the middle case lie within; those of a freak, such as a slice that touches the brain,
-    do not make the others pale.
+    99 % of the values above 0 of the middle case lie within it. An odd case, such as a slice that only touches the
+    brain, does not make the others pale.
     """
     present = [values[values > 0] for values in cases]
     reaches = [np.quantile(np.abs(np.log(values)), 0.99) for values in present if values.size]
@@ -165,7 +165,7 @@ def _contour(ax: Axes, mask: np.ndarray, color: str, width: float) -> None:
 
 
 def bounding_box(mask: Bool[np.ndarray, "d h w"], margin: int = 2) -> Box:
-    """The box around what is true, with a margin; the whole volume where nothing is."""
+    """The box around the true voxels, with a margin; the whole volume where there are none."""
     if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2])
     used = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]

@@ -15,7 +15,7 @@ from jaxfuse.report.results import Result, read_results
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run as its report sees it; what a file would hold that is absent is empty.
+    """A run as its report sees it. Parts whose files are absent are empty.
 
     Attributes:
         metrics: the rows of metrics.jsonl.

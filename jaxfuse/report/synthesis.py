@@ -1,4 +1,4 @@
-"""A figure of synthesized images: what they were made of, what was wanted, and where they err."""
+"""A figure of synthesized images: their sources, the truth, and where they err."""
 
 from __future__ import annotations
 
@@ -69,6 +69,6 @@ def synthesis_panel(
 
 
 def _scale(errors: Mapping[str, np.ndarray], brain: np.ndarray) -> Normalize:
-    """From 0 to the bound of 99 % of the errors inside the brain, in the worst of the images."""
+    """A scale from 0 to the bound of 99 % of the errors inside the brain, in the worst of the images."""
     tops = [float(np.quantile(error[brain], _TOP)) for error in errors.values()] if brain.any() else [1.0]
     return Normalize(0.0, max(*tops, 1e-12))

@@ -14,7 +14,7 @@ _VOLUMES = (".nii.gz", ".nii", ".hdr")  # of an Analyze pair the header stands f
 
 @dataclass(frozen=True)
 class Paired:
-    """Ids of the cases that have a prediction and a reference, and of those that have only one of the two; sorted."""
+    """Sorted ids of the cases that have a prediction and a reference, and of the cases that have only one of them."""
 
     cases: tuple[str, ...]
     without_reference: tuple[str, ...]
@@ -82,9 +82,9 @@ def find_volumes(folder: Path, *, only_marked: bool = False) -> dict[str, Path]:
 
 
 def find_images(folder: Path, *, ending: str = "") -> dict[str, Path]:
-    """Case id -> NIfTI file, or header of an Analyze pair, of any image; the id is the name without extension.
+    """Case id -> NIfTI file, or header of an Analyze pair, of any image.
 
-    Nor has the id the `ending`, where a name has it.
+    The id is the name without its extension and without `ending`.
     """
     files: dict[str, Path] = {}
     for path in _present(folder, _VOLUMES, "the volumes"):

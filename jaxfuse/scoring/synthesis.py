@@ -1,7 +1,7 @@
 """The protocol synthesis: synthesized volumes against the real ones (`jaxfuse.metrics.synthesis`).
 
 Both volumes of a case are scaled by the range of the real one, as it is stored, from its least value at 0 to its
-greatest at 1. Nothing is clipped: what was made beyond that range is an error like any other.
+greatest at 1. Nothing is clipped: values beyond that range are errors like any other.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class FusionAssessment:
 
 
 def fusion(judged: Judged) -> FusionAssessment:
-    """For systems that fuse the first of `pairs`, such as "t1+t2", and label the fused image."""
+    """Judges systems that fuse the first of `pairs`, such as "t1+t2", and label the fused image."""
     if not judged.pairs:
         raise UserError("fused images are judged against their sources; name them as the first of the config's pairs")
     return FusionAssessment(segmentation(judged), tuple(judged.pairs[0].split("+")))

@@ -17,7 +17,7 @@ class LossAssessment:
     alongside = None
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
-        """No scores."""
+        """Gives no scores."""
         del predict, cases
         return {}
 
@@ -29,6 +29,6 @@ class LossAssessment:
 
 
 def losses(judged: Judged) -> LossAssessment:
-    """For phases that only prepare weights for another."""
+    """Judges phases that only prepare weights for another."""
     del judged
     return LossAssessment()

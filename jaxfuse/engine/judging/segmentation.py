@@ -153,7 +153,7 @@ class SegmentationAssessment:
 
 
 def segmentation(judged: Judged) -> SegmentationAssessment:
-    """For systems whose result is class probabilities; slices of one volume are judged as that volume."""
+    """Judges systems whose result is class probabilities; slices of one volume are judged as that volume."""
     if judged.scheme is None:
         raise UserError(
             "whole volumes can be judged only with a label scheme; set assess to engine.judging.losses:losses"
@@ -167,7 +167,7 @@ def segmentation(judged: Judged) -> SegmentationAssessment:
 
 
 def segmentation_of_slices(judged: Judged) -> SegmentationAssessment:
-    """For segmentations whose slices are scored one by one, as papers on 2D methods do."""
+    """Judges segmentations slice by slice, as papers on 2D methods do."""
     return replace(segmentation(judged), units=tuple)
 
 

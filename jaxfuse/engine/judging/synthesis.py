@@ -166,7 +166,7 @@ class SynthesisAssessment:
 
 
 def synthesis(judged: Judged) -> SynthesisAssessment:
-    """For systems that make the second of `pairs`, such as "flair", from the first, such as "t1+t2"."""
+    """Judges systems that make the second of `pairs`, such as "flair", from the first, such as "t1+t2"."""
     pairs = judged.pairs
     if len(pairs) != 2 or "+" in pairs[1]:
         raise UserError(

@@ -94,5 +94,5 @@ class TranslationAssessment:
 
 
 def translation(judged: Judged) -> TranslationAssessment:
-    """For cycle translations between the two groups of `pairs`."""
+    """Judges cycle translations between the two groups of `pairs`."""
     return TranslationAssessment({"a": judged.pairs[0].split("+"), "b": judged.pairs[1].split("+")})
