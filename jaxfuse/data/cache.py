@@ -44,8 +44,10 @@ def prepare(
     """Prepares each case once, in the order given, below the folder `cache`.
 
     `on_case(case, fresh)` is called after each, for progress; `fresh` says that the entry was not there yet.
-    Several processes may share a cache. Raises the `UserError` of `load_case` and `prepare_case`; entries that
-    were finished before it stay.
+    Several processes may share a cache.
+
+    Raises:
+        UserError: that of `load_case` and `prepare_case`; entries that were finished before it stay.
     """
     modalities = tuple(modalities)
 
@@ -60,7 +62,7 @@ def prepare(
 def volume_recipe(
     modalities: Sequence[str], scheme: LabelScheme | None, normalize: Normalization, landmarks: Landmarks | None = None
 ) -> dict[str, Any]:
-    """How `prepare` makes its cases, as JSON."""
+    """Returns the settings of `prepare` as JSON; part of the cache key."""
     # The encoding, not only the name: a scheme that is corrected later must not find old arrays.
     coding = {"name": scheme.name, "encode": sorted(scheme.encode.items())} if scheme else None
     recipe: dict[str, Any] = {"modalities": tuple(modalities), "scheme": coding, "normalize": normalize.name}
@@ -80,7 +82,7 @@ def prepare_with(
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
-    """`prepare` for any kind of data: `make` prepares one case, `recipe` (JSON) says how it is made.
+    """Prepares cases of any kind: `make` prepares one, `recipe` (JSON) names the settings by which it does.
 
     `images` names the entries of `CaseFiles.images` that count, `label` whether the label file does.
     """
@@ -112,7 +114,7 @@ def read_prepared(folder: str | Path) -> CachedCase:
 
 
 def case_key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], label: bool, digests: Digests) -> str:
-    """What names a case's entry in the cache: its id, group and files' content, and how it is made (`prepare_with`)."""
+    """Returns the name of a case's entry in the cache: a digest of its id, group, files' content and recipe."""
     absent = [m for m in images if m not in one.images]
     if absent:
         raise UserError(f"case {one.id} has no {', '.join(absent)} image; it has {', '.join(one.images)}")

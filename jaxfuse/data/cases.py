@@ -1,4 +1,4 @@
-"""Cases: what a source finds on disk, and what a reader makes of it."""
+"""Cases: their files on disk, and their arrays once read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WHOLE = 1e-3
 
 @dataclass(frozen=True)
 class Image:
-    """Where the image of one modality lies: a file of its own, or one channel of a four-dimensional file.
+    """The place of the image of one modality: a file of its own, or one channel of a four-dimensional file.
 
     Attributes:
         path: the file; of an Analyze pair its header.
@@ -36,7 +36,7 @@ class Image:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """Where one case lies: `images` by canonical modality name, `label` or None, `group` for stratified splits."""
+    """The files of one case: `images` by canonical modality name, `label` or None, `group` for stratified splits."""
 
     id: str
     images: Mapping[str, Image]
@@ -66,9 +66,11 @@ class Case:
 def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme | None) -> Case:
     """Reads one case; all its volumes must lie on one grid.
 
-    With `scheme` None the label file is left unread and the case is unlabeled. Raises `UserError` that names
-    the case for a missing modality, a damaged file, volumes that lie on different grids, intensities that are
-    not finite, and label values that are not whole numbers of the scheme.
+    With `scheme` None the label file is left unread and the case is unlabeled.
+
+    Raises:
+        UserError: names the case, for a missing modality, a damaged file, volumes that lie on different grids,
+            intensities that are not finite, and label values that are not whole numbers of the scheme.
     """
     absent = [m for m in modalities if m not in files.images]
     if absent:

@@ -1,4 +1,4 @@
-"""From the data section of a config to prepared training and validation cases."""
+"""Opening a data set: from its settings to prepared training and validation cases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Dataset:
         return self.facts.train == self.facts.val
 
     def document(self) -> dict[str, Any]:
-        """What `dataset.json` holds: the facts, and a fingerprint that equal data and splits share."""
+        """Returns the content of `dataset.json`: the facts, and a fingerprint that equal data and splits share."""
         facts = json.loads(self.facts.to_json())
         # Not the cache keys: they tell apart runs that list the same modalities in another order.
         cases = {case.id: case.facts for case in (*self.train, *self.val)}
@@ -69,7 +69,7 @@ def read_facts(workdir: Path) -> DatasetFacts:
 
 
 def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> dict[str, Any]:
-    """How the cases of a run on volumes or their slices were made, as JSON: part of what names them in the cache."""
+    """Returns the preparation settings of volumes or their slices as JSON; part of the cache key."""
     landmarks = facts.landmarks or None
     if data.source not in CUTS:
         return volume_recipe(data.modalities, scheme, data.normalization, landmarks)
@@ -211,7 +211,7 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
 
 
 def _landmarks(data: Data) -> Landmarks | None:
-    """What the brains' intensities are matched to; None where they are not matched."""
+    """Levels that the brains' intensities are matched to, by modality; None where they are not matched."""
     if not data.normalization.needs_landmarks:
         return None
     if not data.reference:

@@ -1,4 +1,4 @@
-"""What is known of prepared cases and of a split of them, as records that survive JSON."""
+"""Facts of prepared cases and of a split of them, as records that survive JSON."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Scaling = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What is known of a prepared case besides its arrays; the content of `case.json`.
+    """Facts of a prepared case besides its arrays; the content of `case.json`.
 
     Attributes:
         affine: voxel to world in mm of the canonical grid before cropping, by rows; empty for a 2D image.
         spacing_mm: voxel sides per axis; pixels of a photograph count 1.
         original_shape, crop_start, shape: spatial; the crop is `original[start : start + shape]`.
         voxels_per_class: over the crop, by class index; empty for an unlabeled case.
-        mean, std: of each modality as stored, over the voxels that were normalized together.
-        slices: of a stack of slices, per slice: pixels of the brain, then pixels per class if labeled; else empty.
-        scaling: of each modality, where it was scaled to [0, 1]; else empty.
+        mean, std: moments of each modality as stored, over the voxels that were normalized together.
+        slices: for a stack, per slice: pixels of the brain, then pixels per class if labeled; else empty.
+        scaling: per modality the scaling to [0, 1]; empty where intensities were normalized otherwise.
     """
 
     id: str
@@ -52,7 +52,7 @@ class DatasetFacts:
         voxels_per_class: sum over the labeled training cases, by class index; empty where there is none.
         ranges: modality -> the stored values that the ends of [0, 1] stand for, in the files' units: medians over the
             training volumes. Empty where intensities were not scaled to [0, 1].
-        landmarks: modality -> what brains' percentiles were mapped onto, where they were; else empty.
+        landmarks: modality -> levels that the brains' percentiles were mapped onto; empty where none were.
     """
 
     modalities: tuple[str, ...]
@@ -67,16 +67,18 @@ class DatasetFacts:
     landmarks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        """Returns the facts as JSON, keys sorted."""
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> DatasetFacts:
+        """Reads what `to_json` has made."""
         fields: dict[str, Any] = json.loads(text)
         return cls(**{name: tuples(value) for name, value in fields.items()})
 
 
 def tuples(value: Any) -> Any:
-    """JSON with its lists, of which the records know none, as tuples."""
+    """Returns JSON with its lists as tuples; the records know no lists."""
     if isinstance(value, dict):
         return {key: tuples(item) for key, item in value.items()}
     return tuple(tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""How often classes occur among the voxels of the training cases, for losses that weigh classes by it."""
+"""Frequencies of classes among the voxels of the training cases, for losses that weigh classes by them."""
 
 from __future__ import annotations
 

@@ -79,10 +79,13 @@ def whole_range(volume: Float[np.ndarray, "d h w"]) -> Scaling:
 
 
 def matched(case_id: str, modality: str, values: Float[np.ndarray, " n"], landmarks: Sequence[float]) -> Scaling:
-    """What maps the percentiles `MATCHED` of the brain onto the landmarks, and its least value onto 0.
+    """The scaling that maps the percentiles `MATCHED` of the brain onto the landmarks, and its least value onto 0.
 
     Voxels above the last percentile share its landmark. Where percentiles fall together, the highest of their
-    landmarks counts. Raises `UserError` where all do.
+    landmarks counts.
+
+    Raises:
+        UserError: where all do.
     """
     stored = (float(values.min()), *(float(v) for v in np.percentile(values, MATCHED)))
     at = dict(zip(stored, (0.0, *landmarks), strict=True))
@@ -97,7 +100,7 @@ def apply_scaling(values: Float[np.ndarray, " n"], scaling: Scaling) -> Float[np
     return np.interp(values, stored, levels).astype(np.float32)
 
 
-# Case id, modality, its whole volume, the voxels of its brain and its landmarks -> what scales it to [0, 1].
+# (case id, modality, its whole volume, the voxels of its brain, its landmarks) -> its scaling to [0, 1].
 Fit = Callable[[str, str, Float[np.ndarray, "d h w"], Float[np.ndarray, " n"], Sequence[float]], Scaling]
 
 
@@ -186,7 +189,7 @@ def learned_landmarks(case: Case) -> Landmarks:
 
 
 def scaling_of(facts: CaseFacts, modality: str) -> Scaling:
-    """What scaled this modality of a case to [0, 1]; `UserError` where nothing did."""
+    """The scaling of one modality of a case to [0, 1]; `UserError` where there was none."""
     if modality not in facts.modalities:
         raise UserError(f"case {facts.id} has no {modality}; it has {', '.join(facts.modalities)}")
     place = facts.modalities.index(modality)

@@ -27,7 +27,7 @@ from jaxfuse.errors import UserError
 
 @dataclass(frozen=True)
 class Loader:
-    """How batches are made ready: `workers` processes (0: none) and `threads`, `prefetch` batches ahead."""
+    """The making of batches: by `workers` processes (0: none) and `threads`, `prefetch` batches ahead."""
 
     workers: int = 0
     threads: int = 2

@@ -39,7 +39,7 @@ class PreparedCase(ABC):
     Attributes:
         folder: its entry in the cache.
         key: names the entry: the content of its files and how it was made.
-        facts: what is known of it besides its arrays.
+        facts: its geometry, counts and moments.
     """
 
     folder: Path

@@ -40,8 +40,9 @@ def prepare_case(
     scale the brain to [0, 1] by the whole volume, whatever is kept of it; `landmarks` are those of "histmatch", by
     default the known ones. `classes` is the least length of `voxels_per_class`.
 
-    Raises `UserError` for an image without a non-zero voxel, for a modality that is constant or has no landmarks, and
-    for an extent that leaves the volume or holds nothing of the brain.
+    Raises:
+        UserError: for an image without a non-zero voxel, for a modality that is constant or has no landmarks, and for
+            an extent that leaves the volume or holds nothing of the brain.
     """
     mask = np.any(case.image != 0, axis=-1)
     if not mask.any():

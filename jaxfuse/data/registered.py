@@ -36,7 +36,7 @@ class Registered:
 
     Attributes:
         names: as of `names_of`.
-        gray: what is fused, in [0, 1].
+        gray: intensities to be fused, in [0, 1].
         color: the images that have color, by their place among the names.
         spacing_mm: pixel or voxel sides by axis; pixels of a picture count 1.
     """
@@ -48,7 +48,7 @@ class Registered:
 
     @property
     def shown(self) -> Bool[np.ndarray, "*space"]:
-        """Where at least one image shows something."""
+        """True where at least one image shows something."""
         return np.any(self.gray != 0, axis=-1)
 
 
@@ -81,8 +81,10 @@ def chosen_maps(options: Sequence[str], names: Sequence[str]) -> dict[int, str]:
     """Reads options such as "3=hot" or "PET=hot": the place of an image among `names` -> the name of its color map.
 
     An image is named by its number, counted from 1, by its name or by the last part of its name (sub01_PET), in small
-    or capital letters. Raises `UserError` for anything else, for a name that fits several images, and for an image
-    that is named twice.
+    or capital letters.
+
+    Raises:
+        UserError: for anything else, for a name that fits several images, and for an image that is named twice.
     """
     chosen: dict[int, str] = {}
     for option in options:
@@ -113,7 +115,8 @@ def _place(key: str, names: Sequence[str]) -> int:
 def read_pictures(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
     """Reads PNG pictures; `maps` names the color maps of gray ones by their place.
 
-    Raises `UserError` for a damaged file, unequal sizes, an unknown color map, and one for an image that has color.
+    Raises:
+        UserError: for a damaged file, unequal sizes, an unknown color map, and one for an image that has color.
     """
     tables = {place: color_map(name) for place, name in maps.items()}
     gray, color = [], {}
@@ -136,8 +139,9 @@ def read_pictures(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
 def read_volumes(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
     """Reads NIfTI volumes; `maps` names color maps by place.
 
-    Raises `UserError` for a damaged file, another grid than the first volume's, values that are not finite, a volume
-    that is 0 or constant throughout, and an unknown color map.
+    Raises:
+        UserError: for a damaged file, another grid than the first volume's, values that are not finite, a volume that
+            is 0 or constant throughout, and an unknown color map.
     """
     tables = {place: color_map(name) for place, name in maps.items()}
     volumes = [read_volume(path) for path in paths]

@@ -1,4 +1,4 @@
-"""From a prepared volume to a patch: where a window is placed, and what an example holds.
+"""Patches of prepared volumes: the place of a window, and the arrays of an example.
 
 A window is what a network's output covers. Its input, the patch, reaches `margin` voxels further on each side where
 valid convolutions take them; there, as wherever a patch leaves the cropped brain, the image is the background 0. So
@@ -102,7 +102,7 @@ class LabeledWindows:
     packed: np.ndarray
 
     def start(self, number: int) -> tuple[int, ...]:
-        """Where the window of this number, counted among those with a labeled voxel, begins."""
+        """Returns the first voxels of window `number`, counted among those with a labeled voxel."""
         sizes = [len(axis) for axis in self.starts]
         chosen = np.flatnonzero(np.unpackbits(self.packed, count=math.prod(sizes)))[number]
         return tuple(axis[i] for axis, i in zip(self.starts, np.unravel_index(chosen, sizes), strict=True))
@@ -133,7 +133,7 @@ def _pick(flat_indices: np.ndarray, case: PreparedCase, rng: np.random.Generator
 
 @dataclass(frozen=True)
 class Sampling:
-    """How windows are placed in the cases that a phase learns from.
+    """A rule that places windows in the cases that a phase learns from.
 
     Attributes:
         name: by which a config asks for it.

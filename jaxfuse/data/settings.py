@@ -1,4 +1,4 @@
-"""Settings of a data set: what a config's `data` section says, checked."""
+"""Settings of a data set: the `data` section of a config, checked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Phantom:
 
 @dataclass(frozen=True)
 class Data:
-    """Where cases come from and how they are prepared.
+    """The origin of the cases and their preparation.
 
     Attributes:
         source: volumes: "brats", "iseg" (subject-1-T1.hdr, ...) or "stroke" (folders of T2 and diffusion). Slices of
@@ -51,10 +51,10 @@ class Data:
         bootstrap: the number, from 1, of a bootstrap sample of the subjects, drawn by `split_seed`, which train; those
             left out validate; 0: none.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
-        axis: of slices: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
-        window: of slices: what pictures show, ((first, one past the last), (first, one past the last)) along the two
-            axes of the canonical volume (to the right, to the front, up) that are not cut; (): the box of the brain.
-        blank_slices: of slices: keep all, also those that show no brain.
+        axis: slicing direction: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
+        window: the part that pictures of slices show, ((first, one past the last), (first, one past the last)) along
+            the two axes of the canonical volume (to the right, to the front, up) that are not cut; (): the brain's box.
+        blank_slices: True keeps all slices, also those that show no brain.
     """
 
     source: str
@@ -87,7 +87,7 @@ class Data:
 
 
 def scheme_of(data: Data, layout_default: str) -> LabelScheme:
-    """The named scheme, else that of the layout."""
+    """The scheme that the settings name, else that of the layout."""
     return label_scheme(data.labels or layout_default)
 
 
@@ -101,6 +101,7 @@ def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def read_data(where: str, group: Any) -> Data:
+    """Reads the section of a config called `where`; refuses what is unknown, missing, or would be ignored."""
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices"}

@@ -52,7 +52,7 @@ def prepare_slices(
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> dict[str, tuple[PreparedSlice, ...]]:
-    """The slices of each case by its id, in ascending order; volumes are prepared once below the folder `cache`.
+    """Prepares volumes once below the folder `cache`; returns the slices of each case by its id, in ascending order.
 
     Kept are the slices that `keep` chooses by the facts of their stack, else those of which at least 1 % is brain
     (`kept_slices`); with `one_per_case` that with the largest tumor among them, or the one nearest the middle of the
@@ -62,7 +62,8 @@ def prepare_slices(
     Pictures show the box of the volume's brain, or `window`. Stacks reach from the brain's first slice to its last;
     with `blank` through the whole volume (`every_slice` keeps them all).
 
-    Raises the `UserError` of `load_case` and `prepare_case`, and one for a case without a slice to keep.
+    Raises:
+        UserError: that of `load_case` and `prepare_case`, and one for a case without a slice to keep.
     """
     modalities = tuple(modalities)
 
@@ -99,14 +100,14 @@ def stack_recipe(
     window: Window = (),
     blank: bool = False,
 ) -> dict[str, Any]:
-    """How `prepare_slices` makes its stacks, as JSON."""
+    """Returns the settings of `prepare_slices` as JSON; part of the cache key."""
     recipe = {**volume_recipe(modalities, scheme, normalize, landmarks), "stack": axis}
     # Named where they change something only, so that stacks of versions without them are found again.
     return recipe | ({"window": window} if window else {}) | ({"blank": True} if blank else {})
 
 
 def extent_of(axis: int, window: Window, *, blank: bool) -> Extent:
-    """What `prepare_case` is to keep of a volume for pictures of this window, with or without blank slices."""
+    """The crop of a volume for pictures of this window, with or without blank slices."""
     _check_axis(axis)
     extent: list[slice | None] = [slice(*one) for one in window] or [None, None]
     extent.insert(axis, slice(None) if blank else None)
@@ -114,13 +115,13 @@ def extent_of(axis: int, window: Window, *, blank: bool) -> Extent:
 
 
 def pictures(volume: Shaped[np.ndarray, "d h w *m"], axis: int) -> Shaped[np.ndarray, "s r c *m"]:
-    """All slices across `axis` of a canonical volume, upright: a view (slices, rows, columns, ...)."""
+    """Returns the slices across `axis` of a canonical volume, upright, as a view (slices, rows, columns, ...)."""
     _check_axis(axis)
     return np.moveaxis(volume, axis, 0).swapaxes(1, 2)[:, ::-1, ::-1]
 
 
 def volume_of(stack: Shaped[np.ndarray, "s r c *m"], axis: int) -> Shaped[np.ndarray, "d h w *m"]:
-    """The canonical volume that `pictures` made this stack of, as a view."""
+    """The inverse of `pictures`: the canonical volume of a stack, as a view."""
     _check_axis(axis)
     return np.moveaxis(stack[:, ::-1, ::-1].swapaxes(1, 2), 0, axis)
 
@@ -155,7 +156,7 @@ def as_stack(prepared: Prepared, axis: int) -> Prepared:
 
 
 def volume_facts(facts: CaseFacts, axis: int) -> CaseFacts:
-    """Of the canonical volume that `as_stack` made a stack with these facts of, the facts."""
+    """The inverse of `as_stack` for facts: those of the volume in canonical axis order."""
     back = np.argsort(_order(axis))
     # Rows and columns of a picture run from the far ends of the volume's axes.
     turned = [n - a - b for n, a, b in zip(facts.original_shape, facts.crop_start, facts.shape, strict=True)]
@@ -174,7 +175,7 @@ def volume_facts(facts: CaseFacts, axis: int) -> CaseFacts:
 
 
 def kept_slices(facts: CaseFacts) -> tuple[int, ...]:
-    """The slices of a stack, by index into its arrays, of which at least 1 % of the whole picture is brain."""
+    """Indices of the slices of a stack that show brain on at least 1 % of the whole picture."""
     pixels = facts.original_shape[1] * facts.original_shape[2]
     kept = tuple(i for i, (brain, *_) in enumerate(facts.slices) if brain >= LEAST_BRAIN * pixels)
     if not kept:
@@ -183,12 +184,12 @@ def kept_slices(facts: CaseFacts) -> tuple[int, ...]:
 
 
 def every_slice(facts: CaseFacts) -> tuple[int, ...]:
-    """All slices of a stack, by index into its arrays, whatever they show."""
+    """Indices of all slices of a stack, whatever they show."""
     return tuple(range(len(facts.slices)))
 
 
 def labeled_slices(facts: CaseFacts) -> tuple[int, ...]:
-    """The slices of a labeled stack, by index into its arrays, that hold a voxel which is not background."""
+    """Indices of the slices of a labeled stack that hold a voxel which is not background."""
     kept = tuple(i for i, row in enumerate(facts.slices) if any(row[2:]))  # after the brain and the background
     if not kept:
         raise UserError(f"case {facts.id} has no slice with a labeled voxel; leave the case out of the training split")
@@ -196,7 +197,7 @@ def labeled_slices(facts: CaseFacts) -> tuple[int, ...]:
 
 
 def one_slice(facts: CaseFacts, kept: Sequence[int]) -> int:
-    """Of the `kept` slices of a stack the first with the largest tumor, or the one nearest the middle without any."""
+    """Picks from the `kept` slices the first with the largest tumor, or without any the one nearest the middle."""
     tumor = {i: sum(facts.slices[i][2:]) for i in kept}  # after the brain and the background
     if any(tumor.values()):
         return max(kept, key=tumor.__getitem__)

@@ -35,7 +35,9 @@ def split_cases(
     to their size, by largest remainders. The order in which cases are listed does not matter.
 
     A single case is returned on both sides: training on it is an overfit check, and the caller has to say so.
-    Raises `UserError` for no case, a repeated id, cases of one subject only, and a size that cannot be met.
+
+    Raises:
+        UserError: for no case, a repeated id, cases of one subject only, and a size that cannot be met.
     """
     pairs = sorted(ids_and_groups)
     ids = tuple(id_ for id_, _ in pairs)
@@ -62,8 +64,10 @@ def split_cases(
 def leave_one_out(ids: Sequence[str], fold: int) -> dict[str, tuple[str, ...]]:
     """The split in which subject number `fold`, from 1 in the order of `ids`, validates and all others train.
 
-    Networks of several folds together are the ensemble of InfiNet's public code. Raises `UserError` for a number that
-    no subject has, and where there is one subject only.
+    Networks of several folds together are the ensemble of InfiNet's public code.
+
+    Raises:
+        UserError: for a number that no subject has, and where there is one subject only.
     """
     subjects = _subjects(ids)
     if not 1 <= fold <= len(subjects):
@@ -75,8 +79,10 @@ def bootstrap_split(ids: Sequence[str], *, seed: int, number: int) -> dict[str, 
     """Bootstrap sample `number`: as many subjects as there are, drawn with replacement, train; those left out validate.
 
     A subject that was drawn twice stands twice among the training cases. Networks of several numbers together are the
-    bootstrapped ensemble of the InfiNet paper. A sample that leaves nobody out is drawn again. Raises `UserError` where
-    there is one subject only.
+    bootstrapped ensemble of the InfiNet paper. A sample that leaves nobody out is drawn again.
+
+    Raises:
+        UserError: where there is one subject only.
     """
     subjects = _subjects(ids)
     rng = np.random.default_rng([seed, number])
@@ -97,7 +103,7 @@ def _subjects(ids: Sequence[str]) -> list[str]:
 
 
 def _sides(ids: Sequence[str], training: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """All cases of each training subject, as often as it stands there; of the others each once."""
+    """Turns training subjects into both sides: their cases, as often as a subject is listed; the other cases once."""
     cases = {subject: [id_ for id_ in ids if subject_of(id_) == subject] for subject in map(subject_of, ids)}
     return {
         "train": tuple(id_ for subject in training for id_ in cases[subject]),
@@ -109,7 +115,10 @@ def read_split(path: str | Path, ids: Iterable[str]) -> dict[str, tuple[str, ...
     """An explicit split: a JSON file `{"train": [ids], "val": [ids]}` over cases that exist in `ids`.
 
     Cases in neither list are left out. No subject may be on both sides, except that one single case may be
-    both lists (an overfit check). Raises `UserError` for anything else.
+    both lists (an overfit check).
+
+    Raises:
+        UserError: for anything else.
     """
     try:
         content = json.loads(Path(path).read_text())

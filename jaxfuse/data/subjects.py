@@ -1,4 +1,4 @@
-"""Subjects: what the lines of a table are about, where the cases of a data set are slices of one head.
+"""Subjects: one row of a results table stands for a whole subject, even if the network saw single slices.
 
 A network of slices is trained on pictures, but papers score the heads that these were cut from: InfiNet and the 2D rows
 of HyperFusionNet print Dice per subject, mean and standard deviation over subjects, and distances in three dimensions.
@@ -26,7 +26,7 @@ class SlicedVolume(PreparedCase):
     asked for them as it is for a new volume.
 
     Attributes:
-        axis: that the stack was cut across.
+        axis: array axis of the volume that the stack was cut across.
     """
 
     axis: int
@@ -57,7 +57,7 @@ class SlicedVolume(PreparedCase):
 
 
 def subjects_of(cases: Sequence[PreparedCase]) -> tuple[PreparedCase, ...]:
-    """The subjects that these cases are of, in the order of their first cases.
+    """Lists the subjects of these cases, in the order of their first cases.
 
     Slices of one volume make up that volume. Every other case is a subject of its own: a volume, a picture, and a slice
     that was chosen to stand for its volume.
@@ -73,6 +73,6 @@ def subjects_of(cases: Sequence[PreparedCase]) -> tuple[PreparedCase, ...]:
 
 
 def _volume(case: PreparedSlice) -> SlicedVolume:
-    """The volume that a slice is of."""
+    """Opens the volume that a slice was cut from."""
     stack = read_prepared(case.folder)
     return SlicedVolume(stack.folder, stack.key, volume_facts(stack.facts, case.axis), case.axis)

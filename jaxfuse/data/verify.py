@@ -1,4 +1,4 @@
-"""What is wrong with a data set, said case by case, without stopping at the first problem.
+"""Problems of a data set, said case by case, without stopping at the first.
 
 `fatal` is what training would refuse; `warning` is what it would accept and a person should look at.
 """
@@ -39,7 +39,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was looked at, under which names, and every problem found, in the order of the cases."""
+    """The cases looked at, the names used, and every problem found, in the order of the cases."""
 
     root: Path
     layout: str
@@ -54,7 +54,7 @@ class Verdict:
 
 @dataclass
 class _Seen:
-    """What the checks over all cases need to remember of each."""
+    """Notes on each case for the checks over all cases."""
 
     spacings: dict[str, tuple[float, ...]] = field(default_factory=dict)
     unoriented: int = 0
@@ -74,8 +74,10 @@ def verify(
 
     `layout` and `scheme` are names; without them the layout is told from the names on disk and brings its
     scheme, and all `modalities` of its source are looked for unless some are named. `on_case(done, total)` is
-    called after each case. Raises `UserError` only where there is nothing to look at: no folder, no case, an
-    unknown name.
+    called after each case.
+
+    Raises:
+        UserError: only where there is nothing to look at: no folder, no case, an unknown name.
     """
     layout = layout or detect_layout(root)
     source = source_of_layout(layout)

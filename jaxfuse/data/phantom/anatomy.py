@@ -22,14 +22,14 @@ _CEREBELLUM_FOLD_MM = 6.0
 
 @runtime_checkable
 class Displacement(Protocol):
-    """Where the tissue now at a position would lie without a mass."""
+    """Returns the position that the tissue now there would have without a mass."""
 
     def __call__(self, position: Position) -> Position: ...
 
 
 @dataclass(frozen=True)
 class Head:
-    """What varies between healthy heads; lengths in mm, angles in radians, factors relative to the average."""
+    """Variation between healthy heads; lengths in mm, angles in radians, factors relative to the average."""
 
     scale: tuple[float, float, float]
     offset_mm: tuple[float, float, float]

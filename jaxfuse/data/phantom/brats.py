@@ -76,7 +76,7 @@ def _take(fractions: dict[str, Volume], name: str, share: Volume) -> None:
 def _tissue_fractions(
     seed: int, index: int, grid: Grid, anatomy: Anatomy, tumor: dict[str, Volume]
 ) -> dict[str, Volume]:
-    """All tissues of a case; later ones displace earlier ones, and the shares keep their sum of 1."""
+    """Shares of all tissues of a case; later ones displace earlier ones, and the shares keep their sum of 1."""
     rng = _stream(seed, index, "mimics")
     amounts = draw_mimics(rng)
     fractions = dict(anatomy.fractions)

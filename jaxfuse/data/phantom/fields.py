@@ -1,4 +1,4 @@
-"""Where phantom anatomy lives: a voxel grid in mm, shapes as signed distances, and smooth random fields.
+"""Space of phantom anatomy: a voxel grid in mm, shapes as signed distances, and smooth random fields.
 
 Everything is a function of position in mm, so that one case drawn on a coarse and on a fine grid shows the
 same head.

@@ -103,7 +103,7 @@ def make_infant(
 
 
 def ripeness_map(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Volume:
-    """How far white matter is myelinated, in [0, 1]: farther in the back, in the middle, and in older infants."""
+    """Myelination of white matter, in [0, 1]: farther in the back, in the middle, and in older infants."""
     _, front, _ = anatomy.position
     age = float(rng.uniform(-0.1, 0.1))
     middle = np.clip(anatomy.hull_mm, 0, 40) / 40 - np.float32(0.4)
@@ -142,7 +142,7 @@ def _label(anatomy: Anatomy) -> UInt8[np.ndarray, "d h w"]:
 
 
 def _upright(volume: np.ndarray) -> np.ndarray:
-    """From the phantoms' grid, whose axes run left, back and up, to one whose axes run right, front and up."""
+    """Turns the phantoms' grid, whose axes run left, back and up, to one whose axes run right, front and up."""
     return np.ascontiguousarray(volume[::-1, ::-1])
 
 

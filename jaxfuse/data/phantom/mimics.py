@@ -1,4 +1,4 @@
-"""What looks like tumor in one modality and is not: vessels, choroid plexus, old bleedings, gliosis.
+"""Mimics, which look like tumor in one modality and are none: vessels, choroid plexus, old bleedings, gliosis.
 
 Vessels and choroid plexus take up contrast agent without being tumor; methemoglobin is bright on T1 with and
 without contrast; gliosis (white matter hyperintensities and the caps of the ventricles) is bright on T2 and
@@ -20,7 +20,7 @@ _VEIN_MM = 34.0
 
 @dataclass(frozen=True)
 class Mimics:
-    """How much of each there is in one head.
+    """Amounts of each mimic in one head.
 
     Attributes:
         sinus_mm: radius of the superior sagittal sinus, as far as skull stripping leaves it.

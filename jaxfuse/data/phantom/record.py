@@ -38,7 +38,9 @@ def write_once(root: Path, request: dict[str, Any], fill: Callable[[Path], None]
     """Has `fill` write the data set into a hidden sibling of `root` and renames that, unless it is there already.
 
     The request (JSON) lies beside the data in `phantom.json`. A run that is killed leaves only the hidden folder.
-    Raises `UserError` where `root` holds something else.
+
+    Raises:
+        UserError: where `root` holds something else.
     """
     if already_there(root, request):
         return

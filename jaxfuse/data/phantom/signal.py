@@ -1,4 +1,4 @@
-"""How tissue becomes signal: relaxation at 3 T, sequence equations, gadolinium, flow, bias field and noise.
+"""Signal of tissue: relaxation at 3 T, sequence equations, gadolinium, flow, bias field and noise.
 
 Relaxation times (ms) and proton densities (relative to water) at 3 T:
 

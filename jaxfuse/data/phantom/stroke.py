@@ -145,7 +145,7 @@ def pile_up(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Volume:
 def contents(
     rng: np.random.Generator, anatomy: Anatomy, parts: list[tuple[Volume, Spot]]
 ) -> Iterator[tuple[Volume, Tissue, float]]:
-    """What is in each voxel: shares that sum to 1 in the head, each of a tissue, and its diffusion in mm2/s.
+    """Contents of the voxels: shares that sum to 1 in the head, each of a tissue, and its diffusion in mm2/s.
 
     Of `parts` later ones displace earlier ones, and all of them the healthy tissues, which vary by 4 %.
     """

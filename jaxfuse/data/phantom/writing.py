@@ -67,13 +67,13 @@ class VolumePhantoms:
 
     Attributes:
         generator: name of the module that draws it, for `phantom.json`.
-        version: raised where its cases change.
-        view_mm: what the leading axes of the grid have to span for a head.
+        version: number of the current cases; raised where they change.
+        view_mm: least spans of the leading axes of the grid, so that they hold a head.
         shape, spacing_mm: the grid unless another is asked for.
         make: draws a case.
         save: writes its files. Images come as whole numbers, int16.
         place: number of a case -> its folder, or its first file, below the data set's folder.
-        options: what else decides the cases, for `phantom.json`.
+        options: further settings that decide the cases, for `phantom.json`.
     """
 
     generator: str

@@ -75,7 +75,7 @@ def layout_of(folder: Path) -> str:
 
 
 def place(case: str, modality: str, layout: str) -> Path:
-    """Where an image lies in the folder of its case."""
+    """Path of an image within the folder of its case."""
     return LAYOUTS[layout].place(case, modality)
 
 

@@ -52,7 +52,7 @@ class Cut:
 
     Attributes:
         one_per_case: one slice of each volume, that of the largest tumor.
-        labeled: of training volumes, the slices that hold a labeled voxel; else those that show enough brain.
+        labeled: training volumes give the slices that hold a labeled voxel; else those that show enough brain.
     """
 
     one_per_case: bool = False
@@ -61,7 +61,7 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeSource:
-    """One kind of data set of volumes: all in which it differs from another.
+    """One kind of data set of volumes: everything in which it differs from another.
 
     Attributes:
         name: by which a config asks for it.
@@ -72,7 +72,7 @@ class VolumeSource:
         survey: lists the cases under a folder.
         place: (case id, modality, layout) -> where that image is to lie in a case's folder, as compressed NIfTI.
         write_phantoms: makes a data set of this kind.
-        label_suffixes: what follows a case's id in the names of label files.
+        label_suffixes: endings of the names of label files, after the case's id.
         cuts: `data.source` by which a config asks for slices of these volumes -> which slices.
     """
 
@@ -124,8 +124,8 @@ class Layout:
 
     Attributes:
         scheme: name of the label scheme that this layout uses unless the user names another.
-        folder: what the name of a case's folder looks like.
-        suffixes: canonical modality name -> what follows the case's name, separator included.
+        folder: pattern of the names of cases' folders.
+        suffixes: canonical modality name -> ending of its file's name, separator included.
         label: the same for the label file.
         marks: suffixes of which one is enough to make a folder a case; without any, the folder's name is.
         stray_labels: names under which a label file was once published instead.
@@ -142,7 +142,7 @@ class Layout:
     grade_column: str = ""
 
     def place(self, case: str, modality: str) -> Path:
-        """Where an image lies in the folder of its case."""
+        """Path of an image within the folder of its case."""
         return Path(f"{case}{self.suffixes[modality]}.nii.gz")
 
 

@@ -41,7 +41,8 @@ _EXTENSIONS = (*EXTENSIONS, ".hdr")
 def survey(root: str | Path, modalities: Sequence[str], layout: str | None = None) -> tuple[Finding, ...]:
     """The subjects under `root` by ascending number, with what each lacks.
 
-    Raises `UserError` for none, for a number that lies twice and for other modalities.
+    Raises:
+        UserError: for none, for a number that lies twice and for other modalities.
     """
     del layout  # there is one
     check_modalities(modalities, MODALITIES)
@@ -58,7 +59,7 @@ def survey(root: str | Path, modalities: Sequence[str], layout: str | None = Non
 
 
 def place(subject: str, modality: str, layout: str) -> Path:
-    """Where an image of a subject lies in the folder of all, as NIfTI."""
+    """Path of an image within the folder of all subjects, as NIfTI."""
     del layout  # there is one
     return Path(f"{subject}{_SUFFIXES[modality]}.nii.gz")
 

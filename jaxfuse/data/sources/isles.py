@@ -40,8 +40,9 @@ _NAME = re.compile(re.escape(_PREFIX) + r"(\w+)\.\d+")
 def survey(root: str | Path, modalities: Sequence[str], layout: str | None = None) -> tuple[Finding, ...]:
     """The cases under `root`, folder by folder and by their numbers, with what each lacks.
 
-    Raises `UserError` for no case, for other modalities, for two files of one sequence, and where two cases would have
-    one name.
+    Raises:
+        UserError: for no case, for other modalities, for two files of one sequence, and where two cases would have one
+            name.
     """
     del layout  # there is one
     check_modalities(modalities, MODALITIES)
@@ -63,7 +64,7 @@ def survey(root: str | Path, modalities: Sequence[str], layout: str | None = Non
 
 
 def place(case: str, modality: str, layout: str) -> Path:
-    """Where an image that was never uploaded lies in the folder of its case: under the number 0."""
+    """Path of an image that was never uploaded within the folder of its case; its number is 0."""
     del case, layout  # names tell nothing of the case, and there is one layout
     name = f"{_PREFIX}{SEQUENCES[modality]}.0"
     return Path(name) / f"{name}.nii.gz"

@@ -55,7 +55,7 @@ class Pair:
 
 
 def partner_of(modalities: Sequence[str]) -> str:
-    """What is paired with MRI, which names the collection; refuses anything but `mri` and one of `PARTNERS`."""
+    """The modality paired with MRI; refuses anything but `mri` and one of `PARTNERS`. It names the collection."""
     partners = [m for m in modalities if m in PARTNERS]
     if len(modalities) != 2 or "mri" not in modalities or len(partners) != 1:
         raise UserError(f"modalities are {tuple(modalities)}; mri and one of {', '.join(PARTNERS)} are expected")
@@ -65,8 +65,11 @@ def partner_of(modalities: Sequence[str]) -> str:
 def find_pairs(root: str | Path, modalities: Sequence[str]) -> tuple[CaseFiles, ...]:
     """The pairs under `root`, sorted by name; `root` is the folder around the collection, or the collection.
 
-    `modalities` is `mri` with one of `ct`, `pet` and `spect`, in the order wanted. Raises `UserError` for other
-    modalities, missing folders, a name that only one of them holds, and images of unequal size.
+    `modalities` is `mri` with one of `ct`, `pet` and `spect`, in the order wanted.
+
+    Raises:
+        UserError: for other modalities, missing folders, a name that only one of them holds, and images of unequal
+            size.
     """
     found = survey(root, modalities)
     for one in found:
@@ -76,7 +79,7 @@ def find_pairs(root: str | Path, modalities: Sequence[str]) -> tuple[CaseFiles, 
 
 
 def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
-    """Like `find_pairs`, but lists what is wrong with a pair instead of refusing it."""
+    """Lists the pairs under `root` with their problems, where `find_pairs` refuses them."""
     folder = _collection_folder(Path(os.path.abspath(root)), modalities)
     folders = {modality: folder / modality.upper() for modality in modalities}
     for path in folders.values():
@@ -93,7 +96,8 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
 def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
     """Reads one pair.
 
-    Raises `UserError` for a damaged file, unequal sizes, and color where the modality has none.
+    Raises:
+        UserError: for a damaged file, unequal sizes, and color where the modality has none.
     """
     gray, color = {}, {}
     for modality in modalities:
@@ -119,8 +123,10 @@ def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
 def prepare_pair(files: CaseFiles, modalities: Sequence[str]) -> Prepared:
     """One pair in the form of a prepared case: not cropped, levels divided by 255, without label.
 
-    `brain` holds the pixels that at least one image shows. Raises the `UserError` of `load_pair`, and one for
-    an image of one level only.
+    `brain` holds the pixels that at least one image shows.
+
+    Raises:
+        UserError: that of `load_pair`, and one for an image of one level only.
     """
     pair = load_pair(files, modalities)
     image = np.stack([pair.gray[modality] for modality in modalities], axis=-1)

@@ -54,7 +54,7 @@ def layout_of(folder: Path) -> str:
 
 
 def place(case: str, modality: str, layout: str) -> Path:
-    """Where an image lies in the folder of its case."""
+    """Path of an image within the folder of its case."""
     del layout  # there is one
     return LAYOUT.place(case, modality)
 

@@ -33,7 +33,10 @@ def find_images(root: str | Path) -> dict[str, tuple[CaseFiles, ...]]:
     """The images of the published lists `train` and `val`, each sorted by id.
 
     `root` is a year's folder (VOC2012), the VOCdevkit folder with one year in it, or the folder around that.
-    Each image lies under the key `rgb`. Raises `UserError` where lists or listed files are missing.
+    Each image lies under the key `rgb`.
+
+    Raises:
+        UserError: where lists or listed files are missing.
     """
     year = _year_folder(Path(root))
     sides = {}
@@ -51,7 +54,8 @@ def find_images(root: str | Path) -> dict[str, tuple[CaseFiles, ...]]:
 def load_image(files: CaseFiles) -> tuple[Float[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
     """Colors in 0..255 as float32, and class indices with 255 where a pixel does not count.
 
-    Raises `UserError` for a damaged file, a class map without palette or beyond the 21 classes, and unequal sizes.
+    Raises:
+        UserError: for a damaged file, a class map without palette or beyond the 21 classes, and unequal sizes.
     """
     assert files.label is not None  # `find_images` always sets it
     image = _open(files.images["rgb"].path, None)
