@@ -15,8 +15,8 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from configs import cmff
 from jaxfuse import predict
 from jaxfuse.data.cases import load_case
-from jaxfuse.data.dataset import phantom_root
 from jaxfuse.data.intensities import NORMALIZATIONS
+from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.slices import AXIAL, pictures, prepare_slices

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jaxfuse.data.slices import slice_name
 from jaxfuse.data.splits import split_cases, subject_of
 from jaxfuse.errors import UserError
 
@@ -27,7 +28,6 @@ BRAIN = "brain"
 # A file that was being written when its process was killed.
 _PIECE = re.compile(r"\..+\.(png|npz|gz)\.\d+\.[0-9a-f]{8}")
 _HELD_OUT = 0.1  # share of the patients of each, val and test
-_LETTERS = "xyz"
 
 Row = Mapping[str, Any]
 Combo = tuple[str, ...]
@@ -65,7 +65,7 @@ class Layout:
 
     def name(self, row: Row) -> str:
         """Names a slice, such as CASE_z077."""
-        return f"{row['case']}_{_LETTERS[self.axis]}{row['z']:03d}"
+        return slice_name(row["case"], self.axis, row["z"])
 
     def cut(self, row: Row) -> tuple[str, ...]:
         """Lists the files that are cut out of the volumes."""

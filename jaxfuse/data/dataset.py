@@ -15,7 +15,7 @@ from jaxfuse.data.cache import prepare, volume_recipe
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
-from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
+from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data, scheme_of
 from jaxfuse.data.slices import AXES, every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
@@ -25,8 +25,6 @@ from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, spli
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
-
-Report = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
 
 @dataclass(frozen=True)
@@ -86,51 +84,22 @@ def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> di
 
 def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
     """Finds, checks, splits and prepares the cases; writes phantoms first where no root is given."""
-    if data.source not in _SOURCES:
-        raise UserError(f"data.source is {data.source!r}; choose one of {', '.join(_SOURCES)}")
-    return _SOURCES[data.source](data, report, labels_required)
+    return _opener(data.source)(data, report, labels_required)
 
 
-def phantom_root(data: Data, report: Report) -> Path:
-    """The phantom data set of these settings, written if it is not there."""
-    phantom, source = data.phantom, source_of(data.source)
-    settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm])
-    root = data.cache_dir / "phantoms" / f"{source.name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
-    source.write_phantoms(
-        root,
-        cases=phantom.cases,
-        seed=phantom.seed,
-        shape=phantom.shape,
-        spacing_mm=phantom.spacing_mm,
-        on_case=lambda done, total: report("writing phantoms", done, total),
-    )
-    return root
-
-
-def pair_phantom_root(data: Data, report: Report) -> Path:
-    """The phantom pairs of these settings, written if they are not there; `phantom.shape` is (columns, rows, 1)."""
-    phantom = data.phantom
-    columns, rows, slices = phantom.shape
-    if slices != 1:
-        raise UserError(
-            f"data.phantom.shape is {phantom.shape}; pairs are single slices: give (columns, rows, 1) for a phantom"
-        )
-    partner = pairs2d.partner_of(data.modalities)
-    settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm, partner])
-    root = data.cache_dir / "phantoms" / f"pairs2d-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
-    write_pair_phantoms(
-        root,
-        pairs=phantom.cases,
-        seed=phantom.seed,
-        partners=(partner,),
-        shape=(rows, columns),
-        spacing_mm=phantom.spacing_mm,
-        on_pair=lambda done, total: report("writing phantoms", done, total),
-    )
-    return root
+def _opener(source: str) -> Callable[[Data, Report, bool], Dataset]:
+    """The function that opens a kind of source: volumes, their slices, or pictures."""
+    if source in CUTS:
+        return _open_slices
+    if source in VOLUMES:
+        return _open_volumes
+    if source in _PICTURES:
+        return _PICTURES[source]
+    raise UserError(f"data.source is {source!r}; choose one of {', '.join([*VOLUMES, *_PICTURES, *CUTS])}")
 
 
 def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
+    """Opens volumes, split by subject."""
     files, scheme = _volumes(data, report, labels_required)
     split = _split(data, files)
     chosen = _listed(files, split)
@@ -148,7 +117,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
 
 
 def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
-    """Slices of volumes, all that show enough or one of each case; split by case, so by patient."""
+    """Opens slices of volumes, all that show enough or one of each case; split by case, so by patient."""
     files, scheme = _volumes(data, report, labels_required)
     split = _split(data, files)
     chosen = _listed(files, split)
@@ -180,6 +149,7 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
 
 
 def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
+    """Opens registered pairs of pictures, which have no labels."""
     if labels_required:
         raise UserError(
             "data.source is 'pairs2d', whose images have no labels, and a phase needs labels; give that phase data of "
@@ -240,6 +210,7 @@ def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]]) -> l
 
 
 def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
+    """Opens photographs, split by their own lists."""
     del labels_required  # its lists name labeled images only
     if not data.root:
         raise UserError("the PASCAL VOC folder is not named; give it with --config.voc.data.root=DIR")
@@ -250,14 +221,7 @@ def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
     return _dataset(prepared, data.modalities, None, split, voc.CLASSES)
 
 
-# Every `data.source`, with what opens it.
-_SOURCES = {
-    "brats": _open_volumes,
-    "voc": _open_voc,
-    **dict.fromkeys(VOLUMES, _open_volumes),
-    **dict.fromkeys(CUTS, _open_slices),
-    "pairs2d": _open_pairs,
-}
+_PICTURES = {"voc": _open_voc, "pairs2d": _open_pairs}
 
 
 def _dataset(

@@ -31,7 +31,6 @@ from jaxfuse.labels import LabelScheme
 AXIAL, CORONAL, SAGITTAL = 2, 1, 0  # the array axis of a canonical volume that is cut
 AXES: Mapping[str, int] = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL}
 LEAST_BRAIN = 0.01  # share of a slice's pixels
-_LETTERS = "xyz"
 
 # Along the canonical axes that are not cut, in their order: first voxel and one past the last. Empty: the brain's box.
 Window = tuple[tuple[int, int], ...]
@@ -55,9 +54,8 @@ def prepare_slices(
     """Prepares volumes once below the folder `cache`; returns the slices of each case by its id, in ascending order.
 
     Kept are the slices that `keep` chooses by the facts of their stack, else those of which at least 1 % is brain
-    (`kept_slices`); with `one_per_case` that with the largest tumor among them, or the one nearest the middle of the
-    volume where no tumor is marked. A slice is named after its case and its place along `axis` of the canonical
-    volume, such as CASE_z077.
+    (`kept_slices`); with `one_per_case` the one of them that `one_slice` picks. A slice is named after its case and its
+    place along `axis` of the canonical volume, such as CASE_z077.
 
     Pictures show the box of the volume's brain, or `window`. Stacks reach from the brain's first slice to its last;
     with `blank` through the whole volume (`every_slice` keeps them all).
@@ -213,12 +211,17 @@ def gray_levels(image: Float[np.ndarray, "*space"]) -> UInt8[np.ndarray, "*space
     return np.rint(image * 255).astype(np.uint8)
 
 
+def slice_name(case: str, axis: int, place: int) -> str:
+    """The name of a slice: its case, the letter of the axis that is cut, and its place along it, such as CASE_z077."""
+    return f"{case}_{'xyz'[axis]}{place:03d}"
+
+
 def _slice(stack: PreparedCase, index: int, axis: int, is_whole_case: bool) -> PreparedSlice:
     facts = stack.facts
     place = facts.crop_start[0] + index
     own = dataclasses.replace(
         facts,
-        id=f"{facts.id}_{_LETTERS[axis]}{place:03d}",
+        id=slice_name(facts.id, axis, place),
         affine=(),
         spacing_mm=facts.spacing_mm[1:],
         original_shape=facts.original_shape[1:],

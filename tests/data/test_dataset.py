@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse.data.dataset import open_dataset, phantom_root, read_facts
+from jaxfuse.data.dataset import open_dataset, read_facts
+from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.settings import Data, Phantom
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json
@@ -178,7 +179,7 @@ def test_other_phantoms_lie_in_another_folder(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "bart"}, "data.source is 'bart'; choose one of brats, voc"),
+        ({"source": "bart"}, "data.source is 'bart'; choose one of brats, iseg"),
         ({"source": "voc"}, "PASCAL VOC folder is not named"),
         ({"root": "nowhere"}, "nowhere is not a folder; give the folder that holds the cases"),
         ({"labels": "brast"}, "label scheme 'brast' is not known"),

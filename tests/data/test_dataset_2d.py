@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from configs import cmff
-from jaxfuse.data.dataset import open_dataset, pair_phantom_root
+from jaxfuse.data.dataset import open_dataset
+from jaxfuse.data.phantom.roots import pair_phantom_root
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.sampling import brain, mixed

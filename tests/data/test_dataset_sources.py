@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxfuse.data.dataset import open_dataset, phantom_root
+from jaxfuse.data.dataset import open_dataset
+from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.settings import Data, Phantom
 from jaxfuse.data.slices import AXES

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.cache import prepare
-from jaxfuse.data.cases import Case, CaseFiles
+from jaxfuse.data.cases import Case, CaseFiles, Image
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import prepare_case, uncrop
@@ -242,7 +242,7 @@ def test_real_slices(shared_data, tmp_path):
         pytest.skip(f"the real sample {root} is not here")
     name, scheme = "patient19", label_scheme("lesion")
     paths = {m: root / name / f"{name}_{m}.nii.gz" for m in ("t1", "seg")}
-    given = CaseFiles(name, {"t1": paths["t1"]}, paths["seg"])
+    given = CaseFiles(name, {"t1": Image(paths["t1"])}, paths["seg"])
     found = prepare_slices([given], ("t1",), scheme, cache=tmp_path)[name]
     # LAS voxels: only the first axis turns over on the way to RAS, so z is that of the file.
     brain, lesion = (np.asarray(nib.load(paths[k]).dataobj) for k in ("t1", "seg"))
