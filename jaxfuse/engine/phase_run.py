@@ -38,6 +38,9 @@ from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules
 from jaxfuse.report.kinds import kind_of
 
+# The name of a run's result where it is made of several phases.
+RESULT = "result"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -198,5 +201,5 @@ class PhaseRun:
 
     def forget_judgment(self) -> None:
         """Removes judgments that training outdates. A run killed in between would take them for its own."""
-        for outdated in (self.name, "result"):
+        for outdated in (self.name, RESULT):
             (self.setting.results(outdated) / "summary.json").unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
-from jaxfuse.engine.phase_run import PhaseRun, Setting
+from jaxfuse.engine.phase_run import RESULT, PhaseRun, Setting
 from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.lock import locked
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
@@ -28,8 +28,6 @@ from jaxfuse.engine.training import Training
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.report.html import write_report
-
-_RESULT = "result"
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class Run:
     def _combine(self) -> bool:
         """Judges the mean of several phases' probabilities, where the run's result is made of several."""
         members = [self.phase(name) for name in self.experiment.result]
-        if len(members) < 2 or self.setting.is_judged(_RESULT):
+        if len(members) < 2 or self.setting.is_judged(RESULT):
             return False
         data = members[0].data
         if data.scheme is None:
@@ -147,7 +145,7 @@ class Run:
         names = _output_names(members)
         primary = "+".join(names)
         assessment = SegmentationAssessment(data.scheme, primary, (*names, primary))
-        self.setting.assess(_RESULT, assessment, _mean_of(dict(zip(names, members, strict=True)), primary), data)
+        self.setting.assess(RESULT, assessment, _mean_of(dict(zip(names, members, strict=True)), primary), data)
         return True
 
 

@@ -1,0 +1,57 @@
+"""Descriptions of configs: networks and transfers of rows of the paper, and the cost of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import pytest
+
+from configs import cmff
+from jaxfuse.engine.description import describe
+
+TRUNK = 8_261_728  # a U-Net without its output convolution, which the branches have from the generators
+
+
+def paper(row: str) -> dict[str, Any]:
+    config = cmff.get_config(f"paper,row={row}")
+    config.data.root = "/no/such/folder"
+    return describe(config, cost=False)["phases"]
+
+
+@pytest.mark.parametrize(("row", "parameters"), [("wo_MG", 110_724), ("w_CA", 111_574), ("random", 166_020)])
+def test_fusion_branch_of_the_rows(row, parameters):
+    fusion = paper(row)["fusion"]
+    assert fusion["networks"] == {"S_A": 8_261_796, "S_B": 8_261_796, "S_F": parameters}
+    assert [t["values"] for t in fusion["transfers"]] == ([] if row == "random" else [TRUNK, TRUNK])
+
+
+def test_rows_of_single_branches():
+    phases = paper("S_A+S_B")
+    assert list(phases) == ["transition", "branch_a", "branch_b"]
+    for name, network, generator in (("branch_a", "S_A", "ab"), ("branch_b", "S_B", "ba")):
+        assert phases[name]["networks"] == {network: 8_261_796}
+        source = f"transition:generators/{generator}/trunk"
+        assert phases[name]["transfers"] == [{"source": source, "target": "net/trunk", "values": TRUNK}]
+
+
+def test_two_dimensional_donor_of_the_row_voc():
+    phases = paper("voc")
+    assert phases["voc"]["networks"] == {"segmentation": 2_768_917}
+    assert [t["values"] for t in phases["fusion"]["transfers"]] == [TRUNK, TRUNK]
+
+
+def test_cost_of_one_step_names_the_backend():
+    config = cmff.get_config("tiny,row=random")
+    config.network.unet.levels = 2
+    plain, facts = describe(config, cost=False)["phases"]["fusion"], describe(config, cost=True)["phases"]["fusion"]
+    cost = facts.pop("cost")
+    assert facts == plain
+    assert cost.pop("backend") == jax.default_backend()
+    assert set(cost) == {"flops", "argument_bytes", "temporary_bytes"}
+    assert all(type(value) is int for value in cost.values())
+    # The step holds parameters and both moments of Adam, in float32, and the image of four modalities.
+    assert cost["argument_bytes"] > 3 * 4 * plain["players"]["net"] + 4 * 4 * 16**3
+    # Two operations per weight and voxel at the finest level are a fraction of the forward pass alone.
+    assert cost["flops"] > 2 * 16**3 * 27 * 32 * 4
+    assert cost["temporary_bytes"] > 0
