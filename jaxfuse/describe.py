@@ -60,7 +60,8 @@ def _choices_as_text(found: Mapping[str, Mapping[str, str]]) -> str:
     lines = []
     for kind, entries in found.items():
         if entries:
-            lines += [kind, *(f"  {name or '(default)':<14}{told}" for name, told in entries.items())]
+            width = max(14, *(len(name) + 2 for name in entries))
+            lines += [kind, *(f"  {name or '(default)':<{width}}{told}" for name, told in entries.items())]
     return "\n".join(lines)
 
 
