@@ -96,7 +96,7 @@ class AdjointEstimator:
             image,
             inner=inner,
             place=place,
-            limits=self.limits(jnp.result_type(*system.target), inner_tolerance),
+            limits=self.limits(trees.scalar_type(system.target), inner_tolerance),
             relies=self.definite,
             solves=self.uses_curvature,
             true_image=true_image,
@@ -212,7 +212,7 @@ def _solve(
             tree=problem.tree_y,
         )
 
-    scalar = jnp.result_type(*target)
+    scalar = trees.scalar_type(target)
     if isinstance(curvature.damping, Levenberg):
         solved, damping = _levenberg(estimator, curvature.damping, damped, scalar)
         return solved, damped(damping), damping

@@ -106,7 +106,7 @@ def implicit_minimum(
         product = curvature(problem)
         return problem.inner_gradient, lambda v: trees.add(product(v, jnp.array(0)), v, held[0])
 
-    damping = jnp.asarray(curvature.damping, jnp.result_type(*y_vector))
+    damping = jnp.asarray(curvature.damping, trees.scalar_type(y_vector))
     equation = _Equation(residual, linearized, [damping, *constants], symmetric=True, definite=True)
     return _attach(equation, x_vector, y_vector, y, chosen, policy, inner_tolerance)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -71,9 +71,7 @@ def error_bound(
     info: Info,
     *,
     strong_convexity: float | Array | None = None,
-    cross_norm: float | Array | None = None,
-    mixed_norm: float | Array | None = None,
-    inner_norm: float | Array | None = None,
+    norms: Mapping[str, float | Array] | None = None,
     steps: int = 30,
     norm_steps: int = 10,
     key: Array | None = None,
@@ -98,9 +96,9 @@ def error_bound(
         upper, lower, x, y: as they were passed to `hypergradient`.
         info: what it returned.
         strong_convexity: a known lower bound on the least eigenvalue of lower_yy, such as a weight decay.
-        cross_norm: a known upper bound on the operator norm of lower_yx.
-        mixed_norm, inner_norm: the same for the blocks xy and yy of the second derivative of upper - <info.adjoint,
-            lower_y>: for a quadratic `lower`, of `upper` alone.
+        norms: known upper bounds on operator norms, by name: "cross" of lower_yx; "mixed" and "inner" of the blocks xy
+            and yy of the second derivative of upper - <info.adjoint, lower_y>: for a quadratic `lower`, of `upper`
+            alone.
         steps, norm_steps: Lanczos steps for the strong convexity and for each norm.
         key: of the random starts; `jax.random.key(0)` if None.
 
@@ -108,7 +106,8 @@ def error_bound(
         ValueError: `info` is of an estimator without an adjoint, a constant is out of its range, or it is called
             inside `jax.shard_map`, where no shard can draw a whole random vector.
     """
-    _check(info, steps, norm_steps, strong_convexity, cross_norm, mixed_norm, inner_norm)
+    given = dict(norms or {})
+    _check(info, steps, norm_steps, strong_convexity, given)
     problem = pose(upper, lower, x, y)
     adjoint = trees.read(info.adjoint, problem.y, "info.adjoint")
     keys = jax.random.split(jax.random.key(0) if key is None else key, 4)
@@ -120,14 +119,15 @@ def error_bound(
         return estimate() if value is None else jnp.asarray(value, scalar)
 
     convexity = known(strong_convexity, lambda: least_eigenvalue(problem.hessian, problem.y, steps, keys[0]))
-    norms = {
-        "cross": known(cross_norm, lambda: operator_norm(*cross, problem.x, problem.y, norm_steps, keys[1])),
-        "mixed": known(mixed_norm, lambda: operator_norm(*mixed, problem.y, problem.x, norm_steps, keys[2])),
-        "inner": known(inner_norm, lambda: operator_norm(*inner, problem.y, problem.y, norm_steps, keys[3])),
+    outer_x, inner_y = problem.x, problem.y
+    found = {
+        "cross": known(given.get("cross"), lambda: operator_norm(*cross, outer_x, inner_y, norm_steps, keys[1])),
+        "mixed": known(given.get("mixed"), lambda: operator_norm(*mixed, inner_y, outer_x, norm_steps, keys[2])),
+        "inner": known(given.get("inner"), lambda: operator_norm(*inner, inner_y, inner_y, norm_steps, keys[3])),
     }
     slope, residual = trees.norm(problem.inner_gradient), trees.norm(rest)
-    sensitivity = norms["cross"] / convexity
-    inner_part = (norms["mixed"] + sensitivity * norms["inner"]) * slope / convexity
+    sensitivity = found["cross"] / convexity
+    inner_part = (found["mixed"] + sensitivity * found["inner"]) * slope / convexity
     linear_part = sensitivity * residual
     # `policy` is static: under "nan" a gradient that failed a check is NaN, under "fallback" the direct one.
     replaced = (info.policy == "nan") & ~info.converged | info.fell_back
@@ -139,7 +139,7 @@ def error_bound(
         linear_part=jnp.where(claimed, linear_part, jnp.inf),
         relative=jnp.where(bound == 0, 0, bound / trees.norm(gradient)),
         strong_convexity=convexity,
-        norms=norms,
+        norms=found,
         inner_gradient_norm=slope,
         residual_norm=residual,
     )
@@ -246,7 +246,7 @@ def _least_steps(size: int) -> int:
     return min(size, math.ceil((math.log(1.648 * math.sqrt(size) / FAILURE) + 1) / 2) + 1)
 
 
-def _check(info: Info, steps: int, norm_steps: int, strong_convexity: Any, *norms: Any) -> None:
+def _check(info: Info, steps: int, norm_steps: int, strong_convexity: Any, norms: Mapping[str, Any]) -> None:
     if info.adjoint is None:
         raise ValueError(
             f"{info.estimator} has no adjoint, from which the bound is computed: use an estimator that solves the "
@@ -256,7 +256,9 @@ def _check(info: Info, steps: int, norm_steps: int, strong_convexity: Any, *norm
         raise ValueError(f"steps is {steps} and norm_steps {norm_steps}; at least 1 of each was expected")
     if isinstance(strong_convexity, (int, float)) and not strong_convexity > 0:
         raise ValueError(f"strong_convexity is {strong_convexity}; a positive number was expected, or None")
-    if any(isinstance(norm, (int, float)) and not norm >= 0 for norm in norms):
-        raise ValueError(f"cross_norm, mixed_norm and inner_norm are {norms}; none may be negative")
+    if unknown := sorted(set(norms) - {"cross", "mixed", "inner"}):
+        raise ValueError(f"norms are given for {', '.join(unknown)}; name cross, mixed or inner")
+    if any(isinstance(norm, (int, float)) and not norm >= 0 for norm in norms.values()):
+        raise ValueError(f"norms are {dict(norms)}; none may be negative")
     if trees.in_shard_map():
         raise ValueError("error_bound draws random vectors, which no shard can: call it outside jax.shard_map")

@@ -214,7 +214,7 @@ def certify(
         true_image: the undamped Hessian times the solution, where that is another matrix.
     """
     target, adjoint, image, inner, place = lax.stop_gradient((system.target, solved.adjoint, image, inner, place))
-    dtype = jnp.result_type(*target)
+    dtype = trees.scalar_type(target)
     unit = jnp.ones((), dtype) if jnp.finfo(dtype).bits == 64 else trees.largest(target)
     inverse = 1 / unit
     scaled = trees.scale(target, inverse)

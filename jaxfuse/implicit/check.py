@@ -14,15 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from jaxfuse.implicit import differences, krylov, trees
+from jaxfuse.implicit import differences, trees
 from jaxfuse.implicit.adjoint import lagrangian_slope
 from jaxfuse.implicit.certificate import inner_limit, ratio
 from jaxfuse.implicit.curvature import Curvature, fisher, gauss_newton, hessian
 from jaxfuse.implicit.differences import Difference, Limits, limits_of, mismatch, solved_differences
 from jaxfuse.implicit.hypergradient import Estimator, hypergradient
 from jaxfuse.implicit.info import Info, UnreliableGradient
+from jaxfuse.implicit.newton import newton
 from jaxfuse.implicit.problem import Problem, objective, pose
 from jaxfuse.implicit.trees import Vector
 
@@ -156,48 +157,6 @@ def check_hypergradient(
         _resolved(resolve(x), x, gradient, info, differentiate, limits),
     ]
     return HypergradientReport(tuple(checks), found, scale, gradient, info)
-
-
-def newton(lower: Function, x: Any, y: Any, *, most: int = 100) -> tuple[Any, Array]:
-    """The minimum of lower(x, .) from y on, to rounding, and the inner gradient norm there.
-
-    Newton steps by conjugate gradients (cut at negative curvature; steepest descent where that leaves nothing), halved
-    until `lower` falls; ends when neither `lower` nor its gradient falls any more, after `most` steps at the latest.
-    """
-    start, merge = trees.split(y, "y")
-    valued = objective(lower, "lower")
-
-    def height(vector: Vector) -> Array:
-        return valued(x, merge(vector))[0]
-
-    def advance(state: tuple[Vector, Array, Array, Array]) -> tuple[Vector, Array, Array, Array]:
-        vector, norm, count, _ = state
-        problem = pose(lower, lower, x, merge(vector))
-        downhill = trees.scale(problem.inner_gradient, -1)
-        steps = min(10 * trees.size(vector), 1000)
-        solved = krylov.conjugate_gradients(
-            lambda v, step: problem.hessian(v), downhill, start=None, preconditioner=None, tolerance=1e-3, steps=steps
-        )
-        direction = trees.select(trees.dot(solved.adjoint, downhill) > 0, solved.adjoint, downhill)
-        slope = trees.dot(direction, downhill)
-        before = problem.inner_value
-        # Near the optimum the fall of `lower` drowns in rounding; there the gradient decides.
-        rounding = 100 * jnp.finfo(before.dtype).eps * jnp.abs(before)
-
-        def too_long(length: Array) -> Array:
-            fallen = height(trees.add(vector, direction, length)) <= before - 1e-4 * length * slope + rounding
-            return ~fallen & (length > 1e-9)
-
-        length = lax.while_loop(too_long, lambda length: length / 2, jnp.ones_like(norm))
-        moved = trees.add(vector, direction, length)
-        value, gradient = jax.value_and_grad(height)(moved)
-        after, fell = trees.norm(gradient), value < before - rounding
-        better, further = (after < norm) | fell, (after < 0.9 * norm) | fell
-        return trees.select(better, moved, vector), jnp.where(better, after, norm), count + 1, further
-
-    first = (start, trees.norm(jax.grad(height)(start)), jnp.array(0), jnp.array(True))
-    vector, norm, _, _ = lax.while_loop(lambda state: state[3] & (state[2] < most), advance, first)
-    return merge(vector), norm
 
 
 _SENTENCES = {
@@ -334,7 +293,7 @@ def _unit(vector: Vector) -> Vector:
 def _evidence(info: Info, y: Any) -> Iterator[Check]:
     """The flags of `Info`, each with its own complaint."""
     place = trees.split(y, "y")[0]
-    limit = inner_limit(None, jnp.result_type(*place)) * (1 + trees.norm(place))
+    limit = inner_limit(None, trees.scalar_type(place)) * (1 + trees.norm(place))
     rows = {
         "inner_converged": ("inner optimum", info.displacement, limit),
         "solve_converged": ("linear solve", info.system_residual, np.nan),

@@ -24,7 +24,7 @@ def stop_at(tolerance: float | None, target: Vector) -> float:
     """The relative residual at which an iteration stops: what was named, else 1e-12 in float64 and 1e-6 in float32."""
     if tolerance is not None:
         return tolerance
-    return 1e-12 if jnp.finfo(jnp.result_type(*target)).bits == 64 else 1e-6
+    return 1e-12 if jnp.finfo(trees.scalar_type(target)).bits == 64 else 1e-6
 
 
 def most_steps(steps: int | None, target: Vector) -> int:

@@ -70,58 +70,61 @@ def conjugate_gradients(
     Hestenes and Stiefel 1952, theorems 4:3 and 6:3.
     """
     precondition = preconditioner or (lambda v: v)
-    if start is None:
-        iterate, residual = trees.zeros(target), target
-    else:
-        iterate = start
-        residual = trees.add(target, product(start, jnp.array(0)), -1)
-    direction = precondition(residual)
-    squared = trees.dot(residual, residual)
-    slope = trees.dot(residual, direction) if preconditioner else squared
+    plain = preconditioner is None
+    iterate, residual = _begin(product, target, start)
+    first = _first_cg(iterate, residual, precondition, plain=plain)
+    squared = _Scalars(*first.scalars).squared
     limit = jnp.asarray(tolerance, squared.dtype) ** 2 * trees.dot(target, target)
-    direction_squared = trees.dot(direction, direction) if preconditioner else squared
-    nothing_met = jnp.full_like(squared, jnp.inf)
-    scalars = _Scalars(slope, squared, direction_squared, nothing_met)
-    first = _CG(jnp.array(0), iterate, residual, direction, jnp.stack(scalars))
 
     def unfinished(state: _CG) -> Array:
         now = _Scalars(*state.scalars)
         return (state.step < steps) & (now.squared > limit) & (now.least_curvature > 0)
 
-    def advance(state: _CG) -> _CG:
-        now = _Scalars(*state.scalars)
-        image = product(state.direction, state.step)
-        curvature = trees.dot(state.direction, image)
-        # Where it is not positive, or NaN, a step of length 0 ends the loop.
-        length = jnp.where(curvature > 0, now.slope / curvature, 0)
-        iterate = trees.add(state.iterate, state.direction, length)
-        residual = trees.add(state.residual, image, -length)
-        squared = trees.dot(residual, residual)
-        preconditioned = precondition(residual)
-        slope = trees.dot(residual, preconditioned) if preconditioner else squared
-        turn = slope / now.slope
-        direction = trees.add(preconditioned, state.direction, turn)
-        # Without preconditioner the new residual is orthogonal to the old direction, so their squares add.
-        direction_squared = (
-            trees.dot(direction, direction) if preconditioner else squared + turn**2 * now.direction_squared
-        )
-        scalars = _Scalars(
-            slope,
-            squared,
-            direction_squared,
-            jnp.minimum(curvature / now.direction_squared, now.least_curvature),
-        )
-        return _CG(state.step + 1, iterate, residual, direction, jnp.stack(scalars))
-
-    last = lax.while_loop(unfinished, advance, first)
+    last = lax.while_loop(unfinished, lambda state: _advance_cg(state, product, precondition, plain=plain), first)
     end = _Scalars(*last.scalars)
     return Solved(
         adjoint=last.iterate,
         steps=last.step,
-        products=last.step + (start is not None),
+        products=last.step + int(start is not None),
         least_curvature=end.least_curvature,
         best_iterate=~(end.least_curvature > 0),
     )
+
+
+def _begin(product: Numbered, target: Vector, start: Vector | None) -> tuple[Vector, Vector]:
+    """Returns the first iterate and its residual."""
+    if start is None:
+        return trees.zeros(target), target
+    return start, trees.add(target, product(start, jnp.array(0)), -1)
+
+
+def _first_cg(iterate: Vector, residual: Vector, precondition: Product, *, plain: bool) -> _CG:
+    direction = precondition(residual)
+    squared = trees.dot(residual, residual)
+    slope = squared if plain else trees.dot(residual, direction)
+    direction_squared = squared if plain else trees.dot(direction, direction)
+    scalars = _Scalars(slope, squared, direction_squared, jnp.full_like(squared, jnp.inf))
+    return _CG(jnp.array(0), iterate, residual, direction, jnp.stack(scalars))
+
+
+def _advance_cg(state: _CG, product: Numbered, precondition: Product, *, plain: bool) -> _CG:
+    now = _Scalars(*state.scalars)
+    image = product(state.direction, state.step)
+    curvature = trees.dot(state.direction, image)
+    # Where it is not positive, or NaN, a step of length 0 ends the loop.
+    length = jnp.where(curvature > 0, now.slope / curvature, 0)
+    iterate = trees.add(state.iterate, state.direction, length)
+    residual = trees.add(state.residual, image, -length)
+    squared = trees.dot(residual, residual)
+    preconditioned = precondition(residual)
+    slope = squared if plain else trees.dot(residual, preconditioned)
+    turn = slope / now.slope
+    direction = trees.add(preconditioned, state.direction, turn)
+    # Without preconditioner the new residual is orthogonal to the old direction, so their squares add.
+    direction_squared = squared + turn**2 * now.direction_squared if plain else trees.dot(direction, direction)
+    least = jnp.minimum(curvature / now.direction_squared, now.least_curvature)
+    scalars = _Scalars(slope, squared, direction_squared, least)
+    return _CG(state.step + 1, iterate, residual, direction, jnp.stack(scalars))
 
 
 class _Minres(NamedTuple):
@@ -158,13 +161,30 @@ def minimal_residual(
     vectors.
     """
     precondition = preconditioner or (lambda v: v)
-    iterate = trees.zeros(target) if start is None else start
-    residual = target if start is None else trees.add(target, product(start, jnp.array(0)), -1)
+    first = _first_minres(*_begin(product, target, start), precondition)
+    scale = first.beta if start is None else jnp.sqrt(trees.dot(target, precondition(target)))
+    limit = jnp.asarray(tolerance, scale.dtype) * scale
+    tiny = jnp.finfo(scale.dtype).tiny
+
+    def unfinished(state: _Minres) -> Array:
+        alive = (state.residual_norm > limit) & (state.beta > tiny)
+        return (state.step < steps) & alive & jnp.isfinite(state.residual_norm)
+
+    last = lax.while_loop(unfinished, lambda state: _advance_minres(state, product, precondition), first)
+    return Solved(
+        adjoint=last.iterate,
+        steps=last.step,
+        products=last.step + int(start is not None),
+        least_curvature=last.least_curvature,
+        best_iterate=jnp.array(False),
+    )
+
+
+def _first_minres(iterate: Vector, residual: Vector, precondition: Product) -> _Minres:
     preconditioned = precondition(residual)
     beta = jnp.sqrt(trees.dot(residual, preconditioned))
-    scale = jnp.sqrt(trees.dot(target, precondition(target))) if start is not None else beta
-    nothing, one, none = trees.zeros(target), jnp.ones_like(beta), jnp.zeros_like(beta)
-    first = _Minres(
+    nothing, one, none = trees.zeros(residual), jnp.ones_like(beta), jnp.zeros_like(beta)
+    return _Minres(
         step=jnp.array(0),
         iterate=iterate,
         before=nothing,
@@ -181,54 +201,40 @@ def minimal_residual(
         residual_norm=beta,
         least_curvature=jnp.full_like(beta, jnp.inf),
     )
-    limit = jnp.asarray(tolerance, beta.dtype) * scale
-    tiny = jnp.finfo(beta.dtype).tiny
 
-    def unfinished(state: _Minres) -> Array:
-        alive = (state.residual_norm > limit) & (state.beta > tiny)
-        return (state.step < steps) & alive & jnp.isfinite(state.residual_norm)
 
-    def advance(state: _Minres) -> _Minres:
-        # Lanczos: A z = beta_{k+1} v_{k+1} + alpha v_k + beta_k v_{k-1}, with z = M v_k.
-        unit = trees.scale(state.preconditioned, 1 / state.beta)
-        image = product(unit, state.step)
-        alpha = trees.dot(unit, image)
-        met = alpha / trees.dot(unit, unit)
-        following = trees.add(image, state.current, -alpha / state.beta)
-        following = trees.add(following, state.before, jnp.where(state.step > 0, -state.beta / state.beta_before, 0))
-        preconditioned = precondition(following)
-        beta = jnp.sqrt(jnp.maximum(trees.dot(following, preconditioned), 0))
-        # The last reflection acts on the new column, the next one clears the entry below its diagonal.
-        delta = state.cosine * state.delta_bar + state.sine * alpha
-        gamma_bar = state.sine * state.delta_bar - state.cosine * alpha
-        gamma = jnp.sqrt(gamma_bar**2 + beta**2)
-        inverse = jnp.where(gamma > 0, 1 / jnp.where(gamma > 0, gamma, 1), 0)
-        cosine, sine = gamma_bar * inverse, beta * inverse
-        direction = trees.add(trees.add(unit, state.direction_before, -state.epsilon), state.direction, -delta)
-        direction = trees.scale(direction, inverse)
-        return _Minres(
-            step=state.step + 1,
-            iterate=trees.add(state.iterate, direction, cosine * state.residual_norm),
-            before=state.current,
-            current=following,
-            preconditioned=preconditioned,
-            beta=beta,
-            beta_before=state.beta,
-            direction=direction,
-            direction_before=state.direction,
-            cosine=cosine,
-            sine=sine,
-            delta_bar=-state.cosine * beta,
-            epsilon=state.sine * beta,
-            residual_norm=state.residual_norm * sine,
-            least_curvature=jnp.where(met < state.least_curvature, met, state.least_curvature),
-        )
-
-    last = lax.while_loop(unfinished, advance, first)
-    return Solved(
-        adjoint=last.iterate,
-        steps=last.step,
-        products=last.step + (start is not None),
-        least_curvature=last.least_curvature,
-        best_iterate=jnp.array(False),
+def _advance_minres(state: _Minres, product: Numbered, precondition: Product) -> _Minres:
+    # Lanczos: A z = beta_{k+1} v_{k+1} + alpha v_k + beta_k v_{k-1}, with z = M v_k.
+    unit = trees.scale(state.preconditioned, 1 / state.beta)
+    image = product(unit, state.step)
+    alpha = trees.dot(unit, image)
+    met = alpha / trees.dot(unit, unit)
+    following = trees.add(image, state.current, -alpha / state.beta)
+    following = trees.add(following, state.before, jnp.where(state.step > 0, -state.beta / state.beta_before, 0))
+    preconditioned = precondition(following)
+    beta = jnp.sqrt(jnp.maximum(trees.dot(following, preconditioned), 0))
+    # The last reflection acts on the new column, the next one clears the entry below its diagonal.
+    delta = state.cosine * state.delta_bar + state.sine * alpha
+    gamma_bar = state.sine * state.delta_bar - state.cosine * alpha
+    gamma = jnp.sqrt(gamma_bar**2 + beta**2)
+    inverse = jnp.where(gamma > 0, 1 / jnp.where(gamma > 0, gamma, 1), 0)
+    cosine, sine = gamma_bar * inverse, beta * inverse
+    direction = trees.add(trees.add(unit, state.direction_before, -state.epsilon), state.direction, -delta)
+    direction = trees.scale(direction, inverse)
+    return _Minres(
+        step=state.step + 1,
+        iterate=trees.add(state.iterate, direction, cosine * state.residual_norm),
+        before=state.current,
+        current=following,
+        preconditioned=preconditioned,
+        beta=beta,
+        beta_before=state.beta,
+        direction=direction,
+        direction_before=state.direction,
+        cosine=cosine,
+        sine=sine,
+        delta_bar=-state.cosine * beta,
+        epsilon=state.sine * beta,
+        residual_norm=state.residual_norm * sine,
+        least_curvature=jnp.where(met < state.least_curvature, met, state.least_curvature),
     )

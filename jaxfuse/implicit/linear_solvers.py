@@ -191,7 +191,7 @@ class linear(AdjointEstimator):
             adjoint=back([jnp.where(norm > 0, stretch * length * leaf, 0) for leaf in solution.value]),
             steps=steps,
             products=_products(self.solver, steps, trees.size(target)) + spent,
-            least_curvature=jnp.full((), jnp.nan, jnp.result_type(*system.target)),
+            least_curvature=jnp.full((), jnp.nan, trees.scalar_type(system.target)),
             best_iterate=jnp.array(False),
         )
 
@@ -209,7 +209,7 @@ class _Correction:
             adjoint=self.adjoint,
             steps=steps,
             products=jnp.where(self.count > 0, products, 0) + self.spent,
-            least_curvature=jnp.full((), jnp.nan, jnp.result_type(*self.adjoint)),
+            least_curvature=jnp.full((), jnp.nan, trees.scalar_type(self.adjoint)),
             best_iterate=jnp.array(False),
         )
 
@@ -278,8 +278,9 @@ def _refuse_split(system: LinearSystem, name: str) -> None:
 
 def _work_type(target: Vector, *, wide: bool) -> Any:
     """One type for all leaves; `wide`: float64 if 64-bit mode is on, where LSMR accepts no other."""
-    kind = jnp.result_type(*target)
-    return jnp.promote_types(kind, jnp.result_type(float)) if wide else kind
+    kind = trees.scalar_type(target)
+    widest = jnp.result_type(float)
+    return widest if wide and jnp.finfo(widest).bits > jnp.finfo(kind).bits else kind
 
 
 def _cast(vector: Vector, kind: Any) -> Vector:
@@ -345,7 +346,7 @@ def _guard_scale(
         stretch = jnp.sqrt(_over(400 * unknowns, trees.dot(image, image) / trees.dot(right, right)))
         length, spent = stretch * trees.norm(right), 2
     else:
-        stretch, length, spent = jnp.ones((), jnp.result_type(*target)), trees.norm(target), 0
+        stretch, length, spent = jnp.ones((), trees.scalar_type(target)), trees.norm(target), 0
     return stretch, jnp.where(length > 0, length, 1), spent
 
 

@@ -147,7 +147,7 @@ def nystrom_preconditioner(
     # more, the most accurate first.
     kept = values > 4 * sketch.shift
     inverse = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
-    basis = _mix((vectors * inverse).T, sketch.factor)
+    basis = _mix((vectors * inverse[None]).T, sketch.factor)
     basis = _mix(_inverse_root(_gram(basis, basis) + jnp.diag(jnp.where(kept, 0.0, 1.0).astype(values.dtype))), basis)
     return NystromPreconditioner(
         basis=basis,
@@ -222,9 +222,10 @@ def _gram(left: Vector, right: Vector) -> Array:
     """Inner products (rank, rank) of two stacks, all devices included."""
     if trees.is_sharded(left) or trees.is_sharded(right):  # sums, which know what to do there; products do not
         return jax.vmap(lambda one: jax.vmap(lambda other: trees.dot(one, other))(right))(left)
-    total = jnp.zeros((), jnp.result_type(*left, *right))
+    kind = trees.scalar_type(left)
+    total = jnp.zeros((), kind)
     for a, b in zip(left, right, strict=True):
-        total = total + jnp.einsum("i...,j...->ij", a, b, precision=lax.Precision.HIGHEST)
+        total = total + jnp.einsum("i...,j...->ij", a, b, precision=lax.Precision.HIGHEST).astype(kind)
     return total
 
 

@@ -71,7 +71,7 @@ class neumann(Approximation):
             term = trees.add(term, image, -self.learning_rate)
             return (term, trees.add(total, term), least), None
 
-        nothing = jnp.full((), jnp.nan, jnp.result_type(*system.target))
+        nothing = jnp.full((), jnp.nan, trees.scalar_type(system.target))
         (_, total, least), _ = lax.scan(add_term, (system.target, system.target, nothing), jnp.arange(self.terms - 1))
         return Solved(
             adjoint=trees.scale(total, self.learning_rate),
@@ -151,7 +151,7 @@ class fixed_point(AdjointEstimator):
         return Solved(
             adjoint=last.iterate,
             steps=last.step,
-            products=last.step + (warm and not system.fresh),
+            products=last.step + int(warm and not system.fresh),
             least_curvature=last.least_curvature,
             best_iterate=jnp.array(False),
         )
@@ -275,7 +275,7 @@ def _quotient(vector: Vector, image: Vector) -> Array:
 
 
 def _known(adjoint: Vector) -> Solved:
-    nothing = jnp.full((), jnp.nan, jnp.result_type(*adjoint))
+    nothing = jnp.full((), jnp.nan, trees.scalar_type(adjoint))
     return Solved(adjoint, jnp.array(0), jnp.array(0), nothing, jnp.array(False))
 
 

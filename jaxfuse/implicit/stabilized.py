@@ -40,12 +40,12 @@ def stabilized_biconjugate(
     iterate, residual = trees.zeros(target), target
     if start is not None:
         iterate, residual = start, trees.add(target, product(start), -1)
-    limit = jnp.asarray(tolerance, jnp.result_type(*target)) ** 2 * trees.dot(target, target)
+    limit = jnp.asarray(tolerance, trees.scalar_type(target)) ** 2 * trees.dot(target, target)
     last = _iterate(product, preconditioner or (lambda v: v), iterate, residual, limit, steps)
     return Solved(
         adjoint=last.best,
         steps=last.step,
-        products=2 * last.step + (start is not None),
+        products=2 * last.step + int(start is not None),
         least_curvature=jnp.full_like(limit, jnp.nan),
         best_iterate=~(last.squared <= last.best_squared),
     )

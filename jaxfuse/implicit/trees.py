@@ -51,8 +51,13 @@ def split(tree: Any, name: str) -> tuple[Vector, Callable[[Vector], Any]]:
 
 
 def promote(leaf: Array) -> Array:
-    """bfloat16 and float16 become float32: products and scalars of a solve need the digits."""
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    """Makes bfloat16 and float16 float32: products and scalars of a solve need the digits."""
+    return leaf.astype(jnp.float32) if jnp.finfo(leaf.dtype).bits < 32 else leaf
+
+
+def scalar_type(vector: Vector) -> Any:
+    """Returns the widest type of the leaves: that of inner products and of all other scalars of a solve."""
+    return max((leaf.dtype for leaf in vector), key=lambda kind: jnp.finfo(kind).bits)
 
 
 def like(tree: Any, vector: Vector) -> Any:
@@ -110,9 +115,10 @@ def is_sharded(vector: Vector) -> bool:
 
 def dot(left: Vector, right: Vector) -> Array:
     """Inner product over all leaves, all devices included."""
-    total = jnp.zeros((), jnp.result_type(*left, *right))
+    kind = scalar_type(left)
+    total = jnp.zeros((), kind)
     for a, b in zip(left, right, strict=True):
-        part = jnp.sum(a * b)
+        part = jnp.sum(a * b).astype(kind)
         axes = varying_axes(part)
         total = total + (lax.psum(part, axes) if axes else part)
     return total
@@ -126,7 +132,8 @@ def dots(pairs: Sequence[tuple[Vector, Vector]]) -> list[Array]:
     """
     if any(is_sharded(left) or is_sharded(right) for left, right in pairs):
         return [dot(left, right) for left, right in pairs]
-    totals = [jnp.zeros((), jnp.result_type(*left, *right)) for left, right in pairs]
+    kinds = [scalar_type(left) for left, _ in pairs]
+    totals = [jnp.zeros((), kind) for kind in kinds]
     for place, leaf in enumerate(pairs[0][0]):
         parts = [left[place] * right[place] for left, right in pairs]
         if leaf.size > _ONE_PASS:
@@ -134,7 +141,7 @@ def dots(pairs: Sequence[tuple[Vector, Vector]]) -> list[Array]:
         else:
             nothing = [jnp.zeros((), part.dtype) for part in parts]
             sums = lax.reduce(parts, nothing, _added, tuple(range(leaf.ndim)))
-        totals = [total + part for total, part in zip(totals, sums, strict=True)]
+        totals = [total + part.astype(kind) for total, part, kind in zip(totals, sums, kinds, strict=True)]
     return totals
 
 
@@ -149,9 +156,10 @@ def norm(vector: Vector) -> Array:
 
 def largest(vector: Vector) -> Array:
     """The largest absolute entry; 1 where all are zero or one is not finite: a scale to divide by before squaring."""
-    most = jnp.zeros((), jnp.result_type(*vector))
+    kind = scalar_type(vector)
+    most = jnp.zeros((), kind)
     for leaf in vector:
-        part = jnp.max(jnp.abs(leaf), initial=0)
+        part = jnp.max(jnp.abs(leaf), initial=0).astype(kind)
         axes = varying_axes(part)
         most = jnp.maximum(most, lax.pmax(part, axes) if axes else part)
     return jnp.where((most > 0) & jnp.isfinite(most), most, 1)

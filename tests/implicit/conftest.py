@@ -1,11 +1,12 @@
-"""Implicit gradients are measured in float64 unless a test says otherwise."""
+"""Implicit gradients are measured in float64 unless a test is marked `single`; no type is promoted in silence."""
 
 import jax
 import pytest
 
 
-@pytest.fixture
-def double():
-    """float64 for one test."""
-    with jax.enable_x64(True):
+@pytest.fixture(autouse=True)
+def precision(request):
+    """float64 and strict types for every test of this folder."""
+    double = request.node.get_closest_marker("single") is None
+    with jax.enable_x64(double), jax.numpy_dtype_promotion("strict"):
         yield

@@ -36,9 +36,7 @@ def problem(data: Data, predict: Any = None, total: Any = jnp.sum, average: Any 
         penalty = total(jnp.exp(x["l"]) * y["w"] ** 2)
         return 0.5 * average((predict(y) - data["truth"]) ** 2) + 0.5 * penalty + 0.05 * jnp.sum(y["b"] ** 2)
 
-    def upper(x: Any, y: Any) -> Any:
-        return total(0.5 * (y["w"] - data["wanted"]) ** 2 + x["l"] ** 2)
-
+    upper = lambda x, y: total(0.5 * (y["w"] - data["wanted"]) ** 2 + x["l"] ** 2)
     return upper, lower
 
 
@@ -84,7 +82,7 @@ def by_placement(devices: int, kind: AxisType, x: Any, y: Any, data: Data) -> An
         def run(x: Any, y: Any, data: Data) -> Any:
             predict = None
             if kind == AxisType.Explicit:  # there a product that contracts a split axis must name its result's place
-                predict = lambda y: jnp.einsum("an,n->a", data["rows"], y["w"], out_sharding=P()) + y["b"]  # noqa: E731
+                predict = lambda y: jnp.einsum("an,n->a", data["rows"], y["w"], out_sharding=P()) + y["b"]
             return differentiate(problem(data, predict), x, y)
 
         return jax.jit(run)(x, y, data)
@@ -113,10 +111,7 @@ def model_parallel(devices: int, x: Any, y: Any, data: Data) -> Any:
 
 def data_parallel(devices: int, x: Any, y: Any, data: Data) -> Any:
     """`shard_map`: every device has all weights and its samples."""
-
-    def run(x: Any, y: Any, data: Data) -> Any:
-        return differentiate(problem(data, average=lambda values: lax.pmean(jnp.mean(values), "d")), x, y)
-
+    run = lambda x, y, data: differentiate(problem(data, average=lambda values: lax.pmean(jnp.mean(values), "d")), x, y)
     specs = (P(), P(), {"rows": P("d"), "truth": P("d"), "wanted": P()})
     mesh = jax.make_mesh((devices,), ("d",), axis_types=(AxisType.Auto,))
     return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P()))(x, y, data)

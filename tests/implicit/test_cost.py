@@ -51,37 +51,26 @@ def by_hand(upper, lower, x, y, steps: int, tolerance: float):
     return direct - pull(adjoint)[0]
 
 
+@pytest.mark.single
 def test_memory_is_that_of_a_hand_written_solve_whatever_the_inner_steps():
     upper, lower, x, y, _ = network()
 
     def after_training(differentiate, steps):
-        def descend(y, _):
-            return jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, y, jax.grad(lower, 1)(x, y)), None
-
+        descend = lambda y, _: (jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, y, jax.grad(lower, 1)(x, y)), None)
         return lambda x, y: differentiate(x, jax.lax.scan(descend, y, None, length=steps)[0])
 
-    def ours(x, y):
-        return implicit.hypergradient(upper, lower, x, y)
-
-    def hand(x, y):
-        return by_hand(upper, lower, x, y, 10_880, 1e-6)
-
+    ours = lambda x, y: implicit.hypergradient(upper, lower, x, y)
+    hand = lambda x, y: by_hand(upper, lower, x, y, 10_880, 1e-6)
     few, many = (temporary_bytes(after_training(ours, steps), x, y) for steps in (10, 10_000))
     assert 0 < many <= 1.01 * few
     assert many <= 1.25 * temporary_bytes(after_training(hand, 10_000), x, y)
 
 
-@pytest.mark.usefixtures("double")
 def test_memory_is_a_few_vectors_whatever_the_steps_of_the_solver():
     n = 20_000
     rows = jnp.asarray(np.random.default_rng(0).normal(size=(4, n)) / np.sqrt(n))
-
-    def lower(x, y):
-        return 0.5 * jnp.sum((rows @ y - 1) ** 2) + 0.5 * jnp.sum(jnp.exp(x) * y**2)
-
-    def upper(x, y):
-        return 0.5 * jnp.sum((y - 1) ** 2)
-
+    lower = lambda x, y: 0.5 * jnp.sum((rows @ y - 1) ** 2) + 0.5 * jnp.sum(jnp.exp(x) * y**2)
+    upper = lambda x, y: 0.5 * jnp.sum((y - 1) ** 2)
     x = y = jnp.zeros(n)
     for estimator in (implicit.cg, implicit.minres):
         few, many = (
@@ -94,22 +83,19 @@ def test_memory_is_a_few_vectors_whatever_the_steps_of_the_solver():
         assert 0 < many <= 40 * n * 8  # 40 vectors; the matrix would be 20,000
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.single  # a callback's thread does not know of the float64 of a fixture
 def test_certificate_costs_one_product():
     """Runs of the matrix counted on the host: one for each step, one for the certificate, one for the gradient at y."""
     n, steps, calls = 30, 7, []
-    matrix = np.asarray(spd(n, 1e3))  # NumPy's, for a callback's thread does not know of the fixture's float64
+    matrix = spd(n, 1e3).astype(np.float32)
 
     def multiply(vector):
         calls.append(None)
         return matrix @ np.asarray(vector)
 
     # Only a call whose result is used is kept by the compiler, as with any array operation.
-    def counted(_, vector):
-        return jax.pure_callback(multiply, jax.ShapeDtypeStruct((n,), jnp.float64), vector)
-
-    def times(vector):
-        return jax.custom_derivatives.linear_call(counted, counted, (), vector)
+    counted = lambda _, vector: jax.pure_callback(multiply, jax.ShapeDtypeStruct((n,), jnp.float32), vector)
+    times = lambda vector: jax.custom_derivatives.linear_call(counted, counted, (), vector)
 
     # One matrix product in the gradient of the form, hence one in a product with its Hessian.
     @jax.custom_jvp
@@ -123,12 +109,8 @@ def test_certificate_costs_one_product():
 
     rng = np.random.default_rng(0)
     cross, t, x, y = (jnp.asarray(rng.normal(size=size)) for size in ((n, 3), n, 3, n))
-
-    def lower(x, y):
-        return form(y) - y @ (cross @ x)
-
-    def upper(x, y):
-        return 0.5 * jnp.sum((y - t) ** 2)
+    lower = lambda x, y: form(y) - y @ (cross @ x)
+    upper = lambda x, y: 0.5 * jnp.sum((y - t) ** 2)
 
     def count(function):
         calls.clear()

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfuse import implicit
 from jaxfuse.implicit.problem import pose
-from tests.implicit.implicit_problems import network, spd
+from tests.implicit.implicit_problems import check_damping, every_solver, linear, network, refuses, spd
 
 SAMPLES = 6
 
@@ -56,19 +56,14 @@ def explicit_jacobian(function, y):
     return np.asarray(jax.jit(jax.jacobian(lambda v: jnp.ravel(function(restore(v)))))(flat))
 
 
-@pytest.mark.usefixtures("double")
 def test_hessian_and_gauss_newton_are_their_matrices():
     model, y = tanh_model(3)
-
-    def residual(x, y):
-        return model(y), jax.tree.map(lambda leaf: jnp.exp(0.5 * x) * leaf, y)
+    residual = lambda x, y: (model(y), jax.tree.map(lambda leaf: jnp.exp(0.5 * x) * leaf, y))
 
     def convex(outputs):
         return cross_entropy(outputs[0]) + 0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(outputs[1]))
 
-    def lower(x, y):
-        return convex(residual(x, y))
-
+    lower = lambda x, y: convex(residual(x, y))
     exact = explicit_hessian(lower, y)
     np.testing.assert_allclose(explicit(implicit.hessian(), lower, y), exact, atol=1e-13)
     jacobian, logits = explicit_jacobian(model, y), model(y)
@@ -81,14 +76,10 @@ def test_hessian_and_gauss_newton_are_their_matrices():
     assert np.linalg.eigvalsh(explicit(plain, lower, y))[0] > -1e-14
 
 
-@pytest.mark.usefixtures("double")
 def test_gauss_newton_is_the_hessian_of_a_linear_model():
     inputs = jnp.asarray(np.random.default_rng(0).normal(size=(SAMPLES, 4)))
     y = jnp.arange(4.0)
-
-    def lower(x, y):
-        return jnp.mean(jax.nn.softplus(x * (inputs @ y)))
-
+    lower = lambda x, y: jnp.mean(jax.nn.softplus(x * (inputs @ y)))
     found = explicit(
         implicit.gauss_newton(lambda x, y: x * (inputs @ y), lambda u: jnp.mean(jax.nn.softplus(u))), lower, y
     )
@@ -117,7 +108,6 @@ CANONICAL = {
 }
 
 
-@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fisher_is_the_expected_square_of_the_score(family):
     likelihood, labels, probabilities = FAMILIES[family]
@@ -129,67 +119,18 @@ def test_fisher_is_the_expected_square_of_the_score(family):
         expected = expected + (scores.T * chances[:, place]) @ scores / SAMPLES
     outputs = model if family == "categorical" else lambda y: model(y)[:, 0]
     loss = CANONICAL[family]
-
-    def lower(x, y):
-        return loss(outputs(y))
-
+    lower = lambda x, y: loss(outputs(y))
     found = explicit(implicit.fisher(lambda x, y: outputs(y), family, scale=1 / SAMPLES), lower, y)
     np.testing.assert_allclose(found, expected, atol=1e-14)
     newton = explicit(implicit.gauss_newton(lambda x, y: outputs(y), loss), lower, y)
     np.testing.assert_allclose(found, newton, atol=1e-14)
 
 
-def linear(matrix: np.ndarray, seed: int = 0) -> tuple[Any, Any, Any, Any, np.ndarray, np.ndarray]:
-    """(upper, lower, x, y, cross, target): lower = y'Ay/2 - y'Bx, the adjoint equation is A q = target, and the
-
-    gradient is B'q.
-    """
-    rng = np.random.default_rng(seed)
-    cross, x, t = rng.normal(size=(len(matrix), 2)), rng.normal(size=2), rng.normal(size=len(matrix))
-    y = np.linalg.solve(matrix, cross @ x)
-    A, B, T = jnp.asarray(matrix), jnp.asarray(cross), jnp.asarray(t)
-    return (
-        lambda x, y: 0.5 * jnp.sum((y - T) ** 2),
-        lambda x, y: 0.5 * y @ (A @ y) - y @ (B @ x),
-        jnp.asarray(x),
-        jnp.asarray(y),
-        cross,
-        y - t,
-    )
-
-
-def check_damping(estimator: Any) -> None:
-    """The damped system is solved, with a traced damping too, and the residual is that of the Hessian itself."""
-    matrix = spd(20, 1e2)
-    upper, lower, x, y, cross, target = linear(matrix)
-
-    @jax.jit
-    def run(damping):
-        return implicit.hypergradient(
-            upper, lower, x, y, estimator=estimator, curvature=implicit.hessian(damping=damping)
-        )
-
-    for damping in (0.0, 0.3):
-        exact = np.linalg.solve(matrix + damping * np.eye(20), target)
-        gradient, info = run(jnp.array(damping))
-        np.testing.assert_allclose(info.adjoint, exact, rtol=1e-9)
-        np.testing.assert_allclose(gradient, cross.T @ exact, rtol=1e-9)
-        assert float(info.damping) == damping
-        assert float(info.system_residual) <= 2e-12
-        residual = np.linalg.norm(matrix @ exact - target) / np.linalg.norm(target)
-        np.testing.assert_allclose(info.residual, residual, rtol=1e-9, atol=2e-12)
-        assert bool(info.converged)
-
-
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(
-    "estimator", [implicit.cg(), implicit.dense(), implicit.minres()], ids=["cg", "dense", "minres"]
-)
+@every_solver
 def test_fixed_damping_solves_the_damped_system_and_says_so(estimator):
     check_damping(estimator)
 
 
-@pytest.mark.usefixtures("double")
 def test_damping_given_as_a_number_is_that_of_an_array():
     upper, lower, x, y, cross, target = linear(spd(20, 1e2))
     run = jax.jit(lambda: implicit.hypergradient(upper, lower, x, y, curvature=implicit.hessian(damping=0.3)))
@@ -199,7 +140,6 @@ def test_damping_given_as_a_number_is_that_of_an_array():
     assert float(info.damping) == 0.3
 
 
-@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("estimator", "tries"), [(implicit.cg(), 2), (implicit.cg(), 6), (implicit.dense(), 6)])
 def test_levenberg_grows_until_the_curvature_is_positive(estimator, tries):
     matrix = np.diag([-0.5, 1.0, 2.0, 3.0])
@@ -229,7 +169,6 @@ def test_levenberg_grows_until_the_curvature_is_positive(estimator, tries):
     np.testing.assert_allclose(info.residual, np.linalg.norm(exact) / np.linalg.norm(target), rtol=1e-9)
 
 
-@pytest.mark.usefixtures("double")
 def test_minibatch_products_take_one_batch_after_the_other():
     rng = np.random.default_rng(0)
     inputs, y = jnp.asarray(rng.normal(size=(3, SAMPLES, 4))), jnp.arange(4.0)
@@ -237,9 +176,7 @@ def test_minibatch_products_take_one_batch_after_the_other():
     def lower_of_batch(x, y, batch):
         return jnp.mean(jnp.logaddexp(0, batch["inputs"] @ y)) + 0.5 * jnp.exp(x) * jnp.sum(y**2)
 
-    def lower(x, y):
-        return jnp.mean(jax.vmap(lambda rows: lower_of_batch(x, y, {"inputs": rows}))(inputs))
-
+    lower = lambda x, y: jnp.mean(jax.vmap(lambda rows: lower_of_batch(x, y, {"inputs": rows}))(inputs))
     curvature = implicit.minibatch_hessian(lower_of_batch, {"inputs": inputs})
     found = [explicit(curvature, lower, y, step) for step in range(4)]
     for number in range(3):
@@ -256,21 +193,17 @@ def test_refuses_bad_settings():
     uneven = implicit.minibatch_hessian(lambda x, y, batch: y, (jnp.ones(2), jnp.ones(3)))
     with pytest.raises(ValueError, match="batches have leading axes of lengths \\[2, 3\\]"):
         explicit(uneven, lambda x, y: jnp.sum(y**2), jnp.ones(2))
-    with pytest.raises(ValueError, match="start must be positive, factor above 1, tries at least 1"):
-        implicit.Levenberg(factor=1.0)
+    refuses("start must be positive, factor above 1, tries at least 1", lambda: implicit.Levenberg(factor=1.0))
+    said = "damping is -1.0; it is added to the curvature and must not be negative"
     for kind in (implicit.hessian, functools.partial(implicit.gauss_newton, jnp.sum, jnp.sum)):
-        with pytest.raises(ValueError, match="damping is -1.0; it is added to the curvature and must not be negative"):
-            kind(damping=-1.0)
+        refuses(said, functools.partial(kind, damping=-1.0))
 
 
 @functools.cache
 def trainable():
     """The network, its training by gradient steps (their number is an argument), and three ways to differentiate it."""
     upper, lower, x, start, (residual, convex) = network()
-
-    def descend(step, y):
-        return jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, y, jax.grad(lower, 1)(x, y))
-
+    descend = lambda step, y: jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, y, jax.grad(lower, 1)(x, y))
     train = jax.jit(lambda steps: jax.lax.fori_loop(0, steps, descend, start))
     solver = implicit.cg(steps=50, tolerance=5e-6)
 
@@ -287,6 +220,7 @@ def trainable():
     )
 
 
+@pytest.mark.single
 @pytest.mark.parametrize("steps", [10, 1000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_network(steps):
     """Raw CG on a network's Hessian is caught; damped Gauss-Newton and Levenberg solve what they set out to."""

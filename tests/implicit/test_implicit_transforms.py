@@ -6,14 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.flatten_util import ravel_pytree
 
 from jaxfuse import implicit
-from tests.implicit.implicit_problems import quadratic
-
-pytestmark = pytest.mark.usefixtures("double")
-SOLVERS = {"dense": implicit.dense(), "cg": implicit.cg(), "minres": implicit.minres()}
-every_solver = pytest.mark.parametrize("estimator", SOLVERS.values(), ids=SOLVERS.keys())
+from tests.implicit.implicit_problems import every_solver, formula, quadratic
 
 
 def lower(x, y):
@@ -29,19 +24,6 @@ def lower(x, y):
 
 def upper(x, y):
     return jnp.sum((y["w"] - 1) ** 2) + y["v"] ** 3 + jnp.sum(x["a"] ** 2) * x["b"]
-
-
-def formula(x, y):
-    """The hypergradient with explicit matrices, to be differentiated itself."""
-    flat_x, to_x = ravel_pytree(x)
-    flat_y, to_y = ravel_pytree(y)
-
-    def slope(x, y):
-        return jax.grad(lambda y: lower(to_x(x), to_y(y)))(y)
-
-    direct, target = jax.grad(lambda x, y: upper(to_x(x), to_y(y)), (0, 1))(flat_x, flat_y)
-    adjoint = jnp.linalg.solve(jax.jacobian(slope, 1)(flat_x, flat_y), target)
-    return to_x(direct - jax.jacobian(slope, 0)(flat_x, flat_y).T @ adjoint)
 
 
 def point(seed=0, batch=()):
@@ -63,10 +45,7 @@ def elements(tree, count):
 @every_solver
 def test_vmap_equals_a_loop(estimator):
     x, y = point(batch=(4,))
-
-    def one(x, y):
-        return implicit.hypergradient(upper, lower, x, y, estimator=estimator)
-
+    one = lambda x, y: implicit.hypergradient(upper, lower, x, y, estimator=estimator)
     gradients, info = jax.jit(jax.vmap(one))(x, y)
     loop = jax.jit(one)
     for number, (at_x, at_y) in enumerate(zip(elements(x, 4), elements(y, 4), strict=True)):
@@ -94,9 +73,7 @@ def test_vmap_with_policy_nan_spoils_only_the_bad_element(estimator):
 @every_solver
 def test_both_modes_of_differentiation(estimator):
     x, y = point()
-
-    def ours(x, y):
-        return implicit.hypergradient(upper, lower, x, y, estimator=estimator)[0]
+    ours = lambda x, y: implicit.hypergradient(upper, lower, x, y, estimator=estimator)[0]
 
     @functools.partial(jax.jit, static_argnums=0)
     def both_modes(function, tangents, cotangent):
@@ -104,19 +81,18 @@ def test_both_modes_of_differentiation(estimator):
         return value, pushed, jax.vjp(function, x, y)[1](cotangent)
 
     tangents, (cotangent, _) = point(1), point(2)
-    assert_close(both_modes(ours, tangents, cotangent), both_modes(formula, tangents, cotangent), 1e-9)
+    assert_close(
+        both_modes(ours, tangents, cotangent),
+        both_modes(functools.partial(formula, upper, lower), tangents, cotangent),
+        1e-9,
+    )
 
 
 def test_second_derivative_through_the_inner_optimum():
     """With y a function of x, the derivative of the hypergradient is the outer Hessian, A known in closed form."""
     case = quadratic(12, 10.0, outer=3)
-
-    def outer(x):
-        return case.upper(x, case.solve(x))
-
-    def gradient(x):
-        return implicit.hypergradient(case.upper, case.lower, x, case.solve(x))[0]
-
+    outer = lambda x: case.upper(x, case.solve(x))
+    gradient = lambda x: implicit.hypergradient(case.upper, case.lower, x, case.solve(x))[0]
     exact, forward, reverse = jax.jit(
         lambda x: (jax.hessian(outer)(x), jax.jacfwd(gradient)(x), jax.jacrev(gradient)(x))
     )(case.x)

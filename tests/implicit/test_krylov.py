@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,51 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.implicit import krylov
 from jaxfuse.implicit.krylov import Solved
-from tests.implicit.implicit_problems import spd
+from tests.implicit.implicit_problems import (
+    CG,
+    DEFINITE,
+    INDEFINITE,
+    MINRES,
+    check_accuracy,
+    distance,
+    on_leaves,
+    solve,
+    spd,
+    split,
+    vector,
+)
 
-CG, MINRES = krylov.conjugate_gradients, krylov.minimal_residual
 both = pytest.mark.parametrize("method", [CG, MINRES], ids=["cg", "minres"])
-CUT = 3  # vectors are made of two leaves, the first of this length
-
-
-def split(flat: Any) -> list[Any]:
-    return [flat[:CUT], flat[CUT:]]
-
-
-def on_leaves(matrix: np.ndarray) -> Callable[..., Any]:
-    """v -> matrix v on vectors of two leaves; takes and forgets the number of the step."""
-    constant = jnp.asarray(matrix)
-    return lambda vector, step=None: split(constant @ jnp.concatenate(vector))
-
-
-def solve(
-    method: Any,
-    matrix: np.ndarray,
-    target: np.ndarray,
-    *,
-    start: np.ndarray | None = None,
-    preconditioner: np.ndarray | None = None,
-    tolerance: float = 1e-12,
-    steps: int = 1000,
-    product: Any = None,
-) -> Any:
-    """`method` on a matrix of NumPy; a `Solved` whose adjoint is flat."""
-
-    @jax.jit
-    def run(target: Any, start: Any) -> Solved:
-        return method(
-            product or on_leaves(matrix),
-            target,
-            start=start,
-            preconditioner=None if preconditioner is None else on_leaves(preconditioner),
-            tolerance=tolerance,
-            steps=steps,
-        )
-
-    solved = run(split(jnp.asarray(target)), None if start is None else split(jnp.asarray(start)))
-    return solved._replace(adjoint=np.concatenate(solved.adjoint))
 
 
 def iterates(method: Any, matrix: np.ndarray, target: np.ndarray, most: int) -> list[Any]:
@@ -87,50 +57,12 @@ def textbook(matrix: np.ndarray, target: np.ndarray, steps: int) -> list[np.ndar
     return found
 
 
-def indefinite(n: int, seed: int = 0) -> np.ndarray:
-    """Symmetric, eigenvalues between 0.1 and 1 in size, two thirds of them positive."""
-    rng = np.random.default_rng(seed)
-    basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
-    values = np.linspace(0.1, 1, n) * np.where(np.arange(n) % 3 == 0, -1, 1)
-    return (basis * values) @ basis.T
-
-
-def vector(n: int, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=n)
-
-
-def distance(found: np.ndarray, exact: np.ndarray) -> float:
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-
-
-def jacobi(matrix: np.ndarray) -> np.ndarray:
-    return np.diag(1 / np.abs(np.diag(matrix)))
-
-
-def check_accuracy(method: Any, matrix: np.ndarray) -> None:
-    """Right plain, preconditioned, and from a start of its own. Wrong versions of the loops must fail this."""
-    n = len(matrix)
-    # A badly scaled twin, on which a preconditioner matters.
-    scaling = np.diag(np.logspace(0, 1, n))
-    scaled, target = scaling @ matrix @ scaling, vector(n)
-    exact, scaled_exact = np.linalg.solve(matrix, target), np.linalg.solve(scaled, target)
-    assert distance(solve(method, matrix, target, steps=4 * n).adjoint, exact) <= 1e-10
-    assert distance(solve(method, matrix, target, start=vector(n, 2), steps=4 * n).adjoint, exact) <= 1e-10
-    found = solve(method, scaled, target, preconditioner=jacobi(scaled), steps=8 * n)
-    assert distance(found.adjoint, scaled_exact) <= 1e-9
-
-
-DEFINITE, INDEFINITE = spd(40, 1e2), indefinite(40)
-
-
-@pytest.mark.usefixtures("double")
 def test_equals_numpy():
     check_accuracy(CG, DEFINITE)
     check_accuracy(MINRES, DEFINITE)
     check_accuracy(MINRES, INDEFINITE)
 
 
-@pytest.mark.usefixtures("double")
 @both
 def test_ends_after_as_many_steps_as_unknowns(method):
     matrix, target = spd(12, 10), vector(12)
@@ -141,7 +73,6 @@ def test_ends_after_as_many_steps_as_unknowns(method):
     assert np.linalg.eigvalsh(matrix)[0] * (1 - 1e-9) <= float(found.least_curvature) <= 1
 
 
-@pytest.mark.usefixtures("double")
 def test_error_of_cg_falls_at_every_step_in_the_norm_of_the_matrix():
     target = vector(40)
     exact = np.linalg.solve(DEFINITE, target)
@@ -153,7 +84,6 @@ def test_error_of_cg_falls_at_every_step_in_the_norm_of_the_matrix():
         assert distance(solved.adjoint, reference[steps]) <= 1e-10
 
 
-@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("matrix", [DEFINITE, INDEFINITE], ids=["definite", "indefinite"])
 def test_residual_of_minres_never_grows(matrix):
     target = vector(40)
@@ -162,7 +92,6 @@ def test_residual_of_minres_never_grows(matrix):
     assert residuals[-1] < 1e-2 * residuals[0]
 
 
-@pytest.mark.usefixtures("double")
 @both
 def test_start_at_the_solution_takes_no_step(method):
     target = vector(40)
@@ -174,7 +103,6 @@ def test_start_at_the_solution_takes_no_step(method):
     assert np.isinf(found.least_curvature)
 
 
-@pytest.mark.usefixtures("double")
 @both
 def test_exact_inverse_as_preconditioner_takes_one_step(method):
     target, inverse = vector(40), np.linalg.inv(DEFINITE)
@@ -183,7 +111,6 @@ def test_exact_inverse_as_preconditioner_takes_one_step(method):
     assert distance(found.adjoint, np.linalg.solve(DEFINITE, target)) <= 1e-10
 
 
-@pytest.mark.usefixtures("double")
 @both
 def test_stops_at_the_cap_and_at_the_tolerance(method):
     target = vector(40)
@@ -198,7 +125,6 @@ def test_stops_at_the_cap_and_at_the_tolerance(method):
     assert 5 < counts[0] < counts[1]
 
 
-@pytest.mark.usefixtures("double")
 def test_cg_cut_where_the_residual_grew_is_still_nearer_than_before():
     matrix, target = spd(30, 1e3), vector(30)
     exact = np.linalg.solve(matrix, target)
@@ -211,7 +137,6 @@ def test_cg_cut_where_the_residual_grew_is_still_nearer_than_before():
     assert np.all(np.diff([np.linalg.norm(q - exact) for q in found]) < 0)
 
 
-@pytest.mark.usefixtures("double")
 def test_cg_stops_at_negative_curvature():
     # By hand: the first step has length 3 / 2, the second direction is (1.5, 3, 6), of curvature -22.5 / 47.25.
     found = solve(CG, np.diag([2.0, 1.0, -1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0]))
@@ -229,14 +154,10 @@ def test_cg_stops_at_negative_curvature():
     np.testing.assert_allclose(found.adjoint, reference[-1], rtol=1e-10)
 
 
-@pytest.mark.usefixtures("double")
 @both
 def test_product_that_is_not_finite_ends_the_loop(method):
     plain, target = on_leaves(DEFINITE), vector(40)
-
-    def product(v, step):
-        return [jnp.where(step == 6, jnp.nan, leaf) for leaf in plain(v)]
-
+    product = lambda v, step: [jnp.where(step == 6, jnp.nan, leaf) for leaf in plain(v)]
     found = solve(method, DEFINITE, target, product=product)
     assert int(found.steps) == 7
     if method is CG:  # keeps the sixth iterate, and says that it is not the last
@@ -246,7 +167,6 @@ def test_product_that_is_not_finite_ends_the_loop(method):
         assert not np.all(np.isfinite(found.adjoint))
 
 
-@pytest.mark.usefixtures("double")
 @both
 def test_zero_target_has_the_zero_solution(method):
     found = solve(method, DEFINITE, np.zeros(40))
@@ -255,16 +175,14 @@ def test_zero_target_has_the_zero_solution(method):
     assert not bool(found.best_iterate)
 
 
+@pytest.mark.single
 @both
 def test_float32_with_a_million_unknowns(method):
     rng = np.random.default_rng(0)
     values = rng.uniform(0.1, 1, 1_000_000).astype(np.float32)
     target = rng.normal(size=1_000_000).astype(np.float32)
     diagonal = split(jnp.asarray(values))
-
-    def product(v, step):
-        return [d * leaf for d, leaf in zip(diagonal, v, strict=True)]
-
+    product = lambda v, step: [d * leaf for d, leaf in zip(diagonal, v, strict=True)]
     found = solve(method, values, target, product=product, tolerance=1e-6)
     assert found.adjoint.dtype == np.float32
     assert distance(found.adjoint, target.astype(np.float64) / values) <= 5e-6

@@ -9,70 +9,50 @@ from typing import Any
 import pytest
 
 from jaxfuse import implicit
-from jaxfuse.implicit import adjoint, certificate
-from tests.implicit.test_curvature import check_damping
-from tests.implicit.test_krylov import CG, DEFINITE, INDEFINITE, MINRES, check_accuracy
+from jaxfuse.implicit import adjoint, certificate, krylov
+from tests.implicit.implicit_problems import CG, DEFINITE, INDEFINITE, MINRES, check_accuracy, check_damping
 
-
-def edited(function: Any, old: str, new: str) -> Any:
-    """`function` with one place of its source changed."""
-    source = textwrap.dedent(inspect.getsource(function))
-    if source.count(old) != 1:  # no AssertionError, which a test below could take for a failed check
-        raise ValueError(f"{old!r} is there {source.count(old)} times; exactly one place was expected")
-    namespace = dict(vars(inspect.getmodule(function)))  # pyright: ignore
-    exec(compile(source.replace(old, new), f"<{function.__name__}, edited>", "exec"), namespace)
-    return namespace[function.__name__]
-
-
+PARTS = (krylov, adjoint, certificate)
+# Each: the function with the fault, its source, and what stands there instead.
 CG_MUTANTS = {
     "direction from the old residual": (
+        "_advance_cg",
         "direction = trees.add(preconditioned, state.direction, turn)",
         "direction = trees.add(precondition(state.residual), state.direction, turn)",
     ),
     "step scaled, residual not": (
+        "_advance_cg",
         "iterate = trees.add(state.iterate, state.direction, length)",
         "iterate = trees.add(state.iterate, state.direction, 0.5 * length)",
     ),
-    "sign of the residual": ("trees.add(state.residual, image, -length)", "trees.add(state.residual, image, length)"),
-    "sign of the turn": ("state.direction, turn)", "state.direction, -turn)"),
-    "turn upside down": ("turn = slope / now.slope", "turn = now.slope / slope"),
+    "sign of the residual": (
+        "_advance_cg",
+        "trees.add(state.residual, image, -length)",
+        "trees.add(state.residual, image, length)",
+    ),
+    "sign of the turn": ("_advance_cg", "state.direction, turn)", "state.direction, -turn)"),
+    "turn upside down": ("_advance_cg", "turn = slope / now.slope", "turn = now.slope / slope"),
     "slope without preconditioner": (
-        "slope = trees.dot(residual, preconditioned) if preconditioner else squared",
+        "_advance_cg",
+        "slope = squared if plain else trees.dot(residual, preconditioned)",
         "slope = squared",
     ),
-    "start not subtracted": ("trees.add(target, product(start, jnp.array(0)), -1)", "target"),
+    "start not subtracted": ("_begin", "trees.add(target, product(start, jnp.array(0)), -1)", "target"),
 }
 MINRES_MUTANTS = {
-    "Lanczos without the vector before": ("-state.beta / state.beta_before, 0))", "0.0, 0))"),
-    "reflection without the old sine": ("+ state.sine * alpha", ""),
-    "direction without the one before": ("state.direction_before, -state.epsilon)", "state.direction_before, 0.0)"),
-    "preconditioner left out": ("preconditioned = precondition(following)", "preconditioned = following"),
+    "Lanczos without the vector before": ("_advance_minres", "-state.beta / state.beta_before, 0))", "0.0, 0))"),
+    "reflection without the old sine": ("_advance_minres", "+ state.sine * alpha", ""),
+    "direction without the one before": (
+        "_advance_minres",
+        "state.direction_before, -state.epsilon)",
+        "state.direction_before, 0.0)",
+    ),
+    "preconditioner left out": (
+        "_advance_minres",
+        "preconditioned = precondition(following)",
+        "preconditioned = following",
+    ),
 }
-
-
-@pytest.mark.usefixtures("double")
-def test_source_that_is_recompiled_unedited_passes():
-    check_accuracy(edited(CG, "turn = slope / now.slope", "turn = slope / now.slope"), DEFINITE)
-    check_accuracy(edited(MINRES, "+ state.sine * alpha", "+ state.sine * alpha"), INDEFINITE)
-
-
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("name", CG_MUTANTS)
-def test_wrong_conjugate_gradients_fail(name):
-    wrong = edited(CG, *CG_MUTANTS[name])
-    with pytest.raises(AssertionError):
-        check_accuracy(wrong, DEFINITE)
-
-
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("name", MINRES_MUTANTS)
-def test_wrong_minres_fails(name):
-    wrong = edited(MINRES, *MINRES_MUTANTS[name])
-    with pytest.raises(AssertionError):
-        check_accuracy(wrong, INDEFINITE)
-
-
-PARTS = (adjoint, certificate)
 GRADIENT_MUTANTS = {
     "sign of the cross term": ("adjoint_estimate", "trees.add(direct, cross, -1)", "trees.add(direct, cross)"),
     "no cross term": ("adjoint_estimate", "trees.add(direct, cross, -1)", "direct"),
@@ -97,6 +77,21 @@ GRADIENT_MUTANTS = {
         "pass",
     ),
 }
+CHECKS = {
+    "cg": (CG_MUTANTS, lambda: check_accuracy(CG, DEFINITE)),
+    "minres": (MINRES_MUTANTS, lambda: check_accuracy(MINRES, INDEFINITE)),
+    "gradient": (GRADIENT_MUTANTS, lambda: check_damping(implicit.cg())),
+}
+
+
+def edited(function: Any, old: str, new: str) -> Any:
+    """Returns `function` with one place of its source changed."""
+    source = textwrap.dedent(inspect.getsource(function))
+    if source.count(old) != 1:  # no AssertionError, which a test below could take for a failed check
+        raise ValueError(f"{old!r} is there {source.count(old)} times; exactly one place was expected")
+    namespace = dict(vars(inspect.getmodule(function)))  # pyright: ignore
+    exec(compile(source.replace(old, new), f"<{function.__name__}, edited>", "exec"), namespace)
+    return namespace[function.__name__]
 
 
 def install(monkeypatch, name: str, old: str, new: str) -> None:
@@ -107,16 +102,17 @@ def install(monkeypatch, name: str, old: str, new: str) -> None:
         monkeypatch.setattr(module, name, wrong)
 
 
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("name", GRADIENT_MUTANTS)
-def test_wrong_gradients_and_certificates_fail(name, monkeypatch):
-    install(monkeypatch, *GRADIENT_MUTANTS[name])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (mutants, _) in CHECKS.items() for name in mutants])
+def test_a_wrong_version_fails(kind, name, monkeypatch):
+    mutants, check = CHECKS[kind]
+    install(monkeypatch, *mutants[name])
     with pytest.raises(AssertionError):
-        check_damping(implicit.cg())
+        check()
 
 
-@pytest.mark.usefixtures("double")
-def test_gradients_by_recompiled_unedited_source_pass(monkeypatch):
-    for name, same in {name: old for name, old, _ in GRADIENT_MUTANTS.values()}.items():
+@pytest.mark.parametrize("kind", CHECKS)
+def test_source_that_is_recompiled_unedited_passes(kind, monkeypatch):
+    mutants, check = CHECKS[kind]
+    for name, same in {name: old for name, old, _ in mutants.values()}.items():
         install(monkeypatch, name, same, same)
-    check_damping(implicit.cg())
+    check()
