@@ -13,10 +13,11 @@ from jaxfuse.errors import UserError
 
 
 def check_patch(patch: Sequence[int], *, ndim: int, divisor: int, margin: int = 0) -> tuple[int, ...]:
-    """The patch, a network's input, as a tuple.
+    """Returns the sides of a patch, a network's input, once they fit the network.
 
-    Refuses another number of axes, sides that are no multiple of `divisor`, and sides that valid convolutions, which
-    take `margin` voxels on both sides of an axis, leave nothing of.
+    Raises:
+        UserError: another number of axes than `ndim`, a side that is no positive multiple of `divisor`, or one of which
+            valid convolutions, which take `margin` voxels on both sides, leave nothing.
     """
     sides = tuple(int(side) for side in patch)
     if len(sides) != ndim or any(side <= 0 or side % divisor for side in sides):
@@ -30,12 +31,12 @@ def check_patch(patch: Sequence[int], *, ndim: int, divisor: int, margin: int = 
 
 
 def output_sides(patch: Sequence[int], margin: int) -> tuple[int, ...]:
-    """The sides of what a network makes of a patch that loses `margin` voxels on both sides of each axis."""
+    """Returns the sides of the output for a patch that loses `margin` voxels on both sides of each axis."""
     return tuple(side - 2 * margin for side in patch)
 
 
 def window_around(center: Sequence[int], patch: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """The start of the window centered on a voxel, shifted to stay inside the volume.
+    """Returns the start of the window centered on a voxel, shifted to stay inside the volume.
 
     Along an axis where the volume is shorter than the patch, the window is shifted to contain the whole volume
     (its start is then negative or zero).
@@ -48,7 +49,7 @@ def window_around(center: Sequence[int], patch: Sequence[int], shape: Sequence[i
 
 
 def grid_starts(length: int, side: int, step: int) -> tuple[int, ...]:
-    """Starts of the windows along one axis, `step` voxels apart; the last one touches the far face.
+    """Returns the starts of the windows along one axis, `step` voxels apart; the last one touches the far face.
 
     No voxel is left out where `step` is at most `side`. An axis not longer than its window has one window, which is
     centered on it.
@@ -59,7 +60,7 @@ def grid_starts(length: int, side: int, step: int) -> tuple[int, ...]:
 
 
 def crop(array: np.ndarray, start: Sequence[int], patch: Sequence[int]) -> np.ndarray:
-    """A copy of the window of the leading axes that begins at `start`; zeros where it leaves the array."""
+    """Copies the window of the leading axes that begins at `start`; zeros where it leaves the array."""
     space = len(start)
     inside = tuple(
         slice(max(s, 0), min(s + side, length)) for s, side, length in zip(start, patch, array.shape, strict=False)
@@ -97,11 +98,11 @@ class Tiling:
 
     @property
     def input_tile(self) -> tuple[int, ...]:
-        """The sides of what the network sees for one window."""
+        """The sides of the input of the network for one window."""
         return tuple(side + 2 * lost for side, lost in zip(self.tile, self.margin, strict=True))
 
     def input_start(self, start: Sequence[int]) -> tuple[int, ...]:
-        """The first voxel of what the network sees for the window that begins at `start`; may be negative."""
+        """Returns the first voxel of the input for the window that begins at `start`; may be negative."""
         return tuple(first - lost for first, lost in zip(start, self.margin, strict=True))
 
 
@@ -113,7 +114,7 @@ def tile_volume(
     margin: Sequence[int] | None = None,
     centered: bool = False,
 ) -> Tiling:
-    """The fewest windows whose neighbors share at least the fraction `overlap` of a side.
+    """Covers a volume by the fewest windows whose neighbors share at least the fraction `overlap` of a side.
 
     `tile` are the sides of the network's output, `margin` what its input has more on both sides of each axis (none
     if not given). Windows are spread evenly between the faces: at overlap 0 a side of 240 with tiles of 128 starts

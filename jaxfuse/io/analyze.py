@@ -26,17 +26,17 @@ _HEADER_BYTES = 348
 
 
 def is_pair(path: Path) -> bool:
-    """Whether a name is that of one file of a pair."""
+    """Tells whether a name is that of one file of a pair."""
     return path.suffix in EXTENSIONS
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that a volume is stored in: header and voxels of a pair, by the name of either; else the one file."""
+    """Returns the files that a volume is stored in: header and voxels of a pair, by the name of either; else one."""
     return tuple(path.with_suffix(extension) for extension in EXTENSIONS) if is_pair(path) else (path,)
 
 
 def is_analyze(path: Path) -> bool:
-    """Whether a volume is an Analyze pair, whose orientation is assumed."""
+    """Tells whether a volume is an Analyze pair, whose orientation is assumed."""
     if not is_pair(path):
         return False
     with files_of(path)[0].open("rb") as file:
@@ -44,9 +44,11 @@ def is_analyze(path: Path) -> bool:
 
 
 def open_pair(path: Path) -> nib.Nifti1Image:
-    """A pair as a NIfTI image in memory, on the axes that the module's head tells of.
+    """Reads a pair as a NIfTI image in memory, on the axes that the head of this module names.
 
-    Raises `UserError` where one of the two files is missing or cannot be read, and what nibabel raises for damage.
+    Raises:
+        UserError: one of the two files is missing or cannot be read.
+        ValueError, ImageFileError, HeaderDataError: the files are damaged, as nibabel says it.
     """
     header, voxels = (_content(part) for part in files_of(path))
     if len(header) < _HEADER_BYTES:
@@ -63,7 +65,7 @@ def open_pair(path: Path) -> nib.Nifti1Image:
 
 
 def centered_affine(shape: Sequence[int], sides_mm: Sequence[float] | Float[np.ndarray, " n"]) -> np.ndarray:
-    """Voxel to world in mm along the canonical axes, the middle of the volume at the origin."""
+    """Returns voxel to world in mm along the canonical axes, the middle of the volume at the origin."""
     affine = np.diag([*sides_mm, 1.0])
     affine[:3, 3] = [-(n - 1) / 2 * side for n, side in zip(shape, sides_mm, strict=True)]
     return affine

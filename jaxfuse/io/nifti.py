@@ -148,20 +148,28 @@ def write_like(
 ) -> None:
     """Writes a canonical array in the orientation and geometry of the file `reference_path`, or of its `channel`.
 
-    Affine, qform and sform with their codes, zooms and units are the reference's; intensity scaling, display
-    range and header extensions (which may hold patient data) are not taken over. The file appears in one
-    piece or not at all, and equal arrays give equal bytes.
+    Affine, qform and sform with their codes, zooms and units are the reference's. Intensity scaling, display range
+    and header extensions (which may hold patient data) are not taken over. The file appears in one piece or not at
+    all, and equal arrays give equal bytes.
 
-    `dtype` is the type on disk; by default the array's own, with booleans as uint8, float64 as float32 and
-    64-bit integers as int32. `description`, at most 80 characters of ASCII, takes the place of the reference's.
-    Raises `UserError` where values do not fit, shapes differ, or the name does not end in `.nii` or `.nii.gz`.
+    Args:
+        path: the file, `.nii` or `.nii.gz`.
+        array: values on the canonical axes.
+        reference_path: a volume on the grid to write on.
+        channel: index along the fourth axis of the reference; None expects one volume.
+        dtype: type on disk; by default the array's own, with booleans as uint8, float64 as float32 and 64-bit integers
+            as int32.
+        description: at most 80 characters of ASCII, in place of the reference's.
+
+    Raises:
+        UserError: values do not fit the type, shapes differ, or the name ends otherwise.
     """
     path = Path(path)
     _write_on_grid(path, _cast(path, np.asarray(array), dtype), reference_path, channel, description)
 
 
 def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], reference_path: str | Path) -> None:
-    """Writes a canonical color volume as RGB24 (NIfTI data type 128), as `write_like` does otherwise.
+    """Writes a canonical color volume as RGB24 (NIfTI data type 128); else like `write_like`.
 
     Each voxel is one value of red, green and blue of 8 bits, so that the volume has three axes like its reference.
     """
@@ -200,7 +208,7 @@ def _write_on_grid(
 
 
 def geometry_mismatch(a: Volume, b: Volume, *, tolerance_mm: float = 1e-3) -> str:
-    """One clause that gives both values where two volumes lie on different grids, else the empty string.
+    """Returns a clause with both values where two volumes lie on different grids, else the empty string.
 
     Affines are compared entry by entry: headers that were written by different tools differ in the last
     digits of a float.
@@ -215,13 +223,8 @@ def geometry_mismatch(a: Volume, b: Volume, *, tolerance_mm: float = 1e-3) -> st
     return ""
 
 
-def same_geometry(a: Volume, b: Volume, *, tolerance_mm: float = 1e-3) -> bool:
-    """Whether two volumes have the same shape and, within the tolerance, the same affine."""
-    return not geometry_mismatch(a, b, tolerance_mm=tolerance_mm)
-
-
 def forms_disagree(volume: Volume, *, tolerance_mm: float = 1e-3) -> bool:
-    """Whether the header gives both a qform and an sform, and they place the volume differently."""
+    """Tells whether the header gives both a qform and an sform, and they place the volume differently."""
     header = volume.header
     if not (int(header["qform_code"]) and int(header["sform_code"])):
         return False

@@ -156,6 +156,7 @@ def weighted_cross_entropy(logits: Logits, label: Label, *, frequencies: Sequenc
     w = _class_weights(frequencies, logits.shape[-1], lambda f: np.median(f) / f)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     y = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)
+    w = w.reshape((1,) * (y.ndim - 1) + (-1,))
     return -(w * y * log_probs).sum(-1).mean()
 
 

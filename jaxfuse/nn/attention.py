@@ -56,6 +56,7 @@ class SpatialGate(nn.Module):
         )
         scale = self.param("scale", nn.initializers.ones_init(), (1,), jnp.float32)
         shift = self.param("shift", nn.initializers.zeros_init(), (1,), jnp.float32)
+        scale, shift = (jax.lax.broadcast_to_rank(one, y.ndim) for one in (scale, shift))
         return jax.nn.sigmoid(scale * instance_norm(y) + shift).astype(x.dtype)
 
 

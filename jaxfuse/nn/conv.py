@@ -181,7 +181,7 @@ class Conv(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        return y + bias.astype(dtype)
+        return y + jax.lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
 
 
 def instance_norm(x: Float[Array, "b *space m"], eps: float = 1e-5) -> Float[Array, "b *space m"]:

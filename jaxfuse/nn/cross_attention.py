@@ -110,7 +110,7 @@ def token_attention(
 def _mean_over_partners(partners: Array, pairs: Sequence[tuple[int, int]], slots: int) -> Array:
     """(b m r): the weight of pair r in the mean of slot m over its present partners; zero without any."""
     belongs = jnp.array([[query == slot for query, _ in pairs] for slot in range(slots)], jnp.float32)
-    chosen = belongs * partners[:, None, :]
+    chosen = belongs[None] * partners[:, None, :]
     return chosen / jnp.maximum(chosen.sum(-1, keepdims=True), 1.0)
 
 

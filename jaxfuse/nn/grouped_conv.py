@@ -73,7 +73,7 @@ def _shifted(x: Array, kernel: Array, padding: int) -> Array:
         for row in range(taps_h):
             band = source[:, row : row + height]
             for column in range(taps_w):
-                product = band * taps[row * taps_w + column][0]
+                product = band * jax.lax.broadcast_to_rank(taps[row * taps_w + column], band.ndim)
                 so_far = columns[column]
                 columns[column] = product if so_far is None else so_far + product
     out = [total[:, :, column : column + width] for column, total in enumerate(columns) if total is not None]

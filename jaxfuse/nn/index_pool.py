@@ -79,4 +79,4 @@ def unpool(y: Pooled, index: Index) -> Map:
 
 def _marked(index: Index) -> Bool[Array, "b half_h 2 half_w 2 c"]:
     """Whether a pixel's bit is set, by window and by row and column within it."""
-    return (index[:, :, None, :, None, :] & _BITS[:, None, :, None]) != 0
+    return (index[:, :, None, :, None, :] & _BITS[None, None, :, None, :, None]) != 0

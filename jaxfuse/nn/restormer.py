@@ -45,7 +45,8 @@ def channel_attention(
     inverse_q, inverse_k = (_inverse_length(x.astype(wide)) for x in (q, k))
     cosines = jnp.einsum("...phi,...phj->...hij", q, k, preferred_element_type=wide)
     cosines = cosines * inverse_q[..., :, None] * inverse_k[..., None, :]
-    weights = jax.nn.softmax(cosines * temperature.astype(wide)[:, None, None], axis=-1)
+    factors = jax.lax.broadcast_to_rank(temperature.astype(wide)[:, None, None], cosines.ndim)
+    weights = jax.nn.softmax(cosines * factors, axis=-1)
     out = jnp.einsum("...hij,...phj->...phi", weights.astype(v.dtype), v)
     return out.reshape(value.shape), weights
 

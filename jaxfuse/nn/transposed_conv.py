@@ -95,4 +95,4 @@ class TransposedConv(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        return y + bias.astype(dtype)
+        return y + jax.lax.broadcast_to_rank(bias.astype(dtype), y.ndim)

@@ -134,7 +134,7 @@ class PositionEmbedding(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         table = self.param("table", normal(), (*self.grid, x.shape[-1]))
-        return x + resize_positions(table, (x.shape[1], x.shape[2])).astype(x.dtype)
+        return x + resize_positions(table, (x.shape[1], x.shape[2])).astype(x.dtype)[None]
 
 
 def resize_positions(table: Float[Array, "rows columns c"], size: tuple[int, int]) -> Float[Array, "h w c"]:

@@ -232,7 +232,7 @@ class PReLU(nn.Module):
     def __call__(self, x: Features) -> Features:
         # One number in an array of its own: Flax's PReLU makes a bare one, of which `nn.remat` makes a constant.
         slope = self.param("slope", nn.initializers.constant(SLOPE), (1,), jnp.float32)
-        return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+        return jnp.where(x >= 0, x, jax.lax.broadcast_to_rank(slope.astype(x.dtype), x.ndim) * x)
 
 
 class Decoder(nn.Module):

@@ -111,7 +111,8 @@ class DecoderStage(nn.Module):
         four = Conv(4 * self.width, 1, use_bias=False, **common, name="up")(x)
         apart = four.reshape(batch, height, width, 2, 2, self.width).swapaxes(2, 3)
         x = apart.reshape(batch, 2 * height, 2 * width, self.width)
-        x = x + self.param("up_bias", nn.initializers.zeros_init(), (self.width,), jnp.float32).astype(x.dtype)
+        bias = self.param("up_bias", nn.initializers.zeros_init(), (self.width,), jnp.float32).astype(x.dtype)
+        x = x + jax.lax.broadcast_to_rank(bias, x.ndim)
         layer = partial(AffineConv, self.width, **common)
         return layer(name="conv_2")(layer(name="conv_1")(jnp.concatenate([x, skip], axis=-1)))
 
@@ -130,4 +131,5 @@ class AffineConv(nn.Module):
         y = instance_norm(Conv(self.features, 3, self.strides, use_bias=False, **common, name="conv")(x))
         scale = self.param("scale", nn.initializers.ones_init(), (self.features,), jnp.float32)
         shift = self.param("shift", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        return nn.leaky_relu(y * scale.astype(y.dtype) + shift.astype(y.dtype), SLOPE)
+        scale, shift = (jax.lax.broadcast_to_rank(one.astype(y.dtype), y.ndim) for one in (scale, shift))
+        return nn.leaky_relu(y * scale + shift, SLOPE)

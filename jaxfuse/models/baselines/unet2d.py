@@ -175,7 +175,8 @@ class Double(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (2, 2, channels, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         dtype = self.dtype or jnp.result_type(x, kernel)
-        four = jnp.einsum("bhwm,ijmc->bhiwjc", x.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)
+        four = jnp.einsum("bhwm,ijmc->bhiwjc", x.astype(dtype), kernel.astype(dtype))
+        four = four + jax.lax.broadcast_to_rank(bias.astype(dtype), four.ndim)
         return four.reshape(batch, 2 * height, 2 * width, self.features)
 
 

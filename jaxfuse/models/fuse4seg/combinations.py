@@ -28,7 +28,7 @@ class Choice(NamedTuple):
 
     def of(self, image: Image) -> tuple[Float[Array, "b h w slots"], Float[Array, "b slots"]]:
         """The chosen channels of (b h w m), zero in slots that are left over, and their presence by example."""
-        sources = jnp.where(self.used > 0, jnp.take(image, self.modality, axis=-1), 0.0)
+        sources = jnp.where(self.used[None, None, None] > 0, jnp.take(image, self.modality, axis=-1), 0.0)
         return sources, jnp.broadcast_to(self.used, (image.shape[0], len(self.used)))
 
 

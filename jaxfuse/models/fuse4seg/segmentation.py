@@ -260,8 +260,8 @@ class StandardizedConv(nn.Module):
     def __call__(self, x: Float[Array, "b h w m"]) -> Float[Array, "b h2 w2 k"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        centered = kernel - kernel.mean((0, 1, 2))
-        kernel = centered * jax.lax.rsqrt(jnp.square(centered).mean((0, 1, 2)) + 1e-5)
+        centered = kernel - kernel.mean((0, 1, 2), keepdims=True)
+        kernel = centered * jax.lax.rsqrt(jnp.square(centered).mean((0, 1, 2), keepdims=True) + 1e-5)
         dtype = self.dtype or jnp.result_type(x, kernel)
         return conv(x.astype(dtype), kernel.astype(dtype), strides=self.strides, padding=self.kernel_size // 2)
 

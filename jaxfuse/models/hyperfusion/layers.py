@@ -46,8 +46,8 @@ class BatchMoments(nn.Module):
             return Moments(mean.value, variance.value)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         axes = tuple(range(x.ndim - 1))
-        center = wide.mean(axes)
-        found = Moments(center, jnp.square(wide - center).mean(axes))
+        center = wide.mean(axes, keepdims=True)
+        found = Moments(center.reshape(width), jnp.square(wide - center).mean(axes))
         if not self.is_initializing():
             mean.value = DECAY * mean.value + (1.0 - DECAY) * found.mean
             variance.value = DECAY * variance.value + (1.0 - DECAY) * found.variance
@@ -61,7 +61,7 @@ class PReLU(nn.Module):
     def __call__(self, x: Maps) -> Maps:
         # One number in an array of its own: of a bare one `nn.remat` makes a constant.
         slope = self.param("slope", nn.initializers.constant(SLOPE), (1,), jnp.float32)
-        return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+        return jnp.where(x >= 0, x, jax.lax.broadcast_to_rank(slope.astype(x.dtype), x.ndim) * x)
 
 
 class ConvBlock(nn.Module):
@@ -80,7 +80,8 @@ class ConvBlock(nn.Module):
             scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
             bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], jnp.float32)
             gain = scale * jax.lax.rsqrt(moments.variance + EPS)
-            x = (gain * (x - moments.mean) + bias).astype(x.dtype)
+            gain, mean, bias = (jax.lax.broadcast_to_rank(one, x.ndim) for one in (gain, moments.mean, bias))
+            x = (gain * (x - mean) + bias).astype(x.dtype)
         x = PReLU(name="prelu")(x)
         return Conv(self.features, 3, padding=0, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")(x)
 
@@ -181,7 +182,8 @@ class Pointwise(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         kernel = kernel.reshape(*ones, self.copies, width, self.features).sum(-3)
         dtype = self.dtype or jnp.result_type(x, kernel)
-        return conv(x.astype(dtype), kernel.astype(dtype), strides=1, padding=0) + bias.astype(dtype)
+        y = conv(x.astype(dtype), kernel.astype(dtype), strides=1, padding=0)
+        return y + jax.lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
 
 
 class Head(nn.Module):
