@@ -207,27 +207,12 @@ def phase(
         validate_every, validation_cases, overlap, tile_batch, memory_mb: of `jaxfuse.config.Validation`.
         data: its own data; None is that of the experiment.
     """
-    validation = {"every": validate_every, "cases": validation_cases}
-    validation |= {"overlap": overlap, "tile_batch": tile_batch, "memory_mb": memory_mb}
-    config = ConfigDict(
-        {
-            "model": model,
-            "args": dict(args or {}),
-            "assess": assess,
-            "optimizers": dict(optimizers),
-            "steps": steps,
-            "epochs": epochs,
-            "batch": batch,
-            "patch": patch,
-            "sampling": sampling,
-            "pad": pad,
-            "unpaired": unpaired,
-            "augment": {"flip": {"probability": flip}, "intensity": {"scale": 0.0, "shift": 0.0}},
-            "init": init,
-            "validation": validation,
-            "checkpoint_every": checkpoint_every,
-        }
-    )
+    config = ConfigDict({"model": model, "args": dict(args or {}), "assess": assess, "optimizers": dict(optimizers)})
+    config.update({"steps": steps, "epochs": epochs, "batch": batch, "patch": patch, "init": init})
+    config.update({"sampling": sampling, "pad": pad, "unpaired": unpaired, "checkpoint_every": checkpoint_every})
+    config.augment = ConfigDict({"flip": {"probability": flip}, "intensity": {"scale": 0.0, "shift": 0.0}})
+    config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
+    config.validation.update({"tile_batch": tile_batch, "memory_mb": memory_mb})
     if sampling_args:
         config.sampling_args = dict(sampling_args)
     if loss:

@@ -20,9 +20,9 @@ from jaxfuse.learning.adversarial import (
 from jaxfuse.learning.state import Aux, create_state
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
+from tests.tiny_systems import KEY
 
 LOSSES = CycleLosses(gan_form("lsgan"), l1, 10.0)
-KEY = jax.random.key(0)
 
 
 def _images(*values):

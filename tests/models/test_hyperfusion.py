@@ -15,10 +15,9 @@ from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.hyperfusion.make import HYPER_FUSION_NET, HyperForm, make_system
 from jaxfuse.models.hyperfusion.network import HyperDense, own_first_order
 from jaxfuse.nn.initializers import he_normal
-from tests.tiny_systems import close, count, same
+from tests.tiny_systems import KEY, close, count, same
 
 NAMES = ("t1", "t2", "dwi", "flair")
-KEY = jax.random.key(0)
 INCREMENTAL = dataclasses.replace(HYPER_FUSION_NET, resfuse=False)
 FLAT = {"ndim": 2}
 # Of two and three modalities, each with two and four classes.

@@ -10,9 +10,8 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.infinet import Arm, InfiNetForm, make_system
-from tests.tiny_systems import close, count, counts, gradient_descent
+from tests.tiny_systems import KEY, close, count, counts, drawn_for, gradient_descent
 
-KEY = jax.random.key(0)
 T1_T2 = ("t1", "t2")
 TINY = InfiNetForm(width=4, blocks=2)
 IMAGE = jax.random.normal(KEY, (2, 8, 8, 2))
@@ -70,18 +69,6 @@ def test_what_stays_float32_in_bfloat16():
     assert {leaf.dtype for leaf in (*encoded.maps, encoded.bottom)} == {jnp.dtype("bfloat16")}
 
 
-def _drawn(module, image):
-    """Parameters and statistics of which none is 0 or 1, as in a trained network."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, KEY, image)
-
-    def one(path, leaf):
-        values = 0.5 * rng.normal(size=leaf.shape)
-        return jnp.asarray(np.exp(values) if path[-1].key == "var" else values, jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(one, shapes)
-
-
 class Described:
     """The network as its description has it, with trained statistics, and unpooling by comparison (all ties)."""
 
@@ -137,7 +124,7 @@ def test_it_is_the_network_of_its_description():
     # A quarter of the image is air: after the input's normalization a constant, so that its maxima tie.
     image = IMAGE.at[:, :6, :6].set(0.0)
     network = dataclasses.replace(TINY, ties="all").network(T1_T2, 3)
-    variables = _drawn(network, image)
+    variables = drawn_for(network, image, scale=0.5, positive=("var",))
     answer, expected = jax.jit(lambda v: (network.apply(v, image), Described(v)(image)))(variables)
     scale = float(jnp.abs(expected).max())
     np.testing.assert_allclose(answer, expected, atol=1e-5 * scale)

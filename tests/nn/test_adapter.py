@@ -7,12 +7,11 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.adapter import Adapter
-from tests.tiny_systems import count
+from tests.tiny_systems import KEY, count, drawn_for
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
 
-KEY = jax.random.key(0)
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
@@ -20,12 +19,6 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 def test_weights_at_768_channels(form, weights):
     params = jax.eval_shape(Adapter(form).init, KEY, jax.ShapeDtypeStruct((1, 14, 14, 768), jnp.float32))
     assert count(params) == weights
-
-
-def _drawn(module, x):
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, KEY, x)["params"]
-    return jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 
 def _strided(x, kernel, groups):
@@ -75,14 +68,14 @@ def _by_formula(p, x, down, up):
 def test_it_is_its_formula_on_even_and_odd_grids(form, formula, size):
     x = jax.random.normal(KEY, (2, *size, 8))
     module = Adapter(form)
-    params = _drawn(module, x)
+    params = drawn_for(module, x, scale=0.4)["params"]
     np.testing.assert_allclose(jax.jit(module.apply)({"params": params}, x), formula(params, x), atol=2e-5)
 
 
 def test_the_plain_start_adds_nothing_and_can_be_left():
     x = jax.random.normal(KEY, (1, 4, 4, 8))
     module = Adapter(plain_start=True)
-    params = _drawn(module, x) | {"norm": {"scale": jnp.zeros(8), "bias": jnp.zeros(8)}}
+    params = drawn_for(module, x, scale=0.4)["params"] | {"norm": {"scale": jnp.zeros(8), "bias": jnp.zeros(8)}}
     np.testing.assert_array_equal(module.init(KEY, x)["params"]["norm"]["scale"], 0.0)
 
     @jax.jit
@@ -98,7 +91,7 @@ def test_the_plain_start_adds_nothing_and_can_be_left():
 
 def test_bfloat16_keeps_float32_weights_and_stays_close():
     x = jax.random.normal(KEY, (1, 4, 4, 8))
-    params = {"params": _drawn(Adapter(), x)}
+    params = {"params": drawn_for(Adapter(), x, scale=0.4)["params"]}
     module = Adapter(dtype=jnp.bfloat16)
     y, half = jax.jit(Adapter().apply)(params, x), jax.jit(module.apply)(params, x.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16

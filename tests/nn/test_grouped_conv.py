@@ -7,9 +7,8 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.grouped_conv import GroupedConv, _native, _shifted, grouped_conv
-from tests.tiny_systems import count
+from tests.tiny_systems import KEY, count
 
-KEY = jax.random.key(0)
 IMAGE = jax.random.normal(KEY, (2, 5, 4, 6))
 
 

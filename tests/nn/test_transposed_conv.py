@@ -8,8 +8,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import conv
 from jaxfuse.nn.transposed_conv import TransposedConv, _overlapped, _spread, transposed_conv
-
-KEY = jax.random.key(0)
+from tests.tiny_systems import KEY
 
 
 def _drawn(side):

@@ -14,23 +14,16 @@ from jaxfuse.nn.vision_transformer import (
     VisionTransformer,
     resize_positions,
 )
+from tests.tiny_systems import KEY, drawn_for
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
 
-KEY = jax.random.key(0)
 TOKENS = jax.random.normal(KEY, (2, 2, 3, 8))
 
 
 def _block(**options):
     return TransformerBlock(2, 12, **options)
-
-
-def _drawn(module):
-    """Parameters of the module's shapes, drawn without compiling anything: norms and biases are nowhere trivial."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, KEY, TOKENS)["params"]
-    return jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 
 def _norm(p, x):
@@ -59,7 +52,7 @@ def _middle(p, x):
 
 
 def test_a_block_is_attention_and_mlp_with_the_adapter_beside_the_mlp():
-    params = _drawn(_block(adapter="depthwise"))
+    params = drawn_for(_block(adapter="depthwise"), TOKENS, scale=0.4)["params"]
     u, plain = _middle(params, TOKENS)
     np.testing.assert_allclose(jax.jit(_block().apply)({"params": params}, TOKENS), plain, atol=1e-5)
     added = Adapter().apply({"params": params["adapter"]}, u)
@@ -70,7 +63,7 @@ def test_a_block_is_attention_and_mlp_with_the_adapter_beside_the_mlp():
 
 def test_adapters_of_the_plain_start_leave_the_block_as_it_is():
     block = _block(adapter="dense", plain_start=True)
-    params = _drawn(block)
+    params = drawn_for(block, TOKENS, scale=0.4)["params"]
     params["adapter"]["norm"] = block.init(KEY, TOKENS)["params"]["adapter"]["norm"]
     with_adapters, plain = jax.jit(lambda p: (block.apply(p, TOKENS), _block().apply(p, TOKENS)))({"params": params})
     np.testing.assert_array_equal(with_adapters, plain)
@@ -97,7 +90,7 @@ def test_positions_of_another_size_lie_between_their_neighbors(size, expected):
 
 def test_dropout_acts_only_with_a_key():
     module = MLP(16, 0.5)
-    variables = {"params": _drawn(module)}
+    variables = {"params": drawn_for(module, TOKENS, scale=0.4)["params"]}
     plain = module.apply(variables, TOKENS)
     np.testing.assert_array_equal(module.apply(variables, TOKENS), plain)
     first, again, other = (
@@ -118,7 +111,7 @@ def _gradients(module, params):
 
 def test_computing_blocks_again_changes_nothing_and_draws_the_same_dropout():
     module = VisionTransformer(8, 1, 2, 12, (2, 2), "none", dropout=0.2)
-    params = _drawn(module)
+    params = drawn_for(module, TOKENS, scale=0.4)["params"]
     kept, again = _gradients(module, params), _gradients(module.clone(remat=True), params)
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -126,7 +119,7 @@ def test_computing_blocks_again_changes_nothing_and_draws_the_same_dropout():
 
 def test_without_adapters_is_the_network_that_has_none():
     module = VisionTransformer(8, 1, 2, 12, (2, 2))
-    params = _drawn(module)
+    params = drawn_for(module, TOKENS, scale=0.4)["params"]
     without = jax.jit(lambda p: module.apply({"params": p}, TOKENS, adapters=False))(params)
     none = module.clone(adapter="none")
     bare = {

@@ -11,9 +11,8 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.cyclegan import CycleGanForm, Generator, Reflected, make_system
 from jaxfuse.nn.initializers import he_normal
-from tests.tiny_systems import counts, gradient_descent, largest, minus, same
+from tests.tiny_systems import KEY, counts, gradient_descent, largest, minus, same
 
-KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 PAIRS = ("t2", "t1ce")
 PLAYERS = ("generators", "discriminators")
@@ -21,17 +20,13 @@ TINY = CycleGanForm(width=2, blocks=1, critic_width=2, critic_layers=1, kernel_i
 BATCH = {"image": jax.random.uniform(KEY, (2, 8, 8, 4))}
 
 
-@pytest.fixture(scope="module")
-def make():
-    def make(form=TINY, pairs=PAIRS, **options):
-        optimizers = gradient_descent(*PLAYERS)
-        return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
-
-    return make
+def make(form=TINY, pairs=PAIRS, **options):
+    optimizers = gradient_descent(*PLAYERS)
+    return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
 
 
 @pytest.fixture(scope="module")
-def system(make):
+def system():
     return make(pool_size=3)
 
 
@@ -61,7 +56,7 @@ def test_it_is_a_system_of_two_players(system):
 
 
 @pytest.mark.parametrize(("blocks", "generator"), [(6, 7_825_153), (9, 11_365_633)])
-def test_weights_and_pools(make, tiny, blocks, generator):
+def test_weights_and_pools(tiny, blocks, generator):
     system = make(CycleGanForm(blocks=blocks))
     state = jax.eval_shape(system.init, KEY, tiny.shapes(128, 128))
     found = counts(system.networks(state.params))
@@ -185,7 +180,7 @@ def test_constant_images_give_finite_losses_and_gradients(start, step, level):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, after.params)))
 
 
-def test_bfloat16_keeps_float32_weights_losses_and_images(make, start):
+def test_bfloat16_keeps_float32_weights_losses_and_images(start):
     system = make(dataclasses.replace(TINY, dtype="bfloat16"), pool_size=3)
     after, metrics = jax.eval_shape(system.train_step, start, BATCH)
     for tree in (after.params, metrics, jax.eval_shape(system.predict, start, BATCH)):
@@ -194,7 +189,7 @@ def test_bfloat16_keeps_float32_weights_losses_and_images(make, start):
     assert "bf16[2,8,8,2] = conv_general_dilated[" in program
 
 
-def test_refusals(make):
+def test_refusals():
     with pytest.raises(UserError, match=r"\('t1\+t2', 'flair'\); it must name one source and one other modality as"):
         make(pairs=("t1+t2", "flair"))
     with pytest.raises(UserError, match="dtype is 'half'; choose one of float32, bfloat16"):

@@ -11,24 +11,17 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.models.baselines.film import FilmForm, TextWeights, from_windows, merged, windows
 from jaxfuse.nn.conv import Conv
-from tests.tiny_systems import counts
+from tests.tiny_systems import KEY, counts, drawn_for
 
-KEY = jax.random.key(0)
 FORM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
 SOURCES = jax.random.uniform(KEY, (2, 4, 4, 3))
 # The first example lacks the last source, the second the first one.
 PRESENCE = jnp.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
 
 
-def _drawn(module, *inputs):
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, KEY, *inputs)["params"]
-    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), shapes)
-
-
 @pytest.fixture(scope="module")
 def params():
-    return _drawn(FORM.network(), SOURCES)
+    return drawn_for(FORM.network(), SOURCES, scale=0.5)["params"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +73,7 @@ def test_a_token_is_a_square_of_one_channel():
 def test_text_multiplies_all_tokens_by_one_vector_of_length_one():
     x, text = jax.random.normal(KEY, (2, 4, 4, 2)), jnp.arange(4.0)
     module = TextWeights(FORM)
-    p = _drawn(module, x, text)
+    p = drawn_for(module, x, text, scale=0.5)["params"]
     made = windows(jax.jit(module.apply)({"params": p}, x, text), 2)
     tokens = np.asarray(windows(x, 2))
     query, key, value = (
@@ -121,7 +114,7 @@ def test_what_an_absent_slot_holds_has_no_influence(params, fuse):
 @pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_text_and_all_layers_learn_and_absent_slots_have_no_gradient(rounds):
     network = replace(FORM, rounds=rounds, decoder_blocks=rounds - 1).network()
-    params = _drawn(network, SOURCES)
+    params = drawn_for(network, SOURCES, scale=0.5)["params"]
 
     @jax.jit
     def slopes(params, sources):

@@ -10,9 +10,8 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.mmsyns import Encoder, MMSynsForm, make_system
-from tests.tiny_systems import count, counts, gradient_descent, largest
+from tests.tiny_systems import KEY, count, counts, gradient_descent, largest
 
-KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 # The order of the sources is not that of the channels.
 PAIRS = ("t2+t1", "flair")
@@ -20,17 +19,13 @@ TINY = MMSynsForm(width=2, latent=3)
 BATCH = {"image": jax.random.uniform(KEY, (2, 8, 8, 4))}
 
 
-@pytest.fixture(scope="module")
-def make():
-    def make(form=TINY, pairs=PAIRS, **options):
-        optimizers = gradient_descent("net")
-        return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
-
-    return make
+def make(form=TINY, pairs=PAIRS, **options):
+    optimizers = gradient_descent("net")
+    return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, **options)
 
 
 @pytest.fixture(scope="module")
-def system(make):
+def system():
     return make()
 
 
@@ -58,7 +53,7 @@ def test_it_is_a_system_of_one_player(system):
 
 
 @pytest.mark.parametrize(("pairs", "total"), [(("t1+t2", "flair"), 1_080_561), (("t1", "flair"), 558_817)])
-def test_weights(make, pairs, total):
+def test_weights(pairs, total):
     system = make(MMSynsForm(), pairs)
     state = jax.eval_shape(system.init, KEY, BATCH)
     found = counts(system.networks(state.params))
@@ -119,7 +114,7 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others(system, start
     assert int(after.step) == 1
 
 
-def test_with_one_source_its_error_counts_twice_and_nothing_varies(make):
+def test_with_one_source_its_error_counts_twice_and_nothing_varies():
     system = make(pairs=("t1ce", "t1"))
     state = jax.jit(system.init)(KEY, BATCH)
     terms = jax.jit(system.eval_step)(state, BATCH)
@@ -128,7 +123,7 @@ def test_with_one_source_its_error_counts_twice_and_nothing_varies(make):
     np.testing.assert_allclose(terms["net/loss"], 2 * terms["net/fused"], rtol=1e-6)
 
 
-def test_the_variance_has_a_weight(make, start):
+def test_the_variance_has_a_weight(start):
     program = {weight: jax.jit(make(variance_weight=weight).eval_step)(start, BATCH) for weight in (0.0, 3.0)}
     difference = program[3.0]["net/loss"] - program[0.0]["net/loss"]
     np.testing.assert_allclose(difference, 3 * program[0.0]["net/variance"], rtol=1e-3)
@@ -149,7 +144,7 @@ def test_constant_images_give_finite_losses_and_gradients(start, step, level):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, after.params)))
 
 
-def test_bfloat16_keeps_float32_weights_losses_and_images(make, start):
+def test_bfloat16_keeps_float32_weights_losses_and_images(start):
     system = make(dataclasses.replace(TINY, dtype="bfloat16"))
     after, metrics = jax.eval_shape(system.train_step, start, BATCH)
     for tree in (after.params, metrics, jax.eval_shape(system.predict, start, BATCH)):
@@ -158,7 +153,7 @@ def test_bfloat16_keeps_float32_weights_losses_and_images(make, start):
     assert "bf16[2,8,8,2] = conv_general_dilated[" in program
 
 
-def test_refusals(make):
+def test_refusals():
     with pytest.raises(UserError, match=r"\('t1\+t2', 't1'\); it must name one or more sources and one other modality"):
         make(pairs=("t1+t2", "t1"))
     with pytest.raises(UserError, match="pairs names pd, but the data has t1, t1ce, t2, flair"):

@@ -9,25 +9,18 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.baselines.nnunet2d import AffineConv, DecoderStage, NNUNet2D
-from tests.tiny_systems import count
+from tests.tiny_systems import KEY, count, drawn_for
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
 
-KEY = jax.random.key(0)
 IMAGE = jax.random.normal(KEY, (1, 16, 16, 1))
 SMALL = NNUNet2D(3, stages=4, base=4, most=8)
 
 
-def _drawn(module, *inputs):
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, KEY, *inputs)["params"]
-    return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32), shapes)
-
-
 @pytest.fixture(scope="module")
 def params():
-    return _drawn(SMALL, IMAGE)
+    return drawn_for(SMALL, IMAGE, scale=0.3)["params"]
 
 
 def test_weights_and_resolutions_of_224_pixels():
@@ -54,7 +47,7 @@ def test_two_stages_have_one_head():
 
 def test_a_layer_is_convolution_norm_scale_shift_and_leak():
     module = AffineConv(4, 2)
-    p = _drawn(module, IMAGE)
+    p = drawn_for(module, IMAGE, scale=0.3)["params"]
     y = jax.lax.conv_general_dilated(
         IMAGE, p["conv"]["kernel"], (2, 2), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -65,7 +58,7 @@ def test_a_layer_is_convolution_norm_scale_shift_and_leak():
 def test_the_way_up_is_a_transposed_convolution_of_side_and_stride_two():
     coarse, skip = jax.random.normal(KEY, (1, 3, 2, 6)), jnp.zeros((1, 6, 4, 4))
     module = DecoderStage(4)
-    p = _drawn(module, coarse, skip)
+    p = drawn_for(module, coarse, skip, scale=0.3)["params"]
     kernel = p["up"]["kernel"].reshape(6, 2, 2, 4)
     expected = np.zeros((6, 4, 4))
     for row in range(6):

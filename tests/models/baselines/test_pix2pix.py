@@ -11,9 +11,8 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.pix2pix import Generator, Pix2PixForm, dropped, judged, make_system
 from jaxfuse.nn.initializers import he_normal
-from tests.tiny_systems import adjustable, counts, largest, minus, same
+from tests.tiny_systems import KEY, adjustable, counts, largest, minus, same, with_rates
 
-KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 PAIRS = ("t2", "t1ce")
 PLAYERS = ("generator", "discriminator")
@@ -129,11 +128,6 @@ def by_hand(state, critic, critic_stats, batch):
 WEIGHTS = {"generator": {"adversarial": 1.0, "target": 100.0}, "discriminator": {"real": 0.5, "fake": 0.5}}
 
 
-def _with_rates(state, generator, discriminator):
-    rates = {"generator": jnp.float32(generator), "discriminator": jnp.float32(discriminator)}
-    return dataclasses.replace(state, opt_state=rates)
-
-
 def test_terms_and_gradients_by_hand(start, stepped):
     """Each player follows its own loss alone; the generator is judged by the critic that has just moved."""
     after, metrics = stepped
@@ -156,11 +150,11 @@ def test_terms_and_gradients_by_hand(start, stepped):
 
 def test_a_player_held_still_leaves_the_other_its_step(start, stepped):
     after, metrics = stepped
-    still, unmoved = step(_with_rates(start, 0.0, 1.0), BATCH)
+    still, unmoved = step(with_rates(start, generator=0.0, discriminator=1.0), BATCH)
     same(still.params["generator"], start.params["generator"])
     same(still.params["discriminator"], after.params["discriminator"])
     assert unmoved == metrics
-    still, unmoved = step(_with_rates(start, 1.0, 0.0), BATCH)
+    still, unmoved = step(with_rates(start, generator=1.0, discriminator=0.0), BATCH)
     same(still.params["discriminator"], start.params["discriminator"])
     # The critic that did not move judges otherwise.
     assert float(unmoved["generator/adversarial"]) != float(metrics["generator/adversarial"])
@@ -168,7 +162,7 @@ def test_a_player_held_still_leaves_the_other_its_step(start, stepped):
 
 def test_statistics_of_the_generator_move_once_and_those_of_the_critic_three_times(start, stepped):
     """From means of zero: a pass leaves a tenth of the batch's mean; fake, real, fake."""
-    still, _ = step(_with_rates(start, 0.0, 0.0), BATCH)
+    still, _ = step(with_rates(start, generator=0.0, discriminator=0.0), BATCH)
     source, target = SYSTEM.task.sources_of(BATCH), SYSTEM.task.target_of(BATCH)
     fake, generator_stats = SYSTEM.make(start.params["generator"], start.stats["generator"], source, start.key())
     means = [

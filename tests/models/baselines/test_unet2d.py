@@ -10,9 +10,8 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.baselines.unet2d import Double, UNet2DForm, make_system
-from tests.tiny_systems import close, count, gradient_descent
+from tests.tiny_systems import KEY, close, count, gradient_descent
 
-KEY = jax.random.key(0)
 T1_T2 = ("t1", "t2")
 TINY = UNet2DForm(base=2, levels=2, double_arm=True)
 BATCH = {

@@ -14,8 +14,8 @@ from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import LossForm, cooperate
 from jaxfuse.models.fuse4seg.parts import AttentiveFusionPart, Fused, FusionModule, FusionPart
+from tests.tiny_systems import KEY
 
-KEY = jax.random.key(0)
 NAMES = ("t1", "t1ce", "t2")
 IMAGE = jax.random.uniform(KEY, (2, 4, 4, 3))
 BATCH = {"image": IMAGE, "label": jnp.zeros((2, 4, 4), jnp.int32)}

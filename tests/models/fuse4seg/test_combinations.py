@@ -7,8 +7,8 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.combinations import combinations
+from tests.tiny_systems import KEY
 
-KEY = jax.random.key(0)
 NAMES = ("t1", "t1ce", "t2")
 
 

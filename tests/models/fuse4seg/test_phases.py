@@ -13,12 +13,11 @@ from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.make import make_pretraining, make_system
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS, TINY
-from tests.tiny_systems import count, gradient_descent, largest, moved, pictures
+from tests.tiny_systems import KEY, count, gradient_descent, largest, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
 
-KEY = jax.random.key(0)
 # Every sub-network, with as few layers as it can have.
 FUSION = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, grid=4)
 SEGMENTATION = replace(

@@ -19,9 +19,8 @@ from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, make_pretraining
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from jaxfuse.models.fuse4seg.plugin import NO_CRITICS, FilmModule, NNUNetForm, make_film, make_film_p
 from tests.models.fuse4seg.small_forms import CLASSES, NAMES
-from tests.tiny_systems import count, largest, moved, pictures, structure
+from tests.tiny_systems import KEY, count, largest, moved, pictures, structure
 
-KEY = jax.random.key(0)
 FILM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
 NNUNET = NNUNetForm(stages=2, base=2)
 ENCODER = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, cross_attention="none")

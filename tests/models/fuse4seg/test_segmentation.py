@@ -19,12 +19,11 @@ from jaxfuse.models.fuse4seg.segmentation import (
     upsample_bilinear,
 )
 from tests.models.fuse4seg.small_forms import COMPACT, TINY
-from tests.tiny_systems import count
+from tests.tiny_systems import KEY, count
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
 
-KEY = jax.random.key(0)
 FORM = replace(TINY, train_side=32, vit_depth=1)
 IMAGE = jax.random.uniform(KEY, (1, 32, 32, 1))
 

@@ -18,12 +18,10 @@ from jaxfuse.models.fuse4seg.cooperative import pixel_energy
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused
 from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS
-from tests.tiny_systems import gradient_descent, largest, made, minus, moved, pictures
+from tests.tiny_systems import KEY, gradient_descent, largest, made, minus, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
-
-KEY = jax.random.key(0)
 
 
 # --- small networks that stand in for the paper's -----------------------------------------------------------

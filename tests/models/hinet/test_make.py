@@ -12,27 +12,20 @@ from jaxfuse.errors import UserError
 from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
-from tests.tiny_systems import counts, gradient_descent, structure
+from tests.tiny_systems import KEY, counts, gradient_descent, structure
 
-KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 TINY = HiNetForm(width=2, critic_width=2)
 BATCH = {"image": jax.ShapeDtypeStruct((2, 40, 40, 4), jnp.float32)}
 
 
-@pytest.fixture(scope="module")
-def made():
-    """A System of a form, pairs and options of the losses."""
+def made(form=TINY, pairs=("t2+t1", "flair"), **losses):
     optimizers = gradient_descent("generator", "discriminator")
-
-    def make(form=TINY, pairs=("t2+t1", "flair"), **losses):
-        losses = LossForm(**losses)
-        return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, losses=losses)
-
-    return make
+    losses = LossForm(**losses)
+    return make_system(optimizers=optimizers, modalities=MODALITIES, pairs=pairs, form=form, losses=losses)
 
 
-def test_networks_by_the_names_of_the_paper(made, tiny):
+def test_networks_by_the_names_of_the_paper(tiny):
     autoencoders = {f"encoder_{name}": 287_328 for name in ("t1", "t2")}
     autoencoders |= {f"decoder_{name}": 434_785 for name in ("t1", "t2")}
     rest = {"fusion": 1_043_040, "synthesis": 1_384_993, "discriminator": 391_041}
@@ -54,7 +47,7 @@ def _counts(system, tiny):
     ],
     ids=str,
 )
-def test_every_form_keeps_the_form_of_its_state(made, form, sources):
+def test_every_form_keeps_the_form_of_its_state(form, sources):
     form = dataclasses.replace(TINY, **form)
     system, count = made(form, (sources, "flair")), len(sources.split("+"))
     state = jax.eval_shape(system.init, KEY, BATCH)
@@ -70,7 +63,7 @@ def test_every_form_keeps_the_form_of_its_state(made, form, sources):
 # --- losses -------------------------------------------------------------------------------------------------------
 
 
-def test_cross_entropy_by_hand(made):
+def test_cross_entropy_by_hand():
     game = made(gan="bce").game
     scores = jnp.array([0.0, math.log(3.0)])
     # The critic takes them for real with probability 1/2 and 3/4.
@@ -78,7 +71,7 @@ def test_cross_entropy_by_hand(made):
         np.testing.assert_allclose(loss(scores), -np.log(probabilities), rtol=1e-6)
 
 
-def test_options_of_the_losses(made):
+def test_options_of_the_losses():
     assert (made().target_weight, made().reconstruction_weight) == (100.0, 20.0)
     assert made(reconstruction_weight=0.0).reconstruction_weight == 0.0
     early = made(dataclasses.replace(TINY, kind="early"))
@@ -103,7 +96,7 @@ def test_options_of_the_losses(made):
         (("t1+t2", "flair", "t1ce"), "it must name two or three sources and one other modality"),
     ],
 )
-def test_tasks_that_do_not_exist_are_refused(made, pairs, message):
+def test_tasks_that_do_not_exist_are_refused(pairs, message):
     with pytest.raises(UserError, match=message):
         made(pairs=pairs)
 
@@ -117,6 +110,6 @@ def test_tasks_that_do_not_exist_are_refused(made, pairs, message):
         ({"kind": "all"}, {}, "kind is 'all'"),
     ],
 )
-def test_options_that_do_not_exist_are_refused(made, form, losses, message):
+def test_options_that_do_not_exist_are_refused(form, losses, message):
     with pytest.raises(UserError, match=message):
         made(dataclasses.replace(TINY, **form), **losses)

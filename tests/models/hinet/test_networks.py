@@ -13,9 +13,8 @@ from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.fusion import concatenated, mixed
 from jaxfuse.models.hinet.layers import EncoderStage
 from jaxfuse.models.hinet.networks import GENERATORS
-from tests.tiny_systems import count, counts
+from tests.tiny_systems import KEY, abstract, count, counts, drawn_for
 
-KEY = jax.random.key(0)
 T1_T2 = ("t1", "t2")
 TINY = {"width": 2, "critic_width": 2}
 
@@ -26,9 +25,7 @@ def _generator(sources=T1_T2, **changes):
 
 
 def _abstract(module, side=128, channels=2):
-    """Shapes of (output, variables)."""
-    image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    return jax.eval_shape(lambda image: module.init_with_output(KEY, image), image)
+    return abstract(module, 1, side, side, channels)
 
 
 # --- size ---------------------------------------------------------------------------------------------------------
@@ -48,7 +45,7 @@ def _abstract(module, side=128, channels=2):
     ids=str,
 )
 def test_parameters_of_every_row(changes, trainable, channels):
-    images, variables = _abstract(_generator(**changes), side=16)
+    images, variables = abstract(_generator(**changes), 1, 16, 16, 2)
     assert count(variables["params"]) == trainable
     assert (images.shape, images.dtype) == ((1, 16, 16, channels), jnp.float32)
 
@@ -269,18 +266,6 @@ def _both(case, variables, image):
     return network.apply(variables, image), expected
 
 
-def _drawn(module, image):
-    """Parameters and statistics of which none is 0 or 1, as in a trained network, and that keep tanh off its ends."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, KEY, image)
-
-    def one(path, leaf):
-        values = 0.3 * rng.normal(size=leaf.shape)
-        return jnp.asarray(np.exp(values) if path[-1].key in ("var", "scale") else values, jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(one, shapes)
-
-
 IMAGES = jax.random.normal(KEY, (1, 16, 8, 3))
 
 
@@ -295,7 +280,8 @@ IMAGES = jax.random.normal(KEY, (1, 16, 8, 3))
 )
 def test_generators_are_those_of_their_description(name, sources, changes):
     image = IMAGES[..., : len(sources)]
-    variables = _drawn(_generator(sources, **TINY, **changes), image)
+    # Values of 0.3 keep tanh off its ends.
+    variables = drawn_for(_generator(sources, **TINY, **changes), image, scale=0.3, positive=("var", "scale"))
     made, expected = _both((name, sources), variables, image)
     np.testing.assert_allclose(made, expected, atol=1e-4)
     # The images are neither flat nor at the ends of tanh, where all would agree.
@@ -306,7 +292,7 @@ def test_generators_are_those_of_their_description(name, sources, changes):
 def test_the_critic_is_that_of_its_description():
     critic = Critic(HiNetForm(**TINY))
     image = jax.random.normal(KEY, (1, 64, 48, 1))
-    variables = _drawn(critic, image)
+    variables = drawn_for(critic, image, scale=0.3, positive=("var", "scale"))
     scores, expected = jax.jit(lambda v: (critic.apply(v, image), Described(v, None, eps=0.8).critic(image)))(variables)
     assert scores.shape == (1, 2, 1, 1)
     np.testing.assert_allclose(scores, expected, atol=1e-5)

@@ -13,9 +13,8 @@ from jaxfuse.learning.system import System
 from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
-from tests.tiny_systems import adjustable, close, largest, same
+from tests.tiny_systems import KEY, adjustable, close, drawn, largest, same, with_rates
 
-KEY = jax.random.key(0)
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 # The order of the sources is not that of the channels.
 PAIRS = ("t2+t1", "flair")
@@ -36,22 +35,10 @@ BATCH = {"image": jax.random.uniform(KEY, (2, 40, 40, 4))}
 
 def _drawn(system):
     """A state whose parameters and statistics all differ from 0 and 1, as after training."""
-    rng = np.random.default_rng(0)
     shapes = jax.eval_shape(system.init, KEY, BATCH)
-
-    def one(path, leaf):
-        values = 0.3 * rng.normal(size=leaf.shape)
-        return jnp.asarray(np.exp(values) if path[-1].key in ("var", "scale") else values, jnp.float32)
-
-    params, stats = (jax.tree_util.tree_map_with_path(one, tree) for tree in (shapes.params, shapes.stats))
-    return dataclasses.replace(
-        shapes,
-        step=jnp.int32(0),
-        rng=KEY,
-        params=params,
-        stats=stats,
-        opt_state={player: jnp.float32(1e-3) for player in PLAYERS},
-    )
+    params, stats = (drawn(tree, 0.3, positive=("var", "scale")) for tree in (shapes.params, shapes.stats))
+    state = shapes.replace(step=jnp.int32(0), rng=KEY, params=params, stats=stats)
+    return with_rates(state, generator=1e-3, discriminator=1e-3)
 
 
 STATE = _drawn(SYSTEM)
@@ -215,15 +202,9 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others():
 # --- the order of things ------------------------------------------------------------------------------------------
 
 
-def _with_rates(generator, discriminator):
-    return dataclasses.replace(
-        STATE, opt_state={"generator": jnp.float32(generator), "discriminator": jnp.float32(discriminator)}
-    )
-
-
 def test_the_players_step_leaves_the_other_unchanged(stepped):
     after, _ = stepped
-    still, _ = step(_with_rates(1e-3, 0.0), BATCH)
+    still, _ = step(with_rates(STATE, generator=1e-3, discriminator=0.0), BATCH)
     same(still.params["discriminator"], STATE.params["discriminator"])
     same(still.params["generator"], after.params["generator"])
     before, moved = (SYSTEM.networks(state.params) for state in (STATE, after))
@@ -234,7 +215,7 @@ def test_the_players_step_leaves_the_other_unchanged(stepped):
 
 def test_the_critic_judges_what_the_generator_made_before_it_moved(stepped):
     after, metrics = stepped
-    still, unmoved = step(_with_rates(0.0, 1e-3), BATCH)
+    still, unmoved = step(with_rates(STATE, generator=0.0, discriminator=1e-3), BATCH)
     same(still.params["generator"], STATE.params["generator"])
     same(still.params["discriminator"], after.params["discriminator"])
     assert unmoved == metrics
