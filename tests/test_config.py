@@ -1,5 +1,6 @@
 """What a config becomes, and each refusal with its sentence."""
 
+import functools
 import json
 import sys
 
@@ -28,6 +29,11 @@ def _config(argument="tiny", **changes):
         for name, value in changes.items():
             config.update_from_flattened_dict({name.replace("__", "."): value})
     return config
+
+
+def _group(config, name):
+    """A group of a config by its dotted name, "" being all of it."""
+    return functools.reduce(lambda node, part: node[part], filter(None, name.split(".")), config)
 
 
 def _refusal(config):
@@ -215,10 +221,7 @@ def test_values_are_refused_with_one_sentence(changes, sentence):
 )
 def test_an_option_too_many_is_refused_wherever_it_stands(group, sentence):
     config = _config()
-    node = config
-    for part in filter(None, group.split(".")):
-        node = node[part]
-    with node.unlocked():
+    with _group(config, group).unlocked() as node:
         node.surprise = 1
     assert sentence in _refusal(config)
 
@@ -236,10 +239,7 @@ def test_an_option_too_many_is_refused_wherever_it_stands(group, sentence):
 )
 def test_an_option_that_is_missing_is_refused(group, option, sentence):
     config = _config()
-    node = config
-    for part in filter(None, group.split(".")):
-        node = node[part]
-    with node.unlocked():
+    with _group(config, group).unlocked() as node:
         del node[option]
     assert _refusal(config) == sentence
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -122,6 +123,37 @@ def adjustable() -> optax.GradientTransformation:
 def with_rates(state: Any, **rates: float) -> Any:
     """The state with these rates of its players' `adjustable` optimizers."""
     return state.replace(opt_state={player: jnp.float32(rate) for player, rate in rates.items()})
+
+
+def in_float32(system: Any, state: Any, batch: Any) -> list[str]:
+    """Asserts that weights, statistics, losses and outputs are float32.
+
+    Returns:
+        Types and shapes of all convolutions in a prediction, such as "bf16[2,8,8,2]".
+    """
+    after, metrics = jax.eval_shape(system.train_step, state, batch)
+    made = jax.eval_shape(system.predict, state, batch)
+    leaves = jax.tree.leaves((state.params, state.stats, after.params, after.stats, metrics, made))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+    return re.findall(r"(\w+\[[\d,]+\]) = conv_general_dilated\[", str(jax.make_jaxpr(system.predict)(state, batch)))
+
+
+def moving(system: Any, state: Any, batch: Any, terms: Sequence[str]) -> dict[str, set[str]]:
+    """By term of the evaluation, the names of the networks that its gradient moves; compiled once."""
+
+    @jax.jit
+    def slopes(params: Any, weights: Any) -> Any:
+        def weighted(params: Any) -> jax.Array:
+            metrics = system.eval_step(state.replace(params=params), batch)
+            return sum(weights[name] * metrics[name] for name in weights)
+
+        return jax.grad(weighted)(params)
+
+    reached = {}
+    for term in terms:
+        found = slopes(state.params, {other: jnp.float32(other == term) for other in terms})
+        reached[term] = {part for part, tree in system.networks(found).items() if largest(tree) > 0}
+    return reached
 
 
 def pictures(side: int, channels: int, classes: int, seed: int = 0) -> dict[str, jax.Array]:

@@ -13,7 +13,7 @@ from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.make import make_pretraining, make_system
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS, TINY
-from tests.tiny_systems import KEY, count, gradient_descent, largest, moved, pictures
+from tests.tiny_systems import KEY, count, gradient_descent, largest, moved, moving, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -84,22 +84,9 @@ def test_a_step_of_the_paper_moves_every_player_and_ignores_what_it_does_not_fus
 
 def test_each_term_moves_the_sub_networks_that_it_should(real):
     system, batch, state, _ = real
-
-    @jax.jit
-    def slopes(params, weights):
-        def weighted(params):
-            metrics = system.eval_step(state.replace(params=params), batch)
-            return sum(weights[name] * metrics[name] for name in weights)
-
-        return jax.grad(weighted)(params)
-
     names = ("fusion/correlation", "fusion/content", "fusion/adversarial", "segmentation/loss")
-    reached = {}
-    for name in names:
-        found = slopes(state.params, {other: jnp.float32(other == name) for other in names})
-        reached[name] = {part for part, tree in system.networks(found).items() if largest(tree) > 0}
     image = {"encoder", "cross_attention", "fusion_layers", "decoder"}
-    assert reached == {
+    assert moving(system, state, batch, names) == {
         "fusion/correlation": {"encoder"},
         "fusion/content": image,
         # The critics of t1 and t2, which are shown, judge; that they stay is the business of the step.
@@ -162,21 +149,8 @@ def test_a_step_of_pre_training(pretraining):
 
 def test_each_term_of_pre_training_moves_what_it_should(pretraining):
     system, batch, state = pretraining
-
-    @jax.jit
-    def slopes(params, weights):
-        def weighted(params):
-            metrics = system.eval_step(state.replace(params=params), batch)
-            return sum(weights[name] * metrics[name] for name in weights)
-
-        return jax.grad(weighted)(params)
-
     names = ("fusion/correlation", "fusion/content", "fusion/adversarial")
-    reached = {}
-    for name in names:
-        found = slopes(state.params, {other: jnp.float32(other == name) for other in names})
-        reached[name] = {part for part, tree in system.networks(found).items() if largest(tree) > 0}
-    assert reached == {
+    assert moving(system, state, batch, names) == {
         "fusion/correlation": {"encoder"},
         "fusion/content": {"encoder", "decoder"},
         "fusion/adversarial": {"encoder", "decoder", "D_t1", "D_t1ce"},
