@@ -1,11 +1,12 @@
-"""Facts and forms that the tests of Fuse4Seg's phases share: three modalities, three classes, small critics."""
+"""Facts, forms and a network that the tests of Fuse4Seg share: three modalities, three classes, small critics."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 
-from jaxfuse.losses.overlap import dice_and_cross_entropy
+from jaxfuse.losses.overlap import cross_entropy, dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
 
@@ -45,3 +46,22 @@ COMPACT = SegmentationForm(
     vit_hidden=1024,
     decoder_widths=(128, 64, 32, 16),
 )
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """A segmentation network of two weights a class."""
+
+    divisor: int = 2
+
+    def init(self, rng, theta):
+        return {"slope": jax.random.normal(rng, (CLASSES,)), "offset": jnp.zeros(CLASSES)}
+
+    def segment(self, params, theta, rng):
+        return jnp.sin(3 * theta) * params["slope"] + params["offset"]
+
+    def loss(self, params, theta, label, rng):
+        return cross_entropy(self.segment(params, theta, rng), label)
+
+    def networks(self, params):
+        return {"softmax": params}

@@ -6,17 +6,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.fuse4seg.fusion import FusionForm
-from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import LossForm, cooperate
 from jaxfuse.models.fuse4seg.parts import AttentiveFusionPart, Fused, FusionModule, FusionPart
-from tests.tiny_systems import KEY
+from tests.models.fuse4seg.small_forms import NAMES, NO_CRITICS, Softmax
+from tests.tiny_systems import KEY, gradient_descent
 
-NAMES = ("t1", "t1ce", "t2")
 IMAGE = jax.random.uniform(KEY, (2, 4, 4, 3))
 BATCH = {"image": IMAGE, "label": jnp.zeros((2, 4, 4), jnp.int32)}
 
@@ -53,34 +50,15 @@ class Shy(Mean):
         raise AssertionError("it was asked for attention")
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """A segmentation network of one weight."""
-
-    divisor: int = 1
-
-    def init(self, rng, theta):
-        return {"slope": jnp.ones(())}
-
-    def segment(self, params, theta, rng):
-        return jnp.concatenate([theta, 1 - theta], axis=-1) * params["slope"]
-
-    def loss(self, params, theta, label, rng):
-        return cross_entropy(self.segment(params, theta, rng), label)
-
-    def networks(self, params):
-        return {"threshold": params}
-
-
 def _system(part, combos="all", shown="t2+t1"):
     return cooperate(
         part,
-        Threshold(),
-        optimizers={player: optax.sgd(1.0) for player in ("fusion", "segmentation")},
+        Softmax(),
+        optimizers=gradient_descent("fusion", "segmentation"),
         modalities=NAMES,
         combos=combos,
         shown=shown,
-        critics=CriticForm(adversarial_weight=0.0),
+        critics=NO_CRITICS,
         losses=LossForm(correlation_weight=0.0),
     )
 

@@ -17,7 +17,7 @@ from jaxfuse.models.baselines.nnunet2d import DeepLogits, NNUNet2D
 from jaxfuse.models.fuse4seg.cooperative import pixel_energy
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused
-from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS
+from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS, Softmax
 from tests.tiny_systems import KEY, gradient_descent, largest, made, minus, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
@@ -43,25 +43,6 @@ class Pixelwise:
 
     def networks(self, params):
         return {"pixelwise": params}
-
-
-@dataclass(frozen=True)
-class Softmax:
-    """A segmentation network of two weights a class."""
-
-    divisor: int = 2
-
-    def init(self, rng, theta):
-        return {"slope": jax.random.normal(rng, (CLASSES,)), "offset": jnp.zeros(CLASSES)}
-
-    def segment(self, params, theta, rng):
-        return jnp.sin(3 * theta) * params["slope"] + params["offset"]
-
-    def loss(self, params, theta, label, rng):
-        return cross_entropy(self.segment(params, theta, rng), label)
-
-    def networks(self, params):
-        return {"softmax": params}
 
 
 def _small(players=ALL, critics=CRITICS, combos=("t1+t2",), losses=LossForm(), **scheme):
