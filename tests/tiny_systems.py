@@ -103,6 +103,32 @@ def drawn_for(module: Any, *inputs: Any, scale: float, positive: Collection[str]
     return drawn(jax.eval_shape(module.init, KEY, *inputs), scale, positive=positive)
 
 
+def kept(function: Callable[..., Any], params: Any, *inputs: Any) -> list[Any]:
+    """Shapes of all that the backward pass keeps of function(params, *inputs), exactly, without running either."""
+    backward = jax.eval_shape(lambda p, *x: jax.vjp(lambda p: function(p, *x), p)[1], params, *inputs)
+    return jax.tree.leaves(backward)
+
+
+def kept_bytes(function: Callable[..., Any], params: Any, *inputs: Any) -> int:
+    """The size of what `kept` tells."""
+    return size_bytes(kept(function, params, *inputs))
+
+
+def size_bytes(tree: Any) -> int:
+    """The size of a tree of arrays or of their shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def kept_in_training(network: Any, image: Any) -> tuple[list[Any], Any]:
+    """What `kept` tells of a Flax module in training, and the shapes of its variables."""
+    variables = jax.eval_shape(lambda x: network.init(KEY, x, train=False), image)
+
+    def forward(params: Any, stats: Any, image: Any) -> Any:
+        return network.apply({"params": params, "batch_stats": stats}, image, train=True, mutable=["batch_stats"])[0]
+
+    return kept(forward, variables["params"], variables["batch_stats"], image), variables
+
+
 # --- steps --------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.hyperfusion.make import HYPER_FUSION_NET, HyperForm, make_system
 from jaxfuse.models.hyperfusion.network import HyperDense, own_first_order
 from jaxfuse.nn.initializers import he_normal
-from tests.tiny_systems import KEY, close, count, same
+from tests.tiny_systems import KEY, close, count, kept_in_training, same, shape
 
 NAMES = ("t1", "t2", "dwi", "flair")
 INCREMENTAL = dataclasses.replace(HYPER_FUSION_NET, resfuse=False)
@@ -287,16 +287,7 @@ def test_with_remat_each_output_of_a_convolution_is_kept_once_for_the_backward_p
 
 def _kept(network):
     """Numbers of the images among what the backward pass keeps."""
-    image = jax.ShapeDtypeStruct((1, 27, 27, 2), jnp.float32)
-    variables = jax.eval_shape(lambda x: network.init(KEY, x, train=False), image)
-
-    def backward(variables, image):
-        def forward(params):
-            return network.apply(variables | {"params": params}, image, train=True, mutable=["batch_stats"])
-
-        return jax.vjp(forward, variables["params"])[1]
-
-    saved = jax.tree.leaves(jax.eval_shape(backward, variables, image))
+    saved, _ = kept_in_training(network, shape(1, 27, 27, 2))
     return sum(leaf.size for leaf in saved if leaf.ndim == 4 and leaf.shape[1] > 3)
 
 

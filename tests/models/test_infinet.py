@@ -10,7 +10,16 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.infinet import Arm, InfiNetForm, make_system
-from tests.tiny_systems import KEY, close, count, counts, drawn_for, gradient_descent
+from tests.tiny_systems import (
+    KEY,
+    close,
+    count,
+    counts,
+    drawn_for,
+    gradient_descent,
+    kept_in_training,
+    shape,
+)
 
 T1_T2 = ("t1", "t2")
 TINY = InfiNetForm(width=4, blocks=2)
@@ -229,22 +238,12 @@ def test_recomputing_blocks_changes_neither_gradients_nor_statistics(tiny, stepp
 
 
 def test_recomputing_blocks_keeps_less():
-    image = jax.ShapeDtypeStruct((1, 32, 32, 2), jnp.float32)
+    def kept_bytes(form):
+        return sum(
+            leaf.size * leaf.dtype.itemsize for leaf in kept_in_training(form.network(T1_T2, 4), shape(1, 32, 32, 2))[0]
+        )
 
-    def kept_bytes(network):
-        def backward(params, stats, image):
-            def logits(params):
-                variables = {"params": params, "batch_stats": stats}
-                return network.apply(variables, image, train=True, mutable=["batch_stats"])[0]
-
-            return jax.vjp(logits, params)[1]
-
-        variables = jax.eval_shape(network.init, KEY, image)
-        kept = jax.eval_shape(backward, variables["params"], variables["batch_stats"], image)
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
-
-    recomputed = kept_bytes(InfiNetForm(remat=True).network(T1_T2, 4))
-    assert recomputed < 0.5 * kept_bytes(InfiNetForm().network(T1_T2, 4))
+    assert kept_bytes(InfiNetForm(remat=True)) < 0.5 * kept_bytes(InfiNetForm())
 
 
 def test_geometry_and_channels_follow_the_form(tiny):
@@ -276,6 +275,6 @@ def test_forms_that_do_not_exist_are_refused(changes, message):
 
 def test_slices_that_do_not_fit_are_refused():
     network = TINY.network(T1_T2, 4)
-    for shape, message in [((1, 8, 6, 2), "multiples of 4, got shape"), ((1, 8, 8, 3), "t1, t2, got slices of 3")]:
+    for sides, message in [((1, 8, 6, 2), "multiples of 4, got shape"), ((1, 8, 8, 3), "t1, t2, got slices of 3")]:
         with pytest.raises(UserError, match=message):
-            jax.eval_shape(network.init, KEY, jnp.zeros(shape))
+            jax.eval_shape(network.init, KEY, jnp.zeros(sides))

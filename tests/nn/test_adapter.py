@@ -7,7 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.adapter import Adapter
-from tests.tiny_systems import KEY, count, drawn_for
+from tests.tiny_systems import KEY, count, drawn_for, shape
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 @pytest.mark.parametrize(("form", "weights"), [("depthwise", 1_495_296), ("dense", 15_042_048)])
 def test_weights_at_768_channels(form, weights):
-    params = jax.eval_shape(Adapter(form).init, KEY, jax.ShapeDtypeStruct((1, 14, 14, 768), jnp.float32))
+    params = jax.eval_shape(Adapter(form).init, KEY, shape(1, 14, 14, 768))
     assert count(params) == weights
 
 

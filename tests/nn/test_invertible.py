@@ -7,7 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.invertible import Bottleneck, CouplingNode, CouplingStack
-from tests.tiny_systems import count
+from tests.tiny_systems import count, shape
 
 KEY = jax.random.key(0, impl="rbg")
 INIT = jax.nn.initializers.lecun_normal()
@@ -22,7 +22,7 @@ def _drawn(module, x=IMAGE):
 
 
 def test_parameter_count_of_64_channels():
-    params = jax.eval_shape(CouplingNode(64).init, KEY, jax.ShapeDtypeStruct((1, 8, 8, 64), jnp.float32))
+    params = jax.eval_shape(CouplingNode(64).init, KEY, shape(1, 8, 8, 64))
     assert count(params) == 18_176
 
 

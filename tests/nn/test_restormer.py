@@ -17,7 +17,7 @@ from jaxfuse.nn.restormer import (
     RestormerBlock,
     channel_attention,
 )
-from tests.tiny_systems import counts
+from tests.tiny_systems import counts, shape
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ INIT = jax.nn.initializers.lecun_normal()
 
 
 def _parts(module, channels=64):
-    params = jax.eval_shape(module.init, KEY, jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32))["params"]
+    params = jax.eval_shape(module.init, KEY, shape(1, 8, 8, channels))["params"]
     return counts(params)
 
 

@@ -9,7 +9,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import ConvNormAct
 from jaxfuse.nn.initializers import he_normal
 from jaxfuse.nn.unet import Features, Head, UNet, upsample_nearest
-from tests.tiny_systems import count
+from tests.tiny_systems import count, kept_bytes
 
 KEY = jax.random.key(0, impl="rbg")
 SMALL = UNet(base=2, levels=2, kernel_init=he_normal())
@@ -24,10 +24,7 @@ def _params(module, *shape):
 
 
 def _kept_bytes(module, image):
-    """What the backward pass of a network keeps of its forward pass, exactly, without running either."""
-    params = jax.eval_shape(module.init, KEY, image)
-    backward = jax.eval_shape(lambda p, x: jax.vjp(lambda p: module.apply(p, x).last, p)[1], params, image)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
+    return kept_bytes(lambda p, x: module.apply(p, x).last, jax.eval_shape(module.init, KEY, image), image)
 
 
 @pytest.mark.parametrize(

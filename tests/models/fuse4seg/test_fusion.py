@@ -9,7 +9,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.fusion import BandAttention, Decoder, Encoder, FusionForm, FusionLayers
-from tests.tiny_systems import counts
+from tests.tiny_systems import counts, kept_bytes
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -216,13 +216,10 @@ def test_remat_keeps_a_tenth_of_large_images():
     short = FusionForm(front=1, decoder_blocks=1, high_nodes=1)
     params = jax.eval_shape(short.network().init, KEY, image)
 
-    def kept_bytes(form):
-        # What the backward pass keeps of the forward pass, exactly, without running either.
-        network = form.network()
-        backward = jax.eval_shape(lambda p, x: jax.vjp(lambda p: network.apply(p, x)["fused"], p)[1], params, image)
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
+    def of_form(form):
+        return kept_bytes(lambda p, x: form.network().apply(p, x)["fused"], params, image)
 
-    assert kept_bytes(replace(short, remat=True)) < 0.1 * kept_bytes(short)
+    assert of_form(replace(short, remat=True)) < 0.1 * of_form(short)
 
 
 def test_bfloat16_is_close_and_its_image_is_float32(params, fuse):

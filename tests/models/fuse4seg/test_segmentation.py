@@ -19,7 +19,7 @@ from jaxfuse.models.fuse4seg.segmentation import (
     upsample_bilinear,
 )
 from tests.models.fuse4seg.small_forms import COMPACT, TINY
-from tests.tiny_systems import KEY, count
+from tests.tiny_systems import KEY, count, kept
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -271,9 +271,7 @@ def test_remat_keeps_the_weights_and_less_for_the_backward_pass(params):
 
 def _kept(form, params):
     """Values that the backward pass is handed, besides the parameters."""
-    network = form.network(4)
-    backward = jax.eval_shape(lambda p: jax.vjp(lambda p: network.apply({"params": p}, IMAGE), p)[1], params)
-    return count(backward) - count(params)
+    return count(kept(lambda p: form.network(4).apply({"params": p}, IMAGE), params)) - count(params)
 
 
 def test_nothing_is_drawn_without_a_key(params):

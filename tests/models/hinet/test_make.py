@@ -12,11 +12,11 @@ from jaxfuse.errors import UserError
 from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
-from tests.tiny_systems import KEY, counts, gradient_descent, structure
+from tests.tiny_systems import KEY, counts, gradient_descent, shape, structure
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 TINY = HiNetForm(width=2, critic_width=2)
-BATCH = {"image": jax.ShapeDtypeStruct((2, 40, 40, 4), jnp.float32)}
+BATCH = {"image": shape(2, 40, 40, 4)}
 
 
 def made(form=TINY, pairs=("t2+t1", "flair"), **losses):

@@ -13,7 +13,7 @@ from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.fusion import concatenated, mixed
 from jaxfuse.models.hinet.layers import EncoderStage
 from jaxfuse.models.hinet.networks import GENERATORS
-from tests.tiny_systems import KEY, abstract, count, counts, drawn_for
+from tests.tiny_systems import KEY, abstract, count, counts, drawn_for, kept_in_training, shape, size_bytes
 
 T1_T2 = ("t1", "t2")
 TINY = {"width": 2, "critic_width": 2}
@@ -328,19 +328,9 @@ def test_what_stays_float32_in_bfloat16():
 
 
 def test_recomputing_blocks_keeps_less_and_names_parameters_alike():
-    image = jax.ShapeDtypeStruct((1, 32, 32, 2), jnp.float32)
-
     def kept_bytes(network):
-        def backward(params, stats, image):
-            def made(params):
-                variables = {"params": params, "batch_stats": stats}
-                return network.apply(variables, image, train=True, mutable=["batch_stats"])[0]
-
-            return jax.vjp(made, params)[1]
-
-        variables = jax.eval_shape(network.init, KEY, image)
-        kept = jax.eval_shape(backward, variables["params"], variables["batch_stats"], image)
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)), variables
+        found, variables = kept_in_training(network, shape(1, 32, 32, 2))
+        return size_bytes(found), variables
 
     (recomputed, variables), (plain, same) = kept_bytes(_generator(remat=True)), kept_bytes(_generator())
     assert variables == same
