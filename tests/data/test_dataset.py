@@ -16,6 +16,7 @@ from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.settings import Data, Phantom
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json
+from tests.data import opening
 from tests.made_cases import MODALITIES, save_volume, write_case
 
 
@@ -30,20 +31,8 @@ def write_cases(root: Path, ids: str = "abcde") -> Path:
 
 
 def settings(tmp_path: Path, **changes) -> Data:
-    given = {
-        "source": "brats",
-        "root": "",
-        "layout": "",
-        "labels": "",
-        "modalities": MODALITIES,
-        "normalize": "brain",
-        "val_fraction": 0.2,
-        "split_seed": 0,
-        "split": "",
-        "cache": str(tmp_path / "cache"),
-        "phantom": Phantom(cases=2, seed=0, shape=(32, 32, 32), spacing_mm=5.75),
-    }
-    return Data(**(given | changes))
+    phantom = Phantom(cases=2, seed=0, shape=(32, 32, 32), spacing_mm=5.75)
+    return opening.settings(tmp_path, **{"modalities": MODALITIES, "val_fraction": 0.2, "phantom": phantom, **changes})
 
 
 class Heard:

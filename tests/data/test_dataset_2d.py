@@ -19,14 +19,12 @@ from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png
 from jaxfuse.io.tables import read_json
+from tests.data import opening
+from tests.data.opening import quiet
 from tests.made_cases import write_case
 from tests.runs import run_of
 
 MODALITIES = ("t1", "flair")
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +43,9 @@ def volumes(tmp_path_factory):
 
 
 def settings(folder, source: str, **changes) -> Data:
-    given = {
-        "source": source,
-        "root": str(folder / "cases"),
-        "layout": "",
-        "labels": "",
-        "modalities": MODALITIES,
-        "normalize": "percentiles",
-        "val_fraction": 0.34,
-        "split_seed": 0,
-        "split": "",
-        "cache": str(folder / "cache"),
-        "phantom": Phantom(cases=2, seed=0, shape=(56, 64, 1), spacing_mm=3.6),
-    }
-    return Data(**(given | changes))
+    phantom = Phantom(cases=2, seed=0, shape=(56, 64, 1), spacing_mm=3.6)
+    given = {"source": source, "root": str(folder / "cases"), "normalize": "percentiles", "phantom": phantom}
+    return opening.settings(folder, **(given | changes))
 
 
 def pairs(folder, **changes) -> Data:

@@ -14,31 +14,18 @@ from jaxfuse.data.settings import Data, Phantom
 from jaxfuse.data.slices import AXES
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import write_analyze
+from tests.data import opening
+from tests.data.opening import quiet
 
 INFANT = Phantom(cases=2, seed=0, shape=(32, 36, 28), spacing_mm=4.6)
 STROKE = Phantom(cases=2, seed=0, shape=(36, 40, 16), spacing_mm=4.6)
 
 
-def quiet(what: str, done: int, total: int) -> None:
-    pass
-
-
 def settings(folder: Path, source: str, **changes) -> Data:
     stroke = source.startswith("stroke")
-    given = {
-        "source": source,
-        "root": "",
-        "layout": "",
-        "labels": "",
-        "modalities": ("t2", "dwi_b1000", "dwi_b0") if stroke else ("t1", "t2"),
-        "normalize": "brain",
-        "val_fraction": 0.5,
-        "split_seed": 0,
-        "split": "",
-        "cache": str(folder / "cache"),
-        "phantom": STROKE if stroke else INFANT,
-    }
-    return Data(**(given | changes))
+    modalities = ("t2", "dwi_b1000", "dwi_b0") if stroke else ("t1", "t2")
+    given = {"source": source, "modalities": modalities, "val_fraction": 0.5, "phantom": STROKE if stroke else INFANT}
+    return opening.settings(folder, **(given | changes))
 
 
 def write_subjects(root: Path) -> Path:

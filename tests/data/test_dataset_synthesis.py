@@ -20,7 +20,7 @@ from jaxfuse.data.intensities import LANDMARKS, MATCHED, restore
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sampling import tiles
-from jaxfuse.data.settings import Data, Phantom
+from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES, pictures
 from jaxfuse.data.sources.volumes import VOLUMES
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
@@ -29,6 +29,8 @@ from jaxfuse.engine.trained.phases import preparation_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.recipes import volume_data
+from tests.data import opening
+from tests.data.opening import quiet
 from tests.made_cases import write_case
 from tests.runs import run_of
 
@@ -37,10 +39,6 @@ SHAPE = (14, 12, 10)
 WINDOW = ((1, 13), (2, 12))
 # The greatest value of each case, by modality.
 TOP = {"case_0": (100, 900), "case_1": (200, 1300), "case_2": (400, 1000)}
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +57,8 @@ def volumes(tmp_path_factory):
 
 
 def settings(folder: Path, **changes) -> Data:
-    given = {
-        "source": "slices",
-        "root": str(folder / "cases"),
-        "layout": "",
-        "labels": "",
-        "modalities": MODALITIES,
-        "normalize": "minmax",
-        "val_fraction": 0.34,
-        "split_seed": 0,
-        "split": str(folder / "split.json"),
-        "cache": str(folder / "cache"),
-        "phantom": Phantom(cases=2, seed=0, shape=(36, 40, 30), spacing_mm=4.6),
-        "window": WINDOW,
-        "blank_slices": True,
-    }
-    return Data(**(given | changes))
+    given = {"source": "slices", "root": str(folder / "cases"), "normalize": "minmax", "window": WINDOW}
+    return opening.settings(folder, **{**given, "split": str(folder / "split.json"), "blank_slices": True, **changes})
 
 
 def opened(folder: Path, **changes):

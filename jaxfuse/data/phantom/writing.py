@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ def check_view(shape: Sequence[int], spacing_mm: float, least_mm: Sequence[float
         )
     seen = shape[: len(least_mm)]
     if any(n * spacing_mm < least for n, least in zip(seen, least_mm, strict=True)):
-        need = max(least / n for n, least in zip(seen, least_mm, strict=True))
+        # Rounded up: the spacing that is told must do.
+        need = math.ceil(100 * max(least / n for n, least in zip(seen, least_mm, strict=True)) - 1e-6) / 100
         raise UserError(
             f"a phantom head needs {_sides(least_mm)} mm; {_sides(seen)} voxels of {spacing_mm:g} mm span "
             f"{_sides([n * spacing_mm for n in seen])}: use a spacing of at least {need:.2f} mm"

@@ -281,12 +281,6 @@ def test_low_grade_share(fraction):
         assert sum(grades[:n]) == int(n * fraction + 1e-9)
 
 
-def test_field_of_view_too_small_is_refused_with_the_spacing_to_use():
-    with pytest.raises(UserError, match="spacing of at least 5.75 mm"):
-        brats.make_case(0, 0, shape=(32, 32, 32), spacing_mm=3.0)
-    brats.make_case(0, 0, shape=(32, 32, 32), spacing_mm=5.75)
-
-
 def test_generator_starts_without_jax():
     code = "import sys, jaxfuse.data.phantom.brats; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -344,24 +338,6 @@ def test_a_case_does_not_depend_on_the_number_of_cases_and_bytes_repeat(data_set
         assert packed[3:8] == bytes(5)
 
 
-def test_same_request_again_writes_nothing(data_set):
-    root, folders = data_set
-    before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
-    calls = []
-    again = brats.write_brats_phantoms(
-        root, cases=3, seed=1, low_grade_fraction=0.5, on_case=lambda *done: calls.append(done), **SMALL
-    )
-    assert again == folders
-    assert calls == []
-    assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
-
-
-def test_another_request_is_refused_and_named(data_set):
-    root, _ = data_set
-    with pytest.raises(UserError, match="seed 1 there and 2 asked for"):
-        brats.write_brats_phantoms(root, cases=3, seed=2, low_grade_fraction=0.5, **SMALL)
-
-
 def test_record_holds_version_and_arguments(data_set):
     root, _ = data_set
     assert json.loads((root / "phantom.json").read_text()) == {
@@ -373,22 +349,6 @@ def test_record_holds_version_and_arguments(data_set):
         "spacing_mm": 6.0,
         "low_grade_fraction": 0.5,
     }
-
-
-def test_a_foreign_folder_is_left_alone(tmp_path):
-    (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UserError, match="no phantom data set"):
-        brats.write_brats_phantoms(tmp_path, cases=1, seed=0, **SMALL)
-    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_an_interrupted_run_leaves_no_data_set(tmp_path):
-    def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        brats.write_brats_phantoms(tmp_path / "set", cases=2, seed=0, on_case=interrupt, **SMALL)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_set_is_refused(tmp_path):

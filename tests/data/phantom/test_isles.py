@@ -9,7 +9,6 @@ import pytest
 from jaxfuse.data.phantom.isles import MODALITIES, make_isles, write_isles_phantoms
 from jaxfuse.data.sources.volumes import VOLUMES
 from jaxfuse.data.verify import verify
-from jaxfuse.errors import UserError
 
 SMALL = {"shape": (36, 40, 30), "spacing_mm": 4.6}
 
@@ -43,21 +42,9 @@ def test_fluid_is_bright_on_t2_alone_and_the_infarct_on_dwi_and_flair(case):
     assert abs(z["t1"][label == 1].mean()) < 1
 
 
-def test_a_case_repeats_and_cases_differ(case):
-    images, label = case
-    again, label_again = make_isles(0, 0, **SMALL)
-    other, _ = make_isles(0, 1, **SMALL)
-    np.testing.assert_array_equal(label, label_again)
-    for name, image in images.items():
-        np.testing.assert_array_equal(image, again[name])
-        assert not np.array_equal(image, other[name])
-
-
 def test_files_lie_as_in_the_challenge(case, tmp_path):
-    told = []
     root = tmp_path / "set"
-    folders = write_isles_phantoms(root, cases=2, seed=0, on_case=lambda *done: told.append(done), **SMALL)
-    assert told == [(1, 2), (2, 2)]
+    folders = write_isles_phantoms(root, cases=2, seed=0, **SMALL)
     assert folders == [root / "training" / "1", root / "training" / "2"]
     kinds = ("MR_T1", "MR_T2", "MR_DWI", "MR_Flair", "OT")
     names = [f"VSD.Brain.XX.O.{kind}.{70001 + i}" for i, kind in enumerate(kinds)]
@@ -70,11 +57,3 @@ def test_files_lie_as_in_the_challenge(case, tmp_path):
     assert [one.id for one in found] == ["training_1", "training_2"]
     verdict = verify(root)
     assert (verdict.layout, verdict.problems) == ("isles2015", ())
-    stamps = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    assert write_isles_phantoms(root, cases=2, seed=0, **SMALL) == folders
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == stamps
-
-
-def test_a_view_too_small_is_refused(tmp_path):
-    with pytest.raises(UserError, match="use a spacing of at least 4.60 mm"):
-        write_isles_phantoms(tmp_path / "set", cases=1, seed=0, shape=(40, 40, 40), spacing_mm=4.0)
