@@ -16,10 +16,7 @@ from jaxfuse.engine.build import build_system
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.options import resolve
-from jaxfuse.recipes import parse_argument, sgd
-
-PRESETS = {"": "default", "tiny": "small", "paper": "large"}
-ROWS = {"ours": "", "S_A+S_B": ""}
+from jaxfuse.recipes import sgd
 
 
 def _config(argument="tiny", **changes):
@@ -42,41 +39,6 @@ def _refusal(config):
     sentence = str(error.value)
     assert "\n" not in sentence
     return sentence
-
-
-# --- the text after a config's name -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("argument", "expected"),
-    [
-        (None, ("", "ours", "")),
-        ("", ("", "ours", "")),
-        ("tiny", ("tiny", "ours", "")),
-        ("paper,row=S_A+S_B", ("paper", "S_A+S_B", "")),
-        ("row=S_A+S_B", ("", "S_A+S_B", "")),
-        ("tiny,data=stroke,row=ours", ("tiny", "ours", "stroke")),
-    ],
-)
-def test_preset_row_and_variant_are_read(argument, expected):
-    variants = {"stroke": "other data"}
-    assert parse_argument(argument, presets=PRESETS, rows=ROWS, variants=variants, default_row="ours") == expected
-
-
-@pytest.mark.parametrize(
-    ("argument", "sentence"),
-    [
-        ("large", "preset 'large' is not known; choose one of tiny, paper"),
-        ("tiny,row=S_C", "row 'S_C' is not known; choose one of ours, S_A+S_B"),
-        ("data=stroke", "data variant 'stroke' is not known; this config has none"),
-        ("tiny,paper", "'paper' after the config's name is not understood; write PRESET,row=NAME,data=VARIANT"),
-        ("tiny,raw=ours", "'raw=ours' after the config's name is not understood"),
-    ],
-)
-def test_an_argument_that_is_not_understood_is_refused(argument, sentence):
-    with pytest.raises(UserError) as error:
-        parse_argument(argument, presets=PRESETS, rows=ROWS, variants={}, default_row="ours")
-    assert str(error.value).startswith(sentence)
 
 
 # --- what comes out -----------------------------------------------------------------------------------------

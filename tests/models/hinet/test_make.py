@@ -84,24 +84,6 @@ def test_options_of_the_losses():
 
 
 @pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        (("t1+t2+t1c", "flair"), "pairs names t1c, but the data has t1, t1ce, t2, flair"),
-        (("t1+t2", "pd"), "pairs names pd, but the data has"),
-        (("t1", "flair"), r"pairs is \('t1', 'flair'\); it must name two or three sources and one other modality"),
-        (("t1+t2",), "it must name two or three sources and one other modality"),
-        (("t1+t2", "t1ce+flair"), "it must name two or three sources and one other modality"),
-        (("t1+t2", "t1"), "it must name two or three sources and one other modality"),
-        (("t1+t1", "flair"), "it must name two or three sources and one other modality"),
-        (("t1+t2", "flair", "t1ce"), "it must name two or three sources and one other modality"),
-    ],
-)
-def test_tasks_that_do_not_exist_are_refused(pairs, message):
-    with pytest.raises(UserError, match=message):
-        made(pairs=pairs)
-
-
-@pytest.mark.parametrize(
     ("form", "losses", "message"),
     [
         ({}, {"gan": "wgan"}, "gan is 'wgan'; choose one of lsgan, bce"),

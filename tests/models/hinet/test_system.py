@@ -93,12 +93,6 @@ def test_images_are_predicted_in_the_range_of_the_data_and_from_the_sources_alon
     same(again, predicted)
 
 
-def test_what_the_networks_see_and_give():
-    image = jnp.stack([jnp.full((1, 1, 1), value) for value in (0.0, 0.25, 0.5, 1.0)], axis=-1)
-    np.testing.assert_array_equal(SYSTEM.task.sources_of({"image": image}).ravel(), [0.0, -1.0])
-    np.testing.assert_array_equal(SYSTEM.task.target_of({"image": image}).ravel(), [1.0])
-
-
 # --- losses -------------------------------------------------------------------------------------------------------
 
 

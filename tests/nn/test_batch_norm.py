@@ -1,0 +1,28 @@
+"""Batch normalization on images of a large mean, by hand."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfuse.nn.batch_norm import batch_norm
+from tests.tiny_systems import KEY
+
+
+class Normalized(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        return batch_norm("norm", train, decay=0.75, eps=1.0, dtype=None)(x)
+
+
+def test_it_normalizes_by_the_batch_and_then_by_what_it_remembers():
+    # Mean 1000 and variance 4: their difference in the fast formula would leave nothing of the variance.
+    image = jnp.array([998.0, 1002.0])[:, None, None, None]
+    variables = Normalized().init(KEY, image, train=False)
+    made, changed = jax.jit(lambda v: Normalized().apply(v, image, train=True, mutable=["batch_stats"]))(variables)
+    np.testing.assert_allclose(made.ravel(), np.array([-2.0, 2.0]) / np.sqrt(5.0), rtol=1e-4)
+    stats = changed["batch_stats"]["norm"]
+    np.testing.assert_allclose(stats["mean"], 250.0, rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.75 + 0.25 * 4.0, rtol=1e-4)
+    after = Normalized().apply({**variables, **changed}, image, train=False)
+    np.testing.assert_allclose(after.ravel(), (image.ravel() - 250.0) / np.sqrt(2.75), rtol=1e-4)
