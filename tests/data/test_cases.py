@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from tests.made_cases import save_volume
@@ -23,7 +23,11 @@ def make(folder: Path, label: np.ndarray | None = None, *, flair: np.ndarray | N
         "t1": save_volume(folder / "c_t1.nii.gz", t1, affine=LPS),
         "flair": save_volume(folder / "c_flair.nii.gz", t1 * 2 if flair is None else flair, affine=affine),
     }
-    return CaseFiles("c", images, None if label is None else save_volume(folder / "c_seg.nii.gz", label, affine=LPS))
+    return CaseFiles(
+        "c",
+        {m: Image(path) for m, path in images.items()},
+        None if label is None else save_volume(folder / "c_seg.nii.gz", label, affine=LPS),
+    )
 
 
 def label_of(*values: float, dtype: type = np.uint8) -> np.ndarray:

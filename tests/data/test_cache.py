@@ -1,0 +1,187 @@
+"""The cache of prepared cases, and the facts of a split of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfuse.data.cache import prepare, read_prepared
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.dataset import dataset_facts
+from jaxfuse.data.facts import DatasetFacts
+from jaxfuse.data.intensities import NORMALIZATIONS
+from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.errors import UserError
+from jaxfuse.labels import label_scheme
+from tests.data.tiny_case import SCHEME, SHAPE, case_in_memory, files_on_disk
+from tests.made_cases import save_volume
+
+
+def run(folder: Path, *files: CaseFiles, **changes):
+    fresh: list[bool] = []
+    options = dict(changes)
+    cases = prepare(
+        files,
+        options.pop("modalities", ("t1", "flair")),
+        options.pop("scheme", SCHEME),
+        cache=folder / "cache",
+        on_case=lambda _, new: fresh.append(new),
+        **options,
+    )
+    return cases, fresh
+
+
+def test_cached_arrays_are_those_in_memory(tmp_path):
+    ((case,), _) = run(tmp_path, files_on_disk(tmp_path))
+    expected = prepare_case(case_in_memory(), group="HGG", classes=4)
+    assert case.facts == expected.facts
+    for name in ("image", "label", "tumor", "brain"):
+        stored, wanted = getattr(case, name), getattr(expected, name)
+        assert isinstance(stored, np.memmap)
+        assert stored.dtype == wanted.dtype
+        np.testing.assert_array_equal(stored, wanted)
+    assert read_prepared(case.folder) == case
+
+
+def test_prepared_case_is_small_when_pickled_and_reads_afterwards(tmp_path):
+    ((case,), _) = run(tmp_path, files_on_disk(tmp_path))
+    assert case.image.shape == (4, 2, 8, 2)
+    pickled = pickle.dumps(case)
+    assert len(pickled) < 2000
+    np.testing.assert_array_equal(pickle.loads(pickled).image, case.image)
+
+
+def test_unlabeled_cached_case(tmp_path):
+    ((case,), _) = run(tmp_path, replace(files_on_disk(tmp_path), label=None))
+    assert not case.labeled
+    assert case.label is None
+    assert case.tumor.size == 0
+
+
+def test_second_run_makes_nothing_and_reads_no_image(tmp_path, monkeypatch):
+    files = files_on_disk(tmp_path)
+    first, fresh = run(tmp_path, files)
+    assert fresh == [True]
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("an unchanged file was read again"))
+    second, fresh = run(tmp_path, files)
+    assert fresh == [False]
+    assert second == first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalize": NORMALIZATIONS["volume"]},
+        {"modalities": ("flair", "t1")},
+        {"scheme": label_scheme("brats2024")},
+        {"scheme": None},
+    ],
+)
+def test_other_settings_make_another_entry(tmp_path, changes):
+    files = files_on_disk(tmp_path)
+    ((first,), _) = run(tmp_path, files)
+    ((second,), fresh) = run(tmp_path, files, **changes)
+    assert fresh == [True]
+    assert second.key != first.key
+
+
+@pytest.mark.parametrize("changed", ["t1", "seg"])
+def test_changed_content_makes_another_entry_and_a_copy_elsewhere_does_not(tmp_path, changed):
+    ((first,), _) = run(tmp_path, files_on_disk(tmp_path / "a"))
+    copied = files_on_disk(tmp_path / "b")
+    assert run(tmp_path, copied)[1] == [False]
+    path = copied.images["t1"].path if changed == "t1" else copied.label
+    image = nib.load(path)
+    array = np.asarray(image.dataobj).copy()
+    array[3, 3, 3] = 2
+    save_volume(path, array, affine=image.affine)
+    os.utime(path, ns=(1, 1))  # a clock too coarse to tell two writes apart must not decide this test
+    ((second,), fresh) = run(tmp_path, copied)
+    assert fresh == [True]
+    assert second.key != first.key
+
+
+def test_a_failed_case_leaves_the_finished_ones_and_nothing_half_made(tmp_path):
+    good, bad = files_on_disk(tmp_path, "a"), files_on_disk(tmp_path, "b")
+    save_volume(bad.images["t1"].path, np.zeros(SHAPE, np.int16), spacing_mm=(1, 1, 2))
+    with pytest.raises(UserError, match="case b: modality t1 is 0 everywhere"):
+        run(tmp_path, good, bad)
+    left = sorted(p.name.split("-")[0] for p in (tmp_path / "cache").iterdir())
+    assert left == ["a", "digests.json"]
+    assert run(tmp_path, good)[1] == [False]
+
+
+def test_two_processes_share_a_cache(tmp_path):
+    names = [f"c{i}" for i in range(6)]
+    for i, name in enumerate(names):
+        files_on_disk(tmp_path, name, seed=i)
+    code = f"""
+import sys
+from pathlib import Path
+from jaxfuse.data.cases import CaseFiles, Image
+from jaxfuse.data.cache import prepare
+from jaxfuse.labels import label_scheme
+d = Path({str(tmp_path)!r})
+modalities = ("t1", "flair")
+def files(n):
+    return CaseFiles(n, {{m: Image(d / f"{{n}}_{{m}}.nii.gz") for m in modalities}}, d / f"{{n}}_seg.nii.gz", "HGG")
+for c in prepare([files(n) for n in {names}], modalities, label_scheme("brats"), cache=d / "cache"):
+    c.image.sum()
+assert "jax" not in sys.modules
+"""
+    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
+    assert [(p.communicate()[1], p.returncode) for p in both] == [(b"", 0), (b"", 0)]
+    assert len(list((tmp_path / "cache").iterdir())) == len(names) + 1
+
+
+def test_losing_the_race_keeps_the_winners_entry(tmp_path, monkeypatch):
+    files = files_on_disk(tmp_path)
+    rename = os.rename
+
+    def win_first(source, target):
+        rename(source, target)
+        Path(source).mkdir()  # the loser's folder, which now finds the target taken
+        (Path(source) / "image.npy").touch()
+        rename(source, target)
+
+    monkeypatch.setattr("os.rename", win_first)
+    ((case,), _) = run(tmp_path, files)
+    assert case.image.shape == (4, 2, 8, 2)
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == sorted([case.folder.name, "digests.json"])
+
+
+def test_missing_modality_and_damaged_memo_are_refused(tmp_path):
+    files = files_on_disk(tmp_path)
+    with pytest.raises(UserError, match="case c has no t2 image"):
+        run(tmp_path, files, modalities=("t1", "t2"))
+    (tmp_path / "cache" / "digests.json").write_text("{")
+    with pytest.raises(UserError, match="delete it"):
+        run(tmp_path, files)
+
+
+def test_dataset_facts_count_the_training_cases_only_and_survive_json(tmp_path):
+    files = [files_on_disk(tmp_path, name, seed) for seed, name in enumerate("abc")]
+    cases, _ = run(tmp_path, *files)
+    facts = dataset_facts(cases, ("t1", "flair"), SCHEME, {"train": ("b", "c"), "val": ("a",)})
+    assert facts.voxels_per_class == (120, 2, 4, 2)
+    assert facts.spacing_mm == (1, 1, 2)
+    assert (facts.train, facts.val) == (("b", "c"), ("a",))
+    assert facts.classes == SCHEME.classes
+    assert facts.keys == {c.id: c.key for c in cases}
+    assert DatasetFacts.from_json(facts.to_json()) == facts
+    assert json.loads(facts.to_json())["scheme"] == "brats"
+
+
+def test_dataset_facts_need_every_training_case(tmp_path):
+    cases, _ = run(tmp_path, files_on_disk(tmp_path, "a"))
+    with pytest.raises(UserError, match="training case b has not been prepared"):
+        dataset_facts(cases, ("t1", "flair"), SCHEME, {"train": ("a", "b"), "val": ("a",)})
