@@ -2,7 +2,7 @@
 
     python -m jaxfuse.train --config configs/cmff.py
 
-trains both phases on phantoms: some six minutes on two CPU cores. Expected on new phantoms: mean Dice 0.856 +- 0.019
+trains both phases on phantoms: five minutes on two idle CPU cores. Expected on new phantoms: mean Dice 0.856 +- 0.019
 over three seeds, of enhancing tumor 0.779, whole tumor 0.918, tumor core 0.872 (`experiments/README.md`).
 
     python -m jaxfuse.train --config configs/cmff.py:paper --config.data.root=DIR

@@ -1,4 +1,4 @@
-"""What a config becomes, and each refusal with its sentence."""
+"""Experiments that configs become, and each refusal with its sentence."""
 
 import functools
 import json

@@ -120,7 +120,7 @@ def size_bytes(tree: Any) -> int:
 
 
 def kept_in_training(network: Any, image: Any) -> tuple[list[Any], Any]:
-    """What `kept` tells of a Flax module in training, and the shapes of its variables."""
+    """Returns what `kept` tells of a Flax module in training, and the shapes of its variables."""
     variables = jax.eval_shape(lambda x: network.init(KEY, x, train=False), image)
 
     def forward(params: Any, stats: Any, image: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the rows of configs/fuse4seg.py switch."""
+"""Rows of configs/fuse4seg.py, and the parts that each one switches."""
 
 import dataclasses
 

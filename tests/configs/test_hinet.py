@@ -1,4 +1,4 @@
-"""What configs/hinet.py builds: the paper's sizes by their counts, its tasks, its schedule, and what rows change."""
+"""Networks of configs/hinet.py by their counts, its tasks, its schedule, and what rows change."""
 
 from dataclasses import replace
 

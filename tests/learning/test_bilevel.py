@@ -25,7 +25,7 @@ def double():
 
 
 class Made(NamedTuple):
-    """What a fusion network makes."""
+    """The output of a fusion network."""
 
     theta: jax.Array
 
@@ -320,7 +320,7 @@ def test_weights_is_the_dense_formula():
 
 @pytest.mark.parametrize("name", ["joint", "pixel", "fusion_leader", "rank_one"])
 def test_a_task_without_weight_is_the_detached_gradient(name):
-    """What warm-up relies on."""
+    """Warm-up relies on it."""
     game, psi = _game(energy=_energy, task_weight=0.0), drawn()[1]
     detached = _led(bilevel.detached(), game, psi)
     exact = jax.jit(jax.grad(lambda phi: 0.3 * game.fusion_loss(game.fuse(phi, "all"))[0]))(drawn()[0])

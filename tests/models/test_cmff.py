@@ -231,7 +231,7 @@ def joint(tiny, fusion, translation):
 
 
 def _reached(gradient):
-    """Which parts of the fusion's parameters a gradient is not zero in."""
+    """Parts of the fusion's parameters in which a gradient is not zero."""
     parts = {"S_F": gradient["fusion"]}
     for side in ("a", "b"):
         parts |= {f"{part}_{side}": gradient[f"branch_{side}"][part] for part in ("trunk", "head")}

@@ -1,4 +1,4 @@
-"""What each source receives, of maps made by hand; `test_cross_attention.py` has those of the network."""
+"""Attention that each source receives, by maps made by hand; `test_cross_attention.py` has those of the network."""
 
 import jax.numpy as jnp
 import numpy as np

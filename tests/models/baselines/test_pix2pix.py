@@ -99,7 +99,7 @@ def test_dropping_keeps_the_mean():
 
 @jax.jit
 def by_hand(state, critic, critic_stats, batch):
-    """What a step makes of this state: terms of both losses, and their gradients for either player.
+    """A step of this state by hand: terms of both losses, and their gradients for either player.
 
     `critic` and `critic_stats` are the critic's after its own part of the step.
     """

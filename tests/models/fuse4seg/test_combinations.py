@@ -1,4 +1,4 @@
-"""Which modalities a step fuses: what can be asked for, how it is drawn, what a choice takes of an image."""
+"""Combinations that a step fuses: the requests, the draw, and the channels that a choice takes of an image."""
 
 import jax
 import jax.numpy as jnp

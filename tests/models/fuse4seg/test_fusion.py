@@ -49,7 +49,7 @@ def fuse():
 
 
 def _gradient(form, params):
-    """Of a bent sum of the fused image with respect to (params, sources)."""
+    """The gradient of a bent sum of the fused image with respect to (params, sources)."""
     network = form.network()
 
     def bent(params, sources):

@@ -87,7 +87,7 @@ def test_weights_and_logits_of_224_pixels(form, plain, adapters):
 
 
 def test_the_stem_reads_the_channels_that_come():
-    """Those of an embedding, in the row without decoder; nothing else depends on them."""
+    """Channels of an embedding, in the row without decoder; nothing else depends on them."""
     gray, embedding = (_params(TINY, _shape(32, 32, channels=channels)) for channels in (1, 64))
     assert embedding["encoder"]["stem"]["kernel"].shape == (7, 7, 64, 8)
     assert count(embedding) - count(gray) == 63 * 49 * 8

@@ -161,7 +161,7 @@ def test_each_term_depends_on_the_networks_that_it_should_and_no_others(stepped)
 
 
 def test_the_critics_loss_sends_no_gradient_to_the_generator():
-    """Of early fusion, the smallest network, through a whole step; see below for the rest."""
+    """Early fusion, the smallest network, through a whole step; see below for the rest."""
     system = _made(dataclasses.replace(TINY, kind="early"))
     state = _drawn(system)
 
