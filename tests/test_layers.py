@@ -50,7 +50,19 @@ LAYERS: dict[str, set[str]] = {
         "nn",
         "losses",
     },
-    "brats_fuse": {"data", "io", "metrics", "report", "patches", "arrays", "learning", "inference", "config", "engine"},
+    "brats_fuse": {
+        "options",
+        "data",
+        "io",
+        "metrics",
+        "report",
+        "patches",
+        "arrays",
+        "learning",
+        "inference",
+        "config",
+        "engine",
+    },
 }
 WITHOUT_JAX = {"errors", "labels", "patches", "recipes", "options", "metrics", "io", "data", "report", "scoring"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.

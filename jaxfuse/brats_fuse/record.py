@@ -20,6 +20,7 @@ from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.learning.state import State
+from jaxfuse.options import flat
 
 RECORD = "builder.json"
 # Raise it when the same options and weights give other files.
@@ -82,7 +83,7 @@ def open_record(root: Path, wanted: Mapping[str, Any]) -> bool:
         write_json(path, {**wanted, **_surroundings()})
         return False
     found = read_json(path)
-    there, now = (_flat({key: record.get(key) for key in _DECIDING}) for record in (found, json.loads(_text(wanted))))
+    there, now = (flat({key: record.get(key) for key in _DECIDING}) for record in (found, json.loads(_text(wanted))))
     if differ := [key for key in sorted({**there, **now}) if there.get(key) != now.get(key)]:
         lines = "; ".join(f"{key}: {there.get(key)!r} there, {now.get(key)!r} now" for key in differ)
         raise UserError(
@@ -99,12 +100,3 @@ def _surroundings() -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return json.dumps(value)
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
-    return flat

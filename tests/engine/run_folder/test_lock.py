@@ -142,22 +142,22 @@ def test_a_file_system_without_locks_is_called_so(tmp_path, monkeypatch):
 def test_of_runs_that_start_together_one_goes_on(tmp_path):
     environment = {**os.environ, "JAXFUSE_CACHE": str(tmp_path / "cache"), "COLUMNS": "400"}
     for number in range(10):
-        command = [sys.executable, "-m", "jaxfuse.train", f"--config={CONFIG}", f"--workdir={tmp_path / str(number)}"]
-        both = [
-            subprocess.Popen(
-                command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment
-            )
-            for _ in range(2)
-        ]
+        workdir = tmp_path / str(number)
+        command = [sys.executable, "-m", "jaxfuse.train", f"--config={CONFIG}", f"--workdir={workdir}"]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        both = [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for _ in range(2)]
         try:
             end = time.monotonic() + 300
-            while not (ended := [one for one in both if one.poll() is not None]):
+            while not (
+                (ended := [one for one in both if one.poll() is not None]) and (workdir / "config.json").exists()
+            ):
                 assert time.monotonic() < end
                 time.sleep(0.1)
-            (refused,) = ended
+            (refused,) = ended  # the other goes on
             assert refused.returncode == 2
-            assert f"another run is going on in {tmp_path / str(number)}" in refused.communicate()[1]
+            assert f"another run is going on in {workdir}" in refused.stderr.read()
         finally:
             for one in both:
                 one.kill()
-                one.communicate()
+                one.wait()
+                one.stderr.close()
