@@ -10,16 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.infinet import Arm, InfiNetForm, make_system
-from tests.tiny_systems import (
-    KEY,
-    close,
-    count,
-    counts,
-    drawn_for,
-    gradient_descent,
-    kept_in_training,
-    shape,
-)
+from tests.tiny_systems import KEY, abstract, close, count, counts, drawn_for, gradient_descent, kept_in_training, shape
 
 T1_T2 = ("t1", "t2")
 TINY = InfiNetForm(width=4, blocks=2)
@@ -27,9 +18,7 @@ IMAGE = jax.random.normal(KEY, (2, 8, 8, 2))
 
 
 def _abstract(form, side=32, classes=4):
-    """Shapes of (logits, variables)."""
-    network, image = form.network(T1_T2, classes), jax.ShapeDtypeStruct((1, side, side, 2), jnp.float32)
-    return jax.eval_shape(lambda image: network.init_with_output(KEY, image), image)
+    return abstract(form.network(T1_T2, classes), 1, side, side, 2)
 
 
 def _tiny_system(tiny, form=TINY, **changes):

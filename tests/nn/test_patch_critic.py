@@ -4,25 +4,20 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.patch_critic import PatchCritic
-from tests.tiny_systems import count
+from tests.tiny_systems import abstract, count
 
 KEY = jax.random.key(0, impl="rbg")
 
 
-def _trace(critic, *shape):
-    scores, params = jax.eval_shape(lambda x: critic.init_with_output(KEY, x), jax.ShapeDtypeStruct(shape, jnp.float32))
-    return scores.shape, params["params"]
-
-
 @pytest.mark.parametrize(("channels", "total"), [(2, 698_385), (1, 697_361)])
 def test_table_1(channels, total):
-    scores, params = _trace(PatchCritic(), 1, 128, 128, 128, channels)
-    assert scores == (1, 7, 7, 7, 1)
-    assert count(params) == total
+    scores, variables = abstract(PatchCritic(), 1, 128, 128, 128, channels)
+    assert scores.shape == (1, 7, 7, 7, 1)
+    assert count(variables) == total
 
 
 def test_only_first_and_last_convolutions_have_biases():
-    _, params = _trace(PatchCritic(), 1, 32, 32, 32, 2)
+    params = abstract(PatchCritic(), 1, 32, 32, 32, 2)[1]["params"]
     assert list(params) == ["down_1", "down_2", "down_3", "down_4", "score"]
     assert [name for name, layer in params.items() if "bias" in layer] == ["down_1", "score"]
 
@@ -36,7 +31,7 @@ def test_only_first_and_last_convolutions_have_biases():
     ],
 )
 def test_scores_are_a_sixteenth_less_one(critic, shape, scores):
-    assert _trace(critic, *shape)[0] == scores
+    assert abstract(critic, *shape)[0].shape == scores
 
 
 def test_scores_are_unbounded_and_depend_on_the_image():
@@ -51,4 +46,4 @@ def test_scores_are_unbounded_and_depend_on_the_image():
 
 def test_refuses_patches_without_a_score():
     with pytest.raises(UserError, match=r"at least 32 voxels, got \(64, 31, 64\)"):
-        _trace(PatchCritic(), 1, 64, 31, 64, 2)
+        abstract(PatchCritic(), 1, 64, 31, 64, 2)

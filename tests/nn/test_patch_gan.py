@@ -7,7 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.patch_gan import PatchGan
-from tests.tiny_systems import count
+from tests.tiny_systems import abstract, count
 
 KEY = jax.random.key(0, impl="rbg")
 
@@ -16,16 +16,9 @@ def _unchanged(name, train):
     return lambda x: x
 
 
-def _trace(critic, *shape):
-    scores, variables = jax.eval_shape(
-        lambda x: critic.init_with_output(KEY, x), jax.ShapeDtypeStruct(shape, jnp.float32)
-    )
-    return scores, variables["params"]
-
-
 @pytest.mark.parametrize(("use_bias", "channels", "total"), [(True, 1, 2_762_689), (False, 2, 2_762_817)])
 def test_weights(use_bias, channels, total):
-    _, params = _trace(PatchGan(_unchanged, use_bias), 1, 128, 128, channels)
+    params = abstract(PatchGan(_unchanged, use_bias), 1, 128, 128, channels)[1]["params"]
     assert count(params) == total
     biased = [name for name, layer in params.items() if "bias" in layer]
     assert biased == (list(params) if use_bias else ["conv_1", "score"])
@@ -36,7 +29,7 @@ def test_weights(use_bias, channels, total):
     [(3, (2, 256, 128, 1), (2, 30, 14, 1)), (3, (1, 24, 31, 2), (1, 1, 1, 1)), (1, (1, 6, 8, 1), (1, 1, 2, 1))],
 )
 def test_scores(layers, shape, scores):
-    traced, _ = _trace(PatchGan(_unchanged, True, 2, layers, dtype=jnp.bfloat16), *shape)
+    traced, _ = abstract(PatchGan(_unchanged, True, 2, layers, dtype=jnp.bfloat16), *shape)
     assert (traced.shape, traced.dtype) == (scores, jnp.float32)
 
 
@@ -66,4 +59,4 @@ def test_all_but_the_first_layer_and_the_scores_are_normalized():
 
 def test_images_without_a_score_are_refused():
     with pytest.raises(UserError, match=r"halves its image 3 times needs sides of at least 24 pixels, got \(24, 23\)"):
-        _trace(PatchGan(_unchanged, True), 1, 24, 23, 1)
+        abstract(PatchGan(_unchanged, True), 1, 24, 23, 1)

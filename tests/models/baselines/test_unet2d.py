@@ -10,7 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.baselines.unet2d import Double, UNet2DForm, make_system
-from tests.tiny_systems import KEY, close, count, gradient_descent
+from tests.tiny_systems import KEY, abstract, close, count, gradient_descent
 
 T1_T2 = ("t1", "t2")
 TINY = UNet2DForm(base=2, levels=2, double_arm=True)
@@ -25,8 +25,7 @@ def _made(tiny, form):
 
 
 def _abstract(form):
-    network, image = form.network(T1_T2, 4), jax.ShapeDtypeStruct((1, 32, 32, 2), jnp.float32)
-    logits, variables = jax.eval_shape(lambda image: network.init_with_output(KEY, image), image)
+    logits, variables = abstract(form.network(T1_T2, 4), 1, 32, 32, 2)
     return logits, variables["params"]
 
 

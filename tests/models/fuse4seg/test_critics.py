@@ -6,16 +6,11 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.critics import SourceCritic
-from tests.tiny_systems import count
+from tests.tiny_systems import abstract, count
 
 KEY = jax.random.key(0, impl="rbg")
 # Kernels and biases of 1 -> 32 -> 64 -> 128 channels.
 TRUNK = 9 * (32 + 32 * 64 + 64 * 128) + 32 + 64 + 128
-
-
-def _trace(critic, *shape):
-    scores, params = jax.eval_shape(lambda x: critic.init_with_output(KEY, x), jax.ShapeDtypeStruct(shape, jnp.float32))
-    return scores, count(params)
 
 
 @pytest.mark.parametrize(
@@ -27,9 +22,9 @@ def _trace(critic, *shape):
     ],
 )
 def test_scores_and_weights(head, shape, scores, weights):
-    traced, count = _trace(SourceCritic(head=head), *shape)
+    traced, variables = abstract(SourceCritic(head=head), *shape)
     assert traced.shape == scores
-    assert count == TRUNK + weights
+    assert count(variables) == TRUNK + weights
 
 
 @pytest.mark.parametrize("head", ["patch", "flatten"])
@@ -46,6 +41,6 @@ def test_logits_are_unbounded_float32_and_differ_between_images(head):
 
 def test_refusals_say_what_came():
     with pytest.raises(UserError, match=r"halves its image three times, got \(7, 64\)"):
-        _trace(SourceCritic(), 1, 7, 64, 1)
+        abstract(SourceCritic(), 1, 7, 64, 1)
     with pytest.raises(UserError, match="'mean' is not known; choose one of patch, flatten"):
-        _trace(SourceCritic(head="mean"), 1, 64, 64, 1)
+        abstract(SourceCritic(head="mean"), 1, 64, 64, 1)
