@@ -24,7 +24,7 @@ from jaxfuse.options import flat
 
 RECORD = "builder.json"
 # Raise it when the same options and weights give other files.
-FORMAT = 1
+FORMAT = 2
 # Parts of the record that must be equal for a build to go on.
 _DECIDING = ("format", "fingerprint", "options", "cases")
 

@@ -16,14 +16,14 @@ from jaxfuse.report.reported_run import on_same_data
 from jaxfuse.report.synthesis import synthesis_panel
 
 # Below a result's folder, by case: label maps, or a synthesized modality in [0, 1].
-LABELS, SYNTHESIZED = "labels.npz", "synthesized.npz"
+LABELS_FILE, SYNTHESIZED_FILE = "labels.npz", "synthesized.npz"
 KEPT = 2  # cases whose maps or volumes stay
 
 
 def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCase], scheme: LabelScheme) -> None:
     """Draws `figures/rows/<case>.png` for the cases whose label maps every run kept; nothing for a run alone."""
     runs = [workdir, *on_same_data(workdir, related)]
-    maps = {name: kept for run in runs for name, kept in _kept(run, LABELS)}
+    maps = {name: kept for run in runs for name, kept in _kept(run, LABELS_FILE)}
     if len(maps) < 2:
         return
     folder = workdir / "figures" / "rows"
@@ -52,7 +52,7 @@ def draw_synthesized(workdir: Path, related: Sequence[Path], cases: Sequence[Pre
     """
     pairs = _pairs(workdir)
     alike = [workdir, *(run for run in on_same_data(workdir, related) if _pairs(run)[-1:] == pairs[-1:])]
-    volumes = {name: kept for run in alike for name, kept in _kept(run, SYNTHESIZED)}
+    volumes = {name: kept for run in alike for name, kept in _kept(run, SYNTHESIZED_FILE)}
     if len(volumes) < 2:
         return
     sources, target = pairs

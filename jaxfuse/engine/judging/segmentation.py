@@ -23,7 +23,7 @@ from jaxfuse.engine.judging.assessment import (
     truth_of,
     worst_first,
 )
-from jaxfuse.engine.judging.other_runs import KEPT, LABELS
+from jaxfuse.engine.judging.other_runs import KEPT, LABELS_FILE
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.npz import write_npz
@@ -112,7 +112,7 @@ class SegmentationAssessment:
         """Writes cases.csv, the label maps of the first cases, and summary.json."""
         write_rows(results / "cases.csv", rows)
         # To set the rows of a table side by side.
-        write_npz(results / LABELS, **{case.id: maps[case.id][self.primary] for case in cases[:KEPT]})
+        write_npz(results / LABELS_FILE, **{case.id: maps[case.id][self.primary] for case in cases[:KEPT]})
         write_json(results / "summary.json", document)  # last: its presence says that the rest is there
 
     def draw(

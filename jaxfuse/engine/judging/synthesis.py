@@ -20,7 +20,7 @@ import numpy as np
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging.assessment import Judged, PredictCase, speed, timed, worst_first
-from jaxfuse.engine.judging.other_runs import KEPT, SYNTHESIZED
+from jaxfuse.engine.judging.other_runs import KEPT, SYNTHESIZED_FILE
 from jaxfuse.errors import UserError
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import write_json, write_rows
@@ -100,7 +100,7 @@ class SynthesisAssessment:
             # Predicted once more: the volumes of all subjects would be as large as the data set.
             self._draw(case, self._made(predict(case), case), figures_dir / f"{case.id}.png", f"{title}: {case.id}")
         write_rows(results / "cases.csv", rows)
-        write_npz(results / SYNTHESIZED, **kept)
+        write_npz(results / SYNTHESIZED_FILE, **kept)
         write_json(results / "summary.json", document)  # last: its presence says that the rest is there
         return document
 
