@@ -32,53 +32,50 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
     return synthesis_run(folder / "synthesis", "tiny,row=mmsyns"), labeling_run(folder / "labels", READ)
 
 
+def give(root: Path, name: str, *modalities: str, **geometry) -> Path:
+    """Writes a case with these modalities; returns its folder."""
+    images = head(SHAPE, name == "rich")
+    return write_case(root / "in", name, {one: images[one] for one in modalities}, **SCANNED, **geometry)
+
+
 @pytest.fixture
 def poor_and_rich(tmp_path) -> Path:
-    """Two cases, of which the first lacks FLAIR."""
-    for name, seed, has in (("poor", 0, ("t1", "t2")), ("rich", 1, READ)):
-        write_case(tmp_path / "in", name, {m: image for m, image in head(SHAPE, seed).items() if m in has}, **SCANNED)
-    return tmp_path / "in"
+    """Two cases, of which the first lacks FLAIR and is stored along other axes."""
+    give(tmp_path, "poor", "t1", "t2", axes="ASR")
+    return give(tmp_path, "rich", *READ).parent
 
 
 def command(synthesis: Path, segmentation: Path, cases: Path, output: Path) -> None:
     call_here(impute, synthesis=synthesis, segmentation=segmentation, input=cases, output=output)
 
 
-def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, capsys, tmp_path):
-    images = head(SHAPE, 0)
-    lacking = write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")}, axes="ASR", **SCANNED)
-    write_case(tmp_path / "in", "rich", head(SHAPE, 1), **SCANNED)
-    output = tmp_path / "out"
-    command(*runs, tmp_path / "in", output)
+def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, poor_and_rich, capsys, tmp_path):
+    output, lacking = tmp_path / "out", poor_and_rich / "poor"
+    command(*runs, poor_and_rich, output)
     said = capsys.readouterr().out
     assert "flair from t1 and t2 by synthesis:synthesis, labels by labels:voc" in said
     assert "2 cases, 1 without flair, 1 segmented as they are" in said
     assert "poor.nii.gz, flair synthesized" in said
     assert "rich.nii.gz, with its own flair" in said
-    assert sorted(path.name for path in output.iterdir()) == [
-        "cases.csv",
-        "poor",
-        "poor.nii.gz",
-        "poor.png",
-        "report.html",
-        "rich.nii.gz",
-        "rich.png",
-    ]
+    names = {f"{case}.{end}" for case in ("poor", "rich") for end in ("nii.gz", "png")}
+    assert {path.name for path in output.iterdir()} == {"cases.csv", "poor", "report.html", *names}
     assert sorted(path.name for path in (output / "poor").iterdir()) == ["poor_flair.json", "poor_flair.nii.gz"]
     assert read_json(output / "poor" / "poor_flair.json")["synthesized"] is True
+    assert min(png_size(output / "poor.png")) > 100
 
     # The same as when somebody puts the volume beside the others and predicts.
     completed = shutil.copytree(lacking, tmp_path / "by_hand" / "poor")
     shutil.copy(output / "poor" / "poor_flair.nii.gz", completed)
-    for name, cases in (("poor", completed), ("rich", tmp_path / "in" / "rich")):
+    for name, cases in (("poor", completed), ("rich", poor_and_rich / "rich")):
         call_here(predict, workdir=runs[1], input=cases, output=tmp_path / "predicted")
         expected = read_volume(tmp_path / "predicted" / f"{name}.nii.gz").array
         np.testing.assert_array_equal(read_volume(output / f"{name}.nii.gz").array, expected)
         assert len(np.unique(expected)) > 1
-    made, like = nib.load(output / "poor.nii.gz"), nib.load(lacking / "poor_t1.nii.gz")
-    np.testing.assert_array_equal(made.affine, like.affine)
-    assert made.header["descrip"].item() == b"flair synthesized by jaxfuse"
-    assert nib.load(output / "rich.nii.gz").header["descrip"].item() == b"as the scanner wrote it"
+    np.testing.assert_array_equal(
+        *(nib.load(one).affine for one in (output / "poor.nii.gz", lacking / "poor_t1.nii.gz"))
+    )
+    told = [nib.load(output / f"{name}.nii.gz").header["descrip"].item() for name in ("poor", "rich")]
+    assert told == [b"flair synthesized by jaxfuse", b"as the scanner wrote it"]
 
 
 def test_the_report_says_which_labels_rest_on_what_was_synthesized(runs, poor_and_rich, capsys, tmp_path):
@@ -119,43 +116,31 @@ def test_the_figure_marks_what_is_synthesized(runs, poor_and_rich, monkeypatch, 
     assert poor["spacing_mm"] == (1.0, 1.5, 2.0)
 
 
-def test_the_figure_is_a_picture(runs, tmp_path):
-    images = head(SHAPE, 0)
-    write_case(tmp_path / "in", "poor", {name: images[name] for name in ("t1", "t2")}, **SCANNED)
-    command(*runs, tmp_path / "in", tmp_path / "out")
-    assert min(png_size(tmp_path / "out" / "poor.png")) > 100
-
-
 def test_what_does_not_go_together_is_refused(runs, tmp_path):
-    synthesis, labels = runs
-    images = head(SHAPE, 0)
-    write_case(tmp_path / "in", "poor", {"t1": images["t1"]}, **SCANNED)
-    output = tmp_path / "out"
-    with pytest.raises(UserError, match="case poor has no t2 image, and synthesis:synthesis makes flair alone; add"):
-        command(synthesis, labels, tmp_path / "in", output)
-    with pytest.raises(UserError, match="makes flair, which other:voc does not read .it reads t1, t2.; name a run"):
-        command(synthesis, labeling_run(tmp_path / "other", ("t1", "t2")), tmp_path / "in", output)
+    (synthesis, labels), cases, output = runs, give(tmp_path, "poor", "t1").parent, tmp_path / "out"
+    other = labeling_run(tmp_path / "other", ("t1", "t2"))
     stroke = labeling_run(tmp_path / "stroke", READ, "isles_slices", labels="brats")
-    with pytest.raises(UserError, match="trained on cases of the kind 'brats' and stroke:voc on 'isles'; name two"):
-        command(synthesis, stroke, tmp_path / "in", output)
-    with pytest.raises(UserError, match="makes synthesized, no label map"):
-        command(synthesis, synthesis, tmp_path / "in", output)
-    with pytest.raises(UserError, match="makes .*, no modality; name a run that synthesizes"):
-        command(labels, labels, tmp_path / "in", output)
+    for maker, segmenter, told in (
+        (synthesis, labels, "case poor has no t2 image, and synthesis:synthesis makes flair alone; add"),
+        (synthesis, other, "makes flair, which other:voc does not read .it reads t1, t2.; name a run"),
+        (synthesis, stroke, "trained on cases of the kind 'brats' and stroke:voc on 'isles'; name two"),
+        (synthesis, synthesis, "makes synthesized, no label map"),
+        (labels, labels, "makes .*, no modality; name a run that synthesizes"),
+    ):
+        with pytest.raises(UserError, match=told):
+            command(maker, segmenter, cases, output)
     assert not output.exists()
     with pytest.raises(UserError, match="lies within --input .*, among real images; name a folder elsewhere"):
-        command(synthesis, labels, tmp_path / "in", tmp_path / "in" / "out")
+        command(synthesis, labels, cases, cases / "out")
 
 
 def test_a_source_that_only_the_synthesis_reads_is_asked_of_cases_that_lack_the_target(runs, capsys, tmp_path):
-    labels = labeling_run(tmp_path / "labels", ("t1", "flair"))
-    images = head(SHAPE, 0)
-    write_case(tmp_path / "in", "rich", {name: images[name] for name in ("t1", "flair")}, **SCANNED)
-    command(runs[0], labels, tmp_path / "in", tmp_path / "out")
+    labels, cases = labeling_run(tmp_path / "labels", ("t1", "flair")), give(tmp_path, "rich", "t1", "flair").parent
+    command(runs[0], labels, cases, tmp_path / "out")
     assert "1 cases, 0 without flair, 1 segmented" in capsys.readouterr().out
-    write_case(tmp_path / "in", "poor", {"t1": images["t1"]}, **SCANNED)
+    give(tmp_path, "poor", "t1")
     with pytest.raises(UserError, match="case poor has no t2 image"):
-        command(runs[0], labels, tmp_path / "in", tmp_path / "out")
+        command(runs[0], labels, cases, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

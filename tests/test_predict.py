@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +27,8 @@ from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.labels import label_scheme
 from tests import made_cases
-from tests.commands import call_here
+from tests.commands import call, call_here
+from tests.grids import read_like
 from tests.made_cases import MODALITIES, ellipsoid, nested_cubes, placed
 from tests.runs import run_of
 
@@ -111,39 +108,17 @@ def probabilities(case: Prepared, *runs: str) -> np.ndarray:
 
 def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
     """The command as a user runs it, on one brain stored along LPS, along LAS and in an oblique frame."""
-    forms: Mapping[str, Mapping[str, Any]] = {
-        "lps": {"axes": "LPS"},
-        "las": {"axes": "LAS"},
-        "oblique": {"axes": "ARI", "rotation": TILTED},
-    }
+    forms = {"lps": {"axes": "LPS"}, "las": {"axes": "LAS"}, "oblique": {"axes": "ARI", "rotation": TILTED}}
     for name, form in forms.items():
         write_case(tmp_path / "in", name, 9, label=False, **form)
-    arguments = ["--workdir", trained.fusion, "--input", tmp_path / "in", "--output", tmp_path / "new" / "out"]
-    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAXFUSE_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxfuse.predict", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    output = tmp_path / "new" / "out"
+    where = (f"--workdir={trained.fusion}", f"--input={tmp_path / 'in'}", f"--output={output}")
+    done = call("predict", *where, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 cases by random-brats:fusion; labels of scheme brats" in done.stdout
-    canonical = []
-    for name in forms:
-        made = nib.load(tmp_path / "new" / "out" / f"{name}.nii.gz")
-        given = nib.load(tmp_path / "in" / name / f"{name}_t1.nii.gz")
-        assert isinstance(made, nib.Nifti1Image)
-        assert isinstance(given, nib.Nifti1Image)
-        np.testing.assert_array_equal(made.affine, given.affine)
-        assert made.shape == given.shape
-        assert made.header.get_zooms() == given.header.get_zooms()
-        assert nib.aff2axcodes(made.affine) == nib.aff2axcodes(given.affine)
-        for code in ("qform_code", "sform_code"):
-            assert made.header[code] == given.header[code]
-        assert made.get_data_dtype() == np.uint8
-        canonical.append(read_volume(tmp_path / "new" / "out" / f"{name}.nii.gz").array)
-    assert len({nib.load(tmp_path / "in" / n / f"{n}_t1.nii.gz").shape for n in forms}) == 2  # one of them is permuted
+    stored = {name: tmp_path / "in" / name / f"{name}_t1.nii.gz" for name in forms}
+    canonical = [read_like(output / f"{name}.nii.gz", like) for name, like in stored.items()]
+    assert len({nib.load(like).shape for like in stored.values()}) == 2  # one of them is permuted
     for other in canonical[1:]:
         np.testing.assert_array_equal(other, canonical[0])
     brain = volumes(9)[0].any(-1)
@@ -203,8 +178,9 @@ def test_the_best_checkpoint_is_read_where_it_is_asked_for(trained, tmp_path):
 
 def test_the_scheme_of_the_run_decides_the_values_written(trained, tmp_path):
     """The two runs differ in nothing but file names and the value of the enhancing tumor."""
-    old = predicted([str(trained.fusion)], trained.cases, tmp_path / "old")["new"]
-    new = predicted([str(trained.fusion2023)], trained.cases, tmp_path / "new")["new"]
+    old, new = (
+        predicted([str(run)], trained.cases, tmp_path / run.name)["new"] for run in (trained.fusion, trained.fusion2023)
+    )
     assert 4 in old
     assert 3 not in old
     np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
@@ -220,9 +196,8 @@ def test_a_run_that_reads_the_modalities_in_another_order_is_given_its_own(train
     case = prepared(trained.cases)
     alone = probabilities(case, str(trained.fusion))
     # The same weights behind the same names of modalities: the mean of the two is each of them.
-    np.testing.assert_allclose(
-        probabilities(case, str(trained.fusion), str(tmp_path / "run")), alone, rtol=0, atol=1e-5
-    )
+    both = probabilities(case, str(trained.fusion), str(tmp_path / "run"))
+    np.testing.assert_allclose(both, alone, rtol=0, atol=1e-5)
 
 
 def test_more_overlap_changes_the_answer_and_too_much_is_refused(trained, tmp_path):
@@ -241,15 +216,8 @@ def test_phases_that_cannot_label_or_be_averaged_are_refused(trained):
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_2(trained, tmp_path):
-    environment = {**os.environ, "JAXFUSE_CACHE": str(tmp_path)}
-    arguments = [f"{trained.branches}:transition", "--input", str(trained.cases), "--output", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxfuse.predict", "--workdir", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    where = (f"--workdir={trained.branches}:transition", f"--input={trained.cases}", f"--output={tmp_path / 'out'}")
+    done = call("predict", *where, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("error: phase transition of")

@@ -25,12 +25,12 @@ from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
 from jaxfuse.inference.label_map import label_map
-from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
 from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
 from tests.commands import call_here
+from tests.grids import read_like
 from tests.runs import run_of
 from tests.untrained_run import held
 
@@ -114,15 +114,10 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
             change = ornt_transform(axcodes2ornt(nib.aff2axcodes(image.affine)), axcodes2ornt(tuple(axes)))
             image.as_reoriented(change).to_filename(tmp_path / "in" / axes / f"{axes}_{modality}.nii.gz")
     call_here(predict, workdir=f"{trained.workdir}:voc", input=tmp_path / "in", output=tmp_path / "out")
-    canonical = []
-    for axes in ("RAS", "ASR"):
-        made, like = (
-            nib.load(tmp_path / "out" / f"{axes}.nii.gz"),
-            nib.load(tmp_path / "in" / axes / f"{axes}_t1.nii.gz"),
-        )
-        np.testing.assert_array_equal(made.affine, like.affine)
-        assert made.shape == like.shape
-        canonical.append(read_volume(tmp_path / "out" / f"{axes}.nii.gz").array)
+    canonical = [
+        read_like(tmp_path / "out" / f"{axes}.nii.gz", tmp_path / "in" / axes / f"{axes}_t1.nii.gz")
+        for axes in ("RAS", "ASR")
+    ]
     np.testing.assert_array_equal(*canonical)
     case = volume(trained)
     labels = label_map(mean_probabilities(load([f"{trained.workdir}:voc"]))(case), case.brain)

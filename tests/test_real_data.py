@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import nibabel as nib
@@ -14,6 +13,8 @@ from configs import cmff
 from jaxfuse import predict
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.io.tables import read_json
+from tests.commands import call_here
+from tests.grids import read_like
 from tests.runs import run_of, said
 
 STEPS = 2
@@ -51,7 +52,7 @@ def optimized():
         ("ms_lesion_mni", "patient19", "lesion", "LAS", (49769,)),
     ],
 )
-def test_training_and_prediction(shared_data, optimized, tmp_path, monkeypatch, folder, case, labels, axes, voxels):
+def test_training_and_prediction(shared_data, optimized, tmp_path, folder, case, labels, axes, voxels):
     root = shared_data / folder
     if not root.is_dir():
         pytest.skip(f"the real sample {root} is not here")
@@ -66,25 +67,11 @@ def test_training_and_prediction(shared_data, optimized, tmp_path, monkeypatch, 
     assert (facts["scheme"], facts["train"], facts["val"]) == (labels or "brats", [case], [case])
     assert tuple(facts["voxels_per_class"][1:]) == voxels
 
-    monkeypatch.setattr(
-        "jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None
-    )  # that of the tests stays
-    options = SimpleNamespace(
-        workdir=str(tmp_path / "run"),
-        input=str(root),
-        output=str(tmp_path / "out"),
-        overlap=0.0,
-        memory_mb=None,
-        whole_slices=False,
-    )
-    monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=options))
     optimized()
-    assert predict.main(["predict"]) == 0
-    made = nib.load(tmp_path / "out" / f"{case}.nii.gz")
-    given = nib.load(root / case / f"{case}_t1.nii.gz")
-    np.testing.assert_array_equal(made.affine, given.affine)
-    assert made.shape == given.shape
-    assert made.header.get_zooms() == given.header.get_zooms()
+    call_here(predict, workdir=tmp_path / "run", input=root, output=tmp_path / "out", overlap=0.0)
+    written = tmp_path / "out" / f"{case}.nii.gz"
+    read_like(written, root / case / f"{case}_t1.nii.gz")
+    made = nib.load(written)
     assert nib.aff2axcodes(made.affine) == tuple(axes)
     values = np.asarray(made.dataobj)
     assert set(np.unique(values)) <= ({0, 1} if labels else {0, 1, 2, 4})

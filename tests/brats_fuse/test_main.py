@@ -61,8 +61,9 @@ class World:
     out: Path
     rows: list[dict]
 
-    def path(self, row: dict, kind: str, ending: str = "png") -> Path:
-        return self.out / row["split"] / kind / f"{row['case']}_z{row['z']:03d}.{ending}"
+    def path(self, row: dict, kind: str, *, out: Path | None = None, letter: str = "z", ending: str = "png") -> Path:
+        """A file of a slice, of this data set or of that in the folder `out`."""
+        return (out or self.out) / row["split"] / kind / f"{row['case']}_{letter}{row['z']:03d}.{ending}"
 
 
 @pytest.fixture(scope="module")
@@ -203,14 +204,14 @@ def test_a_build_that_was_stopped_goes_on(world, monkeypatch, tmp_path):
 
 def test_attention_of_each_source_is_kept(world, monkeypatch, tmp_path):
     options = {**ONLY, "combos": "flair+t1", "attention": True, "axis": "coronal", "panels": 2}
-    rows = build(monkeypatch, world.root, world.run, tmp_path / "out", **options)
+    rows, where = build(monkeypatch, world.root, world.run, tmp_path, **options), {"out": tmp_path, "letter": "y"}
     for row in rows:
-        assert (tmp_path / "out" / row["split"] / "fused/t1-flair" / f"{row['case']}_y{row['z']:03d}.png").is_file()
-        found = np.load(tmp_path / "out" / row["split"] / "attn/t1-flair" / f"{row['case']}_y{row['z']:03d}.npz")
+        assert world.path(row, "fused/t1-flair", **where).is_file()
+        found = np.load(world.path(row, "attn/t1-flair", ending="npz", **where))
         assert found["modalities"].tolist() == ["t1", "flair"]
         assert (found["attention"].dtype, found["attention"].shape) == (np.float16, (18, 30, 2))
         assert found["attention"].mean() > 0
-    assert len(list((tmp_path / "out" / "panels").glob("*.png"))) == 2
+    assert len(list((tmp_path / "panels").glob("*.png"))) == 2
 
 
 def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, monkeypatch, tmp_path):
@@ -228,8 +229,7 @@ def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, monkeypatch, t
     for row in rows:
         whole = np.any([volume(world, row["case"], m)[row["z"]] != 0 for m in MODALITIES], axis=0)
         # Stored from left to right, so that the half that stays lies on the right of the picture.
-        levels = read_png(tmp_path / "out" / row["split"] / "source/t1" / f"{row['case']}_z{row['z']:03d}.png")
-        kept = levels > 0
+        kept = read_png(world.path(row, "source/t1", out=tmp_path / "out")) > 0
         assert 0 < row["brain_px"] == kept.sum() < whole.sum()
         assert (not kept[:, :15].any()) or (not kept[:, 15:].any())
 
@@ -301,7 +301,7 @@ def test_a_data_set_of_two_modalities_by_a_run_of_four(world, monkeypatch, tmp_p
     rows = build(monkeypatch, world.root, world.run, tmp_path, modalities="t2,t1", one_per_case=True)
     assert "flair_p_lo" not in rows[0]
     for row in rows:
-        levels = read_png(tmp_path / row["split"] / "fused/t1-t2" / f"{row['case']}_z{row['z']:03d}.png").astype(int)
+        levels = read_png(world.path(row, "fused/t1-t2", out=tmp_path)).astype(int)
         assert np.abs(levels - read_png(world.path(row, "fused/t1-t2"))).max() <= 1
 
 
@@ -312,9 +312,9 @@ def test_a_real_head(shared_data, world, monkeypatch, tmp_path):
         pytest.skip(f"the real sample {root} is not here")
     (row,) = build(monkeypatch, root, world.run, tmp_path, labels="lesion", batch=1, **ONLY)
     assert (row["case"], row["split"], row["has_label"]) == ("patient19", "train", 1)
-    mask = read_png(tmp_path / "train/mask" / f"patient19_z{row['z']:03d}.png")
+    mask = read_png(world.path(row, "mask", out=tmp_path))
     assert (mask.shape, set(np.unique(mask).tolist())) == ((218, 182), {0, 1})
     assert np.count_nonzero(mask) == row["tumor_px"] > 1000
     stored = volume(World(root, world.run, tmp_path, []), "patient19", "seg")
     assert row["tumor_px"] == max(np.count_nonzero(picture) for picture in stored)
-    assert read_png(tmp_path / "train/fused/t1-t2" / f"patient19_z{row['z']:03d}.png").shape == (218, 182)
+    assert read_png(world.path(row, "fused/t1-t2", out=tmp_path)).shape == (218, 182)
