@@ -29,12 +29,19 @@ def synthesis_run(folder: Path, text: str = "tiny", *, seed: int = 0, **data: An
     return write_untrained_run(folder, config, "synthesis", train=TRAIN, seed=seed, ranges=RANGES)
 
 
-def labeling_run(folder: Path, modalities: Sequence[str] = MODALITIES, source: str = "slices", **data: Any) -> Path:
-    """A run of a small 2D network that labels what BraTS labels."""
+def labeling_run(
+    folder: Path,
+    modalities: Sequence[str] = MODALITIES,
+    source: str = "slices",
+    *,
+    scheme_name: str = "brats",
+    **data: Any,
+) -> Path:
+    """A run of a small 2D network that labels what BraTS labels, or in another scheme."""
     config = cmff.get_config("tiny,row=voc")
     config.schedule = config.result = ("voc",)
     config.network.unet.base = config.network.unet.levels = 2
     config.voc.patch, config.voc.validation.tile_batch = (16, 16), 8
     config.voc.data = volume_data(source=source, modalities=tuple(modalities), cases=1, shape=(8, 8, 8), spacing_mm=1)
     config.voc.data.update({"cache": str(folder / "cache"), **data})
-    return write_untrained_run(folder, config, "voc", train=TRAIN)
+    return write_untrained_run(folder, config, "voc", train=TRAIN, scheme_name=scheme_name)

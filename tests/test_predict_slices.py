@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
@@ -26,13 +25,11 @@ from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.tables import read_json
-from jaxfuse.learning.networks import Stateless
-from jaxfuse.learning.state import State
-from jaxfuse.learning.system import Geometry, Segmentation
+from jaxfuse.learning.system import Geometry
 from tests.commands import call_here
 from tests.grids import read_like
 from tests.runs import run_of
-from tests.untrained_run import held
+from tests.untrained_run import fixed_system, held, state_of
 
 MODALITIES = ("t1", "flair")
 
@@ -130,17 +127,8 @@ def test_networks_of_two_and_three_axes_are_averaged(trained):
     case = volume(trained)
     alone = mean_probabilities([flat])(case)
 
-    class Even:
-        """Every class is equally probable in every voxel."""
-
-        def init(self, rng, image):
-            return {}
-
-        def __call__(self, params, image):
-            return jnp.zeros((*image.shape[:-1], 4)) + 0 * image[..., :1]
-
-    system = Segmentation(Stateless(Even()), (0,), lambda logits, label: logits.sum(), {}, Geometry(3, 1), "even")
-    state = State(jnp.int32(0), jax.random.key(0), {"net": {}}, {"net": {}}, {}, {})
-    solid = held("3d", system, replace(flat.phase, patch=(8, 8, 8)), flat.data, state)
+    # Every class is equally probable in every voxel.
+    system = fixed_system(Geometry(3, 1), "even", lambda image: jnp.zeros((*image.shape[:-1], 4)) + 0 * image[..., :1])
+    solid = held("3d", system, replace(flat.phase, patch=(8, 8, 8)), flat.data, state_of())
     check_labels([flat, solid])
     np.testing.assert_allclose(mean_probabilities([flat, solid])(case), (alone + 0.25) / 2, atol=1e-6)

@@ -16,33 +16,23 @@ from jaxfuse.io.nifti import geometry_mismatch, read_volume
 from jaxfuse.recipes import volume_data
 from tests.commands import call_here
 from tests.made_cases import write_case
+from tests.synthesis_runs import labeling_run
 from tests.untrained_run import write_untrained_run
 
 GRID = {"shape": (32, 36, 28), "spacing_mm": 4.6}
 BOTH = ("t1", "t2")
 
 
-def iseg(source: str, cache: Path, **options):
-    data = volume_data(source=source, modalities=BOTH, cases=2, **GRID, **options)
-    data.cache = str(cache)
-    return data
-
-
 def volumes_run(folder: Path) -> Path:
     config = cmff.get_config("tiny,row=random")
-    config.pairs, config.data = BOTH, iseg("iseg", folder / "cache")
+    config.pairs, config.data = BOTH, volume_data(source="iseg", modalities=BOTH, cases=2, **GRID)
     config.network.unet.base = config.network.unet.levels = 2
-    config.fusion.patch = (32, 32, 32)
+    config.fusion.patch, config.data.cache = (32, 32, 32), str(folder / "cache")
     return write_untrained_run(folder / "volumes", config, "fusion", train={"subject-1": "k"}, scheme_name="iseg")
 
 
 def slices_run(folder: Path, axis: str) -> Path:
-    config = cmff.get_config("tiny,row=voc")
-    config.schedule = config.result = ("voc",)
-    config.network.unet.base = config.network.unet.levels = 2
-    config.voc.patch, config.voc.validation.tile_batch = (32, 32), 8
-    config.voc.data = iseg("iseg_slices", folder / "cache", axis=axis)
-    return write_untrained_run(folder / axis, config, "voc", train={"subject-1_y010": "k"}, scheme_name="iseg")
+    return labeling_run(folder / axis, BOTH, "iseg_slices", scheme_name="iseg", axis=axis)
 
 
 @pytest.fixture(scope="module")

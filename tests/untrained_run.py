@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,35 @@ from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.workdir import open_workdir
 from jaxfuse.engine.trained.phases import TrainedPhase, preparation_of
 from jaxfuse.labels import label_scheme
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import System
+from jaxfuse.learning.system import Geometry, Segmentation, System
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A network without weights."""
+
+    answer: Callable[[Any], Any]
+
+    def init(self, rng, image):
+        return {}
+
+    def __call__(self, params, image):
+        return self.answer(image)
+
+
+def fixed_system(
+    geometry: Geometry, name: str, answer: Any = None, *, channels: Any = (0,), kind: Any = Segmentation, **more: Any
+) -> Any:
+    """A System around a network without weights, which is never trained."""
+    network = Stateless(Fixed(answer or (lambda image: image)))
+    return kind(network, channels, lambda logits, label: logits.sum(), {}, geometry, name, **more)
+
+
+def state_of(params: Any = None) -> State:
+    """The state of a player without weights, or of these weights."""
+    return State(jnp.int32(0), jax.random.key(0), params or {"net": {}}, {"net": {}}, {}, {})
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def fuser(run: str, outputs: tuple[str, ...], batch: int):
     return slice_fuser(load_fuser(run), outputs=outputs, batch=batch)
 
 
-def build(monkeypatch, root: Path, run: Path, out: Path, **options) -> list[dict]:
+def make(monkeypatch, root: Path, run: Path, out: Path, **options) -> list[dict]:
     """The command; returns the rows of the manifest."""
     monkeypatch.setattr(
         "jaxfuse.brats_fuse.build.slice_fuser", lambda phase, outputs, batch: fuser(str(run), outputs, batch)
@@ -78,7 +78,7 @@ def world(tmp_path_factory) -> World:
                 shutil.copy(path, folder / "root" / name / path.name.replace(case.name, name))
     run = write_untrained_run(folder / "run", config(folder / "cache"), "cooperative", train={"OTHER_z007": "key"})
     with pytest.MonkeyPatch.context() as patch:
-        rows = build(patch, folder / "root", run, folder / "out")
+        rows = make(patch, folder / "root", run, folder / "out")
     return World(folder / "root", run, folder / "out", rows)
 
 
@@ -92,6 +92,16 @@ def cut(world, tmp_path_factory):
 def volume(world: World, case: str, name: str) -> np.ndarray:
     """All axial pictures of a volume."""
     return pictures(read_volume(world.root / case / f"{case}_{name}.nii.gz").array, 2)
+
+
+@pytest.fixture
+def build(world, monkeypatch, tmp_path):
+    """The command on cases, run and folder that are as here unless named; returns the rows of the manifest."""
+
+    def call(*, root: Path = world.root, run: Path = world.run, out: Path = tmp_path / "out", **options) -> list[dict]:
+        return make(monkeypatch, root, run, out, **options)
+
+    return call
 
 
 def test_the_manifest_lists_the_files(world, cut):
@@ -164,20 +174,20 @@ def stamps(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.is_file() and path.name[0] != "."}
 
 
-def test_what_is_missing_is_made_again_and_nothing_else(world, monkeypatch):
+def test_what_is_missing_is_made_again_and_nothing_else(world, build):
     before = {path: path.read_bytes() for path in stamps(world.out)}
     times = stamps(world.out)
     row, last = world.rows[3], world.rows[-1]
     lost = [world.path(row, "fused/t1-t2"), world.path(row, "source/t1"), world.path(last, "fused/t1-t2-flair")]
     for path in lost:
         path.unlink()
-    assert build(monkeypatch, world.root, world.run, world.out) == world.rows
+    assert build(out=world.out) == world.rows
     now = stamps(world.out)
     assert {path for path in now if now[path] != times[path]} == {*lost, world.out / "manifest.csv"}
     assert {path: path.read_bytes() for path in now} == before
 
 
-def test_a_build_that_was_stopped_goes_on(world, monkeypatch, tmp_path):
+def test_a_build_that_was_stopped_goes_on(world, build, monkeypatch, tmp_path):
     def stop(request, where):
         if where == "after A":
             raise Stopped("SIGTERM: stopped", 143)
@@ -185,10 +195,10 @@ def test_a_build_that_was_stopped_goes_on(world, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr("jaxfuse.engine.stop_request.StopRequest.heed", stop)
         with pytest.raises(Stopped):
-            build(patch, world.root, world.run, tmp_path / "out", **ONLY)
+            build(**ONLY)
     assert not (tmp_path / "out" / "manifest.csv").exists()
     times = stamps(tmp_path / "out")
-    rows = build(monkeypatch, world.root, world.run, tmp_path / "out", **ONLY)
+    rows = build(**ONLY)
     now = stamps(tmp_path / "out")
     assert [row["case"] for row in rows] == ["A", "B", "C"]
     assert {path for path in times if path not in now} == {tmp_path / "out" / "manifest.unfinished.jsonl"}
@@ -202,9 +212,9 @@ def test_a_build_that_was_stopped_goes_on(world, monkeypatch, tmp_path):
         assert row["tumor_px"] == max(areas.values())
 
 
-def test_attention_of_each_source_is_kept(world, monkeypatch, tmp_path):
+def test_attention_of_each_source_is_kept(world, build, tmp_path):
     options = {**ONLY, "combos": "flair+t1", "attention": True, "axis": "coronal", "panels": 2}
-    rows, where = build(monkeypatch, world.root, world.run, tmp_path, **options), {"out": tmp_path, "letter": "y"}
+    rows, where = build(out=tmp_path, **options), {"out": tmp_path, "letter": "y"}
     for row in rows:
         assert world.path(row, "fused/t1-flair", **where).is_file()
         found = np.load(world.path(row, "attn/t1-flair", ending="npz", **where))
@@ -214,7 +224,7 @@ def test_attention_of_each_source_is_kept(world, monkeypatch, tmp_path):
     assert len(list((tmp_path / "panels").glob("*.png"))) == 2
 
 
-def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, monkeypatch, tmp_path):
+def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, build, monkeypatch, tmp_path):
     def half(image, mask, *, program, device):
         assert (program, device, image.name[-9:]) == ("there", "cpu", "t1.nii.gz")
         volume = nib.load(image)
@@ -224,7 +234,7 @@ def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, monkeypatch, t
 
     monkeypatch.setattr("jaxfuse.brats_fuse.begin.hd_bet_program", lambda: "there")
     monkeypatch.setattr("jaxfuse.brats_fuse.begin.extract_brain", half)
-    rows = build(monkeypatch, world.root, world.run, tmp_path / "out", **ONLY, brain_mask="hd-bet")
+    rows = build(**ONLY, brain_mask="hd-bet")
     assert {path.name for path in (tmp_path / "out" / "brain").iterdir()} == {f"{case}.nii.gz" for case in "ABC"}
     for row in rows:
         whole = np.any([volume(world, row["case"], m)[row["z"]] != 0 for m in MODALITIES], axis=0)
@@ -234,35 +244,35 @@ def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, monkeypatch, t
         assert (not kept[:, :15].any()) or (not kept[:, 15:].any())
 
 
-def test_another_data_set_in_the_folder_is_refused_option_by_option(world, monkeypatch, tmp_path):
+def test_another_data_set_in_the_folder_is_refused_option_by_option(world, build, tmp_path):
     with pytest.raises(UserError, match=r"options.axis: 'axial' there, 'sagittal' now; options.seed: 0 there, 1 now"):
-        build(monkeypatch, world.root, world.run, world.out, axis="sagittal", seed=1)
+        build(out=world.out, axis="sagittal", seed=1)
     other = write_untrained_run(tmp_path / "run", config(tmp_path), "cooperative", train={"X_z001": "k"}, seed=1)
     with pytest.raises(UserError, match=r"made by run:cooperative .*fingerprint.weights: '\w+' there, '\w+' now"):
-        build(monkeypatch, world.root, other, world.out)
+        build(run=other, out=world.out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"full holds thesis.tex and no builder.json; name a new or empty folder"):
-        build(monkeypatch, world.root, world.run, tmp_path / "full")
+        build(out=tmp_path / "full")
 
 
-def test_files_that_no_row_stands_for_are_said(world, monkeypatch):
+def test_files_that_no_row_stands_for_are_said(world, build):
     strange = world.out / "test" / "source" / "t1" / "D_z001.png"
     strange.touch()
     with pytest.raises(
         UserError, match=r"1 files \(test/source/t1/D_z001.png\) below .* stand in no row of the manifest"
     ):
-        build(monkeypatch, world.root, world.run, world.out)
+        build(out=world.out)
     strange.unlink()
 
 
-def test_patients_of_the_training_are_refused_or_marked(world, cut, monkeypatch, tmp_path):
+def test_patients_of_the_training_are_refused_or_marked(world, cut, build, tmp_path):
     """Known by the name, or by equal files under another name, in another folder."""
     trained = {"A_z010": "of other files", "RENAMED_z003": cut["B"][0].key}
     assert len(trained["RENAMED_z003"]) == 40
     run = write_untrained_run(tmp_path / "run", config(tmp_path), "cooperative", train=trained)
     with pytest.raises(UserError, match=r"was trained on 1 of the 3 cases \(A\)"):
-        build(monkeypatch, world.root, run, tmp_path / "out", **ONLY)
+        build(run=run, **ONLY)
     # The key holds the name of the case: as the training knew it.
     files = tmp_path / "as_trained" / "HGG" / "RENAMED"
     files.mkdir(parents=True)
@@ -275,18 +285,18 @@ def test_patients_of_the_training_are_refused_or_marked(world, cut, monkeypatch,
     facts["keys"]["RENAMED_z003"] = known[0].key
     (run / "dataset.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match=r"was trained on 2 of the 3 cases \(A, B\).* --allow_trained"):
-        build(monkeypatch, world.root, run, tmp_path / "out", **ONLY)
-    rows = build(monkeypatch, world.root, run, tmp_path / "out", **ONLY, allow_trained=True)
+        build(run=run, **ONLY)
+    rows = build(run=run, **ONLY, allow_trained=True)
     assert {row["case"]: row["seen_in_training"] for row in rows} == {"A": 1, "B": 1, "C": 0}
     record = read_json(tmp_path / "out" / "builder.json")
     assert record["seen_in_training"] == ["A", "B"]
     assert record["fingerprint"]["step"] == 1
 
 
-def test_options_that_cannot_be_are_refused(world, monkeypatch, tmp_path):
+def test_options_that_cannot_be_are_refused(world, build, monkeypatch, tmp_path):
     def refused(message, **options):
         with pytest.raises(UserError, match=message):
-            build(monkeypatch, world.root, world.run, tmp_path / "out", **options)
+            build(**options)
         assert not (tmp_path / "out").exists()
 
     refused("combination 't1' must name 2 to 4", combos="t1")
@@ -297,8 +307,8 @@ def test_options_that_cannot_be_are_refused(world, monkeypatch, tmp_path):
     refused("no program hd-bet on PATH", brain_mask="hd-bet")
 
 
-def test_a_data_set_of_two_modalities_by_a_run_of_four(world, monkeypatch, tmp_path):
-    rows = build(monkeypatch, world.root, world.run, tmp_path, modalities="t2,t1", one_per_case=True)
+def test_a_data_set_of_two_modalities_by_a_run_of_four(world, build, tmp_path):
+    rows = build(out=tmp_path, modalities="t2,t1", one_per_case=True)
     assert "flair_p_lo" not in rows[0]
     for row in rows:
         levels = read_png(world.path(row, "fused/t1-t2", out=tmp_path)).astype(int)
@@ -306,11 +316,11 @@ def test_a_data_set_of_two_modalities_by_a_run_of_four(world, monkeypatch, tmp_p
 
 
 @pytest.mark.slow
-def test_a_real_head(shared_data, world, monkeypatch, tmp_path):
+def test_a_real_head(shared_data, world, build, tmp_path):
     root = shared_data / "ms_lesion_mni"
     if not root.is_dir():
         pytest.skip(f"the real sample {root} is not here")
-    (row,) = build(monkeypatch, root, world.run, tmp_path, labels="lesion", batch=1, **ONLY)
+    (row,) = build(root=root, out=tmp_path, labels="lesion", batch=1, **ONLY)
     assert (row["case"], row["split"], row["has_label"]) == ("patient19", "train", 1)
     mask = read_png(world.path(row, "mask", out=tmp_path))
     assert (mask.shape, set(np.unique(mask).tolist())) == ((218, 182), {0, 1})

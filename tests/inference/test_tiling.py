@@ -17,21 +17,31 @@ def identity(tiles):
     return {"same": tiles["image"], "double": 2 * tiles["image"][..., :1]}
 
 
+def centered(tiles):
+    """An answer that depends on the whole tile, but on each tile of a batch alone."""
+    image = tiles["image"]
+    return {"centered": image - image.mean(tuple(range(1, image.ndim - 1)), keepdims=True)}
+
+
+def noting(predict, seen):
+    """The same answers; `seen` lists the tiles."""
+
+    def noted(tiles):
+        seen.append(tiles["image"])
+        return predict(tiles)
+
+    return noted
+
+
 @pytest.mark.parametrize("batch", [1, 3, 50])
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 @pytest.mark.parametrize("shape", [(16, 16, 16), (20, 9, 17), (5, 8, 3), (1, 1, 1)])
 def test_a_tiled_identity_returns_the_volume(shape, overlap, batch):
-    image = RNG.normal(size=(*shape, 2)).astype(np.float32)
-    seen = []
-
-    def predict(tiles):
-        seen.append(tiles["image"].shape)
-        return identity(tiles)
-
+    image, seen = RNG.normal(size=(*shape, 2)).astype(np.float32), []
     tiling = tile_volume(shape, (8, 8, 8), overlap=overlap)
-    outputs = predict_volume(predict, image, tiling, batch=batch)
+    outputs = predict_volume(noting(identity, seen), image, tiling, batch=batch)
     # Every batch is full, so that a compiled predictor is compiled once.
-    assert set(seen) == {(batch, 8, 8, 8, 2)}
+    assert {tiles.shape for tiles in seen} == {(batch, 8, 8, 8, 2)}
     assert len(seen) == -(-len(tiling) // batch)
     np.testing.assert_allclose(outputs["same"], image, rtol=1e-6)
     np.testing.assert_allclose(outputs["double"], 2 * image[..., :1], rtol=1e-6)
@@ -58,44 +68,28 @@ def test_overlapping_tiles_count_equally():
 
 
 def test_any_batch_size_gives_the_same_answer():
-    """A predictor that sees the whole tile, but each tile of a batch alone."""
     image = RNG.normal(size=(20, 15, 11, 2)).astype(np.float32)
     tiling = tile_volume(image.shape[:3], (8, 8, 8), overlap=0.25)
-
-    def predict(tiles):
-        return {"centered": tiles["image"] - tiles["image"].mean((1, 2, 3), keepdims=True)}
-
-    single = predict_volume(predict, image, tiling)["centered"]
+    single = predict_volume(centered, image, tiling)["centered"]
     for batch in (2, 5, len(tiling), len(tiling) + 3):
-        np.testing.assert_array_equal(predict_volume(predict, image, tiling, batch=batch)["centered"], single)
+        np.testing.assert_array_equal(predict_volume(centered, image, tiling, batch=batch)["centered"], single)
 
 
 @pytest.mark.parametrize(("overlap", "batch"), [(0.0, 1), (0.0, 4), (0.5, 3)])
 def test_every_picture_of_a_stack_is_tiled_alone(overlap, batch):
     stack, seen = RNG.normal(size=(5, 13, 6, 2)).astype(np.float32), []
-
-    def predict(tiles):
-        seen.append(tiles["image"].shape)
-        return {"centered": tiles["image"] - tiles["image"].mean((1, 2), keepdims=True)}
-
     tiling = tile_volume(stack.shape[:3], (1, 8, 8), overlap=overlap)
-    made = predict_stack(predict, stack, tiling, batch=batch)["centered"]
-    assert set(seen) == {(batch, 8, 8, 2)}
+    made = predict_stack(noting(centered, seen), stack, tiling, batch=batch)["centered"]
+    assert {tiles.shape for tiles in seen} == {(batch, 8, 8, 2)}
     tiling = tile_volume((13, 6), (8, 8), overlap=overlap)
     assert len(seen) == -(-5 * len(tiling) // batch)
     for picture, expected in zip(stack, made, strict=True):
-        np.testing.assert_allclose(predict_volume(predict, picture, tiling)["centered"], expected, atol=1e-6)
+        np.testing.assert_allclose(predict_volume(centered, picture, tiling)["centered"], expected, atol=1e-6)
 
 
 def test_a_window_centered_on_a_small_picture_gives_the_picture():
-    image = RNG.normal(size=(13, 5, 2)).astype(np.float32)
-    seen = []
-
-    def predict(tiles):
-        seen.append(tiles["image"])
-        return identity(tiles)
-
-    outputs = predict_volume(predict, image, tile_volume((13, 5), (8, 8), centered=True), batch=2)
+    image, seen = RNG.normal(size=(13, 5, 2)).astype(np.float32), []
+    outputs = predict_volume(noting(identity, seen), image, tile_volume((13, 5), (8, 8), centered=True), batch=2)
     np.testing.assert_array_equal(outputs["same"], image)
     np.testing.assert_array_equal(seen[0][0][:, 2:7], image[:8])
 
@@ -128,8 +122,6 @@ def test_valid_convolutions_give_the_same_for_any_tile(tile, batch):
 
 def test_an_output_of_another_size_than_the_geometry_says_is_refused():
     tiling = tile_volume((12, 12), (4, 4), margin=(2, 2))
-    for lost in (1, 3):
+    for n in (1, 3):
         with pytest.raises(UserError, match=r"the output logits of a tile of \(8, 8\) has the sides"):
-            predict_volume(
-                lambda t, n=lost: {"logits": t["image"][:, n:-n, n:-n]}, np.zeros((12, 12, 1), np.float32), tiling
-            )
+            predict_volume(lambda t, n=n: {"logits": t["image"][:, n:-n, n:-n]}, np.zeros((12, 12, 1)), tiling)

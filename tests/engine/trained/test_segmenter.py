@@ -21,37 +21,28 @@ from jaxfuse.data.slices import AXES
 from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities, write_labels
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
-from jaxfuse.learning.networks import Stateless
-from jaxfuse.learning.state import State
-from jaxfuse.learning.system import Geometry, Segmentation
+from jaxfuse.learning.system import Geometry
 from tests.tiny_systems import valid_system
-from tests.untrained_run import held
+from tests.untrained_run import fixed_system, held, state_of
 
 SHAPE = (5, 8, 6)
 MODALITIES = ("t1", "flair")
 EXPERIMENT = parse(cmff.get_config("tiny"))
 (PHASE, *_) = EXPERIMENT.phases.values()
-WEIGHTS = State(jnp.int32(0), jax.random.key(0), {"net": {}}, {"net": {}}, {}, {})
 
 
-class SumOfPicture:
+def sum_of_picture(image):
     """Logits 0 and, everywhere in a picture, the sum of all of its pixels."""
-
-    def init(self, rng, image):
-        return {}
-
-    def __call__(self, params, image):
-        total = image.sum((1, 2, 3), keepdims=True) * jnp.ones_like(image[..., :1])
-        return jnp.concatenate([0 * total, total], -1)
+    total = image.sum((1, 2, 3), keepdims=True) * jnp.ones_like(image[..., :1])
+    return jnp.concatenate([0 * total, total], -1)
 
 
 def segmenter(axis, *, channel=0, landmarks=None, name="", **data):
     """A network that was trained on slices along an axis and reads one of its channels."""
-    network = Stateless(SumOfPicture())
-    system = Segmentation(network, (channel,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
+    system = fixed_system(Geometry(2, 1), "S", sum_of_picture, channels=(channel,))
     phase = replace(PHASE, patch=(8, 8), sampling=sampling_rule("whole"))
     given = replace(EXPERIMENT.data, source="slices", axis=axis, **{"modalities": MODALITIES, **data})
-    return held(name or axis, system, phase, given, WEIGHTS, landmarks=landmarks)
+    return held(name or axis, system, phase, given, state_of(), landmarks=landmarks)
 
 
 @pytest.fixture(scope="module")

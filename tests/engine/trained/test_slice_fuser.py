@@ -13,10 +13,9 @@ from configs import fuse4seg
 from jaxfuse.config import parse
 from jaxfuse.engine.trained.slice_fuser import slice_fuser
 from jaxfuse.errors import UserError
-from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
-from tests.untrained_run import HeldPhase, held
+from tests.untrained_run import HeldPhase, fixed_system, held, state_of
 
 MODALITIES = ("t1", "t2", "flair")
 FLAT = Geometry(2, 4)
@@ -38,24 +37,15 @@ class Averager(Segmentation):
         return {name: values for name, values in made.items() if name not in self.lacks}
 
 
-class Nothing:
-    def init(self, rng, image):
-        return {}
-
-    def __call__(self, params, image):
-        return image
-
-
 def averager(*lacks: str, geometry: Geometry = FLAT) -> Averager:
-    return Averager(Stateless(Nothing()), (0,), lambda logits, label: logits.sum(), {}, geometry, "S", lacks=lacks)
+    return fixed_system(geometry, "S", kind=Averager, lacks=lacks)
 
 
 def fuses(system: Averager, normalize: str = "percentiles") -> HeldPhase:
     experiment = parse(fuse4seg.get_config("tiny"))
     phase = replace(experiment.phases["cooperative"], patch=(8, 8))
     data = replace(experiment.data, modalities=MODALITIES, normalize=normalize)
-    weights = State(jnp.int32(0), jnp.int32(0), {"net": jnp.float32(0.5)}, {}, {}, {})
-    return held("run:phase", system, phase, data, weights)
+    return held("run:phase", system, phase, data, state_of({"net": jnp.float32(0.5)}))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,25 +15,13 @@ from jaxfuse.data.cases import Case
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.synthesizer import Passes, Task, check_synthesis, mean_range, task_of, volume_maker
 from jaxfuse.errors import UserError
-from jaxfuse.learning.networks import Stateless
-from jaxfuse.learning.state import State
 from jaxfuse.learning.system import SYNTHESIZED, Geometry, Segmentation
 from tests.made_cases import head
 from tests.synthesis_runs import labeling_run, synthesis_run
-from tests.untrained_run import HeldPhase, held
+from tests.untrained_run import HeldPhase, fixed_system, held, state_of
 
 SHAPE = (23, 18, 5)
 CHANNELS = (0, 2)  # of T1 and T2 among the modalities
-
-
-class Nothing:
-    """A network without weights, which nobody asks."""
-
-    def init(self, rng, image):
-        return {}
-
-    def __call__(self, params, image):
-        return image
 
 
 class Mean(Segmentation):
@@ -47,7 +34,7 @@ class Mean(Segmentation):
         return {self.name: mean + state.params["shift"]}
 
 
-MEAN = Mean(Stateless(Nothing()), CHANNELS, lambda logits, label: logits.sum(), {}, Geometry(2, 8), SYNTHESIZED)
+MEAN = fixed_system(Geometry(2, 8), SYNTHESIZED, channels=CHANNELS, kind=Mean)
 
 
 def mean(
@@ -56,14 +43,14 @@ def mean(
     """A phase that makes FLAIR of T1 and T2, whose 0 and 1 stand for 10 and `high` in its files."""
     experiment = parse(hinet.get_config("tiny"))
     phase = replace(experiment.phases["synthesis"], patch=(8, 8))
-    weights = State(jnp.int32(0), jax.random.key(0), {"shift": jnp.float32(shift)}, {}, {}, {})
+    weights = state_of({"shift": jnp.float32(shift)})
     given = replace(experiment.data, axis=axis, **data)
     known = {"pairs": task, "reads": task[0].split("+"), "ranges": {task[1]: (10.0, high)}, "landmarks": landmarks}
     return held(f"{axis}{shift}", MEAN, phase, given, weights, **known)
 
 
-def case(seed: int = 0) -> Case:
-    images = head(SHAPE, seed)
+def case(shape: tuple[int, int, int] = SHAPE) -> Case:
+    images = head(shape, 0)
     image = np.stack([images["t1"], images["t2"]], axis=-1).astype(np.float32)
     return Case("a", ("t1", "t2"), image, None, np.eye(4), (1.0, 1.0, 1.0))
 
@@ -138,10 +125,7 @@ def test_hinet_sees_a_slice_of_one_patch_as_a_whole(hybrid):
     """40 x 40 is the patch of training; 48 x 44 takes four patches, which see zeros where slices go on."""
     (found,) = load([str(hybrid)])
     wide = replace(found, preparation=replace(found.preparation, window=((0, 48), (0, 44))))
-    images = head((48, 44, 4), 0)
-    one = Case(
-        "a", ("t1", "t2"), np.stack([images["t1"], images["t2"]], -1).astype(np.float32), None, np.eye(4), (1,) * 3
-    )
+    one = case((48, 44, 4))
     for given, least, most in ((found, 0.0, 1e-5), (wide, 1e-4, 0.2)):
         patches, whole = (volume_maker([given], Passes(whole=way))(one) / 800 for way in (False, True))
         assert least <= np.abs(patches - whole).max() <= most
