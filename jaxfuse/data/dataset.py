@@ -18,7 +18,7 @@ from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_la
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data, scheme_of
-from jaxfuse.data.slices import AXES, every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
+from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, source_of
 from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, split_cases
@@ -71,15 +71,7 @@ def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> di
     landmarks = facts.landmarks or None
     if data.source not in CUTS:
         return volume_recipe(data.modalities, scheme, data.normalization, landmarks)
-    return stack_recipe(
-        data.modalities,
-        scheme,
-        data.normalization,
-        AXES[data.axis],
-        landmarks=landmarks,
-        window=data.window,
-        blank=data.blank_slices,
-    )
+    return stack_recipe(data.modalities, scheme, data.normalization, data.view, landmarks)
 
 
 def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
@@ -133,13 +125,11 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
         chosen,
         data.modalities,
         scheme,
-        axis=AXES[data.axis],
+        view=data.view,
         keep=keep,
         one_per_case=cut.one_per_case,
         normalize=data.normalization,
         landmarks=landmarks,
-        window=data.window,
-        blank=data.blank_slices,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
-from jaxfuse.data.slices import AXES, Window
+from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
 from jaxfuse.data.sources.volumes import CUTS, source_of
 from jaxfuse.errors import UserError
@@ -79,6 +79,11 @@ class Data:
     def normalization(self) -> Normalization:
         """The rule that `normalize` names; refuses an unknown one."""
         return LEVELS if self.source == "pairs2d" else normalization(self.normalize)
+
+    @property
+    def view(self) -> View:
+        """The slices that a source of slices cuts, and what they show."""
+        return View(AXES[self.axis], self.window, self.blank_slices)
 
     @property
     def cache_dir(self) -> Path:

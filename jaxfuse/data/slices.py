@@ -36,18 +36,43 @@ LEAST_BRAIN = 0.01  # share of a slice's pixels
 Window = tuple[tuple[int, int], ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The slices of a volume, and the part of it that their pictures show.
+
+    Attributes:
+        axis: array axis of the canonical volume that is cut.
+        window: what pictures show along the other two; (): the box of the volume's brain.
+        blank: True for all slices of the volume; False for those from the brain's first to its last.
+    """
+
+    axis: int = AXIAL
+    window: Window = ()
+    blank: bool = False
+
+    @property
+    def extent(self) -> Extent:
+        """The crop of a volume for these pictures; refuses an axis that volumes have not."""
+        _check_axis(self.axis)
+        extent: list[slice | None] = [slice(*one) for one in self.window] or [None, None]
+        extent.insert(self.axis, slice(None) if self.blank else None)
+        return tuple(extent)
+
+
+# Axial slices of the box of the brain.
+WHOLE_BRAIN = View()
+
+
 def prepare_slices(
     files: Iterable[CaseFiles],
     modalities: Sequence[str],
     scheme: LabelScheme | None,
     *,
-    axis: int = AXIAL,
+    view: View = WHOLE_BRAIN,
     keep: Callable[[CaseFacts], tuple[int, ...]] | None = None,
     one_per_case: bool = False,
     normalize: Normalization = NORMALIZATIONS["percentiles"],
     landmarks: Landmarks | None = None,
-    window: Window = (),
-    blank: bool = False,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> dict[str, tuple[PreparedSlice, ...]]:
@@ -55,10 +80,8 @@ def prepare_slices(
 
     Kept are the slices that `keep` chooses by the facts of their stack, else those of which at least 1 % is brain
     (`kept_slices`); with `one_per_case` the one of them that `one_slice` picks. A slice is named after its case and its
-    place along `axis` of the canonical volume, such as CASE_z077.
-
-    Pictures show the box of the volume's brain, or `window`. Stacks reach from the brain's first slice to its last;
-    with `blank` through the whole volume (`every_slice` keeps them all).
+    place along the axis of the canonical volume, such as CASE_z077. Of a view with blank slices, `every_slice` keeps
+    all.
 
     Raises:
         UserError: that of `load_case` and `prepare_case`, and one for a case without a slice to keep.
@@ -70,13 +93,13 @@ def prepare_slices(
             load_case(one, modalities, scheme),
             normalize=normalize,
             landmarks=landmarks,
-            extent=extent_of(axis, window, blank=blank),
+            extent=view.extent,
             group=one.group,
             classes=len(scheme.classes) if scheme else 0,
         )
-        return as_stack(prepared, axis)
+        return as_stack(prepared, view.axis)
 
-    recipe = stack_recipe(modalities, scheme, normalize, axis, landmarks=landmarks, window=window, blank=blank)
+    recipe = stack_recipe(modalities, scheme, normalize, view, landmarks)
     stacks = prepare_with(
         make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case
     )
@@ -84,7 +107,7 @@ def prepare_slices(
     for stack in stacks:
         kept = (keep or kept_slices)(stack.facts)
         chosen = (one_slice(stack.facts, kept),) if one_per_case else kept
-        slices[stack.id] = tuple(_slice(stack, index, axis, one_per_case) for index in chosen)
+        slices[stack.id] = tuple(_slice(stack, index, view.axis, one_per_case) for index in chosen)
     return slices
 
 
@@ -92,24 +115,13 @@ def stack_recipe(
     modalities: Sequence[str],
     scheme: LabelScheme | None,
     normalize: Normalization,
-    axis: int,
-    *,
+    view: View,
     landmarks: Landmarks | None = None,
-    window: Window = (),
-    blank: bool = False,
 ) -> dict[str, Any]:
     """Returns the settings of `prepare_slices` as JSON; part of the cache key."""
-    recipe = {**volume_recipe(modalities, scheme, normalize, landmarks), "stack": axis}
-    # Named where they change something only, so that stacks of versions without them are found again.
-    return recipe | ({"window": window} if window else {}) | ({"blank": True} if blank else {})
-
-
-def extent_of(axis: int, window: Window, *, blank: bool) -> Extent:
-    """The crop of a volume for pictures of this window, with or without blank slices."""
-    _check_axis(axis)
-    extent: list[slice | None] = [slice(*one) for one in window] or [None, None]
-    extent.insert(axis, slice(None) if blank else None)
-    return tuple(extent)
+    recipe = {**volume_recipe(modalities, scheme, normalize, landmarks), "stack": view.axis}
+    # Named where they change something only, so that a stack is found whether or not they were asked for.
+    return recipe | ({"window": view.window} if view.window else {}) | ({"blank": True} if view.blank else {})
 
 
 def pictures(volume: Shaped[np.ndarray, "d h w *m"], axis: int) -> Shaped[np.ndarray, "s r c *m"]:

@@ -18,9 +18,9 @@ from jaxfuse.data.slices import (
     AXIAL,
     CORONAL,
     SAGITTAL,
+    View,
     as_stack,
     every_slice,
-    extent_of,
     prepare_slices,
     stack_recipe,
     volume_of,
@@ -58,8 +58,7 @@ def blank_and_all(tmp_path_factory):
     listed = [files(root, "a"), files(root, "bb")]
     options = {
         "normalize": MINMAX,
-        "window": WINDOW,
-        "blank": True,
+        "view": View(AXIAL, WINDOW, blank=True),
         "keep": every_slice,
         "cache": root / "cache",
     }
@@ -86,10 +85,10 @@ def test_every_slice_has_the_size_of_the_window_and_lies_where_it_was(blank_and_
 
 def test_without_blank_slices_a_window_keeps_those_that_show_enough(blank_and_all):
     _, listed, root = blank_and_all
-    given = prepare_slices(listed, MODALITIES, None, normalize=MINMAX, window=WINDOW, cache=root / "cache")
+    given = prepare_slices(listed, MODALITIES, None, normalize=MINMAX, view=View(window=WINDOW), cache=root / "cache")
     assert [one.id for one in given["bb"]] == [f"bb_z{z:03d}" for z in range(3, 9)]
     assert {one.image.shape for one in given["bb"]} == {(12, 16, 2)}
-    boxed = prepare_slices(listed, MODALITIES, None, normalize=MINMAX, blank=True, cache=root / "cache")
+    boxed = prepare_slices(listed, MODALITIES, None, normalize=MINMAX, view=View(blank=True), cache=root / "cache")
     assert {one.image.shape for one in boxed["bb"]} == {(12, 12, 2)}
     assert [one.id for one in boxed["bb"]] == [one.id for one in given["bb"]]
 
@@ -104,7 +103,7 @@ def test_without_blank_slices_a_window_keeps_those_that_show_enough(blank_and_al
     ],
 )
 def test_stacks_of_a_window_go_back_onto_the_volume_along_every_axis(axis, window, box):
-    prepared = prepare_case(case(), normalize=MINMAX, extent=extent_of(axis, window, blank=True))
+    prepared = prepare_case(case(), normalize=MINMAX, extent=View(axis, window, blank=True).extent)
     assert prepared.facts.crop_start == tuple(one.start for one in box)
     stack = as_stack(prepared, axis)
     assert len(every_slice(stack.facts)) == SHAPE[axis]
@@ -122,19 +121,19 @@ def test_windows_that_leave_the_volume_or_miss_the_brain_are_refused():
         (((0, 3), (0, 16)), "case c: voxels 0 to 3, 0 to 16, 3 to 9 hold nothing of the brain; choose another window"),
     ):
         with pytest.raises(UserError, match=message):
-            prepare_case(case(), extent=extent_of(AXIAL, window, blank=False))
+            prepare_case(case(), extent=View(AXIAL, window).extent)
     with pytest.raises(UserError, match="slices across axis 3 were asked for"):
-        extent_of(3, (), blank=False)
+        _ = View(3).extent
 
 
 def test_stacks_made_without_these_options_keep_their_names():
-    plain = stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], AXIAL)
+    plain = stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], View())
     assert plain == {"modalities": MODALITIES, "scheme": None, "normalize": "percentiles", "stack": AXIAL}
     others = [
-        stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], AXIAL, window=WINDOW),
-        stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], AXIAL, blank=True),
-        stack_recipe(MODALITIES, None, NORMALIZATIONS["histmatch"], AXIAL),
-        stack_recipe(MODALITIES, None, NORMALIZATIONS["histmatch"], AXIAL, landmarks={"t1": (1.0,), "flair": (1.0,)}),
+        stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], View(window=WINDOW)),
+        stack_recipe(MODALITIES, None, NORMALIZATIONS["percentiles"], View(blank=True)),
+        stack_recipe(MODALITIES, None, NORMALIZATIONS["histmatch"], View()),
+        stack_recipe(MODALITIES, None, NORMALIZATIONS["histmatch"], View(), landmarks={"t1": (1.0,), "flair": (1.0,)}),
     ]
     assert len({str(recipe) for recipe in [plain, *others]}) == 5
 
@@ -158,7 +157,7 @@ def test_the_window_of_the_paper_loses_nothing_of_a_real_brain(shared_data):
     given = Case(folder.name, ("t2",), array, None, image.affine, (1.0, 1.0, 1.0))
     lost = {}
     for rows in ((20, 200), (30, 210), (40, 220)):
-        prepared = prepare_case(given, extent=extent_of(AXIAL, ((40, 200), rows), blank=True))
+        prepared = prepare_case(given, extent=View(AXIAL, ((40, 200), rows), blank=True).extent)
         assert prepared.facts.shape == (160, 180, 155)
         lost[rows] = np.count_nonzero(array) - len(prepared.brain)
     assert lost[20, 200] == 0

@@ -19,6 +19,7 @@ from jaxfuse.data.slices import (
     AXIAL,
     CORONAL,
     SAGITTAL,
+    View,
     as_stack,
     gray_levels,
     kept_slices,
@@ -217,11 +218,13 @@ def test_one_per_case_and_the_cache(slices):
     )
     assert [[one.id for one in case] for case in found.values()] == [["a_z007"], ["bb_z006"]]
     assert fresh == [False, False]  # the stacks are those of all slices
-    across = prepare_slices(listed[:1], MODALITIES, SCHEME, axis=SAGITTAL, one_per_case=True, cache=root / "cache")
+    across = prepare_slices(
+        listed[:1], MODALITIES, SCHEME, view=View(SAGITTAL), one_per_case=True, cache=root / "cache"
+    )
     assert [one.id for one in across["a"]] == ["a_x005"]
     assert across["a"][0].image.shape == (10, 6, 2)  # z 2..11 x y 3..8
     with pytest.raises(UserError, match="slices across axis 3 were asked for"):
-        prepare_slices(listed[:1], MODALITIES, SCHEME, axis=3, cache=root / "cache")
+        prepare_slices(listed[:1], MODALITIES, SCHEME, view=View(3), cache=root / "cache")
 
 
 def test_patches_of_slices_are_sampled_with_their_label(slices):

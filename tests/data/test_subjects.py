@@ -12,10 +12,11 @@ import pytest
 from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.cache import prepare
+from jaxfuse.data.intensities import BRAIN
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sampling import sampling_rule
-from jaxfuse.data.slices import AXES, AXIAL, CORONAL, SAGITTAL, pictures, prepare_slices
+from jaxfuse.data.slices import AXES, AXIAL, CORONAL, SAGITTAL, View, pictures, prepare_slices
 from jaxfuse.data.subjects import SlicedVolume, subjects_of
 from jaxfuse.engine.judging import segmentation as judging
 from jaxfuse.engine.judging.assessment import Judged
@@ -57,7 +58,7 @@ def heads(tmp_path_factory):
 
 def slices_of(heads, axis=AXIAL, **options):
     files, cache = heads
-    made = prepare_slices(files, MODALITIES, SCHEME, axis=axis, cache=cache, **options)
+    made = prepare_slices(files, MODALITIES, SCHEME, view=View(axis), normalize=BRAIN, cache=cache, **options)
     return [one for case in made.values() for one in case]
 
 

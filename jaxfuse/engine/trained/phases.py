@@ -18,7 +18,7 @@ from jaxfuse.data.intensities import Landmarks, Normalization, normalization
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.settings import Data
-from jaxfuse.data.slices import AXES, Window, extent_of
+from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources.volumes import CUTS
 from jaxfuse.engine.build import abstract_state, build_system
 from jaxfuse.engine.programs import one_device
@@ -89,7 +89,7 @@ class Preparation:
         rule = self.normalization
         if rule.needs_landmarks and not self.landmarks:
             raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
-        extent = extent_of(AXES[self.axis], self.window, blank=self.blank_slices) if self.axis else ()
+        extent = View(AXES[self.axis], self.window, self.blank_slices).extent if self.axis else ()
         return prepare_case(case, normalize=rule, landmarks=self.landmarks or None, extent=extent)
 
     def in_channels(self, prepared: Prepared) -> Prepared:

@@ -11,7 +11,7 @@ import pytest
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.intensities import NORMALIZATIONS
-from jaxfuse.data.slices import every_slice, pictures, prepare_slices, volume_of
+from jaxfuse.data.slices import View, every_slice, pictures, prepare_slices, volume_of
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging import synthesis as judging
 from jaxfuse.engine.judging.assessment import Judged
@@ -48,7 +48,7 @@ def files(tmp_path_factory) -> tuple[list[CaseFiles], Path]:
 @pytest.fixture(scope="module")
 def slices(files):
     """All slices of each head, blank ones too."""
-    options = {"keep": every_slice, "normalize": MINMAX, "window": WINDOW, "blank": True, "cache": files[1]}
+    options = {"keep": every_slice, "normalize": MINMAX, "view": View(window=WINDOW, blank=True), "cache": files[1]}
     made = prepare_slices(files[0], MODALITIES, None, **options)
     return [one for case in made.values() for one in case]
 
@@ -185,7 +185,7 @@ def test_volumes_are_judged_as_their_slices_are(slices, files, tmp_path, drawn):
 
 
 def test_pictures_of_their_own_are_judged_alone(files, tmp_path, drawn):
-    options = {"normalize": MINMAX, "window": WINDOW, "cache": files[1]}
+    options = {"normalize": MINMAX, "view": View(window=WINDOW), "cache": files[1]}
     made = prepare_slices(files[0], MODALITIES, None, one_per_case=True, **options)
     cases = [one for case in made.values() for one in case]
     document, rows = full(cases, tmp_path)
