@@ -1,4 +1,4 @@
-"""What all tests share: checked annotations, a compilation cache, the real sample volumes, and parsed flags."""
+"""The common ground of all tests: checked annotations, a compilation cache, real sample volumes, parsed flags."""
 
 from __future__ import annotations
 

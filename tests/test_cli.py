@@ -1,4 +1,4 @@
-"""What all commands share: how they end, and how little they load before they have work to do."""
+"""The ways of all commands: how they end, and how little they load before they have work to do."""
 
 from __future__ import annotations
 

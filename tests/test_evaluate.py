@@ -41,7 +41,7 @@ def run(root: Path, protocol: str, *more: object, ref: Path | None = None) -> su
 
 
 def evaluated(root: Path, protocol: str, *more: object, ref: Path | None = None) -> tuple[str, list[dict], dict]:
-    """What the command prints, and the rows and the summary that it writes."""
+    """Returns the output of the command, and the rows and the summary that it writes."""
     result = run(root, protocol, *more, ref=ref)
     assert result.returncode == 0, result.stderr
     return result.stdout, read_rows(root / "out" / "cases.csv"), read_json(root / "out" / "summary.json")

@@ -64,7 +64,7 @@ def test_an_option_addressed_to_no_form_is_refused(options, sentence):
 
 
 def test_addressed_options_of_a_config(tmp_path, monkeypatch):
-    """Those of `args` win over those of `network`, field by field, and initializers are resolved at any depth."""
+    """Options of `args` win over those of `network`, field by field, and initializers are resolved at any depth."""
     (tmp_path / "formed_paper.py").write_text(
         "from dataclasses import dataclass\n"
         "from jaxfuse.learning.networks import Stateless\n"

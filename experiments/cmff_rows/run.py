@@ -1,4 +1,4 @@
-"""Which rows of the CMFF paper come out ahead on phantoms? Trains them alike and scores them on held-out phantoms.
+"""Rows of the CMFF paper on phantoms: trains them alike, scores them on held-out phantoms, asks which come out ahead.
 
     python -m experiments.cmff_rows.run
 

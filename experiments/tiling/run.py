@@ -1,4 +1,4 @@
-"""What do large tiles save in whole-volume inference by a network of valid convolutions?
+"""The saving by large tiles in whole-volume inference of a network of valid convolutions.
 
     python -m experiments.tiling.run
 

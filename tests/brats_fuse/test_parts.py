@@ -1,4 +1,4 @@
-"""What tells two sets of weights apart, and which slices are drawn."""
+"""The mark that tells two sets of weights apart, and the slices that are drawn."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def settings(tmp_path: Path, **changes) -> Data:
 
 
 class Heard:
-    """What was reported while the data were opened."""
+    """The reports made while the data were opened."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, int, int]] = []

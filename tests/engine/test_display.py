@@ -1,4 +1,4 @@
-"""What is printed, on a terminal and into a log file."""
+"""The lines printed on a terminal and into a log file."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""What one phase of a run makes of its data, before it is trained."""
+"""One phase of a run and its data, before it is trained."""
 
 from __future__ import annotations
 

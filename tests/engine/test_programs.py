@@ -1,4 +1,4 @@
-"""What is compiled where, what a step donates, and which devices are in use."""
+"""The compiled functions: where they lie, what a step donates, and which devices are in use."""
 
 from __future__ import annotations
 

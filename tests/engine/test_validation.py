@@ -1,4 +1,4 @@
-"""What a phase is validated on while it trains, and its best weights so far."""
+"""The validation of a phase while it trains, and its best weights so far."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def data_parallel(devices: int, x: Any, y: Any, data: Data) -> Any:
 
 
 def refusal_of_dense() -> str:
-    """What `dense` says to a vector that is known to be split."""
+    """Returns the sentence of `dense` on a vector that is known to be split."""
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
         y = jax.device_put(jnp.ones(8), NamedSharding(mesh, P("d")))

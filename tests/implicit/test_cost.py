@@ -1,4 +1,4 @@
-"""What a hypergradient costs: memory as the compiler reports it, and curvature products as the program runs them."""
+"""The cost of a hypergradient: memory as the compiler reports it, and curvature products as the program runs them."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What a solve says about itself: policies, the pytree, six failures that are caught and five cases that are fine."""
+"""The evidence of a solve: policies, the pytree, six failures that are caught and five cases that are fine."""
 
 import functools
 import warnings

@@ -127,7 +127,7 @@ def test_bicgstab_where_coefficients_vanish_or_change_sign(diagonal):
 
 @pytest.mark.single
 def test_bicgstab_begins_anew_after_a_breakdown():
-    """Of this cyclic shift plus half the identity, the residual after one step is orthogonal to the shadow."""
+    """After one step with this cyclic shift plus half the identity, the residual is orthogonal to the shadow."""
     matrix = jnp.roll(jnp.eye(4), 1, axis=0) + 0.5 * jnp.eye(4)
     flat, _, found = solve(matrix, jnp.eye(4)[0], bicgstab())
     np.testing.assert_allclose(flat, np.linalg.solve(matrix, np.eye(4)[0]), atol=1e-5)

@@ -113,7 +113,7 @@ def lower(sides, *, asked=None, predict=PREDICT):
 
 
 def count(sides):
-    """Of an accelerator's convolutions; the CPU's compute edges within planes that they throw away."""
+    """Counts an accelerator's convolutions; the CPU's compute edges within planes that they throw away."""
     with implementation("native"):
         return lower(sides, predict=jax.jit(lambda state, inputs: SYSTEM.predict(state, inputs)))
 

@@ -1,4 +1,4 @@
-"""What is read back is what was written, bit by bit, whatever the leaves are."""
+"""Checkpoints are read back as they were written, bit by bit, whatever the leaves are."""
 
 from __future__ import annotations
 
