@@ -1,4 +1,4 @@
-"""Implicit gradients are measured in float64 unless a test is marked `single`; no type is promoted in silence."""
+"""Implicit gradients are measured in float64 unless a test is marked `single`; types and ranks are not promoted in silence."""
 
 import jax
 import pytest
@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def precision(request):
-    """float64 and strict types for every test of this folder."""
+    """float64, strict types and strict ranks for every test of this folder."""
     double = request.node.get_closest_marker("single") is None
-    with jax.enable_x64(double), jax.numpy_dtype_promotion("strict"):
+    with jax.enable_x64(double), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield

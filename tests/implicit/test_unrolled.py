@@ -236,8 +236,10 @@ def test_adam_and_labels_by_name_are_differentiated_with_their_state():
             y = optax.apply_updates(y, updates)
         return case.upper(x, y)
 
-    found, _ = differentiate(case, estimator=unroll(5, optimizer=tx))
-    assert error(found, flat(jax.jit(jax.grad(by_hand))(case.x))) < 1e-13
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a number to the power of a counter
+        found, _ = differentiate(case, estimator=unroll(5, optimizer=tx))
+        expected = jax.jit(jax.grad(by_hand))(case.x)
+    assert error(found, flat(expected)) < 1e-13
 
 
 def test_a_start_that_is_a_function_of_x_is_differentiated():
