@@ -1,9 +1,15 @@
+"""Losses of images against numbers worked by hand, and SSIM against scikit-image."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 
-from jaxfuse.losses.image import l1
+from jaxfuse.errors import UserError
+from jaxfuse.losses.image import l1, sobel_magnitude, ssim
+
+PAIR = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 14, 16, 2)), jnp.float32)
 
 
 def test_l1_by_hand():
@@ -20,3 +26,24 @@ def test_l1_is_float32_for_bfloat16_images():
     value = l1(a, jnp.zeros_like(a))
     assert value.dtype == jnp.float32
     assert float(value) == 1
+
+
+def test_sobel_of_a_ramp_is_eight_inside_and_half_at_the_border():
+    ramp = jnp.tile(jnp.arange(6.0)[None, :, None, None], (1, 1, 5, 1))
+    found = sobel_magnitude(ramp)[0, ..., 0]
+    np.testing.assert_allclose(found[1:-1], 8)
+    np.testing.assert_allclose(found[jnp.array([0, -1])], 4)
+    smooth = sobel_magnitude(ramp, 1e-2)[0, 2, 2, 0]
+    assert float(smooth) == pytest.approx(np.hypot(8, 0.01) - 0.01, rel=1e-6)
+
+
+def test_ssim_is_that_of_scikit_image_over_valid_windows():
+    a, b = np.asarray(PAIR[0, ..., 0], np.float64), np.asarray(PAIR[0, ..., 1], np.float64)
+    _, full = structural_similarity(
+        a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, full=True
+    )
+    expected = full[5:-5, 5:-5].mean()
+    assert float(ssim(PAIR[:1, ..., :1], PAIR[:1, ..., 1:])[0, 0]) == pytest.approx(expected, abs=1e-5)
+    np.testing.assert_allclose(ssim(PAIR, PAIR), 1, atol=1e-5)
+    with pytest.raises(UserError, match="11 x 11"):
+        ssim(PAIR[:, :10], PAIR[:, :10])

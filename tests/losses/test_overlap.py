@@ -137,3 +137,18 @@ def test_losses_are_float32_for_bfloat16_logits(loss):
     value = loss(logits, label)
     assert value.dtype == jnp.float32
     assert float(value) == pytest.approx(float(loss(logits.astype(jnp.float32), label)), abs=1e-6)
+
+
+def test_dice_over_the_batch_and_the_weights_of_eq_14():
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(2, 4, 4, 3)), jnp.float32)
+    label = jnp.asarray(rng.integers(0, 3, (2, 4, 4)))
+    probs = np.asarray(jax.nn.softmax(logits))
+    truth = np.eye(3)[np.asarray(label)]
+    shared = 2 * (probs * truth).sum((0, 1, 2)) + 1e-5
+    dice = (shared / ((probs**2).sum((0, 1, 2)) + truth.sum((0, 1, 2)) + 1e-5)).mean()
+    entropy = -np.log((probs * truth).sum(-1)).mean()
+    found = overlap.dice_and_cross_entropy(
+        logits, label, include_background=True, squared=True, over_batch=True, dice_weight=0.5, entropy_weight=0.5
+    )
+    assert float(found) == pytest.approx(0.5 * (1 - dice) + 0.5 * entropy, rel=1e-5)
