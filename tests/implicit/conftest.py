@@ -1,4 +1,4 @@
-"""Implicit gradients are measured in float64 unless a test is marked `single`; types and ranks are not promoted in silence."""
+"""Implicit gradients: float64 unless a test is marked `single`; no type and no rank is promoted in silence."""
 
 import jax
 import pytest
