@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -18,6 +19,7 @@ from jaxfuse.data.preprocess import flat_indices
 from jaxfuse.data.slices import pictures, volume_facts, volume_of
 
 
+@final
 @dataclass(frozen=True)
 class SlicedVolume(PreparedCase):
     """The volume that a stack of slices in the cache was cut from, whole and in canonical axes: image (d h w m).
