@@ -24,7 +24,7 @@ def centered(tiles):
 
 
 def noting(predict, seen):
-    """The same answers; `seen` lists the tiles."""
+    """Gives the same answers; `seen` lists the tiles."""
 
     def noted(tiles):
         seen.append(tiles["image"])
