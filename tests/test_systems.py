@@ -28,6 +28,13 @@ SYSTEMS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def strict_ranks():
+    """Refuses a rank that is promoted in silence, in every network, loss and step."""
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
 @pytest.fixture(scope="module", params=SYSTEMS.values(), ids=SYSTEMS.keys())
 def built(request):
     recipe, text, name = request.param

@@ -52,7 +52,7 @@ def drawn():
 
 
 def _hidden(psi, theta):
-    return jnp.tanh(2 * theta @ psi["in"] + psi["bias"])
+    return jnp.tanh(2 * theta @ psi["in"] + psi["bias"][None, None, None])
 
 
 def _linear(psi, theta):

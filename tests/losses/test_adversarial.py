@@ -60,7 +60,7 @@ def test_minimax_stalls_where_the_critic_is_sure_and_nonsaturating_does_not():
 
 def test_gradient_penalty_of_a_linear_critic():
     weights = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4, 1)), jnp.float32)
-    critic = lambda image: (image * weights).sum((1, 2, 3))  # noqa: E731
+    critic = lambda image: (image * weights[None]).sum((1, 2, 3))  # noqa: E731
     found = gradient_penalty(critic, jnp.zeros((3, 4, 4, 1)), jnp.ones((3, 4, 4, 1)), jax.random.key(0))
     np.testing.assert_allclose(found, (float(jnp.linalg.norm(weights)) - 1) ** 2, rtol=1e-5)
     flat = gradient_penalty(lambda image: 0 * image, jnp.zeros((1, 4)), jnp.ones((1, 4)), jax.random.key(0))
