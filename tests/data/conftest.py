@@ -1,7 +1,5 @@
 """Prepared cases of random voxels, so that a patch tells where, and in which case, it was cut."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

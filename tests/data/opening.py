@@ -1,7 +1,5 @@
 """Settings of small data sets, for tests that open them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The cache of prepared cases, and the facts of a split of them."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -24,6 +22,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from tests.data.tiny_case import SCHEME, SHAPE, case_in_memory, files_on_disk
 from tests.made_cases import save_volume
+from tests.refusals import refused
 
 
 def run(folder: Path, *files: CaseFiles, **changes):
@@ -113,8 +112,7 @@ def test_changed_content_makes_another_entry_and_a_copy_elsewhere_does_not(tmp_p
 def test_a_failed_case_leaves_the_finished_ones_and_nothing_half_made(tmp_path):
     good, bad = files_on_disk(tmp_path, "a"), files_on_disk(tmp_path, "b")
     save_volume(bad.images["t1"].path, np.zeros(SHAPE, np.int16), spacing_mm=(1, 1, 2))
-    with pytest.raises(UserError, match="case b: modality t1 is 0 everywhere"):
-        run(tmp_path, good, bad)
+    refused("case b: modality t1 is 0 everywhere", run, tmp_path, good, bad)
     left = sorted(p.name.split("-")[0] for p in (tmp_path / "cache").iterdir())
     assert left == ["a", "digests.json"]
     assert run(tmp_path, good)[1] == [False]
@@ -161,11 +159,9 @@ def test_losing_the_race_keeps_the_winners_entry(tmp_path, monkeypatch):
 
 def test_missing_modality_and_damaged_memo_are_refused(tmp_path):
     files = files_on_disk(tmp_path)
-    with pytest.raises(UserError, match="case c has no t2 image"):
-        run(tmp_path, files, modalities=("t1", "t2"))
+    refused("case c has no t2 image", run, tmp_path, files, modalities=("t1", "t2"))
     (tmp_path / "cache" / "digests.json").write_text("{")
-    with pytest.raises(UserError, match="delete it"):
-        run(tmp_path, files)
+    refused("delete it", run, tmp_path, files)
 
 
 def test_dataset_facts_count_the_training_cases_only_and_survive_json(tmp_path):

@@ -1,7 +1,5 @@
 """Reading one case."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +10,7 @@ from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from tests.made_cases import save_volume
+from tests.refusals import refused
 
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
 SHAPE = (4, 5, 6)
@@ -106,5 +105,4 @@ def test_bad_images_are_refused(tmp_path, changes, message):
 
 
 def test_missing_modality_is_refused(tmp_path):
-    with pytest.raises(UserError, match="case c has no t2 image; it has t1, flair"):
-        load_case(make(tmp_path), ("t1", "t2"), None)
+    refused("case c has no t2 image; it has t1, flair", load_case, make(tmp_path), ("t1", "t2"), None)

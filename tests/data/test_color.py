@@ -1,12 +1,11 @@
 """Luminance and chrominance by hand-worked colors, and fusion in color."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from jaxfuse.data.color import color_map, colored, combined_chroma, gray_content, recombine, to_rgb, to_ycbcr
 from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 COLORS = np.random.default_rng(0).random((5, 4, 3))
 
@@ -65,16 +64,12 @@ def test_gray_content_is_recognized():
 
 
 def test_wrong_ranges_and_sizes_are_refused():
-    with pytest.raises(UserError, match="the color image runs from 0 to 255; values from 0 to 1 are expected"):
-        to_ycbcr(np.array([0.0, 3, 255]))
-    with pytest.raises(UserError, match="the fused image runs from 0 to 2"):
-        recombine(np.array([[0.0, 2.0]]), np.zeros((1, 2, 3)))
-    with pytest.raises(UserError, match="the fused image runs from nan to nan"):
-        recombine(np.array([[0.0, np.nan]]), np.zeros((1, 2, 3)))
+    refused("the color image runs from 0 to 255; values from 0 to 1 are expected", to_ycbcr, np.array([0.0, 3, 255]))
+    refused("the fused image runs from 0 to 2", recombine, np.array([[0.0, 2.0]]), np.zeros((1, 2, 3)))
+    refused("the fused image runs from nan to nan", recombine, np.array([[0.0, np.nan]]), np.zeros((1, 2, 3)))
     with pytest.raises(UserError, match=r"the fused image has the size \(1, 2\) and a color source \(2, 1\)"):
         recombine(np.zeros((1, 2)), np.zeros((2, 1, 3)))
-    with pytest.raises(UserError, match="no color source was given"):
-        recombine(np.zeros((1, 2)))
+    refused("no color source was given", recombine, np.zeros((1, 2)))
 
 
 def test_a_color_map_keeps_the_background_black():
@@ -84,7 +79,5 @@ def test_a_color_map_keeps_the_background_black():
     image = np.array([[0, 0.001, 0.5, 1]])
     np.testing.assert_array_equal(colored(image, table), [[[0, 0, 0], table[0], table[128], table[255]]])
     np.testing.assert_allclose(color_map("gray")[[0, 51, 255]], np.repeat([[0], [0.2], [1]], 3, -1), atol=1e-6)
-    with pytest.raises(UserError, match="'virid' is no color map; choose one of matplotlib's, such as viridis"):
-        color_map("virid")
-    with pytest.raises(UserError, match="the gray image runs from 0 to 255"):
-        colored(np.array([0.0, 255]), table)
+    refused("'virid' is no color map; choose one of matplotlib's, such as viridis", color_map, "virid")
+    refused("the gray image runs from 0 to 255", colored, np.array([0.0, 255]), table)

@@ -1,7 +1,5 @@
 """From the data section of a config to prepared cases of both sides of the split."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil
@@ -14,10 +12,10 @@ import pytest
 from jaxfuse.data.dataset import open_dataset, read_facts
 from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.settings import Data, Phantom
-from jaxfuse.errors import UserError
 from jaxfuse.io.tables import write_json
 from tests.data import opening
 from tests.made_cases import MODALITIES, save_volume, write_case
+from tests.refusals import refused
 
 
 def write_cases(root: Path, ids: str = "abcde") -> Path:
@@ -77,8 +75,7 @@ def test_document_is_json_and_gives_the_facts_back(tmp_path):
     data = open_dataset(settings(tmp_path, root=str(write_cases(tmp_path / "root"))), Heard())
     write_json(tmp_path / "dataset.json", data.document())
     assert read_facts(tmp_path) == data.facts
-    with pytest.raises(UserError, match="has no dataset.json: its training has not begun; train it first"):
-        read_facts(tmp_path / "root")
+    refused("has no dataset.json: its training has not begun; train it first", read_facts, tmp_path / "root")
 
 
 def test_equal_data_share_a_fingerprint_wherever_they_lie(tmp_path):
@@ -141,8 +138,7 @@ def test_split_file_with_an_unknown_case(tmp_path):
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"train": ["case_a"], "val": ["case_z"]}))
     data = settings(tmp_path, root=str(write_cases(tmp_path / "root")), split=str(split))
-    with pytest.raises(UserError, match="val names cases that are not in the data: case_z"):
-        open_dataset(data, Heard())
+    refused("val names cases that are not in the data: case_z", open_dataset, data, Heard())
 
 
 def test_phantoms_are_made_once_and_prepared_once(tmp_path):
@@ -177,5 +173,4 @@ def test_other_phantoms_lie_in_another_folder(tmp_path):
 )
 def test_refusals(tmp_path, changes, message):
     root = "" if changes.get("source") == "voc" else str(write_cases(tmp_path / "root", "ab"))
-    with pytest.raises(UserError, match=message):
-        open_dataset(settings(tmp_path, **{"root": root, **changes}), Heard())
+    refused(message, open_dataset, settings(tmp_path, **{"root": root, **changes}), Heard())

@@ -1,7 +1,5 @@
 """Slices of volumes and folders of pairs as the data of a 2D phase."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 
@@ -22,6 +20,7 @@ from jaxfuse.io.tables import read_json
 from tests.data import opening
 from tests.data.opening import quiet
 from tests.made_cases import write_case
+from tests.refusals import refused
 from tests.runs import run_of
 
 MODALITIES = ("t1", "flair")
@@ -50,9 +49,6 @@ def settings(folder, source: str, **changes) -> Data:
 
 def pairs(folder, **changes) -> Data:
     return settings(folder, "pairs2d", **({"root": "", "normalize": "levels", "modalities": ("mri", "pet")} | changes))
-
-
-# --- slices -------------------------------------------------------------------------------------------------
 
 
 def test_slices_are_split_by_case(volumes):
@@ -118,9 +114,6 @@ def test_a_2d_network_trains_on_slices_of_volumes(tmp_path):
     assert all("_z" in name for name in facts["train"])
 
 
-# --- pairs --------------------------------------------------------------------------------------------------
-
-
 def test_phantom_pairs_are_cases_of_two_modalities(tmp_path):
     told: list[str] = []
     given = pairs(tmp_path)
@@ -157,13 +150,11 @@ def test_phantom_pairs_are_cases_of_two_modalities(tmp_path):
     ],
 )
 def test_refusals_of_pairs(tmp_path, changes, message):
-    with pytest.raises(UserError, match=message):
-        open_dataset(pairs(tmp_path, **changes), quiet, labels_required=False)
+    refused(message, open_dataset, pairs(tmp_path, **changes), quiet, labels_required=False)
 
 
 def test_pairs_have_no_labels(tmp_path):
-    with pytest.raises(UserError, match="whose images have no labels, and a phase needs labels"):
-        open_dataset(pairs(tmp_path), quiet)
+    refused("whose images have no labels, and a phase needs labels", open_dataset, pairs(tmp_path), quiet)
 
 
 def test_levels_are_for_images_alone(volumes):

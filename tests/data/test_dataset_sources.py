@@ -1,7 +1,5 @@
 """iSeg and stroke as the data of a phase: volumes, and their slices along any axis."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import write_analyze
 from tests.data import opening
 from tests.data.opening import quiet
+from tests.refusals import refused
 
 INFANT = Phantom(cases=2, seed=0, shape=(32, 36, 28), spacing_mm=4.6)
 STROKE = Phantom(cases=2, seed=0, shape=(36, 40, 16), spacing_mm=4.6)
@@ -89,8 +88,7 @@ def test_unlabeled_subjects_can_be_cut_where_labels_are_not_needed(tmp_path):
     given = settings(tmp_path, "iseg_slices", root=str(root))
     data = open_dataset(given, quiet, labels_required=False)
     assert (len(data.train), data.facts.voxels_per_class) == (7, ())
-    with pytest.raises(UserError, match="case subject-1 has no label file"):
-        open_dataset(given, quiet)
+    refused("case subject-1 has no label file", open_dataset, given, quiet)
 
 
 @pytest.mark.parametrize(("source", "cut"), [("iseg", "iseg_slices"), ("stroke", "stroke_slices")])
@@ -118,5 +116,4 @@ def test_other_layouts_and_schemes_are_refused(subjects):
         ({"labels": "stroke"}, "scheme stroke knows 0, 1"),
         ({"modalities": ("t1", "flair")}, "choose from t1, t2"),
     ):
-        with pytest.raises(UserError, match=message):
-            open_dataset(settings(subjects, "iseg", root=root, **changes), quiet)
+        refused(message, open_dataset, settings(subjects, "iseg", root=root, **changes), quiet)

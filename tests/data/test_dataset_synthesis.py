@@ -1,7 +1,5 @@
 """Data of synthesis: slices of a window with blank ones, unlabeled volumes, matched intensities and stored ranges."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path
@@ -32,6 +30,7 @@ from jaxfuse.recipes import volume_data
 from tests.data import opening
 from tests.data.opening import quiet
 from tests.made_cases import write_case
+from tests.refusals import refused
 from tests.runs import run_of
 
 MODALITIES = ("t1", "flair")
@@ -63,9 +62,6 @@ def settings(folder: Path, **changes) -> Data:
 
 def opened(folder: Path, **changes):
     return open_dataset(settings(folder, **changes), quiet, labels_required=False)
-
-
-# --- slices of unlabeled volumes ---------------------------------------------------------------------------
 
 
 # The window of each axis and the pictures' sides: rows run along the second axis that is left, downwards.
@@ -126,9 +122,6 @@ def test_a_phase_without_labels_trains_on_slices_of_unlabeled_volumes(volumes, t
     assert [row["step"] for row in rows] == [1, 2]
 
 
-# --- facts --------------------------------------------------------------------------------------------------
-
-
 def test_ranges_are_medians_over_training_volumes_and_stay_with_the_run(volumes, tmp_path):
     data = opened(volumes)
     assert data.facts.ranges == {"t1": (0, 150), "flair": (0, 1100)}
@@ -168,9 +161,6 @@ def test_every_option_counts_in_the_fingerprint(volumes):
     assert len(set(prints)) == len(prints)
 
 
-# --- landmarks ----------------------------------------------------------------------------------------------
-
-
 def test_brains_are_matched_to_the_known_landmarks_or_to_a_reference(volumes):
     known = opened(volumes, normalize="histmatch", source="brats", window=(), blank_slices=False)
     assert known.facts.landmarks == {m: LANDMARKS[m] for m in MODALITIES}
@@ -192,20 +182,15 @@ def test_brains_are_matched_to_the_known_landmarks_or_to_a_reference(volumes):
 def test_references_and_modalities_that_cannot_be_matched_are_refused(volumes, tmp_path):
     with pytest.raises(UserError, match="data.reference .* holds 3 cases; name the folder of the one to match"):
         opened(volumes, normalize="histmatch", reference=str(volumes / "cases"))
-    with pytest.raises(UserError, match="nowhere is not a folder"):
-        opened(volumes, normalize="histmatch", reference="nowhere")
+    refused("nowhere is not a folder", opened, volumes, normalize="histmatch", reference="nowhere")
     phantom = settings(tmp_path, source="isles", root="", split="", val_fraction=0.5, window=(), blank_slices=False)
     given = dataclasses.replace(phantom, modalities=("t1", "dwi"), normalize="histmatch")
-    with pytest.raises(UserError, match="no landmarks for dwi"):
-        open_dataset(given, quiet)
+    refused("no landmarks for dwi", open_dataset, given, quiet)
     root = tmp_path / "cache" / "phantoms"
     (made,) = root.iterdir()
     data = open_dataset(dataclasses.replace(given, reference=str(made / "training" / "2")), quiet)
     assert set(data.facts.landmarks) == {"t1", "dwi"}
     assert (data.facts.scheme, {*data.facts.train, *data.facts.val}) == ("stroke", {"training_1", "training_2"})
-
-
-# --- prediction ---------------------------------------------------------------------------------------------
 
 
 def test_a_case_to_predict_is_prepared_as_in_training(volumes):
@@ -236,9 +221,6 @@ def test_the_recipe_of_a_run_is_that_of_its_stacks(volumes):
     assert "stack" not in recipe_of(dataclasses.replace(plain, source="brats"), None, facts)
     windowed = recipe_of(settings(volumes), None, facts)
     assert (windowed["window"], windowed["blank"]) == (WINDOW, True)
-
-
-# --- config -------------------------------------------------------------------------------------------------
 
 
 def config_with(folder: Path | None = None, **changes) -> ConfigDict:
@@ -278,9 +260,7 @@ def test_options_that_do_not_go_together_are_refused():
         ({"source": "brats"}, "data.window is given and data.source is 'brats'; only slices have it"),
         ({"window": ((0, 4), (4, 4))}, r"data.window is \(\(0, 4\), \(4, 4\)\); two ranges are expected"),
     ):
-        with pytest.raises(UserError, match=message):
-            parse(config_with(**changes))
+        refused(message, parse, config_with(**changes))
     config = config_with()
     config[config.schedule[0]].sampling = "brain"
-    with pytest.raises(UserError, match="sampling is 'brain', which blank slices cannot serve, and data.blank_slices"):
-        parse(config)
+    refused("sampling is 'brain', which blank slices cannot serve, and data.blank_slices", parse, config)

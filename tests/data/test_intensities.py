@@ -1,7 +1,5 @@
 """Scaling to [0, 1] by the whole range or onto landmarks, and the way back."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import nibabel as nib
@@ -25,6 +23,7 @@ from jaxfuse.data.intensities import (
 )
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 BOX = (slice(1, 11), slice(0, 10), slice(1, 11))
 
@@ -38,9 +37,6 @@ def case(t1, flair, id_: str = "c") -> Case:
 
 
 COUNT = np.arange(1, 1001)  # its percentile p is 1 + 9.99 p
-
-
-# --- minmax -------------------------------------------------------------------------------------------------
 
 
 def test_minmax_is_a_line_through_the_whole_range_and_the_background_is_0():
@@ -72,9 +68,6 @@ def test_minmax_is_undone_exactly():
         assert back.dtype == np.float32
         np.testing.assert_array_equal(np.rint(back).ravel(), stored[channel])
         np.testing.assert_allclose(back.ravel(), stored[channel], atol=1e-3)
-
-
-# --- histmatch ----------------------------------------------------------------------------------------------
 
 
 def test_percentiles_of_the_brain_become_the_landmarks():
@@ -119,10 +112,9 @@ def test_percentiles_that_fall_together_count_once():
 def test_modalities_without_landmarks_are_refused():
     assert tuple(landmarks_of(("t2", "t1ce"))) == ("t2", "t1ce")
     assert all(len(marks) == len(MATCHED) and list(marks) == sorted(set(marks)) for marks in LANDMARKS.values())
-    with pytest.raises(
-        UserError, match=r"no landmarks for dwi, only for t1, t1ce, t2, flair; name a case .*data.reference"
-    ):
-        landmarks_of(("t1", "dwi"))
+    refused(
+        r"no landmarks for dwi, only for t1, t1ce, t2, flair; name a case .*data.reference", landmarks_of, ("t1", "dwi")
+    )
     with pytest.raises(UserError, match="no landmarks for dwi"):
         prepare_case(replace(case(COUNT, COUNT), modalities=("t1", "dwi")), normalize=NORMALIZATIONS["histmatch"])
 
@@ -137,11 +129,7 @@ def test_landmarks_are_learned_from_a_reference():
     at = np.percentile(prepared.image[..., 0], MATCHED)
     np.testing.assert_allclose(at, learned["t1"], atol=1e-3)
     empty = case(COUNT, np.zeros(1000))
-    with pytest.raises(UserError, match="case c: flair is 0 everywhere and nothing can be matched to it"):
-        learned_landmarks(empty)
-
-
-# --- what all share -----------------------------------------------------------------------------------------
+    refused("case c: flair is 0 everywhere and nothing can be matched to it", learned_landmarks, empty)
 
 
 def test_percentiles_are_undone_between_them_and_z_scores_have_no_range():
@@ -151,10 +139,8 @@ def test_percentiles_are_undone_between_them_and_z_scores_have_no_range():
     np.testing.assert_allclose(back[10:990], COUNT[10:990], rtol=1e-4)
     for name in ("brain", "volume"):
         facts: CaseFacts = prepare_case(case(COUNT, COUNT), normalize=NORMALIZATIONS[name]).facts
-        with pytest.raises(UserError, match=r"case c was not scaled to \[0, 1\]; normalize by one of percentiles"):
-            restore(back, facts, "t1")
-    with pytest.raises(UserError, match="case c has no t2; it has t1, flair"):
-        restore(back, prepared.facts, "t2")
+        refused(r"case c was not scaled to \[0, 1\]; normalize by one of percentiles", restore, back, facts, "t1")
+    refused("case c has no t2; it has t1, flair", restore, back, prepared.facts, "t2")
 
 
 @pytest.mark.parametrize("name", ["brain", "percentiles", "minmax", "histmatch"])

@@ -1,7 +1,5 @@
 """Crop and normalization of one case."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ from jaxfuse.data.intensities import NORMALIZATIONS, normalization
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.errors import UserError
 from tests.data.tiny_case import BOX, SHAPE, case_in_memory, class_map, intensities
+from tests.refusals import refused
 
 
 def test_crop_is_the_box_of_the_brain():
@@ -65,8 +64,7 @@ def test_uncrop_puts_every_voxel_back():
     whole = uncrop(prepared.image, prepared, -9)
     np.testing.assert_array_equal(whole[BOX], prepared.image)
     assert np.count_nonzero(whole == -9) == (np.prod(SHAPE) - 64) * 2
-    with pytest.raises(UserError, match=r"\(4, 2, 7\)"):
-        uncrop(np.zeros((4, 2, 7)), prepared, 0)
+    refused(r"\(4, 2, 7\)", uncrop, np.zeros((4, 2, 7)), prepared, 0)
 
 
 def test_empty_and_constant_images_are_refused():
@@ -74,7 +72,5 @@ def test_empty_and_constant_images_are_refused():
         prepare_case(case_in_memory(image=np.zeros((*SHAPE, 2), np.float32)))
     constant = intensities()
     constant[..., 1][np.any(constant != 0, axis=-1)] = 7
-    with pytest.raises(UserError, match="case c: modality flair is 7 everywhere"):
-        prepare_case(case_in_memory(image=constant))
-    with pytest.raises(UserError, match="choose brain or volume"):
-        normalization("head")
+    refused("case c: modality flair is 7 everywhere", prepare_case, case_in_memory(image=constant))
+    refused("choose brain or volume", normalization, "head")

@@ -1,7 +1,5 @@
 """Pictures and volumes of one subject: read, shown in color, fused by a simple rule, made ready for a file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from jaxfuse.data.slices import AXIAL, CORONAL, SAGITTAL
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import write_png
 from tests.made_cases import save_volume
+from tests.refusals import refused
 
 RNG = np.random.default_rng(0)
 GRAY, OTHER = (RNG.integers(0, 256, (5, 4), np.uint8) for _ in range(2))
@@ -82,8 +81,7 @@ def test_pictures_that_do_not_fit_are_refused(pictures, tmp_path):
     with pytest.raises(UserError, match="'hott' is no color map; choose one of matplotlib's, such as hot,"):
         read_pictures(pictures("MRI", "CT"), {0: "hott"})
     write_png(tmp_path / "small.png", GRAY[:3])
-    with pytest.raises(UserError, match=r"MRI.png is of 5 x 4 and .*small.png is of 3 x 4 pixels"):
-        read_pictures(pictures("MRI", "small"), {})
+    refused(r"MRI.png is of 5 x 4 and .*small.png is of 3 x 4 pixels", read_pictures, pictures("MRI", "small"), {})
 
 
 def test_volumes_are_scaled_between_percentiles_of_their_own_voxels(tmp_path):
@@ -139,8 +137,7 @@ def test_volumes_that_do_not_fit_are_refused(tmp_path):
         (save_volume(tmp_path / "d.nii", np.full((6, 5, 4), np.nan, np.float32)), "d.nii has 120 voxels that are NaN"),
         (save_volume(tmp_path / "e.nii", np.zeros((6, 5, 4), np.float32)), "e.nii is 0 everywhere"),
     ):
-        with pytest.raises(UserError, match=said):
-            read_volumes([first, spoiled], {})
+        refused(said, read_volumes, [first, spoiled], {})
 
 
 def test_kinds_and_numbers_of_files():
@@ -153,8 +150,7 @@ def test_kinds_and_numbers_of_files():
         (["a.nii", "b.png"], "b.png is a picture and a.nii a volume"),
         (["a.png", "b.jpg"], "b.jpg does not end in .png, .nii, .nii.gz"),
     ):
-        with pytest.raises(UserError, match=said):
-            kind_of([Path(name) for name in names])
+        refused(said, kind_of, [Path(name) for name in names])
 
 
 def test_images_are_told_by_their_files_or_else_by_their_folders():
@@ -178,7 +174,5 @@ def test_images_are_named_by_number_name_or_last_part():
         (["CT=hot"], "given to CT, but the images are mni-2mm-T1, mni-2mm-PET, spect"),
         (["2=hot", "PET=jet"], "mni-2mm-PET was given the color maps hot and jet"),
     ):
-        with pytest.raises(UserError, match=said):
-            chosen_maps(options, names)
-    with pytest.raises(UserError, match="several images are called so"):
-        chosen_maps(["pet=hot"], ("a_pet", "b_pet"))
+        refused(said, chosen_maps, options, names)
+    refused("several images are called so", chosen_maps, ["pet=hot"], ("a_pet", "b_pet"))

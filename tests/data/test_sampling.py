@@ -26,6 +26,7 @@ from jaxfuse.data.sampling import (
 )
 from jaxfuse.errors import UserError
 from jaxfuse.patches import tile_volume, window_around
+from tests.refusals import refused
 
 PATCH = (4, 4, 4)
 
@@ -105,14 +106,11 @@ def test_rules_by_name():
     centers = {"tumor": tumor, "brain": brain, "mixed": mixed, "whole": whole, "foreground": Foreground(5)}
     assert {name: sampling_rule(name).center for name in SAMPLINGS} == {**centers, "tiles": tiles}
     assert sampling_rule("foreground", {"grid": 8}).center == Foreground(8)
-    with pytest.raises(
-        UserError, match="sampling is 'lesion'; choose one of tumor, brain, mixed, whole, foreground, tiles"
-    ):
-        sampling_rule("lesion")
-    with pytest.raises(UserError, match='sampling="tiles" has no option grid'):
-        sampling_rule("tiles", {"grid": 2})
-    with pytest.raises(UserError, match='sampling="brain" has no option grid; leave it out of sampling_args'):
-        sampling_rule("brain", {"grid": 5})
+    refused(
+        "sampling is 'lesion'; choose one of tumor, brain, mixed, whole, foreground, tiles", sampling_rule, "lesion"
+    )
+    refused('sampling="tiles" has no option grid', sampling_rule, "tiles", {"grid": 2})
+    refused('sampling="brain" has no option grid; leave it out of sampling_args', sampling_rule, "brain", {"grid": 5})
     for grid in (0, 9):
         with pytest.raises(
             UserError, match=rf"the grid of windows is {grid}; with windows of \(9, 8, 9\) choose 1 to 8"
@@ -158,9 +156,6 @@ def test_a_patch_of_another_number_of_sides_is_refused(random_cases):
             check_sampling(random_cases.train, (8, 8), SAMPLINGS["brain"], pad=pad)
 
 
-# --- margins ----------------------------------------------------------------------------------------------------
-
-
 def test_the_image_reaches_further_than_the_label_by_the_margin(random_cases):
     case = random_cases.train[0]
     example = cut(case, (6, 0, 4), (8, 8, 8), margin=2)
@@ -189,9 +184,6 @@ def test_a_volume_thinner_than_its_window_lies_in_it_whole(random_cases):
     assert example["label"].shape == (16, 10, 10)
     np.testing.assert_array_equal(example["label"][2:14, :, 1:], case.label)
     np.testing.assert_array_equal(example["image"][5:17, 3:13, 4:13], case.image)
-
-
-# --- foreground and whole ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("window", "grid"), [((4, 4, 4), 3), ((5, 3, 2), 1), ((20, 4, 4), 2)])
@@ -243,9 +235,6 @@ def test_foreground_and_whole_refuse_what_they_cannot_serve(random_cases):
     check_sampling(train, (16, 16, 16), SAMPLINGS["whole"], pad=True)
     with pytest.raises(UserError, match=r"the patch \(12, 10, 8\) cannot show the whole picture of case case0"):
         check_sampling(train, (12, 10, 8), SAMPLINGS["whole"], pad=False)
-
-
-# --- tiles ------------------------------------------------------------------------------------------------------
 
 
 def test_the_tiles_of_the_paper_are_the_four_corners_and_overlap_up_to_four_times(random_cases):

@@ -1,12 +1,10 @@
 """Options of slices: those that a source would ignore are refused."""
 
-from __future__ import annotations
-
 import pytest
 
 from configs import cmff
 from jaxfuse.data.settings import Data, read_data
-from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 
 def read(source: str, **changes) -> Data:
@@ -31,11 +29,7 @@ def test_slices_may_have_an_axis_a_window_and_blank_ones():
     [
         ("iseg", {"axis": "coronal"}, "data.axis is 'coronal' and data.source 'iseg'; only slices have another"),
         ("slices", {"axis": "z"}, "data.axis is 'z' and data.source 'slices'; choose one of axial, coronal, sag"),
-        (
-            "isles",
-            {"window": ((0, 4), (0, 4))},
-            "data.window is given and data.source is 'isles'; only slices have it",
-        ),
+        ("isles", {"window": ((0, 4), (0, 4))}, "data.window is given and data.source is 'isles'; only slices have it"),
         ("voc", {"blank_slices": True}, "data.blank_slices is given and data.source is 'voc'; only slices have it"),
         (
             "one_slice",
@@ -50,5 +44,4 @@ def test_slices_may_have_an_axis_a_window_and_blank_ones():
     ],
 )
 def test_options_that_are_none_or_would_be_ignored_are_refused(source, changes, message):
-    with pytest.raises(UserError, match=message):
-        read(source, **changes)
+    refused(message, read, source, **changes)

@@ -1,7 +1,5 @@
 """Slices of a window in place of the brain's box, and blank slices."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import nibabel as nib
@@ -28,6 +26,7 @@ from jaxfuse.data.slices import (
 from jaxfuse.errors import UserError
 from jaxfuse.report import planes
 from tests.made_cases import case_files
+from tests.refusals import refused
 
 MINMAX = NORMALIZATIONS["minmax"]
 MODALITIES = ("t1", "flair")
@@ -120,8 +119,7 @@ def test_windows_that_leave_the_volume_or_miss_the_brain_are_refused():
         (((2, 18), (1, 17)), r"case c: a window of voxels 1 to 17 along axis 1 .* the volume is \(20, 16, 12\)"),
         (((0, 3), (0, 16)), "case c: voxels 0 to 3, 0 to 16, 3 to 9 hold nothing of the brain; choose another window"),
     ):
-        with pytest.raises(UserError, match=message):
-            prepare_case(case(), extent=View(AXIAL, window).extent)
+        refused(message, prepare_case, case(), extent=View(AXIAL, window).extent)
     with pytest.raises(UserError, match="slices across axis 3 were asked for"):
         _ = View(3).extent
 

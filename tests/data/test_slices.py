@@ -1,7 +1,5 @@
 """Slices of volumes: how they lie, which are kept, their intensities, and what a 2D case holds."""
 
-from __future__ import annotations
-
 import dataclasses
 import pickle
 
@@ -32,6 +30,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.report import planes
 from tests.made_cases import case_files
+from tests.refusals import refused
 
 SCHEME = label_scheme("brats")
 # Pictures of 10 x 20 pixels, so that 1 % is 2 pixels.
@@ -66,9 +65,6 @@ def files(folder, name="c", label=7) -> CaseFiles:
     seg = None if label == "none" else np.choose(classes(label), [0, 1, 2, 4]).astype(np.uint8)
     arrays = {"t1": image[..., 0], "flair": image[..., 1], "seg": seg}
     return case_files(folder, name, arrays, spacing_mm=(1, 2, 3))
-
-
-# --- orientation --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("view", planes.VIEWS, ids=lambda view: view.name)
@@ -112,9 +108,6 @@ def _axes(axis):
     return {AXIAL: (2, 1, 0), CORONAL: (1, 2, 0), SAGITTAL: (0, 2, 1)}[axis]
 
 
-# --- which slices -------------------------------------------------------------------------------------------
-
-
 def facts(**changes):
     return as_stack(prepare_case(case(**changes), classes=4), AXIAL).facts
 
@@ -128,8 +121,7 @@ def test_slices_with_one_percent_of_brain_are_kept():
     assert facts(label=None).slices[0] == (72,)
     alone = np.zeros((*SHAPE, 2), np.float32)
     alone[3, 3, 4:6] = [[1, 2], [3, 4]]
-    with pytest.raises(UserError, match="case c has no slice with at least 1% brain"):
-        kept_slices(facts(image=alone))
+    refused("case c has no slice with at least 1% brain", kept_slices, facts(image=alone))
 
 
 def test_one_slice_has_the_largest_tumor_or_lies_in_the_middle():
@@ -138,9 +130,6 @@ def test_one_slice_has_the_largest_tumor_or_lies_in_the_middle():
     for one in (bare, healthy):
         assert one_slice(one, kept_slices(one)) + 2 == 6  # 12 // 2
     assert one_slice(bare, (7, 9)) == 7  # where the middle itself is not kept: the nearest
-
-
-# --- intensities --------------------------------------------------------------------------------------------
 
 
 def test_intensities_lie_between_the_percentiles_of_the_volume():
@@ -169,16 +158,12 @@ def test_the_background_is_level_0_and_the_brain_1_to_255():
 
 
 def test_z_scores_are_no_gray_levels_and_a_range_is_needed():
-    with pytest.raises(UserError, match="prepare its volume with normalize='percentiles'"):
-        gray_levels(prepare_case(case()).image)
+    refused("prepare its volume with normalize='percentiles'", gray_levels, prepare_case(case()).image)
     image = intensities()
     image[..., 1][image[..., 1] > 0] = 5
     image[4, 3, 2, 1] = 6
     with pytest.raises(UserError, match="case c: modality flair is 5 in nearly all of the brain"):
         prepare_case(case(image=image), normalize=NORMALIZATIONS["percentiles"])
-
-
-# --- slices as 2D cases -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

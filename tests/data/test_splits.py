@@ -1,14 +1,12 @@
 """Splitting subjects."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
 import pytest
 
 from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, split_cases, subject_of
-from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 
 def test_subject_of_an_examination():
@@ -63,11 +61,8 @@ def test_single_case_is_on_both_sides():
     ],
 )
 def test_impossible_splits_are_refused(pairs, size, message):
-    with pytest.raises(UserError, match=message):
-        split_cases(pairs, seed=0, **size)
+    refused(message, split_cases, pairs, seed=0, **size)
 
-
-# --- the members of an ensemble -------------------------------------------------------------------------------
 
 ISEG = [f"subject-{number}" for number in range(1, 11)]
 EXAMINATIONS = [f"BraTS-GLI-{s:05}-{t:03}" for s in range(6) for t in range(1 + s % 2)]
@@ -119,11 +114,9 @@ def test_a_sample_of_two_subjects_always_leaves_one_out():
     ],
 )
 def test_impossible_members_are_refused(ids, fold, message):
-    with pytest.raises(UserError, match=message):
-        leave_one_out(ids, fold)
+    refused(message, leave_one_out, ids, fold)
     if fold == 1:
-        with pytest.raises(UserError, match=message):
-            bootstrap_split(ids, seed=0, number=1)
+        refused(message, bootstrap_split, ids, seed=0, number=1)
 
 
 def test_explicit_split(tmp_path):
@@ -148,5 +141,4 @@ def test_explicit_split(tmp_path):
 )
 def test_bad_explicit_splits_are_refused(tmp_path, text, message):
     (tmp_path / "s.json").write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_split(tmp_path / "s.json", ["a", "b", "BraTS-GLI-00001-000", "BraTS-GLI-00001-001"])
+    refused(message, read_split, tmp_path / "s.json", ["a", "b", "BraTS-GLI-00001-000", "BraTS-GLI-00001-001"])

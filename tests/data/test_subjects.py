@@ -1,7 +1,5 @@
 """Slices of a head judged as that head: what a subject is, its arrays, its rows."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import jax
@@ -95,9 +93,6 @@ def test_a_slice_that_stands_for_its_volume_stays_a_case(heads):
     assert [one.id for one in alone] == ["a_z004", "b_z004"]
 
 
-# --- rows -----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def drawn(monkeypatch):
     """The panels asked for; they are not painted."""
@@ -158,8 +153,6 @@ def test_while_training_slices_are_looked_at_one_by_one(heads):
     cases = [one for one in slices_of(heads) if one.id[-3:] in ("004", "005")]
     assert judge.quick(one_layer, cases)["score"] == pytest.approx(0.5)
 
-
-# --- networks of several views --------------------------------------------------------------------------------
 
 (PHASE, *_) = parse(cmff.get_config("tiny")).phases.values()
 WEIGHTS = State(jnp.int32(0), jax.random.key(0), {"net": {}}, {"net": {}}, {}, {})

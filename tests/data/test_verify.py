@@ -1,7 +1,5 @@
 """Every problem is found, said of its case, and graded."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -10,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.verify import ALL_CASES, Verdict, verify
-from jaxfuse.errors import UserError
 from tests.made_cases import MODALITIES, save_volume, write_case
+from tests.refusals import refused
 
 SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 SHAPE = (5, 6, 7)
@@ -136,11 +134,9 @@ def test_progress_and_refusals(tmp_path):
     seen = []
     verify(tmp_path / "data", on_case=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
-    with pytest.raises(UserError, match="label scheme 'x' is not known"):
-        verify(tmp_path / "data", scheme="x")
+    refused("label scheme 'x' is not known", verify, tmp_path / "data", scheme="x")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no case lies under"):
-        verify(tmp_path / "empty")
+    refused("no case lies under", verify, tmp_path / "empty")
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,12 @@
 """Verification of subjects of iSeg and of folders of stroke cases."""
 
-from __future__ import annotations
-
 import numpy as np
-import pytest
 
 from jaxfuse.data.phantom.infant import write_infant_phantoms
 from jaxfuse.data.phantom.stroke import write_stroke_phantoms
 from jaxfuse.data.verify import ALL_CASES, verify
-from jaxfuse.errors import UserError
 from tests.made_cases import write_case, write_iseg
+from tests.refusals import refused
 
 
 def test_iseg_phantoms_are_sound_but_for_an_orientation_that_is_assumed(tmp_path):
@@ -51,8 +48,7 @@ def test_a_layout_that_is_named_wins(tmp_path):
     write_case(tmp_path, "a", dict.fromkeys(("t2", "dwi_b1000"), np.pad(np.ones((2, 2, 2), np.int16), 1)))
     assert verify(tmp_path).layout == "stroke"
     assert verify(tmp_path, layout="generic", modalities=("t2",)).scheme == "brats"
-    with pytest.raises(UserError, match="no subject lies under"):
-        verify(tmp_path, layout="iseg")
+    refused("no subject lies under", verify, tmp_path, layout="iseg")
 
 
 def test_real_volumes_in_the_layout_of_iseg(shared_data):

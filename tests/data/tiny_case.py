@@ -1,7 +1,5 @@
 """A case of 8 x 9 x 10 voxels in two modalities, in memory and on disk."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Phantom gliomas: the physics by hand-worked values, the anatomy by its invariants, the files by their bytes."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -16,13 +14,10 @@ from jaxfuse.data.phantom import brats, signal
 from jaxfuse.data.phantom.anatomy import draw_anatomy, draw_head, head_position
 from jaxfuse.data.phantom.fields import Grid, ellipsoid_mm, smooth_field, smooth_field_length_mm
 from jaxfuse.data.phantom.glioma import draw_glioma, glioma_maps
-from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 # The same head as on the default grid, at an eighth of the voxels.
 SMALL = {"shape": (32, 32, 24), "spacing_mm": 6.0}
-
-
-# --- signal equations ---------------------------------------------------------------------------------------
 
 
 def test_spin_echo_by_hand():
@@ -99,9 +94,6 @@ def test_rician_moments():
     assert np.mean(bright.astype(np.float64) ** 2) == pytest.approx(9.0 + 8.0, rel=0.01)
 
 
-# --- fields and shapes --------------------------------------------------------------------------------------
-
-
 def test_axes_run_left_back_and_up():
     right, front, up = Grid((3, 2, 2), 4.0).axes_mm()
     assert right.tolist() == [4.0, 0.0, -4.0]
@@ -138,9 +130,6 @@ def test_ellipsoid_volume_from_occupancy():
         # 4/3 pi for a ball; in general the unit superball has the volume 8 Gamma(1 + 1/p)^3 / Gamma(1 + 3/p).
         unit_ball = 8 * gamma(1 + 1 / power) ** 3 / gamma(1 + 3 / power)
         assert volume == pytest.approx(unit_ball * 20 * 24 * 30, rel=0.01)
-
-
-# --- anatomy and tumor --------------------------------------------------------------------------------------
 
 
 def _drawn(seed: int, *, low_grade: bool):
@@ -217,9 +206,6 @@ def test_mass_effect_moves_nothing_at_the_center_and_most_at_its_reach():
     np.testing.assert_allclose(moved, [0, glioma.push_mm, glioma.push_mm * 6 * np.exp(-5)], atol=1e-3)
 
 
-# --- cases --------------------------------------------------------------------------------------------------
-
-
 def test_case_is_deterministic_and_cases_differ():
     first, label = brats.make_case(3, 5, **SMALL)
     again, label_again = brats.make_case(3, 5, **SMALL)
@@ -284,9 +270,6 @@ def test_low_grade_share(fraction):
 def test_generator_starts_without_jax():
     code = "import sys, jaxfuse.data.phantom.brats; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# --- files --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -354,5 +337,4 @@ def test_record_holds_version_and_arguments(data_set):
 def test_a_damaged_set_is_refused(tmp_path):
     (folder,) = brats.write_brats_phantoms(tmp_path / "set", cases=1, seed=0, **SMALL)
     folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="not whole: 1 of 1"):
-        brats.write_brats_phantoms(tmp_path / "set", cases=1, seed=0, **SMALL)
+    refused("not whole: 1 of 1", brats.write_brats_phantoms, tmp_path / "set", cases=1, seed=0, **SMALL)

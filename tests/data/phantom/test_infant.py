@@ -1,7 +1,5 @@
 """Phantom infants: geometry, the contrast that the isointense age is about, files and their bytes."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Phantom strokes in T1, T2, DWI and FLAIR: what they show, files and their bytes."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest

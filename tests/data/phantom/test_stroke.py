@@ -1,7 +1,5 @@
 """Phantom strokes: what diffusion weighting shows, thick slices, files and their bytes."""
 
-from __future__ import annotations
-
 import math
 
 import nibabel as nib

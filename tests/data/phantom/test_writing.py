@@ -1,7 +1,5 @@
 """Phantoms of volumes as data sets: cases repeat, a set is written once and whole, and found again by its request."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 
 from jaxfuse.data.phantom import brats, infant, isles, stroke
 from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,14 @@ def test_a_request_is_written_once_and_another_is_refused(kind, tmp_path):
     places, calls, stamps = written()
     assert calls == [(1, 2), (2, 2)]
     assert written() == (places, [], stamps)
-    with pytest.raises(UserError, match="seed 1 there and 2 asked for"):
-        written(seed=2)
+    refused("seed 1 there and 2 asked for", written, seed=2)
     with pytest.raises(UserError, match=r"at least 1 case.* a seed of at least 0.*; came 0"):
         kind.write(tmp_path / "none", cases=0, seed=1, **kind.small)
 
 
 def test_a_foreign_folder_is_left_alone(kind, tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UserError, match="no phantom data set"):
-        kind.write(tmp_path, cases=1, seed=0, **kind.small)
+    refused("no phantom data set", kind.write, tmp_path, cases=1, seed=0, **kind.small)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -92,10 +89,7 @@ def test_an_interrupted_run_leaves_no_data_set(kind, tmp_path):
 
 
 def test_a_view_too_small_is_refused_with_the_spacing_to_use(kind, tmp_path):
-    for refused in (
-        lambda: kind.make(0, 0, shape=kind.shape, spacing_mm=3.0),
-        lambda: kind.write(tmp_path / "set", cases=1, seed=0, shape=kind.shape, spacing_mm=3.0),
-    ):
-        with pytest.raises(UserError, match=f"use a spacing of at least {kind.least_mm} mm"):
-            refused()
+    message, asked = f"use a spacing of at least {kind.least_mm} mm", {"shape": kind.shape, "spacing_mm": 3.0}
+    refused(message, kind.make, 0, 0, **asked)
+    refused(message, kind.write, tmp_path / "set", cases=1, seed=0, **asked)
     kind.make(0, 0, shape=kind.shape, spacing_mm=float(kind.least_mm))

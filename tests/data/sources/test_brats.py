@@ -1,13 +1,12 @@
 """The BraTS layouts on folders of empty files: only names count here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
 from jaxfuse.data.sources.brats import LAYOUTS, SOURCE, survey
 from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 FOUR = ("t1", "t1ce", "t2", "flair")
 OLD = ("_flair", "_t1", "_t1ce", "_t2", "_seg")
@@ -97,23 +96,20 @@ def test_grades_come_from_the_name_mapping(tmp_path):
 def test_name_mapping_without_its_columns_is_refused(tmp_path):
     make_case(tmp_path, "BraTS20_Training_001")
     (tmp_path / "name_mapping.csv").write_text("grade,id\nHGG,BraTS20_Training_001\n")
-    with pytest.raises(UserError, match="BraTS_2020_subject_ID"):
-        SOURCE.find(tmp_path, FOUR, labels_required=True)
+    refused("BraTS_2020_subject_ID", SOURCE.find, tmp_path, FOUR, labels_required=True)
 
 
 def test_only_requested_modalities_are_required(tmp_path):
     make_case(tmp_path, "p1", ("_t1ce", "_flair", "_seg"))
     (case,) = SOURCE.find(tmp_path, ("t1ce", "flair"), labels_required=True)
     assert tuple(case.images) == ("t1ce", "flair")
-    with pytest.raises(UserError, match=r"case p1 has no t1 image: p1_t1\.nii\.gz"):
-        SOURCE.find(tmp_path, FOUR, labels_required=True)
+    refused(r"case p1 has no t1 image: p1_t1\.nii\.gz", SOURCE.find, tmp_path, FOUR, labels_required=True)
 
 
 def test_missing_label_is_refused_only_where_labels_are_required(tmp_path):
     make_case(tmp_path, "p1", OLD[:-1])
     assert SOURCE.find(tmp_path, FOUR, labels_required=False)[0].label is None
-    with pytest.raises(UserError, match="case p1 has no label file"):
-        SOURCE.find(tmp_path, FOUR, labels_required=True)
+    refused("case p1 has no label file", SOURCE.find, tmp_path, FOUR, labels_required=True)
 
 
 def test_a_folder_with_its_label_alone_is_a_case(tmp_path):
@@ -121,8 +117,7 @@ def test_a_folder_with_its_label_alone_is_a_case(tmp_path):
     (found,) = survey(tmp_path, ())
     assert (found.id, found.images, found.missing) == ("p1", {}, {})
     assert found.label == tmp_path / "p1" / "p1_seg.nii.gz"
-    with pytest.raises(UserError, match="case p1 has no t1 image"):
-        SOURCE.find(tmp_path, FOUR, labels_required=True)
+    refused("case p1 has no t1 image", SOURCE.find, tmp_path, FOUR, labels_required=True)
     with pytest.raises(UserError, match="no modality was asked for; name at least one of t1, t1ce, t2, flair"):
         SOURCE.find(tmp_path, (), labels_required=True)
 
@@ -130,37 +125,29 @@ def test_a_folder_with_its_label_alone_is_a_case(tmp_path):
 def test_a_year_case_without_any_file_is_not_passed_over(tmp_path):
     make_case(tmp_path, "BraTS2021_00000")
     make_case(tmp_path, "BraTS2021_00001", ())
-    with pytest.raises(UserError, match="BraTS2021_00001 has no t1 image"):
-        SOURCE.find(tmp_path, FOUR, labels_required=False)
+    refused("BraTS2021_00001 has no t1 image", SOURCE.find, tmp_path, FOUR, labels_required=False)
 
 
 def test_empty_missing_and_mixed_roots_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no case lies under"):
-        SOURCE.find(tmp_path, FOUR, labels_required=False)
-    with pytest.raises(UserError, match="is not a folder"):
-        SOURCE.find(tmp_path / "none", FOUR, labels_required=False)
+    refused("no case lies under", SOURCE.find, tmp_path, FOUR, labels_required=False)
+    refused("is not a folder", SOURCE.find, tmp_path / "none", FOUR, labels_required=False)
     make_case(tmp_path / "a", "Brats18_B_1")
     make_case(tmp_path / "b", "BraTS2021_00000")
-    with pytest.raises(UserError, match="brats2018, brats2021"):
-        SOURCE.find(tmp_path, FOUR, labels_required=False)
+    refused("brats2018, brats2021", SOURCE.find, tmp_path, FOUR, labels_required=False)
     assert [c.id for c in SOURCE.find(tmp_path, FOUR, labels_required=False, layout="brats2021")] == ["BraTS2021_00000"]
 
 
 def test_one_case_in_two_folders_is_refused(tmp_path):
     make_case(tmp_path / "a", "BraTS2021_00000")
     make_case(tmp_path / "b", "BraTS2021_00000")
-    with pytest.raises(UserError, match="lies twice"):
-        SOURCE.find(tmp_path, FOUR, labels_required=False)
+    refused("lies twice", SOURCE.find, tmp_path, FOUR, labels_required=False)
 
 
 def test_unknown_names_are_refused(tmp_path):
     make_case(tmp_path, "p1")
-    with pytest.raises(UserError, match="choose from t1, t1ce, t2, flair"):
-        SOURCE.find(tmp_path, ("t1", "pd"), labels_required=False)
-    with pytest.raises(UserError, match="layout 'brats2016' is not known"):
-        SOURCE.find(tmp_path, FOUR, labels_required=False, layout="brats2016")
-    with pytest.raises(UserError, match="no case of layout brats2018"):
-        SOURCE.find(tmp_path, FOUR, labels_required=False, layout="brats2018")
+    refused("choose from t1, t1ce, t2, flair", SOURCE.find, tmp_path, ("t1", "pd"), labels_required=False)
+    refused("layout 'brats2016' is not known", SOURCE.find, tmp_path, FOUR, labels_required=False, layout="brats2016")
+    refused("no case of layout brats2018", SOURCE.find, tmp_path, FOUR, labels_required=False, layout="brats2018")
 
 
 def test_relative_root(tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 """A source whose cases are one file of four axes each: what a data set such as the Medical Decathlon needs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +11,10 @@ from jaxfuse.data.digests import Digests
 from jaxfuse.data.sources import volumes
 from jaxfuse.data.sources.case_folders import Finding, VolumeSource
 from jaxfuse.data.verify import verify
-from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import read_volume, write_like
 from jaxfuse.labels import label_scheme
 from tests.made_cases import save_volume
+from tests.refusals import refused
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 SHAPE = (5, 4, 6)
@@ -115,5 +113,4 @@ def test_labels_are_written_on_the_grid_of_a_channel(root):
 )
 def test_files_without_that_channel_are_refused(tmp_path, array, channel, message):
     path = save_volume(tmp_path / "a.nii.gz", array)
-    with pytest.raises(UserError, match=message):
-        Image(path, channel).read()
+    refused(message, Image(path, channel).read)

@@ -1,7 +1,5 @@
 """Subjects of iSeg: what is found, in which order, as Analyze pairs and as NIfTI, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from jaxfuse.data.sources.volumes import VOLUMES
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from tests.made_cases import write_iseg
+from tests.refusals import refused
 
 SCHEME = label_scheme("iseg")
 BOTH = ("t1", "t2")
@@ -67,8 +66,7 @@ def test_subjects_may_differ_in_shape_and_the_files_of_one_may_not(tmp_path):
     assert [case.image.shape for case in cases] == [(4, 5, 6, 2), (5, 5, 7, 2)]
     make(tmp_path / "other", 2, T2=volume(shape=(4, 5, 7)))
     (files,) = find(tmp_path / "other", BOTH, labels_required=True)
-    with pytest.raises(UserError, match=r"case subject-2: shape \(4, 5, 7\) of subject-2-T2\.hdr differs"):
-        load_case(files, BOTH, SCHEME)
+    refused(r"case subject-2: shape \(4, 5, 7\) of subject-2-T2\.hdr differs", load_case, files, BOTH, SCHEME)
 
 
 def test_what_is_missing_is_named(tmp_path):
@@ -81,8 +79,7 @@ def test_what_is_missing_is_named(tmp_path):
         find(tmp_path, BOTH, labels_required=False)
     assert [tuple(case.images) for case in find(tmp_path, ("t1",), labels_required=True)] == [("t1",)]
     make(tmp_path / "unlabeled", 2, label=None)
-    with pytest.raises(UserError, match="case subject-2 has no label file"):
-        find(tmp_path / "unlabeled", BOTH, labels_required=True)
+    refused("case subject-2 has no label file", find, tmp_path / "unlabeled", BOTH, labels_required=True)
 
 
 def test_what_is_no_subject_is_refused(tmp_path):
@@ -90,10 +87,8 @@ def test_what_is_no_subject_is_refused(tmp_path):
         find(tmp_path, BOTH, labels_required=False)
     make(tmp_path / "a", 1)
     make(tmp_path / "b", 1)
-    with pytest.raises(UserError, match="subject 1 lies twice under"):
-        find(tmp_path, BOTH, labels_required=False)
-    with pytest.raises(UserError, match="choose from t1, t2"):
-        find(tmp_path, ("t1", "flair"), labels_required=False)
+    refused("subject 1 lies twice under", find, tmp_path, BOTH, labels_required=False)
+    refused("choose from t1, t2", find, tmp_path, ("t1", "flair"), labels_required=False)
 
 
 def test_other_label_values_are_refused_by_name(tmp_path):

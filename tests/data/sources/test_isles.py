@@ -1,7 +1,5 @@
 """Folders of ISLES 2015: cases, sequences, what is missing or there twice, and verification."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from jaxfuse.data.verify import verify
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from tests.made_cases import write_isles
+from tests.refusals import refused
 
 FOUR = ("t1", "t2", "dwi", "flair")
 SHAPE = (6, 5, 4)
@@ -81,10 +80,8 @@ def test_what_is_missing_or_there_twice_is_said(root):
         UserError, match=r"case training_2 has 2 files for dwi: .*MR_DWI\.70077\.nii and .*\.70078\.nii; keep the one"
     ):
         find(root, FOUR, labels_required=False)
-    with pytest.raises(UserError, match="case testing_1 has no label file"):
-        find(root, ("t1",), labels_required=True)
-    with pytest.raises(UserError, match="choose from t1, t2, dwi, flair"):
-        find(root, ("t1", "t1ce"), labels_required=False)
+    refused("case testing_1 has no label file", find, root, ("t1",), labels_required=True)
+    refused("choose from t1, t2, dwi, flair", find, root, ("t1", "t1ce"), labels_required=False)
 
 
 def test_contrast_enhanced_t1_is_no_t1_and_other_formats_are_no_case(tmp_path):
@@ -94,14 +91,12 @@ def test_contrast_enhanced_t1_is_no_t1_and_other_formats_are_no_case(tmp_path):
     other = tmp_path / "brats2015" / "pat1" / "VSD.Brain.XX.O.MR_T1.54"
     other.mkdir(parents=True)
     (other / "VSD.Brain.XX.O.MR_T1.54.mha").touch()
-    with pytest.raises(UserError, match="no case of layout isles2015 lies under"):
-        find(tmp_path / "brats2015", ("t1",), labels_required=False)
+    refused("no case of layout isles2015 lies under", find, tmp_path / "brats2015", ("t1",), labels_required=False)
 
 
 def test_two_cases_of_one_name_are_refused(root):
     shutil.copytree(root / "training", root / "copy" / "training")
-    with pytest.raises(UserError, match="case training_1 lies twice under"):
-        find(root, FOUR, labels_required=False)
+    refused("case training_1 lies twice under", find, root, FOUR, labels_required=False)
 
 
 def test_the_layout_is_recognized_and_verified(root):

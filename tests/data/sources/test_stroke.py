@@ -1,24 +1,16 @@
 """Folders of stroke cases, and how layouts of all sources are told apart and named."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxfuse.data.cases import load_case
-from jaxfuse.data.sources.volumes import (
-    CUTS,
-    LAYOUTS,
-    VOLUMES,
-    detect_layout,
-    source_of,
-    source_of_layout,
-)
+from jaxfuse.data.sources.volumes import CUTS, LAYOUTS, VOLUMES, detect_layout, source_of, source_of_layout
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from tests.made_cases import save_pair, write_case
+from tests.refusals import refused
 
 THREE = ("t2", "dwi_b1000", "dwi_b0")
 SHAPE = (6, 5, 4)
@@ -49,20 +41,13 @@ def test_a_case_is_a_folder_of_four_files(tmp_path):
 
 def test_missing_files_are_named(tmp_path):
     make(tmp_path, "a", ("t2", "dwi_b1000"))
-    with pytest.raises(UserError, match=r"case a has no dwi_b0 image: a_dwi_b0\.nii\.gz is not in"):
-        find(tmp_path, THREE, labels_required=False)
-    with pytest.raises(UserError, match="case a has no label file"):
-        find(tmp_path, ("t2",), labels_required=True)
-    with pytest.raises(UserError, match="choose from t2, dwi_b1000, dwi_b0"):
-        find(tmp_path, ("t1",), labels_required=False)
+    refused(r"case a has no dwi_b0 image: a_dwi_b0\.nii\.gz is not in", find, tmp_path, THREE, labels_required=False)
+    refused("case a has no label file", find, tmp_path, ("t2",), labels_required=True)
+    refused("choose from t2, dwi_b1000, dwi_b0", find, tmp_path, ("t1",), labels_required=False)
     with pytest.raises(UserError, match="no modality was asked for; name at least one of t2, dwi_b1000, dwi_b0"):
         find(tmp_path, (), labels_required=False)
     make(tmp_path / "brats", "c", ("t1", "t2"))
-    with pytest.raises(UserError, match="no case of layout stroke lies under"):
-        find(tmp_path / "brats", THREE, labels_required=False)
-
-
-# --- all sources --------------------------------------------------------------------------------------------
+    refused("no case of layout stroke lies under", find, tmp_path / "brats", THREE, labels_required=False)
 
 
 def test_layouts_are_told_from_the_names_on_disk(tmp_path):
@@ -72,8 +57,7 @@ def test_layouts_are_told_from_the_names_on_disk(tmp_path):
     save_pair(tmp_path / "iseg" / "subject-1-T1.hdr", np.ones(SHAPE, np.int16))
     found = {name: detect_layout(tmp_path / name) for name in ("stroke", "generic", "year", "iseg")}
     assert found == {"stroke": "stroke", "generic": "generic", "year": "brats2021", "iseg": "iseg"}
-    with pytest.raises(UserError, match="holds cases of the layouts brats2021, generic, iseg, stroke"):
-        detect_layout(tmp_path)
+    refused("holds cases of the layouts brats2021, generic, iseg, stroke", detect_layout, tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no case lies under .*, or subject-1-T1.hdr, or CASE/CASE_dwi_b1000.nii.gz"):
         detect_layout(tmp_path / "empty")
@@ -85,10 +69,8 @@ def test_every_layout_has_one_source_and_a_known_scheme():
     assert schemes["brats2023"] == "brats2023"
     assert (schemes["generic"], schemes["iseg"], schemes["stroke"]) == ("brats", "iseg", "stroke")
     assert {label_scheme(name).name for name in schemes.values()} == set(schemes.values())
-    with pytest.raises(UserError, match="layout 'brats2016' is not known; choose one of brats2017"):
-        source_of_layout("brats2016")
-    with pytest.raises(UserError, match="layout 'brats2018' is not known; choose one of iseg"):
-        VOLUMES["iseg"].scheme_of("brats2018")
+    refused("layout 'brats2016' is not known; choose one of brats2017", source_of_layout, "brats2016")
+    refused("layout 'brats2018' is not known; choose one of iseg", VOLUMES["iseg"].scheme_of, "brats2018")
     with pytest.raises(UserError, match="layout 'generic' is not known; choose one of stroke"):
         find("anywhere", THREE, labels_required=False, layout="generic")
 
@@ -105,11 +87,7 @@ def test_slices_name_the_volumes_that_they_are_cut_from():
         "isles": "isles",
         "isles_slices": "isles",
     }
-    with pytest.raises(UserError, match="data.source is 'voc', which has no volumes; choose one of brats, iseg"):
-        source_of("voc")
-
-
-# --- label schemes ------------------------------------------------------------------------------------------
+    refused("data.source is 'voc', which has no volumes; choose one of brats, iseg", source_of, "voc")
 
 
 def test_schemes_of_iseg_and_stroke():

@@ -1,16 +1,13 @@
 """A small VOC folder with palette class maps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from jaxfuse.data.dataset import dataset_facts
 from jaxfuse.data.sources.voc import CHANNELS, CLASSES, find_images, load_image, prepare_images
-from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 SIZE = (12, 9)  # rows, columns
 
@@ -85,27 +82,20 @@ def test_color_class_map_strange_value_and_size_are_refused(tmp_path):
     year = make(tmp_path)
     files = find_images(year)["val"][0]
     save_image(year, "c", mode="L")
-    with pytest.raises(UserError, match="mode L"):
-        load_image(files)
+    refused("mode L", load_image, files)
     save_image(year, "c", np.full(SIZE, 21, np.uint8))
-    with pytest.raises(UserError, match=r"holds the values \[21\]"):
-        load_image(files)
+    refused(r"holds the values \[21\]", load_image, files)
     save_image(year, "c", np.zeros((9, 12), np.uint8))
-    with pytest.raises(UserError, match=r"\(9, 12\)"):
-        load_image(files)
+    refused(r"\(9, 12\)", load_image, files)
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path):
     year = make(tmp_path / "VOC2012")
     path = year / "JPEGImages" / "c.jpg"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UserError, match="c.jpg is damaged"):
-        load_image(find_images(year)["val"][0])
+    refused("c.jpg is damaged", load_image, find_images(year)["val"][0])
     path.unlink()
-    with pytest.raises(UserError, match="c.jpg is missing"):
-        find_images(year)
-    with pytest.raises(UserError, match="found none"):
-        find_images(year / "JPEGImages")
+    refused("c.jpg is missing", find_images, year)
+    refused("found none", find_images, year / "JPEGImages")
     make(tmp_path / "VOC2007")
-    with pytest.raises(UserError, match="VOC2007, .*VOC2012"):
-        find_images(tmp_path)
+    refused("VOC2007, .*VOC2012", find_images, tmp_path)
