@@ -17,7 +17,6 @@ from jaxfuse.scoring.labels import score_labels
 from jaxfuse.scoring.pairing import find_references
 from tests.made_cases import save_pair, save_volume
 
-SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SPACING_MM = (1.0, 2.0, 1.5)
 
 
@@ -28,7 +27,6 @@ def labels() -> np.ndarray:
     return array
 
 
-# Canonical arrays with anisotropic voxels.
 save = partial(save_volume, spacing_mm=SPACING_MM)
 
 
@@ -100,12 +98,9 @@ def test_references_in_case_folders_need_no_images(tmp_path):
     save(tmp_path / "ref" / "HGG" / "Brats18_A_1" / "Brats18_A_1_seg.nii.gz", labels())
     save(tmp_path / "ref" / "LGG" / "Brats18_B_1" / "Brats18_B_1_seg.nii", labels(), axes="LPS")
     found, scheme = find_references(tmp_path / "ref")
-    assert {case: path.name for case, path in found.items()} == {
-        "Brats18_A_1": "Brats18_A_1_seg.nii.gz",
-        "Brats18_B_1": "Brats18_B_1_seg.nii",
-    }
-    assert scheme == "brats"
-    for case in found:
+    names = ["Brats18_A_1_seg.nii.gz", "Brats18_B_1_seg.nii"]
+    assert ([path.name for path in found.values()], scheme) == (names, "brats")
+    for case in ("Brats18_A_1", "Brats18_B_1"):
         save(tmp_path / "pred" / f"{case}.nii.gz", labels())
     assert [row["dice"] for row in evaluated(tmp_path, "brats")[1]] == [1] * 6
 
@@ -116,21 +111,12 @@ def test_cases_without_partner_are_fatal_unless_allowed(tmp_path):
     result = run(tmp_path, "brats", "--labels=brats")
     assert result.returncode == 2
     (sentence,) = result.stderr.splitlines()
-    assert sentence.startswith(
-        "error: there is no reference for the prediction of b and no prediction for the reference"
-    )
+    said = "error: there is no reference for the prediction of b and no prediction for the reference"
+    assert sentence.startswith(said)
     assert not (tmp_path / "out").exists()
     printed, _, summary = evaluated(tmp_path, "brats", "--labels=brats", "--allow_missing")
     assert "Left out, for they have no prediction: c." in printed
     assert (summary["cases"], summary["without_prediction"], summary["without_reference"]) == (1, ["c"], ["b"])
-
-
-def test_a_missing_option_is_one_sentence(tmp_path):
-    command = [sys.executable, "-m", "jaxfuse.evaluate", "--pred", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: --ref is missing")
-    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -148,21 +134,25 @@ def test_an_option_of_another_protocol_is_refused(tmp_path, protocol, option, ow
     assert (result.returncode, result.stderr) == (2, expected)
 
 
-def test_refuses_another_grid(tmp_path):
+def test_a_missing_option_is_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "jaxfuse.evaluate", "--pred", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert result.stderr.startswith("error: --ref is missing")
+
+
+def test_refuses_other_grids_and_label_values_that_the_scheme_does_not_know(tmp_path):
+    pred = tmp_path / "pred" / "a.nii.gz"
     save(tmp_path / "ref" / "a.nii.gz", labels())
-    save(tmp_path / "pred" / "a.nii.gz", labels(), origin_mm=(1, 0, 0))
+    save(pred, labels(), origin_mm=(1, 0, 0))
     assert "case a lie on different grids: affine" in refusal(tmp_path)
-    save(tmp_path / "pred" / "a.nii.gz", labels()[:-1])
+    save(pred, labels()[:-1])
     assert "(11, 10, 8)" in refusal(tmp_path)
-
-
-def test_refuses_label_values_that_the_scheme_does_not_know(tmp_path):
-    save(tmp_path / "ref" / "a.nii.gz", labels())
-    save(tmp_path / "pred" / "a.nii.gz", labels().astype(np.float32) + 0.5)
+    save(pred, labels().astype(np.float32) + 0.5)
     assert "not whole numbers" in refusal(tmp_path)
-    save(tmp_path / "pred" / "a.nii.gz", labels() + 1)
+    save(pred, labels() + 1)
     assert "prediction a.nii.gz holds the label values 1, 2, 3, 5, scheme brats knows 0, 1, 2, 4" in refusal(tmp_path)
-    save(tmp_path / "pred" / "a.nii.gz", np.minimum(labels(), 2))
+    save(pred, np.minimum(labels(), 2))
     assert "reference a.nii.gz holds the label values 0, 1, 2, 4" in refusal(tmp_path, labels="brats2023")
 
 
@@ -182,9 +172,6 @@ def test_refuses_what_it_cannot_use(tmp_path):
     assert "out cannot be written" in refusal(tmp_path)
     save(tmp_path / "pred" / "b.nii", labels())
     assert "case b has two files" in refusal(tmp_path)
-
-
-# --- tissues and strokes ------------------------------------------------------------------------------------
 
 
 def tissues() -> np.ndarray:
@@ -239,9 +226,6 @@ def test_strokes_in_the_folders_of_their_cases(tmp_path):
     assert "prediction lesion: exactly one mask empty in 1, distances undefined and left out in 1 of 2" in printed
 
 
-# --- synthesized volumes ------------------------------------------------------------------------------------
-
-
 def test_synthesized_volumes_in_one_command(tmp_path):
     rng = np.random.default_rng(0)
     for case in "ab":
@@ -258,20 +242,10 @@ def test_synthesized_volumes_in_one_command(tmp_path):
     assert run(tmp_path, "synthesis", "--emulate=matlab").stderr.startswith("error: --emulate")
 
 
-# --- real samples -------------------------------------------------------------------------------------------
-
-
-def sample(name: str) -> Path:
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"the real sample {SHARED / name} is not here; set JAXFUSE_SHARED_DATA to its parent folder")
-    return SHARED / name
-
-
-def test_real_case_against_itself(tmp_path):
+def test_real_case_against_itself(tmp_path, shared_data):
     """The reference scored as its own prediction: perfect, on a full-size volume stored along LPS."""
-    root = sample("tcga_lgg_brats")
-    (case, path), *others = find_references(root)[0].items()
-    assert not others
+    root = shared_data / "tcga_lgg_brats"
+    ((case, path),) = find_references(root)[0].items()
     (tmp_path / "pred").mkdir()
     (tmp_path / "pred" / f"{case}.nii.gz").symlink_to(path)
     _, rows, _ = evaluated(tmp_path, "brats", ref=root)
@@ -280,9 +254,9 @@ def test_real_case_against_itself(tmp_path):
     assert [row["truth_mm3"] for row in rows] == [30179, 9317, 6840]
 
 
-def test_real_tissues_against_themselves(tmp_path):
+def test_real_tissues_against_themselves(tmp_path, shared_data):
     """An Analyze pair of 2 mm voxels as published, scored as its own prediction."""
-    root = sample("iseg_like_mni152")
+    root = shared_data / "iseg_like_mni152"
     (tmp_path / "pred").mkdir()
     for extension in (".hdr", ".img"):
         (tmp_path / "pred" / f"subject-1{extension}").symlink_to(root / f"subject-1-label{extension}")

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
-from jaxfuse.io.nifti import (
-    forms_disagree,
-    geometry_mismatch,
-    read_volume,
-    write_like,
-    write_rgb_like,
-)
+from jaxfuse.io.nifti import forms_disagree, geometry_mismatch, read_volume, write_like, write_rgb_like
 from tests.made_cases import placed, save_volume
+from tests.refusals import refused
 
-SHARED = Path(os.environ.get("JAXFUSE_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 SPACING = np.array([1.0, 1.5, 2.0])
 _C, _S = np.cos(0.3), np.sin(0.3)
 ROTATION = np.array([[_C, -_S, 0], [_S, _C, 0], [0, 0, 1]])
@@ -43,6 +35,12 @@ def numbers(dtype: type = np.int16) -> np.ndarray:
     return np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(dtype)
 
 
+def on_one_grid(a: nib.Nifti1Image, b: nib.Nifti1Image) -> None:
+    np.testing.assert_array_equal(b.affine, a.affine)
+    for key in ("qform_code", "sform_code", "pixdim", "xyzt_units", "quatern_b", "srow_x", "srow_y"):
+        np.testing.assert_array_equal(b.header[key], a.header[key])
+
+
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_canonical_array_keeps_the_world_position_of_every_voxel(tmp_path, frame, dtype):
@@ -62,17 +60,14 @@ def test_a_volume_written_like_itself_is_the_same_file_content(tmp_path, frame, 
     write_like(tmp_path / "b.nii.gz", read_volume(source).array, source)
     a, b = nib.load(source), nib.load(tmp_path / "b.nii.gz")
     np.testing.assert_array_equal(np.asarray(b.dataobj), np.asarray(a.dataobj))
-    np.testing.assert_array_equal(b.affine, a.affine)
     assert b.get_data_dtype() == a.get_data_dtype()
-    for key in ("qform_code", "sform_code", "pixdim", "xyzt_units", "quatern_b", "srow_x", "srow_y"):
-        np.testing.assert_array_equal(b.header[key], a.header[key])
+    on_one_grid(a, b)
 
 
 def test_spacing_follows_the_canonical_axes(tmp_path):
     # Stored axes point to P (1 mm), S (1.5 mm) and R (2 mm).
     volume = read_volume(save(tmp_path / "a.nii", numbers(), "PSR"))
-    assert volume.spacing_mm == pytest.approx((2.0, 1.0, 1.5))
-    assert volume.array.shape == (6, 4, 5)
+    assert (volume.spacing_mm, volume.array.shape) == (pytest.approx((2.0, 1.0, 1.5)), (6, 4, 5))
 
 
 def test_sform_counts_where_the_qform_disagrees_and_both_are_kept(tmp_path):
@@ -82,6 +77,7 @@ def test_sform_counts_where_the_qform_disagrees_and_both_are_kept(tmp_path):
     nib.save(image, tmp_path / "a.nii.gz")
     volume = read_volume(tmp_path / "a.nii.gz")
     assert forms_disagree(volume)
+    assert not forms_disagree(read_volume(save(tmp_path / "ordinary.nii", numbers(), "oblique")))
     np.testing.assert_array_equal(volume.array, numbers()[::-1, ::-1])
     write_like(tmp_path / "b.nii.gz", volume.array, tmp_path / "a.nii.gz")
     back = nib.load(tmp_path / "b.nii.gz")
@@ -89,10 +85,6 @@ def test_sform_counts_where_the_qform_disagrees_and_both_are_kept(tmp_path):
     np.testing.assert_array_equal(back.header.get_qform(), np.eye(4))
     np.testing.assert_array_equal(back.header.get_sform(), np.diag([-1, -1, 1, 1]))
     assert (int(back.header["qform_code"]), int(back.header["sform_code"])) == (1, 2)
-
-
-def test_forms_agree_in_an_ordinary_file(tmp_path):
-    assert not forms_disagree(read_volume(save(tmp_path / "a.nii", numbers(), "oblique")))
 
 
 def test_intensity_scaling_is_applied_on_reading_and_dropped_on_writing(tmp_path):
@@ -119,17 +111,12 @@ def test_equal_arrays_give_equal_bytes_and_no_partial_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "dtype", "stored"),
-    [
-        (np.ones((2, 2, 2), bool), None, np.uint8),
-        (np.ones((2, 2, 2), np.float64), None, np.float32),
-        (np.ones((2, 2, 2), np.int64), None, np.int32),
-        (np.ones((2, 2, 2), np.float32), np.uint8, np.uint8),
-    ],
+    ("given", "dtype", "stored"),
+    [(bool, None, np.uint8), (np.float64, None, np.float32), (np.int64, None, np.int32), (np.float32, "u1", np.uint8)],
 )
-def test_type_on_disk(tmp_path, array, dtype, stored):
+def test_type_on_disk(tmp_path, given, dtype, stored):
     source = save(tmp_path / "in.nii", np.zeros((2, 2, 2), np.int16))
-    write_like(tmp_path / "out.nii", array, source, dtype=dtype)
+    write_like(tmp_path / "out.nii", np.ones((2, 2, 2), given), source, dtype=dtype)
     assert nib.load(tmp_path / "out.nii").get_data_dtype() == stored
 
 
@@ -139,14 +126,12 @@ def test_type_on_disk(tmp_path, array, dtype, stored):
         (np.full((2, 2, 2), 300), np.uint8, "beyond the range of uint8"),
         (np.full((2, 2, 2), 0.5), np.uint8, "not whole numbers"),
         (np.full((2, 2, 2), np.nan), np.int16, "not whole numbers"),
-        (np.zeros((2, 2, 3)), None, "(2, 2, 3)"),
+        (np.zeros((2, 2, 3)), None, r"\(2, 2, 3\)"),
     ],
 )
 def test_values_and_shapes_that_do_not_fit_are_refused(tmp_path, array, dtype, message):
     source = save(tmp_path / "in.nii", np.zeros((2, 2, 2), np.int16))
-    with pytest.raises(UserError) as error:
-        write_like(tmp_path / "out.nii", array, source, dtype=dtype)
-    assert message in str(error.value)
+    refused(message, write_like, tmp_path / "out.nii", array, source, dtype=dtype)
     assert not (tmp_path / "out.nii").exists()
 
 
@@ -158,9 +143,7 @@ def test_a_color_volume_is_stored_as_rgb24_on_the_grid_of_its_reference(tmp_path
     write_rgb_like(tmp_path / "b.nii.gz", rgb, source)
     a, b = nib.load(source), nib.load(tmp_path / "b.nii.gz")
     assert (int(b.header["datatype"]), int(b.header["bitpix"]), b.shape) == (128, 24, a.shape)
-    np.testing.assert_array_equal(b.affine, a.affine)
-    for key in ("qform_code", "sform_code", "pixdim", "xyzt_units", "quatern_b", "srow_x"):
-        np.testing.assert_array_equal(b.header[key], a.header[key])
+    on_one_grid(a, b)
     stored, voxels = np.asarray(a.dataobj), np.asarray(b.dataobj)
     for name, values in (("R", stored), ("G", stored + 1), ("B", 255 - stored)):
         np.testing.assert_array_equal(voxels[name], values)
@@ -168,89 +151,62 @@ def test_a_color_volume_is_stored_as_rgb24_on_the_grid_of_its_reference(tmp_path
 
 def test_a_color_volume_of_another_shape_is_refused(tmp_path):
     source = save(tmp_path / "in.nii", np.zeros((2, 2, 2), np.int16))
-    with pytest.raises(UserError, match=r"has shape \(2, 2, 3\)"):
-        write_rgb_like(tmp_path / "out.nii", np.zeros((2, 2, 3, 3), np.uint8), source)
-    with pytest.raises(UserError, match="does not end in .nii"):
-        write_rgb_like(tmp_path / "out.png", np.zeros((2, 2, 2, 3), np.uint8), source)
+    refused(r"has shape \(2, 2, 3\)", write_rgb_like, tmp_path / "out.nii", np.zeros((2, 2, 3, 3), np.uint8), source)
+    refused("does not end in .nii", write_rgb_like, tmp_path / "out.png", np.zeros((2, 2, 2, 3), np.uint8), source)
 
 
-def test_trailing_singleton_axes_are_dropped(tmp_path):
-    save_volume(tmp_path / "a.nii", numbers()[..., None, None])
-    volume = read_volume(tmp_path / "a.nii")
+def test_trailing_singleton_axes_are_dropped_and_four_dimensions_refused(tmp_path):
+    volume = read_volume(save_volume(tmp_path / "a.nii", numbers()[..., None, None]))
     np.testing.assert_array_equal(volume.array, numbers())
     assert volume.stored_shape == (4, 5, 6, 1, 1)
-
-
-def test_four_dimensional_file_is_refused(tmp_path):
-    save_volume(tmp_path / "a.nii", np.zeros((4, 5, 6, 2), np.int16))
-    with pytest.raises(UserError, match=r"\(4, 5, 6, 2\)"):
-        read_volume(tmp_path / "a.nii")
-
-
-def _truncated_gzip(path: Path) -> None:
-    path.write_bytes(save(path, numbers()).read_bytes()[:-40])
-
-
-def _damaged_gzip(path: Path) -> None:
-    content = bytearray(save(path, numbers()).read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-
-
-def _short_voxels(path: Path) -> None:
-    content = gzip.decompress(save(path, numbers()).read_bytes())
-    path.write_bytes(gzip.compress(content[:-20]))
-
-
-def _text(path: Path) -> None:
-    path.write_text("version https://git-lfs.github.com/spec/v1\n")
-
-
-def _complex_values(path: Path) -> None:
-    save_volume(path, np.zeros((2, 2, 2), np.complex64))
-
-
-def _singular_affine(path: Path) -> None:
-    image = nib.Nifti1Image(numbers(), None)
-    image.header["sform_code"], image.header["srow_z"] = 1, 0
-    nib.save(image, path)
+    refused(r"\(4, 5, 6, 2\)", read_volume, save_volume(tmp_path / "a.nii", np.zeros((4, 5, 6, 2), np.int16)))
 
 
 @pytest.mark.parametrize(
-    "spoil",
-    [_truncated_gzip, _damaged_gzip, _short_voxels, _text, _complex_values, _singular_affine, lambda path: None],
+    "spoiled",
+    [
+        lambda content: content[:-40],
+        lambda content: bytes(byte ^ (0xFF * (i == len(content) // 2)) for i, byte in enumerate(content)),
+        lambda content: gzip.compress(gzip.decompress(content)[:-20]),
+        lambda content: b"version https://git-lfs.github.com/spec/v1\n",
+    ],
+    ids=["cut gzip", "damaged gzip", "cut voxels", "text"],
 )
-def test_bad_files_are_refused_by_name(tmp_path, spoil):
+def test_bad_files_are_refused_by_name(tmp_path, spoiled):
+    path = save(tmp_path / "case_t1.nii.gz", numbers())
+    path.write_bytes(spoiled(path.read_bytes()))
+    refused("case_t1.nii.gz", read_volume, path)
+
+
+def test_no_file_complex_values_and_a_singular_affine_are_refused_by_name(tmp_path):
     path = tmp_path / "case_t1.nii.gz"
-    spoil(path)
-    with pytest.raises(UserError, match="case_t1.nii.gz"):
-        read_volume(path)
+    refused("case_t1.nii.gz", read_volume, path)
+    refused("case_t1.nii.gz", read_volume, save_volume(path, np.zeros((2, 2, 2), np.complex64)))
+    image = nib.Nifti1Image(numbers(), None)
+    image.header["sform_code"], image.header["srow_z"] = 1, 0
+    nib.save(image, path)
+    refused("case_t1.nii.gz", read_volume, path)
 
 
 def test_geometry_is_compared_with_a_tolerance_and_both_values_are_told(tmp_path):
     a = read_volume(save(tmp_path / "a.nii", numbers()))
-    near, far = np.diag([-1.0, -1.5, 2.0, 1]), np.diag([-1.0, -1.5, 2.0, 1])
-    near[:3, 3], far[:3, 3] = [7.0005, -11, 3], [7.5, -11, 3]
-    save_volume(tmp_path / "near.nii", numbers(), affine=near)
-    save_volume(tmp_path / "far.nii", numbers(), affine=far)
-    assert not geometry_mismatch(a, read_volume(tmp_path / "near.nii"))
-    message = geometry_mismatch(a, read_volume(tmp_path / "far.nii"))
+
+    def mismatch(name, x, array):
+        path = save_volume(tmp_path / name, array, spacing_mm=(-1.0, -1.5, 2.0), origin_mm=(x, -11, 3))
+        return geometry_mismatch(a, read_volume(path))
+
+    assert not mismatch("near.nii", 7.0005, numbers())
     # Canonical origin x: 7 - 3 voxels of 1 mm.
-    assert "1 0 0 4;" in message
-    assert "1 0 0 4.5;" in message
-    smaller = read_volume(save(tmp_path / "small.nii", numbers()[:3]))
-    assert "(3, 5, 6)" in geometry_mismatch(a, smaller)
-    assert "(4, 5, 6)" in geometry_mismatch(a, smaller)
+    for words in ("1 0 0 4;", "1 0 0 4.5;"):
+        assert words in mismatch("far.nii", 7.5, numbers())
+    for words in ("(3, 5, 6)", "(4, 5, 6)"):
+        assert words in mismatch("small.nii", 7, numbers()[:3])
 
 
 @pytest.mark.parametrize("name", ["tcga_lgg_brats/TCGA-FG-6692/TCGA-FG-6692", "ms_lesion_mni/patient19/patient19"])
-def test_real_label_map_goes_there_and_back(tmp_path, name):
-    label, image = SHARED / f"{name}_seg.nii.gz", SHARED / f"{name}_flair.nii.gz"
-    if not label.is_file():
-        pytest.skip(f"sample data are not at {SHARED}")
-    volume = read_volume(label)
-    write_like(tmp_path / "seg.nii.gz", volume.array, image)
-    np.testing.assert_array_equal(
-        np.asarray(nib.load(tmp_path / "seg.nii.gz").dataobj), np.asarray(nib.load(label).dataobj)
-    )
+def test_real_label_map_goes_there_and_back(tmp_path, shared_data, name):
+    label, image = shared_data / f"{name}_seg.nii.gz", shared_data / f"{name}_flair.nii.gz"
+    write_like(tmp_path / "seg.nii.gz", read_volume(label).array, image)
+    back, there = (np.asarray(nib.load(path).dataobj) for path in (tmp_path / "seg.nii.gz", label))
+    np.testing.assert_array_equal(back, there)
     assert not geometry_mismatch(read_volume(tmp_path / "seg.nii.gz"), read_volume(image))

@@ -5,15 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.losses import overlap
+from tests.refusals import refused
 
 # Compiled as in training; one compilation costs less than one per operation.
-dice_loss = jax.jit(overlap.dice_loss, static_argnames=("include_background", "squared", "eps"))
-dice_loss_of_logits = jax.jit(overlap.dice_loss_of_logits, static_argnames=("include_background", "squared", "eps"))
-dice_and_cross_entropy = jax.jit(
-    overlap.dice_and_cross_entropy, static_argnames=("include_background", "squared", "eps")
-)
+OPTIONS = ("include_background", "squared", "eps")
+dice_loss = jax.jit(overlap.dice_loss, static_argnames=OPTIONS)
+dice_loss_of_logits = jax.jit(overlap.dice_loss_of_logits, static_argnames=OPTIONS)
+dice_and_cross_entropy = jax.jit(overlap.dice_and_cross_entropy, static_argnames=OPTIONS)
 cross_entropy = jax.jit(overlap.cross_entropy, static_argnames="ignore")
 
 EPS = 1e-5
@@ -22,20 +21,19 @@ LABEL = jnp.array([[[0, 1], [1, 2]]])
 PROBS = jnp.array([[[[0.5, 0.5, 0.0], [0.2, 0.6, 0.2]], [[0.0, 1.0, 0.0], [0.3, 0.1, 0.6]]]])
 
 
-def test_dice_by_hand():
-    # class 1: 2 (0.6 + 1.0) / (2 + 2.2); class 2: 2 * 0.6 / (1 + 0.8)
-    foreground = [2 * 1.6 / 4.2, 1.2 / 1.8]
-    assert float(dice_loss(PROBS, LABEL)) == pytest.approx(1 - np.mean(foreground), abs=1e-5)
-    # class 0: 2 * 0.5 / (1 + 1.0)
-    assert float(dice_loss(PROBS, LABEL, include_background=True)) == pytest.approx(
-        1 - np.mean([0.5, *foreground]), abs=1e-5
-    )
-
-
-def test_squared_denominator_by_hand():
-    # class 1: squares .25 + .36 + 1 + .01; class 2: .04 + .36
-    expected = 1 - np.mean([3.2 / (2 + 1.62), 1.2 / (1 + 0.4)])
-    assert float(dice_loss(PROBS, LABEL, squared=True)) == pytest.approx(expected, abs=1e-5)
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # class 1: 2 (0.6 + 1.0) / (2 + 2.2); class 2: 2 * 0.6 / (1 + 0.8)
+        ({}, [3.2 / 4.2, 1.2 / 1.8]),
+        # class 0: 2 * 0.5 / (1 + 1.0)
+        ({"include_background": True}, [0.5, 3.2 / 4.2, 1.2 / 1.8]),
+        # class 1: squares .25 + .36 + 1 + .01; class 2: .04 + .36
+        ({"squared": True}, [3.2 / (2 + 1.62), 1.2 / (1 + 0.4)]),
+    ],
+)
+def test_dice_by_hand(options, expected):
+    assert float(dice_loss(PROBS, LABEL, **options)) == pytest.approx(1 - np.mean(expected), abs=1e-5)
 
 
 def test_dice_is_zero_for_the_truth_and_one_for_its_opposite():
@@ -62,16 +60,14 @@ def test_examples_are_scored_apart_then_averaged():
 
 def test_dice_gradient_raises_the_true_class():
     gradient = jax.grad(dice_loss)(PROBS, LABEL)
-    truth = jax.nn.one_hot(LABEL, 3)[..., 1:] > 0
-    assert (gradient[..., 1:][truth] < 0).all()
-    assert (gradient[..., 1:][~truth] > 0).all()
+    np.testing.assert_array_equal(gradient[..., 1:] < 0, jax.nn.one_hot(LABEL, 3)[..., 1:] > 0)
+    assert gradient[..., 1:].all()
     assert not gradient[..., 0].any()
 
 
 def test_dice_of_one_class_needs_the_background():
     probs, label = jnp.ones((1, 2, 2, 1)), jnp.zeros((1, 2, 2), int)
-    with pytest.raises(UserError, match="at least 2 classes, got 1"):
-        dice_loss(probs, label)
+    refused("at least 2 classes, got 1", dice_loss, probs, label)
     assert float(dice_loss(probs, label, include_background=True)) == 0
 
 
@@ -80,9 +76,8 @@ def test_dice_of_logits_is_dice_of_their_softmax():
     for options in ({}, {"squared": True}, {"include_background": True}, {"eps": 1.0}):
         expected = dice_loss(jax.nn.softmax(logits), LABEL, **options)
         assert float(dice_loss_of_logits(logits, LABEL, **options)) == pytest.approx(float(expected), abs=1e-6)
-    assert float(dice_loss_of_logits(logits, LABEL, eps=1.0)) != pytest.approx(
-        float(dice_loss_of_logits(logits, LABEL)), abs=1e-3
-    )
+    smoothed, plain = (float(dice_loss_of_logits(logits, LABEL, eps=eps)) for eps in (1.0, EPS))
+    assert smoothed != pytest.approx(plain, abs=1e-3)
 
 
 def test_cross_entropy_by_hand():
@@ -104,29 +99,23 @@ def test_ignored_voxels_count_nowhere():
     assert gradient[~void].any(-1).all()
 
 
-def test_all_ignored_is_zero_with_zero_gradient():
+def test_all_may_be_ignored_and_a_class_may_be_the_ignored_one():
     label = jnp.full((1, 2, 2), 255)
     value, gradient = jax.value_and_grad(lambda x: cross_entropy(x, label, ignore=255))(jnp.ones((1, 2, 2, 3)))
     assert float(value) == 0
     assert not gradient.any()
-
-
-def test_a_class_may_be_the_ignored_one():
     logits, label = jnp.log(jnp.array([[[0.5, 0.5], [0.2, 0.8]]])), jnp.array([[0, 1]])
     assert float(cross_entropy(logits, label, ignore=0)) == pytest.approx(-np.log(0.8), abs=1e-6)
 
 
-def test_sum_of_both_survives_hopeless_logits():
-    logits, label = jnp.array([[[300.0, -300.0]]]), jnp.array([[1]])
-    value, gradient = jax.value_and_grad(dice_and_cross_entropy)(logits, label)
-    assert float(value) == pytest.approx(600 + 1, abs=1e-2)
-    np.testing.assert_allclose(gradient, [[[1.0, -1.0]]], atol=1e-5)
-
-
-def test_sum_of_both_is_the_sum():
+def test_sum_of_both_is_the_sum_and_survives_hopeless_logits():
     logits = jnp.log(PROBS + 1e-3)
     expected = dice_loss_of_logits(logits, LABEL, squared=True) + cross_entropy(logits, LABEL)
     assert float(dice_and_cross_entropy(logits, LABEL, squared=True)) == pytest.approx(float(expected), abs=1e-6)
+    hopeless = jnp.array([[[300.0, -300.0]]])
+    value, gradient = jax.value_and_grad(dice_and_cross_entropy)(hopeless, jnp.array([[1]]))
+    assert float(value) == pytest.approx(600 + 1, abs=1e-2)
+    np.testing.assert_allclose(gradient, [[[1.0, -1.0]]], atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", [dice_loss_of_logits, cross_entropy, dice_and_cross_entropy])
@@ -148,7 +137,6 @@ def test_dice_over_the_batch_and_the_weights_of_eq_14():
     shared = 2 * (probs * truth).sum((0, 1, 2)) + 1e-5
     dice = (shared / ((probs**2).sum((0, 1, 2)) + truth.sum((0, 1, 2)) + 1e-5)).mean()
     entropy = -np.log((probs * truth).sum(-1)).mean()
-    found = overlap.dice_and_cross_entropy(
-        logits, label, include_background=True, squared=True, over_batch=True, dice_weight=0.5, entropy_weight=0.5
-    )
+    options = {"include_background": True, "squared": True, "over_batch": True}
+    found = overlap.dice_and_cross_entropy(logits, label, **options, dice_weight=0.5, entropy_weight=0.5)
     assert float(found) == pytest.approx(0.5 * (1 - dice) + 0.5 * entropy, rel=1e-5)

@@ -8,24 +8,21 @@ from jaxfuse.metrics.names import Metric, metric_of, names_of
 from jaxfuse.metrics.protocols import METRICS
 
 PACKAGE = Path(__file__).parents[2] / "jaxfuse"
-DISTANCE = Metric("hd_mm", "HD (mm)", 2, False, "largest distance")
+NAN, DISTANCE = math.nan, Metric("hd_mm", "HD (mm)", 2, False, "largest distance")
 
 
 def test_a_number_is_printed_with_the_digits_of_its_metric():
-    assert [DISTANCE.text(value) for value in (3.14159, math.nan, math.inf)] == ["3.14", "undefined", "undefined"]
+    assert [DISTANCE.text(value) for value in (3.14159, NAN, math.inf)] == ["3.14", "undefined", "undefined"]
     assert (DISTANCE.short, DISTANCE.arrow) == ("HD", "↓")
 
 
 @pytest.mark.parametrize(
     ("mean", "std", "n", "text"),
-    [(1, 0.5, 3, "1.00 ± 0.50"), (1, math.nan, 1, "1.00"), (math.nan, math.nan, 0, "undefined")],
+    # Last: a mean over regions, none of whose cases has all regions.
+    [(1, 0.5, 3, "1.00 ± 0.50"), (1, NAN, 1, "1.00"), (NAN, NAN, 0, "undefined"), (2.0, NAN, 0, "undefined")],
 )
 def test_mean_and_deviation_stand_together_where_both_are_defined(mean, std, n, text):
     assert DISTANCE.mean_std({"mean": mean, "std": std, "n": n}) == text
-
-
-def test_a_mean_over_regions_without_a_case_of_all_regions_is_undefined():
-    assert DISTANCE.mean_std({"mean": 2.0, "std": math.nan, "n": 0}) == "undefined"
 
 
 def test_a_metric_is_found_by_its_name_and_another_is_printed_under_its_own():

@@ -32,16 +32,8 @@ def test_each_tissue_has_dice_and_all_its_distances():
     csf, gm, wm = rows
     assert (csf["dice"], gm["dice"], wm["dice"]) == (pytest.approx(4 / 5), pytest.approx(4 / 5), 1)
     # CSF: one voxel too many, 2 mm off. D1 = 0, 0, 2 and D2 = 0, 0; all voxels of a line are surface.
-    distances = {
-        "hd_mm": 2,
-        "hd95_mm": np.percentile([0, 0, 2, 0, 0], 95),
-        "mhd_mm": 2 / 3,
-        "asd_mm": 2 / 3,
-        "assd_mm": 2 / 5,
-        "iseg_mhd_mm": 2,
-        "iseg_asd_mm": 1 / 3,
-        "mhd_dubuisson_mm": 2 / 3,
-    }
+    distances = {"hd_mm": 2, "hd95_mm": np.percentile([0, 0, 2, 0, 0], 95), "mhd_mm": 2 / 3, "asd_mm": 2 / 3}
+    distances |= {"assd_mm": 2 / 5, "iseg_mhd_mm": 2, "iseg_asd_mm": 1 / 3, "mhd_dubuisson_mm": 2 / 3}
     assert {name: csf[name] for name in distances} == pytest.approx(distances)
     # GM: one voxel too few. The directed mean starts at the prediction, which lies wholly inside.
     assert (gm["asd_mm"], gm["mhd_mm"]) == (0, pytest.approx(2 / 3))
@@ -54,10 +46,9 @@ def test_a_stroke_is_measured_in_mm_and_in_voxels():
     truth, pred = np.zeros((3, 6), int), np.zeros((3, 6), int)
     truth[0, 0] = pred[0, 0] = pred[1, 2] = 1
     (row,) = score(pred, truth, INFARCTS)
-    assert row["dice"] == pytest.approx(2 / 3)
-    assert row["hd_mm"] == pytest.approx(math.hypot(5, 4))
-    assert row["hd_voxels"] == pytest.approx(math.hypot(1, 2))
-    assert tuple(row) == ("case", "output", "region", "dice", "hd_mm", "hd_voxels", "pred_mm3", "truth_mm3")
+    measured = {"dice": 2 / 3, "hd_mm": math.hypot(5, 4), "hd_voxels": math.hypot(1, 2)}
+    assert {name: row[name] for name in measured} == pytest.approx(measured)
+    assert tuple(row) == ("case", "output", "region", *measured, "pred_mm3", "truth_mm3")
 
 
 def test_a_missed_stroke_has_no_distance_in_voxels_whatever_the_penalty():
@@ -79,12 +70,10 @@ def test_tissues_are_averaged_over_subjects():
     rows = [*score(PRED, TRUTH, TISSUES), *score(TRUTH, TRUTH, TISSUES, case="b")]
     document = summary_document(rows, primary="prediction", one_empty=math.nan)
     csf = document["outputs"]["prediction"]["CSF"]
-    assert csf["dice"]["mean"] == pytest.approx(0.9)
-    assert csf["dice"]["std"] == pytest.approx(0.2 / math.sqrt(2))
+    assert (csf["dice"]["mean"], csf["dice"]["std"]) == pytest.approx((0.9, 0.2 / math.sqrt(2)))
     assert csf["iseg_mhd_mm"]["mean"] == 1
-    assert list(document["distances"]) == [
-        "HD", "HD95", "MHD", "ASD", "ASSD", "iSeg MHD", "iSeg ASD", "Dubuisson MHD",
-    ]  # fmt: skip
+    names = ["HD", "HD95", "MHD", "ASD", "ASSD", "iSeg MHD", "iSeg ASD", "Dubuisson MHD"]
+    assert list(document["distances"]) == names
     # Three things are called MHD: each is told apart in words.
     assert len({document["distances"][name] for name in ("MHD", "iSeg MHD", "Dubuisson MHD")}) == 3
 

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 import pytest
 from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
-from jaxfuse.errors import UserError
+from jaxfuse.metrics import synthesis
 from jaxfuse.metrics.names import names_of
-from jaxfuse.metrics.synthesis import (
-    METRICS,
-    OFFICIAL,
-    apply_linear,
-    fit_linear,
-    nmse,
-    official_patches,
-    official_scores,
-    psnr_db,
-    score_synthesized,
-    ssim,
-    ssim_of_slices,
-    summarize_synthesized,
-)
+from jaxfuse.metrics.synthesis import apply_linear, fit_linear, nmse, official_scores, psnr_db, ssim, ssim_of_slices
+from tests.refusals import refused
 
 RNG = np.random.default_rng(0)
 REAL, MADE = RNG.uniform(0, 1, (13, 12, 11)), RNG.uniform(0, 0.9, (13, 12, 11))
 GAUSS = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+score_synthesized = synthesis.score_synthesized
 
 
 def one_window(y, x, weights, *, data_range: float, bias: float = 1.0) -> float:
@@ -54,9 +44,9 @@ def test_psnr_and_nmse_by_hand():
 def test_they_equal_scikit_image_in_two_and_three_dimensions():
     for y, x in ((REAL, MADE), (REAL[..., 0], MADE[..., 0])):
         top = max(y.max(), x.max())
-        assert psnr_db(y, x) == pytest.approx(peak_signal_noise_ratio(y, x, data_range=top), rel=1e-12)
-        assert nmse(y, x) == pytest.approx(normalized_root_mse(y, x, normalization="euclidean") ** 2, rel=1e-12)
-        assert ssim(y, x) == pytest.approx(structural_similarity(y, x, data_range=top, **GAUSS), rel=1e-12)
+        expected = [peak_signal_noise_ratio(y, x, data_range=top), normalized_root_mse(y, x) ** 2]
+        expected += [structural_similarity(y, x, data_range=top, **GAUSS)]
+        assert [psnr_db(y, x), nmse(y, x), ssim(y, x)] == pytest.approx(expected, rel=1e-12)
         assert ssim(y, x) == ssim(y, x, data_range=top)
 
 
@@ -71,9 +61,7 @@ def test_nmse_times_the_mean_square_of_the_truth_is_the_squared_error(scale):
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_ssim_of_a_single_window_by_hand(ndim):
     taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
-    weights = np.ones(())
-    for _ in range(ndim):
-        weights = np.multiply.outer(weights, taps / taps.sum())
+    weights = reduce(np.multiply.outer, [taps / taps.sum()] * ndim)
     y, x = (RNG.uniform(0, 1, (11,) * ndim) for _ in range(2))
     assert ssim(y, x, data_range=0.8) == pytest.approx(one_window(y, x, weights, data_range=0.8), rel=1e-10)
     assert ssim(y, y) == pytest.approx(1)
@@ -86,11 +74,8 @@ def test_ssim_of_a_volume_is_the_mean_over_slices_that_are_not_blank():
     assert ssim_of_slices(real, made) == pytest.approx(np.mean(kept))
     turned = np.moveaxis(real, 2, 0), np.moveaxis(made, 2, 0)
     assert ssim_of_slices(*turned, axis=0) == ssim_of_slices(real, made)
-    assert score_synthesized(real, made) == {
-        "psnr_db": psnr_db(real, made),
-        "nmse": nmse(real, made),
-        "ssim": ssim_of_slices(real, made),
-    }
+    alone = {"psnr_db": psnr_db, "nmse": nmse, "ssim": ssim_of_slices}
+    assert score_synthesized(real, made) == {name: metric(real, made) for name, metric in alone.items()}
     assert score_synthesized(REAL[..., 0], MADE[..., 0])["ssim"] == ssim(REAL[..., 0], MADE[..., 0], data_range=1)
 
 
@@ -118,14 +103,11 @@ def test_negative_values_are_warned_of_unless_the_range_is_named():
     assert psnr_db(signed, 2 * MADE - 1, data_range=2) - found == pytest.approx(20 * math.log10(2 / signed.max()))
 
 
-# --- as the public code -------------------------------------------------------------------------------------
-
-
 def test_patches_are_stretched_one_by_one_and_constant_ones_become_0():
     patches = np.stack([[[1.0, 3.0], [5.0, 2.0]], [[-4.0, -4.0], [-4.0, -4.0]], [[0.0, 0.0], [0.0, 0.0]]])
     expected = np.stack([[[0, 0.5], [1, 0.25]], np.zeros((2, 2)), np.zeros((2, 2))])
-    np.testing.assert_array_equal(official_patches(patches), expected)
-    np.testing.assert_array_equal(official_patches(2 * REAL + 7).max((1, 2)), 1)
+    np.testing.assert_array_equal(synthesis.official_patches(patches), expected)
+    np.testing.assert_array_equal(synthesis.official_patches(2 * REAL + 7).max((1, 2)), 1)
 
 
 def test_the_official_recipe_by_hand():
@@ -136,7 +118,7 @@ def test_the_official_recipe_by_hand():
     x = np.where(y == 0, 0, (made - made.min()) / (made.max() - made.min()))
     even = np.full(y.shape, 1 / y.size)
     found = official_scores(real, made)
-    assert tuple(found) == names_of(OFFICIAL)
+    assert tuple(found) == names_of(synthesis.OFFICIAL)
     assert found["official_ssim"] == pytest.approx(one_window(y, x, even, data_range=2, bias=343 / 342), rel=1e-10)
     assert found["official_nmse"] == pytest.approx(np.sum((y - x) ** 2) / np.sum(y**2), rel=1e-12)
     assert found["official_psnr_db"] == pytest.approx(-10 * math.log10(np.mean((y - x) ** 2)), rel=1e-12)
@@ -153,9 +135,6 @@ def test_official_scores_of_blank_volumes():
     found = official_scores(REAL, np.zeros_like(REAL))
     assert found["official_nmse"] == 1
     assert all(math.isfinite(value) for value in found.values())
-
-
-# --- without a network --------------------------------------------------------------------------------------
 
 
 def test_a_linear_target_is_found_again_from_the_voxels_that_show_something():
@@ -186,12 +165,10 @@ def test_the_fit_is_that_of_all_cases_at_once_even_of_a_source_that_says_nothing
 
 
 def test_statistics_count_what_is_undefined():
-    rows = [
-        {"case": case, "output": "made", "psnr_db": value, "nmse": 0.5, "ssim": 0.25}
-        for case, value in (("a", 20.0), ("b", 30.0), ("c", math.inf))
-    ]
-    found = summarize_synthesized(rows)
-    assert tuple(found["made"]) == names_of(METRICS)
+    scores = {"output": "made", "nmse": 0.5, "ssim": 0.25}
+    rows = [{**scores, "case": case, "psnr_db": db} for case, db in (("a", 20.0), ("b", 30.0), ("c", math.inf))]
+    found = synthesis.summarize_synthesized(rows)
+    assert tuple(found["made"]) == names_of(synthesis.METRICS)
     psnr = found["made"]["psnr_db"]
     assert (psnr["mean"], psnr["std"], psnr["n"], psnr["undefined"]) == (25, pytest.approx(50**0.5), 2, 1)
 
@@ -214,5 +191,4 @@ def test_statistics_count_what_is_undefined():
     ],
 )
 def test_what_cannot_be_scored_is_refused(call, said):
-    with pytest.raises(UserError, match=said):
-        call()
+    refused(said, call)

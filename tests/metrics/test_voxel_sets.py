@@ -12,31 +12,21 @@ from jaxfuse.metrics.voxel_sets import iseg_asd_mm, iseg_mhd_mm, mhd_dubuisson_m
 UNIT = {"spacing_mm": (1.0, 1.0, 1.0), "one_empty": math.nan}
 
 
-def on_a_line() -> tuple[np.ndarray, np.ndarray]:
-    """Prediction at 0, 1 and 4, truth at 0 and 1: D1 = 0, 0, 3; D2 = 0, 0."""
-    pred, truth = np.zeros(6, bool), np.zeros(6, bool)
-    pred[[0, 1, 4]] = truth[[0, 1]] = True
-    return pred, truth
-
-
 def test_by_hand():
-    pred, truth = on_a_line()
+    """On a line of voxels of 2 mm: prediction at 0, 1 and 4, truth at 0 and 1; D1 = 0, 0, 6 mm and D2 = 0, 0."""
+    pred, truth = np.array([1, 1, 0, 0, 1, 0], bool), np.array([1, 1, 0, 0, 0, 0], bool)
     at = {"spacing_mm": (2.0,), "one_empty": math.nan}
     for masks in ((pred, truth), (truth, pred)):
         assert iseg_mhd_mm(*masks, **at) == 6
         assert iseg_asd_mm(*masks, **at) == pytest.approx((6 / 3 + 0) / 2)
         assert mhd_dubuisson_mm(*masks, **at) == pytest.approx(6 / 3)
-    assert voxel_set_distances_mm(pred, truth, **at) == {
-        "iseg_mhd_mm": 6.0,
-        "iseg_asd_mm": 1.0,
-        "mhd_dubuisson_mm": 2.0,
-    }
+    every = voxel_set_distances_mm(pred, truth, **at)
+    assert every == {"iseg_mhd_mm": 6.0, "iseg_asd_mm": 1.0, "mhd_dubuisson_mm": 2.0}
 
 
 def test_a_filled_hole_shows_here_and_not_on_surfaces():
     """A cube of 9 against its shell, one voxel thick: the center is 4 mm from the shell, but no surface is off."""
-    cube = np.zeros((11, 11, 11), bool)
-    cube[1:10, 1:10, 1:10] = True
+    cube = np.pad(np.ones((9, 9, 9), bool), 1)
     shell = cube.copy()
     shell[2:9, 2:9, 2:9] = False
     assert hausdorff_mm(cube, shell, **UNIT) == mhd_mm(cube, shell, **UNIT) == 0

@@ -1,13 +1,17 @@
 """The adapter: its size, its formula against XLA's own convolutions, odd grids, the plain start, arithmetic."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.lax import conv_general_dilated
 
 from jaxfuse.errors import UserError
 from jaxfuse.nn.adapter import Adapter
-from tests.tiny_systems import KEY, count, drawn_for, shape
+from tests.refusals import refused
+from tests.tiny_systems import KEY, abstract, count, drawn_for
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -17,14 +21,11 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 @pytest.mark.parametrize(("form", "weights"), [("depthwise", 1_495_296), ("dense", 15_042_048)])
 def test_weights_at_768_channels(form, weights):
-    params = jax.eval_shape(Adapter(form).init, KEY, shape(1, 14, 14, 768))
-    assert count(params) == weights
+    assert count(abstract(Adapter(form), 1, 14, 14, 768)[1]) == weights
 
 
 def _strided(x, kernel, groups):
-    return jax.lax.conv_general_dilated(
-        x, kernel, (2, 2), [(1, 1)] * 2, dimension_numbers=NHWC, feature_group_count=groups
-    )
+    return conv_general_dilated(x, kernel, (2, 2), [(1, 1)] * 2, dimension_numbers=NHWC, feature_group_count=groups)
 
 
 def _transposed(x, kernel, groups):
@@ -32,44 +33,31 @@ def _transposed(x, kernel, groups):
     turned = jnp.flip(kernel, (0, 1))
     turned = turned if groups > 1 else turned.swapaxes(2, 3)
     image = jnp.zeros((x.shape[0], 2 * x.shape[1], 2 * x.shape[2], x.shape[3]))
-    (adjoint,) = jax.linear_transpose(lambda z: _strided(z, turned, groups), image)(x)
-    return adjoint
+    return jax.linear_transpose(lambda z: _strided(z, turned, groups), image)(x)[0]
 
 
-@jax.jit
-def _dense(p, x):
-    return _by_formula(
-        p, x, lambda x: _strided(x, p["down"]["kernel"], 1), lambda x: _transposed(x, p["up"]["kernel"], 1)
-    )
+@partial(jax.jit, static_argnums=0)
+def _by_formula(form, p, x):
+    def resized(conv, name, x):
+        if form == "dense":
+            return conv(x, p[name]["kernel"], 1)
+        return conv(x, p[f"{name}_spatial"]["kernel"], 8) @ p[name]["kernel"][0, 0]
 
-
-@jax.jit
-def _depthwise(p, x):
-    def down(x):
-        return _strided(x, p["down_spatial"]["kernel"], 8) @ p["down"]["kernel"][0, 0]
-
-    def up(x):
-        return _transposed(x, p["up_spatial"]["kernel"], 8) @ p["up"]["kernel"][0, 0]
-
-    return _by_formula(p, x, down, up)
-
-
-def _by_formula(p, x, down, up):
     hidden = jax.nn.relu(x.mean((1, 2)) @ p["squeeze"]["kernel"][0, 0])
     gate = 1 / (1 + jnp.exp(-(hidden @ p["excite"]["kernel"][0, 0])))
-    branch = jax.nn.relu(up(jax.nn.relu(down(x * gate[:, None, None, :]))))
-    y = x + branch[:, : x.shape[1], : x.shape[2]]
+    half = jax.nn.relu(resized(_strided, "down", x * gate[:, None, None, :]))
+    y = x + jax.nn.relu(resized(_transposed, "up", half))[:, : x.shape[1], : x.shape[2]]
     y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-5)
     return y * p["norm"]["scale"] + p["norm"]["bias"]
 
 
-@pytest.mark.parametrize(("form", "formula"), [("depthwise", _depthwise), ("dense", _dense)])
+@pytest.mark.parametrize("form", ["depthwise", "dense"])
 @pytest.mark.parametrize("size", [(4, 6), (5, 3)])
-def test_it_is_its_formula_on_even_and_odd_grids(form, formula, size):
+def test_it_is_its_formula_on_even_and_odd_grids(form, size):
     x = jax.random.normal(KEY, (2, *size, 8))
-    module = Adapter(form)
-    params = drawn_for(module, x, scale=0.4)["params"]
-    np.testing.assert_allclose(jax.jit(module.apply)({"params": params}, x), formula(params, x), atol=2e-5)
+    params = drawn_for(Adapter(form), x, scale=0.4)["params"]
+    made = jax.jit(Adapter(form).apply)({"params": params}, x)
+    np.testing.assert_allclose(made, _by_formula(form, params, x), atol=2e-5)
 
 
 def test_the_plain_start_adds_nothing_and_can_be_left():
@@ -103,5 +91,4 @@ def test_bfloat16_keeps_float32_weights_and_stays_close():
 def test_refusals_say_what_came():
     with pytest.raises(UserError, match="adapter 'wide' is not known; choose one of depthwise, dense"):
         Adapter("wide").init(KEY, jnp.zeros((1, 4, 4, 8)))
-    with pytest.raises(UserError, match="divides its channels by 4, got 3"):
-        Adapter().init(KEY, jnp.zeros((1, 4, 4, 3)))
+    refused("divides its channels by 4, got 3", Adapter().init, KEY, jnp.zeros((1, 4, 4, 3)))

@@ -2,10 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.nn.cross_attention import received_by_source
+from tests.refusals import refused
 
 UNIFORM = np.full((4, 4), 0.25)
 
@@ -27,10 +26,8 @@ PAIR = _maps({(0, 1): _looking_at(3, 3, 3, 3), (1, 0): (_looking_at(0, 0, 0, 0) 
 
 
 def test_a_source_shows_what_the_other_looks_at_with_mean_one():
-    received = received_by_source([PAIR], (2, 2))
-    assert received.shape == (1, 2, 2, 2)
-    np.testing.assert_allclose(received[0, ..., 0], [[2.5, 0.5], [0.5, 0.5]])
-    np.testing.assert_allclose(received[0, ..., 1], [[0.0, 0.0], [0.0, 4.0]])
+    received = np.moveaxis(received_by_source([PAIR], (2, 2)), -1, 0)
+    np.testing.assert_allclose(received, [[[[2.5, 0.5], [0.5, 0.5]]], [[[0.0, 0.0], [0.0, 4.0]]]])
     np.testing.assert_allclose(received_by_source([PAIR], (6, 10)).mean((1, 2)), 1.0, rtol=1e-6)
 
 
@@ -44,26 +41,19 @@ def test_it_is_the_mean_over_bands_and_heads():
 
 def test_partners_count_equally_and_a_missing_one_not_at_all():
     three = {(0, 2): _looking_at(0, 0, 0, 0), (1, 2): UNIFORM, (2, 0): UNIFORM}
-    received = received_by_source([_maps(three, slots=3)], (2, 2))
-    np.testing.assert_allclose(received[0, ..., 2], [[2.5, 0.5], [0.5, 0.5]])
     without = {pair: values for pair, values in three.items() if 1 not in pair}
-    received = received_by_source([_maps(without, slots=3)], (2, 2))
-    np.testing.assert_allclose(received[0, ..., 2], [[4.0, 0.0], [0.0, 0.0]])
+    for pairs, expected in ((three, [[2.5, 0.5], [0.5, 0.5]]), (without, [[4.0, 0.0], [0.0, 0.0]])):
+        received = received_by_source([_maps(pairs, slots=3)], (2, 2))
+        np.testing.assert_allclose(received[0, ..., 2], expected)
 
 
 def test_what_nobody_reads_is_zero():
     one_way = _maps({(0, 1): _looking_at(3, 3, 3, 3)})
-    received = received_by_source([one_way, one_way], (4, 4))
-    np.testing.assert_array_equal(received[..., 0], 0.0)
-    np.testing.assert_allclose(received[..., 1].mean(), 1.0)
+    np.testing.assert_allclose(received_by_source([one_way] * 2, (4, 4)).mean((0, 1, 2)), [0.0, 1.0])
     np.testing.assert_array_equal(received_by_source([_maps({})], (4, 4)), 0.0)
 
 
-def test_swapping_two_sources_swaps_their_maps():
+def test_swapping_two_sources_swaps_their_maps_and_channels_have_no_places():
     swapped = PAIR[:, ::-1, ::-1]
     np.testing.assert_array_equal(received_by_source([swapped], (4, 4)), received_by_source([PAIR], (4, 4))[..., ::-1])
-
-
-def test_attention_between_channels_has_no_places():
-    with pytest.raises(UserError, match="3 tokens make no square grid"):
-        received_by_source([jnp.ones((1, 2, 2, 1, 3, 3))], (4, 4))
+    refused("3 tokens make no square grid", received_by_source, [jnp.ones((1, 2, 2, 1, 3, 3))], (4, 4))

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.nn.index_pool import max_pool, max_pool_with_index, unpool
+from tests.refusals import refused
 
 RNG = np.random.default_rng(0)
 # Four values for four pixels: most windows have ties.
@@ -15,21 +15,15 @@ TIED = jnp.asarray(RNG.integers(0, 4, (2, 6, 4, 3)), jnp.float32)
 DISTINCT = jnp.asarray(RNG.permutation(96).reshape(2, 6, 4, 2), jnp.float32)
 
 
-def _windows(x):
-    """Batch, row, column and channel of every window of 2x2 pixels."""
-    batch, height, width, channels = x.shape
-    return np.ndindex(batch, height // 2, width // 2, channels)
-
-
 def _by_loop(x, ties):
     """Maxima, and x where it is marked, window by window."""
     x = np.asarray(x)
     batch, height, width, channels = x.shape
     pooled, kept = np.zeros((batch, height // 2, width // 2, channels)), np.zeros(x.shape)
-    for b, i, j, c in _windows(x):
+    for b, i, j, c in np.ndindex(pooled.shape):
         window = x[b, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
         pooled[b, i, j, c] = window.max()
-        places = [(row, column) for row in (0, 1) for column in (0, 1) if window[row, column] == window.max()]
+        places = np.argwhere(window == window.max())
         for row, column in places if ties == "all" else places[:1]:
             kept[b, 2 * i + row, 2 * j + column, c] = window.max()
     return pooled, kept
@@ -43,12 +37,8 @@ def test_maxima_and_their_places_equal_a_loop(x, ties):
     np.testing.assert_array_equal(pooled, expected)
     np.testing.assert_array_equal(max_pool(x), expected)
     np.testing.assert_array_equal(unpool(pooled, index), kept)
-
-
-@pytest.mark.parametrize("ties", ["first", "all"])
-def test_pooling_undoes_unpooling_of_what_is_not_negative(ties):
-    y = jnp.asarray(RNG.integers(0, 3, (2, 3, 2, 3)), jnp.float32)
-    _, index = max_pool_with_index(TIED, ties=ties)
+    # Pooling undoes unpooling of what is not negative.
+    y = jnp.asarray(RNG.integers(0, 3, pooled.shape), jnp.float32)
     np.testing.assert_array_equal(max_pool(unpool(y, index)), y)
 
 
@@ -56,11 +46,10 @@ def test_index_bits_are_the_pixels_row_by_row():
     # Channels: the maximum at each of the four pixels, three of them tied, all equal.
     windows = [[[1, 0], [0, 0]], [[0, 1], [0, 0]], [[0, 0], [1, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 1]], [[5, 5]] * 2]
     x = jnp.moveaxis(jnp.asarray(windows, jnp.float32), 0, -1)[None]
-    _, first = max_pool_with_index(x)
-    _, every = max_pool_with_index(x, ties="all")
-    assert first.dtype == every.dtype == jnp.int8
-    np.testing.assert_array_equal(first.ravel(), [1, 2, 4, 8, 2, 1])
-    np.testing.assert_array_equal(every.ravel(), [1, 2, 4, 8, 2 + 4 + 8, 15])
+    for ties, expected in (("first", [1, 2, 4, 8, 2, 1]), ("all", [1, 2, 4, 8, 2 + 4 + 8, 15])):
+        _, index = max_pool_with_index(x, ties=ties)
+        assert index.dtype == jnp.int8
+        np.testing.assert_array_equal(index.ravel(), expected)
 
 
 @pytest.mark.parametrize(("ties", "received"), [("first", 2.0), ("all", 2.0 + 4.0 + 8.0)])
@@ -102,10 +91,8 @@ def test_derivatives_agree_with_differences_forward_over_reverse_too():
 def test_the_gradient_is_that_of_the_framework_and_scatters_nothing():
     weights = jnp.asarray(RNG.normal(size=(2, 3, 2, 3)), jnp.float32)
 
-    def gradient(pool):
-        return jax.grad(lambda x: jnp.sum(weights * pool(x)))
-
-    np.testing.assert_array_equal(gradient(max_pool)(TIED), gradient(lambda x: nn.max_pool(x, (2, 2), (2, 2)))(TIED))
+    forms = (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+    np.testing.assert_array_equal(*(jax.grad(lambda x, p=pool: jnp.sum(weights * p(x)))(TIED) for pool in forms))
 
     def both(x):
         pooled, index = max_pool_with_index(x)
@@ -116,16 +103,13 @@ def test_the_gradient_is_that_of_the_framework_and_scatters_nothing():
     assert not [word for word in ("scatter", "gather", "sort", "reduce_window") if word in program]
 
 
-def test_a_nan_is_not_lost():
-    for place in range(4):
-        x = jnp.ones(4).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
-        pooled, index = max_pool_with_index(x)
-        assert jnp.isnan(pooled).all()
-        assert index.item() == 1 << place
+@pytest.mark.parametrize("place", range(4))
+def test_a_nan_is_not_lost(place):
+    pooled, index = max_pool_with_index(jnp.ones(4).at[place].set(jnp.nan).reshape(1, 2, 2, 1))
+    assert jnp.isnan(pooled).all()
+    assert index.item() == 1 << place
 
 
 def test_refusals_say_what_came():
-    with pytest.raises(UserError, match=r"even sides, got shape \(1, 4, 3, 1\)"):
-        max_pool_with_index(jnp.zeros((1, 4, 3, 1)))
-    with pytest.raises(UserError, match="ties is 'last'; choose one of first, all"):
-        max_pool_with_index(jnp.zeros((1, 4, 4, 1)), ties="last")
+    refused(r"even sides, got shape \(1, 4, 3, 1\)", max_pool_with_index, jnp.zeros((1, 4, 3, 1)))
+    refused("ties is 'last'; choose one of first, all", max_pool_with_index, jnp.zeros((1, 4, 4, 1)), ties="last")

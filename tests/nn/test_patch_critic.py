@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.nn.patch_critic import PatchCritic
+from tests.refusals import refused
 from tests.tiny_systems import abstract, count
 
 KEY = jax.random.key(0, impl="rbg")
@@ -12,12 +12,8 @@ KEY = jax.random.key(0, impl="rbg")
 @pytest.mark.parametrize(("channels", "total"), [(2, 698_385), (1, 697_361)])
 def test_table_1(channels, total):
     scores, variables = abstract(PatchCritic(), 1, 128, 128, 128, channels)
-    assert scores.shape == (1, 7, 7, 7, 1)
-    assert count(variables) == total
-
-
-def test_only_first_and_last_convolutions_have_biases():
-    params = abstract(PatchCritic(), 1, 32, 32, 32, 2)[1]["params"]
+    params = variables["params"]
+    assert (scores.shape, count(params)) == ((1, 7, 7, 7, 1), total)
     assert list(params) == ["down_1", "down_2", "down_3", "down_4", "score"]
     assert [name for name, layer in params.items() if "bias" in layer] == ["down_1", "score"]
 
@@ -32,6 +28,7 @@ def test_only_first_and_last_convolutions_have_biases():
 )
 def test_scores_are_a_sixteenth_less_one(critic, shape, scores):
     assert abstract(critic, *shape)[0].shape == scores
+    refused(r"at least 32 voxels, got \(64, 31, 64\)", abstract, PatchCritic(), 1, 64, 31, 64, 2)
 
 
 def test_scores_are_unbounded_and_depend_on_the_image():
@@ -42,8 +39,3 @@ def test_scores_are_unbounded_and_depend_on_the_image():
     scores = jax.jit(critic.apply)({"params": params}, image)
     assert scores.min() > 1
     assert jnp.abs(scores[0] - scores[1]).max() > 0
-
-
-def test_refuses_patches_without_a_score():
-    with pytest.raises(UserError, match=r"at least 32 voxels, got \(64, 31, 64\)"):
-        abstract(PatchCritic(), 1, 64, 31, 64, 2)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.nn.patch_gan import PatchGan
+from tests.refusals import refused
 from tests.tiny_systems import abstract, count
 
 KEY = jax.random.key(0, impl="rbg")
@@ -31,6 +31,8 @@ def test_weights(use_bias, channels, total):
 def test_scores(layers, shape, scores):
     traced, _ = abstract(PatchGan(_unchanged, True, 2, layers, dtype=jnp.bfloat16), *shape)
     assert (traced.shape, traced.dtype) == (scores, jnp.float32)
+    said = r"halves its image 3 times needs sides of at least 24 pixels, got \(24, 23\)"
+    refused(said, abstract, PatchGan(_unchanged, True), 1, 24, 23, 1)
 
 
 def test_a_score_sees_a_square_of_70_pixels_and_is_unbounded():
@@ -55,8 +57,3 @@ def test_all_but_the_first_layer_and_the_scores_are_normalized():
     critic = PatchGan(norm, True, 2)
     jax.eval_shape(lambda x: critic.init_with_output(KEY, x, train=True), jnp.zeros((1, 24, 24, 1)))
     assert asked == [(f"norm_{layer}", True) for layer in (2, 3, 4)]
-
-
-def test_images_without_a_score_are_refused():
-    with pytest.raises(UserError, match=r"halves its image 3 times needs sides of at least 24 pixels, got \(24, 23\)"):
-        abstract(PatchGan(_unchanged, True), 1, 24, 23, 1)

@@ -4,28 +4,24 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.precision import cast_dtype, layer_dtype
+from tests.refusals import refused
+
+WIDE, NARROW = jnp.float32, jnp.bfloat16
 
 
 def test_names():
-    assert (layer_dtype("float32"), layer_dtype("bfloat16")) == (None, jnp.bfloat16)
-    assert (cast_dtype("float32"), cast_dtype("bfloat16")) == (jnp.float32, jnp.bfloat16)
+    found = [read(name) for read in (layer_dtype, cast_dtype) for name in ("float32", "bfloat16")]
+    assert found == [None, NARROW, WIDE, NARROW]
     for read in (layer_dtype, cast_dtype):
-        with pytest.raises(UserError, match="dtype is 'half'; choose one of float32, bfloat16"):
-            read("half")
+        refused("dtype is 'half'; choose one of float32, bfloat16", read, "half")
 
 
 @pytest.mark.parametrize(
     ("dtype", "given", "made"),
-    [
-        (layer_dtype("float32"), jnp.float32, jnp.float32),
-        (cast_dtype("float32"), jnp.float32, jnp.float32),
-        # A map that a bfloat16 layer left behind.
-        (layer_dtype("float32"), jnp.bfloat16, jnp.float32),
-        (cast_dtype("bfloat16"), jnp.float32, jnp.bfloat16),
-    ],
+    # Third: a map that a bfloat16 layer left behind.
+    [(None, WIDE, WIDE), (WIDE, WIDE, WIDE), (None, NARROW, WIDE), (NARROW, WIDE, NARROW)],
 )
 def test_layers_answer_in_it(dtype, given, made):
     image = jax.ShapeDtypeStruct((1, 4, 4, 1), given)

@@ -1,26 +1,24 @@
 """Parameter counts, shapes, exposed features and rematerialization of the U-Net trunk."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import ConvNormAct
 from jaxfuse.nn.initializers import he_normal
 from jaxfuse.nn.unet import Features, Head, UNet, upsample_nearest
-from tests.tiny_systems import count, kept_bytes
+from tests.refusals import refused
+from tests.tiny_systems import abstract, close, count, counts, kept_bytes, shape
 
 KEY = jax.random.key(0, impl="rbg")
-SMALL = UNet(base=2, levels=2, kernel_init=he_normal())
+SMALL, PAPER = UNet(base=2, levels=2, kernel_init=he_normal()), shape(1, 128, 128, 128, 2)
 
 
-def _shape(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _params(module, *shape):
-    return jax.eval_shape(module.init, KEY, _shape(*shape))
+def _params(module, *sides):
+    return abstract(module, *sides)[1]
 
 
 def _kept_bytes(module, image):
@@ -28,51 +26,31 @@ def _kept_bytes(module, image):
 
 
 @pytest.mark.parametrize(
-    ("arch", "channels", "classes", "total"),
-    [
-        ("residual", 2, 2, 8_261_762),
-        ("residual", 2, 4, 8_261_796),
-        ("residual", 1, 1, 8_261_313),
-        ("residual", 1, 4, 8_261_364),
-        ("plain", 2, 2, 5_883_010),
-        ("plain", 2, 4, 5_883_044),
-        ("plain", 1, 1, 5_882_561),
-        ("plain", 1, 4, 5_882_612),
-    ],
+    ("arch", "channels", "weights"),
+    [("residual", 2, 8_261_728), ("residual", 1, 8_261_296), ("plain", 2, 5_882_976), ("plain", 1, 5_882_544)],
 )
-def test_parameter_counts(arch, channels, classes, total):
-    trunk = _params(UNet(arch=arch), 1, 32, 32, 32, channels)
-    head = _params(Head(classes), 1, 32, 32, 32, 16)
-    assert count(head) == 17 * classes
-    assert count(trunk) + count(head) == total
+def test_parameter_counts(arch, channels, weights):
+    assert count(_params(UNet(arch=arch), 1, 32, 32, 32, channels)) == weights
 
 
-def test_parameter_count_of_the_flat_network_for_photographs():
+def test_parameter_counts_of_heads_and_of_the_flat_network_for_photographs():
+    assert [count(_params(Head(classes), 1, 32, 32, 32, 16)) for classes in (1, 2, 4)] == [17, 34, 68]
     trunk, head = _params(UNet(), 1, 32, 32, 3), _params(Head(21), 1, 32, 32, 16)
     assert count(trunk) + count(head) == 2_768_917
 
 
 def test_parameter_count_by_part():
-    trunk = _params(UNet(), 1, 32, 32, 32, 2)["params"]
-    parts: dict[str, int] = {}
-    for level in trunk.values():
-        for name, block in level.items():
-            parts[name] = parts.get(name, 0) + count(block)
-    assert parts == {
-        "entry": 1_175_904,
-        "context_1": 2_356_992,
-        "context_2": 2_356_992,
-        "up": 1_175_040,
-        "localize_1": 1_175_040,
-        "localize_2": 21_760,
-    }
+    levels = _params(UNet(), 1, 32, 32, 32, 2)["params"].values()
+    encoder = {"entry": 1_175_904, "context_1": 2_356_992, "context_2": 2_356_992}
+    decoder = {"up": 1_175_040, "localize_1": 1_175_040, "localize_2": 21_760}
+    assert sum((Counter(counts(level)) for level in levels), Counter()) == encoder | decoder
 
 
 def test_features_have_full_resolution_and_base_width():
-    for image in (_shape(1, 128, 128, 128, 2), _shape(2, 64, 32, 3)):
-        features = jax.eval_shape(lambda x: UNet().init_with_output(KEY, x)[0], image)
+    for sides in ((1, 128, 128, 128, 2), (2, 64, 32, 3)):
+        features = abstract(UNet(), *sides)[0]
         assert isinstance(features, Features)
-        assert features.penultimate.shape == features.last.shape == (*image.shape[:-1], 16)
+        assert features.penultimate.shape == features.last.shape == (*sides[:-1], 16)
 
 
 @pytest.mark.parametrize(("arch", "kernel"), [("residual", 1), ("plain", 3)])
@@ -87,14 +65,12 @@ def test_last_is_one_block_after_penultimate(arch, kernel):
 
 def test_residual_encoder_adds_its_entry():
     image = jax.random.normal(KEY, (1, 8, 8, 2))
-    params = jax.jit(SMALL.init)(KEY, image)["params"]
-    level = params["encoder_1"]
+    params = jax.jit(SMALL.init)(KEY, image)
+    level = params["params"]["encoder_1"]
     block = jax.jit(lambda name, x: ConvNormAct(2, 3).apply({"params": level[name]}, x), static_argnums=0)
     entry = block("entry", image)
     context = block("context_2", block("context_1", entry))
-    _, state = jax.jit(lambda p: SMALL.apply(p, image, capture_intermediates=True, mutable=["intermediates"]))(
-        {"params": params}
-    )
+    _, state = jax.jit(lambda p: SMALL.apply(p, image, capture_intermediates=True, mutable=["intermediates"]))(params)
     captured = state["intermediates"]["encoder_1"]["__call__"][0]
     np.testing.assert_allclose(captured, entry + context, atol=1e-6)
 
@@ -105,20 +81,15 @@ def test_remat_changes_neither_parameters_nor_gradients():
     recomputed = kept.clone(remat=True)
     params = jax.jit(kept.init)(KEY, image)
     assert jax.eval_shape(recomputed.init, KEY, image) == jax.eval_shape(kept.init, KEY, image)
-
-    def gradient(module):
-        return jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(module.apply(p, image).last))))(params)
-
-    for a, b in zip(jax.tree.leaves(gradient(kept)), jax.tree.leaves(gradient(recomputed)), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(a).max())))
+    modules = (kept, recomputed)
+    close(*(jax.jit(jax.grad(lambda p, m=m: jnp.sum(jnp.sin(m.apply(p, image).last))))(params) for m in modules), 1e-5)
 
 
 def test_remat_keeps_a_tenth_at_the_paper_size():
     # Compiled memory would not show it on CPU, where the barriers that force recomputation are dropped.
-    image = _shape(1, 128, 128, 128, 2)
-    kept, recomputed = _kept_bytes(UNet(), image), _kept_bytes(UNet(remat=True), image)
+    kept = _kept_bytes(UNet(), PAPER)
     assert 3.5e9 < kept < 4.2e9
-    assert recomputed < 0.1 * kept
+    assert _kept_bytes(UNet(remat=True), PAPER) < 0.1 * kept
 
 
 def test_bfloat16_is_close_and_keeps_less():
@@ -130,27 +101,19 @@ def test_bfloat16_is_close_and_keeps_less():
     correlation = jnp.corrcoef(full.last.ravel(), half.last.astype(jnp.float32).ravel())[0, 1]
     assert correlation > 0.995
     assert jax.eval_shape(lambda x: Head(2).init_with_output(KEY, x)[0], half.last).dtype == jnp.float32
-    large = _shape(1, 128, 128, 128, 2)
-    assert _kept_bytes(UNet(remat=True, dtype=jnp.bfloat16), large) < 0.65 * _kept_bytes(UNet(remat=True), large)
+    assert _kept_bytes(UNet(remat=True, dtype=jnp.bfloat16), PAPER) < 0.65 * _kept_bytes(UNet(remat=True), PAPER)
 
 
 def test_refusals_say_what_came():
-    with pytest.raises(UserError, match=r"divisible by 16, got shape \(1, 32, 30, 32, 2\)"):
-        _params(UNet(), 1, 32, 30, 32, 2)
-    with pytest.raises(UserError, match="'dense' is not known; choose one of residual, plain"):
-        _params(UNet(arch="dense"), 1, 32, 32, 32, 2)
-    with pytest.raises(UserError, match="at least 2 levels, got 1"):
-        _params(UNet(levels=1), 1, 32, 32, 32, 2)
-    with pytest.raises(UserError, match="single voxel"):
-        _params(UNet(), 1, 16, 16, 16, 2)
+    refused(r"divisible by 16, got shape \(1, 32, 30, 32, 2\)", _params, UNet(), 1, 32, 30, 32, 2)
+    refused("'dense' is not known; choose one of residual, plain", _params, UNet(arch="dense"), 1, 32, 32, 32, 2)
+    refused("at least 2 levels, got 1", _params, UNet(levels=1), 1, 32, 32, 32, 2)
+    refused("single voxel", _params, UNet(), 1, 16, 16, 16, 2)
 
 
 @pytest.mark.parametrize("sides", [(2, 3), (2, 3, 4)])
 def test_upsample_repeats_voxels_and_its_gradient_sums_blocks(sides):
     x = jnp.arange(2.0 * np.prod(sides) * 2).reshape(2, *sides, 2)
-    expected = np.asarray(x)
-    for axis in range(1, x.ndim - 1):
-        expected = expected.repeat(2, axis)
     y, backward = jax.vjp(upsample_nearest, x)
-    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(y, np.kron(x, np.ones((1, *[2] * len(sides), 1))))
     np.testing.assert_array_equal(backward(y)[0], 2 ** len(sides) * x)

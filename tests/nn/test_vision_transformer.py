@@ -5,16 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.nn.adapter import Adapter
-from jaxfuse.nn.vision_transformer import (
-    MLP,
-    PositionEmbedding,
-    TransformerBlock,
-    VisionTransformer,
-    resize_positions,
-)
-from tests.tiny_systems import KEY, drawn_for
+from jaxfuse.nn.vision_transformer import MLP, PositionEmbedding, TransformerBlock, VisionTransformer, resize_positions
+from tests.refusals import refused
+from tests.tiny_systems import KEY, close, drawn_for
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -59,6 +53,7 @@ def test_a_block_is_attention_and_mlp_with_the_adapter_beside_the_mlp():
     adapted = _block(adapter="depthwise").apply({"params": params}, TOKENS)
     np.testing.assert_allclose(adapted, plain + added, atol=1e-5)
     assert jnp.abs(added).max() > 0.1
+    refused("8 channels do not divide among 3 heads", TransformerBlock(3, 12).init, KEY, TOKENS)
 
 
 def test_adapters_of_the_plain_start_leave_the_block_as_it_is():
@@ -70,11 +65,10 @@ def test_adapters_of_the_plain_start_leave_the_block_as_it_is():
 
 
 def test_positions_of_the_training_size_are_used_as_they_are():
-    module = PositionEmbedding((2, 3))
     x = jnp.zeros((2, 2, 3, 8))
-    table = module.init(KEY, x)["params"]["table"]
-    assert table.shape == (2, 3, 8)
-    np.testing.assert_array_equal(module.apply({"params": {"table": table}}, x)[1], table)
+    variables = PositionEmbedding((2, 3)).init(KEY, x)
+    assert variables["params"]["table"].shape == (2, 3, 8)
+    np.testing.assert_array_equal(PositionEmbedding((2, 3)).apply(variables, x)[1], variables["params"]["table"])
 
 
 @pytest.mark.parametrize(
@@ -90,12 +84,10 @@ def test_positions_of_another_size_lie_between_their_neighbors(size, expected):
 
 def test_dropout_acts_only_with_a_key():
     module = MLP(16, 0.5)
-    variables = {"params": drawn_for(module, TOKENS, scale=0.4)["params"]}
-    plain = module.apply(variables, TOKENS)
-    np.testing.assert_array_equal(module.apply(variables, TOKENS), plain)
-    first, again, other = (
-        module.apply(variables, TOKENS, rngs={"dropout": jax.random.key(seed)}) for seed in (1, 1, 2)
-    )
+    variables = drawn_for(module, TOKENS, scale=0.4)
+    np.testing.assert_array_equal(module.apply(variables, TOKENS), module.apply(variables, TOKENS))
+    keys = [{"dropout": jax.random.key(seed)} for seed in (1, 1, 2)]
+    first, again, other = (module.apply(variables, TOKENS, rngs=key) for key in keys)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert 0.3 < (first == 0).mean() < 0.7
@@ -112,9 +104,7 @@ def _gradients(module, params):
 def test_computing_blocks_again_changes_nothing_and_draws_the_same_dropout():
     module = VisionTransformer(8, 1, 2, 12, (2, 2), "none", dropout=0.2)
     params = drawn_for(module, TOKENS, scale=0.4)["params"]
-    kept, again = _gradients(module, params), _gradients(module.clone(remat=True), params)
-    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    close(_gradients(module, params), _gradients(module.clone(remat=True), params), 1e-5)
 
 
 def test_without_adapters_is_the_network_that_has_none():
@@ -122,16 +112,8 @@ def test_without_adapters_is_the_network_that_has_none():
     params = drawn_for(module, TOKENS, scale=0.4)["params"]
     without = jax.jit(lambda p: module.apply({"params": p}, TOKENS, adapters=False))(params)
     none = module.clone(adapter="none")
-    bare = {
-        name: {key: value for key, value in part.items() if key != "adapter"} if "block" in name else part
-        for name, part in params.items()
-    }
+    bare = {name: {key: part[key] for key in part if key != "adapter"} for name, part in params.items()}
     shapes = jax.eval_shape(none.init, KEY, TOKENS)["params"]
     assert jax.tree.map(jnp.shape, bare) == jax.tree.map(jnp.shape, shapes)
     np.testing.assert_array_equal(without, jax.jit(none.apply)({"params": bare}, TOKENS))
     assert jnp.abs(without - jax.jit(module.apply)({"params": params}, TOKENS)).max() > 0.1
-
-
-def test_channels_that_do_not_divide_among_heads_are_refused():
-    with pytest.raises(UserError, match="8 channels do not divide among 3 heads"):
-        TransformerBlock(3, 12).init(KEY, TOKENS)

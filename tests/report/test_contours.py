@@ -24,17 +24,16 @@ def test_tissues_and_strokes_have_outlines(name):
 
 def squares(shift: int = 0) -> np.ndarray:
     """Class 2 in the middle of class 1, on an axial slice."""
-    label = np.zeros((40, 40, 1), np.uint8)
+    label = np.zeros((40, 40), np.uint8)
     label[8 + shift : 32 + shift, 8:32], label[14 + shift : 26 + shift, 14:26] = 1, 2
     return label
 
 
 def panel(path: Path, prediction: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
-    image = np.full((40, 40, 1, 1), 0.2, np.float32)
+    image = np.full((40, 40, 1), 0.2, np.float32)
     image[:3, :3] = 1  # bright in a corner, all else dark
-    given = {"image": image[:, :, 0], "predictions": {"S": prediction[:, :, 0]}}
-    given |= {"truth": None if truth is None else truth[:, :, 0]}
-    segmentation_panel(path, **given, modalities=("t2",), classes=CLASSES, title="case", overlay=OUTLINED)
+    given = {"image": image, "truth": truth, "predictions": {"S": prediction}, "modalities": ("t2",)}
+    segmentation_panel(path, **given, classes=CLASSES, overlay=OUTLINED, title="case")
     return pixels_of(path)
 
 
@@ -55,37 +54,23 @@ def test_the_truth_shows_white_where_a_prediction_leaves_it(tmp_path):
     assert cells(moved, "white")[2] > corner + 150
     for color in CLASS_COLORS[1:3]:
         image, truth, prediction = cells(moved, color)
-        assert image == 0
-        assert truth > 100
-        assert prediction == pytest.approx(truth, rel=0.2)
-
-
-def test_lines_leave_the_image_open(tmp_path):
-    pixels = panel(tmp_path / "open.png", squares(), squares())
-    column = pixels[45:-70, int(2 * COLUMN_PX) :]
-    assert (np.ptp(column, axis=-1) > 60).mean() < 0.1
+        assert (image, truth > 100, prediction) == (0, True, pytest.approx(truth, rel=0.2))
+    # Lines leave the image open.
+    assert (np.ptp(equal[45:-70, int(2 * COLUMN_PX) :], axis=-1) > 60).mean() < 0.1
 
 
 def test_the_legend_names_classes_and_speaks_of_a_truth_only_where_there_is_one(tmp_path):
-    entries = [OUTLINED.legend(CLASSES, truth) for truth in (False, True)]
-    assert [[line.get_label() for line in legend] for legend in entries] == [
-        ["CSF", "GM"],
-        ["CSF", "GM", "truth, where a prediction differs"],
-    ]
+    bare, full = ([line.get_label() for line in OUTLINED.legend(CLASSES, truth)] for truth in (False, True))
+    assert (bare, full) == (["CSF", "GM"], ["CSF", "GM", "truth, where a prediction differs"])
     bare = panel(tmp_path / "bare.png", squares(), None)
     assert bare.shape[1] == int(2 * COLUMN_PX)
     assert cells(bare, CLASS_COLORS[1])[1] > 100
 
 
 def test_rows_side_by_side_are_as_wide_as_ever(tmp_path):
+    given = {"image": np.ones((40, 40), np.float32), "modality": "t2", "truth": squares(), "classes": CLASSES}
     predictions = {"a": squares(), "b": squares(3), "c": squares()}
-    given = {
-        "image": np.ones((40, 40, 1), np.float32),
-        "modality": "t2",
-        "truth": squares(),
-        "predictions": predictions,
-    }
-    comparison(tmp_path / "rows.png", **given, classes=CLASSES, title="rows", overlay=OUTLINED)
+    comparison(tmp_path / "rows.png", **given, predictions=predictions, title="rows", overlay=OUTLINED)
     pixels = pixels_of(tmp_path / "rows.png")
     # Three wide pictures where six fit otherwise; five make two lines.
     assert pixels.shape[1] == int(3 * COLUMN_PX)

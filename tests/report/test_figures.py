@@ -47,6 +47,7 @@ def test_a_segmentation_panel_has_one_column_per_modality_and_map(tmp_path):
         assert not filled or (hits.max(axis=0) < width / 2).all()
     # The legend names every class, present or not.
     assert all(near(pixels[-65:], color, 3).sum() > 50 for color in CLASS_COLORS[1:4])
+    assert panel(tmp_path / "panel.png").shape[1] == int(5 * COLUMN_PX)  # without a truth, no column of it
 
 
 def test_ratios_lie_below_their_modalities_in_every_plane(tmp_path):
@@ -64,15 +65,6 @@ def test_ratios_lie_below_their_modalities_in_every_plane(tmp_path):
     lines = np.split(found, np.flatnonzero(np.diff(found) > 40) + 1)
     both = [(high[line].sum() > 500, low[line].sum() > 500) for line in lines]
     assert both == [(True, False), (True, False), (True, True)]
-
-
-def test_without_truth_the_panel_has_no_truth_column(tmp_path):
-    assert panel(tmp_path / "panel.png").shape[1] == int(5 * COLUMN_PX)
-
-
-def test_more_classes_than_colors_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="at most 8 classes"):
-        rows(tmp_path / "c.png", NOTHING, 0, classes=tuple("abcdefghi"))
 
 
 def _translate(path: Path, fake_error: float, pairs=(("t1", "t1ce"), ("t2", "flair"))) -> np.ndarray:
@@ -94,13 +86,14 @@ def test_a_translation_panel_colors_errors_where_they_are(tmp_path):
 
     # Rows: t1 -> t2, t1ce -> flair, t2 -> t1, flair -> t1ce. Only the made t2 is wrong; grays stay gray.
     assert share(0, 3) > 0.2
-    assert max(share(1, 3), share(2, 3), share(3, 3)) < 0.02
-    assert max(share(row, column) for row in range(4) for column in (0, 1, 2, 4)) < 0.02
+    assert max(share(*place) for place in np.ndindex(4, 5) if place != (0, 3)) < 0.02
 
 
-def test_groups_that_do_not_make_up_the_modalities_are_refused(tmp_path):
+def test_what_cannot_be_drawn_is_refused(tmp_path):
     with pytest.raises(ValueError, match="two equal groups"):
         _translate(tmp_path / "t.png", 0.0, pairs=(("t1",), ("t2", "flair")))
+    with pytest.raises(ValueError, match="at most 8 classes"):
+        rows(tmp_path / "c.png", NOTHING, 0, classes=tuple("abcdefghi"))
 
 
 @pytest.mark.parametrize(("count", "columns", "lines"), [(2, 4, 1), (7, 6, 2)])
@@ -115,9 +108,6 @@ def test_a_comparison_wraps_after_six_columns(tmp_path, count, columns, lines):
     assert set(colored.astype(int)) == set(range(0 if lines == 2 else 1, columns))
 
 
-# --- 2D cases: axial slices -----------------------------------------------------------------------------------
-
-
 def _slab() -> tuple[np.ndarray, np.ndarray]:
     """A volume of one axial slice, of no symmetry, with a label of two classes."""
     image, label = IMAGE[:, :18, :1].copy(), np.zeros((24, 18, 1), np.uint8)
@@ -126,39 +116,25 @@ def _slab() -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
-def test_a_slice_has_one_line_which_is_the_axial_line_of_its_volume(tmp_path, monkeypatch):
-    image, label = _slab()
-    common = {"modalities": MODALITIES, "classes": CLASSES, "title": "case"}
-    whole = {"image": image, "truth": label, "predictions": {"S": np.roll(label, 2, 0)}}
-    flat = {"image": plane(image, AXIAL, 0), "truth": plane(label, AXIAL, 0)}
-    flat["predictions"] = {"S": plane(np.roll(label, 2, 0), AXIAL, 0)}
-    segmentation_panel(tmp_path / "slice.png", **flat, **common, spacing_mm=(2.0, 1.0))
+@pytest.mark.parametrize("draw", [segmentation_panel, comparison, translation_panel])
+def test_slices_are_drawn_as_the_axial_line_of_their_volume(tmp_path, monkeypatch, draw):
     monkeypatch.setattr(planes, "VIEWS", (AXIAL,))
-    segmentation_panel(tmp_path / "volume.png", **whole, **common, spacing_mm=(1.0, 2.0, 5.0))
-    picture = pixels_of(tmp_path / "slice.png")
-    # 36 mm high and 24 mm wide, title and legend.
-    assert picture.shape[1] == int(6 * COLUMN_PX)
-    assert abs(picture.shape[0] - 130 * (1.55 * 36 / 24 + 0.2 + 0.84)) <= 2
-    _assert_same_but_for_the_note(tmp_path)
-
-
-def _assert_same_but_for_the_note(folder: Path) -> None:
-    """The note below the legend differs: a slice has no number."""
-    volume, picture = (pixels_of(folder / f"{name}.png") for name in ("volume", "slice"))
-    np.testing.assert_array_equal(volume[:-24], picture[:-24])
-
-
-@pytest.mark.parametrize("draw", ["comparison", "translation"])
-def test_slices_are_compared_as_their_volume(tmp_path, draw):
     image, label = _slab()
-    for name, turn in (("volume", lambda array: array), ("slice", lambda array: plane(array, AXIAL, 0))):
-        path = tmp_path / f"{name}.png"
-        if draw == "comparison":
-            predictions = {"row": turn(np.roll(label, 2, 1))}
-            given = {"image": turn(image[..., 0]), "modality": "t1", "truth": turn(label), "predictions": predictions}
-            comparison(path, **given, classes=CLASSES, title="rows")
-        else:
+    common = {"title": "case"} | ({} if draw is comparison else {"modalities": MODALITIES})
+    common |= {"pairs": (MODALITIES[:2], MODALITIES[2:])} if draw is translation_panel else {"classes": CLASSES}
+
+    def given(turn):
+        if draw is translation_panel:
             made = image + np.arange(24, dtype=np.float32)[:, None, None, None] / 24
-            given = {"real": turn(image), "fake": turn(made), "cycle": turn(image), "label": turn(label)}
-            translation_panel(path, **given, modalities=MODALITIES, pairs=(MODALITIES[:2], MODALITIES[2:]), title="t")
-    _assert_same_but_for_the_note(tmp_path)
+            return {"real": turn(image), "fake": turn(made), "cycle": turn(image), "label": turn(label)}
+        shown = {"image": turn(image[..., 0]), "modality": "t1"} if draw is comparison else {"image": turn(image)}
+        return shown | {"truth": turn(label), "predictions": {"row": turn(np.roll(label, 2, 1))}}
+
+    draw(tmp_path / "slice.png", **given(lambda array: plane(array, AXIAL, 0)), **common, spacing_mm=(2.0, 1.0))
+    draw(tmp_path / "volume.png", **given(lambda array: array), **common, spacing_mm=(1.0, 2.0, 5.0))
+    volume, picture = (pixels_of(tmp_path / f"{name}.png") for name in ("volume", "slice"))
+    # The note below the legend differs: a slice has no number.
+    np.testing.assert_array_equal(volume[:-24], picture[:-24])
+    if draw is segmentation_panel:  # 36 mm high and 24 mm wide, title and legend
+        assert picture.shape[1] == int(6 * COLUMN_PX)
+        assert abs(picture.shape[0] - 130 * (1.55 * 36 / 24 + 0.2 + 0.84)) <= 2

@@ -33,6 +33,5 @@ def test_pictures_are_drawn_as_they_lie(saved, tmp_path):
     color = np.stack([picture, picture.max() - picture, picture], -1)
     given = {"images": [picture, color], "headers": ["MRI", "fused"], "shown": picture >= 0}
     fusion_panel(tmp_path / "a.png", **given, title="", spacing_mm=(1, 1))
-    shown = [ax.images[0].get_array() for ax in saved[0].axes]
-    np.testing.assert_array_equal(shown[0], np.repeat(picture[..., None], 3, -1))
-    np.testing.assert_array_equal(shown[1], color)
+    for ax, expected in zip(saved[0].axes, (np.stack([picture] * 3, -1), color), strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), expected)

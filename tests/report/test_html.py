@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,12 +7,12 @@ import numpy as np
 import pytest
 
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
-from jaxfuse.errors import UserError
 from jaxfuse.io.png import write_png
 from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
 from jaxfuse.report import html
 from jaxfuse.report.html import write_report
 from jaxfuse.report.page import Section
+from tests.refusals import refused
 
 GOLDEN, CASES = Path(__file__).parent / "golden", ("a", "b", "c")  # b has the lowest Dice, a the highest
 
@@ -74,8 +72,7 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> str:
-    folder = make_workdir(tmp_path_factory.mktemp("runs") / "cmff", pictures=True)
-    return write_report(folder).read_text(encoding="utf-8")
+    return _html(make_workdir(tmp_path_factory.mktemp("runs") / "cmff", pictures=True))
 
 
 def _text(page: str) -> str:
@@ -83,9 +80,13 @@ def _text(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", without_style))
 
 
+def _html(folder: Path, **options: Any) -> str:
+    return write_report(folder, **options).read_text(encoding="utf-8")
+
+
 def _report(folder: Path, **options: Any) -> str:
     """The text of the report of a run."""
-    return _text(write_report(folder, **options).read_text(encoding="utf-8"))
+    return _text(_html(folder, **options))
 
 
 def test_the_page_loads_nothing_from_outside(page):
@@ -97,31 +98,25 @@ def test_the_page_loads_nothing_from_outside(page):
     assert not re.search(r"<script|<link|@import|url\(|https?://", page)
 
 
-def test_what_ran_is_said(page):
-    text = _text(page)
-    for fact in ("cmff · ours", "transition → fusion", "1 x cpu", "configs/cmff.py", "jax 0.10.2", "1 training, 3 val"):
-        assert fact in text, fact
-
-
 def test_the_time_of_a_slice_is_not_that_of_a_subject(tmp_path):
     path = make_workdir(tmp_path / "slices") / "results" / "fusion" / "summary.json"
     document = read_json(path)
     document["seconds_per_slice"] = document.pop("seconds_per_subject")
     write_json(path, document)
-    text = _report(tmp_path / "slices")
-    assert "3.2 s per slice" in text
-    assert "3.2 s per subject" not in text
+    assert set(re.findall("3.2 s per [a-z]+", _report(tmp_path / "slices"))) == {"3.2 s per slice"}
 
 
 def test_the_worst_case_comes_first_with_its_panel(page):
-    text = _text(page)
-    worst = text[text.index("The worst cases") :]
+    worst = _text(page).partition("The worst cases")[2]
     assert worst.index("b 0.000") < worst.index("a 1.000")
     assert page.index('alt="panel of b"') < page.index("Other cases") < page.index('alt="panel of d"')
 
 
-def test_phantoms_are_called_phantoms(page):
-    assert "Phantom scores." in _text(page)
+def test_what_ran_is_said_and_phantoms_are_called_phantoms(page):
+    text = _text(page)
+    facts = ("cmff · ours", "transition → fusion", "1 x cpu", "configs/cmff.py", "jax 0.10.2", "1 training, 3 val")
+    for fact in (*facts, "Phantom scores."):
+        assert fact in text, fact
     assert "Overfit check" not in page
 
 
@@ -129,9 +124,7 @@ def test_training_cases_in_the_validation_are_said(tmp_path):
     folder = make_workdir(tmp_path)
     write_json(folder / "config.json", {"name": "cmff", "row": "ours", "data": {"root": "/data/brats"}})
     write_json(folder / "dataset.json", {"train": CASES[:1], "val": CASES[:1]})
-    text = _report(folder)
-    assert "Overfit check." in text
-    assert "Phantom scores" not in text
+    assert re.findall("Overfit check|Phantom scores", _report(folder)) == ["Overfit check"]
     write_json(folder / "dataset.json", {"train": CASES[:2], "val": CASES[1:]})
     assert "1 of 2 validation cases are training cases too" in _report(folder)
 
@@ -150,14 +143,15 @@ def test_related_rows_stand_side_by_side_only_on_the_same_data(tmp_path):
 
 def test_what_is_missing_is_left_out(tmp_path):
     write_json(tmp_path / "config.json", {"name": "cmff"})
-    page = write_report(tmp_path).read_text(encoding="utf-8")
+    page = _html(tmp_path)
     assert _Page(page).addresses == []
     for word in ("Results", "Learning curves", "Dice", "Phantom", "Rows trained", "Device"):
         assert word not in _text(page), word
     assert not (tmp_path / "figures").exists()
 
 
-def test_names_from_files_cannot_become_markup(tmp_path):
+def test_a_folder_without_a_run_is_refused_and_names_from_files_cannot_become_markup(tmp_path):
+    refused("no config.json", write_report, tmp_path)
     write_json(tmp_path / "config.json", {"name": "<b>bold</b>"})
     assert "<b>bold" not in write_report(tmp_path).read_text(encoding="utf-8")
 
@@ -168,18 +162,7 @@ def test_a_half_written_metric_row_is_tolerated_and_a_broken_one_refused(tmp_pat
     (tmp_path / "metrics.jsonl").write_text(whole + '{"step": 8, "ph')
     assert "7 steps" in _report(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"step"\n' + whole)
-    with pytest.raises(UserError, match="line 1"):
-        write_report(tmp_path)
-
-
-def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no config.json"):
-        write_report(tmp_path)
-
-
-def test_the_report_starts_without_jax():
-    code = "import sys, jaxfuse.report.html; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    refused("line 1", write_report, tmp_path)
 
 
 def test_learning_curves_are_tables_too(tmp_path):
@@ -194,21 +177,17 @@ def test_learning_curves_are_tables_too(tmp_path):
 
 def make_synthesis(folder: Path, *, row: str, psnr: float, target: str = "flair") -> Path:
     """A run that judged synthesized volumes beside a copied source."""
-
-    def line(mean: float, undefined: int = 0) -> dict:
-        scores = {"psnr_db": mean, "nmse": 1 / mean, "ssim": mean / 30}
-        return {
-            name: {"mean": value, "std": value / 20, "median": value, "n": 5 - undefined, "undefined": undefined}
-            for name, value in scores.items()
-        }
-
     write_json(folder / "config.json", {"name": "hinet", "row": row, "schedule": ["synthesis"]})
     write_json(folder / "dataset.json", {"fingerprint": "abc"})
     summary = {"kind": "synthesis", "primary": "synthesized", "target": target, "cases": 5, "seconds_per_subject": 2}
-    outputs = {"synthesized": line(psnr), "copy of t1": line(20.0, undefined=1)}
-    definitions = {"Grids": "160 x 180 x 155 voxels of each subject"}
-    document = {**summary, "outputs": outputs, "definitions": definitions}
-    write_json(folder / "results" / "synthesis" / "summary.json", document)
+    summary["outputs"] = {}
+    for output, mean, undefined in (("synthesized", psnr, 0), ("copy of t1", 20.0, 1)):
+        common = {"n": 5 - undefined, "undefined": undefined}
+        scores = {"psnr_db": mean, "nmse": 1 / mean, "ssim": mean / 30}
+        made = {name: {"mean": value, "std": value / 20, "median": value, **common} for name, value in scores.items()}
+        summary["outputs"][output] = made
+    summary["definitions"] = {"Grids": "160 x 180 x 155 voxels of each subject"}
+    write_json(folder / "results" / "synthesis" / "summary.json", summary)
     return folder
 
 
@@ -219,7 +198,7 @@ def test_syntheses_on_the_same_data_stand_side_by_side_best_psnr_first(tmp_path)
         make_synthesis(tmp_path / "other", row="to_t2", psnr=24.0, target="t2"),
         make_workdir(tmp_path / "segmentation", row="unet"),
     ]
-    page = write_report(mine, related=others).read_text(encoding="utf-8")
+    page = _html(mine, related=others)
     assert _Page(page).open == []
     text = _text(page)
     rows = text[text.index("Rows trained so far") : text.index("How to repeat it")]
@@ -236,6 +215,4 @@ def test_a_section_is_an_entry_of_sections(tmp_path, monkeypatch):
     told = Section(lambda run: {"name": run.config["name"] + "<"}, "<h2>Told of {{ name }}</h2>")
     silent = Section(lambda run: None, "<h2>Nothing</h2>")
     monkeypatch.setattr(html, "SECTIONS", (*html.SECTIONS, told, silent))
-    page = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "<h2>Told of cmff&lt;</h2>" in page
-    assert "Nothing" not in page
+    assert re.findall("<h2>(?:Told|Nothing).*", _html(tmp_path)) == ["<h2>Told of cmff&lt;</h2>"]

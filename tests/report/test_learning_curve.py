@@ -39,15 +39,11 @@ def test_scores_are_read_phase_by_phase_in_the_order_of_the_schedule(tmp_path):
     assert list(found.items()) == [("b", ([10, 30], [0.5, 0.75])), ("a", ([5], [0.1]))]
 
 
-def test_a_phase_without_a_score_has_no_curve(tmp_path):
+def test_one_validation_or_none_with_a_score_is_no_curve(tmp_path):
     folder = run(tmp_path, a=[(5, 0.1)])
+    assert not learning_curves(folder, [], tmp_path / "curve.png")
     write_rows(tmp_path / "results" / "a" / "learning_curve.csv", [{"step": 5, "net/loss": 0.5}])
     assert scores_of(folder) == {}
-    assert not learning_curves(folder, [], tmp_path / "curve.png")
-
-
-def test_one_validation_is_no_curve(tmp_path):
-    folder = run(tmp_path, a=[(5, 0.1)])
     assert not learning_curves(folder, [], tmp_path / "curve.png")
     assert not (tmp_path / "curve.png").exists()
 
@@ -58,27 +54,21 @@ def test_other_runs_are_drawn_where_they_have_the_phase(tmp_path):
     assert learning_curves(mine, [run(tmp_path / "stranger", c=[(10, 0.5), (20, 0.9)])], alone)
     assert learning_curves(mine, [run(tmp_path / "other", "dice", a=[(10, 0.2), (20, 0.3)])], beside)
     assert pixels_of(alone).shape[:2] == (int(3.6 * 150), int(2 * 4.4 * 150))
-    assert colored(alone)[0] > 1000
-    assert colored(alone)[1] == 0
-    assert colored(beside)[1] > 200
+    first, second = colored(alone)
+    assert (first > 1000, second, colored(beside)[1] > 200) == (True, 0, True)
 
 
 @pytest.mark.parametrize("validations", [1, 3])
 def test_the_report_shows_the_curve_beside_those_of_runs_on_the_same_data(tmp_path, validations):
-    def lines(scores: dict[int, float]) -> str:
-        row = '{{"step": {}, "phase": "a", "split": "val", "score": {}}}\n'
-        return "".join(row.format(step, score) for step, score in scores.items())
-
     mine = run(tmp_path / "mine", a=[(1, 0.0)])
-    (mine / "metrics.jsonl").write_text(lines({10 * n: 0.1 * n for n in range(1, validations + 1)}))
+    row = '{{"step": {}, "phase": "a", "split": "val", "score": {}}}\n'
+    (mine / "metrics.jsonl").write_text("".join(row.format(10 * n, 0.1 * n) for n in range(1, validations + 1)))
     same = run(tmp_path / "same", "dice", a=[(10, 0.3), (30, 0.4)])
     different = run(tmp_path / "different", "focal", "2", a=[(10, 0.9), (30, 0.95)])
     page = write_report(mine, related=[same, different]).read_text()
     assert ('alt="validation score by step"' in page) == (validations > 1)
-    figures = mine / "figures"
-    assert {path.name for path in figures.glob("learning*")} == (
-        {"learning_curve.png", "learning_curve_dark.png"} if validations > 1 else set()
-    )
-    if validations > 1:
+    figures = {path.name: path for path in (mine / "figures").glob("learning*")}
+    assert set(figures) == ({"learning_curve.png", "learning_curve_dark.png"} if validations > 1 else set())
+    if figures:
         learning_curves(mine, [same], tmp_path / "expected.png")
-        assert (figures / "learning_curve.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+        assert figures["learning_curve.png"].read_bytes() == (tmp_path / "expected.png").read_bytes()

@@ -52,9 +52,8 @@ def test_a_scale_of_ratios_holds_those_of_the_middle_case():
 
 def test_ratios_are_drawn_inside_the_brain_and_cut_off_at_the_ends_of_their_scale():
     values = np.array([[0.0, 0.5], [3.0, 100.0]])
-    brain = np.array([[True, True], [True, True]])
     for outside in (False, True):
-        brain[1, 0] = not outside
+        brain = np.array([[True, True], [not outside, True]])
         ax = Figure().subplots()
         plane_of = Plane(AXIAL, 0, (slice(None), slice(None), slice(None)), (1.0, 1.0, 1.0))
         plane_of.ratio(ax, as_volume(values), as_volume(brain), LogNorm(0.25, 4))

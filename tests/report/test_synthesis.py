@@ -20,8 +20,8 @@ def test_a_picture_shows_images_above_their_errors_in_one_scale(saved, tmp_path)
     given = {"sources": {"t1": truth * 2}, "made": made, "truth": truth, "target": "flair"}
     synthesis_panel(tmp_path / "a.png", title="", spacing_mm=(1, 1), **given)
     (figure,) = saved
-    assert titles(figure)[:4] == ["t1", "good", "bad", "real flair"]
-    assert titles(figure)[4:7] == ["error, mean 0.500", "error, mean 0.100", "error, mean 0.500"]
+    errors = [f"error, mean {mean}" for mean in ("0.500", "0.100", "0.500")]
+    assert titles(figure)[:7] == ["t1", "good", "bad", "real flair", *errors]
     above, below = figure.axes[:4], figure.axes[4:8]
     np.testing.assert_array_equal(above[3].images[0].get_array()[2:6, 2:7], truth[2:6, 2:7])  # as it lies
     for ax, error in zip(below, (truth, 0.1 * (truth > 0), truth), strict=False):
@@ -49,12 +49,6 @@ def test_a_volume_shows_three_planes_through_the_label(saved, tmp_path):
 def test_nothing_at_all_can_be_drawn(saved, tmp_path):
     blank = np.zeros((6, 6), np.float32)
     given = {"sources": {"t1": blank}, "made": {"x": blank}, "truth": blank, "target": "t2", "title": ""}
-    synthesis_panel(tmp_path / "a.png", **given)
+    synthesis_panel(tmp_path / "new" / "a.png", **given)
     assert titles(saved[0])[:3] == ["t1", "x", "real t2"]
-
-
-def test_a_panel_is_written(tmp_path):
-    image = np.eye(12, dtype=np.float32)
-    path = tmp_path / "new" / "a.png"
-    synthesis_panel(path, sources={"t1": image}, made={"x": image / 2}, truth=image, target="t2", title="a")
-    assert path.read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from jaxfuse.errors import UserError
 from jaxfuse.scoring.pairing import find_pictures, find_references, find_volumes, listing, pair
+from tests.refusals import refused
 
 
 def found_in(folder):
@@ -23,26 +21,24 @@ def touch(folder, *names):
 
 def test_cases_without_partner_are_refused_or_told():
     assert pair("ba", "ab", allow_missing=False).cases == ("a", "b")
-    with pytest.raises(UserError, match="no reference for the prediction of b and no prediction for the reference of "):
-        pair("ab", "ac", allow_missing=False)
+    said = "no reference for the prediction of b and no prediction for the reference of "
+    refused(said, pair, "ab", "ac", allow_missing=False)
     paired = pair("ab", "ac", allow_missing=True)
     assert (paired.cases, paired.left_out()) == (("a",), {"without_prediction": ["c"], "without_reference": ["b"]})
-    with pytest.raises(UserError, match="name the files of one case alike"):
-        pair("a", "b", allow_missing=True)
+    refused("name the files of one case alike", pair, "a", "b", allow_missing=True)
 
 
 def test_only_marked_files_are_labels_where_there_are_any(tmp_path):
     folder = touch(tmp_path / "ref", "a_seg.nii.gz", "b-seg.nii", "a_t1.nii.gz", ".c_seg.nii")
     assert found_in(folder) == ({"a": "a_seg.nii.gz", "b": "b-seg.nii"}, None)
     assert set(find_volumes(folder)) == {"a", "b", "a_t1"}
-    with pytest.raises(UserError, match=r"case a has two files, .*a.nii.gz and a_seg.nii.gz"):
-        find_volumes(touch(folder, "a.nii.gz"))
+    refused(r"case a has two files, .*a.nii.gz and a_seg.nii.gz", find_volumes, touch(folder, "a.nii.gz"))
 
 
 def test_label_files_of_every_layout_are_told_by_their_names(tmp_path):
-    names = ("subject-1-label.hdr", "subject-1-label.img", "subject-1-T1.hdr", "subject-1-T1.img", "s_lesion.nii.gz")
+    parts = [f"subject-1-{part}.{end}" for part in ("label", "T1") for end in ("hdr", "img")]
     expected = {"subject-1": "subject-1-label.hdr", "s": "s_lesion.nii.gz"}
-    assert found_in(touch(tmp_path / "flat", *names)) == (expected, None)
+    assert found_in(touch(tmp_path / "flat", *parts, "s_lesion.nii.gz")) == (expected, None)
 
 
 def test_references_of_a_data_set_imply_their_scheme(tmp_path):
@@ -57,12 +53,10 @@ def test_pictures_are_found_by_their_names(tmp_path):
     folder = touch(tmp_path / "fused", "b_z077.png", "a.b.png", ".c.png", "d.jpg")
     found = {case: path.name for case, path in find_pictures(folder).items()}
     assert found == {"a.b": "a.b.png", "b_z077": "b_z077.png"}
-    with pytest.raises(UserError, match=r"empty holds no .png file; give the folder that holds the PNG images"):
-        find_pictures(touch(tmp_path / "empty", "a.nii"))
-    with pytest.raises(UserError, match="absent is not a folder"):
-        find_pictures(tmp_path / "absent")
+    said = "empty holds no .png file; give the folder that holds the PNG images"
+    refused(said, find_pictures, touch(tmp_path / "empty", "a.nii"))
+    refused("absent is not a folder", find_pictures, tmp_path / "absent")
 
 
 def test_a_long_list_is_cut():
-    assert listing("abcde") == "a, b, c, d, e"
-    assert listing("abcdefg") == "a, b, c, d, e and 2 more"
+    assert (listing("abcde"), listing("abcdefg")) == ("a, b, c, d, e", "a, b, c, d, e and 2 more")
