@@ -81,23 +81,27 @@ class Loop:
         """Validates, saves and stops where it is due, each only after all numbers so far were found finite."""
         last = step == self.total_steps
         validation_due = last or (self.validate_every > 0 and step % self.validate_every == 0)
-        checkpoint_due = last or step % self.checkpoint_every == 0 or self.stop.requested is not None
-        if validation_due or checkpoint_due:
-            self._settle(window, clock)
-            self._check_finite(window.unfinished(), state, step)
         if validation_due:
+            self._settle_all(step, state, window, clock)
             with clock.apart():
                 self.judge(step, state)
-        if checkpoint_due:
+        # Looked at once, and after the judge: a signal that comes while it works stops the run after this very step.
+        asked = self.stop.requested
+        if last or step % self.checkpoint_every == 0 or asked is not None:
+            self._settle_all(step, state, window, clock)
             self.checkpoints.save(step, state, self.judge.document())
-        if self.stop.requested is not None and not last:
+        if asked is not None and not last:
             self.checkpoints.wait()
-            name = self.stop.requested.name
             raise Stopped(
-                f"{name}: stopped after step {step} of {self.total_steps} of phase {self.phase}, and saved; "
+                f"{asked.name}: stopped after step {step} of {self.total_steps} of phase {self.phase}, and saved; "
                 "the same command goes on from here",
-                128 + self.stop.requested,
+                128 + asked,
             )
+
+    def _settle_all(self, step: int, state: State, window: Window, clock: Clock) -> None:
+        """Writes what is due of the numbers so far, and refuses to go on if any of them is not finite."""
+        self._settle(window, clock)
+        self._check_finite(window.unfinished(), state, step)
 
     def _log(self, window: Window, clock: Clock) -> None:
         """Writes the interval before the last one: its numbers are there, so nobody waits for them."""

@@ -178,6 +178,19 @@ def test_stop_request_saves_and_the_next_run_goes_on_from_there(tmp_path, number
     assert later.rows("train")[-2:] == [(4, 4.0), (6, 5.5)]
 
 
+def test_stop_request_that_comes_while_a_validation_runs_is_saved_before_it_says_so(tmp_path):
+    bench = Bench(tmp_path, 6, validate_every=3, checkpoint_every=100)
+    validate = bench.judge.validate
+
+    def interrupted(state: State) -> dict[str, float]:
+        bench.stop.requested = signal.SIGTERM
+        return validate(state)
+
+    bench.judge.validate = interrupted
+    assert str(bench.stopped()).startswith("SIGTERM: stopped after step 3 of 6 of phase toy, and saved")
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
+
+
 def test_stop_request_at_the_last_step_lets_the_phase_end(tmp_path):
     def request(next_step: int) -> None:
         bench.stop.requested = signal.SIGTERM if next_step == 6 else None

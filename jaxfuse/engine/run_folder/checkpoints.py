@@ -42,18 +42,27 @@ class Checkpoints:
             rest=ocp.args.StandardSave(_rest(state)),
             progress=ocp.args.JsonSave(progress),  # pyright: ignore[reportCallIssue]
         )
-        self._last.save(step, args=args)
+        if not self._last.save(step, args=args):
+            raise UserError(f"the checkpoint of step {step} was not saved in {self.folder}; name another --workdir")
 
     def save_best(self, step: int, state: State) -> None:
         """Replaces the best checkpoint.
 
-        One of this step may be there, from a killed run whose last checkpoint is older. It is deleted, as that run may
-        have been of another length, and so on another schedule.
+        Those of this step or a later one, which a killed run may have left, are deleted first: that run was not this
+        one, and Orbax silently saves nothing that is older than what it has.
+
+        Raises:
+            UserError: Orbax did not save it.
         """
         self._best.check_for_errors()
-        if step in self._best.all_steps():
-            self._best.delete(step)
-        self._best.save(step, args=ocp.args.Composite(weights=ocp.args.StandardSave(weights(state))))
+        self._best.wait_until_finished()
+        for outdated in [found for found in self._best.all_steps() if found >= step]:
+            self._best.delete(outdated)
+        args = ocp.args.Composite(weights=ocp.args.StandardSave(weights(state)))
+        if not self._best.save(step, args=args):
+            raise UserError(
+                f"the best weights, of step {step}, were not saved in {self.folder}; name another --workdir"
+            )
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]]:
         """Reads the last state, onto the devices of `like`, and its progress."""

@@ -112,10 +112,11 @@ def test_best_and_last_are_read_apart_and_without_optimizers(tmp_path):
     assert [path.name for path in (tmp_path / "best").iterdir() if path.name.isdigit()] == ["4"]
 
 
-def test_best_of_a_killed_run_gives_way_to_that_of_the_resumed_one(tmp_path):
-    for seed in (8, 9):
+@pytest.mark.parametrize("step_of_the_killed", [4, 5])
+def test_best_of_a_killed_run_gives_way_to_that_of_the_resumed_one(tmp_path, step_of_the_killed):
+    for step, seed in ((step_of_the_killed, 8), (4, 9)):
         checkpoints = Checkpoints(tmp_path)
-        checkpoints.save_best(4, draw(seed))
+        checkpoints.save_best(step, draw(seed))
         checkpoints.close()
     assert bits(read_weights(tmp_path, draw(0), one_device(), best=True).params) == bits(draw(9).params)
 
