@@ -1,6 +1,7 @@
 """Data of synthesis: slices of a window with blank ones, unlabeled volumes, matched intensities and stored ranges."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -24,7 +25,6 @@ from jaxfuse.data.sources.volumes import VOLUMES
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.engine.trained.phases import preparation_of
-from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.recipes import volume_data
 from tests.data import opening
@@ -47,9 +47,9 @@ def volumes(tmp_path_factory):
     for seed, (name, tops) in enumerate(TOP.items()):
         arrays = {}
         for modality, top in zip(MODALITIES, tops, strict=True):
-            arrays[modality] = np.zeros(SHAPE, np.int16)
-            arrays[modality][2:12, 3:11, 2:8] = np.random.default_rng(seed).integers(1, top, (10, 8, 6))
-            arrays[modality][5, 5, 5] = top
+            inner = np.random.default_rng(seed).integers(1, top, (10, 8, 6)).astype(np.int16)
+            inner[3, 2, 3] = top
+            arrays[modality] = np.pad(inner, ((2, 2), (3, 1), (2, 2)))
         write_case(root / "cases", name, arrays)
     (root / "split.json").write_text(json.dumps({"train": ["case_0", "case_1"], "val": ["case_2"]}))
     return root
@@ -58,6 +58,9 @@ def volumes(tmp_path_factory):
 def settings(folder: Path, **changes) -> Data:
     given = {"source": "slices", "root": str(folder / "cases"), "normalize": "minmax", "window": WINDOW}
     return opening.settings(folder, **{**given, "split": str(folder / "split.json"), "blank_slices": True, **changes})
+
+
+PLAIN = {"window": (), "blank_slices": False}
 
 
 def opened(folder: Path, **changes):
@@ -77,19 +80,15 @@ def test_all_slices_of_unlabeled_volumes_give_batches_along_every_axis(volumes, 
     data = opened(volumes, axis=axis, window=window)
     count = SHAPE[AXES[axis]]
     assert [one.id for one in data.val] == [f"case_2_{letter}{k:03d}" for k in range(count)]
-    assert len(data.train) == 2 * count
     assert {one.image.shape for one in data.train} == {(*sides, 2)}
-    assert (data.facts.voxels_per_class, data.facts.scheme) == ((), "brats")
+    assert (len(data.train), data.facts.voxels_per_class, data.facts.scheme) == (2 * count, (), "brats")
     sampler = PatchSampler(data.train, (8, 8), tiles, (), unpaired=False, labels=False)
-    found = [*batches(sampler, batch=len(data.train), seed=0, start=0, stop=1, loader=Loader())]
-    (batch,) = found
-    assert {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()} == {
-        "image": ((2 * count, 8, 8, 2), np.float32)
-    }
+    (batch,) = batches(sampler, batch=len(data.train), seed=0, start=0, stop=1, loader=Loader())
+    found = {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()}
+    assert found == {"image": ((2 * count, 8, 8, 2), np.float32)}
     # One pass over all slices, blank ones too.
     blank = [one for one in data.train if not len(one.brain)]
-    assert blank
-    assert sum(not example.any() for example in batch["image"]) == len(blank)
+    assert 0 < len(blank) == sum(not example.any() for example in batch["image"])
     assert (batch["image"].min(), batch["image"].max()) >= (0, 0.9)
 
 
@@ -102,7 +101,7 @@ def test_pictures_go_back_onto_the_file_in_its_units(volumes):
 
 
 def test_without_the_options_slices_are_those_of_before(volumes):
-    data = opened(volumes, window=(), blank_slices=False)
+    data = opened(volumes, **PLAIN)
     assert [one.id for one in data.val] == [f"case_2_z{k:03d}" for k in range(2, 8)]
     assert {one.image.shape for one in data.val} == {(8, 10, 2)}
 
@@ -112,82 +111,61 @@ def test_a_phase_without_labels_trains_on_slices_of_unlabeled_volumes(volumes, t
     config = fuse4seg.get_config("tiny,row=wo_adv_pretrain")
     config.schedule = config.result = ("pretraining",)
     config.log_every = 1
-    side = 32
-    given = volume_data(source="slices", modalities=MODALITIES, shape=(side,) * 3, cases=2, spacing_mm=5.75)
-    given.update({"root": str(volumes / "cases"), "cache": str(tmp_path), "normalize": "minmax", "val_fraction": 0.34})
-    config.data, config.pairs, config.network.combos = given, ("t1+flair",), ("t1+flair",)
-    config.pretraining.update({"steps": 2, "sampling": "brain", "pad": True})
+    config.data = volume_data(source="slices", modalities=MODALITIES, shape=(32,) * 3, cases=2, spacing_mm=5.75)
+    config.data.update(root=str(volumes / "cases"), cache=str(tmp_path), normalize="minmax", val_fraction=0.34)
+    config.pairs = config.network.combos = ("t1+flair",)
+    config.pretraining.update(steps=2, sampling="brain", pad=True)
     assert run_of(config, tmp_path / "run").execute()
-    rows = [row for row in read_metrics(tmp_path / "run") if row["split"] == "train"]
-    assert [row["step"] for row in rows] == [1, 2]
+    assert [row["step"] for row in read_metrics(tmp_path / "run") if row["split"] == "train"] == [1, 2]
 
 
 def test_ranges_are_medians_over_training_volumes_and_stay_with_the_run(volumes, tmp_path):
     data = opened(volumes)
     assert data.facts.ranges == {"t1": (0, 150), "flair": (0, 1100)}
     # As many slices of one volume as may be, it counts once.
-    uneven = opened(volumes, source="brats", window=(), blank_slices=False)
-    assert uneven.facts.ranges == data.facts.ranges
-    write_json(tmp_path / "dataset.json", data.document())
+    assert opened(volumes, source="brats", **PLAIN).facts.ranges == data.facts.ranges
+    document = data.document()
+    write_json(tmp_path / "dataset.json", document)
     assert read_facts(tmp_path) == data.facts
     assert (opened(volumes, normalize="brain").facts.ranges, data.facts.landmarks) == ({}, {})
     scaled = opened(volumes, normalize="percentiles").facts.ranges["t1"]
     assert 0 < scaled[0] < scaled[1] <= 150
-
-
-def test_facts_of_runs_without_ranges_are_read(volumes, tmp_path):
-    document = opened(volumes).document()
-    for later in ("ranges", "landmarks"):
-        del document[later]
-    write_json(tmp_path / "dataset.json", document)
+    # Runs without ranges are read too.
+    write_json(tmp_path / "dataset.json", {k: v for k, v in document.items() if k not in ("ranges", "landmarks")})
     facts = read_facts(tmp_path)
     assert (facts.ranges, facts.landmarks, facts.train) == ({}, {}, tuple(document["train"]))
     assert DatasetFacts.from_json(facts.to_json()) == facts
 
 
 def test_every_option_counts_in_the_fingerprint(volumes):
-    reference = str(volumes / "cases" / "case_0")
-    prints = [
-        opened(volumes, **changes).document()["fingerprint"]
-        for changes in (
-            {},
-            {"window": ()},
-            {"blank_slices": False},
-            {"normalize": "percentiles"},
-            {"normalize": "histmatch"},
-            {"normalize": "histmatch", "reference": reference},
-        )
-    ]
-    assert len(set(prints)) == len(prints)
+    matched = {"normalize": "histmatch"}
+    referred = {**matched, "reference": str(volumes / "cases" / "case_0")}
+    options = ({}, {"window": ()}, {"blank_slices": False}, {"normalize": "percentiles"}, matched, referred)
+    assert len({opened(volumes, **changes).document()["fingerprint"] for changes in options}) == len(options)
 
 
 def test_brains_are_matched_to_the_known_landmarks_or_to_a_reference(volumes):
-    known = opened(volumes, normalize="histmatch", source="brats", window=(), blank_slices=False)
+    given = {"normalize": "histmatch", "source": "brats", **PLAIN}
+    known, learned = opened(volumes, **given), opened(volumes, **given, reference=str(volumes / "cases" / "case_1"))
     assert known.facts.landmarks == {m: LANDMARKS[m] for m in MODALITIES}
-    reference = volumes / "cases" / "case_1"
-    learned = opened(
-        volumes, normalize="histmatch", reference=str(reference), source="brats", window=(), blank_slices=False
-    )
     assert learned.facts.landmarks["t1"][-1] == 1
     for data in (known, learned):
-        for case in (*data.train, *data.val):
-            for channel, modality in enumerate(MODALITIES):
-                stored, levels = zip(*case.facts.scaling[channel], strict=True)
-                array = nib.load(volumes / "cases" / case.id / f"{case.id}_{modality}.nii.gz").get_fdata()
-                found = np.interp(np.percentile(array[array != 0], MATCHED), stored, levels)
-                np.testing.assert_allclose(found, data.facts.landmarks[modality], atol=1e-4)
+        for case, (channel, modality) in itertools.product((*data.train, *data.val), enumerate(MODALITIES)):
+            stored, levels = zip(*case.facts.scaling[channel], strict=True)
+            array = nib.load(volumes / "cases" / case.id / f"{case.id}_{modality}.nii.gz").get_fdata()
+            found = np.interp(np.percentile(array[array != 0], MATCHED), stored, levels)
+            np.testing.assert_allclose(found, data.facts.landmarks[modality], atol=1e-4)
     assert {c.key for c in known.train}.isdisjoint({c.key for c in learned.train})
 
 
 def test_references_and_modalities_that_cannot_be_matched_are_refused(volumes, tmp_path):
-    with pytest.raises(UserError, match="data.reference .* holds 3 cases; name the folder of the one to match"):
-        opened(volumes, normalize="histmatch", reference=str(volumes / "cases"))
+    message = "data.reference .* holds 3 cases; name the folder of the one to match"
+    refused(message, opened, volumes, normalize="histmatch", reference=str(volumes / "cases"))
     refused("nowhere is not a folder", opened, volumes, normalize="histmatch", reference="nowhere")
-    phantom = settings(tmp_path, source="isles", root="", split="", val_fraction=0.5, window=(), blank_slices=False)
-    given = dataclasses.replace(phantom, modalities=("t1", "dwi"), normalize="histmatch")
+    changes = {"source": "isles", "root": "", "split": "", "val_fraction": 0.5, **PLAIN}
+    given = settings(tmp_path, modalities=("t1", "dwi"), normalize="histmatch", **changes)
     refused("no landmarks for dwi", open_dataset, given, quiet)
-    root = tmp_path / "cache" / "phantoms"
-    (made,) = root.iterdir()
+    (made,) = (tmp_path / "cache" / "phantoms").iterdir()
     data = open_dataset(dataclasses.replace(given, reference=str(made / "training" / "2")), quiet)
     assert set(data.facts.landmarks) == {"t1", "dwi"}
     assert (data.facts.scheme, {*data.facts.train, *data.facts.val}) == ("stroke", {"training_1", "training_2"})
@@ -202,39 +180,25 @@ def test_a_case_to_predict_is_prepared_as_in_training(volumes):
         assert prepared.facts.crop_start == (1, 2, 0)
         for one, picture in zip(data.val, pictures(prepared.image, AXES["axial"]), strict=True):
             np.testing.assert_array_equal(picture, one.image)
-    with pytest.raises(UserError, match=r"dataset\.json has no landmarks"):
-        preparation_of(settings(volumes, normalize="histmatch"), facts, MODALITIES).prepare(case)
-    plain = settings(volumes, source="brats", window=(), blank_slices=False)
-    whole = preparation_of(plain, facts, MODALITIES).prepare(case)
+    matched = preparation_of(settings(volumes, normalize="histmatch"), facts, MODALITIES)
+    refused(r"dataset\.json has no landmarks", matched.prepare, case)
+    whole = preparation_of(settings(volumes, source="brats", **PLAIN), facts, MODALITIES).prepare(case)
     assert whole.facts.shape == (10, 8, 6)
 
 
 def test_the_recipe_of_a_run_is_that_of_its_stacks(volumes):
-    plain = settings(volumes, normalize="percentiles", window=(), blank_slices=False)
-    facts = opened(volumes).facts
-    assert recipe_of(plain, None, facts) == {
-        "modalities": MODALITIES,
-        "scheme": None,
-        "normalize": "percentiles",
-        "stack": 2,
-    }
+    plain, facts = settings(volumes, normalize="percentiles", **PLAIN), opened(volumes).facts
+    expected = {"modalities": MODALITIES, "scheme": None, "normalize": "percentiles"}
+    assert recipe_of(plain, None, facts) == expected | {"stack": 2}
     assert "stack" not in recipe_of(dataclasses.replace(plain, source="brats"), None, facts)
     windowed = recipe_of(settings(volumes), None, facts)
     assert (windowed["window"], windowed["blank"]) == (WINDOW, True)
 
 
-def config_with(folder: Path | None = None, **changes) -> ConfigDict:
+def config_with(**changes) -> ConfigDict:
     config = fuse4seg.get_config("tiny")
-    config.data = volume_data(
-        source="slices",
-        modalities=MODALITIES,
-        shape=(32, 32, 32),
-        cases=2,
-        spacing_mm=5.75,
-        normalize="minmax",
-        window=WINDOW,
-        blank_slices=True,
-    )
+    sizes = {"modalities": MODALITIES, "shape": (32, 32, 32), "cases": 2, "spacing_mm": 5.75}
+    config.data = volume_data(source="slices", normalize="minmax", window=WINDOW, blank_slices=True, **sizes)
     for name in config.schedule:
         config[name].sampling = "tiles"
     config.data.update(changes)
@@ -255,12 +219,11 @@ def test_a_config_carries_the_options_there_and_back(tmp_path):
 
 
 def test_options_that_do_not_go_together_are_refused():
-    for changes, message in (
-        ({"reference": "somewhere"}, "data.reference is 'somewhere' and data.normalize 'minmax'; only histmatch looks"),
-        ({"source": "brats"}, "data.window is given and data.source is 'brats'; only slices have it"),
-        ({"window": ((0, 4), (4, 4))}, r"data.window is \(\(0, 4\), \(4, 4\)\); two ranges are expected"),
-    ):
-        refused(message, parse, config_with(**changes))
+    message = "data.reference is 'somewhere' and data.normalize 'minmax'; only histmatch looks"
+    refused(message, parse, config_with(reference="somewhere"))
+    refused("data.window is given and data.source is 'brats'; only slices have it", parse, config_with(source="brats"))
+    message = r"data.window is \(\(0, 4\), \(4, 4\)\); two ranges are expected"
+    refused(message, parse, config_with(window=((0, 4), (4, 4))))
     config = config_with()
     config[config.schedule[0]].sampling = "brain"
     refused("sampling is 'brain', which blank slices cannot serve, and data.blank_slices", parse, config)
