@@ -46,3 +46,12 @@ def random_cases(tmp_path_factory):
     made = {name: arrays(name, label) for name, label in labels.items()}
     cases = prepared_cases(root, made, label_scheme("brats"))
     return SimpleNamespace(train=cases[:4], bare=cases[4], healthy=cases[5], places=_places, tumor=TUMOR, shape=SHAPE)
+
+
+@pytest.fixture
+def real_brain(shared_data):
+    """The path of a modality of a real brain; the test is skipped where there is none."""
+    folder = shared_data / "tcga_lgg_brats" / "TCGA-FG-6692"
+    if not folder.is_dir():
+        pytest.skip(f"the real sample {folder} is not here")
+    return lambda modality: folder / f"{folder.name}_{modality}.nii.gz"

@@ -26,7 +26,6 @@ from jaxfuse.data.slices import (
     prepare_slices,
     volume_of,
 )
-from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.report import planes
 from tests.made_cases import case_files
@@ -77,35 +76,31 @@ def test_slices_lie_as_in_the_figures_and_go_back(view):
     np.testing.assert_array_equal(volume_of(pictures(volume[..., 0], view.axis), view.axis), volume[..., 0])
 
 
-def test_front_is_on_top_and_right_on_the_left():
+@pytest.mark.parametrize(
+    ("axis", "place", "found"),
+    [(AXIAL, (-1, -1, 5), [5, 0, 0]), (CORONAL, (-1, 4, -1), [4, 0, 0]), (SAGITTAL, (-1, 4, -1), [19, 0, 5])],
+)
+def test_front_is_on_top_and_right_on_the_left(axis, place, found):
     volume = np.zeros(SHAPE, np.float32)
-    volume[-1, -1, 5] = 1  # rightmost and foremost in RAS
-    assert np.argwhere(pictures(volume, AXIAL)).tolist() == [[5, 0, 0]]
-    volume = np.zeros(SHAPE, np.float32)
-    volume[-1, 4, -1] = 1
-    assert np.argwhere(pictures(volume, CORONAL)).tolist() == [[4, 0, 0]]
-    assert np.argwhere(pictures(volume, SAGITTAL)).tolist() == [[19, 0, 5]]
+    volume[place] = 1  # the greatest indices are rightmost, foremost and topmost in RAS
+    assert np.argwhere(pictures(volume, axis)).tolist() == [found]
 
 
-@pytest.mark.parametrize("axis", [AXIAL, CORONAL, SAGITTAL])
-def test_a_stack_keeps_places_in_the_world(axis):
+# The axes of a stack, as axes of the volume.
+@pytest.mark.parametrize(("axis", "axes"), [(AXIAL, (2, 1, 0)), (CORONAL, (1, 2, 0)), (SAGITTAL, (0, 2, 1))])
+def test_a_stack_keeps_places_in_the_world(axis, axes):
     affine = np.array([[1.0, 0.1, 0, -7], [-0.1, 2, 0, 4], [0, 0, 3, 9], [0, 0, 0, 1]])
     prepared = prepare_case(case(affine=affine))
     stack = as_stack(prepared, axis)
-    value = prepared.image[2, 3, 4, 0]
-    (found,) = np.argwhere(stack.image[..., 0] == value)
+    (found,) = np.argwhere(stack.image[..., 0] == prepared.image[2, 3, 4, 0])
     place = np.append(found + stack.facts.crop_start, 1)
     original = np.append(np.array([2, 3, 4]) + prepared.facts.crop_start, 1)
     np.testing.assert_allclose(np.array(stack.facts.affine) @ place, affine @ original)
     sides = np.linalg.norm(np.array(stack.facts.affine)[:3, :3], axis=0)
-    np.testing.assert_allclose(sides, np.linalg.norm(affine[:3, :3], axis=0)[list(_axes(axis))])
-    assert stack.facts.spacing_mm == tuple(prepared.facts.spacing_mm[i] for i in _axes(axis))
-    np.testing.assert_array_equal(volume_of(uncrop(stack.image, stack, 0), axis), uncrop(prepared.image, prepared, 0))
-    np.testing.assert_array_equal(volume_of(uncrop(stack.label, stack, 0), axis), uncrop(prepared.label, prepared, 0))
-
-
-def _axes(axis):
-    return {AXIAL: (2, 1, 0), CORONAL: (1, 2, 0), SAGITTAL: (0, 2, 1)}[axis]
+    np.testing.assert_allclose(sides, np.linalg.norm(affine[:3, :3], axis=0)[list(axes)])
+    assert stack.facts.spacing_mm == tuple(prepared.facts.spacing_mm[i] for i in axes)
+    for stacked, array in ((stack.image, prepared.image), (stack.label, prepared.label)):
+        np.testing.assert_array_equal(volume_of(uncrop(stacked, stack, 0), axis), uncrop(array, prepared, 0))
 
 
 def facts(**changes):
@@ -126,24 +121,22 @@ def test_slices_with_one_percent_of_brain_are_kept():
 
 def test_one_slice_has_the_largest_tumor_or_lies_in_the_middle():
     labeled, bare, healthy = facts(), facts(label=None), facts(label=classes(None))
-    assert one_slice(labeled, kept_slices(labeled)) + 2 == 7
-    for one in (bare, healthy):
-        assert one_slice(one, kept_slices(one)) + 2 == 6  # 12 // 2
+    # 12 // 2 is the middle.
+    assert [one_slice(one, kept_slices(one)) + 2 for one in (labeled, bare, healthy)] == [7, 6, 6]
     assert one_slice(bare, (7, 9)) == 7  # where the middle itself is not kept: the nearest
 
 
 def test_intensities_lie_between_the_percentiles_of_the_volume():
-    image = np.zeros((*SHAPE, 2), np.float32)
-    image[4:14, 0:10, 1:11, 0] = np.arange(1, 1001).reshape(10, 10, 10)
-    image[4:14, 0:10, 1:11, 1] = 7.0 + np.arange(1000).reshape(10, 10, 10) % 2
+    count, image = np.arange(1, 1001).reshape(10, 10, 10), np.zeros((*SHAPE, 2), np.float32)
+    image[4:14, 0:10, 1:11] = np.stack([count, 7.0 + (count - 1) % 2], -1)
     prepared = prepare_case(case(image=image, label=None), normalize=NORMALIZATIONS["percentiles"])
     # Of 1..1000: 1 + 0.005 x 999 and 1 + 0.995 x 999.
     limits = [stored_range(prepared.facts, modality) for modality in prepared.facts.modalities]
     np.testing.assert_allclose(limits, [(5.995, 995.005), (7, 8)], rtol=1e-5)
-    t1, stored = prepared.image[..., 0], image[4:14, :, 1:11, 0]
-    assert (t1[stored <= 5] == np.float32(1 / 255)).all()
-    np.testing.assert_allclose(t1[stored >= 996], 1, rtol=1e-6)
-    np.testing.assert_allclose(t1[stored == 500], 1 / 255 + 254 / 255 * (500 - 5.995) / 989.01, rtol=1e-5)
+    t1 = prepared.image[..., 0]
+    assert (t1[count <= 5] == np.float32(1 / 255)).all()
+    np.testing.assert_allclose(t1[count >= 996], 1, rtol=1e-6)
+    np.testing.assert_allclose(t1[count == 500], 1 / 255 + 254 / 255 * (500 - 5.995) / 989.01, rtol=1e-5)
     assert (prepared.facts.mean[0], limits[1]) == (pytest.approx(500.5), (7.0, 8.0))
 
 
@@ -160,10 +153,10 @@ def test_the_background_is_level_0_and_the_brain_1_to_255():
 def test_z_scores_are_no_gray_levels_and_a_range_is_needed():
     refused("prepare its volume with normalize='percentiles'", gray_levels, prepare_case(case()).image)
     image = intensities()
-    image[..., 1][image[..., 1] > 0] = 5
+    image[..., 1] = np.where(image[..., 1] > 0, 5, 0)
     image[4, 3, 2, 1] = 6
-    with pytest.raises(UserError, match="case c: modality flair is 5 in nearly all of the brain"):
-        prepare_case(case(image=image), normalize=NORMALIZATIONS["percentiles"])
+    message = "case c: modality flair is 5 in nearly all of the brain"
+    refused(message, prepare_case, case(image=image), normalize=NORMALIZATIONS["percentiles"])
 
 
 @pytest.fixture(scope="module")
@@ -181,35 +174,27 @@ def test_a_slice_is_a_2d_case(slices):
     for one in found["a"]:
         assert isinstance(one, PreparedCase)
         z = int(one.id[-3:])
-        picture = planes.plane(whole, planes.AXIAL, z)
-        np.testing.assert_array_equal(uncrop(one.image, one, 0), picture)
+        np.testing.assert_array_equal(uncrop(one.image, one, 0), planes.plane(whole, planes.AXIAL, z))
         np.testing.assert_array_equal(uncrop(one.label, one, 0), planes.plane(label, planes.AXIAL, z))
         np.testing.assert_array_equal(one.brain, np.flatnonzero(np.any(one.image != 0, axis=-1)))
         np.testing.assert_array_equal(one.tumor, np.flatnonzero(one.label))
         assert one.facts.voxels_per_class == tuple(np.bincount(one.label.ravel(), minlength=4))
         assert (one.facts.original_shape, one.facts.spacing_mm, one.facts.affine) == ((10, 20), (2, 1), ())
         assert one.facts.scaling == volume.facts.scaling
-
-
-def test_an_unlabeled_case_gives_unlabeled_slices(slices):
-    assert all(not one.labeled and one.label is None and not len(one.tumor) for one in slices[0]["bb"])
+    assert all(not one.labeled and one.label is None and not len(one.tumor) for one in found["bb"])
 
 
 def test_one_per_case_and_the_cache(slices):
     _, listed, root = slices
     fresh: list[bool] = []
-    found = prepare_slices(
-        listed, MODALITIES, SCHEME, one_per_case=True, cache=root / "cache", on_case=lambda _, new: fresh.append(new)
-    )
+    options = {"one_per_case": True, "cache": root / "cache", "on_case": lambda _, new: fresh.append(new)}
+    found = prepare_slices(listed, MODALITIES, SCHEME, **options)
     assert [[one.id for one in case] for case in found.values()] == [["a_z007"], ["bb_z006"]]
     assert fresh == [False, False]  # the stacks are those of all slices
-    across = prepare_slices(
-        listed[:1], MODALITIES, SCHEME, view=View(SAGITTAL), one_per_case=True, cache=root / "cache"
-    )
-    assert [one.id for one in across["a"]] == ["a_x005"]
-    assert across["a"][0].image.shape == (10, 6, 2)  # z 2..11 x y 3..8
-    with pytest.raises(UserError, match="slices across axis 3 were asked for"):
-        prepare_slices(listed[:1], MODALITIES, SCHEME, view=View(3), cache=root / "cache")
+    (across,) = prepare_slices(listed[:1], MODALITIES, SCHEME, view=View(SAGITTAL), **options)["a"]
+    assert (across.id, across.image.shape) == ("a_x005", (10, 6, 2))  # z 2..11 x y 3..8
+    message = "slices across axis 3 were asked for"
+    refused(message, prepare_slices, listed[:1], MODALITIES, SCHEME, view=View(3), cache=root / "cache")
 
 
 def test_patches_of_slices_are_sampled_with_their_label(slices):
@@ -220,8 +205,8 @@ def test_patches_of_slices_are_sampled_with_their_label(slices):
     assert sorted(np.unique(example["label"])) == [0, 1, 3]
     # The brain of 6 x 12 pixels fits; around it the picture is background.
     assert np.count_nonzero(example["image"].any(-1)) == 72
-    with pytest.raises(UserError, match=r"the patch \(16, 16\) is larger than the volume \(10, 20\) of case a_z007"):
-        check_sampling([one], (16, 16), SAMPLINGS["tumor"], pad=False)
+    message = r"the patch \(16, 16\) is larger than the volume \(10, 20\) of case a_z007"
+    refused(message, check_sampling, [one], (16, 16), SAMPLINGS["tumor"], pad=False)
 
 
 def test_real_slices(shared_data, tmp_path):

@@ -41,14 +41,11 @@ def heads(tmp_path_factory):
 
     The lesion has 2 x 2 x 3 voxels at z = 4..6 and, in head b, one of the three at z = 11.
     """
-    root = tmp_path_factory.mktemp("heads")
-    files = []
+    root, files = tmp_path_factory.mktemp("heads"), []
     for number, name in enumerate("ab"):
         image, label = np.zeros((*SHAPE, 2), np.int16), np.zeros(SHAPE, np.uint8)
         image[4:16, 3:9, 2:10] = np.random.default_rng(number).integers(50, 150, (12, 6, 8, 2))
-        image[4, 3:6, 11] = 80
-        label[6:8, 4:6, 4:7] = 1
-        label[4, 3, 11] = number
+        image[4, 3:6, 11], label[6:8, 4:6, 4:7], label[4, 3, 11] = 80, 1, number
         arrays = {"t1": image[..., 0], "flair": image[..., 1], "seg": label}
         files.append(case_files(root, name, arrays, affine=AFFINE))
     return files, root / "cache"
@@ -85,9 +82,7 @@ def test_slices_of_one_head_are_one_subject_wherever_they_stand(heads):
     assert volume.id == "b"
     whole = prepare(*heads[:1], MODALITIES, SCHEME, cache=heads[1])
     assert subjects_of([*whole, *slices]) == (*whole, *subjects_of(slices))
-
-
-def test_a_slice_that_stands_for_its_volume_stays_a_case(heads):
+    # A slice that stands for its volume stays a case.
     alone = slices_of(heads, one_per_case=True)
     assert subjects_of(alone) == tuple(alone)
     assert [one.id for one in alone] == ["a_z004", "b_z004"]
@@ -116,42 +111,38 @@ def judged(judge, cases, folder):
     return document, {row["case"]: row for row in read_rows(folder / "results" / "cases.csv")}
 
 
+ASKED = Judged(SCHEME, "S", ("S",))
+
+
 def test_a_subject_has_one_row_in_three_dimensions_which_counts_what_no_slice_shows(heads, drawn, tmp_path):
     cases = slices_of(heads, keep=broad)
     assert not [one.id for one in cases if one.id.endswith("z011")]
-    judge = judging.segmentation(Judged(SCHEME, "S", ("S",)))
-    document, rows = judged(judge, cases, tmp_path)
-    assert sorted(rows) == ["a", "b"]
+    document, rows = judged(judging.segmentation(ASKED), cases, tmp_path)
     # Found are 4 of 12 voxels; in head b one more was to be found, in a slice that is no case.
-    assert rows["a"]["dice"] == pytest.approx(2 * 4 / (4 + 12))
-    assert rows["b"]["dice"] == pytest.approx(2 * 4 / (4 + 13))
+    dice = {"a": 2 * 4 / (4 + 12), "b": 2 * 4 / (4 + 13)}
+    assert {name: row["dice"] for name, row in rows.items()} == pytest.approx(dice)
     mm3 = np.prod(np.linalg.norm(AFFINE[:3, :3], axis=0))
     assert rows["b"]["truth_mm3"] == pytest.approx(13 * mm3)
     # Slices lie 3 mm apart: distances of the truth's voxels 0, 3 and 6 mm, of the prediction's 0.
     assert rows["a"]["hd95_mm"] == pytest.approx(np.percentile([0] * 8 + [3] * 4 + [6] * 4, 95))
-    lesion = document["outputs"]["S"]["lesion"]["dice"]
-    assert lesion["std"] == pytest.approx(np.std([8 / 16, 8 / 17], ddof=1))
+    assert document["outputs"]["S"]["lesion"]["dice"]["std"] == pytest.approx(np.std([*dice.values()], ddof=1))
     assert "seconds_per_subject" in document
-    assert [(name, asked["image"].shape, asked["predictions"]["S"].shape) for name, asked in drawn] == [
-        ("b", (12, 6, 10, 2), (12, 6, 10)),
-        ("a", (12, 6, 10, 2), (12, 6, 10)),
-    ]
+    shapes = [(name, asked["image"].shape, asked["predictions"]["S"].shape) for name, asked in drawn]
+    assert shapes == [(name, (12, 6, 10, 2), (12, 6, 10)) for name in "ba"]
     with np.load(tmp_path / "results" / "labels.npz") as kept:
         assert {name: kept[name].sum() for name in kept} == {"a": 4, "b": 4}
 
 
 def test_slices_are_cases_where_that_is_asked_for(heads, drawn, tmp_path):
     cases = slices_of(heads)
-    judge = judging.segmentation_of_slices(Judged(SCHEME, "S", ("S",)))
-    _, rows = judged(judge, cases, tmp_path)
+    _, rows = judged(judging.segmentation_of_slices(ASKED), cases, tmp_path)
     assert sorted(rows) == sorted(one.id for one in cases)
     assert (rows["a_z004"]["dice"], rows["a_z005"]["dice"], rows["a_z007"]["dice"]) == (1, 0, 1)
 
 
 def test_while_training_slices_are_looked_at_one_by_one(heads):
-    judge = judging.segmentation(Judged(SCHEME, "S", ("S",)))
     cases = [one for one in slices_of(heads) if one.id[-3:] in ("004", "005")]
-    assert judge.quick(one_layer, cases)["score"] == pytest.approx(0.5)
+    assert judging.segmentation(ASKED).quick(one_layer, cases)["score"] == pytest.approx(0.5)
 
 
 (PHASE, *_) = parse(cmff.get_config("tiny")).phases.values()
@@ -181,22 +172,19 @@ def test_a_network_of_one_view_labels_subjects_whose_slices_are_of_another(heads
     assert np.ptp(seen, axis=(1, 2)).max() < 1e-6
 
 
-def recipe(folder, axes, **data):
+def recipe(folder, axes):
     """A small 2D U-Net for each axis, on slices of phantoms."""
     config = cmff.get_config("tiny,row=voc")
     config.network.unet.base, config.network.unet.levels, config.log_every = 2, 2, 2
     phase = config.voc
-    phase.steps, phase.sampling, phase.pad, phase.patch = 2, "mixed", False, (16, 16)
+    phase.update(steps=2, sampling="mixed", pad=False, patch=(16, 16))
     phase.assess, phase.validation.tile_batch = "engine.judging.segmentation:segmentation", 8
-    phase.data.source, phase.data.modalities, phase.data.normalize = "slices", MODALITIES, "percentiles"
-    phase.data.phantom.cases, phase.data.phantom.shape, phase.data.phantom.spacing_mm = 2, (32, 32, 24), 6.0
-    phase.data.cache = str(folder / "cache")
+    phase.data.update(source="slices", modalities=MODALITIES, normalize="percentiles", cache=str(folder / "cache"))
+    phase.data.phantom.update(cases=2, shape=(32, 32, 24), spacing_mm=6.0)
     for axis in axes:
-        section = config.voc.copy_and_resolve_references()
-        with section.unlocked():
-            section.data.axis = axis
-            section.data.update(data if axis == axes[-1] else {})
-        config[axis] = section
+        config[axis] = config.voc.copy_and_resolve_references()
+        with config[axis].unlocked():
+            config[axis].data.axis = axis
     config.schedule = config.result = tuple(axes)
     return config
 
@@ -206,22 +194,14 @@ def test_a_result_of_several_views_is_that_of_predict_on_whole_volumes(tmp_path)
     run = run_of(recipe(tmp_path, ("axial", "coronal")), tmp_path / "run")
     run.execute()
     rows = read_rows(run.workdir / "results" / "result" / "cases.csv")
-    data = run.phase("axial").data
-    (subject,) = subjects_of(data.val)
+    (subject,) = subjects_of(run.phase("axial").data.val)
     assert {row["case"] for row in rows} == {subject.id}
     assert list(dict.fromkeys(row["output"] for row in rows)) == ["axial", "coronal", "axial+coronal"]
     predict = mean_probabilities(load([str(run.workdir)]))
     case = Prepared(subject.facts, np.asarray(subject.image), None, subject.tumor, subject.brain)
-    made = label_map(predict(case), subject.brain)
+    made = uncrop(label_map(predict(case), subject.brain), subject, 0)
     truth = uncrop(np.asarray(subject.label), subject, 0)
-    expected = score_case(
-        uncrop(made, subject, 0),
-        truth,
-        SCHEMES["brats"],
-        spacing_mm=subject.facts.spacing_mm,
-        one_empty=np.sqrt(240**2 + 240**2 + 155**2),
-        case=subject.id,
-        output="axial+coronal",
-    )
+    given = {"spacing_mm": subject.facts.spacing_mm, "one_empty": np.sqrt(240**2 + 240**2 + 155**2)}
+    expected = score_case(made, truth, SCHEMES["brats"], case=subject.id, output="axial+coronal", **given)
     for found, wanted in zip([row for row in rows if row["output"] == "axial+coronal"], expected, strict=True):
         assert found == pytest.approx(wanted, nan_ok=True)
