@@ -1,7 +1,5 @@
 """The ways of all commands: how they end, and how little they load before they have work to do."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +93,7 @@ def test_short_help_of_training_lists_its_two_options():
         ("brats_fuse", ("--root", "a", "--axes", "axial"), "axes"),
         ("describe", ("--config", f"{CONFIG}:paper", "--row"), "row"),
         ("benchmark", ("--config", f"{CONFIG}:tiny", "--steps=many"), "a whole number is expected"),
+        ("benchmark", ("--config", f"{CONFIG}:tiny", "--steps=0"), "--steps=0"),
     ],
 )
 def test_a_mistyped_option_is_told_without_jax(command, arguments, told):

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "jaxfuse"
 
 # Layer -> the layers that it may import, besides itself and those that all may import.
 EVERYONE = {"errors", "labels"}
+TOOLS = {"arrays", "options", "patches", "data", "learning", "inference", "io", "metrics", "report"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "labels": set(),
@@ -35,34 +36,9 @@ LAYERS: dict[str, set[str]] = {
     "inference": {"patches", "arrays"},
     "report": {"io", "metrics", "patches"},
     "scoring": {"data", "io", "metrics", "report"},
-    "config": {"arrays", "patches", "options", "data", "learning", "inference", "io", "metrics", "report"},
-    "engine": {
-        "arrays",
-        "options",
-        "patches",
-        "data",
-        "learning",
-        "inference",
-        "io",
-        "metrics",
-        "report",
-        "config",
-        "nn",
-        "losses",
-    },
-    "brats_fuse": {
-        "options",
-        "data",
-        "io",
-        "metrics",
-        "report",
-        "patches",
-        "arrays",
-        "learning",
-        "inference",
-        "config",
-        "engine",
-    },
+    "config": TOOLS,
+    "engine": TOOLS | {"config", "nn", "losses"},
+    "brats_fuse": TOOLS | {"config", "engine"},
 }
 WITHOUT_JAX = {"errors", "labels", "patches", "recipes", "options", "metrics", "io", "data", "report", "scoring"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
@@ -205,8 +181,6 @@ def test_implicit_gradients_need_jax_lineax_and_optax_alone():
             assert outside <= {"jax", "lineax", "optax", "numpy", "jaxfuse"}, path
 
 
-# --- starting without JAX -----------------------------------------------------------------------------------
-
 WATCH = """
 import sys
 {program}
@@ -217,14 +191,8 @@ assert not loaded, f"loaded: {{loaded}}"
 
 def _runs_without_jax(program: str) -> None:
     code = WATCH.format(program=program, names=LOADS_JAX)
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    environment = {**os.environ, "COLUMNS": "200"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
 
 
@@ -233,23 +201,16 @@ def test_reading_a_recipe_loads_no_jax():
         _runs_without_jax(f"from configs import {path.stem}\n{path.stem}.get_config('tiny')")
 
 
-def test_evaluating_loads_no_jax(tmp_path):
-    label = np.zeros((6, 6, 6), np.uint8)
-    label[2:4, 2:4, 2:4] = 1
-    for folder in ("pred", "ref"):
-        save_volume(tmp_path / folder / "case.nii.gz", label)
-    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
-    options += ["--protocol=brats", "--labels=brats"]
-    _runs_without_jax(_command("evaluate", options))
-    assert (tmp_path / "out" / "summary.json").is_file()
-
-
-def test_evaluating_fused_images_loads_no_jax(tmp_path):
-    rng = np.random.default_rng(0)
-    for folder in ("pred", "ref/t1", "ref/t2"):
-        write_png(tmp_path / folder / "a.png", rng.integers(0, 256, (44, 44), np.uint8))
-    options = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
-    _runs_without_jax(_command("evaluate", [*options, "--protocol=fusion"]))
+@pytest.mark.parametrize("options", [("--protocol=brats", "--labels=brats"), ("--protocol=fusion",)])
+def test_evaluating_loads_no_jax(tmp_path, options):
+    if "--protocol=fusion" in options:
+        for folder in ("pred", "ref/t1", "ref/t2"):
+            write_png(tmp_path / folder / "a.png", np.random.default_rng(0).integers(0, 256, (44, 44), np.uint8))
+    else:
+        for folder in ("pred", "ref"):
+            save_volume(tmp_path / folder / "case.nii.gz", nested_cubes((6, 6, 6), {1: 1}))
+    places = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
+    _runs_without_jax(_command("evaluate", [*places, *options]))
     assert (tmp_path / "out" / "summary.json").is_file()
 
 

@@ -3,8 +3,6 @@
 Runs are processes of `python -m jaxfuse.train configs/cmff.py:tiny` on a small data set in the layout of BraTS.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal
@@ -23,7 +21,7 @@ from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.io.tables import read_json
-from tests.made_cases import MODALITIES, write_case
+from tests.made_cases import MODALITIES, nested_cubes, write_case
 from tests.runs import bits, run_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,16 +31,12 @@ PATIENCE_S = 400.0
 TIMED = ("steps_per_s", "wait_share")
 
 
-def write_cases(root: Path, cases: int = 4) -> Path:
+def write_cases(root: Path) -> Path:
     """Noise heads of 20 x 18 x 16 voxels with a tumor of three classes."""
-    for number in range(cases):
-        rng = np.random.default_rng(number)
-        image, label = np.zeros((4, 20, 18, 16), np.int16), np.zeros((20, 18, 16), np.uint8)
-        image[:, 1:-1, 1:-1, :] = rng.integers(50, 150, (4, 18, 16, 16))
-        for value, reach in ((2, 4), (1, 3), (4, 2)):
-            window = tuple(slice(8 - reach + number, 8 + reach + number) for _ in range(2))
-            label[(*window, slice(8 - reach, 8 + reach))] = value
-            image[:, label == value] += 40 * value
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(50, 150, (4, 18, 16, 16))
+        label = nested_cubes((20, 18, 16), center=(8 + number, 8 + number, 8))
+        image = (np.pad(noise, ((0, 0), (1, 1), (1, 1), (0, 0))) + 40 * label).astype(np.int16)
         write_case(root, f"case_{number}", dict(zip(MODALITIES, image, strict=True)) | {"seg": label})
     return root
 
@@ -115,13 +109,8 @@ def everything(place: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
             best = read_weights(folder, like, one_device(), best=True)
             summary = read_json(place.folder / name / "results" / phase.name / "summary.json")
             del summary["seconds_per_subject"]
-            best_bits = bits((best.step, best.params, best.stats))
-            found[name][phase.name] = {
-                "state": bits(state),
-                "best": best_bits,
-                "progress": progress,
-                "summary": summary,
-            }
+            kept = {"state": bits(state), "best": bits((best.step, best.params, best.stats))}
+            found[name][phase.name] = {**kept, "progress": progress, "summary": summary}
     for name in names:
         rows = read_metrics(place.folder / name)
         found[name]["rows"] = [{k: v for k, v in row.items() if k not in TIMED} for row in rows]
@@ -134,8 +123,8 @@ def assert_equal(resumed: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
             assert resumed[phase][part].keys() == whole[phase][part].keys()
             differ = [leaf for leaf, value in whole[phase][part].items() if resumed[phase][part][leaf] != value]
             assert not differ, f"{part} of {phase} differs in {differ}"
-        assert resumed[phase]["progress"] == whole[phase]["progress"]
-        assert resumed[phase]["summary"] == whole[phase]["summary"]
+        for part in ("progress", "summary"):
+            assert resumed[phase][part] == whole[phase][part]
     assert resumed["rows"] == whole["rows"]
 
 
@@ -187,16 +176,12 @@ def test_each_call_went_on_from_a_saved_step(calls):
 
 def test_resumed_run_equals_the_uninterrupted_one_bit_by_bit(place, calls):
     found = everything(place, ["whole", "broken"])
-    whole = found["whole"]["fusion"]["state"]
-    assert len(whole) > 50
-    assert any("opt_state" in leaf for leaf in whole)
-    assert any("memory" in leaf for leaf in found["whole"]["transition"]["state"])
+    for phase, part in (("fusion", "opt_state"), ("transition", "memory")):
+        assert any(part in leaf for leaf in found["whole"][phase]["state"])
+    assert len(found["whole"]["fusion"]["state"]) > 50
     assert_equal(found["broken"], found["whole"])
-
-
-def test_metrics_hold_each_step_once_and_in_order(place, calls):
-    rows = [(row["phase"], row["step"]) for row in read_metrics(place.folder / "broken") if row["split"] == "train"]
-    assert rows == [(phase, step) for phase, steps in PHASES.items() for step in range(1, steps + 1)]
+    steps = [(row["phase"], row["step"]) for row in found["broken"]["rows"] if row["split"] == "train"]
+    assert steps == [(phase, step) for phase, steps in PHASES.items() for step in range(1, steps + 1)]
 
 
 def test_finished_run_says_so_and_rewrites_only_its_report(place, calls):
@@ -233,10 +218,7 @@ def test_kills_at_random_moments_of_either_phase(optimized, moment, workers):
         killed.wait()
         assert no_survivor(killed.pid), f"processes of the run killed in {phase} are still there"
         killed.communicate()
-    code, out, err = place.finish(name, loader)
-    assert code == 0, err
-    assert "from step " in out
-    assert_equal(everything(place, [name])[name], whole)
+    assert "from step " in ends_alike(place, name, loader, whole)
 
 
 @pytest.mark.slow
@@ -252,9 +234,15 @@ def test_signal_to_every_process_of_a_run_saves_it_too(optimized, number):
     assert process.returncode == 128 + number, err
     assert f"{number.name}: stopped after step " in err
     assert no_survivor(process.pid)
-    code, _, err = place.finish(name, loader)
+    ends_alike(place, name, loader, whole)
+
+
+def ends_alike(place: Place, name: str, loader: str, whole: Mapping[str, Any]) -> str:
+    """Calls a run again, which comes to what the whole one did; returns what it says."""
+    code, out, err = place.finish(name, loader)
     assert code == 0, err
     assert_equal(everything(place, [name])[name], whole)
+    return out
 
 
 def no_survivor(group: int) -> bool:

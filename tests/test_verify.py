@@ -1,27 +1,20 @@
 """The command: exit codes, output, and a start without JAX."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from jaxfuse.data.verify import Problem, Verdict
 from jaxfuse.verify import show
-from tests.made_cases import MODALITIES, write_case
+from tests.made_cases import head, nested_cubes, write_case
 
 
 def make(root: Path, *, without: str = "") -> Path:
-    head = np.zeros((5, 6, 7), np.float32)
-    head[1:4, 1:5, 1:6] = np.arange(60).reshape(3, 4, 5) + 10
-    label = np.zeros((5, 6, 7), np.uint8)
-    label[2, 2, 1:4] = [1, 2, 4]
-    arrays = dict.fromkeys(MODALITIES, head) | {"seg": label}
+    arrays = head((12, 12, 12), 0) | {"seg": nested_cubes((12, 12, 12), {2: 3, 1: 2, 4: 1})}
     return write_case(root, "p", {suffix: array for suffix, array in arrays.items() if suffix != without}).parent
 
 
@@ -65,8 +58,3 @@ def test_table_prints_brackets_as_they_are(capsys):
     problem = Problem("p", "fatal", "affine [1 0 0 0; 0 1 0 0] [red]")
     show(Verdict(Path("r"), "generic", "brats", ("t1",), ("p",), (problem,)), Console(width=120))
     assert "affine [1 0 0 0; 0 1 0 0] [red]" in capsys.readouterr().out
-
-
-def test_starts_without_jax_or_grain():
-    code = "import sys, jaxfuse.verify; print(sorted({'jax', 'grain', 'flax'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,7 +1,5 @@
 """Cases on disk and runs that tests of the engine share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

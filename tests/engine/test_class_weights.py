@@ -1,7 +1,5 @@
 """Losses that weigh classes do so by their frequencies in the training split, whoever builds the System."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -31,19 +29,6 @@ CLASSES = ("background", "core", "edema", "enhancing tumor")
 LARGEST = {"a": (1, 2, 1), "b": (1, 3, 1), "c": (3, 3, 1)}
 
 
-def write_cases(root: Path) -> Path:
-    """Heads of 4 x 4 x 4 voxels; a second slice with one voxel of edema is not the one that is used."""
-    for name, counts in LARGEST.items():
-        label = np.zeros((6, 6, 6), np.uint8)
-        flat = np.repeat([1, 2, 4], counts)
-        label[1:5, 1:5, 2] = np.pad(flat, (0, 16 - flat.size)).reshape(4, 4)
-        label[2, 2, 3] = 2
-        image = np.zeros((6, 6, 6), np.int16)
-        image[1:5, 1:5, 1:5] = np.random.default_rng(ord(name)).integers(1, 100, (4, 4, 4))
-        write_case(root, f"case_{name}", {"t1": image, "flair": image, "seg": label})
-    return root
-
-
 def recipe(folder: Path, *, loss: str = LOSS, **options: Any) -> ConfigDict:
     """A small 2D U-Net on the largest slices of cases a and b, validated on that of c."""
     config = cmff.get_config("tiny,row=voc")
@@ -65,8 +50,15 @@ def frequencies_of(system: Any) -> tuple[float, ...]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    """Heads of 4 x 4 x 4 voxels; a second slice with one voxel of edema is not the one that is used."""
     folder = tmp_path_factory.mktemp("weights")
-    write_cases(folder / "root")
+    for name, counts in LARGEST.items():
+        label, image = np.zeros((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.int16)
+        flat = np.repeat([1, 2, 4], counts)
+        label[1:5, 1:5, 2] = np.pad(flat, (0, 16 - flat.size)).reshape(4, 4)
+        label[2, 2, 3] = 2
+        image[1:5, 1:5, 1:5] = np.random.default_rng(ord(name)).integers(1, 100, (4, 4, 4))
+        write_case(folder / "root", f"case_{name}", {"t1": image, "flair": image, "seg": label})
     (folder / "split.json").write_text(json.dumps({"train": ["case_a", "case_b"], "val": ["case_c"]}))
     return folder
 
@@ -79,8 +71,7 @@ def test_a_run_and_its_predictions_weigh_by_the_slices_trained_on(folder):
     workdir = run.workdir
     phase, system = run.phase("voc").phase, run.phase("voc").system
     assert frequencies_of(system) == expected
-    # The same run, called again.
-    assert frequencies_of(run_of(config, workdir).phase("voc").system) == expected
+    assert frequencies_of(run_of(config, workdir).phase("voc").system) == expected  # called again
     # A prediction reads them from dataset.json, without the data.
     write_json(workdir / "dataset.json", run.phase("voc").data.document())
     params = drawn(abstract_state(system, phase, phase.data.modalities).params, 0)
@@ -101,14 +92,12 @@ def test_equal_frequencies_stand_in_where_no_data_are_looked_at(tmp_path):
     assert frequencies_of(system) == (0.25, 0.25, 0.25, 0.25)
 
 
-def test_frequencies_of_the_config_win(tmp_path):
-    phase = parse(recipe(tmp_path, frequencies=(0.7, 0.1, 0.1, 0.1))).phases["voc"]
-    assert frequencies_of(build_system(phase, ("t1", "flair"), CLASSES, 4, (1, 1, 1, 1))) == (0.7, 0.1, 0.1, 0.1)
-
-
-def test_a_loss_without_weights_gets_none(tmp_path):
-    phase = parse(recipe(tmp_path, loss="losses.imbalance:combo", form="scaled")).phases["voc"]
-    assert build_system(phase, ("t1", "flair"), CLASSES, 4, (9, 0, 1, 1)).loss.keywords == {"form": "scaled"}
+def test_frequencies_of_the_config_win_and_a_loss_without_weights_gets_none(tmp_path):
+    given = {"frequencies": (0.7, 0.1, 0.1, 0.1)}, {"loss": "losses.imbalance:combo", "form": "scaled"}
+    phases = [parse(recipe(tmp_path, **options)).phases["voc"] for options in given]
+    systems = [build_system(phase, ("t1", "flair"), CLASSES, 4, (9, 0, 1, 1)) for phase in phases]
+    assert frequencies_of(systems[0]) == (0.7, 0.1, 0.1, 0.1)
+    assert systems[1].loss.keywords == {"form": "scaled"}
 
 
 def test_a_class_that_no_training_case_holds_is_refused(tmp_path):

@@ -3,7 +3,6 @@
 import io
 import math
 
-import pytest
 from rich.console import Console
 
 from jaxfuse.engine import display as module
@@ -15,20 +14,9 @@ def display(*, terminal: bool) -> tuple[Display, io.StringIO]:
     return Display(Console(file=text, force_terminal=terminal, width=200, highlight=False, color_system=None)), text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (0, "0:00"),
-        (59.6, "1:00"),
-        (123, "2:03"),
-        (3600, "1:00:00"),
-        (3723, "1:02:03"),
-        (math.inf, "?"),
-        (math.nan, "?"),
-    ],
-)
-def test_clock(seconds, shown):
-    assert clock(seconds) == shown
+def test_clock():
+    shown = {0: "0:00", 59.6: "1:00", 123: "2:03", 3600: "1:00:00", 3723: "1:02:03", math.inf: "?", math.nan: "?"}
+    assert {seconds: clock(seconds) for seconds in shown} == shown
 
 
 def test_text_is_shown_as_it_is():
@@ -66,15 +54,11 @@ def test_counted_work_in_a_log_file_ends_with_its_total():
     assert text.getvalue() == "preparing cases: 3 of 3\n"
 
 
-def test_counted_work_on_a_terminal_overwrites_its_line():
+def test_a_terminal_overwrites_the_line_of_counted_work_and_shows_a_bar():
     shown, text = display(terminal=True)
     for done in (1, 2):
         shown.report("preparing cases", done, 2)
     assert text.getvalue() == "preparing cases: 1 of 2\rpreparing cases: 2 of 2\n"
-
-
-def test_terminal_shows_a_bar():
-    shown, text = display(terminal=True)
     shown.start("fusion", 3, 4)
     shown.step(4, steps_per_s=2.0, wait_share=0.5, losses={"net/loss": 0.5})
     shown.stop()
@@ -89,11 +73,8 @@ def test_items_are_counted_with_the_time_left_for_the_others(monkeypatch):
     for item, tell in shown.counted(["a", "b", "c"]):
         now[0] += 60.0
         tell(f"out/{item}")
-    assert text.getvalue().splitlines() == [
-        "1 of 3: out/a (2:00 left)",
-        "2 of 3: out/b (1:00 left)",
-        "3 of 3: out/c (0:00 left)",
-    ]
+    lines = ["1 of 3: out/a (2:00 left)", "2 of 3: out/b (1:00 left)", "3 of 3: out/c (0:00 left)"]
+    assert text.getvalue().splitlines() == lines
 
 
 def test_items_that_were_there_already_take_no_time(monkeypatch):
@@ -101,6 +82,4 @@ def test_items_that_were_there_already_take_no_time(monkeypatch):
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     countdown = Countdown(10)
     now[0] = 30.0
-    assert countdown.left(3) == "1:10"
-    assert countdown.left(8, worked=3) == "0:20"
-    assert countdown.left(8, worked=0) == "1:00"
+    assert (countdown.left(3), countdown.left(8, worked=3), countdown.left(8, worked=0)) == ("1:10", "0:20", "1:00")

@@ -1,7 +1,5 @@
 """The loop around a toy: the parameter counts its steps, and each batch says what its loss is."""
 
-from __future__ import annotations
-
 import io
 import math
 import signal
@@ -131,10 +129,9 @@ def test_best_checkpoint_follows_the_score_and_no_later_equal_one(tmp_path):
     scores = {2: math.nan, 4: 0.1, 6: 0.5, 8: 0.5, 10: 0.3}
     bench = Bench(tmp_path, 10, validate_every=2, scores=scores)
     bench.run()
-    best = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=True)
-    assert np.array_equal(best.params["net"]["w"], [6, 6, 6])
-    last = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=False)
-    assert np.array_equal(last.params["net"]["w"], [10, 10, 10])
+    for best, pushed in ((True, 6), (False, 10)):
+        kept = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=best)
+        assert np.array_equal(kept.params["net"]["w"], [pushed] * 3)
     assert Checkpoints(tmp_path / "checkpoints").restore(fresh())[1] == {"best_score": 0.5, "best_step": 6}
 
 
@@ -149,16 +146,18 @@ def test_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
     assert bench.rows("train") == [(2, 1.5), (4, 3.5)]
 
 
-def test_infinite_loss_is_found_while_logging_where_no_checkpoint_is_due(tmp_path):
-    stopped = Bench(tmp_path, 20, odd={1: {"loss": math.inf}}).stopped()
-    assert "net/loss became inf at step 1; no checkpoint had been written yet" in str(stopped)
-
-
-def test_parameters_that_are_not_finite_stop_a_run_whose_loss_is(tmp_path):
-    stopped = Bench(tmp_path, 20, odd={5: {"push": math.nan}}, checkpoint_every=4).stopped()
+@pytest.mark.parametrize(
+    ("odd", "told", "kept"),
+    [
+        ({1: {"loss": math.inf}}, "net/loss became inf at step 1; no checkpoint had been written yet", None),
+        ({5: {"push": math.nan}}, "no longer finite after step 8; the checkpoint of step 4 is kept", 4),
+    ],
+)
+def test_infinite_losses_and_parameters_that_are_not_finite_stop_a_run(tmp_path, odd, told, kept):
+    stopped = Bench(tmp_path, 20, odd=odd, checkpoint_every=4 if kept else 100).stopped()
     assert stopped.exit_code == 1
-    assert "parameters are no longer finite after step 8; the checkpoint of step 4 is kept" in str(stopped)
-    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+    assert told in str(stopped)
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == kept
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

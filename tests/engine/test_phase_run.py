@@ -1,7 +1,5 @@
 """One phase of a run and its data, before it is trained."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

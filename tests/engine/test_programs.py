@@ -1,7 +1,5 @@
 """The compiled functions: where they lie, what a step donates, and which devices are in use."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,10 +30,9 @@ def test_nothing_is_compiled_elsewhere_in_the_engine_and_the_commands():
 
 
 def _compiles(node: ast.AST) -> bool:
-    named = isinstance(node, ast.Attribute) and node.attr in ("jit", "pjit", "pmap")
-    return named or (
-        isinstance(node, ast.ImportFrom) and node.module == "jax" and "jit" in {a.name for a in node.names}
-    )
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "jax" and "jit" in {alias.name for alias in node.names}
+    return isinstance(node, ast.Attribute) and node.attr in ("jit", "pjit", "pmap")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def programs():
     return Programs(SYSTEM)
 
 
-def test_a_step_donates_its_state_and_nothing_else_does(programs):
+def test_programs_are_made_once_and_a_step_alone_donates_its_state(programs):
     state = programs.init(jax.random.key(0), BATCH)
     abstract = programs.abstract_init(BATCH)
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, abstract)
@@ -51,14 +48,14 @@ def test_a_step_donates_its_state_and_nothing_else_does(programs):
     assert set(donated) == set(range(len(jax.tree.leaves(state))))
     for program in (programs.evaluate, programs.predict):
         assert program.lower(state, BATCH).donate_argnums == ()
+    assert all(getattr(programs, name) is getattr(programs, name) for name in ("init", "step", "evaluate", "predict"))
+    cost = program_cost(programs.step.lower(state, BATCH).compile())
+    assert cost["argument_bytes"] >= sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
+    assert min(cost["flops"], cost["temporary_bytes"]) > 0
     programs.evaluate(state, BATCH)
     after, _ = programs.step(state, BATCH)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     assert int(after.step) == 1
-
-
-def test_programs_are_compiled_once(programs):
-    assert all(getattr(programs, name) is getattr(programs, name) for name in ("init", "step", "evaluate", "predict"))
 
 
 def test_a_step_traced_anew_takes_the_form_of_convolution_in_force(programs):
@@ -74,20 +71,13 @@ def test_a_step_traced_anew_takes_the_form_of_convolution_in_force(programs):
 
 def test_tiles_are_counted_in_the_native_form_and_run_in_any(programs):
     weights = programs.abstract_init(BATCH).replace(opt_state={}, memory={})
+    tiles = {"image": jnp.zeros((2, 9, 9, 11, 2))}
     own = programs.tile_program(weights, 2, 2, (9, 9, 11))
-    assert own.as_text() == programs.predict.lower(weights, {"image": jnp.zeros((2, 9, 9, 11, 2))}).as_text()
+    assert own.as_text() == programs.predict.lower(weights, tiles).as_text()
     with implementation("native"):
-        native = jax.jit(lambda w, x: SYSTEM.predict(w, x)).lower(weights, {"image": jnp.zeros((2, 9, 9, 11, 2))})
+        native = jax.jit(lambda w, x: SYSTEM.predict(w, x)).lower(weights, tiles)
     counted = programs.counted_tile_program(weights, 2, 2, (9, 9, 11))
     assert counted.cost_analysis()["flops"] == native.cost_analysis()["flops"]
-
-
-def test_cost_of_a_program(programs):
-    state = programs.abstract_init(BATCH)
-    cost = program_cost(programs.step.lower(state, BATCH).compile())
-    assert cost["argument_bytes"] >= sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
-    assert cost["flops"] > 0
-    assert cost["temporary_bytes"] > 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -116,5 +106,5 @@ def test_devices_in_use_are_named_with_their_count(monkeypatch, count, name):
 def test_shapes_are_bound_to_a_device_where_the_array_is():
     free, bound = jnp.zeros(3), jax.device_put(jnp.zeros((2, 1)), jax.devices()[0])
     shapes = bound_shapes({"free": free, "bound": bound, "host": np.zeros(4, np.float32)})
-    assert [shapes[name].shape for name in ("free", "bound", "host")] == [(3,), (2, 1), (4,)]
-    assert [shapes[name].sharding for name in ("free", "bound", "host")] == [None, bound.sharding, None]
+    found = {name: (one.shape, one.sharding) for name, one in shapes.items()}
+    assert found == {"free": ((3,), None), "bound": ((2, 1), bound.sharding), "host": ((4,), None)}

@@ -1,7 +1,5 @@
 """A run from its lock to its report, in one process; how it resumes is shown in `test_training.py`."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -62,13 +60,16 @@ def test_a_finished_run_says_so_and_trains_nothing(trained, config, capsys):
     assert f"This run was finished already; its report is written anew: {report}" in said
 
 
-def test_a_run_that_is_going_on_is_left_alone(trained, config, capsys):
+def test_a_run_that_is_going_on_is_left_alone(trained, config, tmp_path, capsys):
     workdir, _ = trained
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json")}
     with locked(workdir), pytest.raises(UserError, match=f"another run is going on in {workdir}"):
         train(config, workdir)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json")} == before
     assert capsys.readouterr().out == ""
+    with locked(tmp_path / "new"), pytest.raises(UserError, match="another run is going on"):
+        train(config, tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {LOCK}
 
 
 def test_the_lock_is_left_where_a_run_is_refused(config, tmp_path):
@@ -96,10 +97,8 @@ CASE = CaseFacts("", modalities=("t1",), spacing_mm=(1, 1, 1), original_shape=(2
 def test_a_result_is_of_phases_that_judge_the_same_subjects(config, tmp_path, monkeypatch, first, second, message):
     def dataset(modalities, ids):
         # A capital letter is another part of the same volume.
-        val = tuple(
-            CachedCase(tmp_path, one, replace(CASE, id=one.lower(), crop_start=(int(one.isupper()), 0, 0)))
-            for one in ids
-        )
+        facts = [replace(CASE, id=one.lower(), crop_start=(int(one.isupper()), 0, 0)) for one in ids]
+        val = tuple(CachedCase(tmp_path, one, about) for one, about in zip(ids, facts, strict=True))
         return Dataset((), val, None, DatasetFacts(modalities, "", (), (), (), tuple(ids), {}, ()))
 
     data = {"coronal": dataset(*first), "axial": dataset(*second)}

@@ -1,7 +1,5 @@
 """The parts of a training of several phases: rows, judges, streams, and what may train side by side."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -49,19 +47,16 @@ def test_rows_go_to_their_phases_and_the_speed_to_all(tmp_path):
     values = {"axial/net/loss": 0.25, "coronal/net/loss": 0.5, "steps_per_s": 4.0}
     MemberRows(writer, VIEWS).write(3, "coronal+axial", "train", values)
     writer.close()
-    assert read_metrics(tmp_path) == [
-        {"step": 3, "phase": "coronal", "split": "train", "net/loss": 0.5, "steps_per_s": 4.0},
-        {"step": 3, "phase": "axial", "split": "train", "net/loss": 0.25, "steps_per_s": 4.0},
-    ]
+    same = {"step": 3, "split": "train", "steps_per_s": 4.0}
+    coronal, axial = {"phase": "coronal", "net/loss": 0.5, **same}, {"phase": "axial", "net/loss": 0.25, **same}
+    assert read_metrics(tmp_path) == [coronal, axial]
 
 
 def test_each_phase_keeps_its_own_best(tmp_path):
     scores = {"coronal": [0.5, 0.4, 0.6], "axial": [0.3, 0.7, 0.2]}
     writer, kept = MetricWriter(tmp_path), {view: Kept() for view in VIEWS}
-    judges = {
-        view: PhaseJudge(view, lambda own: {"score": own.params["score"]}, writer, kept[view], Progress())
-        for view in VIEWS
-    }
+    makings = {view: (writer, kept[view], Progress()) for view in VIEWS}
+    judges = {v: PhaseJudge(v, lambda own: {"score": own.params["score"]}, *made) for v, made in makings.items()}
     judge = MemberJudges(judges, lambda every, view: replace(every, params={"score": every.params[view]}))
     for step in (1, 2, 3):
         own = {view: scores[view][step - 1] for view in VIEWS}
@@ -94,10 +89,8 @@ class Counting:
 
 def test_streams_go_in_step_and_are_all_closed():
     stream = in_step({"coronal": Counting, "axial": lambda start: Counting(10 * start)})(4)
-    assert [next(stream) for _ in range(2)] == [
-        {"coronal": {"step": 5}, "axial": {"step": 41}},
-        {"coronal": {"step": 6}, "axial": {"step": 42}},
-    ]
+    for steps in ((5, 41), (6, 42)):
+        assert next(stream) == {view: {"step": step} for view, step in zip(VIEWS, steps, strict=True)}
     broken = MemberBatches({"coronal": Counting(0), "axial": Counting(0, breaks=True)})
     with pytest.raises(OSError, match="gone"):
         broken.close()

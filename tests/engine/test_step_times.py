@@ -1,7 +1,5 @@
 """Times of steps: they differ from machine to machine; what is told of them does not."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -62,10 +60,8 @@ def test_every_phase_is_measured_unless_one_is_named(config, monkeypatch):
         return {form: {"phase": phase.name, "steps": steps, "cases": len(data.train)} for form in forms}
 
     monkeypatch.setattr("jaxfuse.engine.step_times.measure", measure)
-    found = timed(config, steps=7)
-    assert found["phases"] == {
-        name: {"auto": {"phase": name, "steps": 7, "cases": 2}} for name in ("transition", "fusion")
-    }
+    expected = {name: {"auto": {"phase": name, "steps": 7, "cases": 2}} for name in ("transition", "fusion")}
+    assert timed(config, steps=7)["phases"] == expected
     assert list(timed(config, only="transition", steps=7)["phases"]) == ["transition"]
 
 

@@ -21,6 +21,9 @@ def test_nothing_is_requested_at_first_and_handlers_come_back():
         assert stop.requested is None
         assert all(new != old for new, old in zip(handlers(), before, strict=True))
     assert handlers() == before
+    with pytest.raises(RuntimeError), StopRequest():
+        raise RuntimeError
+    assert handlers() == before
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -57,11 +60,4 @@ def test_second_interrupt_ends_at_once():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested is signal.SIGINT
-    assert handlers() == before
-
-
-def test_handlers_come_back_after_an_error():
-    before = handlers()
-    with pytest.raises(RuntimeError), StopRequest():
-        raise RuntimeError
     assert handlers() == before

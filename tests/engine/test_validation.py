@@ -1,7 +1,5 @@
 """The validation of a phase while it trains, and its best weights so far."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
@@ -54,10 +52,10 @@ def state(loss: float = 0.0) -> State:
 
 
 def test_losses_are_means_over_the_fixed_batches():
-    rows = mean_losses(
-        lambda own, batch: {"a": own.params["net"] * batch, "b": batch**2}, state(2.0), [jnp.float32(1), 3]
-    )
-    assert rows == {"a": 4.0, "b": 5.0}
+    def losses(own, batch):
+        return {"a": own.params["net"] * batch, "b": batch**2}
+
+    assert mean_losses(losses, state(2.0), [jnp.float32(1), 3]) == {"a": 4.0, "b": 5.0}
 
 
 def test_a_validation_joins_losses_and_scores_of_weights_alone():
@@ -74,9 +72,8 @@ def test_a_validation_joins_losses_and_scores_of_weights_alone():
         assert (weights.opt_state, weights.memory) == ({}, {})
         return weights.params["net"] + int(case.id)
 
-    validate = Validation(
-        lambda own, batch: {"loss": jnp.float32(batch)}, predict, Assessed(), (case(1), case(2)), [0.5, 1.5]
-    )
+    given = predict, Assessed(), (case(1), case(2)), [0.5, 1.5]
+    validate = Validation(lambda own, batch: {"loss": jnp.float32(batch)}, *given)
     assert validate(state(10.0)) == {"loss": 1.0, "score": 23.0}
 
 

@@ -1,7 +1,5 @@
 """Phases around networks of valid convolutions, and prepared cases in memory and on disk, for tests of the engine."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.learning.state import State
 from tests.tiny_systems import valid_system
 
-MODALITIES = ("t1", "t2")
+MODALITIES, CLASSES = ("t1", "t2"), ("background", "tissue")
 (TINY, *_) = parse(cmff.get_config("tiny")).phases.values()
 
 
@@ -33,26 +31,14 @@ def valid_phase(layers=2, *, patch=(9, 9, 9), memory_mb=0, **changes):
     """A phase that builds a network of margin `layers`."""
     system = valid_system(layers, ndim=len(patch), channels=(0, 1))
     options = {"overlap": 0.0, "tile_batch": 3, "memory_mb": memory_mb, **changes.pop("validation", {})}
-    plain = {
-        "batch": 2,
-        "unpaired": False,
-        "sampling": sampling_rule("brain"),
-        "augment": {},
-        "pad": False,
-        "labeled": True,
-    }
-    return replace(
-        TINY,
-        build=lambda modalities, classes, total, voxels=(): system,
-        patch=patch,
-        validation=replace(TINY.validation, **options),
-        **{**plain, **changes},
-    )
+    plain = {"batch": 2, "unpaired": False, "augment": {}, "pad": False, "labeled": True}
+    plain |= {"sampling": sampling_rule("brain"), "validation": replace(TINY.validation, **options), **changes}
+    return replace(TINY, build=lambda modalities, classes, total, voxels=(): system, patch=patch, **plain)
 
 
 def drawn(phase):
     """The System of a phase, and weights of it."""
-    system = build_system(phase, MODALITIES, ("background", "tissue"), 4)
+    system = build_system(phase, MODALITIES, CLASSES, 4)
     batch = example_batch(phase, MODALITIES, margin=system.geometry.margin)
     return system, system.init(jax.random.key(3), jax.tree.map(jnp.asarray, batch)).replace(opt_state={}, memory={})
 

@@ -1,7 +1,5 @@
 """Runs of two views on small phantoms of infant heads, with the network of `tiny_systems.py` or with InfiNet."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 from pathlib import Path

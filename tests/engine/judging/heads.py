@@ -1,7 +1,5 @@
 """Heads with a small lesion, predictions whose scores are known by hand, and what judging them draws and writes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +22,32 @@ OUTPUTS = ("S_A", "S_F")
 DICE = {case: 2 * k / (k + 4) for case, k in FOUND.items()}
 
 
-def prepared(cache: Path, ids: str = "abcd", *, labeled: bool = True) -> tuple[PreparedCase, ...]:
-    """Heads of 6 x 6 x 6 voxels in volumes of 8 x 8 x 8, with a lesion of four voxels in a row."""
+def prepared_volumes(
+    cache: Path,
+    ids: str,
+    image: np.ndarray,
+    label: np.ndarray | None,
+    modalities: tuple[str, ...] = MODALITIES,
+    *,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    classes: int = 0,
+) -> tuple[PreparedCase, ...]:
+    """Cases of one image (d h w m) and one label."""
 
     def make(files: CaseFiles):
-        image = np.zeros((8, 8, 8, 4), np.float32)
-        image[1:7, 1:7, 1:7] = np.random.default_rng(ord(files.id)).uniform(1, 2, (6, 6, 6, 4))
-        label = np.zeros((8, 8, 8), np.uint8)
-        label[3, 3, 2:6] = 1
-        case = Case(files.id, MODALITIES, image, label if labeled else None, np.diag([2.0, 1, 1, 1]), (2.0, 1.0, 1.0))
-        return prepare_case(case, classes=2)
+        case = Case(files.id, modalities, image, label, np.diag([*spacing_mm, 1.0]), spacing_mm)
+        return prepare_case(case, classes=classes)
 
-    files = [CaseFiles(id_, {}) for id_ in ids]
-    return prepare_with(make, files, {"labeled": labeled}, images=(), label=False, cache=cache)
+    return prepare_with(make, [CaseFiles(name, {}) for name in ids], {}, images=(), label=False, cache=cache)
+
+
+def prepared(cache: Path, ids: str = "abcd", *, labeled: bool = True) -> tuple[PreparedCase, ...]:
+    """Heads of 6 x 6 x 6 voxels in volumes of 8 x 8 x 8, with a lesion of four voxels in a row."""
+    image = np.zeros((8, 8, 8, 4), np.float32)
+    image[1:7, 1:7, 1:7] = np.random.default_rng(0).uniform(1, 2, (6, 6, 6, 4))
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[3, 3, 2:6] = 1
+    return prepared_volumes(cache, ids, image, label if labeled else None, spacing_mm=(2.0, 1.0, 1.0), classes=2)
 
 
 def probabilities(labels: np.ndarray) -> np.ndarray:

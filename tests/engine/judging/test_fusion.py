@@ -1,7 +1,5 @@
 """Fused images whose scores are known, beside a segmentation whose Dice is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +13,7 @@ from jaxfuse.metrics.fusion import METRICS, qabf, score_fused
 from jaxfuse.metrics.names import names_of
 from tests.engine.judging.heads import LESION, full, prepared_slices, rows_of, summary_of
 
-CROP, WHOLE = (slice(2, 44), slice(3, 45)), (46, 48)
+CROP = slice(2, 44), slice(3, 45)
 
 
 def levels(seed: int) -> np.ndarray:
@@ -28,9 +26,8 @@ FUSED = np.floor((SOURCES["t1"] + 2 * SOURCES["flair"]) / 3)
 
 
 def on_the_whole_picture(crop: np.ndarray) -> np.ndarray:
-    whole = np.zeros(WHOLE)
-    whole[CROP] = crop
-    return whole
+    """The picture of 46 x 48 pixels, black around the crop."""
+    return np.pad(crop.astype(float), ((2, 2), (3, 3)))
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def cases(tmp_path) -> tuple[PreparedCase, ...]:
     image = np.stack(list(SOURCES.values()), axis=-1) / np.float32(255)
     label = np.zeros((42, 42), np.uint8)
     label[10, 10:14] = 1
-    at = {"whole": WHOLE, "start": (2, 3), "spacing_mm": (1.0, 1.0)}
+    at = {"whole": (46, 48), "start": (2, 3), "spacing_mm": (1.0, 1.0)}
     return prepared_slices(tmp_path / "cache", {"one": label, "two": label}, image, tuple(SOURCES), **at, classes=2)
 
 

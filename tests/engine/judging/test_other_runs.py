@@ -1,7 +1,5 @@
 """Rows side by side: runs of equal data are drawn together, in the folder of the run and in its report."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,10 +28,8 @@ def cases(tmp_path_factory) -> Sequence[PreparedCase]:
     root = tmp_path_factory.mktemp("data")
     label = np.zeros(SHAPE, np.uint8)
     label[2:6, 2:5, 2:4], label[3:5, 3, 3] = 2, 4
-    made = {}
-    for number, name in enumerate(("p1", "p2")):
-        rng = np.random.default_rng(number)
-        made[name] = {m: rng.integers(1, 99, SHAPE).astype(np.int16) for m in MODALITIES} | {"seg": label}
+    rng = np.random.default_rng(0)
+    made = {p: {m: rng.integers(1, 99, SHAPE, np.int16) for m in MODALITIES} | {"seg": label} for p in ("p1", "p2")}
     return prepared_cases(root, made, SCHEME, spacing_mm=(1, 2, 3))
 
 
@@ -60,7 +56,8 @@ def constant(value: int) -> np.ndarray:
 def drawn(monkeypatch) -> list[Mapping[str, Any]]:
     """The figures asked for; they are not painted."""
     calls: list[Mapping[str, Any]] = []
-    monkeypatch.setattr(other_runs.figures, "comparison", lambda path, **given: calls.append({"path": path, **given}))
+    for module, name in ((other_runs.figures, "comparison"), (other_runs, "synthesis_panel")):
+        monkeypatch.setattr(module, name, lambda path, **given: calls.append({"path": path, **given}))
     return calls
 
 
@@ -74,10 +71,9 @@ def test_maps_of_equal_data_come_together_case_by_case(tmp_path, cases, drawn):
     assert shown[0] == {"ours (ours)": [1], "S_A (branch)": [0], "S_A+S_B (other)": [3]}
     assert shown[1] == {"ours (ours)": [2], "S_A (branch)": [1]}
     for call, case in zip(drawn, cases, strict=True):
-        assert call["modality"] == "flair"
+        assert (call["modality"], call["spacing_mm"]) == ("flair", (1.0, 2.0, 3.0))
         np.testing.assert_array_equal(call["image"], case.image[..., 1])
         np.testing.assert_array_equal(call["truth"], case.label)
-        assert call["spacing_mm"] == (1.0, 2.0, 3.0)
 
 
 def test_other_data_and_unfinished_runs_stay_out(tmp_path, cases, drawn):
@@ -91,9 +87,8 @@ def test_other_data_and_unfinished_runs_stay_out(tmp_path, cases, drawn):
     assert not (mine / "figures").exists()
     keep(begin(tmp_path / "same", "random", "1"), "fusion", p2=constant(3))
     draw_rows(mine, related_runs(mine), cases, SCHEME)
-    assert [(call["path"].stem, list(call["predictions"])) for call in drawn] == [
-        ("p2", ["ours (ours)", "random (same)"])
-    ]
+    shown = [(call["path"].stem, list(call["predictions"])) for call in drawn]
+    assert shown == [("p2", ["ours (ours)", "random (same)"])]
 
 
 def synthesizing(workdir: Path, row: str, pairs: tuple[str, str], fingerprint: str = "1", **volumes) -> Path:
@@ -105,30 +100,24 @@ def synthesizing(workdir: Path, row: str, pairs: tuple[str, str], fingerprint: s
     return workdir
 
 
-def test_synthesized_volumes_of_one_target_come_together(tmp_path, cases, monkeypatch):
-    calls: list[Mapping[str, Any]] = []
-    monkeypatch.setattr(other_runs, "synthesis_panel", lambda path, **given: calls.append({"path": path, **given}))
+def test_synthesized_volumes_of_one_target_come_together(tmp_path, cases, drawn):
     half, whole = np.full(SHAPE, 0.5, np.float16), np.ones(SHAPE, np.float16)
     mine = synthesizing(tmp_path / "ours", "full", ("t1", "flair"), p1=half, p2=half)
     draw_synthesized(mine, related_runs(mine), cases)
-    assert calls == []
+    assert drawn == []
     synthesizing(tmp_path / "early", "early", ("t1", "flair"), p2=whole)
     synthesizing(tmp_path / "unfinished", "late", ("t1", "flair"))
     synthesizing(tmp_path / "other_target", "full", ("flair", "t1"), p1=whole, p2=whole)
     synthesizing(tmp_path / "other_data", "late", ("t1", "flair"), "2", p1=whole, p2=whole)
     keep(begin(tmp_path / "labels", "ours", "1"), "fusion", p1=constant(1), p2=constant(2))
     draw_synthesized(mine, related_runs(mine), cases)
-    (call,) = calls
+    (call,) = drawn
     assert call["path"] == mine / "figures" / "rows" / "p2.png"
-    assert {name: (made.dtype, made.max()) for name, made in call["made"].items()} == {
-        "full (ours)": (np.float32, 0.5),
-        "early (early)": (np.float32, 1.0),
-    }
-    assert call["target"] == "flair"
-    assert list(call["sources"]) == ["t1"]
+    shown = {name: (made.dtype, made.max()) for name, made in call["made"].items()}
+    assert shown == {"full (ours)": (np.float32, 0.5), "early (early)": (np.float32, 1.0)}
+    assert (call["target"], list(call["sources"]), call["spacing_mm"]) == ("flair", ["t1"], (1.0, 2.0, 3.0))
     np.testing.assert_array_equal(call["sources"]["t1"], cases[1].image[..., 0])
     np.testing.assert_array_equal(call["truth"], cases[1].image[..., 1])
-    assert call["spacing_mm"] == (1.0, 2.0, 3.0)
 
 
 def judged(workdir: Path, cases: Sequence[PreparedCase], answer: int) -> Path:
@@ -143,8 +132,11 @@ def judged(workdir: Path, cases: Sequence[PreparedCase], answer: int) -> Path:
 
 def test_the_report_shows_the_rows_of_equal_data_only(tmp_path, cases):
     mine = judged(begin(tmp_path / "ours", "ours", "1"), cases, 2)
-    judged(begin(tmp_path / "random", "random", "1"), cases, 1)
     judged(begin(tmp_path / "stranger", "wo_MG", "2"), cases, 3)
+    draw_rows(mine, related_runs(mine), cases, SCHEME)
+    assert not (mine / "figures" / "rows").exists()
+    assert "side by side" not in write_report(mine, related=related_runs(mine)).read_text()
+    judged(begin(tmp_path / "random", "random", "1"), cases, 1)
     draw_rows(mine, related_runs(mine), cases, SCHEME)
     assert [path.name for path in (mine / "figures" / "rows").iterdir()] == ["p1.png"]
     page = write_report(mine, related=related_runs(mine)).read_text()
@@ -152,11 +144,3 @@ def test_the_report_shows_the_rows_of_equal_data_only(tmp_path, cases):
     assert f'src="data:image/png;base64,{picture}"' in page
     assert "p1: the rows side by side" in page
     assert [word in page for word in ("random", "stranger", "wo_MG")] == [True, False, False]
-
-
-def test_the_report_of_a_run_alone_compares_nothing(tmp_path, cases):
-    mine = judged(begin(tmp_path / "ours", "ours", "1"), cases, 2)
-    judged(begin(tmp_path / "stranger", "wo_MG", "2"), cases, 3)
-    draw_rows(mine, related_runs(mine), cases, SCHEME)
-    assert not (mine / "figures" / "rows").exists()
-    assert "side by side" not in write_report(mine, related=related_runs(mine)).read_text()

@@ -1,16 +1,11 @@
 """Predictions whose scores are known by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxfuse.data.cache import prepare_with
-from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.engine.judging import assessment
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.segmentation import segmentation
@@ -25,6 +20,7 @@ from tests.engine.judging.heads import (
     predict,
     prepared,
     prepared_slices,
+    prepared_volumes,
     probabilities,
     rows_of,
     summary_of,
@@ -40,31 +36,24 @@ def test_quick_scores_are_means_over_cases_and_the_score_is_of_the_primary_outpu
 
 
 def test_score_is_the_mean_over_regions(tmp_path):
-    scheme = SCHEMES["brats"]
-    cases = prepared(tmp_path, "a")
+    def edema_for_core(case: PreparedCase) -> dict[str, np.ndarray]:
+        return {"S_F": np.eye(4, dtype=np.float32)[np.asarray(case.label) * 2]}
 
-    def exact(case: PreparedCase) -> dict[str, np.ndarray]:
-        return {"S_F": np.eye(4, dtype=np.float32)[np.asarray(case.label) * 2]}  # oedema in place of core
-
-    scores = segmentation(Judged(scheme, "S_F", ("S_F",))).quick(exact, cases)
+    judge = segmentation(Judged(SCHEMES["brats"], "S_F", ("S_F",)))
     # Whole tumor: found. Core: missed. Enhancing tumor: absent from both.
-    assert (scores["S_F/WT/dice"], scores["S_F/TC/dice"], scores["S_F/ET/dice"]) == (1.0, 0.0, 1.0)
-    assert scores["score"] == pytest.approx(2 / 3)
+    expected = {"S_F/WT/dice": 1.0, "S_F/TC/dice": 0.0, "S_F/ET/dice": 1.0, "score": pytest.approx(2 / 3)}
+    assert judge.quick(edema_for_core, prepared(tmp_path, "a")) == expected
 
 
-def test_figures_show_the_worst_three_first(tmp_path, drawn):
+@pytest.mark.parametrize("most", [6, 3])
+def test_figures_show_the_worst_three_first_up_to_a_limit(tmp_path, drawn, monkeypatch, most):
+    assert assessment.FIGURES_AT_MOST == 6
+    monkeypatch.setattr(assessment, "FIGURES_AT_MOST", most)
     full(segmentation(JUDGED), predict, prepared(tmp_path), tmp_path)
-    assert [figure["path"].stem for figure in drawn] == ["c", "b", "d", "a"]
-    assert drawn[0]["path"] == tmp_path / "figures" / "c.png"
-    assert drawn[0]["title"] == "fusion: c"
-    assert drawn[0]["spacing_mm"] == (2.0, 1.0, 1.0)
-    assert sorted(drawn[0]["predictions"]) == ["S_A", "S_F"]
-
-
-def test_six_figures_at_most(tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr(assessment, "FIGURES_AT_MOST", 3)
-    full(segmentation(JUDGED), predict, prepared(tmp_path), tmp_path)
-    assert [figure["path"].stem for figure in drawn] == ["c", "b", "d"]
+    assert [figure["path"].stem for figure in drawn] == ["c", "b", "d", "a"][:most]
+    first = drawn[0]
+    assert (first["path"], first["title"]) == (tmp_path / "figures" / "c.png", "fusion: c")
+    assert (first["spacing_mm"], sorted(first["predictions"])) == ((2.0, 1.0, 1.0), ["S_A", "S_F"])
 
 
 def test_segmentation_tables_on_disk(tmp_path, drawn):
@@ -87,12 +76,9 @@ def test_segmentation_tables_on_disk(tmp_path, drawn):
 
 
 def test_specificity_counts_the_voxels_outside_the_crop(tmp_path, drawn):
-    def everything(case: PreparedCase) -> dict[str, np.ndarray]:
-        return {"S_F": probabilities(np.ones((6, 6, 6), int))}
-
-    full(segmentation(Judged(LESION, "S_F", ("S_F",))), everything, prepared(tmp_path, "a"), tmp_path)
-    row = rows_of(tmp_path, "case")["a"]
-    assert row["specificity"] == pytest.approx((8**3 - 6**3) / (8**3 - 4))
+    everything = {"S_F": probabilities(np.ones((6, 6, 6), int))}
+    full(segmentation(Judged(LESION, "S_F", ("S_F",))), lambda case: everything, prepared(tmp_path, "a"), tmp_path)
+    assert rows_of(tmp_path, "case")["a"]["specificity"] == pytest.approx((8**3 - 6**3) / (8**3 - 4))
 
 
 def test_case_without_label_cannot_be_judged(tmp_path):
@@ -107,19 +93,11 @@ def test_a_segmentation_has_a_scheme_and_is_judged_by_class_probabilities():
         segmentation(Judged(LESION, "S_F", ("S_A",)))
 
 
-# --- other protocols ----------------------------------------------------------------------------------------
-
-
 def tissues(cache: Path) -> tuple[PreparedCase, ...]:
     """Two heads of 3 x 3 x 6 voxels of 1 x 1 x 2 mm: CSF, gray and white matter, two layers each."""
-
-    def make(files: CaseFiles):
-        image = np.random.default_rng(ord(files.id)).uniform(1, 2, (3, 3, 6, 2)).astype(np.float32)
-        label = np.broadcast_to(np.repeat(np.array([1, 2, 3], np.uint8), 2), (3, 3, 6)).copy()
-        case = Case(files.id, ("t1", "t2"), image, label, np.diag([1.0, 1, 2, 1]), (1.0, 1.0, 2.0))
-        return prepare_case(case, classes=4)
-
-    return prepare_with(make, [CaseFiles(name, {}) for name in "ab"], {}, images=(), label=False, cache=cache)
+    image = np.random.default_rng(0).uniform(1, 2, (3, 3, 6, 2)).astype(np.float32)
+    label = np.broadcast_to(np.repeat(np.array([1, 2, 3], np.uint8), 2), (3, 3, 6)).copy()
+    return prepared_volumes(cache, "ab", image, label, ("t1", "t2"), spacing_mm=(1.0, 1.0, 2.0), classes=4)
 
 
 def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
@@ -157,9 +135,6 @@ def test_strokes_are_measured_in_mm_and_voxels(tmp_path, drawn):
     hd = document["outputs"]["S_F"]["lesion"]["hd_mm"]
     assert (hd["mean"], hd["n"]) == (0.5, 2)
     assert "HD (voxels)" in render_segmentation(document)
-
-
-# --- slices -------------------------------------------------------------------------------------------------
 
 
 SLICES = Judged(SCHEMES["brats"], "segmentation", ("segmentation",))

@@ -1,7 +1,6 @@
 """Synthesized volumes whose scores are known, put together from slices and judged beside their sources."""
 
-from __future__ import annotations
-
+import itertools
 import math
 from pathlib import Path
 
@@ -82,10 +81,6 @@ def in_patches(case, answer=answer):
     return {name: volume_of(values, 2) for name, values in found.items()}
 
 
-def predict(case):
-    return in_patches(case)
-
-
 def expected(case) -> np.ndarray:
     image = np.asarray(case.image)
     inside = image[..., :2].any(axis=-1)
@@ -96,14 +91,12 @@ def patch_by_patch(volume: np.ndarray) -> np.ndarray:
     """Each patch of each axial slice between 0 and 1, blank ones 0, averaged: by loops over patches in the corners."""
     total, count = np.zeros(volume.shape), np.zeros(volume.shape)
     rows, columns, slices = volume.shape
-    for z in range(slices):
-        for x in (0, rows - SIDE):
-            for y in (0, columns - SIDE):
-                box = slice(x, x + SIDE), slice(y, y + SIDE), z
-                patch = volume[box].astype(np.float64)
-                if patch.max() > patch.min():
-                    total[box] += (patch - patch.min()) / (patch.max() - patch.min())
-                count[box] += 1
+    for z, x, y in itertools.product(range(slices), (0, rows - SIDE), (0, columns - SIDE)):
+        box = slice(x, x + SIDE), slice(y, y + SIDE), z
+        patch = volume[box].astype(np.float64)
+        if patch.max() > patch.min():
+            total[box] += (patch - patch.min()) / (patch.max() - patch.min())
+        count[box] += 1
     return total / count
 
 
@@ -115,7 +108,7 @@ def drawn(monkeypatch):
     return calls
 
 
-def full(cases, folder, predict=predict, **options):
+def full(cases, folder, predict=in_patches, **options):
     document = heads.full(judge(**options), predict, cases, folder)
     return document, heads.rows_of(folder, "case", "output")
 
@@ -124,11 +117,11 @@ def test_the_score_is_the_mean_psnr_of_slices_that_show_something(slices):
     assert sum(not one.image[..., 2].any() for one in slices) == 3 * 4
     shown = [one for one in slices if one.image[..., 2].any()]
     wanted = np.mean([psnr_db(np.asarray(one.image[..., 2]), expected(one)) for one in shown])
-    found = judge().quick(predict, slices)
+    found = judge().quick(in_patches, slices)
     assert found == {"synthesized/psnr_db": pytest.approx(wanted), "score": pytest.approx(wanted)}
     assert math.isfinite(wanted)
     with pytest.raises(UserError, match="the flair of all 2 cases that are watched while training is blank"):
-        judge().quick(predict, slices[:2])
+        judge().quick(in_patches, slices[:2])
 
 
 def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_path, drawn):
@@ -147,11 +140,9 @@ def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_p
         assert {name: row[name] for name in names_of(OFFICIAL)} == pytest.approx(by_code, rel=1e-4)
         assert official_scores(real, made)["official_nmse"] != pytest.approx(by_code["official_nmse"], rel=0.01)
         copy = official_scores(stretched[0], patch_by_patch(image[..., 1]))
-        assert {name: rows[volume.id, "copy of t2"][name] for name in names_of(OFFICIAL)} == pytest.approx(
-            copy, rel=1e-4
-        )
-        copied = score_synthesized(real, np.asarray(volume.image[..., 1]))
-        assert rows[volume.id, "copy of t2"]["psnr_db"] == pytest.approx(copied["psnr_db"])
+        row = rows[volume.id, "copy of t2"]
+        assert {name: row[name] for name in names_of(OFFICIAL)} == pytest.approx(copy, rel=1e-4)
+        assert row["psnr_db"] == pytest.approx(score_synthesized(real, image[..., 1])["psnr_db"])
     # Where the sources are 0 nothing is made: outside that row the error of a is a tenth of the truth.
     real = np.asarray(volumes[0].image[..., 2])
     lost = np.sum(real[:, 1, :] ** 2)  # row 2 of the volume, whose window begins at 1
@@ -189,26 +180,23 @@ def test_pictures_of_their_own_are_judged_alone(files, tmp_path, drawn):
     made = prepare_slices(files[0], MODALITIES, None, one_per_case=True, **options)
     cases = [one for case in made.values() for one in case]
     document, rows = full(cases, tmp_path)
-    case = cases[1]
-    wanted = score_synthesized(np.asarray(case.image[..., 2]), expected(case))
-    row = rows[case.id, "synthesized"]
+    wanted = score_synthesized(np.asarray(cases[1].image[..., 2]), expected(cases[1]))
+    row = rows[cases[1].id, "synthesized"]
     assert {name: row[name] for name in names_of(METRICS)} == pytest.approx(wanted)
     assert "seconds_per_slice" in document
-    assert drawn[0][1]["truth"].shape == case.facts.shape
+    assert drawn[0][1]["truth"].shape == cases[1].facts.shape
 
 
 def test_panels_show_the_worst_first_with_what_is_judged(slices, tmp_path, drawn):
     full(slices, tmp_path)
-    assert [path.name for path, _ in drawn][:1] == ["c.png"]
     assert sorted(path.name for path, _ in drawn) == ["a.png", "b.png", "c.png"]
     path, asked = drawn[0]
+    assert path == tmp_path / "figures" / "c.png"
     volume = subjects_of(slices)[2]
-    assert (path.parent, asked["title"], asked["target"]) == (tmp_path / "figures", "fusion: c", "flair")
-    assert list(asked["sources"]) == ["t1", "t2"]
+    assert (asked["title"], asked["target"], list(asked["sources"])) == ("fusion: c", "flair", ["t1", "t2"])
     np.testing.assert_array_equal(asked["sources"]["t2"], volume.image[..., 1])
     np.testing.assert_allclose(asked["made"]["synthesized"], expected(volume))
-    assert asked["spacing_mm"] == (1, 1, 3)
-    assert asked["label"] is None
+    assert (asked["spacing_mm"], asked["label"]) == ((1, 1, 3), None)
 
 
 def test_a_perfect_volume_is_counted_as_undefined_and_not_averaged(slices, tmp_path, drawn):
@@ -237,12 +225,11 @@ def test_sources_and_one_target_must_be_named(pairs):
 
 def test_what_is_no_synthesis_is_refused(slices, files, tmp_path):
     with pytest.raises(UserError, match="pairs names pd, but the data has t1, t2, flair"):
-        judge(("t1", "pd")).quick(predict, slices)
+        judge(("t1", "pd")).quick(in_patches, slices)
     for outputs in ({}, {"synthesized": np.zeros((13, 14, 2))}):
         with pytest.raises(UserError, match="the output synthesized is not one image"):
             judge().quick(lambda case, made=outputs: made, slices)
     signed = prepare(files[0], MODALITIES, None, cache=files[1])
-    with pytest.raises(
-        UserError, match="case a: flair runs from -.* images are judged in .* set data.normalize to minmax"
-    ):
-        judge().quick(predict, signed)
+    told = "case a: flair runs from -.* images are judged in .* set data.normalize to minmax"
+    with pytest.raises(UserError, match=told):
+        judge().quick(in_patches, signed)

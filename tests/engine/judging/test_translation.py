@@ -1,17 +1,12 @@
 """Translations whose errors are known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
-from jaxfuse.data.cache import prepare_with
-from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.translation import translation
-from tests.engine.judging.heads import MODALITIES, full, prepared, rows_of, summary_of
+from tests.engine.judging.heads import MODALITIES, full, prepared, prepared_volumes, rows_of, summary_of
 
 
 def translate(case: PreparedCase) -> dict[str, np.ndarray]:
@@ -43,30 +38,23 @@ def test_translation_errors_by_modality(tmp_path, drawn):
 
 def test_translation_counts_the_brain_only(tmp_path):
     """A head with a corner cut off: what is made outside of it does not count."""
-
-    def make(files: CaseFiles):
-        image = np.zeros((4, 4, 4, 4), np.float32)
-        image[1:, 1:, 1:] = np.random.default_rng(0).uniform(1, 2, (3, 3, 3, 4))
-        image[0, 0, 1] = 1.0
-        return prepare_case(Case(files.id, MODALITIES, image, None, np.eye(4), (1.0, 1.0, 1.0)))
-
-    cases = prepare_with(make, [CaseFiles("a", {})], {}, images=(), label=False, cache=tmp_path)
+    head = np.zeros((4, 4, 4, 4), np.float32)
+    head[1:, 1:, 1:] = np.random.default_rng(0).uniform(1, 2, (3, 3, 3, 4))
+    head[0, 0, 1] = 1.0
 
     def outside(case: PreparedCase) -> dict[str, np.ndarray]:
         image = np.asarray(case.image)
         away = np.where(image == 0, np.float32(100), image)
         return {"fake_a": away[..., :2], "cycle_a": away[..., :2], "fake_b": away[..., 2:], "cycle_b": away[..., 2:]}
 
-    scores = translation(Judged(None, "", pairs=("t1+t1ce", "t2+flair"))).quick(outside, cases)
-    assert set(scores.values()) == {0.0}
+    judge = translation(Judged(None, "", pairs=("t1+t1ce", "t2+flair")))
+    assert set(judge.quick(outside, prepared_volumes(tmp_path, "a", head, None)).values()) == {0.0}
 
 
 def test_groups_of_unequal_size_are_judged_without_a_panel(tmp_path, drawn):
     def one_to_three(case: PreparedCase) -> dict[str, np.ndarray]:
-        image = np.asarray(case.image)
-        return {
-            f"{kind}_{side}": image[..., c] for kind in ("fake", "cycle") for side, c in (("a", [0]), ("b", [1, 2, 3]))
-        }
+        a, b = np.split(np.asarray(case.image), [1], axis=-1)
+        return {"fake_a": a, "fake_b": b, "cycle_a": a, "cycle_b": b}
 
     judge = translation(Judged(None, "", pairs=("t1", "t1ce+t2+flair")))
     assert full(judge, one_to_three, prepared(tmp_path, "a"), tmp_path)["cases"] == 1

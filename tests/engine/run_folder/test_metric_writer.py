@@ -57,6 +57,7 @@ def test_a_row_comes_back_from_all_three_files(tmp_path):
 
 
 def test_csv_and_jsonl_agree(tmp_path):
+    assert read_metrics(tmp_path) == []
     _write_two_phases(tmp_path)
     assert _csv_rows(tmp_path) == _long(read_metrics(tmp_path))
     assert len(_csv_rows(tmp_path)) == 9
@@ -64,12 +65,7 @@ def test_csv_and_jsonl_agree(tmp_path):
 
 def test_numbers_that_are_not_finite_survive_in_strict_json(tmp_path):
     _written(tmp_path, (1, "fusion", "val", {"hd95_mm": math.nan, "worst_mm": math.inf, "gain": -math.inf}))
-    line = (tmp_path / "metrics.jsonl").read_text()
-
-    def refuse(word):
-        raise AssertionError(f"{word} is not JSON")
-
-    json.loads(line, parse_constant=refuse)
+    json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)  # NaN is not JSON
     (row,) = read_metrics(tmp_path)
     assert math.isnan(row["hd95_mm"])
     assert (row["worst_mm"], row["gain"]) == (math.inf, -math.inf)
@@ -102,10 +98,8 @@ def test_truncate_leaves_earlier_phases_whole(tmp_path):
 def test_a_half_written_last_line_is_left_out_and_repaired(tmp_path):
     _write_two_phases(tmp_path)
     whole = read_metrics(tmp_path)
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 3, "phase": "fus')
-    with open(tmp_path / "metrics.csv", "a") as file:
-        file.write("3,fusion,tr")
+    for name, half in (("metrics.jsonl", '{"step": 3, "phase": "fus'), ("metrics.csv", "3,fusion,tr")):
+        (tmp_path / name).write_text((tmp_path / name).read_text() + half)
     assert read_metrics(tmp_path) == whole
     _written(tmp_path, (3, "fusion", "train", {"loss": 0.3}))
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 3, 1, 2, 3]
@@ -115,8 +109,7 @@ def test_a_half_written_last_line_is_left_out_and_repaired(tmp_path):
 def test_a_broken_line_in_the_middle_is_refused(tmp_path):
     _write_two_phases(tmp_path)
     path = tmp_path / "metrics.jsonl"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], "{broken", *lines[1:]]) + "\n")
+    path.write_text(path.read_text().replace("\n", "\n{broken\n", 1))
     with pytest.raises(UserError, match=r"metrics\.jsonl line 2"):
         read_metrics(tmp_path)
 
@@ -152,10 +145,6 @@ def test_a_wrong_split_or_name_is_refused_before_anything_is_written(tmp_path, s
         _written(tmp_path, (1, "fusion", split, {name: 1.0}))
     assert read_metrics(tmp_path) == []
     assert _csv_rows(tmp_path) == []
-
-
-def test_an_absent_file_has_no_rows(tmp_path):
-    assert read_metrics(tmp_path) == []
 
 
 def test_writers_start_without_jax():

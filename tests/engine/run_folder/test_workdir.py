@@ -1,7 +1,5 @@
 """The folder of a run: its name, and who may go on in it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -36,22 +34,18 @@ def begun(workdir: Path, config: ConfigDict) -> Path:
     return workdir
 
 
-@pytest.mark.parametrize(
-    ("preset", "row", "variant", "name"),
-    [
-        ("", "ours", "", "cmff"),
-        ("tiny", "ours", "", "cmff-tiny"),
-        ("paper", "S_A+S_B", "", "cmff-paper-S_A+S_B"),
-        ("", "w_CA", "iseg", "cmff-w_CA-iseg"),
-    ],
-)
-def test_name_tells_config_preset_row_and_variant(preset, row, variant, name):
-    assert default_workdir(recipe(preset=preset, row=row, variant=variant), {}) == Path("runs", name)
+def test_name_tells_config_preset_row_and_variant():
+    names = {("", "ours", ""): "cmff", ("tiny", "ours", ""): "cmff-tiny"}
+    names |= {("paper", "S_A+S_B", ""): "cmff-paper-S_A+S_B", ("", "w_CA", "iseg"): "cmff-w_CA-iseg"}
+    for (preset, row, variant), name in names.items():
+        assert default_workdir(recipe(preset=preset, row=row, variant=variant), {}) == Path("runs", name)
 
 
 def test_lengths_logging_and_loading_keep_the_name():
     overrides = {"fusion.steps": 9, "fusion.epochs": 3, "log_every": 1, "loader.workers": 2, "loader.prefetch": 8}
     assert default_workdir(recipe(), overrides) == Path("runs", "cmff-tiny")
+    for option in ("seed", "fusion.batch", "fusion.validation.every", "fusion.checkpoint_every"):
+        assert not changes_nothing(option)
 
 
 def test_any_other_override_adds_six_digits_that_tell_them_apart():
@@ -64,14 +58,12 @@ def test_any_other_override_adds_six_digits_that_tell_them_apart():
     assert default_workdir(recipe(), {"fusion.steps": 7, "fusion.batch": 1, "seed": 1}).name == names[3]
 
 
-@pytest.mark.parametrize("option", ["seed", "fusion.batch", "fusion.validation.every", "fusion.checkpoint_every"])
-def test_what_changes_something(option):
-    assert not changes_nothing(option)
-
-
-def test_config_is_written_and_read_back_with_its_tuples(tmp_path):
-    workdir = open_workdir(tmp_path / "a" / "b", recipe())
-    assert workdir == tmp_path / "a" / "b"
+def test_config_is_written_and_read_back_with_its_tuples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is not a run: it has no config.json"):
+        read_config(tmp_path)
+    workdir = open_workdir(Path("a", "b"), recipe())
+    assert workdir == tmp_path / "a" / "b"  # a relative folder is made absolute
     assert read_config(workdir).to_dict() == recipe().to_dict()
     assert read_config(workdir).fusion.patch == (16, 16, 16)
 
@@ -81,11 +73,6 @@ def test_environment_names_the_devices_in_use(tmp_path):
     environment = read_json(tmp_path / "environment.json")
     assert environment["versions"]["jaxfuse"]
     assert (environment["backend"], environment["device"]) == ("cpu", "cpu")
-
-
-def test_relative_folder_is_made_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert open_workdir(Path("runs", "x"), recipe()) == tmp_path / "runs" / "x"
 
 
 def test_run_goes_on_with_other_lengths_logging_and_loading(tmp_path):
@@ -102,13 +89,9 @@ def test_another_config_is_refused_option_by_option(tmp_path):
     now.fusion.args.width = 3
     with pytest.raises(UserError) as error:
         open_workdir(workdir, now)
-    for told in (
-        "fusion.patch: [16, 16, 16] there, [8, 8, 8] now",
-        "fusion.init: [['net', 'transition:a']] there, [] now",
-        "fusion.args.width: 'absent' there, 3 now",
-        "row: 'ours' there, 'random' now",
-        "name another --workdir",
-    ):
+    patch, init = "fusion.patch: [16, 16, 16] there, [8, 8, 8] now", "init: [['net', 'transition:a']] there, [] now"
+    width, row = "fusion.args.width: 'absent' there, 3 now", "row: 'ours' there, 'random' now"
+    for told in (patch, f"fusion.{init}", width, row, "name another --workdir"):
         assert told in str(error.value)
     assert "steps" not in str(error.value)
     assert read_config(workdir).to_dict() == before.to_dict()
@@ -126,11 +109,6 @@ def test_folder_that_cannot_be_written(tmp_path):
     for folder in (tmp_path / "file" / "run", Path("/proc/run")):
         with pytest.raises(UserError, match=f"{folder} cannot be written .*; name another with --workdir"):
             open_workdir(folder, recipe())
-
-
-def test_folder_without_a_run(tmp_path):
-    with pytest.raises(UserError, match="is not a run: it has no config.json"):
-        read_config(tmp_path)
 
 
 def test_related_runs_are_those_beside_it_that_have_opened_their_data(tmp_path):
