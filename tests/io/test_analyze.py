@@ -1,7 +1,5 @@
 """Analyze pairs: the axes that are assumed, the way back, and what is refused."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Orientation, geometry and refusals of the NIfTI reader and writer."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

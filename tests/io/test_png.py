@@ -1,7 +1,5 @@
 """PNG images of 8 bits, gray and RGB; everything else is refused."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 

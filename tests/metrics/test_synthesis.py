@@ -1,7 +1,5 @@
 """Metrics of synthesized images: hand-worked windows, scikit-image, blank images, the public code's own recipe."""
 
-from __future__ import annotations
-
 import math
 from functools import reduce
 

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv, ConvNormAct, conv, implementation, instance_norm
 from jaxfuse.nn.initializers import he_normal
 from tests.refusals import refused
 
 # (sides, kernel, strides, padding)
-CASES = [((5, 6, 7), 3, 1, 1), ((5, 6, 7), 3, 2, 1), ((6, 8, 4), 4, 2, 1), ((4, 5, 6), 4, 1, 1), ((4, 5, 6), 3, 1, 0)]
-CASES += [((7, 6), 3, 2, 1)]
+CASES = [((5, 6, 7), 3, 1, 1), ((5, 6, 7), 3, 2, 1), ((6, 8, 4), 4, 2, 1), ((4, 5, 6), 3, 1, 0), ((4, 5, 6), 4, 1, 1)]
+CASES += [((7, 6), 3, 2, 1), ((6, 5, 7), 3, (2, 1, 3), (1, 0, 1))]
 
 
 def _normal(seed, shape):
@@ -30,13 +29,13 @@ def _case(sides, kernel, channels=(2, 3), batch=2):
 def _reference(x, kernel, strides, padding):
     """Float64 sums of scipy's valid correlations, one per pair of channels, then every `strides`-th voxel."""
     x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
-    ndim = x.ndim - 2
-    x = np.pad(x, [(0, 0)] + [(padding, padding)] * ndim + [(0, 0)])
-    step = (slice(None, None, strides),) * ndim
+    steps, pads = (np.broadcast_to(sides, x.ndim - 2).tolist() for sides in (strides, padding))
+    x = np.pad(x, [(0, 0), *((pad, pad) for pad in pads), (0, 0)])
 
     def correlated(item, weights):
         pairs = zip(np.moveaxis(item, -1, 0), np.moveaxis(weights, -1, 0), strict=True)
-        return sum(correlate(image, kernel, "valid", method="direct") for image, kernel in pairs)[step]
+        summed = sum(correlate(image, kernel, "valid", method="direct") for image, kernel in pairs)
+        return summed[tuple(slice(None, None, step) for step in steps)]
 
     return np.stack([[correlated(item, kernel[..., k]) for item in x] for k in range(kernel.shape[-1])], -1)
 
@@ -54,15 +53,7 @@ def test_conv_equals_scipy(name, sides, kernel, strides, padding):
     np.testing.assert_allclose(y, _reference(x, w, strides, padding), atol=2e-5)
 
 
-def test_per_axis_strides_and_padding():
-    x, w = _case((6, 5, 7), 3)
-    with implementation("folded"):
-        y = jax.jit(lambda x, w: conv(x, w, strides=(2, 1, 3), padding=(1, 0, 1)))(x, w)
-    full = _reference(jnp.pad(x, [(0, 0), (1, 1), (0, 0), (1, 1), (0, 0)]), w, 1, 0)
-    np.testing.assert_allclose(y, full[:, ::2, :, ::3], atol=2e-5)
-
-
-@pytest.mark.parametrize(("sides", "kernel", "strides", "padding"), [*CASES[:3], CASES[4]])
+@pytest.mark.parametrize(("sides", "kernel", "strides", "padding"), CASES[:4])
 def test_folded_gradients_equal_native_to_second_order(sides, kernel, strides, padding):
     x, w = _case(sides, kernel)
     directions = (_normal(2, x.shape), _normal(3, w.shape))
@@ -141,8 +132,7 @@ def test_refusals_say_what_came():
     refused(r"leaves nothing of an image of \(2, 2, 2\) voxels", conv, x, w, strides=1, padding=0)
     refused(r"got shape \(2, 2\)", conv, x[:, 0, 0, 0], w, strides=1, padding=0)
     refused("3D convolution takes one number or 3", conv, x, w, strides=(1, 2), padding=1)
-    with pytest.raises(UserError, match="'fast' is not known"), implementation("fast"):
-        pass
+    refused("'fast' is not known", implementation("fast").__enter__)
 
 
 def test_one_module_serves_both_ranks():

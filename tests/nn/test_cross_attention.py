@@ -64,6 +64,9 @@ def test_it_is_the_identity_at_first(grid):
     module = CrossAttention(2, grid, kernel_init=INIT)
     out, _ = jax.jit(module.init_with_output)(KEY, BANDS, ALL)
     np.testing.assert_array_equal(out[0], BANDS)
+    refused("4 x 4 pixels has no grid of 3 x 3", CrossAttention(2, 3).init, KEY, BANDS, ALL)
+    refused("4 channels do not divide among 3 heads", CrossAttention(3, grid).init, KEY, BANDS, ALL)
+    refused("direction is '21'", CrossAttention(2, grid, "21").init, KEY, BANDS, ALL)
 
 
 def test_a_slot_receives_the_mean_over_its_present_partners(tokens):
@@ -126,9 +129,3 @@ def test_pictures_of_attention():
     np.testing.assert_allclose(received_attention(maps, (2, 2)), [[0.5, 0.5], [0.5, 2.5]], atol=1e-6)
     np.testing.assert_allclose(received_attention(maps[1:], (6, 6)), 1.0, atol=1e-6)
     refused("3 tokens make no square grid", received_attention, jnp.ones((2, 3, 3)), (4, 4))
-
-
-def test_refusals_say_what_came():
-    refused("4 x 4 pixels has no grid of 3 x 3", CrossAttention(2, 3).init, KEY, BANDS, ALL)
-    refused("4 channels do not divide among 3 heads", CrossAttention(3, 2).init, KEY, BANDS, ALL)
-    refused("direction is '21'", CrossAttention(2, 2, "21").init, KEY, BANDS, ALL)

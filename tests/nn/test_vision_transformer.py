@@ -1,5 +1,7 @@
 """Transformer blocks against their formula, where adapters stand, positions on other grids, dropout, remat."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +15,7 @@ from tests.tiny_systems import KEY, close, drawn_for
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
 
-TOKENS = jax.random.normal(KEY, (2, 2, 3, 8))
-
-
-def _block(**options):
-    return TransformerBlock(2, 12, **options)
+TOKENS, _block = jax.random.normal(KEY, (2, 2, 3, 8)), partial(TransformerBlock, 2, 12)
 
 
 def _norm(p, x):
@@ -71,9 +69,7 @@ def test_positions_of_the_training_size_are_used_as_they_are():
     np.testing.assert_array_equal(PositionEmbedding((2, 3)).apply(variables, x)[1], variables["params"]["table"])
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [(5, [0.0, 0.7, 1.5, 2.3, 3.0]), (2, [0.5, 2.5]), (4, [0.0, 1.0, 2.0, 3.0])]
-)
+@pytest.mark.parametrize(("size", "expected"), [(5, [0.0, 0.7, 1.5, 2.3, 3.0]), (2, [0.5, 2.5]), (4, [0, 1, 2, 3])])
 def test_positions_of_another_size_lie_between_their_neighbors(size, expected):
     """Cell centers: (i + 1/2) 4 / n - 1/2 on an axis where cell i holds i."""
     rows = jnp.broadcast_to(jnp.arange(4.0)[:, None, None], (4, 3, 1))

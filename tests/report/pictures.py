@@ -1,7 +1,5 @@
 """Pixels of the pictures that panels become."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

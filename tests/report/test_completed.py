@@ -1,7 +1,5 @@
 """The page of completed cases: what the command's own test does not reach."""
 
-from __future__ import annotations
-
 from jaxfuse.report.completed import PANELS_SHOWN, CompletedCase, write_completed_report
 
 

@@ -1,7 +1,5 @@
 """Label maps as outlines: where lines lie, in which colors, and for which data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The figure of fused images: what is drawn on which plane."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from jaxfuse.io.png import png_size

@@ -1,7 +1,5 @@
 """The validation score by step, of a run and of others beside it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

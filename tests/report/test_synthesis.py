@@ -1,7 +1,5 @@
 """The figure of synthesized images: what is drawn, in which scale."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure

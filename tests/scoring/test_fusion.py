@@ -1,7 +1,5 @@
 """Fused images scored against the folders of their sources: values, baselines, colors, refusals, the command."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

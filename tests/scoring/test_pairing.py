@@ -1,7 +1,5 @@
 """Cases are paired by their ids; what has no partner is refused or told."""
 
-from __future__ import annotations
-
 from jaxfuse.scoring.pairing import find_pictures, find_references, find_volumes, listing, pair
 from tests.refusals import refused
 

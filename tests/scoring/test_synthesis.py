@@ -1,7 +1,5 @@
 """Synthesized volumes scored against files or a data set: scaling, window, the public code's columns, refusals."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
