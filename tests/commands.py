@@ -1,7 +1,5 @@
 """Commands of jaxfuse, as processes of their own or in this process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

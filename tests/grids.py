@@ -1,7 +1,5 @@
 """Volumes that a command has written, compared with the volumes that it was given."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

@@ -1,7 +1,5 @@
 """Runs that were never trained, for tests of commands that synthesize a modality."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,7 @@ from tests.untrained_run import write_untrained_run
 
 RANGES = {"t1": (0.0, 500.0), "t1ce": (0.0, 600.0), "t2": (0.0, 700.0), "flair": (0.0, 800.0)}
 # The geometry of cases to be synthesized from, for `made_cases.write_case`.
-SCANNED = {
-    "spacing_mm": (1.0, 1.5, 2.0),
-    "origin_mm": (-7.0, 12.5, 3.25),
-    "description": b"as the scanner wrote it",
-}
+SCANNED = {"spacing_mm": (1.0, 1.5, 2.0), "origin_mm": (-7.0, 12.5, 3.25), "description": b"as the scanner wrote it"}
 TRAIN = {"Brats18_0_1_z010": "k"}
 
 

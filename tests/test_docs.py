@@ -1,7 +1,5 @@
 """The documentation tells the truth: its links, its commands and their options exist, its Python runs."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """`python -m jaxfuse.fuse` with weights as they might be: pictures, volumes, folders of pairs, refusals."""
 
-from __future__ import annotations
-
 import shutil
 
 import nibabel as nib

@@ -1,7 +1,5 @@
 """Every global name that functions read is defined, which linters are told to pass over: shape strings look alike."""
 
-from __future__ import annotations
-
 import builtins
 import dis
 import importlib

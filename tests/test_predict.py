@@ -1,7 +1,6 @@
 """`python -m jaxfuse.predict` on runs of two steps, on a small data set written here."""
 
-from __future__ import annotations
-
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +19,10 @@ from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.trained.phases import load
-from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
-from jaxfuse.errors import UserError
+from jaxfuse.engine.trained.segmenter import mean_probabilities
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.nifti import read_volume
-from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.io.tables import read_json
 from jaxfuse.labels import label_scheme
 from tests import made_cases
 from tests.commands import call, call_here
@@ -90,9 +88,9 @@ def trained(tmp_path_factory) -> Trained:
     return Trained(folder, *runs, train(folder, "random", "brats2023"), folder / "cases")
 
 
-def predicted(runs: list[str], cases: Path, output: Path, overlap: float | None = None) -> dict[str, np.ndarray]:
+def predicted(runs: list[str], cases: Path, output: Path) -> dict[str, np.ndarray]:
     """The command; returns label file values by case."""
-    call_here(predict, *runs[1:], workdir=runs[0], input=cases, output=output, overlap=overlap)
+    call_here(predict, *runs[1:], workdir=runs[0], input=cases, output=output)
     paths = sorted(output.glob("*.nii.gz"))
     return {path.name.removesuffix(".nii.gz"): read_volume(path).array for path in paths}
 
@@ -119,12 +117,11 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
     stored = {name: tmp_path / "in" / name / f"{name}_t1.nii.gz" for name in forms}
     canonical = [read_like(output / f"{name}.nii.gz", like) for name, like in stored.items()]
     assert len({nib.load(like).shape for like in stored.values()}) == 2  # one of them is permuted
-    for other in canonical[1:]:
-        np.testing.assert_array_equal(other, canonical[0])
-    brain = volumes(9)[0].any(-1)
-    assert set(np.unique(canonical[0])) <= {0, 1, 2, 4}
-    assert len(np.unique(canonical[0])) > 2
-    assert not canonical[0][~brain].any()
+    assert len({labels.tobytes() for labels in canonical}) == 1
+    values = set(np.unique(canonical[0]))
+    assert len(values) > 2
+    assert values <= {0, 1, 2, 4}
+    assert not canonical[0][~volumes(9)[0].any(-1)].any()
 
 
 def test_the_answer_does_not_depend_on_a_label_file(trained, tmp_path):
@@ -139,9 +136,8 @@ def test_runs_and_phases_are_averaged(trained, tmp_path):
     case, branch, fusion = prepared(trained.cases), f"{trained.branches}:branch_a", str(trained.fusion)
     first, second = probabilities(case, branch), probabilities(case, fusion)
     assert np.abs(first - second).max() > 0.1
-    mean = probabilities(case, branch, fusion)
-    np.testing.assert_allclose(mean, (first + second) / 2, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(mean.sum(-1), 1, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(probabilities(case, branch, fusion), (first + second) / 2, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(first.sum(-1), 1, rtol=0, atol=1e-5)
     written = predicted([branch, fusion], trained.cases, tmp_path / "out")["new"]
     expected = np.array([0, 1, 2, 4])[uncrop(label_map((first + second) / 2, case.brain), case, 0)]
     np.testing.assert_array_equal(written, expected)
@@ -153,26 +149,24 @@ def test_a_result_of_two_phases_is_that_of_the_training(trained, tmp_path):
     assert names == ["S_A+S_B-brats:branch_a", "S_A+S_B-brats:branch_b"]
     (case,) = read_json(trained.branches / "dataset.json")["val"]
     whole = predicted([str(trained.branches)], trained.folder / "brats" / case, tmp_path / "out")[case]
-    labels = prepared(trained.folder / "brats" / case)
     with np.load(trained.branches / "results" / "result" / "labels.npz") as kept:
-        expected = uncrop(kept[case], labels, 0)
+        expected = uncrop(kept[case], prepared(trained.folder / "brats" / case), 0)
     np.testing.assert_array_equal(encode_label(whole, label_scheme("brats")), expected)
 
 
 def test_the_best_checkpoint_is_read_where_it_is_asked_for(trained, tmp_path):
     """Best weights that are all zero: every class is then equally probable."""
-    shutil.copytree(trained.fusion, tmp_path / "run")
-    (phase,) = load([f"{tmp_path / 'run'}:fusion"])
+    run = shutil.copytree(trained.fusion, tmp_path / "run")
+    (phase,) = load([f"{run}:fusion"])
     weights = phase.weights()
-    zeros = replace(weights, params=jax.tree.map(jax.numpy.zeros_like, weights.params))
-    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints" / "fusion")
-    checkpoints.save_best(5, zeros)
+    checkpoints = Checkpoints(run / "checkpoints" / "fusion")
+    checkpoints.save_best(5, replace(weights, params=jax.tree.map(jax.numpy.zeros_like, weights.params)))
     checkpoints.close()
     case = prepared(trained.cases)
-    np.testing.assert_allclose(probabilities(case, f"{tmp_path / 'run'}:fusion@best"), 0.25, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(probabilities(case, f"{run}:fusion@best"), 0.25, rtol=0, atol=1e-6)
     last = probabilities(case, str(trained.fusion))
-    np.testing.assert_array_equal(probabilities(case, f"{tmp_path / 'run'}:fusion@last"), last)
-    np.testing.assert_array_equal(probabilities(case, f"{tmp_path / 'run'}"), last)
+    for name in (f"{run}:fusion@last", str(run)):
+        np.testing.assert_array_equal(probabilities(case, name), last)
     assert np.abs(last - 0.25).max() > 0.1
 
 
@@ -181,38 +175,14 @@ def test_the_scheme_of_the_run_decides_the_values_written(trained, tmp_path):
     old, new = (
         predicted([str(run)], trained.cases, tmp_path / run.name)["new"] for run in (trained.fusion, trained.fusion2023)
     )
-    assert 4 in old
-    assert 3 not in old
+    assert {3, 4} & set(old.flat) == {4}
     np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
 
 
-def test_a_run_that_reads_the_modalities_in_another_order_is_given_its_own(trained, tmp_path):
-    shutil.copytree(trained.fusion, tmp_path / "run")
-    for name in ("config.json", "dataset.json"):
-        document = read_json(tmp_path / "run" / name)
-        facts = document["data"] if name == "config.json" else document
-        facts["modalities"] = ["flair", "t1ce", "t1", "t2"]
-        write_json(tmp_path / "run" / name, document)
-    case = prepared(trained.cases)
-    alone = probabilities(case, str(trained.fusion))
-    # The same weights behind the same names of modalities: the mean of the two is each of them.
-    both = probabilities(case, str(trained.fusion), str(tmp_path / "run"))
-    np.testing.assert_allclose(both, alone, rtol=0, atol=1e-5)
-
-
-def test_more_overlap_changes_the_answer_and_too_much_is_refused(trained, tmp_path):
+def test_more_overlap_changes_the_answer(trained):
     case = prepared(trained.cases)
     little, much = (mean_probabilities(load([str(trained.fusion)]), overlap=overlap)(case) for overlap in (0.0, 0.9))
     assert np.abs(little - much).max() > 1e-3
-    with pytest.raises(UserError, match=r"overlap is 1\.5; it must lie in \[0, 1\)"):
-        predicted([str(trained.fusion)], trained.cases, tmp_path / "out", overlap=1.5)
-
-
-def test_phases_that_cannot_label_or_be_averaged_are_refused(trained):
-    with pytest.raises(UserError, match="phase transition of .* makes fake_b, no label map"):
-        check_labels(load([f"{trained.branches}:transition"]))
-    with pytest.raises(UserError, match="cannot be averaged: label schemes brats and brats2023"):
-        check_labels(load([str(trained.fusion), str(trained.fusion2023)]))
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_2(trained, tmp_path):
@@ -220,5 +190,5 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(trained, tmp_path):
     done = call("predict", *where, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     (sentence,) = done.stderr.splitlines()
-    assert sentence.startswith("error: phase transition of")
+    assert re.match("error: phase transition of .* makes fake_b, no label map", sentence)
     assert not (tmp_path / "out").exists()

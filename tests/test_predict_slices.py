@@ -1,7 +1,5 @@
 """A 2D network trained on slices labels volumes: `python -m jaxfuse.predict` on a run of two steps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,11 +7,10 @@ import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
-from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from configs import cmff
 from jaxfuse import predict
-from jaxfuse.data.cases import load_case
+from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.prepared import Prepared
@@ -28,6 +25,7 @@ from jaxfuse.io.tables import read_json
 from jaxfuse.learning.system import Geometry
 from tests.commands import call_here
 from tests.grids import read_like
+from tests.made_cases import save_volume
 from tests.runs import run_of
 from tests.untrained_run import fixed_system, held, state_of
 
@@ -63,9 +61,13 @@ def trained(tmp_path_factory) -> Trained:
     return Trained(run.workdir, case, folder / "cache")
 
 
-def volume(trained: Trained) -> Prepared:
+def files_of(trained: Trained) -> CaseFiles:
     (files,) = SOURCE.find(trained.case, MODALITIES, labels_required=False)
-    return prepare_case(load_case(files, MODALITIES, None), normalize=NORMALIZATIONS["percentiles"])
+    return files
+
+
+def volume(trained: Trained) -> Prepared:
+    return prepare_case(load_case(files_of(trained), MODALITIES, None), normalize=NORMALIZATIONS["percentiles"])
 
 
 def test_slices_are_judged_at_the_end(trained):
@@ -92,8 +94,7 @@ def test_a_volume_is_labeled_as_its_slices_are(trained):
     case = volume(trained)
     whole = predictor(weights, case)["segmentation"]
     assert whole.shape == (*case.facts.shape, 4)
-    (files,) = SOURCE.find(trained.case, MODALITIES, labels_required=False)
-    (slices,) = prepare_slices([files], MODALITIES, None, cache=trained.cache / "cases").values()
+    (slices,) = prepare_slices([files_of(trained)], MODALITIES, None, cache=trained.cache / "cases").values()
     stack = pictures(whole, AXIAL)
     assert len(slices) > 10
     for one in (slices[3], slices[-3]):
@@ -105,16 +106,13 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
     """One head as it was written, and stored along other axes."""
     name = trained.case.name
     for axes in ("RAS", "ASR"):
-        (tmp_path / "in" / axes).mkdir(parents=True)
         for modality in MODALITIES:
             image = nib.load(trained.case / f"{name}_{modality}.nii.gz")
-            change = ornt_transform(axcodes2ornt(nib.aff2axcodes(image.affine)), axcodes2ornt(tuple(axes)))
-            image.as_reoriented(change).to_filename(tmp_path / "in" / axes / f"{axes}_{modality}.nii.gz")
+            stored = {"affine": image.affine, "axes": axes}
+            save_volume(tmp_path / "in" / axes / f"{axes}_{modality}.nii.gz", np.asarray(image.dataobj), **stored)
     call_here(predict, workdir=f"{trained.workdir}:voc", input=tmp_path / "in", output=tmp_path / "out")
-    canonical = [
-        read_like(tmp_path / "out" / f"{axes}.nii.gz", tmp_path / "in" / axes / f"{axes}_t1.nii.gz")
-        for axes in ("RAS", "ASR")
-    ]
+    given = {axes: tmp_path / "in" / axes / f"{axes}_t1.nii.gz" for axes in ("RAS", "ASR")}
+    canonical = [read_like(tmp_path / "out" / f"{axes}.nii.gz", like) for axes, like in given.items()]
     np.testing.assert_array_equal(*canonical)
     case = volume(trained)
     labels = label_map(mean_probabilities(load([f"{trained.workdir}:voc"]))(case), case.brain)
@@ -126,7 +124,6 @@ def test_networks_of_two_and_three_axes_are_averaged(trained):
     (flat,) = load([f"{trained.workdir}:voc"])
     case = volume(trained)
     alone = mean_probabilities([flat])(case)
-
     # Every class is equally probable in every voxel.
     system = fixed_system(Geometry(3, 1), "even", lambda image: jnp.zeros((*image.shape[:-1], 4)) + 0 * image[..., :1])
     solid = held("3d", system, replace(flat.phase, patch=(8, 8, 8)), flat.data, state_of())

@@ -1,7 +1,6 @@
 """`python -m jaxfuse.predict` on runs that synthesize a modality: volumes out of cases that lack it."""
 
-from __future__ import annotations
-
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -44,44 +43,41 @@ def test_volumes_lie_on_the_grid_of_their_first_source(run, cases, tmp_path, who
     command([run], cases, output, whole_slices=whole)
     names = sorted(path.name for path in output.iterdir())
     assert names == [f"{case}_flair{end}" for case in ("ASR", "RAS") for end in (".json", ".nii.gz")]
-    arrays = []
-    for axes in ("RAS", "ASR"):
-        made = output / f"{axes}_flair.nii.gz"
-        assert nib.load(made).header["descrip"].item() == b"synthesized by jaxfuse"
-        arrays.append(read_like(made, cases / axes / f"{axes}_t1.nii.gz", np.float32))
-    np.testing.assert_array_equal(*arrays)
+    made = {axes: output / f"{axes}_flair.nii.gz" for axes in ("RAS", "ASR")}
+    assert {nib.load(path).header["descrip"].item() for path in made.values()} == {b"synthesized by jaxfuse"}
+    array, other = (read_like(path, cases / a / f"{a}_t1.nii.gz", np.float32) for a, path in made.items())
+    np.testing.assert_array_equal(array, other)
     brain = (head(SHAPE, 0)["t1"] != 0) | (head(SHAPE, 0)["t2"] != 0)
-    assert not arrays[0][~brain].any()
-    assert 0 <= arrays[0].min() < arrays[0].max() <= 800
-    assert arrays[0][brain].std() > 1
+    assert not array[~brain].any()
+    assert 0 <= array.min() < array.max() <= 800
+    assert array[brain].std() > 1
 
 
 def test_what_a_volume_is_stands_beside_it(run, cases, tmp_path):
     other = synthesis_run(tmp_path / "other", "tiny,row=mmsyns", seed=1)
-    outputs = {name: tmp_path / name for name in ("one", "two", "both")}
-    for output, runs in zip(outputs.values(), ([run], [other], [run, other]), strict=True):
-        command(runs, cases / "RAS", output)
-    said = read_json(outputs["both"] / "RAS_flair.json")
+    given = {"one": [run], "two": [other], "both": [run, other]}
+    for name, runs in given.items():
+        command(runs, cases / "RAS", tmp_path / name)
+    said = read_json(tmp_path / "both" / "RAS_flair.json")
     assert said["synthesized"] is True
     assert (said["case"], said["target"], said["range"], said["normalization"]) == ("RAS", "flair", [0, 800], "minmax")
     assert said["sources"] == {"t1": "RAS_t1.nii.gz", "t2": "RAS_t2.nii.gz"}
     assert said["runs"] == ["run:synthesis", "other:synthesis"]
     assert said["patches"] == [[40, 40], [40, 40]]
-    one, two, both = (read_volume(output / "RAS_flair.nii.gz").array for output in outputs.values())
+    one, two, both = (read_volume(output / "RAS_flair.nii.gz").array for output in map(tmp_path.joinpath, given))
     np.testing.assert_allclose(both, (one + two) / 2, atol=1e-3)
     assert np.abs(one - two).max() > 1
 
 
-def test_the_target_is_not_read(run, tmp_path):
+def test_the_target_is_not_read(run, cases, tmp_path):
     """Not even where it is damaged."""
-    images = head(SHAPE, 0)
-    folder = write_case(tmp_path / "in", "a", images, **SCANNED)
-    (folder / "a_flair.nii.gz").write_bytes(b"nothing of the kind")
-    command([run], tmp_path / "in", tmp_path / "out")
-    made = read_volume(tmp_path / "out" / "a_flair.nii.gz").array
-    write_case(tmp_path / "bare", "a", {name: images[name] for name in ("t1", "t2")}, **SCANNED)
-    command([run], tmp_path / "bare", tmp_path / "again")
-    np.testing.assert_array_equal(made, read_volume(tmp_path / "again" / "a_flair.nii.gz").array)
+    bare = cases / "RAS"
+    whole = shutil.copytree(bare, tmp_path / "whole" / "RAS")
+    (whole / "RAS_flair.nii.gz").write_bytes(b"nothing of the kind")
+    for folder in (bare, whole):
+        command([run], folder, tmp_path / folder.parent.name / "out")
+    made = [read_volume(tmp_path / name / "out" / "RAS_flair.nii.gz").array for name in ("in", "whole")]
+    np.testing.assert_array_equal(*made)
 
 
 def test_what_does_not_go_together_is_refused(run, cases, tmp_path):

@@ -1,7 +1,5 @@
 """Real heads through training and prediction: a glioma on the BraTS grid, multiple sclerosis in MNI space."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import jax

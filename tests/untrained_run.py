@@ -1,7 +1,5 @@
 """Runs and phases whose weights were drawn and never trained, for tests of what reads runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

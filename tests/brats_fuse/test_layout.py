@@ -1,38 +1,22 @@
 """Names, split and completeness of a fused data set."""
 
-from __future__ import annotations
-
 import pytest
 
-from jaxfuse.brats_fuse.layout import (
-    Layout,
-    check_whole,
-    combos_of,
-    files_on_disk,
-    remove_pieces,
-    split_by_patient,
-)
+from jaxfuse.brats_fuse.layout import Layout, check_whole, combos_of, files_on_disk, remove_pieces, split_by_patient
 from jaxfuse.data.splits import subject_of
 from jaxfuse.errors import UserError
 
 LAYOUT = Layout(("t1", "t2"), (("t1", "t2"),), attention=True, axis=2, brain=True)
 ROW = {"case": "A", "z": 77, "split": "val", "has_label": 1}
-FILES = [
-    "val/source/t1/A_z077.png",
-    "val/source/t2/A_z077.png",
-    "val/mask/A_z077.png",
-    "val/fused/t1-t2/A_z077.png",
-    "val/attn/t1-t2/A_z077.npz",
-    "brain/A.nii.gz",
-]
+FILES = [f"val/{kind}/A_z077.png" for kind in ("source/t1", "source/t2", "mask", "fused/t1-t2")]
+FILES += ["val/attn/t1-t2/A_z077.npz", "brain/A.nii.gz"]
 
 
 def test_files_and_columns_are_those_of_the_format():
     assert list(LAYOUT.files(ROW)) == FILES
     assert "val/mask/A_z077.png" not in list(LAYOUT.files({**ROW, "has_label": 0}))
     limits = ("t1_p_lo", "t1_p_hi", "t2_p_lo", "t2_p_hi")
-    columns = ("case", "z", "split", "has_label", "brain_px", "tumor_px", *limits, "seen_in_training")
-    assert LAYOUT.columns == columns
+    assert LAYOUT.columns == (*["case", "z", "split", "has_label", "brain_px", "tumor_px"], *limits, "seen_in_training")
     assert Layout(("t1", "t2"), (), attention=False, axis=0, brain=False).name(ROW) == "A_x077"
 
 
@@ -47,8 +31,7 @@ def test_combinations_are_named_in_one_order():
 )
 def test_sizes_of_a_split(patients, sizes):
     sides = split_by_patient([(f"P{i:03d}", "") for i in range(patients)], seed=0)
-    assert list(sides) == ["train", "val", "test"]
-    assert tuple(map(len, sides.values())) == sizes
+    assert [(side, len(cases)) for side, cases in sides.items()] == [*zip(("train", "val", "test"), sizes, strict=True)]
     assert sorted(case for cases in sides.values() for case in cases) == [f"P{i:03d}" for i in range(patients)]
 
 
@@ -84,8 +67,8 @@ def test_a_data_set_holds_exactly_the_files_of_its_manifest(tmp_path):
 
 def test_pieces_of_files_are_removed_and_nothing_else(tmp_path):
     written(tmp_path)
-    pieces = [tmp_path / "val/mask" / name for name in (".A_z077.png.123.0a1b2c3d", ".A_z077.npz.9.ffffffff")]
-    pieces.append(tmp_path / "brain" / ".A.nii.gz.77.01234567")
+    names = ("val/mask/.A_z077.png.123.0a1b2c3d", "val/mask/.A_z077.npz.9.ffffffff", "brain/.A.nii.gz.77.01234567")
+    pieces = [tmp_path / name for name in names]
     for piece in pieces:
         piece.touch()
     remove_pieces(tmp_path)

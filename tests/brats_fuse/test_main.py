@@ -1,11 +1,9 @@
 """`python -m jaxfuse.brats_fuse`: phantoms of three patients, fused by a network that was drawn and never trained."""
 
-from __future__ import annotations
-
-import json
 import shutil
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import nibabel as nib
@@ -21,15 +19,14 @@ from jaxfuse.engine.trained.slice_fuser import load_fuser, slice_fuser
 from jaxfuse.errors import Stopped, UserError
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size, read_png
-from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.io.tables import read_json, read_rows, write_json
 from jaxfuse.labels import label_scheme
 from tests.commands import call_here
 from tests.made_cases import save_volume
 from tests.untrained_run import write_untrained_run
 
 SHAPE, SPACING_MM = (30, 28, 18), 8.0  # pictures of 28 x 30, which the network cannot take as they are
-COMBOS = ("t1-t1ce", "t1-t2", "t1-flair", "t1ce-t2", "t1ce-flair", "t2-flair")
-COMBOS += ("t1-t1ce-t2", "t1-t1ce-flair", "t1-t2-flair", "t1ce-t2-flair", "t1-t1ce-t2-flair")
+COMBOS = ["-".join(chosen) for size in (2, 3, 4) for chosen in combinations(MODALITIES, size)]
 ONLY = {"one_per_case": True, "combos": "t1+t2"}
 
 
@@ -41,17 +38,17 @@ def fuser(run: str, outputs: tuple[str, ...], batch: int):
 
 def make(monkeypatch, root: Path, run: Path, out: Path, **options) -> list[dict]:
     """The command; returns the rows of the manifest."""
-    monkeypatch.setattr(
-        "jaxfuse.brats_fuse.build.slice_fuser", lambda phase, outputs, batch: fuser(str(run), outputs, batch)
-    )
+    compiled = "jaxfuse.brats_fuse.build.slice_fuser"
+    monkeypatch.setattr(compiled, lambda phase, outputs, batch: fuser(str(run), outputs, batch))
     call_here(brats_fuse, root=root, run=run, out=out, **{"batch": 16, **options})
     return read_rows(out / "manifest.csv", text=("case", "split"))
 
 
-def config(cache: Path):
-    made = fuse4seg.get_config("tiny")
-    made.data.cache = str(cache)
-    return made
+def drawn_run(folder: Path, train: dict[str, str], *, seed: int = 0) -> Path:
+    """A run that was trained on such slices, its weights drawn."""
+    config = fuse4seg.get_config("tiny")
+    config.data.cache = str(folder / "cache")
+    return write_untrained_run(folder / "run", config, "cooperative", train=train, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -66,27 +63,35 @@ class World:
         return (out or self.out) / row["split"] / kind / f"{row['case']}_{letter}{row['z']:03d}.{ending}"
 
 
+def copy_case(case: Path, to: Path, old: str, new: str) -> None:
+    to.mkdir(parents=True)
+    for path in case.iterdir():
+        shutil.copy(path, to / path.name.replace(old, new))
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
     """Three cases, the last of them without label; the data set of all their slices."""
     folder = tmp_path_factory.mktemp("brats_fuse")
     made = write_brats_phantoms(folder / "made", cases=3, seed=3, shape=SHAPE, spacing_mm=SPACING_MM)
     for name, case in zip("ABC", made, strict=True):
-        (folder / "root" / name).mkdir(parents=True)
-        for path in case.iterdir():
-            if (name, path.name.endswith("_seg.nii.gz")) != ("C", True):
-                shutil.copy(path, folder / "root" / name / path.name.replace(case.name, name))
-    run = write_untrained_run(folder / "run", config(folder / "cache"), "cooperative", train={"OTHER_z007": "key"})
+        copy_case(case, folder / "root" / name, case.name, name)
+    (folder / "root" / "C" / "C_seg.nii.gz").unlink()
+    run = drawn_run(folder, {"OTHER_z007": "key"})
     with pytest.MonkeyPatch.context() as patch:
         rows = make(patch, folder / "root", run, folder / "out")
     return World(folder / "root", run, folder / "out", rows)
 
 
+def slices_of(root: Path, cache: Path) -> dict:
+    """The slices of each case as training would see them."""
+    files = SOURCE.find(root, MODALITIES, labels_required=False)
+    return prepare_slices(files, MODALITIES, label_scheme("brats"), cache=cache)
+
+
 @pytest.fixture(scope="module")
 def cut(world, tmp_path_factory):
-    """The slices as training would see them."""
-    files = SOURCE.find(world.root, MODALITIES, labels_required=False)
-    return prepare_slices(files, MODALITIES, label_scheme("brats"), cache=tmp_path_factory.mktemp("cache"))
+    return slices_of(world.root, tmp_path_factory.mktemp("cache"))
 
 
 def volume(world: World, case: str, name: str) -> np.ndarray:
@@ -105,12 +110,8 @@ def build(world, monkeypatch, tmp_path):
 
 
 def test_the_manifest_lists_the_files(world, cut):
-    limits = [f"{modality}_p_{end}" for modality in MODALITIES for end in ("lo", "hi")]
-    columns = ["case", "z", "split", "has_label", "brain_px", "tumor_px", *limits, "seen_in_training"]
-    assert (world.out / "manifest.csv").read_text().splitlines()[0] == ",".join(columns)
-    assert [(row["case"], row["z"]) for row in world.rows] == [
-        (case, int(one.id[-3:])) for case, slices in cut.items() for one in slices
-    ]
+    slices = [(case, int(one.id[-3:])) for case, slices in cut.items() for one in slices]
+    assert [(row["case"], row["z"]) for row in world.rows] == slices
     sides = {row["case"]: row["split"] for row in world.rows}
     assert sorted(sides.values()) == ["test", "train", "val"]
     assert len({(row["case"], row["split"]) for row in world.rows}) == 3
@@ -143,11 +144,9 @@ def test_the_percentiles_undo_the_scaling_to_half_a_gray_level(world):
         for modality in MODALITIES:
             levels = read_png(world.path(row, f"source/{modality}")).astype(float)
             values = volume(world, row["case"], modality)[row["z"]]
-            low, high = row[f"{modality}_p_lo"], row[f"{modality}_p_hi"]
-            inside = values != 0
-            back = low + (levels - 1) / 254 * (high - low)
-            wanted = np.clip(values, low, high)
-            assert np.abs(back - wanted)[inside].max() <= 0.5 * (high - low) / 254 * 1.001
+            low, high, inside = row[f"{modality}_p_lo"], row[f"{modality}_p_hi"], values != 0
+            errors = np.abs(low + (levels - 1) / 254 * (high - low) - np.clip(values, low, high))
+            assert errors[inside].max() <= 0.5 * (high - low) / 254 * 1.001
             assert (levels[inside] >= 1).all()
             assert not levels[~inside].any()
 
@@ -159,13 +158,11 @@ def test_fused_images_can_be_made_of_the_files_again(world):
     image = np.stack([read_png(world.path(row, f"source/{m}")) for m in MODALITIES], -1)[None] / np.float32(255)
     masks = np.array([[m in combo.split("-") for m in MODALITIES] for combo in COMBOS])
     made = fuse(np.repeat(image, len(COMBOS), axis=0), masks)["fused"]
-    for combo, picture in zip(COMBOS, made, strict=True):
-        levels = read_png(world.path(row, f"fused/{combo}")).astype(int)
-        assert np.abs(levels - gray_levels(picture[..., 0])).max() <= 1
-    triple = np.array([0, 1, 1, 1])
-    other = [0, 3, 1, 2]
-    np.testing.assert_allclose(fuse(image[..., other], triple)["fused"], fuse(image, triple)["fused"], atol=1e-5)
     spread = [read_png(world.path(row, f"fused/{combo}")) for combo in COMBOS]
+    for levels, picture in zip(spread, made, strict=True):
+        assert np.abs(levels.astype(int) - gray_levels(picture[..., 0])).max() <= 1
+    triple, other = np.array([0, 1, 1, 1]), [0, 3, 1, 2]
+    np.testing.assert_allclose(fuse(image[..., other], triple)["fused"], fuse(image, triple)["fused"], atol=1e-5)
     assert min(np.ptp(levels) for levels in spread) > 10
     assert len({levels.tobytes() for levels in spread}) == 11
 
@@ -175,8 +172,8 @@ def stamps(out: Path) -> dict[Path, int]:
 
 
 def test_what_is_missing_is_made_again_and_nothing_else(world, build):
-    before = {path: path.read_bytes() for path in stamps(world.out)}
     times = stamps(world.out)
+    before = {path: path.read_bytes() for path in times}
     row, last = world.rows[3], world.rows[-1]
     lost = [world.path(row, "fused/t1-t2"), world.path(row, "source/t1"), world.path(last, "fused/t1-t2-flair")]
     for path in lost:
@@ -197,19 +194,17 @@ def test_a_build_that_was_stopped_goes_on(world, build, monkeypatch, tmp_path):
         with pytest.raises(Stopped):
             build(**ONLY)
     assert not (tmp_path / "out" / "manifest.csv").exists()
-    times = stamps(tmp_path / "out")
-    rows = build(**ONLY)
+    times, rows = stamps(tmp_path / "out"), build(**ONLY)
     now = stamps(tmp_path / "out")
     assert [row["case"] for row in rows] == ["A", "B", "C"]
     assert {path for path in times if path not in now} == {tmp_path / "out" / "manifest.unfinished.jsonl"}
     pictures = [path for path in times if path.suffix == ".png"]
     assert len(pictures) == 6
-    assert all(now[path] == times[path] for path in pictures)
+    assert [now[path] for path in pictures] == [times[path] for path in pictures]
     # The slice with the largest tumor of each case.
     for case in "AB":
-        areas = {row["z"]: row["tumor_px"] for row in world.rows if row["case"] == case}
-        (row,) = (row for row in rows if row["case"] == case)
-        assert row["tumor_px"] == max(areas.values())
+        (area,) = (row["tumor_px"] for row in rows if row["case"] == case)
+        assert area == max(row["tumor_px"] for row in world.rows if row["case"] == case)
 
 
 def test_attention_of_each_source_is_kept(world, build, tmp_path):
@@ -228,9 +223,8 @@ def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, build, monkeyp
     def half(image, mask, *, program, device):
         assert (program, device, image.name[-9:]) == ("there", "cpu", "t1.nii.gz")
         volume = nib.load(image)
-        inside = np.zeros(volume.shape, np.uint8)
-        inside[: volume.shape[0] // 2] = 1
-        save_volume(mask, inside, affine=volume.affine)
+        inside = np.indices(volume.shape)[0] < volume.shape[0] // 2
+        save_volume(mask, inside.astype(np.uint8), affine=volume.affine)
 
     monkeypatch.setattr("jaxfuse.brats_fuse.begin.hd_bet_program", lambda: "there")
     monkeypatch.setattr("jaxfuse.brats_fuse.begin.extract_brain", half)
@@ -247,7 +241,7 @@ def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, build, monkeyp
 def test_another_data_set_in_the_folder_is_refused_option_by_option(world, build, tmp_path):
     with pytest.raises(UserError, match=r"options.axis: 'axial' there, 'sagittal' now; options.seed: 0 there, 1 now"):
         build(out=world.out, axis="sagittal", seed=1)
-    other = write_untrained_run(tmp_path / "run", config(tmp_path), "cooperative", train={"X_z001": "k"}, seed=1)
+    other = drawn_run(tmp_path, {"X_z001": "k"}, seed=1)
     with pytest.raises(UserError, match=r"made by run:cooperative .*fingerprint.weights: '\w+' there, '\w+' now"):
         build(run=other, out=world.out)
     (tmp_path / "full").mkdir()
@@ -259,9 +253,7 @@ def test_another_data_set_in_the_folder_is_refused_option_by_option(world, build
 def test_files_that_no_row_stands_for_are_said(world, build):
     strange = world.out / "test" / "source" / "t1" / "D_z001.png"
     strange.touch()
-    with pytest.raises(
-        UserError, match=r"1 files \(test/source/t1/D_z001.png\) below .* stand in no row of the manifest"
-    ):
+    with pytest.raises(UserError, match=r"1 files \(test/source/t1/D_z001.png\) below .* stand in no row of the manif"):
         build(out=world.out)
     strange.unlink()
 
@@ -270,27 +262,22 @@ def test_patients_of_the_training_are_refused_or_marked(world, cut, build, tmp_p
     """Known by the name, or by equal files under another name, in another folder."""
     trained = {"A_z010": "of other files", "RENAMED_z003": cut["B"][0].key}
     assert len(trained["RENAMED_z003"]) == 40
-    run = write_untrained_run(tmp_path / "run", config(tmp_path), "cooperative", train=trained)
+    run = drawn_run(tmp_path, trained)
     with pytest.raises(UserError, match=r"was trained on 1 of the 3 cases \(A\)"):
         build(run=run, **ONLY)
     # The key holds the name of the case: as the training knew it.
     files = tmp_path / "as_trained" / "HGG" / "RENAMED"
-    files.mkdir(parents=True)
-    for path in (world.root / "B").iterdir():
-        shutil.copy(path, files / path.name.replace("B_", "RENAMED_"))
-    (known,) = prepare_slices(
-        SOURCE.find(files, MODALITIES, labels_required=True), MODALITIES, label_scheme("brats"), cache=tmp_path / "c"
-    ).values()
-    facts = json.loads((run / "dataset.json").read_text())
+    copy_case(world.root / "B", files, "B_", "RENAMED_")
+    (known,) = slices_of(files, tmp_path / "c").values()
+    facts = read_json(run / "dataset.json")
     facts["keys"]["RENAMED_z003"] = known[0].key
-    (run / "dataset.json").write_text(json.dumps(facts))
+    write_json(run / "dataset.json", facts)
     with pytest.raises(UserError, match=r"was trained on 2 of the 3 cases \(A, B\).* --allow_trained"):
         build(run=run, **ONLY)
     rows = build(run=run, **ONLY, allow_trained=True)
     assert {row["case"]: row["seen_in_training"] for row in rows} == {"A": 1, "B": 1, "C": 0}
     record = read_json(tmp_path / "out" / "builder.json")
-    assert record["seen_in_training"] == ["A", "B"]
-    assert record["fingerprint"]["step"] == 1
+    assert (record["seen_in_training"], record["fingerprint"]["step"]) == (["A", "B"], 1)
 
 
 def test_options_that_cannot_be_are_refused(world, build, monkeypatch, tmp_path):
@@ -325,6 +312,6 @@ def test_a_real_head(shared_data, world, build, tmp_path):
     mask = read_png(world.path(row, "mask", out=tmp_path))
     assert (mask.shape, set(np.unique(mask).tolist())) == ((218, 182), {0, 1})
     assert np.count_nonzero(mask) == row["tumor_px"] > 1000
-    stored = volume(World(root, world.run, tmp_path, []), "patient19", "seg")
+    stored = pictures(read_volume(root / "patient19" / "patient19_seg.nii.gz").array, 2)
     assert row["tumor_px"] == max(np.count_nonzero(picture) for picture in stored)
     assert read_png(world.path(row, "fused/t1-t2", out=tmp_path)).shape == (218, 182)

@@ -1,7 +1,5 @@
 """Every experiment starts by the command that its docstring names."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The experiment on implicit gradients: its truths are true, its clock is fair, its tutorial says what it should."""
 
-from __future__ import annotations
-
 import math
 import runpy
 from pathlib import Path
@@ -27,10 +25,7 @@ def restored():
 def _small(name):
     if name == "cleaning":
         return cleaning.cleaning(24, 20, side=3, classes=3)
-    return {
-        "quadratic": lambda: tasks.quadratic(12, 10),
-        "ridge": lambda: tasks.ridge(6, 20),
-    }[name]()
+    return {"quadratic": lambda: tasks.quadratic(12, 10), "ridge": lambda: tasks.ridge(6, 20)}[name]()
 
 
 @pytest.mark.parametrize("name", ["ridge", "cleaning"])

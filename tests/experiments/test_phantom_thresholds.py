@@ -1,7 +1,5 @@
 """The predictors of `experiments.phantom_thresholds` on data whose best scores are known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The experiment on a real head: what is held out is held out, and every block lies where it lay."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest

@@ -6,11 +6,8 @@ from jaxfuse.inference.label_map import label_map
 
 
 def test_the_most_probable_class_inside_the_brain_and_background_outside():
-    probs = np.zeros((2, 1, 2, 3), np.float32)
-    probs[0, 0, 0] = (0.1, 0.2, 0.7)
-    probs[0, 0, 1] = (0.1, 0.7, 0.2)
-    probs[1, 0, 0] = (0.0, 0.0, 1.0)
-    probs[1, 0, 1] = (0.5, 0.3, 0.2)
+    voxels = [[[(0.1, 0.2, 0.7), (0.1, 0.7, 0.2)]], [[(0.0, 0.0, 1.0), (0.5, 0.3, 0.2)]]]
+    probs = np.array(voxels, np.float32)
     labels = label_map(probs, np.array([0, 1, 3], np.int32))
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, [[[2, 1]], [[0, 0]]])

@@ -1,7 +1,5 @@
 """How inputs are prepared, as a record that survives JSON, and how trained runs are read: each once."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -24,9 +22,6 @@ from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
 
 SLICES = Preparation(("t1", "t2"), ("t1", "t1ce", "t2"), "brain", axis="axial", spacing_mm=(1.0, 2.0))
 WINDOW = ((2, 9), (1, 8))
-
-
-# --- preparation ----------------------------------------------------------------------------------------------
 
 
 def test_a_preparation_survives_json():
@@ -84,9 +79,6 @@ def test_channels_stand_where_the_network_has_them():
     turned = replace(SLICES, channels=("t2", "t1")).in_channels(prepared)
     np.testing.assert_array_equal(turned.image, prepared.image[..., ::-1])
     assert replace(SLICES, channels=("t1", "t2")).in_channels(prepared) is prepared
-
-
-# --- runs -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Volumes from tiles of any size, by networks that lose a margin, and from slices along their axis."""
 
-from __future__ import annotations
-
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """The mean of several networks' probabilities, those of slices each along its own axis; which may be averaged."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Pictures of any size are fused as the network would alone, all combinations by one compiled program."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 

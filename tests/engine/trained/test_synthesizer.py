@@ -1,7 +1,5 @@
 """Volumes from networks of slices: by hand, for a network whose answer is the mean of its sources."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
