@@ -8,7 +8,9 @@ from ml_collections import ConfigDict
 from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.errors import UserError
+from jaxfuse.learning.system import Geometry
 from jaxfuse.options import grouped
+from tests.untrained_run import fixed_system
 
 
 @dataclass(frozen=True)
@@ -58,42 +60,28 @@ def test_a_group_fills_the_form_that_it_is_named_after(options, expected):
     ],
 )
 def test_an_option_addressed_to_no_form_is_refused(options, sentence):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=f"^{sentence}$"):
         grouped(_make_two, options)
-    assert str(error.value) == sentence
 
 
-def test_addressed_options_of_a_config(tmp_path, monkeypatch):
+@dataclass(frozen=True)
+class _Deep(_Other):
+    depth: int = 1
+
+
+def make_system(*, optimizers, first: _Deep = _Deep(), second: _Deep = _Deep()):
+    return fixed_system(Geometry(2, 1), "S", (first, second))
+
+
+def test_addressed_options_of_a_config():
     """Options of `args` win over those of `network`, field by field, and initializers are resolved at any depth."""
-    (tmp_path / "formed_paper.py").write_text(
-        "from dataclasses import dataclass\n"
-        "from jaxfuse.learning.networks import Stateless\n"
-        "from jaxfuse.learning.system import Geometry, Segmentation\n"
-        "@dataclass(frozen=True)\n"
-        "class Form:\n"
-        "    width: int = 1\n"
-        "    depth: int = 1\n"
-        "    kernel_init: object = None\n"
-        "@dataclass(frozen=True)\n"
-        "class Network:\n"
-        "    first: Form\n"
-        "    second: Form\n"
-        "    def init(self, rng, image): ...\n"
-        "    def __call__(self, params, image): ...\n"
-        "def make_system(*, optimizers, first: Form = Form(), second: Form = Form()):\n"
-        "    return Segmentation(Stateless(Network(first, second)), (0,), print, optimizers, Geometry(2, 1), 'S')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
     config = cmff.get_config("tiny,row=random")
     with config.unlocked():
-        config.fusion.model = "formed_paper"
-        config.network = {
-            "first": {"width": 2, "kernel_init": "nn.initializers:normal"},
-            "second": {"width": 3, "depth": 4},
-        }
+        config.fusion.model = "tests.test_options"
+        first = {"width": 2, "kernel_init": "nn.initializers:normal"}
+        config.network = {"first": first, "second": {"width": 3, "depth": 4}}
         config.fusion.args = {"second": {"depth": 5, "kernel_init": "nn.initializers:he_normal"}}
-    made = parse(config).phases["fusion"].build(("t1",), ("background",), 10).network.function
-    assert (made.first.width, made.first.depth) == (2, 1)
-    assert (made.second.width, made.second.depth) == (3, 5)
-    assert callable(made.first.kernel_init)
-    assert callable(made.second.kernel_init)
+    first, second = parse(config).phases["fusion"].build(("t1",), ("background",), 10).network.function.answer
+    assert (first.width, first.depth, second.width, second.depth) == (2, 1, 3, 5)
+    assert callable(first.kernel_init)
+    assert callable(second.kernel_init)

@@ -22,15 +22,13 @@ def restored():
     jax.config.update("jax_enable_x64", before)
 
 
-def _small(name):
-    if name == "cleaning":
-        return cleaning.cleaning(24, 20, side=3, classes=3)
-    return {"quadratic": lambda: tasks.quadratic(12, 10), "ridge": lambda: tasks.ridge(6, 20)}[name]()
+def _ridge():
+    return tasks.ridge(6, 20)
 
 
-@pytest.mark.parametrize("name", ["ridge", "cleaning"])
-def test_the_exact_hypergradient_is_the_slope_of_the_outer_objective(name):
-    task = _small(name)
+@pytest.mark.parametrize("make", [_ridge, lambda: cleaning.cleaning(24, 20, side=3, classes=3)])
+def test_the_exact_hypergradient_is_the_slope_of_the_outer_objective(make):
+    task = make()
     direction = jax.tree.map(lambda leaf: np.random.default_rng(0).normal(size=np.shape(leaf)), task.x)
     start = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), task.y)
 
@@ -48,14 +46,12 @@ def test_the_exact_hypergradient_is_the_slope_of_the_outer_objective(name):
 def test_rows_of_a_task_hold_what_was_measured(monkeypatch):
     chosen = [m for m in (*methods.solvers(), *methods.approximations()) if m.name in ("cg", "dense", "direct")]
     monkeypatch.setattr(run, "method_list", lambda hand: chosen)
-    task = _small("quadratic")
+    task = tasks.quadratic(12, 10)
     found = run.measure_task(task, drawn=True, rounds=3, seconds_each=math.inf, progress=run.Progress(1))
     rows = {row["method"]: row for row in found["rows"]}
     assert list(rows) == ["hand-written CG", "cg", "dense", "direct"]
-    assert rows["hand-written CG"]["error"] < 1e-9
-    assert rows["cg"]["error"] < 1e-9
-    assert rows["dense"]["error"] < 1e-13
-    assert rows["dense"]["residual"] < 1e-13
+    assert max(rows["hand-written CG"]["error"], rows["cg"]["error"]) < 1e-9
+    assert max(rows["dense"]["error"], rows["dense"]["residual"]) < 1e-13
     assert rows["cg"]["products"] == rows["cg"]["steps"] + 1
     direct = 0.1 * task.x
     assert rows["direct"]["error"] == pytest.approx(np.linalg.norm(direct - task.exact) / np.linalg.norm(task.exact))
@@ -101,7 +97,7 @@ def test_error_and_cosine_by_hand():
 
 
 def test_every_installed_peer_is_right_on_a_small_ridge_regression():
-    task = _small("ridge")
+    task = _ridge()
     expected = {"jaxopt custom_root, default": 1e-4, "Betty neumann, 200 terms": 1e-2}
     wrong_by_release = "Betty cg, steps of the hand CG"
     with jax.enable_x64(True):

@@ -3,17 +3,16 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxfuse import impute, predict
-from jaxfuse.config import parse
 from jaxfuse.data.cases import Case
 from jaxfuse.data.preprocess import prepare_case
-from jaxfuse.engine.build import build_system
-from jaxfuse.engine.run_folder.checkpoints import read_weights
+from jaxfuse.engine.trained import phases
 from jaxfuse.engine.trained.phases import Preparation, load, one_kind, parse_run
 from jaxfuse.errors import UserError
 from tests.commands import call_here
@@ -34,20 +33,12 @@ def test_a_preparation_survives_json():
 
 def test_equal_preparations_are_those_that_make_the_same_of_a_case():
     windowed = replace(SLICES, window=WINDOW)
-    same = [
-        (SLICES, replace(SLICES, modalities=("t2", "t1"), channels=("t2", "t1"), spacing_mm=(3.0,))),
-        (SLICES, replace(SLICES, axis="coronal")),
-        (windowed, replace(windowed, spacing_mm=())),
-    ]
-    assert [first == second for first, second in same] == [True] * 3
-    others = [
-        replace(SLICES, modalities=("t1", "t2", "flair")),
-        replace(SLICES, normalize="volume"),
-        replace(SLICES, landmarks={"t1": (1.0,)}),
-        replace(SLICES, blank_slices=True),
-        windowed,
-    ]
-    assert [other == SLICES for other in others] == [False] * 5
+    assert replace(SLICES, modalities=("t2", "t1"), channels=("t2", "t1"), spacing_mm=(3.0,)) == SLICES
+    assert replace(SLICES, axis="coronal") == SLICES
+    assert windowed == replace(windowed, spacing_mm=())
+    changes = {"modalities": ("t1", "t2", "flair"), "normalize": "volume", "landmarks": {"t1": (1.0,)}}
+    for name, value in {**changes, "blank_slices": True, "window": WINDOW}.items():
+        assert replace(SLICES, **{name: value}) != SLICES
     assert windowed != replace(windowed, axis="coronal")
 
 
@@ -94,23 +85,21 @@ def runs(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def reads(monkeypatch) -> dict[str, int]:
     """How often configs are parsed, Systems built and weights read."""
-    counted: dict[str, int] = {}
-    for function in (parse, build_system, read_weights):
-        name = function.__name__
-        counted[name] = 0
+    counted = dict.fromkeys(("parse", "build_system", "read_weights"), 0)
 
-        def count(*given, _function=function, _name=name, **named):
-            counted[_name] += 1
-            return _function(*given, **named)
+    def counting(name, *given, **named):
+        counted[name] += 1
+        return originals[name](*given, **named)
 
-        monkeypatch.setattr(f"jaxfuse.engine.trained.phases.{name}", count)
+    originals = {name: getattr(phases, name) for name in counted}
+    for name in counted:
+        monkeypatch.setattr(phases, name, partial(counting, name))
     return counted
 
 
 def test_commands_read_each_run_once(runs, reads, tmp_path):
     images = head((30, 26, 4), 0)
-    cases = tmp_path / "in"
-    write_case(cases, "rich", {name: images[name] for name in ("t1", "t2", "flair")}, **SCANNED)
+    cases = write_case(tmp_path, "rich", {name: images[name] for name in ("t1", "t2", "flair")}, **SCANNED)
     where = {"input": cases, "output": tmp_path / "out"}
 
     def read(command, count: int, *arguments: Path, **options) -> None:
@@ -143,19 +132,19 @@ def test_phases_say_what_they_make_and_read(runs):
 
 
 def test_what_is_no_trained_run_is_refused(runs, tmp_path):
-    with pytest.raises(UserError, match="has no phase 'vok'; it has voc"):
-        load([f"{runs['labels']}:vok"])
-    with pytest.raises(UserError, match="is not a run: it has no config.json"):
-        load([str(tmp_path)])
+    def refused(run: str | Path, told: str) -> None:
+        with pytest.raises(UserError, match=told):
+            load([str(run)])
+
+    refused(f"{runs['labels']}:vok", "has no phase 'vok'; it has voc")
+    refused(f"{runs['labels']}:voc@worst", "asks for the checkpoint 'worst'; choose @last or @best")
+    refused(tmp_path, "is not a run: it has no config.json")
     shutil.copy(runs["labels"] / "config.json", tmp_path)
-    with pytest.raises(UserError, match="its training has not begun"):
-        load([str(tmp_path)])
+    refused(tmp_path, "its training has not begun")
     shutil.copy(runs["labels"] / "dataset.json", tmp_path)
     (untrained,) = load([str(tmp_path)])
     with pytest.raises(UserError, match="holds no last checkpoint; train this phase first"):
         untrained.weights()
-    with pytest.raises(UserError, match="asks for the checkpoint 'worst'; choose @last or @best"):
-        load([f"{runs['labels']}:voc@worst"])
     unlabeled = replace(untrained, facts=replace(untrained.facts, scheme=""))
     with pytest.raises(UserError, match="was not trained on a label scheme, so that it cannot label volumes"):
         unlabeled.scheme  # noqa: B018
@@ -171,14 +160,12 @@ def test_what_is_no_trained_run_is_refused(runs, tmp_path):
         ("runs/a:@best", ("runs/a", "", True)),
         ("c:/runs/a", ("c:/runs/a", "", False)),
         ("/x:y/a:fusion", ("/x:y/a", "fusion", False)),
+        # A folder whose name holds a colon is that folder.
+        ("colon:a", ("colon:a", "", False)),
+        ("colon:a:fusion@best", ("colon:a", "fusion", True)),
     ],
 )
-def test_parse_run(text, parsed):
-    assert parse_run(text) == (Path(parsed[0]), *parsed[1:])
-
-
-def test_a_folder_whose_name_holds_a_colon_is_that_folder(tmp_path, monkeypatch):
+def test_parse_run(text, parsed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("a:fusion").mkdir()
-    assert parse_run("a:fusion") == (Path("a:fusion"), "", False)
-    assert parse_run("a:fusion:fusion@best") == (Path("a:fusion"), "fusion", True)
+    Path("colon:a").mkdir()
+    assert parse_run(text) == (Path(parsed[0]), *parsed[1:])

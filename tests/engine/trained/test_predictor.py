@@ -12,27 +12,18 @@ from tests.engine.valid_phases import drawn, valid_phase, volume
 
 
 def test_larger_tiles_change_no_answer():
-    case, outputs = volume(), []
-    for memory_mb in (0, 1, 100):
-        system, weights = drawn(valid_phase(memory_mb=memory_mb))
-        seen = []
-        predict = case_predictor(_noting(system, seen), valid_phase(memory_mb=memory_mb))
-        (values,) = predict(weights, case).values()
-        outputs.append((set(seen), values))
+    """A limit that is given later replaces that of the phase."""
+    case, shapes = volume(), []
+    system, weights = drawn(valid_phase())
     padded = np.pad(case.image, [(2, 2)] * 3 + [(0, 0)])[None]
     expected = system.predict(weights, {"image": jnp.asarray(padded)})["valid"][0]
-    for _, values in outputs:
-        np.testing.assert_allclose(values, expected, atol=1e-5)
-    assert outputs[0][0] == {(3, 9, 9, 9, 2)}
-    assert (3, 24, 7, 15, 2) in outputs[2][0]  # one tile
-
-
-def test_a_limit_of_memory_given_later_replaces_that_of_the_phase():
-    phase = valid_phase()
-    system, weights = drawn(phase)
-    seen = []
-    case_predictor(_noting(system, seen), phase, memory_mb=100)(weights, volume())
-    assert (3, 24, 7, 15, 2) in seen
+    for memory_mb, later in ((0, None), (1, None), (100, None), (0, 100)):
+        seen = []
+        predict = case_predictor(_noting(system, seen), valid_phase(memory_mb=memory_mb), memory_mb=later)
+        np.testing.assert_allclose(predict(weights, case)["valid"], expected, atol=1e-5)
+        shapes.append(set(seen))
+    assert shapes[0] == {(3, 9, 9, 9, 2)}
+    assert (3, 24, 7, 15, 2) in shapes[2] & shapes[3]  # one tile
 
 
 def test_what_is_made_of_tiles_is_put_together_as_outputs_are_where_it_is_asked_for():

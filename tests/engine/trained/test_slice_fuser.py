@@ -57,8 +57,7 @@ def test_pictures_of_any_number_and_size_are_fused_in_any_combination(images):
     np.testing.assert_allclose(fuse(images, np.array([1, 0, 1]))["fused"][..., 0], images[..., [0, 2]].mean(-1) / 2)
     each = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 1, 0]])
     made = fuse(images, each)["fused"]
-    assert made.shape == (5, 6, 9, 1)
-    assert made.dtype == np.float32
+    assert (made.shape, made.dtype) == ((5, 6, 9, 1), np.float32)
     for picture, mask, fused in zip(images, each, made, strict=True):
         np.testing.assert_allclose(fused[..., 0], picture[..., mask > 0].mean(-1) / 2, rtol=1e-6)
     # Once to see its outputs, once to be compiled: pictures are filled up to multiples of the divisor.
@@ -72,25 +71,27 @@ def test_only_what_is_asked_for_is_returned(images):
 
 
 def test_runs_that_cannot_fuse_are_refused():
-    with pytest.raises(UserError, match="run:phase makes S, attention, no fused image"):
-        slice_fuser(fuses(averager("fused")))
-    with pytest.raises(UserError, match="run:phase gives no attention"):
-        slice_fuser(fuses(averager("attention")), outputs=("fused", "attention"))
-    with pytest.raises(UserError, match="normalized by 'brain'"):
-        slice_fuser(fuses(averager(), normalize="brain"))
-    for geometry in (Geometry(3, 4), Geometry(2, 4, margin=2)):
-        with pytest.raises(UserError, match="makes no fused images of slices"):
-            slice_fuser(fuses(averager(geometry=geometry)))
+    for phase, outputs, told in (
+        (fuses(averager("fused")), ("fused",), "run:phase makes S, attention, no fused image"),
+        (fuses(averager("attention")), ("fused", "attention"), "run:phase gives no attention"),
+        (fuses(averager(), normalize="brain"), ("fused",), "normalized by 'brain'"),
+        (fuses(averager(geometry=Geometry(3, 4))), ("fused",), "makes no fused images of slices"),
+        (fuses(averager(geometry=Geometry(2, 4, margin=2))), ("fused",), "makes no fused images of slices"),
+    ):
+        with pytest.raises(UserError, match=told):
+            slice_fuser(phase, outputs=outputs)
 
 
 def test_pictures_that_cannot_be_fused_are_refused(images):
     fuse = slice_fuser(fuses(averager("attention")))
-    with pytest.raises(UserError, match="run from 0.* to 2"):
-        fuse(images + (images == images.max()) * (2 - images), np.ones(3))
-    with pytest.raises(UserError, match="run from nan"):
-        fuse(images * np.float32(np.nan), np.ones(3))
-    with pytest.raises(UserError, match="fewer than two modalities"):
-        fuse(images, np.array([0, 1, 0]))
-    for pictures, mask in ((images[..., :2], np.ones(2)), (images, np.ones(2)), (images[:0], np.ones(3))):
-        with pytest.raises(UserError, match="modalities t1, t2, flair: at least one picture of 3 channels"):
-            fuse(pictures, mask)
+    count = "modalities t1, t2, flair: at least one picture of 3 channels"
+    for pictures, mask, told in (
+        (images + (images == images.max()) * (2 - images), [1, 1, 1], "run from 0.* to 2"),
+        (images * np.float32(np.nan), [1, 1, 1], "run from nan"),
+        (images, [0, 1, 0], "fewer than two modalities"),
+        (images[..., :2], [1, 1], count),
+        (images, [1, 1], count),
+        (images[:0], [1, 1, 1], count),
+    ):
+        with pytest.raises(UserError, match=told):
+            fuse(pictures, np.array(mask))

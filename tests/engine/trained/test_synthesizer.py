@@ -66,8 +66,7 @@ def test_patches_and_whole_slices_give_what_every_voxel_asks_for(axis, passes):
     made = volume_maker([mean(axis=axis)], passes)(one)
     assert (made.shape, made.dtype) == (SHAPE, np.float32)
     np.testing.assert_allclose(made, by_hand(one), rtol=1e-5)
-    assert not made[~one.image.any(-1)].any()
-    assert np.count_nonzero(made) == np.count_nonzero(one.image.any(-1))
+    np.testing.assert_array_equal(made != 0, one.image.any(-1))
 
 
 def test_answers_are_cut_to_the_range_and_members_count_equally():
@@ -81,19 +80,16 @@ def test_answers_are_cut_to_the_range_and_members_count_equally():
 
 def test_the_darkest_level_of_percentiles_is_the_low_end_of_the_range():
     one = case()
-    image = np.where(one.image.any(-1), one.image[..., 0], 0)
-    image = np.stack([image, image], axis=-1)
-    made = volume_maker([mean(normalize="percentiles")])(replace(one, image=image))
-    brain = made[image.any(-1)]
+    image = one.image[..., [0, 0]]
+    brain = volume_maker([mean(normalize="percentiles")])(replace(one, image=image))[image.any(-1)]
     np.testing.assert_allclose((brain.min(), brain.max()), (10, 210), rtol=1e-5)
 
 
 def test_nothing_is_made_beyond_the_window():
     one = case()
     made = volume_maker([mean(window=((4, 20), (2, 18)), blank_slices=True)])(one)
-    inside = np.zeros(SHAPE, bool)
-    inside[4:20, 2:18] = True
-    np.testing.assert_allclose(made, np.where(inside, by_hand(one), 0), rtol=1e-5)
+    inside = np.pad(by_hand(one)[4:20, 2:18], [(4, 3), (2, 0), (0, 0)])
+    np.testing.assert_allclose(made, inside, rtol=1e-5)
 
 
 def test_values_that_are_no_numbers_are_refused():
@@ -136,9 +132,7 @@ def test_runs_of_other_tasks_are_not_averaged():
     with pytest.raises(UserError, match="cannot be averaged: they make flair from t1 and t2 and t2 from t1; predict"):
         check_synthesis([one, mean(task=("t1", "t2"))])
     for other in (mean(normalize="percentiles"), mean(blank_slices=True), mean(landmarks={"t1": (1.0,)})):
-        with pytest.raises(
-            UserError, match="run0 and run1 cannot be averaged: their intensities are scaled in another"
-        ):
+        with pytest.raises(UserError, match="run0 and run1 cannot be averaged: their intensities are scaled in anoth"):
             check_synthesis([one, replace(other, name="run1")])
 
 
