@@ -73,34 +73,36 @@ def volumes(tmp_path):
     """T1, PET and SPECT, of which the second is stored along other axes."""
     affine = np.array([[-2.0, 0, 0, 9], [0, 2, 0, -7], [0, 0, 3, 5], [0, 0, 0, 1]])
     for seed, name in enumerate(("mni-T1", "mni-PET", "mni-SPECT")):
-        array, stored = head(seed), affine
-        if name == "mni-PET":
-            array, stored = array[::-1], affine @ [[-1, 0, 0, len(array) - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-        save_volume(tmp_path / f"{name}.nii.gz", array, affine=stored, sform_code=4, qform_code=2)
+        axes = "LAS" if name == "mni-PET" else "RAS"
+        geometry = {"affine": affine, "axes": axes, "sform_code": 4, "qform_code": 2}
+        save_volume(tmp_path / f"{name}.nii.gz", head(seed), **geometry)
     return tmp_path
 
 
+def rgb_of(image: nib.Nifti1Image) -> np.ndarray:
+    return np.stack([np.asarray(image.dataobj)[name] for name in "RGB"], axis=-1).astype(int)
+
+
 def test_gray_pictures_in_any_order(command, pictures):
-    made = read_png(command("a.png", "b.png", output="ab.png"))
-    assert (made.shape, made.dtype) == (GRAY.shape, np.uint8)
-    assert len(np.unique(made)) > 20
-    turned = read_png(command("b.png", "a.png", output="ba.png"))
-    np.testing.assert_allclose(made.astype(int), turned.astype(int), atol=1)
-    # A third source says something; all orders of three agree too.
-    three = read_png(command("a.png", "b.png", "c.png", output="abc.png"))
-    assert np.abs(three.astype(int) - made).max() > 2
-    turned = read_png(command("c.png", "a.png", "b.png", output="cab.png"))
-    np.testing.assert_allclose(three.astype(int), turned.astype(int), atol=1)
+    def fused(names: str) -> np.ndarray:
+        made = read_png(command(*(f"{name}.png" for name in names), output=f"{names}.png"))
+        assert (made.shape, made.dtype) == (GRAY.shape, np.uint8)
+        return made.astype(int)
+
+    two, three = fused("ab"), fused("abc")
+    assert len(np.unique(two)) > 20
+    np.testing.assert_allclose(two, fused("ba"), atol=1)
+    np.testing.assert_allclose(three, fused("cab"), atol=1)
+    assert np.abs(three - two).max() > 2  # a third source says something
 
 
 def test_a_color_picture_gives_its_color(command, pictures):
-    gray = command("a.png", "PET.png", output="one.png", preview=str(pictures / "look.png"))
-    made = read_png(gray)
+    made = read_png(command("a.png", "PET.png", output="one.png", preview=str(pictures / "look.png")))
     assert made.shape == COLOR.shape
     # Where nothing is clipped, the differences of red and green, and of blue and green, are the source's.
     free = np.all((made > 0) & (made < 255), axis=-1)
     assert free.mean() > 0.3
-    differences = [pixels[free].astype(int)[:, [0, 2]] - pixels[free].astype(int)[:, [1]] for pixels in (made, COLOR)]
+    differences = (pixels[free][:, [0, 2]] - pixels[free][:, [1]].astype(int) for pixels in (made, COLOR))
     np.testing.assert_allclose(*differences, atol=2)
     assert (pictures / "look.png").is_file()
 
@@ -111,8 +113,7 @@ def test_volumes_keep_the_geometry_of_the_first(command, volumes):
     assert (made.get_data_dtype(), made.shape) == (np.uint8, like.shape)
     for key in ("qform_code", "sform_code", "pixdim", "xyzt_units", "srow_x", "quatern_b"):
         np.testing.assert_array_equal(made.header[key], like.header[key])
-    voxels = np.asarray(made.dataobj)
-    inside = head(0) != 0
+    voxels, inside = np.asarray(made.dataobj), head(0) != 0
     assert not voxels[~inside].any()
     assert len(np.unique(voxels[inside])) > 20
     # The same slices, whatever axes they are stored along.
@@ -121,14 +122,11 @@ def test_volumes_keep_the_geometry_of_the_first(command, volumes):
 
 
 def test_colored_volumes_are_rgb(command, volumes, capsys):
-    images = [f"mni-{name}.nii.gz" for name in ("T1", "PET", "SPECT")]
-    preview = volumes / "look.png"
-    out = command(*images, output="rgb.nii.gz", color="PET=hot,3=viridis", preview=str(preview))
-    made = nib.load(out)
+    images, preview = [f"mni-{name}.nii.gz" for name in ("T1", "PET", "SPECT")], volumes / "look.png"
+    made = nib.load(command(*images, output="rgb.nii.gz", color="PET=hot,3=viridis", preview=str(preview)))
     assert int(made.header["datatype"]) == 128
     np.testing.assert_array_equal(made.affine, nib.load(volumes / images[0]).affine)
-    rgb = np.stack([np.asarray(made.dataobj)[name] for name in "RGB"], axis=-1).astype(int)
-    inside = head(0) != 0
+    rgb, inside = rgb_of(made), head(0) != 0
     assert not rgb[~inside].any()
     assert np.ptp(rgb[inside], axis=-1).mean() > 10
     assert preview.is_file()
@@ -147,14 +145,14 @@ def test_slices_across_another_axis(command, volumes):
 
 
 def test_a_folder_of_pairs(command, tmp_path):
-    for name, mri, pet in (("0001", GRAY, COLOR), ("0002", OTHER, COLOR), ("0003", THIRD[:20], COLOR[:20])):
-        write_png(tmp_path / "root" / "MRI_PET" / "MRI" / f"{name}.png", mri)
-        write_png(tmp_path / "root" / "MRI_PET" / "PET" / f"{name}.png", pet)
-    write_png(tmp_path / "root" / "MRI_CT" / "MRI" / "7.png", GRAY)
-    write_png(tmp_path / "root" / "MRI_CT" / "CT" / "7.png", OTHER)
+    pairs = {"MRI_CT/7": (GRAY, OTHER), "MRI_PET/0001": (GRAY, COLOR), "MRI_PET/0002": (OTHER, COLOR)}
+    pairs["MRI_PET/0003"] = (THIRD[:20], COLOR[:20])
+    for name, pixels in pairs.items():
+        kind, number = name.split("/")
+        for modality, one in zip(kind.split("_"), pixels, strict=True):
+            write_png(tmp_path / "root" / kind / modality / f"{number}.png", one)
     out = command(output="out", pairs=str(tmp_path / "root"))
-    made = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
-    assert made == ["MRI_CT/7.png", *(f"MRI_PET/{name}.png" for name in ("0001", "0002", "0003"))]
+    assert {str(path.relative_to(out)) for path in out.rglob("*.png")} == {f"{name}.png" for name in pairs}
     assert read_png(out / "MRI_CT" / "7.png").ndim == 2
     assert read_png(out / "MRI_PET" / "0003.png").shape == (20, 28, 3)
     # As by the images alone; and a collection that is named itself has no folder of its own.
@@ -211,5 +209,4 @@ def test_templates_of_mri_pet_and_spect(command, shared_data, tmp_path):
     made, like = nib.load(out), nib.load(tmp_path / images[0])
     np.testing.assert_array_equal(made.affine, like.affine)
     assert made.shape == like.shape == (91, 109, 11)
-    rgb = np.stack([np.asarray(made.dataobj)[name] for name in "RGB"], axis=-1)
-    assert rgb.any(axis=(0, 1, 3)).all()
+    assert rgb_of(made).any(axis=(0, 1, 3)).all()

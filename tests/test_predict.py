@@ -107,14 +107,14 @@ def probabilities(case: Prepared, *runs: str) -> np.ndarray:
 def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
     """The command as a user runs it, on one brain stored along LPS, along LAS and in an oblique frame."""
     forms = {"lps": {"axes": "LPS"}, "las": {"axes": "LAS"}, "oblique": {"axes": "ARI", "rotation": TILTED}}
+    given, output = tmp_path / "in", tmp_path / "new" / "out"
     for name, form in forms.items():
-        write_case(tmp_path / "in", name, 9, label=False, **form)
-    output = tmp_path / "new" / "out"
-    where = (f"--workdir={trained.fusion}", f"--input={tmp_path / 'in'}", f"--output={output}")
+        write_case(given, name, 9, label=False, **form)
+    where = (f"--workdir={trained.fusion}", f"--input={given}", f"--output={output}")
     done = call("predict", *where, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 cases by random-brats:fusion; labels of scheme brats" in done.stdout
-    stored = {name: tmp_path / "in" / name / f"{name}_t1.nii.gz" for name in forms}
+    stored = {name: given / name / f"{name}_t1.nii.gz" for name in forms}
     canonical = [read_like(output / f"{name}.nii.gz", like) for name, like in stored.items()]
     assert len({nib.load(like).shape for like in stored.values()}) == 2  # one of them is permuted
     assert len({labels.tobytes() for labels in canonical}) == 1
