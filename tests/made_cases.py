@@ -16,6 +16,7 @@ from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.intensities import BRAIN, Normalization
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.io.analyze import write_analyze
+from jaxfuse.io.nifti import read_volume
 from jaxfuse.labels import LabelScheme
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -83,6 +84,17 @@ def save_volume(
     path.parent.mkdir(parents=True, exist_ok=True)
     image.to_filename(path)
     return path
+
+
+def read_like(made: Path, like: Path, dtype: type = np.uint8) -> np.ndarray:
+    """Asserts that a file has the geometry of another and this type; returns its values on the canonical axes."""
+    found, given = nib.load(made), nib.load(like)
+    np.testing.assert_array_equal(found.affine, given.affine)
+    assert (found.shape, found.header.get_zooms()) == (given.shape, given.header.get_zooms())
+    for code in ("qform_code", "sform_code"):
+        assert found.header[code] == given.header[code]
+    assert found.get_data_dtype() == dtype
+    return read_volume(made).array
 
 
 def save_pair(path: Path, array: np.ndarray) -> Path:

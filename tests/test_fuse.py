@@ -14,6 +14,7 @@ from jaxfuse.io.png import read_png, write_png
 from jaxfuse.io.tables import read_json, write_json
 from tests.commands import call_here
 from tests.made_cases import save_volume
+from tests.refusals import refused
 from tests.untrained_run import write_untrained_run
 
 MODALITIES = ("t1", "flair", "t2")
@@ -46,7 +47,7 @@ def command(workdir, compiled, monkeypatch, tmp_path):
     """Runs the command on files below `tmp_path`."""
     monkeypatch.setattr("jaxfuse.engine.trained.fused_files.slice_fuser", lambda phase: compiled)
 
-    def run(*images, output, **options):
+    def run(*images, output="out.png", **options):
         first, *others = [str(tmp_path / image) for image in images] or [None]
         given = {"run": workdir, "images": first, "output": tmp_path / output, **options}
         call_here(fuse, *others, **given)
@@ -163,27 +164,23 @@ def test_a_folder_of_pairs(command, tmp_path):
 
 
 def test_calls_that_cannot_be_are_refused(command, pictures):
-    def refused(*images, match, output="out.png", **options):
-        with pytest.raises(UserError, match=match):
-            command(*images, output=output, **options)
-        assert not (pictures / "out.png").exists()
-
     pair = ("a.png", "b.png")
-    refused(match="give either --images A B")
-    refused(*pair, pairs="root", match="give either --images A B")
-    refused("a.png", match="1 image came; 2 to 4")
-    refused(*pair, *pair, "c.png", match="5 images came")
-    refused("a.png", "b.nii.gz", match="a picture and .*a volume")
-    refused(*pair, output="out.nii.gz", match=r"out.nii.gz does not end in .png, as the images do")
-    refused(*pair, output="b.png", match=r"--output .*b.png would replace another file")
-    refused(*pair, output="a.png/out.png", match=r"a.png cannot be written .*; name another with --output")
-    refused(*pair, preview=str(pictures / "out.png"), match="--preview .*out.png would replace")
-    refused(*pair, preview="look.pdf", match="does not end in .png")
-    refused(*pair, axis="axial", match="--axis says which slices of volumes")
-    refused(*pair, color="2=hotter", match="'hotter' is no color map")
-    refused(*pair, "c.png", "PET.png", match=r"4 images came, and run:cooperative has 3 slots \(t1, flair, t2\)")
-    refused(pairs=str(pictures), color="1=hot", match="--color is an option of --images")
-    refused(pairs=str(pictures), match="is and holds none of the folders MRI_CT, MRI_PET, MRI_SPECT")
+    refused("give either --images A B", command)
+    refused("give either --images A B", command, *pair, pairs="root")
+    refused("1 image came; 2 to 4", command, "a.png")
+    refused("5 images came", command, *pair, *pair, "c.png")
+    refused("a picture and .*a volume", command, "a.png", "b.nii.gz")
+    refused(r"out.nii.gz does not end in .png, as the images do", command, *pair, output="out.nii.gz")
+    refused(r"--output .*b.png would replace another file", command, *pair, output="b.png")
+    refused(r"a.png cannot be written .*; name another with --output", command, *pair, output="a.png/out.png")
+    refused("--preview .*out.png would replace", command, *pair, preview=str(pictures / "out.png"))
+    refused("does not end in .png", command, *pair, preview="look.pdf")
+    refused("--axis says which slices of volumes", command, *pair, axis="axial")
+    refused("'hotter' is no color map", command, *pair, color="2=hotter")
+    refused(r"4 images came, and run:cooperative has 3 slots \(t1, flair, t2\)", command, *pair, "c.png", "PET.png")
+    refused("--color is an option of --images", command, pairs=str(pictures), color="1=hot")
+    refused("is and holds none of the folders MRI_CT, MRI_PET, MRI_SPECT", command, pairs=str(pictures))
+    assert not (pictures / "out.png").exists()
 
 
 def test_a_run_without_fused_image_is_refused(command, pictures, workdir, tmp_path):

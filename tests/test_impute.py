@@ -16,9 +16,9 @@ from jaxfuse.io.png import png_size
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import label_scheme
 from tests.commands import call_here
-from tests.grids import read_like
-from tests.made_cases import head, write_case
-from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
+from tests.made_cases import head, read_like, write_case
+from tests.refusals import refused
+from tests.untrained_run import SCANNED, labeling_run, synthesis_run
 
 SHAPE = (30, 26, 4)
 READ = ("t1", "t2", "flair")
@@ -120,8 +120,7 @@ def test_what_does_not_go_together_is_refused(runs, tmp_path):
         (synthesis, synthesis, "makes synthesized, no label map"),
         (labels, labels, "makes .*, no modality; name a run that synthesizes"),
     ):
-        with pytest.raises(UserError, match=told):
-            command(maker, segmenter, cases, output)
+        refused(told, command, maker, segmenter, cases, output)
     assert not output.exists()
     with pytest.raises(UserError, match="lies within --input .*, among real images; name a folder elsewhere"):
         command(synthesis, labels, cases, cases / "out")
@@ -132,8 +131,7 @@ def test_a_source_that_only_the_synthesis_reads_is_asked_of_cases_that_lack_the_
     command(runs[0], labels, cases, tmp_path / "out")
     assert "1 cases, 0 without flair, 1 segmented" in capsys.readouterr().out
     give(tmp_path, "poor", "t1")
-    with pytest.raises(UserError, match="case poor has no t2 image"):
-        command(runs[0], labels, cases, tmp_path / "out")
+    refused("case poor has no t2 image", command, runs[0], labels, cases, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 
 from configs import cmff
 from jaxfuse.config import parse
-from jaxfuse.errors import UserError
 from jaxfuse.learning.system import Geometry
 from jaxfuse.options import grouped
+from tests.refusals import refused
 from tests.untrained_run import fixed_system
 
 
@@ -60,8 +60,7 @@ def test_a_group_fills_the_form_that_it_is_named_after(options, expected):
     ],
 )
 def test_an_option_addressed_to_no_form_is_refused(options, sentence):
-    with pytest.raises(UserError, match=f"^{sentence}$"):
-        grouped(_make_two, options)
+    refused(f"^{sentence}$", grouped, _make_two, options)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.patches import check_patch, crop, grid_starts, output_sides, tile_volume, window_around
+from tests.refusals import refused
 
 
 def test_eight_windows_of_the_paper_cover_a_brats_volume():
@@ -69,8 +70,7 @@ def test_a_window_that_is_too_large_is_centered_where_that_is_asked_for():
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, 2])
 def test_overlap_out_of_range_is_refused(overlap):
-    with pytest.raises(UserError, match=rf"overlap is {overlap}; it must lie in \[0, 1\)"):
-        tile_volume((8,), (4,), overlap=overlap)
+    refused(rf"overlap is {overlap}; it must lie in \[0, 1\)", tile_volume, (8,), (4,), overlap=overlap)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,7 @@ def test_crop_copies_and_fills_with_zeros_what_lies_outside():
 def test_check_patch():
     assert check_patch([32, 16, 48], ndim=3, divisor=16) == (32, 16, 48)
     for bad in ((32, 16), (32, 24, 16), (0, 16, 16), (-16, 16, 16)):
-        with pytest.raises(UserError, match="the network needs 3 sides, each a positive multiple of 16"):
-            check_patch(bad, ndim=3, divisor=16)
+        refused("the network needs 3 sides, each a positive multiple of 16", check_patch, bad, ndim=3, divisor=16)
 
 
 def test_a_patch_must_be_larger_than_what_valid_convolutions_take():

@@ -24,8 +24,7 @@ from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.tables import read_json
 from jaxfuse.learning.system import Geometry
 from tests.commands import call_here
-from tests.grids import read_like
-from tests.made_cases import save_volume
+from tests.made_cases import read_like, save_volume
 from tests.runs import run_of
 from tests.untrained_run import fixed_system, held, state_of
 

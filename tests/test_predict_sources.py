@@ -14,8 +14,7 @@ from jaxfuse.io.nifti import geometry_mismatch, read_volume
 from jaxfuse.recipes import volume_data
 from tests.commands import call_here
 from tests.made_cases import write_case
-from tests.synthesis_runs import labeling_run
-from tests.untrained_run import write_untrained_run
+from tests.untrained_run import labeling_run, write_untrained_run
 
 GRID = {"shape": (32, 36, 28), "spacing_mm": 4.6}
 BOTH = ("t1", "t2")

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from jaxfuse import predict
-from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
 from tests.commands import call_here
-from tests.grids import read_like
-from tests.made_cases import head, write_case
-from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
+from tests.made_cases import head, read_like, write_case
+from tests.refusals import refused
+from tests.untrained_run import SCANNED, labeling_run, synthesis_run
 
 SHAPE = (30, 26, 4)
 
@@ -88,8 +87,6 @@ def test_what_does_not_go_together_is_refused(run, cases, tmp_path):
         ([run], {"whole_slices": True, "overlap": 0.5}, "for which --overlap means nothing; leave it out"),
         ([run], {"memory_mb": 100}, "memory_mb is 100, but the network of phase synthesis has no valid convolutions"),
     ):
-        with pytest.raises(UserError, match=said):
-            command(runs, cases, tmp_path / "out", **options)
+        refused(said, command, runs, cases, tmp_path / "out", **options)
     write_case(tmp_path / "poor", "a", {"t1": head(SHAPE, 0)["t1"]}, **SCANNED)
-    with pytest.raises(UserError, match="case a has no t2 image: a_t2.nii.gz is not in"):
-        command([run], tmp_path / "poor", tmp_path / "out")
+    refused("case a has no t2 image: a_t2.nii.gz is not in", command, [run], tmp_path / "poor", tmp_path / "out")

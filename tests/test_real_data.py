@@ -12,8 +12,7 @@ from jaxfuse import predict
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.io.tables import read_json
 from tests.commands import call_here
-from tests.grids import read_like
-from tests.made_cases import MODALITIES
+from tests.made_cases import MODALITIES, read_like
 from tests.runs import run_of, said
 
 STEPS = 2

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxfuse.brats_fuse.brain_mask import extract_brain, hd_bet_command, hd_bet_program, read_brain
-from jaxfuse.errors import UserError
 from tests.made_cases import save_volume
+from tests.refusals import refused
 
 STAND_IN = f"""#!{sys.executable}
 import sys
@@ -56,12 +56,10 @@ def test_options_of_the_program():
 def test_what_goes_wrong_is_said(tmp_path, program, monkeypatch):
     def fails(value: float, message: str) -> None:
         image = save_volume(tmp_path / f"{value:g}.nii.gz", np.full((3, 4, 5), value, np.float32), affine=AFFINE)
-        with pytest.raises(UserError, match=message):
-            extract_brain(image, tmp_path / "mask.nii.gz", program=program, device="cpu")
+        refused(message, extract_brain, image, tmp_path / "mask.nii.gz", program=program, device="cpu")
         assert not (tmp_path / "mask.nii.gz").exists()
 
     fails(1000, r"made no mask of .*1000.nii.gz \(exit code 1: CUDA is out of memory\); try it .* -device cpu")
     fails(1, "finds no brain in .*1.nii.gz")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="no program hd-bet on PATH"):
-        hd_bet_program()
+    refused("no program hd-bet on PATH", hd_bet_program)

@@ -4,7 +4,7 @@ import pytest
 
 from jaxfuse.brats_fuse.layout import Layout, check_whole, combos_of, files_on_disk, remove_pieces, split_by_patient
 from jaxfuse.data.splits import subject_of
-from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 LAYOUT = Layout(("t1", "t2"), (("t1", "t2"),), attention=True, axis=2, brain=True)
 ROW = {"case": "A", "z": 77, "split": "val", "has_label": 1}
@@ -58,11 +58,9 @@ def test_a_data_set_holds_exactly_the_files_of_its_manifest(tmp_path):
     assert files_on_disk(tmp_path) == set(FILES)
     assert check_whole(tmp_path, LAYOUT, [ROW]) == 6
     (tmp_path / "val/mask/B_z001.png").touch()
-    with pytest.raises(UserError, match=r"1 files \(val/mask/B_z001.png\) below .* stand in no row"):
-        check_whole(tmp_path, LAYOUT, [ROW])
+    refused(r"1 files \(val/mask/B_z001.png\) below .* stand in no row", check_whole, tmp_path, LAYOUT, [ROW])
     (tmp_path / FILES[0]).unlink()
-    with pytest.raises(UserError, match=r"1 files \(val/source/t1/A_z077.png\) of the manifest of .* lack"):
-        check_whole(tmp_path, LAYOUT, [ROW])
+    refused(r"1 files \(val/source/t1/A_z077.png\) of the manifest of .* lack", check_whole, tmp_path, LAYOUT, [ROW])
 
 
 def test_pieces_of_files_are_removed_and_nothing_else(tmp_path):

@@ -23,6 +23,7 @@ from jaxfuse.io.tables import read_json, read_rows, write_json
 from jaxfuse.labels import label_scheme
 from tests.commands import call_here
 from tests.made_cases import save_volume
+from tests.refusals import refused
 from tests.untrained_run import write_untrained_run
 
 SHAPE, SPACING_MM = (30, 28, 18), 8.0  # pictures of 28 x 30, which the network cannot take as they are
@@ -242,19 +243,16 @@ def test_another_data_set_in_the_folder_is_refused_option_by_option(world, build
     with pytest.raises(UserError, match=r"options.axis: 'axial' there, 'sagittal' now; options.seed: 0 there, 1 now"):
         build(out=world.out, axis="sagittal", seed=1)
     other = drawn_run(tmp_path, {"X_z001": "k"}, seed=1)
-    with pytest.raises(UserError, match=r"made by run:cooperative .*fingerprint.weights: '\w+' there, '\w+' now"):
-        build(run=other, out=world.out)
+    refused(r"made by run:cooperative .*fingerprint.weights: '\w+' there, '\w+' now", build, run=other, out=world.out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"full holds thesis.tex and no builder.json; name a new or empty folder"):
-        build(out=tmp_path / "full")
+    refused(r"full holds thesis.tex and no builder.json; name a new or empty folder", build, out=tmp_path / "full")
 
 
 def test_files_that_no_row_stands_for_are_said(world, build):
     strange = world.out / "test" / "source" / "t1" / "D_z001.png"
     strange.touch()
-    with pytest.raises(UserError, match=r"1 files \(test/source/t1/D_z001.png\) below .* stand in no row of the manif"):
-        build(out=world.out)
+    refused(r"1 files \(test/source/t1/D_z001.png\) below .* stand in no row of the manif", build, out=world.out)
     strange.unlink()
 
 
@@ -263,8 +261,7 @@ def test_patients_of_the_training_are_refused_or_marked(world, cut, build, tmp_p
     trained = {"A_z010": "of other files", "RENAMED_z003": cut["B"][0].key}
     assert len(trained["RENAMED_z003"]) == 40
     run = drawn_run(tmp_path, trained)
-    with pytest.raises(UserError, match=r"was trained on 1 of the 3 cases \(A\)"):
-        build(run=run, **ONLY)
+    refused(r"was trained on 1 of the 3 cases \(A\)", build, run=run, **ONLY)
     # The key holds the name of the case: as the training knew it.
     files = tmp_path / "as_trained" / "HGG" / "RENAMED"
     copy_case(world.root / "B", files, "B_", "RENAMED_")
@@ -272,8 +269,7 @@ def test_patients_of_the_training_are_refused_or_marked(world, cut, build, tmp_p
     facts = read_json(run / "dataset.json")
     facts["keys"]["RENAMED_z003"] = known[0].key
     write_json(run / "dataset.json", facts)
-    with pytest.raises(UserError, match=r"was trained on 2 of the 3 cases \(A, B\).* --allow_trained"):
-        build(run=run, **ONLY)
+    refused(r"was trained on 2 of the 3 cases \(A, B\).* --allow_trained", build, run=run, **ONLY)
     rows = build(run=run, **ONLY, allow_trained=True)
     assert {row["case"]: row["seen_in_training"] for row in rows} == {"A": 1, "B": 1, "C": 0}
     record = read_json(tmp_path / "out" / "builder.json")
@@ -281,17 +277,13 @@ def test_patients_of_the_training_are_refused_or_marked(world, cut, build, tmp_p
 
 
 def test_options_that_cannot_be_are_refused(world, build, monkeypatch, tmp_path):
-    def refused(message, **options):
-        with pytest.raises(UserError, match=message):
-            build(**options)
-        assert not (tmp_path / "out").exists()
-
-    refused("combination 't1' must name 2 to 4", combos="t1")
-    refused("names flair, but the data has t1, t2", modalities="t2,t1", combos="t1+flair")
-    refused("--modalities names pet, and run:cooperative knows t1, t1ce, t2, flair", modalities="t1,pet")
-    refused("--hd_bet_device is cuda, but --brain_mask is union", hd_bet_device="cuda")
+    refused("combination 't1' must name 2 to 4", build, combos="t1")
+    refused("names flair, but the data has t1, t2", build, modalities="t2,t1", combos="t1+flair")
+    refused("--modalities names pet, and run:cooperative knows t1, t1ce, t2, flair", build, modalities="t1,pet")
+    refused("--hd_bet_device is cuda, but --brain_mask is union", build, hd_bet_device="cuda")
     monkeypatch.setenv("PATH", str(tmp_path))
-    refused("no program hd-bet on PATH", brain_mask="hd-bet")
+    refused("no program hd-bet on PATH", build, brain_mask="hd-bet")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_data_set_of_two_modalities_by_a_run_of_four(world, build, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxfuse.brats_fuse.manifest import MANIFEST, UNFINISHED, Manifest
-from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 COLUMNS = ("case", "z", "split", "t1_p_lo")
 
@@ -39,8 +39,7 @@ def test_a_line_that_was_not_written_to_its_end_is_taken_away(begun, tmp_path):
     manifest.add("B", [row("B", 2)])
     assert Manifest(tmp_path, COLUMNS).rows["B"] == [row("B", 2)]
     (tmp_path / UNFINISHED).write_text("not JSON\n" + whole)
-    with pytest.raises(UserError, match="is damaged .* delete it"):
-        Manifest(tmp_path, COLUMNS)
+    refused("is damaged .* delete it", Manifest, tmp_path, COLUMNS)
 
 
 def test_equal_rows_are_written_once_and_others_replace_them(begun, tmp_path):
@@ -51,5 +50,4 @@ def test_equal_rows_are_written_once_and_others_replace_them(begun, tmp_path):
 
 
 def test_columns_of_another_format_are_refused(begun, tmp_path):
-    with pytest.raises(UserError, match="has the columns case, z, split, t1_p_lo instead of case, z"):
-        Manifest(tmp_path, ("case", "z"))
+    refused("has the columns case, z, split, t1_p_lo instead of case, z", Manifest, tmp_path, ("case", "z"))

@@ -32,13 +32,7 @@ ROWS = [
 
 @pytest.mark.parametrize(
     ("count", "chosen"),
-    [
-        (1, "C0"),
-        (2, "B0 D1"),
-        (4, "A2 B0 C0 D1"),
-        (6, "A2 B0 C0 D1 A1 B1"),
-        (99, "A2 B0 C0 D1 A1 B1 D0 A0"),
-    ],
+    [(1, "C0"), (2, "B0 D1"), (4, "A2 B0 C0 D1"), (6, "A2 B0 C0 D1 A1 B1"), (99, "A2 B0 C0 D1 A1 B1 D0 A0")],
 )
 def test_slices_with_most_tumor_are_drawn_of_cases_spread_evenly(count, chosen):
     assert " ".join(f"{row['case']}{row['z']}" for row in chosen_rows(ROWS, count)) == chosen

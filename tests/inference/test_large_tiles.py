@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.inference.large_tiles import MEGABYTE, Growth, LargeTiles, choices, choose_tile, counted
 from jaxfuse.nn.conv import implementation
 from jaxfuse.patches import tile_volume
+from tests.refusals import refused
 from tests.tiny_systems import valid_system
 
 INFANT = (144, 192, 256)
@@ -94,8 +94,7 @@ def _memory(tile):
 def test_a_limit_below_the_smallest_tile_is_refused():
     found = choices((9, 9, 9), MARGIN, divisor=1, operations=HYPERDENSE, traffic=HYPERDENSE)
     told = "the memory for a tile is limited to 5 MB, and the smallest, of 1 x 1 x 1 voxels, takes 7 MB; allow as much"
-    with pytest.raises(UserError, match=told):
-        choose_tile(found, lambda tile: 7 * MEGABYTE, limit_bytes=5 * MEGABYTE)
+    refused(told, choose_tile, found, lambda tile: 7 * MEGABYTE, limit_bytes=5 * MEGABYTE)
 
 
 SYSTEM = valid_system(3)

@@ -17,7 +17,8 @@ from jaxfuse.engine.trained.phases import Preparation, load, one_kind, parse_run
 from jaxfuse.errors import UserError
 from tests.commands import call_here
 from tests.made_cases import head, write_case
-from tests.synthesis_runs import SCANNED, labeling_run, synthesis_run
+from tests.refusals import refused
+from tests.untrained_run import SCANNED, labeling_run, synthesis_run
 
 SLICES = Preparation(("t1", "t2"), ("t1", "t1ce", "t2"), "brain", axis="axial", spacing_mm=(1.0, 2.0))
 WINDOW = ((2, 9), (1, 8))
@@ -58,8 +59,8 @@ def test_slices_keep_their_window_and_volumes_the_brain():
     whole = prepare_case(case)
     for preparation in (SLICES, replace(SLICES, axis="")):
         assert preparation.prepare(case).facts == whole.facts
-    with pytest.raises(UserError, match=r"dataset\.json has no landmarks to match intensities to; train it again"):
-        replace(SLICES, normalize="histmatch").prepare(case)
+    told = r"dataset\.json has no landmarks to match intensities to; train it again"
+    refused(told, replace(SLICES, normalize="histmatch").prepare, case)
 
 
 def test_channels_stand_where_the_network_has_them():
@@ -127,24 +128,19 @@ def test_phases_say_what_they_make_and_read(runs):
     assert labels.preparation.modalities == labels.preparation.channels == ("t1", "t2", "flair")
     assert labels.scheme.name == "brats"
     assert [one_kind([one]) for one in (synthesis, labels)] == ["synthesized", "labels"]
-    with pytest.raises(UserError, match="synthesis:synthesis synthesizes a modality and labels:voc does not; name run"):
-        one_kind([labels, synthesis])
+    told = "synthesis:synthesis synthesizes a modality and labels:voc does not; name run"
+    refused(told, one_kind, [labels, synthesis])
 
 
 def test_what_is_no_trained_run_is_refused(runs, tmp_path):
-    def refused(run: str | Path, told: str) -> None:
-        with pytest.raises(UserError, match=told):
-            load([str(run)])
-
-    refused(f"{runs['labels']}:vok", "has no phase 'vok'; it has voc")
-    refused(f"{runs['labels']}:voc@worst", "asks for the checkpoint 'worst'; choose @last or @best")
-    refused(tmp_path, "is not a run: it has no config.json")
+    refused("has no phase 'vok'; it has voc", load, [f"{runs['labels']}:vok"])
+    refused("asks for the checkpoint 'worst'; choose @last or @best", load, [f"{runs['labels']}:voc@worst"])
+    refused("is not a run: it has no config.json", load, [str(tmp_path)])
     shutil.copy(runs["labels"] / "config.json", tmp_path)
-    refused(tmp_path, "its training has not begun")
+    refused("its training has not begun", load, [str(tmp_path)])
     shutil.copy(runs["labels"] / "dataset.json", tmp_path)
     (untrained,) = load([str(tmp_path)])
-    with pytest.raises(UserError, match="holds no last checkpoint; train this phase first"):
-        untrained.weights()
+    refused("holds no last checkpoint; train this phase first", untrained.weights)
     unlabeled = replace(untrained, facts=replace(untrained.facts, scheme=""))
     with pytest.raises(UserError, match="was not trained on a label scheme, so that it cannot label volumes"):
         unlabeled.scheme  # noqa: B018

@@ -20,8 +20,8 @@ from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities, w
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.system import Geometry
-from tests.grids import read_like
-from tests.made_cases import save_volume
+from tests.made_cases import read_like, save_volume
+from tests.refusals import refused
 from tests.tiny_systems import valid_system
 from tests.untrained_run import fixed_system, held, state_of
 
@@ -118,8 +118,7 @@ def test_runs_that_prepare_cases_alike_are_averaged(first, second):
 )
 def test_runs_that_prepare_cases_or_label_in_other_ways_are_not_averaged(first, second, told):
     one, two = (segmenter(**{"axis": "axial", **c}, name=f"run{i}") for i, c in enumerate((first, second)))
-    with pytest.raises(UserError, match=f"run0 and run1 cannot be averaged: {told}"):
-        check_labels([one, two])
+    refused(f"run0 and run1 cannot be averaged: {told}", check_labels, [one, two])
 
 
 def test_labels_are_written_in_the_values_of_their_scheme(case, tmp_path):

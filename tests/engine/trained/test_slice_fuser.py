@@ -10,9 +10,9 @@ import pytest
 from configs import fuse4seg
 from jaxfuse.config import parse
 from jaxfuse.engine.trained.slice_fuser import slice_fuser
-from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation
+from tests.refusals import refused
 from tests.untrained_run import HeldPhase, fixed_system, held, state_of
 
 MODALITIES = ("t1", "t2", "flair")
@@ -78,8 +78,7 @@ def test_runs_that_cannot_fuse_are_refused():
         (fuses(averager(geometry=Geometry(3, 4))), ("fused",), "makes no fused images of slices"),
         (fuses(averager(geometry=Geometry(2, 4, margin=2))), ("fused",), "makes no fused images of slices"),
     ):
-        with pytest.raises(UserError, match=told):
-            slice_fuser(phase, outputs=outputs)
+        refused(told, slice_fuser, phase, outputs=outputs)
 
 
 def test_pictures_that_cannot_be_fused_are_refused(images):
@@ -93,5 +92,4 @@ def test_pictures_that_cannot_be_fused_are_refused(images):
         (images, [1, 1], count),
         (images[:0], [1, 1, 1], count),
     ):
-        with pytest.raises(UserError, match=told):
-            fuse(pictures, np.array(mask))
+        refused(told, fuse, pictures, np.array(mask))

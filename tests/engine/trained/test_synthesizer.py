@@ -15,8 +15,8 @@ from jaxfuse.engine.trained.synthesizer import Passes, Task, check_synthesis, me
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import SYNTHESIZED, Geometry, Segmentation
 from tests.made_cases import head
-from tests.synthesis_runs import labeling_run, synthesis_run
-from tests.untrained_run import HeldPhase, fixed_system, held, state_of
+from tests.refusals import refused
+from tests.untrained_run import HeldPhase, fixed_system, held, labeling_run, state_of, synthesis_run
 
 SHAPE = (23, 18, 5)
 CHANNELS = (0, 2)  # of T1 and T2 among the modalities
@@ -99,8 +99,7 @@ def test_values_that_are_no_numbers_are_refused():
 
 def test_whole_slices_have_neither_tiles_nor_a_limit():
     for name, options in (("overlap", {"overlap": 0.0}), ("memory_mb", {"memory_mb": 0})):
-        with pytest.raises(UserError, match=f"--whole_slices sees slices in one pass, for which --{name} means noth"):
-            Passes(whole=True, **options)
+        refused(f"--whole_slices sees slices in one pass, for which --{name} means noth", Passes, whole=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -141,5 +140,4 @@ def test_runs_that_cannot_synthesize_are_refused(hybrid, tmp_path):
         check_synthesis(load([str(labeling_run(tmp_path / "labels"))]))
     (found,) = load([str(hybrid)])
     unscaled = replace(found, facts=replace(found.facts, ranges={}), data=replace(found.data, normalize="brain"))
-    with pytest.raises(UserError, match="trained on intensities normalized by 'brain', so that the range of flair is"):
-        check_synthesis([unscaled])
+    refused("trained on intensities normalized by 'brain', so that the range of flair is", check_synthesis, [unscaled])
