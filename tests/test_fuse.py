@@ -9,7 +9,6 @@ import pytest
 from configs import fuse4seg
 from jaxfuse import fuse
 from jaxfuse.engine.trained.slice_fuser import load_fuser, slice_fuser
-from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png, write_png
 from jaxfuse.io.tables import read_json, write_json
 from tests.commands import call_here
@@ -63,10 +62,9 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def head(seed, shape=(28, 30, 20)):
-    volume = np.zeros(shape, np.float32)
-    volume[1:-1, 2:-2, 1:-1] = np.random.default_rng(seed).uniform(100, 200, volume[1:-1, 2:-2, 1:-1].shape)
-    return volume
+def head(seed):
+    inside = np.random.default_rng(seed).uniform(100, 200, (26, 26, 18)).astype(np.float32)
+    return np.pad(inside, [(1, 1), (2, 2), (1, 1)])
 
 
 @pytest.fixture
@@ -137,10 +135,9 @@ def test_colored_volumes_are_rgb(command, volumes, capsys):
 
 
 def test_slices_across_another_axis(command, volumes):
-    axial, coronal = (
-        np.asarray(nib.load(command("mni-T1.nii.gz", "mni-SPECT.nii.gz", output=f"{axis}.nii", axis=axis)).dataobj)
-        for axis in ("axial", "coronal")
-    )
+    images = ("mni-T1.nii.gz", "mni-SPECT.nii.gz")
+    made = (command(*images, output=f"{axis}.nii", axis=axis) for axis in ("axial", "coronal"))
+    axial, coronal = (np.asarray(nib.load(path).dataobj) for path in made)
     assert axial.shape == coronal.shape
     assert np.abs(axial.astype(int) - coronal).max() > 2
 
@@ -184,13 +181,12 @@ def test_calls_that_cannot_be_are_refused(command, pictures):
 
 
 def test_a_run_without_fused_image_is_refused(command, pictures, workdir, tmp_path):
-    with pytest.raises(UserError, match="makes reconstruction, no label map; name another phase"):
-        command("a.png", "b.png", output="out.png", run=f"{workdir}:pretraining")
-    config = read_json(workdir / "config.json")
-    shutil.copytree(workdir, tmp_path / "run")
-    write_json(tmp_path / "run" / "config.json", {**config, "result": ["cooperative", "cooperative"]})
-    with pytest.raises(UserError, match="has the results run:cooperative, run:cooperative; name one of them"):
-        command("a.png", "b.png", output="out.png", run=tmp_path / "run")
+    told = "makes reconstruction, no label map; name another phase"
+    refused(told, command, "a.png", "b.png", run=f"{workdir}:pretraining")
+    config, run = read_json(workdir / "config.json"), shutil.copytree(workdir, tmp_path / "run")
+    write_json(run / "config.json", {**config, "result": ["cooperative", "cooperative"]})
+    told = "has the results run:cooperative, run:cooperative; name one of them"
+    refused(told, command, "a.png", "b.png", run=run)
 
 
 def test_templates_of_mri_pet_and_spect(command, shared_data, tmp_path):

@@ -118,7 +118,7 @@ def test_what_does_not_go_together_is_refused(runs, tmp_path):
         (synthesis, other, "makes flair, which other:voc does not read .it reads t1, t2.; name a run"),
         (synthesis, stroke, "trained on cases of the kind 'brats' and stroke:voc on 'isles'; name two"),
         (synthesis, synthesis, "makes synthesized, no label map"),
-        (labels, labels, "makes .*, no modality; name a run that synthesizes"),
+        (labels, labels, "makes .*, no modality; name a run that synthesizes, as of Hi-Net"),
     ):
         refused(told, command, maker, segmenter, cases, output)
     assert not output.exists()

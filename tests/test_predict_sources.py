@@ -9,11 +9,11 @@ import pytest
 from configs import cmff
 from jaxfuse import predict
 from jaxfuse.data.phantom.infant import write_infant_phantoms
-from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import geometry_mismatch, read_volume
 from jaxfuse.recipes import volume_data
 from tests.commands import call_here
 from tests.made_cases import write_case
+from tests.refusals import refused
 from tests.untrained_run import labeling_run, write_untrained_run
 
 GRID = {"shape": (32, 36, 28), "spacing_mm": 4.6}
@@ -46,9 +46,9 @@ def test_label_maps_have_the_values_and_the_grid_of_iseg(make, subjects, tmp_pat
     made, given = read_volume(tmp_path / "out" / "subject-1.nii.gz"), read_volume(subjects / "subject-1-T1.hdr")
     assert not geometry_mismatch(made, given)
     stored = nib.load(made.path)
-    assert (stored.shape, stored.get_data_dtype()) == (GRID["shape"], np.uint8)
+    axes = nib.aff2axcodes(stored.affine)
+    assert (stored.shape, stored.get_data_dtype(), axes) == (GRID["shape"], np.uint8, ("R", "A", "S"))
     np.testing.assert_allclose(stored.header.get_zooms(), 4.6, rtol=1e-6)
-    assert nib.aff2axcodes(stored.affine) == ("R", "A", "S")
     values = set(np.unique(made.array))
     assert values <= {0, 10, 150, 250}
     assert len(values) > 2
@@ -69,5 +69,5 @@ def test_each_network_of_slices_sees_its_own_axis(subjects, tmp_path):
 
 def test_cases_of_another_kind_are_refused(tmp_path):
     write_case(tmp_path / "in", "a", {"t1": np.ones((4, 4, 4), np.int16)})
-    with pytest.raises(UserError, match="no subject lies under .*; files such as subject-1-T1.hdr are expected"):
-        call_here(predict, workdir=volumes_run(tmp_path), input=tmp_path / "in", output=tmp_path / "out")
+    where = {"workdir": volumes_run(tmp_path), "input": tmp_path / "in", "output": tmp_path / "out"}
+    refused("no subject lies under .*; files such as subject-1-T1.hdr are expected", call_here, predict, **where)

@@ -82,7 +82,6 @@ def test_the_target_is_not_read(run, cases, tmp_path):
 def test_what_does_not_go_together_is_refused(run, cases, tmp_path):
     labels = labeling_run(tmp_path / "labels")
     for runs, options, said in (
-        ([run, labels], {}, "synthesizes a modality and labels:voc does not"),
         ([labels], {"whole_slices": True}, "--whole_slices is an option of runs that synthesize a modality, and these"),
         ([run], {"whole_slices": True, "overlap": 0.5}, "for which --overlap means nothing; leave it out"),
         ([run], {"memory_mb": 100}, "memory_mb is 100, but the network of phase synthesis has no valid convolutions"),

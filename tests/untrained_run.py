@@ -11,6 +11,7 @@ import numpy as np
 
 from configs import cmff, hinet
 from jaxfuse.config import Phase, parse
+from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.settings import Data
 from jaxfuse.engine.build import abstract_state, build_system
@@ -22,7 +23,7 @@ from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation, System
 from jaxfuse.recipes import volume_data
-from tests.made_cases import MODALITIES
+from tests.made_cases import MODALITIES, head
 
 RANGES = {"t1": (0.0, 500.0), "t1ce": (0.0, 600.0), "t2": (0.0, 700.0), "flair": (0.0, 800.0)}
 # The geometry of cases to be synthesized from, for `made_cases.write_case`.
@@ -79,10 +80,8 @@ def held(
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> HeldPhase:
     """A phase that was trained on such data; it reads all of its modalities, or only `reads`."""
-    scheme = label_scheme("brats")
-    facts = DatasetFacts(
-        data.modalities, scheme.name, scheme.classes, (), (), (), {}, (), dict(ranges or {}), dict(landmarks or {})
-    )
+    known = ("brats", label_scheme("brats").classes, (), (), (), {}, (), dict(ranges or {}), dict(landmarks or {}))
+    facts = DatasetFacts(data.modalities, *known)
     preparation = preparation_of(data, facts, reads or data.modalities)
     folder = Path("run", "checkpoints", phase.name)
     return HeldPhase(name, system, phase, data, facts, preparation, pairs, folder, False, state)
@@ -98,25 +97,14 @@ def write_untrained_run(
     scheme_name: str = "brats",
     ranges: dict[str, tuple[float, float]] | None = None,
 ) -> Path:
-    """A run of `config` with a checkpoint of one phase; `train` holds case id -> key of its training cases.
-
-    `ranges` are those of the facts of its data set. Running statistics are 1.
-    """
+    """A run of `config` with a checkpoint of one phase, running statistics 1; `train`: training case -> its key."""
     run = open_workdir(folder, config)
     experiment = parse(config)
     phase = experiment.phases[phase_name]
     data, scheme = experiment.data_of(phase), label_scheme(scheme_name)
-    facts = DatasetFacts(
-        data.modalities,
-        scheme.name,
-        scheme.classes,
-        (1.0, 1.0),
-        tuple(train),
-        tuple(train),
-        train,
-        (4, 3, 2, 1)[: len(scheme.classes)],
-        ranges or {},
-    )
+    cases, counts = tuple(train), (4, 3, 2, 1)[: len(scheme.classes)]
+    named = (data.modalities, scheme.name, scheme.classes)
+    facts = DatasetFacts(*named, (1.0, 1.0), cases, cases, train, counts, ranges or {})
     (run / "dataset.json").write_text(facts.to_json())
     system = build_system(phase, facts.modalities, facts.classes, phase.total_steps(len(train)))
     shapes = abstract_state(system, phase, facts.modalities)
@@ -128,10 +116,9 @@ def write_untrained_run(
 
 
 def drawn(shapes: Any, seed: int) -> Any:
-    """Normal numbers in the form of `shapes`, drawn on the host: nothing is compiled.
+    """Normal numbers in the form of `shapes`, drawn without compiling; biases and gains are 1.
 
-    Kernels keep the scale of what they read, and biases and gains are 1; a small last kernel of the decoder keeps
-    fused images from being black or white.
+    Kernels keep the scale of what they read; a small last one of the decoder keeps fused images from black and white.
     """
     rng = np.random.default_rng(seed)
 
@@ -142,6 +129,13 @@ def drawn(shapes: Any, seed: int) -> Any:
         return jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def case_of(shape: tuple[int, int, int]) -> Case:
+    """A head of which T1 and T2 were taken."""
+    images = head(shape, 0)
+    image = np.stack([images["t1"], images["t2"]], axis=-1).astype(np.float32)
+    return Case("a", ("t1", "t2"), image, None, np.eye(4), (1.0, 1.0, 1.0))
 
 
 def synthesis_run(folder: Path, text: str = "tiny", *, seed: int = 0, **data: Any) -> Path:

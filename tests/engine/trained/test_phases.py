@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from jaxfuse import impute, predict
-from jaxfuse.data.cases import Case
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.engine.trained import phases
 from jaxfuse.engine.trained.phases import Preparation, load, one_kind, parse_run
@@ -18,7 +17,7 @@ from jaxfuse.errors import UserError
 from tests.commands import call_here
 from tests.made_cases import head, write_case
 from tests.refusals import refused
-from tests.untrained_run import SCANNED, labeling_run, synthesis_run
+from tests.untrained_run import SCANNED, case_of, labeling_run, synthesis_run
 
 SLICES = Preparation(("t1", "t2"), ("t1", "t1ce", "t2"), "brain", axis="axial", spacing_mm=(1.0, 2.0))
 WINDOW = ((2, 9), (1, 8))
@@ -43,31 +42,23 @@ def test_equal_preparations_are_those_that_make_the_same_of_a_case():
     assert windowed != replace(windowed, axis="coronal")
 
 
-def a_case(modalities: tuple[str, ...] = ("t1", "t2")) -> Case:
-    images = head((14, 12, 10), 0)
-    image = np.stack([images[name] for name in modalities], axis=-1).astype(np.float32)
-    return Case("a", modalities, image, None, np.eye(4), (1.0, 1.0, 1.0))
-
-
 def test_slices_keep_their_window_and_volumes_the_brain():
-    case = a_case()
+    case = case_of((14, 12, 10))
     windowed = replace(SLICES, window=WINDOW, blank_slices=True)
     read_back = Preparation.from_document(windowed.document()).prepare(case)
     expected = prepare_case(case, extent=(slice(2, 9), slice(1, 8), slice(None)))
     assert read_back.facts == expected.facts
     np.testing.assert_array_equal(read_back.image, expected.image)
-    whole = prepare_case(case)
     for preparation in (SLICES, replace(SLICES, axis="")):
-        assert preparation.prepare(case).facts == whole.facts
-    told = r"dataset\.json has no landmarks to match intensities to; train it again"
-    refused(told, replace(SLICES, normalize="histmatch").prepare, case)
+        assert preparation.prepare(case).facts == prepare_case(case).facts
+    matched = replace(SLICES, normalize="histmatch")
+    refused(r"dataset\.json has no landmarks to match intensities to; train it again", matched.prepare, case)
 
 
 def test_channels_stand_where_the_network_has_them():
-    prepared = SLICES.prepare(a_case())
-    given = SLICES.in_channels(prepared)
-    np.testing.assert_array_equal(given.image[..., [0, 2]], prepared.image)
-    assert not given.image[..., 1].any()
+    prepared = SLICES.prepare(case_of((14, 12, 10)))
+    filled = np.insert(prepared.image, 1, 0, axis=-1)
+    np.testing.assert_array_equal(SLICES.in_channels(prepared).image, filled)
     turned = replace(SLICES, channels=("t2", "t1")).in_channels(prepared)
     np.testing.assert_array_equal(turned.image, prepared.image[..., ::-1])
     assert replace(SLICES, channels=("t1", "t2")).in_channels(prepared) is prepared
@@ -99,9 +90,8 @@ def reads(monkeypatch) -> dict[str, int]:
 
 
 def test_commands_read_each_run_once(runs, reads, tmp_path):
-    images = head((30, 26, 4), 0)
-    cases = write_case(tmp_path, "rich", {name: images[name] for name in ("t1", "t2", "flair")}, **SCANNED)
-    where = {"input": cases, "output": tmp_path / "out"}
+    images = {name: image for name, image in head((30, 26, 4), 0).items() if name != "t1ce"}
+    where = {"input": write_case(tmp_path, "rich", images, **SCANNED), "output": tmp_path / "out"}
 
     def read(command, count: int, *arguments: Path, **options) -> None:
         reads.update(dict.fromkeys(reads, 0))
@@ -123,8 +113,8 @@ def test_a_phase_named_twice_is_read_from_one_run(runs, reads):
 def test_phases_say_what_they_make_and_read(runs):
     synthesis, labels = load([str(runs["synthesis"]), str(runs["labels"])])
     assert (synthesis.makes, labels.makes) == ("synthesized", "labels")
-    assert synthesis.preparation.modalities == ("t1", "t2")
-    assert synthesis.preparation.channels == ("t1", "t1ce", "t2", "flair")
+    prepared = synthesis.preparation
+    assert (prepared.modalities, prepared.channels) == (("t1", "t2"), ("t1", "t1ce", "t2", "flair"))
     assert labels.preparation.modalities == labels.preparation.channels == ("t1", "t2", "flair")
     assert labels.scheme.name == "brats"
     assert [one_kind([one]) for one in (synthesis, labels)] == ["synthesized", "labels"]

@@ -12,23 +12,20 @@ import pytest
 from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.cases import Image
-from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities, write_labels
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.system import Geometry
+from tests.engine.valid_phases import MODALITIES, TINY, volume
 from tests.made_cases import read_like, save_volume
 from tests.refusals import refused
 from tests.tiny_systems import valid_system
 from tests.untrained_run import fixed_system, held, state_of
 
 SHAPE = (5, 8, 6)
-MODALITIES = ("t1", "flair")
-EXPERIMENT = parse(cmff.get_config("tiny"))
-(PHASE, *_) = EXPERIMENT.phases.values()
+DATA = parse(cmff.get_config("tiny")).data
 
 
 def sum_of_picture(image):
@@ -40,37 +37,29 @@ def sum_of_picture(image):
 def segmenter(axis, *, channel=0, landmarks=None, name="", scheme="brats", **data):
     """A network that was trained on slices along an axis and reads one of its channels."""
     system = fixed_system(Geometry(2, 1), "S", sum_of_picture, channels=(channel,))
-    phase = replace(PHASE, patch=(8, 8), sampling=sampling_rule("whole"))
-    given = replace(EXPERIMENT.data, source="slices", axis=axis, **{"modalities": MODALITIES, **data})
+    phase = replace(TINY, patch=(8, 8), sampling=sampling_rule("whole"))
+    given = replace(DATA, source="slices", axis=axis, **{"modalities": MODALITIES, **data})
     made = held(name or axis, system, phase, given, state_of(), landmarks=landmarks)
     return replace(made, facts=replace(made.facts, scheme=scheme))
 
 
 @pytest.fixture(scope="module")
 def case():
-    rng = np.random.default_rng(0)
-    image = rng.normal(0, 0.2, (*SHAPE, 2)).astype(np.float32)
-    empty = {"affine": (), "voxels_per_class": (), "mean": (), "std": ()}
-    place = {"original_shape": SHAPE, "crop_start": (0, 0, 0), "shape": SHAPE}
-    facts = CaseFacts(id="case", group="", modalities=MODALITIES, spacing_mm=(1.0, 1.0, 1.0), **empty, **place)
-    return Prepared(facts, image, None, np.zeros(0, np.int32), np.arange(np.prod(SHAPE), dtype=np.int32))
+    made = volume(SHAPE)
+    return replace(made, image=0.2 * made.image)
 
 
 def probability(case, axis, channel=0):
     """The probability of the second class by the network above, by hand."""
-    across = AXES[axis]
-    total = case.image[..., channel].sum(tuple(i for i in range(3) if i != across), keepdims=True)
+    total = case.image[..., channel].sum(tuple({0, 1, 2} - {AXES[axis]}), keepdims=True)
     return np.broadcast_to(1 / (1 + np.exp(-total)), SHAPE)
 
 
-VIEWS = [chosen for count in (1, 2, 3) for chosen in itertools.combinations(sorted(AXES), count)]
-
-
-@pytest.mark.parametrize("views", VIEWS, ids="+".join)
-def test_any_views_are_averaged_with_equal_weight(case, views):
-    predicted = mean_probabilities([segmenter(axis) for axis in views])(case)
-    expected = np.mean([probability(case, axis) for axis in views], axis=0)
-    np.testing.assert_allclose(predicted[..., 1], expected, atol=1e-6)
+def test_any_views_are_averaged_with_equal_weight(case):
+    for views in (chosen for count in (1, 2, 3) for chosen in itertools.combinations(sorted(AXES), count)):
+        predicted = mean_probabilities([segmenter(axis) for axis in views])(case)
+        expected = np.mean([probability(case, axis) for axis in views], axis=0)
+        np.testing.assert_allclose(predicted[..., 1], expected, atol=1e-6)
 
 
 def test_each_view_is_given_its_own_order_of_modalities(case):
@@ -110,7 +99,7 @@ def test_runs_that_prepare_cases_alike_are_averaged(first, second):
         (WINDOW, {}, OTHER_INTENSITIES),
         (WINDOW, {"axis": "coronal", **WINDOW}, OTHER_INTENSITIES),
         ({}, {"blank_slices": True}, OTHER_INTENSITIES),
-        ({}, {"modalities": ("t1", "t2")}, "they read the modalities t1, flair and t1, t2; predict with each alone"),
+        ({}, {"modalities": ("t1", "flair")}, "they read the modalities t1, t2 and t1, flair; predict with each alone"),
         ({}, {"scheme": "brats2023"}, "label schemes brats and brats2023"),
         ({}, {"normalize": "minmax"}, "label schemes brats and brats, normalization brain and minmax"),
     ],
