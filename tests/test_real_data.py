@@ -71,6 +71,6 @@ def test_training_and_prediction(shared_data, optimized, tmp_path, folder, case,
     assert nib.aff2axcodes(made.affine) == tuple(axes)
     values = np.asarray(made.dataobj)
     assert set(np.unique(values)) <= ({0, 1} if labels else {0, 1, 2, 4})
-    images = [nib.load(root / case / f"{case}_{modality}.nii.gz").dataobj for modality in MODALITIES]
+    images = [nib.load(root / case / f"{case}_{modality}.nii.gz").get_fdata() for modality in MODALITIES]
     assert values.any()
     assert not values[~np.any(images, axis=0)].any()
