@@ -14,7 +14,7 @@ from jaxfuse.implicit.attached import implicit_fixed_point, implicit_minimum, im
 from jaxfuse.implicit.linear_solvers import gmres
 from jaxfuse.implicit.series import neumann
 from jaxfuse.implicit.unrolled import one_step
-from tests.implicit.implicit_problems import error, logistic, quadratic, refuses
+from tests.implicit.problems import error, logistic, quadratic, refuses
 
 
 def square_root(x, y, **options):

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxfuse import implicit
 from jaxfuse.implicit.bound import error_bound, lanczos, least_eigenvalue, operator_norm
-from tests.implicit.implicit_problems import error, logistic, quadratic, refuses
+from tests.implicit.problems import error, logistic, quadratic, refuses
 
 N, OUTER = 30, 8
 TOLERANCES = (1e-2, 1e-4, 1e-6)

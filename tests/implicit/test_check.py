@@ -10,7 +10,7 @@ from jaxfuse.implicit import adjoint
 from jaxfuse.implicit.check import check_hypergradient
 from jaxfuse.implicit.differences import DOUBLE, plateau
 from jaxfuse.implicit.newton import newton
-from tests.implicit.implicit_problems import logistic, quadratic, refuses
+from tests.implicit.problems import logistic, quadratic, refuses
 
 CASE = {"n": 6, "condition": 5.0, "outer": 3}
 

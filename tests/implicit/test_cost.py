@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxfuse import implicit
-from tests.implicit.implicit_problems import network, spd
+from tests.implicit.problems import network, spd
 
 
 def temporary_bytes(function, *arguments) -> int:

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfuse import implicit
 from jaxfuse.implicit.problem import pose
-from tests.implicit.implicit_problems import check_damping, every_solver, linear, network, refuses, spd
+from tests.implicit.problems import check_damping, every_solver, linear, network, refuses, spd
 
 SAMPLES = 6
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxfuse import implicit
-from tests.implicit.implicit_problems import every_solver, formula, quadratic
+from tests.implicit.problems import every_solver, formula, quadratic
 
 
 def lower(x, y):

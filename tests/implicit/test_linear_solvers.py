@@ -11,7 +11,7 @@ import pytest
 
 from jaxfuse.implicit import adjoint, hypergradient, problem
 from jaxfuse.implicit.linear_solvers import bicgstab, gmres, linear, lsmr
-from tests.implicit.implicit_problems import differentiate, error, quadratic, refuses, spd
+from tests.implicit.problems import differentiate, error, quadratic, refuses, spd
 
 # Most tests share these, at one size and with a start, and so what is compiled.
 N = 12

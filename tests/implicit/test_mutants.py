@@ -10,71 +10,35 @@ import pytest
 
 from jaxfuse import implicit
 from jaxfuse.implicit import adjoint, certificate, krylov
-from tests.implicit.implicit_problems import CG, DEFINITE, INDEFINITE, MINRES, check_accuracy, check_damping
+from tests.implicit.problems import CG, DEFINITE, INDEFINITE, MINRES, check_accuracy, check_damping
 
 PARTS = (krylov, adjoint, certificate)
 # Each: the function with the fault, its source, and what stands there instead.
 CG_MUTANTS = {
-    "direction from the old residual": (
-        "_advance_cg",
-        "direction = trees.add(preconditioned, state.direction, turn)",
-        "direction = trees.add(precondition(state.residual), state.direction, turn)",
-    ),
-    "step scaled, residual not": (
-        "_advance_cg",
-        "iterate = trees.add(state.iterate, state.direction, length)",
-        "iterate = trees.add(state.iterate, state.direction, 0.5 * length)",
-    ),
-    "sign of the residual": (
-        "_advance_cg",
-        "trees.add(state.residual, image, -length)",
-        "trees.add(state.residual, image, length)",
-    ),
+    "direction from the old residual": ("_advance_cg", "add(preconditioned,", "add(precondition(state.residual),"),
+    "step scaled, residual not": ("_advance_cg", "state.direction, length)", "state.direction, 0.5 * length)"),
+    "sign of the residual": ("_advance_cg", "image, -length)", "image, length)"),
     "sign of the turn": ("_advance_cg", "state.direction, turn)", "state.direction, -turn)"),
     "turn upside down": ("_advance_cg", "turn = slope / now.slope", "turn = now.slope / slope"),
-    "slope without preconditioner": (
-        "_advance_cg",
-        "slope = squared if plain else trees.dot(residual, preconditioned)",
-        "slope = squared",
-    ),
+    "slope without preconditioner": ("_advance_cg", " if plain else trees.dot(residual, preconditioned)", ""),
     "start not subtracted": ("_begin", "trees.add(target, product(start, jnp.array(0)), -1)", "target"),
 }
 MINRES_MUTANTS = {
     "Lanczos without the vector before": ("_advance_minres", "-state.beta / state.beta_before, 0))", "0.0, 0))"),
     "reflection without the old sine": ("_advance_minres", "+ state.sine * alpha", ""),
-    "direction without the one before": (
-        "_advance_minres",
-        "state.direction_before, -state.epsilon)",
-        "state.direction_before, 0.0)",
-    ),
-    "preconditioner left out": (
-        "_advance_minres",
-        "preconditioned = precondition(following)",
-        "preconditioned = following",
-    ),
+    "direction without the one before": ("_advance_minres", "_before, -state.epsilon)", "_before, 0.0)"),
+    "preconditioner left out": ("_advance_minres", "= precondition(following)", "= following"),
 }
 GRADIENT_MUTANTS = {
     "sign of the cross term": ("adjoint_estimate", "trees.add(direct, cross, -1)", "trees.add(direct, cross)"),
     "no cross term": ("adjoint_estimate", "trees.add(direct, cross, -1)", "direct"),
-    "residual not measured": (
-        "certify",
-        "undamped = trees.scale(trees.add(target, lax.stop_gradient(true_image), -1), inverse)",
-        "undamped = trees.zeros(scaled)",
-    ),
-    "residual with the wrong sign": (
-        "certify",
-        "remainder = trees.scale(trees.add(target, image, -1), inverse)",
-        "remainder = trees.scale(trees.add(target, image, 1), inverse)",
-    ),
-    "damping left out of the solve": (
-        "_solve",
-        "trees.add(product(vector, step), vector, damping)",
-        "product(vector, step)",
-    ),
+    "residual not measured": ("certify", "trees.add(target, lax.stop_gradient(true_image), -1)", "trees.zeros(target)"),
+    "residual with the wrong sign": ("certify", "trees.add(target, image, -1)", "trees.add(target, image, 1)"),
+    "damping left out of the solve": ("_solve", "vector, damping)", "vector, 0 * damping)"),
     "damping left out of the certificate": (
         "adjoint_estimate",
-        "image, true_image = trees.add(hessian_image, adjoint, damping), hessian_image",
-        "pass",
+        "adjoint, damping), hess",
+        "adjoint, 0 * damping), hess",
     ),
 }
 CHECKS = {

@@ -11,7 +11,7 @@ from jaxfuse.implicit import UnreliableGradient, cg, dense, minres
 from jaxfuse.implicit.linear_solvers import bicgstab, gmres, lsmr
 from jaxfuse.implicit.roots import fixed_point_jvp, fixed_point_vjp, root_jvp, root_vjp
 from jaxfuse.implicit.unrolled import one_step
-from tests.implicit.implicit_problems import refuses
+from tests.implicit.problems import refuses
 
 
 def linear(seed: int = 0, unknowns: int = 5, outer: int = 3):

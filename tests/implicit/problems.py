@@ -15,7 +15,6 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfuse import implicit
 from jaxfuse.implicit import krylov
-from jaxfuse.implicit.krylov import Solved
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,26 @@ SOLVERS = {"cg": implicit.cg(), "dense": implicit.dense(), "minres": implicit.mi
 every_solver = pytest.mark.parametrize("estimator", SOLVERS.values(), ids=SOLVERS.keys())
 
 
+def gradient_of(upper: Any, lower: Any, x: Any, y: Any, **options: Any) -> tuple[Any, implicit.Info]:
+    """Returns the hypergradient and its `Info` by one jitted call."""
+    return jax.jit(functools.partial(implicit.hypergradient, upper, lower, **options))(x, y)
+
+
 def differentiate(case: Any, x: Any = None, y: Any = None, **options: Any) -> tuple[Any, implicit.Info]:
-    """Returns the gradient at the point of the case, or at another, and its `Info`, by one jitted call."""
-    run = jax.jit(functools.partial(implicit.hypergradient, case.upper, case.lower, **options))
-    return run(case.x if x is None else x, case.y if y is None else y)
+    """Returns what `gradient_of` does at the point of the case, or at another."""
+    at = case.x if x is None else x, case.y if y is None else y
+    return gradient_of(case.upper, case.lower, *at, **options)
+
+
+def said(info: Any, *names: str) -> tuple[Any, ...]:
+    """Returns these scalars of an `Info` or a `Solved` as numbers of Python."""
+    return tuple(np.asarray(getattr(info, name)).item() for name in names)
+
+
+def near(found: Any, exact: Any, rtol: float = 0, atol: float = 0) -> None:
+    """Asserts that two pytrees are equal within relative and absolute tolerances."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
 def refuses(sentence: str, call: Callable[[], Any], kind: type[Exception] = ValueError) -> None:
@@ -46,21 +61,25 @@ def refuses(sentence: str, call: Callable[[], Any], kind: type[Exception] = Valu
         call()
 
 
-def error(gradient: Any, exact: np.ndarray) -> float:
-    """Relative error of a gradient (any pytree) against the exact one, flat."""
-    flat = np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)])
-    return float(np.linalg.norm(flat - exact) / np.linalg.norm(exact))
+def central_difference(function: Any, x: Any, direction: Any) -> Any:
+    """Returns the derivative of a function at x along a direction, by a step of 1e-5 to either side."""
+    run = jax.jit(function)
+    return (run(x + 1e-5 * direction) - run(x - 1e-5 * direction)) / 2e-5
 
 
-def cosine(gradient: Any, exact: np.ndarray) -> float:
-    flat = np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)])
-    return float(flat @ exact / np.linalg.norm(flat) / np.linalg.norm(exact))
+def flat(tree: Any) -> np.ndarray:
+    """Returns the leaves of a pytree as one vector in float64."""
+    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])
+
+
+def error(gradient: Any, exact: Any) -> float:
+    """Relative error of a gradient against the exact one; pytrees both."""
+    return distance(flat(gradient), flat(exact))
 
 
 def spd(n: int, condition: float, seed: int = 0) -> np.ndarray:
     """Symmetric, eigenvalues log-spaced from 1/condition to 1."""
-    rng = np.random.default_rng(seed)
-    basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    basis, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))
     matrix = (basis * np.logspace(-np.log10(condition), 0, n)) @ basis.T
     return (matrix + matrix.T) / 2
 
@@ -104,12 +123,12 @@ def logistic(seed: int = 0) -> Case:
 
     @jax.jit
     def solve(x: Any) -> Any:
-        flat = lambda v: lower(x, restore(v))
-        newton = lambda _, v: v - jnp.linalg.solve(jax.hessian(flat)(v), jax.grad(flat)(v))
+        at = lambda v: lower(x, restore(v))
+        newton = lambda _, v: v - jnp.linalg.solve(jax.hessian(at)(v), jax.grad(at)(v))
         return restore(jax.lax.fori_loop(0, 12, newton, start))
 
     y = solve(x)
-    return Case(upper, lower, x, y, dense_hypergradient(upper, lower, x, y), solve)
+    return Case(upper, lower, x, y, flat(jax.jit(functools.partial(formula, upper, lower))(x, y)), solve)
 
 
 def formula(upper: Any, lower: Any, x: Any, y: Any) -> Any:
@@ -122,25 +141,20 @@ def formula(upper: Any, lower: Any, x: Any, y: Any) -> Any:
     return to_x(direct - jax.jacobian(slope, 0)(flat_x, flat_y).T @ adjoint)
 
 
-def dense_hypergradient(upper: Any, lower: Any, x: Any, y: Any) -> np.ndarray:
-    """Returns the hypergradient by explicit matrices, flat."""
-    return np.asarray(ravel_pytree(jax.jit(functools.partial(formula, upper, lower))(x, y))[0])
-
-
-def network(samples: int = 1000, dtype: Any = np.float32, seed: int = 0) -> tuple[Any, Any, Any, Any, Any]:
+def network() -> tuple[Any, Any, Any, Any, Any]:
     """A tanh network of 1,088 parameters with cross-entropy and a log weight decay as x: (upper, lower, x, y, parts).
-
     `parts` is (residual, convex) for Gauss-Newton: `lower(x, y) == convex(residual(x, y))`.
     """
-    rng = np.random.default_rng(seed)
-    inputs, labels = jnp.asarray(rng.normal(size=(samples, 32)), dtype), jnp.asarray(rng.integers(0, 10, samples))
+    rng = np.random.default_rng(0)
+    inputs, labels = jnp.asarray(rng.normal(size=(1000, 32)), np.float32), jnp.asarray(rng.integers(0, 10, 1000))
     y = {
-        "hidden": jnp.asarray(rng.normal(size=(32, 25)) * 0.2, dtype),
-        "hidden_bias": jnp.zeros(25, dtype),
-        "out": jnp.asarray(rng.normal(size=(25, 10)) * 0.2, dtype),
-        "out_bias": jnp.zeros(10, dtype),
+        name: jnp.asarray(rng.normal(size=size) * 0.2, np.float32)
+        for name, size in (("hidden", (32, 25)), ("out", (25, 10)))
     }
-    y["scale"] = jnp.ones(3, dtype)
+    y |= {
+        name: np.full(size, value, np.float32)
+        for name, size, value in (("hidden_bias", 25, 0), ("out_bias", 10, 0), ("scale", 3, 1))
+    }
 
     def forward(y: Any) -> Any:
         hidden = jnp.tanh(inputs @ y["hidden"] + y["hidden_bias"][None])
@@ -155,17 +169,8 @@ def network(samples: int = 1000, dtype: Any = np.float32, seed: int = 0) -> tupl
         logits, decayed = outputs
         return cross_entropy(logits, labels) + 0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(decayed))
 
-    half = samples // 2
-    return (
-        lambda x, y: cross_entropy(forward(y)[:half], labels[:half]),
-        lambda x, y: convex(residual(x, y)),
-        jnp.asarray(-7.0, dtype),
-        y,
-        (residual, convex),
-    )
-
-
-# --- checks that wrong versions of the library must fail ------------------------------------------------------
+    upper = lambda x, y: cross_entropy(forward(y)[:500], labels[:500])
+    return upper, lambda x, y: convex(residual(x, y)), jnp.asarray(-7.0, np.float32), y, (residual, convex)
 
 
 CG, MINRES = krylov.conjugate_gradients, krylov.minimal_residual
@@ -182,38 +187,17 @@ def on_leaves(matrix: np.ndarray) -> Callable[..., Any]:
     return lambda vector, step=None: split(constant @ jnp.concatenate(vector))
 
 
-def solve(
-    method: Any,
-    matrix: np.ndarray,
-    target: np.ndarray,
-    *,
-    start: np.ndarray | None = None,
-    preconditioner: np.ndarray | None = None,
-    tolerance: float = 1e-12,
-    steps: int = 1000,
-    product: Any = None,
-) -> Any:
+def solve(method, matrix, target, *, start=None, preconditioner=None, tolerance=1e-12, steps=1000, product=None) -> Any:
     """`method` on a matrix of NumPy; a `Solved` whose adjoint is flat."""
-
-    @jax.jit
-    def run(target: Any, start: Any) -> Solved:
-        return method(
-            product or on_leaves(matrix),
-            target,
-            start=start,
-            preconditioner=None if preconditioner is None else on_leaves(preconditioner),
-            tolerance=tolerance,
-            steps=steps,
-        )
-
-    solved = run(split(jnp.asarray(target)), None if start is None else split(jnp.asarray(start)))
+    options = {"preconditioner": None if preconditioner is None else on_leaves(preconditioner), "tolerance": tolerance}
+    run = jax.jit(functools.partial(method, product or on_leaves(matrix), steps=steps, **options))
+    solved = run(split(jnp.asarray(target)), start=None if start is None else split(jnp.asarray(start)))
     return solved._replace(adjoint=np.concatenate(solved.adjoint))
 
 
 def indefinite(n: int, seed: int = 0) -> np.ndarray:
     """Symmetric, eigenvalues between 0.1 and 1 in size, two thirds of them positive."""
-    rng = np.random.default_rng(seed)
-    basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    basis, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))
     values = np.linspace(0.1, 1, n) * np.where(np.arange(n) % 3 == 0, -1, 1)
     return (basis * values) @ basis.T
 
@@ -226,10 +210,6 @@ def distance(found: np.ndarray, exact: np.ndarray) -> float:
     return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
 
-def jacobi(matrix: np.ndarray) -> np.ndarray:
-    return np.diag(1 / np.abs(np.diag(matrix)))
-
-
 def check_accuracy(method: Any, matrix: np.ndarray) -> None:
     """Right plain, preconditioned, and from a start of its own. Wrong versions of the loops must fail this."""
     n = len(matrix)
@@ -239,7 +219,7 @@ def check_accuracy(method: Any, matrix: np.ndarray) -> None:
     exact, scaled_exact = np.linalg.solve(matrix, target), np.linalg.solve(scaled, target)
     assert distance(solve(method, matrix, target, steps=4 * n).adjoint, exact) <= 1e-10
     assert distance(solve(method, matrix, target, start=vector(n, 2), steps=4 * n).adjoint, exact) <= 1e-10
-    found = solve(method, scaled, target, preconditioner=jacobi(scaled), steps=8 * n)
+    found = solve(method, scaled, target, preconditioner=np.diag(1 / np.abs(np.diag(scaled))), steps=8 * n)
     assert distance(found.adjoint, scaled_exact) <= 1e-9
 
 
@@ -247,42 +227,25 @@ DEFINITE, INDEFINITE = spd(40, 1e2), indefinite(40)
 
 
 def linear(matrix: np.ndarray, seed: int = 0) -> tuple[Any, Any, Any, Any, np.ndarray, np.ndarray]:
-    """(upper, lower, x, y, cross, target): lower = y'Ay/2 - y'Bx, the adjoint equation is A q = target, and the
-
-    gradient is B'q.
-    """
+    """(upper, lower, x, y, B, target): lower = y'Ay/2 - y'Bx; A q = target, and the gradient is B'q."""
     rng = np.random.default_rng(seed)
     cross, x, t = rng.normal(size=(len(matrix), 2)), rng.normal(size=2), rng.normal(size=len(matrix))
     y = np.linalg.solve(matrix, cross @ x)
     A, B, T = jnp.asarray(matrix), jnp.asarray(cross), jnp.asarray(t)
-    return (
-        lambda x, y: 0.5 * jnp.sum((y - T) ** 2),
-        lambda x, y: 0.5 * y @ (A @ y) - y @ (B @ x),
-        jnp.asarray(x),
-        jnp.asarray(y),
-        cross,
-        y - t,
-    )
+    upper, lower = lambda x, y: 0.5 * jnp.sum((y - T) ** 2), lambda x, y: 0.5 * y @ (A @ y) - y @ (B @ x)
+    return upper, lower, jnp.asarray(x), jnp.asarray(y), cross, y - t
 
 
 def check_damping(estimator: Any) -> None:
     """The damped system is solved, with a traced damping too, and the residual is that of the Hessian itself."""
     matrix = spd(20, 1e2)
     upper, lower, x, y, cross, target = linear(matrix)
-
-    @jax.jit
-    def run(damping):
-        return implicit.hypergradient(
-            upper, lower, x, y, estimator=estimator, curvature=implicit.hessian(damping=damping)
-        )
-
+    curved = lambda damping: {"estimator": estimator, "curvature": implicit.hessian(damping=damping)}
+    run = jax.jit(lambda damping: implicit.hypergradient(upper, lower, x, y, **curved(damping)))
     for damping in (0.0, 0.3):
         exact = np.linalg.solve(matrix + damping * np.eye(20), target)
         gradient, info = run(jnp.array(damping))
-        np.testing.assert_allclose(info.adjoint, exact, rtol=1e-9)
-        np.testing.assert_allclose(gradient, cross.T @ exact, rtol=1e-9)
-        assert float(info.damping) == damping
+        near((info.adjoint, gradient), (exact, cross.T @ exact), 1e-9)
+        assert said(info, "damping", "converged") == (damping, True)
         assert float(info.system_residual) <= 2e-12
-        residual = np.linalg.norm(matrix @ exact - target) / np.linalg.norm(target)
-        np.testing.assert_allclose(info.residual, residual, rtol=1e-9, atol=2e-12)
-        assert bool(info.converged)
+        near(info.residual, distance(matrix @ exact, target), 1e-9, 2e-12)
