@@ -41,9 +41,6 @@ def _refusal(config):
     return sentence
 
 
-# --- what comes out -----------------------------------------------------------------------------------------
-
-
 def test_an_experiment_has_its_phases_in_order_and_functions_in_place_of_names():
     experiment = parse(_config())
     assert isinstance(experiment, Experiment)
@@ -122,9 +119,6 @@ def test_the_cache_folder_is_named_by_the_config_or_the_environment(monkeypatch,
     monkeypatch.delenv("JAXFUSE_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parse(_config()).data.cache_dir == tmp_path / ".cache" / "jaxfuse"
-
-
-# --- refusals -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -290,9 +284,6 @@ def test_options_of_another_optimizer_are_refused(changes, sentence):
     with pytest.raises(UserError) as error:
         build_system(experiment.phases["fusion"], *declared_facts(experiment.data), 10)
     assert str(error.value).startswith(sentence)
-
-
-# --- names --------------------------------------------------------------------------------------------------
 
 
 def test_models_kept_elsewhere_are_found_by_their_dotted_path(tmp_path, monkeypatch):

@@ -25,8 +25,6 @@ from jaxfuse.nn.conv import conv
 
 KEY = jax.random.key(0)
 
-# --- trees --------------------------------------------------------------------------------------------------------
-
 
 def count(tree: Any) -> int:
     """The number of values in a tree of arrays or of their shapes."""
@@ -69,9 +67,6 @@ def close(a: Any, b: Any, relative: float = 1e-4) -> None:
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
         scale = max(1e-3, float(np.abs(x).max(initial=0.0)))
         np.testing.assert_allclose(x, y, atol=relative * scale, err_msg=jax.tree_util.keystr(path))
-
-
-# --- weights ------------------------------------------------------------------------------------------------------
 
 
 def shape(*sides: int) -> jax.ShapeDtypeStruct:
@@ -127,9 +122,6 @@ def kept_in_training(network: Any, image: Any) -> tuple[list[Any], Any]:
         return network.apply({"params": params, "batch_stats": stats}, image, train=True, mutable=["batch_stats"])[0]
 
     return kept(forward, variables["params"], variables["batch_stats"], image), variables
-
-
-# --- steps --------------------------------------------------------------------------------------------------------
 
 
 def gradient_descent(*players: str) -> dict[str, optax.GradientTransformation]:
@@ -189,9 +181,6 @@ def pictures(side: int, channels: int, classes: int, seed: int = 0) -> dict[str,
         "image": jnp.asarray(rng.uniform(size=(2, side, side, channels)), jnp.float32),
         "label": jnp.asarray(rng.integers(0, classes, (2, side, side)), jnp.int32),
     }
-
-
-# --- Systems ------------------------------------------------------------------------------------------------------
 
 
 def made(make: Callable[..., Any], **options: Any) -> Any:

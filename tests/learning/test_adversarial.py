@@ -30,9 +30,6 @@ def _images(*values):
     return jnp.array(values, jnp.float32).reshape(-1, 1, 1)
 
 
-# --- pool ---------------------------------------------------------------------------------------------------
-
-
 def test_until_it_is_full_every_fake_is_stored_and_shown():
     pool = empty_pool(50, _images(0))
     assert pool.images.dtype == jnp.bfloat16
@@ -92,9 +89,6 @@ def test_a_pool_of_size_zero_shows_the_fakes_unrounded():
     assert after.images.shape == (0, 1, 1)
 
 
-# --- order --------------------------------------------------------------------------------------------------
-
-
 def test_the_maker_moves_against_the_old_critic_and_the_critic_on_the_old_fakes():
     """Maker w gives the fake w; critic v scores v x. Losses w v and v x have gradients v and x."""
     optimizers = {"maker": optax.sgd(1.0), "critic": optax.sgd(1.0)}
@@ -143,8 +137,6 @@ def test_the_critic_sends_no_gradient_into_the_maker():
 
     assert float(jax.grad(moved)(jnp.float32(5.0))) == 0.0
 
-
-# --- cycles -------------------------------------------------------------------------------------------------
 
 REAL_A, REAL_B = _images(1.0, 2.0), _images(-1.0, 0.5)
 GENERATORS = {"ab": jnp.float32(0.6), "ba": jnp.float32(-0.8)}

@@ -30,9 +30,6 @@ class Made(NamedTuple):
     theta: jax.Array
 
 
-# --- the toy ------------------------------------------------------------------------------------------------
-
-
 @functools.cache
 def data():
     """Sources (8 3 3 2) in [0, 1], labels that depend on them, and the image that the fusion loss wants."""
@@ -134,9 +131,6 @@ def _direct(game, psi, part):
     return jax.jit(jax.grad(lambda phi: game.upper(phi, psi, part)[0]))(drawn()[0])
 
 
-# --- the follower is the segmentation network ---------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("logits", "options"),
     [
@@ -223,9 +217,6 @@ def test_rank_one_by_its_formula_and_its_limits():
     _agree(lead.gradient, _direct(game, best, "second"), 1e-7)
 
 
-# --- the follower is the image ------------------------------------------------------------------------------
-
-
 def _energy(*, gamma, kappa, width, bent=False):
     """Two penalties around the output; with `bent`, a residual that is not linear in the image."""
     wanted = data()[2]
@@ -285,9 +276,6 @@ def test_pixel_without_energy_is_joint():
     assert distances[2] < 1e-12
     with pytest.raises(UserError, match="needs the energy of an image"):
         bilevel.pixel()(_game(), *drawn(), {})
-
-
-# --- the others ---------------------------------------------------------------------------------------------
 
 
 def test_weights_is_the_dense_formula():

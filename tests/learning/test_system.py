@@ -65,9 +65,6 @@ def test_it_keeps_the_contracts(system):
     assert (system.players, system.primary, system.probabilities) == (("net",), "S", ("S",))
 
 
-# --- without statistics -------------------------------------------------------------------------------------------
-
-
 def test_a_step_reads_only_its_channels_and_descends():
     assert isinstance(Scale(), Function)
     state = PLAIN.init(KEY, PLAIN_BATCH)
@@ -90,9 +87,6 @@ def test_prediction_is_the_softmax_under_its_name():
     assert set(outputs) == {"S"}
     np.testing.assert_allclose(outputs["S"][0, 0, :, 0], [1 / (1 + np.exp(-4 * weight)), 0.5], rtol=1e-6)
     assert PLAIN.networks(state.params) == {"S": state.params["net"]}
-
-
-# --- with running statistics --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

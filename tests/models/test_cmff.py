@@ -33,9 +33,6 @@ def _paper(tiny, make=cmff.make_system, players=("net",), **changes):
     return system, jax.eval_shape(system.init, tiny.key, tiny.shapes(32, 32, 32))
 
 
-# --- the paper's sizes --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("changes", "branch", "fusion"),
     [
@@ -98,9 +95,6 @@ def test_generator_and_branch_differ_in_the_head_alone_and_the_rest_is_handed_ov
         assert moved == 8_261_728
         assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(params["net"][branch]["trunk"])) == 8_261_728
         assert sum(float(leaf.sum()) for leaf in jax.tree.leaves(params)) == 8_261_728
-
-
-# --- the fusion branch --------------------------------------------------------------------------------------
 
 
 def _branch(**changes):
@@ -180,9 +174,6 @@ def test_variants_do_without_masks(inputs, attention):
     assert "guided" not in variables["params"]
     swapped = jax.jit(branch.apply)(variables, a, b, probs_b, probs_a)
     np.testing.assert_array_equal(swapped, logits)
-
-
-# --- learning -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -350,9 +341,6 @@ def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):
     convolved = in_float32(system, state, tiny.batch)
     assert len(convolved) > 10
     assert all(made.startswith("bf16") for made in convolved)
-
-
-# --- refusals -----------------------------------------------------------------------------------------------
 
 
 def test_refusals(tiny):

@@ -39,9 +39,6 @@ def stepped(tiny, system, start):
     return jax.jit(system.train_step)(start, tiny.batch)
 
 
-# --- the paper's sizes --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("arch", "pairs", "generator", "critic"),
     [
@@ -89,9 +86,6 @@ def test_groups_of_different_size_translate_into_each_other(tiny):
     cycle = jax.eval_shape(system.predict, state, {"image": batch["image"]})
     channels = {name: out.shape[-1] for name, out in cycle.items()}
     assert channels == {"fake_a": 1, "fake_b": 2, "cycle_a": 1, "cycle_b": 2}
-
-
-# --- learning -----------------------------------------------------------------------------------------------
 
 
 def test_a_step_moves_every_generator_and_critic_and_fills_the_pools(start, stepped):
@@ -182,9 +176,6 @@ def test_other_pairs_read_the_channels_by_name():
     assert pairing(("flair+t1", "t2"), MODALITIES).b == (2,)
 
 
-# --- reconstruction -----------------------------------------------------------------------------------------
-
-
 def test_reconstruction_is_two_networks_that_learn_apart(tiny):
     optimizers = gradient_descent("generators")
     system = made(make_reconstruction, optimizers=optimizers, **tiny.reconstruction)
@@ -209,9 +200,6 @@ def test_reconstruction_is_two_networks_that_learn_apart(tiny):
     losses = {float(clean(state)), float(noisy_loss(state)), float(noisy_loss(state.advance()))}
     assert len(losses) == 3
     assert float(clean(state.advance())) == float(clean(state))
-
-
-# --- refusals -----------------------------------------------------------------------------------------------
 
 
 def test_refusals(tiny):

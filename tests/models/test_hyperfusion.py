@@ -54,9 +54,6 @@ def _image(seed, *shape):
     return jnp.asarray(_draw(seed, *shape))
 
 
-# --- the papers' sizes --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("modalities", [2, 3])
 @pytest.mark.parametrize("row", ROWS)
 def test_parameter_counts(row, modalities):
@@ -99,9 +96,6 @@ def test_nine_voxels_are_lost_on_each_side(ndim, side, inner):
     inputs = {"image": jax.ShapeDtypeStruct((2, *(side,) * ndim, 3), jnp.float32)}
     outputs = jax.eval_shape(system.predict, state, inputs)
     assert outputs["segmentation"].shape == (2, *(inner,) * ndim, 4)
-
-
-# --- the order of the channels ------------------------------------------------------------------------------
 
 
 def test_own_channels_come_first_in_each_layer():
@@ -204,9 +198,6 @@ def test_one_canonical_tensor_is_the_same_network_as_one_per_stream(fused, recur
     np.testing.assert_allclose(logits, expected(variables, image), atol=2e-5 * float(jnp.abs(logits).max()))
 
 
-# --- what is learned ----------------------------------------------------------------------------------------
-
-
 def _gradient(network, variables, image, label, *, train):
     """By parameters, and the statistics after the batch."""
 
@@ -289,9 +280,6 @@ def _kept(network):
     """Numbers of the images among what the backward pass keeps."""
     saved, _ = kept_in_training(network, shape(1, 27, 27, 2))
     return sum(leaf.size for leaf in saved if leaf.ndim == 4 and leaf.shape[1] > 3)
-
-
-# --- prediction ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

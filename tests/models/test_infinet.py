@@ -141,9 +141,6 @@ def test_training_takes_the_batch_and_moves_the_statistics():
     np.testing.assert_allclose(stats["var"], [0.99 + 0.01 * second.var()], rtol=1e-5)
 
 
-# --- field of view ------------------------------------------------------------------------------------------------
-
-
 def _extents(answer, places, rows=64, draws=8):
     """Per place along the first axis of the answer, over how many rows of the image it hears of a change.
 
@@ -177,9 +174,6 @@ def test_the_output_sees_44_or_52_pixels():
     variables = jax.jit(network.init)(KEY, jnp.zeros((1, 64, 16, 1)))
     extents = _extents(lambda image: network.apply(variables, image), range(32, 40))
     assert extents == [44, 52, 52, 52, 52, 52, 52, 44]
-
-
-# --- learning -----------------------------------------------------------------------------------------------------
 
 
 BATCH = {"image": IMAGE, "label": jax.random.randint(KEY, IMAGE.shape[:3], 0, 3)}

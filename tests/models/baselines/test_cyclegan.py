@@ -45,9 +45,6 @@ def predict(system):
     return jax.jit(system.predict)
 
 
-# --- the published networks ---------------------------------------------------------------------------------------
-
-
 def test_it_is_a_system_of_two_players(system):
     assert isinstance(system, System)
     assert dataclasses.astuple(system.geometry) == (2, 4, 0)
@@ -76,9 +73,6 @@ def test_a_generator_sees_the_image_reflected_beyond_its_edge():
     # Enter, leave and two in each block pad by themselves; the two halvings pad with zeros.
     assert program.count("padding=((0, 0), (0, 0))") == 6
     assert program.count("padding=((1, 1), (1, 1))") == 2
-
-
-# --- learning -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +141,6 @@ def test_a_step_is_the_gradient_of_each_players_own_loss(start, step, looked):
         moved = minus(start.params[player], after.params[player])
         bound = 1e-3 * largest(gradient)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=bound), moved, gradient)  # noqa: B023
-
-
-# --- inputs -------------------------------------------------------------------------------------------------------
 
 
 def test_predictions_read_the_source_alone_and_lie_in_the_range_of_the_data(system, start, predict):

@@ -47,9 +47,6 @@ def stepped(start):
     return step(start, BATCH)
 
 
-# --- the published networks ---------------------------------------------------------------------------------------
-
-
 def test_it_is_a_system_of_two_players():
     assert isinstance(SYSTEM, System)
     assert dataclasses.astuple(SYSTEM.geometry) == (2, 8, 0)
@@ -92,9 +89,6 @@ def test_dropping_keeps_the_mean():
     assert set(np.unique(y)) == {0.0, 4.0}
     assert np.mean(y == 0) == pytest.approx(0.25, abs=0.03)
     np.testing.assert_array_equal(dropped(x, 0.0, KEY), x)
-
-
-# --- learning -----------------------------------------------------------------------------------------------------
 
 
 @jax.jit
@@ -200,9 +194,6 @@ def test_evaluation_drops_nothing_and_reads_running_statistics(start, stepped):
     same(later, evaluated)
 
 
-# --- inputs -------------------------------------------------------------------------------------------------------
-
-
 def test_predictions_read_the_source_alone_and_lie_in_the_range_of_the_data(start):
     predicted = look(start, BATCH)[1]
     assert jax.tree.map(lambda x: (x.shape, x.dtype), predicted) == {"synthesized": ((2, 16, 16, 1), jnp.float32)}
@@ -227,9 +218,6 @@ def test_constant_images_give_finite_losses_and_gradients(start, level):
 def test_bfloat16_keeps_float32_weights_losses_and_images(start):
     system = _made(dataclasses.replace(TINY, dtype="bfloat16"))
     assert "bf16[2,8,8,2]" in in_float32(system, start, BATCH)
-
-
-# --- refusals -----------------------------------------------------------------------------------------------------
 
 
 def test_refusals():

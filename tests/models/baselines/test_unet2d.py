@@ -14,10 +14,7 @@ from tests.tiny_systems import KEY, abstract, close, count, gradient_descent
 
 T1_T2 = ("t1", "t2")
 TINY = UNet2DForm(base=2, levels=2, double_arm=True)
-BATCH = {
-    "image": jax.random.normal(KEY, (1, 4, 4, 2)),
-    "label": jax.random.randint(KEY, (1, 4, 4), 0, 3),
-}
+BATCH = {"image": jax.random.normal(KEY, (1, 4, 4, 2)), "label": jax.random.randint(KEY, (1, 4, 4), 0, 3)}
 
 
 def _made(tiny, form):
@@ -31,11 +28,7 @@ def _abstract(form):
 
 @pytest.mark.parametrize(
     ("form", "total"),
-    [
-        (UNet2DForm(), 1_941_012),
-        (UNet2DForm(double_arm=True), 3_593_844),
-        (UNet2DForm(base=64), 31_031_364),
-    ],
+    [(UNet2DForm(), 1_941_012), (UNet2DForm(double_arm=True), 3_593_844), (UNet2DForm(base=64), 31_031_364)],
     ids=["single", "double", "original widths"],
 )
 def test_parameters(form, total):

@@ -16,12 +16,7 @@ ALL = ("fusion", "critics", "segmentation")
 CRITICS = CriticForm(critic_base=2, kernel_init=jax.nn.initializers.lecun_normal())
 NO_CRITICS = replace(CRITICS, adversarial_weight=0.0)
 EQ_14 = partial(
-    dice_and_cross_entropy,
-    include_background=True,
-    squared=True,
-    over_batch=True,
-    dice_weight=0.5,
-    entropy_weight=0.5,
+    dice_and_cross_entropy, include_background=True, squared=True, over_batch=True, dice_weight=0.5, entropy_weight=0.5
 )
 
 # Of segmentation: for images of 32 to 64 pixels, and for one small GPU.

@@ -67,9 +67,6 @@ def _predicted(system, **inputs):
     return jax.jit(lambda image: system.predict(system.init(KEY, BATCH), {"image": image, **inputs}))(IMAGE)
 
 
-# --- the system ---------------------------------------------------------------------------------------------
-
-
 # Slots: (t2, t1), or (t1, t2, none), the last one of which names t1 too.
 @pytest.mark.parametrize("combos", [("t2+t1",), "all"])
 def test_attention_lies_in_the_channels_of_the_modalities_shown(combos):
@@ -101,8 +98,6 @@ def test_training_and_its_validation_loss_never_ask_for_attention():
     with pytest.raises(AssertionError, match="it was asked"):
         jax.eval_shape(system.predict, state, BATCH)
 
-
-# --- the network --------------------------------------------------------------------------------------------
 
 FORM = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, grid=2)
 SOURCES = jax.random.uniform(jax.random.key(1), (2, 4, 6, 3))

@@ -63,9 +63,6 @@ def gradient(params):
     return _gradient(FORM, params)
 
 
-# --- size ---------------------------------------------------------------------------------------------------
-
-
 def _counts(form, slots=2, side=56):
     shapes = jax.ShapeDtypeStruct((1, side, side, slots), jnp.float32)
     params = jax.eval_shape(form.network().init, KEY, shapes)["params"]
@@ -93,9 +90,6 @@ def test_parameter_counts_of_the_paper(changes, different):
 def test_weights_do_not_depend_on_the_number_of_slots():
     assert _counts(FORM, slots=4, side=8) == _counts(FORM, slots=2, side=8)
     assert sum(_counts(replace(FusionForm(), cross_attention="none")).values()) == 1_188_272
-
-
-# --- what is computed ---------------------------------------------------------------------------------------
 
 
 def test_two_sources_follow_the_plain_formula(params, fuse):
@@ -176,9 +170,6 @@ def _decode(decoder, low, high, added):
     return jax.nn.sigmoid(jax.scipy.special.logit(decoder(decoder.join(low, high))) + added)
 
 
-# --- options ------------------------------------------------------------------------------------------------
-
-
 def test_residual_is_the_maximum_over_present_sources(params, fuse):
     presence = jnp.array([1.0, 1.0, 0.0])
     fused = fuse(params, SOURCES, presence)["fused"]
@@ -234,9 +225,6 @@ def test_without_decoder_the_embedding_is_handed_on(params, fuse):
     result = _apply(replace(FORM, decoder=False))(params, SOURCES[..., :2])
     assert sorted(result) == ["bands", "embedding"]
     np.testing.assert_allclose(result["embedding"], fuse(params, SOURCES[..., :2])["embedding"], atol=1e-6)
-
-
-# --- refusals -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,6 @@ SEGMENTATION = replace(
 )
 
 
-# --- the paper's networks -----------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def real():
     """The paper's networks, tiny: the system, its batch, its first state and its compiled step."""
@@ -115,9 +112,6 @@ def test_predictions_of_the_combination_shown_or_asked_for(real):
         np.testing.assert_allclose(outputs["attention"].mean((1, 2)), [fused] * 2, atol=1e-5)
 
 
-# --- pre-training -------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def pretraining():
     system = make_pretraining(
@@ -161,12 +155,7 @@ def test_predictions_and_rows_of_pre_training(pretraining):
     system, batch, state = pretraining
     outputs = jax.eval_shape(system.predict, state, {"image": batch["image"]})
     assert {name: value.shape for name, value in outputs.items()} == {"reconstruction": (2, 16, 16, 3)}
-    alone = make_pretraining(
-        optimizers=gradient_descent("fusion"),
-        modalities=NAMES,
-        fusion=FUSION,
-        critics=NO_CRITICS,
-    )
+    alone = make_pretraining(optimizers=gradient_descent("fusion"), modalities=NAMES, fusion=FUSION, critics=NO_CRITICS)
     assert alone.players == ("fusion",)
     state = jax.eval_shape(alone.init, KEY, batch)
     _, metrics = jax.eval_shape(alone.train_step, state, batch)

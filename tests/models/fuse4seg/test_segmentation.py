@@ -58,9 +58,6 @@ def network():
     return jax.jit(FORM.network(4).apply, static_argnames="adapters")
 
 
-# --- sizes --------------------------------------------------------------------------------------------------
-
-
 def _adapters(params):
     return sum(
         leaf.size
@@ -71,11 +68,7 @@ def _adapters(params):
 
 @pytest.mark.parametrize(
     ("form", "plain", "adapters"),
-    [
-        (TINY, 101_148, 6_848),
-        (COMPACT, 6_448_228, 1_024_512),
-        (SegmentationForm(), 105_270_084, 12 * 1_495_296),
-    ],
+    [(TINY, 101_148, 6_848), (COMPACT, 6_448_228, 1_024_512), (SegmentationForm(), 105_270_084, 12 * 1_495_296)],
     ids=("tiny", "compact", "paper"),
 )
 def test_weights_and_logits_of_224_pixels(form, plain, adapters):
@@ -112,9 +105,6 @@ def test_weights_of_one_size_serve_others(sides):
     assert variables["params"]["transformer"]["positions"]["table"].shape == (4, 4, 32)
     logits = jax.eval_shape(TINY.network(4).apply, variables, _shape(*sides))
     assert logits.shape == (1, *sides, 4)
-
-
-# --- parts --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 11), (16, 7)])
@@ -158,9 +148,6 @@ def test_kernels_have_mean_zero_and_variance_one():
         x, jnp.asarray(standard), (2, 2), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     np.testing.assert_allclose(y, expected, atol=1e-5)
-
-
-# --- the whole ----------------------------------------------------------------------------------------------
 
 
 def _convolve(x, kernel, strides=1, standard=False):

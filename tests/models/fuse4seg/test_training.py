@@ -24,9 +24,6 @@ from tests.tiny_systems import KEY, gradient_descent, largest, made, minus, move
 pytestmark = pytest.mark.slow
 
 
-# --- small networks that stand in for the paper's -----------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Pixelwise:
     """A fusion network that mixes the slots pixel by pixel."""
@@ -69,9 +66,6 @@ def small():
     """A joint step: the system, batch, state, next state and metrics."""
     system = _small(fusion_weight=0.5)
     return system, *_stepped(system)
-
-
-# --- one step of cooperative training -----------------------------------------------------------------------
 
 
 def test_a_step_is_critics_then_follower_then_leader(small):
@@ -181,9 +175,6 @@ def test_a_game_with_gradient_penalty():
     assert 1 < float(metrics["critics/penalty"]) <= 10.01
 
 
-# --- the energy of an image ---------------------------------------------------------------------------------
-
-
 def test_the_energy_and_its_reweighting_agree_and_a_constant_image_has_a_gradient():
     rng = np.random.default_rng(0)
     sources, presence = jnp.asarray(rng.uniform(size=(1, 6, 6, 2)), jnp.float32), jnp.ones((1, 2))
@@ -215,9 +206,6 @@ def test_gauss_newton_rounds_come_near_the_minimum_of_the_energy():
     assert values[0] > values[1] > values[2] > values[3]
     # Four rounds, the default, do nearly all that can be done.
     assert values[2] - values[3] < 0.05 * (values[0] - values[3])
-
-
-# --- rows and options ---------------------------------------------------------------------------------------
 
 
 def _paper(players=("fusion", "segmentation"), **options):
@@ -265,9 +253,6 @@ def test_options_reach_their_scheme_and_no_other():
         _paper(gan="hinge")
     with pytest.raises(UserError, match="adversarial_weight is -1"):
         _paper(adversarial_weight=-1.0)
-
-
-# --- other networks -----------------------------------------------------------------------------------------
 
 
 class Fixed(nn.Module):

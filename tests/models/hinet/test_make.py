@@ -60,9 +60,6 @@ def test_every_form_keeps_the_form_of_its_state(form, sources):
     assert seen_channels == (count + 1 if form.conditional else 1)
 
 
-# --- losses -------------------------------------------------------------------------------------------------------
-
-
 def test_cross_entropy_by_hand():
     game = made(gan="bce").game
     scores = jnp.array([0.0, math.log(3.0)])
@@ -78,9 +75,6 @@ def test_options_of_the_losses():
     metrics = jax.eval_shape(early.eval_step, jax.eval_shape(early.init, KEY, BATCH), BATCH)
     makers = {name for name in metrics if name.startswith("generator")}
     assert makers == {f"generator/{term}" for term in ("loss", "adversarial", "target")}
-
-
-# --- refusals -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,6 @@ def _abstract(module, side=128, channels=2):
     return abstract(module, 1, side, side, channels)
 
 
-# --- size ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("changes", "trainable", "channels"),
     [
@@ -128,9 +125,6 @@ def test_three_sources_widen_no_mixed_block_and_every_concatenating_one():
     late = [_abstract(_generator(("t1", "t1ce", "t2")[:n], kind="late"), 16, n)[1]["params"] for n in (2, 3)]
     kernels = 9 * (128 * 256 + 128 * 128 + 64 * 64 + 32 * 32)
     assert count(late[1]["synthesis"]) - count(late[0]["synthesis"]) == kernels
-
-
-# --- what they compute --------------------------------------------------------------------------------------------
 
 
 def test_joins_by_hand():
@@ -314,9 +308,6 @@ def test_initial_values_are_those_of_the_public_code_but_for_biases():
     assert not np.any(params["norm"]["bias"])
 
 
-# --- memory and arithmetic ----------------------------------------------------------------------------------------
-
-
 def test_what_stays_float32_in_bfloat16():
     form = HiNetForm(dtype="bfloat16")
     for module, channels in ((_generator(dtype="bfloat16"), 2), (Critic(form), 1)):
@@ -335,9 +326,6 @@ def test_recomputing_blocks_keeps_less_and_names_parameters_alike():
     (recomputed, variables), (plain, same) = kept_bytes(_generator(remat=True)), kept_bytes(_generator())
     assert variables == same
     assert recomputed < 0.7 * plain
-
-
-# --- refusals -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,6 @@ def seen():
     return look(STATE, BATCH)
 
 
-# --- the contract -------------------------------------------------------------------------------------------------
-
-
 def test_it_is_a_system_of_two_players():
     assert isinstance(SYSTEM, System)
     assert SYSTEM.players == PLAYERS
@@ -82,18 +79,12 @@ def test_it_is_a_system_of_two_players():
 def test_images_are_predicted_in_the_range_of_the_data_and_from_the_sources_alone(seen):
     _, predicted, _, _, _ = seen
     shapes = {name: (image.shape, image.dtype) for name, image in predicted.items()}
-    assert shapes == {
-        "synthesized": ((2, 40, 40, 1), jnp.float32),
-        "reconstructed": ((2, 40, 40, 2), jnp.float32),
-    }
+    assert shapes == {"synthesized": ((2, 40, 40, 1), jnp.float32), "reconstructed": ((2, 40, 40, 2), jnp.float32)}
     for image in predicted.values():
         assert 0.0 <= float(image.min()) < 0.5 < float(image.max()) <= 1.0
     unknown = {"image": BATCH["image"].at[..., np.array([1, 3])].set(jnp.nan)}
     again = look(STATE, unknown)[1]
     same(again, predicted)
-
-
-# --- losses -------------------------------------------------------------------------------------------------------
 
 
 def test_terms_of_a_step_by_hand(stepped, seen):
@@ -187,9 +178,6 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others():
     assert reached == MOVED
 
 
-# --- the order of things ------------------------------------------------------------------------------------------
-
-
 def test_the_players_step_leaves_the_other_unchanged(stepped):
     after, _ = stepped
     still, _ = step(with_rates(STATE, generator=1e-3, discriminator=0.0), BATCH)
@@ -234,9 +222,6 @@ def test_a_slice_is_answered_alike_whatever_its_company_but_by_batch_statistics(
     other = look(STATE, {"image": BATCH["image"].at[1].set(0.0)})
     np.testing.assert_allclose(other[1]["synthesized"][0], running["synthesized"][0], atol=1e-5)
     assert float(jnp.abs(other[2]["synthesized"][0] - by_batch["synthesized"][0]).max()) > 1e-2
-
-
-# --- inputs -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [0.0, 0.7])
@@ -288,9 +273,6 @@ def test_a_fresh_state_learns_one_batch():
         state, metrics = train(state, batch)
         errors.append(float(metrics["generator/target"]))
     assert np.mean(errors[-5:]) < 0.5 * errors[0]
-
-
-# --- refusals -----------------------------------------------------------------------------------------------------
 
 
 def test_patches_too_small_for_the_critic_are_refused_where_it_is_trained_but_not_in_prediction():
