@@ -10,9 +10,9 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxfuse.errors import UserError
 from jaxfuse.learning import bilevel
 from jaxfuse.learning.game import Energy, Game, Scheme, guard, part_of
+from tests.refusals import refused
 
 DECAY = 0.05  # weight decay of the follower
 CLASSES = 3
@@ -274,8 +274,7 @@ def test_pixel_without_energy_is_joint():
         distances.append(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)))
     assert distances[0] > 3 * distances[1] > 0
     assert distances[2] < 1e-12
-    with pytest.raises(UserError, match="needs the energy of an image"):
-        bilevel.pixel()(_game(), *drawn(), {})
+    refused("needs the energy of an image", bilevel.pixel(), _game(), *drawn(), {})
 
 
 def test_weights_is_the_dense_formula():
@@ -366,12 +365,10 @@ def test_a_solve_that_fails_is_dropped_and_said():
 
 def test_refusals():
     assert all(isinstance(make(), Scheme) for make in bilevel.SCHEMES.values())
-    with pytest.raises(UserError, match="a batch must have at least 2 examples"):
-        part_of(jnp.ones((1, 2)), "first")
+    refused("a batch must have at least 2 examples", part_of, jnp.ones((1, 2)), "first")
     np.testing.assert_array_equal(part_of(jnp.arange(5), "first"), [0, 1])
     np.testing.assert_array_equal(part_of(jnp.arange(5), "second"), [2, 3, 4])
-    with pytest.raises(UserError, match="curvature is 'newton'; choose one of fisher, hessian"):
-        bilevel.fusion_leader(curvature="newton")
+    refused("curvature is 'newton'; choose one of fisher, hessian", bilevel.fusion_leader, curvature="newton")
     for make, options in [
         (bilevel.pixel, {"gamma": -1.0}),
         (bilevel.pixel, {"steps": 0}),
@@ -380,5 +377,4 @@ def test_refusals():
         (bilevel.unrolled, {"learning_rate": 0.0}),
         (bilevel.weights, {"coupling": 0.0}),
     ]:
-        with pytest.raises(UserError, match=make.__name__):
-            make(**options)
+        refused(make.__name__, make, **options)

@@ -10,6 +10,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import SCHEDULES, adam, scale_by_schedule, schedule_named, sgd, with_total_steps
+from tests.refusals import refused
 
 
 def _rates(schedule, peak, total, steps):
@@ -139,8 +140,7 @@ def test_with_total_steps_moves_the_end_of_every_schedule_and_nothing_else():
 def test_refusals():
     with pytest.raises(UserError, match="'step' is not known; choose one of constant, cosine, linear_second_half"):
         adam(learning_rate=1.0, total_steps=1, schedule="step")
-    with pytest.raises(UserError, match="learning_rate is 0.0; it must be positive"):
-        adam(learning_rate=0.0, total_steps=1)
+    refused("learning_rate is 0.0; it must be positive", adam, learning_rate=0.0, total_steps=1)
     with pytest.raises(UserError, match="'halving' needs stages of at least 1, got None"):
         adam(learning_rate=1.0, total_steps=1, schedule="halving")
     with pytest.raises(UserError, match="stages is 3, but only halving and stepwise have stages, not 'constant'"):
@@ -151,9 +151,6 @@ def test_refusals():
         sgd(learning_rate=1.0, total_steps=1, schedule="stepwise", stages=3, factor=1.5)
     with pytest.raises(UserError, match="factor is 0.6, but only the schedule 'stepwise' has one, not 'halving'"):
         adam(learning_rate=1.0, total_steps=1, schedule="halving", stages=3, factor=0.6)
-    with pytest.raises(UserError, match="clip_norm is 0.0; give a positive length"):
-        sgd(learning_rate=1.0, total_steps=1, clip_norm=0.0)
-    with pytest.raises(UserError, match="weight_decay is -0.1; it must not be negative"):
-        sgd(learning_rate=1.0, total_steps=1, weight_decay=-0.1)
-    with pytest.raises(UserError, match="momentum, which is 0"):
-        sgd(learning_rate=1.0, total_steps=1, nesterov=True)
+    refused("clip_norm is 0.0; give a positive length", sgd, learning_rate=1.0, total_steps=1, clip_norm=0.0)
+    refused("weight_decay is -0.1; it must not be negative", sgd, learning_rate=1.0, total_steps=1, weight_decay=-0.1)
+    refused("momentum, which is 0", sgd, learning_rate=1.0, total_steps=1, nesterov=True)

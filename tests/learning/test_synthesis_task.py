@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.learning.synthesis_task import from_signed, task_of, to_signed
+from tests.refusals import refused
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 
@@ -32,5 +32,4 @@ def test_sources_are_read_by_name_and_lie_between_minus_one_and_one():
     ],
 )
 def test_tasks_that_do_not_exist_are_refused(pairs, message):
-    with pytest.raises(UserError, match=message):
-        task_of(pairs, MODALITIES)
+    refused(message, task_of, pairs, MODALITIES)

@@ -6,6 +6,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.learning.transfer import Rule, apply_rules, parse_rule
+from tests.refusals import refused
 
 
 def _tree(value, head=4):
@@ -75,8 +76,7 @@ def test_other_shapes_stop_with_both_trees():
 def test_a_leaf_missing_on_either_side_stops():
     donors = _donors()
     del donors["transition", False]["generators"]["ab"]["trunk"]["b"]
-    with pytest.raises(UserError, match="the trees differ"):
-        apply_rules(_params(), BOTH, donors)
+    refused("the trees differ", apply_rules, _params(), BOTH, donors)
 
 
 @pytest.mark.parametrize(

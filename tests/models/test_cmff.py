@@ -13,6 +13,7 @@ from jaxfuse.nn.attention import CBAM
 from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.initializers import he_normal
 from jaxfuse.nn.unet import Features
+from tests.refusals import refused
 from tests.tiny_systems import close, count, counts, gradient_descent, in_float32, kept_bytes, made
 
 DATA = {"modalities": ("t1", "t1ce", "t2", "flair"), "pairs": ("t1+t1ce", "t2+flair")}
@@ -344,9 +345,7 @@ def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):
 
 
 def test_refusals(tiny):
-    with pytest.raises(UserError, match="attention is 'guided'; choose one of mask, none, cbam"):
-        _fusion(tiny, attention="guided")
-    with pytest.raises(UserError, match="mask_mode is 'classes'; choose one of whole, class"):
-        _joint(tiny, mask_mode="classes")
+    refused("attention is 'guided'; choose one of mask, none, cbam", _fusion, tiny, attention="guided")
+    refused("mask_mode is 'classes'; choose one of whole, class", _joint, tiny, mask_mode="classes")
     with pytest.raises(UserError, match="side is 'A'; choose a or b"):
         made(cmff.make_branch, optimizers=gradient_descent("net"), side="A", **tiny.branch)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.models.cmft import make_reconstruction, make_system, pairing
+from tests.refusals import refused
 from tests.tiny_systems import close, count, counts, gradient_descent, in_float32, kept_bytes, largest, made
 
 PAIRS = ("t1+t1ce", "t2+flair")
@@ -203,11 +203,7 @@ def test_reconstruction_is_two_networks_that_learn_apart(tiny):
 
 
 def test_refusals(tiny):
-    with pytest.raises(UserError, match="pairs names t1c, but the data has t1, t1ce, t2, flair"):
-        _system(tiny, pairs=("t1+t1c", "t2+flair"))
-    with pytest.raises(UserError, match=r"pairs is \('t1\+t1ce',\); it must name two groups"):
-        _system(tiny, pairs=("t1+t1ce",))
-    with pytest.raises(UserError, match="remat is 'layer'; choose one of none, level, network"):
-        _system(tiny, remat="layer")
-    with pytest.raises(UserError, match="dtype is 'float16'; choose one of float32, bfloat16"):
-        _system(tiny, dtype="float16")
+    refused("pairs names t1c, but the data has t1, t1ce, t2, flair", _system, tiny, pairs=("t1+t1c", "t2+flair"))
+    refused(r"pairs is \('t1\+t1ce',\); it must name two groups", _system, tiny, pairs=("t1+t1ce",))
+    refused("remat is 'layer'; choose one of none, level, network", _system, tiny, remat="layer")
+    refused("dtype is 'float16'; choose one of float32, bfloat16", _system, tiny, dtype="float16")

@@ -15,6 +15,7 @@ from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.hyperfusion.make import HYPER_FUSION_NET, HyperForm, make_system
 from jaxfuse.models.hyperfusion.network import HyperDense, own_first_order
 from jaxfuse.nn.initializers import he_normal
+from tests.refusals import refused
 from tests.tiny_systems import KEY, close, count, kept_in_training, same, shape
 
 NAMES = ("t1", "t2", "dwi", "flair")
@@ -103,8 +104,7 @@ def test_own_channels_come_first_in_each_layer():
     assert own_first_order(3, (1, 2), 2, 2).tolist() == [1, 0, 2, 5, 6, 3, 4, 7, 8]
     assert own_first_order(3, (1, 2), 3, 1).tolist() == [2, 0, 1]
     assert own_first_order(2, (25, 33), 1, 2).tolist() == list(range(116))
-    with pytest.raises(UserError, match="counted from 1"):
-        own_first_order(2, (1, 2), 0, 1)
+    refused("counted from 1", own_first_order, 2, (1, 2), 0, 1)
 
 
 SMALL = (2, 1, 3)
@@ -361,8 +361,7 @@ def test_an_activated_head_has_a_slope_per_hidden_layer():
     ],
 )
 def test_a_form_that_cannot_be_is_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        _system(dataclasses.replace(HYPER_FUSION_NET, **changes))
+    refused(message, _system, dataclasses.replace(HYPER_FUSION_NET, **changes))
 
 
 @pytest.mark.parametrize("shape", [(1, 18, 27, 27, 2), (1, 27, 27, 27, 3), (1, 27, 2)])

@@ -11,6 +11,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.cyclegan import CycleGanForm, Generator, Reflected, make_system
 from jaxfuse.nn.initializers import he_normal
+from tests.refusals import refused
 from tests.tiny_systems import KEY, counts, gradient_descent, in_float32, largest, minus, same
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -177,14 +178,10 @@ def test_bfloat16_keeps_float32_weights_losses_and_images(start):
 
 
 def test_refusals():
-    with pytest.raises(UserError, match=r"\('t1\+t2', 'flair'\); it must name one source and one other modality as"):
-        make(pairs=("t1+t2", "flair"))
-    with pytest.raises(UserError, match="dtype is 'half'; choose one of float32, bfloat16"):
-        make(dataclasses.replace(TINY, dtype="half"))
-    with pytest.raises(UserError, match="blocks is -1; give at least 0"):
-        make(dataclasses.replace(TINY, blocks=-1))
+    refused(r"\('t1\+t2', 'flair'\); it must name one source and one other modality as", make, pairs=("t1+t2", "flair"))
+    refused("dtype is 'half'; choose one of float32, bfloat16", make, dataclasses.replace(TINY, dtype="half"))
+    refused("blocks is -1; give at least 0", make, dataclasses.replace(TINY, blocks=-1))
     for name in ("cycle_weight", "identity_weight", "pool_size"):
-        with pytest.raises(UserError, match=f"{name} is -1; it may not be negative"):
-            make(**{name: -1})
+        refused(f"{name} is -1; it may not be negative", make, **{name: -1})
     with pytest.raises(UserError, match=r"multiples of 4, and at least 8, got shape \(1, 8, 4, 1\)"):
         jax.eval_shape(make().init, KEY, {"image": jnp.zeros((1, 8, 4, 4))})

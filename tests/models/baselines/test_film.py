@@ -11,6 +11,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.models.baselines.film import FilmForm, TextWeights, from_windows, merged, windows
 from jaxfuse.nn.conv import Conv
+from tests.refusals import refused
 from tests.tiny_systems import KEY, counts, drawn_for
 
 FORM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
@@ -156,16 +157,13 @@ def test_refusals_say_what_came():
         ({"rounds": 0}, "rounds is 0; text looks at the image at least once"),
         ({"dtype": "half"}, "dtype is 'half'; choose one of float32, bfloat16"),
     ):
-        with pytest.raises(UserError, match=message):
-            replace(FORM, **changes).network()
+        refused(message, replace(FORM, **changes).network)
 
     def trace(shape, presence=None):
         network = FORM.network()
         jax.eval_shape(lambda x: network.init(KEY, x, presence), jax.ShapeDtypeStruct(shape, jnp.float32))
 
-    with pytest.raises(UserError, match=r"2 to 4 sources \(b h w m\), got shape \(1, 4, 4, 1\)"):
-        trace((1, 4, 4, 1))
-    with pytest.raises(UserError, match=r"squares of 2 x 2 pixels, which do not divide images of shape \(1, 4, 5, 2\)"):
-        trace((1, 4, 5, 2))
+    refused(r"2 to 4 sources \(b h w m\), got shape \(1, 4, 4, 1\)", trace, (1, 4, 4, 1))
+    refused(r"squares of 2 x 2 pixels, which do not divide images of shape \(1, 4, 5, 2\)", trace, (1, 4, 5, 2))
     with pytest.raises(UserError, match=r"presence must be \(2, 3\) for sources \(2, 4, 4, 3\), got \(1, 3\)"):
         trace((2, 4, 4, 3), jnp.ones((1, 3)))

@@ -10,6 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.mmsyns import Encoder, MMSynsForm, make_system
+from tests.refusals import refused
 from tests.tiny_systems import KEY, count, counts, gradient_descent, in_float32, largest
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -150,18 +151,14 @@ def test_bfloat16_keeps_float32_weights_losses_and_images(start):
 
 
 def test_refusals():
-    with pytest.raises(UserError, match=r"\('t1\+t2', 't1'\); it must name one or more sources and one other modality"):
-        make(pairs=("t1+t2", "t1"))
-    with pytest.raises(UserError, match="pairs names pd, but the data has t1, t1ce, t2, flair"):
-        make(pairs=("pd", "t1"))
+    refused(r"\('t1\+t2', 't1'\); it must name one or more sources and one other modality", make, pairs=("t1+t2", "t1"))
+    refused("pairs names pd, but the data has t1, t1ce, t2, flair", make, pairs=("pd", "t1"))
     for options, message in (
         ({"dtype": "half"}, "dtype is 'half'; choose one of float32, bfloat16"),
         ({"latent": 0}, "latent is 0; give at least 1"),
         ({"slope": -0.3}, "slope is -0.3; it may not be negative"),
     ):
-        with pytest.raises(UserError, match=message):
-            make(dataclasses.replace(TINY, **options))
-    with pytest.raises(UserError, match="variance_weight is -1; it may not be negative"):
-        make(variance_weight=-1)
+        refused(message, make, dataclasses.replace(TINY, **options))
+    refused("variance_weight is -1; it may not be negative", make, variance_weight=-1)
     with pytest.raises(UserError, match=r"multiples of 4, got shape \(1, 8, 6, 1\)"):
         jax.eval_shape(make().init, KEY, {"image": jnp.zeros((1, 8, 6, 4))})

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.models.baselines.nnunet2d import AffineConv, DecoderStage, NNUNet2D
+from tests.refusals import refused
 from tests.tiny_systems import KEY, count, drawn_for
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
@@ -101,7 +101,5 @@ def test_bfloat16_and_remat_keep_the_weights_and_the_answer(params):
 
 
 def test_refusals_say_what_came():
-    with pytest.raises(UserError, match="at least 2 stages, got 1"):
-        NNUNet2D(2, stages=1).init(KEY, IMAGE)
-    with pytest.raises(UserError, match=r"divisible by 32, got shape \(1, 16, 16, 1\)"):
-        NNUNet2D(2).init(KEY, IMAGE)
+    refused("at least 2 stages, got 1", NNUNet2D(2, stages=1).init, KEY, IMAGE)
+    refused(r"divisible by 32, got shape \(1, 16, 16, 1\)", NNUNet2D(2).init, KEY, IMAGE)

@@ -11,6 +11,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.baselines.pix2pix import Generator, Pix2PixForm, dropped, judged, make_system
 from jaxfuse.nn.initializers import he_normal
+from tests.refusals import refused
 from tests.tiny_systems import KEY, adjustable, counts, in_float32, largest, minus, same, with_rates
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -229,9 +230,7 @@ def test_refusals():
         ({"dropout": 1.0}, "dropout is 1.0; give a rate from 0 to below 1"),
         ({"norm_eps": 0.0}, "norm_eps is 0.0; give a positive number"),
     ):
-        with pytest.raises(UserError, match=message):
-            _made(dataclasses.replace(TINY, **options))
-    with pytest.raises(UserError, match="target_weight is -1; it may not be negative"):
-        _made(target_weight=-1)
+        refused(message, _made, dataclasses.replace(TINY, **options))
+    refused("target_weight is -1; it may not be negative", _made, target_weight=-1)
     with pytest.raises(UserError, match=r"multiples of 8, got shape \(1, 8, 12, 1\)"):
         jax.eval_shape(SYSTEM.init, KEY, {"image": jnp.zeros((1, 8, 12, 4))})

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.learning.transfer import apply_rules, parse_rule
 from jaxfuse.models import cmff
 from jaxfuse.models.baselines.unet import inflate, make_system
 from jaxfuse.nn.conv import Conv
+from tests.refusals import refused
 from tests.tiny_systems import count, gradient_descent, made
 
 INFLATE = "models.baselines.unet:inflate"
@@ -82,8 +82,7 @@ def test_a_kernel_of_one_pixel_and_what_is_no_kernel_stay_as_they_are():
 
 @pytest.mark.parametrize("shape", [(3, 3, 3, 2, 6), (5, 5, 5, 2, 4)])
 def test_kernels_that_do_not_correspond_are_refused(shape):
-    with pytest.raises(UserError, match=r"cannot inflate a kernel of shape \(3, 3, 3, 4\)"):
-        inflate([_draw(3, 3, 3, 4)], [jnp.zeros(shape)])
+    refused(r"cannot inflate a kernel of shape \(3, 3, 3, 4\)", inflate, [_draw(3, 3, 3, 4)], [jnp.zeros(shape)])
 
 
 @pytest.mark.parametrize("arch", ["residual", "plain"])

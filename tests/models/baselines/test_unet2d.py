@@ -10,6 +10,7 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.baselines.unet2d import Double, UNet2DForm, make_system
+from tests.refusals import refused
 from tests.tiny_systems import KEY, abstract, close, count, gradient_descent
 
 T1_T2 = ("t1", "t2")
@@ -92,10 +93,8 @@ def test_bfloat16_keeps_float32_weights_and_logits():
 
 
 def test_refusals_say_what_came():
-    with pytest.raises(UserError, match="dtype is 'half'; choose one of float32, bfloat16"):
-        UNet2DForm(dtype="half").network(T1_T2, 4)
-    with pytest.raises(UserError, match="2 levels at least, got 16 and 1"):
-        UNet2DForm(levels=1).network(T1_T2, 4)
+    refused("dtype is 'half'; choose one of float32, bfloat16", UNet2DForm(dtype="half").network, T1_T2, 4)
+    refused("2 levels at least, got 16 and 1", UNet2DForm(levels=1).network, T1_T2, 4)
     with pytest.raises(UserError, match=r"multiples of 16, got shape \(1, 32, 24, 2\)"):
         jax.eval_shape(UNet2DForm().network(T1_T2, 4).init, KEY, jnp.zeros((1, 32, 24, 2)))
     with pytest.raises(UserError, match="t1, t2, got slices of 3 channels"):

@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.learning.system import Geometry
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.alone import Alone, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised
+from tests.refusals import refused
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 
@@ -48,8 +48,7 @@ def test_reads_one_modality_or_the_mean_or_maximum_of_several():
     ],
 )
 def test_refuses_what_it_cannot_read(reads, fusion, sentence):
-    with pytest.raises(UserError, match=sentence):
-        alone(reads, fusion)
+    refused(sentence, alone, reads, fusion)
 
 
 def test_one_step_moves_the_weights_by_the_gradient_of_the_loss():

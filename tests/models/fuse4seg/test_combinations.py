@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.combinations import combinations
+from tests.refusals import refused
 from tests.tiny_systems import KEY
 
 NAMES = ("t1", "t1ce", "t2")
@@ -27,10 +26,8 @@ def test_combinations_that_can_be_asked_for():
         (("t1+t1",), "must name 2 to 4 different modalities"),
         (("t1+pet",), "names pet, but the data has t1, t1ce, t2"),
     ]:
-        with pytest.raises(UserError, match=message):
-            combinations(asked, NAMES)
-    with pytest.raises(UserError, match="at least 2 modalities, and the data has t1"):
-        combinations("pairs", ("t1",))
+        refused(message, combinations, asked, NAMES)
+    refused("at least 2 modalities, and the data has t1", combinations, "pairs", ("t1",))
 
 
 def test_steps_draw_all_combinations_alike():

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.critics import SourceCritic
+from tests.refusals import refused
 from tests.tiny_systems import abstract, count
 
 KEY = jax.random.key(0, impl="rbg")
@@ -40,7 +40,5 @@ def test_logits_are_unbounded_float32_and_differ_between_images(head):
 
 
 def test_refusals_say_what_came():
-    with pytest.raises(UserError, match=r"halves its image three times, got \(7, 64\)"):
-        abstract(SourceCritic(), 1, 7, 64, 1)
-    with pytest.raises(UserError, match="'mean' is not known; choose one of patch, flatten"):
-        abstract(SourceCritic(head="mean"), 1, 64, 64, 1)
+    refused(r"halves its image three times, got \(7, 64\)", abstract, SourceCritic(), 1, 7, 64, 1)
+    refused("'mean' is not known; choose one of patch, flatten", abstract, SourceCritic(head="mean"), 1, 64, 64, 1)

@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules, parse_rule
 from jaxfuse.losses.overlap import dice_and_cross_entropy
@@ -19,6 +18,7 @@ from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, make_pretraining
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from jaxfuse.models.fuse4seg.plugin import NO_CRITICS, FilmModule, NNUNetForm, make_film, make_film_p
 from tests.models.fuse4seg.small_forms import CLASSES, NAMES
+from tests.refusals import refused
 from tests.tiny_systems import KEY, count, largest, moved, pictures, structure
 
 FILM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
@@ -93,12 +93,10 @@ def test_a_correlation_term_needs_the_variant_and_critics_are_allowed():
         return jax.eval_shape(lambda: system.eval_step(system.init(KEY, BATCH), BATCH))
 
     assert "fusion/correlation" in evaluated(partial(make_film_p, fusion=ENCODER))
-    with pytest.raises(UserError, match="has no bands; set it to 0"):
-        evaluated(make_film)
+    refused("has no bands; set it to 0", evaluated, make_film)
     system = _made(make_film, ("fusion", "critics", "segmentation"), critics=CriticForm(critic_base=2))
     assert set(jax.eval_shape(system.init, KEY, BATCH).params) == set(system.players)
-    with pytest.raises(UserError, match="dtype is 'half'; choose one of float32, bfloat16"):
-        NNUNetForm(dtype="half").part(CLASSES, LOSS)
+    refused("dtype is 'half'; choose one of float32, bfloat16", NNUNetForm(dtype="half").part, CLASSES, LOSS)
 
 
 def _stepped(bilevel):

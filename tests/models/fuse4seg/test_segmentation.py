@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.models.fuse4seg.segmentation import (
     Encoder,
     SegmentationForm,
@@ -19,6 +18,7 @@ from jaxfuse.models.fuse4seg.segmentation import (
     upsample_bilinear,
 )
 from tests.models.fuse4seg.small_forms import COMPACT, TINY
+from tests.refusals import refused
 from tests.tiny_systems import KEY, count, kept
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
@@ -272,8 +272,7 @@ def test_nothing_is_drawn_without_a_key(params):
 
 @pytest.mark.parametrize("sides", [(30, 32), (16, 32), (32, 40)], ids=str)
 def test_images_of_other_sides_are_refused(sides):
-    with pytest.raises(UserError, match=r"multiples of 16 from 32 pixels on, got shape \(1, .*; pad or crop"):
-        _params(FORM, _shape(*sides))
+    refused(r"multiples of 16 from 32 pixels on, got shape \(1, .*; pad or crop", _params, FORM, _shape(*sides))
 
 
 @pytest.mark.parametrize(
@@ -289,10 +288,8 @@ def test_images_of_other_sides_are_refused(sides):
     ids=json.dumps,
 )
 def test_forms_that_cannot_be_are_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        replace(TINY, **changes).network(4)
+    refused(message, replace(TINY, **changes).network, 4)
 
 
 def test_weights_are_never_drawn_without_adapters():
-    with pytest.raises(UserError, match="weights drawn without adapters would lack theirs"):
-        FORM.network(4).init(KEY, IMAGE, adapters=False)
+    refused("weights drawn without adapters would lack theirs", FORM.network(4).init, KEY, IMAGE, adapters=False)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.learning import bilevel
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.overlap import cross_entropy
@@ -18,6 +17,7 @@ from jaxfuse.models.fuse4seg.cooperative import pixel_energy
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused
 from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS, Softmax
+from tests.refusals import refused
 from tests.tiny_systems import KEY, gradient_descent, largest, made, minus, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
@@ -131,8 +131,7 @@ def test_warm_up_detaches_the_image(small):
     assert largest(minus(early.params["fusion"], joint.params["fusion"])) > 1e-3
     late, _ = jax.jit(warm.train_step)(before.replace(step=jnp.int32(2)), pictures(16, len(NAMES), CLASSES))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), late.params, joint.params)
-    with pytest.raises(UserError, match="warmup_steps is -1"):
-        _small(warmup_steps=-1)
+    refused("warmup_steps is -1", _small, warmup_steps=-1)
 
 
 @pytest.mark.parametrize("name", ["pixel", "fusion_leader", "rank_one", "weights", "unrolled"])
@@ -227,11 +226,9 @@ def test_without_decoder_segmentation_reads_the_embedding():
     outputs = jax.eval_shape(system.predict, state, {"image": batch["image"]})
     assert set(outputs) == {"S", "attention"}
     assert {"S"} == {system.primary} == set(system.probabilities)
-    with pytest.raises(UserError, match="set adversarial_weight to 0"):
-        _paper(ALL, decoder=False, adversarial_weight=0.1)
+    refused("set adversarial_weight to 0", _paper, ALL, decoder=False, adversarial_weight=0.1)
     pixel = pixel_energy(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 2)), gamma=1.0, kappa=1.0, width=1.0)
-    with pytest.raises(UserError, match="'pixel' needs a fused image"):
-        pixel.residuals(jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 4, 8)))
+    refused("'pixel' needs a fused image", pixel.residuals, jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 4, 8)))
 
 
 def test_options_reach_their_scheme_and_no_other():
@@ -239,20 +236,13 @@ def test_options_reach_their_scheme_and_no_other():
     assert system.scheme == bilevel.pixel(gamma=0.1, steps=7)
     assert system.fusion_weight == 2.0
     assert system.geometry.divisor == 16
-    with pytest.raises(UserError, match="bilevel 'joint' has no option gamma; it has none"):
-        _paper(options={"gamma": 0.1})
-    with pytest.raises(UserError, match="bilevel is 'upper'; choose one of joint, pixel"):
-        _paper(bilevel="upper")
-    with pytest.raises(UserError, match="shown is 't1\\+flair'"):
-        _paper(pairs=("t1+flair",))
-    with pytest.raises(UserError, match="give one of them"):
-        _paper(pairs=("t1+t2",), shown="t1+t2")
-    with pytest.raises(UserError, match="correlation_weight is 1.5"):
-        _paper(correlation_weight=1.5)
-    with pytest.raises(UserError, match="gan is 'hinge'"):
-        _paper(gan="hinge")
-    with pytest.raises(UserError, match="adversarial_weight is -1"):
-        _paper(adversarial_weight=-1.0)
+    refused("bilevel 'joint' has no option gamma; it has none", _paper, options={"gamma": 0.1})
+    refused("bilevel is 'upper'; choose one of joint, pixel", _paper, bilevel="upper")
+    refused("shown is 't1\\+flair'", _paper, pairs=("t1+flair",))
+    refused("give one of them", _paper, pairs=("t1+t2",), shown="t1+t2")
+    refused("correlation_weight is 1.5", _paper, correlation_weight=1.5)
+    refused("gan is 'hinge'", _paper, gan="hinge")
+    refused("adversarial_weight is -1", _paper, adversarial_weight=-1.0)
 
 
 class Fixed(nn.Module):
@@ -315,5 +305,4 @@ def test_a_fusion_network_without_bands_needs_no_correlation_term():
     batch = jax.eval_shape(lambda: pictures(16, len(NAMES), CLASSES))
     state = jax.eval_shape(build(0.0).init, KEY, batch)
     assert "fusion/correlation" not in jax.eval_shape(build(0.0).eval_step, state, batch)
-    with pytest.raises(UserError, match="has no bands; set it to 0"):
-        jax.eval_shape(build(0.25).eval_step, state, batch)
+    refused("has no bands; set it to 0", jax.eval_shape, build(0.25).eval_step, state, batch)

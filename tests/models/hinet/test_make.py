@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
+from tests.refusals import refused
 from tests.tiny_systems import KEY, counts, gradient_descent, shape, structure
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -87,5 +87,4 @@ def test_options_of_the_losses():
     ],
 )
 def test_options_that_do_not_exist_are_refused(form, losses, message):
-    with pytest.raises(UserError, match=message):
-        made(dataclasses.replace(TINY, **form), **losses)
+    refused(message, made, dataclasses.replace(TINY, **form), **losses)

@@ -13,6 +13,7 @@ from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.fusion import concatenated, mixed
 from jaxfuse.models.hinet.layers import EncoderStage
 from jaxfuse.models.hinet.networks import GENERATORS
+from tests.refusals import refused
 from tests.tiny_systems import KEY, abstract, count, counts, drawn_for, kept_in_training, shape, size_bytes
 
 T1_T2 = ("t1", "t2")
@@ -345,8 +346,7 @@ def test_recomputing_blocks_keeps_less_and_names_parameters_alike():
     ids=str,
 )
 def test_forms_that_do_not_exist_are_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        HiNetForm(**changes).check()
+    refused(message, HiNetForm(**changes).check)
 
 
 def test_slices_that_do_not_fit_are_refused():

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
+from tests.refusals import refused
 from tests.tiny_systems import KEY, adjustable, close, drawn, largest, same, with_rates
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -277,7 +277,6 @@ def test_a_fresh_state_learns_one_batch():
 
 def test_patches_too_small_for_the_critic_are_refused_where_it_is_trained_but_not_in_prediction():
     small = {"image": jnp.zeros((1, 32, 32, 4))}
-    with pytest.raises(UserError, match=r"sides of at least 33 pixels, got \(32, 32\)"):
-        jax.eval_shape(SYSTEM.init, KEY, small)
+    refused(r"sides of at least 33 pixels, got \(32, 32\)", jax.eval_shape, SYSTEM.init, KEY, small)
     predicted = jax.eval_shape(SYSTEM.predict, STATE, small)
     assert predicted["synthesized"].shape == (1, 32, 32, 1)
