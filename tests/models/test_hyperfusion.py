@@ -122,19 +122,17 @@ def _variables(network, image):
     """Parameters and statistics that differ from where they start."""
     shapes = jax.eval_shape(lambda x: network.init(KEY, x, train=False), image)
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    return jax.tree.unflatten(tree, [_drawn(i, path[-1].key, x.shape) for i, (path, x) in enumerate(leaves)])
-
-
-def _drawn(seed, name, shape):
-    x = _draw(seed, *shape)
-    if name == "kernel":
-        return x * np.float32(np.sqrt(2 / np.prod(shape[:-1])))
-    return np.abs(0.3 * x) + np.float32({"bias": 0.0, "mean": 0.0, "slope": 0.1}.get(name, 0.7))
+    values = []
+    for seed, (path, leaf) in enumerate(leaves):
+        name, x = path[-1].key, _draw(seed, *leaf.shape)
+        scaled = x * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
+        shifted = np.abs(0.3 * x) + np.float32({"bias": 0.0, "mean": 0.0, "slope": 0.1}.get(name, 0.7))
+        values.append(scaled if name == "kernel" else shifted)
+    return jax.tree.unflatten(tree, values)
 
 
 def _own_first(params, fused):
     """The weights as the public code holds them, each stream's own features first."""
-
     order = functools.partial(own_first_order, STREAMS, SMALL)
     weights = {}
     for layer in range(1, len(SMALL) + 1):
@@ -155,12 +153,12 @@ def _own_first(params, fused):
     return weights, [(first[rows], bias), last]
 
 
+def _prelu(x, slope):
+    return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
+
+
 def _literal(weights, head, image, *, fused, recursive):
     """The public code's forward pass in training mode: a concatenation per stream, batch statistics of each."""
-
-    def prelu(x, slope):
-        return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
-
     streams = range(1, STREAMS + 1)
     read, dense = {m: image[..., m - 1 : m] for m in streams}, {}
     for layer in range(1, len(SMALL) + 1):
@@ -169,7 +167,7 @@ def _literal(weights, head, image, *, fused, recursive):
             w, x = weights[layer, m], read[m]
             if layer > 1:
                 x = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5) * w["scale"] + w["bias"]
-            x, conv = prelu(x, w["prelu"]["slope"]), w["conv"]
+            x, conv = _prelu(x, w["prelu"]["slope"]), w["conv"]
             newest[m] = jax.lax.conv_general_dilated(x, conv["kernel"], (1, 1), "VALID", **CHANNELS_LAST) + conv["bias"]
         for m in streams:
             group = [newest[other] for other in [m, *(other for other in streams if other != m)]]
@@ -180,7 +178,7 @@ def _literal(weights, head, image, *, fused, recursive):
             if fused:
                 rfm = weights[layer, m]["rfm"]
                 lifted = newest[m] @ rfm["lift"]["kernel"][0, 0] + rfm["lift"]["bias"]
-                read[m] = lifted + prelu(dense[m], rfm["slope"])
+                read[m] = lifted + _prelu(dense[m], rfm["slope"])
     x = jnp.concatenate([read[m] for m in streams], -1)
     for kernel, bias in head:
         x = x @ kernel + bias
@@ -241,19 +239,16 @@ def test_training_moves_the_running_statistics_a_tenth_of_the_way(example, train
     _, variables, image, _ = example
     params, maps = variables["params"], []
     for stream, block in enumerate(params["blocks"]["layer_1"].values()):
-        x = _prelu(np.asarray(image[..., stream]), block)
+        x = np.asarray(_prelu(image[..., stream], block["prelu"]["slope"]))
         windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
         kernel = block["conv"]["kernel"][:, :, 0]
         maps.append(np.einsum("bhwij,ijk->bhwk", windows, kernel) + block["conv"]["bias"])
     rfm = params["resfuse"]["layer_1"]["stream_2"]
-    read = maps[1] @ rfm["lift"]["kernel"][0, 0] + rfm["lift"]["bias"] + _prelu(np.concatenate(maps, -1), rfm)
+    read = maps[1] @ rfm["lift"]["kernel"][0, 0] + rfm["lift"]["bias"]
+    read = read + _prelu(np.concatenate(maps, -1), rfm["prelu"]["slope"])
     before, after = (stats["blocks"]["layer_2"]["moments_stream_2"] for stats in (variables["batch_stats"], trained[1]))
     for name, found in (("mean", read.mean((0, 1, 2))), ("variance", read.var((0, 1, 2)))):
         np.testing.assert_allclose(after[name], 0.9 * before[name] + 0.1 * found, rtol=1e-4)
-
-
-def _prelu(x, params):
-    return np.where(x >= 0, x, params["prelu"]["slope"] * x)
 
 
 @pytest.mark.parametrize(("layers", "recursive"), [(3, False), (2, True)])
@@ -267,19 +262,17 @@ def test_remat_changes_no_gradient(layers, recursive):
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_with_remat_each_output_of_a_convolution_is_kept_once_for_the_backward_pass(fused):
-    """And the image, and what the head reads and computes; without, several times as much."""
-    kept = {remat: _kept(_small(streams=2, filters=(3,) * 9, fused=fused, remat=remat)) for remat in (False, True)}
+    """By the numbers of the images kept: the input and what the head reads and computes besides."""
+    kept = {}
+    for remat in (False, True):
+        network = _small(streams=2, filters=(3,) * 9, fused=fused, remat=remat)
+        saved, _ = kept_in_training(network, shape(1, 27, 27, 2))
+        kept[remat] = sum(leaf.size for leaf in saved if leaf.ndim == 4 and leaf.shape[1] > 3)
     outputs = sum(2 * 3 * (27 - 2 * layer) ** 2 for layer in range(1, 10))
     width = 2 * 9 * 3
     head = 9 * 9 * (4 + (2 + 2 + 2 if fused else 1) * width)
     assert outputs <= kept[True] <= outputs + 2 * 27**2 + head
     assert kept[False] > 4 * kept[True]
-
-
-def _kept(network):
-    """Numbers of the images among what the backward pass keeps."""
-    saved, _ = kept_in_training(network, shape(1, 27, 27, 2))
-    return sum(leaf.size for leaf in saved if leaf.ndim == 4 and leaf.shape[1] > 3)
 
 
 @pytest.fixture(scope="module")
