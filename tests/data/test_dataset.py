@@ -19,18 +19,29 @@ from tests.refusals import refused
 
 
 def write_cases(root: Path, ids: str = "abcde") -> Path:
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[2, 2, 2:5] = [1, 2, 4]
     for id_ in ids:
-        rng = np.random.default_rng(ord(id_))
-        image, label = np.zeros((4, 6, 6, 6), np.int16), np.zeros((6, 6, 6), np.uint8)
-        image[:, 1:5, 1:5, 1:5] = rng.integers(1, 100, (4, 4, 4, 4))
-        label[2, 2, 2:5] = [1, 2, 4]
-        write_case(root, f"case_{id_}", dict(zip(MODALITIES, image, strict=True)) | {"seg": label})
+        inner = np.random.default_rng(ord(id_)).integers(1, 100, (4, 4, 4, 4)).astype(np.int16)
+        images = [np.pad(one, 1) for one in inner]
+        write_case(root, f"case_{id_}", dict(zip(MODALITIES, images, strict=True)) | {"seg": label})
     return root
 
 
 def settings(tmp_path: Path, **changes) -> Data:
     phantom = Phantom(cases=2, seed=0, shape=(32, 32, 32), spacing_mm=5.75)
     return opening.settings(tmp_path, **{"modalities": MODALITIES, "val_fraction": 0.2, "phantom": phantom, **changes})
+
+
+@pytest.fixture
+def given(tmp_path) -> Data:
+    """Settings of the cases a to e on disk."""
+    return settings(tmp_path, root=str(write_cases(tmp_path / "root")))
+
+
+def write_split(folder: Path, train: list[str], val: list[str]) -> str:
+    (folder / "split.json").write_text(json.dumps({"train": train, "val": val}))
+    return str(folder / "split.json")
 
 
 class Heard:
@@ -47,15 +58,14 @@ def fingerprint(data: Data) -> str:
     return open_dataset(data, Heard()).document()["fingerprint"]
 
 
-def test_cases_are_split_prepared_and_counted(tmp_path):
+def test_cases_are_split_prepared_and_counted(given):
     heard = Heard()
-    data = open_dataset(settings(tmp_path, root=str(write_cases(tmp_path / "root"))), heard)
-    assert (len(data.train), len(data.val)) == (4, 1)
+    data = open_dataset(given, heard)
+    assert (len(data.train), len(data.val), data.overfit_check) == (4, 1, False)
     assert {case.id for case in (*data.train, *data.val)} == {f"case_{id_}" for id_ in "abcde"}
     assert data.scheme is not None
     assert data.scheme.name == "brats"
     assert data.facts.voxels_per_class == (4 * (4**3 - 3), 4, 4, 4)
-    assert not data.overfit_check
     assert heard.told == [("preparing cases", done, 5) for done in range(1, 6)]
 
 
@@ -71,61 +81,43 @@ def test_one_case_trains_and_validates_and_that_is_said(tmp_path):
     assert data.document()["overfit_check"] is True
 
 
-def test_document_is_json_and_gives_the_facts_back(tmp_path):
-    data = open_dataset(settings(tmp_path, root=str(write_cases(tmp_path / "root"))), Heard())
+def test_document_is_json_and_gives_the_facts_back(given, tmp_path):
+    data = open_dataset(given, Heard())
     write_json(tmp_path / "dataset.json", data.document())
     assert read_facts(tmp_path) == data.facts
     refused("has no dataset.json: its training has not begun; train it first", read_facts, tmp_path / "root")
 
 
-def test_equal_data_share_a_fingerprint_wherever_they_lie(tmp_path):
-    root = write_cases(tmp_path / "root")
-    shutil.copytree(root, tmp_path / "copy")
-    here, there = (settings(tmp_path, root=str(folder)) for folder in (root, tmp_path / "copy"))
-    assert fingerprint(here) == fingerprint(there)
-    assert fingerprint(dataclasses.replace(here, cache=str(tmp_path / "other_cache"))) == fingerprint(here)
+def test_equal_data_share_a_fingerprint_wherever_they_lie_and_in_any_order_of_modalities(given, tmp_path):
+    shutil.copytree(given.root, tmp_path / "copy")
+    equal = ({"root": str(tmp_path / "copy")}, {"cache": str(tmp_path / "other")}, {"modalities": MODALITIES[::-1]})
+    assert {fingerprint(dataclasses.replace(given, **changes)) for changes in equal} == {fingerprint(given)}
 
 
-def test_the_order_of_modalities_does_not_matter_to_the_fingerprint(tmp_path):
-    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
-    turned = dataclasses.replace(data, modalities=tuple(reversed(data.modalities)))
-    assert fingerprint(turned) == fingerprint(data)
-
-
-def test_other_content_split_or_preparation_has_another_fingerprint(tmp_path):
-    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
-    split = tmp_path / "split.json"
-    split.write_text(json.dumps({"train": ["case_a", "case_b"], "val": ["case_c"]}))
-    prints = [
-        fingerprint(data),
-        fingerprint(dataclasses.replace(data, split=str(split))),
-        fingerprint(dataclasses.replace(data, normalize="volume")),
-        fingerprint(dataclasses.replace(data, modalities=("t1", "t2"))),
-    ]
+def test_other_content_split_or_preparation_has_another_fingerprint(given, tmp_path):
+    split = write_split(tmp_path, ["case_a", "case_b"], ["case_c"])
+    others = ({}, {"split": split}, {"normalize": "volume"}, {"modalities": ("t1", "t2")})
+    prints = [fingerprint(dataclasses.replace(given, **changes)) for changes in others]
     path = tmp_path / "root" / "case_a" / "case_a_t1.nii.gz"
     save_volume(path, np.asarray(nib.load(path).dataobj) * 2 + 1)
-    prints.append(fingerprint(data))
-    assert len(set(prints)) == len(prints)
+    assert len({*prints, fingerprint(given)}) == 5
 
 
-def test_split_file_decides_and_leaves_the_rest_unread(tmp_path):
-    root = write_cases(tmp_path / "root")
-    (root / "case_e" / "case_e_t1.nii.gz").write_bytes(b"broken")
-    split = tmp_path / "split.json"
-    split.write_text(json.dumps({"train": ["case_d", "case_a"], "val": ["case_b"]}))
-    heard = Heard()
-    data = open_dataset(settings(tmp_path, root=str(root), split=str(split)), heard)
-    assert [case.id for case in data.train] == ["case_d", "case_a"]
-    assert [case.id for case in data.val] == ["case_b"]
+def test_split_file_decides_and_leaves_the_rest_unread(given, tmp_path):
+    (tmp_path / "root" / "case_e" / "case_e_t1.nii.gz").write_bytes(b"broken")
+    heard, split = Heard(), write_split(tmp_path, ["case_d", "case_a"], ["case_b"])
+    data = open_dataset(dataclasses.replace(given, split=split), heard)
+    assert [[case.id for case in side] for side in (data.train, data.val)] == [["case_d", "case_a"], ["case_b"]]
     assert heard.told[-1] == ("preparing cases", 3, 3)
+    write_split(tmp_path, ["case_a"], ["case_z"])
+    message = "val names cases that are not in the data: case_z"
+    refused(message, open_dataset, dataclasses.replace(given, split=split), Heard())
 
 
-def test_folds_and_bootstrap_samples_decide_who_validates(tmp_path):
-    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")))
-    left_out = open_dataset(dataclasses.replace(data, fold=4), Heard())
-    assert [case.id for case in left_out.val] == ["case_d"]
-    assert len(left_out.train) == 4
-    sample = open_dataset(dataclasses.replace(data, bootstrap=1), Heard())
+def test_folds_and_bootstrap_samples_decide_who_validates(given):
+    left_out = open_dataset(dataclasses.replace(given, fold=4), Heard())
+    assert ([case.id for case in left_out.val], len(left_out.train)) == (["case_d"], 4)
+    sample = open_dataset(dataclasses.replace(given, bootstrap=1), Heard())
     drawn = [case.id for case in sample.train]
     assert len(drawn) == 5 > len(set(drawn))
     assert {case.id for case in sample.val} == {f"case_{id_}" for id_ in "abcde"} - set(drawn)
@@ -134,31 +126,22 @@ def test_folds_and_bootstrap_samples_decide_who_validates(tmp_path):
     assert sample.document()["fingerprint"] != left_out.document()["fingerprint"]
 
 
-def test_split_file_with_an_unknown_case(tmp_path):
-    split = tmp_path / "split.json"
-    split.write_text(json.dumps({"train": ["case_a"], "val": ["case_z"]}))
-    data = settings(tmp_path, root=str(write_cases(tmp_path / "root")), split=str(split))
-    refused("val names cases that are not in the data: case_z", open_dataset, data, Heard())
-
-
 def test_phantoms_are_made_once_and_prepared_once(tmp_path):
+    def stamps():
+        return {path: path.stat().st_mtime_ns for path in phantom_root(data, Heard()).rglob("*.nii.gz")}
+
     data, first, second = settings(tmp_path, val_fraction=0.5), Heard(), Heard()
     opened = open_dataset(data, first)
     assert first.told[:2] == [("writing phantoms", 1, 2), ("writing phantoms", 2, 2)]
     assert (len(opened.train), len(opened.val)) == (1, 1)
-    root = phantom_root(data, Heard())
-    stamps = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
-    assert len(stamps) == 2 * 5
-    again = open_dataset(data, second)
+    before = stamps()
+    assert len(before) == 2 * 5
+    assert open_dataset(data, second).document() == opened.document()
     assert [what for what, _, _ in second.told] == ["preparing cases"] * 2
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")} == stamps
-    assert again.document() == opened.document()
-
-
-def test_other_phantoms_lie_in_another_folder(tmp_path):
-    small = settings(tmp_path, phantom=Phantom(cases=1, seed=0, shape=(32, 32, 32), spacing_mm=5.75))
-    other = dataclasses.replace(small, phantom=dataclasses.replace(small.phantom, seed=1))
-    assert phantom_root(small, Heard()) != phantom_root(other, Heard())
+    assert stamps() == before
+    # Other phantoms lie in another folder.
+    other = dataclasses.replace(data, phantom=dataclasses.replace(data.phantom, seed=1))
+    assert phantom_root(data, Heard()) != phantom_root(other, Heard())
 
 
 @pytest.mark.parametrize(
