@@ -12,19 +12,14 @@ COLORS = np.random.default_rng(0).random((5, 4, 3))
 
 def test_known_colors():
     # Gray has no chrominance; red: Y 0.299, Cb 0.564 x -0.299 + 0.5, Cr 0.713 x 0.701 + 0.5.
-    np.testing.assert_allclose(to_ycbcr(np.array([0.3, 0.3, 0.3])), [0.3, 0.5, 0.5], atol=1e-12)
-    np.testing.assert_allclose(to_ycbcr(np.array([1.0, 0, 0])), [0.299, 0.331364, 0.999813], atol=1e-12)
-    np.testing.assert_allclose(to_ycbcr(np.array([0, 1.0, 0])), [0.587, 0.168932, 0.081469], atol=1e-12)
-    np.testing.assert_allclose(to_ycbcr(np.array([0, 0, 1.0])), [0.114, 0.999704, 0.418718], atol=1e-12)
+    expected = [[0.3, 0.5, 0.5], [0.299, 0.331364, 0.999813], [0.587, 0.168932, 0.081469], [0.114, 0.999704, 0.418718]]
+    np.testing.assert_allclose(to_ycbcr(np.array([[0.3] * 3, *np.eye(3)])), expected, atol=1e-12)
 
 
 def test_there_and_back_is_exact():
     np.testing.assert_allclose(to_rgb(to_ycbcr(COLORS)), COLORS, atol=1e-13)
-    single = COLORS.astype(np.float32)
-    assert to_rgb(to_ycbcr(single)).dtype == np.float32
-
-
-def test_an_unchanged_luminance_gives_the_color_image_back():
+    assert to_rgb(to_ycbcr(COLORS.astype(np.float32))).dtype == np.float32
+    # An unchanged luminance gives the color image back.
     np.testing.assert_allclose(recombine(to_ycbcr(COLORS)[..., 0], COLORS), COLORS, atol=1e-13)
 
 

@@ -12,11 +12,9 @@ from tests.refusals import refused
 
 def test_crop_is_the_box_of_the_brain():
     prepared = prepare_case(case_in_memory())
-    assert prepared.facts.crop_start == (2, 3, 1)
     assert prepared.facts.shape == prepared.image.shape[:3] == (4, 2, 8)
-    assert prepared.facts.original_shape == SHAPE
-    assert prepared.image.dtype == np.float32
-    assert prepared.image.flags.c_contiguous
+    assert (prepared.facts.crop_start, prepared.facts.original_shape) == ((2, 3, 1), SHAPE)
+    assert (prepared.image.dtype, prepared.image.flags.c_contiguous) == (np.float32, True)
 
 
 def test_brain_normalization_is_over_voxels_that_any_modality_has():
@@ -46,16 +44,11 @@ def test_volume_normalization_counts_the_background():
 
 def test_tumor_indices_and_class_counts():
     prepared = prepare_case(case_in_memory(), classes=5)
-    at = np.unravel_index(prepared.tumor, prepared.facts.shape)
-    assert list(zip(*(a.tolist() for a in at), strict=True)) == [(1, 0, 2), (1, 0, 3), (1, 0, 4), (2, 1, 3)]
-    assert prepared.facts.voxels_per_class == (60, 1, 2, 1, 0)
-
-
-def test_unlabeled_case_has_no_tumor():
-    prepared = prepare_case(case_in_memory(label=None))
-    assert prepared.label is None
-    assert prepared.tumor.size == 0
-    assert prepared.facts.voxels_per_class == ()
+    at = np.argwhere(np.isin(np.arange(64), prepared.tumor).reshape(4, 2, 8)).tolist()
+    assert at == [[1, 0, 2], [1, 0, 3], [1, 0, 4], [2, 1, 3]]
+    assert (len(prepared.tumor), prepared.facts.voxels_per_class) == (4, (60, 1, 2, 1, 0))
+    bare = prepare_case(case_in_memory(label=None))
+    assert (bare.label, bare.tumor.size, bare.facts.voxels_per_class) == (None, 0, ())
 
 
 def test_uncrop_puts_every_voxel_back():

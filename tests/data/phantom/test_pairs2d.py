@@ -8,7 +8,6 @@ import pytest
 from jaxfuse.data.color import gray_content
 from jaxfuse.data.phantom.pairs2d import VERSION, make_pair, write_pair_phantoms
 from jaxfuse.data.sources.pairs2d import find_pairs, load_pair
-from jaxfuse.errors import UserError
 from tests.refusals import refused
 
 SMALL = {"shape": (64, 56), "spacing_mm": 3.6}
@@ -78,29 +77,23 @@ def test_another_grid_shows_the_same_head():
 
 
 def test_files_are_pairs_of_the_source(tmp_path):
-    calls = []
+    calls, root = [], tmp_path / "set"
     given = {"pairs": 2, "seed": 0, "partners": ("ct", "pet"), **SMALL}
-    folders = write_pair_phantoms(tmp_path / "set", on_pair=lambda *done: calls.append(done), **given)
-    assert folders == {"ct": tmp_path / "set" / "MRI_CT", "pet": tmp_path / "set" / "MRI_PET"}
+    folders = write_pair_phantoms(root, on_pair=lambda *done: calls.append(done), **given)
+    assert folders == {"ct": root / "MRI_CT", "pet": root / "MRI_PET"}
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for partner in ("ct", "pet"):
-        files = find_pairs(tmp_path / "set", ("mri", partner))
+        files = find_pairs(root, ("mri", partner))
         assert [one.id for one in files] == ["0000", "0001"]
         pair = load_pair(files[1], ("mri", partner))
         np.testing.assert_array_equal(pair.gray["mri"] * 255, make_pair(0, 1, partner, **SMALL)["mri"])
         assert list(pair.color) == ([] if partner == "ct" else ["pet"])
-    assert json.loads((tmp_path / "set" / "phantom.json").read_text()) == {
-        "generator": "jaxfuse.data.phantom.pairs2d",
-        "version": VERSION,
-        "pairs": 2,
-        "seed": 0,
-        "partners": ["ct", "pet"],
-        "shape": [64, 56],
-        "spacing_mm": 3.6,
-    }
-    assert write_pair_phantoms(tmp_path / "set", on_pair=lambda *done: calls.append(done), **given) == folders
+    made = {"generator": "jaxfuse.data.phantom.pairs2d", "version": VERSION}
+    asked = given | {"partners": ["ct", "pet"], "shape": [64, 56]}
+    assert json.loads((root / "phantom.json").read_text()) == made | asked
+    assert write_pair_phantoms(root, on_pair=lambda *done: calls.append(done), **given) == folders
     assert len(calls) == 4  # found, not written again
-    refused("pairs 2 there and 3 asked for", write_pair_phantoms, tmp_path / "set", **{**given, "pairs": 3})
+    refused("pairs 2 there and 3 asked for", write_pair_phantoms, root, **{**given, "pairs": 3})
 
 
 def test_an_interrupted_run_leaves_no_pairs(tmp_path):
@@ -114,8 +107,8 @@ def test_an_interrupted_run_leaves_no_pairs(tmp_path):
 
 def test_refusals(tmp_path):
     refused("a phantom of MRI with 'mri' was asked for; choose one of ct, pet, spect", make_pair, 0, 0, "mri")
-    with pytest.raises(UserError, match="212 x 188 mm; 64 x 56 pixels of 3 mm are too few: .* at least 3.36 mm"):
-        make_pair(0, 0, "ct", shape=(64, 56), spacing_mm=3.0)
+    small = "212 x 188 mm; 64 x 56 pixels of 3 mm are too few: .* at least 3.36 mm"
+    refused(small, make_pair, 0, 0, "ct", shape=(64, 56), spacing_mm=3.0)
     for wrong in ({"pairs": 0}, {"seed": -1}, {"partners": ()}, {"partners": ("ct", "ct")}):
-        with pytest.raises(UserError, match="need at least 1 pair, a seed of at least 0 and each partner once"):
-            write_pair_phantoms(tmp_path / "set", **{"pairs": 1, "seed": 0, **SMALL, **wrong})
+        message, given = "need at least 1 pair, a seed of at least 0 and each partner once", {"pairs": 1, "seed": 0}
+        refused(message, write_pair_phantoms, tmp_path / "set", **{**given, **SMALL, **wrong})

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from jaxfuse.data.sources.brats import LAYOUTS, SOURCE, survey
-from jaxfuse.errors import UserError
 from tests.refusals import refused
 
 FOUR = ("t1", "t1ce", "t2", "flair")
@@ -32,27 +31,23 @@ def make_case(parent: Path, name: str, suffixes: tuple[str, ...] = OLD, extensio
     return folder
 
 
+def found(root: Path | str, modalities: tuple[str, ...] = FOUR, *, labels_required: bool = True, **options):
+    return SOURCE.find(root, modalities, labels_required=labels_required, **options)
+
+
 @pytest.mark.parametrize(("layout", "outer", "name", "suffixes", "extension"), PUBLISHED)
 def test_published_folders_are_found_from_every_level(tmp_path, layout, outer, name, suffixes, extension):
     folder = make_case(tmp_path / outer, name, suffixes, extension)
-    level = folder
-    while True:
+    for level in (folder, *folder.parents):
         assert SOURCE.detect(level) == layout
-        (case,) = SOURCE.find(level, FOUR, labels_required=True)
-        assert case.id == name
-        assert case.label is not None
-        assert case.label.name == f"{name}{suffixes[-1]}{extension}"
+        (case,) = found(level)
+        assert (case.id, case.label) == (name, folder / f"{name}{suffixes[-1]}{extension}")
         assert case.group == (folder.parent.name if folder.parent.name in ("HGG", "LGG") else "")
+        if layout == "brats2023":
+            ends = {m: one.path.name.removeprefix(f"{name}-") for m, one in case.images.items()}
+            assert ends == {"t1": "t1n.nii.gz", "t1ce": "t1c.nii.gz", "t2": "t2w.nii.gz", "flair": "t2f.nii.gz"}
         if level == tmp_path:
             break
-        level = level.parent
-
-
-def test_canonical_names_of_2023(tmp_path):
-    make_case(tmp_path, "BraTS-GLI-00000-000", NEW)
-    (case,) = SOURCE.find(tmp_path, FOUR, labels_required=True)
-    ends = {m: one.path.name.removeprefix("BraTS-GLI-00000-000-") for m, one in case.images.items()}
-    assert ends == {"t1": "t1n.nii.gz", "t1ce": "t1c.nii.gz", "t2": "t2w.nii.gz", "flair": "t2f.nii.gz"}
 
 
 def test_the_year_names_the_label_scheme():
@@ -63,94 +58,71 @@ def test_the_year_names_the_label_scheme():
     }
 
 
-def test_mask_of_case_355_of_2020(tmp_path):
-    folder = make_case(tmp_path, "BraTS20_Training_355", OLD[:-1], ".nii")
-    (folder / "W39_1998.09.19_Segm.nii").touch()
-    (case,) = SOURCE.find(tmp_path, FOUR, labels_required=True)
-    assert case.label == folder / "W39_1998.09.19_Segm.nii"
-
-
 def test_the_stray_mask_counts_in_2020_only(tmp_path):
-    folder = make_case(tmp_path, "BraTS2021_00001", OLD[:-1])
-    (folder / "W39_1998.09.19_Segm.nii").touch()
-    assert SOURCE.find(tmp_path, FOUR, labels_required=False)[0].label is None
+    folder = make_case(tmp_path / "a", "BraTS20_Training_355", OLD[:-1], ".nii")
+    other = make_case(tmp_path / "b", "BraTS2021_00001", OLD[:-1])
+    for one in (folder, other):
+        (one / "W39_1998.09.19_Segm.nii").touch()
+    assert found(tmp_path / "a")[0].label == folder / "W39_1998.09.19_Segm.nii"
+    assert found(tmp_path / "b", labels_required=False)[0].label is None
 
 
 def test_cases_are_sorted_by_id_across_grades(tmp_path):
-    make_case(tmp_path / "HGG", "Brats18_B_1")
-    make_case(tmp_path / "LGG", "Brats18_A_1")
-    make_case(tmp_path / "HGG", "Brats18_C_1")
-    cases = SOURCE.find(tmp_path, FOUR, labels_required=True)
-    assert [(c.id, c.group) for c in cases] == [("Brats18_A_1", "LGG"), ("Brats18_B_1", "HGG"), ("Brats18_C_1", "HGG")]
+    expected = [("Brats18_A_1", "LGG"), ("Brats18_B_1", "HGG"), ("Brats18_C_1", "HGG")]
+    for name, grade in expected:
+        make_case(tmp_path / grade, name)
+    assert [(case.id, case.group) for case in found(tmp_path)] == expected
 
 
 def test_grades_come_from_the_name_mapping(tmp_path):
     for number in ("001", "002", "003"):
         make_case(tmp_path, f"BraTS20_Training_{number}")
-    (tmp_path / "name_mapping.csv").write_text(
-        "Grade,BraTS_2017_subject_ID,BraTS_2020_subject_ID\nHGG,NA,BraTS20_Training_001\nLGG,NA,BraTS20_Training_002\n"
-    )
-    assert [c.group for c in SOURCE.find(tmp_path, FOUR, labels_required=True)] == ["HGG", "LGG", ""]
-
-
-def test_name_mapping_without_its_columns_is_refused(tmp_path):
-    make_case(tmp_path, "BraTS20_Training_001")
+    rows = "HGG,NA,BraTS20_Training_001\nLGG,NA,BraTS20_Training_002\n"
+    (tmp_path / "name_mapping.csv").write_text(f"Grade,BraTS_2017_subject_ID,BraTS_2020_subject_ID\n{rows}")
+    assert [case.group for case in found(tmp_path)] == ["HGG", "LGG", ""]
     (tmp_path / "name_mapping.csv").write_text("grade,id\nHGG,BraTS20_Training_001\n")
-    refused("BraTS_2020_subject_ID", SOURCE.find, tmp_path, FOUR, labels_required=True)
+    refused("BraTS_2020_subject_ID", found, tmp_path)
 
 
-def test_only_requested_modalities_are_required(tmp_path):
-    make_case(tmp_path, "p1", ("_t1ce", "_flair", "_seg"))
-    (case,) = SOURCE.find(tmp_path, ("t1ce", "flair"), labels_required=True)
+def test_only_requested_modalities_and_labels_are_required(tmp_path):
+    make_case(tmp_path / "a", "p1", ("_t1ce", "_flair", "_seg"))
+    (case,) = found(tmp_path / "a", ("t1ce", "flair"))
     assert tuple(case.images) == ("t1ce", "flair")
-    refused(r"case p1 has no t1 image: p1_t1\.nii\.gz", SOURCE.find, tmp_path, FOUR, labels_required=True)
-
-
-def test_missing_label_is_refused_only_where_labels_are_required(tmp_path):
-    make_case(tmp_path, "p1", OLD[:-1])
-    assert SOURCE.find(tmp_path, FOUR, labels_required=False)[0].label is None
-    refused("case p1 has no label file", SOURCE.find, tmp_path, FOUR, labels_required=True)
+    refused(r"case p1 has no t1 image: p1_t1\.nii\.gz", found, tmp_path / "a")
+    make_case(tmp_path / "b", "p1", OLD[:-1])
+    assert found(tmp_path / "b", labels_required=False)[0].label is None
+    refused("case p1 has no label file", found, tmp_path / "b")
 
 
 def test_a_folder_with_its_label_alone_is_a_case(tmp_path):
     make_case(tmp_path, "p1", ("_seg",))
-    (found,) = survey(tmp_path, ())
-    assert (found.id, found.images, found.missing) == ("p1", {}, {})
-    assert found.label == tmp_path / "p1" / "p1_seg.nii.gz"
-    refused("case p1 has no t1 image", SOURCE.find, tmp_path, FOUR, labels_required=True)
-    with pytest.raises(UserError, match="no modality was asked for; name at least one of t1, t1ce, t2, flair"):
-        SOURCE.find(tmp_path, (), labels_required=True)
+    (one,) = survey(tmp_path, ())
+    assert (one.id, one.images, one.missing, one.label) == ("p1", {}, {}, tmp_path / "p1" / "p1_seg.nii.gz")
+    refused("case p1 has no t1 image", found, tmp_path)
+    refused("no modality was asked for; name at least one of t1, t1ce, t2, flair", found, tmp_path, ())
 
 
 def test_a_year_case_without_any_file_is_not_passed_over(tmp_path):
     make_case(tmp_path, "BraTS2021_00000")
     make_case(tmp_path, "BraTS2021_00001", ())
-    refused("BraTS2021_00001 has no t1 image", SOURCE.find, tmp_path, FOUR, labels_required=False)
+    refused("BraTS2021_00001 has no t1 image", found, tmp_path, labels_required=False)
 
 
 def test_empty_missing_and_mixed_roots_are_refused(tmp_path):
-    refused("no case lies under", SOURCE.find, tmp_path, FOUR, labels_required=False)
-    refused("is not a folder", SOURCE.find, tmp_path / "none", FOUR, labels_required=False)
+    refused("no case lies under", found, tmp_path)
+    refused("is not a folder", found, tmp_path / "none")
     make_case(tmp_path / "a", "Brats18_B_1")
     make_case(tmp_path / "b", "BraTS2021_00000")
-    refused("brats2018, brats2021", SOURCE.find, tmp_path, FOUR, labels_required=False)
-    assert [c.id for c in SOURCE.find(tmp_path, FOUR, labels_required=False, layout="brats2021")] == ["BraTS2021_00000"]
+    refused("brats2018, brats2021", found, tmp_path)
+    assert [case.id for case in found(tmp_path, layout="brats2021")] == ["BraTS2021_00000"]
+    make_case(tmp_path / "b" / "again", "BraTS2021_00000")
+    refused("lies twice", found, tmp_path / "b")
 
 
-def test_one_case_in_two_folders_is_refused(tmp_path):
-    make_case(tmp_path / "a", "BraTS2021_00000")
-    make_case(tmp_path / "b", "BraTS2021_00000")
-    refused("lies twice", SOURCE.find, tmp_path, FOUR, labels_required=False)
-
-
-def test_unknown_names_are_refused(tmp_path):
-    make_case(tmp_path, "p1")
-    refused("choose from t1, t1ce, t2, flair", SOURCE.find, tmp_path, ("t1", "pd"), labels_required=False)
-    refused("layout 'brats2016' is not known", SOURCE.find, tmp_path, FOUR, labels_required=False, layout="brats2016")
-    refused("no case of layout brats2018", SOURCE.find, tmp_path, FOUR, labels_required=False, layout="brats2018")
-
-
-def test_relative_root(tmp_path, monkeypatch):
+def test_unknown_names_are_refused(tmp_path, monkeypatch):
     folder = make_case(tmp_path, "p1")
+    refused("choose from t1, t1ce, t2, flair", found, tmp_path, ("t1", "pd"))
+    refused("layout 'brats2016' is not known", found, tmp_path, layout="brats2016")
+    refused("no case of layout brats2018", found, tmp_path, layout="brats2018")
     monkeypatch.chdir(folder)
-    assert SOURCE.find(".", FOUR, labels_required=True)[0].id == "p1"
+    assert found(".")[0].id == "p1"

@@ -10,7 +10,6 @@ from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.sources import isles
 from jaxfuse.data.sources.volumes import VOLUMES, detect_layout
 from jaxfuse.data.verify import verify
-from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from tests.made_cases import write_isles
 from tests.refusals import refused
@@ -68,20 +67,17 @@ def test_compressed_files_are_found(tmp_path):
 def test_what_is_missing_or_there_twice_is_said(root):
     case = root / "training" / "2"
     shutil.rmtree(next(case.glob("*MR_DWI*")))
-    with pytest.raises(
-        UserError,
-        match=r"case training_2 has no dwi image: VSD\.Brain\.XX\.O\.MR_DWI\.NUMBER\.nii is not in .*training/2",
-    ):
-        find(root, FOUR, labels_required=False)
+    missing = r"case training_2 has no dwi image: VSD\.Brain\.XX\.O\.MR_DWI\.NUMBER\.nii is not in .*training/2"
+    refused(missing, find, root, FOUR, labels_required=False)
     assert len(find(root, ("t1", "flair"), labels_required=False)) == 4
-    add(case, "MR_DWI", 70077, 5)
-    add(case, "MR_DWI", 70078, 5)
-    with pytest.raises(
-        UserError, match=r"case training_2 has 2 files for dwi: .*MR_DWI\.70077\.nii and .*\.70078\.nii; keep the one"
-    ):
-        find(root, FOUR, labels_required=False)
+    for number in (70077, 70078):
+        add(case, "MR_DWI", number, 5)
+    twice = r"case training_2 has 2 files for dwi: .*MR_DWI\.70077\.nii and .*\.70078\.nii; keep the one"
+    refused(twice, find, root, FOUR, labels_required=False)
     refused("case testing_1 has no label file", find, root, ("t1",), labels_required=True)
     refused("choose from t1, t2, dwi, flair", find, root, ("t1", "t1ce"), labels_required=False)
+    shutil.copytree(root / "training", root / "copy" / "training")
+    refused("case training_1 lies twice under", find, root, ("t1",), labels_required=False)
 
 
 def test_contrast_enhanced_t1_is_no_t1_and_other_formats_are_no_case(tmp_path):
@@ -92,11 +88,6 @@ def test_contrast_enhanced_t1_is_no_t1_and_other_formats_are_no_case(tmp_path):
     other.mkdir(parents=True)
     (other / "VSD.Brain.XX.O.MR_T1.54.mha").touch()
     refused("no case of layout isles2015 lies under", find, tmp_path / "brats2015", ("t1",), labels_required=False)
-
-
-def test_two_cases_of_one_name_are_refused(root):
-    shutil.copytree(root / "training", root / "copy" / "training")
-    refused("case training_1 lies twice under", find, root, FOUR, labels_required=False)
 
 
 def test_the_layout_is_recognized_and_verified(root):
