@@ -50,13 +50,20 @@ REGIONS = ("ET", "WT", "TC", "mean")
 HELD_OUT = {"default": 30_011, "longer": HELD_OUT_SEED}
 # The recipe of more steps that was the default before, as options of each kind of phase.
 LONGER_TRANSITION = {
+    "patch": (32, 32, 32),
     "steps": 150,
     "args.cycle.critic_layers": 4,
     "validation.every": 100,
     "optimizers.generators.learning_rate": 1e-3,
     "optimizers.discriminators.learning_rate": 1e-3,
 }
-LONGER_SEGMENTATION = {"steps": 1000, "validation.every": 100, "optimizers.net.learning_rate": 3e-3}
+LONGER_SEGMENTATION = {
+    "patch": (32, 32, 32),
+    "steps": 1000,
+    "validation.every": 100,
+    "augment.flip.probability": 0.0,
+    "optimizers.net.learning_rate": 3e-3,
+}
 
 
 def recipe_options(recipe: str, row: str) -> tuple[str, ...]:
