@@ -41,7 +41,6 @@ def loaded_by(command: str, *arguments: str) -> tuple[int, str, str]:
         ("return 1", 1, ""),
         ("raise UserError('a sentence')", 2, "error: a sentence\n"),
         ("raise Stopped('SIGTERM: saved', 143)", 143, "SIGTERM: saved\n"),
-        ("raise Stopped('SIGINT: saved', 130)", 130, "SIGINT: saved\n"),
         ("raise Stopped('loss became nan', 1)", 1, "loss became nan\n"),
     ],
 )

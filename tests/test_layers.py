@@ -84,11 +84,8 @@ def _layer(relative: Path) -> str:
 
 def _below_the_commands():
     """Modules that have a layer; top-level ones without are commands, which may import everything."""
-    return [
-        path
-        for path in _modules()
-        if path.name not in ("__init__.py", "__main__.py") and (len(path.parts) > 1 or _layer(path) in LAYERS)
-    ]
+    modules = [path for path in _modules() if path.name not in ("__init__.py", "__main__.py")]
+    return [path for path in modules if len(path.parts) > 1 or _layer(path) in LAYERS]
 
 
 @pytest.mark.parametrize("relative", _below_the_commands(), ids=str)

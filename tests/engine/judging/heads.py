@@ -58,12 +58,8 @@ def predict(case: PreparedCase) -> dict[str, np.ndarray]:
     """S_F finds the first voxels of the lesion, S_A nothing at all; the others are no segmentations."""
     nothing, found = np.zeros((6, 6, 6), int), np.zeros((6, 6, 6), int)
     found[2, 2, 1 : 1 + FOUND[case.id]] = 1
-    return {
-        "S_A": probabilities(nothing),
-        "S_F": probabilities(found),
-        "S_features": np.zeros((6, 6, 6, 5), np.float32),
-        "attention": probabilities(found),
-    }
+    others = {"S_features": np.zeros((6, 6, 6, 5), np.float32), "attention": probabilities(found)}
+    return {"S_A": probabilities(nothing), "S_F": probabilities(found), **others}
 
 
 def full(judge: Assessment, predict: PredictCase, cases: Any, folder: Path) -> Any:

@@ -149,11 +149,8 @@ def test_without_a_fused_image_mean_and_maximum_are_scored_alone(cases, tmp_path
     assert [asked["modalities"] for asked in drawn] == [("flair", "t1")] * 2
 
 
-def test_three_sources_have_no_scd(cases, tmp_path, drawn):
-    document = full(judge(("t1+t2+flair",)), predict, cases, tmp_path)
-    assert set(document["fusion"]["outputs"]["fused"]) == set(names_of(METRICS)) - {"scd"}
-
-
-def test_sources_must_be_named():
+def test_sources_must_be_named_and_three_have_no_scd(cases, tmp_path, drawn):
     with pytest.raises(UserError, match="the first of the config's pairs"):
         judge(())
+    document = full(judge(("t1+t2+flair",)), predict, cases, tmp_path)
+    assert set(document["fusion"]["outputs"]["fused"]) == set(names_of(METRICS)) - {"scd"}
