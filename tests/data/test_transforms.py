@@ -23,23 +23,16 @@ def test_flip_with_certainty_mirrors_every_axis_of_image_and_label_alike():
 
 
 def test_flip_acts_on_each_axis_by_itself_with_its_probability():
-    example = _example()
     index = {"image": np.stack(np.indices((2, 2, 2)), -1).astype(np.float32)}
-    rng, flipped = np.random.default_rng(1), []
-    for _ in range(2000):
-        # The first voxel's indices say which axes were mirrored.
-        flipped.append(flip(index, rng, probability=0.3)["image"][0, 0, 0])
-    flipped = np.array(flipped)
+    rng = np.random.default_rng(1)
+    # The first voxel's indices say which axes were mirrored.
+    flipped = np.array([flip(index, rng, probability=0.3)["image"][0, 0, 0] for _ in range(2000)])
     np.testing.assert_allclose(flipped.mean(0), 0.3, atol=0.045)
     assert np.corrcoef(flipped.T)[np.triu_indices(3, 1)] == pytest.approx(0, abs=0.1)
-    unchanged = flip(example, rng, probability=0.0)
-    np.testing.assert_array_equal(unchanged["image"], example["image"])
-
-
-def test_photographs_have_two_axes_to_mirror():
+    np.testing.assert_array_equal(flip(_example(), rng, probability=0.0)["image"], _example()["image"])
+    # Photographs have two axes to mirror.
     image = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
-    flipped = flip({"image": image}, np.random.default_rng(0), probability=1.0)
-    np.testing.assert_array_equal(flipped["image"], image[::-1, ::-1])
+    np.testing.assert_array_equal(flip({"image": image}, rng, probability=1.0)["image"], image[::-1, ::-1])
 
 
 def test_intensity_is_one_line_per_modality_and_leaves_background_and_label():
@@ -71,11 +64,9 @@ def test_only_what_is_switched_on_is_applied_in_order():
     assert transforms_from(off) == transforms_from({}) == ()
     both = transforms_from({"intensity": {"scale": 0.1, "shift": 0.0}, "flip": {"probability": 0.5}})
     assert [t.func.__name__ for t in both] == list(TRANSFORMS) == ["flip", "intensity"]
-    example = _example()
     rng = np.random.default_rng(4)
-    expected = flip(example, rng, probability=0.5)
-    expected = intensity(expected, rng, scale=0.1, shift=0.0)
-    made = apply_all(both, example, np.random.default_rng(4))
+    expected = intensity(flip(_example(), rng, probability=0.5), rng, scale=0.1, shift=0.0)
+    made = apply_all(both, _example(), np.random.default_rng(4))
     np.testing.assert_array_equal(made["image"], expected["image"])
 
 
