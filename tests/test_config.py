@@ -17,6 +17,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
 from jaxfuse.options import resolve
 from jaxfuse.recipes import sgd
+from tests.refusals import refused
 
 
 def _config(argument="tiny", **changes):
@@ -36,9 +37,15 @@ def _group(config, name):
 def _refusal(config):
     with pytest.raises(UserError) as error:
         parse(config)
-    sentence = str(error.value)
-    assert "\n" not in sentence
-    return sentence
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def _built(config, name="fusion", steps=10):
+    """The System of a phase, from what the config declares of its data."""
+    experiment = parse(config)
+    phase = experiment.phases[name]
+    return build_system(phase, *declared_facts(experiment.data_of(phase)), steps)
 
 
 def test_an_experiment_has_its_phases_in_order_and_functions_in_place_of_names():
@@ -52,18 +59,15 @@ def test_an_experiment_has_its_phases_in_order_and_functions_in_place_of_names()
     assert (transition.labeled, fusion.labeled) == (False, True)
     assert experiment.data_of(fusion) is experiment.data
     modalities, classes = declared_facts(experiment.data)
-    assert modalities == ("t1", "t1ce", "t2", "flair")
-    assert len(classes) == 4
-    system = build_system(fusion, modalities, classes, 10)
-    assert system.loss.keywords == {"include_background": False, "squared": False}
+    assert (modalities, len(classes)) == (("t1", "t1ce", "t2", "flair"), 4)
+    assert _built(_config()).loss.keywords == {"include_background": False, "squared": False}
 
 
 def test_a_phase_may_have_data_of_its_own():
     experiment = parse(_config("tiny,row=voc"))
-    voc = experiment.phases["voc"]
-    assert experiment.data_of(voc).source == "voc"
-    modalities, classes = declared_facts(experiment.data_of(voc))
-    assert (modalities, len(classes)) == (("r", "g", "b"), 21)
+    data = experiment.data_of(experiment.phases["voc"])
+    modalities, classes = declared_facts(data)
+    assert (data.source, modalities, len(classes)) == ("voc", ("r", "g", "b"), 21)
 
 
 def test_a_run_of_before_has_neither_folds_nor_samples():
@@ -75,9 +79,7 @@ def test_a_run_of_before_has_neither_folds_nor_samples():
 
 
 def test_folds_are_not_for_data_with_lists_of_their_own():
-    config = _config("tiny,row=voc")
-    with config.unlocked():
-        config.voc.data.fold = 1
+    config = _config("tiny,row=voc", voc__data__fold=1)
     assert _refusal(config) == "voc.data.fold is given, but VOC has lists of its own; leave it out"
 
 
@@ -211,9 +213,8 @@ def test_an_option_that_is_missing_is_refused(group, option, sentence):
     ],
 )
 def test_what_only_the_model_knows_is_refused_when_it_is_built(changes, sentence):
-    experiment = parse(_config(**changes))
     with pytest.raises(UserError) as error:
-        build_system(experiment.phases["fusion"], *declared_facts(experiment.data), 10)
+        _built(_config(**changes))
     assert sentence in str(error.value)
 
 
@@ -222,12 +223,9 @@ def test_optimizers_must_be_those_of_the_players():
     with config.unlocked():
         config.fusion.optimizers.critics = config.fusion.optimizers.net
         config.transition.optimizers.generators.momentum = 0.9
-    experiment = parse(config)
-    facts = declared_facts(experiment.data)
-    with pytest.raises(UserError, match=r"fusion.optimizers names \['critics', 'net'\]; the model's players are"):
-        build_system(experiment.phases["fusion"], *facts, 10)
-    with pytest.raises(UserError, match="transition.optimizers.generators has no option momentum; adam has b1, b2"):
-        build_system(experiment.phases["transition"], *facts, 10)
+    refused(r"fusion.optimizers names \['critics', 'net'\]; the model's players are", _built, config)
+    sentence = "transition.optimizers.generators has no option momentum; adam has b1, b2"
+    refused(sentence, _built, config, "transition")
 
 
 def _moved(optimizer, steps):
@@ -235,14 +233,12 @@ def _moved(optimizer, steps):
     config = _config("tiny,row=random")
     with config.unlocked():
         config.fusion.optimizers.net = optimizer
-    experiment = parse(config)
-    net = build_system(experiment.phases["fusion"], *declared_facts(experiment.data), steps).optimizers["net"]
-    weight = {"w": jnp.ones(())}
+    net, weight = _built(config, steps=steps).optimizers["net"], jnp.ones(())
     state = net.init(weight)
     for _ in range(steps):
-        update, state = net.update({"w": jnp.ones(())}, state, weight)
-        weight = {"w": weight["w"] + update["w"]}
-    return float(weight["w"])
+        update, state = net.update(jnp.ones(()), state, weight)
+        weight += update
+    return float(weight)
 
 
 def test_the_optimizer_is_chosen_by_its_kind():
@@ -280,10 +276,7 @@ def test_options_of_another_optimizer_are_refused(changes, sentence):
     config = _config("tiny,row=random")
     with config.unlocked():
         config.fusion.optimizers.net.update(changes)
-    experiment = parse(config)
-    with pytest.raises(UserError) as error:
-        build_system(experiment.phases["fusion"], *declared_facts(experiment.data), 10)
-    assert str(error.value).startswith(sentence)
+    refused(f"^{sentence}", _built, config)
 
 
 def test_models_kept_elsewhere_are_found_by_their_dotted_path(tmp_path, monkeypatch):

@@ -61,6 +61,13 @@ def same(a: Any, b: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def agree(found: dict[str, Any], expected: dict[str, Any], relative: float = 1e-4) -> None:
+    """Asserts that two mappings have the same names, with values equal up to rounding."""
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=relative, err_msg=name)
+
+
 def close(a: Any, b: Any, relative: float = 1e-4) -> None:
     """Asserts that two trees are equal up to rounding, measured against the largest value of each leaf."""
     assert jax.tree.structure(a) == jax.tree.structure(b)

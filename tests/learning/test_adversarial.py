@@ -20,7 +20,7 @@ from jaxfuse.learning.adversarial import (
 from jaxfuse.learning.state import Aux, create_state
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
-from tests.tiny_systems import KEY
+from tests.tiny_systems import KEY, agree, moved
 
 LOSSES = CycleLosses(gan_form("lsgan"), l1, 10.0)
 
@@ -33,12 +33,10 @@ def _images(*values):
 def test_until_it_is_full_every_fake_is_stored_and_shown():
     pool = empty_pool(50, _images(0))
     assert pool.images.dtype == jnp.bfloat16
-    shown, pool = jax.jit(exchange)(pool, _images(*range(30)), KEY)
-    np.testing.assert_array_equal(shown.ravel(), np.arange(30))
-    assert int(pool.count) == 30
-    shown, pool = jax.jit(exchange)(pool, _images(*range(30, 50)), jax.random.key(1))
-    np.testing.assert_array_equal(shown.ravel(), np.arange(30, 50))
-    assert int(pool.count) == 50
+    for first, last in ((0, 30), (30, 50)):
+        shown, pool = jax.jit(exchange)(pool, _images(*range(first, last)), jax.random.key(last))
+        np.testing.assert_array_equal(shown.ravel(), np.arange(first, last))
+        assert int(pool.count) == last
     np.testing.assert_array_equal(pool.images.ravel(), np.arange(50))
 
 
@@ -89,53 +87,45 @@ def test_a_pool_of_size_zero_shows_the_fakes_unrounded():
     assert after.images.shape == (0, 1, 1)
 
 
+DUEL = {"maker": optax.sgd(1.0), "critic": optax.sgd(1.0)}
+
+
+def _updated(state, make, remember):
+    """The state after a step in which critic v scores v x, and its metrics."""
+    functions = {"make": make, "remember": remember, "judge": lambda v, x: (v * x, Aux({}))}
+    return adversarial_update(state, maker="maker", critic="critic", optimizers=DUEL, **functions)
+
+
 def test_the_maker_moves_against_the_old_critic_and_the_critic_on_the_old_fakes():
     """Maker w gives the fake w; critic v scores v x. Losses w v and v x have gradients v and x."""
-    optimizers = {"maker": optax.sgd(1.0), "critic": optax.sgd(1.0)}
-    state = create_state(KEY, {"maker": jnp.float32(5.0), "critic": jnp.float32(3.0)}, optimizers)
+    state = create_state(KEY, {"maker": jnp.float32(5.0), "critic": jnp.float32(3.0)}, DUEL)
     seen = []
 
     def remember(state, fakes):
         seen.append((float(state.params["maker"]), float(state.params["critic"]), float(fakes)))
         return state, fakes + 100.0
 
-    state, metrics = adversarial_update(
-        state,
-        maker="maker",
-        critic="critic",
-        optimizers=optimizers,
-        make=lambda w, v: (w * v, Aux({"term": w}, values=w)),
-        remember=remember,
-        judge=lambda v, x: (v * x, Aux({})),
-    )
+    def make(w, v):
+        return w * v, Aux({"term": w}, values=w)
+
+    state, metrics = _updated(state, make, remember)
     assert seen == [(2.0, 3.0, 5.0)]  # the maker has moved (5 - 3), the critic not; the fake is the old maker's
     assert float(state.params["critic"]) == 3.0 - 105.0
-    assert {name: float(value) for name, value in metrics.items()} == {
-        "maker/loss": 15.0,
-        "maker/term": 5.0,
-        "critic/loss": 315.0,
-    }
+    assert metrics == {"maker/loss": 15.0, "maker/term": 5.0, "critic/loss": 315.0}
     assert int(state.step) == 1
 
 
 def test_the_critic_sends_no_gradient_into_the_maker():
     """Fakes arrive without gradient even where the critic's loss would reach the maker through them."""
-    optimizers = {"maker": optax.sgd(1.0), "critic": optax.sgd(1.0)}
 
-    def moved(w):
-        state = create_state(KEY, {"maker": w, "critic": jnp.float32(3.0)}, optimizers)
-        state, _ = adversarial_update(
-            state,
-            maker="maker",
-            critic="critic",
-            optimizers=optimizers,
-            make=lambda w, v: (jnp.float32(0) * v, Aux({}, values=w)),
-            remember=lambda state, fakes: (state, fakes),
-            judge=lambda v, x: (v * x, Aux({})),
-        )
-        return state.params["critic"]
+    def make(w, v):
+        return jnp.float32(0) * v, Aux({}, values=w)
 
-    assert float(jax.grad(moved)(jnp.float32(5.0))) == 0.0
+    def critic_of(w):
+        state = create_state(KEY, {"maker": w, "critic": jnp.float32(3.0)}, DUEL)
+        return _updated(state, make, lambda state, fakes: (state, fakes))[0].params["critic"]
+
+    assert float(jax.grad(critic_of)(jnp.float32(5.0))) == 0.0
 
 
 REAL_A, REAL_B = _images(1.0, 2.0), _images(-1.0, 0.5)
@@ -187,18 +177,14 @@ def test_terms_of_the_critics_by_hand():
 
 
 def test_each_term_moves_the_weights_that_it_should_and_no_others():
-    generators = jax.jacrev(_maker_terms)(GENERATORS, CRITICS)
-    moved = {name: {side for side, g in gradient.items() if float(g) != 0} for name, gradient in generators.items()}
-    assert moved == {
-        "adversarial_a": {"ba"},
-        "adversarial_b": {"ab"},
-        "cycle_a": {"ab", "ba"},
-        "cycle_b": {"ab", "ba"},
-        "loss": {"ab", "ba"},
-    }
-    critics = jax.jacrev(_critic_terms)(CRITICS)
-    moved = {name: {side for side, g in gradient.items() if float(g) != 0} for name, gradient in critics.items()}
-    assert moved == {"critic_a": {"a"}, "critic_b": {"b"}, "loss": {"a", "b"}}
+    gradients = (jax.jacrev(_maker_terms)(GENERATORS, CRITICS), jax.jacrev(_critic_terms)(CRITICS))
+    makers, critics = (
+        {name: {side for side, slope in slopes.items() if float(slope) != 0} for name, slopes in terms.items()}
+        for terms in gradients
+    )
+    both = {"ab", "ba"}
+    assert makers == {"adversarial_a": {"ba"}, "adversarial_b": {"ab"}, "cycle_a": both, "cycle_b": both, "loss": both}
+    assert critics == {"critic_a": {"a"}, "critic_b": {"b"}, "loss": {"a", "b"}}
 
 
 def _cyclic(pool_size, steps):
@@ -228,18 +214,13 @@ def _cyclic(pool_size, steps):
 
 def test_a_cyclic_step_moves_generators_by_their_loss_and_critics_by_theirs_at_the_old_fakes():
     (before, after), (metrics,) = _cyclic(pool_size=0, steps=1)
-    wanted = jax.grad(lambda g: _maker_terms(g, CRITICS)["loss"] + 7.0 * g["ab"])(GENERATORS)
-    for side in ("ab", "ba"):
-        moved = after.params["generators"][side] - before.params["generators"][side]
-        np.testing.assert_allclose(moved, -0.01 * wanted[side], rtol=1e-4)
-    wanted = jax.grad(lambda critics: _critic_terms(critics)["loss"])(CRITICS)
-    for side in ("a", "b"):
-        moved = after.params["discriminators"][side] - before.params["discriminators"][side]
-        np.testing.assert_allclose(moved, -0.1 * wanted[side], rtol=1e-4)
+    of_makers = jax.grad(lambda g: _maker_terms(g, CRITICS)["loss"] + 7.0 * g["ab"])(GENERATORS)
+    of_critics = jax.grad(lambda critics: _critic_terms(critics)["loss"])(CRITICS)
+    for player, rate, wanted in (("generators", 0.01, of_makers), ("discriminators", 0.1, of_critics)):
+        agree(moved(before, after, player), {side: rate * slope for side, slope in wanted.items()})
     assert float(metrics["generators/further"]) == pytest.approx(0.6)
-    assert float(metrics["generators/loss"]) == pytest.approx(
-        float(_maker_terms(GENERATORS, CRITICS)["loss"]) + 7.0 * 0.6, rel=1e-5
-    )
+    loss = float(_maker_terms(GENERATORS, CRITICS)["loss"]) + 7.0 * 0.6
+    assert float(metrics["generators/loss"]) == pytest.approx(loss, rel=1e-5)
 
 
 def test_each_critic_has_a_pool_of_its_own_fakes():
