@@ -52,11 +52,8 @@ def differentiate(functions: tuple[Any, Any], x: Any, y: Any) -> dict[str, tuple
 
 def example() -> tuple[Any, Any, Data]:
     rng = np.random.default_rng(0)
-    data = {
-        "rows": jnp.asarray(rng.normal(size=(SAMPLES, UNKNOWNS))),
-        "truth": jnp.asarray(rng.normal(size=SAMPLES)),
-        "wanted": jnp.asarray(rng.normal(size=UNKNOWNS)),
-    }
+    sizes = {"rows": (SAMPLES, UNKNOWNS), "truth": SAMPLES, "wanted": UNKNOWNS}
+    data = {name: jnp.asarray(rng.normal(size=size)) for name, size in sizes.items()}
     x = {"l": jnp.asarray(rng.normal(size=UNKNOWNS) * 0.1)}
     _, lower = problem(data)
 
@@ -92,15 +89,8 @@ def model_parallel(devices: int, x: Any, y: Any, data: Data) -> Any:
     """`shard_map`: every device has its weights and its columns of the data."""
 
     def run(x: Any, y: Any, data: Data) -> Any:
-        return differentiate(
-            problem(
-                data,
-                predict=lambda y: lax.psum(data["rows"] @ y["w"], "d") + y["b"],
-                total=lambda values: lax.psum(jnp.sum(values), "d"),
-            ),
-            x,
-            y,
-        )
+        predict = lambda y: lax.psum(data["rows"] @ y["w"], "d") + y["b"]
+        return differentiate(problem(data, predict, total=lambda values: lax.psum(jnp.sum(values), "d")), x, y)
 
     weights, everything = {"l": P("d")}, P()
     specs = (weights, {"w": P("d"), "b": P()}, {"rows": P(None, "d"), "truth": P(), "wanted": P("d")})
@@ -117,32 +107,19 @@ def data_parallel(devices: int, x: Any, y: Any, data: Data) -> Any:
     return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P()))(x, y, data)
 
 
-def refusal_of_dense() -> str:
-    """Returns the sentence of `dense` on a vector that is known to be split."""
+def few_split_unknowns() -> dict[str, str]:
+    """What `dense` says to few unknowns that are known to be split, and what the default makes of them."""
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
+    upper, lower = lambda x, y: jnp.sum(y), lambda x, y: jnp.sum(y**2 - x * y)
     with jax.set_mesh(mesh):
-        y = jax.device_put(jnp.ones(8), NamedSharding(mesh, P("d")))
+        x, y = jnp.array(0.0), jax.device_put(jnp.zeros(8), NamedSharding(mesh, P("d")))
+        gradient, info = jax.jit(lambda y: implicit.hypergradient(upper, lower, x, y))(y)
+        small = f"{info.estimator} {float(gradient):.6f} {bool(info.converged)}"
         try:
-            implicit.hypergradient(
-                lambda x, y: jnp.sum(y), lambda x, y: x * jnp.sum(y**2), jnp.array(1.0), y, estimator=implicit.dense()
-            )
+            implicit.hypergradient(upper, lower, x, y, estimator=implicit.dense())
         except ValueError as refused:
-            return str(refused)
-    return "it was not refused"
-
-
-def small_default() -> str:
-    """The default for few unknowns that are known to be split."""
-    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
-        y = jax.device_put(jnp.zeros(8), NamedSharding(mesh, P("d")))
-        run = jax.jit(
-            lambda y: implicit.hypergradient(
-                lambda x, y: jnp.sum(y), lambda x, y: jnp.sum(y**2 - x * y), jnp.array(0.0), y
-            )
-        )
-        gradient, info = run(y)
-    return f"{info.estimator} {float(gradient):.6f} {bool(info.converged)}"
+            return {"dense": str(refused), "small": small}
+    return {"dense": "it was not refused", "small": small}
 
 
 def main() -> None:
@@ -171,7 +148,7 @@ def main() -> None:
                         "converged": bool(scalars["converged"]),
                     }
                 )
-    print(json.dumps({"routes": findings, "dense": refusal_of_dense(), "small": small_default()}))
+    print(json.dumps({"routes": findings, **few_split_unknowns()}))
 
 
 if __name__ == "__main__":

@@ -32,19 +32,15 @@ def findings():
 def test_equals_one_device(findings, route, devices):
     found = [one for one in findings["routes"] if (one["route"], one["devices"]) == (route, devices)]
     assert [one["estimator"] for one in found] == ["default", "minres"]
+    # In parts where x is: 528 numbers over the devices; whole on each where only the data are split.
+    part = 528 if route == "shard_map, data split" else 528 // devices
     for one in found:
         assert one["error"] <= 1e-8
         assert one["residual"] <= 1e-10
-        assert one["converged"]
-        assert one["places"] == devices
-        # In parts where x is: 528 numbers over the devices; whole on each where only the data are split.
-        assert one["part"] == [528 if route == "shard_map, data split" else 528 // devices]
+        assert (one["converged"], one["places"], one["part"]) == (True, devices, [part])
 
 
-def test_dense_refuses_a_split_vector(findings):
+def test_few_split_unknowns_are_refused_by_dense_and_solved_by_cg_by_default(findings):
     assert findings["dense"] == "dense needs y on one device or automatic mesh axes, and y is split: use cg"
-
-
-def test_default_for_few_split_unknowns_is_cg(findings):
     # y* = x / 2 for each of eight, and upper is their sum.
     assert findings["small"] == "cg 4.000000 True"
