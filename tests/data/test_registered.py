@@ -28,16 +28,16 @@ GRAY, OTHER = (RNG.integers(0, 256, (5, 4), np.uint8) for _ in range(2))
 COLOR = RNG.integers(60, 190, (5, 4, 3), np.uint8)
 
 
-def mean(images):
-    return images.mean(-1)
-
-
 def head(shape=(6, 5, 4), seed=0):
     """A box of numbers within zeros; the lowest and the highest slice across each axis are empty."""
     volume = np.zeros(shape, np.float32)
     inside = tuple(slice(1, side - 1) for side in shape)
     volume[inside] = np.random.default_rng(seed).uniform(100, 200, volume[inside].shape)
     return volume
+
+
+def heads(folder):
+    return [save_volume(folder / f"{i}.nii", head(seed=i)) for i in range(3)]
 
 
 @pytest.fixture
@@ -67,8 +67,7 @@ def test_a_fused_luminance_takes_the_color_of_its_source(pictures):
 
 def test_a_color_map_gives_a_gray_image_color(pictures):
     images = read_pictures(pictures("MRI", "CT"), {1: "hot"})
-    expected = color_map("hot")[OTHER]
-    expected[OTHER == 0] = 0
+    expected = np.where(OTHER[..., None] == 0, 0, color_map("hot")[OTHER])
     np.testing.assert_array_equal(images.color[1], expected)
     np.testing.assert_allclose(images.gray[..., 1], np.clip(to_ycbcr(expected)[..., 0], 0, 1))
     np.testing.assert_array_equal(np.rint(images.gray[..., 0] * 255), GRAY)
@@ -76,12 +75,11 @@ def test_a_color_map_gives_a_gray_image_color(pictures):
 
 def test_pictures_that_do_not_fit_are_refused(pictures, tmp_path):
     write_png(tmp_path / "small.png", GRAY[:3])
-    for names, maps, said in (
-        (("MRI", "PET"), {1: "hot"}, r"PET.png has color of its own; leave out its color map hot"),
-        (("MRI", "CT"), {0: "hott"}, "'hott' is no color map; choose one of matplotlib's, such as hot,"),
-        (("MRI", "small"), {}, r"MRI.png is of 5 x 4 and .*small.png is of 3 x 4 pixels"),
-    ):
-        refused(said, read_pictures, pictures(*names), maps)
+    own = "PET.png has color of its own; leave out its color map hot"
+    refused(own, read_pictures, pictures("MRI", "PET"), {1: "hot"})
+    other = "'hott' is no color map; choose one of matplotlib's, such as hot,"
+    refused(other, read_pictures, pictures("MRI", "CT"), {0: "hott"})
+    refused(r"MRI.png is of 5 x 4 and .*small.png is of 3 x 4 pixels", read_pictures, pictures("MRI", "small"), {})
 
 
 def test_volumes_are_scaled_between_percentiles_of_their_own_voxels(tmp_path):
@@ -100,7 +98,7 @@ def test_volumes_are_scaled_between_percentiles_of_their_own_voxels(tmp_path):
 
 @pytest.mark.parametrize("axis", [AXIAL, CORONAL, SAGITTAL])
 def test_a_volume_is_fused_slice_by_slice_where_something_is_shown(tmp_path, axis):
-    images = read_volumes([save_volume(tmp_path / f"{i}.nii", head(seed=i)) for i in range(3)], {})
+    images = read_volumes(heads(tmp_path), {})
     seen = []
 
     def fuse(stack):
@@ -115,16 +113,15 @@ def test_a_volume_is_fused_slice_by_slice_where_something_is_shown(tmp_path, axi
 
 
 def test_volumes_in_color_keep_their_background_black(tmp_path):
-    paths = [save_volume(tmp_path / f"{i}.nii", head(seed=i)) for i in range(3)]
-    images = read_volumes(paths, {1: "viridis", 2: "hot"})
+    images = read_volumes(heads(tmp_path), {1: "viridis", 2: "hot"})
     assert not images.color[1][~images.shown].any()  # viridis itself begins with violet
-    levels = in_levels(fuse_volume(mean, images, AXIAL), list(images.color.values()))
+    fused = fuse_volume(lambda stack: stack.mean(-1), images, AXIAL)
+    levels = in_levels(fused, list(images.color.values()))
     assert (levels.shape, levels.dtype) == ((6, 5, 4, 3), np.uint8)
     assert not levels[~images.shown].any()
     assert np.ptp(levels[images.shown].astype(int), axis=-1).max() > 50
     # Slices are recombined one by one; so is the whole.
-    whole = in_levels(fuse_volume(mean, images, AXIAL)[2], [color[2] for color in images.color.values()])
-    np.testing.assert_array_equal(levels[2], whole)
+    np.testing.assert_array_equal(levels[2], in_levels(fused[2], [color[2] for color in images.color.values()]))
 
 
 def test_volumes_that_do_not_fit_are_refused(tmp_path):
@@ -152,12 +149,12 @@ def test_kinds_and_numbers_of_files():
 
 
 def test_images_are_told_by_their_files_or_else_by_their_folders():
-    def names(*paths):
-        return names_of([Path(path) for path in paths])
-
-    assert names("x/a.b.nii.gz", "y/a.nii", "c.d.png") == ("a.b", "a", "c.d")
-    assert names("MRI/0001.png", "PET/0001.png") == ("MRI", "PET")
-    assert names("MRI/1.png", "MRI/1.png") == ("1", "1")
+    for paths, names in (
+        ("x/a.b.nii.gz y/a.nii c.d.png", ("a.b", "a", "c.d")),
+        ("MRI/0001.png PET/0001.png", ("MRI", "PET")),
+        ("MRI/1.png MRI/1.png", ("1", "1")),
+    ):
+        assert names_of([Path(path) for path in paths.split()]) == names
 
 
 def test_images_are_named_by_number_name_or_last_part():

@@ -12,8 +12,8 @@ from tests.refusals import refused
 def test_iseg_phantoms_are_sound_but_for_an_orientation_that_is_assumed(tmp_path):
     write_infant_phantoms(tmp_path / "set", cases=2, seed=0, shape=(32, 36, 28), spacing_mm=4.6)
     verdict = verify(tmp_path / "set")
-    assert (verdict.layout, verdict.scheme, verdict.modalities) == ("iseg", "iseg", ("t1", "t2"))
-    assert verdict.cases == ("subject-1", "subject-2")
+    told = (verdict.layout, verdict.scheme, verdict.modalities, verdict.cases)
+    assert told == ("iseg", "iseg", ("t1", "t2"), ("subject-1", "subject-2"))
     (problem,) = verdict.problems
     assert (problem.case, problem.severity) == (ALL_CASES, "warning")
     assert problem.message.startswith("headers of Analyze files tell no orientation (cases: 2): array axis 0")
@@ -24,9 +24,9 @@ def test_stroke_phantoms_are_sound(tmp_path):
     verdict = verify(tmp_path / "set")
     assert (verdict.layout, verdict.scheme, verdict.problems) == ("stroke", "stroke", ())
     (folders[0] / f"{folders[0].name}_dwi_b0.nii.gz").unlink()
-    ((problem),) = verify(tmp_path / "set").problems
-    assert problem.severity == "fatal"
-    assert problem.message == "no dwi_b0 image: stroke_phantom_000_dwi_b0.nii.gz is missing"
+    (problem,) = verify(tmp_path / "set").problems
+    said = "no dwi_b0 image: stroke_phantom_000_dwi_b0.nii.gz is missing"
+    assert (problem.severity, problem.message) == ("fatal", said)
     assert verify(tmp_path / "set", modalities=("t2",)).problems == ()
 
 
@@ -35,13 +35,11 @@ def test_problems_of_subjects_are_said(tmp_path):
     label = np.zeros((5, 5, 5), np.uint8)
     label[1, 1, 1:4] = [10, 150, 251]
     write_iseg(tmp_path, 7, {"T1": image, "T2": image[:4], "label": label})
-    texts = [problem.message for problem in verify(tmp_path).problems if problem.severity == "fatal"]
-    assert len(texts) == 2
-    assert "shape (4, 5, 5) of subject-7-T2.hdr differs" in texts[0]
-    assert "subject-7-label.hdr holds the label values 0, 10, 150, 251, scheme iseg knows 0, 10, 150, 250" in texts[1]
+    shapes, labels = (problem.message for problem in verify(tmp_path).problems if problem.severity == "fatal")
+    assert "shape (4, 5, 5) of subject-7-T2.hdr differs" in shapes
+    assert "subject-7-label.hdr holds the label values 0, 10, 150, 251, scheme iseg knows 0, 10, 150, 250" in labels
     (tmp_path / "subject-7-T1.img").unlink()
-    messages = [problem.message for problem in verify(tmp_path).problems]
-    assert any("subject-7-T1.img cannot be read" in message for message in messages)
+    assert any("subject-7-T1.img cannot be read" in problem.message for problem in verify(tmp_path).problems)
 
 
 def test_a_layout_that_is_named_wins(tmp_path):
@@ -53,5 +51,4 @@ def test_a_layout_that_is_named_wins(tmp_path):
 
 def test_real_volumes_in_the_layout_of_iseg(shared_data):
     verdict = verify(shared_data / "iseg_like_mni152")
-    assert (verdict.layout, verdict.cases) == ("iseg", ("subject-1",))
-    assert verdict.count("fatal") == 0
+    assert (verdict.layout, verdict.cases, verdict.count("fatal")) == ("iseg", ("subject-1",), 0)

@@ -24,10 +24,10 @@ def test_thick_slices_average_what_they_hold():
     np.testing.assert_allclose(even[0], [0.2] * 5 + [0.0] * 35)
     np.testing.assert_allclose(even[7], [0.0] * 35 + [0.2] * 5)
     # 54 layers of 3 mm reach 1 mm beyond the 160 mm on each side: 2, 3, 3 and 2 of the first 10 mm.
-    np.testing.assert_allclose(stroke._averaging(54, 3.0, 16)[0, :5], [0.2, 0.3, 0.3, 0.2, 0.0], atol=1e-6)
-    np.testing.assert_allclose(stroke._averaging(54, 3.0, 16).sum(axis=1), 1, rtol=1e-6)
-    volume = np.random.default_rng(0).standard_normal((2, 3, 54), dtype=np.float32)
-    assert stroke._thin(volume, stroke._averaging(54, 3.0, 16)).shape == (2, 3, 16)
+    beyond = stroke._averaging(54, 3.0, 16)
+    np.testing.assert_allclose(beyond[0, :5], [0.2, 0.3, 0.3, 0.2, 0.0], atol=1e-6)
+    np.testing.assert_allclose(beyond.sum(axis=1), 1, rtol=1e-6)
+    assert stroke._thin(np.zeros((2, 3, 54), np.float32), beyond).shape == (2, 3, 16)
 
 
 def test_an_infarct_outshines_all_else_at_b1000_only_by_its_diffusion():
@@ -52,8 +52,7 @@ def test_an_infarct_outshines_all_else_at_b1000_only_by_its_diffusion():
 def test_apparent_diffusion_is_low_in_the_infarct_alone(case):
     images, label = case
     brain = images["t2"] != 0
-    adc = np.log(images["dwi_b0"][brain] / images["dwi_b1000"][brain])
-    lesion = label[brain] == 1
+    adc, lesion = np.log(images["dwi_b0"][brain] / images["dwi_b1000"][brain]), label[brain] == 1
     # The images have gains of their own, so that only differences count: about 0.3e-3 mm2/s against white matter.
     assert 0.15 < np.median(adc[~lesion]) - np.median(adc[lesion]) < 0.7
     fluid = images["t2"][brain] > np.percentile(images["t2"][brain], 97)
@@ -68,12 +67,9 @@ def test_images_and_labels_share_the_brain(case):
     for image in images.values():
         np.testing.assert_array_equal(image != 0, brain)
         assert image[brain].min() >= 1
-    assert label.dtype == np.uint8
-    assert set(np.unique(label)) == {0, 1}
-    assert not label[~brain].any()
-    z = images["dwi_b1000"]
-    z = (z - z[brain].mean()) / z[brain].std()
-    assert z[label == 1].mean() > 2
+    assert (label.dtype, set(np.unique(label)), label[~brain].any()) == (np.uint8, {0, 1}, False)
+    b1000 = images["dwi_b1000"]
+    assert (b1000[label == 1].mean() - b1000[brain].mean()) / b1000[brain].std() > 2
 
 
 def test_every_case_has_a_lesion_a_few_per_cent_of_the_brain_at_most():

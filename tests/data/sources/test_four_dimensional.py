@@ -22,13 +22,11 @@ LPS = np.diag([-1.0, -1, 2, 1])
 
 
 def survey(root, modalities, layout=None):
-    del layout
-    found = []
-    for path in sorted(Path(root).glob("imagesTr/*.nii.gz")):
-        label = path.parents[1] / "labelsTr" / path.name
-        images = {m: Image(path, MODALITIES.index(m)) for m in modalities}
-        found.append(Finding(path.name.removesuffix(".nii.gz"), path.parent, "", images, {}, label))
-    return tuple(found)
+    def finding(path):
+        images, label = {m: Image(path, MODALITIES.index(m)) for m in modalities}, root / "labelsTr" / path.name
+        return Finding(path.name.removesuffix(".nii.gz"), path.parent, "", images, {}, label)
+
+    return tuple(finding(path) for path in sorted(root.glob("imagesTr/*.nii.gz")))
 
 
 SOURCE = VolumeSource(
@@ -46,13 +44,11 @@ SOURCE = VolumeSource(
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """Two cases of four channels; the source stands among the others."""
-    for folder in ("imagesTr", "labelsTr"):
-        (tmp_path / folder).mkdir()
+    label = np.zeros(SHAPE, np.uint8)
+    label[1:4, 2, 3] = (1, 2, 3)
     for number in (1, 2):
         name = f"BRATS_{number:03d}.nii.gz"
         save_volume(tmp_path / "imagesTr" / name, stored(number), affine=LPS)
-        label = np.zeros(SHAPE, np.uint8)
-        label[1:4, 2, 3] = (1, 2, 3)
         save_volume(tmp_path / "labelsTr" / name, label, affine=LPS)
     monkeypatch.setitem(volumes.LAYOUTS, "task01", SOURCE)
     return tmp_path
@@ -66,15 +62,13 @@ def test_every_channel_is_an_image_on_the_canonical_axes(root):
     (first, _) = SOURCE.find(root, ("t2", "flair"), labels_required=True)
     case = load_case(first, ("t2", "flair"), label_scheme("decathlon"))
     np.testing.assert_array_equal(case.image, stored(1)[::-1, ::-1][..., [3, 0]])
-    assert case.label is not None
     assert case.label[1:4, 1, 3].tolist() == [3, 1, 2]  # enhancing, core, edema
     assert (case.spacing_mm, SOURCE.detect("anywhere"), SOURCE.scheme_of()) == ((1, 1, 2), "task01", "decathlon")
 
 
 def test_a_channel_counts_in_what_names_a_case_in_the_cache(root):
     files = SOURCE.find(root, MODALITIES, labels_required=True)
-    digests = Digests(root / "digests.json")
-    images = files[0].images
+    digests, images = Digests(root / "digests.json"), files[0].images
     whole = digests.of(images["t1"].path)
     assert [digests.of_image(images[m]) for m in MODALITIES] == [f"{whole}#{channel}" for channel in range(4)]
     assert digests.of_image(Image(images["t1"].path)) == whole
@@ -95,8 +89,7 @@ def test_a_data_set_of_four_axes_is_verified(root):
 
 def test_labels_are_written_on_the_grid_of_a_channel(root):
     (files, _) = SOURCE.find(root, ("t1ce",), labels_required=True)
-    image = files.images["t1ce"]
-    label = np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE)
+    image, label = files.images["t1ce"], np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE)
     write_like(root / "out.nii.gz", label, image.path, channel=image.channel)
     written = read_volume(root / "out.nii.gz")
     np.testing.assert_array_equal(written.array, label)
@@ -112,5 +105,4 @@ def test_labels_are_written_on_the_grid_of_a_channel(root):
     ],
 )
 def test_files_without_that_channel_are_refused(tmp_path, array, channel, message):
-    path = save_volume(tmp_path / "a.nii.gz", array)
-    refused(message, Image(path, channel).read)
+    refused(message, Image(save_volume(tmp_path / "a.nii.gz", array), channel).read)

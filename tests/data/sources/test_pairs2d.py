@@ -24,15 +24,16 @@ def color(seed: int = 0) -> np.ndarray:
     return np.stack([gray(seed), gray(seed + 1), gray(seed + 2)], axis=-1)
 
 
-def stored_as_rgb(pixels: np.ndarray) -> np.ndarray:
-    return np.repeat(pixels[..., None], 3, axis=-1)
-
-
-def make(root: Path, collection: str = "MRI_PET", names: str = "ba", *, mri=None, other=None) -> Path:
+def make(root: Path, collection: str = "MRI_PET", names: str = "ba", *, mri=gray(), other=color()) -> Path:  # noqa: B008
     for name in names:
-        write_png(root / collection / "MRI" / f"{name}.png", gray() if mri is None else mri)
-        write_png(root / collection / collection[4:] / f"{name}.png", color() if other is None else other)
+        write_png(root / collection / "MRI" / f"{name}.png", mri)
+        write_png(root / collection / collection[4:] / f"{name}.png", other)
     return root
+
+
+def one_pair(root: Path, collection: str = "MRI_PET", **pixels):
+    (files,) = find_pairs(make(root, collection, "a", **pixels), ("mri", collection[4:].lower()))
+    return files
 
 
 def test_a_collection_is_chosen_by_the_modalities(tmp_path):
@@ -46,7 +47,7 @@ def test_a_collection_is_chosen_by_the_modalities(tmp_path):
 
 def test_luminance_of_color_and_gray_stored_as_rgb(tmp_path):
     mri, pet = gray(5), color(7)
-    (files,) = find_pairs(make(tmp_path, names="a", mri=stored_as_rgb(mri), other=pet), ("mri", "pet"))
+    files = one_pair(tmp_path, mri=np.repeat(mri[..., None], 3, axis=-1), other=pet)
     pair = load_pair(files, ("mri", "pet"))
     np.testing.assert_array_equal(pair.gray["mri"], mri.astype(np.float32) / 255)
     np.testing.assert_allclose(pair.gray["pet"], pet @ [0.299, 0.587, 0.114] / 255, atol=1e-6)
@@ -57,62 +58,61 @@ def test_luminance_of_color_and_gray_stored_as_rgb(tmp_path):
 
 
 def test_a_gray_pet_has_no_color_and_a_ct_in_color_is_refused(tmp_path):
-    (files,) = find_pairs(make(tmp_path, names="a", other=gray(3)), ("mri", "pet"))
-    assert load_pair(files, ("mri", "pet")).color == {}
-    (files,) = find_pairs(make(tmp_path, "MRI_CT", "a"), ("mri", "ct"))
-    refused(r"pair a: .*MRI_CT/CT/a.png has color, and a gray image is expected of ct", load_pair, files, ("mri", "ct"))
+    assert load_pair(one_pair(tmp_path, other=gray(3)), ("mri", "pet")).color == {}
+    message = r"pair a: .*MRI_CT/CT/a.png has color, and a gray image is expected of ct"
+    refused(message, load_pair, one_pair(tmp_path, "MRI_CT"), ("mri", "ct"))
 
 
 def test_prepared_pair_takes_the_form_of_a_prepared_case(tmp_path):
     files = find_pairs(make(tmp_path), ("pet", "mri"))
     fresh: list[bool] = []
-    cases = prepare_pairs(files, ("pet", "mri"), cache=tmp_path / "cache", on_case=lambda _, new: fresh.append(new))
-    assert ([case.id for case in cases], fresh) == (["a", "b"], [True, True])
-    case = cases[0]
+
+    def prepared(*order):
+        return prepare_pairs(files, order, cache=tmp_path / "cache", on_case=lambda _, new: fresh.append(new))
+
+    case, other = prepared("pet", "mri")
+    assert (case.id, other.id) == ("a", "b")
     assert (case.facts.modalities, case.labeled, case.label, len(case.tumor)) == (("pet", "mri"), False, None, 0)
     assert (case.image.shape, case.image.dtype) == ((*SHAPE, 2), np.float32)
     np.testing.assert_array_equal(case.image[..., 1], gray().astype(np.float32) / 255)
     np.testing.assert_array_equal(case.brain, np.arange(8, 48))  # the first row is black in both
     np.testing.assert_allclose(case.facts.mean[1], gray().mean(), rtol=1e-6)
-    prepare_pairs(files, ("pet", "mri"), cache=tmp_path / "cache", on_case=lambda _, new: fresh.append(new))
-    prepare_pairs(files, ("mri", "pet"), cache=tmp_path / "cache", on_case=lambda _, new: fresh.append(new))
+    prepared("pet", "mri")
+    prepared("mri", "pet")
     assert fresh == [True, True, False, False, True, True]
 
 
 def test_an_image_of_one_level_is_refused(tmp_path):
-    files = find_pairs(make(tmp_path, names="a", mri=np.zeros(SHAPE, np.uint8)), ("mri", "pet"))
+    files = [one_pair(tmp_path, mri=np.zeros(SHAPE, np.uint8))]
     refused("case a: modality mri is 0 everywhere", prepare_pairs, files, ("mri", "pet"), cache=tmp_path / "cache")
 
 
 def test_missing_partners_and_unequal_sizes_are_reported_and_refused(tmp_path):
-    make(tmp_path, names="abcd")
-    (tmp_path / "MRI_PET" / "PET" / "b.png").unlink()
-    (tmp_path / "MRI_PET" / "MRI" / "c.png").unlink()
-    write_png(tmp_path / "MRI_PET" / "PET" / "d.png", color()[:, :5])
-    (tmp_path / "MRI_PET" / "PET" / ".hidden.png").touch()
-    found = {one.id: one.problems for one in survey(tmp_path, ("mri", "pet"))}
-    assert list(found) == ["a", "b", "c", "d"]
-    assert found["a"] == ()
-    (lacks_pet,), (lacks_mri,), (unequal,) = found["b"], found["c"], found["d"]
-    assert lacks_pet.startswith(f"no pet image: {tmp_path / 'MRI_PET' / 'PET' / 'b.png'} is missing")
-    assert lacks_mri.startswith(f"no mri image: {tmp_path / 'MRI_PET' / 'MRI' / 'c.png'} is missing")
+    both = make(tmp_path, names="abcd") / "MRI_PET"
+    (both / "PET" / "b.png").unlink()
+    (both / "MRI" / "c.png").unlink()
+    write_png(both / "PET" / "d.png", color()[:, :5])
+    (both / "PET" / ".hidden.png").touch()
+    found = survey(tmp_path, ("mri", "pet"))
+    assert [one.id for one in found] == ["a", "b", "c", "d"]
+    (), (lacks_pet,), (lacks_mri,), (unequal,) = (one.problems for one in found)
+    assert lacks_pet.startswith(f"no pet image: {both / 'PET' / 'b.png'} is missing")
+    assert lacks_mri.startswith(f"no mri image: {both / 'MRI' / 'c.png'} is missing")
     assert unequal.startswith("mri is of 6 x 8 and pet is of 6 x 5 pixels; they must show one grid")
     refused("pair b: no pet image", find_pairs, tmp_path, ("mri", "pet"))
 
 
 def test_a_file_that_changed_size_after_it_was_found(tmp_path):
-    (files,) = find_pairs(make(tmp_path, names="a"), ("mri", "pet"))
+    files = one_pair(tmp_path)
     write_png(files.images["mri"].path, gray()[1:])
     refused("pair a: mri is of 5 x 8 and pet is of 6 x 8 pixels", load_pair, files, ("mri", "pet"))
 
 
 def test_foreign_files_are_reported_and_refused(tmp_path):
-    make(tmp_path, names="a")
-    path = tmp_path / "MRI_PET" / "MRI" / "a.png"
+    path = make(tmp_path, names="a") / "MRI_PET" / "MRI" / "a.png"
     path.write_bytes(b"GIF89a" + bytes(40))
-    assert survey(tmp_path, ("mri", "pet"))[0].problems == (
-        f"{path} is no PNG image; convert it to PNG, or leave it out",
-    )
+    (problem,) = survey(tmp_path, ("mri", "pet"))[0].problems
+    assert problem == f"{path} is no PNG image; convert it to PNG, or leave it out"
     refused("pair a: .*a.png is no PNG image", find_pairs, tmp_path, ("mri", "pet"))
 
 

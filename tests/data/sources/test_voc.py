@@ -12,19 +12,17 @@ from tests.refusals import refused
 SIZE = (12, 9)  # rows, columns
 
 
-def class_map() -> np.ndarray:
-    label = np.zeros(SIZE, np.uint8)
-    label[2:4, 3:6] = 15
-    label[4, 3:6] = 255
-    return label
+LABEL = np.zeros(SIZE, np.uint8)
+LABEL[2:4, 3:6] = 15
+LABEL[4, 3:6] = 255
 
 
-def save_image(year: Path, name: str, label: np.ndarray | None = None, *, mode: str = "P") -> None:
+def save_image(year: Path, name: str, label: np.ndarray = LABEL, *, mode: str = "P") -> None:
     for folder in ("JPEGImages", "SegmentationClass"):
         (year / folder).mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
     Image.fromarray(pixels).save(year / "JPEGImages" / f"{name}.jpg")
-    image = Image.fromarray(class_map() if label is None else label).convert("L")
+    image = Image.fromarray(label)
     if mode == "P":
         image = Image.frombytes("P", image.size, image.tobytes())
         image.putpalette([i // 3 for i in range(768)])
@@ -49,44 +47,41 @@ def test_published_lists_from_every_level(tmp_path):
 
 
 def test_there_are_21_classes():
-    assert len(CLASSES) == 21
-    assert CLASSES[15] == "person"
+    assert (len(CLASSES), CLASSES[15]) == (21, "person")
 
 
 def test_pixels_and_class_map_keep_rows_before_columns(tmp_path):
     files = find_images(make(tmp_path))["val"][0]
     image, label = load_image(files)
     assert (image.shape, image.dtype) == ((*SIZE, 3), np.float32)
-    np.testing.assert_array_equal(label, class_map())
+    np.testing.assert_array_equal(label, LABEL)
 
 
 def test_prepared_image_takes_the_form_of_a_prepared_case(tmp_path):
-    files = find_images(make(tmp_path))["train"]
-    cases = prepare_images(files, cache=tmp_path / "cache")
+    cases = prepare_images(find_images(make(tmp_path))["train"], cache=tmp_path / "cache")
     case = cases[0]
     assert case.image.shape == (*SIZE, 3)
     np.testing.assert_allclose(case.image.mean((0, 1)), 0, atol=1e-6)
     np.testing.assert_allclose(case.image.std((0, 1)), 1, atol=1e-5)
-    np.testing.assert_array_equal(case.label, class_map())
+    np.testing.assert_array_equal(case.label, LABEL)
     assert [np.unravel_index(i, SIZE) for i in case.tumor] == [(r, c) for r in (2, 3) for c in (3, 4, 5)]
-    assert len(case.brain) == 12 * 9
-    assert len(case.facts.voxels_per_class) == 21
+    assert (len(case.brain), len(case.facts.voxels_per_class)) == (12 * 9, 21)
     # 255 counts in no class.
     assert {i: n for i, n in enumerate(case.facts.voxels_per_class) if n} == {0: 99, 15: 6}
     facts = dataset_facts(cases, CHANNELS, None, {"train": ("a", "b"), "val": ()}, classes=CLASSES)
-    assert facts.classes == CLASSES
-    assert facts.voxels_per_class[15] == 12
+    assert (facts.classes, facts.voxels_per_class[15]) == (CLASSES, 12)
 
 
 def test_color_class_map_strange_value_and_size_are_refused(tmp_path):
     year = make(tmp_path)
     files = find_images(year)["val"][0]
-    save_image(year, "c", mode="L")
-    refused("mode L", load_image, files)
-    save_image(year, "c", np.full(SIZE, 21, np.uint8))
-    refused(r"holds the values \[21\]", load_image, files)
-    save_image(year, "c", np.zeros((9, 12), np.uint8))
-    refused(r"\(9, 12\)", load_image, files)
+    for message, label, mode in (
+        ("mode L", LABEL, "L"),
+        (r"holds the values \[21\]", np.full(SIZE, 21, np.uint8), "P"),
+        (r"\(9, 12\)", np.zeros((9, 12), np.uint8), "P"),
+    ):
+        save_image(year, "c", label, mode=mode)
+        refused(message, load_image, files)
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path):
