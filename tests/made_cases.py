@@ -28,9 +28,6 @@ SUFFIXES = {
 ISLES_KINDS = {"t1": "MR_T1", "t2": "MR_T2", "flair": "MR_Flair", "dwi": "MR_DWI", "lesion": "OT"}
 
 
-# --- files --------------------------------------------------------------------------------------------------
-
-
 def placed(
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
     origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
@@ -55,21 +52,10 @@ def save_volume(
     qform_code: int | None = None,
     description: bytes = b"",
 ) -> Path:
-    """Writes a NIfTI volume, and the folders above it.
+    """Writes a NIfTI volume of the type of `array`, and the folders above it; returns `path`.
 
-    Args:
-        path: the file, `.nii` or `.nii.gz`.
-        array: the values; the type on disk is theirs.
-        affine: voxel to world in mm; by default that of `spacing_mm` and `origin_mm`.
-        spacing_mm: sides of a voxel.
-        origin_mm: where the first voxel lies.
-        axes: how an array whose axes are those of the affine is stored; "RAS" stores it as it is.
-        sform_code: what the stored affine is said to be in the sform; by default, what nibabel says.
-        qform_code: the same for the qform.
-        description: of the header, at most 80 bytes.
-
-    Returns:
-        `path`.
+    The affine is by default that of `spacing_mm` and `origin_mm`, its codes what nibabel says. `axes`: how an array
+    whose axes are those of the affine is stored; "RAS" stores it as it is.
     """
     grid = placed(spacing_mm, origin_mm) if affine is None else np.asarray(affine, np.float64)
     image = nib.Nifti1Image(array, grid)
@@ -104,23 +90,13 @@ def save_pair(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-# --- cases --------------------------------------------------------------------------------------------------
-
-
 def write_case(
     root: Path, name: str, arrays: Mapping[str, np.ndarray | None], *, spelling: str = "", **geometry: Any
 ) -> Path:
-    """Writes a folder of one case, as of BraTS or of stroke.
+    """Writes a folder of one case, as of BraTS or of stroke, which it returns.
 
-    Args:
-        root: the folder above it.
-        name: of the case and its folder, with which all of its files begin.
-        arrays: by modality, and "seg" or "lesion" for the label; None leaves a file out.
-        spelling: a key of `SUFFIXES`; by default a file ends in the name of its modality.
-        **geometry: of `save_volume`, for all files.
-
-    Returns:
-        The folder of the case.
+    `arrays`: by modality, and "seg" or "lesion" for the label; None leaves a file out. `spelling`: a key of `SUFFIXES`;
+    by default a file ends in the name of its modality. `geometry`: of `save_volume`, for all files.
     """
     for suffix, array in arrays.items():
         if array is not None:
@@ -171,9 +147,6 @@ def prepared_cases(
     """Writes cases as `case_files` does, and prepares them in the cache `root/cache`."""
     listed = [case_files(root, name, arrays, **geometry) for name, arrays in cases.items()]
     return list(prepare(listed, tuple(listed[0].images), scheme, normalize=normalize, cache=root / "cache"))
-
-
-# --- voxels -------------------------------------------------------------------------------------------------
 
 
 def ellipsoid(shape: tuple[int, int, int], half_axes: ArrayLike) -> np.ndarray:

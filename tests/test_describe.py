@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from configs import cmff
 from jaxfuse.describe import choices
-from jaxfuse.errors import UserError
 from tests.commands import ROOT, call
+from tests.refusals import refused
 
 CONFIG = ROOT / "configs" / "cmff.py"
 TRUNK = 8_261_728  # a U-Net without its output convolution, which the branches have from the generators
@@ -72,7 +70,5 @@ def test_every_preset_and_row_is_listed(tmp_path):
 
 
 def test_what_is_no_config_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is not a config file; give a Python file such as configs/cmff.py"):
-        choices(str(tmp_path / "absent.py"))
-    with pytest.raises(UserError, match="is not a config file"):
-        choices(str(tmp_path))
+    for path in (tmp_path / "absent.py", tmp_path):
+        refused("is not a config file; give a Python file such as configs/cmff.py", choices, str(path))

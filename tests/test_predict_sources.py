@@ -12,8 +12,6 @@ from jaxfuse.data.phantom.infant import write_infant_phantoms
 from jaxfuse.io.nifti import geometry_mismatch, read_volume
 from jaxfuse.recipes import volume_data
 from tests.commands import call_here
-from tests.made_cases import write_case
-from tests.refusals import refused
 from tests.untrained_run import labeling_run, write_untrained_run
 
 GRID = {"shape": (32, 36, 28), "spacing_mm": 4.6}
@@ -65,9 +63,3 @@ def test_each_network_of_slices_sees_its_own_axis(subjects, tmp_path):
     agreed = answers["coronal"] == answers["sagittal"]
     assert not agreed.all()
     np.testing.assert_array_equal(answers["both"][agreed], answers["coronal"][agreed])
-
-
-def test_cases_of_another_kind_are_refused(tmp_path):
-    write_case(tmp_path / "in", "a", {"t1": np.ones((4, 4, 4), np.int16)})
-    where = {"workdir": volumes_run(tmp_path), "input": tmp_path / "in", "output": tmp_path / "out"}
-    refused("no subject lies under .*; files such as subject-1-T1.hdr are expected", call_here, predict, **where)

@@ -210,13 +210,11 @@ def test_an_option_is_named_as_it_was_given(refused, options, told):
         ([*ASKED, "--nosuch=1"], "--nosuch is no option of this command; see the options with --helpshort"),
         ([*ASKED, "--workdir"], "Missing value for flag --workdir"),
         ([*ASKED, "stray"], "'stray' is not understood; every setting is a flag, such as --workdir DIR"),
-        ([*ASKED, "--config.data.val_fraction=2.0"], "data.val_fraction is 2.0; it must lie between 0 and 1"),
         ([], "--config is not given and has to be; see the options with --helpshort"),
         (["--config=configs/nosuch.py"], "the config file configs/nosuch.py is not there; name one such as --config"),
         (["--config", "nosuch.py:tiny", "--config.seed=1"], "the config file nosuch.py is not there"),
         (["--config.seed=1", "--config", CONFIG], "--config.seed=1 stands before --config, whose option it is"),
         (["--config", f"{CONFIG},row=nosuch"], "row 'nosuch' is not known; choose one of ours, S_A, S_B,"),
-        (["--config", f"{CONFIG},data=iseg"], "data variant 'iseg' is not known; this config has none: leave it out"),
     ],
 )
 def test_arguments_that_are_not_understood(refused, arguments, told):

@@ -40,15 +40,12 @@ def test_cached_arrays_are_those_in_memory_and_small_when_pickled(tmp_path):
         assert stored.dtype == wanted.dtype
         np.testing.assert_array_equal(stored, wanted)
     assert read_prepared(case.folder) == case
+    ((bare,), _) = run(tmp_path, replace(files_on_disk(tmp_path), label=None))
+    assert (bare.labeled, bare.label, bare.tumor.size) == (False, None, 0)
     # The arrays that were read are left out of the pickle, and read again after it.
     pickled = pickle.dumps(case)
     assert len(pickled) < 2000
     np.testing.assert_array_equal(pickle.loads(pickled).image, case.image)
-
-
-def test_unlabeled_cached_case(tmp_path):
-    ((case,), _) = run(tmp_path, replace(files_on_disk(tmp_path), label=None))
-    assert (case.labeled, case.label, case.tumor.size) == (False, None, 0)
 
 
 def test_second_run_makes_nothing_and_reads_no_image(tmp_path, monkeypatch):

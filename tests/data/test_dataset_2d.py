@@ -6,21 +6,17 @@ import json
 import numpy as np
 import pytest
 
-from configs import cmff
 from jaxfuse.data.dataset import open_dataset
 from jaxfuse.data.phantom.roots import pair_phantom_root
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.sampling import brain, mixed
 from jaxfuse.data.settings import Data, Phantom
-from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.io.png import read_png
-from jaxfuse.io.tables import read_json
 from tests.data import opening
 from tests.data.opening import quiet
 from tests.made_cases import write_case
 from tests.refusals import refused
-from tests.runs import run_of
 
 MODALITIES = ("t1", "flair")
 
@@ -79,21 +75,6 @@ def test_one_slice_of_each_case_and_a_split_file_that_names_cases(volumes, tmp_p
     split.write_text(json.dumps({"train": ["case_2"], "val": ["case_0"]}))
     data = open_dataset(settings(volumes, "one_slice", split=str(split)), quiet)
     assert (data.facts.train, data.facts.val) == (("case_2_z005",), ("case_0_z005",))
-
-
-def test_a_2d_network_trains_on_slices_of_volumes(tmp_path):
-    config = cmff.get_config("tiny,row=voc")
-    config.schedule = config.result = ("voc",)
-    config.log_every = config.network.unet.base = config.network.unet.levels = 2
-    config.voc.update(sampling="mixed", pad=False)
-    config.voc.data.update(source="slices", modalities=MODALITIES, normalize="percentiles", cache=str(tmp_path))
-    config.voc.data.phantom.update(cases=2, shape=(32, 32, 32), spacing_mm=5.75)
-    assert run_of(config, tmp_path / "run").execute()
-    rows = [row for row in read_metrics(tmp_path / "run") if row["split"] == "train"]
-    assert [row["step"] for row in rows] == [2, 4]
-    assert all(np.isfinite(row["net/loss"]) for row in rows)
-    names = read_json(tmp_path / "run" / "dataset.json")["train"]
-    assert len([name for name in names if "_z" in name]) == len(names) > 10
 
 
 def test_phantom_pairs_are_cases_of_two_modalities(tmp_path):

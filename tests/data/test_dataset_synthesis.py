@@ -18,7 +18,7 @@ from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.intensities import LANDMARKS, MATCHED, restore
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
 from jaxfuse.data.preprocess import uncrop
-from jaxfuse.data.sampling import tiles
+from jaxfuse.data.sampling import SAMPLINGS, check_sampling, tiles
 from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES, pictures
 from jaxfuse.data.sources.volumes import VOLUMES
@@ -82,6 +82,7 @@ def test_all_slices_of_unlabeled_volumes_give_batches_along_every_axis(volumes, 
     assert [one.id for one in data.val] == [f"case_2_{letter}{k:03d}" for k in range(count)]
     assert {one.image.shape for one in data.train} == {(*sides, 2)}
     assert (len(data.train), data.facts.voxels_per_class, data.facts.scheme) == (2 * count, (), "brats")
+    check_sampling(data.train, (8, 8), SAMPLINGS["tiles"], pad=False)
     sampler = PatchSampler(data.train, (8, 8), tiles, (), unpaired=False, labels=False)
     (batch,) = batches(sampler, batch=len(data.train), seed=0, start=0, stop=1, loader=Loader())
     found = {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()}
@@ -98,12 +99,6 @@ def test_pictures_go_back_onto_the_file_in_its_units(volumes):
     for place, one in enumerate(data.val):
         back = uncrop(restore(np.asarray(one.image[..., 1]), one.facts, "flair"), one, 0)
         np.testing.assert_array_equal(np.rint(back), pictures(stored, AXES["axial"])[place])
-
-
-def test_without_the_options_slices_are_those_of_before(volumes):
-    data = opened(volumes, **PLAIN)
-    assert [one.id for one in data.val] == [f"case_2_z{k:03d}" for k in range(2, 8)]
-    assert {one.image.shape for one in data.val} == {(8, 10, 2)}
 
 
 @pytest.mark.slow  # 10 s, most of it compiling
@@ -221,9 +216,6 @@ def test_a_config_carries_the_options_there_and_back(tmp_path):
 def test_options_that_do_not_go_together_are_refused():
     message = "data.reference is 'somewhere' and data.normalize 'minmax'; only histmatch looks"
     refused(message, parse, config_with(reference="somewhere"))
-    refused("data.window is given and data.source is 'brats'; only slices have it", parse, config_with(source="brats"))
-    message = r"data.window is \(\(0, 4\), \(4, 4\)\); two ranges are expected"
-    refused(message, parse, config_with(window=((0, 4), (4, 4))))
     config = config_with()
     config[config.schedule[0]].sampling = "brain"
     refused("sampling is 'brain', which blank slices cannot serve, and data.blank_slices", parse, config)

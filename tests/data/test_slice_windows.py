@@ -9,9 +9,7 @@ import pytest
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.intensities import NORMALIZATIONS
-from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.preprocess import prepare_case, uncrop
-from jaxfuse.data.sampling import SAMPLINGS, check_sampling, tiles
 from jaxfuse.data.slices import (
     AXIAL,
     CORONAL,
@@ -126,16 +124,6 @@ def test_stacks_made_without_these_options_keep_their_names():
     matched = [recipe(View(), normalize="histmatch"), recipe(View(), normalize="histmatch", landmarks=landmarks)]
     others = [recipe(View()), recipe(View(window=WINDOW)), recipe(View(blank=True)), *matched]
     assert len({str(recipe) for recipe in others}) == 5
-
-
-def test_tiles_of_blank_slices_are_patches_too(blank_and_all):
-    slices = blank_and_all[0]["a"]
-    check_sampling(slices, (8, 8), SAMPLINGS["tiles"], pad=False)
-    sampler = PatchSampler(slices, (8, 8), tiles, (), unpaired=False, labels=False)
-    blank, shown = (sampler(index, np.random.default_rng(0)) for index in (0, 5))
-    assert (blank["image"].shape, set(blank)) == ((8, 8, 2), {"image"})
-    assert not blank["image"].any()
-    assert shown["image"].any()
 
 
 def test_the_window_of_the_paper_loses_nothing_of_a_real_brain(real_brain):

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,12 +22,11 @@ from jaxfuse.engine.trained.segmenter import mean_probabilities
 from jaxfuse.inference.label_map import label_map
 from jaxfuse.io.tables import read_rows
 from jaxfuse.labels import SCHEMES
-from jaxfuse.learning.networks import Stateless
-from jaxfuse.learning.state import State
-from jaxfuse.learning.system import Geometry, Segmentation
+from jaxfuse.learning.system import Geometry
 from jaxfuse.metrics.regions import score_case
 from tests.made_cases import case_files
 from tests.runs import run_of
+from tests.untrained_run import fixed_system, state_of, sum_of_picture
 
 SCHEME, MODALITIES, SHAPE = SCHEMES["lesion"], ("t1", "flair"), (20, 10, 12)
 AFFINE = np.array([[1.0, 0.1, 0, -7], [-0.1, 2, 0, 4], [0, 0, 3, 9], [0, 0, 0, 1]])
@@ -146,26 +143,14 @@ def test_while_training_slices_are_looked_at_one_by_one(heads):
 
 
 (PHASE, *_) = parse(cmff.get_config("tiny")).phases.values()
-WEIGHTS = State(jnp.int32(0), jax.random.key(0), {"net": {}}, {"net": {}}, {}, {})
-
-
-class SumOfPicture:
-    """Logits 0 and, everywhere in a picture, the sum of all of its pixels."""
-
-    def init(self, rng, image):
-        return {}
-
-    def __call__(self, params, image):
-        total = image.sum((1, 2, 3), keepdims=True) * jnp.ones_like(image[..., :1])
-        return jnp.concatenate([0 * total, total], -1)
 
 
 @pytest.mark.parametrize("view", AXES)
 def test_a_network_of_one_view_labels_subjects_whose_slices_are_of_another(heads, view):
-    system = Segmentation(Stateless(SumOfPicture()), (0,), lambda logits, label: logits.sum(), {}, Geometry(2, 1), "S")
+    system = fixed_system(Geometry(2, 1), "S", sum_of_picture)
     phase = replace(PHASE, patch=(16, 16), sampling=sampling_rule("whole"), pad=True)
     subject = subjects_of(slices_of(heads, CORONAL))[0]
-    made = case_predictor(system, phase, axis=AXES[view])(WEIGHTS, subject)["S"]
+    made = case_predictor(system, phase, axis=AXES[view])(state_of(), subject)["S"]
     total = pictures(np.asarray(subject.image), AXES[view])[..., 0].sum((1, 2))
     seen = pictures(made, AXES[view])[..., 1]
     np.testing.assert_allclose(seen[:, 0, 0], 1 / (1 + np.exp(-total.astype(float))), atol=1e-4)

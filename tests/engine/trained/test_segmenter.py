@@ -22,16 +22,10 @@ from tests.engine.valid_phases import MODALITIES, TINY, volume
 from tests.made_cases import read_like, save_volume
 from tests.refusals import refused
 from tests.tiny_systems import valid_system
-from tests.untrained_run import fixed_system, held, state_of
+from tests.untrained_run import fixed_system, held, state_of, sum_of_picture
 
 SHAPE = (5, 8, 6)
 DATA = parse(cmff.get_config("tiny")).data
-
-
-def sum_of_picture(image):
-    """Logits 0 and, everywhere in a picture, the sum of all of its pixels."""
-    total = image.sum((1, 2, 3), keepdims=True) * jnp.ones_like(image[..., :1])
-    return jnp.concatenate([0 * total, total], -1)
 
 
 def segmenter(axis, *, channel=0, landmarks=None, name="", scheme="brats", **data):
