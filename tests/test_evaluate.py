@@ -236,25 +236,21 @@ def test_synthesized_volumes_in_one_command(tmp_path):
     assert run(tmp_path, "synthesis", "--emulate=matlab").stderr.startswith("error: --emulate")
 
 
-def test_real_case_against_itself(tmp_path, shared_data):
-    """The reference scored as its own prediction: perfect, on a full-size volume stored along LPS."""
-    root = shared_data / "tcga_lgg_brats"
+# A full-size volume stored along LPS: core, edema and enhancing tumor of 2477, 20862 and 6840 voxels of 1 mm3; and an
+# Analyze pair as published: CSF, gray and white matter, voxels of 8 mm3.
+@pytest.mark.parametrize(
+    ("protocol", "folder", "ends", "distances", "mm3"),
+    [
+        ("brats", "tcga_lgg_brats", (".nii.gz",), {"hd95_mm": 0}, [30179, 9317, 6840]),
+        ("iseg", "iseg_like_mni152", (".hdr", ".img"), {"hd_mm": 0, "iseg_mhd_mm": 0}, [238528, 1113032, 591648]),
+    ],
+)
+def test_a_real_reference_is_its_own_perfect_prediction(tmp_path, shared_data, protocol, folder, ends, distances, mm3):
+    root = shared_data / folder
     ((case, path),) = find_references(root)[0].items()
     (tmp_path / "pred").mkdir()
-    (tmp_path / "pred" / f"{case}.nii.gz").symlink_to(path)
-    _, rows, _ = evaluated(tmp_path, "brats", ref=root)
-    assert [(row["dice"], row["hd95_mm"]) for row in rows] == [(1, 0)] * 3
-    # Voxels of 1 mm3: WT = 2477 + 20862 + 6840, TC = 2477 + 6840, ET = 6840.
-    assert [row["truth_mm3"] for row in rows] == [30179, 9317, 6840]
-
-
-def test_real_tissues_against_themselves(tmp_path, shared_data):
-    """An Analyze pair of 2 mm voxels as published, scored as its own prediction."""
-    root = shared_data / "iseg_like_mni152"
-    (tmp_path / "pred").mkdir()
-    for extension in (".hdr", ".img"):
-        (tmp_path / "pred" / f"subject-1{extension}").symlink_to(root / f"subject-1-label{extension}")
-    _, rows, _ = evaluated(tmp_path, "iseg", ref=root)
-    assert [(row["dice"], row["hd_mm"], row["iseg_mhd_mm"]) for row in rows] == [(1, 0, 0)] * 3
-    # CSF, gray and white matter, voxels of 8 mm3.
-    assert [row["truth_mm3"] for row in rows] == [8 * 29816, 8 * 139129, 8 * 73956]
+    for end in ends:
+        (tmp_path / "pred" / f"{case}{end}").symlink_to(path if len(ends) == 1 else path.with_suffix(end))
+    _, rows, _ = evaluated(tmp_path, protocol, ref=root)
+    assert [{name: row[name] for name in ("dice", *distances)} for row in rows] == [{"dice": 1, **distances}] * 3
+    assert [row["truth_mm3"] for row in rows] == mm3

@@ -10,21 +10,12 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.preprocess import prepare_case, uncrop
-from jaxfuse.data.slices import (
-    AXIAL,
-    CORONAL,
-    SAGITTAL,
-    View,
-    as_stack,
-    every_slice,
-    prepare_slices,
-    stack_recipe,
-    volume_of,
-)
+from jaxfuse.data.slices import AXES, View, as_stack, every_slice, prepare_slices, stack_recipe, volume_of
 from jaxfuse.report import planes
 from tests.made_cases import case_files
 from tests.refusals import refused
 
+AXIAL, CORONAL, SAGITTAL = (AXES[name] for name in ("axial", "coronal", "sagittal"))
 MINMAX = NORMALIZATIONS["minmax"]
 MODALITIES = ("t1", "flair")
 SHAPE = (20, 16, 12)
