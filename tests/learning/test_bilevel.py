@@ -116,28 +116,24 @@ def _led(scheme, game, psi, memory=None):
     return jax.jit(lambda phi, psi, memory: scheme(game, phi, psi, memory))(drawn()[0], psi, memory or scheme.start())
 
 
-def _agree(found, exact, relative):
+def _distance(found, exact):
+    """How far two trees lie apart, relative to the second."""
     a, b = (ravel_pytree(tree)[0] for tree in (found, exact))
-    assert jnp.linalg.norm(a - b) <= relative * jnp.linalg.norm(b)
-    assert a @ b >= 0.999 * jnp.linalg.norm(a) * jnp.linalg.norm(b)
+    return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
 
-def _differ(found, other, least=1e-2):
-    a, b = (ravel_pytree(tree)[0] for tree in (found, other))
-    assert jnp.linalg.norm(a - b) >= least * jnp.linalg.norm(b)
+def _agree(found, exact, relative):
+    assert _distance(found, exact) <= relative
 
 
 def _direct(game, psi, part):
     return jax.jit(jax.grad(lambda phi: game.upper(phi, psi, part)[0]))(drawn()[0])
 
 
+# Where the logits are linear in the weights, Fisher information and Hessian are one.
 @pytest.mark.parametrize(
     ("logits", "options"),
-    [
-        (_network, {"curvature": "hessian"}),
-        # Where the logits are linear in the weights, Fisher information and Hessian are one.
-        (_linear, {"curvature": "fisher", "entropy_weight": 1.0}),
-    ],
+    [(_network, {"curvature": "hessian"}), (_linear, {"curvature": "fisher", "entropy_weight": 1.0})],
     ids=["hessian", "fisher"],
 )
 def test_fusion_leader_is_the_gradient_through_a_long_descent(logits, options):
@@ -146,9 +142,8 @@ def test_fusion_leader_is_the_gradient_through_a_long_descent(logits, options):
     lead = _led(scheme, _game(logits), psi)
     _agree(lead.gradient, unrolled, 1e-4)
     # Not the direct gradient in disguise.
-    _differ(_direct(_game(logits), psi, "second"), unrolled)
-    assert lead.metrics["bilevel/dropped"] == 0
-    assert lead.metrics["bilevel/converged"] == 1
+    assert _distance(_direct(_game(logits), psi, "second"), unrolled) >= 1e-2
+    assert (lead.metrics["bilevel/dropped"], lead.metrics["bilevel/converged"]) == (0, 1)
     assert all(value.dtype == jnp.float32 for name, value in lead.metrics.items() if "bilevel" in name)
     np.testing.assert_allclose(lead.loss, _game(logits).upper(drawn()[0], psi, "second")[0])
 
@@ -181,7 +176,7 @@ def test_envelope_one_loss_on_both_levels_leaves_the_joint_gradient():
     _agree(_led(scheme, game, psi).gradient, joint, 1e-8)
     # Away from the optimum the two differ.
     away = jax.tree.map(lambda leaf: 1.2 * leaf, psi)
-    _differ(_led(scheme, game, away).gradient, _direct(game, away, "all"))
+    assert _distance(_led(scheme, game, away).gradient, _direct(game, away, "all")) >= 1e-2
 
 
 def test_rank_one_by_its_formula_and_its_limits():
@@ -256,10 +251,9 @@ def test_pixel_is_the_gradient_through_a_long_descent_of_the_image(curvature, be
     lead = _led(bilevel.pixel(**options, inner_steps=60, steps=60, curvature=curvature), game, psi)
     _agree(lead.gradient, unrolled, 1e-4)
     np.testing.assert_allclose(lead.loss, value, rtol=1e-8)
-    assert lead.metrics["bilevel/inner_converged"] == 1
-    assert lead.metrics["bilevel/dropped"] == 0
+    assert (lead.metrics["bilevel/inner_converged"], lead.metrics["bilevel/dropped"]) == (1, 0)
     assert jnp.abs(theta - game.fuse(phi, "all").theta).max() > 0.02  # the energy has moved the image
-    _differ(_direct(game, psi, "all"), unrolled)
+    assert _distance(_direct(game, psi, "all"), unrolled) >= 1e-2
 
 
 def test_pixel_without_energy_is_joint():
@@ -270,8 +264,7 @@ def test_pixel_without_energy_is_joint():
     distances = []
     for gamma in (0.1, 0.01, 0.0):
         lead = _led(bilevel.pixel(gamma=gamma, width=0.1, inner_steps=20), game, psi)
-        a, b = ravel_pytree(lead.gradient)[0], ravel_pytree(joint.gradient)[0]
-        distances.append(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)))
+        distances.append(_distance(lead.gradient, joint.gradient))
     assert distances[0] > 3 * distances[1] > 0
     assert distances[2] < 1e-12
     refused("needs the energy of an image", bilevel.pixel(), _game(), *drawn(), {})
@@ -318,9 +311,8 @@ def test_a_task_without_weight_is_the_detached_gradient(name):
 @pytest.mark.parametrize("name", ["joint", "fusion_leader"])
 def test_the_follower_learns_from_its_part_and_sends_nothing_to_the_leader(name):
     scheme, game, (phi, psi) = bilevel.SCHEMES[name](), _game(), drawn()
-    of_phi, of_psi = jax.jit(jax.grad(lambda phi, psi: scheme.follow(game, game.fuse(phi, "all"), psi)[0], (0, 1)))(
-        phi, psi
-    )
+    followed = lambda phi, psi: scheme.follow(game, game.fuse(phi, "all"), psi)[0]  # noqa: E731
+    of_phi, of_psi = jax.jit(jax.grad(followed, (0, 1)))(phi, psi)
     assert optax.tree.norm(of_phi) == 0
     part = "all" if name == "joint" else "first"
     _agree(of_psi, jax.jit(jax.grad(lambda psi: game.task(phi, psi, part)))(psi), 1e-12)
@@ -335,14 +327,11 @@ def test_guard():
         np.testing.assert_array_equal(gradient["x"], expected)
         return bool(flag)
 
-    assert not dropped([1.0, 0.0], 0.5)
-    assert not dropped([1.0, 0.0], 1.0)
-    assert not dropped([1.0, 0.0], jnp.nan)  # no system was solved
-    assert not dropped([30.0, 40.0], 0.0)
-    assert dropped([30.0, 40.1], 0.0)
-    assert dropped([1.0, 0.0], 1.5)
-    assert dropped([jnp.nan, 0.0], 0.0)
-    assert dropped([jnp.inf, 0.0], 0.0)
+    # A residual that is not a number: no system was solved.
+    for implicit, residual in (([1.0, 0.0], 0.5), ([1.0, 0.0], 1.0), ([1.0, 0.0], jnp.nan), ([30.0, 40.0], 0.0)):
+        assert not dropped(implicit, residual)
+    for implicit, residual in (([30.0, 40.1], 0.0), ([1.0, 0.0], 1.5), ([jnp.nan, 0.0], 0.0), ([jnp.inf, 0.0], 0.0)):
+        assert dropped(implicit, residual)
     assert guard(direct, small, jnp.array(0.0), limit=0.1)[1]
 
 
@@ -351,9 +340,8 @@ def test_a_solve_that_fails_is_dropped_and_said():
     game, psi = _game(), drawn()[1]
 
     def exploding(psi, theta, part):
-        return game.segmentation_loss(psi, theta, part) + (
-            jnp.nan * theta.sum() * psi["bias"].sum() if part == "first" else 0.0
-        )
+        loss = game.segmentation_loss(psi, theta, part)
+        return loss + jnp.nan * theta.sum() * psi["bias"].sum() if part == "first" else loss
 
     broken = _game(segmentation_loss=exploding)
     lead = _led(bilevel.fusion_leader(), broken, psi)
@@ -369,12 +357,9 @@ def test_refusals():
     np.testing.assert_array_equal(part_of(jnp.arange(5), "first"), [0, 1])
     np.testing.assert_array_equal(part_of(jnp.arange(5), "second"), [2, 3, 4])
     refused("curvature is 'newton'; choose one of fisher, hessian", bilevel.fusion_leader, curvature="newton")
-    for make, options in [
-        (bilevel.pixel, {"gamma": -1.0}),
-        (bilevel.pixel, {"steps": 0}),
-        (bilevel.fusion_leader, {"damping": -1.0}),
-        (bilevel.rank_one, {"memory_decay": 1.0}),
-        (bilevel.unrolled, {"learning_rate": 0.0}),
-        (bilevel.weights, {"coupling": 0.0}),
-    ]:
-        refused(make.__name__, make, **options)
+    refused("pixel", bilevel.pixel, gamma=-1.0)
+    refused("pixel", bilevel.pixel, steps=0)
+    refused("fusion_leader", bilevel.fusion_leader, damping=-1.0)
+    refused("rank_one", bilevel.rank_one, memory_decay=1.0)
+    refused("unrolled", bilevel.unrolled, learning_rate=0.0)
+    refused("weights", bilevel.weights, coupling=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import jax
@@ -14,6 +15,8 @@ from jaxfuse.learning.optim import sgd
 from jaxfuse.learning.side_by_side import SideBySide
 from jaxfuse.learning.state import Aux, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Geometry
+from jaxfuse.nn.conv import conv
+from tests.tiny_systems import same
 
 MEMBERS = ("sagittal", "coronal", "axial")
 OPTIMIZERS = {
@@ -44,11 +47,7 @@ class Duel:
         return create_state(rng, params, OPTIMIZERS, stats=stats, memory={"seen": jnp.zeros(4)})
 
     def _features(self, upper, image):
-        return jnp.tanh(
-            jax.lax.conv_general_dilated(
-                image, upper["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-        )
+        return jnp.tanh(conv(image, upper["kernel"], strides=1, padding=1))
 
     def train_step(self, state, batch):
         def of_upper(params):
@@ -69,8 +68,7 @@ class Duel:
         return replace(state, memory=memory).advance(), {**aux.metrics, **other.metrics}
 
     def eval_step(self, state, batch):
-        answer = self._features(state.params["upper"], batch["image"]) @ state.params["upper"]["w"]
-        return {"upper/loss": jnp.mean((answer - batch["label"]) ** 2)}
+        return {"upper/loss": jnp.mean((self.predict(state, batch)["upper"] - batch["label"]) ** 2)}
 
     def predict(self, state, inputs):
         return {"upper": self._features(state.params["upper"], inputs["image"]) @ state.params["upper"]["w"]}
@@ -90,10 +88,8 @@ def batch_of(member: str, step: int):
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, State]:
-    key = jax.random.key(7)
-    return {
-        name: SYSTEM.init(jax.random.fold_in(key, number), batch_of(name, 0)) for number, name in enumerate(MEMBERS)
-    }
+    keys = jax.random.split(jax.random.key(7), 3)
+    return {name: SYSTEM.init(key, batch_of(name, 0)) for key, name in zip(keys, MEMBERS, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +114,9 @@ def leaves(state: State) -> dict[str, np.ndarray]:
 
 def test_a_member_is_what_was_stacked(drawn):
     stacked = SIDE.stack({name: drawn[name] for name in reversed(MEMBERS)})  # by name, not by order
-    assert stacked.step.shape == ()
-    assert stacked.params["upper"]["kernel"].shape == (3, 3, 3, 3, 4)
+    assert (stacked.step.shape, stacked.params["upper"]["kernel"].shape) == ((), (3, 3, 3, 3, 4))
     for name, state in drawn.items():
-        back, before = leaves(SIDE.member(stacked, name)), leaves(state)
-        assert back.keys() == before.keys()
-        for leaf, value in before.items():
-            np.testing.assert_array_equal(back[leaf], value)
+        same(leaves(SIDE.member(stacked, name)), leaves(state))
 
 
 def test_steps_side_by_side_are_those_of_each_member_alone(trained):
@@ -143,11 +135,10 @@ def test_steps_side_by_side_are_those_of_each_member_alone(trained):
 
 def test_members_that_were_trained_differ(trained):
     (stacked, metrics) = trained[1]
-    kernels = np.asarray(stacked.params["upper"]["kernel"])
-    noise = np.asarray(stacked.memory["seen"])
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        assert np.abs(kernels[first] - kernels[second]).max() > 0.01
-        assert np.abs(noise[first] - noise[second]).max() > 0.01  # each draws by its own key
+    # The noise too: each draws by its own key.
+    for values in (stacked.params["upper"]["kernel"], stacked.memory["seen"]):
+        for first, second in itertools.combinations(np.asarray(values), 2):
+            assert np.abs(first - second).max() > 0.01
     assert len({float(metrics[f"{name}/upper/loss"]) for name in MEMBERS}) == 3
 
 
@@ -156,7 +147,7 @@ def test_evaluation_is_that_of_each_member_on_its_own_batch(drawn):
     found = SIDE.eval_step(SIDE.stack(drawn), batches)
     assert found.keys() == {f"{name}/upper/loss" for name in MEMBERS}
     for name, state in drawn.items():
-        wanted = SYSTEM.eval_step(state, batches[name])["upper/loss"]
+        wanted = jax.jit(SYSTEM.eval_step)(state, batches[name])["upper/loss"]
         np.testing.assert_allclose(found[f"{name}/upper/loss"], wanted, rtol=1e-5)
 
 

@@ -8,6 +8,7 @@ from jaxfuse.learning.synthesis_task import from_signed, task_of, to_signed
 from tests.refusals import refused
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
+ASKED = "it must name two or three sources and one other modality"
 
 
 def test_sources_are_read_by_name_and_lie_between_minus_one_and_one():
@@ -23,12 +24,9 @@ def test_sources_are_read_by_name_and_lie_between_minus_one_and_one():
     [
         (("t1+t2+t1c", "flair"), "pairs names t1c, but the data has t1, t1ce, t2, flair"),
         (("t1+t2", "pd"), "pairs names pd, but the data has"),
-        (("t1", "flair"), r"pairs is \('t1', 'flair'\); it must name two or three sources and one other modality"),
-        (("t1+t2",), "it must name two or three sources and one other modality"),
-        (("t1+t2", "t1ce+flair"), "it must name two or three sources and one other modality"),
-        (("t1+t2", "t1"), "it must name two or three sources and one other modality"),
-        (("t1+t1", "flair"), "it must name two or three sources and one other modality"),
-        (("t1+t2", "flair", "t1ce"), "it must name two or three sources and one other modality"),
+        (("t1", "flair"), rf"pairs is \('t1', 'flair'\); {ASKED}"),
+        *((pairs, ASKED) for pairs in (("t1+t2",), ("t1+t2", "t1ce+flair"), ("t1+t2", "t1"), ("t1+t1", "flair"))),
+        (("t1+t2", "flair", "t1ce"), ASKED),
     ],
 )
 def test_tasks_that_do_not_exist_are_refused(pairs, message):

@@ -76,8 +76,7 @@ def test_a_step_reads_only_its_channels_and_descends():
     np.testing.assert_allclose(metrics["net/loss"], loss, rtol=1e-6)
     # d loss / d w = 4 w, times 0.25.
     np.testing.assert_allclose(state.params["net"]["w"], 0.0, atol=1e-6)
-    assert int(state.step) == 1
-    assert state.stats == {"net": {}}
+    assert (int(state.step), state.stats) == (1, {"net": {}})
 
 
 def test_prediction_is_the_softmax_under_its_name():
@@ -95,8 +94,7 @@ def state():
 
 
 def test_parameters_and_statistics_lie_apart(state):
-    assert state.params == {"net": {"weight": 1.0}}
-    assert state.stats == {"net": {"mean": 0.0}}
+    assert (state.params, state.stats) == ({"net": {"weight": 1.0}}, {"net": {"mean": 0.0}})
     assert set(state.opt_state) == {"net"}
 
 
