@@ -85,23 +85,16 @@ def test_a_run_and_its_predictions_weigh_by_the_slices_trained_on(folder):
     assert float(one) == pytest.approx((3.5 / 32) / (5 / 32) * np.log(4), rel=1e-6)
 
 
-def test_equal_frequencies_stand_in_where_no_data_are_looked_at(tmp_path):
+def test_frequencies_of_the_config_win_and_equal_ones_stand_in_where_no_data_are_looked_at(tmp_path):
     experiment = parse(recipe(tmp_path))
     phase = experiment.phases["voc"]
     system = build_system(phase, *declared_facts(experiment.data_of(phase)), 4)
     assert frequencies_of(system) == (0.25, 0.25, 0.25, 0.25)
-
-
-def test_frequencies_of_the_config_win_and_a_loss_without_weights_gets_none(tmp_path):
     given = {"frequencies": (0.7, 0.1, 0.1, 0.1)}, {"loss": "losses.imbalance:combo", "form": "scaled"}
     phases = [parse(recipe(tmp_path, **options)).phases["voc"] for options in given]
     systems = [build_system(phase, ("t1", "flair"), CLASSES, 4, (9, 0, 1, 1)) for phase in phases]
     assert frequencies_of(systems[0]) == (0.7, 0.1, 0.1, 0.1)
-    assert systems[1].loss.keywords == {"form": "scaled"}
-
-
-def test_a_class_that_no_training_case_holds_is_refused(tmp_path):
-    phase = parse(recipe(tmp_path)).phases["voc"]
+    assert systems[1].loss.keywords == {"form": "scaled"}  # a loss without weights gets none
     with pytest.raises(UserError) as error:
         build_system(phase, ("t1", "flair"), CLASSES, 4, (9, 0, 1, 1))
     assert str(error.value) == (

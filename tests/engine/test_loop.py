@@ -97,83 +97,73 @@ class Bench:
 
 def test_rows_are_interval_means_written_one_interval_late_and_none_is_lost(tmp_path):
     seen = {}
-    bench = Bench(tmp_path, 5, before=lambda number: seen.update({number: bench.rows("train")}))
+
+    def before(number: int) -> None:
+        seen[number] = bench.rows("train")
+        if number == 6:
+            raise OSError("gone")
+
+    bench = Bench(tmp_path / "whole", 5, before=before)
     assert int(bench.run().step) == 5
     assert bench.rows("train") == [(2, 1.5), (4, 3.5), (5, 5.0)]
     # The first interval (steps 1 and 2) is written when the second one has been sent off.
     assert seen == {1: [], 2: [], 3: [], 4: [], 5: [(2, 1.5)]}
-    assert bench.streams[0].closed
+    broken = Bench(tmp_path / "broken", 7, before=before)
+    with pytest.raises(OSError, match="gone"):
+        broken.run()
+    assert [stream.closed for stream in (*bench.streams, *broken.streams)] == [True, True]
 
 
-@pytest.mark.parametrize(("every", "judged"), [(3, [3, 6, 7]), (7, [7]), (0, [7])])
-def test_validation_is_at_its_interval_and_at_the_end(tmp_path, every, judged):
-    bench = Bench(tmp_path, 7, validate_every=every)
-    bench.run()
-    assert bench.judged == judged
-    assert bench.rows("val") == [(number, 0.5) for number in judged]
-
-
-def test_checkpoints_are_at_their_interval_and_at_the_end(tmp_path):
+@pytest.mark.parametrize(("every", "judged", "best"), [(3, [3, 6, 7], 6), (2, [2, 4, 6, 7], 6), (0, [7], 7)])
+def test_validations_and_checkpoints_are_at_their_intervals_and_at_the_end(tmp_path, every, judged, best):
     saved = []
-    bench = Bench(tmp_path, 7, checkpoint_every=3)
+    scores = {2: math.nan, 3: 0.1, 4: 0.1, 6: 0.5, 7: 0.5}
+    bench = Bench(tmp_path, 7, validate_every=every, checkpoint_every=3, scores=scores)
     write = bench.checkpoints.save
     bench.checkpoints.save = lambda number, *more: (saved.append(number), write(number, *more))  # pyright: ignore
     bench.run()
-    assert saved == [3, 6, 7]
+    assert (bench.judged, saved) == (judged, [3, 6, 7])
+    assert bench.rows("val") == [(number, 0.5) for number in judged]
     state, progress = Checkpoints(tmp_path / "checkpoints").restore(fresh())
-    assert np.array_equal(state.params["net"]["w"], [7, 7, 7])
-    assert progress == {"best_score": None, "best_step": None}
-
-
-def test_best_checkpoint_follows_the_score_and_no_later_equal_one(tmp_path):
-    scores = {2: math.nan, 4: 0.1, 6: 0.5, 8: 0.5, 10: 0.3}
-    bench = Bench(tmp_path, 10, validate_every=2, scores=scores)
-    bench.run()
-    for best, pushed in ((True, 6), (False, 10)):
-        kept = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=best)
-        assert np.array_equal(kept.params["net"]["w"], [pushed] * 3)
-    assert Checkpoints(tmp_path / "checkpoints").restore(fresh())[1] == {"best_score": 0.5, "best_step": 6}
-
-
-def test_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
-    bench = Bench(tmp_path, 20, odd={5: {"loss": math.nan}}, checkpoint_every=2)
-    stopped = bench.stopped()
-    assert stopped.exit_code == 1
-    assert "phase toy: net/loss became nan at step 5; the checkpoint of step 4 is kept" in str(stopped)
-    again = Checkpoints(tmp_path / "checkpoints")
-    assert again.latest_step() == 4
-    assert np.array_equal(again.restore(fresh())[0].params["net"]["w"], [4, 4, 4])
-    assert bench.rows("train") == [(2, 1.5), (4, 3.5)]
+    assert progress == {"best_score": 0.5, "best_step": best}
+    kept = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=True)
+    assert (state.params["net"]["w"].tolist(), kept.params["net"]["w"].tolist()) == ([7] * 3, [best] * 3)
 
 
 @pytest.mark.parametrize(
-    ("odd", "told", "kept"),
+    ("odd", "every", "told", "kept"),
     [
-        ({1: {"loss": math.inf}}, "net/loss became inf at step 1; no checkpoint had been written yet", None),
-        ({5: {"push": math.nan}}, "no longer finite after step 8; the checkpoint of step 4 is kept", 4),
+        ({5: {"loss": math.nan}}, 2, "phase toy: net/loss became nan at step 5; the checkpoint of step 4 is kept", 4),
+        ({1: {"loss": math.inf}}, 100, "net/loss became inf at step 1; no checkpoint had been written yet", None),
+        ({5: {"push": math.nan}}, 4, "no longer finite after step 8; the checkpoint of step 4 is kept", 4),
     ],
 )
-def test_infinite_losses_and_parameters_that_are_not_finite_stop_a_run(tmp_path, odd, told, kept):
-    stopped = Bench(tmp_path, 20, odd=odd, checkpoint_every=4 if kept else 100).stopped()
+def test_what_is_not_finite_stops_the_run_before_it_is_saved(tmp_path, odd, every, told, kept):
+    bench = Bench(tmp_path, 20, odd=odd, checkpoint_every=every)
+    stopped = bench.stopped()
     assert stopped.exit_code == 1
     assert told in str(stopped)
-    assert Checkpoints(tmp_path / "checkpoints").latest_step() == kept
+    again = Checkpoints(tmp_path / "checkpoints")
+    assert again.latest_step() == kept
+    if kept:
+        assert np.array_equal(again.restore(fresh())[0].params["net"]["w"], [4, 4, 4])
+        assert bench.rows("train") == [(step, step - 0.5) for step in range(2, 9 if "push" in odd[5] else 5, 2)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_request_saves_and_the_next_run_goes_on_from_there(tmp_path, number):
     def request(next_step: int) -> None:
-        if next_step == 3:
-            bench.stop.requested = number
+        bench.stop.requested = number if next_step == 3 else None
 
     bench = Bench(tmp_path, 6, before=request)
     stopped = bench.stopped()
     assert stopped.exit_code == 128 + number
     assert str(stopped).startswith(f"{number.name}: stopped after step 3 of 6 of phase toy")
     assert bench.judged == []
-    later = Bench(tmp_path, 6)
-    assert np.array_equal(later.run().params["net"]["w"], [6, 6, 6])
-    assert later.streams[0].number == 6
+    later = Bench(tmp_path, 6, before=lambda step: setattr(later.stop, "requested", number if step == 6 else None))
+    assert np.array_equal(later.run().params["net"]["w"], [6, 6, 6])  # at the last step it lets the phase end
+    assert (later.streams[0].number, later.judged) == (6, [6])
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 6
     assert later.rows("train")[-2:] == [(4, 4.0), (6, 5.5)]
 
 
@@ -188,24 +178,3 @@ def test_stop_request_that_comes_while_a_validation_runs_is_saved_before_it_says
     bench.judge.validate = interrupted
     assert str(bench.stopped()).startswith("SIGTERM: stopped after step 3 of 6 of phase toy, and saved")
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
-
-
-def test_stop_request_at_the_last_step_lets_the_phase_end(tmp_path):
-    def request(next_step: int) -> None:
-        bench.stop.requested = signal.SIGTERM if next_step == 6 else None
-
-    bench = Bench(tmp_path, 6, before=request)
-    assert int(bench.run().step) == 6
-    assert bench.judged == [6]
-    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 6
-
-
-def test_stream_is_closed_where_the_data_fails(tmp_path):
-    def fail(next_step: int) -> None:
-        if next_step == 2:
-            raise OSError("gone")
-
-    bench = Bench(tmp_path, 6, before=fail)
-    with pytest.raises(OSError, match="gone"):
-        bench.run()
-    assert bench.streams[0].closed

@@ -87,24 +87,18 @@ def test_one_value_that_is_not_finite_is_found(bad):
     assert not bool(all_finite({**tree, "b": (jnp.array([[1.0, 0.0], [0.0, bad]]),)}))
 
 
-def test_everything_lies_on_the_first_device():
+def test_everything_lies_on_the_first_device_and_devices_are_named_with_their_count(monkeypatch):
     here = one_device()
     assert here.devices == (jax.devices()[0],)
     assert (here.device_name, here.backend) == (jax.devices()[0].device_kind, jax.default_backend())
     if here.backend == "cpu":
         assert here.peak_bytes() is None
-
-
-@pytest.mark.parametrize(("count", "name"), [(1, "NVIDIA H200"), (8, "8 x NVIDIA H200")])
-def test_devices_in_use_are_named_with_their_count(monkeypatch, count, name):
-    device = SimpleNamespace(device_kind="NVIDIA H200", platform="gpu", memory_stats=lambda: {"peak_bytes_in_use": 7})
-    monkeypatch.setattr(Placement, "devices", (device,) * count)
-    placement = one_device()
-    assert (placement.device_name, placement.backend, placement.peak_bytes()) == (name, "gpu", 7)
-
-
-def test_shapes_are_bound_to_a_device_where_the_array_is():
     free, bound = jnp.zeros(3), jax.device_put(jnp.zeros((2, 1)), jax.devices()[0])
     shapes = bound_shapes({"free": free, "bound": bound, "host": np.zeros(4, np.float32)})
     found = {name: (one.shape, one.sharding) for name, one in shapes.items()}
     assert found == {"free": ((3,), None), "bound": ((2, 1), bound.sharding), "host": ((4,), None)}
+    device = SimpleNamespace(device_kind="NVIDIA H200", platform="gpu", memory_stats=lambda: {"peak_bytes_in_use": 7})
+    for count, name in ((1, "NVIDIA H200"), (8, "8 x NVIDIA H200")):
+        monkeypatch.setattr(Placement, "devices", (device,) * count)
+        placement = one_device()
+        assert (placement.device_name, placement.backend, placement.peak_bytes()) == (name, "gpu", 7)

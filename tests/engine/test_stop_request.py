@@ -27,18 +27,12 @@ def test_nothing_is_requested_at_first_and_handlers_come_back():
 
 
 @pytest.mark.parametrize("number", STOPPING)
-def test_signal_is_noted_said_and_ends_nothing(number, capfd):
-    with StopRequest() as stop:
-        os.kill(os.getpid(), number)
-        assert stop.requested is number
-    assert capfd.readouterr().err == "stopping at the next safe point; once more stops at once, without saving\n"
-
-
-@pytest.mark.parametrize("number", STOPPING)
-def test_heeding_a_signal_stops_with_its_exit_code(number):
+def test_a_signal_is_noted_and_said_and_stops_with_its_exit_code_where_it_is_heeded(number, capfd):
     with StopRequest() as stop:
         stop.heed("before phase fusion")
         os.kill(os.getpid(), number)
+        assert stop.requested is number
+        assert capfd.readouterr().err == "stopping at the next safe point; once more stops at once, without saving\n"
         with pytest.raises(Stopped, match=f"{number.name}: stopped before phase fusion; the same command") as stopped:
             stop.heed("before phase fusion")
     assert stopped.value.exit_code == 128 + number

@@ -13,7 +13,6 @@ from jaxfuse.engine.validation import (
     Progress,
     Validation,
     fixed_batches,
-    mean_losses,
     spread,
     validation_interval,
 )
@@ -51,13 +50,6 @@ def state(loss: float = 0.0) -> State:
     return State(jnp.int32(0), None, {"net": loss}, {}, {"net": "moments"}, {"pool": "fakes"})  # pyright: ignore
 
 
-def test_losses_are_means_over_the_fixed_batches():
-    def losses(own, batch):
-        return {"a": own.params["net"] * batch, "b": batch**2}
-
-    assert mean_losses(losses, state(2.0), [jnp.float32(1), 3]) == {"a": 4.0, "b": 5.0}
-
-
 def test_a_validation_joins_losses_and_scores_of_weights_alone():
     class Assessed:
         alongside = None
@@ -72,9 +64,12 @@ def test_a_validation_joins_losses_and_scores_of_weights_alone():
         assert (weights.opt_state, weights.memory) == ({}, {})
         return weights.params["net"] + int(case.id)
 
-    given = predict, Assessed(), (case(1), case(2)), [0.5, 1.5]
-    validate = Validation(lambda own, batch: {"loss": jnp.float32(batch)}, *given)
-    assert validate(state(10.0)) == {"loss": 1.0, "score": 23.0}
+    def losses(own, batch):
+        return {"a": own.params["net"] * batch, "b": jnp.float32(batch) ** 2}
+
+    # Losses are means over the fixed batches.
+    validate = Validation(losses, predict, Assessed(), (case(1), case(2)), [jnp.float32(1), 3])
+    assert validate(state(10.0)) == {"a": 20.0, "b": 5.0, "score": 23.0}
 
 
 def test_a_judge_keeps_the_first_best_and_goes_on_from_its_document(tmp_path):

@@ -70,12 +70,15 @@ def judge(pairs: tuple[str, ...] = ("flair+t1", "t1+t2")):
     return fusion(Judged(LESION, "S", ("S",), pairs))
 
 
-def test_quick_scores_are_dice_and_qabf_and_dice_chooses(cases):
+def test_quick_scores_are_dice_and_qabf_of_a_fused_image_and_dice_chooses(cases, tmp_path, drawn):
     scores = judge().quick(predict, cases)
     sources = [on_the_whole_picture(SOURCES[name]) for name in ("flair", "t1")]
     assert scores["fused/qabf"] == pytest.approx(qabf(expected(), sources))
     assert scores["score"] == scores["S/lesion/dice"] == pytest.approx(2 / 3)
     assert set(judge().quick(segmentation_only, cases)) == {"score", "S/lesion/dice"}
+    document = full(judge(), segmentation_only, cases, tmp_path)
+    assert list(document["fusion"]["outputs"]) == ["mean", "maximum"]
+    assert [asked["modalities"] for asked in drawn] == [("flair", "t1")] * 2
 
 
 def test_the_fused_image_is_scored_on_the_whole_picture_beside_mean_and_maximum(cases, tmp_path, drawn):
@@ -107,14 +110,7 @@ def test_the_segmentation_is_judged_as_any_other(cases, tmp_path, drawn):
     assert set(document) - set(other) == {"fusion"}
 
 
-def test_panels_show_the_sources_and_the_fused_image_inside_the_brain(cases, tmp_path, drawn):
-    full(judge(), predict, cases, tmp_path)
-    assert [asked["modalities"] for asked in drawn] == [("flair", "t1", "fused")] * 2
-    np.testing.assert_allclose(drawn[0]["image"][..., 0] * 255, SOURCES["flair"], rtol=1e-6)
-    np.testing.assert_allclose(drawn[0]["image"][..., 2] * 255, expected()[CROP], rtol=1e-6)
-
-
-def test_panels_show_what_each_source_receives_in_one_scale(cases, tmp_path, drawn):
+def test_panels_show_sources_and_fused_image_inside_the_brain_and_what_is_received(cases, tmp_path, drawn):
     full(judge(), attentive, cases, tmp_path)
     first, second = (asked["below"] for asked in drawn)
     assert list(first.maps) == ["flair", "t1"]
@@ -122,12 +118,13 @@ def test_panels_show_what_each_source_receives_in_one_scale(cases, tmp_path, dra
     np.testing.assert_array_equal(first.maps["t1"][:, 7], [4.0] * 21 + [0.25] * 21)
     assert first.scale is second.scale
     assert (first.scale.vmin, first.scale.vmax) == pytest.approx((0.25, 4))
-
-
-def test_panels_leave_out_sources_that_nobody_reads_and_systems_that_do_not_tell(cases, tmp_path, drawn):
+    assert [asked["modalities"] for asked in drawn] == [("flair", "t1", "fused")] * 2
+    np.testing.assert_allclose(drawn[0]["image"][..., 0] * 255, SOURCES["flair"], rtol=1e-6)
+    np.testing.assert_allclose(drawn[0]["image"][..., 2] * 255, expected()[CROP], rtol=1e-6)
+    # Left out are sources that nobody reads, and systems that do not tell.
     full(judge(("t2+t1",)), attentive, cases, tmp_path)
     full(judge(), predict, cases, tmp_path)
-    assert [asked["below"] and list(asked["below"].maps) for asked in drawn] == [["t1"], ["t1"], None, None]
+    assert [asked["below"] and list(asked["below"].maps) for asked in drawn[2:]] == [["t1"], ["t1"], None, None]
 
 
 def test_attention_is_drawn_below_its_source(cases, tmp_path):
@@ -141,12 +138,6 @@ def test_attention_is_drawn_below_its_source(cases, tmp_path):
         red, _, blue = lower[rows, column * cell + 60 : column * cell + 140].mean((0, 1))
         assert {"red": red - blue > 80, "blue": blue - red > 80, "gray": abs(red - blue) < 10 < red}[color], column
     assert lower[40:180, 2 * cell + 20 : 5 * cell].max() == 0
-
-
-def test_without_a_fused_image_mean_and_maximum_are_scored_alone(cases, tmp_path, drawn):
-    document = full(judge(), segmentation_only, cases, tmp_path)
-    assert list(document["fusion"]["outputs"]) == ["mean", "maximum"]
-    assert [asked["modalities"] for asked in drawn] == [("flair", "t1")] * 2
 
 
 def test_sources_must_be_named_and_three_have_no_scd(cases, tmp_path, drawn):

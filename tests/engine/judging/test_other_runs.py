@@ -1,15 +1,13 @@
 """Rows side by side: runs of equal data are drawn together, in the folder of the run and in its report."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.engine.judging import other_runs
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
 from jaxfuse.engine.run_folder.workdir import related_runs
@@ -52,43 +50,29 @@ def constant(value: int) -> np.ndarray:
     return np.full(SHAPE, value, np.uint8)
 
 
-@pytest.fixture
-def drawn(monkeypatch) -> list[Mapping[str, Any]]:
-    """The figures asked for; they are not painted."""
-    calls: list[Mapping[str, Any]] = []
-    for module, name in ((other_runs.figures, "comparison"), (other_runs, "synthesis_panel")):
-        monkeypatch.setattr(module, name, lambda path, **given: calls.append({"path": path, **given}))
-    return calls
-
-
 def test_maps_of_equal_data_come_together_case_by_case(tmp_path, cases, drawn):
     mine = keep(begin(tmp_path / "ours", "ours", "1"), "fusion", p1=constant(1), p2=constant(2))
-    keep(begin(tmp_path / "other", "S_A+S_B", "1", ("branch_a", "branch_b")), "result", p1=constant(3))
-    keep(begin(tmp_path / "branch", "S_A", "1", ("branch_a",)), "branch_a", p1=constant(0), p2=constant(1))
-    draw_rows(mine, related_runs(mine), cases, SCHEME)
-    assert [call["path"] for call in drawn] == [mine / "figures" / "rows" / f"{case}.png" for case in ("p1", "p2")]
-    shown = [{name: np.unique(array).tolist() for name, array in call["predictions"].items()} for call in drawn]
-    assert shown[0] == {"ours (ours)": [1], "S_A (branch)": [0], "S_A+S_B (other)": [3]}
-    assert shown[1] == {"ours (ours)": [2], "S_A (branch)": [1]}
-    for call, case in zip(drawn, cases, strict=True):
-        assert (call["modality"], call["spacing_mm"]) == ("flair", (1.0, 2.0, 3.0))
-        np.testing.assert_array_equal(call["image"], case.image[..., 1])
-        np.testing.assert_array_equal(call["truth"], case.label)
-
-
-def test_other_data_and_unfinished_runs_stay_out(tmp_path, cases, drawn):
-    mine = keep(begin(tmp_path / "ours", "ours", "1"), "fusion", p1=constant(1), p2=constant(2))
-    keep(begin(tmp_path / "other", "random", "2"), "fusion", p1=constant(3), p2=constant(3))
+    # Other data and unfinished runs stay out; a phase on the way is no result.
+    keep(begin(tmp_path / "stranger", "random", "2"), "fusion", p1=constant(3), p2=constant(3))
     begin(tmp_path / "unfinished", "wo_MG", "1")
-    # A phase on the way is no result.
     keep(begin(tmp_path / "halfway", "S_A+S_B", "1", ("branch_a", "branch_b")), "branch_a", p1=constant(1))
     draw_rows(mine, related_runs(mine), cases, SCHEME)
     assert drawn == []
     assert not (mine / "figures").exists()
-    keep(begin(tmp_path / "same", "random", "1"), "fusion", p2=constant(3))
+    keep(begin(tmp_path / "branch", "S_A", "1", ("branch_a",)), "branch_a", p2=constant(1))
     draw_rows(mine, related_runs(mine), cases, SCHEME)
-    shown = [(call["path"].stem, list(call["predictions"])) for call in drawn]
-    assert shown == [("p2", ["ours (ours)", "random (same)"])]
+    keep(begin(tmp_path / "other", "S_A+S_B", "1", ("branch_a", "branch_b")), "result", p1=constant(3), p2=constant(0))
+    draw_rows(mine, related_runs(mine), cases, SCHEME)
+    assert [call["path"] for call in drawn] == [
+        mine / "figures" / "rows" / f"{case}.png" for case in ("p2", "p1", "p2")
+    ]
+    first, *shown = [{name: np.unique(array).tolist() for name, array in call["predictions"].items()} for call in drawn]
+    assert first == {"ours (ours)": [2], "S_A (branch)": [1]}
+    assert shown == [{"ours (ours)": [1], "S_A+S_B (other)": [3]}, {**first, "S_A+S_B (other)": [0]}]
+    for call, case in zip(drawn[1:], cases, strict=True):
+        assert (call["modality"], call["spacing_mm"]) == ("flair", (1.0, 2.0, 3.0))
+        np.testing.assert_array_equal(call["image"], case.image[..., 1])
+        np.testing.assert_array_equal(call["truth"], case.label)
 
 
 def synthesizing(workdir: Path, row: str, pairs: tuple[str, str], fingerprint: str = "1", **volumes) -> Path:
@@ -133,8 +117,6 @@ def judged(workdir: Path, cases: Sequence[PreparedCase], answer: int) -> Path:
 def test_the_report_shows_the_rows_of_equal_data_only(tmp_path, cases):
     mine = judged(begin(tmp_path / "ours", "ours", "1"), cases, 2)
     judged(begin(tmp_path / "stranger", "wo_MG", "2"), cases, 3)
-    draw_rows(mine, related_runs(mine), cases, SCHEME)
-    assert not (mine / "figures" / "rows").exists()
     assert "side by side" not in write_report(mine, related=related_runs(mine)).read_text()
     judged(begin(tmp_path / "random", "random", "1"), cases, 1)
     draw_rows(mine, related_runs(mine), cases, SCHEME)

@@ -1,7 +1,5 @@
 """Predictions whose scores are known by hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -29,22 +27,6 @@ from tests.engine.judging.heads import (
 JUDGED = Judged(LESION, "S_F", OUTPUTS)
 
 
-def test_quick_scores_are_means_over_cases_and_the_score_is_of_the_primary_output(tmp_path):
-    scores = segmentation(JUDGED).quick(predict, prepared(tmp_path))
-    mean = np.mean(list(DICE.values()))
-    assert scores == {"S_A/lesion/dice": 0.0, "S_F/lesion/dice": pytest.approx(mean), "score": pytest.approx(mean)}
-
-
-def test_score_is_the_mean_over_regions(tmp_path):
-    def edema_for_core(case: PreparedCase) -> dict[str, np.ndarray]:
-        return {"S_F": np.eye(4, dtype=np.float32)[np.asarray(case.label) * 2]}
-
-    judge = segmentation(Judged(SCHEMES["brats"], "S_F", ("S_F",)))
-    # Whole tumor: found. Core: missed. Enhancing tumor: absent from both.
-    expected = {"S_F/WT/dice": 1.0, "S_F/TC/dice": 0.0, "S_F/ET/dice": 1.0, "score": pytest.approx(2 / 3)}
-    assert judge.quick(edema_for_core, prepared(tmp_path, "a")) == expected
-
-
 @pytest.mark.parametrize("most", [6, 3])
 def test_figures_show_the_worst_three_first_up_to_a_limit(tmp_path, drawn, monkeypatch, most):
     assert assessment.FIGURES_AT_MOST == 6
@@ -56,8 +38,10 @@ def test_figures_show_the_worst_three_first_up_to_a_limit(tmp_path, drawn, monke
     assert (first["spacing_mm"], sorted(first["predictions"])) == ((2.0, 1.0, 1.0), ["S_A", "S_F"])
 
 
-def test_segmentation_tables_on_disk(tmp_path, drawn):
-    document = full(segmentation(JUDGED), predict, prepared(tmp_path), tmp_path)
+def test_quick_scores_and_tables_on_disk(tmp_path, drawn):
+    judge, cases, mean = segmentation(JUDGED), prepared(tmp_path), pytest.approx(np.mean(list(DICE.values())))
+    assert judge.quick(predict, cases) == {"S_A/lesion/dice": 0.0, "S_F/lesion/dice": mean, "score": mean}
+    document = full(judge, predict, cases, tmp_path)
     rows = rows_of(tmp_path, "case", "output")
     assert sorted(rows) == [(case, output) for case in "abcd" for output in ("S_A", "S_F")]
     assert {case: rows[case, "S_F"]["dice"] for case in "abcd"} == pytest.approx(DICE)
@@ -70,38 +54,28 @@ def test_segmentation_tables_on_disk(tmp_path, drawn):
     found = summary_of(tmp_path)
     assert set(found) == {"kind", "primary", "cases", "distances", "one_empty", "outputs", "seconds_per_subject"}
     assert (found["kind"], found["primary"], found["cases"]) == ("segmentation", "S_F", 4)
-    assert found["outputs"]["S_F"]["lesion"]["dice"]["mean"] == pytest.approx(np.mean(list(DICE.values())))
+    assert found["outputs"]["S_F"]["lesion"]["dice"]["mean"] == mean
     assert found["seconds_per_subject"] >= 0
     assert render_segmentation(found) == render_segmentation(document)
-
-
-def test_specificity_counts_the_voxels_outside_the_crop(tmp_path, drawn):
     everything = {"S_F": probabilities(np.ones((6, 6, 6), int))}
-    full(segmentation(Judged(LESION, "S_F", ("S_F",))), lambda case: everything, prepared(tmp_path, "a"), tmp_path)
+    full(segmentation(Judged(LESION, "S_F", ("S_F",))), lambda case: everything, cases[:1], tmp_path)
     assert rows_of(tmp_path, "case")["a"]["specificity"] == pytest.approx((8**3 - 6**3) / (8**3 - 4))
 
 
-def test_case_without_label_cannot_be_judged(tmp_path):
+def test_a_segmentation_has_a_scheme_and_is_judged_by_class_probabilities_and_labels(tmp_path):
     with pytest.raises(UserError, match="case a has no label .*; leave it out of the validation split"):
         segmentation(JUDGED).quick(predict, prepared(tmp_path, "a", labeled=False))
-
-
-def test_a_segmentation_has_a_scheme_and_is_judged_by_class_probabilities():
     with pytest.raises(UserError, match="only with a label scheme; set assess to engine.judging.losses:losses"):
         segmentation(Judged(None, "S_F", OUTPUTS))
     with pytest.raises(UserError, match="the result S_F is no class probabilities.*judging.losses:losses"):
         segmentation(Judged(LESION, "S_F", ("S_A",)))
 
 
-def tissues(cache: Path) -> tuple[PreparedCase, ...]:
-    """Two heads of 3 x 3 x 6 voxels of 1 x 1 x 2 mm: CSF, gray and white matter, two layers each."""
-    image = np.random.default_rng(0).uniform(1, 2, (3, 3, 6, 2)).astype(np.float32)
-    label = np.broadcast_to(np.repeat(np.array([1, 2, 3], np.uint8), 2), (3, 3, 6)).copy()
-    return prepared_volumes(cache, "ab", image, label, ("t1", "t2"), spacing_mm=(1.0, 1.0, 2.0), classes=4)
-
-
 def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
-    """Case a is exact; in b a layer of gray matter is taken for white."""
+    """CSF, gray and white matter, two layers each; a is exact, in b a layer of gray matter is taken for white."""
+    image = np.random.default_rng(0).uniform(1, 2, (3, 3, 6, 2)).astype(np.float32)
+    truth = np.broadcast_to(np.repeat(np.array([1, 2, 3], np.uint8), 2), (3, 3, 6)).copy()
+    cases = prepared_volumes(tmp_path, "ab", image, truth, ("t1", "t2"), spacing_mm=(1.0, 1.0, 2.0), classes=4)
 
     def label(case: PreparedCase) -> dict[str, np.ndarray]:
         found = np.asarray(case.label).copy()
@@ -109,7 +83,6 @@ def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
         return {"fused": np.eye(4, dtype=np.float32)[found]}
 
     judge = segmentation(Judged(SCHEMES["iseg"], "fused", ("fused",)))
-    cases = tissues(tmp_path)
     scores = judge.quick(label, cases)
     gm, wm = (1 + 2 / 3) / 2, (1 + 4 / 5) / 2
     assert scores["score"] == pytest.approx((1 + gm + wm) / 3)
@@ -126,42 +99,24 @@ def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
     assert [figure["path"].stem for figure in drawn] == ["b", "a"]
 
 
-def test_strokes_are_measured_in_mm_and_voxels(tmp_path, drawn):
-    judge = segmentation(Judged(SCHEMES["stroke"], "S_F", OUTPUTS))
-    document = full(judge, predict, prepared(tmp_path, "ad"), tmp_path)
-    rows = rows_of(tmp_path, "case", "output")
-    assert (rows["d", "S_F"]["hd_mm"], rows["d", "S_F"]["hd_voxels"]) == (1, 1)
-    assert np.isnan(rows["d", "S_A"]["hd_mm"])
-    hd = document["outputs"]["S_F"]["lesion"]["hd_mm"]
-    assert (hd["mean"], hd["n"]) == (0.5, 2)
-    assert "HD (voxels)" in render_segmentation(document)
-
-
-SLICES = Judged(SCHEMES["brats"], "segmentation", ("segmentation",))
-
-
-def slices(cache: Path) -> tuple[PreparedCase, ...]:
-    """Two heads of 6 x 6 pixels of 2 x 3 mm in pictures of 8 x 10, with class 1 in four pixels of a row or nowhere."""
+def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
+    """Heads of 6 x 6 pixels of 2 x 3 mm in pictures of 8 x 10, with class 1 in four pixels of a row or nowhere."""
     labels = {name: np.zeros((6, 6), np.uint8) for name in ("marked", "empty")}
     labels["marked"][2, 1:5] = 1
     image = np.random.default_rng(0).uniform(1, 2, (6, 6, 2)).astype(np.float32)
     at = {"whole": (8, 10), "start": (1, 1), "spacing_mm": (2.0, 3.0)}
-    return prepared_slices(cache, labels, image, ("t1", "flair"), **at, classes=4)
+    cases = prepared_slices(tmp_path, labels, image, ("t1", "flair"), **at, classes=4)
+    two = np.zeros((6, 6), int)
+    two[2, 1:3] = 1
 
+    def find_two(case: PreparedCase) -> dict[str, np.ndarray]:
+        return {"segmentation": np.eye(4, dtype=np.float32)[two]}
 
-def find_two(case: PreparedCase) -> dict[str, np.ndarray]:
-    """Two of the four pixels, in every slice."""
-    found = np.zeros((6, 6), int)
-    found[2, 1:3] = 1
-    return {"segmentation": np.eye(4, dtype=np.float32)[found]}
-
-
-def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
-    judge, cases = segmentation(SLICES), slices(tmp_path)
+    judge = segmentation(Judged(SCHEMES["brats"], "segmentation", ("segmentation",)))
     scores = judge.quick(find_two, cases)
     # The marked slice: 2 of 4 pixels; the empty one: false alarm. ET is absent from both.
-    assert scores["segmentation/WT/dice"] == pytest.approx((2 / 3 + 0) / 2)
-    assert scores["score"] == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
+    expected = {"segmentation/WT/dice": 1 / 3, "segmentation/TC/dice": 1 / 3, "segmentation/ET/dice": 1}
+    assert scores == pytest.approx({**expected, "score": (1 / 3 + 1 / 3 + 1) / 3})
     full(judge, find_two, cases, tmp_path)
     rows = rows_of(tmp_path, "case", "region")
     assert rows["marked", "WT"]["dice"] == pytest.approx(2 / 3)
@@ -171,12 +126,6 @@ def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
     # The penalty of a challenge is a volume's diagonal: a slice has none.
     assert np.isnan(rows["empty", "WT"]["hd95_mm"])
     found = summary_of(tmp_path)
-    assert "seconds_per_slice" in found
-    assert "seconds_per_subject" not in found
+    assert ("seconds_per_slice" in found, "seconds_per_subject" in found) == (True, False)
     assert [figure["path"].stem for figure in drawn] == ["empty", "marked"]
     assert (drawn[0]["image"].shape, drawn[0]["spacing_mm"]) == ((6, 6, 2), (2.0, 3.0))
-
-
-def test_panels_of_slices_are_painted(tmp_path):
-    full(segmentation(SLICES), find_two, slices(tmp_path), tmp_path)
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["empty.png", "marked.png"]

@@ -12,16 +12,15 @@ from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.slices import View, every_slice, pictures, prepare_slices, volume_of
 from jaxfuse.data.subjects import subjects_of
-from jaxfuse.engine.judging import synthesis as judging
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.synthesis import synthesis
-from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import predict_stack, predict_volume
 from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, psnr_db, score_synthesized
 from jaxfuse.patches import tile_volume
 from tests.engine.judging import heads
 from tests.made_cases import case_files
+from tests.refusals import refused
 
 MODALITIES, SHAPE = ("t1", "t2", "flair"), (16, 15, 9)
 MINMAX = NORMALIZATIONS["minmax"]
@@ -100,14 +99,6 @@ def patch_by_patch(volume: np.ndarray) -> np.ndarray:
     return total / count
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The panels asked for; they are not painted."""
-    calls = []
-    monkeypatch.setattr(judging, "synthesis_panel", lambda path, **asked: calls.append((path, asked)))
-    return calls
-
-
 def full(cases, folder, predict=in_patches, **options):
     document = heads.full(judge(**options), predict, cases, folder)
     return document, heads.rows_of(folder, "case", "output")
@@ -120,8 +111,6 @@ def test_the_score_is_the_mean_psnr_of_slices_that_show_something(slices):
     found = judge().quick(in_patches, slices)
     assert found == {"synthesized/psnr_db": pytest.approx(wanted), "score": pytest.approx(wanted)}
     assert math.isfinite(wanted)
-    with pytest.raises(UserError, match="the flair of all 2 cases that are watched while training is blank"):
-        judge().quick(in_patches, slices[:2])
 
 
 def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_path, drawn):
@@ -184,14 +173,14 @@ def test_pictures_of_their_own_are_judged_alone(files, tmp_path, drawn):
     row = rows[cases[1].id, "synthesized"]
     assert {name: row[name] for name in names_of(METRICS)} == pytest.approx(wanted)
     assert "seconds_per_slice" in document
-    assert drawn[0][1]["truth"].shape == cases[1].facts.shape
+    assert drawn[0]["truth"].shape == cases[1].facts.shape
 
 
 def test_panels_show_the_worst_first_with_what_is_judged(slices, tmp_path, drawn):
     full(slices, tmp_path)
-    assert sorted(path.name for path, _ in drawn) == ["a.png", "b.png", "c.png"]
-    path, asked = drawn[0]
-    assert path == tmp_path / "figures" / "c.png"
+    assert sorted(asked["path"].name for asked in drawn) == ["a.png", "b.png", "c.png"]
+    asked = drawn[0]
+    assert asked["path"] == tmp_path / "figures" / "c.png"
     volume = subjects_of(slices)[2]
     assert (asked["title"], asked["target"], list(asked["sources"])) == ("fusion: c", "flair", ["t1", "t2"])
     np.testing.assert_array_equal(asked["sources"]["t2"], volume.image[..., 1])
@@ -211,25 +200,14 @@ def test_a_perfect_volume_is_counted_as_undefined_and_not_averaged(slices, tmp_p
     assert math.isfinite(found["mean"])
 
 
-def test_slices_keep_their_places_in_the_volume(slices):
-    """A network that sees pictures sees those of the volume: its rows and columns are the same ones."""
-    volume, first = subjects_of(slices)[0], slices[4]
-    np.testing.assert_array_equal(pictures(expected(volume), 2)[4], expected(first))
-
-
-@pytest.mark.parametrize("pairs", [(), ("t1+t2",), ("t1", "t2+flair"), ("t1", "t2", "flair")])
-def test_sources_and_one_target_must_be_named(pairs):
-    with pytest.raises(UserError, match="a synthesis is judged with its sources and its target named"):
-        judge(pairs)
-
-
-def test_what_is_no_synthesis_is_refused(slices, files, tmp_path):
-    with pytest.raises(UserError, match="pairs names pd, but the data has t1, t2, flair"):
-        judge(("t1", "pd")).quick(in_patches, slices)
+def test_what_is_no_synthesis_is_refused(slices, files):
+    for pairs in ((), ("t1+t2",), ("t1", "t2+flair"), ("t1", "t2", "flair")):
+        refused("a synthesis is judged with its sources and its target named", judge, pairs)
+    refused("pairs names pd, but the data has t1, t2, flair", judge(("t1", "pd")).quick, in_patches, slices)
     for outputs in ({}, {"synthesized": np.zeros((13, 14, 2))}):
-        with pytest.raises(UserError, match="the output synthesized is not one image"):
-            judge().quick(lambda case, made=outputs: made, slices)
+        refused("the output synthesized is not one image", judge().quick, lambda case, made=outputs: made, slices)
     signed = prepare(files[0], MODALITIES, None, cache=files[1])
     told = "case a: flair runs from -.* images are judged in .* set data.normalize to minmax"
-    with pytest.raises(UserError, match=told):
-        judge().quick(in_patches, signed)
+    refused(told, judge().quick, in_patches, signed)
+    told = "the flair of all 2 cases that are watched while training is blank"
+    refused(told, judge().quick, in_patches, slices[:2])

@@ -36,7 +36,7 @@ def test_translation_errors_by_modality(tmp_path, drawn):
     ]
 
 
-def test_translation_counts_the_brain_only(tmp_path):
+def test_translation_counts_the_brain_only_and_groups_of_unequal_size_have_no_panel(tmp_path, drawn):
     """A head with a corner cut off: what is made outside of it does not count."""
     head = np.zeros((4, 4, 4, 4), np.float32)
     head[1:, 1:, 1:] = np.random.default_rng(0).uniform(1, 2, (3, 3, 3, 4))
@@ -44,18 +44,11 @@ def test_translation_counts_the_brain_only(tmp_path):
 
     def outside(case: PreparedCase) -> dict[str, np.ndarray]:
         image = np.asarray(case.image)
-        away = np.where(image == 0, np.float32(100), image)
-        return {"fake_a": away[..., :2], "cycle_a": away[..., :2], "fake_b": away[..., 2:], "cycle_b": away[..., 2:]}
-
-    judge = translation(Judged(None, "", pairs=("t1+t1ce", "t2+flair")))
-    assert set(judge.quick(outside, prepared_volumes(tmp_path, "a", head, None)).values()) == {0.0}
-
-
-def test_groups_of_unequal_size_are_judged_without_a_panel(tmp_path, drawn):
-    def one_to_three(case: PreparedCase) -> dict[str, np.ndarray]:
-        a, b = np.split(np.asarray(case.image), [1], axis=-1)
-        return {"fake_a": a, "fake_b": b, "cycle_a": a, "cycle_b": b}
+        a, b = np.split(np.where(image == 0, np.float32(100), image), [1], axis=-1)
+        return {"fake_a": a, "cycle_a": a, "fake_b": b, "cycle_b": b}
 
     judge = translation(Judged(None, "", pairs=("t1", "t1ce+t2+flair")))
-    assert full(judge, one_to_three, prepared(tmp_path, "a"), tmp_path)["cases"] == 1
+    cases = prepared_volumes(tmp_path, "a", head, None)
+    assert set(judge.quick(outside, cases).values()) == {0.0}
+    assert full(judge, outside, cases, tmp_path)["cases"] == 1
     assert drawn == []

@@ -3,6 +3,7 @@
 import gc
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import ScheduleState, adam
 from jaxfuse.learning.state import State, create_state
+from tests.refusals import refused
 from tests.runs import bits
 
 
@@ -54,25 +56,16 @@ def test_round_trip_keeps_every_bit_and_the_structure(tmp_path):
 
 def test_last_is_the_newest_and_one_before_it_is_kept_in_a_relative_folder_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    checkpoints = written(Path(), 2, 4, 6)
-    assert checkpoints.latest_step() == 6
+    written(Path(), 2, 4, 6)
+    with closing(Checkpoints(tmp_path)) as checkpoints:  # a step that is there is not written again
+        checkpoints.save(6, draw(9), {"best_score": 1.0, "best_step": 4})
     assert sorted(path.name for path in (tmp_path / "last").iterdir() if path.name.isdigit()) == ["4", "6"]
-    assert bits(checkpoints.restore(draw(0))[0]) == bits(draw(6))
-
-
-def test_a_step_that_is_there_is_not_written_again(tmp_path):
-    written(tmp_path, 4)
-    with closing(Checkpoints(tmp_path)) as checkpoints:
-        checkpoints.save(4, draw(9), {"best_score": 1.0, "best_step": 4})
-    state, progress = Checkpoints(tmp_path).restore(draw(0))
-    assert bits(state) == bits(draw(4))
-    assert progress == {"best_score": None, "best_step": None}
-
-
-def test_what_a_killed_writer_left_is_not_taken_for_a_checkpoint(tmp_path):
-    written(tmp_path, 4)
-    (tmp_path / "last" / "6.orbax-checkpoint-tmp-7" / "weights").mkdir(parents=True)
-    assert Checkpoints(tmp_path).latest_step() == 4
+    # What a killed writer left is no checkpoint.
+    (tmp_path / "last" / "8.orbax-checkpoint-tmp-7" / "weights").mkdir(parents=True)
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest_step() == 6
+    state, progress = checkpoints.restore(draw(0))
+    assert (bits(state), progress) == (bits(draw(6)), {"best_score": None, "best_step": None})
 
 
 def test_saved_values_are_those_of_the_call_although_the_next_step_reuses_the_memory(tmp_path):
@@ -95,6 +88,8 @@ def test_best_and_last_are_read_apart_and_without_optimizers(tmp_path):
         for step in (2, 4):
             checkpoints.save_best(step, draw(step))
         checkpoints.save(6, draw(6), {})
+        # The best is whole before a progress names it: nothing was waited for since, and a kill could come now.
+        assert (tmp_path / "best" / "4" / "commit_success.txt").exists()
     like = jax.eval_shape(lambda: draw(0))
     for best, step in ((True, 4), (False, 6)):
         found = read_weights(tmp_path, like, one_device(), best=best)
@@ -103,29 +98,19 @@ def test_best_and_last_are_read_apart_and_without_optimizers(tmp_path):
     assert [path.name for path in (tmp_path / "best").iterdir() if path.name.isdigit()] == ["4"]
 
 
-@pytest.mark.parametrize("step_of_the_killed", [4, 5])
-def test_best_of_a_killed_run_gives_way_to_that_of_the_resumed_one(tmp_path, step_of_the_killed):
-    for step, seed in ((step_of_the_killed, 8), (4, 9)):
+def test_best_of_a_killed_run_gives_way_to_that_of_the_resumed_one(tmp_path):
+    for step, seed in ((4, 8), (4, 7), (5, 8), (4, 9)):
         with closing(Checkpoints(tmp_path)) as checkpoints:
             checkpoints.save_best(step, draw(seed))
-    assert bits(read_weights(tmp_path, draw(0), one_device(), best=True).params) == bits(draw(9).params)
-
-
-def test_best_is_whole_before_the_progress_that_names_it(tmp_path):
-    with closing(Checkpoints(tmp_path)) as checkpoints:
-        checkpoints.save_best(2, draw(2))
-        checkpoints.save(2, draw(2), {"best_score": 1.0, "best_step": 2})
-        # Nothing was waited for since: a kill could come now.
-        assert (tmp_path / "best" / "2" / "commit_success.txt").exists()
+        assert bits(read_weights(tmp_path, draw(0), one_device(), best=True).params) == bits(draw(seed).params)
 
 
 @pytest.mark.parametrize("best", [False, True])
 def test_weights_of_a_phase_without_checkpoint(tmp_path, best):
-    with pytest.raises(UserError, match=f"holds no {'best' if best else 'last'} checkpoint; train this phase first"):
-        read_weights(tmp_path, draw(0), one_device(), best=best)
+    read = partial(read_weights, tmp_path, draw(0), one_device(), best=best)
+    refused(f"holds no {'best' if best else 'last'} checkpoint; train this phase first", read)
     Checkpoints(tmp_path).close()
-    with pytest.raises(UserError, match="^[^ ]* holds no finished checkpoint; train this phase first$"):
-        read_weights(tmp_path, draw(0), one_device(), best=best)
+    refused("^[^ ]* holds no finished checkpoint; train this phase first$", read)
 
 
 def test_checkpoint_of_another_model_is_refused_in_one_line(tmp_path, monkeypatch):
@@ -139,6 +124,5 @@ def test_checkpoint_of_another_model_is_refused_in_one_line(tmp_path, monkeypatc
         with pytest.raises(UserError, match=does_not_fit) as told:
             checkpoints.restore(like)
         assert "\n" not in str(told.value)
-        with pytest.raises(UserError, match="does not fit this run's model"):
-            read_weights(tmp_path, like, one_device(), best=False)
+        refused("does not fit this run's model", read_weights, tmp_path, like, one_device(), best=False)
     gc.collect()

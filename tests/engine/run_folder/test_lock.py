@@ -66,8 +66,12 @@ def test_a_lock_is_held_and_left_with_the_folder_that_it_made(tmp_path, monkeypa
         assert given == workdir
         assert {path.name for path in workdir.iterdir()} == {LOCK, HOLDER}
     assert {path.name for path in workdir.iterdir()} == {LOCK}
-    with locked(workdir), pytest.raises(UserError, match="another run is going on in"), locked(workdir):
-        pass
+    with locked(workdir):
+        with pytest.raises(UserError, match="another run is going on in"), locked(workdir):
+            pass
+        (workdir / HOLDER).write_text("{")  # a holder that has not said so yet is not named
+        with pytest.raises(UserError, match=f"going on in {workdir}; name another"), locked(workdir):
+            pass
 
 
 def test_another_process_is_refused_until_the_holder_is_gone(tmp_path):
@@ -97,24 +101,13 @@ def test_of_processes_that_start_together_one_goes_on(tmp_path):
             assert said[0].startswith(f"another run is going on in {tmp_path / str(number)}")
 
 
-def test_a_holder_that_has_not_said_so_yet_is_not_named(tmp_path):
-    with locked(tmp_path):
-        (tmp_path / HOLDER).write_text("{")
-        with pytest.raises(UserError, match=f"going on in {tmp_path}; name another"), locked(tmp_path):
-            pass
-
-
-@pytest.mark.parametrize("folder", ["file/run", "/proc/run"])
-def test_a_folder_that_cannot_be_written_is_called_so(tmp_path, folder):
+def test_a_folder_that_cannot_be_written_and_a_file_system_without_locks_are_called_so(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    workdir = tmp_path / folder
-    told = f"{workdir} cannot be written .*; name another with --workdir"
-    with pytest.raises(UserError, match=told), locked(workdir):
-        pass
+    for workdir in (tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(UserError, match=f"{workdir} cannot be written .*; name another with --workdir"):
+            locked(workdir).__enter__()
     assert not (tmp_path / "file").read_bytes()
 
-
-def test_a_file_system_without_locks_is_called_so(tmp_path, monkeypatch):
     def refuse(self: object, **options: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -56,11 +56,46 @@ def test_a_row_comes_back_from_all_three_files(tmp_path):
     writer.close()
 
 
-def test_csv_and_jsonl_agree(tmp_path):
+def test_truncate_drops_later_steps_of_the_phase_and_all_later_phases(tmp_path):
+    _write_two_phases(tmp_path)
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    path.write_bytes(path.read_bytes()[:-5])  # the last event, half written
+    with closing(MetricWriter(tmp_path)) as writer:
+        writer.truncate("fusion", 1)
+        assert [(tag, step) for tag, step, _ in _scalars(tmp_path)][-1] == ("fusion/train/loss", 1)
+        writer.truncate("fusion", 0)
+        left = [(row["phase"], row["step"], row["split"]) for row in read_metrics(tmp_path)]
+        assert left == [*(("transition", step, "train") for step in (1, 2, 3)), ("transition", 3, "val")]
+        assert {tag.split("/")[0] for tag, _, _ in _scalars(tmp_path)} == {"transition"}
+    _written(tmp_path, (1, "fusion", "train", {"loss": 0.1}))
+    with closing(MetricWriter(tmp_path)) as writer:
+        writer.truncate("transition", 2, later_phases=("fusion",))
+        writer.write(3, "transition", "train", {"loss": 9.0})
+    rows, left = read_metrics(tmp_path), [(1, 1.0), (2, 0.5), (3, 9.0)]
+    assert [(r["phase"], r["step"], r["loss"]) for r in rows] == [("transition", *one) for one in left]
+    assert _csv_rows(tmp_path) == _long(rows)
+    losses = [one for one in _scalars(tmp_path) if one[0].endswith("loss")]
+    assert losses == [("transition/train/loss", *one) for one in left]
+
+
+def test_a_half_written_last_line_is_repaired_and_a_broken_one_in_the_middle_refused(tmp_path):
     assert read_metrics(tmp_path) == []
     _write_two_phases(tmp_path)
-    assert _csv_rows(tmp_path) == _long(read_metrics(tmp_path))
+    whole = read_metrics(tmp_path)
+    assert _csv_rows(tmp_path) == _long(whole)
     assert len(_csv_rows(tmp_path)) == 9
+    for name, half in (("metrics.jsonl", '{"step": 3, "phase": "fus'), ("metrics.csv", "3,fusion,tr")):
+        (tmp_path / name).write_text((tmp_path / name).read_text() + half)
+    assert read_metrics(tmp_path) == whole
+    _written(tmp_path, (3, "fusion", "train", {"loss": 0.3}))
+    assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 3, 1, 2, 3]
+    assert _csv_rows(tmp_path) == _long(read_metrics(tmp_path))
+    # Two writers within one second keep both event files.
+    assert [(tag, step) for tag, step, _ in _scalars(tmp_path)][-2:] == [("fusion/train/loss", n) for n in (2, 3)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace("\n", "\n{broken\n", 1))
+    with pytest.raises(UserError, match=r"metrics\.jsonl line 2"):
+        read_metrics(tmp_path)
 
 
 def test_numbers_that_are_not_finite_survive_in_strict_json(tmp_path):
@@ -72,61 +107,6 @@ def test_numbers_that_are_not_finite_survive_in_strict_json(tmp_path):
     MetricWriter(tmp_path).close()  # the repair at opening keeps them too
     assert math.isnan(read_metrics(tmp_path)[0]["hd95_mm"])
     assert math.isnan(_csv_rows(tmp_path)[0][-1])
-
-
-def test_truncate_drops_later_steps_of_the_phase_and_all_later_phases(tmp_path):
-    _write_two_phases(tmp_path)
-    with closing(MetricWriter(tmp_path)) as writer:
-        writer.truncate("transition", 2, later_phases=("fusion",))
-        writer.write(3, "transition", "train", {"loss": 9.0})
-    rows, left = read_metrics(tmp_path), [(1, 1.0), (2, 0.5), (3, 9.0)]
-    assert [(r["phase"], r["step"], r["loss"]) for r in rows] == [("transition", *one) for one in left]
-    assert _csv_rows(tmp_path) == _long(rows)
-    losses = [one for one in _scalars(tmp_path) if one[0].endswith("loss")]
-    assert losses == [("transition/train/loss", *one) for one in left]
-
-
-def test_truncate_leaves_earlier_phases_whole(tmp_path):
-    _write_two_phases(tmp_path)
-    with closing(MetricWriter(tmp_path)) as writer:
-        writer.truncate("fusion", 0)
-    left = [(row["phase"], row["step"], row["split"]) for row in read_metrics(tmp_path)]
-    assert left == [*(("transition", step, "train") for step in (1, 2, 3)), ("transition", 3, "val")]
-    assert {tag.split("/")[0] for tag, _, _ in _scalars(tmp_path)} == {"transition"}
-
-
-def test_a_half_written_last_line_is_left_out_and_repaired(tmp_path):
-    _write_two_phases(tmp_path)
-    whole = read_metrics(tmp_path)
-    for name, half in (("metrics.jsonl", '{"step": 3, "phase": "fus'), ("metrics.csv", "3,fusion,tr")):
-        (tmp_path / name).write_text((tmp_path / name).read_text() + half)
-    assert read_metrics(tmp_path) == whole
-    _written(tmp_path, (3, "fusion", "train", {"loss": 0.3}))
-    assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 3, 1, 2, 3]
-    assert _csv_rows(tmp_path) == _long(read_metrics(tmp_path))
-
-
-def test_a_broken_line_in_the_middle_is_refused(tmp_path):
-    _write_two_phases(tmp_path)
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text().replace("\n", "\n{broken\n", 1))
-    with pytest.raises(UserError, match=r"metrics\.jsonl line 2"):
-        read_metrics(tmp_path)
-
-
-def test_a_half_written_event_file_is_tolerated(tmp_path):
-    _write_two_phases(tmp_path)
-    (path,) = tmp_path.glob("events.out.tfevents.*")
-    path.write_bytes(path.read_bytes()[:-5])
-    with closing(MetricWriter(tmp_path)) as writer:
-        writer.truncate("fusion", 1)
-    assert [(t, s) for t, s, _ in _scalars(tmp_path) if t.startswith("fusion")] == [("fusion/train/loss", 1)]
-
-
-def test_two_writers_within_one_second_keep_both_event_files(tmp_path):
-    for step in (1, 2):
-        _written(tmp_path, (step, "fusion", "train", {"loss": 1.0}))
-    assert [(tag, step) for tag, step, _ in _scalars(tmp_path)] == [("fusion/train/loss", 1), ("fusion/train/loss", 2)]
 
 
 def test_an_image_reaches_tensorboard(tmp_path):

@@ -27,13 +27,6 @@ def recipe(**changes) -> ConfigDict:
     return config
 
 
-def begun(workdir: Path, config: ConfigDict) -> Path:
-    """A workdir in which a phase was trained."""
-    open_workdir(workdir, config)
-    (workdir / "checkpoints" / "fusion").mkdir(parents=True)
-    return workdir
-
-
 def test_name_tells_config_preset_row_and_variant():
     names = {("", "ours", ""): "cmff", ("tiny", "ours", ""): "cmff-tiny"}
     names |= {("paper", "S_A+S_B", ""): "cmff-paper-S_A+S_B", ("", "w_CA", "iseg"): "cmff-w_CA-iseg"}
@@ -41,14 +34,7 @@ def test_name_tells_config_preset_row_and_variant():
         assert default_workdir(recipe(preset=preset, row=row, variant=variant), {}) == Path("runs", name)
 
 
-def test_lengths_logging_and_loading_keep_the_name():
-    overrides = {"fusion.steps": 9, "fusion.epochs": 3, "log_every": 1, "loader.workers": 2, "loader.prefetch": 8}
-    assert default_workdir(recipe(), overrides) == Path("runs", "cmff-tiny")
-    for option in ("seed", "fusion.batch", "fusion.validation.every", "fusion.checkpoint_every"):
-        assert not changes_nothing(option)
-
-
-def test_any_other_override_adds_six_digits_that_tell_them_apart():
+def test_overrides_but_lengths_logging_and_loading_add_six_digits_that_tell_them_apart():
     overrides = [{"seed": 1}, {"seed": 2}, {"fusion.batch": 1}, {"seed": 1, "fusion.batch": 1}]
     names = [default_workdir(recipe(), one).name for one in overrides]
     assert len(set(names)) == 4
@@ -56,9 +42,13 @@ def test_any_other_override_adds_six_digits_that_tell_them_apart():
     assert int(names[0][-6:], 16) >= 0
     # Neither the order of the options nor a length among them matters.
     assert default_workdir(recipe(), {"fusion.steps": 7, "fusion.batch": 1, "seed": 1}).name == names[3]
+    kept = {"fusion.steps": 9, "fusion.epochs": 3, "log_every": 1, "loader.workers": 2, "loader.prefetch": 8}
+    assert default_workdir(recipe(), kept) == Path("runs", "cmff-tiny")
+    for option in ("seed", "fusion.batch", "fusion.validation.every", "fusion.checkpoint_every"):
+        assert not changes_nothing(option)
 
 
-def test_config_is_written_and_read_back_with_its_tuples(tmp_path, monkeypatch):
+def test_config_and_environment_are_written_and_read_back(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="is not a run: it has no config.json"):
         read_config(tmp_path)
@@ -66,26 +56,27 @@ def test_config_is_written_and_read_back_with_its_tuples(tmp_path, monkeypatch):
     assert workdir == tmp_path / "a" / "b"  # a relative folder is made absolute
     assert read_config(workdir).to_dict() == recipe().to_dict()
     assert read_config(workdir).fusion.patch == (16, 16, 16)
-
-
-def test_environment_names_the_devices_in_use(tmp_path):
-    note_environment(tmp_path, one_device())
-    environment = read_json(tmp_path / "environment.json")
+    note_environment(workdir, one_device())
+    environment = read_json(workdir / "environment.json")
     assert environment["versions"]["jaxfuse"]
     assert (environment["backend"], environment["device"]) == ("cpu", "cpu")
+    open_workdir(workdir, recipe(row="random"))  # a run that never began binds nobody
+    assert read_config(workdir).row == "random"
+    (tmp_path / "file").touch()
+    # As root every folder can be written, but not one below a file or in a file system of the kernel.
+    for folder in (tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(UserError, match=f"{folder} cannot be written .*; name another with --workdir"):
+            open_workdir(folder, recipe())
 
 
-def test_run_goes_on_with_other_lengths_logging_and_loading(tmp_path):
-    changes = {"fusion.steps": 9, "fusion.epochs": 2, "log_every": 1, "loader.workers": 2}
-    workdir = begun(tmp_path, recipe())
-    open_workdir(workdir, recipe(**changes))
-    assert read_config(workdir).to_dict() == recipe(**changes).to_dict()
-
-
-def test_another_config_is_refused_option_by_option(tmp_path):
-    before = recipe(**{"fusion.init": (("net", "transition:a"),)})
-    workdir = begun(tmp_path, before)
-    now = recipe(**{"row": "random", "fusion.patch": (8, 8, 8), "fusion.steps": 9})
+def test_run_goes_on_with_other_lengths_and_another_config_is_refused_option_by_option(tmp_path):
+    init = {"fusion.init": (("net", "transition:a"),)}
+    workdir = open_workdir(tmp_path, recipe(**init))
+    (workdir / "checkpoints" / "fusion").mkdir(parents=True)  # a phase was trained
+    before = recipe(**init, **{"fusion.steps": 9, "fusion.epochs": 2, "log_every": 1, "loader.workers": 2})
+    open_workdir(workdir, before)
+    assert read_config(workdir).to_dict() == before.to_dict()
+    now = recipe(**{"row": "random", "fusion.patch": (8, 8, 8), "fusion.steps": 8})
     now.fusion.args.width = 3
     with pytest.raises(UserError) as error:
         open_workdir(workdir, now)
@@ -95,20 +86,6 @@ def test_another_config_is_refused_option_by_option(tmp_path):
         assert told in str(error.value)
     assert "steps" not in str(error.value)
     assert read_config(workdir).to_dict() == before.to_dict()
-
-
-def test_run_that_never_began_binds_nobody(tmp_path):
-    open_workdir(tmp_path, recipe())
-    open_workdir(tmp_path, recipe(row="random"))
-    assert read_config(tmp_path).row == "random"
-
-
-def test_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    # As root every folder can be written, but not one below a file or in a file system of the kernel.
-    for folder in (tmp_path / "file" / "run", Path("/proc/run")):
-        with pytest.raises(UserError, match=f"{folder} cannot be written .*; name another with --workdir"):
-            open_workdir(folder, recipe())
 
 
 def test_related_runs_are_those_beside_it_that_have_opened_their_data(tmp_path):

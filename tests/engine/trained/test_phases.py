@@ -23,15 +23,10 @@ SLICES = Preparation(("t1", "t2"), ("t1", "t1ce", "t2"), "brain", axis="axial", 
 WINDOW = ((2, 9), (1, 8))
 
 
-def test_a_preparation_survives_json():
-    given = replace(
-        SLICES, normalize="histmatch", landmarks={"t1": (0.5, 1.0)}, axis="coronal", window=WINDOW, blank_slices=True
-    )
-    again = Preparation.from_document(json.loads(json.dumps(given.document())))
-    assert vars(again) == vars(given)
-
-
-def test_equal_preparations_are_those_that_make_the_same_of_a_case():
+def test_equal_preparations_are_those_that_make_the_same_of_a_case_and_survive_json():
+    changes = {"axis": "coronal", "window": WINDOW, "blank_slices": True, "landmarks": {"t1": (0.5, 1.0)}}
+    given = replace(SLICES, normalize="histmatch", **changes)
+    assert vars(Preparation.from_document(json.loads(json.dumps(given.document())))) == vars(given)
     windowed = replace(SLICES, window=WINDOW)
     assert replace(SLICES, modalities=("t2", "t1"), channels=("t2", "t1"), spacing_mm=(3.0,)) == SLICES
     assert replace(SLICES, axis="coronal") == SLICES
@@ -53,12 +48,9 @@ def test_slices_keep_their_window_and_volumes_the_brain():
         assert preparation.prepare(case).facts == prepare_case(case).facts
     matched = replace(SLICES, normalize="histmatch")
     refused(r"dataset\.json has no landmarks to match intensities to; train it again", matched.prepare, case)
-
-
-def test_channels_stand_where_the_network_has_them():
-    prepared = SLICES.prepare(case_of((14, 12, 10)))
-    filled = np.insert(prepared.image, 1, 0, axis=-1)
-    np.testing.assert_array_equal(SLICES.in_channels(prepared).image, filled)
+    # Channels stand where the network has them.
+    prepared = SLICES.prepare(case)
+    np.testing.assert_array_equal(SLICES.in_channels(prepared).image, np.insert(prepared.image, 1, 0, axis=-1))
     turned = replace(SLICES, channels=("t2", "t1")).in_channels(prepared)
     np.testing.assert_array_equal(turned.image, prepared.image[..., ::-1])
     assert replace(SLICES, channels=("t1", "t2")).in_channels(prepared) is prepared
@@ -136,22 +128,11 @@ def test_what_is_no_trained_run_is_refused(runs, tmp_path):
         unlabeled.scheme  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("runs/a", ("runs/a", "", False)),
-        ("runs/a:fusion", ("runs/a", "fusion", False)),
-        ("runs/a:fusion@last", ("runs/a", "fusion", False)),
-        ("runs/a:fusion@best", ("runs/a", "fusion", True)),
-        ("runs/a:@best", ("runs/a", "", True)),
-        ("c:/runs/a", ("c:/runs/a", "", False)),
-        ("/x:y/a:fusion", ("/x:y/a", "fusion", False)),
-        # A folder whose name holds a colon is that folder.
-        ("colon:a", ("colon:a", "", False)),
-        ("colon:a:fusion@best", ("colon:a", "fusion", True)),
-    ],
-)
-def test_parse_run(text, parsed, tmp_path, monkeypatch):
+def test_parse_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("colon:a").mkdir()
-    assert parse_run(text) == (Path(parsed[0]), *parsed[1:])
+    Path("colon:a").mkdir()  # a folder whose name holds a colon is that folder
+    parsed = {"runs/a:fusion@last": ("runs/a", "fusion", False), "runs/a:fusion@best": ("runs/a", "fusion", True)}
+    parsed |= {"runs/a:fusion": ("runs/a", "fusion", False), "runs/a:@best": ("runs/a", "", True)}
+    parsed |= {"/x:y/a:fusion": ("/x:y/a", "fusion", False), "colon:a:fusion@best": ("colon:a", "fusion", True)}
+    parsed |= {whole: (whole, "", False) for whole in ("runs/a", "c:/runs/a", "colon:a")}
+    assert {text: parse_run(text) for text in parsed} == {text: (Path(run), *r) for text, (run, *r) in parsed.items()}

@@ -62,15 +62,12 @@ def test_pictures_of_any_number_and_size_are_fused_in_any_combination(images):
         np.testing.assert_allclose(fused[..., 0], picture[..., mask > 0].mean(-1) / 2, rtol=1e-6)
     # Once to see its outputs, once to be compiled: pictures are filled up to multiples of the divisor.
     assert system.traced == [(1, 8, 8, 3), (2, 8, 12, 3)]
-
-
-def test_only_what_is_asked_for_is_returned(images):
-    assert set(slice_fuser(fuses(averager()))(images, np.ones(3))) == {"fused"}
+    assert set(fuse(images, np.ones(3))) == {"fused"}
     made = slice_fuser(fuses(averager()), outputs=("fused", "attention"))(images, np.array([0, 1, 1]))
     np.testing.assert_array_equal(made["attention"], images * np.array([0, 1, 1], np.float32))
 
 
-def test_runs_that_cannot_fuse_are_refused():
+def test_runs_that_cannot_fuse_and_pictures_that_cannot_be_fused_are_refused(images):
     for phase, outputs, told in (
         (fuses(averager("fused")), ("fused",), "run:phase makes S, attention, no fused image"),
         (fuses(averager("attention")), ("fused", "attention"), "run:phase gives no attention"),
@@ -79,9 +76,6 @@ def test_runs_that_cannot_fuse_are_refused():
         (fuses(averager(geometry=Geometry(2, 4, margin=2))), ("fused",), "makes no fused images of slices"),
     ):
         refused(told, slice_fuser, phase, outputs=outputs)
-
-
-def test_pictures_that_cannot_be_fused_are_refused(images):
     fuse = slice_fuser(fuses(averager("attention")))
     count = "modalities t1, t2, flair: at least one picture of 3 channels"
     for pictures, mask, told in (
