@@ -28,8 +28,7 @@ def test_channel_gate_against_numpy():
     excite = np.asarray(params["params"]["excite"]["kernel"]).reshape(2, 8)
     voxels = np.asarray(x).reshape(2, -1, 8)
     mixed = sum(np.maximum(pooled @ squeeze, 0) @ excite for pooled in (voxels.mean(1), voxels.max(1)))
-    assert gate.shape == (2, 1, 1, 1, 8)
-    np.testing.assert_allclose(gate.reshape(2, 8), _sigmoid(mixed), atol=1e-5)
+    np.testing.assert_allclose(gate, _sigmoid(mixed).reshape(2, 1, 1, 1, 8), atol=1e-5, strict=True)
 
 
 def test_spatial_gate_against_its_definition():

@@ -42,8 +42,7 @@ def test_bottleneck_continues_the_image_by_reflection():
     y = Bottleneck().apply({"params": params}, IMAGE)
     hidden = np.asarray(jnp.clip(IMAGE @ params["expand"]["kernel"][0, 0], 0, 6))
     # Row -1 is row 1, row n is row n - 2.
-    rows, columns = [1, *range(6), 4], [1, *range(5), 3]
-    padded = hidden[:, rows][:, :, columns]
+    padded = hidden[:, [1, *range(6), 4]][:, :, [1, *range(5), 3]]
     kernel = np.asarray(params["spatial"]["kernel"])
     mixed = sum(padded[:, i : i + 6, j : j + 5] * kernel[i, j, 0] for i in range(3) for j in range(3))
     np.testing.assert_allclose(y, np.clip(mixed, 0, 6) @ np.asarray(params["project"]["kernel"][0, 0]), atol=1e-5)

@@ -1,5 +1,7 @@
 """The critic of pix2pix and CycleGAN: what a score sees, how many there are, biases, refusals."""
 
+from unittest.mock import Mock, call
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,12 +50,7 @@ def test_a_score_sees_a_square_of_70_pixels_and_is_unbounded():
 
 
 def test_all_but_the_first_layer_and_the_scores_are_normalized():
-    asked = []
-
-    def norm(name, train):
-        asked.append((name, train))
-        return lambda x: x
-
+    norm = Mock(side_effect=_unchanged)
     critic = PatchGan(norm, True, 2)
     jax.eval_shape(lambda x: critic.init_with_output(KEY, x, train=True), jnp.zeros((1, 24, 24, 1)))
-    assert asked == [(f"norm_{layer}", True) for layer in (2, 3, 4)]
+    assert norm.mock_calls == [call(f"norm_{layer}", True) for layer in (2, 3, 4)]

@@ -17,10 +17,6 @@ KEY = jax.random.key(0, impl="rbg")
 SMALL, PAPER = UNet(base=2, levels=2, kernel_init=he_normal()), shape(1, 128, 128, 128, 2)
 
 
-def _params(module, *sides):
-    return abstract(module, *sides)[1]
-
-
 def _kept_bytes(module, image):
     return kept_bytes(lambda p, x: module.apply(p, x).last, jax.eval_shape(module.init, KEY, image), image)
 
@@ -30,17 +26,17 @@ def _kept_bytes(module, image):
     [("residual", 2, 8_261_728), ("residual", 1, 8_261_296), ("plain", 2, 5_882_976), ("plain", 1, 5_882_544)],
 )
 def test_parameter_counts(arch, channels, weights):
-    assert count(_params(UNet(arch=arch), 1, 32, 32, 32, channels)) == weights
+    assert count(abstract(UNet(arch=arch), 1, 32, 32, 32, channels)[1]) == weights
 
 
 def test_parameter_counts_of_heads_and_of_the_flat_network_for_photographs():
-    assert [count(_params(Head(classes), 1, 32, 32, 32, 16)) for classes in (1, 2, 4)] == [17, 34, 68]
-    trunk, head = _params(UNet(), 1, 32, 32, 3), _params(Head(21), 1, 32, 32, 16)
+    assert [count(abstract(Head(classes), 1, 32, 32, 32, 16)[1]) for classes in (1, 2, 4)] == [17, 34, 68]
+    trunk, head = abstract(UNet(), 1, 32, 32, 3)[1], abstract(Head(21), 1, 32, 32, 16)[1]
     assert count(trunk) + count(head) == 2_768_917
 
 
 def test_parameter_count_by_part():
-    levels = _params(UNet(), 1, 32, 32, 32, 2)["params"].values()
+    levels = abstract(UNet(), 1, 32, 32, 32, 2)[1]["params"].values()
     encoder = {"entry": 1_175_904, "context_1": 2_356_992, "context_2": 2_356_992}
     decoder = {"up": 1_175_040, "localize_1": 1_175_040, "localize_2": 21_760}
     assert sum((Counter(counts(level)) for level in levels), Counter()) == encoder | decoder
@@ -69,10 +65,9 @@ def test_residual_encoder_adds_its_entry():
     level = params["params"]["encoder_1"]
     block = jax.jit(lambda name, x: ConvNormAct(2, 3).apply({"params": level[name]}, x), static_argnums=0)
     entry = block("entry", image)
-    context = block("context_2", block("context_1", entry))
+    expected = entry + block("context_2", block("context_1", entry))
     _, state = jax.jit(lambda p: SMALL.apply(p, image, capture_intermediates=True, mutable=["intermediates"]))(params)
-    captured = state["intermediates"]["encoder_1"]["__call__"][0]
-    np.testing.assert_allclose(captured, entry + context, atol=1e-6)
+    np.testing.assert_allclose(state["intermediates"]["encoder_1"]["__call__"][0], expected, atol=1e-6)
 
 
 def test_remat_changes_neither_parameters_nor_gradients():
@@ -104,10 +99,10 @@ def test_bfloat16_is_close_and_keeps_less():
 
 
 def test_refusals_say_what_came():
-    refused(r"divisible by 16, got shape \(1, 32, 30, 32, 2\)", _params, UNet(), 1, 32, 30, 32, 2)
-    refused("'dense' is not known; choose one of residual, plain", _params, UNet(arch="dense"), 1, 32, 32, 32, 2)
-    refused("at least 2 levels, got 1", _params, UNet(levels=1), 1, 32, 32, 32, 2)
-    refused("single voxel", _params, UNet(), 1, 16, 16, 16, 2)
+    refused(r"divisible by 16, got shape \(1, 32, 30, 32, 2\)", abstract, UNet(), 1, 32, 30, 32, 2)
+    refused("'dense' is not known; choose one of residual, plain", abstract, UNet(arch="dense"), 1, 32, 32, 32, 2)
+    refused("at least 2 levels, got 1", abstract, UNet(levels=1), 1, 32, 32, 32, 2)
+    refused("single voxel", abstract, UNet(), 1, 16, 16, 16, 2)
 
 
 @pytest.mark.parametrize("sides", [(2, 3), (2, 3, 4)])
