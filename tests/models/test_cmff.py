@@ -14,7 +14,7 @@ from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.initializers import he_normal
 from jaxfuse.nn.unet import Features
 from tests.refusals import refused
-from tests.tiny_systems import close, count, counts, gradient_descent, in_float32, kept_bytes, made
+from tests.tiny_systems import close, count, counts, gradient_descent, in_float32, kept_bytes, largest, made, structure
 
 DATA = {"modalities": ("t1", "t1ce", "t2", "flair"), "pairs": ("t1+t1ce", "t2+flair")}
 
@@ -49,30 +49,22 @@ def _paper(tiny, make=cmff.make_system, players=("net",), **changes):
 )
 def test_parameter_counts(tiny, changes, branch, fusion):
     system, state = _paper(tiny, **changes)
-    found = counts(system.networks(state.params))
-    assert found == {"S_A": branch, "S_B": branch, "S_F": fusion}
-
-
-def test_total_of_the_paper(tiny):
-    assert count(_paper(tiny)[1].params) == 16_689_612
+    assert counts(system.networks(state.params)) == {"S_A": branch, "S_B": branch, "S_F": fusion}
+    assert count(state.params) == 2 * branch + fusion
 
 
 @pytest.mark.parametrize(("share_trunk", "total"), [(True, 18_086_450), (False, 34_609_906)])
 def test_counts_of_joint_training(tiny, share_trunk, total):
-    system, state = _paper(
-        tiny, cmff.make_joint, ("net", "discriminators"), share_trunk=share_trunk, critic_layers=4, pool_size=0
-    )
+    options = {"share_trunk": share_trunk, "critic_layers": 4, "pool_size": 0}
+    system, state = _paper(tiny, cmff.make_joint, ("net", "discriminators"), **options)
     assert count(state.params) == total
     assert sum(map(count, system.networks(state.params).values())) == total
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_a_branch_alone_is_the_branch_of_the_whole(tiny, side):
-    _, alone = _paper(tiny, cmff.make_branch, side=side)
-    _, whole = _paper(tiny)
-    assert jax.tree.map(jnp.shape, alone.params["net"]) == jax.tree.map(
-        jnp.shape, whole.params["net"][f"branch_{side}"]
-    )
+    (_, alone), (_, whole) = _paper(tiny, cmff.make_branch, side=side), _paper(tiny)
+    assert structure(alone.params["net"]) == structure(whole.params["net"][f"branch_{side}"])
 
 
 def test_generator_and_branch_differ_in_the_head_alone_and_the_rest_is_handed_over(tiny):
@@ -80,22 +72,19 @@ def test_generator_and_branch_differ_in_the_head_alone_and_the_rest_is_handed_ov
     translation = made(cmft.make_system, optimizers=optimizers, pool_size=0, **DATA)
     donor = jax.eval_shape(translation.init, tiny.key, tiny.shapes(32, 32, 32)).params
     _, state = _paper(tiny)
-    target = state.params["net"]
-    for generator, branch in (("ab", "branch_a"), ("ba", "branch_b")):
-        assert jax.tree.map(jnp.shape, donor["generators"][generator]["trunk"]) == jax.tree.map(
-            jnp.shape, target[branch]["trunk"]
-        )
-        assert donor["generators"][generator]["head"]["conv"]["kernel"].shape[-1] == 2
-        assert target[branch]["head"]["conv"]["kernel"].shape[-1] == 4
     # Zeros take the place of the target, ones of the donor: what is one afterwards was handed over.
     ones = jax.tree.map(lambda x: jnp.ones(x.shape), donor)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), state.params)
-    for branch, generator in (("branch_a", "ab"), ("branch_b", "ba")):
+    for generator, branch in (("ab", "branch_a"), ("ba", "branch_b")):
+        given, taking = donor["generators"][generator], state.params["net"][branch]
+        assert structure(given["trunk"]) == structure(taking["trunk"])
+        assert [net["head"]["conv"]["kernel"].shape[-1] for net in (given, taking)] == [2, 4]
         rule = parse_rule((f"net/{branch}/trunk", f"transition:generators/{generator}/trunk"))
         params, moved = apply_rules(zeros, [rule], {("transition", False): ones})
-        assert moved == 8_261_728
-        assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(params["net"][branch]["trunk"])) == 8_261_728
-        assert sum(float(leaf.sum()) for leaf in jax.tree.leaves(params)) == 8_261_728
+        arrived = [
+            sum(int(leaf.sum()) for leaf in jax.tree.leaves(t)) for t in (params["net"][branch]["trunk"], params)
+        ]
+        assert [moved, *arrived] == [8_261_728] * 3
 
 
 def _branch(**changes):
@@ -191,28 +180,23 @@ def translation(tiny, fusion):
     system = made(cmft.make_system, optimizers=gradient_descent("generators", "discriminators"), **tiny.translation)
     state = jax.jit(system.init)(tiny.key, tiny.batch)
     net = fusion[1].params["net"]
-    tied = {
-        generator: {**state.params["generators"][generator], "trunk": net[branch]["trunk"]}
-        for generator, branch in (("ab", "branch_a"), ("ba", "branch_b"))
-    }
+    tied = dict(state.params["generators"])
+    for generator, branch in (("ab", "branch_a"), ("ba", "branch_b")):
+        tied[generator] = {**tied[generator], "trunk": net[branch]["trunk"]}
     state = state.replace(params={**state.params, "generators": tied})
     return state, *jax.jit(system.train_step)(state, tiny.batch)
 
 
 def _joint_start(fusion, translation, *, share_trunk):
     """The joint state made of both phases' states."""
-    generators = translation[0].params["generators"]
+    start = translation[0]
+    generators = start.params["generators"]
     if share_trunk:
         generators = {side: {"head": params["head"]} for side, params in generators.items()}
-    params = {
-        "net": {**fusion[1].params["net"], "translation": generators},
-        "discriminators": translation[0].params["discriminators"],
-    }
-    return translation[0].replace(
-        params=params,
-        stats={player: {} for player in params},
-        opt_state={"net": fusion[1].opt_state["net"], "discriminators": translation[0].opt_state["discriminators"]},
-    )
+    net = {**fusion[1].params["net"], "translation": generators}
+    params = {"net": net, "discriminators": start.params["discriminators"]}
+    opt_state = {"net": fusion[1].opt_state["net"], "discriminators": start.opt_state["discriminators"]}
+    return start.replace(params=params, stats={"net": {}, "discriminators": {}}, opt_state=opt_state)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +211,7 @@ def _reached(gradient):
     parts = {"S_F": gradient["fusion"]}
     for side in ("a", "b"):
         parts |= {f"{part}_{side}": gradient[f"branch_{side}"][part] for part in ("trunk", "head")}
-    return {name for name, tree in parts.items() if max(float(jnp.abs(g).max()) for g in jax.tree.leaves(tree)) > 0}
+    return {name for name, tree in parts.items() if largest(tree) > 0}
 
 
 @pytest.mark.parametrize("stop", [False, True])
@@ -250,8 +234,6 @@ def test_the_loss_is_the_sum_of_the_three(tiny, fusion):
     system, state, after, metrics = fusion
     evaluated, probs = jax.jit(lambda s, b: (system.eval_step(s, b), system.predict(s, b)))(state, tiny.batch)
     assert set(probs) == set(system.probabilities) == {"S_A", "S_B", "S_F"}
-    for values in probs.values():
-        np.testing.assert_allclose(values.sum(-1), 1, rtol=1e-5)
     total = sum(metrics[f"net/{name}"] for name in probs)
     np.testing.assert_allclose(metrics["net/loss"], total, rtol=1e-6)
     close(metrics, evaluated)
@@ -290,13 +272,10 @@ def test_joint_training_on_trunks_of_its_own_is_both_phases_side_by_side(tiny, f
 
 
 def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(fusion, translation, joint):
-    _, before, segmented, _ = fusion
-    _, translated, _ = translation
-    start, after, metrics = joint
+    (_, _, segmented, _), (_, translated, _), (start, after, metrics) = fusion, translation, joint
     for branch, generator in (("branch_a", "ab"), ("branch_b", "ba")):
         old, new = start.params["net"][branch], after.params["net"][branch]
-        by_loss = segmented.params["net"][branch]
-        by_cycle = translated.params["generators"][generator]
+        by_loss, by_cycle = segmented.params["net"][branch], translated.params["generators"][generator]
         both = jax.tree.map(lambda a, b, c: a + b - c, by_loss["trunk"], by_cycle["trunk"], old["trunk"])
         close(new["trunk"], both)
         close(new["head"], by_loss["head"])
@@ -305,7 +284,6 @@ def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(fusio
     close(after.params["discriminators"], translated.params["discriminators"])
     assert {"net/S_A", "net/S_B", "net/S_F", "net/cycle_a", "discriminators/critic_b"} <= set(metrics)
     assert int(after.step) == 1
-    assert before.params["net"]["branch_a"]["trunk"].keys() == after.params["net"]["branch_a"]["trunk"].keys()
 
 
 def test_remat_changes_no_gradient_of_joint_training(tiny, joint):
@@ -331,8 +309,8 @@ def test_joint_prediction_names_segmentations_fakes_and_cycles(tiny, share_trunk
     state = jax.eval_shape(system.init, tiny.key, tiny.batch)
     outputs = jax.eval_shape(system.predict, state, tiny.batch)
     channels = {name: out.shape[-1] for name, out in outputs.items()}
-    translations = dict.fromkeys(("fake_a", "fake_b", "cycle_a", "cycle_b"), 2)
-    assert channels == {"S_A": 4, "S_B": 4, "S_F": 4, **translations}
+    segmentations, translations = ("S_A", "S_B", "S_F"), ("fake_a", "fake_b", "cycle_a", "cycle_b")
+    assert channels == dict.fromkeys(segmentations, 4) | dict.fromkeys(translations, 2)
     assert system.probabilities == ("S_A", "S_B", "S_F")
 
 
@@ -340,8 +318,7 @@ def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):
     system = _fusion(tiny, dtype="bfloat16")
     state = jax.eval_shape(system.init, tiny.key, tiny.batch)
     convolved = in_float32(system, state, tiny.batch)
-    assert len(convolved) > 10
-    assert all(made.startswith("bf16") for made in convolved)
+    assert len([made for made in convolved if made.startswith("bf16")]) == len(convolved) > 10
 
 
 def test_refusals(tiny):

@@ -26,18 +26,12 @@ def _photographs(tiny, **changes):
     return made(make_system, optimizers=optimizers, modalities=("r", "g", "b"), **options)
 
 
-def _pictures(side, channels=3):
-    return {
-        "image": jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32),
-        "label": jax.ShapeDtypeStruct((1, side, side), jnp.int32),
-    }
-
-
 def test_it_labels_pixels_with_the_parameters_of_the_spec(tiny):
     system = _photographs(tiny)
-    state = jax.eval_shape(system.init, tiny.key, _pictures(32))
+    batch = tiny.shapes(32, 32, modalities=3)
+    state = jax.eval_shape(system.init, tiny.key, batch)
     assert count(state.params) == 2_768_917
-    assert jax.eval_shape(system.predict, state, _pictures(32))["segmentation"].shape == (1, 32, 32, 21)
+    assert jax.eval_shape(system.predict, state, batch)["segmentation"].shape == (1, 32, 32, 21)
     assert (system.geometry.ndim, system.geometry.divisor) == (2, 16)
 
 
@@ -52,19 +46,15 @@ def test_a_stack_of_equal_slices_is_answered_as_one_slice(kernel, strides):
     answer = conv.apply({"params": inflate({"kernel": flat}, {"kernel": target})}, stack)
     inner = answer[:, 1:-1] if kernel > 1 else answer
     assert inner.shape[1] >= 4
-    for i in range(inner.shape[1]):
-        np.testing.assert_allclose(inner[:, i], expected, atol=1e-5)
+    np.testing.assert_allclose(inner, np.broadcast_to(expected[:, None], inner.shape), atol=1e-5)
 
 
 def test_the_first_convolution_answers_gray_as_it_answers_color():
     """The mean over three inputs times 3/2 in each of two: as much in all as the three together."""
     flat = _draw(3, 3, 3, 4)
     (kernel,) = inflate([flat], [jnp.zeros((3, 3, 3, 2, 4))])
-    assert kernel.shape == (3, 3, 3, 2, 4)
     expected = np.asarray(flat).mean(2) * 1.5 / 3
-    for depth in range(3):
-        for channel in range(2):
-            np.testing.assert_allclose(kernel[depth, :, :, channel], expected, atol=1e-6)
+    np.testing.assert_allclose(kernel, np.broadcast_to(expected[:, :, None], (3, 3, 3, 2, 4)), atol=1e-6)
     gray = _draw(1, 8, 8, 1)
     answer_2d = Conv(4, 3, use_bias=False).apply({"params": {"kernel": flat}}, jnp.repeat(gray, 3, axis=-1))
     stack = jnp.repeat(jnp.repeat(gray, 2, axis=-1)[:, None], 5, axis=1)
@@ -88,16 +78,9 @@ def test_kernels_that_do_not_correspond_are_refused(shape):
 @pytest.mark.parametrize("arch", ["residual", "plain"])
 def test_both_branches_take_the_whole_trunk_at_the_paper_sizes(tiny, arch):
     donor = _photographs(tiny, arch=arch)
-    taker = made(
-        cmff.make_system,
-        optimizers=gradient_descent("net"),
-        modalities=("t1", "t1ce", "t2", "flair"),
-        pairs=("t1+t1ce", "t2+flair"),
-        classes=4,
-        loss=tiny.fusion["loss"],
-        arch=arch,
-    )
-    given = jax.eval_shape(donor.init, tiny.key, _pictures(32)).params
+    options = {name: tiny.fusion[name] for name in ("modalities", "pairs", "classes", "loss")}
+    taker = made(cmff.make_system, optimizers=gradient_descent("net"), arch=arch, **options)
+    given = jax.eval_shape(donor.init, tiny.key, tiny.shapes(32, 32, modalities=3)).params
     fresh = jax.eval_shape(taker.init, tiny.key, tiny.shapes(32, 32, 32)).params
     rules = [parse_rule((f"net/{branch}/trunk", "voc:net/trunk", INFLATE)) for branch in ("branch_a", "branch_b")]
     counted = []

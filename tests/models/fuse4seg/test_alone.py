@@ -12,19 +12,14 @@ from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.alone import Alone, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised
 from tests.refusals import refused
+from tests.tiny_systems import gradient_descent, pictures
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 
 
 def alone(reads, fusion="mean"):
-    return make_system(
-        optimizers={"segmentation": optax.sgd(0.1)},
-        modalities=MODALITIES,
-        classes=3,
-        loss=dice_and_cross_entropy,
-        reads=reads,
-        fusion=fusion,
-    )
+    options = {"modalities": MODALITIES, "classes": 3, "loss": dice_and_cross_entropy}
+    return make_system(optimizers=gradient_descent("segmentation"), **options, reads=reads, fusion=fusion)
 
 
 def theta(system, image):
@@ -61,11 +56,7 @@ def test_one_step_moves_the_weights_by_the_gradient_of_the_loss():
 
     part = DeeplySupervised(Scores(), 1, dice_and_cross_entropy)
     system = Alone(part, (0,), "mean", {"segmentation": optax.sgd(0.5)}, Geometry(2, 1))
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": jnp.asarray(rng.uniform(size=(2, 4, 4, 1)), jnp.float32),
-        "label": jnp.asarray(rng.integers(0, 3, (2, 4, 4)), jnp.int32),
-    }
+    batch = pictures(4, 1, 3)
     state = system.init(jax.random.key(0), batch)
     moved, metrics = jax.jit(system.train_step)(state, batch)
 

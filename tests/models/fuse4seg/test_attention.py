@@ -13,6 +13,7 @@ from jaxfuse.models.fuse4seg.make import LossForm, cooperate
 from jaxfuse.models.fuse4seg.parts import AttentiveFusionPart, Fused, FusionModule, FusionPart
 from tests.models.fuse4seg.small_forms import NAMES, NO_CRITICS, Softmax
 from tests.tiny_systems import KEY, gradient_descent
+from tests.tiny_systems import drawn as drawn_values
 
 IMAGE = jax.random.uniform(KEY, (2, 4, 4, 3))
 BATCH = {"image": IMAGE, "label": jnp.zeros((2, 4, 4), jnp.int32)}
@@ -51,16 +52,9 @@ class Shy(Mean):
 
 
 def _system(part, combos="all", shown="t2+t1"):
-    return cooperate(
-        part,
-        Softmax(),
-        optimizers=gradient_descent("fusion", "segmentation"),
-        modalities=NAMES,
-        combos=combos,
-        shown=shown,
-        critics=NO_CRITICS,
-        losses=LossForm(correlation_weight=0.0),
-    )
+    options = {"modalities": NAMES, "combos": combos, "shown": shown, "critics": NO_CRITICS}
+    losses, optimizers = LossForm(correlation_weight=0.0), gradient_descent("fusion", "segmentation")
+    return cooperate(part, Softmax(), optimizers=optimizers, losses=losses, **options)
 
 
 def _predicted(system, **inputs):
@@ -108,9 +102,8 @@ PRESENCE = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 @pytest.fixture(scope="module")
 def drawn():
     """A compiled (sources, presence) -> (result with attention, result without), whose attention has preferences."""
-    module, rng = FusionModule(FORM), np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: module.init(KEY, SOURCES))
-    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    module = FusionModule(FORM)
+    params = drawn_values(jax.eval_shape(lambda: module.init(KEY, SOURCES)), 1.0)
 
     @jax.jit
     def fuse(params, sources, presence):

@@ -19,7 +19,7 @@ from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from jaxfuse.models.fuse4seg.plugin import NO_CRITICS, FilmModule, NNUNetForm, make_film, make_film_p
 from tests.models.fuse4seg.small_forms import CLASSES, NAMES
 from tests.refusals import refused
-from tests.tiny_systems import KEY, count, largest, moved, pictures, structure
+from tests.tiny_systems import KEY, count, gradient_descent, largest, moved, pictures, structure
 
 FILM = FilmForm(dim=4, heads=2, expansion=1.0, rounds=1, hidden=4, text_dim=2, decoder_blocks=0)
 NNUNET = NNUNetForm(stages=2, base=2)
@@ -40,8 +40,7 @@ def test_it_is_a_system_of_two_players(make):
     assert isinstance(system, System)
     assert isinstance(system.fusion, FusionPart)
     assert isinstance(system.segmentation, SegmentationPart)
-    assert system.players == ("fusion", "segmentation")
-    assert system.geometry.divisor == 2
+    assert (system.players, system.geometry.divisor) == (("fusion", "segmentation"), 2)
     state = jax.eval_shape(system.init, KEY, BATCH)
     networks = system.networks(state.params)
     assert set(networks) == {"encoder", "guidance", "decoder", "segmentation"}
@@ -53,9 +52,8 @@ def test_it_is_a_system_of_two_players(make):
 
 
 def test_the_encoder_of_the_variant_is_that_of_pre_training():
-    before = make_pretraining(
-        optimizers={"fusion": optax.sgd(1.0)}, modalities=NAMES, fusion=ENCODER, critics=NO_CRITICS
-    )
+    options = {"modalities": NAMES, "fusion": ENCODER, "critics": NO_CRITICS}
+    before = make_pretraining(optimizers=gradient_descent("fusion"), **options)
     donor = jax.eval_shape(before.init, KEY, BATCH).params
     params = jax.eval_shape(_made(partial(make_film_p, fusion=ENCODER)).init, KEY, BATCH).params
     assert structure(params["fusion"]["encoder"]) == structure(donor["fusion"]["encoder"])
@@ -111,14 +109,8 @@ def _stepped(bilevel):
 
 
 @pytest.mark.slow
-def test_labels_move_fusion_and_segmentation():
-    moved = _stepped("joint")
-    assert moved["segmentation"] > 1e-5
-    assert moved["fusion"] > 1e-7
-
-
-@pytest.mark.slow
-def test_labels_do_not_move_a_detached_fusion():
-    moved = _stepped("detached")
-    assert moved["segmentation"] > 1e-5
-    assert moved["fusion"] == 0
+def test_labels_move_the_segmentation_and_a_fusion_that_is_not_detached():
+    joint, detached = _stepped("joint"), _stepped("detached")
+    assert min(joint["segmentation"], detached["segmentation"]) > 1e-5
+    assert joint["fusion"] > 1e-7
+    assert detached["fusion"] == 0

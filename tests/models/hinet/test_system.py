@@ -1,6 +1,7 @@
 """How Hi-Net learns: every term by hand, what each one moves, the order of the players, statistics."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxfuse.models.hinet import make_system
 from jaxfuse.models.hinet.form import HiNetForm
 from jaxfuse.models.hinet.make import LossForm
 from tests.refusals import refused
-from tests.tiny_systems import KEY, adjustable, close, drawn, largest, same, with_rates
+from tests.tiny_systems import KEY, adjustable, agree, close, drawn, largest, minus, same, structure, with_rates
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 # The order of the sources is not that of the channels.
@@ -77,19 +78,19 @@ def test_it_is_a_system_of_two_players():
 
 
 def test_images_are_predicted_in_the_range_of_the_data_and_from_the_sources_alone(seen):
-    _, predicted, _, _, _ = seen
-    shapes = {name: (image.shape, image.dtype) for name, image in predicted.items()}
-    assert shapes == {"synthesized": ((2, 40, 40, 1), jnp.float32), "reconstructed": ((2, 40, 40, 2), jnp.float32)}
+    predicted = seen[1]
+    assert structure(predicted) == {
+        "synthesized": ((2, 40, 40, 1), jnp.float32),
+        "reconstructed": ((2, 40, 40, 2), jnp.float32),
+    }
     for image in predicted.values():
         assert 0.0 <= float(image.min()) < 0.5 < float(image.max()) <= 1.0
     unknown = {"image": BATCH["image"].at[..., np.array([1, 3])].set(jnp.nan)}
-    again = look(STATE, unknown)[1]
-    same(again, predicted)
+    same(look(STATE, unknown)[1], predicted)
 
 
 def test_terms_of_a_step_by_hand(stepped, seen):
-    _, metrics = stepped
-    _, _, _, made, passes = seen
+    (_, metrics), (*_, made, passes) = stepped, seen
     made, image = np.asarray(made), 2 * np.asarray(BATCH["image"]) - 1
     real, fake = (np.asarray(passes[kind][0]) for kind in ("real", "fake"))
     expected = {
@@ -100,15 +101,10 @@ def test_terms_of_a_step_by_hand(stepped, seen):
         "discriminator/real": np.mean((real - 1) ** 2),
         "discriminator/fake": np.mean(fake**2),
     }
-    expected["generator/loss"] = (
-        expected["generator/adversarial"]
-        + 100 * expected["generator/target"]
-        + 20 * (expected["generator/reconstruction_t1"] + expected["generator/reconstruction_t2"])
-    )
+    weights = {"adversarial": 1, "target": 100, "reconstruction_t1": 20, "reconstruction_t2": 20}
+    expected["generator/loss"] = sum(weight * expected[f"generator/{name}"] for name, weight in weights.items())
     expected["discriminator/loss"] = 0.5 * (expected["discriminator/real"] + expected["discriminator/fake"])
-    assert set(metrics) == set(expected)
-    for name, value in expected.items():
-        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+    agree(metrics, expected)
 
 
 def test_evaluation_reads_running_statistics(seen, stepped):
@@ -141,8 +137,7 @@ def test_each_term_depends_on_the_networks_that_it_should_and_no_others(stepped)
     hears = {name: set() for name in stepped[1]}
     for name, network in SYSTEM.networks(STATE.params).items():
         stronger = {name: jax.tree.map(lambda leaf: np.float32(1.1) * np.asarray(leaf), network)}
-        if name != "discriminator":
-            stronger = {"generator": {**STATE.params["generator"], **stronger}}
+        stronger = stronger if name == "discriminator" else {"generator": STATE.params["generator"] | stronger}
         changed = {**STATE.params, **stronger}
         for term, value in step(dataclasses.replace(STATE, params=changed), BATCH)[1].items():
             if float(value) != float(stepped[1][term]):
@@ -183,9 +178,8 @@ def test_the_players_step_leaves_the_other_unchanged(stepped):
     still, _ = step(with_rates(STATE, generator=1e-3, discriminator=0.0), BATCH)
     same(still.params["discriminator"], STATE.params["discriminator"])
     same(still.params["generator"], after.params["generator"])
-    before, moved = (SYSTEM.networks(state.params) for state in (STATE, after))
-    for name, params in before.items():
-        assert largest(jax.tree.map(np.subtract, *jax.device_get((params, moved[name])))) > 0, name
+    for name, moved in SYSTEM.networks(minus(STATE.params, after.params)).items():
+        assert largest(moved) > 0, name
     assert int(after.step) == 1
 
 
@@ -201,19 +195,14 @@ def test_the_critics_statistics_move_three_times_a_step(stepped, seen):
     after, _ = stepped
     passes, before = jax.device_get((seen[-1], STATE.stats))
     # From statistics of zero a pass leaves a tenth of the batch's.
-    fake, real = (passes[kind][1] for kind in ("fake", "real"))
-    expected = jax.tree.map(
-        lambda old, f, r: 0.9 * (0.9 * (0.9 * old + f) + r) + f, before["discriminator"], fake, real
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.stats["discriminator"], expected
-    )
+    (_, fake), (_, real), old = passes["fake"], passes["real"], before["discriminator"]
+    expected = jax.tree.map(lambda old, f, r: 0.9 * (0.9 * (0.9 * old + f) + r) + f, old, fake, real)
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(near, after.stats["discriminator"], expected)
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda f, r: abs(f - r).max(), fake, real)):
         assert leaf > 1e-5, jax.tree_util.keystr(path)
-    changed = jax.tree.map(
-        lambda a, b: float(abs(np.asarray(a) - b).max()), after.stats["generator"], before["generator"]
-    )
-    assert min(jax.tree.leaves(changed)) > 0
+    moved = minus(after.stats["generator"], before["generator"])
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(moved))
 
 
 def test_a_slice_is_answered_alike_whatever_its_company_but_by_batch_statistics(seen):
@@ -227,8 +216,7 @@ def test_a_slice_is_answered_alike_whatever_its_company_but_by_batch_statistics(
 @pytest.mark.parametrize("level", [0.0, 0.7])
 def test_constant_images_give_finite_losses_and_gradients(level):
     after, metrics = step(STATE, {"image": jnp.full_like(BATCH["image"], level)})
-    for tree in (metrics, after.params, after.stats):
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, after.params, after.stats)))
 
 
 def test_labels_are_not_read():
