@@ -48,17 +48,13 @@ def drawn():
     return jax.tree.map(jnp.asarray, (phi, psi))
 
 
-def _hidden(psi, theta):
-    return jnp.tanh(2 * theta @ psi["in"] + psi["bias"][None, None, None])
+def _network(psi, theta):
+    return jnp.tanh(2 * theta @ psi["in"] + psi["bias"][None, None, None]) @ psi["out"]
 
 
 def _linear(psi, theta):
     """Softmax regression on fixed features: its Fisher information is its Hessian."""
-    return _hidden(drawn()[1], theta) @ psi["out"]
-
-
-def _network(psi, theta):
-    return _hidden(psi, theta) @ psi["out"]
+    return _network(drawn()[1] | {"out": psi["out"]}, theta)
 
 
 def _game(logits=_network, penalty=0.0, batch=None, **changes):
@@ -184,11 +180,10 @@ def test_rank_one_by_its_formula_and_its_limits():
     scheme = bilevel.rank_one(weight_decay=DECAY, memory_decay=0.9)
     slope, crossed = jax.jit(jax.grad(_lower(game), (1, 0)))(phi, psi)
     target = jax.jit(jax.grad(lambda psi: game.upper(phi, psi, "second")[0]))(psi)
-    direct = _direct(game, psi, "second")
     squared = optax.tree.norm(slope, squared=True)
     # No mean yet: the direct gradient.
     first = _led(scheme, game, psi)
-    _agree(first.gradient, direct, 1e-10)
+    _agree(first.gradient, _direct(game, psi, "second"), 1e-10)
     np.testing.assert_allclose(first.memory["squared"], squared, rtol=1e-6)
     # From then on damped by it, and |c| <= 1 however small the mean.
     bounds = set()
@@ -274,8 +269,7 @@ def test_weights_is_the_dense_formula():
     """The segmentation network leads: F = L^s, f = fusion_weight L^f + coupling L^s, damped."""
     game, (phi, psi) = _game(), drawn()
     lead = _led(bilevel.weights(coupling=0.7, steps=60, damping=0.5), game, psi)
-    flat_phi, to_phi = ravel_pytree(phi)
-    flat_psi, to_psi = ravel_pytree(psi)
+    (flat_phi, to_phi), (flat_psi, to_psi) = ravel_pytree(phi), ravel_pytree(psi)
 
     def upper(x, y):
         return game.task(to_phi(y), to_psi(x))

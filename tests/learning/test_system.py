@@ -81,10 +81,10 @@ def test_a_step_reads_only_its_channels_and_descends():
 
 def test_prediction_is_the_softmax_under_its_name():
     state = PLAIN.init(KEY, PLAIN_BATCH)
-    weight = float(state.params["net"]["w"])
     outputs = PLAIN.predict(state, {"image": PLAIN_BATCH["image"]})
     assert set(outputs) == {"S"}
-    np.testing.assert_allclose(outputs["S"][0, 0, :, 0], [1 / (1 + np.exp(-4 * weight)), 0.5], rtol=1e-6)
+    expected = [1 / (1 + np.exp(-4 * float(state.params["net"]["w"]))), 0.5]
+    np.testing.assert_allclose(outputs["S"][0, 0, :, 0], expected, rtol=1e-6)
     assert PLAIN.networks(state.params) == {"S": state.params["net"]}
 
 
