@@ -1,5 +1,6 @@
 """One phase of a run and its data, before it is trained."""
 
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 
@@ -26,19 +27,16 @@ def run(folder, tmp_path_factory) -> Run:
     return views(folder, tmp_path_factory.mktemp("run"))
 
 
-def test_a_phase_is_opened_once_and_knows_its_place(run):
+def test_a_phase_is_opened_once_and_knows_its_place_and_the_seeds_of_its_batches(run, folder, tmp_path):
+    other = views(folder, tmp_path, seed=1)
+    assert len({run.phase(view).seed for view in VIEWS} | {other.phase(view).seed for view in VIEWS}) == 4
+    assert views(folder, tmp_path / "again").phase("axial").seed == run.phase("axial").seed
     assert [run.phase(view).number for view in VIEWS] == [0, 1]
     assert run.phase("axial") is run.phase("axial")
     phase = run.phase("axial")
     assert phase.system is phase.system
     assert phase.total_steps == 4
     assert phase.checkpoint_folder == run.workdir / "checkpoints" / "axial"
-
-
-def test_batches_are_drawn_from_the_seeds_of_run_and_phase(run, folder, tmp_path):
-    other = views(folder, tmp_path, seed=1)
-    assert len({run.phase(view).seed for view in VIEWS} | {other.phase(view).seed for view in VIEWS}) == 4
-    assert views(folder, tmp_path / "again").phase("axial").seed == run.phase("axial").seed
 
 
 def test_the_stream_goes_on_at_any_step_and_ends_with_the_phase(run):
@@ -65,9 +63,8 @@ def test_weights_are_taken_over_from_another_phase_as_they_lie_on_disk(run):
     phase = replace(phase, phase=replace(phase.phase, rules=(parse_rule(("net", "coronal:net")),)))
     given, fresh = donor.initial_state(), phase.initial_state()
     assert run.phase("axial").transfer(fresh, {}) is fresh  # no rule, no donor
-    checkpoints = Checkpoints(donor.checkpoint_folder)
-    checkpoints.save(4, given, {})
-    checkpoints.close()
+    with closing(Checkpoints(donor.checkpoint_folder)) as checkpoints:
+        checkpoints.save(4, given, {})
     begun = phase.transfer(fresh, {"coronal": donor})
     same(begun.params, given.params)
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (given.params, fresh.params)), strict=True))

@@ -9,7 +9,7 @@ import pytest
 
 from configs import cmff
 from jaxfuse.engine.step_times import time_steps
-from jaxfuse.errors import UserError
+from tests.refusals import refused
 
 POSITIVE = ("compile_s", "step_ms", "examples_per_s", "flops", "flops_per_s", "argument_bytes", "temporary_bytes")
 
@@ -65,16 +65,10 @@ def test_every_phase_is_measured_unless_one_is_named(config, monkeypatch):
     assert list(timed(config, only="transition", steps=7)["phases"]) == ["transition"]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"only": "fusoin"}, "phase 'fusoin' is not in the schedule; choose one of transition, fusion"),
-        ({"forms": ["native", "cudnn"]}, "'cudnn' is not known; choose one of auto, native, folded"),
-        ({"forms": ["auto", "auto"]}, "'auto,auto'; name each form to compare once"),
-        ({"forms": []}, "name each form to compare once"),
-    ],
-)
-def test_unknown_names_are_refused_before_any_data_are_prepared(config, options, message):
-    with pytest.raises(UserError, match=message):
-        timed(config, **options)
+def test_unknown_names_are_refused_before_any_data_are_prepared(config):
+    phases = "phase 'fusoin' is not in the schedule; choose one of transition, fusion"
+    refused(phases, timed, config, only="fusoin")
+    refused("'cudnn' is not known; choose one of auto, native, folded", timed, config, forms=["native", "cudnn"])
+    refused("'auto,auto'; name each form to compare once", timed, config, forms=["auto", "auto"])
+    refused("name each form to compare once", timed, config, forms=[])
     assert not Path(config.data.cache).exists()

@@ -12,7 +12,6 @@ from jaxfuse.config import parse
 from jaxfuse.data.cases import Case
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.synthesizer import Passes, Task, check_synthesis, mean_range, task_of, volume_maker
-from jaxfuse.errors import UserError
 from jaxfuse.learning.system import SYNTHESIZED, Geometry, Segmentation
 from tests.refusals import refused
 from tests.untrained_run import HeldPhase, case_of, fixed_system, held, state_of, synthesis_run
@@ -62,37 +61,21 @@ def test_patches_and_whole_slices_give_what_every_voxel_asks_for(axis, passes):
     np.testing.assert_array_equal(made != 0, one.image.any(-1))
 
 
-def test_answers_are_cut_to_the_range_and_members_count_equally():
+def test_answers_are_cut_to_range_and_window_and_members_count_equally():
     one = case_of(SHAPE)
     high, other = mean(5.0), mean(-5.0, "coronal", high=430.0)
     np.testing.assert_allclose(volume_maker([high])(one).max(), 210)
     both = volume_maker([high, other])(one)
     # Half of 1 and half of 0, in the mean of both ranges.
     np.testing.assert_allclose(both[one.image.any(-1)], (10 + 320) / 2, rtol=1e-6)
-
-
-def test_the_darkest_level_of_percentiles_is_the_low_end_of_the_range():
-    one = case_of(SHAPE)
+    # The darkest level of percentiles is the low end of the range.
     image = one.image[..., [0, 0]]
     brain = volume_maker([mean(normalize="percentiles")])(replace(one, image=image))[image.any(-1)]
     np.testing.assert_allclose((brain.min(), brain.max()), (10, 210), rtol=1e-5)
-
-
-def test_nothing_is_made_beyond_the_window():
-    one = case_of(SHAPE)
+    # Nothing is made beyond the window.
     made = volume_maker([mean(window=((4, 20), (2, 18)), blank_slices=True)])(one)
     inside = np.pad(by_hand(one)[4:20, 2:18], [(4, 3), (2, 0), (0, 0)])
     np.testing.assert_allclose(made, inside, rtol=1e-5)
-
-
-def test_values_that_are_no_numbers_are_refused():
-    with pytest.raises(UserError, match=r"case a: axialnan made values that are no numbers; look at the losses"):
-        volume_maker([mean(float("nan"))])(case_of(SHAPE))
-
-
-def test_whole_slices_have_neither_tiles_nor_a_limit():
-    for name, options in (("overlap", {"overlap": 0.0}), ("memory_mb", {"memory_mb": 0})):
-        refused(f"--whole_slices sees slices in one pass, for which --{name} means noth", Passes, whole=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +101,16 @@ def test_hinet_sees_a_slice_of_one_patch_as_a_whole(hybrid):
         assert patches.std() > 1e-3
 
 
+def test_runs_and_options_that_cannot_synthesize_are_refused(hybrid):
+    (found,) = load([str(hybrid)])
+    unscaled = replace(found, facts=replace(found.facts, ranges={}), data=replace(found.data, normalize="brain"))
+    refused("trained on intensities normalized by 'brain', so that the range of flair is", check_synthesis, [unscaled])
+    told = r"case a: axialnan made values that are no numbers; look at the losses"
+    refused(told, volume_maker([mean(float("nan"))]), case_of(SHAPE))
+    for name, options in (("overlap", {"overlap": 0.0}), ("memory_mb", {"memory_mb": 0})):
+        refused(f"--whole_slices sees slices in one pass, for which --{name} means noth", Passes, whole=True, **options)
+
+
 def test_runs_of_other_tasks_are_not_averaged():
     one = replace(mean(), name="run0")
     assert str(check_synthesis([one, mean(task=("t2+t1", "flair")), mean(axis="coronal")])) == "flair from t1 and t2"
@@ -126,9 +119,3 @@ def test_runs_of_other_tasks_are_not_averaged():
     for other in (mean(normalize="percentiles"), mean(blank_slices=True), mean(landmarks={"t1": (1.0,)})):
         told = "run0 and run1 cannot be averaged: their intensities are scaled in another"
         refused(told, check_synthesis, [one, replace(other, name="run1")])
-
-
-def test_runs_without_a_range_cannot_synthesize(hybrid):
-    (found,) = load([str(hybrid)])
-    unscaled = replace(found, facts=replace(found.facts, ranges={}), data=replace(found.data, normalize="brain"))
-    refused("trained on intensities normalized by 'brain', so that the range of flair is", check_synthesis, [unscaled])
