@@ -17,14 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def call(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs `python -m jaxfuse.NAME` on the CPU in a folder, with a cache there and programs that compile quickly."""
     environment = {**os.environ, "JAXFUSE_CACHE": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, "-m", f"jaxfuse.{name}", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        check=False,
-    )
+    environment |= {"PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    command = [sys.executable, "-m", f"jaxfuse.{name}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
 
 
 class _Flags:
@@ -44,11 +39,8 @@ def call_here(command: ModuleType, *arguments: object, **options: object) -> Non
     What is no flag comes last; options that are None or False are left out.
     """
     own = _Flags()
-    given = [
-        f"--{name}" if value is True else f"--{name}={value}"
-        for name, value in options.items()
-        if value is not None and value is not False
-    ]
+    named = {name: value for name, value in options.items() if value is not None and value is not False}
+    given = [f"--{name}" if value is True else f"--{name}={value}" for name, value in named.items()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "flags", own)
         patch.setattr("jaxfuse.engine.run_folder.workdir.compilation_cache", lambda folder: None)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxfuse.errors import UserError
 from jaxfuse.patches import check_patch, crop, grid_starts, output_sides, tile_volume, window_around
 from tests.refusals import refused
 
@@ -106,17 +105,14 @@ def test_crop_copies_and_fills_with_zeros_what_lies_outside():
     np.testing.assert_array_equal(crop(array[..., 0], (0, 0), (3, 4)), array[..., 0])
 
 
-def test_check_patch():
+def test_a_patch_has_sides_that_the_network_can_divide_and_is_larger_than_what_valid_convolutions_take():
     assert check_patch([32, 16, 48], ndim=3, divisor=16) == (32, 16, 48)
     for bad in ((32, 16), (32, 24, 16), (0, 16, 16), (-16, 16, 16)):
         refused("the network needs 3 sides, each a positive multiple of 16", check_patch, bad, ndim=3, divisor=16)
-
-
-def test_a_patch_must_be_larger_than_what_valid_convolutions_take():
     assert check_patch([27, 19, 35], ndim=3, divisor=1, margin=9) == (27, 19, 35)
     assert output_sides((27, 19, 35), 9) == (9, 1, 17)
-    with pytest.raises(UserError, match="take 9 voxels on both sides of each axis, so that each side must be larger"):
-        check_patch([27, 18, 27], ndim=3, divisor=1, margin=9)
+    message = "take 9 voxels on both sides of each axis, so that each side must be larger"
+    refused(message, check_patch, [27, 18, 27], ndim=3, divisor=1, margin=9)
 
 
 @pytest.mark.parametrize(

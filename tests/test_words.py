@@ -14,17 +14,8 @@ PYTHON = sorted(path for top in ("jaxfuse", "configs", "experiments", "tests") f
 TEXTS = sorted(path for path in ROOT.rglob("*.md") if not path.relative_to(ROOT).parts[0].startswith("."))
 # A pronoun or a preposition at the beginning stands for a noun that only the name of the function has.
 OPENING = re.compile(r"(Of|The same|As|What|Which|Those|That)\b")
-AMERICAN = {
-    "grey": "gray",
-    "labelled": "labeled",
-    "labelling": "labeling",
-    "tumour": "tumor",
-    "normalis": "normaliz",
-    "colour": "color",
-    "neighbour": "neighbor",
-    "centre": "center",
-    "behaviour": "behavior",
-}
+AMERICAN = {"grey": "gray", "labelled": "labeled", "labelling": "labeling", "tumour": "tumor", "normalis": "normaliz"}
+AMERICAN |= {"colour": "color", "neighbour": "neighbor", "centre": "center", "behaviour": "behavior"}
 
 
 def docstrings(path: Path) -> Iterator[str]:

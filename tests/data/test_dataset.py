@@ -44,14 +44,11 @@ def write_split(folder: Path, train: list[str], val: list[str]) -> str:
     return str(folder / "split.json")
 
 
-class Heard:
+class Heard(list[tuple[str, int, int]]):
     """The reports made while the data were opened."""
 
-    def __init__(self) -> None:
-        self.told: list[tuple[str, int, int]] = []
-
     def __call__(self, what: str, done: int, total: int) -> None:
-        self.told.append((what, done, total))
+        self.append((what, done, total))
 
 
 def fingerprint(data: Data) -> str:
@@ -66,7 +63,7 @@ def test_cases_are_split_prepared_and_counted(given):
     assert data.scheme is not None
     assert data.scheme.name == "brats"
     assert data.facts.voxels_per_class == (4 * (4**3 - 3), 4, 4, 4)
-    assert heard.told == [("preparing cases", done, 5) for done in range(1, 6)]
+    assert heard == [("preparing cases", done, 5) for done in range(1, 6)]
 
 
 def test_home_is_understood_in_the_root(tmp_path, monkeypatch):
@@ -108,7 +105,7 @@ def test_split_file_decides_and_leaves_the_rest_unread(given, tmp_path):
     heard, split = Heard(), write_split(tmp_path, ["case_d", "case_a"], ["case_b"])
     data = open_dataset(dataclasses.replace(given, split=split), heard)
     assert [[case.id for case in side] for side in (data.train, data.val)] == [["case_d", "case_a"], ["case_b"]]
-    assert heard.told[-1] == ("preparing cases", 3, 3)
+    assert heard[-1] == ("preparing cases", 3, 3)
     write_split(tmp_path, ["case_a"], ["case_z"])
     message = "val names cases that are not in the data: case_z"
     refused(message, open_dataset, dataclasses.replace(given, split=split), Heard())
@@ -132,12 +129,12 @@ def test_phantoms_are_made_once_and_prepared_once(tmp_path):
 
     data, first, second = settings(tmp_path, val_fraction=0.5), Heard(), Heard()
     opened = open_dataset(data, first)
-    assert first.told[:2] == [("writing phantoms", 1, 2), ("writing phantoms", 2, 2)]
+    assert first[:2] == [("writing phantoms", 1, 2), ("writing phantoms", 2, 2)]
     assert (len(opened.train), len(opened.val)) == (1, 1)
     before = stamps()
     assert len(before) == 2 * 5
     assert open_dataset(data, second).document() == opened.document()
-    assert [what for what, _, _ in second.told] == ["preparing cases"] * 2
+    assert [what for what, _, _ in second] == ["preparing cases"] * 2
     assert stamps() == before
     # Other phantoms lie in another folder.
     other = dataclasses.replace(data, phantom=dataclasses.replace(data.phantom, seed=1))

@@ -7,25 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from jaxfuse.data import slices as cut
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles, Image
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sampling import SAMPLINGS, check_sampling, sample_patch, tumor
-from jaxfuse.data.slices import (
-    AXIAL,
-    CORONAL,
-    SAGITTAL,
-    View,
-    as_stack,
-    gray_levels,
-    kept_slices,
-    one_slice,
-    pictures,
-    prepare_slices,
-    volume_of,
-)
+from jaxfuse.data.slices import AXIAL, SAGITTAL, View, as_stack, gray_levels, pictures, prepare_slices, volume_of
 from jaxfuse.labels import label_scheme
 from jaxfuse.report import planes
 from tests.made_cases import case_files
@@ -77,7 +66,7 @@ def test_slices_lie_as_in_the_figures_and_go_back(view):
 
 
 # The axes of a stack, as axes of the volume.
-@pytest.mark.parametrize(("axis", "axes"), [(AXIAL, (2, 1, 0)), (CORONAL, (1, 2, 0)), (SAGITTAL, (0, 2, 1))])
+@pytest.mark.parametrize(("axis", "axes"), [(AXIAL, (2, 1, 0)), (cut.CORONAL, (1, 2, 0)), (SAGITTAL, (0, 2, 1))])
 def test_a_stack_keeps_places_in_the_world(axis, axes):
     affine = np.array([[1.0, 0.1, 0, -7], [-0.1, 2, 0, 4], [0, 0, 3, 9], [0, 0, 0, 1]])
     prepared = prepare_case(case(affine=affine))
@@ -99,21 +88,21 @@ def facts(**changes):
 
 def test_slices_with_one_percent_of_brain_are_kept():
     # z = 10 has 1 pixel of 200, z = 11 has 2; the stack begins at z = 2.
-    assert kept_slices(facts()) == (0, 1, 2, 3, 4, 5, 6, 7, 9)
+    assert cut.kept_slices(facts()) == (0, 1, 2, 3, 4, 5, 6, 7, 9)
     assert facts().slices[0] == (72, 72, 0, 0, 0)
     # Of the picture at z = 7: brain, background, core, edema, enhancing.
     assert facts().slices[5] == (72, 72 - 8, 7, 0, 1)
     assert facts(label=None).slices[0] == (72,)
     alone = np.zeros((*SHAPE, 2), np.float32)
     alone[3, 3, 4:6] = [[1, 2], [3, 4]]
-    refused("case c has no slice with at least 1% brain", kept_slices, facts(image=alone))
+    refused("case c has no slice with at least 1% brain", cut.kept_slices, facts(image=alone))
 
 
 def test_one_slice_has_the_largest_tumor_or_lies_in_the_middle():
     labeled, bare, healthy = facts(), facts(label=None), facts(label=classes(None))
     # 12 // 2 is the middle.
-    assert [one_slice(one, kept_slices(one)) + 2 for one in (labeled, bare, healthy)] == [7, 6, 6]
-    assert one_slice(bare, (7, 9)) == 7  # where the middle itself is not kept: the nearest
+    assert [cut.one_slice(one, cut.kept_slices(one)) + 2 for one in (labeled, bare, healthy)] == [7, 6, 6]
+    assert cut.one_slice(bare, (7, 9)) == 7  # where the middle itself is not kept: the nearest
 
 
 def test_intensities_lie_between_the_percentiles_of_the_volume():
