@@ -1,7 +1,5 @@
 """The common ground of all tests: checked annotations, a compilation cache, real sample volumes, parsed flags."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

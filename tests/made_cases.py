@@ -1,7 +1,5 @@
 """Made cases for all tests: volumes on disk in any geometry, cases of every layout, heads, prepared cases."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

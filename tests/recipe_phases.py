@@ -1,7 +1,5 @@
 """Every phase of every row of every preset of every recipe in `configs/`, for the tests of contracts."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Runs that speak to no console, and trees compared bit by bit."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

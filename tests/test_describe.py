@@ -1,7 +1,5 @@
 """`python -m jaxfuse.describe`: the exact integers of the papers' networks, and the rows that a config offers."""
 
-from __future__ import annotations
-
 import json
 
 from configs import cmff

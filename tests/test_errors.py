@@ -1,7 +1,5 @@
 """A user's mistake is a ValueError to whoever uses the library, and keeps its sentence on every way to the user."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

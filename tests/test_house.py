@@ -1,7 +1,5 @@
 """Sizes of the house: files and functions that one can read, rooms of a few files, no circle between modules."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Collection, Iterator
@@ -17,8 +15,6 @@ EVERYTHING = [*SHIPPED, *sorted(path for top in ("experiments", "tests") for pat
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION, LINES_OF_NINE_IN_TEN, ARGUMENTS, FILES_OF_THE_ENGINE = 400, 50, 25, 10, 15
 # Keyword-only helpers of recipes, and makers that recipes name: an argument for each option that a recipe may give.
 RECIPE_HELPERS = re.compile(r"(jaxfuse/recipes\.py|configs/.*):|jaxfuse/models/.* make_")
-# Functions of more arguments, the last of their kind: every one is a setting of the data section.
-MANY_ARGUMENTS = {"prepare_slices"}
 
 
 def name_of(path: Path) -> str:
@@ -62,7 +58,7 @@ def test_functions_take_few_arguments():
             counted = [*arguments.posonlyargs, *arguments.args]
             if not RECIPE_HELPERS.match(name):
                 counted += arguments.kwonlyargs
-            if len(counted) > ARGUMENTS and function.name not in MANY_ARGUMENTS:
+            if len(counted) > ARGUMENTS:
                 found[name] = len(counted)
     assert found == {}
 

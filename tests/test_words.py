@@ -1,7 +1,5 @@
 """Words of the house: a docstring begins with a verb or a noun, and spelling is American."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

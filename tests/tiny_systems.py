@@ -3,8 +3,6 @@
 `make_system` is found where a recipe names this module as its `model`.
 """
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import re

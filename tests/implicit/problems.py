@@ -1,7 +1,5 @@
 """Bi-level problems whose hypergradient is known: by closed form, or by dense float64 algebra."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 before JAX starts. Prints one JSON list of findings.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any
@@ -108,7 +106,7 @@ def data_parallel(devices: int, x: Any, y: Any, data: Data) -> Any:
 
 
 def few_split_unknowns() -> dict[str, str]:
-    """What `dense` says to few unknowns that are known to be split, and what the default makes of them."""
+    """Tells how `dense` answers few unknowns that are known to be split, and the choice of the default."""
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
     upper, lower = lambda x, y: jnp.sum(y), lambda x, y: jnp.sum(y**2 - x * y)
     with jax.set_mesh(mesh):

@@ -1,7 +1,5 @@
 """Products of each curvature against its explicit matrix, damping against closed forms, and a network's curvature."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Conjugate gradients and MINRES against NumPy: the answer, the way there, and every reason to stop."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

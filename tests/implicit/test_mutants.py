@@ -1,7 +1,5 @@
 """Wrong versions of the solvers, two of them from published code, fail the checks that the right ones pass."""
 
-from __future__ import annotations
-
 import inspect
 import textwrap
 from typing import Any

@@ -1,7 +1,5 @@
 """Steps side by side are the steps of each member alone, for a rule with two players, statistics and randomness."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass, replace
 

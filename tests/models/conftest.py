@@ -1,7 +1,5 @@
 """Options of networks with a few hundred weights, and one batch."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import jax
