@@ -1,5 +1,6 @@
 """`python -m jaxfuse.predict` on runs of two steps, on a small data set written here."""
 
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,35 +41,38 @@ def volumes(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(brain[..., None], image, 0).astype(np.int16), np.where(brain, label, 0).astype(np.uint8)
 
 
-def write_case(root: Path, name: str, seed: int, *, axes: str = "RAS", rotation: Any = None, label: bool) -> None:
+def write_case(
+    root: Path, name: str, seed: int, *, style: str = "brats", axes: str = "RAS", rotation: Any = None, label: bool
+) -> None:
     image, truth = volumes(seed)
     arrays = dict(zip(MODALITIES, np.moveaxis(image, -1, 0), strict=True))
     if label:
-        arrays["seg"] = truth
+        arrays["seg"] = np.where(truth == 4, 3, truth) if style == "brats2023" else truth
     affine = placed(SPACING_MM, (-7.0, 12.5, 3.25), rotation)
     geometry = {"affine": affine, "axes": axes, "sform_code": 4, "qform_code": 1}
-    made_cases.write_case(root, name, arrays, **geometry)
+    made_cases.write_case(root, name, arrays, spelling=style, **geometry)
 
 
-def train(folder: Path, row: str) -> Path:
+def train(folder: Path, row: str, data: str) -> Path:
     """A finished run of a preset smaller than tiny, trained in this process; only its result is judged."""
     config = cmff.get_config(f"tiny,row={row}")
     config.network.unet.levels = 2
     for phase in config.schedule:
         config[phase].assess, config[phase].steps = "engine.judging.losses:losses", 2
-    config.data.root, config.data.cache = str(folder / "brats"), str(folder / "cache")
-    run = run_of(config, folder / "runs" / f"{row}-brats")
+    config.data.root, config.data.cache = str(folder / data), str(folder / "cache")
+    run = run_of(config, folder / "runs" / f"{row}-{data}")
     run.execute()
     return run.workdir
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Data, and runs on them."""
+    """Data of one content under the names of two years, and runs on them."""
 
     folder: Path
     branches: Path  # transition, branch_a, branch_b; the result is the mean of both branches
     fusion: Path
+    fusion2023: Path
     cases: Path  # one case, without label
 
 
@@ -77,8 +81,10 @@ def trained(tmp_path_factory) -> Trained:
     folder = tmp_path_factory.mktemp("predict")
     for number in range(3):
         write_case(folder / "brats", f"Brats18_{number}_1", number, label=True)
+        write_case(folder / "brats2023", f"BraTS-GLI-0000{number}-000", number, style="brats2023", label=True)
     write_case(folder / "cases", "new", 9, label=False)
-    return Trained(folder, train(folder, "S_A+S_B"), train(folder, "random"), folder / "cases")
+    runs = [train(folder, row, data) for row, data in (("S_A+S_B", "brats"), ("random", "brats"))]
+    return Trained(folder, *runs, train(folder, "random", "brats2023"), folder / "cases")
 
 
 def predicted(runs: list[str], cases: Path, output: Path) -> dict[str, np.ndarray]:
@@ -163,7 +169,25 @@ def test_the_best_checkpoint_is_read_where_it_is_asked_for(trained, tmp_path):
     assert np.abs(last - 0.25).max() > 0.1
 
 
+def test_the_scheme_of_the_run_decides_the_values_written(trained, tmp_path):
+    """The two runs differ in nothing but file names and the value of the enhancing tumor."""
+    old, new = (
+        predicted([str(run)], trained.cases, tmp_path / run.name)["new"] for run in (trained.fusion, trained.fusion2023)
+    )
+    assert {3, 4} & set(old.flat) == {4}
+    np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
+
+
 def test_more_overlap_changes_the_answer(trained):
     case = prepared(trained.cases)
     little, much = (mean_probabilities(load([str(trained.fusion)]), overlap=overlap)(case) for overlap in (0.0, 0.9))
     assert np.abs(little - much).max() > 1e-3
+
+
+def test_a_mistake_is_one_sentence_and_exit_code_2(trained, tmp_path):
+    where = (f"--workdir={trained.branches}:transition", f"--input={trained.cases}", f"--output={tmp_path / 'out'}")
+    done = call("predict", *where, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.splitlines()
+    assert re.match("error: phase transition of .* makes fake_b, no label map", sentence)
+    assert not (tmp_path / "out").exists()

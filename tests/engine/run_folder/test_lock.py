@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -118,3 +119,21 @@ def test_a_folder_that_cannot_be_written_and_a_file_system_without_locks_are_cal
         f"the lock {tmp_path / LOCK} cannot be had ({os.strerror(errno.ENOLCK)}), without which two runs could write "
         "into one folder; name another --workdir"
     )
+
+
+@pytest.mark.slow
+def test_of_runs_that_start_together_one_goes_on(tmp_path):
+    environment = {**os.environ, "JAXFUSE_CACHE": str(tmp_path / "cache"), "COLUMNS": "400"}
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "env": environment}
+    for folder in (tmp_path / str(number) for number in range(10)):
+        command = [sys.executable, "-m", "jaxfuse.train", "--config=configs/cmff.py:tiny", f"--workdir={folder}"]
+        with ExitStack() as stack:
+            both = [stack.enter_context(subprocess.Popen(command, **options)) for _ in range(2)]
+            for one in both:
+                stack.callback(one.kill)
+            end = time.monotonic() + 300
+            while not (ended := [one for one in both if one.poll() is not None]) and time.monotonic() < end:
+                time.sleep(0.1)
+            (refused,) = ended
+            assert refused.returncode == 2
+            assert f"another run is going on in {folder}" in refused.stderr.read()
