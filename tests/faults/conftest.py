@@ -1,0 +1,48 @@
+"""Fixtures of the catalogue: a folder of input that must stay as it is, and a command that must refuse."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from jaxfuse.errors import UserError
+from tests.commands import call_here
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Path below `folder` -> digest of its content; folders have none."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+@pytest.fixture(scope="session")
+def unchanged() -> Callable[[Path], object]:
+    """A context that asserts at its end that every file of a folder is what it was, and that none was added."""
+
+    @contextmanager
+    def context(folder: Path) -> Iterator[None]:
+        before = checksums(folder)
+        yield
+        assert checksums(folder) == before
+
+    return context
+
+
+@pytest.fixture(scope="session")
+def sentence_of() -> Callable[..., str]:
+    """Runs a command, as `tests.commands.call_here`, which must refuse; returns its sentence, which is one line."""
+
+    def refuse(command: ModuleType, *arguments: object, **options: object) -> str:
+        with pytest.raises(UserError) as raised:
+            call_here(command, *arguments, **options)
+        sentence = str(raised.value)
+        assert "\n" not in sentence.strip()
+        return sentence
+
+    return refuse
