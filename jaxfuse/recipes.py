@@ -120,6 +120,7 @@ def volume_data(
             "split": "",
             "fold": 0,
             "bootstrap": 0,
+            "subject": "",
             "cache": "",
             "phantom": {"cases": cases, "seed": 0, "shape": shape, "spacing_mm": spacing_mm},
         }

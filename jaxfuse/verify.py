@@ -1,6 +1,7 @@
 """Lists the cases of a data set and every problem found.
 
-    python -m jaxfuse.verify --root DIR [--layout L] [--labels SCHEME] [--modalities t1,t2] [--json]
+    python -m jaxfuse.verify --root DIR [--layout L] [--labels SCHEME] [--modalities t1,t2]
+        [--subject PATTERN] [--json]
 
 Exit code 0, or 1 where a problem is fatal, or 2 where nothing could be looked at.
 """
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxfuse import cli
+from jaxfuse.data.facts import counted
 from jaxfuse.data.sources.volumes import LAYOUTS
 from jaxfuse.data.verify import Verdict, verify
 from jaxfuse.errors import UserError
@@ -31,6 +33,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("labels", None, f"Label scheme; the layout's if not given. One of: {', '.join(SCHEMES)}.")
     flags.DEFINE_list("modalities", None, "Modalities that every case must have; all of the layout if not given.")
+    flags.DEFINE_string(
+        "subject",
+        "",
+        "A regular expression with one group, the part of a case's name that is its subject, as data.subject; names of "
+        "known data sets tell it if not given.",
+    )
     flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
@@ -50,6 +58,7 @@ def main(argv: list[str]) -> int:
             layout=asked.layout,
             scheme=asked.labels,
             modalities=asked.modalities,
+            subject=asked.subject,
             on_case=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if asked.json:
@@ -77,8 +86,9 @@ def show(verdict: Verdict, console: Console) -> None:
         console.print(table)
     troubled = {p.case for p in verdict.problems} & set(verdict.cases)
     clean = len(verdict.cases) - len(troubled)
+    cases, subjects = counted(len(verdict.cases), "case"), counted(len(verdict.subjects), "subject")
     summary = (
-        f"cases: {len(verdict.cases)} (without remarks: {clean}), layout {verdict.layout}, labels {verdict.scheme}; "
+        f"{cases} of {subjects} (without remarks: {clean}), layout {verdict.layout}, labels {verdict.scheme}; "
         f"fatal: {verdict.count('fatal')}, warnings: {verdict.count('warning')}"
     )
     console.print(summary, markup=False, highlight=False, soft_wrap=True)

@@ -26,7 +26,9 @@ def command(*arguments: str) -> tuple[int, str, str]:
 def test_sound_data_exit_with_0(tmp_path):
     code, out, err = command("--root", str(make(tmp_path)))
     assert (code, err) == (0, "")
-    assert out.strip() == "cases: 1 (without remarks: 1), layout generic, labels brats; fatal: 0, warnings: 0"
+    assert (
+        out.strip() == "1 case of 1 subject (without remarks: 1), layout generic, labels brats; fatal: 0, warnings: 0"
+    )
 
 
 def test_fatal_problem_exits_with_1_and_json_is_alone_on_standard_output(tmp_path):
@@ -51,5 +53,5 @@ def test_usage_mistakes_exit_with_2_and_one_sentence(tmp_path, arguments, messag
 
 def test_table_prints_brackets_as_they_are(capsys):
     problem = Problem("p", "fatal", "affine [1 0 0 0; 0 1 0 0] [red]")
-    show(Verdict(Path("r"), "generic", "brats", ("t1",), ("p",), (problem,)), Console(width=120))
+    show(Verdict(Path("r"), "generic", "brats", ("t1",), ("p",), {"p": ("p",)}, (problem,)), Console(width=120))
     assert "affine [1 0 0 0; 0 1 0 0] [red]" in capsys.readouterr().out

@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxfuse.data.slices import slice_name
-from jaxfuse.data.splits import split_cases, subject_of
+from jaxfuse.data.splits import split_cases
+from jaxfuse.data.subject_names import subject_of
 from jaxfuse.errors import UserError
 
 SPLITS = ("train", "val", "test")

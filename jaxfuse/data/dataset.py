@@ -18,10 +18,10 @@ from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_la
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data, scheme_of
+from jaxfuse.data.sides import sides_of, subject_counts
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, source_of
-from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, split_cases
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
@@ -93,7 +93,7 @@ def _opener(source: str) -> Callable[[Data, Report, bool], Dataset]:
 def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
     """Opens volumes, split by subject."""
     files, scheme = _volumes(data, report, labels_required)
-    split = _split(data, files)
+    split = sides_of(data, files, data.cache_dir / "cases")
     chosen = _listed(files, split)
     landmarks = _landmarks(data)
     prepared = prepare(
@@ -105,13 +105,14 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )
-    return _dataset(prepared, data.modalities, scheme, split, scheme.classes, landmarks)
+    counts = subject_counts(split, data.subject)
+    return _dataset(prepared, data.modalities, scheme, split, scheme.classes, counts, landmarks)
 
 
 def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
     """Opens slices of volumes, all that show enough or one of each case; split by case, so by patient."""
     files, scheme = _volumes(data, report, labels_required)
-    split = _split(data, files)
+    split = sides_of(data, files, data.cache_dir / "cases")
     chosen = _listed(files, split)
     cut, landmarks = CUTS[data.source], _landmarks(data)
     of_labels = {one.id for one in chosen if one.label and one.id in split["train"]} if cut.labeled else set()
@@ -133,9 +134,11 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )
-    sides = {side: tuple(one.id for case in ids for one in slices[case]) for side, ids in split.items()}
+    sides = {side: tuple(one.id for case in split[side] for one in slices[case]) for side in ("train", "val")}
+    sides["test"] = split.get("test", ())
     every = [one for case in slices.values() for one in case]
-    return _dataset(every, data.modalities, scheme, sides, scheme.classes, landmarks)
+    counts = subject_counts(split, data.subject)
+    return _dataset(every, data.modalities, scheme, sides, scheme.classes, counts, landmarks)
 
 
 def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
@@ -154,12 +157,12 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
             raise UserError(f"data.{option} is {value!r}; with data.source 'pairs2d' it can only be {only!r}")
     root = Path(data.root).expanduser() if data.root else pair_phantom_root(data, report)
     files = pairs2d.find_pairs(root, data.modalities)
-    split = _split(data, files)
+    split = sides_of(data, files, data.cache_dir / "pairs2d")
     chosen = _listed(files, split)
     prepared = pairs2d.prepare_pairs(
         chosen, data.modalities, cache=data.cache_dir / "pairs2d", on_case=_counter(report, len(chosen))
     )
-    return _dataset(prepared, data.modalities, None, split, ())
+    return _dataset(prepared, data.modalities, None, split, (), subject_counts(split, data.subject))
 
 
 def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[CaseFiles, ...], LabelScheme]:
@@ -183,17 +186,6 @@ def _landmarks(data: Data) -> Landmarks | None:
     return learned_landmarks(load_case(files[0], data.modalities, None))
 
 
-def _split(data: Data, files: Sequence[CaseFiles]) -> dict[str, tuple[str, ...]]:
-    ids = [one.id for one in files]
-    if data.split:
-        return read_split(data.split, ids)
-    if data.fold:
-        return leave_one_out(ids, data.fold)
-    if data.bootstrap:
-        return bootstrap_split(ids, seed=data.split_seed, number=data.bootstrap)
-    return split_cases([(one.id, one.group) for one in files], seed=data.split_seed, val_fraction=data.val_fraction)
-
-
 def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]]) -> list[CaseFiles]:
     wanted = {*split["train"], *split["val"]}
     return [one for one in files if one.id in wanted]
@@ -208,7 +200,7 @@ def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
     every: list[CaseFiles] = [*sides["train"], *sides["val"]]
     prepared = voc.prepare_images(every, cache=data.cache_dir / "voc", on_case=_counter(report, len(every)))
     split = {side: tuple(one.id for one in files) for side, files in sides.items()}
-    return _dataset(prepared, data.modalities, None, split, voc.CLASSES)
+    return _dataset(prepared, data.modalities, None, split, voc.CLASSES, {})
 
 
 _PICTURES = {"voc": _open_voc, "pairs2d": _open_pairs}
@@ -220,10 +212,11 @@ def _dataset(
     scheme: LabelScheme | None,
     split: dict[str, tuple[str, ...]],
     classes: Sequence[str],
+    subjects: Mapping[str, int],
     landmarks: Landmarks | None = None,
 ) -> Dataset:
     by_id = {case.id: case for case in prepared}
-    facts = dataset_facts(prepared, modalities, scheme, split, classes=classes, landmarks=landmarks)
+    facts = dataset_facts(prepared, modalities, scheme, split, classes=classes, subjects=subjects, landmarks=landmarks)
     train, val = (tuple(by_id[i] for i in split[side]) for side in ("train", "val"))
     return Dataset(train, val, scheme, facts)
 
@@ -247,11 +240,13 @@ def dataset_facts(
     split: Mapping[str, Sequence[str]],
     *,
     classes: Sequence[str] = (),
+    subjects: Mapping[str, int] | None = None,
     landmarks: Landmarks | None = None,
 ) -> DatasetFacts:
     """The facts of a split; `prepared` holds at least its training cases, others add only their keys.
 
-    `classes` names the classes where there is no scheme, `landmarks` what intensities were matched to.
+    `classes` names the classes where there is no scheme, `subjects` counts them by side where they are known,
+    `landmarks` are what intensities were matched to.
     """
     by_id = {case.id: case for case in prepared}
     absent = [i for i in split["train"] if i not in by_id]
@@ -266,6 +261,8 @@ def dataset_facts(
         spacing_mm=tuple(float(v) for v in np.median([facts.spacing_mm for facts in train], axis=0)),
         train=tuple(split["train"]),
         val=tuple(split["val"]),
+        test=tuple(split.get("test", ())),
+        subjects=dict(subjects or {}),
         keys={case.id: case.key for case in prepared},
         voxels_per_class=tuple(sum(column) for column in zip(*counts, strict=True)),
         ranges=_ranges([by_id[i] for i in split["train"]], modalities),

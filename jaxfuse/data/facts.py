@@ -47,7 +47,8 @@ class DatasetFacts:
     Attributes:
         scheme: name of the label scheme, empty where the data set has classes of its own.
         spacing_mm: median over the training cases, per axis.
-        train, val: case ids.
+        train, val, test: case ids; those of test are held out, and never prepared.
+        subjects: side -> the number of subjects whose cases these are; empty where names tell none.
         keys: case id -> cache key, which stands for the content of its files and the preparation.
         voxels_per_class: sum over the labeled training cases, by class index; empty where there is none.
         ranges: modality -> the stored values that the ends of [0, 1] stand for, in the files' units: medians over the
@@ -65,6 +66,18 @@ class DatasetFacts:
     voxels_per_class: tuple[int, ...]
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     landmarks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    test: tuple[str, ...] = ()
+    subjects: Mapping[str, int] = field(default_factory=dict)
+
+    def told(self, side: str) -> str:
+        """Says how many cases a side has and of how many subjects, for a person; empty for a side without cases."""
+        cases = {"train": self.train, "val": self.val, "test": self.test}[side]
+        if not cases:
+            return ""
+        drawn = f" ({len(set(cases))} different)" if len(set(cases)) < len(cases) else ""
+        return f"{counted(len(cases), 'case')}{drawn}" + (
+            f" of {counted(self.subjects[side], 'subject')}" if side in self.subjects else ""
+        )
 
     def to_json(self) -> str:
         """Returns the facts as JSON, keys sorted."""
@@ -75,6 +88,11 @@ class DatasetFacts:
         """Reads what `to_json` has made."""
         fields: dict[str, Any] = json.loads(text)
         return cls(**{name: tuples(value) for name, value in fields.items()})
+
+
+def counted(number: int, what: str) -> str:
+    """Says a number of things: 1 case, 2 cases."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def tuples(value: Any) -> Any:

@@ -11,6 +11,7 @@ from jaxfuse.data.intensities import LEVELS, Normalization, normalization
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
 from jaxfuse.data.sources.volumes import CUTS, source_of
+from jaxfuse.data.subject_names import check_pattern
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.options import at_least, record, same_keys
@@ -46,7 +47,12 @@ class Data:
         normalize: a rule of `jaxfuse.data.intensities` for volumes and slices; "levels" for "pairs2d".
         reference: with normalize "histmatch": folder of the case that all are matched to; empty: the landmarks of
             `jaxfuse.data.intensities`.
-        split: JSON file with lists `train` and `val` of case ids; empty: drawn by `split_seed`.
+        val_fraction: share of the subjects that validate, drawn by `split_seed`; 0: all cases train, and nothing is
+            validated.
+        split: JSON file with lists `train`, `val` and, for cases that are held out, `test` of case ids; empty: drawn
+            by `split_seed`.
+        subject: a regular expression with one group, the part of a case's name that is its subject, whose cases stay
+            on one side; empty: by the names that `jaxfuse.data.subject_names` knows.
         fold: the number, from 1, of the one subject that validates, for an ensemble of leave-one-out folds; 0: none.
         bootstrap: the number, from 1, of a bootstrap sample of the subjects, drawn by `split_seed`, which train; those
             left out validate; 0: none.
@@ -74,6 +80,7 @@ class Data:
     blank_slices: bool = False
     fold: int = 0
     bootstrap: int = 0
+    subject: str = ""
 
     @property
     def normalization(self) -> Normalization:
@@ -109,7 +116,7 @@ def read_data(where: str, group: Any) -> Data:
     """Reads the section of a config called `where`; refuses what is unknown, missing, or would be ignored."""
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
-    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices"}
+    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     _check_axis(where, group.get("axis", "axial"), group.source)
     _check_slices(where, group.get("window", ()), group.get("blank_slices", False), group.source)
@@ -119,19 +126,24 @@ def read_data(where: str, group: Any) -> Data:
             f"{where}.reference is {group.reference!r} and {where}.normalize {group.normalize!r}; only histmatch looks "
             "at it: leave it empty"
         )
-    if not 0.0 < group.val_fraction < 1.0:
-        raise UserError(f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1")
+    if not 0.0 <= group.val_fraction < 1.0:
+        raise UserError(
+            f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1, or be 0 to train on all cases"
+        )
     at_least(f"{where}.", group, split_seed=0)
     _check_split(where, group)
     return Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
 
 
 def _check_split(where: str, group: Any) -> None:
-    """At most one of a list, a fold and a bootstrap sample says who validates."""
+    """Refuses two of a list, a fold and a bootstrap sample, of which one says who validates, and a bad pattern."""
     at_least(f"{where}.", {"fold": 0, "bootstrap": 0, **dict(group.items())}, fold=0, bootstrap=0)
     given = [name for name in ("split", "fold", "bootstrap") if group.get(name)]
     if len(given) > 1:
         raise UserError(f"{' and '.join(f'{where}.{name}' for name in given)} cannot go together; keep one of them")
+    if group.get("subject"):
+        check_pattern(f"{where}.subject", group.subject)
+        given = [*given, "subject"]
     if group.source == "voc" and given:
         raise UserError(f"{where}.{given[0]} is given, but VOC has lists of its own; leave it out")
 

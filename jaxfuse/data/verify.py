@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from jaxfuse.data.cases import Image, encode_label, intensity_problem, label_problem, whole_values
 from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.data.sources.volumes import detect_layout, source_of_layout
+from jaxfuse.data.subject_names import cases_by_subject, subject_rule
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import is_analyze
 from jaxfuse.io.nifti import Volume, forms_disagree, geometry_mismatch
@@ -39,13 +40,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The cases looked at, the names used, and every problem found, in the order of the cases."""
+    """The cases looked at and their subjects, the names used, and every problem found, in the order of the cases."""
 
     root: Path
     layout: str
     scheme: str
     modalities: tuple[str, ...]
     cases: tuple[str, ...]
+    subjects: Mapping[str, tuple[str, ...]]
     problems: tuple[Problem, ...]
 
     def count(self, severity: Severity) -> int:
@@ -68,13 +70,14 @@ def verify(
     layout: str | None = None,
     scheme: str | None = None,
     modalities: Sequence[str] | None = None,
+    subject: str = "",
     on_case: Callable[[int, int], None] | None = None,
 ) -> Verdict:
     """Reads every file of every case under `root`.
 
     `layout` and `scheme` are names; without them the layout is told from the names on disk and brings its
-    scheme, and all `modalities` of its source are looked for unless some are named. `on_case(done, total)` is
-    called after each case.
+    scheme, and all `modalities` of its source are looked for unless some are named. `subject` is the pattern of
+    `data.subject`. `on_case(done, total)` is called after each case.
 
     Raises:
         UserError: only where there is nothing to look at: no folder, no case, an unknown name.
@@ -84,6 +87,7 @@ def verify(
     labels = label_scheme(scheme or source.scheme_of(layout))
     modalities = tuple(modalities or source.modalities)
     findings = source.survey(root, modalities, layout)
+    subjects = cases_by_subject((found.id for found in findings), subject_rule(subject, option="--subject"))
     seen = _Seen()
     problems: list[Problem] = []
     for done, found in enumerate(findings, start=1):
@@ -94,7 +98,7 @@ def verify(
     problems += _spacing_problems(seen)
     problems += _absent_classes(seen, labels)
     ids = tuple(found.id for found in findings)
-    return Verdict(Path(root), layout, labels.name, modalities, ids, tuple(problems))
+    return Verdict(Path(root), layout, labels.name, modalities, ids, subjects, tuple(problems))
 
 
 def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tuple[Severity, str]]:

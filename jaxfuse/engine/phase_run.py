@@ -190,10 +190,13 @@ class PhaseRun:
     @property
     def is_judged(self) -> bool:
         """True where nothing of the judgment at the end is left to do."""
-        return self.setting.is_judged(self.name) or isinstance(self.assessment, LossAssessment)
+        unjudged = not self.data.val or isinstance(self.assessment, LossAssessment)
+        return unjudged or self.setting.is_judged(self.name)
 
     def judge(self, state: State) -> None:
-        """Judges the last state on all validation cases."""
+        """Judges the last state on all validation cases, if there are any."""
+        if not self.data.val:
+            return
         weights, alongside = without_optimizers(state), self.assessment.alongside
         self.setting.assess(
             self.name, self.assessment, lambda case: self.predict(weights, case, alongside=alongside), self.data

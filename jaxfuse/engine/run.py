@@ -137,9 +137,9 @@ class Run:
     def _combine(self) -> bool:
         """Judges the mean of several phases' probabilities, where the run's result is made of several."""
         members = [self.phase(name) for name in self.experiment.result]
-        if len(members) < 2 or self.setting.is_judged(RESULT):
-            return False
         data = members[0].data
+        if len(members) < 2 or not data.val or self.setting.is_judged(RESULT):
+            return False
         if data.scheme is None:
             raise UserError("result averages several phases, which needs a label scheme")
         names = _output_names(members)

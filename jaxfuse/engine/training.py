@@ -148,10 +148,10 @@ class Training:
         sizes = {name: sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree)) for name, tree in networks.items()}
         counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         where = "" if begun is None else f" from step {begun}"
-        trained = ", ".join(str(len(p.data.train)) for p in self.phases)
-        validated = ", ".join(str(len(p.data.val)) for p in self.phases)
+        trained, validated = (", ".join(p.data.facts.told(side) for p in self.phases) for side in ("train", "val"))
+        held_out = "".join(f"; held out: {p.data.facts.told('test')}" for p in self.phases[:1] if p.data.facts.test)
         return (
             f"{self._called(f' of {len(self.setting.experiment.schedule)}')}: {self.total_steps} steps{where} of "
             f"{phase.batch} x {' x '.join(map(str, phase.patch))} patches ({phase.sampling.name} sampling) on "
-            f"{trained} training cases, {validated} for validation; parameters: {counts}"
+            f"{trained}; validation: {validated or 'none'}{held_out}; parameters: {counts}"
         )

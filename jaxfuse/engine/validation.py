@@ -73,6 +73,8 @@ class PhaseJudge:
 
     def __call__(self, step: int, state: State) -> None:
         scores = self.validate(state)
+        if not scores:
+            return
         self.writer.write(step, self.phase, "val", scores)
         score = scores.get("score")
         # A score of NaN would never be beaten.
@@ -93,6 +95,8 @@ class PhaseJudge:
 class Validation:
     """The validation of one phase: mean losses of fixed batches, and the quick scores of the cases watched.
 
+    Where no case validates there are no scores.
+
     Attributes:
         evaluate: (weights, batch) -> losses by name.
         predict: (weights, case) -> outputs by name.
@@ -107,6 +111,8 @@ class Validation:
     fixed: Sequence[Any]
 
     def __call__(self, state: State) -> dict[str, float]:
+        if not self.watched:
+            return {}
         weights = without_optimizers(state)
         losses = mean_losses(self.evaluate, weights, self.fixed)
         return {**losses, **self.assessment.quick(lambda case: self.predict(weights, case), self.watched)}
@@ -119,7 +125,7 @@ def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...
 
 
 def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> int:
-    """Returns the steps between two validations; 0: at the end only.
+    """Returns the steps between two validations; 0: at the end only, and where there is nothing to validate on.
 
     They are `validation.every`, or more where these cases would take over a tenth of the time.
 
@@ -127,7 +133,7 @@ def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, margin: 
     estimate counts tiles and no seconds, so that a run stays repeatable. It is too high for tiles that are larger than
     the training patch.
     """
-    if phase.validation.every == 0:
+    if phase.validation.every == 0 or not cases:
         return 0
     tile, overlap = output_sides(phase.patch, margin), phase.validation.overlap
     tiles = sum(len(tile_volume(case.facts.shape, tile, overlap=overlap)) for case in cases)
@@ -142,6 +148,8 @@ def mean_losses(evaluate: Evaluate, state: State, batches: Sequence[Any]) -> dic
 
 def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, margin: int) -> list[Any]:
     """Draws one batch per case, equal in every validation: patches of validation cases, without transforms."""
+    if not cases:
+        return []
     center = phase.sampling.validation_center(cases)
     sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labeled, margin)
     batches = []

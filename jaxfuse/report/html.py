@@ -62,10 +62,7 @@ def _facts(run: ReportedRun) -> list[tuple[str, str]]:
     facts = [("Config", config.get("name")), ("Preset", config.get("preset") or "default"), ("Row", config.get("row"))]
     facts += [("Variant", config.get("variant")), ("Schedule", " → ".join(config.get("schedule", ())))]
     facts += [("Seed", config.get("seed")), ("Data", root or ("phantoms" if root == "" else None))]
-    if dataset.get("train") and dataset.get("val"):
-        drawn, different = len(dataset["train"]), len(set(dataset["train"]))
-        often = f" ({different} different)" if different < drawn else ""
-        facts.append(("Cases", f"{drawn} training{often}, {len(dataset['val'])} validation"))
+    facts.append(("Cases", _cases(dataset)))
     facts.append(("Modalities", ", ".join(dataset.get("modalities", ()))))
     facts += [(key.capitalize(), environment.get(key)) for key in ("device", "host", "started", "finished")]
     if run.metrics:
@@ -75,6 +72,18 @@ def _facts(run: ReportedRun) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
 
 
+def _cases(dataset: Mapping[str, Any]) -> str:
+    """Says how many cases train, validate and are held out, and of how many subjects; empty without a split."""
+    if not dataset.get("train"):
+        return ""
+    drawn, different = len(dataset["train"]), len(set(dataset["train"]))
+    parts = [f"{drawn} training" + (f" ({different} different)" if different < drawn else "")]
+    parts += [f"{len(dataset['val'])} validation" if dataset.get("val") else "no validation"]
+    parts += [f"{len(dataset['test'])} held out for testing"] if dataset.get("test") else []
+    subjects = [count for count in dataset.get("subjects", {}).values() if count]
+    return ", ".join(parts) + (f"; subjects: {', '.join(map(str, subjects))}" if subjects else "")
+
+
 def _notes(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(short name, sentence): warnings against reading too much into the numbers."""
     notes = []
@@ -82,6 +91,8 @@ def _notes(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[tuple[
         text = "All images are synthetic. Phantom scores show that the method learns; they say nothing about patients."
         notes.append(("Phantom scores", text))
     train, val = set(dataset.get("train", ())), set(dataset.get("val", ()))
+    if train and not val:
+        notes.append(("No validation", "All cases train: nothing in this report tells how the network does on others."))
     if train and train == val:
         text = "Training and validation cases are the same: the scores measure memory, not generalization."
         notes.append(("Overfit check", text))

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxfuse.brats_fuse.layout import Layout, check_whole, combos_of, files_on_disk, remove_pieces, split_by_patient
-from jaxfuse.data.splits import subject_of
+from jaxfuse.data.subject_names import subject_of
 from tests.refusals import refused
 
 LAYOUT = Layout(("t1", "t2"), (("t1", "t2"),), attention=True, axis=2, brain=True)

@@ -5,14 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, split_cases, subject_of
+from jaxfuse.data.splits import bootstrap_split, leave_one_out, read_split, split_cases
+from jaxfuse.data.subject_names import subject_of
 from tests.refusals import refused
-
-
-def test_subject_of_an_examination():
-    assert subject_of("BraTS-GLI-00001-001") == "BraTS-GLI-00001"
-    assert subject_of("BraTS20_Training_001") == "BraTS20_Training_001"
-
 
 GRADED = [(f"h{i:02}", "HGG") for i in range(15)] + [(f"l{i:02}", "LGG") for i in range(5)]
 
@@ -35,6 +30,11 @@ def test_each_side_keeps_one_subject_and_a_single_case_is_on_both_sides():
     assert split_cases([("a", "")], seed=0, val_fraction=0.2) == {"train": ("a",), "val": ("a",)}
 
 
+def test_a_share_of_0_leaves_nobody_to_validate():
+    assert split_cases([("b", ""), ("a", "")], seed=0, val_fraction=0) == {"train": ("a", "b"), "val": ()}
+    assert split_cases([("a", "")], seed=0, val_fraction=0) == {"train": ("a",), "val": ()}
+
+
 def test_examinations_of_a_subject_stay_together():
     ids = [f"BraTS-GLI-{s:05}-{t:03}" for s in range(10) for t in range(3)]
     for seed in range(5):
@@ -51,7 +51,7 @@ def test_examinations_of_a_subject_stay_together():
         ([("a", ""), ("b", "")], {}, "either"),
         ([("a", ""), ("b", "")], {"val_count": 1, "val_fraction": 0.5}, "either"),
         ([("a", ""), ("b", "")], {"val_count": 2}, "1 to 1"),
-        ([("a", ""), ("b", "")], {"val_fraction": 1.0}, "between 0 and 1"),
+        ([("a", ""), ("b", "")], {"val_fraction": 1.0}, "from 0 to below 1"),
         ([("BraTS-GLI-00001-000", ""), ("BraTS-GLI-00001-001", "")], {"val_count": 1}, "one subject"),
     ],
 )
@@ -108,7 +108,15 @@ def test_impossible_members_are_refused(ids, fold, message):
         refused(message, bootstrap_split, ids, seed=0, number=1)
 
 
-@pytest.mark.parametrize("split", [{"train": ("b", "a"), "val": ("c",)}, {"train": ("a",), "val": ("a",)}])
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"train": ("b", "a"), "val": ("c",)},
+        {"train": ("a",), "val": ("a",)},
+        {"train": ("a",), "val": ("b",), "test": ("c", "d")},
+        {"train": ("a",), "val": (), "test": ("c",)},
+    ],
+)
 def test_explicit_split(tmp_path, split):
     (tmp_path / "s.json").write_text(json.dumps(split))
     assert read_split(tmp_path / "s.json", ["a", "b", "c", "d"]) == split
@@ -117,8 +125,11 @@ def test_explicit_split(tmp_path, split):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"train": ["a"], "val": ["b"], "test": []}', "train, val, test"),
-        ('{"train": ["a"], "val": []}', "val must be a list"),
+        ('{"train": ["a"], "val": ["b"], "tset": []}', "train, val, tset"),
+        ('{"train": [], "val": ["a"]}', "train is empty"),
+        ('{"train": ["a"], "val": "b"}', "val must be a list"),
+        ('{"train": ["a"], "val": ["b"], "test": ["a"]}', "subject a is in both train and test"),
+        ('{"train": ["a"], "val": ["a"], "test": ["a"]}', "subject a is in both train and val"),
         ('{"train": ["a", "a"], "val": ["b"]}', "each once"),
         ('{"train": ["a"], "val": ["x"]}', "not in the data: x"),
         ('{"train": ["a", "b"], "val": ["b"]}', "subject b is in both"),

@@ -69,6 +69,23 @@ def test_a_run_that_is_going_on_is_left_alone(trained, config, tmp_path, capsys)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {LOCK}
 
 
+def test_all_cases_train_where_no_share_validates(folder, tmp_path, capsys):
+    config = recipe(folder / "cache", side_by_side=False, steps=2, pixelwise=True)
+    for view in VIEWS:
+        config[view].data.val_fraction, config[view].data.fold, config[view].data.bootstrap = 0.0, 0, 0
+    report = train(config, tmp_path / "run").read_text(encoding="utf-8")
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "validation: none; parameters" in said
+    assert "no validation" in report
+    assert "nothing in this report tells how the network does on others" in report
+    dataset = read_json(tmp_path / "run" / "dataset.json")
+    assert (dataset["val"], dataset["subjects"]["val"]) == ([], 0)
+    assert f"{len(dataset['train'])} cases of {dataset['subjects']['train']} subjects" in said
+    assert not (tmp_path / "run" / "results").exists()
+    train(config, tmp_path / "run")
+    assert "This run was finished already" in capsys.readouterr().out
+
+
 EMPTY = {"affine": (), "voxels_per_class": (), "mean": (), "std": (), "crop_start": (0, 0, 0), "group": ""}
 CASE = CaseFacts("", modalities=("t1",), spacing_mm=(1, 1, 1), original_shape=(2, 2, 2), shape=(2, 2, 2), **EMPTY)
 
