@@ -59,10 +59,11 @@ def save_volume(
     image = nib.Nifti1Image(array, grid)
     if axes != "RAS":
         image = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(tuple(axes))))
+    stored = image.affine.copy()  # nibabel changes its own
     if sform_code is not None:
-        image.set_sform(image.affine, sform_code)
+        image.set_sform(stored, sform_code)
     if qform_code is not None:
-        image.set_qform(image.affine, qform_code)
+        image.set_qform(stored, qform_code)
     if description:
         image.header["descrip"] = description
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -139,7 +139,7 @@ def test_refuses_other_grids_and_label_values_that_the_scheme_does_not_know(tmp_
     pred = tmp_path / "pred" / "a.nii.gz"
     save(tmp_path / "ref" / "a.nii.gz", labels())
     save(pred, labels(), origin_mm=(1, 0, 0))
-    assert "case a lie on different grids: affine" in refusal(tmp_path)
+    assert "case a do not fit: affine" in refusal(tmp_path)
     save(pred, labels()[:-1])
     assert "(11, 10, 8)" in refusal(tmp_path)
     save(pred, labels().astype(np.float32) + 0.5)
@@ -182,8 +182,8 @@ def test_tissues_from_analyze_and_nifti(tmp_path):
         save_pair(tmp_path / "ref" / f"subject-{subject}-T1.hdr", tissues() // 2)
     moved = np.where(tissues() == 250, 150, tissues())
     moved[5:7, 4:6, 3:5] = 250
-    middle = [-(n - 1) / 2 for n in moved.shape]
-    save_volume(tmp_path / "pred" / "subject-1.nii.gz", moved, origin_mm=middle)
+    # Of no stated orientation, as `predict` writes it.
+    save_volume(tmp_path / "pred" / "subject-1.nii.gz", moved, sform_code=0, qform_code=0)
     save_pair(tmp_path / "pred" / "subject-2.hdr", tissues())
     printed, rows, summary = evaluated(tmp_path, "iseg")
     rows = by_case_and_region(rows)

@@ -28,7 +28,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
 # Raise when the arrays or the JSON that this file writes change for a recipe that earlier versions knew.
-_VERSION = 5
+_VERSION = 6
 
 
 def prepare(

@@ -79,21 +79,16 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
     first = volumes[0]
     image = np.empty((*first.array.shape, len(volumes)), np.float32)
     for channel, volume in enumerate(volumes):
-        _refuse(files.id, _off_grid(volume, first) or intensity_problem(volume))
+        _refuse(files.id, geometry_mismatch(volume, first) or intensity_problem(volume))
         image[..., channel] = volume.array
     label = None
     if scheme is not None and files.label is not None:
         volume = read_volume(files.label)
-        _refuse(files.id, _off_grid(volume, first))
+        _refuse(files.id, geometry_mismatch(volume, first))
         values = whole_values(volume)
         _refuse(files.id, label_problem(volume.path, np.unique(values), scheme))
         label = encode_label(values, scheme)
     return Case(files.id, tuple(modalities), image, label, first.affine, first.spacing_mm)
-
-
-def _off_grid(volume: Volume, first: Volume) -> str:
-    mismatch = geometry_mismatch(volume, first)
-    return f"{mismatch}; resample the volumes of a case onto one grid" if mismatch else ""
 
 
 def intensity_problem(volume: Volume) -> str:

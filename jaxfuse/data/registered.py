@@ -150,7 +150,7 @@ def read_volumes(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
     for place, volume in enumerate(volumes):
         mismatch = geometry_mismatch(volume, volumes[0])
         if mismatch:
-            raise UserError(f"the volumes lie on different grids: {mismatch}; resample them onto one grid")
+            raise UserError(f"the volumes do not fit: {mismatch}")
         if problem := intensity_problem(volume):
             raise UserError(problem)
         inside = volume.array != 0

@@ -19,8 +19,8 @@ from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.data.sources.volumes import detect_layout, source_of_layout
 from jaxfuse.data.subject_names import cases_by_subject, subject_rule
 from jaxfuse.errors import UserError
-from jaxfuse.io.analyze import is_analyze
-from jaxfuse.io.nifti import Volume, forms_disagree, geometry_mismatch
+from jaxfuse.io.doubts import geometry_warnings
+from jaxfuse.io.nifti import Volume, geometry_mismatch
 from jaxfuse.labels import LabelScheme, label_scheme
 
 Severity = Literal["fatal", "warning"]
@@ -121,7 +121,7 @@ def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tup
             brain = nonzero if brain is None else brain | nonzero
     if first is not None:
         seen.spacings[found.id] = first.spacing_mm
-        seen.unoriented += is_analyze(first.path)
+        seen.unoriented += not first.oriented
     if found.label is None:
         problems.append(("warning", "no label file: the case can be predicted, but not trained on or scored"))
         return problems
@@ -140,8 +140,8 @@ def _read(image: Image, problems: list[tuple[Severity, str]]) -> Volume | None:
     except UserError as error:
         problems.append(("fatal", str(error)))
         return None
-    if forms_disagree(volume):
-        problems.append(("warning", f"{volume.name}: qform and sform place the volume differently; the sform is used"))
+    for text in geometry_warnings(volume):
+        problems.append(("warning", text))
     return volume
 
 
@@ -196,7 +196,7 @@ def _label_problems(
 def _orientation_problems(seen: _Seen) -> list[Problem]:
     if not seen.unoriented:
         return []
-    text = f"headers of Analyze files tell no orientation (cases: {seen.unoriented}): array axis 0 is taken to run"
+    text = f"headers tell no orientation (cases: {seen.unoriented}): array axis 0 is taken to run"
     return [Problem(ALL_CASES, "warning", f"{text} to the right, axis 1 to the front, axis 2 up; see that it does")]
 
 

@@ -2,9 +2,10 @@
 
 An Analyze header holds sizes, voxel sides and (as SPM writes it) a scale of intensities, but no orientation that
 programs agree on; its byte for one is seldom set and seldom read, and is not read here, nor is a .mat file of SPM. So
-**the axes as stored are taken for the canonical ones**: axis 0 to the right, axis 1 to the front, axis 2 up, the middle
-of the volume at the origin. Left and right may be the other way round, and nothing in the file can tell. A NIfTI-1 pair
-has its orientation in its header.
+**the axes as stored are taken for the canonical ones** (`jaxfuse.io.geometry`): axis 0 to the right, axis 1 to the
+front, axis 2 up. Left and right may be the other way round, and nothing in the file can tell; what is written on the
+grid of a pair states no orientation either, so that every program takes it as it takes the pair. A NIfTI-1 pair has its
+orientation in its header.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from nibabel.fileholders import FileHolder
 
 from jaxfuse.errors import UserError
+from jaxfuse.io.geometry import check_sides
 
 EXTENSIONS = (".hdr", ".img")
 _NIFTI_MAGIC = b"ni1"
@@ -35,14 +37,6 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return tuple(path.with_suffix(extension) for extension in EXTENSIONS) if is_pair(path) else (path,)
 
 
-def is_analyze(path: Path) -> bool:
-    """Tells whether a volume is an Analyze pair, whose orientation is assumed."""
-    if not is_pair(path):
-        return False
-    with files_of(path)[0].open("rb") as file:
-        return file.read(347)[344:] != _NIFTI_MAGIC
-
-
 def open_pair(path: Path) -> nib.Nifti1Image:
     """Reads a pair as a NIfTI image in memory, on the axes that the head of this module names.
 
@@ -54,21 +48,24 @@ def open_pair(path: Path) -> nib.Nifti1Image:
     if len(header) < _HEADER_BYTES:
         raise ValueError(f"its header has {len(header)} of {_HEADER_BYTES} bytes")
     kind = nib.Nifti1Pair if header[344:347] == _NIFTI_MAGIC else nib.Spm2AnalyzeImage
+    check_sides(path, kind.header_class(header[:_HEADER_BYTES], check=False))
     # nibabel looks for SPM's file of an orientation as well: none.
     stored = kind.from_file_map({"header": _holder(header), "image": _holder(voxels), "mat": _holder(b"")})
     array = np.asanyarray(stored.dataobj)
-    sides = np.abs(np.array(stored.header.get_zooms()[:3], np.float64))
-    affine = centered_affine(array.shape[:3], sides) if kind is nib.Spm2AnalyzeImage else stored.affine
-    image = nib.Nifti1Image(array, affine)
+    if isinstance(stored, nib.Nifti1Pair):
+        return nib.Nifti1Image(array, None, _single(stored.header))
+    image = nib.Nifti1Image(array, None)  # of no orientation, as the pair
+    image.header.set_zooms([abs(float(side)) for side in stored.header.get_zooms()])
     image.header.set_xyzt_units("mm")
     return image
 
 
-def centered_affine(shape: Sequence[int], sides_mm: Sequence[float] | Float[np.ndarray, " n"]) -> np.ndarray:
-    """Returns voxel to world in mm along the canonical axes, the middle of the volume at the origin."""
-    affine = np.diag([*sides_mm, 1.0])
-    affine[:3, 3] = [-(n - 1) / 2 * side for n, side in zip(shape, sides_mm, strict=True)]
-    return affine
+def _single(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """The header of a pair as that of one file; the values that it belongs to are scaled already."""
+    single = nib.Nifti1Header(header.binaryblock, header.endianness, check=False).as_byteswapped("<")
+    single["magic"], single["vox_offset"] = nib.Nifti1Header.single_magic, 0
+    single.set_slope_inter(1, 0)
+    return single
 
 
 def write_analyze(path: Path, array: Shaped[np.ndarray, "d h w"], sides_mm: Sequence[float]) -> None:

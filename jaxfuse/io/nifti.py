@@ -3,7 +3,8 @@
 Arrays are canonical inside the library: their axes run along world x, y, z in ascending order (RAS+), up to
 the obliqueness of the acquisition. Axes are only permuted and flipped, never resampled, so that the way
 back is exact. Where a header's sform and qform disagree the sform counts, as the NIfTI standard advises for
-registered images, and both are kept in what is written.
+registered images, and both are kept in what is written, as are its unit and its codes: what they mean is read by
+`jaxfuse.io.geometry`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import is_pair, open_pair
+from jaxfuse.io.geometry import Steps, check_sides, inline, shift_in_voxels, spacing_of, standing_of, steps_of
 from jaxfuse.io.whole_file import write_whole
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -35,6 +37,9 @@ _ON_DISK = {
     "uint64": np.dtype(np.int32),
 }
 _RGB24 = np.dtype([("R", np.uint8), ("G", np.uint8), ("B", np.uint8)])
+# Greatest distance of corners of one grid, as a share of a voxel.
+_ONE_GRID = 0.05
+_RESAMPLE = "resample one onto the grid of the other"
 # What gzip, zlib and nibabel raise for damaged bytes.
 _DAMAGE = (
     gzip.BadGzipFile,
@@ -61,6 +66,8 @@ class Volume:
         stored_affine: voxel to world in mm, of the array as stored.
         stored_shape: shape as stored, trailing singleton axes included.
         orientation: 3 x 2, stored axis -> canonical axis and flip, as in `nibabel.orientations`.
+        oriented: whether the header states an orientation; else the axes as stored are taken for the canonical ones.
+        unit: the header's unit of length; "" where it names none, which counts as mm.
     """
 
     path: Path
@@ -71,6 +78,8 @@ class Volume:
     stored_affine: Float[np.ndarray, "4 4"]
     stored_shape: tuple[int, ...]
     orientation: Float[np.ndarray, "3 2"]
+    oriented: bool
+    unit: str
     channel: int | None = None
 
     @property
@@ -78,9 +87,16 @@ class Volume:
         """The file's name, and the channel where it has several, for sentences."""
         return self.path.name if self.channel is None else f"channel {self.channel} of {self.path.name}"
 
+    @property
+    def steps_mm(self) -> Steps:
+        """Sides, or steps of axes that are not at right angles, by which distances and volumes are measured."""
+        return steps_of(self.affine)
+
 
 def read_volume(path: str | Path, *, channel: int | None = None) -> Volume:
     """Reads a single-file NIfTI (`.nii`, `.nii.gz`) or a pair (`jaxfuse.io.analyze`) onto the closest canonical axes.
+
+    Lengths are converted to mm. Without a stated orientation the axes as stored are taken for the canonical ones.
 
     The whole file is read, so that a damaged gzip stream is found here and not later.
 
@@ -89,28 +105,28 @@ def read_volume(path: str | Path, *, channel: int | None = None) -> Volume:
         channel: index along the fourth axis of a four-dimensional file; None expects one volume.
 
     Raises:
-        UserError: names the file where it is missing, damaged, of another kind, not numeric, not three-dimensional, or
-            without that channel.
+        UserError: names the file where it is missing, damaged, of another kind, not numeric, not three-dimensional,
+            without that channel, or without usable sides, affine or unit.
     """
     path = Path(path)
     image = _open(path)
     stored = _values(path, image)
     shape = stored.shape
     stored = _one_volume(path, stored) if channel is None else _channel(path, stored, channel)
-    affine = np.asarray(image.affine, np.float64)
-    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise UserError(f"{path} has no usable affine ({_inline(affine)}); correct its sform or qform")
-    orientation = io_orientation(affine)
-    canonical = affine @ inv_ornt_aff(orientation, stored.shape)
+    standing = standing_of(path, image.header, stored.shape)
+    orientation = io_orientation(standing.affine)
+    canonical = standing.affine @ inv_ornt_aff(orientation, stored.shape)
     return Volume(
         path=path,
         array=np.ascontiguousarray(apply_orientation(stored, orientation)),
         affine=canonical,
-        spacing_mm=_spacing(canonical),
+        spacing_mm=spacing_of(canonical),
         header=image.header.copy(),
-        stored_affine=affine,
+        stored_affine=standing.affine,
         stored_shape=shape,
         orientation=orientation,
+        oriented=standing.oriented,
+        unit=standing.unit,
         channel=channel,
     )
 
@@ -202,37 +218,33 @@ def _write_on_grid(
     if description is not None:
         header["descrip"] = description.encode("ascii")
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    content = kind(stored, reference.stored_affine, header).to_bytes()
+    # Without an affine nibabel leaves that of the header, its codes and its unit as they are.
+    content = kind(stored, None, header).to_bytes()
     # A fixed time stamp: two runs that agree give files that agree.
     write_whole(path, gzip.compress(content, 4, mtime=0) if path.name.endswith(".gz") else content)
 
 
-def geometry_mismatch(a: Volume, b: Volume, *, tolerance_mm: float = 1e-3) -> str:
-    """Returns a clause with both values where two volumes lie on different grids, else the empty string.
+def geometry_mismatch(a: Volume, b: Volume) -> str:
+    """Returns a clause with both values and what to do where two volumes are not known to lie on one grid, else "".
 
-    Affines are compared entry by entry: headers that were written by different tools differ in the last
-    digits of a float.
+    Corners are compared in voxels: headers that were written by different tools differ in the last digits of a float.
+    A volume whose orientation is assumed lies on one grid with others of that kind only.
     """
-    if a.array.shape != b.array.shape:
-        return f"shape {a.array.shape} of {a.name} differs from {b.array.shape} of {b.name}"
-    if not np.allclose(a.affine, b.affine, rtol=0, atol=tolerance_mm):
+    if a.oriented != b.oriented:
+        assumed, stated = (b, a) if a.oriented else (a, b)
         return (
-            f"affine {_inline(a.affine)} of {a.name} differs from {_inline(b.affine)} of {b.name} "
-            f"by more than {tolerance_mm:g} mm"
+            f"the orientation of {assumed.name} is assumed, for its header states none, and that of {stated.name} is "
+            "stated, so that left and right may differ; convert both from one kind of file by one program"
+        )
+    if a.array.shape != b.array.shape:
+        return f"shape {a.array.shape} of {a.name} differs from {b.array.shape} of {b.name}; {_RESAMPLE}"
+    shift = shift_in_voxels(a.affine, b.affine, a.array.shape)
+    if shift > _ONE_GRID:
+        return (
+            f"affine {inline(a.affine)} of {a.name} differs from {inline(b.affine)} of {b.name} by {shift:.3g} voxels; "
+            f"{_RESAMPLE}"
         )
     return ""
-
-
-def forms_disagree(volume: Volume, *, tolerance_mm: float = 1e-3) -> bool:
-    """Tells whether the header gives both a qform and an sform, and they place the volume differently."""
-    header = volume.header
-    if not (int(header["qform_code"]) and int(header["sform_code"])):
-        return False
-    try:
-        qform = np.array(header.get_qform(), np.float64)
-    except (ValueError, HeaderDataError):
-        return True  # quaternions that are no rotation agree with nothing
-    return not np.allclose(qform, np.array(header.get_sform(), np.float64), rtol=0, atol=tolerance_mm)
 
 
 def _open(path: Path) -> nib.Nifti1Image:
@@ -250,13 +262,23 @@ def _open(path: Path) -> nib.Nifti1Image:
     try:
         if content[:2] == _GZIP_MAGIC:
             content = gzip.decompress(content)
-        if content[344:347] == b"n+1":
-            return nib.Nifti1Image.from_bytes(content)
-        if content[4:7] == b"n+2":
-            return nib.Nifti2Image.from_bytes(content)
+        kind = _kind_of(content)
+        if kind is not None:
+            size = kind.header_class.sizeof_hdr
+            check_sides(path, kind.header_class(content[:size], check=False))
+            return kind.from_bytes(content)
+    except UserError:
+        raise
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     raise UserError(f"{path} is not a single-file NIfTI volume; convert it to .nii or .nii.gz")
+
+
+def _kind_of(content: bytes) -> type[nib.Nifti1Image] | None:
+    """The kind of a single-file volume, by its magic."""
+    if content[344:347] == b"n+1":
+        return nib.Nifti1Image
+    return nib.Nifti2Image if content[4:7] == b"n+2" else None
 
 
 def _values(path: Path, image: nib.Nifti1Image) -> np.ndarray:
@@ -286,12 +308,3 @@ def _cast(path: Path, array: np.ndarray, dtype: np.dtype | type | str | None) ->
     if array.size and (array.min() < limits.min or array.max() > limits.max):
         raise UserError(f"the array for {path} runs from {array.min()} to {array.max()}, beyond the range of {target}")
     return array.astype(target)
-
-
-def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
-    return float(x), float(y), float(z)
-
-
-def _inline(affine: np.ndarray) -> str:
-    return "[" + "; ".join(" ".join(f"{v:g}" for v in row) for row in affine[:3]) + "]"

@@ -73,9 +73,7 @@ def _score_files(
     pred, truth = read_volume(prediction), read_volume(reference)
     mismatch = geometry_mismatch(pred, truth)
     if mismatch:
-        raise UserError(
-            f"prediction and reference of case {case} lie on different grids: {mismatch}; resample the prediction"
-        )
+        raise UserError(f"prediction and reference of case {case} do not fit: {mismatch}")
     return score_case(
         _class_indices("prediction", pred, scheme),
         _class_indices("reference", truth, scheme),

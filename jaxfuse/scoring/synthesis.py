@@ -112,9 +112,7 @@ def _scaled(
         raise UserError(f"case {case}: {problem}")
     mismatch = geometry_mismatch(made, real)
     if mismatch:
-        raise UserError(
-            f"prediction and reference of case {case} lie on different grids: {mismatch}; resample the prediction"
-        )
+        raise UserError(f"prediction and reference of case {case} do not fit: {mismatch}")
     low, high = float(real.array.min()), float(real.array.max())
     if low == high:
         raise UserError(

@@ -127,8 +127,8 @@ def test_volumes_in_color_keep_their_background_black(tmp_path):
 def test_volumes_that_do_not_fit_are_refused(tmp_path):
     first = save_volume(tmp_path / "a.nii", head())
     for array, origin, said in (
-        (head(), (2, 0, 0), "different grids: affine"),
-        (head((6, 5, 3)), (0, 0, 0), r"different grids: shape \(6, 5, 3\)"),
+        (head(), (2, 0, 0), "do not fit: affine"),
+        (head((6, 5, 3)), (0, 0, 0), r"do not fit: shape \(6, 5, 3\)"),
         (np.full((6, 5, 4), np.nan, np.float32), (0, 0, 0), "d.nii has 120 voxels that are NaN"),
         (np.zeros((6, 5, 4), np.float32), (0, 0, 0), "d.nii is 0 everywhere"),
     ):

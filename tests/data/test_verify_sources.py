@@ -16,7 +16,7 @@ def test_iseg_phantoms_are_sound_but_for_an_orientation_that_is_assumed(tmp_path
     assert told == ("iseg", "iseg", ("t1", "t2"), ("subject-1", "subject-2"))
     (problem,) = verdict.problems
     assert (problem.case, problem.severity) == (ALL_CASES, "warning")
-    assert problem.message.startswith("headers of Analyze files tell no orientation (cases: 2): array axis 0")
+    assert problem.message.startswith("headers tell no orientation (cases: 2): array axis 0")
 
 
 def test_stroke_phantoms_are_sound(tmp_path):

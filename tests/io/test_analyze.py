@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse.io.analyze import centered_affine, files_of, is_analyze, write_analyze
+from jaxfuse.io.analyze import files_of, write_analyze
 from jaxfuse.io.nifti import geometry_mismatch, read_volume, write_like
 from tests.refusals import refused
 
@@ -44,7 +44,9 @@ def test_a_label_map_is_written_on_the_grid_of_the_pair(pair, tmp_path):
     write_like(tmp_path / "out.nii.gz", labels, pair, dtype="uint8")
     made = nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(np.asarray(made.dataobj), labels)
-    np.testing.assert_allclose(made.affine, centered_affine((2, 3, 4), (1, 1.5, 2)))
+    # No orientation is stated, so that other programs take both files alike.
+    np.testing.assert_allclose(made.affine, nib.load(pair).affine)
+    assert (made.header["qform_code"], made.header["sform_code"], made.header.get_xyzt_units()[0]) == (0, 0, "mm")
     assert made.header.get_zooms()[:3] == (1, 1.5, 2)
     assert not geometry_mismatch(read_volume(tmp_path / "out.nii.gz"), read_volume(pair))
 
@@ -61,12 +63,20 @@ def test_other_byte_order_and_scale_are_understood(tmp_path):
     assert array.dtype == np.float32
 
 
-def test_a_nifti_pair_has_the_orientation_of_its_header(tmp_path, pair):
-    affine = np.diag([-1.0, 1, 1, 1])
-    nib.save(nib.Nifti1Pair(ARRAY, affine), tmp_path / "n.hdr")
-    np.testing.assert_array_equal(read_volume(tmp_path / "n.hdr").array, ARRAY[::-1])
-    paths = (pair, pair.with_suffix(".img"), tmp_path / "n.hdr", tmp_path / "n.nii")
-    assert [is_analyze(path) for path in paths] == [True, True, False, False]
+def test_a_nifti_pair_has_orientation_and_unit_of_its_header(tmp_path, pair):
+    image = nib.Nifti1Pair(ARRAY, np.diag([-1.0, 1, 1, 1]))
+    image.header.set_slope_inter(0.5, 3)
+    image.header.set_xyzt_units("meter")
+    image.set_sform(np.diag([-0.001, 0.001, 0.002, 1]), 3)
+    nib.save(image, tmp_path / "n.hdr")
+    volume = read_volume(tmp_path / "n.hdr")
+    np.testing.assert_allclose(volume.array, ARRAY[::-1] / 2 + 3)
+    assert (volume.oriented, volume.unit, volume.spacing_mm) == (True, "meters", pytest.approx((1, 1, 2)))
+    assert [read_volume(path).oriented for path in (pair, pair.with_suffix(".img"))] == [False, False]
+    write_like(tmp_path / "out.nii", ARRAY, tmp_path / "n.hdr")
+    made = nib.load(tmp_path / "out.nii")
+    np.testing.assert_array_equal(np.asarray(made.dataobj), ARRAY[::-1])
+    assert (made.header["sform_code"], made.header.get_xyzt_units()[0]) == (3, "meter")
 
 
 def test_a_missing_or_short_part_is_named(pair):

@@ -134,8 +134,8 @@ def test_cases_that_lack_a_file_are_refused_or_left_out(folders):
 @pytest.mark.parametrize(
     ("array", "affine", "said"),
     [
-        (MADE["a"][:-1], AFFINE, r"case a lie on different grids: shape \(15, 15, 8\)"),
-        (MADE["a"], np.diag([1.0, 1.0, 3.0, 1.0]), "case a lie on different grids: affine"),
+        (MADE["a"][:-1], AFFINE, r"case a do not fit: shape \(15, 15, 8\)"),
+        (MADE["a"], np.diag([1.0, 1.0, 3.0, 1.0]), "case a do not fit: affine"),
         (np.where(MADE["a"] > 100, np.nan, 1.0), AFFINE, "case a: a.nii.gz has .* voxels that are NaN or infinite"),
     ],
 )
