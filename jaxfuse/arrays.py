@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax import Array, ShapeDtypeStruct
-from jaxtyping import Float, Int, Key, PyTree
+from jaxtyping import Bool, Float, Int, Key, PyTree
 
 Image = Float[Array, "b *space m"]
 Label = Int[Array, "b *space"]
@@ -22,4 +22,18 @@ Batch = Mapping[str, Any]
 Params = PyTree[Array | ShapeDtypeStruct]
 Metrics = dict[str, Array]
 
-__all__ = ["Array", "Batch", "Float", "Image", "Int", "Key", "Label", "Logits", "Metrics", "Params", "Probs", "PyTree"]
+__all__ = [
+    "Array",
+    "Batch",
+    "Bool",
+    "Float",
+    "Image",
+    "Int",
+    "Key",
+    "Label",
+    "Logits",
+    "Metrics",
+    "Params",
+    "Probs",
+    "PyTree",
+]

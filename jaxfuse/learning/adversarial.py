@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -59,6 +59,7 @@ def adversarial_update(
     make: Callable[[Params, Params], tuple[Array, Aux]],
     remember: Callable[[State, Any], tuple[State, Any]],
     judge: Callable[[Params, Any], tuple[Array, Aux]],
+    moves: Mapping[str, Array] | None = None,
 ) -> tuple[State, Metrics]:
     """The maker moves against the critic as it stands; then the critic moves on the same, pre-update fakes.
 
@@ -66,11 +67,12 @@ def adversarial_update(
         make: (maker's parameters, critic's parameters) -> loss; `Aux.values` are the fakes.
         remember: (state, fakes without gradient) -> the fakes that the critic sees, through a pool perhaps.
         judge: (critic's parameters, fakes shown) -> loss.
+        moves: the parts of the critic that move, as in `descend`; None: it moves as a whole.
     """
     opponent = state.params[critic]
     state, made = descend(state, maker, optimizers[maker], lambda params: make(params, opponent))
     state, shown = remember(state, jax.lax.stop_gradient(made.values))
-    state, judged = descend(state, critic, optimizers[critic], lambda params: judge(params, shown))
+    state, judged = descend(state, critic, optimizers[critic], lambda params: judge(params, shown), moves=moves)
     return state.advance(), {**made.metrics, **judged.metrics}
 
 

@@ -169,10 +169,53 @@ def _descent(learning_rate: float, total_steps: int, schedule: Schedule) -> opta
     return scale_by_schedule(schedule, learning_rate, total_steps)
 
 
+def by_part(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """One optimizer for each part of a player whose parameters are {part: parameters}; its states are {part: state}.
+
+    Each part has moments, counts and a gradient norm of its own, so that `held` can stop one of them.
+    """
+
+    def init(params: Any) -> dict[str, Any]:
+        return {part: optimizer.init(own) for part, own in params.items()}
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        made = {
+            part: optimizer.update(own, state[part], None if params is None else params[part])
+            for part, own in updates.items()
+        }
+        return {part: pair[0] for part, pair in made.items()}, {part: pair[1] for part, pair in made.items()}
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def held(moves: Mapping[str, Array], after: Any, before: Any) -> dict[str, Any]:
+    """{part: values} as `after` has them where a part moves, else as `before` has them, bit by bit.
+
+    Schedules go on for all parts: they count the steps of the run, at whose end they end.
+
+    Raises:
+        ValueError: the values are not those of the parts that `moves` names.
+    """
+    if not all(isinstance(tree, Mapping) and set(tree) == set(moves) for tree in (after, before)):
+        raise ValueError(f"what can be held is one state for each of {sorted(moves)}; make the optimizer by_part")
+
+    def chosen(move: Array, new: Any, old: Any) -> Any:
+        return new if isinstance(new, ScheduleState) else jnp.where(move, new, old)
+
+    return {
+        part: jax.tree.map(partial(chosen, moves[part]), after[part], before[part], is_leaf=_is_schedule)
+        for part in after
+    }
+
+
+def _is_schedule(node: Any) -> bool:
+    return isinstance(node, ScheduleState)
+
+
 def with_total_steps(opt_state: Any, total_steps: int) -> Any:
     """Returns the optimizer state for a run of another length: every schedule in it ends at `total_steps`."""
 
     def renew(node: Any) -> Any:
-        return node._replace(total=jnp.full_like(node.total, total_steps)) if isinstance(node, ScheduleState) else node
+        return node._replace(total=jnp.full_like(node.total, total_steps)) if _is_schedule(node) else node
 
-    return jax.tree.map(renew, opt_state, is_leaf=lambda node: isinstance(node, ScheduleState))
+    return jax.tree.map(renew, opt_state, is_leaf=_is_schedule)

@@ -12,6 +12,7 @@ import optax
 from flax import struct
 
 from jaxfuse.arrays import Array, Key, Metrics, Params
+from jaxfuse.learning.optim import held
 
 Optimizers = Mapping[str, optax.GradientTransformation]
 
@@ -96,12 +97,22 @@ def initializer_key(rng: Key[Array, ""]) -> Key[Array, ""]:
 
 
 def apply_gradient(
-    state: State, player: str, optimizer: optax.GradientTransformation, gradient: Params, loss: Array, aux: Aux
+    state: State,
+    player: str,
+    optimizer: optax.GradientTransformation,
+    gradient: Params,
+    loss: Array,
+    aux: Aux,
+    *,
+    moves: Mapping[str, Array] | None = None,
 ) -> tuple[State, Aux]:
     """Moves one player along a gradient that was found elsewhere; all else as in `descend`."""
     update, opt_state = optimizer.update(gradient, state.opt_state[player], state.params[player])
+    params = optax.apply_updates(state.params[player], update)
+    if moves is not None:
+        params, opt_state = held(moves, params, state.params[player]), held(moves, opt_state, state.opt_state[player])
     state = state.replace(
-        params={**state.params, player: optax.apply_updates(state.params[player], update)},
+        params={**state.params, player: params},
         opt_state={**state.opt_state, player: opt_state},
         stats={**state.stats, **aux.stats},
     )
@@ -118,11 +129,17 @@ def descend(
     player: str,
     optimizer: optax.GradientTransformation,
     objective: Callable[[Params], tuple[Array, Aux]],
+    *,
+    moves: Mapping[str, Array] | None = None,
 ) -> tuple[State, Aux]:
     """Makes one gradient step of one player on `objective(params) -> (loss, Aux)`.
 
     Changes `params[player]`, `opt_state[player]` and the statistics that the objective returns; nothing else.
     The loss is added to the metrics as `<player>/loss`.
+
+    Args:
+        moves: for a player of parts whose optimizer is made `by_part`, whether each part moves. The others keep their
+            parameters and moments: without a gradient, momentum and weight decay would still move them.
     """
     (loss, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.params[player])
-    return apply_gradient(state, player, optimizer, gradient, loss, aux)
+    return apply_gradient(state, player, optimizer, gradient, loss, aux, moves=moves)

@@ -24,6 +24,11 @@ def he_normal(slope: float = 0.01) -> KernelInit:
     return jax.nn.initializers.variance_scaling(2.0 / (1.0 + slope**2), "fan_in", "normal")
 
 
+def fan_in_uniform() -> KernelInit:
+    """U(-1, 1) / sqrt(fan-in), which PyTorch draws for a convolution unless told otherwise."""
+    return jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
 def near_one(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
     """Draws N(1, 0.02^2), from which the public GAN codes start the scales of normalizations."""
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)

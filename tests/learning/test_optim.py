@@ -8,8 +8,19 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfuse.learning.optim import SCHEDULES, adam, scale_by_schedule, schedule_named, sgd, with_total_steps
+from jaxfuse.config import _OPTIMIZERS
+from jaxfuse.learning.optim import (
+    SCHEDULES,
+    adam,
+    by_part,
+    held,
+    scale_by_schedule,
+    schedule_named,
+    sgd,
+    with_total_steps,
+)
 from tests.refusals import refused
+from tests.tiny_systems import largest, minus, same
 
 
 def _moves(transform, gradients):
@@ -143,3 +154,48 @@ def test_refusals():
         (sgd, "momentum, which is 0", {"nesterov": True}),
     ):
         refused(said, make, **{"learning_rate": 1.0, "total_steps": 1} | options)
+
+
+# Whatever a recipe can say of a player, where momentum or weight decay would move weights that have no gradient.
+RESTLESS = {
+    "adam": ({}, {"b1": 0.5}, {"clip_norm": 1.0}, {"schedule": "halving", "stages": 2}),
+    "sgd": ({}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.1}, {"clip_norm": 1.0}),
+}
+
+
+def _trained(optimizer, steps, params):
+    """(parameters, optimizer state) after steps of (gradients, moves)."""
+    state = optimizer.init(params)
+    for gradient, moves in steps:
+        update, after = optimizer.update(gradient, state, params)
+        moved = optax.apply_updates(params, update)
+        params, state = held(moves, moved, params), held(moves, after, state)
+    return params, state
+
+
+@pytest.mark.parametrize(("kind", "options"), [(kind, one) for kind, all_ in RESTLESS.items() for one in all_])
+def test_a_part_that_rests_keeps_weights_and_moments_bit_by_bit(kind, options):
+    optimizer = by_part(_OPTIMIZERS[kind](learning_rate=0.1, total_steps=16, **options))
+    params = {name: {"x": jnp.array([1.0, -2.0])} for name in ("shown", "absent")}
+    slope, none = {"x": jnp.array([0.3, -4.0])}, {"x": jnp.zeros(2)}
+    both = ({"shown": slope, "absent": slope}, {"shown": jnp.array(True), "absent": jnp.array(True)})
+    one = ({"shown": slope, "absent": none}, {"shown": jnp.array(True), "absent": jnp.array(False)})
+    before, _ = _trained(optimizer, [both] * 3, params)
+    after, state = _trained(optimizer, [both] * 3 + [one] * 5, params)
+    same(after["absent"], before["absent"])
+    assert largest(minus(after["shown"], before["shown"])) > 0.01
+    # It goes on as if it had not rested, but for a rate that has meanwhile gone down.
+    later, _ = _trained(optimizer, [both] * 3 + [one] * 5 + [both], params)
+    without, _ = _trained(optimizer, [both] * 4, params)
+    halved = 0.5 if "schedule" in options else 1.0
+    gone, all_of_it = (minus(tree["absent"], before["absent"])["x"] for tree in (later, without))
+    np.testing.assert_allclose(gone, halved * all_of_it, rtol=1e-5)
+    counts = {part: int(own[-1].count) for part, own in state.items()}
+    assert counts == {"shown": 8, "absent": 8}
+
+
+def test_every_optimizer_of_a_recipe_can_rest_and_one_that_mixes_parts_is_refused():
+    assert set(RESTLESS) == set(_OPTIMIZERS)
+    mixed = adam(learning_rate=0.1, total_steps=4).init({"a": jnp.zeros(2)})
+    with pytest.raises(ValueError, match="make the optimizer by_part"):
+        held({"a": jnp.array(True)}, mixed, mixed)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxfuse.nn.initializers import he_normal, normal
+from jaxfuse.nn.initializers import fan_in_uniform, he_normal, normal
 
 KEY = jax.random.key(0, impl="rbg")
 
@@ -10,6 +10,13 @@ KEY = jax.random.key(0, impl="rbg")
 def test_normal_ignores_the_fan_in():
     for shape in ((3, 3, 3, 16, 64), (1, 1, 1, 64, 256)):
         assert float(normal()(KEY, shape, jnp.float32).std()) == pytest.approx(0.02, rel=0.03)
+
+
+def test_fan_in_uniform_is_bounded_by_the_root_of_the_fan_in():
+    kernel = fan_in_uniform()(KEY, (3, 3, 16, 256), jnp.float32)
+    bound = (9 * 16) ** -0.5
+    assert 0.99 * bound < float(jnp.abs(kernel).max()) <= bound
+    assert float(kernel.std()) == pytest.approx(bound / 3**0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("slope", [0.01, 0.2])

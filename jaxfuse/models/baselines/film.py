@@ -29,13 +29,12 @@ from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.cross_attention import token_attention
 from jaxfuse.nn.forms import check_choices
-from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.initializers import KernelInit, fan_in_uniform, normal
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.restormer import RestormerBlock, check_heads
 
 MOST_SLOTS = 4
-# U(-1, 1) / sqrt(fan-in), what PyTorch draws for a convolution, and the slope with which its PReLU begins.
-FAN_IN_UNIFORM = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# With which the PReLU of PyTorch begins.
 SLOPE = 0.25
 
 Features = Float[Array, "b h w c"]
@@ -66,7 +65,7 @@ class FilmForm:
     decoder_blocks: int = 2
     dtype: str = "float32"
     remat: bool = False
-    kernel_init: KernelInit = FAN_IN_UNIFORM
+    kernel_init: KernelInit = fan_in_uniform()
 
     def network(self, encoder: nn.Module | None = None) -> FilmNet:
         """The network of this form, with FILM's image encoder unless another one is given (see `FilmNet`).

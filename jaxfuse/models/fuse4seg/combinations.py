@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Float, Image, Int, Key
+from jaxfuse.arrays import Array, Bool, Float, Image, Int, Key
 from jaxfuse.errors import UserError
 
 FEWEST, MOST = 2, 4
@@ -30,6 +30,11 @@ class Choice(NamedTuple):
         """The chosen channels of (b h w m), zero in slots that are left over, and their presence by example."""
         sources = jnp.where(self.used[None, None, None] > 0, jnp.take(image, self.modality, axis=-1), 0.0)
         return sources, jnp.broadcast_to(self.used, (image.shape[0], len(self.used)))
+
+    def shows(self, modalities: int) -> Bool[Array, " m"]:
+        """Whether each of so many modalities stands in a slot that is used."""
+        standing = self.modality[:, None] == jnp.arange(modalities)
+        return (standing & (self.used[:, None] > 0)).any(0)
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,12 @@ class Cooperation(Defaults):
         # What it makes now serves critics and follower, for neither of which it is differentiated.
         fused = self.fusion.fuse(state.params["fusion"], sources, presence, key_networks)
         metrics: Metrics = {}
-        if self.fusion_loss.critics is not None:
+        if (critics := self.fusion_loss.critics) is not None:
             fakes = jax.lax.stop_gradient(fakes_of(fused, sources))
-            judge = partial(self.fusion_loss.critics.critic_loss, real=sources, fakes=fakes, choice=choice)
-            judge = partial(judge, presence=presence, key=key_penalty)
-            state, judged = descend(state, "critics", self.optimizers["critics"], _objective(judge))
+            judge = partial(critics.critic_loss, real=sources, fakes=fakes, choice=choice)
+            judge = _objective(partial(judge, presence=presence, key=key_penalty))
+            moves = critics.moves(choice)
+            state, judged = descend(state, "critics", self.optimizers["critics"], judge, moves=moves)
             metrics |= judged.metrics
         weight = 1.0
         if self.warmup_steps:

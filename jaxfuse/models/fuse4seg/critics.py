@@ -2,7 +2,8 @@
 
 The paper names a discriminator per modality without its layers; the layers are those of the public code of TarDAL
 (Liu et al., 2022), which its adversarial losses follow. Departs from that code: the default head scores patches, so
-that any image size works and many small decisions replace one. There is no normalization and no sigmoid.
+that any image size works and many small decisions replace one. There is no normalization and no sigmoid. Weights are
+drawn by the fan-in, as elsewhere in the fusion network: without norms, N(0, 0.02^2) sends its maker next to nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv
-from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.initializers import KernelInit, fan_in_uniform
 
 HEADS = ("patch", "flatten")
 
@@ -34,7 +35,7 @@ class SourceCritic(nn.Module):
     base: int = 32
     head: str = "patch"
     slope: float = 0.2
-    kernel_init: KernelInit = normal()
+    kernel_init: KernelInit = fan_in_uniform()
     dtype: DTypeLike | None = None
 
     @nn.compact

@@ -25,7 +25,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.cross_attention import DIRECTIONS, CrossAttention
 from jaxfuse.nn.forms import check_choices
-from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.initializers import KernelInit, fan_in_uniform
 from jaxfuse.nn.invertible import CouplingStack
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.restormer import LOW_BLOCKS, LowBlock, RestormerBlock
@@ -34,8 +34,6 @@ CROSS_ATTENTION = ("tokens", "channel", "none")
 RESIDUALS = (None, "max")
 COMBINE = ("all", "fold")
 MOST_SLOTS = 4
-# U(-1, 1) / sqrt(fan-in): what PyTorch draws for a convolution.
-FAN_IN_UNIFORM = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 Sources = Float[Array, "b h w m"]
 Features = Float[Array, "b h w c"]
@@ -80,7 +78,7 @@ class FusionForm:
     decoder: bool = True
     dtype: str = "float32"
     remat: bool = False
-    kernel_init: KernelInit = FAN_IN_UNIFORM
+    kernel_init: KernelInit = fan_in_uniform()
 
     def network(self) -> FusionNet:
         """The network of this form.

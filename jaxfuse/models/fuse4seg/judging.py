@@ -14,12 +14,14 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Image, Key, Metrics, Params
 from jaxfuse.errors import UserError
+from jaxfuse.learning.optim import by_part
+from jaxfuse.learning.state import Optimizers
 from jaxfuse.losses.adversarial import GanForm, gan_form, gradient_penalty
 from jaxfuse.losses.fusion import present_mean
 from jaxfuse.models.fuse4seg.combinations import Choice
 from jaxfuse.models.fuse4seg.critics import SourceCritic
 from jaxfuse.nn.forms import check_choices
-from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.initializers import KernelInit, fan_in_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 
 Sources = Float[Array, "b h w m"]
@@ -28,7 +30,7 @@ Presence = Float[Array, "b m"]
 
 @dataclass(frozen=True)
 class Critics:
-    """One critic per modality; parameters are {modality: parameters}.
+    """One critic per modality; parameters are {modality: parameters}, and each has an optimizer of its own.
 
     Attributes:
         network: one critic.
@@ -78,6 +80,10 @@ class Critics:
         means = {name: present_mean(jnp.stack(values, axis=-1), presence) for name, values in terms.items()}
         return sum(means.values(), jnp.float32(0)), means
 
+    def moves(self, choice: Choice) -> dict[str, Array]:
+        """Whether each critic has something to learn from a choice: those of modalities not shown are to rest."""
+        return dict(zip(self.modalities, choice.shows(len(self.modalities)), strict=True))
+
     def networks(self, params: Params) -> dict[str, Params]:
         return {f"D_{name}": params[name] for name in self.modalities}
 
@@ -105,6 +111,8 @@ class CriticForm:
         penalty_weight: of the gradient penalty of "wgan-gp".
         critic_base, critic_head: of each critic (see `SourceCritic`).
         dtype: arithmetic, "float32" or "bfloat16".
+        kernel_init: where critics without normalization start must keep the size of what passes them; from weights of
+            0.02 the first gradient that a maker gets is thousands of times smaller.
     """
 
     adversarial_weight: float = 0.1
@@ -113,7 +121,7 @@ class CriticForm:
     critic_base: int = 32
     critic_head: str = "patch"
     dtype: str = "float32"
-    kernel_init: KernelInit = normal()
+    kernel_init: KernelInit = fan_in_uniform()
 
     def critics(self, modalities: Sequence[str]) -> Critics | None:
         """The critics, or None where their weight is 0."""
@@ -127,6 +135,11 @@ class CriticForm:
             base=self.critic_base, head=self.critic_head, kernel_init=self.kernel_init, dtype=layer_dtype(self.dtype)
         )
         return Critics(network, tuple(modalities), game, self.penalty_weight)
+
+
+def apart(optimizers: Optimizers) -> Optimizers:
+    """The optimizers of the players, that of the critics for each of them apart."""
+    return {player: by_part(one) if player == "critics" else one for player, one in optimizers.items()}
 
 
 def _slot(images: Sources, slot: int) -> Float[Array, "b h w 1"]:

@@ -20,7 +20,7 @@ from jaxfuse.learning.system import Geometry, SegmentationLoss
 from jaxfuse.models.fuse4seg.combinations import Combinations, combinations
 from jaxfuse.models.fuse4seg.cooperative import Cooperation, FusionLoss
 from jaxfuse.models.fuse4seg.fusion import FusionForm
-from jaxfuse.models.fuse4seg.judging import CriticForm
+from jaxfuse.models.fuse4seg.judging import CriticForm, apart
 from jaxfuse.models.fuse4seg.parts import FusionModule, FusionPart, SegmentationModule, SegmentationPart
 from jaxfuse.models.fuse4seg.pretraining import Pretraining
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
@@ -92,7 +92,7 @@ def make_pretraining(
         shown=number_of(named(shown, pairs), trained),
         adversarial_weight=critics.adversarial_weight,
         correlation_weight=share(correlation_weight),
-        optimizers=optimizers,
+        optimizers=apart(optimizers),
         geometry=Geometry(2, fusion.divisor),
     )
 
@@ -164,7 +164,7 @@ def cooperate(
         scheme=scheme.scheme(),
         fusion_weight=scheme.fusion_weight,
         warmup_steps=scheme.warmup_steps,
-        optimizers=optimizers,
+        optimizers=apart(optimizers),
         geometry=Geometry(2, math.lcm(fusion.divisor, segmentation.divisor)),
     )
 

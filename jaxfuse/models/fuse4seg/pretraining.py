@@ -101,6 +101,7 @@ class Pretraining(Defaults):
             make=lambda fusion, critics: self.objective(fusion, critics, choice, image),
             remember=lambda state, fakes: (state, fakes),
             judge=judge,
+            moves=critics.moves(choice),
         )
 
     def eval_step(self, state: State, batch: Batch) -> Metrics:

@@ -1,4 +1,4 @@
-"""Facts, forms and a network that the tests of Fuse4Seg share: three modalities, three classes, small critics."""
+"""Facts, forms and networks that the tests of Fuse4Seg share: three modalities, three classes, small critics."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,12 +8,15 @@ import jax.numpy as jnp
 
 from jaxfuse.losses.overlap import cross_entropy, dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.judging import CriticForm
+from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate
+from jaxfuse.models.fuse4seg.parts import Fused
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
+from tests.tiny_systems import gradient_descent
 
 NAMES = ("t1", "t1ce", "t2")
 CLASSES = 3
 ALL = ("fusion", "critics", "segmentation")
-CRITICS = CriticForm(critic_base=2, kernel_init=jax.nn.initializers.lecun_normal())
+CRITICS = CriticForm(critic_base=2)
 NO_CRITICS = replace(CRITICS, adversarial_weight=0.0)
 EQ_14 = partial(
     dice_and_cross_entropy, include_background=True, squared=True, over_batch=True, dice_weight=0.5, entropy_weight=0.5
@@ -60,3 +63,35 @@ class Softmax:
 
     def networks(self, params):
         return {"softmax": params}
+
+
+@dataclass(frozen=True)
+class Pixelwise:
+    """A fusion network that mixes the slots pixel by pixel."""
+
+    divisor: int = 1
+
+    def init(self, rng, sources):
+        return {"band": jax.random.normal(rng, (2,)), "image": jnp.array([1.0, -0.5])}
+
+    def fuse(self, params, sources, presence, rng):
+        bands = jnp.tanh(sources[..., None, :] * params["band"][:, None])
+        image = jax.nn.sigmoid((bands * presence[:, None, None, None, :]).sum(-1) @ params["image"])[..., None]
+        return Fused(image, image, (bands, bands[..., ::-1, :] ** 2))
+
+    def networks(self, params):
+        return {"pixelwise": params}
+
+
+def small_system(players=ALL, critics=CRITICS, combos=("t1+t2",), losses=LossForm(), optimizers=None, **scheme):
+    """Cooperation of both, by gradient descent at a rate of 1 unless optimizers are given."""
+    return cooperate(
+        Pixelwise(),
+        Softmax(),
+        optimizers=optimizers or gradient_descent(*players),
+        modalities=NAMES,
+        combos=combos,
+        critics=critics,
+        losses=losses,
+        scheme=BilevelForm(**scheme),
+    )

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxfuse.models.fuse4seg.critics import SourceCritic
+from jaxfuse.nn.initializers import normal
+from tests.recipe_phases import phases
 from tests.refusals import refused
 from tests.tiny_systems import abstract, count
 
@@ -29,7 +31,7 @@ def test_scores_and_weights(head, shape, scores, weights):
 
 @pytest.mark.parametrize("head", ["patch", "flatten"])
 def test_logits_are_unbounded_float32_and_differ_between_images(head):
-    critic = SourceCritic(base=4, head=head, dtype=jnp.bfloat16, kernel_init=jax.nn.initializers.lecun_normal())
+    critic = SourceCritic(base=4, head=head, dtype=jnp.bfloat16)
     image = jax.random.uniform(KEY, (2, 16, 16, 1))
     params = jax.jit(critic.init)(KEY, image)["params"]
     params = {**params, "score": {**params["score"], "bias": jnp.array([5.0])}}
@@ -37,6 +39,23 @@ def test_logits_are_unbounded_float32_and_differ_between_images(head):
     assert logits.dtype == jnp.float32
     assert logits.min() > 1
     assert jnp.abs(logits[0] - logits[1]).max() > 0
+
+
+def image_gradient(critic):
+    """The length of the gradient of a fresh critic's scores with respect to its image."""
+    image = jax.random.uniform(KEY, (1, 48, 48, 1))
+    variables = jax.jit(critic.init)(KEY, image)
+    return float(jnp.linalg.norm(jax.jit(jax.grad(lambda image: critic.apply(variables, image).sum()))(image)))
+
+
+@pytest.mark.parametrize("preset", ["", "tiny", "paper"])
+def test_a_fresh_critic_of_the_recipe_tells_its_maker_where_to_go(preset):
+    """Each of four layers draws a third of LeCun's variance: a ninth of that gradient, not a thousandth."""
+    ((_, phase), *_) = phases("fuse4seg", preset).items()
+    critic = phase.system.critics.network
+    found = image_gradient(critic)
+    assert 0.05 < found / image_gradient(critic.clone(kernel_init=jax.nn.initializers.lecun_normal())) < 1
+    assert found > 20 * image_gradient(critic.clone(kernel_init=normal()))
 
 
 def test_refusals_say_what_came():

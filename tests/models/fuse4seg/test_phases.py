@@ -13,7 +13,7 @@ from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.make import make_pretraining, make_system
 from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
 from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS, TINY
-from tests.tiny_systems import KEY, count, gradient_descent, largest, moved, moving, pictures
+from tests.tiny_systems import KEY, count, gradient_descent, largest, moved, moving, pictures, same
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
@@ -74,9 +74,9 @@ def test_a_step_of_the_paper_moves_every_player_and_ignores_what_it_does_not_fus
     for player in ALL:
         assert largest(moved(state, after, player)) > 1e-5
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params[player]))
-    again, same = step(state, {**batch, "image": batch["image"].at[..., absent].set(jnp.nan)})
+    again, told = step(state, {**batch, "image": batch["image"].at[..., absent].set(jnp.nan)})
     same(again.params, after.params)
-    assert metrics == same
+    assert metrics == told
 
 
 def test_each_term_moves_the_sub_networks_that_it_should(real):

@@ -14,45 +14,24 @@ from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.baselines.nnunet2d import DeepLogits, NNUNet2D
 from jaxfuse.models.fuse4seg.cooperative import pixel_energy
-from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, make_system
-from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused
-from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS, Softmax
+from jaxfuse.models.fuse4seg.make import LossForm, cooperate, make_system
+from jaxfuse.models.fuse4seg.parts import DeeplySupervised
+from tests.models.fuse4seg.small_forms import (
+    ALL,
+    CLASSES,
+    CRITICS,
+    EQ_14,
+    NAMES,
+    NO_CRITICS,
+    Pixelwise,
+    Softmax,
+    small_system,
+)
 from tests.refusals import refused
 from tests.tiny_systems import KEY, gradient_descent, largest, made, minus, moved, pictures
 
 # Minutes of compiling in all; `-m slow` runs them. The recipe's tiny preset trains in the unmarked suite.
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Pixelwise:
-    """A fusion network that mixes the slots pixel by pixel."""
-
-    divisor: int = 1
-
-    def init(self, rng, sources):
-        return {"band": jax.random.normal(rng, (2,)), "image": jnp.array([1.0, -0.5])}
-
-    def fuse(self, params, sources, presence, rng):
-        bands = jnp.tanh(sources[..., None, :] * params["band"][:, None])
-        image = jax.nn.sigmoid((bands * presence[:, None, None, None, :]).sum(-1) @ params["image"])[..., None]
-        return Fused(image, image, (bands, bands[..., ::-1, :] ** 2))
-
-    def networks(self, params):
-        return {"pixelwise": params}
-
-
-def _small(players=ALL, critics=CRITICS, combos=("t1+t2",), losses=LossForm(), **scheme):
-    return cooperate(
-        Pixelwise(),
-        Softmax(),
-        optimizers=gradient_descent(*players),
-        modalities=NAMES,
-        combos=combos,
-        critics=critics,
-        losses=losses,
-        scheme=BilevelForm(**scheme),
-    )
 
 
 def _stepped(system, step=0, side=16):
@@ -64,7 +43,7 @@ def _stepped(system, step=0, side=16):
 @pytest.fixture(scope="module")
 def small():
     """A joint step: the system, batch, state, next state and metrics."""
-    system = _small(fusion_weight=0.5)
+    system = small_system(fusion_weight=0.5)
     return system, *_stepped(system)
 
 
@@ -124,19 +103,19 @@ def test_the_fusion_loss_is_its_weighted_terms(small):
 
 def test_warm_up_detaches_the_image(small):
     joint = small[3]
-    warm = _small(fusion_weight=0.5, warmup_steps=2)
+    warm = small_system(fusion_weight=0.5, warmup_steps=2)
     _, before, early, _ = _stepped(warm)
-    *_, detached, _ = _stepped(_small(fusion_weight=0.5, bilevel="detached"))
+    *_, detached, _ = _stepped(small_system(fusion_weight=0.5, bilevel="detached"))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), early.params, detached.params)
     assert largest(minus(early.params["fusion"], joint.params["fusion"])) > 1e-3
     late, _ = jax.jit(warm.train_step)(before.replace(step=jnp.int32(2)), pictures(16, len(NAMES), CLASSES))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), late.params, joint.params)
-    refused("warmup_steps is -1", _small, warmup_steps=-1)
+    refused("warmup_steps is -1", small_system, warmup_steps=-1)
 
 
 @pytest.mark.parametrize("name", ["pixel", "fusion_leader", "rank_one", "weights", "unrolled"])
 def test_every_scheme_makes_a_step(name):
-    system = _small(("fusion", "segmentation"), fusion_weight=0.5, critics=NO_CRITICS, bilevel=name)
+    system = small_system(("fusion", "segmentation"), fusion_weight=0.5, critics=NO_CRITICS, bilevel=name)
     _, before, after, metrics = _stepped(system)
     assert all(jnp.isfinite(value) for value in metrics.values())
     assert all(largest(moved(before, after, player)) > 1e-4 for player in system.players)
@@ -150,7 +129,7 @@ def test_every_scheme_makes_a_step(name):
 
 
 def test_without_adversarial_weight_there_are_no_critics(small):
-    system = _small(("fusion", "segmentation"), NO_CRITICS)
+    system = small_system(("fusion", "segmentation"), NO_CRITICS)
     assert system.players == ("fusion", "segmentation")
     batch = pictures(16, len(NAMES), CLASSES)
     state = jax.eval_shape(system.init, KEY, batch)
@@ -165,7 +144,7 @@ def test_without_adversarial_weight_there_are_no_critics(small):
 
 
 def test_a_game_with_gradient_penalty():
-    _, before, after, metrics = _stepped(_small(critics=replace(CRITICS, gan="wgan-gp")))
+    _, before, after, metrics = _stepped(small_system(critics=replace(CRITICS, gan="wgan-gp")))
     assert all(jnp.isfinite(value) for value in metrics.values())
     assert largest(moved(before, after, "critics")) > 1e-4
     total = sum(metrics[f"critics/{term}"] for term in ("real", "fake", "penalty"))
