@@ -97,8 +97,9 @@ class PaperSizes(Sizes):
 
     def training(self, kind):
         if kind == "mmsyns":
-            # Whole slices; at most 100 epochs, which end earlier there where validation says so.
-            whole = {"patch": (160, 180), "sampling": "whole"}
+            # Whole slices, of 180 rows and 160 columns; at most 100 epochs, which end earlier there where validation
+            # says so.
+            whole = {"patch": (180, 160), "sampling": "whole"}
             return {"rate": 1e-4, "schedule": "constant", "batch": 16, "epochs": 100, **whole}
         if kind == "hinet":
             # 300 epochs of all slices with four patches each, where an epoch here takes one of each slice.

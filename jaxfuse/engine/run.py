@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, open_dataset
 from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.settings import Data
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
@@ -38,7 +39,7 @@ class Run:
     workdir: Path
     display: Display
     stop: StopRequest
-    _datasets: dict[str, Dataset] = field(default_factory=dict)
+    _datasets: dict[Data, Dataset] = field(default_factory=dict)
     _phases: dict[str, PhaseRun] = field(default_factory=dict)
 
     @cached_property
@@ -53,14 +54,13 @@ class Run:
         return self._phases[name]
 
     def _dataset(self, phase: Phase) -> Dataset:
-        """Returns the data of a phase. Data that several phases share are opened once."""
-        key = phase.name if phase.data else ""
-        if key not in self._datasets:
-            sharing = [phase] if phase.data else [p for p in self.experiment.phases.values() if not p.data]
+        """Returns the data of a phase. Data that several phases share, or name alike, are opened once."""
+        data = self.experiment.data_of(phase)
+        if data not in self._datasets:
+            sharing = [p for p in self.experiment.phases.values() if self.experiment.data_of(p) == data]
             labels_required = any(p.needs_label for p in sharing)
-            data = self.experiment.data_of(phase)
-            self._datasets[key] = open_dataset(data, self.setting.report, labels_required=labels_required)
-        return self._datasets[key]
+            self._datasets[data] = open_dataset(data, self.setting.report, labels_required=labels_required)
+        return self._datasets[data]
 
     def execute(self) -> bool:
         """Trains what is left to train and judges it. Returns False where everything was there already."""

@@ -93,7 +93,7 @@ def test_baselines_of_the_paper_preset_train_as_their_authors_do():
     for row, batch, steps in (("pix2pix", 1, 200 * 480), ("cyclegan", 1, 200 * 480), ("mmsyns", 16, 100 * 480 // 16)):
         (phase,) = parse(paper(row)).phases.values()
         assert (phase.batch, phase.total_steps(480)) == (batch, steps)
-    assert (phase.patch, phase.sampling.name) == ((160, 180), "whole")
+    assert (phase.patch, phase.sampling.name) == ((180, 160), "whole")
     assert paper("mmsyns").synthesis.optimizers.net.learning_rate == 1e-4
 
 

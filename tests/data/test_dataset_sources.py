@@ -9,7 +9,6 @@ from jaxfuse.data.dataset import open_dataset
 from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.settings import Data, Phantom
-from jaxfuse.data.slices import AXES
 from jaxfuse.io.analyze import write_analyze
 from tests.data import opening
 from tests.data.opening import quiet
@@ -89,8 +88,7 @@ def test_phantoms_stand_in_for_a_root(tmp_path, source, cut):
     assert root.name.startswith(f"{source}-")
     assert root == phantom_root(settings(tmp_path, cut), quiet)
     slices = open_dataset(settings(tmp_path, cut), quiet)
-    axial = volume.label.any(axis=(0, 1)).sum() if source == "iseg" else volume.facts.shape[AXES["axial"]]
-    assert 5 < len(slices.train) <= axial
+    assert 1 < len(slices.train) <= volume.label.any(axis=(0, 1)).sum()
     # Thick slices of 10 mm, and cubic voxels.
     assert data.facts.spacing_mm == pytest.approx((4.6, 4.6, 10.0 if source == "stroke" else 4.6))
 

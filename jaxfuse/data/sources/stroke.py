@@ -69,5 +69,5 @@ SOURCE = VolumeSource(
     place=place,
     write_phantoms=write_stroke_phantoms,
     label_suffixes=(LAYOUT.label,),
-    cuts={"stroke_slices": Cut()},
+    cuts={"stroke_slices": Cut(labeled=True)},
 )
