@@ -62,7 +62,10 @@ class Training:
         self.setting.stop.heed(f"before phase {self.name}")
         with ExitStack() as stack:
             opened = self._open(stack)
-            if self._is_finished(opened):
+            finished = self._is_finished(opened)
+            opened[self.name].refuse_if_none_is_sound()
+            self._complain(opened)
+            if finished:
                 self.setting.display.say(f"{self._called()}: all {self.total_steps} steps are there already")
                 return False
             loop = self._loop(opened, writer)
@@ -70,8 +73,9 @@ class Training:
             state = self._state(opened[self.name], loop.judge)
             for phase in self.phases:
                 note_length(self.setting.workdir, phase.name, self.total_steps)
+            self._complain(opened)  # of best weights, too
             if begun is None or begun < self.total_steps:
-                state = self._train(loop, state, begun or 0, writer)
+                state = self._train(loop, state, begun or 0, opened, writer)
             own = {phase.name: self.group.member(state, phase.name) for phase in self.phases}
             self.group.keep(self.total_steps, own, loop.judge, opened)
             for phase in self.phases:
@@ -83,6 +87,13 @@ class Training:
         root = self.setting.workdir / "checkpoints"
         names = dict.fromkeys([self.name, *(phase.name for phase in self.phases)])
         return {name: stack.enter_context(closing(Checkpoints(root / name))) for name in names}
+
+    def _complain(self, opened: Opened) -> None:
+        """Says which checkpoints are damaged, each once."""
+        for checkpoints in opened.values():
+            for complaint in checkpoints.complaints:
+                self.setting.display.say(f"{complaint}; it is left out")
+            checkpoints.complaints.clear()
 
     def _is_finished(self, opened: Opened) -> bool:
         trained = {checkpoints.latest_step() for checkpoints in opened.values()} == {self.total_steps}
@@ -122,11 +133,15 @@ class Training:
             )
         return dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, self.total_steps))
 
-    def _train(self, loop: Loop, state: State, begun: int, writer: MetricWriter) -> State:
+    def _train(self, loop: Loop, state: State, begun: int, opened: Opened, writer: MetricWriter) -> State:
         """Carries out the steps that are left, after what they outdate was forgotten."""
         later = self.setting.experiment.schedule[self.phases[-1].number + 1 :]
+        # A phase that goes on from an earlier checkpoint, its last one being damaged, comes to the weights that a later
+        # phase, which has begun, was given.
+        later = [name for name in later if not self.donors[name].checkpoint_folder.is_dir()]
         for phase in self.phases:
             writer.truncate(phase.name, begun, later)
+            opened[phase.name].forget_best_after(begun)
             phase.forget_judgment()
         started = time.perf_counter()
         state = loop.run(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -63,13 +63,17 @@ class Progress:
 
 @dataclass
 class PhaseJudge:
-    """The judge of one phase, whose best weights go to its own checkpoints."""
+    """The judge of one phase, whose best weights go to its own checkpoints.
+
+    The best weights that the last two checkpoints name are kept until later ones name others.
+    """
 
     phase: str
     validate: Validate
     writer: MetricWriter
     checkpoints: Checkpoints
     progress: Progress
+    _named: list[int | None] = field(default_factory=list)
 
     def __call__(self, step: int, state: State) -> None:
         scores = self.validate(state)
@@ -82,13 +86,18 @@ class PhaseJudge:
             return
         if self.progress.best_score is None or score > self.progress.best_score:
             self.progress.best_score, self.progress.best_step = score, step
-            self.checkpoints.save_best(step, state)
+            self.checkpoints.save_best(step, state, keep={named for named in self._named if named is not None})
 
     def document(self) -> dict[str, Any]:
+        self._named = [*self._named[-1:], self.progress.best_step]
         return self.progress.document()
 
     def recall(self, document: dict[str, Any]) -> None:
         self.progress = Progress(**document)
+        best = self.progress.best_step
+        if best is not None and not self.checkpoints.has_best(best):
+            self.progress = Progress()  # a score whose weights are lost would keep all lower ones from being saved
+        self._named = [self.progress.best_step]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Quick tests train the network of `tiny_systems.py`, in whose place a slow one puts InfiNet.
 """
 
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +112,28 @@ def test_a_killed_run_resumes_bit_by_bit(together, resumed, view):
 def test_fewer_steps_than_are_there_are_refused(folder, together):
     with pytest.raises(UserError, match=r"phase coronal\+axial has 5 steps already and 3 are asked for"):
         run_in(folder, "together", side_by_side=True, steps=3)
+
+
+def test_a_damaged_checkpoint_is_said_and_made_anew_from_the_one_before(folder, in_turn):
+    """And what a later phase, which began from the same weights, has made stays."""
+    where = shutil.copytree(in_turn[0].workdir, folder / "damaged") / "checkpoints" / "coronal"
+    path = where / "last" / "5" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-8] + b"damaged!")
+    shutil.copytree(next((where / "best").iterdir()), where / "best" / "99")
+    run, told = run_in(folder, "damaged", side_by_side=False)
+    assert f"the checkpoint of step 5 in {where / 'last' / '5'} is damaged" in told
+    assert "coronal: 5 steps from step 4" in told
+    assert "axial: all 5 steps are there already" in told
+    assert not (where / "best" / "99").exists()
+    for view in VIEWS:
+        (found, progress), (wanted, whole) = last_state(run, view), last_state(in_turn[0], view)
+        assert [leaf for leaf, value in wanted.items() if value.tobytes() != found[leaf].tobytes()] == []
+        assert progress == whole
+        assert rows_of(run, view) == rows_of(in_turn[0], view)
+    for step in ("4", "5"):
+        (where / "last" / step / "rest.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="checkpoint of step 4 .*none is left to go on from"):
+        run_in(folder, "damaged", side_by_side=False)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Phases around networks of valid convolutions, and prepared cases in memory and on disk, for tests of the engine."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +70,11 @@ class Kept(Checkpoints):
         self.best: list[int] = []
         self.waited = 0
 
-    def save_best(self, step: int, state: State) -> None:
+    def save_best(self, step: int, state: State, *, keep: Collection[int] = ()) -> None:
         self.best.append(step)
+
+    def has_best(self, step: int) -> bool:
+        return True
 
     def wait_for_best(self) -> None:
         self.waited += 1

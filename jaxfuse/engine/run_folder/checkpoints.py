@@ -1,103 +1,197 @@
-"""Checkpoints of one phase by Orbax: the last one resumes a run, the best one predicts.
+"""Checkpoints of one phase: the last one resumes a run, the best one predicts.
 
-A checkpoint of step n has three items: `weights` (parameters and statistics by player), `rest` (optimizers, memory,
-key, step) and `progress`, the JSON that decides the future beside the state (best score so far and its step).
-The best checkpoint has the weights only.
+A checkpoint of step n is a folder of that name with the files `weights.safetensors` (parameters and statistics by
+player), `rest.safetensors` (optimizers, memory, key, step), `progress.json`, which decides the future beside the state
+(best score so far and its step), and a digest of each. The best checkpoint has the weights only.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
+import jax.numpy as jnp
+import numpy as np
 
 from jaxfuse.engine.programs import Placement
+from jaxfuse.engine.run_folder.stored import (
+    Damaged,
+    decode_arrays,
+    encode_arrays,
+    fault_of,
+    read_stored,
+    remove_partial,
+    write_stored,
+)
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
 
+WEIGHTS, REST, PROGRESS = "weights.safetensors", "rest.safetensors", "progress.json"
+_LAST, _BEST = (WEIGHTS, REST, PROGRESS), (WEIGHTS,)
+
 
 class Checkpoints:
-    """The checkpoints below `folder`: `last/` and `best/`. Close it when done."""
+    """The checkpoints below `folder`: `last/` and `best/`. Close it when done.
+
+    They are written in the background, one after another; an error of a write surfaces at the next call that saves or
+    waits.
+
+    Attributes:
+        complaints: what was found damaged so far, a sentence each.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()  # Orbax fails late, in a thread, on a relative path
-        # Two kept: a run killed while it writes one still has the other.
-        self._last = ocp.CheckpointManager(self.folder / "last", options=ocp.CheckpointManagerOptions(max_to_keep=2))
-        self._best = ocp.CheckpointManager(self.folder / "best", options=ocp.CheckpointManagerOptions(max_to_keep=1))
+        self.folder = folder.absolute()
+        self.complaints: list[str] = []
+        self._faults: dict[Path, str] = {}
+        self._writer = ThreadPoolExecutor(1, "checkpoints")
+        self._pending: dict[str, Future[None]] = {}
+        self._proved = False
 
     def latest_step(self) -> int | None:
-        return self._last.latest_step()
+        """Returns the step of the newest checkpoint that is sound; None where there is none."""
+        return next((step for step in sorted(_steps(self.folder / "last"), reverse=True) if self._is_sound(step)), None)
 
-    def save(self, step: int, state: State, progress: dict[str, Any]) -> None:
-        """Writes the last checkpoint in the background; an error of the write before surfaces here."""
-        self._last.check_for_errors()
-        # `progress` names the best step: a run killed between the two must not resume with a best that was never whole.
-        self.wait_for_best()
-        if step in self._last.all_steps():
-            return
-        args = ocp.args.Composite(
-            weights=ocp.args.StandardSave(weights(state)),
-            rest=ocp.args.StandardSave(_rest(state)),
-            progress=ocp.args.JsonSave(progress),  # pyright: ignore[reportCallIssue]
-        )
-        if not self._last.save(step, args=args):
-            raise UserError(f"the checkpoint of step {step} was not saved in {self.folder}; name another --workdir")
+    def refuse_if_none_is_sound(self) -> None:
+        """Refuses to take a phase whose checkpoints are all damaged for one that has not begun."""
+        if self.latest_step() is None and _steps(self.folder / "last"):
+            raise UserError(
+                f"{'; '.join(self.complaints)}; none is left to go on from: bring one back, or name another --workdir "
+                "to start anew"
+            )
 
-    def save_best(self, step: int, state: State) -> None:
-        """Replaces the best checkpoint.
-
-        Those of this step or a later one, which a killed run may have left, are deleted first: that run was not this
-        one, and Orbax silently saves nothing that is older than what it has.
+    def save(self, step: int, state: State, progress: Mapping[str, Any]) -> None:
+        """Writes the last checkpoint; the first one of a run is read back before anything goes on.
 
         Raises:
-            UserError: Orbax did not save it.
+            UserError: it, or the one before it, could not be written.
         """
-        self._best.check_for_errors()
-        self._best.wait_until_finished()
-        for outdated in [found for found in self._best.all_steps() if found >= step]:
-            self._best.delete(outdated)
-        args = ocp.args.Composite(weights=ocp.args.StandardSave(weights(state)))
-        if not self._best.save(step, args=args):
-            raise UserError(
-                f"the best weights, of step {step}, were not saved in {self.folder}; name another --workdir"
-            )
+        # `progress` names the best step: a run killed between the two must not resume with a best that was never whole.
+        self.wait()
+        if step in _steps(self.folder / "last") and self._is_sound(step):
+            return
+        files = {WEIGHTS: _encoded(weights(state)), REST: _encoded(_rest(state))}
+        files[PROGRESS] = lambda: [json.dumps(progress).encode()]
+        self._begin("last", step, files, self._forget_last)
+        if not self._proved:
+            self.wait()
+            if fault := fault_of(self.folder / "last" / str(step), _LAST):
+                raise UserError(
+                    f"the first checkpoint, of step {step}, cannot be read back from {self.folder} ({fault}); name "
+                    "another --workdir"
+                )
+            self._proved = True
+
+    def save_best(self, step: int, state: State, *, keep: Collection[int] = ()) -> None:
+        """Writes the best checkpoint in place of all others but those of the steps to keep.
+
+        Raises:
+            UserError: the one before it could not be written.
+        """
+        self._wait_for("best")
+        kept = {step, *keep}
+        self._begin("best", step, {WEIGHTS: _encoded(weights(state))}, lambda _: self._remove("best", kept))
+
+    def forget_best_after(self, step: int) -> None:
+        """Removes the best checkpoints of later steps, which a killed run left: a run that resumes is not that run."""
+        self._wait_for("best")
+        self._remove("best", {found for found in _steps(self.folder / "best") if found <= step})
+
+    def has_best(self, step: int) -> bool:
+        """Tells whether the best checkpoint of a step is there and sound; complains where it is not."""
+        where = self.folder / "best" / str(step)
+        if fault := fault_of(where, _BEST):
+            self.complaints.append(f"the best weights, of step {step}, in {where} are damaged ({fault})")
+        return not fault
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]]:
-        """Reads the last state, onto the devices of `like`, and its progress."""
-        step = self._last.latest_step()
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, (weights(like), _rest(like)))
+        """Reads the last state that is sound, onto the devices of `like`, and its progress.
+
+        Raises:
+            UserError: no checkpoint is there, or it is of another model.
+        """
+        step = self.latest_step()
+        where = self.folder / "last" / str(step)
         try:
-            found = self._last.restore(
-                step,
-                args=ocp.args.Composite(
-                    weights=ocp.args.StandardRestore(shapes[0]),  # pyright: ignore[reportCallIssue]
-                    rest=ocp.args.StandardRestore(shapes[1]),  # pyright: ignore[reportCallIssue]
-                    progress=ocp.args.JsonRestore(),
-                ),
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            found = _filled(weights(like), read_stored(where, WEIGHTS))
+            found |= _filled(_rest(like), read_stored(where, REST))
+            progress = json.loads(read_stored(where, PROGRESS))
+        except Damaged as error:
+            raise UserError(f"the checkpoint in {where} cannot be read ({error}); train this phase first") from error
+        except Misfit as error:
             raise UserError(
-                f"the checkpoint of step {step} in {self.folder} does not fit this model ({_first_sentence(error)}); "
-                "was it written by another version? choose another --workdir to start anew"
+                f"the checkpoint of step {step} in {self.folder} does not fit this model ({error}); was it written by "
+                "another version? choose another --workdir to start anew"
             ) from error
-        return State(**found["weights"], **found["rest"]), found["progress"]
+        return State(**found), progress
 
     def wait_for_best(self) -> None:
         """Waits until the best weights that were handed over are on disk."""
-        self._best.wait_until_finished()
-        self._best.check_for_errors()
+        self._wait_for("best")
 
     def wait(self) -> None:
-        for manager in (self._last, self._best):
-            manager.wait_until_finished()
-            manager.check_for_errors()
+        """Waits until all that was handed over is on disk."""
+        for which in ("best", "last"):
+            self._wait_for(which)
 
     def close(self) -> None:
-        self.wait()
-        self._last.close()
-        self._best.close()
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+    def _is_sound(self, step: int) -> bool:
+        """Tells whether a last checkpoint is what was written; looked at once, and complained of once."""
+        where = self.folder / "last" / str(step)
+        if where not in self._faults:
+            self._faults[where] = fault_of(where, _LAST)
+            if fault := self._faults[where]:
+                self.complaints.append(f"the checkpoint of step {step} in {where} is damaged ({fault})")
+        return not self._faults[where]
+
+    def _begin(
+        self, which: str, step: int, files: Mapping[str, Callable[[], Any]], done: Callable[[int], None]
+    ) -> None:
+        where = self.folder / which / str(step)
+
+        def write() -> None:
+            remove_partial(where.parent)
+            write_stored(where, {name: encode() for name, encode in files.items()})
+            self._faults[where] = ""
+            done(step)
+
+        self._pending[which] = self._writer.submit(write)
+
+    def _wait_for(self, which: str) -> None:
+        if which not in self._pending:
+            return
+        try:
+            self._pending.pop(which).result()
+        except OSError as error:
+            kept = sorted(_steps(self.folder / "last"))
+            left = f"that of step {kept[-1]} is kept" if kept else "no other is there yet"
+            raise UserError(
+                f"the checkpoint cannot be written to {self.folder / which} ({error.strerror}), and {left}; free space "
+                "and call again, or name another --workdir"
+            ) from error
+
+    def _forget_last(self, step: int) -> None:
+        """Keeps the checkpoint before this one, for the case that this one is damaged."""
+        before = (found for found in sorted(_steps(self.folder / "last"), reverse=True) if found < step)
+        self._remove("last", {step, next(filter(self._is_sound, before), step)})
+
+    def _remove(self, which: str, kept: Collection[int]) -> None:
+        for step in _steps(self.folder / which) - set(kept):
+            shutil.rmtree(self.folder / which / str(step))
+
+
+class Misfit(Exception):
+    """Arrays of another model; the message names one that differs."""
 
 
 def weights(state: State) -> dict[str, Any]:
@@ -112,36 +206,85 @@ def read_weights(folder: Path, like: State, placement: Placement, *, best: bool)
         like: a state of that phase's System, abstract or not.
         placement: where the weights are to lie.
         best: whether the best checkpoint is read; else the last.
+
+    Raises:
+        UserError: there is no checkpoint, it is damaged, or of another model.
     """
     which = "best" if best else "last"
     path = folder.absolute() / which
-    if not path.is_dir():
+    steps = sorted(_steps(path))
+    if not steps:
         raise UserError(f"{folder} holds no {which} checkpoint; train this phase first")
-    manager = ocp.CheckpointManager(path)
+    here = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.state), weights(like))
     try:
-        step = manager.latest_step()
-        if step is None:
-            raise UserError(f"{path} holds no finished checkpoint; train this phase first")
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.state), weights(like))
-        args = ocp.args.Composite(weights=ocp.args.StandardRestore(shapes))  # pyright: ignore[reportCallIssue]
-        found = manager.restore(step, args=args)["weights"]
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
+        found = _filled(here, read_stored(path / str(steps[-1]), WEIGHTS))
+    except Damaged as error:
+        raise UserError(_damaged(path, steps, str(error), best=best)) from error
+    except Misfit as error:
         raise UserError(
-            f"the checkpoint in {path} does not fit this run's model ({_first_sentence(error)}); "
+            f"the checkpoint in {path} does not fit this run's model ({error}); "
             "was it written by another version? train again in another --workdir"
         ) from error
-    finally:
-        manager.close()
-    return State(step=jax.numpy.int32(step), rng=like.rng, opt_state={}, memory={}, **found)
+    return State(step=jnp.int32(steps[-1]), rng=like.rng, opt_state={}, memory={}, **found)
+
+
+def _damaged(path: Path, steps: list[int], fault: str, *, best: bool) -> str:
+    """Says which checkpoint is damaged, and how to do without it."""
+    newest, other = path / str(steps[-1]), "@last" if best else "@best"
+    advice = f"name RUN:PHASE{other}"
+    sound = [step for step in steps[:-1] if not fault_of(path / str(step), _BEST)]
+    if sound:
+        advice += f", or remove that folder to use the checkpoint of step {sound[-1]}"
+    if not best:
+        advice += ", or call train again, which mends it"
+    return f"the checkpoint {newest} is damaged ({fault}); {advice}"
+
+
+def _steps(folder: Path) -> set[int]:
+    """Returns the steps of the checkpoints in a folder, damaged ones too."""
+    return {int(path.name) for path in folder.iterdir() if path.name.isdigit()} if folder.is_dir() else set()
 
 
 def _rest(state: State) -> dict[str, Any]:
     return {"step": state.step, "rng": state.rng, "opt_state": state.opt_state, "memory": state.memory}
 
 
-def _first_sentence(error: Exception) -> str:
-    """Returns the first sentence of an error of Orbax, which goes on to options and trees of many lines."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line.split(". ")[0].rstrip(":.")[:300]
+def _named(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a tree by their paths, such as params/net/trunk/kernel."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _encoded(tree: Any) -> Callable[[], Any]:
+    """Copies the leaves of a tree, whose memory the next step uses again; returns what encodes the copy."""
+    named = _named(tree)
+    keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in named.items() if _is_key(leaf)}
+    plain = {name: jax.random.key_data(leaf) if name in keys else leaf for name, leaf in named.items()}
+    copied = {name: np.array(leaf) for name, leaf in jax.device_get(plain).items()}
+    return lambda: encode_arrays(copied, {"random_keys": json.dumps(keys)})
+
+
+def _filled(like: Any, content: bytes) -> Any:
+    """Returns a tree of the form of `like`, on its devices, of the arrays in a file.
+
+    Raises:
+        Misfit: the arrays are not those of such a tree.
+    """
+    arrays, notes = decode_arrays(content)
+    keys, wanted = json.loads(notes["random_keys"]), _named(like)
+
+    def one(name: str) -> Any:
+        leaf, array = wanted[name], arrays[name]
+        value = jax.random.wrap_key_data(array, impl=keys[name]) if name in keys else array
+        if (value.shape, value.dtype) != (leaf.shape, leaf.dtype):
+            there, here = (f"{x.dtype} {tuple(x.shape)}" for x in (value, leaf))
+            raise Misfit(f"{name} is {there} there and {here} here")
+        return jax.device_put(value, getattr(leaf, "sharding", None))
+
+    if odd := sorted(wanted.keys() ^ arrays.keys()):
+        raise Misfit(f"{odd[0]} is {'not there' if odd[0] in wanted else 'there, and no part of it'}")
+    return jax.tree.unflatten(jax.tree.structure(like), [one(name) for name in wanted])

@@ -21,7 +21,7 @@ from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.options import flat
 
-_REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
+_REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "nibabel")
 
 
 def changes_nothing(option: str) -> bool:

@@ -1,7 +1,5 @@
 """Checkpoints are read back as they were written, bit by bit, whatever the leaves are."""
 
-import gc
-import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -61,7 +59,7 @@ def test_last_is_the_newest_and_one_before_it_is_kept_in_a_relative_folder_too(t
         checkpoints.save(6, draw(9), {"best_score": 1.0, "best_step": 4})
     assert sorted(path.name for path in (tmp_path / "last").iterdir() if path.name.isdigit()) == ["4", "6"]
     # What a killed writer left is no checkpoint.
-    (tmp_path / "last" / "8.orbax-checkpoint-tmp-7" / "weights").mkdir(parents=True)
+    (tmp_path / "last" / ".partial-8-7-0a0a").mkdir(parents=True)
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.latest_step() == 6
     state, progress = checkpoints.restore(draw(0))
@@ -89,20 +87,13 @@ def test_best_and_last_are_read_apart_and_without_optimizers(tmp_path):
             checkpoints.save_best(step, draw(step))
         checkpoints.save(6, draw(6), {})
         # The best is whole before a progress names it: nothing was waited for since, and a kill could come now.
-        assert (tmp_path / "best" / "4" / "commit_success.txt").exists()
+        assert (tmp_path / "best" / "4" / "digests.json").exists()
     like = jax.eval_shape(lambda: draw(0))
     for best, step in ((True, 4), (False, 6)):
         found = read_weights(tmp_path, like, one_device(), best=best)
         assert (bits(found.params), bits(found.stats)) == (bits(draw(step).params), bits(draw(step).stats))
         assert (int(found.step), found.opt_state, found.memory) == (step, {}, {})
-    assert [path.name for path in (tmp_path / "best").iterdir() if path.name.isdigit()] == ["4"]
-
-
-def test_best_of_a_killed_run_gives_way_to_that_of_the_resumed_one(tmp_path):
-    for step, seed in ((4, 8), (4, 7), (5, 8), (4, 9)):
-        with closing(Checkpoints(tmp_path)) as checkpoints:
-            checkpoints.save_best(step, draw(seed))
-        assert bits(read_weights(tmp_path, draw(0), one_device(), best=True).params) == bits(draw(seed).params)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["4"]
 
 
 @pytest.mark.parametrize("best", [False, True])
@@ -110,19 +101,16 @@ def test_weights_of_a_phase_without_checkpoint(tmp_path, best):
     read = partial(read_weights, tmp_path, draw(0), one_device(), best=best)
     refused(f"holds no {'best' if best else 'last'} checkpoint; train this phase first", read)
     Checkpoints(tmp_path).close()
-    refused("^[^ ]* holds no finished checkpoint; train this phase first$", read)
+    refused(f"holds no {'best' if best else 'last'} checkpoint; train this phase first", read)
 
 
-def test_checkpoint_of_another_model_is_refused_in_one_line(tmp_path, monkeypatch):
+def test_checkpoint_of_another_model_is_refused_in_one_line(tmp_path):
     checkpoints = written(tmp_path, 4)
     wider, other = draw(0, width=6), draw(0)
     other.params["net"] = other.params.pop("critics")
-    # Orbax drops the reads that it had begun, which complain when they are collected.
-    monkeypatch.setattr(sys, "unraisablehook", lambda complaint: None)
     for like in (wider, other):
         does_not_fit = r"step 4 in .* does not fit this model .* choose another --workdir"
         with pytest.raises(UserError, match=does_not_fit) as told:
             checkpoints.restore(like)
         assert "\n" not in str(told.value)
         refused("does not fit this run's model", read_weights, tmp_path, like, one_device(), best=False)
-    gc.collect()
