@@ -279,7 +279,7 @@ def _filled(like: Any, content: bytes) -> Any:
 
     def one(name: str) -> Any:
         leaf, array = wanted[name], arrays[name]
-        value = jax.random.wrap_key_data(array, impl=keys[name]) if name in keys else array
+        value = jax.random.wrap_key_data(jnp.asarray(array), impl=keys[name]) if name in keys else array
         if (value.shape, value.dtype) != (leaf.shape, leaf.dtype):
             there, here = (f"{x.dtype} {tuple(x.shape)}" for x in (value, leaf))
             raise Misfit(f"{name} is {there} there and {here} here")
