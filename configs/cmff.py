@@ -29,6 +29,7 @@ ROWS = {
     "S_A+S_B": "both branches trained apart, probabilities averaged",
     "wo_MG": "ours without mask guidance",
     "w_CA": "ours with CBAM in place of mask guidance",
+    "plain": "ours with masks of 1: the layers and weights of mask guidance without the guidance",
     "random": "CMFF from random weights, without CMFT",
     "voc": "CMFF from a 2D U-Net trained on PASCAL VOC, inflated to 3D; needs voc.data.root",
     "self": "CMFF from two U-Nets that reconstruct their own input",
@@ -243,7 +244,7 @@ def segmentation(sizes, model, args, init, **more_optimizers):
 def fusion_form(sizes, row):
     return {
         "fusion_width": sizes.fusion_width,
-        "attention": {"wo_MG": "none", "w_CA": "cbam"}.get(row, "mask"),
+        "attention": {"plain": "plain", "wo_MG": "none", "w_CA": "cbam"}.get(row, "mask"),
         "mask_mode": "whole",
         "residual_attention": True,
         "stop_gradient_masks": False,

@@ -42,7 +42,7 @@ from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.precision import cast_dtype
 from jaxfuse.nn.unet import Features
 
-ATTENTION = ("mask", "none", "cbam")
+ATTENTION = ("mask", "plain", "none", "cbam")
 MASK_MODES = ("whole", "class")
 
 
@@ -51,7 +51,9 @@ class FusionBranch(nn.Module):
 
     Attributes:
         width: channels of every layer (32 in the paper's size).
-        attention: "mask" (the paper's), "none" (row w/o MG) or "cbam" (row w CA).
+        attention: "mask" (the paper's), "plain" (every mask is 1: the same layers and weights without guidance), "none"
+            (row w/o MG: masks and the convolution that follows them are left out) or "cbam" (row w CA: CBAM in place of
+            both).
         mask_mode: "whole" multiplies by the whole-tumor probability of each branch; "class" by the probability
             of each foreground class of each branch.
         residual_attention: multiply by 1 + probability rather than by the probability.
@@ -73,8 +75,10 @@ class FusionBranch(nn.Module):
         x = layer(jnp.concatenate([a.penultimate, b.penultimate], -1), "fuse_penultimate")
         x = layer(jnp.concatenate([x, a.last, b.last], -1), "fuse_last")
         x = layer(x, "mix")
-        if self.attention == "mask":
+        if self.attention in ("mask", "plain"):
             masks = [mask for probs in (probs_a, probs_b) for mask in self._masks(probs)]
+            if self.attention == "plain":
+                masks = [jnp.ones_like(mask) for mask in masks]
             x = layer(jnp.concatenate([x * mask.astype(x.dtype) for mask in masks], -1), "guided")
         elif self.attention == "cbam":
             x = CBAM(dtype=self.dtype, kernel_init=self.kernel_init, name="cbam")(x)

@@ -39,6 +39,7 @@ def _paper(tiny, make=cmff.make_system, players=("net",), **changes):
     [
         ({}, 8_261_796, 166_020),
         ({"arch": "plain"}, 5_883_044, 166_020),
+        ({"attention": "plain"}, 8_261_796, 166_020),
         ({"attention": "none"}, 8_261_796, 110_724),
         ({"attention": "cbam"}, 8_261_796, 111_574),
         ({"pairs": ("t1", "flair")}, 8_261_364, 166_020),
@@ -164,6 +165,27 @@ def test_variants_do_without_masks(inputs, attention):
     assert "guided" not in variables["params"]
     swapped = jax.jit(branch.apply)(variables, a, b, probs_b, probs_a)
     np.testing.assert_array_equal(swapped, logits)
+
+
+@pytest.mark.parametrize("mask_mode", ["whole", "class"])
+def test_plain_has_the_layers_of_mask_guidance_and_masks_of_one(inputs, mask_mode):
+    a, b, *probs = inputs
+    guided = jax.eval_shape(_branch(mask_mode=mask_mode).init, jax.random.key(0), *inputs)
+    branch = _branch(attention="plain", mask_mode=mask_mode)
+    logits, variables = jax.jit(branch.init_with_output)(jax.random.key(0), *inputs)
+    assert structure(variables) == structure(guided)
+
+    @jax.jit
+    def expected(params):
+        copies = jnp.concatenate([_until_mix(params, a, b)] * (2 if mask_mode == "whole" else 6), -1)
+        return Conv(4, 1).apply(
+            {"params": params["head"]}, ConvNormAct(3, 3).apply({"params": params["guided"]}, copies)
+        )
+
+    np.testing.assert_allclose(logits, expected(variables["params"]), atol=1e-5)
+    # Nothing that the branches believe reaches it.
+    slopes = jax.jit(jax.grad(lambda probs: (branch.apply(variables, a, b, *probs) ** 2).sum()))(probs)
+    assert largest(slopes) == 0
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +344,7 @@ def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):
 
 
 def test_refusals(tiny):
-    refused("attention is 'guided'; choose one of mask, none, cbam", _fusion, tiny, attention="guided")
+    refused("attention is 'guided'; choose one of mask, plain, none, cbam", _fusion, tiny, attention="guided")
     refused("mask_mode is 'classes'; choose one of whole, class", _joint, tiny, mask_mode="classes")
     with pytest.raises(UserError, match="side is 'A'; choose a or b"):
         made(cmff.make_branch, optimizers=gradient_descent("net"), side="A", **tiny.branch)
