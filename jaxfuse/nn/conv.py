@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
+from jaxfuse.nn.channel_weights import over_map
 from jaxfuse.nn.initializers import KernelInit, normal
 
 _IMPLEMENTATIONS = ("auto", "native", "folded")
@@ -132,9 +133,24 @@ def _in_plane(x: Array, kernel: Array, strides: tuple[int, ...], padding: tuple[
 
 
 def _matrix_product(x: Array, kernel: Array, strides: tuple[int, ...]) -> Array:
-    if max(strides) > 1:
-        x = x[(slice(None), *(slice(None, None, s) for s in strides))]
-    return x @ kernel.reshape(kernel.shape[-2:])
+    """A convolution by a kernel of one voxel.
+
+    With strides the CPU multiplies the voxels that are left; other devices convolve, as XLA stops the process where a
+    matrix product for a GPU reads a strided slice (https://github.com/openxla/xla/issues/47381).
+    """
+
+    def sliced(x: Array, kernel: Array) -> Array:
+        return x[(slice(None), *(slice(None, None, s) for s in strides))] @ kernel.reshape(kernel.shape[-2:])
+
+    def strided(x: Array, kernel: Array) -> Array:
+        return _native(x, kernel, strides, (0,) * len(strides))
+
+    def by_platform(x: Array, kernel: Array) -> Array:
+        return jax.lax.platform_dependent(x, kernel, cpu=sliced, default=strided)
+
+    if max(strides) == 1:
+        return x @ kernel.reshape(kernel.shape[-2:])
+    return jax.checkpoint(by_platform, prevent_cse=False)(x, kernel)
 
 
 def _per_axis(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
@@ -181,7 +197,7 @@ class Conv(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        return y + jax.lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
+        return y + over_map(bias, y)
 
 
 def instance_norm(x: Float[Array, "b *space m"], eps: float = 1e-5) -> Float[Array, "b *space m"]:

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
+from jaxfuse.nn.channel_weights import over_map
 from jaxfuse.nn.conv import Conv, conv
 from jaxfuse.nn.grouped_conv import GroupedConv
 from jaxfuse.nn.initializers import KernelInit, normal
@@ -73,7 +74,8 @@ class CouplingNode(nn.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         dtype = self._dtype(x)
-        mixed = conv(x.astype(dtype), self.mix.astype(dtype), strides=1, padding=0) + self._bias(dtype)
+        mixed = conv(x.astype(dtype), self.mix.astype(dtype), strides=1, padding=0)
+        mixed = mixed + over_map(self.bias, mixed)
         z1, z2 = jnp.split(mixed, 2, axis=-1)
         z2 = z2 + self.shift_2(z1)
         z1 = (z1 * jnp.exp(self._log_scale(z2))).astype(dtype) + self.shift_1(z2)
@@ -85,12 +87,10 @@ class CouplingNode(nn.Module):
         z1, z2 = jnp.split(y.astype(dtype), 2, axis=-1)
         z1 = ((z1 - self.shift_1(z2)) * jnp.exp(-self._log_scale(z2))).astype(dtype)
         z2 = z2 - self.shift_2(z1)
-        centered = jnp.concatenate([z1, z2], axis=-1) - self._bias(dtype)
+        mixed = jnp.concatenate([z1, z2], axis=-1)
+        centered = mixed - over_map(self.bias, mixed)
         unmix = jnp.linalg.inv(self.mix[0, 0])
         return (centered.astype(unmix.dtype) @ unmix).astype(dtype)
-
-    def _bias(self, dtype: DTypeLike) -> Array:
-        return jax.lax.broadcast_to_rank(self.bias.astype(dtype), 4)
 
     def _dtype(self, x: Array) -> DTypeLike:
         return self.dtype or jnp.result_type(x, self.mix)

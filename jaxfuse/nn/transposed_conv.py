@@ -3,7 +3,10 @@
 XLA's own form is a convolution of the map spread out by zeros. The gradient of that is slow on CPU, so there the
 pixels are multiplied by the kernel as one matrix product and what overlaps is added up: a step forward and back takes
 a tenth of the time and less (measured on two cores, sides 16 to 64, 128 to 512 channels: 9 to 70 ms in place of 350 to
-1600). The choice falls when a program is lowered, so one exported program holds both.
+1600). On a GPU XLA finds no kernel for the gradient of the own form with respect to its kernel, and convolves with the
+whole map as a filter (https://github.com/jax-ml/jax/issues/31662). There the four pixels that stem from one place are
+channels of one plain convolution, as many products in all, and are laid apart afterwards; forward mode and every
+order of differentiation stay. The choice falls when a program is lowered, so one exported program holds both.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
+from jaxfuse.nn.channel_weights import over_map
+from jaxfuse.nn.conv import conv
 from jaxfuse.nn.initializers import KernelInit, normal
 
 SIDES = (3, 4)
@@ -35,19 +40,26 @@ def transposed_conv(
         raise UserError(f"a transposed convolution doubles by kernels of side 3 or 4, got {kernel.shape[:2]}")
 
     def by_platform(x: Array, kernel: Array) -> Array:
-        return jax.lax.platform_dependent(x, kernel, cpu=_overlapped, default=_spread)
+        return jax.lax.platform_dependent(x, kernel, cpu=_overlapped, default=_interleaved)
 
     # Without it reverse mode would keep the residuals of both platforms' forms.
     return jax.checkpoint(by_platform, prevent_cse=False)(x, kernel)
 
 
-def _spread(x: Array, kernel: Array) -> Array:
-    """A convolution of x with a zero after each of its pixels."""
-    edges = [(kernel.shape[0] - 2, 2)] * 2
-    flipped = kernel[::-1, ::-1]
-    return jax.lax.conv_general_dilated(
-        x, flipped, (1, 1), edges, lhs_dilation=(2, 2), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+def _interleaved(x: Array, kernel: Array) -> Array:
+    """One convolution by a kernel of side 2, whose channels are the four parities of the result."""
+    batch, height, width, channels = x.shape
+    side, features = kernel.shape[0], kernel.shape[-1]
+    kernel = jnp.pad(kernel, ((0, 4 - side),) * 2 + ((0, 0),) * 2)[::-1, ::-1]
+    # Place 3 - s of the kernel is 2 tap + parity: pixel i of even parity reads i - 1 and i, of odd parity i and i + 1.
+    taps = kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 4, 1, 3, 5)
+    # Padded apart: XLA swaps image and filter of a kernel's gradient where the image is the smaller one.
+    padded = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+    out = conv(padded, taps.reshape(2, 2, channels, 4 * features), strides=1, padding=0)
+    out = out.reshape(batch, height + 1, width + 1, 2, 2, features)
+    rows = jnp.stack([out[:, :-1, :, 0], out[:, 1:, :, 1]], axis=2)
+    both = jnp.stack([rows[:, :, :, :-1, 0], rows[:, :, :, 1:, 1]], axis=4)
+    return both.reshape(batch, 2 * height, 2 * width, features)
 
 
 def _overlapped(x: Array, kernel: Array) -> Array:
@@ -95,4 +107,4 @@ class TransposedConv(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        return y + jax.lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
+        return y + over_map(bias, y)

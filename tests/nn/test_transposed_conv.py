@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.nn.conv import conv
-from jaxfuse.nn.transposed_conv import TransposedConv, _overlapped, _spread, transposed_conv
+from jaxfuse.nn.transposed_conv import TransposedConv, _interleaved, _overlapped, transposed_conv
 from tests.refusals import refused
 from tests.tiny_systems import KEY, abstract, structure
 
@@ -24,7 +24,7 @@ def test_every_pixel_adds_the_kernel_around_its_place(side):
     for i, j in np.ndindex(3, 2):
         for s, t in np.ndindex(side, side):
             expected[:, 2 * i + s, 2 * j + t] += x[:, i, j] @ kernel[s, t]
-    for form in (transposed_conv, _spread, _overlapped):
+    for form in (transposed_conv, _interleaved, _overlapped):
         np.testing.assert_allclose(form(x, kernel), expected[:, 1:-1, 1:-1], atol=1e-5)
     # The adjoint of a convolution of stride 2.
     image = jax.random.normal(KEY, (2, 6, 4, 4))
@@ -34,11 +34,19 @@ def test_every_pixel_adds_the_kernel_around_its_place(side):
 
 @pytest.mark.parametrize("side", [3, 4])
 def test_both_forms_have_the_same_gradients(side):
-    forms = (transposed_conv, _spread, _overlapped)
+    forms = (transposed_conv, _interleaved, _overlapped)
     first, *others = (jax.jit(jax.grad(lambda x, k, f=f: jnp.sin(f(x, k)).sum(), (0, 1)))(*_drawn(side)) for f in forms)
     for gradients in others:
         for mine, other in zip(gradients, first, strict=True):
             np.testing.assert_allclose(mine, other, atol=1e-4)
+
+
+def test_forward_mode_and_vmap_agree_in_both_forms():
+    x, kernel = _drawn(4)
+    for form in (_interleaved, _overlapped):
+        out, tangent = jax.jvp(form, (x, kernel), (x, kernel))
+        np.testing.assert_allclose(tangent, 2 * out, atol=1e-4)
+        np.testing.assert_allclose(jax.vmap(form, (None, 0))(x, kernel[None])[0], out, atol=1e-5)
 
 
 def test_the_module_adds_a_bias_where_it_has_one_and_computes_in_its_dtype():

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Image
 from jaxfuse.errors import UserError
+from jaxfuse.nn.channel_weights import PReLU
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.cross_attention import token_attention
 from jaxfuse.nn.forms import check_choices
@@ -222,16 +223,6 @@ class TextWeights(nn.Module):
         # Not less than 1e-6, so that an empty image, at which text finds nothing, has a finite gradient.
         weights = weights / jnp.maximum(jnp.abs(weights).sum(-1, keepdims=True), 1e-6)
         return from_windows(tokens * weights.astype(tokens.dtype), form.window, (height, width, channels))
-
-
-class PReLU(nn.Module):
-    """x, times one learned slope where it is negative."""
-
-    @nn.compact
-    def __call__(self, x: Features) -> Features:
-        # One number in an array of its own: Flax's PReLU makes a bare one, of which `nn.remat` makes a constant.
-        slope = self.param("slope", nn.initializers.constant(SLOPE), (1,), jnp.float32)
-        return jnp.where(x >= 0, x, jax.lax.broadcast_to_rank(slope.astype(x.dtype), x.ndim) * x)
 
 
 class Decoder(nn.Module):

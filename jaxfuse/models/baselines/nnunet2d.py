@@ -12,12 +12,12 @@ from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float, Logits
 from jaxfuse.errors import UserError
+from jaxfuse.nn.channel_weights import over_map
 from jaxfuse.nn.conv import Conv, instance_norm
 from jaxfuse.nn.initializers import KernelInit, he_normal, normal
 
@@ -112,8 +112,8 @@ class DecoderStage(nn.Module):
         four = Conv(4 * self.width, 1, use_bias=False, **common, name="up")(x)
         apart = four.reshape(batch, height, width, 2, 2, self.width).swapaxes(2, 3)
         x = apart.reshape(batch, 2 * height, 2 * width, self.width)
-        bias = self.param("up_bias", nn.initializers.zeros_init(), (self.width,), jnp.float32).astype(x.dtype)
-        x = x + jax.lax.broadcast_to_rank(bias, x.ndim)
+        bias = self.param("up_bias", nn.initializers.zeros_init(), (self.width,), jnp.float32)
+        x = x + over_map(bias, x)
         layer = partial(AffineConv, self.width, **common)
         return layer(name="conv_2")(layer(name="conv_1")(jnp.concatenate([x, skip], axis=-1)))
 
@@ -132,5 +132,4 @@ class AffineConv(nn.Module):
         y = instance_norm(Conv(self.features, 3, self.strides, use_bias=False, **common, name="conv")(x))
         scale = self.param("scale", nn.initializers.ones_init(), (self.features,), jnp.float32)
         shift = self.param("shift", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        scale, shift = (jax.lax.broadcast_to_rank(one.astype(y.dtype), y.ndim) for one in (scale, shift))
-        return nn.leaky_relu(y * scale + shift, SLOPE)
+        return nn.leaky_relu(y * over_map(scale, y) + over_map(shift, y), SLOPE)

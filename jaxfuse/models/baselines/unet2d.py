@@ -23,6 +23,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
+from jaxfuse.nn.channel_weights import over_map
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.index_pool import max_pool
@@ -176,7 +177,7 @@ class Double(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         dtype = self.dtype or jnp.result_type(x, kernel)
         four = jnp.einsum("bhwm,ijmc->bhiwjc", x.astype(dtype), kernel.astype(dtype))
-        four = four + jax.lax.broadcast_to_rank(bias.astype(dtype), four.ndim)
+        four = four + over_map(bias, four)
         return four.reshape(batch, 2 * height, 2 * width, self.features)
 
 

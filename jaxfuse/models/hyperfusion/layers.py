@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float, Logits
+from jaxfuse.nn.channel_weights import PReLU, over_map
 from jaxfuse.nn.conv import Conv, conv
 from jaxfuse.nn.initializers import KernelInit
 
@@ -52,16 +53,6 @@ class BatchMoments(nn.Module):
             mean.value = DECAY * mean.value + (1.0 - DECAY) * found.mean
             variance.value = DECAY * variance.value + (1.0 - DECAY) * found.variance
         return found
-
-
-class PReLU(nn.Module):
-    """x, times one learned slope where it is negative."""
-
-    @nn.compact
-    def __call__(self, x: Maps) -> Maps:
-        # One number in an array of its own: of a bare one `nn.remat` makes a constant.
-        slope = self.param("slope", nn.initializers.constant(SLOPE), (1,), jnp.float32)
-        return jnp.where(x >= 0, x, jax.lax.broadcast_to_rank(slope.astype(x.dtype), x.ndim) * x)
 
 
 class ConvBlock(nn.Module):
@@ -183,7 +174,7 @@ class Pointwise(nn.Module):
         kernel = kernel.reshape(*ones, self.copies, width, self.features).sum(-3)
         dtype = self.dtype or jnp.result_type(x, kernel)
         y = conv(x.astype(dtype), kernel.astype(dtype), strides=1, padding=0)
-        return y + jax.lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
+        return y + over_map(bias, y)
 
 
 class Head(nn.Module):

@@ -28,8 +28,8 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.networks import LinenNetwork
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
-from jaxfuse.models.hyperfusion.layers import SLOPE
 from jaxfuse.models.hyperfusion.network import HyperDense
+from jaxfuse.nn.channel_weights import SLOPE
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, he_normal
 from jaxfuse.nn.precision import DTYPES, layer_dtype
