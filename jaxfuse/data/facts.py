@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
+from jaxfuse.io.geometry import Steps, is_sheared, steps_of
+
 # Stored values and what they became, ascending in both; straight lines lie between.
 Scaling = tuple[tuple[float, float], ...]
 
@@ -16,7 +20,8 @@ class CaseFacts:
     """Facts of a prepared case besides its arrays; the content of `case.json`.
 
     Attributes:
-        affine: voxel to world in mm of the canonical grid before cropping, by rows; empty for a 2D image.
+        affine: voxel to world in mm of the canonical grid before cropping, by rows; empty for a 2D image, but for the
+            slice of a volume whose axes in its plane are not at right angles (4 x 3).
         spacing_mm: voxel sides per axis; pixels of a photograph count 1.
         original_shape, crop_start, shape: spatial; the crop is `original[start : start + shape]`.
         voxels_per_class: over the crop, by class index; empty for an unlabeled case.
@@ -38,6 +43,12 @@ class CaseFacts:
     std: tuple[float, ...]
     slices: tuple[tuple[int, ...], ...] = ()
     scaling: tuple[Scaling, ...] = ()
+
+    @property
+    def steps_mm(self) -> Steps:
+        """Sides, or steps of axes that are not at right angles, by which distances and volumes are measured."""
+        affine = np.array(self.affine)
+        return steps_of(affine) if affine.size and is_sheared(affine) else self.spacing_mm
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from jaxfuse.data.intensities import NORMALIZATIONS, Landmarks, Normalization
 from jaxfuse.data.prepared import Prepared, PreparedCase, PreparedSlice
 from jaxfuse.data.preprocess import Extent, count_classes, flat_indices, prepare_case
 from jaxfuse.errors import UserError
+from jaxfuse.io.geometry import is_sheared
 from jaxfuse.labels import LabelScheme
 
 AXIAL, CORONAL, SAGITTAL = 2, 1, 0  # the array axis of a canonical volume that is cut
@@ -230,11 +231,11 @@ def slice_name(case: str, axis: int, place: int) -> str:
 
 def _slice(stack: PreparedCase, index: int, axis: int, is_whole_case: bool) -> PreparedSlice:
     facts = stack.facts
-    place = facts.crop_start[0] + index
+    place, plane = facts.crop_start[0] + index, tuple(row[1:] for row in facts.affine)
     own = dataclasses.replace(
         facts,
         id=slice_name(facts.id, axis, place),
-        affine=(),
+        affine=plane if plane and is_sheared(np.array(plane)) else (),
         spacing_mm=facts.spacing_mm[1:],
         original_shape=facts.original_shape[1:],
         crop_start=facts.crop_start[1:],

@@ -99,20 +99,22 @@ def spacing_of(affine: Affine) -> tuple[float, float, float]:
     return float(x), float(y), float(z)
 
 
-def largest_cosine(affine: Affine) -> float:
+def largest_cosine(affine: Float[np.ndarray, "4 _"]) -> float:
     """Returns the largest cosine, without sign, between two array axes: 0 where all are at right angles."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+    axes = affine[:3, :-1] / np.linalg.norm(affine[:3, :-1], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(axes.shape[1])).max())
 
 
-def is_sheared(affine: Affine) -> bool:
+def is_sheared(affine: Float[np.ndarray, "4 _"]) -> bool:
     """Tells whether axes are not at right angles, so that sides alone give neither distances nor volumes."""
     return largest_cosine(affine) > _RIGHT_ANGLE
 
 
-def steps_of(affine: Affine) -> Steps:
+def steps_of(affine: Float[np.ndarray, "4 _"]) -> Steps:
     """Returns what distances and volumes are measured by: the sides, or the steps of axes not at right angles."""
-    return np.ascontiguousarray(affine[:3, :3].T) if is_sheared(affine) else spacing_of(affine)
+    if is_sheared(affine):
+        return np.ascontiguousarray(affine[:3, :-1].T)
+    return tuple(float(side) for side in np.linalg.norm(affine[:3, :-1], axis=0))
 
 
 def shift_in_voxels(a: Affine, b: Affine, shape: Sequence[int]) -> float:

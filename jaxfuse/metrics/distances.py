@@ -2,7 +2,8 @@
 
 A metric is a statistic of D1, the distance of every chosen voxel of the prediction to the nearest chosen one of the
 truth, and of D2, the reverse. Metrics differ in the choice of voxels (surfaces, whole masks) and in the statistic.
-Distances run between voxel centers, in mm.
+Distances run between voxel centers, in mm. Of a single slice, a volume with one axis of one voxel, they run in its
+plane: its surface is its contour there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 
@@ -20,6 +21,9 @@ from jaxfuse.metrics.overlap import Mask, require_same_shape
 BoolMask = Bool[np.ndarray, "..."]
 Distances = Float64[np.ndarray, " _"]
 Statistic = Callable[[Distances, Distances], float]
+# The side of a voxel in mm per array axis, in their order; or, where axes are not at right angles, the step of each
+# array axis in the world as a row.
+Spacing = Sequence[float] | Float[np.ndarray, "axes world"]
 
 # A search tree costs about this many times more per chosen voxel than a distance transform per voxel of
 # the box, so it is the faster way where small surfaces lie far apart (one stray voxel is enough).
@@ -32,33 +36,54 @@ def measured_mm(
     statistics: Mapping[str, Statistic],
     *,
     chosen: Callable[[BoolMask], BoolMask],
-    spacing_mm: Sequence[float],
+    spacing_mm: Spacing,
     one_empty: float,
 ) -> dict[str, float]:
     """Statistics of D1 and D2 by their names; the distances are computed once for all.
 
     Args:
         chosen: the voxels of a mask that count; it sees the mask inside one voxel of background.
-        spacing_mm: the side of a voxel per array axis, in the order of the axes.
+        spacing_mm: the side of a voxel, or the step in the world, per array axis.
         one_empty: every statistic where exactly one mask is empty. Where both are, each is 0.
 
     Raises:
         UserError: masks of different shapes, or a spacing that does not fit them.
     """
     require_same_shape(pred, truth)
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    if spacing.shape != (pred.ndim,) or not np.all(np.isfinite(spacing) & (spacing > 0)):
-        raise UserError(
-            f"spacing_mm is {tuple(spacing_mm)}; give one positive number of mm for each of the {pred.ndim} array axes"
-        )
+    spacing = _checked(spacing_mm, pred.ndim)
     pred, truth = pred.astype(bool, copy=False), truth.astype(bool, copy=False)
     if not pred.any() and not truth.any():
         return dict.fromkeys(statistics, 0.0)
     if not pred.any() or not truth.any():
         return dict.fromkeys(statistics, float(one_empty))
+    if pred.ndim == 3 and pred.shape.count(1) == 1:
+        thin = pred.shape.index(1)
+        pred, truth, spacing = pred.squeeze(thin), truth.squeeze(thin), np.delete(spacing, thin, axis=0)
     cropped_pred, cropped_truth = _crop(pred, truth)
     d1, d2 = _distances(chosen(cropped_pred), chosen(cropped_truth), spacing)
     return {name: float(statistic(d1, d2)) for name, statistic in statistics.items()}
+
+
+def voxel_size(spacing_mm: Spacing) -> float:
+    """Returns the volume of a voxel in mm3, or the area of a pixel in mm2."""
+    spacing = np.asarray(spacing_mm, np.float64)
+    if spacing.ndim == 1:
+        return float(np.prod(spacing))
+    return float(np.sqrt(np.linalg.det(spacing @ spacing.T)))
+
+
+def _checked(spacing_mm: Spacing, ndim: int) -> Float64[np.ndarray, "axes ..."]:
+    """Sides or steps as an array; refuses those that do not fit a mask of so many axes."""
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    fits = len(spacing) == ndim if spacing.ndim else False
+    if fits and np.isfinite(spacing).all():
+        if spacing.ndim == 1 and (spacing > 0).all():
+            return spacing
+        if spacing.ndim == 2 and np.linalg.matrix_rank(spacing) == ndim:
+            return spacing
+    raise UserError(
+        f"spacing_mm is {tuple(spacing_mm)}; give one positive number of mm for each of the {ndim} array axes"
+    )
 
 
 def _crop(pred: BoolMask, truth: BoolMask) -> tuple[BoolMask, BoolMask]:
@@ -71,15 +96,18 @@ def _crop(pred: BoolMask, truth: BoolMask) -> tuple[BoolMask, BoolMask]:
     return np.pad(pred[tuple(box)], 1), np.pad(truth[tuple(box)], 1)
 
 
-def _distances(pred: BoolMask, truth: BoolMask, spacing: Float64[np.ndarray, " axes"]) -> tuple[Distances, Distances]:
+def _distances(
+    pred: BoolMask, truth: BoolMask, spacing: Float64[np.ndarray, "axes ..."]
+) -> tuple[Distances, Distances]:
     """D1 and D2 of two sets of voxels, exact either way."""
+    if spacing.ndim == 2:  # a transform knows right angles only
+        return _by_tree(np.argwhere(pred) @ spacing, np.argwhere(truth) @ spacing)
     if _TREE_COST * (np.count_nonzero(pred) + np.count_nonzero(truth)) < pred.size:
-        return _by_tree(pred, truth, spacing)
+        return _by_tree(np.argwhere(pred) * spacing, np.argwhere(truth) * spacing)
     return _by_transform(pred, truth, spacing)
 
 
-def _by_tree(pred: BoolMask, truth: BoolMask, spacing: Float64[np.ndarray, " axes"]) -> tuple[Distances, Distances]:
-    pred_mm, truth_mm = np.argwhere(pred) * spacing, np.argwhere(truth) * spacing
+def _by_tree(pred_mm: Float64[np.ndarray, "n _"], truth_mm: Float64[np.ndarray, "m _"]) -> tuple[Distances, Distances]:
     return np.asarray(KDTree(truth_mm).query(pred_mm)[0]), np.asarray(KDTree(pred_mm).query(truth_mm)[0])
 
 

@@ -8,18 +8,19 @@ field uses the same names for different numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.distances import Spacing
 from jaxfuse.metrics.names import Metric
 from jaxfuse.metrics.overlap import Mask, dice, iou, sensitivity, specificity
 from jaxfuse.metrics.surface import hausdorff_mm, hd95_mm, surface_distances_mm
 from jaxfuse.metrics.voxel_sets import voxel_set_distances_mm
 
-_SURFACE = "surface = mask minus its erosion by the 6-neighbor cross"
+_SURFACE = "surface = mask minus its erosion by the 6-neighbor cross (4-neighbor in a single slice)"
 _WHOLE = "over all voxels of both masks, not their surfaces"
 
 DICE = Metric("dice", "Dice", 3, True)
@@ -92,9 +93,7 @@ DICE_NONEMPTY = Metric("dice_nonempty", "Dice, truth not empty", 3, True)
 class Measure(Protocol):
     """Values of one region by the names of metrics."""
 
-    def __call__(
-        self, pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float
-    ) -> dict[str, float]: ...
+    def __call__(self, pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class LabelProtocol:
         """All metrics, in the order of tables."""
         return tuple(metric for measured in self.measured for metric in measured.metrics)
 
-    def measure(self, pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
+    def measure(self, pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
         """All values of one region by the names of the metrics, in the order of tables."""
         values: dict[str, float] = {}
         for measured in self.measured:
@@ -141,7 +140,7 @@ class LabelProtocol:
 def _overlap(metric: Metric, function: Callable[[Mask, Mask], float]) -> Measured:
     """A metric of masks alone."""
 
-    def measure(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
+    def measure(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
         del spacing_mm, one_empty
         return {metric.name: function(pred, truth)}
 
@@ -151,7 +150,7 @@ def _overlap(metric: Metric, function: Callable[[Mask, Mask], float]) -> Measure
 def _distance(metric: Metric, function: Callable[..., float]) -> Measured:
     """A metric in mm, by the sides of voxels."""
 
-    def measure(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
+    def measure(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
         return {metric.name: function(pred, truth, spacing_mm=spacing_mm, one_empty=one_empty)}
 
     return Measured((metric,), measure)

@@ -17,6 +17,7 @@ from jaxtyping import Float64
 
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.distances import Spacing, voxel_size
 from jaxfuse.metrics.names import metric_of
 from jaxfuse.metrics.overlap import Labels, require_same_shape
 from jaxfuse.metrics.protocols import DICE, DICE_NONEMPTY, METRICS, LabelProtocol, protocol_of
@@ -30,7 +31,7 @@ def score_case(
     truth: Labels,
     scheme: LabelScheme,
     *,
-    spacing_mm: Sequence[float],
+    spacing_mm: Spacing,
     one_empty: float,
     case: str,
     output: str,
@@ -40,7 +41,7 @@ def score_case(
 
     Args:
         pred, truth: class indices 0..K-1 (not file values) of one shape, 2D or 3D.
-        spacing_mm: voxel side per array axis.
+        spacing_mm: the side of a voxel, or the step in the world, per array axis.
         one_empty: distances in mm where exactly one mask of a region is empty; see `protocols.one_empty_mm`.
         case, output: written into the rows; `output` names the prediction, such as S_F.
         protocol: the metrics; None: those by which data of this scheme are scored.
@@ -57,7 +58,7 @@ def score_case(
                 f"class indices of the scheme {scheme.name!r} run from 0 to {len(scheme.classes) - 1}"
             )
     measure = (protocol or protocol_of(scheme)).measure
-    voxel_mm3 = math.prod(spacing_mm)
+    voxel_mm3 = voxel_size(spacing_mm)
     rows = []
     for region, classes in scheme.regions.items():
         inside = np.zeros(len(scheme.classes), dtype=bool)

@@ -6,7 +6,8 @@ D1 holds the distance of every surface voxel of the prediction to the nearest on
 reverse. Both masks empty: every distance is 0. Exactly one empty: no distance exists and the caller's
 `one_empty` is returned; it has no default because challenges disagree (373.13, 374, nan, infinity).
 
-`spacing_mm` is the side of a voxel in mm per array axis, in the order of the axes.
+`spacing_mm` is the side of a voxel in mm per array axis, in the order of the axes; or the step in the world of each
+axis, where they are not at right angles (`metrics.distances.Spacing`). A single slice is measured in its plane.
 
 Raises:
     UserError: different shapes, a spacing that does not fit, or an unknown method.
@@ -14,12 +15,12 @@ Raises:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics.distances import BoolMask, Statistic, measured_mm
+from jaxfuse.metrics.distances import BoolMask, Spacing, Statistic, measured_mm
 from jaxfuse.metrics.overlap import Mask
 
 _HD95: Mapping[str, Statistic] = {
@@ -40,12 +41,12 @@ _STATISTICS: Mapping[str, Statistic] = {
 }
 
 
-def surface_distances_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> dict[str, float]:
+def surface_distances_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
     """All distances of this module at the price of one: hd_mm, hd95_mm, mhd_mm, asd_mm and assd_mm, pooled."""
     return measured_mm(pred, truth, _STATISTICS, chosen=_surface, spacing_mm=spacing_mm, one_empty=one_empty)
 
 
-def hausdorff_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
+def hausdorff_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> float:
     """Largest of all distances D1 and D2 in mm."""
     return _measure(pred, truth, spacing_mm, one_empty, _STATISTICS["hd_mm"])
 
@@ -54,7 +55,7 @@ def hd95_mm(
     pred: Mask,
     truth: Mask,
     *,
-    spacing_mm: Sequence[float],
+    spacing_mm: Spacing,
     one_empty: float,
     method: str = "pooled",
 ) -> float:
@@ -66,7 +67,7 @@ def hd95_mm(
     return _measure(pred, truth, spacing_mm, one_empty, _named(_HD95, method))
 
 
-def mhd_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
+def mhd_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> float:
     """The larger of the means of D1 and D2 in mm: one of several "modified Hausdorff distances".
 
     `metrics.voxel_sets.mhd_dubuisson_mm` takes whole masks in place of surfaces.
@@ -74,7 +75,7 @@ def mhd_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: f
     return _measure(pred, truth, spacing_mm, one_empty, _STATISTICS["mhd_mm"])
 
 
-def asd_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
+def asd_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> float:
     """Mean of D1 in mm: directed, from the prediction to the truth, so swapping the masks changes it."""
     return _measure(pred, truth, spacing_mm, one_empty, _STATISTICS["asd_mm"])
 
@@ -83,7 +84,7 @@ def assd_mm(
     pred: Mask,
     truth: Mask,
     *,
-    spacing_mm: Sequence[float],
+    spacing_mm: Spacing,
     one_empty: float,
     method: str = "pooled",
 ) -> float:
@@ -101,7 +102,7 @@ def _named(statistics: Mapping[str, Statistic], method: str) -> Statistic:
     return statistics[method]
 
 
-def _measure(pred: Mask, truth: Mask, spacing_mm: Sequence[float], one_empty: float, statistic: Statistic) -> float:
+def _measure(pred: Mask, truth: Mask, spacing_mm: Spacing, one_empty: float, statistic: Statistic) -> float:
     return measured_mm(pred, truth, {"it": statistic}, chosen=_surface, spacing_mm=spacing_mm, one_empty=one_empty)[
         "it"
     ]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jaxfuse.metrics.distances import Statistic, measured_mm
+from jaxfuse.metrics.distances import Spacing, Statistic, measured_mm
 from jaxfuse.metrics.overlap import Mask
 
 _STATISTICS: Mapping[str, Statistic] = {
@@ -24,30 +24,26 @@ _STATISTICS: Mapping[str, Statistic] = {
 }
 
 
-def voxel_set_distances_mm(
-    pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float
-) -> dict[str, float]:
+def voxel_set_distances_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
     """All distances of this module by the names of its functions, at the price of one."""
     return _measure(pred, truth, spacing_mm, one_empty, tuple(_STATISTICS))
 
 
-def iseg_mhd_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
+def iseg_mhd_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> float:
     """The largest of D1 and D2 in mm: the reproducible upper bound of what iSeg calls MHD."""
     return _measure(pred, truth, spacing_mm, one_empty, ("iseg_mhd_mm",))["iseg_mhd_mm"]
 
 
-def iseg_asd_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
+def iseg_asd_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> float:
     """The mean of the means of D1 and D2 in mm: what iSeg calls ASD."""
     return _measure(pred, truth, spacing_mm, one_empty, ("iseg_asd_mm",))["iseg_asd_mm"]
 
 
-def mhd_dubuisson_mm(pred: Mask, truth: Mask, *, spacing_mm: Sequence[float], one_empty: float) -> float:
+def mhd_dubuisson_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> float:
     """The larger of the means of D1 and D2 in mm (Dubuisson and Jain 1994)."""
     return _measure(pred, truth, spacing_mm, one_empty, ("mhd_dubuisson_mm",))["mhd_dubuisson_mm"]
 
 
-def _measure(
-    pred: Mask, truth: Mask, spacing_mm: Sequence[float], one_empty: float, names: Sequence[str]
-) -> dict[str, float]:
+def _measure(pred: Mask, truth: Mask, spacing_mm: Spacing, one_empty: float, names: Sequence[str]) -> dict[str, float]:
     statistics = {name: _STATISTICS[name] for name in names}
     return measured_mm(pred, truth, statistics, chosen=lambda mask: mask, spacing_mm=spacing_mm, one_empty=one_empty)

@@ -1,6 +1,6 @@
 """Label volumes against references, by region: the protocols of `jaxfuse.metrics.protocols`.
 
-Distances are in mm, by the voxel size of the reference.
+Distances are in mm, by the voxels of the reference.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _score_files(
         _class_indices("prediction", pred, scheme),
         _class_indices("reference", truth, scheme),
         scheme,
-        spacing_mm=truth.spacing_mm,
+        spacing_mm=truth.steps_mm,
         one_empty=penalty_mm,
         case=case,
         output=OUTPUT,

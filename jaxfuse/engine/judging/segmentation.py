@@ -99,7 +99,7 @@ class SegmentationAssessment:
                     uncrop(labels, case, 0),
                     truth,
                     self.scheme,
-                    spacing_mm=case.facts.spacing_mm,
+                    spacing_mm=case.facts.steps_mm,
                     one_empty=one_empty,
                     case=case.id,
                     output=output,

@@ -25,6 +25,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.tables import write_rows
 from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.distances import Spacing, voxel_size
 from jaxfuse.report import figures
 from jaxfuse.report.completed import CompletedCase, write_completed_report
 
@@ -118,7 +119,7 @@ def impute(
         origin = f"{task}, synthesized by {makers[0].name}" if made else "as it was taken"
         panel = path.with_name(f"{case.files.id}.png")
         _draw(panel, prepared, labels, scheme, f"{case.files.id}: {origin}", synthesized=task.target if made else "")
-        done.append(CompletedCase(case.files.id, made, volumes_ml(labels, scheme, prepared.facts.spacing_mm), panel))
+        done.append(CompletedCase(case.files.id, made, volumes_ml(labels, scheme, prepared.facts.steps_mm), panel))
         tell(f"{path}, " + (f"{task.target} synthesized" if made else f"with its own {task.target}"))
     write_rows(output / "cases.csv", [_row(one, task.target) for one in done])
     facts = [("Synthesis", _names(makers)), ("Segmentation", _names(segmenters)), ("Input", str(root))]
@@ -127,9 +128,9 @@ def impute(
     return report
 
 
-def volumes_ml(labels: Labels, scheme: LabelScheme, spacing_mm: Sequence[float]) -> dict[str, float]:
+def volumes_ml(labels: Labels, scheme: LabelScheme, spacing_mm: Spacing) -> dict[str, float]:
     """Measures the volume of each region of the scheme, in ml; `labels` are class indices."""
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    voxel_ml = voxel_size(spacing_mm) / 1000
     return {region: int(np.isin(labels, classes).sum()) * voxel_ml for region, classes in scheme.regions.items()}
 
 
