@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from jaxfuse.errors import Stopped, UserError
+from jaxfuse.errors import Unfinished, UserError
 
 # Part of a message of the flag parser -> what was expected.
 _EXPECTED = {
@@ -31,9 +31,9 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return main(argv) or 0
         except UserError as error:
             return _refuse(error)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return stopped.exit_code
+        except Unfinished as ended:
+            print(ended, file=sys.stderr)
+            return ended.exit_code
 
     app.run(guarded, flags_parser=_parse)
 

@@ -12,6 +12,10 @@ makes; a case that has it is segmented as it is. For each case are written:
 
 OUTPUT/report.html and OUTPUT/cases.csv list, for each case, whether it rests on a synthesized modality and the volume
 of each region in ml. The headers of such label maps say so, too.
+
+Nothing is written among the cases, nor over a file that jaxfuse did not write, but with --overwrite. A case that cannot
+be done is named and left out, in the report as well; the exit code is then 1, or 2 if none could be done. An image that
+is 0 everywhere, in place of one that was not taken, is to be removed: it is not taken for missing by itself.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from pathlib import Path
 from absl import flags
 
 from jaxfuse import cli
+from jaxfuse.io import outputs
 
 
 def define_flags() -> None:
@@ -28,6 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_string("segmentation", None, "The run that labels: RUN, RUN:PHASE or RUN:PHASE@best.")
     flags.DEFINE_string("input", None, "Folder of cases that lack one modality; labels are not needed.")
     flags.DEFINE_string("output", None, "Folder for label maps, figures and synthesized volumes; made if need be.")
+    flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("synthesis", "segmentation", "input", "output"):
         flags.mark_flag_as_required(name)
 
@@ -42,7 +48,7 @@ def main(argv: list[str]) -> int:
     asked, display = flags.FLAGS, Display()
     makers, segmenters = load([asked.synthesis]), load([asked.segmentation])
     compilation_cache(segmenters[0].data.cache_dir)
-    report = impute(makers, segmenters, Path(asked.input), Path(asked.output), display)
+    report = impute(makers, segmenters, Path(asked.input), Path(asked.output), display, overwrite=asked.overwrite)
     display.say(f"Done: {report}")
     return 0
 

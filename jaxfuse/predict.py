@@ -8,6 +8,9 @@ with the data set's own label values. A run whose result is made of several phas
 A run that synthesizes a modality, or several of one task, makes that modality instead; cases need only its sources.
 It writes OUTPUT/<case>_<target>.nii.gz, on the grid of the first source, and a JSON file beside it with its origin. The
 real image's range is not known; values lie in the median range of the training volumes.
+
+Nothing is written among the cases, nor over a file that jaxfuse did not write, but with --overwrite. A case that cannot
+be done is named and left out; the exit code is then 1, or 2 if none could be done.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from absl import flags
 
 from jaxfuse import cli
 from jaxfuse.errors import UserError
+from jaxfuse.io import outputs
 
 
 def define_flags() -> None:
@@ -39,6 +43,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "whole_slices", False, "Runs that synthesize: each slice in one pass, not in patches of the size of training."
     )
+    flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("workdir", "input", "output"):
         flags.mark_flag_as_required(name)
 
@@ -56,11 +61,12 @@ def main(argv: list[str]) -> int:
     compilation_cache(phases[0].data.cache_dir)
     if phases[0].makes == SYNTHESIZED:
         passes = Passes(asked.whole_slices, asked.overlap, asked.memory_mb)
-        synthesize_cases(phases, root, output, Display(), passes)
+        synthesize_cases(phases, root, output, Display(), passes, overwrite=asked.overwrite)
     elif asked.whole_slices:
         raise UserError("--whole_slices is an option of runs that synthesize a modality, and these label; leave it out")
     else:
-        label_cases(phases, root, output, Display(), overlap=asked.overlap, memory_mb=asked.memory_mb)
+        limits = {"overlap": asked.overlap, "memory_mb": asked.memory_mb}
+        label_cases(phases, root, output, Display(), **limits, overwrite=asked.overwrite)
     return 0
 
 

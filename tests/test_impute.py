@@ -10,7 +10,7 @@ import pytest
 from jaxfuse import impute, predict
 from jaxfuse.data.cases import Image
 from jaxfuse.data.sources.volumes import VOLUMES
-from jaxfuse.errors import UserError
+from jaxfuse.errors import CasesLeftOut, UserError
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size
 from jaxfuse.io.tables import read_json, read_rows
@@ -60,7 +60,7 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, poor_and_r
     ):
         assert sentence in said
     names = {f"{case}.{end}" for case in ("poor", "rich") for end in ("nii.gz", "png")}
-    assert {path.name for path in output.iterdir()} == {"cases.csv", "poor", "report.html", *names}
+    assert {path.name for path in output.glob("[!.]*")} == {"cases.csv", "poor", "report.html", *names}
     assert sorted(path.name for path in (output / "poor").iterdir()) == ["poor_flair.json", "poor_flair.nii.gz"]
     assert read_json(output / "poor" / "poor_flair.json")["synthesized"] is True
     assert min(png_size(output / "poor.png")) > 100
@@ -86,7 +86,7 @@ def test_the_report_says_which_labels_rest_on_what_was_synthesized(runs, poor_an
         assert row in page
     assert "1 of 2 cases lack flair" in page
     assert page.count("data:image/png;base64,") == 2
-    rows = read_rows(output / "cases.csv", text=("case", "flair"))
+    rows = read_rows(output / "cases.csv", text=("case", "flair", "left_out"))
     assert [(row["case"], row["flair"]) for row in rows] == [("poor", "synthesized"), ("rich", "own")]
     for row in rows:
         labels = nib.load(output / f"{row['case']}.nii.gz").get_fdata()
@@ -122,7 +122,10 @@ def test_what_does_not_go_together_is_refused(runs, tmp_path):
     ):
         refused(told, command, maker, segmenter, cases, output)
     assert not output.exists()
-    with pytest.raises(UserError, match="lies within --input .*, among real images; name a folder elsewhere"):
+    give(tmp_path, "rich", *READ)
+    with pytest.raises(
+        UserError, match="lies within --input .*, and nothing is written among what is read; name a folder elsewhere"
+    ):
         command(synthesis, labels, cases, cases / "out")
 
 
@@ -131,7 +134,8 @@ def test_a_source_that_only_the_synthesis_reads_is_asked_of_cases_that_lack_the_
     command(runs[0], labels, cases, tmp_path / "out")
     assert "1 cases, 0 without flair, 1 segmented" in capsys.readouterr().out
     give(tmp_path, "poor", "t1")
-    refused("case poor has no t2 image", command, runs[0], labels, cases, tmp_path / "out")
+    with pytest.raises(CasesLeftOut, match="left out 1 of 2 cases:\n  case poor has no t2 image"):
+        command(runs[0], labels, cases, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "jaxfuse"
 
 # Layer -> the layers that it may import, besides itself and those that all may import.
 EVERYONE = {"errors", "labels"}
-TOOLS = {"arrays", "options", "patches", "data", "learning", "inference", "io", "metrics", "report"}
+TOOLS = {"arrays", "case_by_case", "options", "patches", "data", "learning", "inference", "io", "metrics", "report"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "labels": set(),
@@ -30,17 +30,18 @@ LAYERS: dict[str, set[str]] = {
     "io": set(),
     "implicit": set(),
     "options": set(),
+    "case_by_case": set(),
     "data": {"patches", "io", "options"},
     "learning": {"arrays", "implicit"},
     "models": {"nn", "losses", "learning", "arrays"},
     "inference": {"patches", "arrays"},
     "report": {"io", "metrics", "patches"},
-    "scoring": {"data", "io", "metrics", "report"},
+    "scoring": {"case_by_case", "data", "io", "metrics", "report"},
     "config": TOOLS,
     "engine": TOOLS | {"config", "nn", "losses"},
     "brats_fuse": TOOLS | {"config", "engine"},
 }
-WITHOUT_JAX = {"errors", "labels", "patches", "recipes", "options", "metrics", "io", "data", "report", "scoring"}
+WITHOUT_JAX = EVERYONE | {"case_by_case", "patches", "recipes", "options", "metrics", "io", "data", "report", "scoring"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
 LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex"}
 # A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to; rows

@@ -40,7 +40,7 @@ def subjects(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("make", [volumes_run, lambda folder: slices_run(folder, "coronal")], ids=["volumes", "slices"])
 def test_label_maps_have_the_values_and_the_grid_of_iseg(make, subjects, tmp_path):
     call_here(predict, workdir=make(tmp_path), input=subjects, output=tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["subject-1.nii.gz"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["subject-1.nii.gz"]
     made, given = read_volume(tmp_path / "out" / "subject-1.nii.gz"), read_volume(subjects / "subject-1-T1.hdr")
     assert not geometry_mismatch(made, given)
     stored = nib.load(made.path)

@@ -40,7 +40,7 @@ def cases(tmp_path) -> Path:
 def test_volumes_lie_on_the_grid_of_their_first_source(run, cases, tmp_path, whole):
     output = tmp_path / "out"
     command([run], cases, output, whole_slices=whole)
-    names = sorted(path.name for path in output.iterdir())
+    names = sorted(path.name for path in output.glob("[!.]*"))
     assert names == [f"{case}_flair{end}" for case in ("ASR", "RAS") for end in (".json", ".nii.gz")]
     made = {axes: output / f"{axes}_flair.nii.gz" for axes in ("RAS", "ASR")}
     assert {nib.load(path).header["descrip"].item() for path in made.values()} == {b"synthesized by jaxfuse"}

@@ -6,14 +6,14 @@ import os
 import secrets
 from pathlib import Path
 
-from jaxfuse.errors import UserError
+from jaxfuse.errors import OutputError
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes beside the place and renames, so that no reader meets half a file; makes the folder if need be.
 
     Raises:
-        UserError: the place cannot be written; the old file is kept.
+        OutputError: the place cannot be written; the old file is kept.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -24,4 +24,4 @@ def write_whole(path: Path, content: bytes) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error
+        raise OutputError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error

@@ -29,13 +29,20 @@ class CompletedCase:
 
 
 def write_completed_report(
-    path: Path, cases: Sequence[CompletedCase], *, target: str, sources: Sequence[str], facts: Sequence[tuple[str, str]]
+    path: Path,
+    cases: Sequence[CompletedCase],
+    *,
+    target: str,
+    sources: Sequence[str],
+    facts: Sequence[tuple[str, str]],
+    left_out: Mapping[str, str],
 ) -> None:
     """One self-contained page: which cases rest on a synthesized `target`, what was found in each, the first figures.
 
     Args:
         cases: at least one.
         facts: further lines at the head of the page, as (name, text).
+        left_out: the sentence of each case that could not be done.
     """
     context = {
         "title": f"Segmentation with {target} synthesized where it was missing",
@@ -45,6 +52,7 @@ def write_completed_report(
         "facts": facts,
         "regions": list(cases[0].volumes_ml),
         "cases": cases,
+        "left_out": left_out,
         "panels": [(case, data_uri(case.panel)) for case in cases[:PANELS_SHOWN]],
     }
     write_page(path, "completed.html.j2", context)

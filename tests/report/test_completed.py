@@ -10,7 +10,14 @@ def test_many_cases_are_tabled_and_the_first_are_shown(tmp_path):
         panel.write_bytes(b"a picture")
         cases.append(CompletedCase(f"case{number}", False, {"WT": float(number)}, panel))
     path = tmp_path / "report.html"
-    write_completed_report(path, cases, target="t1", sources=("t2", "flair"), facts=[("Input", "<in>")])
+    write_completed_report(
+        path,
+        cases,
+        target="t1",
+        sources=("t2", "flair"),
+        facts=[("Input", "<in>")],
+        left_out={"z": "t1 is <0> everywhere"},
+    )
     page = path.read_text()
     assert page.count("<td>its own</td>") == len(cases)
     assert page.count("data:image/png;base64,") == PANELS_SHOWN

@@ -98,11 +98,19 @@ class VolumeSource:
             UserError: for a root without cases, an unknown name, and the first case that lacks a required file; with
                 `labels_required` a label file is one.
         """
+        return case_files(self.look(root, modalities, layout=layout), labels_required=labels_required)
+
+    def look(self, root: str | Path, modalities: Sequence[str], *, layout: str = "") -> tuple[Finding, ...]:
+        """The cases under `root` as they are, in a settled order; an empty layout is recognized.
+
+        Raises:
+            UserError: for a root without cases, no modality, and an unknown name.
+        """
         if not modalities:
             raise UserError(f"no modality was asked for; name at least one of {', '.join(self.modalities)}")
         if layout:
             self.scheme_of(layout)
-        return case_files(self.survey(root, modalities, layout or None), labels_required=labels_required)
+        return self.survey(root, modalities, layout or None)
 
     def scheme_of(self, layout: str = "") -> str:
         """The label scheme that a layout uses; empty stands for the first layout. Refuses an unknown one."""
@@ -160,20 +168,22 @@ class Finding:
 
 def case_files(findings: Iterable[Finding], *, labels_required: bool) -> tuple[CaseFiles, ...]:
     """The files of every case; `UserError` for the first that lacks an image, or a label where labels are required."""
-    files = []
-    for found in findings:
-        for modality, name in found.missing.items():
-            raise UserError(
-                f"case {found.id} has no {modality} image: {name} is not in {found.folder}; "
-                "add the file, leave the case out, or ask for other modalities"
-            )
-        if labels_required and found.label is None:
-            raise UserError(
-                f"case {found.id} has no label file in {found.folder}; "
-                "point at the folder of the training cases only, or add the file"
-            )
-        files.append(CaseFiles(found.id, found.images, found.label, found.group))
-    return tuple(files)
+    return tuple(files_of(found, labels_required=labels_required) for found in findings)
+
+
+def files_of(found: Finding, *, labels_required: bool) -> CaseFiles:
+    """The files of one case; `UserError` where it lacks an image, or a label where labels are required."""
+    for modality, name in found.missing.items():
+        raise UserError(
+            f"case {found.id} has no {modality} image: {name} is not in {found.folder}; "
+            "add the file, leave the case out, or ask for other modalities"
+        )
+    if labels_required and found.label is None:
+        raise UserError(
+            f"case {found.id} has no label file in {found.folder}; "
+            "point at the folder of the training cases only, or add the file"
+        )
+    return CaseFiles(found.id, found.images, found.label, found.group)
 
 
 def check_modalities(asked: Sequence[str], known: Sequence[str]) -> None:

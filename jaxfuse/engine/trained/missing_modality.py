@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.data.sources.volumes import VolumeSource, source_of
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.segmenter import Labels, case_labeler, check_labels, write_labels
 from jaxfuse.engine.trained.synthesizer import (
     DESCRIPTION,
     check_synthesis,
+    origin_file,
     task_of,
     volume_maker,
     write_synthesized,
 )
 from jaxfuse.errors import UserError
-from jaxfuse.io.folders import writable_folder
+from jaxfuse.io.outputs import open_outputs
 from jaxfuse.io.tables import write_rows
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.distances import Spacing, voxel_size
 from jaxfuse.report import figures
 from jaxfuse.report.completed import CompletedCase, write_completed_report
+
+_TABLE, _REPORT = _OF_ALL = ("cases.csv", "report.html")
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,15 @@ class Completion:
 
     files: CaseFiles
     lacks: Path | None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The files that are made of the case, relative to the output folder."""
+        named = (f"{self.files.id}.nii.gz", f"{self.files.id}.png")
+        if self.lacks is None:
+            return named
+        volume = f"{self.files.id}/{self.lacks.as_posix()}"
+        return (*named, volume, origin_file(volume))
 
     def completed(self, modality: str, path: Path) -> CaseFiles:
         """Returns the files with the image that was missing."""
@@ -64,16 +80,21 @@ def check_runs(maker: TrainedPhase, segmenter: TrainedPhase) -> VolumeSource:
     return labeled
 
 
-def cases_to_complete(root: Path, maker: TrainedPhase, segmenter: TrainedPhase) -> tuple[Completion, ...]:
-    """Finds the cases below `root`, in a settled order.
+def cases_to_complete(
+    root: Path, maker: TrainedPhase, segmenter: TrainedPhase, display: Display
+) -> tuple[list[Completion], CaseByCase]:
+    """Finds the cases below `root`, in a settled order; one that lacks more than the synthesized modality is left out.
+
+    Returns:
+        Those to be completed, and the batch of all.
 
     Raises:
-        UserError: the runs do not go together, there is no case, or one lacks more than the synthesized modality.
+        UserError: the runs do not go together, or there is no case.
     """
     source, task, read = check_runs(maker, segmenter), task_of(maker), segmenter.preparation.modalities
     layout = segmenter.data.layout or source.detect(root)
-    found = []
-    for one in source.survey(root, tuple(dict.fromkeys((*read, *task.sources))), layout):
+
+    def completion(one: Finding) -> Completion:
         lacking = task.target in one.missing
         needed = {*read, *task.sources} if lacking else set(read)
         if others := [name for name in one.missing if name in needed and name != task.target]:
@@ -82,14 +103,11 @@ def cases_to_complete(root: Path, maker: TrainedPhase, segmenter: TrainedPhase) 
                 "add the file or leave the case out"
             )
         files = CaseFiles(one.id, one.images, group=one.group)
-        found.append(Completion(files, source.place(one.id, task.target, layout) if lacking else None))
-    return tuple(found)
+        return Completion(files, source.place(one.id, task.target, layout) if lacking else None)
 
-
-def check_output(root: Path, output: Path) -> None:
-    """Refuses to write among the cases, where a synthesized image would later pass for a real one."""
-    if output.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"--output {output} lies within --input {root}, among real images; name a folder elsewhere")
+    found = source.survey(root, tuple(dict.fromkeys((*read, *task.sources))), layout)
+    batch = CaseByCase([one.id for one in found], display.say)
+    return batch.sound(((one.id, one) for one in found), completion), batch
 
 
 def summary(cases: Sequence[Completion], target: str) -> str:
@@ -99,33 +117,42 @@ def summary(cases: Sequence[Completion], target: str) -> str:
 
 
 def impute(
-    makers: Sequence[TrainedPhase], segmenters: Sequence[TrainedPhase], root: Path, output: Path, display: Display
+    makers: Sequence[TrainedPhase],
+    segmenters: Sequence[TrainedPhase],
+    root: Path,
+    output: Path,
+    display: Display,
+    *,
+    overwrite: bool = False,
 ) -> Path:
-    """Completes and segments all cases below `root`; returns the path of the report, which lies in `output`."""
-    check_output(root, output)
-    task, scheme = check_synthesis(makers), check_labels(segmenters)
-    cases = cases_to_complete(root, makers[0], segmenters[0])
-    output = writable_folder(output, "--output")
+    """Completes and segments all cases below `root`; returns the path of the report, which lies in `output`.
+
+    Raises:
+        UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
+        CasesLeftOut: some cases cannot be done; the others are, and the report names those left out.
+    """
+    task, _ = check_synthesis(makers), check_labels(segmenters)
+    cases, batch = cases_to_complete(root, makers[0], segmenters[0], display)
+    reads, names = reads_of(root, (case.files for case in cases)), [name for case in cases for name in case.outputs]
+    outputs = open_outputs(output, "--output", reads=reads, names=[*names, *_OF_ALL], overwrite=overwrite)
     display.say(f"{task} by {_names(makers)}, labels by {_names(segmenters)}")
     display.say(summary(cases, task.target))
-    complete, label, done = _completer(makers, output), case_labeler(segmenters), []
+    complete, done = _completer(makers, segmenters), []
     for case, tell in display.counted(cases):
-        path, made = output / f"{case.files.id}.nii.gz", case.lacks is not None
-        # Read back from the file: labels are those that anyone gets from the volumes as written.
-        prepared, labels = label(complete(case))
-        like = next(case.files.images[name] for name in prepared.facts.modalities if name in case.files.images)
-        description = f"{task.target} {DESCRIPTION}" if made else None
-        write_labels(path, labels, prepared, scheme, like=like, description=description)
-        origin = f"{task}, synthesized by {makers[0].name}" if made else "as it was taken"
-        panel = path.with_name(f"{case.files.id}.png")
-        _draw(panel, prepared, labels, scheme, f"{case.files.id}: {origin}", synthesized=task.target if made else "")
-        done.append(CompletedCase(case.files.id, made, volumes_ml(labels, scheme, prepared.facts.steps_mm), panel))
-        tell(f"{path}, " + (f"{task.target} synthesized" if made else f"with its own {task.target}"))
-    write_rows(output / "cases.csv", [_row(one, task.target) for one in done])
-    facts = [("Synthesis", _names(makers)), ("Segmentation", _names(segmenters)), ("Input", str(root))]
-    report = output / "report.html"
-    write_completed_report(report, done, target=task.target, sources=task.sources, facts=facts)
-    return report
+        with batch.case(case.files.id):
+            with outputs.together() as folder:
+                one = complete(case, folder)
+            done.append(replace(one, panel=outputs.folder / one.panel.name))
+            used = f"{task.target} synthesized" if one.synthesized else f"with its own {task.target}"
+            tell(f"{output / case.files.id}.nii.gz, {used}")
+    if done:
+        facts = [("Synthesis", _names(makers)), ("Segmentation", _names(segmenters)), ("Input", str(root))]
+        with outputs.together() as folder:
+            write_rows(folder / _TABLE, _rows(done, batch.refused, task.target))
+            shown = {"target": task.target, "sources": task.sources, "facts": facts, "left_out": batch.refused}
+            write_completed_report(folder / _REPORT, done, **shown)
+    batch.end()
+    return outputs.folder / _REPORT
 
 
 def volumes_ml(labels: Labels, scheme: LabelScheme, spacing_mm: Spacing) -> dict[str, float]:
@@ -138,23 +165,57 @@ def _names(phases: Sequence[TrainedPhase]) -> str:
     return ", ".join(one.name for one in phases)
 
 
-def _row(one: CompletedCase, target: str) -> dict[str, str | float]:
-    volumes = {f"{region}_ml": volume for region, volume in one.volumes_ml.items()}
-    return {"case": one.id, target: "synthesized" if one.synthesized else "own", **volumes}
+def _rows(done: Sequence[CompletedCase], left_out: Mapping[str, str], target: str) -> list[dict[str, str | float]]:
+    """One row per case; the volumes of one that was left out are not known."""
+    regions = list(done[0].volumes_ml)
+    rows = [
+        (one.id, "synthesized" if one.synthesized else "own", [one.volumes_ml[region] for region in regions], "")
+        for one in done
+    ]
+    rows += [(case, "", [math.nan] * len(regions), sentence) for case, sentence in left_out.items()]
+    names = [f"{region}_ml" for region in regions]
+    return [
+        {"case": case, target: used, **dict(zip(names, volumes, strict=True)), "left_out": sentence}
+        for case, used, volumes, sentence in rows
+    ]
 
 
-def _completer(makers: Sequence[TrainedPhase], output: Path) -> Callable[[Completion], CaseFiles]:
-    """A function from a case to its files, with the missing one written if there is one."""
-    make, task = volume_maker(makers), task_of(makers[0])
+def _completer(
+    makers: Sequence[TrainedPhase], segmenters: Sequence[TrainedPhase]
+) -> Callable[[Completion, Path], CompletedCase]:
+    """A function that writes all files of a case into a folder."""
+    make, label, task = volume_maker(makers), case_labeler(segmenters), task_of(makers[0])
+    scheme, preparation = segmenters[0].scheme, segmenters[0].preparation
 
-    def complete(case: Completion) -> CaseFiles:
+    def write(case: Completion, folder: Path) -> CompletedCase:
+        files, made = case.files, case.lacks is not None
         if case.lacks is None:
-            return case.files
-        path = output / case.files.id / case.lacks
-        write_synthesized(path, make(load_case(case.files, task.sources, None)), case.files, makers)
-        return case.completed(task.target, path)
+            _check_taken(files, task.target)
+        else:
+            path = folder / files.id / case.lacks
+            write_synthesized(path, make(load_case(files, task.sources, None)), files, makers)
+            files = case.completed(task.target, path)
+        # Read back from the file: labels are those that anyone gets from the volumes as written.
+        prepared, labels = label(files)
+        like = next(case.files.images[name] for name in preparation.modalities if name in case.files.images)
+        description = f"{task.target} {DESCRIPTION}" if made else None
+        write_labels(folder / f"{files.id}.nii.gz", labels, prepared, scheme, like=like, description=description)
+        origin = f"{task}, synthesized by {makers[0].name}" if made else "as it was taken"
+        panel, marked = folder / f"{files.id}.png", task.target if made else ""
+        _draw(panel, prepared, labels, scheme, f"{files.id}: {origin}", synthesized=marked)
+        return CompletedCase(files.id, made, volumes_ml(labels, scheme, prepared.facts.steps_mm), panel)
 
-    return complete
+    return write
+
+
+def _check_taken(files: CaseFiles, target: str) -> None:
+    """Refuses an image that is 0 everywhere, as some data sets have in place of one that was not taken."""
+    image = files.images[target]
+    if not image.read().array.any():
+        raise UserError(
+            f"case {files.id}: {target} is 0 everywhere; if it was not taken, remove {image.path}, and it will be "
+            "synthesized"
+        )
 
 
 def _draw(path: Path, prepared: Prepared, labels: Labels, scheme: LabelScheme, title: str, *, synthesized: str) -> None:

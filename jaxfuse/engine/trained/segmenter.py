@@ -12,14 +12,14 @@ from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES
-from jaxfuse.data.sources.volumes import source_of
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.given_cases import given_cases
 from jaxfuse.engine.trained.phases import LABELS, TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map
-from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import write_like
+from jaxfuse.io.outputs import open_outputs
 from jaxfuse.labels import LabelScheme
 
 Probabilities = Float[np.ndarray, "d h w k"]
@@ -130,18 +130,26 @@ def label_cases(
     *,
     overlap: float | None = None,
     memory_mb: int | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz."""
+    """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
+
+    Raises:
+        UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
+        CasesLeftOut: some cases cannot be labeled; the others are.
+    """
     one_kind(phases)
-    scheme, first = check_labels(phases), phases[0]
+    scheme, modalities = check_labels(phases), phases[0].preparation.modalities
+    given = given_cases(root, phases[0].data, modalities, display.say)
+    names = [f"{one.id}.nii.gz" for one in given.files]
+    outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=overwrite)
     label = case_labeler(phases, overlap=overlap, memory_mb=memory_mb)
-    modalities = first.preparation.modalities
-    files = source_of(first.data.source).find(root, modalities, labels_required=False, layout=first.data.layout)
-    output = writable_folder(output, "--output")
-    names = ", ".join(one.name for one in phases)
-    display.say(f"{len(files)} cases by {names}; labels of scheme {scheme.name}")
-    for one, tell in display.counted(files):
-        path = output / f"{one.id}.nii.gz"
-        prepared, labels = label(one)
-        write_labels(path, labels, prepared, scheme, like=one.images[modalities[0]])
-        tell(path)
+    runs = ", ".join(one.name for one in phases)
+    display.say(f"{len(given.files)} cases by {runs}; labels of scheme {scheme.name}")
+    for one, tell in display.counted(given.files):
+        with given.batch.case(one.id):
+            prepared, labels = label(one)
+            with outputs.together() as folder:
+                write_labels(folder / f"{one.id}.nii.gz", labels, prepared, scheme, like=one.images[modalities[0]])
+            tell(output / f"{one.id}.nii.gz")
+    given.batch.end()

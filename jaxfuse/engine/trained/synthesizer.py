@@ -14,13 +14,13 @@ from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES, pictures
-from jaxfuse.data.sources.volumes import source_of
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.given_cases import given_cases
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
-from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import write_like
+from jaxfuse.io.outputs import open_outputs
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.system import SYNTHESIZED
 
@@ -165,7 +165,12 @@ def write_synthesized(
     """
     grid = files.images[phases[0].preparation.modalities[0]]
     write_like(path, volume, grid.path, channel=grid.channel, dtype="float32", description=DESCRIPTION)
-    write_json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), _sidecar(files, phases, passes))
+    write_json(path.with_name(origin_file(path.name)), _sidecar(files, phases, passes))
+
+
+def origin_file(volume: str) -> str:
+    """Names the JSON file beside a synthesized volume, whose name or path this is."""
+    return volume.removesuffix(".nii.gz") + ".json"
 
 
 def _sidecar(files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes) -> dict[str, Any]:
@@ -187,17 +192,33 @@ def _sidecar(files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes) -
 
 
 def synthesize_cases(
-    phases: Sequence[TrainedPhase], root: Path, output: Path, display: Display, passes: Passes = PATCHES
+    phases: Sequence[TrainedPhase],
+    root: Path,
+    output: Path,
+    display: Display,
+    passes: Passes = PATCHES,
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Writes the target of every case below `root` as OUTPUT/<case>_<target>.nii.gz, beside a JSON file."""
+    """Writes the target of every case below `root` as OUTPUT/<case>_<target>.nii.gz, beside a JSON file.
+
+    Raises:
+        UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
+        CasesLeftOut: the target of some cases cannot be made; that of the others is.
+    """
     one_kind(phases)
-    task, first = check_synthesis(phases), phases[0]
-    make = volume_maker(phases, passes)
+    task = check_synthesis(phases)
     # The target is not read, whether it is there or not.
-    files = source_of(first.data.source).find(root, task.sources, labels_required=False, layout=first.data.layout)
-    output = writable_folder(output, "--output")
-    display.say(f"{len(files)} cases: {task} by {', '.join(one.name for one in phases)}")
-    for one, tell in display.counted(files):
-        path = output / f"{one.id}_{task.target}.nii.gz"
-        write_synthesized(path, make(load_case(one, task.sources, None)), one, phases, passes)
-        tell(path)
+    given = given_cases(root, phases[0].data, task.sources, display.say)
+    volumes = [f"{one.id}_{task.target}.nii.gz" for one in given.files]
+    names = [*volumes, *map(origin_file, volumes)]
+    outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=overwrite)
+    make = volume_maker(phases, passes)
+    display.say(f"{len(given.files)} cases: {task} by {', '.join(one.name for one in phases)}")
+    for one, tell in display.counted(given.files):
+        with given.batch.case(one.id):
+            name, volume = f"{one.id}_{task.target}.nii.gz", make(load_case(one, task.sources, None))
+            with outputs.together() as folder:
+                write_synthesized(folder / name, volume, one, phases, passes)
+            tell(output / name)
+    given.batch.end()
