@@ -95,7 +95,7 @@ class Sizes:
     side: int = 48
     batch: int = 2
     fusion: dict = field(
-        default_factory=lambda: {"dim": 16, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "grid": 8}
+        default_factory=lambda: {"dim": 16, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "cell": 6}
     )
     critic_base: int = 8
     segmentation: dict = field(
@@ -182,7 +182,7 @@ SIZES = {
         phantom={"shape": (48, 48, 36), "cases": 3, "spacing_mm": 4.0},
         side=32,
         batch=2,
-        fusion={"dim": 8, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "grid": 4},
+        fusion={"dim": 8, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "cell": 8},
         critic_base=4,
         segmentation={
             "stem": 4,
@@ -209,7 +209,7 @@ SIZES = {
         source="slices",
         side=224,
         batch=16,
-        fusion={"dim": 64, "front": 4, "decoder_blocks": 4, "heads": 8, "high_nodes": 3, "grid": 28},
+        fusion={"dim": 64, "front": 4, "decoder_blocks": 4, "heads": 8, "high_nodes": 3, "cell": 8},
         critic_base=32,
         segmentation={
             "stem": 64,
@@ -279,7 +279,7 @@ def fusion_form(sizes, row, dtype):
     """The fusion module in both phases; its encoder and decoder alone where nothing else is drawn."""
     form = {**sizes.fusion, "low_block": "cddfuse", "remat": sizes.remat, "dtype": dtype}
     if row in PLUGINS:
-        return {**{name: value for name, value in form.items() if name != "grid"}, "cross_attention": "none"}
+        return {**{name: value for name, value in form.items() if name != "cell"}, "cross_attention": "none"}
     attention = "none" if row == "wo_cross_attention" else "tokens"
     return {**form, "cross_attention": attention, "direction": "both", "combine": "all"}
 

@@ -19,7 +19,7 @@ from jax.stages import Compiled, Lowered, Wrapped
 
 from jaxfuse.arrays import Batch
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import System
+from jaxfuse.learning.system import FusingSystem, System
 from jaxfuse.nn.conv import implementation
 
 
@@ -106,11 +106,11 @@ class Programs:
 
         return donating(train_step)
 
-    def fuse_slices(self, outputs: Sequence[str]) -> Wrapped:
+    def fuse_slices(self, system: FusingSystem, outputs: Sequence[str]) -> Wrapped:
         """Compiles (weights, image, presence) -> these outputs in float32; other outputs are not computed."""
 
         def fusion(weights: State, image: Any, presence: Any) -> dict[str, Any]:
-            made = self.system.predict(weights, {"image": image, "presence": presence})
+            made = system.fuse(weights, {"image": image, "presence": presence})
             return {name: made[name].astype(jnp.float32) for name in outputs}
 
         return jax.jit(fusion)

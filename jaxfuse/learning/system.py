@@ -78,6 +78,23 @@ class System(Protocol):
         ...
 
 
+@runtime_checkable
+class FusingSystem(System, Protocol):
+    """A System that fuses pictures of any size, apart from what else it makes of them."""
+
+    @property
+    def fusing_divisor(self) -> int:
+        """Sides of a picture to be fused are multiples of it; `geometry.divisor` may ask for more."""
+        ...
+
+    def fuse(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs `FUSED` and `ATTENTION` of `predict`, where there are such.
+
+        `inputs["presence"]`, (m) or (b m), is 1 for the channels of `inputs["image"]` (b h w m) that are fused.
+        """
+        ...
+
+
 class Defaults:
     """Values that most Systems declare; one that inherits them states what differs. There is no behavior here."""
 

@@ -1,10 +1,11 @@
 """Attention between the feature maps of two to four modalities, and pictures of it.
 
 Source: Fuse4Seg (2024), Eq. 8: A = softmax(X1 Wq (X2 Wk)^T / sqrt(d)), output A X2 Wv, with the query from one modality
-and key and value from the other. Departs from the paper, which gives no size: tokens are the means of equal cells of
-the image (at full resolution one map of 224 x 224 pixels would have 2.5e9 entries per head), outputs come back by
-bilinear interpolation and are added to the queries' features; weights are shared by all pairs; a modality with several
-partners receives the mean over them. The output projection starts at zero, so the block is at first the identity.
+and key and value from the other. Departs from the paper, which gives no size: tokens are the means of square cells of
+the image (at full resolution one map of 224 x 224 pixels would have 2.5e9 entries per head), as large in a whole
+picture as in a patch of training; outputs come back by bilinear interpolation and are added to the queries' features;
+weights are shared by all pairs; a modality with several partners receives the mean over them. The output projection
+starts at zero, so the block is at first the identity.
 
 Feature maps are (b m h w c), with one slot per modality; presence (b m) is 1 where the slot holds an image, else 0.
 Maps are float32 or wider and carry no gradient.
@@ -47,16 +48,16 @@ class CrossAttention(nn.Module):
 
     Attributes:
         heads: the channels must be a multiple of it.
-        grid: tokens a side. None attends between the channels of each head over all pixels instead (as
-            `channel_attention`, linear in pixels), whose maps say nothing about places.
+        cell: side of a token's cell in pixels. None attends between the channels of each head over all pixels instead
+            (as `channel_attention`, linear in pixels), whose maps say nothing about places.
         direction: "both", or "12" for the literal one-way form: a slot queries later slots only.
 
     Raises (when traced):
-        UserError: a side is no multiple of the grid, or channels do not divide among the heads.
+        UserError: a side is no multiple of the cell, or channels do not divide among the heads.
     """
 
     heads: int
-    grid: int | None
+    cell: int | None
     direction: str = "both"
     kernel_init: KernelInit = normal()
     dtype: DTypeLike | None = None
@@ -66,19 +67,23 @@ class CrossAttention(nn.Module):
         slots, (height, width, channels) = bands.shape[1], bands.shape[2:]
         check_heads(channels, self.heads)
         pairs = ordered_pairs(slots, self.direction)
-        if self.grid is None:
+        if self.cell is None:
             tokens = bands.reshape(*bands.shape[:2], height * width, channels)
         else:
-            tokens = pool_tokens(bands, self.grid)
+            tokens = pool_tokens(bands, self.cell)
         query, key, value = (self._project(tokens, name) for name in ("query", "key", "value"))
         queries, keys = (np.array(side) for side in zip(*pairs, strict=True))
-        attend = self._between_channels if self.grid is None else self._between_tokens
+        attend = self._between_channels if self.cell is None else self._between_tokens
         out, maps = attend(query[:, queries], key[:, keys], value[:, keys])
 
         partners = presence[:, queries] * presence[:, keys]
         mean = _mean_over_partners(partners, pairs, slots).astype(out.dtype)
         received = self._project(jnp.einsum("bmr,brtc->bmtc", mean, out), "output")
-        received = received.reshape(bands.shape) if self.grid is None else upsample_tokens(received, (height, width))
+        if self.cell is None:
+            received = received.reshape(bands.shape)
+        else:
+            grid = height // self.cell, width // self.cell
+            received = upsample_tokens(received, grid, (height, width))
         return bands + received.astype(bands.dtype), _by_slot(maps, partners, pairs, slots)
 
     def _project(self, tokens: Array, name: str) -> Array:
@@ -125,50 +130,55 @@ def _by_slot(maps: Array, partners: Array, pairs: Sequence[tuple[int, int]], slo
 # --- the token grid -----------------------------------------------------------------------------------------
 
 
-def pool_tokens(x: Float[Array, "*b h w c"], grid: int) -> Float[Array, "*b t c"]:
-    """Means over the cells of a grid x grid division of the image, row by row: t = grid**2 tokens.
+def pool_tokens(x: Float[Array, "*b h w c"], cell: int) -> Float[Array, "*b t c"]:
+    """Means over the cells of `cell` x `cell` pixels that the image divides into, row by row.
 
     Raises:
-        UserError: a side is no multiple of `grid`.
+        UserError: a side is no multiple of `cell`.
     """
     *batch, height, width, channels = x.shape
-    if grid < 1 or height % grid or width % grid:
+    if cell < 1 or height % cell or width % cell:
         raise UserError(
-            f"an image of {height} x {width} pixels has no grid of {grid} x {grid} equal cells; "
-            "choose a number of tokens a side that divides both sides"
+            f"an image of {height} x {width} pixels does not divide into cells of {cell} x {cell}; choose a side of a "
+            "cell that divides both sides"
         )
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    cells = wide.reshape(*batch, grid, height // grid, grid, width // grid, channels)
-    return cells.mean((-4, -2)).reshape(*batch, grid**2, channels).astype(x.dtype)
+    rows, columns = height // cell, width // cell
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(*batch, rows, cell, columns, cell, channels)
+    return wide.mean((-4, -2)).reshape(*batch, rows * columns, channels).astype(x.dtype)
 
 
-def upsample_tokens(tokens: Float[Array, "*b t c"], size: tuple[int, int]) -> Float[Array, "*b h w c"]:
-    """A square grid of tokens interpolated bilinearly between cell centers, constant beyond the outer ones."""
+def upsample_tokens(
+    tokens: Float[Array, "*b t c"], grid: tuple[int, int], size: tuple[int, int]
+) -> Float[Array, "*b h w c"]:
+    """A grid of so many rows and columns interpolated bilinearly between cell centers, constant beyond the outer ones.
+
+    Raises:
+        UserError: there are more or fewer tokens.
+    """
     *batch, count, channels = tokens.shape
-    grid = _side(count)
-    image = tokens.reshape(*batch, grid, grid, channels)
-    return jax.image.resize(image, (*batch, *size, channels), "bilinear")
-
-
-def _side(count: int) -> int:
-    side = round(count**0.5)
-    if side**2 != count:
-        raise UserError(f"{count} tokens make no square grid; attention between channels has no places to draw")
-    return side
+    if count != grid[0] * grid[1]:
+        raise UserError(
+            f"{count} tokens make no grid of {grid[0]} x {grid[1]}; attention between channels has no places to draw"
+        )
+    return jax.image.resize(tokens.reshape(*batch, *grid, channels), (*batch, *size, channels), "bilinear")
 
 
 # --- pictures -----------------------------------------------------------------------------------------------
 
 
-def received_attention(maps: Float[Array, "*b heads q k"], size: tuple[int, int]) -> Float[Array, "*b h w"]:
+def received_attention(
+    maps: Float[Array, "*b heads q k"], grid: tuple[int, int], size: tuple[int, int]
+) -> Float[Array, "*b h w"]:
     """How much each place is attended to: the mean over heads and queries, on the token grid, drawn at `size`.
 
     Times the number of tokens, so that 1 is what every place receives from indifferent attention.
     """
-    return upsample_tokens((maps.mean((-3, -2)) * maps.shape[-1])[..., None], size)[..., 0]
+    return upsample_tokens((maps.mean((-3, -2)) * maps.shape[-1])[..., None], grid, size)[..., 0]
 
 
-def received_by_source(bands: Sequence[Maps], size: tuple[int, int]) -> Float[Array, "b h w m_key"]:
+def received_by_source(
+    bands: Sequence[Maps], grid: tuple[int, int], size: tuple[int, int]
+) -> Float[Array, "b h w m_key"]:
     """How much each place of each source is attended to: the mean over queries, heads, partners and bands.
 
     Partners are the slots whose queries read the source: all others that hold an image, or only earlier ones for the
@@ -181,4 +191,4 @@ def received_by_source(bands: Sequence[Maps], size: tuple[int, int]) -> Float[Ar
     # Every pair of slots that is there adds one to the sum over tokens, in either band.
     total = tokens.sum(-1, keepdims=True)
     share = tokens * tokens.shape[-1] / jnp.where(total > 0, total, 1.0)
-    return upsample_tokens(jnp.moveaxis(share, 1, -1), size)
+    return upsample_tokens(jnp.moveaxis(share, 1, -1), grid, size)

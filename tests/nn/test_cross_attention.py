@@ -54,19 +54,19 @@ def test_two_slots_follow_equation_8(tokens):
         inputs = (pooled[:, slot] @ weights[name] for slot, name in ((i, "query"), (j, "key"), (j, "value")))
         attended, expected = token_attention(*inputs, 2)
         np.testing.assert_allclose(maps[:, i, j], expected, atol=1e-6)
-        np.testing.assert_allclose(out[:, i], pair[:, i] + upsample_tokens(attended, (4, 4)), atol=1e-5)
+        np.testing.assert_allclose(out[:, i], pair[:, i] + upsample_tokens(attended, (2, 2), (4, 4)), atol=1e-5)
         assert not maps[:, i, i].any()
     np.testing.assert_allclose(maps[:, 0, 1].sum(-1), 1.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("grid", [2, None])
-def test_it_is_the_identity_at_first(grid):
-    module = CrossAttention(2, grid, kernel_init=INIT)
+@pytest.mark.parametrize("cell", [2, None])
+def test_it_is_the_identity_at_first(cell):
+    module = CrossAttention(2, cell, kernel_init=INIT)
     out, _ = jax.jit(module.init_with_output)(KEY, BANDS, ALL)
     np.testing.assert_array_equal(out[0], BANDS)
-    refused("4 x 4 pixels has no grid of 3 x 3", CrossAttention(2, 3).init, KEY, BANDS, ALL)
-    refused("4 channels do not divide among 3 heads", CrossAttention(3, grid).init, KEY, BANDS, ALL)
-    refused("direction is '21'", CrossAttention(2, grid, "21").init, KEY, BANDS, ALL)
+    refused("4 x 4 pixels does not divide into cells of 3 x 3", CrossAttention(2, 3).init, KEY, BANDS, ALL)
+    refused("4 channels do not divide among 3 heads", CrossAttention(3, cell).init, KEY, BANDS, ALL)
+    refused("direction is '21'", CrossAttention(2, cell, "21").init, KEY, BANDS, ALL)
 
 
 def test_a_slot_receives_the_mean_over_its_present_partners(tokens):
@@ -116,16 +116,16 @@ def test_maps_carry_no_gradient_and_are_float32_in_bfloat16(tokens):
 
 
 def test_tokens_are_means_of_cells_and_come_back_bilinearly():
-    for sides, expected in (((2, 4), [0.5, 2.5, 4.5, 6.5]), ((4, 2), [1.0, 2.0, 5.0, 6.0])):
+    for sides, expected in (((2, 4), [2.5, 4.5]), ((4, 2), [1.5, 5.5])):
         np.testing.assert_array_equal(pool_tokens(jnp.arange(8.0).reshape(1, *sides, 1), 2)[0, :, 0], expected)
     # Centers of two cells of four pixels lie at 1.5 and 5.5.
-    row = upsample_tokens(jnp.array([0.0, 4.0, 0.0, 4.0])[:, None], (2, 8))[0, :, 0]
+    row = upsample_tokens(jnp.array([0.0, 4.0])[:, None], (1, 2), (2, 8))[0, :, 0]
     np.testing.assert_allclose(row, [0, 0, 0.5, 1.5, 2.5, 3.5, 4, 4], atol=1e-6)
 
 
 def test_pictures_of_attention():
     # All queries of one head on a grid of 2 x 2 look at the last token only; the second head looks everywhere.
     maps = jnp.stack([jnp.zeros((4, 4)).at[:, 3].set(1.0), jnp.full((4, 4), 0.25)])
-    np.testing.assert_allclose(received_attention(maps, (2, 2)), [[0.5, 0.5], [0.5, 2.5]], atol=1e-6)
-    np.testing.assert_allclose(received_attention(maps[1:], (6, 6)), 1.0, atol=1e-6)
-    refused("3 tokens make no square grid", received_attention, jnp.ones((2, 3, 3)), (4, 4))
+    np.testing.assert_allclose(received_attention(maps, (2, 2), (2, 2)), [[0.5, 0.5], [0.5, 2.5]], atol=1e-6)
+    np.testing.assert_allclose(received_attention(maps[1:], (2, 2), (6, 6)), 1.0, atol=1e-6)
+    refused("3 tokens make no grid of 2 x 2", received_attention, jnp.ones((2, 3, 3)), (2, 2), (4, 4))

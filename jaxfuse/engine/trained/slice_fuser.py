@@ -1,6 +1,7 @@
 """Fused images of slices by a trained network: whole pictures, in any combination of the run's modalities.
 
-The network sees each picture whole, filled up with background at its end to sides that it can take. One compiled
+The fusion network sees each picture whole, filled up with background at its end to sides that it can take, by less than
+one of its cells; the segmentation network, which may ask for more, is left out. One compiled
 program serves all combinations of one picture size: every modality has its own place among the sources, and a mask
 tells which of them are fused.
 """
@@ -20,7 +21,7 @@ from jaxfuse.engine.trained.phases import TrainedPhase, load
 from jaxfuse.engine.trained.segmenter import check_labels
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import FUSED
+from jaxfuse.learning.system import FUSED, FusingSystem
 
 Images = Float[np.ndarray, "n h w m"]
 Presence = Shaped[np.ndarray, "*each slots"]
@@ -57,9 +58,8 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
             refuses arrays of other shapes or ranges.
     """
     weights = phase.weights()
-    _check(phase, weights, outputs)
-    divisor = phase.system.geometry.divisor
-    compiled = Programs(phase.system).fuse_slices(outputs)
+    system = _checked(phase, weights, outputs)
+    divisor, compiled = system.fusing_divisor, Programs(system).fuse_slices(system, outputs)
 
     def fuse(images: Images, presence: Presence) -> dict[str, np.ndarray]:
         masks = _masks(phase, images, presence)
@@ -79,17 +79,17 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
     return fuse
 
 
-def _check(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> None:
+def _checked(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> FusingSystem:
     system, modalities, normalization = phase.system, phase.preparation.channels, phase.data.normalization
     geometry = system.geometry
-    if geometry.ndim != 2 or geometry.margin:
+    if geometry.ndim != 2 or geometry.margin or not isinstance(system, FusingSystem):
         raise UserError(f"{phase.name} makes no fused images of slices; name a run that does, such as of Fuse4Seg")
     patch = tuple(phase.phase.patch)
     image = jax.ShapeDtypeStruct((1, *patch, len(modalities)), jnp.float32)
     presence = jax.ShapeDtypeStruct((1, len(modalities)), jnp.float32)
-    made = jax.eval_shape(system.predict, weights, {"image": image, "presence": presence})
+    made = jax.eval_shape(system.fuse, weights, {"image": image, "presence": presence})
     if FUSED not in made:
-        raise UserError(f"{phase.name} makes {', '.join(made)}, no fused image; name a run that does")
+        raise UserError(f"{phase.name} has no decoder, and so makes no fused image; name a run that does")
     if absent := [name for name in outputs if name not in made]:
         raise UserError(f"{phase.name} gives no {', '.join(absent)}: its fusion network has none; do not ask for it")
     if not normalization.picture_levels:
@@ -97,6 +97,7 @@ def _check(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> None:
             f"{phase.name} was trained on intensities normalized by {normalization.name!r}; a run on intensities in "
             "[0, 1] is needed: train one with data.normalize percentiles"
         )
+    return system
 
 
 def _masks(phase: TrainedPhase, images: Images, presence: Presence) -> Float[np.ndarray, "n m"]:

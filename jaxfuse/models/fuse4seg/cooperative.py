@@ -195,6 +195,20 @@ class Cooperation(Defaults):
         mean of 1 is that over `inputs["image"]`, so over a patch where an image is predicted in several. "fused" is
         absent without decoder, "attention" where the fusion network has none.
         """
+        fused, outputs = self._fused(state, inputs)
+        logits = self.segmentation.segment(state.params["segmentation"], fused.theta, None)
+        return {**outputs, "S": jax.nn.softmax(logits.astype(jnp.float32))}
+
+    @property
+    def fusing_divisor(self) -> int:
+        return self.fusion.divisor
+
+    def fuse(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs "fused" and "attention" of `predict`, without the segmentation network."""
+        return self._fused(state, inputs)[1]
+
+    def _fused(self, state: State, inputs: Mapping[str, Array]) -> tuple[Fused, dict[str, Array]]:
+        """What the fusion network makes, and the outputs "fused" and "attention" where it makes them."""
         image = inputs["image"]
         if "presence" in inputs:
             presence = jnp.broadcast_to(inputs["presence"], (image.shape[0], image.shape[-1]))
@@ -206,12 +220,11 @@ class Cooperation(Defaults):
             sources, presence = choice.of(image)
             slots = choice.modality
         fused = self._predicted(state.params["fusion"], sources, presence)
-        logits = self.segmentation.segment(state.params["segmentation"], fused.theta, None)
-        outputs = {"fused": fused.image, "S": jax.nn.softmax(logits.astype(jnp.float32))}
+        outputs = {"fused": fused.image}
         if fused.attention is not None:
             # Added: slots that are left over name a modality too, and hold 0.
             outputs["attention"] = jnp.zeros(image.shape, jnp.float32).at[..., slots].add(fused.attention)
-        return {name: output for name, output in outputs.items() if output is not None}
+        return fused, {name: output for name, output in outputs.items() if output is not None}
 
     def _predicted(self, phi: Params, sources: Array, presence: Array) -> Fused:
         if isinstance(self.fusion, AttentiveFusionPart):

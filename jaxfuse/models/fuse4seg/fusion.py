@@ -51,8 +51,9 @@ class FusionForm:
         expansion: of the Restormer blocks' feed-forward layers.
         low_block: "cddfuse" or "lsra" (see `LowBlock`).
         clamp: soft bound of the coupling nodes' log-scale; None has no bound.
-        cross_attention: "tokens" (a grid of means of cells), "channel" or "none" (row w/o cross-attention).
-        grid: tokens a side; both sides of an image are multiples of it.
+        cross_attention: "tokens" (means of square cells), "channel" or "none" (row w/o cross-attention).
+        cell: side in pixels of a token's cell; both sides of an image are multiples of it. 8 makes 28 x 28 tokens of
+            a patch of 224 x 224 pixels, and 30 x 30 of a picture of 240 x 240.
         direction: "both", or "12" for queries from a slot to later slots only.
         residual: None, or "max" to add the maximum over sources inside the decoder's sigmoid.
         combine: more than two sources at once ("all"), or one after the other, F(F(a, b), c) ("fold").
@@ -71,7 +72,7 @@ class FusionForm:
     low_block: str = "cddfuse"
     clamp: float | None = None
     cross_attention: str = "tokens"
-    grid: int = 28
+    cell: int = 8
     direction: str = "both"
     residual: str | None = None
     combine: str = "all"
@@ -100,7 +101,7 @@ class FusionForm:
     @property
     def divisor(self) -> int:
         """Sides of an image are multiples of it."""
-        return self.grid if self.cross_attention == "tokens" else 1
+        return self.cell if self.cross_attention == "tokens" else 1
 
     def attends_to_places(self, slots: int) -> bool:
         """Whether fusing so many slots makes attention maps that say something about places."""
@@ -185,9 +186,9 @@ class BandAttention(nn.Module):
         self, low: Array, high: Array, presence: Float[Array, "b m"]
     ) -> tuple[tuple[Array, Array], dict[str, Array]]:
         form = self.form
-        grid = form.grid if form.cross_attention == "tokens" else None
+        cell = form.cell if form.cross_attention == "tokens" else None
         results = {
-            name: form.block(CrossAttention)(form.heads, grid, form.direction, **form.common, name=name)(band, presence)
+            name: form.block(CrossAttention)(form.heads, cell, form.direction, **form.common, name=name)(band, presence)
             for name, band in (("low", low), ("high", high))
         }
         return (results["low"][0], results["high"][0]), {name: maps for name, (_, maps) in results.items()}

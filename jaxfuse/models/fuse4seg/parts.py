@@ -114,7 +114,8 @@ class FusionModule:
             return self.fuse(params, sources, presence, None)
         made: Any = self.form.network().apply({"params": params}, sources, presence, attention=True)
         _, height, width, _ = sources.shape
-        attention = received_by_source(tuple(made["attn"].values()), (height, width))
+        grid = height // self.form.cell, width // self.form.cell
+        attention = received_by_source(tuple(made["attn"].values()), grid, (height, width))
         return _fused(made)._replace(attention=attention.astype(jnp.float32))
 
     def networks(self, params: Params) -> dict[str, Params]:

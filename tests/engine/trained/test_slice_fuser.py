@@ -26,12 +26,16 @@ class Averager(Segmentation):
     lacks: tuple[str, ...] = ("attention",)
     traced: list[tuple[int, ...]] = field(default_factory=list)
 
-    def predict(self, state: State, inputs: Mapping) -> dict:
+    @property
+    def fusing_divisor(self) -> int:
+        return self.geometry.divisor // 2
+
+    def fuse(self, state: State, inputs: Mapping) -> dict:
         image, presence = inputs["image"], inputs["presence"]
         self.traced.append(image.shape)
         weights = presence[:, None, None, :]
         mean = (image * weights).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
-        made = {"fused": state.params["net"] * mean, "attention": image * weights, "S": image}
+        made = {"fused": state.params["net"] * mean, "attention": image * weights}
         return {name: values for name, values in made.items() if name not in self.lacks}
 
 
@@ -60,8 +64,8 @@ def test_pictures_of_any_number_and_size_are_fused_in_any_combination(images):
     assert (made.shape, made.dtype) == ((5, 6, 9, 1), np.float32)
     for picture, mask, fused in zip(images, each, made, strict=True):
         np.testing.assert_allclose(fused[..., 0], picture[..., mask > 0].mean(-1) / 2, rtol=1e-6)
-    # Once to see its outputs, once to be compiled: pictures are filled up to multiples of the divisor.
-    assert system.traced == [(1, 8, 8, 3), (2, 8, 12, 3)]
+    # Once to see its outputs, once to be compiled: pictures are filled up for the fusion alone.
+    assert system.traced == [(1, 8, 8, 3), (2, 6, 10, 3)]
     assert set(fuse(images, np.ones(3))) == {"fused"}
     made = slice_fuser(fuses(averager()), outputs=("fused", "attention"))(images, np.array([0, 1, 1]))
     np.testing.assert_array_equal(made["attention"], images * np.array([0, 1, 1], np.float32))
@@ -69,7 +73,7 @@ def test_pictures_of_any_number_and_size_are_fused_in_any_combination(images):
 
 def test_runs_that_cannot_fuse_and_pictures_that_cannot_be_fused_are_refused(images):
     for phase, outputs, told in (
-        (fuses(averager("fused")), ("fused",), "run:phase makes S, attention, no fused image"),
+        (fuses(averager("fused")), ("fused",), "run:phase has no decoder"),
         (fuses(averager("attention")), ("fused", "attention"), "run:phase gives no attention"),
         (fuses(averager(), normalize="brain"), ("fused",), "normalized by 'brain'"),
         (fuses(averager(geometry=Geometry(3, 4))), ("fused",), "makes no fused images of slices"),

@@ -93,7 +93,7 @@ def test_training_and_its_validation_loss_never_ask_for_attention():
         jax.eval_shape(system.predict, state, BATCH)
 
 
-FORM = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, grid=2)
+FORM = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, cell=2)
 SOURCES = jax.random.uniform(jax.random.key(1), (2, 4, 6, 3))
 # The first example lacks the last source, the second one has that alone.
 PRESENCE = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])

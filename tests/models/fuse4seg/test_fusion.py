@@ -15,7 +15,7 @@ from tests.tiny_systems import counts, kept_bytes
 pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0, impl="rbg")
-FORM = FusionForm(dim=8, front=1, decoder_blocks=1, heads=2, high_nodes=1, grid=2)
+FORM = FusionForm(dim=8, front=1, decoder_blocks=1, heads=2, high_nodes=1, cell=2)
 # The first example lacks the last modality, the second the first one.
 PRESENCE = jnp.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
 SOURCES = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
@@ -251,7 +251,7 @@ def test_impossible_calls():
     refused(r"2 to 4 sources \(b h w m\), got shape \(1, 8, 8, 1\)", call, (1, 8, 8, 1))
     refused(r"got shape \(1, 8, 8, 8, 2\)", call, (1, 8, 8, 8, 2))
     refused(r"presence must be \(1, 3\) or \(3,\)", call, (1, 8, 8, 3), (2,))
-    refused("9 x 8 pixels has no grid of 2 x 2", call, (1, 9, 8, 2))
+    refused("9 x 8 pixels does not divide into cells of 2 x 2", call, (1, 9, 8, 2))
     refused("no attention maps without cross-attention", call, (1, 8, 8, 2), cross_attention="none", attention=True)
     refused("'fold' with more than 2 sources", call, (1, 8, 8, 3), combine="fold", decoder=False)
     refused("no reconstruction without decoder", call, (1, 8, 8, 2), method="reconstruct", decoder=False)

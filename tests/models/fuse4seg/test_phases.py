@@ -19,7 +19,7 @@ from tests.tiny_systems import KEY, count, gradient_descent, largest, moved, mov
 pytestmark = pytest.mark.slow
 
 # Every sub-network, with as few layers as it can have.
-FUSION = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, grid=4)
+FUSION = FusionForm(dim=4, front=0, decoder_blocks=0, heads=2, high_nodes=1, cell=8)
 SEGMENTATION = replace(
     TINY, stem=4, widths=(8, 8, 8), vit_width=8, vit_depth=1, vit_hidden=8, decoder_widths=(4, 4, 4, 4), train_side=32
 )

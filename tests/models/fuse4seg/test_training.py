@@ -188,7 +188,7 @@ def test_gauss_newton_rounds_come_near_the_minimum_of_the_energy():
 
 def _paper(players=("fusion", "segmentation"), **options):
     flat = {"modalities": NAMES, "classes": CLASSES, "loss": EQ_14, "combos": ("t1+t2",), "adversarial_weight": 0.0}
-    small = {"dim": 8, "heads": 2, "grid": 4, "front": 0, "vit_depth": 1, "units": (1, 1, 1), "train_side": 32}
+    small = {"dim": 8, "heads": 2, "cell": 8, "front": 0, "vit_depth": 1, "units": (1, 1, 1), "train_side": 32}
     return made(make_system, optimizers=gradient_descent(*players), **flat | small | options)
 
 
