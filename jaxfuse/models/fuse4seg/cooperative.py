@@ -208,7 +208,7 @@ class Cooperation(Defaults):
         return self._fused(state, inputs)[1]
 
     def _fused(self, state: State, inputs: Mapping[str, Array]) -> tuple[Fused, dict[str, Array]]:
-        """What the fusion network makes, and the outputs "fused" and "attention" where it makes them."""
+        """Fuses; returns all that the network makes, and the outputs "fused" and "attention" where it makes them."""
         image = inputs["image"]
         if "presence" in inputs:
             presence = jnp.broadcast_to(inputs["presence"], (image.shape[0], image.shape[-1]))
