@@ -1,6 +1,7 @@
 """Made cases for all tests: volumes on disk in any geometry, cases of every layout, heads, prepared cases."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from numpy.typing import ArrayLike
 
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import CaseFiles, Image
+from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import BRAIN, Normalization
-from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.prepared import CachedCase, PreparedCase, PreparedSlice
+from jaxfuse.data.slices import AXIAL, slice_name
 from jaxfuse.io.analyze import write_analyze
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.labels import LabelScheme
@@ -146,6 +149,18 @@ def prepared_cases(
     """Writes cases as `case_files` does, and prepares them in the cache `root/cache`."""
     listed = [case_files(root, name, arrays, **geometry) for name, arrays in cases.items()]
     return list(prepare(listed, tuple(listed[0].images), scheme, normalize=normalize, cache=root / "cache"))
+
+
+def without_arrays(*ids: str, slices: int = 0) -> tuple[PreparedCase, ...]:
+    """Returns prepared cases of these names that have no arrays; with `slices` so many axial slices of each."""
+    facts = CaseFacts("", "", ("t1",), (), (1.0,) * 2, (8, 8), (0, 0), (8, 8), (), (), ())
+    if not slices:
+        return tuple(CachedCase(Path(name), name, replace(facts, id=name)) for name in ids)
+    return tuple(
+        PreparedSlice(Path(name), name, replace(facts, id=slice_name(name, AXIAL, place)), place, AXIAL, False)
+        for name in ids
+        for place in range(slices)
+    )
 
 
 def ellipsoid(shape: tuple[int, int, int], half_axes: ArrayLike) -> np.ndarray:

@@ -84,11 +84,11 @@ def descended(loss: Any, start: Any, steps: int, rate: float) -> Any:
 
 def segmentation_follows(game: Game, phi: Any, psi: Any) -> list[dict[str, Any]]:
     def lower(phi: Any, psi: Any) -> Any:
-        return game.task(phi, psi, "first") + DECAY / 2 * optax.tree.norm(psi, squared=True)
+        return game.task(phi, psi, "lower") + DECAY / 2 * optax.tree.norm(psi, squared=True)
 
     def after(phi: Any) -> tuple[Any, Any]:
         last = descended(lambda w: lower(phi, w), psi, 3000, 2.0)
-        return game.upper(phi, last, "second")[0], last
+        return game.upper(phi, last, "upper")[0], last
 
     (_, best), exact = jax.jit(jax.value_and_grad(after, has_aux=True))(phi)
     slope = optax.tree.norm(jax.jit(jax.grad(lower, 1))(phi, psi), squared=True)
@@ -105,9 +105,9 @@ def segmentation_follows(game: Game, phi: Any, psi: Any) -> list[dict[str, Any]]
         "unrolled, 20 steps": (bilevel.unrolled(steps=20, learning_rate=2.0, weight_decay=DECAY), {}),
     }
     # On the half that the exact gradient is of, so that only the follower's answer is missing.
-    direct = jax.jit(jax.grad(lambda p: game.upper(p, best, "second")[0]))(phi)
+    direct = jax.jit(jax.grad(lambda p: game.upper(p, best, "upper")[0]))(phi)
     return [
-        row("segmentation", "direct (second half of the batch)", direct, exact),
+        row("segmentation", "direct (upper half of the batch)", direct, exact),
         *(
             row("segmentation", name, jax.jit(lambda p, s=s, m=m: s(game, p, best, m).gradient)(phi), exact)
             for name, (s, m) in schemes.items()

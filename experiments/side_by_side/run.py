@@ -41,7 +41,7 @@ def prepared(preset: str) -> tuple[SideBySide, dict[str, State], dict[str, Any]]
         facts, total = data.facts, phase.total_steps(len(data.train))
         system = build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class)
         states[name] = initial_state(system, phase, facts.modalities, seed=experiment.seed, number=number)
-        sampler = make_sampler(phase, data.train, margin=system.geometry.margin)
+        sampler = make_sampler(phase, system, data.train, seed=experiment.seed)
         stream = batches(sampler, batch=phase.batch, seed=number, start=0, stop=1, loader=experiment.loader)
         first[name] = jax.device_put(dict(next(stream)))
     return SideBySide(system, tuple(states)), states, first

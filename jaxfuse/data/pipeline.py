@@ -3,6 +3,9 @@
 The stream is a pure function of (seed, step): every example is drawn from a generator that its index seeds, and a
 resumed run slices the stream at its next step. So one integer resumes it, and any number of workers or threads
 gives the same batches.
+
+A training that holds subjects out has two streams of cases: the first `batch // 2` examples of every batch are of
+the lower stream, the others of the upper one.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ from absl import flags
 
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sampling import Center, Example, sample_patch
+from jaxfuse.data.streams import Streams, check_halves
 from jaxfuse.data.transforms import Transform, apply_all
 from jaxfuse.errors import UserError
 
@@ -39,7 +44,8 @@ class PatchSampler:
     """Draws one example of case number `index`.
 
     With `unpaired`, an example is {"a": ..., "b": ...} from two different cases; without `labels`, images only.
-    `margin` is what the network loses on each side: labels are smaller than the patch by it.
+    `margin` is what the network loses on each side: labels are smaller than the patch by it. `streams` part the cases
+    where half of every batch is held out.
     """
 
     cases: Sequence[PreparedCase]
@@ -49,6 +55,7 @@ class PatchSampler:
     unpaired: bool
     labels: bool = True
     margin: int = 0
+    streams: Streams | None = None
 
     def __call__(self, index: int, rng: np.random.Generator) -> Example | dict[str, Example]:
         if not self.unpaired:
@@ -71,7 +78,7 @@ def batches(
     Leaves are stacked NumPy arrays (b *space m) and (b *space). Close the iterator when done.
 
     Raises:
-        UserError: the sampler is unpaired and there is one case only.
+        UserError: the sampler is unpaired and there is one case only, or half of a batch of one is to be held out.
 
     Example:
         >>> import tempfile
@@ -94,10 +101,7 @@ def batches(
     if not flags.FLAGS.is_parsed():  # Grain reads its own flags, which a notebook or a test never parses
         flags.FLAGS.mark_as_parsed()
     dataset = (
-        grain.MapDataset.range(len(sampler.cases))
-        .seed(seed)
-        .shuffle()
-        .repeat()
+        _places(sampler, batch=batch, seed=seed)
         .random_map(sampler)
         .batch(batch, drop_remainder=True)
         .slice(slice(start, stop))
@@ -107,6 +111,41 @@ def batches(
         options = grain.MultiprocessingOptions(num_workers=loader.workers, per_worker_buffer_size=loader.prefetch)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_begin_worker)
     return iter(dataset)
+
+
+def _places(sampler: PatchSampler, *, batch: int, seed: int) -> grain.MapDataset:
+    """The place among the sampler's cases of each example, without end."""
+    if sampler.streams is None:
+        return grain.MapDataset.range(len(sampler.cases)).seed(seed).shuffle().repeat()
+    return grain.MapDataset.source(HalvesHeldOut(sampler.streams, batch=batch, seed=seed)).seed(seed)
+
+
+class HalvesHeldOut:
+    """The case of each example of a run whose batches hold lower cases first, `batch // 2` of them, then upper ones.
+
+    A random-access source for Grain, without end. Each stream is shuffled anew in each of its passes.
+
+    Raises:
+        UserError: a batch of one has no two halves.
+    """
+
+    def __init__(self, streams: Streams, *, batch: int, seed: int):
+        check_halves(batch)
+        self._batch, self._lower = batch, batch // 2
+        words = np.random.SeedSequence(seed).generate_state(2).tolist()
+        self._streams = [
+            grain.MapDataset.source(stream.places).seed(word).shuffle().repeat()
+            for stream, word in zip((streams.lower, streams.upper), words, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> int:
+        step, place = divmod(int(index), self._batch)
+        if place < self._lower:
+            return self._streams[0][step * self._lower + place]
+        return self._streams[1][step * (self._batch - self._lower) + place - self._lower]
 
 
 def _begin_worker(worker: int, workers: int) -> None:

@@ -52,6 +52,11 @@ class PreparedCase(ABC):
         return self.facts.id
 
     @property
+    def of_case(self) -> str:
+        """Name of the case that it was cut from; its own where it is no slice."""
+        return self.id
+
+    @property
     def labeled(self) -> bool:
         """Whether the case has a label."""
         return bool(self.facts.voxels_per_class)
@@ -118,6 +123,11 @@ class PreparedSlice(PreparedCase):
     index: int
     axis: int
     is_whole_case: bool
+
+    @property
+    def of_case(self) -> str:
+        # `jaxfuse.data.slices.slice_name` has put the place behind.
+        return self.id.rpartition("_")[0]
 
     @property
     def image(self) -> Float[np.ndarray, "h w m"]:

@@ -14,6 +14,8 @@ from jaxfuse.config import Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sampling import check_sampling
+from jaxfuse.data.streams import check_halves, held_out_streams
+from jaxfuse.data.subject_names import subject_rule
 from jaxfuse.data.transforms import transforms_from
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.trained.predictor import memory_limit
@@ -47,13 +49,24 @@ def build_system(
     return system
 
 
-def make_sampler(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> PatchSampler:
-    """Makes the training sampler of a phase whose network loses `margin`; refuses cases that it cannot serve."""
-    window = output_sides(phase.patch, margin)
+def make_sampler(
+    phase: Phase, system: System, cases: Sequence[PreparedCase], *, seed: int, subject: str = ""
+) -> PatchSampler:
+    """Makes the sampler of a phase's training cases; refuses cases that it cannot serve.
+
+    Args:
+        seed: of the run, by which subjects are held out where the system asks for it.
+        subject: `data.subject`, the pattern of subjects in names.
+    """
+    margin, streams = system.geometry.margin, None
     with _named(phase):
         transforms = transforms_from(phase.augment)
-        check_sampling(cases, window, phase.sampling, pad=phase.pad)
-    return PatchSampler(cases, phase.patch, phase.sampling.center, transforms, phase.unpaired, phase.labeled, margin)
+        check_sampling(cases, output_sides(phase.patch, margin), phase.sampling, pad=phase.pad)
+        if system.holds_out:
+            check_halves(phase.batch)
+            streams = held_out_streams(cases, seed=seed, subject=subject_rule(subject))
+    center = phase.sampling.center
+    return PatchSampler(cases, phase.patch, center, transforms, phase.unpaired, phase.labeled, margin, streams)
 
 
 @contextmanager

@@ -123,7 +123,9 @@ class PhaseRun:
     @cached_property
     def sampler(self) -> PatchSampler:
         """The sampler of training patches. Making it refuses cases that it cannot serve."""
-        return make_sampler(self.phase, self.data.train, margin=self.system.geometry.margin)
+        run = self.setting.experiment
+        subject = run.data_of(self.phase).subject
+        return make_sampler(self.phase, self.system, self.data.train, seed=run.seed, subject=subject)
 
     @property
     def seed(self) -> int:

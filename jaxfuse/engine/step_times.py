@@ -73,7 +73,8 @@ def measure(
     facts = data.facts
     total = phase.total_steps(len(data.train))
     programs = Programs(build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class))
-    sampler = make_sampler(phase, data.train, margin=programs.system.geometry.margin)
+    subject = experiment.data_of(phase).subject
+    sampler = make_sampler(phase, programs.system, data.train, seed=experiment.seed, subject=subject)
     stop = (steps + 2) * len(forms)
     stream = batches(sampler, batch=phase.batch, seed=0, start=0, stop=stop, loader=experiment.loader)
     try:

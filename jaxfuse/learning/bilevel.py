@@ -7,8 +7,8 @@ each scheme is one that is consistent:
 
 - `joint`: plain back-propagation through theta. Also the exact answer of the problem below where both levels have the
   same loss on the same data: at the follower's optimum its slope, and with it the implicit part, is zero.
-- `fusion_leader`, `rank_one`, `unrolled`: the follower is the segmentation network, trained on the first half of the
-  batch; the leader is judged on the other half.
+- `fusion_leader`, `rank_one`, `unrolled`: the follower is the segmentation network, trained on the lower half
+  of the batch; the leader is judged on the upper half, which is of other subjects.
 - `pixel`: the follower is the image, the minimum of an energy around the output of the fusion network.
 - `weights`: the segmentation network leads, the fusion network follows.
 - `detached`: no gradient of the task reaches the leader.
@@ -158,19 +158,19 @@ def settle(energy: Energy, output: Array, rounds: int, steps: int) -> Array:
 
 
 class HeldOut(FusionLeads):
-    """The follower minimizes L^s on the first half of the batch, with weight decay; F has L^s on the other half."""
+    """The follower minimizes L^s on the lower half of the batch, with weight decay; F has L^s on the upper half."""
 
-    follower_part: ClassVar[Part] = "first"
+    follower_part: ClassVar[Part] = "lower"
     weight_decay: float
 
     def upper(self, game: Game) -> Callable[[Params, Params], tuple[Array, Metrics]]:
-        return lambda phi, psi: game.upper(phi, psi, "second")
+        return lambda phi, psi: game.upper(phi, psi, "upper")
 
     def lower(self, game: Game) -> Callable[[Params, Params], Array]:
-        """L^s on the first half + weight_decay |psi|^2 / 2."""
+        """L^s on the lower half + weight_decay |psi|^2 / 2."""
 
         def objective(phi: Params, psi: Params) -> Array:
-            return game.task(phi, psi, "first") + 0.5 * self.weight_decay * optax.tree.norm(psi, squared=True)
+            return game.task(phi, psi, "lower") + 0.5 * self.weight_decay * optax.tree.norm(psi, squared=True)
 
         return objective
 
@@ -208,7 +208,7 @@ class fusion_leader(HeldOut):
 
     def _fisher(self, game: Game, phi: Params, psi: Params) -> implicit.fisher:
         def logits(phi: Params, psi: Params) -> Array:
-            return game.logits(psi, game.fuse(phi, "first").theta)
+            return game.logits(psi, game.fuse(phi, "lower").theta)
 
         pixels = math.prod(jax.eval_shape(logits, phi, psi).shape[:-1])
         scale, damping = self.entropy_weight / pixels, self.damping + self.weight_decay
@@ -294,6 +294,7 @@ class weights:
     """
 
     leader: ClassVar[str] = "segmentation"
+    follower_part: ClassVar[Part] = "all"
     coupling: float = 1.0
     steps: int = 10
     damping: float = 1e-2

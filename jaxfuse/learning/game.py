@@ -16,7 +16,8 @@ from jaxfuse.errors import UserError
 from jaxfuse.implicit.curvature import Curvature
 from jaxfuse.implicit.hypergradient import Estimator
 
-Part = Literal["all", "first", "second"]
+# Of a batch: all of it, what the follower learns from, and what is held out from it for the leader.
+Part = Literal["all", "lower", "upper"]
 Memory = Mapping[str, Array]
 
 
@@ -92,6 +93,8 @@ class Scheme(Protocol):
 
     # The player that is led by the scheme's gradient: "fusion" or "segmentation".
     leader: ClassVar[str]
+    # What the follower learns from; unless it is "all", the rest of the batch must be of other subjects.
+    follower_part: ClassVar[Part]
 
     def start(self) -> Memory:
         """The memory at first; empty for a scheme that remembers nothing."""
@@ -105,7 +108,9 @@ class Scheme(Protocol):
 
 
 def part_of(array: Array, part: Part) -> Array:
-    """All examples of a batch, the first half (rounded down), or the rest.
+    """All examples of a batch; its lower part, which is the first half (rounded down); or its upper part, the rest.
+
+    Roles are fixed: `jaxfuse.data.pipeline` fills the parts from two streams without a subject in common.
 
     Raises:
         UserError: a half is asked of a batch of one.
@@ -115,7 +120,7 @@ def part_of(array: Array, part: Part) -> Array:
     if len(array) < 2:
         raise UserError("this bi-level scheme holds half of each batch out, so a batch must have at least 2 examples")
     half = len(array) // 2
-    return array[:half] if part == "first" else array[half:]
+    return array[:half] if part == "lower" else array[half:]
 
 
 def guard(direct: Any, implicit_part: Any, residual: Array, limit: float = 10.0) -> tuple[Any, Array]:

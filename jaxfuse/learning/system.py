@@ -61,6 +61,11 @@ class System(Protocol):
         """Whether a batch may hold the streams `a` and `b` of two different cases."""
         ...
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether the first half of a batch (rounded down) and the rest must be of different subjects."""
+        ...
+
     def init(self, rng: Key[Array, ""], batch: Batch) -> State: ...
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -101,6 +106,7 @@ class Defaults:
     players: ClassVar[tuple[str, ...]] = ("net",)
     probabilities: ClassVar[tuple[str, ...]] = ()
     accepts_unpaired: ClassVar[bool] = False
+    holds_out: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pytest
 
 from jaxfuse.data.pipeline import Loader, PatchSampler, batches
 from jaxfuse.data.sampling import brain, tumor
+from jaxfuse.data.streams import Stream, Streams
 from jaxfuse.data.transforms import transforms_from
 from tests.refusals import refused
 
@@ -97,6 +98,40 @@ def test_without_labels_an_example_is_its_image(random_cases):
     mixed = (*random_cases.train[:1], random_cases.bare)
     for batch in _stream(_sampler(mixed, center=brain, labels=False), stop=2):
         assert set(batch) == {"image"}
+
+
+@pytest.fixture(scope="module")
+def halved(random_cases):
+    """A sampler with cases 0 and 2 in the lower stream, cases 1 and 3 in the upper one."""
+    streams = Streams(Stream(("case0", "case2"), (0, 2)), Stream(("case1", "case3"), (1, 3)))
+    return _sampler(random_cases.train, streams=streams)
+
+
+@pytest.mark.parametrize(("batch", "lower"), [(2, 1), (3, 1), (4, 2)])
+def test_the_lower_part_of_a_batch_is_of_the_lower_stream_and_each_stream_takes_its_cases_in_turn(
+    random_cases, halved, batch, lower
+):
+    drawn = {True: [], False: []}
+    for made in _stream(halved, batch=batch, stop=6):
+        for place in range(batch):
+            example = {name: leaf[place] for name, leaf in made.items()}
+            drawn[place < lower] += [c.id for c in random_cases.train if random_cases.places(c, example)]
+    for of_lower, own in ((True, {"case0", "case2"}), (False, {"case1", "case3"})):
+        assert set(drawn[of_lower]) == own
+        assert all(set(drawn[of_lower][i : i + 2]) == own for i in range(0, len(drawn[of_lower]), 2))
+
+
+def test_a_stream_with_held_out_halves_resumes_and_does_not_depend_on_workers(halved):
+    whole = _stream(halved, batch=4)
+    assert _equal(_stream(halved, batch=4, start=3), whole[3:])
+    assert _equal(_stream(halved, batch=4, start=3, workers=2), whole[3:])
+    assert _equal(_stream(halved, batch=4, threads=1, prefetch=1), whole)
+    other = _stream(halved, batch=4, seed=1)
+    assert not any(np.array_equal(a["image"], b["image"]) for a, b in zip(whole, other, strict=True))
+
+
+def test_a_batch_of_one_has_no_halves(halved):
+    refused("holds out half of each batch, and batch is 1", lambda: _stream(halved, batch=1))
 
 
 def test_unpaired_needs_two_cases(random_cases):

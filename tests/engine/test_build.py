@@ -31,12 +31,13 @@ def test_labels_of_a_batch_are_smaller_by_the_margin_and_patches_and_limits_must
 
 def test_batches_have_the_margin_around_their_labels(labeled, healthy):
     phase = valid_phase(patch=(8, 8, 8), sampling=sampling_rule("foreground", {"grid": 2}), validation={"cases": 1})
-    sampler = make_sampler(phase, labeled, margin=2)
+    system = build_system(phase, MODALITIES, CLASSES, 4)
+    sampler = make_sampler(phase, system, labeled, seed=0)
     example = sampler(0, np.random.default_rng(0))
     assert (example["image"].shape, example["label"].shape) == ((8, 8, 8, 2), (4, 4, 4))
     assert example["label"].any()
     told = f"phase {TINY.name}: case healthy has no labeled voxel"
-    refused(told, make_sampler, phase, [*labeled, healthy], margin=2)
+    refused(told, make_sampler, phase, system, [*labeled, healthy], seed=0)
     everywhere = replace(phase, sampling=sampling_rule("foreground"))
     told = f"phase {TINY.name}: the grid of windows is 5; .* choose 1 to 4"
-    refused(told, make_sampler, everywhere, labeled, margin=2)
+    refused(told, make_sampler, everywhere, system, labeled, seed=0)

@@ -8,9 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import fuse4seg
+from jaxfuse.data.pipeline import HalvesHeldOut
+from jaxfuse.data.streams import held_out_streams
+from jaxfuse.data.subject_names import subject_rule
 from jaxfuse.learning.optim import adam, sgd
-from tests.faults.catalogue import table
+from tests.faults.catalogue import given, table
+from tests.made_cases import without_arrays
 from tests.models.fuse4seg.small_forms import ALL, CLASSES, NAMES, small_system
+from tests.refusals import refused
+from tests.runs import run_of
 from tests.tiny_systems import KEY, largest, moved, pictures, same
 
 # The momentum of a network goes on where its gradient has ended, and weight decay needs no gradient.
@@ -71,3 +78,133 @@ def test_critics_of_modalities_not_shown_stay(batch, optimizer, combos):
     again, _ = step(after.replace(step=jnp.int32(shown[1])), batch)
     assert largest(moved(after, again, "critics")["t1ce"]) > 1e-4
     assert np.isfinite(largest(again.params))
+
+
+STEPS, BATCH = 60, 4
+
+
+def seen(cases, subject, seed=0):
+    """The subjects in the lower and in the upper half of all batches of a long training."""
+    streams = held_out_streams(cases, seed=seed, subject=subject)
+    examples = HalvesHeldOut(streams, batch=BATCH, seed=seed)
+    sides = ([], [])
+    for number in range(STEPS * BATCH):
+        sides[number % BATCH >= BATCH // 2].append(subject(cases[examples[number]].of_case))
+    return [set(side) for side in sides]
+
+
+@table(
+    "names,slices,pattern",
+    (
+        "fusion_leader on ten slices of each of five heads",
+        "a head is in the lower or in the upper half of all batches, never in both",
+        ("c1", "c2", "c3", "c4", "c5"),
+        10,
+        "",
+    ),
+    (
+        "the same with two examinations of each of two heads",
+        "both examinations in one half",
+        ("sub-1_ses-1", "sub-1_ses-2", "sub-2_ses-1", "sub-2_ses-2"),
+        10,
+        "",
+    ),
+    (
+        "volumes whose names tell no subject, with data.subject='([AB])'",
+        "A in one half, B in the other",
+        ("A1", "A2", "A3", "B1", "B2", "B3"),
+        0,
+        "([AB])",
+    ),
+    (
+        "one head of forty slices and one of a single slice",
+        "two subjects, one in each half",
+        ("BraTS-GLI-00001-000", "BraTS-GLI-00002-000"),
+        1,
+        "",
+    ),
+)
+def test_a_held_out_half_is_of_other_subjects_in_every_step(names, slices, pattern):
+    subject = subject_rule(pattern)
+    cases = without_arrays(*names, slices=slices)
+    if slices == 1:
+        cases = (*without_arrays(names[0], slices=40), *cases[1:])
+    lower, upper = seen(cases, subject)
+    assert lower
+    assert upper
+    assert not lower & upper
+    assert lower | upper == {subject(case.of_case) for case in cases}
+
+
+@given(
+    "the same training stopped and gone on with, or with its cases listed in another order",
+    "each head stays in its half",
+)
+def test_a_subject_belongs_to_one_half_for_the_whole_run():
+    cases = without_arrays("c1", "c2", "c3", "c4", slices=3)
+    assert seen(cases, subject_rule("")) == seen(cases[::-1], subject_rule(""))
+
+
+@table(
+    "key,value,expected",
+    (
+        "fusion_leader with one training subject",
+        "refused before the first step: at least two subjects are needed",
+        "data.phantom.cases",
+        2,
+        "the 1 training cases are of one subject",
+    ),
+    (
+        "fusion_leader with a batch of one",
+        "refused before the first step: a batch of one has no halves",
+        "cooperative.batch",
+        1,
+        "half of each batch, and batch is 1",
+    ),
+)
+def test_what_cannot_be_held_out_is_refused(tmp_path, key, value, expected):
+    config = fuse4seg.get_config("tiny,row=fusion_leader")
+    config.data.cache = str(tmp_path / "cache")
+    config.update_from_flattened_dict({key: value})
+    refused(f"^phase cooperative: .*{expected}", run_of(config, tmp_path / "run").execute)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def changed(batch, half):
+    """The batch with other pictures and labels in the lower or the upper half."""
+    other = pictures(8, len(NAMES), CLASSES, seed=1)
+    place = {"lower": 0, "upper": 1}[half]
+    return {name: array.at[place].set(other[name][place]) for name, array in batch.items()}
+
+
+@table(
+    "bilevel",
+    *(
+        (
+            f"{name}, with other pictures in the half of the other role",
+            "the follower's loss and the leader's task stay as they are, to the bit",
+            name,
+        )
+        for name in ("fusion_leader", "rank_one", "unrolled")
+    ),
+)
+def test_each_role_reads_its_own_half(batch, bilevel):
+    system = small_system(bilevel=bilevel)
+    params = system.init(KEY, batch).params
+    phi, psi = params["fusion"], params["segmentation"]
+
+    def losses(batch):
+        game = system.game(params["critics"], batch, system.combinations.choice(0), None)
+        follower, _ = system.scheme.follow(game, game.fuse(phi, "all"), psi)
+        _, terms = system.scheme.upper(game)(phi, psi)
+        return float(follower), float(terms["task_loss"]), float(system.scheme.lower(game)(phi, psi))
+
+    follower, task, lower = losses(batch)
+    seen_by_leader, seen_by_follower = losses(changed(batch, "upper")), losses(changed(batch, "lower"))
+    assert (seen_by_leader[0], seen_by_leader[2]) == (follower, lower)
+    assert seen_by_leader[1] != task
+    assert seen_by_follower[1] == task
+    assert seen_by_follower[0] != follower
+    assert seen_by_follower[2] != lower
+    assert system.holds_out
+    assert not small_system().holds_out

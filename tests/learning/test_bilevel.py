@@ -82,7 +82,7 @@ def _lower(game, decay=DECAY):
 
     def loss(phi, psi):
         squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(psi))
-        return game.task(phi, psi, "first") + decay / 2 * squares
+        return game.task(phi, psi, "lower") + decay / 2 * squares
 
     return loss
 
@@ -101,7 +101,7 @@ def converged(logits):
 
     def after(phi):
         last = _descended(lower, phi, psi, 3000, 2.0)
-        return game.upper(phi, last, "second")[0], last
+        return game.upper(phi, last, "upper")[0], last
 
     (_, last), gradient = jax.jit(jax.value_and_grad(after, has_aux=True))(phi)
     assert optax.tree.norm(jax.jit(jax.grad(lower, 1))(phi, last)) < 1e-9
@@ -138,10 +138,10 @@ def test_fusion_leader_is_the_gradient_through_a_long_descent(logits, options):
     lead = _led(scheme, _game(logits), psi)
     _agree(lead.gradient, unrolled, 1e-4)
     # Not the direct gradient in disguise.
-    assert _distance(_direct(_game(logits), psi, "second"), unrolled) >= 1e-2
+    assert _distance(_direct(_game(logits), psi, "upper"), unrolled) >= 1e-2
     assert (lead.metrics["bilevel/dropped"], lead.metrics["bilevel/converged"]) == (0, 1)
     assert all(value.dtype == jnp.float32 for name, value in lead.metrics.items() if "bilevel" in name)
-    np.testing.assert_allclose(lead.loss, _game(logits).upper(drawn()[0], psi, "second")[0])
+    np.testing.assert_allclose(lead.loss, _game(logits).upper(drawn()[0], psi, "upper")[0])
 
 
 def test_unrolled_is_the_derivative_of_its_steps():
@@ -151,7 +151,7 @@ def test_unrolled_is_the_derivative_of_its_steps():
     @jax.jit
     @jax.value_and_grad
     def after(phi):
-        return game.upper(phi, _descended(_lower(game), phi, psi, 3, 0.5), "second")[0]
+        return game.upper(phi, _descended(_lower(game), phi, psi, 3, 0.5), "upper")[0]
 
     value, gradient = after(phi)
     _agree(lead.gradient, gradient, 1e-10)
@@ -164,7 +164,7 @@ def test_envelope_one_loss_on_both_levels_leaves_the_joint_gradient():
     twice = [jnp.concatenate([array[:4], array[:4]]) for array in data()]
     game = _game(_linear, penalty=DECAY, batch=twice, fusion_weight=0.0)
     phi, psi = drawn()
-    loss = lambda phi, psi: game.task(phi, psi, "first")  # noqa: E731
+    loss = lambda phi, psi: game.task(phi, psi, "lower")  # noqa: E731
     psi = jax.jit(lambda phi, psi: _descended(loss, phi, psi, 3000, 2.0))(phi, psi)
     scheme = bilevel.fusion_leader(damping=0.0, weight_decay=0.0, curvature="hessian", steps=100)
     joint = _direct(game, psi, "all")
@@ -179,11 +179,11 @@ def test_rank_one_by_its_formula_and_its_limits():
     game, (phi, psi) = _game(), drawn()
     scheme = bilevel.rank_one(weight_decay=DECAY, memory_decay=0.9)
     slope, crossed = jax.jit(jax.grad(_lower(game), (1, 0)))(phi, psi)
-    target = jax.jit(jax.grad(lambda psi: game.upper(phi, psi, "second")[0]))(psi)
+    target = jax.jit(jax.grad(lambda psi: game.upper(phi, psi, "upper")[0]))(psi)
     squared = optax.tree.norm(slope, squared=True)
     # No mean yet: the direct gradient.
     first = _led(scheme, game, psi)
-    _agree(first.gradient, _direct(game, psi, "second"), 1e-10)
+    _agree(first.gradient, _direct(game, psi, "upper"), 1e-10)
     np.testing.assert_allclose(first.memory["squared"], squared, rtol=1e-6)
     # From then on damped by it, and |c| <= 1 however small the mean.
     bounds = set()
@@ -193,7 +193,7 @@ def test_rank_one_by_its_formula_and_its_limits():
         c = float(weight * optax.tree.vdot(slope, target) / (squared + mean))
         bounds.add(abs(c) > 1)
         c = np.clip(c, -1, 1)
-        expected = jax.tree.map(lambda d, f, c=c: d - c * f, _direct(heavier, psi, "second"), crossed)
+        expected = jax.tree.map(lambda d, f, c=c: d - c * f, _direct(heavier, psi, "upper"), crossed)
         assert lead.metrics["bilevel/dropped"] == 0
         _agree(lead.gradient, expected, 1e-6)
     assert bounds == {True, False}
@@ -204,7 +204,7 @@ def test_rank_one_by_its_formula_and_its_limits():
     # At the follower's optimum there is no slope left, and the gradient is the direct one.
     best, _ = converged(_network)
     lead = _led(scheme, game, best, {"squared": jnp.float32(squared), "count": jnp.int32(5)})
-    _agree(lead.gradient, _direct(game, best, "second"), 1e-7)
+    _agree(lead.gradient, _direct(game, best, "upper"), 1e-7)
 
 
 def _energy(*, gamma, kappa, width, bent=False):
@@ -308,7 +308,7 @@ def test_the_follower_learns_from_its_part_and_sends_nothing_to_the_leader(name)
     followed = lambda phi, psi: scheme.follow(game, game.fuse(phi, "all"), psi)[0]  # noqa: E731
     of_phi, of_psi = jax.jit(jax.grad(followed, (0, 1)))(phi, psi)
     assert optax.tree.norm(of_phi) == 0
-    part = "all" if name == "joint" else "first"
+    part = "all" if name == "joint" else "lower"
     _agree(of_psi, jax.jit(jax.grad(lambda psi: game.task(phi, psi, part)))(psi), 1e-12)
 
 
@@ -335,11 +335,11 @@ def test_a_solve_that_fails_is_dropped_and_said():
 
     def exploding(psi, theta, part):
         loss = game.segmentation_loss(psi, theta, part)
-        return loss + jnp.nan * theta.sum() * psi["bias"].sum() if part == "first" else loss
+        return loss + jnp.nan * theta.sum() * psi["bias"].sum() if part == "lower" else loss
 
     broken = _game(segmentation_loss=exploding)
     lead = _led(bilevel.fusion_leader(), broken, psi)
-    _agree(lead.gradient, _direct(game, psi, "second"), 1e-12)
+    _agree(lead.gradient, _direct(game, psi, "upper"), 1e-12)
     assert lead.metrics["bilevel/dropped"] == 1
     assert all(jnp.isfinite(value) for value in lead.metrics.values())
     assert lead.metrics["bilevel/inner_value"] == -1
@@ -347,9 +347,9 @@ def test_a_solve_that_fails_is_dropped_and_said():
 
 def test_refusals():
     assert all(isinstance(make(), Scheme) for make in bilevel.SCHEMES.values())
-    refused("a batch must have at least 2 examples", part_of, jnp.ones((1, 2)), "first")
-    np.testing.assert_array_equal(part_of(jnp.arange(5), "first"), [0, 1])
-    np.testing.assert_array_equal(part_of(jnp.arange(5), "second"), [2, 3, 4])
+    refused("a batch must have at least 2 examples", part_of, jnp.ones((1, 2)), "lower")
+    np.testing.assert_array_equal(part_of(jnp.arange(5), "lower"), [0, 1])
+    np.testing.assert_array_equal(part_of(jnp.arange(5), "upper"), [2, 3, 4])
     refused("curvature is 'newton'; choose one of fisher, hessian", bilevel.fusion_leader, curvature="newton")
     refused("pixel", bilevel.pixel, gamma=-1.0)
     refused("pixel", bilevel.pixel, steps=0)

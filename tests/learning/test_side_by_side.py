@@ -32,6 +32,7 @@ class Duel:
     primary = "upper"
     probabilities = ()
     accepts_unpaired = False
+    holds_out = False
 
     def init(self, rng, batch):
         keys = jax.random.split(initializer_key(rng), 3)

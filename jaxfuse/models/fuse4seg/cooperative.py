@@ -105,6 +105,10 @@ class Cooperation(Defaults):
     def players(self) -> tuple[str, ...]:
         return ("fusion", "segmentation") if self.fusion_loss.critics is None else ("fusion", "critics", "segmentation")
 
+    @property
+    def holds_out(self) -> bool:
+        return self.scheme.follower_part != "all"
+
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         image = batch["image"]
         key_fusion, key_critics, key_segmentation = jax.random.split(initializer_key(rng), 3)
