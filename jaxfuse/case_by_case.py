@@ -67,11 +67,7 @@ class CaseByCase:
         Raises:
             CasesLeftOut: lists the cases that were left out, if any were.
         """
-        if not self._refused:
-            return
-        left, total = len(self._refused), len(self._names)
-        head = f"none of {total} cases could be done" if left == total else f"left out {left} of {total} cases"
-        raise CasesLeftOut("\n  ".join([f"{head}:", *self._told()]), 2 if left == total else 1)
+        raise_left_out(self._refused, len(self._names))
 
     def _refuse(self, name: str, error: UserError) -> None:
         if len(self._names) == 1:
@@ -84,10 +80,17 @@ class CaseByCase:
         rest = [name for name in self._names if name not in self._done and name not in self._refused]
         named = ", ".join(rest[:_NAMED]) + (f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else "")
         sentence = f"{error}; {len(self._done)} of {len(self._names)} cases are done and stay, these are not: {named}"
-        return "\n  ".join([sentence, *self._told()])
+        return "\n  ".join([sentence, *(_told(*one) for one in self._refused.items())])
 
-    def _told(self) -> list[str]:
-        return [_told(name, sentence) for name, sentence in self._refused.items()]
+
+def raise_left_out(refused: Mapping[str, str], total: int) -> None:
+    """Raises `CasesLeftOut` where any of `total` cases was left out; `refused` holds the sentence of each."""
+    if not refused:
+        return
+    none_done = len(refused) == total
+    head = f"none of {total} cases could be done" if none_done else f"left out {len(refused)} of {total} cases"
+    lines = [f"{head}:", *(_told(*one) for one in refused.items())]
+    raise CasesLeftOut("\n  ".join(lines), 2 if none_done else 1)
 
 
 def _told(name: str, sentence: str) -> str:

@@ -13,6 +13,7 @@ fusion: fused images. DIR of --pred holds CASE.png, DIR of --ref one folder per 
 The help of --protocol lists the metrics of each.
 
 Writes cases.csv (one row per case and region, or per case and image) and summary.json to --out and prints the table.
+A case that cannot be scored is named, left out and listed in the summary; the exit code is then 1, or 2 if none can.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from pkgutil import iter_modules
 from absl import flags
 
 from jaxfuse import cli, scoring
+from jaxfuse.case_by_case import raise_left_out
 from jaxfuse.errors import UserError
+from jaxfuse.io import outputs
 from jaxfuse.report.kinds import KINDS, kind_of
 from jaxfuse.scoring.pairing import listing
 from jaxfuse.scoring.protocol import Option, Protocol
@@ -50,6 +53,7 @@ def define_flags() -> None:
     metrics = "; ".join(f"{name}: {protocol.help}" for name, protocol in PROTOCOLS.items())
     flags.DEFINE_enum("protocol", None, list(PROTOCOLS), f"What is scored, and by which metrics and rules. {metrics}.")
     flags.DEFINE_string("out", None, "Folder for cases.csv and summary.json.")
+    flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     flags.DEFINE_bool("allow_missing", False, "Score the cases that have all files even where others lack one.")
     for option in dict.fromkeys(option for protocol in PROTOCOLS.values() for option in protocol.options):
         _define(option)
@@ -76,13 +80,14 @@ def main(argv: Sequence[str]) -> int:
     _refuse_foreign(options.protocol)
     given = {option.name: getattr(options, option.name) for option in protocol.options}
     folders = Path(options.pred), Path(options.ref), Path(options.out)
-    summary = protocol.score(*folders, allow_missing=options.allow_missing, **given)
+    summary = protocol.score(*folders, allow_missing=options.allow_missing, overwrite=options.overwrite, **given)
     if (render := kind_of(summary).render) is not None:
         print(render(summary))
     for key, lacks in (("without_prediction", "prediction"), ("without_reference", "reference")):
         if summary[key]:
             print(f"Left out, for they have no {lacks}: {listing(summary[key])}.")
     print(f"Written: {Path(options.out) / 'cases.csv'} and {Path(options.out) / 'summary.json'}")
+    raise_left_out(summary["refused"], summary["cases"] + len(summary["refused"]))
     return 0
 
 

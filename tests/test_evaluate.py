@@ -12,7 +12,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
-from jaxfuse.metrics.protocols import BRATS, ISEG
+from jaxfuse.metrics.protocols import BRATS
 from jaxfuse.scoring.labels import score_labels
 from jaxfuse.scoring.pairing import find_references
 from tests.made_cases import save_pair, save_volume
@@ -49,9 +49,9 @@ def by_case_and_region(rows: list[dict]) -> dict[tuple[str, str], dict]:
     return {(row["case"], row["region"]): row for row in rows}
 
 
-def refusal(root: Path, *, protocol=BRATS, labels: str | None = "brats", one_empty: str | None = None) -> str:
+def refusal(root: Path, *, labels: str | None = "brats", one_empty: str | None = None) -> str:
     """The sentence with which the folders below `root` are refused; nothing may have been written."""
-    options = {"protocol": protocol, "labels": labels, "one_empty": one_empty, "allow_missing": False}
+    options = {"protocol": BRATS, "labels": labels, "one_empty": one_empty, "allow_missing": False}
     with pytest.raises(UserError) as error:
         score_labels(root / "pred", root / "ref", root / "out", **options)
     assert not (root / "out" / "cases.csv").exists()
@@ -197,9 +197,11 @@ def test_tissues_from_analyze_and_nifti(tmp_path):
     for words in ("0.750 ± 0.354", "iSeg MHD (mm)", "Dubuisson MHD: the larger of the mean", "Label scheme: iseg."):
         assert words in printed
     save_pair(tmp_path / "pred" / "subject-2.hdr", tissues() // 10)
-    (tmp_path / "out" / "cases.csv").unlink()
-    said = "prediction subject-2.hdr holds the label values 0, 1, 15, 25"
-    assert said in refusal(tmp_path, protocol=ISEG, labels=None)
+    result = run(tmp_path, "iseg")
+    told = "left out 1 of 2 cases:\n  prediction subject-2.hdr holds the label values 0, 1, 15, 25"
+    assert (result.returncode, told in result.stderr) == (1, True)
+    assert {row["case"] for row in read_rows(tmp_path / "out" / "cases.csv")} == {"subject-1"}
+    assert list(read_json(tmp_path / "out" / "summary.json")["refused"]) == ["subject-2"]
 
 
 def test_strokes_in_the_folders_of_their_cases(tmp_path):

@@ -16,16 +16,20 @@ from jaxtyping import Float64
 
 from jaxfuse.data.color import gray_content
 from jaxfuse.errors import UserError
-from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.png import read_png
 from jaxfuse.metrics.fusion import FEWEST_SOURCES, MOST_SOURCES, luminance, score_fused, stretch, summarize_fused
 from jaxfuse.scoring.pairing import find_pictures, listing, pair
-from jaxfuse.scoring.progress import tracked
-from jaxfuse.scoring.protocol import Option, Protocol, write_scores
+from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
 
 
 def score_fusion(
-    pred: Path, ref: Path, out: Path, *, sources: Sequence[str] | None, allow_missing: bool
+    pred: Path,
+    ref: Path,
+    out: Path,
+    *,
+    sources: Sequence[str] | None,
+    allow_missing: bool,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Scores the PNG files of `pred`, writes cases.csv and summary.json to `out` and returns the summary.
 
@@ -33,29 +37,35 @@ def score_fusion(
         ref: holds one folder per source, with files named as in `pred`.
         sources: which of these folders, 2 to 4; None takes all.
         allow_missing: leave out, and list in the summary, cases that lack the fused image or a source.
+        overwrite: replace files in `out` that are not our own.
 
     Raises:
-        UserError: folders or files are missing, damaged or of unequal size, or too small for a metric.
+        UserError: folders or files are missing; or of a single case they are damaged, of unequal size, or too small
+            for a metric.
+        CasesLeftOut: this is so of all cases; where it is of some, they stand in the summary.
     """
     predictions = find_pictures(pred)
     folders = _source_folders(ref, sources)
     files = {name: find_pictures(folder) for name, folder in folders.items()}
     whole = _with_every_source(files, folders, allow_missing=allow_missing)
     paired = pair(predictions, whole, allow_missing=allow_missing)
-    out = writable_folder(out, "--out")
-    rows: list[dict[str, Any]] = []
-    for case in tracked(paired.cases):
-        rows += _score_case(case, predictions[case], [files[name][case] for name in folders])
+    shown = (path for of_source in files.values() for path in of_source.values())
+    outputs = open_scores(out, (pred, predictions.values()), (ref, shown), overwrite=overwrite)
+
+    def score(case: str) -> list[dict[str, Any]]:
+        return _score_case(case, predictions[case], [files[name][case] for name in folders])
+
+    rows, refused = score_each(paired.cases, score)
     summary = {
         "kind": "fusion",
         "primary": "fused",
         "protocol": "fusion",
-        "cases": len(paired.cases),
+        "cases": len(paired.cases) - len(refused),
         "sources": list(folders),
         "outputs": summarize_fused(rows),
         **paired.left_out(),
     }
-    return write_scores(out, rows, summary)
+    return write_scores(outputs, rows, summary, refused)
 
 
 def _source_folders(ref: Path, asked: Sequence[str] | None) -> dict[str, Path]:

@@ -14,15 +14,13 @@ from jaxtyping import UInt8
 
 from jaxfuse.data.cases import encode_label, label_problem, whole_values
 from jaxfuse.errors import UserError
-from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.labels import SCHEMES, LabelScheme, label_scheme
 from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
 from jaxfuse.metrics.regions import score_case, summary_document
 from jaxfuse.scoring.pairing import find_references, find_volumes, pair
-from jaxfuse.scoring.progress import tracked
-from jaxfuse.scoring.protocol import Option, Protocol, write_scores
+from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
 
 OUTPUT = "prediction"
 
@@ -36,6 +34,7 @@ def score_labels(
     labels: str | None,
     one_empty: str | None,
     allow_missing: bool,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Scores the folder `pred` against `ref`, writes cases.csv and summary.json to `out` and returns the summary.
 
@@ -44,6 +43,7 @@ def score_labels(
             layout implies.
         one_empty: "penalty", "nan" or a number of mm, see `metrics.protocols.one_empty_mm`; None: that of the protocol.
         allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
+        overwrite: replace files in `out` that are not our own.
     """
     predictions = find_volumes(pred)
     references, implied = find_references(ref)
@@ -55,16 +55,18 @@ def score_labels(
     scheme = label_scheme(name)
     penalty_mm = one_empty_mm(protocol.one_empty if one_empty is None else one_empty, scheme)
     paired = pair(predictions, references, allow_missing=allow_missing)
-    out = writable_folder(out, "--out")
-    rows: list[dict[str, Any]] = []
-    for case in tracked(paired.cases):
-        rows += _score_files(case, predictions[case], references[case], scheme, protocol, penalty_mm)
+    outputs = open_scores(out, (pred, predictions.values()), (ref, references.values()), overwrite=overwrite)
+
+    def score(case: str) -> list[dict[str, Any]]:
+        return _score_files(case, predictions[case], references[case], scheme, protocol, penalty_mm)
+
+    rows, refused = score_each(paired.cases, score)
     summary = summary_document(rows, primary=OUTPUT, one_empty=penalty_mm) | {
         "protocol": protocol.name,
         "labels": scheme.name,
         **paired.left_out(),
     }
-    return write_scores(out, rows, summary)
+    return write_scores(outputs, rows, summary, refused)
 
 
 def _score_files(

@@ -5,12 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxfuse.case_by_case import CaseByCase
+from jaxfuse.io.outputs import Outputs, folder_read, open_outputs
 from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.scoring.progress import tracked
+
+_TABLE, _SUMMARY = "cases.csv", "summary.json"
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Protocol:
 
     Attributes:
         kind: the name of its result in `report.kinds`.
-        score: (pred, ref, out, *, allow_missing, **options) -> summary; writes cases.csv and summary.json.
+        score: (pred, ref, out, *, allow_missing, overwrite, **options) -> summary; writes cases.csv and summary.json.
         options: the flags that it understands beside those that all protocols share.
         help: what it scores, by which metrics.
     """
@@ -46,8 +54,43 @@ class Protocol:
     help: str
 
 
-def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: dict[str, Any]) -> dict[str, Any]:
-    """Writes cases.csv and summary.json to `out`, and returns the summary."""
-    write_rows(out / "cases.csv", rows)
-    write_json(out / "summary.json", summary)
-    return summary
+def open_scores(
+    out: Path, pred: tuple[Path, Iterable[Path]], ref: tuple[Path, Iterable[Path]], *, overwrite: bool
+) -> Outputs:
+    """Checks the place of cases.csv and summary.json; `pred` and `ref` are the folders that are read, and their files.
+
+    Raises:
+        UserError: they are not to be written there (`jaxfuse.io.outputs`).
+    """
+    reads = [*folder_read("--pred", *pred), *folder_read("--ref", *ref)]
+    return open_outputs(out, "--out", reads=reads, names=(_TABLE, _SUMMARY), overwrite=overwrite)
+
+
+def score_each(cases: Sequence[str], score: Callable[[str], Iterable[Row]]) -> tuple[list[Row], dict[str, str]]:
+    """Scores case after case; one that is refused is named on the error stream at once, and left out.
+
+    Returns:
+        The rows of all cases, and the sentence of each case that was left out.
+
+    Raises:
+        UserError: that of a single case.
+        CasesLeftOut: no case could be scored.
+    """
+    batch, rows = CaseByCase(cases, lambda text: print(text, file=sys.stderr)), list[Row]()
+    for case in tracked(cases):
+        with batch.case(case):
+            rows += score(case)
+    if not rows:
+        batch.end()
+    return rows, dict(batch.refused)
+
+
+def write_scores(
+    outputs: Outputs, rows: Sequence[Row], summary: Mapping[str, Any], refused: Mapping[str, str]
+) -> dict[str, Any]:
+    """Writes cases.csv and summary.json, and returns the summary, in which `refused` are the cases left out."""
+    whole = {**summary, "refused": dict(refused)}
+    with outputs.together() as folder:
+        write_rows(folder / _TABLE, rows)
+        write_json(folder / _SUMMARY, whole)
+    return whole

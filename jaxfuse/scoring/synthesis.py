@@ -17,7 +17,6 @@ from jaxtyping import Float64
 from jaxfuse.data.cases import Image, intensity_problem
 from jaxfuse.data.sources.volumes import LAYOUTS, detect_layout
 from jaxfuse.errors import UserError
-from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.metrics.synthesis import (
     DEFINITIONS,
@@ -28,8 +27,7 @@ from jaxfuse.metrics.synthesis import (
     summarize_synthesized,
 )
 from jaxfuse.scoring.pairing import find_images, pair
-from jaxfuse.scoring.progress import tracked
-from jaxfuse.scoring.protocol import Option, Protocol, write_scores
+from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
 
 OUTPUT = "synthesized"
 OFFICIAL_CODE = "official"
@@ -50,6 +48,7 @@ def score_synthesis(
     emulate: str | None,
     window: str | None,
     allow_missing: bool,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Scores the volumes of `pred` against those of `ref`, writes cases.csv and summary.json to `out`.
 
@@ -59,37 +58,44 @@ def score_synthesis(
         emulate: "official" adds what the public code of Hi-Net computes.
         window: "x0:x1,y0:y1", voxels of the canonical axes that are scored; None: the whole volume.
         allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
+        overwrite: replace files in `out` that are not our own.
 
     Returns:
         The summary.
 
     Raises:
-        UserError: folders or files are missing or damaged, grids differ, a volume holds nothing to scale by, or the
-            window leaves it.
+        UserError: folders or files are missing; or of a single case a file is damaged, grids differ, a volume holds
+            nothing to scale by, or the window leaves it.
+        CasesLeftOut: this is so of all cases; where it is of some, they stand in the summary.
     """
     cut = _window(window)
     # `predict` gives this ending to volumes that it synthesizes.
     predictions = find_images(pred, ending=f"_{target}" if target else "")
     references = _references(ref, target)
     paired = pair(predictions, references, allow_missing=allow_missing)
-    out = writable_folder(out, "--out")
-    rows, below = [], 0
-    for case in tracked(paired.cases):
+    reals = (image.path for image in references.values())
+    outputs = open_scores(out, (pred, predictions.values()), (ref, reals), overwrite=overwrite)
+    below = set[str]()
+
+    def score(case: str) -> list[dict[str, Any]]:
         real, made = _scaled(case, references[case], predictions[case], cut)
-        below += bool(made.min() < 0)
-        rows.append(_row(case, real, made, emulate))
+        if made.min() < 0:
+            below.add(case)
+        return [_row(case, real, made, emulate)]
+
+    rows, refused = score_each(paired.cases, score)
     official = OFFICIAL_OF_VOLUMES if emulate else {}
     summary = {
         "kind": "synthesis",
         "primary": OUTPUT,
         "protocol": "synthesis",
-        "cases": len(paired.cases),
+        "cases": len(rows),
         "target": target or "",
-        "definitions": {**DEFINITIONS, **official, "Scaling": _SCALING, **_extent(cut), **_told_below(below)},
+        "definitions": {**DEFINITIONS, **official, "Scaling": _SCALING, **_extent(cut), **_told_below(len(below))},
         "outputs": summarize_synthesized(rows),
         **paired.left_out(),
     }
-    return write_scores(out, rows, summary)
+    return write_scores(outputs, rows, summary, refused)
 
 
 def _row(

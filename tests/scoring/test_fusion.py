@@ -1,10 +1,12 @@
 """Fused images scored against the folders of their sources: values, baselines, colors, refusals, the command."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
+from jaxfuse.errors import CasesLeftOut
 from jaxfuse.io.png import write_png
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.fusion import luminance, score_fused, stretch
@@ -32,6 +34,14 @@ def folders(tmp_path):
 def scored(root, ref="ref", **options):
     options = {"sources": None, "allow_missing": False} | options
     return score_fusion(root / "pred", root / ref, root / "out", **options)
+
+
+def left_out(root, told, **options):
+    """Asserts that one case alone is left out with this sentence, a pattern, and is in no row."""
+    summary = scored(root, **options)
+    assert list(summary["refused"]) == ["a_z077"]
+    assert re.search(told, summary["refused"]["a_z077"])
+    assert "a_z077" not in {row["case"] for row in read_rows(root / "out" / "cases.csv")}
 
 
 def rows_of(root):
@@ -88,12 +98,13 @@ def test_cases_that_lack_a_file_are_refused_or_left_out(folders):
     assert (summary["cases"], summary["without_reference"]) == (1, ["b_z012"])
 
 
-def test_folders_and_sizes_that_do_not_fit_are_refused(folders):
+def test_folders_that_do_not_fit_are_refused_and_sizes_left_out(folders):
     write_png(folders / "pred" / "a_z077.png", T1[:-1])
-    refused(r"case a_z077: .*are of 43 x 44 and 44 x 44 pixels; they must show one grid", scored, folders)
+    left_out(folders, r"case a_z077: .*are of 43 x 44 and 44 x 44 pixels; they must show one grid")
     for path in folders.rglob("*_z0*.png"):
         write_png(path, T1[:30, :30])
-    refused("case a_z077: vif needs 41 pixels", scored, folders)
+    with pytest.raises(CasesLeftOut, match="none of 2 cases could be done:\n  case a_z077: vif needs 41 pixels"):
+        scored(folders)
     refused("ref is not a folder", scored, folders, ref="no/ref")
     refused(r"t1 holds 0 folders \(none\); name 2 to 4 of its folders", scored, folders, ref="ref/t1")
 

@@ -1,10 +1,12 @@
 """Synthesized volumes scored against files or a data set: scaling, window, the public code's columns, refusals."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
+from jaxfuse.errors import CasesLeftOut
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, score_synthesized
@@ -46,6 +48,14 @@ def folders(tmp_path):
 def scored(root, **options):
     options = {"target": None, "emulate": None, "window": None, "allow_missing": False} | options
     return score_synthesis(root / "pred", root / "ref", root / "out", **options)
+
+
+def left_out(root, told, **options):
+    """Asserts that case a alone is left out with this sentence, a pattern, and is in no row."""
+    summary = scored(root, **options)
+    assert list(summary["refused"]) == ["a"]
+    assert re.search(told, summary["refused"]["a"])
+    assert "a" not in {row["case"] for row in read_rows(root / "out" / "cases.csv")}
 
 
 def rows_of(root):
@@ -91,7 +101,8 @@ def test_a_window_changes_what_is_scored_and_not_the_scale(folders):
     assert summary["definitions"]["Window"].startswith("voxels x 1:13 and y 3:15 of the canonical axes")
     refused("give the voxels along x and y, such as 40:200,20:200", scored, folders, window="1:13")
     refused("holds no voxel", scored, folders, window="1:13,9:9")
-    refused("0:17 along x, but case a only 16 voxels", scored, folders, window="0:17,0:15")
+    with pytest.raises(CasesLeftOut, match="0:17 along x, but case a only 16 voxels"):
+        scored(folders, window="0:17,0:15")
 
 
 def test_a_data_set_is_asked_for_its_target(folders):
@@ -139,16 +150,15 @@ def test_cases_that_lack_a_file_are_refused_or_left_out(folders):
         (np.where(MADE["a"] > 100, np.nan, 1.0), AFFINE, "case a: a.nii.gz has .* voxels that are NaN or infinite"),
     ],
 )
-def test_predictions_that_do_not_fit_are_refused(folders, array, affine, said):
+def test_predictions_that_do_not_fit_are_left_out(folders, array, affine, said):
     save(folders / "pred" / "a.nii.gz", array, affine)
-    refused(said, scored, folders)
-    assert not (folders / "out" / "cases.csv").exists()
+    left_out(folders, said)
 
 
-def test_a_blank_truth_and_a_thin_volume_are_refused(folders):
+def test_a_blank_truth_and_a_thin_volume_are_left_out(folders):
     save(folders / "ref" / "a.nii.gz", np.zeros(SHAPE))
-    refused(r"case a: .*a.nii.gz is 0 everywhere, so that there is no range to scale by", scored, folders)
+    left_out(folders, r"case a: .*a.nii.gz is 0 everywhere, so that there is no range to scale by")
     for side, volume in (("pred", MADE["a"]), ("ref", REAL["a"])):
         save(folders / side / "a.nii.gz", volume[..., :5])
     assert scored(folders)["cases"] == 2
-    refused(r"case a: SSIM needs a 3D image of at least 7 pixels", scored, folders, emulate="official")
+    left_out(folders, r"case a: SSIM needs a 3D image of at least 7 pixels", emulate="official")
