@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.facts import CaseFacts, tuples
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of
@@ -123,7 +123,7 @@ def case_key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], l
         "id": one.id,
         "group": one.group,
         "images": [digests.of_image(one.images[m]) for m in images],
-        "label": digests.of(one.label) if label and one.label else None,
+        "label": digests.of_image(Image(one.label, twins=one.label_twins)) if label and one.label else None,
         "recipe": recipe,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()

@@ -24,24 +24,41 @@ class Image:
     Attributes:
         path: the file; of an Analyze pair its header.
         channel: index along the fourth axis of the stored array; None where the file holds this image alone.
+        twins: files beside it that bear its name with another ending, and so claim to be the same image.
     """
 
     path: Path
     channel: int | None = None
+    twins: tuple[Path, ...] = ()
 
     def read(self) -> Volume:
-        """Reads the image onto its canonical axes; raises the `UserError` of `read_volume`."""
-        return read_volume(self.path, channel=self.channel)
+        """Reads the image onto its canonical axes.
+
+        Raises:
+            UserError: that of `read_volume`, and for a twin of other content.
+        """
+        volume = read_volume(self.path, channel=self.channel)
+        for twin in self.twins:
+            if problem := twin_problem(volume, twin):
+                raise UserError(problem)
+        return volume
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case: `images` by canonical modality name, `label` or None, `group` for stratified splits."""
+    """The files of one case.
+
+    Attributes:
+        images: by canonical modality name.
+        group: for stratified splits.
+        label_twins: files beside the label that bear its name with another ending.
+    """
 
     id: str
     images: Mapping[str, Image]
     label: Path | None = None
     group: str = ""
+    label_twins: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,7 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
         image[..., channel] = volume.array
     label = None
     if scheme is not None and files.label is not None:
-        volume = read_volume(files.label)
+        volume = Image(files.label, twins=files.label_twins).read()
         _refuse(files.id, geometry_mismatch(volume, first))
         values = whole_values(volume)
         _refuse(files.id, label_problem(volume.path, np.unique(values), scheme))
@@ -91,8 +108,20 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
     return Case(files.id, tuple(modalities), image, label, first.affine, first.spacing_mm)
 
 
+def twin_problem(volume: Volume, twin: Path) -> str:
+    """Returns a sentence where a file beside a volume holds another volume than it, else the empty string."""
+    other = read_volume(twin, channel=volume.channel)
+    differs = geometry_mismatch(volume, other)
+    if not differs and not np.array_equal(volume.array, other.array):
+        count = int(np.count_nonzero(volume.array != other.array))
+        differs = f"{count} voxels of {volume.path.name} and {twin.name} differ"
+    return f"{volume.path} has a twin, {twin.name}: {differs}; keep the one that is meant" if differs else ""
+
+
 def intensity_problem(volume: Volume) -> str:
     """One clause where a volume holds NaN or infinity, else the empty string."""
+    if volume.array.dtype.kind in "iu":
+        return ""
     bad = int(np.size(volume.array) - np.count_nonzero(np.isfinite(volume.array)))
     return f"{volume.name} has {bad} voxels that are NaN or infinite; repair the file" if bad else ""
 

@@ -25,9 +25,9 @@ class Digests:
         return "+".join(self._of_file(part) for part in files_of(path))
 
     def of_image(self, image: Image) -> str:
-        """Stands for the content of an image: that of its file, and the channel where the file has several."""
+        """Stands for the content of an image: of its file and of twins, and the channel where the file has several."""
         channel = "" if image.channel is None else f"#{image.channel}"
-        return f"{self.of(image.path)}{channel}"
+        return "+".join(map(self.of, (image.path, *image.twins))) + channel
 
     def _of_file(self, path: Path) -> str:
         try:

@@ -1,6 +1,7 @@
 """Problems of a data set, said case by case, without stopping at the first.
 
-`fatal` is what training would refuse; `warning` is what it would accept and a person should look at.
+`fatal` is what training would refuse, or what makes its scores worthless; `warning` is what it would accept and a
+person should look at.
 """
 
 from __future__ import annotations
@@ -9,33 +10,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
 
-from jaxfuse.data.cases import Image, encode_label, intensity_problem, label_problem, whole_values
-from jaxfuse.data.sources.case_folders import Finding
+from jaxfuse.data.cases import intensity_problem, label_problem, whole_values
+from jaxfuse.data.copies import Held, copy_problems, held_by
+from jaxfuse.data.looks import CaseLook, look_ahead
+from jaxfuse.data.problems import ALL_CASES, Problem, Severity
 from jaxfuse.data.sources.volumes import detect_layout, source_of_layout
 from jaxfuse.data.subject_names import cases_by_subject, subject_rule
 from jaxfuse.errors import UserError
-from jaxfuse.io.doubts import geometry_warnings
 from jaxfuse.io.nifti import Volume, geometry_mismatch
 from jaxfuse.labels import LabelScheme, label_scheme
 
-Severity = Literal["fatal", "warning"]
-# Stands for the case's id where a problem is one of the whole data set.
-ALL_CASES = "(all cases)"
 _SPACING_TOLERANCE_MM = 1e-3
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong, in a clause."""
-
-    case: str
-    severity: Severity
-    message: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +51,7 @@ class _Seen:
     unoriented: int = 0
     labeled: int = 0
     classes: set[int] = field(default_factory=set)
+    held: list[Held] = field(default_factory=list)
 
 
 def verify(
@@ -90,25 +80,31 @@ def verify(
     subjects = cases_by_subject((found.id for found in findings), subject_rule(subject, option="--subject"))
     seen = _Seen()
     problems: list[Problem] = []
-    for done, found in enumerate(findings, start=1):
-        problems += [Problem(found.id, severity, text) for severity, text in _case_problems(found, labels, seen)]
+    for done, case in enumerate(look_ahead(findings), start=1):
+        problems += [Problem(case.found.id, severity, text) for severity, text in _case_problems(case, labels, seen)]
+        seen.held += held_by(case)
         if on_case:
             on_case(done, len(findings))
+    problems += copy_problems(seen.held, subjects)
     problems += _orientation_problems(seen)
     problems += _spacing_problems(seen)
     problems += _absent_classes(seen, labels)
     ids = tuple(found.id for found in findings)
+    place = {case: number for number, case in enumerate((*ids, ALL_CASES))}
+    problems.sort(key=lambda problem: place[problem.case])
     return Verdict(Path(root), layout, labels.name, modalities, ids, subjects, tuple(problems))
 
 
-def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tuple[Severity, str]]:
+def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tuple[Severity, str]]:
+    found = case.found
     problems: list[tuple[Severity, str]] = [
         ("fatal", f"no {modality} image: {name} is missing") for modality, name in found.missing.items()
     ]
     first: Volume | None = None
     brain: Bool[np.ndarray, "d h w"] | None = None
-    for modality, image in found.images.items():
-        volume = _read(image, problems)
+    for modality, one in case.images.items():
+        problems += one.problems
+        volume = one.volume
         if volume is None:
             continue
         first = first or volume
@@ -118,14 +114,15 @@ def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tup
         problems += _intensity_problems(modality, volume)
         if not mismatch:
             nonzero = volume.array != 0
-            brain = nonzero if brain is None else brain | nonzero
+            brain = nonzero if brain is None else np.logical_or(brain, nonzero, out=brain)
     if first is not None:
         seen.spacings[found.id] = first.spacing_mm
         seen.unoriented += not first.oriented
-    if found.label is None:
+    if case.label is None:
         problems.append(("warning", "no label file: the case can be predicted, but not trained on or scored"))
         return problems
-    label = _read(Image(found.label), problems)
+    problems += case.label.problems
+    label = case.label.volume
     if label is not None:
         mismatch = geometry_mismatch(label, first) if first else ""
         if mismatch:
@@ -134,31 +131,20 @@ def _case_problems(found: Finding, scheme: LabelScheme, seen: _Seen) -> list[tup
     return problems
 
 
-def _read(image: Image, problems: list[tuple[Severity, str]]) -> Volume | None:
-    try:
-        volume = image.read()
-    except UserError as error:
-        problems.append(("fatal", str(error)))
-        return None
-    for text in geometry_warnings(volume):
-        problems.append(("warning", text))
-    return volume
-
-
 def _intensity_problems(modality: str, volume: Volume) -> list[tuple[Severity, str]]:
     name = volume.name
     bad = intensity_problem(volume)
     if bad:
         return [("fatal", bad)]
-    low, high = float(volume.array.min()), float(volume.array.max())
+    low, high = volume.array.min(), volume.array.max()
     if low == high == 0:
         return [("fatal", f"{name} is empty: every voxel is 0")]
     if low == high:
         return [("fatal", f"{name} is constant: every voxel of {modality} is {low:g}")]
-    inside = volume.array[volume.array != 0]
-    if inside.min() == inside.max():
+    inside = int(np.count_nonzero(volume.array))
+    if 0 in (low, high) and inside == np.count_nonzero(volume.array == (low or high)):
         return [("warning", f"{name} has one value only besides 0: it looks like a mask, not like a {modality} image")]
-    if inside.size == volume.array.size:
+    if inside == volume.array.size:
         text = f"{name} has no voxel that is 0 (the first is {volume.array.flat[0]:g}): background counts as brain"
         return [("warning", f"{text}; strip the skull or set the background to 0")]
     return []
@@ -171,22 +157,22 @@ def _label_problems(
         values = whole_values(label)
     except UserError as error:
         return [("fatal", str(error))]
-    present = [int(v) for v in np.unique(values)]
+    marked = values != 0
+    present = sorted({*(int(v) for v in np.unique(values[marked])), *([] if marked.all() else [0])})
     unknown = label_problem(label.path, present, scheme)
     seen.labeled += 1
     if unknown:
         seen.classes |= {scheme.encode[v] for v in present if v in scheme.encode}
         return [("fatal", unknown)]
-    classes = encode_label(values, scheme)
-    seen.classes |= {int(c) for c in np.unique(classes)}
-    if not classes.any():
+    seen.classes |= {scheme.encode[value] for value in present}
+    if not marked.any():
         return [("warning", f"{label.path.name} marks nothing: every voxel is background")]
     problems: list[tuple[Severity, str]] = []
     if set(present) <= {0, 1} and len(scheme.classes) > 2:
         meaning = scheme.classes[scheme.encode[1]]
         text = f"{label.path.name} holds only 0 and 1, which scheme {scheme.name} reads as {meaning}"
         problems.append(("warning", f"{text}; if it marks whole lesions, name the scheme lesion"))
-    outside = 0 if brain is None else int(np.count_nonzero(classes[~brain]))
+    outside = 0 if brain is None else int(np.count_nonzero(marked & ~brain))
     if outside:
         text = f"{label.path.name} marks {outside} voxels where every image is 0"
         problems.append(("warning", f"{text}; those beyond the brain's bounding box are not trained on"))

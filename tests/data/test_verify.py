@@ -26,8 +26,10 @@ def tumor(*values: int) -> np.ndarray:
 
 
 def make(root: Path, name: str, *, affine: np.ndarray | None = None, **arrays: np.ndarray | None) -> Path:
-    """A sound case; `arrays` replace files by suffix, None leaves one out."""
-    sound = {m: head() for m in MODALITIES} | {"seg": tumor(1, 2, 4)}
+    """A sound case, no file of which equals one of another; `arrays` replace files by suffix, None leaves one out."""
+    own = ord(name[0])
+    sound = {m: np.where(head() > 0, head() + own + i / 8, 0) for i, m in enumerate(MODALITIES)}
+    sound["seg"] = np.roll(tumor(1, 2, 4), (own % 3 - 1, own % 4 - 1), axis=(0, 1))
     return write_case(root, name, {**sound, **arrays}, affine=affine).parent
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.errors import UserError
 
-# The compressed file where both exist.
+# Where several exist the first stands for all, which must hold the same volume (`Image.twins`).
 EXTENSIONS = (".nii.gz", ".nii")
 # Outer folder / training folder / grade / case.
 _DEPTH = 4
@@ -156,7 +156,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Finding:
-    """One case as found: files by modality, and the names looked for in vain."""
+    """One case as found: files by modality, the names looked for in vain, and files that claim to be the label too."""
 
     id: str
     folder: Path
@@ -164,6 +164,7 @@ class Finding:
     images: Mapping[str, Image]
     missing: Mapping[str, str]
     label: Path | None
+    label_twins: tuple[Path, ...] = ()
 
 
 def case_files(findings: Iterable[Finding], *, labels_required: bool) -> tuple[CaseFiles, ...]:
@@ -183,7 +184,7 @@ def files_of(found: Finding, *, labels_required: bool) -> CaseFiles:
             f"case {found.id} has no label file in {found.folder}; "
             "point at the folder of the training cases only, or add the file"
         )
-    return CaseFiles(found.id, found.images, found.label, found.group)
+    return CaseFiles(found.id, found.images, found.label, found.group, found.label_twins)
 
 
 def check_modalities(asked: Sequence[str], known: Sequence[str]) -> None:
@@ -214,7 +215,7 @@ def is_case(folder: Path, layout: Layout) -> bool:
     """Whether a folder holds a case; one that is named like a case is one even where all its files are missing."""
     if not layout.folder.fullmatch(folder.name):
         return False
-    return not layout.marks or any(volume_file(folder, folder.name + suffix) for suffix in layout.marks)
+    return not layout.marks or any(volume_files(folder, folder.name + suffix) for suffix in layout.marks)
 
 
 def find_folders(root: Path, layout: Layout) -> tuple[Path, ...]:
@@ -236,14 +237,13 @@ def find_case(folder: Path, modalities: Sequence[str], layout: Layout, *, group:
     images, missing = {}, {}
     for modality in modalities:
         stem = folder.name + layout.suffixes[modality]
-        path = volume_file(folder, stem)
-        if path is None:
-            missing[modality] = f"{stem}.nii.gz"
+        if paths := volume_files(folder, stem):
+            images[modality] = Image(paths[0], twins=paths[1:])
         else:
-            images[modality] = Image(path)
+            missing[modality] = f"{stem}.nii.gz"
     stems = (folder.name + layout.label, *layout.stray_labels)
-    label = next((path for stem in stems if (path := volume_file(folder, stem))), None)
-    return Finding(folder.name, folder, group, images, missing, label)
+    labels = [path for stem in stems for path in volume_files(folder, stem)]
+    return Finding(folder.name, folder, group, images, missing, next(iter(labels), None), tuple(labels[1:]))
 
 
 def folders_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
@@ -257,6 +257,6 @@ def folders_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
         yield from folders_below(folder / name, depth - 1)
 
 
-def volume_file(folder: Path, stem: str, extensions: Sequence[str] = EXTENSIONS) -> Path | None:
-    """The file called `stem` with the first of these extensions that exists."""
-    return next((path for extension in extensions if (path := folder / (stem + extension)).is_file()), None)
+def volume_files(folder: Path, stem: str, extensions: Sequence[str] = EXTENSIONS) -> tuple[Path, ...]:
+    """The files called `stem` with one of these extensions, in their order: the first, and those that are its twins."""
+    return tuple(path for extension in extensions if (path := folder / (stem + extension)).is_file())

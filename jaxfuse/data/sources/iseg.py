@@ -25,7 +25,7 @@ from jaxfuse.data.sources.case_folders import (
     VolumeSource,
     check_modalities,
     folders_below,
-    volume_file,
+    volume_files,
 )
 from jaxfuse.errors import UserError
 
@@ -82,12 +82,12 @@ def _find(name: str, folder: Path, modalities: Sequence[str]) -> Finding:
     images, missing = {}, {}
     for modality in modalities:
         stem = name + _SUFFIXES[modality]
-        path = volume_file(folder, stem, _EXTENSIONS)
-        if path is None:
-            missing[modality] = f"{stem}.hdr (or .nii.gz)"
+        if paths := volume_files(folder, stem, _EXTENSIONS):
+            images[modality] = Image(paths[0], twins=paths[1:])
         else:
-            images[modality] = Image(path)
-    return Finding(name, folder, "", images, missing, volume_file(folder, name + _LABEL, _EXTENSIONS))
+            missing[modality] = f"{stem}.hdr (or .nii.gz)"
+    labels = volume_files(folder, name + _LABEL, _EXTENSIONS)
+    return Finding(name, folder, "", images, missing, next(iter(labels), None), labels[1:])
 
 
 SOURCE = VolumeSource(

@@ -23,7 +23,7 @@ from jaxfuse.data.sources.case_folders import (
     VolumeSource,
     check_modalities,
     folders_below,
-    volume_file,
+    volume_files,
 )
 from jaxfuse.errors import UserError
 
@@ -79,31 +79,30 @@ def _case(folder: Path, modalities: Sequence[str]) -> Finding:
     name, there = f"{folder.parent.name}_{folder.name}", _files(folder)
     images, missing = {}, {}
     for modality in modalities:
-        path = _only_one(name, modality, there.get(SEQUENCES[modality], []))
-        if path is None:
-            missing[modality] = f"{_PREFIX}{SEQUENCES[modality]}.NUMBER.nii"
+        if paths := _only_one(name, modality, there.get(SEQUENCES[modality], [])):
+            images[modality] = Image(paths[0], twins=paths[1:])
         else:
-            images[modality] = Image(path)
-    label = _only_one(name, "the lesion", there.get(LESION, []))
-    return Finding(name, folder, "", images, missing, label)
+            missing[modality] = f"{_PREFIX}{SEQUENCES[modality]}.NUMBER.nii"
+    labels = _only_one(name, "the lesion", there.get(LESION, []))
+    return Finding(name, folder, "", images, missing, next(iter(labels), None), labels[1:])
 
 
-def _files(folder: Path) -> Mapping[str, list[Path]]:
-    """Every volume below a case's folder, by what its name says."""
-    files: dict[str, list[Path]] = {}
+def _files(folder: Path) -> Mapping[str, list[tuple[Path, ...]]]:
+    """Every volume below a case's folder with its twins, by what its name says."""
+    files: dict[str, list[tuple[Path, ...]]] = {}
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     for match in filter(None, map(_NAME.fullmatch, names)):
-        path = volume_file(folder / match.group(), match.group())
-        files.setdefault(match.group(1), []).extend([path] if path else [])
+        paths = volume_files(folder / match.group(), match.group())
+        files.setdefault(match.group(1), []).extend([paths] if paths else [])
     return files
 
 
-def _only_one(case_id: str, what: str, paths: Sequence[Path]) -> Path | None:
-    if len(paths) > 1:
-        listed = " and ".join(path.name for path in paths)
-        raise UserError(f"case {case_id} has {len(paths)} files for {what}: {listed}; keep the one that is meant")
-    return paths[0] if paths else None
+def _only_one(case_id: str, what: str, volumes: Sequence[tuple[Path, ...]]) -> tuple[Path, ...]:
+    if len(volumes) > 1:
+        listed = " and ".join(paths[0].name for paths in volumes)
+        raise UserError(f"case {case_id} has {len(volumes)} files for {what}: {listed}; keep the one that is meant")
+    return volumes[0] if volumes else ()
 
 
 def _in_order(folder: Path) -> tuple[str, int, str]:

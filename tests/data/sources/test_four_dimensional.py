@@ -44,9 +44,10 @@ SOURCE = VolumeSource(
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """Two cases of four channels; the source stands among the others."""
-    label = np.zeros(SHAPE, np.uint8)
-    label[1:4, 2, 3] = (1, 2, 3)
     for number in (1, 2):
+        label = np.zeros(SHAPE, np.uint8)
+        label[1:4, 2, 3] = (1, 2, 3)
+        label[1, 1, 1] = number
         name = f"BRATS_{number:03d}.nii.gz"
         save_volume(tmp_path / "imagesTr" / name, stored(number), affine=LPS)
         save_volume(tmp_path / "labelsTr" / name, label, affine=LPS)

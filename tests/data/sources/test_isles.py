@@ -23,7 +23,9 @@ def add(case: Path, kind: str, number: int, value: int, suffix: str = ".nii") ->
     array = np.zeros(SHAPE, np.int16)
     array[1:4, 1:4, 1:3] = value + np.arange(3)[:, None, None] if kind != "OT" else 0
     if kind == "OT":
-        array[2, 2, 1:3] = 1
+        array[1 + number % 3, 2, 1:3] = 1
+    else:
+        array[3, 3, 2] += number % 89  # no two volumes are equal
     return write_isles(case, kind, number, array, suffix)
 
 
