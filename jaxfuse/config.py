@@ -19,7 +19,8 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
-from jaxfuse.options import at_least, flat, grouped, is_group, merge, record, resolve, same_keys, with_initializers
+from jaxfuse.options import flat, grouped, is_group, merge, record, resolve, same_keys, with_initializers
+from jaxfuse.ranges import check_ranges
 
 _OPTIMIZERS = {"adam": adam, "sgd": sgd}
 
@@ -132,17 +133,17 @@ def parse(config: Any) -> Experiment:
         UserError: something is unknown, missing or of the wrong kind.
     """
     _check_schedule(config)
+    check_ranges(flat(config))
     phases = {name: _phase(name, config[name], config) for name in config.schedule}
     _check_rules(config.schedule, phases)
     side_by_side = config.get("side_by_side", False)
     if side_by_side:
         _check_side_by_side(config, phases)
-    at_least("", config, log_every=1, seed=0)
     plain = ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
     experiment = Experiment(
         phases=phases,
         data=read_data("data", config.data),
-        loader=record(Loader, "loader", config.loader, workers=0, threads=0, prefetch=1),
+        loader=record(Loader, "loader", config.loader),
         side_by_side=side_by_side,
         **{key: config[key] for key in plain},
     )
@@ -159,6 +160,8 @@ def _check_schedule(config: Any) -> None:
     same_keys("config", config, known | {"side_by_side"}, optional={"side_by_side"})
     if not config.schedule or len(set(config.schedule)) != len(config.schedule):
         raise UserError(f"schedule is {config.schedule}; it must name each phase once, in order")
+    if not config.result or len(set(config.result)) != len(config.result):
+        raise UserError(f"result is {config.result}; it must name at least one phase, each once")
     if stray := [name for name in config.result if name not in config.schedule]:
         raise UserError(f"result names {', '.join(stray)}, which the schedule {config.schedule} lacks")
 
@@ -218,8 +221,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
     optional = {"loss", "loss_args", "data", "sampling_args"}
     expected |= {"model", "args", "optimizers", "init"}
     same_keys(name, group, expected | optional, optional=optional)
-    at_least(f"{name}.", group, batch=1, checkpoint_every=1)
-    if group.steps < 0 or group.epochs < 0 or not (group.steps or group.epochs):
+    if not (group.steps or group.epochs):
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
     data = read_data(f"{name}.data", group.data) if group.get("data") else None
     plain = ("steps", "epochs", "batch", "patch", "pad", "unpaired", "checkpoint_every")
@@ -232,7 +234,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         labeled=bool(group.get("loss")),
         weighs_classes=_weighs_classes(group),
         rules=tuple(parse_rule(entry) for entry in group.init),
-        validation=_validation(f"{name}.validation", group.validation),
+        validation=record(Validation, f"{name}.validation", group.validation),
         data=data,
         **{key: group[key] for key in plain},
     )
@@ -310,10 +312,3 @@ def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: 
     if wrong := sorted(set(options) - accepted):
         raise UserError(f"{where} has no option {', '.join(wrong)}; {kind} has {', '.join(sorted(accepted))}")
     return _OPTIMIZERS[kind](total_steps=total_steps, **{key: v for key, v in options.items() if key != "kind"})
-
-
-def _validation(where: str, group: Any) -> Validation:
-    settings = record(Validation, where, group, every=0, cases=1, tile_batch=1, memory_mb=0)
-    if not 0.0 <= settings.overlap < 1.0:
-        raise UserError(f"{where}.overlap is {settings.overlap}; it must lie in [0, 1)")
-    return settings

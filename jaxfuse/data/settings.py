@@ -118,6 +118,8 @@ def read_data(where: str, group: Any) -> Data:
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
+    if not group.modalities or len(set(group.modalities)) != len(group.modalities):
+        raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
     _check_axis(where, group.get("axis", "axial"), group.source)
     _check_slices(where, group.get("window", ()), group.get("blank_slices", False), group.source)
     rule = LEVELS if group.source == "pairs2d" else normalization(group.normalize)

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfuse.config import Phase
+from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sampling import check_sampling
+from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.streams import check_halves, held_out_streams
 from jaxfuse.data.subject_names import subject_rule
 from jaxfuse.data.transforms import transforms_from
@@ -47,6 +48,16 @@ def build_system(
         check_patch(phase.patch, ndim=geometry.ndim, divisor=geometry.divisor, margin=geometry.margin)
     memory_limit(phase, system)
     return system
+
+
+def check_systems(experiment: Experiment) -> None:
+    """Builds the System of every phase from what the config alone tells of its data, before any are read.
+
+    Raises:
+        UserError: an option of a phase makes no sense to its model, or its patch does not fit.
+    """
+    for phase in experiment.phases.values():
+        build_system(phase, *declared_facts(experiment.data_of(phase)), phase.total_steps(phase.batch))
 
 
 def make_sampler(

@@ -15,6 +15,7 @@ from jaxfuse.data.dataset import Dataset, open_dataset
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.settings import Data
 from jaxfuse.data.subjects import subjects_of
+from jaxfuse.engine.build import check_systems
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
@@ -158,7 +159,9 @@ def train(config: ConfigDict, workdir: Path) -> Path:
         UserError: another run is going on in the workdir, or config, data or folder are wrong.
         Stopped: a signal came, or numbers are no longer finite; the same call goes on.
     """
-    experiment, placement, display = parse(config), one_device(), Display()
+    experiment = parse(config)
+    check_systems(experiment)
+    placement, display = one_device(), Display()
     with locked(workdir) as workdir:
         compilation_cache(experiment.data.cache_dir)
         open_workdir(workdir, config)
