@@ -61,7 +61,7 @@ def test_every_number_of_every_recipe(recipe):
                 continue
             put(config, name, new)
             allowed = range_of(name)
-            assert allowed is not None
+            assert allowed is not None, f"{name} has no range: list it in jaxfuse/ranges.py"
             told = refusal(config)
             if told.endswith("one must be positive"):  # neither steps nor epochs, each of which may be 0
                 continue
