@@ -53,9 +53,9 @@ _NAMES: Mapping[Range, str] = {
     COUNT: "log_every checkpoint_every prefetch cases options.steps",
     SIZE: (
         "batch tile_batch patch shape grid pool_size base levels width widths decoder_widths head heads hidden dim "
-        "blocks convs_per_block decoder_blocks front high_nodes cell text_dim rounds downs latent widest mix_kernel most "
-        "stem units train_side vit_depth vit_heads vit_hidden vit_width fusion_width critic_base critic_layers "
-        "critic_width stages"
+        "blocks convs_per_block decoder_blocks front high_nodes cell text_dim rounds downs latent widest mix_kernel "
+        "most stem units train_side vit_depth vit_heads vit_hidden vit_width fusion_width critic_base "
+        "critic_layers critic_width stages"
     ),
     Range(2, 3): "ndim",
     RATE: "b1 b2 momentum norm_decay memory_decay overlap val_fraction dropout",
