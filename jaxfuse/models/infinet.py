@@ -28,7 +28,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.networks import LinenNetwork
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, Segmentation, SegmentationLoss
-from jaxfuse.nn.batch_norm import batch_norm
+from jaxfuse.nn.batch_norm import BatchNorm
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.index_pool import TIES, max_pool_with_index, unpool
@@ -91,9 +91,9 @@ class InfiNetForm:
     def geometry(self) -> Geometry:
         return Geometry(2, 2**self.blocks)
 
-    def norm(self, name: str, train: bool) -> nn.BatchNorm:
+    def norm(self, name: str, train: bool) -> BatchNorm:
         """Batch normalization with scale and shift, by the batch's own statistics in training."""
-        return batch_norm(name, train, decay=self.norm_decay, eps=self.norm_eps, dtype=layer_dtype(self.dtype))
+        return BatchNorm(train, name=name, decay=self.norm_decay, eps=self.norm_eps, dtype=layer_dtype(self.dtype))
 
     def block(self, module: type[nn.Module], train: bool) -> Any:
         """A block, to be computed again in the backward pass where the form says so."""

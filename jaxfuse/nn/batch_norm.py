@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxfuse.arrays import Array, Float
 from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.moments import moments
 
 
-def batch_norm(
-    name: str,
-    train: bool,
-    *,
-    decay: float,
-    eps: float,
-    dtype: DTypeLike | None,
-    scale_init: KernelInit = nn.initializers.ones,
-) -> nn.BatchNorm:
-    """Returns a layer with scale and shift, which normalizes by the batch's own statistics in training.
+class BatchNorm(nn.Module):
+    """Normalization with scale and shift: in training by the batch's own statistics, which move the running ones.
 
-    Args:
-        decay: of the running statistics, by which it normalizes outside of training.
+    Statistics are float32, or wider if x is.
+
+    Attributes:
+        train: normalizes by the batch; else by the running statistics.
+        decay: the share of the old value that a running statistic keeps.
         eps: added to the variance.
+        dtype: of the result; None follows input and weights.
+        scale_init: (key, shape, dtype) -> scale.
     """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=decay,
-        epsilon=eps,
-        dtype=dtype,
-        scale_init=scale_init,
-        # E x^2 - (E x)^2 cancels on raw intensities, and on black slices, whose maps are constant.
-        use_fast_variance=False,
-        name=name,
-    )
+
+    train: bool
+    decay: float
+    eps: float
+    dtype: DTypeLike | None
+    scale_init: KernelInit = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*map c"]) -> Float[Array, "*map c"]:
+        width = x.shape[-1:]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
+        mean, var = running_mean.value, running_var.value
+        if self.train:
+            mean, var = (one.reshape(width) for one in moments(x, range(x.ndim - 1), near=mean))
+            if not self.is_initializing():
+                running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
+                running_var.value = self.decay * running_var.value + (1 - self.decay) * var
+        scale = self.param("scale", self.scale_init, width, jnp.float32)
+        shift = self.param("bias", nn.initializers.zeros, width, jnp.float32)
+        gain = jax.lax.rsqrt(var + self.eps) * scale
+        mean, gain, shift = (jax.lax.broadcast_to_rank(one, x.ndim) for one in (mean, gain, shift))
+        y = (x - mean) * gain + shift
+        return y.astype(self.dtype or jnp.result_type(x, scale))

@@ -24,6 +24,7 @@ from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
 from jaxfuse.nn.channel_weights import over_map
 from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.moments import moments
 
 _IMPLEMENTATIONS = ("auto", "native", "folded")
 _implementation: ContextVar[str] = ContextVar("convolution implementation", default="auto")
@@ -215,10 +216,8 @@ def instance_norm(x: Float[Array, "b *space m"], eps: float = 1e-5) -> Float[Arr
             f"instance normalization over a single voxel (shape {x.shape}) erases its input; "
             "use larger patches or a network with fewer levels"
         )
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    centered = wide - wide.mean(axes, keepdims=True)
-    variance = jnp.square(centered).mean(axes, keepdims=True)
-    return (centered * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
+    mean, variance = moments(x, axes)
+    return ((x - mean) * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
 
 
 class ConvNormAct(nn.Module):

@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfuse.nn.batch_norm import batch_norm
+from jaxfuse.nn.batch_norm import BatchNorm
 from tests.tiny_systems import KEY
 
 
 class Normalized(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
-        return batch_norm("norm", train, decay=0.75, eps=1.0, dtype=None)(x)
+        return BatchNorm(train, decay=0.75, eps=1.0, dtype=None, name="norm")(x)
 
 
 def test_it_normalizes_by_the_batch_and_then_by_what_it_remembers():

@@ -28,7 +28,7 @@ from jaxfuse.learning.synthesis_task import ONE, Task, from_signed, task_of
 from jaxfuse.learning.system import SYNTHESIZED, Defaults, Geometry
 from jaxfuse.losses.adversarial import GanForm, gan_form
 from jaxfuse.losses.image import l1
-from jaxfuse.nn.batch_norm import batch_norm
+from jaxfuse.nn.batch_norm import BatchNorm
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices, check_least
 from jaxfuse.nn.initializers import KernelInit, near_one, normal
@@ -90,11 +90,11 @@ class Pix2PixForm:
         """Options of every convolution between the first map and the last."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
-    def norm(self, name: str, train: bool) -> nn.BatchNorm:
+    def norm(self, name: str, train: bool) -> BatchNorm:
         """Batch normalization with scale and shift, by the batch's own statistics in training."""
-        return batch_norm(
-            name,
+        return BatchNorm(
             train,
+            name=name,
             decay=self.norm_decay,
             eps=self.norm_eps,
             dtype=layer_dtype(self.dtype),

@@ -11,7 +11,7 @@ import flax.linen as nn
 
 from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
-from jaxfuse.nn.batch_norm import batch_norm
+from jaxfuse.nn.batch_norm import BatchNorm
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, near_one, normal
 from jaxfuse.nn.precision import DTYPES, layer_dtype
@@ -106,11 +106,11 @@ class HiNetForm:
         """Options of every convolution between the first map and the last."""
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
-    def norm(self, name: str, train: bool, eps: float | None = None) -> nn.BatchNorm:
+    def norm(self, name: str, train: bool, eps: float | None = None) -> BatchNorm:
         """Batch normalization with scale and shift, by the batch's own statistics in training."""
-        return batch_norm(
-            name,
+        return BatchNorm(
             train,
+            name=name,
             decay=self.norm_decay,
             eps=self.norm_eps if eps is None else eps,
             dtype=layer_dtype(self.dtype),

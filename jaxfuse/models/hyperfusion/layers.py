@@ -18,6 +18,7 @@ from jaxfuse.arrays import Array, Float, Logits
 from jaxfuse.nn.channel_weights import PReLU, over_map
 from jaxfuse.nn.conv import Conv, conv
 from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.moments import moments
 
 EPS = 1e-5
 # The share of the old value that a running statistic keeps.
@@ -45,10 +46,7 @@ class BatchMoments(nn.Module):
         variance = self.variable("batch_stats", "variance", jnp.ones, width, jnp.float32)
         if not train:
             return Moments(mean.value, variance.value)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        axes = tuple(range(x.ndim - 1))
-        center = wide.mean(axes, keepdims=True)
-        found = Moments(center.reshape(width), jnp.square(wide - center).mean(axes))
+        found = Moments(*(one.reshape(width) for one in moments(x, range(x.ndim - 1), near=mean.value)))
         if not self.is_initializing():
             mean.value = DECAY * mean.value + (1.0 - DECAY) * found.mean
             variance.value = DECAY * variance.value + (1.0 - DECAY) * found.variance

@@ -1,0 +1,88 @@
+"""Mean and variance over axes of a map, in as few passes over it as a device takes best.
+
+On CPU, and in float64 everywhere, the variance is the mean square of what is left when the mean is taken off: two
+reductions, the second of which waits for the first. Elsewhere both sums are taken in one reduction, so that the map is
+read once, and once more for the gradient: of the passes of a normalization in training, eight remain of eleven. The
+relative error of that variance is about 1e-7 times the square of (mean - `near`) / standard deviation. A first voxel in
+the place of `near` costs a kernel and half a pass more (compiled for an H200: 3.90 GB in place of 3.49 for four
+convolutions of 16 channels with their norms at 128^3), so that none is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxfuse.arrays import Array
+
+
+def moments(x: Array, axes: Sequence[int], near: Array | float = 0.0) -> tuple[Array, Array]:
+    """Returns mean and biased variance over `axes`, which stay with length 1; float32, or wider if x is.
+
+    Differentiable in both directions and to any order, and under vmap.
+
+    Args:
+        x: a map of any rank.
+        axes: those to average over.
+        near: numbers near the mean, such as a running one; of them only the rounding of the result depends.
+    """
+    over = tuple(axes)
+
+    def one_pass(x: Array, near: Array) -> tuple[Array, Array]:
+        return _one_pass(x, over, near)
+
+    def two_passes(x: Array, near: Array) -> tuple[Array, Array]:
+        return _two_passes(x, over)
+
+    def by_platform(x: Array, near: Array) -> tuple[Array, Array]:
+        return jax.lax.platform_dependent(x, near, cpu=two_passes, default=one_pass)
+
+    form = two_passes if x.dtype == jnp.float64 else by_platform
+    # Without it reverse mode would keep the residuals of both forms. What is computed again is shared.
+    return jax.checkpoint(form, prevent_cse=False)(x, jax.lax.stop_gradient(jnp.asarray(near, jnp.float32)))
+
+
+def _two_passes(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    wide = _wide(x)
+    mean = wide.mean(axes, keepdims=True)
+    return mean, jnp.square(wide - mean).mean(axes, keepdims=True)
+
+
+def _one_pass(x: Array, axes: tuple[int, ...], near: Array) -> tuple[Array, Array]:
+    near = jax.lax.broadcast_to_rank(near, x.ndim)
+    apart = _wide(x) - near
+    mean, square = _Means(axes)(apart, jnp.square(apart))
+    return near + mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+class _Means:
+    """Means of two maps over axes by one reduction; their tangents are two plain means."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        self.axes = axes
+        self.together = jax.custom_jvp(self._together)
+        self.together.defjvp(self._tangents)
+
+    def __call__(self, a: Array, b: Array) -> tuple[Array, Array]:
+        return self.together(a, b)
+
+    def _together(self, a: Array, b: Array) -> tuple[Array, Array]:
+        zero = jnp.zeros((), a.dtype)
+        count = math.prod(a.shape[axis] for axis in self.axes)
+        sums = jax.lax.reduce((a, b), (zero, zero), _add, self.axes)
+        first, second = (jnp.expand_dims(one, self.axes) / count for one in sums)
+        return first, second
+
+    def _tangents(self, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[tuple, tuple]:
+        return self.together(*primals), tuple(one.mean(self.axes, keepdims=True) for one in tangents)
+
+
+def _add(sums: tuple[Array, Array], more: tuple[Array, Array]) -> tuple[Array, Array]:
+    return sums[0] + more[0], sums[1] + more[1]
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
