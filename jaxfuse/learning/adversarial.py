@@ -127,11 +127,15 @@ def critic_objective(
     judge: Callable[[Params, Array], Array],
     losses: CycleLosses,
 ) -> tuple[Array, Metrics]:
-    """The sum of both critics' losses; `judge(one critic's parameters, image)` gives scores."""
-    terms = {
-        f"critic_{side}": losses.game.critic_loss(judge(critics[side], real[side]), judge(critics[side], fake[side]))
-        for side in ("a", "b")
-    }
+    """The sum of both critics' losses; `judge(one critic's parameters, images)` scores each image by itself.
+
+    Real and fake images go through a critic side by side, in one batch.
+    """
+    terms = {}
+    for side in ("a", "b"):
+        count = real[side].shape[0]
+        scores = judge(critics[side], jnp.concatenate([real[side], fake[side].astype(real[side].dtype)]))
+        terms[f"critic_{side}"] = losses.game.critic_loss(scores[:count], scores[count:])
     return terms["critic_a"] + terms["critic_b"], terms
 
 
