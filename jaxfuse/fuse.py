@@ -24,6 +24,7 @@ from absl import flags
 
 from jaxfuse import cli
 from jaxfuse.data.slices import AXES
+from jaxfuse.engine.trained import spacing
 from jaxfuse.errors import UserError
 
 # Options of --images alone; None where they are not given.
@@ -43,6 +44,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("axis", None, list(AXES), "Which slices of volumes are fused; axial if not given.")
     flags.DEFINE_string("preview", None, "PNG file for a figure of all images and the fused one side by side.")
+    flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     for name in ("run", "output"):
         flags.mark_flag_as_required(name)
 
@@ -62,7 +64,7 @@ def main(argv: list[str]) -> int:
     from jaxfuse.engine.trained.fused_files import fuse_images, fuse_pairs
     from jaxfuse.engine.trained.slice_fuser import load_fuser
 
-    phase, output = load_fuser(asked.run), Path(asked.output)
+    phase, output = load_fuser(asked.run, any_spacing=asked.any_spacing), Path(asked.output)
     compilation_cache(phase.data.cache_dir)
     if asked.pairs is not None:
         fuse_pairs(phase, Path(asked.pairs), output, Display())

@@ -25,6 +25,7 @@ from pathlib import Path
 from absl import flags
 
 from jaxfuse import cli
+from jaxfuse.engine.trained import spacing
 from jaxfuse.io import outputs
 
 
@@ -33,6 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_string("segmentation", None, "The run that labels: RUN, RUN:PHASE or RUN:PHASE@best.")
     flags.DEFINE_string("input", None, "Folder of cases that lack one modality; labels are not needed.")
     flags.DEFINE_string("output", None, "Folder for label maps, figures and synthesized volumes; made if need be.")
+    flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("synthesis", "segmentation", "input", "output"):
         flags.mark_flag_as_required(name)
@@ -46,7 +48,7 @@ def main(argv: list[str]) -> int:
 
     cli.no_arguments(argv)
     asked, display = flags.FLAGS, Display()
-    makers, segmenters = load([asked.synthesis]), load([asked.segmentation])
+    makers, segmenters = (load([run], any_spacing=asked.any_spacing) for run in (asked.synthesis, asked.segmentation))
     compilation_cache(segmenters[0].data.cache_dir)
     report = impute(makers, segmenters, Path(asked.input), Path(asked.output), display, overwrite=asked.overwrite)
     display.say(f"Done: {report}")

@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import flags
 
 from jaxfuse import cli
+from jaxfuse.engine.trained import spacing
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
 
@@ -43,6 +44,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "whole_slices", False, "Runs that synthesize: each slice in one pass, not in patches of the size of training."
     )
+    flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("workdir", "input", "output"):
         flags.mark_flag_as_required(name)
@@ -57,7 +59,11 @@ def main(argv: list[str]) -> int:
     from jaxfuse.learning.system import SYNTHESIZED
 
     asked = flags.FLAGS
-    phases, root, output = load([asked.workdir, *argv[1:]]), Path(asked.input), Path(asked.output)
+    phases, root, output = (
+        load([asked.workdir, *argv[1:]], any_spacing=asked.any_spacing),
+        Path(asked.input),
+        Path(asked.output),
+    )
     compilation_cache(phases[0].data.cache_dir)
     if phases[0].makes == SYNTHESIZED:
         passes = Passes(asked.whole_slices, asked.overlap, asked.memory_mb)

@@ -16,6 +16,7 @@ from absl import flags
 
 from jaxfuse import cli
 from jaxfuse.data.slices import AXES
+from jaxfuse.engine.trained import spacing
 from jaxfuse.labels import SCHEMES
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("allow_trained", False, "Fuse patients of the run's training too; the manifest marks them.")
     flags.DEFINE_integer("panels", 0, "How many contact sheets are drawn into OUT/panels.", lower_bound=0)
     flags.DEFINE_integer("batch", 4, "How many images are fused at a time.", lower_bound=1)
+    flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     for name in ("root", "run", "out"):
         flags.mark_flag_as_required(name)
 
@@ -58,7 +60,7 @@ def main(argv: list[str]) -> int:
 
     cli.no_arguments(argv)
     order = Order(**{field.name: getattr(flags.FLAGS, field.name) for field in dataclasses.fields(Order)})
-    phase = load_fuser(order.run)
+    phase = load_fuser(order.run, any_spacing=flags.FLAGS.any_spacing)
     compilation_cache(phase.data.cache_dir)
     make_data_set(order, phase, read_combos, Display())
     return 0

@@ -119,11 +119,13 @@ def fuse_case(
     jobs = [(row, combo) for row in rows for combo in layout.combos if _missing(out, layout.made(row, combo))]
     for start in range(0, len(jobs), at_once):
         chunk = jobs[start : start + at_once]
-        masks = np.array([[name in combo for name in plan.channels] for _, combo in chunk], np.float32)
+        masks = np.array([[name in combo for name in plan.preparation.channels] for _, combo in chunk], np.float32)
         made = fuse(_images(out, plan, [row for row, _ in chunk]), masks)
         for number, (row, combo) in enumerate(chunk):
             if ATTENTION in made:
-                _write_attention(out / layout.attn(row, combo), made[ATTENTION][number], combo, plan.channels)
+                _write_attention(
+                    out / layout.attn(row, combo), made[ATTENTION][number], combo, plan.preparation.channels
+                )
             # Rounding can lead a network's image out of [0, 1] by the last digit.
             write_png(out / layout.fused(row, combo), gray_levels(np.clip(made[FUSED][number, ..., 0], 0, 1)))
         follow(start + len(chunk), len(jobs))
@@ -144,7 +146,7 @@ def _levels(out: Path, plan: Plan, row: Row) -> UInt8[np.ndarray, "r c m"]:
     """Reads the sources of a slice, with the channels of the network."""
     pictures = {m: read_png(out / plan.layout.source(row, m)) for m in plan.layout.modalities}
     nothing = np.zeros_like(pictures[plan.layout.modalities[0]])
-    return np.stack([pictures.get(name, nothing) for name in plan.channels], axis=-1)
+    return np.stack([pictures.get(name, nothing) for name in plan.preparation.channels], axis=-1)
 
 
 def _write_attention(path: Path, attention: np.ndarray, combo: Combo, channels: Sequence[str]) -> None:

@@ -44,10 +44,12 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     """Reads, checks and cuts a case; without `brain_of` its brain is where any image is not zero.
 
     Raises:
-        UserError: the case cannot be read or prepared, or has no slice to keep.
+        UserError: the case cannot be read or prepared, has other voxel sides than the network's training, or no slice
+            to keep.
     """
     layout = plan.layout
     case = load_case(one, layout.modalities, plan.scheme)
+    plan.preparation.check_shown(f"case {case.id}", case.spacing_mm, case.image.shape, layout.axis)
     if brain_of is not None:
         case = _within(case, brain_of(one))
     beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~np.any(case.image != 0, axis=-1)]))

@@ -11,7 +11,7 @@ from jaxfuse.brats_fuse.layout import Combo, Layout, split_by_patient
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import AXES
 from jaxfuse.data.sources.brats import SOURCE
-from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.engine.trained.phases import Preparation, TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 
@@ -51,7 +51,7 @@ class Plan:
         layout: names of the files of a slice.
         scheme: the label scheme.
         one_per_case: only the slice with the largest tumor of each case.
-        channels: the modalities in the order in which the network takes them.
+        preparation: that of the network; its channels are the modalities in the order in which it takes them.
         seen: ids of cases that the network was trained on.
     """
 
@@ -60,7 +60,7 @@ class Plan:
     layout: Layout
     scheme: LabelScheme
     one_per_case: bool
-    channels: tuple[str, ...]
+    preparation: Preparation
     seen: frozenset[str] = frozenset()
 
 
@@ -83,7 +83,7 @@ def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos) -> Plan:
     sides = split_by_patient([(one.id, one.group) for one in files], seed=order.seed)
     split_of = {case: side for side, cases in sides.items() for case in cases}
     scheme = label_scheme(order.labels or SOURCE.scheme_of(naming))
-    return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation.channels)
+    return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation)
 
 
 def deciding_options(order: Order, plan: Plan, device: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from jaxfuse.data.sides import sides_of, subject_counts
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, source_of
+from jaxfuse.data.subjects import volume_facts_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme
@@ -267,7 +268,17 @@ def dataset_facts(
         voxels_per_class=tuple(sum(column) for column in zip(*counts, strict=True)),
         ranges=_ranges([by_id[i] for i in split["train"]], modalities),
         landmarks=dict(landmarks or {}),
+        spacing_range_mm=_spacing_range([by_id[i] for i in split["train"]]),
     )
+
+
+def _spacing_range(train: Sequence[PreparedCase]) -> tuple[tuple[float, float], ...]:
+    """Least and greatest side per canonical axis, of the volumes that slices were cut from; empty for pictures."""
+    entries = {case.key: case for case in train}.values()
+    spacings = [volume_facts_of(case).spacing_mm for case in entries]
+    if not all(len(spacing) == 3 for spacing in spacings):
+        return ()
+    return tuple((min(sides), max(sides)) for sides in zip(*spacings, strict=True))
 
 
 def _ranges(train: Sequence[PreparedCase], modalities: Sequence[str]) -> dict[str, tuple[float, float]]:

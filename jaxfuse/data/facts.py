@@ -65,6 +65,8 @@ class DatasetFacts:
         ranges: modality -> the stored values that the ends of [0, 1] stand for, in the files' units: medians over the
             training volumes. Empty where intensities were not scaled to [0, 1].
         landmarks: modality -> levels that the brains' percentiles were mapped onto; empty where none were.
+        spacing_range_mm: least and greatest side of the voxels of the training volumes, per canonical axis, also where
+            slices of them were cut; empty for pictures, which have no size.
     """
 
     modalities: tuple[str, ...]
@@ -79,6 +81,7 @@ class DatasetFacts:
     landmarks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     test: tuple[str, ...] = ()
     subjects: Mapping[str, int] = field(default_factory=dict)
+    spacing_range_mm: tuple[tuple[float, float], ...] = ()
 
     def told(self, side: str) -> str:
         """Says how many cases a side has and of how many subjects, for a person; empty for a side without cases."""

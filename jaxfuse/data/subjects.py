@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from jaxfuse.data.cache import read_prepared
+from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import PreparedCase, PreparedSlice
 from jaxfuse.data.preprocess import flat_indices
 from jaxfuse.data.slices import pictures, volume_facts, volume_of
@@ -72,6 +73,13 @@ def subjects_of(cases: Sequence[PreparedCase]) -> tuple[PreparedCase, ...]:
         else:
             found[case.id] = case
     return tuple(found.values())
+
+
+def volume_facts_of(case: PreparedCase) -> CaseFacts:
+    """Reads the facts of the volume that a slice was cut from, in canonical axis order; of other cases their own."""
+    if isinstance(case, PreparedSlice):
+        return volume_facts(read_prepared(case.folder).facts, case.axis)
+    return case.facts
 
 
 def _volume(case: PreparedSlice) -> SlicedVolume:

@@ -89,6 +89,8 @@ def fuse_images(
     maps = registered.chosen_maps(color, registered.names_of(paths))
     fuser = image_fuser(phase, len(paths))
     images = (registered.read_volumes if volumes else registered.read_pictures)(paths, maps)
+    if volumes:
+        phase.preparation.check_shown(paths[0].name, images.spacing_mm, images.shown.shape, AXES[axis or "axial"])
     display.say(f"{fuser.name} fuses {', '.join(images.names)} in its slots {', '.join(fuser.slots)}")
     started = time.perf_counter()
     if volumes:

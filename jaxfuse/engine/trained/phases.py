@@ -24,6 +24,7 @@ from jaxfuse.engine.build import abstract_state, build_system
 from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.checkpoints import read_weights
 from jaxfuse.engine.run_folder.workdir import read_config
+from jaxfuse.engine.trained.spacing import Range, axes_across, check_spacing
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.learning.state import State
@@ -49,6 +50,8 @@ class Preparation:
         window: of slices: the range of voxels that pictures show; () for the box of the brain.
         blank_slices: of slices: whether those without brain are kept.
         spacing_mm: median voxel sides of the training cases. No case is resampled to them.
+        spacing_range_mm: least and greatest voxel side of the training volumes per canonical axis; cases beyond it are
+            refused (`jaxfuse.engine.trained.spacing`). Empty where any case is taken.
     """
 
     modalities: tuple[str, ...]
@@ -59,6 +62,7 @@ class Preparation:
     window: Window = ()
     blank_slices: bool = False
     spacing_mm: tuple[float, ...] = ()
+    spacing_range_mm: Range = ()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Preparation) and self._deciding() == other._deciding()
@@ -85,15 +89,26 @@ class Preparation:
         """Crops and normalizes a case of these modalities as the training cases were.
 
         Slices keep their window, from the brain's first slice to its last, or all of them where blank ones are kept.
+
+        Raises:
+            UserError: the case has other voxel sides than the training, or cannot be prepared.
         """
+        check_spacing(f"case {case.id}", case.spacing_mm, case.image.shape, self.spacing_range_mm)
         rule = self.normalization
         if rule.needs_landmarks and not self.landmarks:
             raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
         extent = View(AXES[self.axis], self.window, self.blank_slices).extent if self.axis else ()
         return prepare_case(case, normalize=rule, landmarks=self.landmarks or None, extent=extent)
 
+    def check_shown(self, what: str, spacing_mm: Sequence[float], shape: Sequence[int], axis: int) -> None:
+        """Refuses volumes whose slices across `axis` have other sides than the slices of the training."""
+        axes = axes_across(AXES[self.axis], axis) if self.axis else (0, 1, 2)
+        check_spacing(what, spacing_mm, shape, self.spacing_range_mm, axes)
+
     def in_channels(self, prepared: Prepared) -> Prepared:
-        """Returns a prepared case with the network's channels in place of its own."""
+        """Returns a prepared case with the network's channels in place of its own; refuses other voxel sides."""
+        facts = prepared.facts
+        check_spacing(f"case {facts.id}", facts.spacing_mm, facts.original_shape, self.spacing_range_mm)
         if prepared.facts.modalities == self.channels:
             return prepared
         image = np.zeros((*prepared.facts.shape, len(self.channels)), np.float32)
@@ -159,11 +174,12 @@ def parse_run(text: str) -> tuple[Path, str, bool]:
     return Path(folder), phase, which == "best"
 
 
-def load(runs: Sequence[str]) -> tuple[TrainedPhase, ...]:
+def load(runs: Sequence[str], *, any_spacing: bool = False) -> tuple[TrainedPhase, ...]:
     """Reads every phase that the runs name, and each run once.
 
     Args:
         runs: RUN, RUN:PHASE or RUN:PHASE@best; without PHASE all phases that make the run's result.
+        any_spacing: whether cases of other voxel sides than those of the training are taken.
     """
     read: dict[Path, tuple[Experiment, DatasetFacts]] = {}
     found: list[TrainedPhase] = []
@@ -172,6 +188,8 @@ def load(runs: Sequence[str]) -> tuple[TrainedPhase, ...]:
             read[workdir] = parse(read_config(workdir)), read_facts(workdir)
         names = (name,) if name else read[workdir][0].result
         found += [_trained_phase(workdir, *read[workdir], one, best) for one in names]
+    if any_spacing:
+        found = [replace(one, preparation=replace(one.preparation, spacing_range_mm=())) for one in found]
     return tuple(found)
 
 
@@ -207,6 +225,7 @@ def preparation_of(data: Data, facts: DatasetFacts, modalities: Sequence[str]) -
         window=data.window,
         blank_slices=data.blank_slices,
         spacing_mm=facts.spacing_mm,
+        spacing_range_mm=facts.spacing_range_mm,
     )
 
 

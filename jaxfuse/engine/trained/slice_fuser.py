@@ -28,12 +28,12 @@ Presence = Shaped[np.ndarray, "*each slots"]
 FuseSlices = Callable[[Images, Presence], dict[str, np.ndarray]]
 
 
-def load_fuser(run: str) -> TrainedPhase:
+def load_fuser(run: str, *, any_spacing: bool = False) -> TrainedPhase:
     """Reads the one phase that RUN, RUN:PHASE or RUN:PHASE@best names; refuses results of several, or without labels.
 
     That it also fuses is checked by `slice_fuser`.
     """
-    first, *others = phases = load([run])
+    first, *others = phases = load([run], any_spacing=any_spacing)
     check_labels(phases)
     if others:
         raise UserError(
