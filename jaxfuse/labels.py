@@ -7,6 +7,7 @@ named, by the layout or by the user.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -63,6 +64,16 @@ SCHEMES: Mapping[str, LabelScheme] = {
             (0, 1, 2, 3, 4),
             {**_GLIOMA_REGIONS, "RC": (4,)},
         ),
+        # BraTS 2024 on, children: 1 enhancing tumor, 2 non-enhancing tumor, 3 cysts, 4 edema.
+        LabelScheme(
+            "brats2024_ped",
+            ("background", "enhancing tumor", "non-enhancing tumor", "cystic component", "edema"),
+            {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
+            (0, 1, 2, 3, 4),
+            {"WT": (1, 2, 3, 4), "TC": (1, 2, 3), "ET": (1,), "NETC": (2,), "CC": (3,), "ED": (4,)},
+        ),
+        # BraTS 2024, meningiomas before radiotherapy: the volume that is to be irradiated.
+        LabelScheme("brats2024_men_rt", ("background", "gross tumor volume"), {0: 0, 1: 1}, (0, 1), {"GTV": (1,)}),
         LabelScheme("lesion", ("background", "lesion"), {0: 0, 1: 1}, (0, 1), {"lesion": (1,)}),
         # Infarcts: coded like `lesion`, by a name of its own because it is scored by another protocol.
         LabelScheme("stroke", ("background", "lesion"), {0: 0, 1: 1}, (0, 1), {"lesion": (1,)}),
@@ -76,6 +87,27 @@ SCHEMES: Mapping[str, LabelScheme] = {
         ),
     )
 }
+
+
+# Tasks of BraTS from 2023 on, after which cases are named, and the schemes of their releases. GLI has a cavity in cases
+# after treatment, MET from 2025 on. PED was coded as the others in 2023, and in its own way since.
+_TASKS: Mapping[str, tuple[str, ...]] = {
+    "BraTS-GLI": ("brats2023", "brats2024"),
+    "BraTS-SSA": ("brats2023",),
+    "BraTS-MEN": ("brats2023",),
+    "BraTS-MET": ("brats2023", "brats2024"),
+    "BraTS-GoAT": ("brats2023",),
+    "BraTS-PED": ("brats2024_ped", "brats2023"),
+    "BraTS-MEN-RT": ("brats2024_men_rt",),
+}
+_TASK = re.compile(r"(BraTS-[A-Za-z]+(?:-RT)?)-\d+")
+
+
+def schemes_of_task(name: str) -> tuple[str, tuple[str, ...]]:
+    """Returns the task of BraTS that the name of a case or of its file begins with, and its schemes; else nothing."""
+    match = _TASK.match(name)
+    task = match.group(1) if match else ""
+    return (task, _TASKS[task]) if task in _TASKS else ("", ())
 
 
 def label_scheme(name: str) -> LabelScheme:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer, UInt8
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
-from jaxfuse.labels import SCHEMES, LabelScheme
+from jaxfuse.labels import SCHEMES, LabelScheme, schemes_of_task
 
 # A mask stored with intensity scaling reads as 0.99999997.
 _WHOLE = 1e-3
@@ -147,20 +147,28 @@ def whole_values(volume: Volume) -> Integer[np.ndarray, "d h w"]:
 
 
 def label_problem(path: Path, values: Iterable[int] | Integer[np.ndarray, " n"], scheme: LabelScheme) -> str:
-    """One clause where `values` go beyond the scheme, with the schemes that would fit, else the empty string."""
+    """One clause where `values` go beyond the scheme, with the schemes that would fit, else the empty string.
+
+    Of a case that is named after a task of BraTS those of the task alone fit.
+    """
     values = sorted({int(v) for v in values})
     if not scheme.unknown(values):
         return ""
-    fitting = [s.name for s in SCHEMES.values() if not s.unknown(values)]
-    advice = (
-        f"the schemes {', '.join(fitting)} would fit: name the one that is meant"
-        if fitting
-        else "no known scheme fits: correct the file"
-    )
     return (
         f"{path.name} holds the label values {_listed(values)}, scheme {scheme.name} knows "
-        f"{_listed(sorted(scheme.encode))}; {advice}"
+        f"{_listed(sorted(scheme.encode))}; {_advice(path, values)}"
     )
+
+
+def _advice(path: Path, values: Sequence[int]) -> str:
+    """Names the schemes that know all values, and the options that choose one."""
+    task, of_task = schemes_of_task(path.name)
+    fitting = [s.name for s in SCHEMES.values() if not s.unknown(values) and (s.name in of_task or not task)]
+    coded = f"cases of {task} are coded by {' or '.join(of_task)}; " if task else ""
+    if not fitting:
+        return f"{coded}no known scheme fits: correct the file"
+    would = f"the schemes {', '.join(fitting)} would fit" if len(fitting) > 1 else f"the scheme {fitting[0]} would fit"
+    return f"{coded}{would}: name the one that is meant, by data.labels or --labels"
 
 
 def encode_label(values: Integer[np.ndarray, "d h w"], scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:

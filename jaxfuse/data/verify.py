@@ -22,7 +22,7 @@ from jaxfuse.data.sources.volumes import detect_layout, source_of_layout
 from jaxfuse.data.subject_names import cases_by_subject, subject_rule
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch
-from jaxfuse.labels import LabelScheme, label_scheme
+from jaxfuse.labels import LabelScheme, label_scheme, schemes_of_task
 
 _SPACING_TOLERANCE_MM = 1e-3
 
@@ -66,7 +66,7 @@ def verify(
     """Reads every file of every case under `root`.
 
     `layout` and `scheme` are names; without them the layout is told from the names on disk and brings its
-    scheme, and all `modalities` of its source are looked for unless some are named. `subject` is the pattern of
+    scheme, and all `modalities` of the layout are looked for unless some are named. `subject` is the pattern of
     `data.subject`. `on_case(done, total)` is called after each case.
 
     Raises:
@@ -75,7 +75,7 @@ def verify(
     layout = layout or detect_layout(root)
     source = source_of_layout(layout)
     labels = label_scheme(scheme or source.scheme_of(layout))
-    modalities = tuple(modalities or source.modalities)
+    modalities = tuple(modalities or source.modalities_of(layout))
     findings = source.survey(root, modalities, layout)
     subjects = cases_by_subject((found.id for found in findings), subject_rule(subject, option="--subject"))
     seen = _Seen()
@@ -205,10 +205,11 @@ def _absent_classes(seen: _Seen, scheme: LabelScheme) -> list[Problem]:
     if not seen.labeled:
         return []
     absent = [name for index, name in enumerate(scheme.classes) if index and index not in seen.classes]
+    advice = "is it the right scheme?"
+    if seen.held and (task := schemes_of_task(seen.held[0].case))[0]:
+        advice = f"cases of {task[0]} are coded by {' or '.join(task[1])}: {advice}"
     return [
-        Problem(
-            ALL_CASES, "warning", f"no label holds the class {name} of scheme {scheme.name}; is it the right scheme?"
-        )
+        Problem(ALL_CASES, "warning", f"no label holds the class {name} of scheme {scheme.name}; {advice}")
         for name in absent
     ]
 

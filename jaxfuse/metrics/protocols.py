@@ -194,6 +194,8 @@ _PENALTY_MM: Mapping[str, float] = {
     "brats": BRATS_PENALTY_MM,
     "brats2023": BRATS2023_PENALTY_MM,
     "brats2024": BRATS2023_PENALTY_MM,
+    "brats2024_ped": BRATS2023_PENALTY_MM,
+    "brats2024_men_rt": BRATS2023_PENALTY_MM,
 }
 
 

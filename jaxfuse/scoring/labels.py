@@ -100,7 +100,7 @@ _OPTIONS = (
     Option(
         "labels",
         f"Label volumes: what the values of both folders mean: {', '.join(SCHEMES)}. iseg and stroke have their own; "
-        "for brats case folders imply it by their naming (brats unless of 2023).",
+        "for brats case folders imply it by their naming.",
     ),
     Option(
         "one_empty",

@@ -63,7 +63,7 @@ STRANGE = "case c: c_seg.nii.gz holds the label values 0, 1, 2, 3, scheme brats 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"label": label_of(1, 2, 3)}, f"{STRANGE}brats2023, brats2015, decathlon, brats2024 would fit"),
+        ({"label": label_of(1, 2, 3)}, f"{STRANGE}brats2023, brats2015, decathlon, brats2024, brats2024_ped would fit"),
         ({"label": label_of(0.5, 1, dtype=np.float32)}, r"1 voxels that are not whole numbers \(the first is 0.5\)"),
         ({"label": label_of(np.nan, dtype=np.float32)}, "NaN"),
         ({"label": label_of(-1, dtype=np.int16)}, "no known scheme fits"),

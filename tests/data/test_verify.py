@@ -51,7 +51,7 @@ PROBLEMS = [
     ({"t2": (head() > 0).astype(np.int16)}, "warning", "one value only besides 0"),
     ({"t2": head() - 5}, "warning", "no voxel that is 0 (the first is -5)"),
     ({"seg": None}, "warning", "no label file"),
-    ({"seg": tumor(1, 2, 3)}, "fatal", "brats2023, brats2015, decathlon, brats2024 would fit"),
+    ({"seg": tumor(1, 2, 3)}, "fatal", "brats2023, brats2015, decathlon, brats2024, brats2024_ped would fit"),
     ({"seg": tumor(1, 2, 4) * 0.5}, "fatal", "not whole numbers"),
     ({"seg": tumor(1, 2, 4)[:4]}, "fatal", "(4, 6, 7)"),
     ({"seg": tumor()}, "warning", "marks nothing"),

@@ -1,7 +1,12 @@
-"""BraTS folders of the years 2017 to 2021 and 2023, and other data stored in the same form.
+"""BraTS folders of the years 2017 to 2021, of all tasks from 2023 on, and other data stored in the same forms.
 
-A case is a folder whose files carry the folder's name and a suffix per modality. The year is told from the
-names of folders and files, and it decides the label scheme, because the label values alone cannot.
+A case is a folder whose files carry the folder's name and a suffix per modality. The year and the task are told from
+the names of folders and files, and they decide the label scheme, because the label values alone cannot.
+
+From 2023 on names begin with the task: BraTS-GLI (gliomas, from examination 100 on after treatment, the data of 2024),
+SSA (Africa), MEN (meningiomas), MET (metastases), GoAT (all of them), PED (children) and MEN-RT (meningiomas before
+radiotherapy, T1c alone, with the skull). Cases of PED bear the same names in 2023, when they were coded as the others,
+and later: they are read as coded since, unless `data.labels` says brats2023.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from jaxfuse.data.sources.case_folders import (
 from jaxfuse.errors import UserError
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
-EXAMPLE = "a folder per case is expected, with files such as CASE/CASE_t1ce.nii.gz or CASE/CASE-t1c.nii.gz"
+EXAMPLE = "a folder per case is expected, whose files bear its name, as CASE/CASE_t1ce.nii.gz or CASE/CASE-t1c.nii.gz"
 _GRADES = ("HGG", "LGG")
 
 _UNDERSCORED = {m: f"_{m}" for m in MODALITIES}
@@ -47,10 +52,37 @@ LAYOUTS: Mapping[str, Layout] = {
             grade_column="BraTS_2020_subject_ID",
         ),
         Layout("brats2021", "brats", re.compile(r"BraTS2021_\d+"), _UNDERSCORED),
-        Layout("brats2023", "brats2023", re.compile(r"BraTS-GLI-\d+-\d+"), _HYPHENED, label="-seg"),
+        Layout(
+            "brats2023",
+            "brats2023",
+            re.compile(r"BraTS-(?:GLI|SSA|MEN|MET|GoAT)-\d+(?:-\d+)?"),
+            _HYPHENED,
+            label="-seg",
+            told_by=re.compile(r"BraTS-(?:GLI-\d+-0\d\d|(?:SSA|MEN|MET|GoAT)-\d+(?:-\d+)?)"),
+        ),
+        Layout(
+            "brats2024",
+            "brats2024",
+            re.compile(r"BraTS-(?:GLI|MET)-\d+-\d+"),
+            _HYPHENED,
+            label="-seg",
+            told_by=re.compile(r"BraTS-GLI-\d+-[1-9]\d\d"),
+        ),
+        Layout("brats2024_ped", "brats2024_ped", re.compile(r"BraTS-PED-\d+(?:-\d+)?"), _HYPHENED, label="-seg"),
+        Layout(
+            "brats2024_men_rt",
+            "brats2024_men_rt",
+            re.compile(r"BraTS-MEN-RT-\d+-\d+"),
+            {"t1ce": "_t1c"},
+            label="_gtv",
+            marks=("_t1c", "_gtv"),
+        ),
         # Any case name; a folder counts as a case where it holds at least one file of that form. The label counts
         # too: references may be published without images.
         Layout("generic", "brats", re.compile(r".+"), _UNDERSCORED, marks=(*_UNDERSCORED.values(), "_seg")),
+        Layout(
+            "generic2023", "brats2023", re.compile(r".+"), _HYPHENED, label="-seg", marks=(*_HYPHENED.values(), "-seg")
+        ),
     )
 }
 
@@ -64,6 +96,7 @@ def survey(root: str | Path, modalities: Sequence[str], layout: str | None = Non
     root = Path(os.path.abspath(root))  # the name of "." matters
     check_modalities(modalities, MODALITIES)
     chosen = LAYOUTS[layout or SOURCE.detect(root)]
+    check_modalities(modalities, tuple(chosen.suffixes), layout=chosen.name)
     folders = find_folders(root, chosen)
     grades = _grades(folders, chosen)
     return tuple(find_case(folder, modalities, chosen, group=_group(folder, grades)) for folder in folders)
@@ -71,7 +104,8 @@ def survey(root: str | Path, modalities: Sequence[str], layout: str | None = Non
 
 def layout_of(folder: Path) -> str:
     """The layout of one case's folder: a year's where its name says so, else generic; empty for any other folder."""
-    return next((layout.name for layout in LAYOUTS.values() if is_case(folder, layout)), "")
+    told = (one for one in LAYOUTS.values() if (one.told_by or one.folder).fullmatch(folder.name))
+    return next((layout.name for layout in told if is_case(folder, layout)), "")
 
 
 def place(case: str, modality: str, layout: str) -> Path:
@@ -114,6 +148,7 @@ SOURCE = VolumeSource(
     survey=survey,
     place=place,
     write_phantoms=write_brats_phantoms,
-    label_suffixes=("_seg", "-seg"),
+    label_suffixes=("_seg", "-seg", "_gtv"),
+    modalities_by_layout={name: tuple(layout.suffixes) for name, layout in LAYOUTS.items()},
     cuts={"slices": Cut(), "one_slice": Cut(one_per_case=True)},
 )

@@ -73,6 +73,7 @@ class VolumeSource:
         place: (case id, modality, layout) -> where that image is to lie in a case's folder, as compressed NIfTI.
         write_phantoms: makes a data set of this kind.
         label_suffixes: endings of the names of label files, after the case's id.
+        modalities_by_layout: layout -> the modalities that its cases have; all of `modalities` where it is not named.
         cuts: `data.source` by which a config asks for slices of these volumes -> which slices.
     """
 
@@ -85,6 +86,7 @@ class VolumeSource:
     place: Callable[[str, str, str], Path]
     write_phantoms: WritePhantoms
     label_suffixes: tuple[str, ...] = ()
+    modalities_by_layout: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cuts: Mapping[str, Cut] = field(default_factory=dict)
 
     def find(
@@ -112,6 +114,10 @@ class VolumeSource:
             self.scheme_of(layout)
         return self.survey(root, modalities, layout or None)
 
+    def modalities_of(self, layout: str) -> tuple[str, ...]:
+        """The modalities that cases of a layout have."""
+        return self.modalities_by_layout.get(layout, self.modalities)
+
     def scheme_of(self, layout: str = "") -> str:
         """The label scheme that a layout uses; empty stands for the first layout. Refuses an unknown one."""
         layout = layout or next(iter(self.layouts))
@@ -133,6 +139,7 @@ class Layout:
     Attributes:
         scheme: name of the label scheme that this layout uses unless the user names another.
         folder: pattern of the names of cases' folders.
+        told_by: pattern of those of them that tell this layout where none is named; None: all do.
         suffixes: canonical modality name -> ending of its file's name, separator included.
         label: the same for the label file.
         marks: suffixes of which one is enough to make a folder a case; without any, the folder's name is.
@@ -148,9 +155,11 @@ class Layout:
     marks: tuple[str, ...] = ()
     stray_labels: tuple[str, ...] = ()
     grade_column: str = ""
+    told_by: re.Pattern[str] | None = None
 
     def place(self, case: str, modality: str) -> Path:
-        """Path of an image within the folder of its case."""
+        """Path of an image within the folder of its case; `UserError` for a modality that no case has."""
+        check_modalities((modality,), tuple(self.suffixes), layout=self.name)
         return Path(f"{case}{self.suffixes[modality]}.nii.gz")
 
 
@@ -176,8 +185,9 @@ def files_of(found: Finding, *, labels_required: bool) -> CaseFiles:
     """The files of one case; `UserError` where it lacks an image, or a label where labels are required."""
     for modality, name in found.missing.items():
         raise UserError(
-            f"case {found.id} has no {modality} image: {name} is not in {found.folder}; "
-            "add the file, leave the case out, or ask for other modalities"
+            f"case {found.id} has no {modality} image: {name} is not in {found.folder}"
+            f"{_but(_volumes_in(found.folder), found.folder)}; add the file, leave the case out, or ask for other "
+            "modalities"
         )
     if labels_required and found.label is None:
         raise UserError(
@@ -187,10 +197,11 @@ def files_of(found: Finding, *, labels_required: bool) -> CaseFiles:
     return CaseFiles(found.id, found.images, found.label, found.group, found.label_twins)
 
 
-def check_modalities(asked: Sequence[str], known: Sequence[str]) -> None:
-    """Refuses a modality that a source does not have."""
+def check_modalities(asked: Sequence[str], known: Sequence[str], *, layout: str = "") -> None:
+    """Refuses a modality that a source, or one `layout` of it, does not have."""
     if any(modality not in known for modality in asked):
-        raise UserError(f"modalities {list(asked)} were asked for; choose from {', '.join(known)}")
+        whose = f", which is all that cases of layout {layout} have" if layout else ""
+        raise UserError(f"modalities {list(asked)} were asked for; choose from {', '.join(known)}{whose}")
 
 
 def detect(root: Path, layout_of: Callable[[Path], str], *, example: str) -> str:
@@ -203,10 +214,11 @@ def detect(root: Path, layout_of: Callable[[Path], str], *, example: str) -> str
         raise UserError(f"{root} is not a folder; give the folder that holds the cases")
     names = {layout_of(folder) for folder in folders_below(root)} - {""}
     if not names:
-        raise UserError(f"no case lies under {root}; {example}")
+        raise UserError(f"no case lies under {root}{_but(_volumes_below(root), root)}; {example}")
     if len(names) > 1:
         raise UserError(
-            f"{root} holds cases of the layouts {', '.join(sorted(names))}; give one of the folders below it"
+            f"{root} holds cases of the layouts {', '.join(sorted(names))}; give one of the folders below it, or "
+            "name the layout that is meant"
         )
     return names.pop()
 
@@ -255,6 +267,26 @@ def folders_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
         below = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__")))
     for name in below:
         yield from folders_below(folder / name, depth - 1)
+
+
+def _but(files: Sequence[Path], folder: Path) -> str:
+    """A clause on files that lie in a folder under names that were not understood; empty for none."""
+    if not files:
+        return ""
+    names = ", ".join(str(path.relative_to(folder)) for path in files[:3])
+    return f", where {names}{' and others' if len(files) > 3 else ''} {'lies' if len(files) == 1 else 'lie'}"
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    """The volumes in a folder, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.lower().endswith((*EXTENSIONS, ".hdr")))
+
+
+def _volumes_below(root: Path) -> list[Path]:
+    """The volumes in the first folder below `root` that holds any."""
+    return next((found for folder in folders_below(root) if (found := _volumes_in(folder))), [])
 
 
 def volume_files(folder: Path, stem: str, extensions: Sequence[str] = EXTENSIONS) -> tuple[Path, ...]:

@@ -19,7 +19,12 @@ PUBLISHED = [
     ("brats2020", "MICCAI_BraTS2020_TrainingData", "BraTS20_Training_001", OLD, ".nii"),
     ("brats2021", ".", "BraTS2021_00000", OLD, ".nii.gz"),
     ("brats2023", "ASNR-MICCAI-BraTS2023-GLI-Challenge-TrainingData", "BraTS-GLI-00000-000", NEW, ".nii.gz"),
+    ("brats2023", "ASNR-MICCAI-BraTS2023-SSA-Challenge-TrainingData_V2", "BraTS-SSA-00002-000", NEW, ".nii.gz"),
+    ("brats2023", "MICCAI2024-BraTS-GoAT-TrainingData-With-GroundTruth", "BraTS-GoAT-00000", NEW, ".nii.gz"),
+    ("brats2024", "BraTS2024-BraTS-GLI-TrainingData/training_data1_v2", "BraTS-GLI-02060-100", NEW, ".nii.gz"),
+    ("brats2024_ped", "BraTS-PEDs2024_Training", "BraTS-PED-00255-000", NEW, ".nii.gz"),
     ("generic", "somewhere", "patient19", OLD, ".nii.gz"),
+    ("generic2023", "somewhere", "patient19", NEW, ".nii.gz"),
 ]
 
 
@@ -54,7 +59,11 @@ def test_the_year_names_the_label_scheme():
     assert {name: layout.scheme for name, layout in LAYOUTS.items()} == {
         **{f"brats20{y}": "brats" for y in (17, 18, 19, 20, 21)},
         "brats2023": "brats2023",
+        "brats2024": "brats2024",
+        "brats2024_ped": "brats2024_ped",
+        "brats2024_men_rt": "brats2024_men_rt",
         "generic": "brats",
+        "generic2023": "brats2023",
     }
 
 
