@@ -17,12 +17,13 @@ import jaxfuse.data.pipeline  # noqa: F401  (its library defines flags, which mu
 from jaxfuse import cli, train
 from jaxfuse.engine import run
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.io.tables import write_json
 from tests.made_cases import MODALITIES, nested_cubes, save_volume, write_case
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = f"{ROOT / 'configs' / 'cmff.py'}:tiny"
 ASKED = ("--config", CONFIG, "--workdir=run")
-KEPT = {"metrics.jsonl": '{"step": 2, "phase": "transition", "split": "train", "a": 1.0}\n', "checkpoints/x": "weights"}
+KEPT = {"metrics.jsonl": '{"step": 2, "phase": "transition", "split": "train", "a": 1.0}\n', "figures/x": "seen"}
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,9 @@ def call(tmp_path, monkeypatch, capfd):
 
 @pytest.fixture
 def refused(call, tmp_path):
-    """Runs the command in a workdir that holds something; returns the sentence with which it is refused."""
+    """Runs the command in a workdir that was refused before; returns the sentence with which it is refused."""
     folder = tmp_path / "run"
+    write_json(folder / "config.json", dict.fromkeys(("preset", "row", "variant"), ""))
     for name, content in KEPT.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
@@ -112,7 +114,7 @@ def no_cases(case: Path) -> None:
 
 
 SHAPE = "case case_1: shape (19, 20, 20) of case_1_flair.nii.gz differs from (20, 20, 20)"
-PLACE = ("case case_1: affine [1 0 0 4;", "case_1_flair.nii.gz differs from [1 0 0 0;", "onto one grid")
+PLACE = ("case case_1: affine [1 0 0 4;", "case_1_flair.nii.gz differs from [1 0 0 0;", "resample")
 STRANGE = "case case_1: case_1_seg.nii.gz holds the label values 0, 1, 2, 9"
 NO_TUMOR = ("phase transition: case case_1 has no tumor voxel to center", 'set sampling="brain"')
 
@@ -122,7 +124,7 @@ NO_TUMOR = ("phase transition: case case_1 has no tumor voxel to center", 'set s
     [
         (remove("t2"), ("case case_1 has no t2 image", "case_1_t2.nii.gz is not in", "add the file")),
         (cut_short, ("case_1_t1.nii.gz is damaged or cut short", "download it again")),
-        (change("flair", lambda image: image[:-1]), (SHAPE, "onto one grid")),
+        (change("flair", lambda image: image[:-1]), (SHAPE, "resample")),
         (change("flair", lambda image: image, origin_mm=(4, 0, 0)), PLACE),
         (change("seg", lambda label: label + (label == 4) * np.uint8(5)), (STRANGE, "correct the file")),
         (change("seg", np.zeros_like), NO_TUMOR),
@@ -138,7 +140,7 @@ def test_data_with_a_fault(refused, sound, tmp_path, spoil: Callable[[Path], Non
     spoil(tmp_path / "data" / "case_1")
     options = ["--config.data.root=data", "--config.data.split=split.json", "--config.transition.sampling=tumor"]
     message = refused(*options)
-    assert [part for part in told if part not in message] == []
+    assert [part for part in told if part not in message] == [], message
 
 
 @pytest.mark.parametrize("sampling", ["tumor", "foreground"])
@@ -223,13 +225,13 @@ def test_arguments_that_are_not_understood(refused, arguments, told):
 
 def test_data_that_changed_since_the_run_began(refused, sound, tmp_path):
     shutil.copytree(sound, tmp_path / "data")
-    shutil.rmtree(tmp_path / "data" / "case_3")
-    refused("--config.data.root=data", "--config.fusion.patch=(24,24,24)")  # data are looked at, nothing is trained
+    (tmp_path / "data" / "case_3" / "case_3_t2.nii.gz").unlink()
+    refused("--config.data.root=data")  # the config is written, nothing is trained
     noted = {"train": ["case_0", "case_1"], "val": ["case_2"], "fingerprint": "abc"}
     (tmp_path / "run" / "dataset.json").write_text(json.dumps(noted))
-    (tmp_path / "run" / "config.json").unlink()
-    shutil.copytree(sound / "case_3", tmp_path / "data" / "case_3")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    shutil.copytree(sound / "case_3", tmp_path / "data" / "case_3", dirs_exist_ok=True)
     message = refused("--config.data.root=data")
     counts = [f"{count} training and 1 validation cases" for count in (2, 3)]
     told = ["the data have changed since the run in", *counts, "restore them or name another --workdir"]
-    assert [part for part in told if part not in message] == []
+    assert [part for part in told if part not in message] == [], message

@@ -18,6 +18,7 @@ from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.workdir import environment, read_config
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
+from jaxfuse.io.outputs import keep_whole
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.learning.state import State
 from jaxfuse.options import flat
@@ -76,10 +77,7 @@ def open_record(root: Path, wanted: Mapping[str, Any]) -> bool:
     """
     path = root / RECORD
     if not path.is_file():
-        if others := sorted(p.name for p in root.iterdir() if not p.name.startswith(".")):
-            raise UserError(
-                f"{root} holds {', '.join(others[:5])} and no {RECORD}; name a new or empty folder as --out"
-            )
+        keep_whole(root, "--out", own=False, kind=RECORD)
         write_json(path, {**wanted, **_surroundings()})
         return False
     found = read_json(path)

@@ -24,7 +24,14 @@ from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.lock import locked
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.engine.run_folder.phase_lengths import check_lengths
-from jaxfuse.engine.run_folder.workdir import compilation_cache, has_begun, note_environment, open_workdir, related_runs
+from jaxfuse.engine.run_folder.workdir import (
+    check_workdir,
+    compilation_cache,
+    has_begun,
+    note_environment,
+    open_workdir,
+    related_runs,
+)
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.training import Training
 from jaxfuse.errors import UserError
@@ -161,6 +168,7 @@ def train(config: ConfigDict, workdir: Path) -> Path:
     """
     experiment = parse(config)
     check_systems(experiment)
+    check_workdir(workdir, {experiment.data_of(phase).root for phase in experiment.phases.values()})
     placement, display = one_device(), Display()
     with locked(workdir) as workdir:
         compilation_cache(experiment.data.cache_dir)

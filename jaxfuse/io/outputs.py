@@ -156,6 +156,22 @@ def keep_apart(folder: Path, option: str, reads: Sequence[Read]) -> None:
         )
 
 
+def keep_whole(folder: Path, option: str, *, own: bool, kind: str) -> None:
+    """Refuses a folder that something else is in already, where a command is to own the whole folder.
+
+    Args:
+        own: whether what is there is the command's own.
+        kind: what the folder would have to hold then, such as "run of jaxfuse".
+    """
+    if own or not folder.is_dir():
+        return
+    if others := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        raise UserError(
+            f"{folder} holds {', '.join(others[:5])}{more} and no {kind}; name a new or empty folder as {option}"
+        )
+
+
 def folder_read(option: str, root: Path, files: Iterable[Path] = ()) -> list[Read]:
     """Returns the folder `root` as one that is read, and the folders that links among its files lead to."""
     inside = Path(os.path.realpath(root))

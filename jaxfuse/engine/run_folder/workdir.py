@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from jaxfuse.engine.programs import Placement
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
+from jaxfuse.io.outputs import keep_apart, keep_whole
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.options import flat
 
@@ -37,6 +38,25 @@ def default_workdir(config: Any, overrides: Mapping[str, Any]) -> Path:
     if matter:
         parts.append(hashlib.sha256(json.dumps(matter).encode()).hexdigest()[:6])
     return Path("runs", "-".join(filter(None, parts)))
+
+
+def check_workdir(workdir: Path, roots: Iterable[str]) -> None:
+    """Refuses a folder that holds something else than a run, or lies among the data; nothing is written.
+
+    `roots`: folders of data; the empty ones are phantoms.
+
+    Raises:
+        UserError: the folder is one of those.
+    """
+    keep_apart(workdir, "--workdir", [("data.root", Path(root)) for root in sorted({*roots} - {""})])
+    keep_whole(workdir, "--workdir", own=_is_run(workdir), kind="run of jaxfuse")
+
+
+def _is_run(workdir: Path) -> bool:
+    """Tells whether the config in a folder is one of a run: other programs have files of this name."""
+    path = workdir / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    return isinstance(config, dict) and {"preset", "row", "variant"} <= config.keys()
 
 
 def open_workdir(workdir: Path, config: Any) -> Path:

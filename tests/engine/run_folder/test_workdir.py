@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.workdir import (
     changes_nothing,
+    check_workdir,
     default_workdir,
     note_environment,
     open_workdir,
@@ -94,3 +95,23 @@ def test_related_runs_are_those_beside_it_that_have_opened_their_data(tmp_path):
         (tmp_path / name / "dataset.json").touch()
     (tmp_path / "unopened").mkdir()
     assert related_runs(tmp_path / "b") == [tmp_path / "a", tmp_path / "c"]
+
+
+def test_a_folder_that_is_no_run_or_lies_among_the_data_is_refused(tmp_path):
+    data, full = tmp_path / "data", tmp_path / "full"
+    for folder in (data, full, tmp_path / "empty"):
+        folder.mkdir()
+    (full / "config.json").write_text('{"model_type": "of another program"}')
+    (full / "notes.txt").write_text("mine")
+    roots = ["", str(data)]
+    for folder, told in {
+        full: "full holds config.json, notes.txt and no run of jaxfuse; name a new or empty folder as --workdir",
+        data: "is data.root",
+        data / "runs" / "a": "lies within data.root",
+        tmp_path: "holds data.root",
+    }.items():
+        with pytest.raises(UserError, match=told):
+            check_workdir(folder, roots)
+    for folder in (tmp_path / "empty", tmp_path / "new", open_workdir(tmp_path / "run", recipe())):
+        check_workdir(folder, roots)
+    assert (full / "config.json").read_text() == '{"model_type": "of another program"}'
