@@ -383,6 +383,7 @@ def common(sizes):
         "patch": (sizes.side, sizes.side),
         "batch": sizes.batch,
         "sampling": sizes.sampling,
+        # Of augmentation the paper says nothing; TransUNet's code, whose training it copies, mirrors too.
         "flip": 0.5,
         "validate_every": sizes.validate_every,
         "validation_cases": sizes.validation_cases,

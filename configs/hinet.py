@@ -101,11 +101,11 @@ class PaperSizes(Sizes):
             # says so.
             whole = {"patch": (180, 160), "sampling": "whole"}
             return {"rate": 1e-4, "schedule": "constant", "batch": 16, "epochs": 100, **whole}
+        # An epoch shows all four patches of each slice, where an epoch here takes one.
         if kind == "hinet":
-            # 300 epochs of all slices with four patches each, where an epoch here takes one of each slice.
             length = {"schedule": "linear_after_third", "epochs": 4 * 300}
             return {"rate": 2e-4, "batch": self.batch, **length, **self.patches()}
-        return {"rate": 2e-4, "schedule": "linear_second_half", "batch": 1, "epochs": 200, **self.patches()}
+        return {"rate": 2e-4, "schedule": "linear_second_half", "batch": 1, "epochs": 4 * 200, **self.patches()}
 
 
 SIZES = {

@@ -12,12 +12,13 @@ import numpy as np
 from jaxfuse.errors import UserError
 
 
-def check_patch(patch: Sequence[int], *, ndim: int, divisor: int, margin: int = 0) -> tuple[int, ...]:
+def check_patch(patch: Sequence[int], *, ndim: int, divisor: int, margin: int = 0, judged: int = 0) -> tuple[int, ...]:
     """Returns the sides of a patch, a network's input, once they fit the network.
 
     Raises:
-        UserError: another number of axes than `ndim`, a side that is no positive multiple of `divisor`, or one of which
-            valid convolutions, which take `margin` voxels on both sides, leave nothing.
+        UserError: another number of axes than `ndim`, a side that is no positive multiple of `divisor`, one of which
+            valid convolutions, which take `margin` voxels on both sides, leave nothing, or one shorter than `judged`,
+            below which critics of overlapping patches give a single score.
     """
     sides = tuple(int(side) for side in patch)
     if len(sides) != ndim or any(side <= 0 or side % divisor for side in sides):
@@ -26,6 +27,11 @@ def check_patch(patch: Sequence[int], *, ndim: int, divisor: int, margin: int = 
         raise UserError(
             f"patch is {sides}; the network's valid convolutions take {margin} voxels on both sides of each axis, so "
             f"that each side must be larger than {2 * margin}"
+        )
+    if min(sides) < judged:
+        raise UserError(
+            f"patch is {sides}; its critics halve it so often that they give one score along an axis, and judge "
+            f"no patches of it: choose sides of at least {judged}, or fewer critic_layers"
         )
     return sides
 

@@ -113,6 +113,8 @@ def test_a_patch_has_sides_that_the_network_can_divide_and_is_larger_than_what_v
     assert output_sides((27, 19, 35), 9) == (9, 1, 17)
     message = "take 9 voxels on both sides of each axis, so that each side must be larger"
     refused(message, check_patch, [27, 18, 27], ndim=3, divisor=1, margin=9)
+    assert check_patch([24, 32, 24], ndim=3, divisor=8, judged=24) == (24, 32, 24)
+    refused("choose sides of at least 24", check_patch, [32, 16, 32], ndim=3, divisor=8, judged=24)
 
 
 @pytest.mark.parametrize(

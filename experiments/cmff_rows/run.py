@@ -53,7 +53,6 @@ HELD_OUT = {"default": 30_012, "longer": HELD_OUT_SEED}
 LONGER_TRANSITION = {
     "patch": (32, 32, 32),
     "steps": 150,
-    "args.cycle.critic_layers": 4,
     "validation.every": 100,
     "optimizers.generators.learning_rate": 1e-3,
     "optimizers.discriminators.learning_rate": 1e-3,

@@ -45,7 +45,8 @@ def build_system(
         )
     with _named(phase):
         geometry = system.geometry
-        check_patch(phase.patch, ndim=geometry.ndim, divisor=geometry.divisor, margin=geometry.margin)
+        sides = {"divisor": geometry.divisor, "margin": geometry.margin, "judged": geometry.judged}
+        check_patch(phase.patch, ndim=geometry.ndim, **sides)
     memory_limit(phase, system)
     return system
 

@@ -29,11 +29,13 @@ class Geometry:
         ndim: 2 or 3 spatial axes.
         divisor: every patch side is a multiple of it.
         margin: voxels lost on each side to valid convolutions (0 where the output has the input's size).
+        judged: shortest patch side of which critics give more than one score; 0 without such critics.
     """
 
     ndim: int
     divisor: int
     margin: int = 0
+    judged: int = 0
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from jaxtyping import Integer, Shaped
 
 from jaxfuse.errors import UserError
 
-# Any number of axes; zero is background. Equal shapes are checked by `require_same_shape`.
+# At most three axes; zero is background. Equal shapes are checked by `require_same_shape`.
 Mask = Shaped[np.ndarray, "..."]
 Labels = Integer[np.ndarray, "..."]
 
@@ -29,8 +29,17 @@ class Counts(NamedTuple):
 
 
 def counts(pred: Mask, truth: Mask) -> Counts:
-    """Voxel counts of two masks of one shape; anything that is not zero is foreground."""
+    """Voxel counts of two masks of one case; anything that is not zero is foreground.
+
+    Raises:
+        UserError: the shapes differ, or are those of several cases, whose voxels are never pooled.
+    """
     require_same_shape(pred, truth)
+    if pred.ndim > 3:
+        raise UserError(
+            f"masks of shape {pred.shape} are a stack of cases, and one case is expected, of at most three axes; score "
+            "each case and average the scores"
+        )
     pred, truth = pred.astype(bool, copy=False), truth.astype(bool, copy=False)
     tp = int(np.count_nonzero(pred & truth))
     fp = int(np.count_nonzero(pred)) - tp

@@ -267,8 +267,9 @@ class JointTraining(Defaults):
         return {f"net/{name}": value for name, value in terms.items()}
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        cycle, logits = self.forward(state.params["net"], *self.pairing.split(inputs))
-        return {**{name: jax.nn.softmax(value) for name, value in logits.items()}, **cycle._asdict()}
+        # Translations are left out: nothing that is labeled reads them, and their cycles are two more passes of U-Nets.
+        logits = self.fusion(state.params["net"], *self.pairing.split(inputs))
+        return {name: jax.nn.softmax(value) for name, value in logits.items()}
 
     def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
         net = params["net"]
@@ -356,12 +357,12 @@ def make_joint(
     share_trunk: bool = True,
 ) -> JointTraining:
     """CMFT and CMFF trained together."""
-    groups = pairing(pairs, modalities)
+    groups, critics = pairing(pairs, modalities), cycle.critics(unet)
     return JointTraining(
         fusion=fusion.fusion(classes, unet),
         ab=unet.network(len(groups.b)),
         ba=unet.network(len(groups.a)),
-        critics=cycle.critics(unet),
+        critics=critics,
         pairing=groups,
         loss=loss,
         segmentation_weight=segmentation_weight,
@@ -370,5 +371,5 @@ def make_joint(
         losses=cycle.losses(),
         pool_size=cycle.pool_size,
         remat_cycles=unet.remat == "network",
-        geometry=unet.geometry(3),
+        geometry=unet.geometry(3, critics),
     )

@@ -132,8 +132,9 @@ class UNetForm:
         )
         return Network(trunk, Head(outputs, kernel_init=self.kernel_init))
 
-    def geometry(self, ndim: int) -> Geometry:
-        return Geometry(ndim, 2 ** (self.levels - 1))
+    def geometry(self, ndim: int, critics: Critics | None = None) -> Geometry:
+        """Patches of this U-Net, and of critics that judge what it makes."""
+        return Geometry(ndim, 2 ** (self.levels - 1), judged=critics.network.least_side if critics else 0)
 
 
 @dataclass(frozen=True)
@@ -345,15 +346,15 @@ def make_system(
     cycle: CycleForm = CycleForm(),
 ) -> CycleTranslation:
     """CMFT for the named pairs."""
-    groups = pairing(pairs, modalities)
+    groups, critics = pairing(pairs, modalities), cycle.critics(unet)
     return CycleTranslation(
         ab=unet.network(len(groups.b)),
         ba=unet.network(len(groups.a)),
-        critics=cycle.critics(unet),
+        critics=critics,
         pairing=groups,
         optimizers=optimizers,
         losses=cycle.losses(),
         pool_size=cycle.pool_size,
         remat_cycles=unet.remat == "network",
-        geometry=unet.geometry(3),
+        geometry=unet.geometry(3, critics),
     )

@@ -32,6 +32,11 @@ class PatchCritic(nn.Module):
     dtype: DTypeLike | None = None
     kernel_init: KernelInit = normal()
 
+    @property
+    def least_side(self) -> int:
+        """Shortest side along which there is more than one score."""
+        return 3 * 2**self.layers
+
     @nn.compact
     def __call__(self, image: Float[Array, "b *space m"]) -> Float[Array, "b *scores 1"]:
         shortest = 2 ** (self.layers + 1)

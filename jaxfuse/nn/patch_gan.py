@@ -38,6 +38,11 @@ class PatchGan(nn.Module):
     kernel_init: KernelInit = normal()
     dtype: DTypeLike | None = None
 
+    @property
+    def least_side(self) -> int:
+        """Shortest side along which there is more than one score."""
+        return 4 * 2**self.layers
+
     @nn.compact
     def __call__(self, image: Float[Array, "b h w m"], *, train: bool = False) -> Float[Array, "b scores_h scores_w 1"]:
         shortest = 3 * 2**self.layers

@@ -1,4 +1,4 @@
-"""A row of a paper that is offered and cannot run.
+"""A row of a paper that is offered and cannot run, or does not what the paper says.
 
 `tests/test_rows_open.py` opens the data of all others.
 """
@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from configs import hinet, hyperfusion
+from jaxfuse.config import parse
+from jaxfuse.data.settings import declared_facts
+from jaxfuse.engine.build import build_system
+from jaxfuse.metrics.overlap import dice, iou, sensitivity, specificity
 from tests.faults.catalogue import given, table
 from tests.made_cases import MODALITIES, ellipsoid, save_volume, write_case, write_isles
+from tests.recipe_phases import RECIPES
+from tests.refusals import refused
 from tests.runs import run_of
 from tests.true_sizes import write_stroke
 
@@ -47,16 +53,19 @@ def test_a_lesion_in_one_slice_is_found(tmp_path):
     brain, lesion = ellipsoid((32, 32, 8), (14, 14, 5)), np.zeros((32, 32, 8), np.uint8)
     lesion[14:17, 15, 2] = 1
     image = brain * np.arange(100, 108, dtype=np.int16)
-    for name in ("a", "b"):
-        images = dict.fromkeys(("t2", "dwi_b1000", "dwi_b0"), image)
+    for number, name in enumerate(("a", "b")):
+        images = {
+            kind: image + brain * np.int16(3 * number + k) for k, kind in enumerate(("t2", "dwi_b1000", "dwi_b0"))
+        }
         write_case(tmp_path / "root", name, {**images, "lesion": lesion})
     config = hyperfusion.get_config("tiny,row=full_2d,data=stroke")
     config.data.root = str(tmp_path / "root")
     assert _first_batch(config, tmp_path, "segmentation")["label"].sum() >= 1
 
 
-def _flat_head(shape):
-    return (ellipsoid(shape, np.array(shape) * [0.4, 0.45, 0.5]) * np.arange(100, 100 + shape[2])).astype(np.int16)
+def _flat_head(shape, number):
+    brain = ellipsoid(shape, np.array(shape) * [0.4, 0.45, 0.5])
+    return (brain * np.arange(100 + number, 100 + number + shape[2])).astype(np.int16)
 
 
 @table(
@@ -68,13 +77,13 @@ def _flat_head(shape):
 )
 def test_whole_pictures_have_the_sides_of_the_window(variant, shape, tmp_path):
     for number in (1, 2):
-        image = _flat_head((*shape, 5))
         if variant == "isles":
-            for kind in ("MR_T1", "MR_T2", "MR_DWI", "MR_Flair"):
-                write_isles(tmp_path / "root" / str(number), kind, number, image)
+            for k, kind in enumerate(("MR_T1", "MR_T2", "MR_DWI", "MR_Flair")):
+                write_isles(tmp_path / "root" / str(number), kind, number, _flat_head((*shape, 5), 10 * number + k))
         else:
-            for name in MODALITIES:
-                save_volume(tmp_path / "root" / f"c{number}" / f"c{number}_{name}.nii", image)
+            for k, name in enumerate(MODALITIES):
+                path = tmp_path / "root" / f"c{number}" / f"c{number}_{name}.nii"
+                save_volume(path, _flat_head((*shape, 5), 10 * number + k))
     config = hinet.get_config(f"paper,row=mmsyns,data={variant}" if variant else "paper,row=mmsyns")
     config.data.root = str(tmp_path / "root")
     batch = _first_batch(config, tmp_path, "synthesis")
@@ -82,3 +91,35 @@ def test_whole_pictures_have_the_sides_of_the_window(variant, shape, tmp_path):
     # The head is 0.8 * side wide and 0.9 * side long, cut where the window ends.
     shown = batch["image"].any((0, 3))
     assert shown.any(1).sum() > shown.any(0).sum()
+
+
+@table(
+    "recipe,layers,least",
+    ("`cmff.py:tiny` with critics of 3 layers on patches of 16^3", "refused: they give one score", "cmff", 3, 24),
+    ("the same in joint training", "refused", "cmff:tiny,row=joint", 3, 24),
+    ("`cmff.py` with critics of 4 layers on patches of 24^3", "refused", "cmff:", 4, 48),
+    ("pix2pix with a critic of 4 layers on patches of 40^2", "refused", "hinet:tiny,row=pix2pix", 4, 64),
+    ("CycleGAN with critics of 4 layers on patches of 40^2", "refused", "hinet:tiny,row=cyclegan", 4, 64),
+)
+def test_a_critic_of_patches_judges_more_than_one(recipe, layers, least):
+    name, _, text = recipe.partition(":")
+    config = RECIPES[name].get_config(text if ":" in recipe else "tiny")
+    phase = config[config.schedule[0]]
+    if "cycle" in phase.args:
+        phase.args.cycle.critic_layers = layers
+    else:
+        phase.args.form.critic_layers = layers
+    experiment = parse(config)
+    (first, *_) = experiment.phases.values()
+    refused(f"choose sides of at least {least}", build_system, first, *declared_facts(experiment.data), 4)
+
+
+@table(
+    "shape",
+    ("Dice of a stack of volumes (4 axes)", "refused: score each case", (2, 4, 4, 4)),
+    ("Dice of a batch of volumes with a channel axis", "refused", (2, 4, 4, 4, 1)),
+)
+def test_voxels_of_several_cases_are_never_pooled(shape):
+    masks = np.ones(shape, bool)
+    for metric in (dice, iou, sensitivity, specificity):
+        refused("stack of cases", metric, masks, masks)

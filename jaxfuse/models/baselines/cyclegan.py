@@ -297,13 +297,14 @@ def make_system(
     for name, value in weights.items():
         if value < 0:
             raise UserError(f"{name} is {value}; it may not be negative")
+    critic = form.critic()
     return CycleSynthesis(
         generator=Generator(form),
-        critic=form.critic(),
+        critic=critic,
         task=task_of(pairs, modalities, ONE),
         losses=CycleLosses(gan_form("lsgan"), l1, cycle_weight),
         identity_weight=identity_weight,
         pool_size=pool_size,
         optimizers=optimizers,
-        geometry=Geometry(2, DIVISOR),
+        geometry=Geometry(2, DIVISOR, judged=critic.least_side),
     )

@@ -273,14 +273,15 @@ def make_system(
     form.check()
     if target_weight < 0:
         raise UserError(f"target_weight is {target_weight}; it may not be negative")
+    critic = form.critic()
     return PairedTranslation(
         generator=LinenNetwork(Generator(form)),
-        critic=LinenNetwork(form.critic()),
+        critic=LinenNetwork(critic),
         task=task_of(pairs, modalities, ONE),
         # Cross-entropy of logits, of a generator that maximizes log D.
         game=gan_form("nonsaturating"),
         target_weight=target_weight,
         batch_stats_at_test=form.bn_batch_stats_at_test,
         optimizers=optimizers,
-        geometry=Geometry(2, 2**form.downs),
+        geometry=Geometry(2, 2**form.downs, judged=critic.least_side),
     )
