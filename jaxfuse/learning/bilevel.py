@@ -9,7 +9,8 @@ each scheme is one that is consistent:
   same loss on the same data: at the follower's optimum its slope, and with it the implicit part, is zero.
 - `fusion_leader`, `rank_one`, `unrolled`: the follower is the segmentation network, trained on the lower half
   of the batch; the leader is judged on the upper half, which is of other subjects.
-- `pixel`: the follower is the image, the minimum of an energy around the output of the fusion network.
+- `pixel`: the follower is the image, the minimum of an energy around the output of the fusion network. Segmentation is
+  trained on that image, and it is the one that users get.
 - `weights`: the segmentation network leads, the fusion network follows.
 - `detached`: no gradient of the task reaches the leader.
 
@@ -31,6 +32,7 @@ from jaxfuse import implicit
 from jaxfuse.arrays import Array, Metrics, Params
 from jaxfuse.errors import UserError
 from jaxfuse.learning.game import Energy, Game, Lead, Memory, Part, Scheme, guard, part_of, report, with_implicit
+from jaxfuse.learning.settling import settle
 
 FISHER, HESSIAN, GAUSS_NEWTON = "fisher", "hessian", "gauss_newton"
 
@@ -40,12 +42,17 @@ class FusionLeads:
 
     leader: ClassVar[str] = "fusion"
     follower_part: ClassVar[Part] = "all"
+    settles: ClassVar[bool] = False
 
     def start(self) -> Memory:
         return {}
 
+    def image(self, output: Array, energy: Callable[..., Energy] | None) -> Array:
+        del energy
+        return output
+
     def follow(self, game: Game, made: Any, psi: Params) -> tuple[Array, Metrics]:
-        theta = jax.lax.stop_gradient(part_of(made.theta, self.follower_part))
+        theta = jax.lax.stop_gradient(part_of(self.image(made.theta, game.energy), self.follower_part))
         return game.segmentation_loss(psi, theta, self.follower_part), {}
 
 
@@ -75,6 +82,8 @@ class detached(FusionLeads):
 class pixel(FusionLeads):
     """The task judges theta* = argmin E(theta; Phi(phi)), an image near the output that the energy has smoothed.
 
+    Segmentation learns from theta* too, and predictions give it, as a picture: cut to [0, 1], beyond which the energy
+    may go where edges are steep. L^f judges Phi, which it shapes.
     E depends on phi through Phi alone, so the implicit gradient is one image: with H q = dL^s/dtheta at theta*, the
     task's part is J_Phi' q, ordinary back-propagation of q. As gamma -> 0, theta* = Phi and it is that of `joint`. The
     guard compares q with the image that `joint` sends back, and puts that one in its place.
@@ -87,6 +96,7 @@ class pixel(FusionLeads):
             (exact, and negative in places once gamma is large).
     """
 
+    settles: ClassVar[bool] = True
     gamma: float = 1e-2
     kappa: float = 1.0
     width: float = 1e-2
@@ -99,15 +109,21 @@ class pixel(FusionLeads):
         _refuse_unless(self.inner_steps >= 0 and self.steps >= 1, self)
         _known("curvature", self.curvature, (GAUSS_NEWTON, HESSIAN))
 
-    def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
-        if game.energy is None:
+    def image(self, output: Array, energy: Callable[..., Energy] | None) -> Array:
+        return _picture(settle(self._energy(energy), output, self.inner_steps, self.steps))
+
+    def _energy(self, energy: Callable[..., Energy] | None) -> Energy:
+        if energy is None:
             raise UserError("bilevel 'pixel' needs the energy of an image, and this game has none; use 'joint'")
-        energy = game.energy(gamma=self.gamma, kappa=self.kappa, width=self.width)
+        return energy(gamma=self.gamma, kappa=self.kappa, width=self.width)
+
+    def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
+        energy = self._energy(game.energy)
         output = game.fuse(phi, "all").theta
         theta = jax.lax.stop_gradient(settle(energy, output, self.inner_steps, self.steps))
 
         def task(theta: Array) -> Array:
-            return game.task_weight * game.segmentation_loss(psi, theta, "all")
+            return game.task_weight * game.segmentation_loss(psi, _picture(theta), "all")
 
         def lower(output: Array, theta: Array) -> Array:
             return energy.convex(energy.residuals(theta, output))
@@ -136,25 +152,6 @@ class pixel(FusionLeads):
         gradient, (fusion, terms) = jax.grad(surrogate, has_aux=True)(phi)
         value = info.value + game.fusion_weight * fusion
         return Lead(gradient, value, {**terms, "fusion_loss": fusion, **report(info, dropped)}, memory)
-
-
-def settle(energy: Energy, output: Array, rounds: int, steps: int) -> Array:
-    """theta after so many reweighted Gauss-Newton rounds from Phi, each solved by at most `steps` of CG."""
-
-    def refine(_: Any, theta: Array) -> Array:
-        residuals, push = jax.linearize(lambda theta: energy.residuals(theta, output), theta)
-        pull = jax.linear_transpose(push, theta)
-        weights = energy.weights(residuals)
-
-        def pull_weighted(tangents: Any) -> Array:
-            return pull(jax.tree.map(jnp.multiply, weights, tangents))[0]
-
-        move, _ = jax.scipy.sparse.linalg.cg(
-            lambda v: pull_weighted(push(v)), pull_weighted(residuals), tol=1e-6, maxiter=steps
-        )
-        return theta - move
-
-    return jax.lax.fori_loop(0, rounds, refine, output)
 
 
 class HeldOut(FusionLeads):
@@ -295,6 +292,7 @@ class weights:
 
     leader: ClassVar[str] = "segmentation"
     follower_part: ClassVar[Part] = "all"
+    settles: ClassVar[bool] = False
     coupling: float = 1.0
     steps: int = 10
     damping: float = 1e-2
@@ -304,6 +302,10 @@ class weights:
 
     def start(self) -> Memory:
         return {}
+
+    def image(self, output: Array, energy: Callable[..., Energy] | None) -> Array:
+        del energy
+        return output
 
     def follow(self, game: Game, made: Any, psi: Params) -> tuple[Array, Metrics]:
         fusion, terms = game.fusion_loss(made)
@@ -326,6 +328,10 @@ class weights:
 SCHEMES: Mapping[str, Callable[..., Scheme]] = {
     kind.__name__: kind for kind in (joint, pixel, fusion_leader, weights, rank_one, unrolled, detached)
 }
+
+
+def _picture(theta: Array) -> Array:
+    return jnp.clip(theta, 0, 1)
 
 
 def _refuse_unless(sound: bool, scheme: Any) -> None:

@@ -69,8 +69,12 @@ class Game:
     def upper(self, phi: Params, psi: Params, part: Part = "all") -> tuple[Array, Metrics]:
         """F with the task judged on one part, and its terms."""
         made = self.fuse(phi, "all")
+        return self.judged(made, made.theta, psi, part)
+
+    def judged(self, made: Any, theta: Array, psi: Params, part: Part = "all") -> tuple[Array, Metrics]:
+        """F of what the fusion network has made, the task judged on one part of the images theta, and its terms."""
         fusion, terms = self.fusion_loss(made)
-        task = self.segmentation_loss(psi, part_of(made.theta, part), part)
+        task = self.segmentation_loss(psi, part_of(theta, part), part)
         return self.task_weight * task + self.fusion_weight * fusion, {
             **terms,
             "fusion_loss": fusion,
@@ -95,9 +99,18 @@ class Scheme(Protocol):
     leader: ClassVar[str]
     # What the follower learns from; unless it is "all", the rest of the batch must be of other subjects.
     follower_part: ClassVar[Part]
+    # Whether `image` is another than the fusion network's output.
+    settles: ClassVar[bool]
 
     def start(self) -> Memory:
         """The memory at first; empty for a scheme that remembers nothing."""
+        ...
+
+    def image(self, output: Array, energy: Callable[..., Energy] | None) -> Array:
+        """The image that segmentation reads, in training and later, where the fusion network has made `output`.
+
+        `energy` is that of `Game`.
+        """
         ...
 
     def follow(self, game: Game, made: Any, psi: Params) -> tuple[Array, Metrics]:

@@ -17,8 +17,10 @@ from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend
 SegmentationLoss = Callable[[Logits, Label], Array]
 
 # Names of outputs of `System.predict` that others look for: a modality (b *space 1) in [0, 1] made from others; a fused
-# image (b h w 1) in [0, 1]; the attention that each pixel of each source receives (b h w m).
+# image (b h w 1) in [0, 1], and the network's own output where another image is made of it; the attention that each
+# pixel of each source receives (b h w m).
 SYNTHESIZED, FUSED, ATTENTION = "synthesized", "fused", "attention"
+FUSED_BY_NETWORK = "fused_by_network"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class FusingSystem(System, Protocol):
         ...
 
     def fuse(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs `FUSED` and `ATTENTION` of `predict`, where there are such.
+        """The outputs `FUSED`, `FUSED_BY_NETWORK` and `ATTENTION` of `predict`, where there are such.
 
         `inputs["presence"]`, (m) or (b m), is 1 for the channels of `inputs["image"]` (b h w m) that are fused.
         """

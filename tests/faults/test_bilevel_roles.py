@@ -15,7 +15,7 @@ from jaxfuse.data.subject_names import subject_rule
 from jaxfuse.learning.optim import adam, sgd
 from tests.faults.catalogue import given, table
 from tests.made_cases import without_arrays
-from tests.models.fuse4seg.small_forms import ALL, CLASSES, NAMES, small_system
+from tests.models.fuse4seg.small_forms import ALL, CLASSES, NAMES, NO_CRITICS, small_system
 from tests.refusals import refused
 from tests.runs import run_of
 from tests.tiny_systems import KEY, largest, moved, pictures, same
@@ -208,3 +208,52 @@ def test_each_role_reads_its_own_half(batch, bilevel):
     assert seen_by_follower[2] != lower
     assert system.holds_out
     assert not small_system().holds_out
+
+
+@pytest.fixture(scope="module")
+def settled(batch):
+    """A system of scheme pixel, its state and its prediction."""
+    system = small_system(("fusion", "segmentation"), NO_CRITICS, bilevel="pixel", options={"gamma": 0.03})
+    state = system.init(KEY, batch)
+    return system, state, jax.jit(system.predict)(state, batch)
+
+
+@given("scheme pixel: the image that users get", "the one that the task was judged on; the network's own beside it")
+def test_pixel_predicts_the_settled_image(batch, settled):
+    system, state, made = settled
+    game = system.game(None, batch, system.combinations.choice(0), None)
+    output = game.fuse(state.params["fusion"], "all").theta
+    np.testing.assert_allclose(made["fused_by_network"], output, atol=1e-6)
+    theta = system.scheme.image(output, game.energy)
+    assert jnp.abs(theta - output).max() > 0.02
+    np.testing.assert_allclose(made["fused"], theta, atol=1e-4)
+    logits = system.segmentation.segment(state.params["segmentation"], theta, None)
+    np.testing.assert_allclose(made["S"], jax.nn.softmax(logits), atol=1e-4)
+
+
+@given("scheme pixel: the image that segmentation is trained and validated on", "the same image")
+def test_pixel_trains_and_validates_on_the_settled_image(batch, settled):
+    system, state, made = settled
+    psi, label = state.params["segmentation"], batch["label"]
+    loss, other = (system.segmentation.loss(psi, made[name], label, None) for name in ("fused", "fused_by_network"))
+    assert abs(loss - other) > 0.003 * other
+    _, metrics = jax.jit(system.train_step)(state, batch)
+    np.testing.assert_allclose(metrics["segmentation/loss"], loss, rtol=5e-4)
+    np.testing.assert_allclose(jax.jit(system.eval_step)(state, batch)["segmentation/loss"], loss, rtol=5e-4)
+
+
+@given("scheme pixel: a picture alone, and among others", "one and the same fused image")
+def test_a_settled_picture_does_not_depend_on_those_beside_it(batch, settled):
+    system, state, made = settled
+    alone = jax.jit(system.predict)(state, {"image": batch["image"][:1]})
+    np.testing.assert_allclose(alone["fused"], made["fused"][:1], atol=1e-6)
+
+
+@given("schemes without an energy", "the network's own image, and no second one")
+def test_other_schemes_give_the_image_of_the_network(batch):
+    system = small_system(("fusion", "segmentation"), NO_CRITICS)
+    state = system.init(KEY, batch)
+    made = system.predict(state, batch)
+    assert set(made) == {"fused", "S"}
+    game = system.game(None, batch, system.combinations.choice(0), None)
+    np.testing.assert_allclose(made["fused"], game.fuse(state.params["fusion"], "all").theta, atol=1e-6)

@@ -312,6 +312,24 @@ def test_the_follower_learns_from_its_part_and_sends_nothing_to_the_leader(name)
     _agree(of_psi, jax.jit(jax.grad(lambda psi: game.task(phi, psi, part)))(psi), 1e-12)
 
 
+def test_the_follower_of_pixel_learns_from_the_image_that_its_leader_is_judged_on():
+    """theta*, which is not the network's output; a game without energy has none."""
+    game, (phi, psi) = _game(energy=_energy), drawn()
+    scheme = bilevel.pixel(gamma=0.05, width=0.1)
+    made = game.fuse(phi, "all")
+    theta = scheme.image(made.theta, game.energy)
+    assert jnp.abs(theta - made.theta).max() > 0.02
+    followed, slope = jax.jit(jax.value_and_grad(lambda psi: scheme.follow(game, made, psi)[0]))(psi)
+    expected = jax.jit(jax.value_and_grad(lambda psi: game.segmentation_loss(psi, theta, "all")))(psi)
+    np.testing.assert_allclose(followed, expected[0], rtol=1e-12)
+    _agree(slope, expected[1], 1e-10)
+    judged = _led(scheme, game, psi).loss - 0.3 * game.fusion_loss(made)[0]
+    np.testing.assert_allclose(judged, followed, rtol=1e-10)
+    to_leader = jax.grad(lambda phi: scheme.follow(game, game.fuse(phi, "all"), psi)[0])(phi)
+    assert optax.tree.norm(to_leader) == 0
+    refused("needs the energy of an image", scheme.follow, _game(), made, psi)
+
+
 def test_guard():
     direct, small = {"x": jnp.array([3.0, 4.0])}, {"x": jnp.array([1.0, 0.0])}
 

@@ -169,9 +169,6 @@ class Cooperation(Defaults):
         def fuse(phi: Params, part: Part) -> Fused:
             return self.fusion.fuse(phi, part_of(sources, part), part_of(presence, part), rng)
 
-        def energy(**options: float) -> Energy:
-            return pixel_energy(sources, presence, **options)
-
         return Game(
             fuse=fuse,
             fusion_loss=lambda made: self.fusion_loss(made, critics, choice, sources, presence),
@@ -179,7 +176,7 @@ class Cooperation(Defaults):
                 psi, theta, part_of(batch["label"], part), rng
             ),
             logits=lambda psi, theta: self.segmentation.segment(psi, theta, rng),
-            energy=energy,
+            energy=partial(pixel_energy, sources, presence),
             task_weight=task_weight,
             fusion_weight=self.fusion_weight,
         )
@@ -187,7 +184,9 @@ class Cooperation(Defaults):
     def eval_step(self, state: State, batch: Batch) -> Metrics:
         choice = self.combinations.choice(self.shown)
         game = self.game(state.params.get("critics"), batch, choice, None)
-        loss, terms = game.upper(*_both(state.params))
+        made = game.fuse(state.params["fusion"], "all")
+        theta = self.scheme.image(made.theta, game.energy)
+        loss, terms = game.judged(made, theta, state.params["segmentation"])
         metrics = {f"fusion/{name}": value for name, value in {"loss": loss, **terms}.items() if name != "task_loss"}
         return {**metrics, "segmentation/loss": terms["task_loss"]}
 
@@ -198,9 +197,12 @@ class Cooperation(Defaults):
         "attention" is `Fused.attention` in the order of the image's channels, 0 for those that are not fused; its
         mean of 1 is that over `inputs["image"]`, so over a patch where an image is predicted in several. "fused" is
         absent without decoder, "attention" where the fusion network has none.
+
+        "fused" is the image that segmentation reads. Where the scheme settles another one than the network makes, that
+        of the network is "fused_by_network".
         """
-        fused, outputs = self._fused(state, inputs)
-        logits = self.segmentation.segment(state.params["segmentation"], fused.theta, None)
+        theta, outputs = self._fused(state, inputs)
+        logits = self.segmentation.segment(state.params["segmentation"], theta, None)
         return {**outputs, "S": jax.nn.softmax(logits.astype(jnp.float32))}
 
     @property
@@ -208,11 +210,11 @@ class Cooperation(Defaults):
         return self.fusion.divisor
 
     def fuse(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs "fused" and "attention" of `predict`, without the segmentation network."""
+        """The fused images and the attention of `predict`, without the segmentation network."""
         return self._fused(state, inputs)[1]
 
-    def _fused(self, state: State, inputs: Mapping[str, Array]) -> tuple[Fused, dict[str, Array]]:
-        """Fuses; returns all that the network makes, and the outputs "fused" and "attention" where it makes them."""
+    def _fused(self, state: State, inputs: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """Fuses; returns what segmentation reads, and the outputs that `fuse` gives."""
         image = inputs["image"]
         if "presence" in inputs:
             presence = jnp.broadcast_to(inputs["presence"], (image.shape[0], image.shape[-1]))
@@ -224,11 +226,14 @@ class Cooperation(Defaults):
             sources, presence = choice.of(image)
             slots = choice.modality
         fused = self._predicted(state.params["fusion"], sources, presence)
-        outputs = {"fused": fused.image}
+        theta, outputs = fused.theta, {"fused": fused.image}
+        if self.scheme.settles:
+            theta = self.scheme.image(theta, partial(pixel_energy, sources, presence))
+            outputs = {"fused": theta, "fused_by_network": fused.image}
         if fused.attention is not None:
             # Added: slots that are left over name a modality too, and hold 0.
             outputs["attention"] = jnp.zeros(image.shape, jnp.float32).at[..., slots].add(fused.attention)
-        return fused, {name: output for name, output in outputs.items() if output is not None}
+        return theta, {name: output for name, output in outputs.items() if output is not None}
 
     def _predicted(self, phi: Params, sources: Array, presence: Array) -> Fused:
         if isinstance(self.fusion, AttentiveFusionPart):

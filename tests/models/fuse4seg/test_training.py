@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.learning import bilevel
+from jaxfuse.learning.settling import settle
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.baselines.nnunet2d import DeepLogits, NNUNet2D
@@ -169,7 +170,7 @@ def test_the_energy_and_its_reweighting_agree_and_a_constant_image_has_a_gradien
     image = jnp.full((1, 6, 6, 1), 0.5)
 
     def settled(output):
-        return jnp.sum(bilevel.settle(flat, output, 2, 5) ** 2) + flat.convex(flat.residuals(output, output))
+        return jnp.sum(settle(flat, output, 2, 5) ** 2) + flat.convex(flat.residuals(output, output))
 
     assert jnp.isfinite(jax.jit(jax.grad(settled))(image)).all()
 
@@ -180,7 +181,7 @@ def test_gauss_newton_rounds_come_near_the_minimum_of_the_energy():
     energy = pixel_energy(sources, jnp.ones((1, 2)), gamma=1e-2, kappa=1.0, width=1e-2)
     output = sources.mean(-1, keepdims=True)
     value = lambda theta: energy.convex(energy.residuals(theta, output))  # noqa: E731
-    values = [float(value(bilevel.settle(energy, output, rounds, 20))) for rounds in (0, 1, 4, 30)]
+    values = [float(value(settle(energy, output, rounds, 20))) for rounds in (0, 1, 4, 30)]
     assert values[0] > values[1] > values[2] > values[3]
     # Four rounds, the default, do nearly all that can be done.
     assert values[2] - values[3] < 0.05 * (values[0] - values[3])
