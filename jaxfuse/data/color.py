@@ -22,6 +22,8 @@ NEUTRAL = 0.5
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
 _TO_CB, _TO_CR = 0.564, 0.713
 _ROUNDING = 1e-5
+# Levels by which the channels of a gray image differ once it went through JPEG: no eye sees them as color.
+_NOISE = 4
 
 
 def gray_content(pixels: UInt8[np.ndarray, "h w *rgb"]) -> UInt8[np.ndarray, "h w"] | None:
@@ -31,6 +33,16 @@ def gray_content(pixels: UInt8[np.ndarray, "h w *rgb"]) -> UInt8[np.ndarray, "h 
     first = pixels[..., 0]
     equal = all(np.array_equal(first, pixels[..., channel]) for channel in range(1, pixels.shape[-1]))
     return np.ascontiguousarray(first) if equal else None
+
+
+def nearly_gray_content(pixels: UInt8[np.ndarray, "h w *rgb"]) -> UInt8[np.ndarray, "h w"] | None:
+    """The luminance of an RGB image whose channels differ by a few levels at most, as JPEG leaves them; else None.
+
+    An image of equal channels is not meant: that is `gray_content`.
+    """
+    if pixels.ndim == 2 or int(np.ptp(pixels.astype(np.int16), axis=-1).max(initial=0)) not in range(1, _NOISE + 1):
+        return None
+    return np.rint(pixels @ np.array([_RED, _GREEN, _BLUE])).astype(np.uint8)
 
 
 def color_map(name: str) -> Float[np.ndarray, "256 3"]:

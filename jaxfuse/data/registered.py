@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from jaxfuse.data.cases import intensity_problem
-from jaxfuse.data.color import color_map, colored, gray_content, recombine, to_ycbcr
+from jaxfuse.data.color import color_map, colored, gray_content, nearly_gray_content, recombine, to_ycbcr
 from jaxfuse.data.intensities import between_percentiles, scaled_between
 from jaxfuse.data.slices import gray_levels, pictures, volume_of
 from jaxfuse.errors import UserError
@@ -39,12 +39,14 @@ class Registered:
         gray: intensities to be fused, in [0, 1].
         color: the images that have color, by their place among the names.
         spacing_mm: pixel or voxel sides by axis; pixels of a picture count 1.
+        nearly_gray: names of the pictures that are stored in color and taken for gray.
     """
 
     names: tuple[str, ...]
     gray: Float[np.ndarray, "*space m"]
     color: Mapping[int, Float[np.ndarray, "*space 3"]]
     spacing_mm: tuple[float, ...]
+    nearly_gray: tuple[str, ...] = ()
 
     @property
     def shown(self) -> Bool[np.ndarray, "*space"]:
@@ -119,10 +121,12 @@ def read_pictures(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
         UserError: for a damaged file, unequal sizes, an unknown color map, and one for an image that has color.
     """
     tables = {place: color_map(name) for place, name in maps.items()}
-    gray, color = [], {}
+    names, gray, color, nearly = names_of(paths), [], {}, []
     for place, path in enumerate(paths):
         pixels = read_png(path)
         single = gray_content(pixels)
+        if single is None and (single := nearly_gray_content(pixels)) is not None:
+            nearly.append(names[place])
         if single is None:
             if place in tables:
                 raise UserError(f"{path} has color of its own; leave out its color map {maps[place]}")
@@ -133,7 +137,7 @@ def read_pictures(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
         if gray[-1].shape != gray[0].shape:
             sizes = (f"{p} is of {' x '.join(map(str, g.shape))}" for p, g in ((paths[0], gray[0]), (path, gray[-1])))
             raise UserError(f"{' and '.join(sizes)} pixels; the images must show one grid: register them first")
-    return Registered(names_of(paths), np.stack(gray, axis=-1), color, (1.0, 1.0))
+    return Registered(names, np.stack(gray, axis=-1), color, (1.0, 1.0), tuple(nearly))
 
 
 def read_volumes(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:

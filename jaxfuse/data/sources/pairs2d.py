@@ -3,8 +3,8 @@
     <root>/{MRI_CT,MRI_PET,MRI_SPECT}/{MRI,CT|PET|SPECT}/<same name>.png
 
 PET and SPECT are shown in color; their luminance is what is fused (`jaxfuse.data.color`), and a gray image stored as
-RGB counts as gray. Names do not tell which images show one patient: where they do, a split file keeps a patient on
-one side.
+RGB counts as gray, also where its channels differ by a few levels. Names do not tell which images show one patient:
+where they do, a split file keeps a patient on one side.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import CaseFiles, Image
-from jaxfuse.data.color import gray_content, to_ycbcr
+from jaxfuse.data.color import gray_content, nearly_gray_content, to_ycbcr
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import moments
 from jaxfuse.data.prepared import Prepared, PreparedCase
@@ -48,10 +48,12 @@ class Pair:
     Attributes:
         gray: the images by modality; of a color image its luminance.
         color: the RGB images of the modalities that have color.
+        nearly_gray: files that are stored in color and taken for gray.
     """
 
     gray: Mapping[str, Float[np.ndarray, "h w"]]
     color: Mapping[str, Float[np.ndarray, "h w 3"]]
+    nearly_gray: tuple[Path, ...] = ()
 
 
 def partner_of(modalities: Sequence[str]) -> str:
@@ -99,11 +101,13 @@ def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
     Raises:
         UserError: for a damaged file, unequal sizes, and color where the modality has none.
     """
-    gray, color = {}, {}
+    gray, color, nearly = {}, {}, []
     for modality in modalities:
         path = files.images[modality].path
         pixels = read_png(path)
         single = gray_content(pixels)
+        if single is None and (single := nearly_gray_content(pixels)) is not None:
+            nearly.append(path)
         if single is not None:
             gray[modality] = _unit(single)
         elif modality in COLORED:
@@ -117,7 +121,7 @@ def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
     sizes = {modality: image.shape for modality, image in gray.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"pair {files.id}: {_unequal(sizes)}")
-    return Pair(gray, color)
+    return Pair(gray, color, tuple(nearly))
 
 
 def prepare_pair(files: CaseFiles, modalities: Sequence[str]) -> Prepared:

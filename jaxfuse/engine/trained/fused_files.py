@@ -27,6 +27,7 @@ from jaxfuse.learning.system import FUSED
 from jaxfuse.report.fusion import fusion_panel
 
 _PAIRS_AT_ONCE = 16
+_TAKEN_FOR_GRAY = "stored in color, with channels that differ by a few levels; taken for gray"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def fuse_images(
     images = (registered.read_volumes if volumes else registered.read_pictures)(paths, maps)
     if volumes:
         phase.preparation.check_shown(paths[0].name, images.spacing_mm, images.shown.shape, AXES[axis or "axial"])
+    if images.nearly_gray:
+        display.say(f"{', '.join(images.nearly_gray)}: {_TAKEN_FOR_GRAY}")
     display.say(f"{fuser.name} fuses {', '.join(images.names)} in its slots {', '.join(fuser.slots)}")
     started = time.perf_counter()
     if volumes:
@@ -149,8 +152,12 @@ def fuse_pairs(phase: TrainedPhase, root: Path, output: Path, display: Display) 
         # A collection that was named itself needs no folder of its own.
         folder = output if root.name == name else output / name
         display.say(f"{fuser.name} fuses {len(files)} pairs of {name} in its slots {', '.join(fuser.slots)}")
-        for done in _each_fused(fuser, files, collections[name], folder):
+        nearly: list[Path] = []
+        for done, gray in _each_fused(fuser, files, collections[name], folder):
+            nearly += gray
             display.report(f"fused into {folder}", done, len(files))
+        if nearly:
+            display.say(f"{len(nearly)} images of {name}, the first {nearly[0]}: {_TAKEN_FOR_GRAY}")
 
 
 def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
@@ -166,8 +173,8 @@ def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
 
 def _each_fused(
     fuser: ImageFuser, files: Sequence[CaseFiles], modalities: tuple[str, str], folder: Path
-) -> Iterator[int]:
-    """Fuses and writes all pairs, neighbors of one size at once; yields how many are done."""
+) -> Iterator[tuple[int, list[Path]]]:
+    """Fuses and writes all pairs, neighbors of one size at once; yields how many are done, and files taken for gray."""
     done = 0
     for start in range(0, len(files), _PAIRS_AT_ONCE):
         chunk = files[start : start + _PAIRS_AT_ONCE]
@@ -179,4 +186,4 @@ def _each_fused(
             for (name, pair), picture in zip(group, fused, strict=True):
                 write_png(folder / f"{name}.png", registered.in_levels(picture, list(pair.color.values())))
             done += len(group)
-            yield done
+            yield done, [path for _, pair in group for path in pair.nearly_gray]
