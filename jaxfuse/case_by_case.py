@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -51,12 +51,12 @@ class CaseByCase:
         else:
             self._done.add(name)
 
-    def sound(self, items: Iterable[tuple[str, Item]], check: Callable[[Item], Made]) -> list[Made]:
-        """Returns what `check` makes of each named item; one that it refuses is left out before work begins."""
-        made = []
-        for name, item in items:
+    def sound(self, items: Mapping[str, Item], check: Callable[[Item], Made]) -> dict[str, Made]:
+        """Returns what `check` makes of the item of each case; one that it refuses is left out before work begins."""
+        made = dict[str, Made]()
+        for name, item in items.items():
             try:
-                made.append(check(item))
+                made[name] = check(item)
             except UserError as error:
                 self._refuse(name, error)
         return made

@@ -14,6 +14,9 @@ these matplotlib color maps first. Where two images have color, their hues mix, 
 map. Volumes are scaled between the 0.5 and the 99.5 percentile of their own non-zero voxels and fused slice by slice;
 voxels that are 0 in all of them stay 0. A volume is written in the geometry of the first one, with levels of 8 bits,
 gray or RGB24.
+
+No image is replaced, nor any other file that jaxfuse did not write, but with --overwrite. A pair that cannot be fused
+is named and left out; the exit code is then 1, or 2 if none could be fused.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from jaxfuse import cli
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.trained import spacing
 from jaxfuse.errors import UserError
+from jaxfuse.io import outputs
 
 # Options of --images alone; None where they are not given.
 _OF_IMAGES = ("color", "axis", "preview")
@@ -44,6 +48,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("axis", None, list(AXES), "Which slices of volumes are fused; axial if not given.")
     flags.DEFINE_string("preview", None, "PNG file for a figure of all images and the fused one side by side.")
+    flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     for name in ("run", "output"):
         flags.mark_flag_as_required(name)
@@ -67,10 +72,11 @@ def main(argv: list[str]) -> int:
     phase, output = load_fuser(asked.run, any_spacing=asked.any_spacing), Path(asked.output)
     compilation_cache(phase.data.cache_dir)
     if asked.pairs is not None:
-        fuse_pairs(phase, Path(asked.pairs), output, Display())
+        fuse_pairs(phase, Path(asked.pairs), output, Display(), overwrite=asked.overwrite)
         return 0
     paths, preview = [Path(path) for path in (asked.images, *argv[1:])], asked.preview and Path(asked.preview)
-    fuse_images(phase, paths, output, Display(), color=asked.color or (), axis=asked.axis, preview=preview)
+    shown = {"color": asked.color or (), "axis": asked.axis, "preview": preview}
+    fuse_images(phase, paths, output, Display(), **shown, overwrite=asked.overwrite)
     return 0
 
 

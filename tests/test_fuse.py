@@ -157,7 +157,7 @@ def test_a_folder_of_pairs(command, tmp_path):
     one = command("root/MRI_PET/MRI/0001.png", "root/MRI_PET/PET/0001.png", output="alone.png")
     np.testing.assert_array_equal(read_png(out / "MRI_PET" / "0001.png"), read_png(one))
     named = command(output="named", pairs=str(tmp_path / "root" / "MRI_PET"))
-    assert sorted(path.name for path in named.iterdir()) == ["0001.png", "0002.png", "0003.png"]
+    assert sorted(path.name for path in named.glob("[!.]*")) == ["0001.png", "0002.png", "0003.png"]
 
 
 def test_calls_that_cannot_be_are_refused(command, pictures):
@@ -167,9 +167,11 @@ def test_calls_that_cannot_be_are_refused(command, pictures):
     refused("5 images came", command, *pair, *pair, "c.png")
     refused("a picture and .*a volume", command, "a.png", "b.nii.gz")
     refused(r"out.nii.gz does not end in .png, as the images do", command, *pair, output="out.nii.gz")
-    refused(r"--output .*b.png would replace another file", command, *pair, output="b.png")
+    refused(r"--output .*b.png would replace .*b.png, which is read", command, *pair, output="b.png")
     refused(r"a.png cannot be written .*; name another with --output", command, *pair, output="a.png/out.png")
-    refused("--preview .*out.png would replace", command, *pair, preview=str(pictures / "out.png"))
+    refused(
+        "--preview .*out.png would replace --output, the fused image", command, *pair, preview=str(pictures / "out.png")
+    )
     refused("does not end in .png", command, *pair, preview="look.pdf")
     refused("--axis says which slices of volumes", command, *pair, axis="axial")
     refused(r"4 images came, and run:cooperative has 3 slots \(t1, flair, t2\)", command, *pair, "c.png", "PET.png")
@@ -182,8 +184,10 @@ def test_a_run_without_fused_image_is_refused(command, pictures, workdir, tmp_pa
     told = "makes reconstruction, no label map; name another phase"
     refused(told, command, "a.png", "b.png", run=f"{workdir}:pretraining")
     config, run = read_json(workdir / "config.json"), shutil.copytree(workdir, tmp_path / "run")
-    write_json(run / "config.json", {**config, "result": ["cooperative", "cooperative"]})
-    told = "has the results run:cooperative, run:cooperative; name one of them"
+    twice = {"again": config["cooperative"], "schedule": [*config["schedule"], "again"]}
+    write_json(run / "config.json", {**config, **twice, "result": ["cooperative", "again"]})
+    shutil.copytree(run / "checkpoints" / "cooperative", run / "checkpoints" / "again")
+    told = "has the results run:cooperative, run:again; name one of them"
     refused(told, command, "a.png", "b.png", run=run)
 
 

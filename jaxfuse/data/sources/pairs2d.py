@@ -73,11 +73,14 @@ def find_pairs(root: str | Path, modalities: Sequence[str]) -> tuple[CaseFiles, 
         UserError: for other modalities, missing folders, a name that only one of them holds, and images of unequal
             size.
     """
-    found = survey(root, modalities)
-    for one in found:
-        for problem in one.problems:
-            raise UserError(f"pair {one.id}: {problem}")
-    return tuple(CaseFiles(one.id, one.images) for one in found)
+    return tuple(files_of(one) for one in survey(root, modalities))
+
+
+def files_of(found: Finding) -> CaseFiles:
+    """Returns the files of a pair; `UserError` where something is wrong with them."""
+    for problem in found.problems:
+        raise UserError(f"pair {found.id}: {problem}")
+    return CaseFiles(found.id, found.images)
 
 
 def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data import registered
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.registered import Registered
 from jaxfuse.data.slices import AXES, gray_levels
-from jaxfuse.data.sources.pairs2d import PARTNERS, find_pairs, load_pair
+from jaxfuse.data.sources.pairs2d import PARTNERS, files_of, load_pair, survey
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
 from jaxfuse.errors import UserError
-from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.nifti import write_like, write_rgb_like
+from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.png import write_png
 from jaxfuse.learning.system import FUSED
 from jaxfuse.report.fusion import fusion_panel
@@ -73,6 +75,7 @@ def fuse_images(
     color: Sequence[str] = (),
     axis: str | None = None,
     preview: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Fuses images of one subject, in this order, into the file `output`.
 
@@ -81,9 +84,10 @@ def fuse_images(
         color: IMAGE=MAP, the color maps of gray images (`jaxfuse.data.registered.chosen_maps`).
         axis: which slices of volumes are fused: "axial" (if None), "coronal" or "sagittal".
         preview: a PNG file for a figure of all images and the fused one.
+        overwrite: replace files that are not our own.
     """
     kind = registered.kind_of(paths)
-    _check_outputs(paths, kind, output, preview)
+    files = _open_files(paths, kind, output, preview, overwrite=overwrite)
     volumes = kind == registered.NIFTI
     if axis is not None and not volumes:
         raise UserError("--axis says which slices of volumes are fused, and these are pictures; leave it out")
@@ -102,32 +106,37 @@ def fuse_images(
         fused = registered.fuse_picture(fuser, images)
     levels = registered.in_levels(fused, list(images.color.values()))
     seconds = time.perf_counter() - started
-    if volumes:
-        (write_rgb_like if images.color else write_like)(output, levels, paths[0])
-    else:
-        write_png(output, levels)
+    with files[output].together() as folder:
+        if volumes:
+            (write_rgb_like if images.color else write_like)(folder / output.name, levels, paths[0])
+        else:
+            write_png(folder / output.name, levels)
     size = " x ".join(map(str, fused.shape))
     display.say(f"{output}: {'RGB' if images.color else 'gray'}, {size}, fused in {seconds:.1f} s")
     if preview is not None:
-        _draw_preview(preview, images, levels, fuser.name)
+        with files[preview].together() as folder:
+            _draw_preview(folder / preview.name, images, levels, fuser.name)
         display.say(f"preview: {preview}")
 
 
-def _check_outputs(paths: Sequence[Path], kind: tuple[str, ...], output: Path, preview: Path | None) -> None:
-    """Refuses outputs whose names do not say their kind or are an image's, or whose folders take no files."""
+def _open_files(
+    paths: Sequence[Path], kind: tuple[str, ...], output: Path, preview: Path | None, *, overwrite: bool
+) -> dict[Path, Outputs]:
+    """Returns the places of the files that are written; refuses names that do not say their kind, and taken ones."""
     if not output.name.endswith(kind):
         raise UserError(f"--output {output} does not end in {' or '.join(kind)}, as the images do; name it so")
-    written = [("--output", output)]
+    written = {output: "--output"}
     if preview is not None:
         if not preview.name.endswith(".png"):
             raise UserError(f"--preview {preview} does not end in .png; name it so")
-        written.append(("--preview", preview))
-    taken = {path.resolve() for path in paths}
-    for option, path in written:
-        if path.resolve() in taken:
-            raise UserError(f"{option} {path} would replace another file of this call; name another")
-        taken.add(path.resolve())
-        writable_folder(path.parent, option)
+        if preview.resolve() == output.resolve():
+            raise UserError(f"--preview {preview} would replace --output, the fused image; name another")
+        written[preview] = "--preview"
+    reads = [("--images", path) for path in paths]
+    return {
+        path: open_outputs(path.parent, option, reads=reads, names=[path.name], overwrite=overwrite)
+        for path, option in written.items()
+    }
 
 
 def _draw_preview(path: Path, images: Registered, levels: UInt8[np.ndarray, "*space_and_rgb"], name: str) -> None:
@@ -142,22 +151,34 @@ def _draw_preview(path: Path, images: Registered, levels: UInt8[np.ndarray, "*sp
     )
 
 
-def fuse_pairs(phase: TrainedPhase, root: Path, output: Path, display: Display) -> None:
-    """Fuses every pair of the Harvard kind below `root` into a PNG file below `output`."""
+def fuse_pairs(phase: TrainedPhase, root: Path, output: Path, display: Display, *, overwrite: bool = False) -> None:
+    """Fuses every pair of the Harvard kind below `root` into a PNG file below `output`.
+
+    Raises:
+        UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
+        CasesLeftOut: some pairs cannot be fused; the others are.
+    """
     collections = pair_collections(root)
-    found = {name: find_pairs(root, modalities) for name, modalities in collections.items()}
-    output = writable_folder(output, "--output")
-    fuser = image_fuser(phase, 2)
-    for name, files in found.items():
+    found = {
         # A collection that was named itself needs no folder of its own.
-        folder = output if root.name == name else output / name
-        display.say(f"{fuser.name} fuses {len(files)} pairs of {name} in its slots {', '.join(fuser.slots)}")
+        name: {one.id if root.name == name else f"{name}/{one.id}": one for one in survey(root, modalities)}
+        for name, modalities in collections.items()
+    }
+    batch = CaseByCase([pair for pairs in found.values() for pair in pairs], display.say)
+    files = {name: batch.sound(pairs, files_of) for name, pairs in found.items()}
+    reads = reads_of(root, (one for pairs in files.values() for one in pairs.values()), "--pairs")
+    names = [f"{pair}.png" for pairs in files.values() for pair in pairs]
+    outputs = open_outputs(output, "--output", reads=reads, names=names, overwrite=overwrite)
+    fuser = image_fuser(phase, 2)
+    for name, pairs in files.items():
+        display.say(f"{fuser.name} fuses {len(pairs)} pairs of {name} in its slots {', '.join(fuser.slots)}")
         nearly: list[Path] = []
-        for done, gray in _each_fused(fuser, files, collections[name], folder):
+        for done, gray in _each_fused(fuser, pairs, collections[name], outputs, batch):
             nearly += gray
-            display.report(f"fused into {folder}", done, len(files))
+            display.report(f"fused into {output}", done, len(pairs))
         if nearly:
             display.say(f"{len(nearly)} images of {name}, the first {nearly[0]}: {_TAKEN_FOR_GRAY}")
+    batch.end()
 
 
 def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
@@ -172,18 +193,26 @@ def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
 
 
 def _each_fused(
-    fuser: ImageFuser, files: Sequence[CaseFiles], modalities: tuple[str, str], folder: Path
+    fuser: ImageFuser,
+    files: Mapping[str, CaseFiles],
+    modalities: tuple[str, str],
+    outputs: Outputs,
+    batch: CaseByCase,
 ) -> Iterator[tuple[int, list[Path]]]:
-    """Fuses and writes all pairs, neighbors of one size at once; yields how many are done, and files taken for gray."""
-    done = 0
-    for start in range(0, len(files), _PAIRS_AT_ONCE):
-        chunk = files[start : start + _PAIRS_AT_ONCE]
-        pairs = [(one.id, load_pair(one, modalities)) for one in chunk]
-        for _, alike in itertools.groupby(pairs, key=lambda named: named[1].gray["mri"].shape):
+    """Fuses and writes all pairs, neighbors of one size at once.
+
+    Yields how many were gone through, and files taken for gray.
+    """
+    named, gone = list(files.items()), 0
+    for start in range(0, len(named), _PAIRS_AT_ONCE):
+        chunk = dict(named[start : start + _PAIRS_AT_ONCE])
+        pairs = batch.sound(chunk, lambda one: load_pair(one, modalities))
+        for _, alike in itertools.groupby(pairs.items(), key=lambda named: named[1].gray["mri"].shape):
             group = list(alike)
             stack = np.stack([np.stack([pair.gray[m] for m in modalities], axis=-1) for _, pair in group])
             fused = np.clip(fuser(np.clip(stack, 0, 1)), 0, 1)
             for (name, pair), picture in zip(group, fused, strict=True):
-                write_png(folder / f"{name}.png", registered.in_levels(picture, list(pair.color.values())))
-            done += len(group)
-            yield done, [path for _, pair in group for path in pair.nearly_gray]
+                with batch.case(name), outputs.together() as folder:
+                    write_png(folder / f"{name}.png", registered.in_levels(picture, list(pair.color.values())))
+        gone += len(chunk)
+        yield gone, [path for pair in pairs.values() for path in pair.nearly_gray]

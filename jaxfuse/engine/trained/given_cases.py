@@ -38,8 +38,8 @@ def given_cases(root: Path, data: Data, modalities: Sequence[str], say: Callable
     """
     found = source_of(data.source).look(root, modalities, layout=data.layout)
     batch = CaseByCase([one.id for one in found], say)
-    files = batch.sound(((one.id, one) for one in found), partial(files_of, labels_required=False))
-    return GivenCases(tuple(files), batch, reads_of(root, files))
+    whole = batch.sound({one.id: one for one in found}, partial(files_of, labels_required=False))
+    return GivenCases(tuple(whole.values()), batch, reads_of(root, whole.values()))
 
 
 def reads_of(root: Path, files: Iterable[CaseFiles], option: str = "--input") -> Sequence[Read]:

@@ -107,7 +107,7 @@ def cases_to_complete(
 
     found = source.survey(root, tuple(dict.fromkeys((*read, *task.sources))), layout)
     batch = CaseByCase([one.id for one in found], display.say)
-    return batch.sound(((one.id, one) for one in found), completion), batch
+    return list(batch.sound({one.id: one for one in found}, completion).values()), batch
 
 
 def summary(cases: Sequence[Completion], target: str) -> str:
