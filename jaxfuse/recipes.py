@@ -115,6 +115,7 @@ def volume_data(
             "axis": axis,
             "window": window,
             "blank_slices": blank_slices,
+            "background": "auto",
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",

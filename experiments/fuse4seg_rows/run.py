@@ -27,7 +27,7 @@ from jaxfuse.config import parse
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.data.settings import declared_facts
-from jaxfuse.data.slices import prepare_slices
+from jaxfuse.data.slices import View, prepare_slices
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.build import build_system, example_batch
 from jaxfuse.engine.judging.assessment import Judged
@@ -71,7 +71,7 @@ def held_out_slices(folder: Path) -> list[PreparedSlice]:
         root, cases=HELD_OUT, seed=HELD_OUT_SEED, shape=phantom["shape"], spacing_mm=phantom["spacing_mm"]
     )
     files = SOURCE.find(root, fuse4seg.MODALITIES, labels_required=True)
-    slices = prepare_slices(files, fuse4seg.MODALITIES, scheme, one_per_case=True, cache=folder / "cases")
+    slices = prepare_slices(files, fuse4seg.MODALITIES, scheme, view=View(one_per_case=True), cache=folder / "cases")
     return [one for case in slices.values() for one in case]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from jaxtyping import Bool, UInt8
 
 from jaxfuse.brats_fuse.layout import Layout, Row
 from jaxfuse.brats_fuse.plan import Plan
+from jaxfuse.data.brain import find_brain
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
@@ -41,7 +41,7 @@ class Cut:
 
 
 def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
-    """Reads, checks and cuts a case; without `brain_of` its brain is where any image is not zero.
+    """Reads, checks and cuts a case; without `brain_of` its brain is told from its images.
 
     Raises:
         UserError: the case cannot be read or prepared, has other voxel sides than the network's training, or no slice
@@ -50,11 +50,12 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     layout = plan.layout
     case = load_case(one, layout.modalities, plan.scheme)
     plan.preparation.check_shown(f"case {case.id}", case.spacing_mm, case.image.shape, layout.axis)
+    brain = find_brain(case.image, layout.modalities).mask
     if brain_of is not None:
-        case = _within(case, brain_of(one))
-    beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~np.any(case.image != 0, axis=-1)]))
+        brain = brain & _fitting(case, brain_of(one))
+    beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~brain]))
     prepared = prepare_case(
-        case, normalize=NORMALIZATIONS["percentiles"], group=one.group, classes=len(plan.scheme.classes)
+        case, normalize=NORMALIZATIONS["percentiles"], group=one.group, classes=len(plan.scheme.classes), brain=brain
     )
     stack = as_stack(prepared, layout.axis)
     kept = kept_slices(stack.facts)
@@ -79,10 +80,11 @@ def write_cut(out: Path, layout: Layout, cut: Cut) -> int:
     return written
 
 
-def _within(case: Case, brain: Bool[np.ndarray, "d h w"]) -> Case:
+def _fitting(case: Case, brain: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
+    """Returns a mask that has the shape of the case; refuses another."""
     if brain.shape != case.image.shape[:-1]:
         raise UserError(f"case {case.id}: its brain mask has shape {brain.shape}, its images {case.image.shape[:-1]}")
-    return dataclasses.replace(case, image=np.where(brain[..., None], case.image, np.float32(0)))
+    return brain
 
 
 def _row(facts: CaseFacts, index: int, plan: Plan) -> Row:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfuse.data.brain import TOLD, BackgroundRule
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.facts import CaseFacts, tuples
@@ -38,6 +39,7 @@ def prepare(
     *,
     normalize: Normalization = BRAIN,
     landmarks: Landmarks | None = None,
+    background: BackgroundRule = TOLD,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
@@ -52,15 +54,25 @@ def prepare(
     modalities = tuple(modalities)
 
     def make(one: CaseFiles) -> Prepared:
-        case, classes = load_case(one, modalities, scheme), len(scheme.classes) if scheme else 0
-        return prepare_case(case, normalize=normalize, landmarks=landmarks, group=one.group, classes=classes)
+        return prepare_case(
+            load_case(one, modalities, scheme),
+            normalize=normalize,
+            landmarks=landmarks,
+            group=one.group,
+            classes=len(scheme.classes) if scheme else 0,
+            background=background,
+        )
 
-    recipe = volume_recipe(modalities, scheme, normalize, landmarks)
+    recipe = volume_recipe(modalities, scheme, normalize, landmarks, background)
     return prepare_with(make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case)
 
 
 def volume_recipe(
-    modalities: Sequence[str], scheme: LabelScheme | None, normalize: Normalization, landmarks: Landmarks | None = None
+    modalities: Sequence[str],
+    scheme: LabelScheme | None,
+    normalize: Normalization,
+    landmarks: Landmarks | None = None,
+    background: BackgroundRule = TOLD,
 ) -> dict[str, Any]:
     """Returns the settings of `prepare` as JSON; part of the cache key."""
     # The encoding, not only the name: a scheme that is corrected later must not find old arrays.
@@ -69,7 +81,7 @@ def volume_recipe(
     if normalize.needs_landmarks:
         known = landmarks_of(modalities) if landmarks is None else landmarks
         recipe["landmarks"] = [known[modality] for modality in modalities]
-    return recipe
+    return recipe | ({} if background == TOLD else {"background": background.text})
 
 
 def prepare_with(

@@ -71,8 +71,8 @@ def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> di
     """Returns the preparation settings of volumes or their slices as JSON; part of the cache key."""
     landmarks = facts.landmarks or None
     if data.source not in CUTS:
-        return volume_recipe(data.modalities, scheme, data.normalization, landmarks)
-    return stack_recipe(data.modalities, scheme, data.normalization, data.view, landmarks)
+        return volume_recipe(data.modalities, scheme, data.normalization, landmarks, data.background_rule)
+    return stack_recipe(data.modalities, scheme, data.normalization, data.view, landmarks, data.background_rule)
 
 
 def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
@@ -103,6 +103,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         scheme,
         normalize=data.normalization,
         landmarks=landmarks,
+        background=data.background_rule,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )
@@ -129,9 +130,9 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
         scheme,
         view=data.view,
         keep=keep,
-        one_per_case=cut.one_per_case,
         normalize=data.normalization,
         landmarks=landmarks,
+        background=data.background_rule,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )
@@ -161,7 +162,11 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
     split = sides_of(data, files, data.cache_dir / "pairs2d")
     chosen = _listed(files, split)
     prepared = pairs2d.prepare_pairs(
-        chosen, data.modalities, cache=data.cache_dir / "pairs2d", on_case=_counter(report, len(chosen))
+        chosen,
+        data.modalities,
+        background=data.background_rule,
+        cache=data.cache_dir / "pairs2d",
+        on_case=_counter(report, len(chosen)),
     )
     return _dataset(prepared, data.modalities, None, split, (), subject_counts(split, data.subject))
 
@@ -184,7 +189,7 @@ def _landmarks(data: Data) -> Landmarks | None:
     files = source.find(folder, data.modalities, labels_required=False, layout=data.layout)
     if len(files) != 1:
         raise UserError(f"data.reference {folder} holds {len(files)} cases; name the folder of the one to match")
-    return learned_landmarks(load_case(files[0], data.modalities, None))
+    return learned_landmarks(load_case(files[0], data.modalities, None), data.background_rule)
 
 
 def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]]) -> list[CaseFiles]:

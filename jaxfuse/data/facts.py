@@ -28,6 +28,8 @@ class CaseFacts:
         mean, std: moments of each modality as stored, over the voxels that were normalized together.
         slices: for a stack, per slice: pixels of the brain, then pixels per class if labeled; else empty.
         scaling: per modality the scaling to [0, 1]; empty where intensities were normalized otherwise.
+        background: per modality the stored value around the head, None where it cannot be told; empty where it was not
+            asked for.
     """
 
     id: str
@@ -43,6 +45,7 @@ class CaseFacts:
     std: tuple[float, ...]
     slices: tuple[tuple[int, ...], ...] = ()
     scaling: tuple[Scaling, ...] = ()
+    background: tuple[float | None, ...] = ()
 
     @property
     def steps_mm(self) -> Steps:

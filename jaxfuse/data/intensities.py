@@ -2,7 +2,8 @@
 
 The rules that scale to [0, 1]:
 
-* "minmax": a straight line through the least and the greatest value of the whole volume ("Hi-Net: Hybrid-fusion Network
+* "minmax": a straight line from the background, or without one the least value, to the greatest value of the whole
+  volume; what is darker than the background becomes 0 ("Hi-Net: Hybrid-fusion Network
   for Multi-modal MR Image Synthesis", section IV; its network takes [0, 1] to [-1, 1] by itself).
 * "histmatch": the brain's percentiles onto landmarks, straight lines between, so that all brains have one histogram.
   The landmarks of T1, contrast-enhanced T1, T2 and FLAIR are those of the images published with that paper, whose
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jaxfuse.data.brain import TOLD, Background, BackgroundRule, find_brain, low_end
 from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import CaseFacts, Scaling
 from jaxfuse.errors import UserError
@@ -73,9 +75,10 @@ def between_percentiles(case_id: str, modality: str, values: Float[np.ndarray, "
     return ((low, DARKEST), (high, 1.0))
 
 
-def whole_range(volume: Float[np.ndarray, "d h w"]) -> Scaling:
-    """The straight line from the least value of a volume that is not constant, background included, to the greatest."""
-    return ((float(volume.min()), 0.0), (float(volume.max()), 1.0))
+def whole_range(volume: Shaped[np.ndarray, "*space"], background: Background | None = None) -> Scaling:
+    """The straight line from the dark end of a volume that is not constant (`brain.low_end`) to its greatest value."""
+    low, high = low_end(volume, background), float(volume.max())
+    return ((low if low < high else float(volume.min()), 0.0), (high, 1.0))
 
 
 def matched(case_id: str, modality: str, values: Float[np.ndarray, " n"], landmarks: Sequence[float]) -> Scaling:
@@ -100,8 +103,17 @@ def apply_scaling(values: Float[np.ndarray, " n"], scaling: Scaling) -> Float[np
     return np.interp(values, stored, levels).astype(np.float32)
 
 
-# (case id, modality, its whole volume, the voxels of its brain, its landmarks) -> its scaling to [0, 1].
-Fit = Callable[[str, str, Float[np.ndarray, "d h w"], Float[np.ndarray, " n"], Sequence[float]], Scaling]
+@dataclass(frozen=True)
+class Stored:
+    """The intensities of one modality as stored: its whole volume, its background and the voxels of its brain."""
+
+    volume: Float[np.ndarray, "d h w"]
+    background: Background | None
+    brain: Shaped[np.ndarray, ...]
+
+
+# (case id, modality, its intensities, its landmarks) -> its scaling to [0, 1].
+Fit = Callable[[str, str, Stored, Sequence[float]], Scaling]
 
 
 @dataclass(frozen=True)
@@ -138,14 +150,16 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
             "percentiles",
             picture_levels=True,
             darkest=DARKEST,
-            fit=lambda case, modality, volume, brain, marks: between_percentiles(case, modality, brain),
+            fit=lambda case, modality, stored, marks: between_percentiles(case, modality, stored.brain),
             apply=scaled_between,
         ),
-        Normalization("minmax", fit=lambda case, modality, volume, brain, marks: whole_range(volume)),
+        Normalization(
+            "minmax", fit=lambda case, modality, stored, marks: whole_range(stored.volume, stored.background)
+        ),
         Normalization(
             "histmatch",
             needs_landmarks=True,
-            fit=lambda case, modality, volume, brain, marks: matched(case, modality, brain, marks),
+            fit=lambda case, modality, stored, marks: matched(case, modality, stored.brain, marks),
         ),
     )
 }
@@ -172,19 +186,19 @@ def landmarks_of(modalities: Sequence[str]) -> Landmarks:
     return {modality: LANDMARKS[modality] for modality in modalities}
 
 
-def learned_landmarks(case: Case) -> Landmarks:
-    """The percentiles `MATCHED` of a case's own brain, scaled so that its least value is 0 and the last of them 1."""
-    brain = np.any(case.image != 0, axis=-1)
+def learned_landmarks(case: Case, background: BackgroundRule = TOLD) -> Landmarks:
+    """The percentiles `MATCHED` of a case's own brain, scaled so that its dark end is 0 and the last of them 1."""
+    brain = find_brain(case.image, case.modalities, background)
     found = {}
-    for channel, modality in enumerate(case.modalities):
+    for channel, (modality, own) in enumerate(zip(case.modalities, brain.backgrounds, strict=True)):
         volume = case.image[..., channel]
-        low = float(volume.min())
-        if not brain.any() or low == float(volume.max()):
-            raise UserError(f"case {case.id}: {modality} is {low:g} everywhere and nothing can be matched to it")
-        marks = np.percentile(volume[brain], MATCHED)
+        if not brain.mask.any() or volume.min() == volume.max():
+            value = float(volume.min())
+            raise UserError(f"case {case.id}: {modality} is {value:g} everywhere and nothing can be matched to it")
+        low, marks = low_end(volume, own), np.percentile(volume[brain.mask], MATCHED)
         if marks[0] == marks[-1]:
             raise _no_range(case.id, modality, float(marks[0]))
-        found[modality] = tuple(float(v) for v in (marks - low) / (marks[-1] - low))
+        found[modality] = tuple(float(v) for v in np.maximum(marks - low, 0) / (marks[-1] - low))
     return found
 
 
@@ -204,7 +218,7 @@ def restore(levels: Float[np.ndarray, "*space"], facts: CaseFacts, modality: str
     """Intensities in [0, 1] of one modality of this case in the units of its file, float32.
 
     The exact inverse for "minmax", up to rounding; for the other rules within the ends of their percentiles, as what
-    lies beyond was cut off. Background, which is 0 in the file and in [0, 1] alike, is the caller's to keep at 0.
+    lies beyond was cut off. The background, which is 0 in [0, 1], is the caller's to fill in.
     """
     stored, marks = zip(*scaling_of(facts, modality), strict=True)
     return np.interp(levels, marks, stored).astype(np.float32)

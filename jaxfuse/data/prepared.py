@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxfuse.data.facts import CaseFacts
 
@@ -79,7 +79,7 @@ class PreparedCase(ABC):
     @property
     @abstractmethod
     def brain(self) -> Int[np.ndarray, " n"]:
-        """Flat indices into the crop of the voxels that are not zero in every modality."""
+        """Flat indices into the crop of the voxels of the brain (`jaxfuse.data.brain`)."""
 
     def stored(self, name: str) -> np.ndarray:
         """One array of the entry as it lies on disk: image, label, tumor or brain."""
@@ -152,6 +152,13 @@ class PreparedSlice(PreparedCase):
         bounds = np.array([self.index, self.index + 1], flat.dtype) * flat.dtype.type(pixels)
         first, last = np.searchsorted(flat, bounds)
         return flat[first:last] - bounds[0]
+
+
+def brain_mask(case: Prepared | PreparedCase) -> Bool[np.ndarray, "*space"]:
+    """Marks the voxels of the brain on the cropped grid."""
+    mask = np.zeros(case.facts.shape, bool)
+    mask.flat[case.brain] = True
+    return mask
 
 
 def open_mapped(path: Path) -> np.ndarray:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
+from jaxfuse.data.brain import NONE, TOLD, BackgroundRule, Brain, find_backgrounds, find_brain
 from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of, moments
+from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, Stored, landmarks_of, moments
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.errors import UserError
 
@@ -31,27 +32,34 @@ def prepare_case(
     extent: Extent = (),
     group: str = "",
     classes: int = 0,
+    background: BackgroundRule = TOLD,
+    brain: Bool[np.ndarray, "d h w"] | None = None,
 ) -> Prepared:
-    """Crops a case to its brain, or to `extent`, and normalizes it; the brain is what is not zero in every modality.
+    """Crops a case to its brain, or to `extent`, and normalizes it.
 
-    With `"brain"`, mean and standard deviation are taken over the brain, the rest stays 0, and the brain's bounding
-    box is kept. With `"volume"` they are taken over the whole volume, background included, and all of it is kept
+    The brain is what `jaxfuse.data.brain` finds by the rule `background`, or the mask `brain` where it is given. With
+    `"brain"`, mean and standard deviation are taken over the brain, the rest becomes 0, and the brain's bounding box is
+    kept. With `"volume"` they are taken over the whole volume, background included, and all of it is kept
     unless `extent` says otherwise, because background is no longer 0. The other rules, of `jaxfuse.data.intensities`,
     scale the brain to [0, 1] by the whole volume, whatever is kept of it; `landmarks` are those of "histmatch", by
     default the known ones. `classes` is the least length of `voxels_per_class`.
 
     Raises:
-        UserError: for an image without a non-zero voxel, for a modality that is constant or has no landmarks, and for
+        UserError: for images that show nothing, for a modality that is constant or has no landmarks, and for
             an extent that leaves the volume or holds nothing of the brain.
     """
-    mask = np.any(case.image != 0, axis=-1)
+    if brain is None:
+        found = find_brain(case.image, case.modalities, background)
+    else:
+        found = Brain(brain, find_backgrounds(case.image, case.modalities, background))
+    mask = found.mask
     if not mask.any():
-        raise UserError(f"case {case.id}: every voxel of {', '.join(case.modalities)} is 0; remove or replace the case")
+        raise UserError(f"case {case.id}: {_blank(case)}; remove or replace the case")
     box = _box(case.id, mask, extent, rest=slice(None) if normalize.whole_volume else None)
     inside = mask[box]
     if normalize.needs_landmarks and landmarks is None:
         landmarks = landmarks_of(case.modalities)
-    image, measured = _normalized(case, mask, box, normalize, landmarks or {})
+    image, measured = _normalized(case, found, box, normalize, landmarks or {})
     label = None if case.label is None else np.ascontiguousarray(case.label[box])
     facts = CaseFacts(
         id=case.id,
@@ -63,6 +71,7 @@ def prepare_case(
         crop_start=tuple(kept.start for kept in box),
         shape=inside.shape,
         voxels_per_class=() if label is None else count_classes(label, classes),
+        background=() if background.text == NONE else tuple(one and one.value for one in found.backgrounds),
         **measured,
     )
     tumor = np.zeros(0, np.int32) if label is None else flat_indices(label > 0)
@@ -87,16 +96,22 @@ def _box(case_id: str, mask: Bool[np.ndarray, "d h w"], extent: Extent, *, rest:
     return tuple(box)
 
 
+def _blank(case: Case) -> str:
+    """Says that no image shows anything."""
+    names = ", ".join(case.modalities)
+    return f"no voxel of {names} differs from its background" if case.image.any() else f"every voxel of {names} is 0"
+
+
 def _normalized(
-    case: Case, mask: Bool[np.ndarray, "d h w"], box: tuple[slice, ...], normalize: Normalization, landmarks: Landmarks
+    case: Case, brain: Brain, box: tuple[slice, ...], normalize: Normalization, landmarks: Landmarks
 ) -> tuple[Float[np.ndarray, "*space m"], dict[str, Any]]:
     """The image within the box, and what was measured of each modality, by the names of `CaseFacts`."""
-    inside = mask[box]
+    inside = brain.mask[box]
     image = np.zeros((*inside.shape, len(case.modalities)), np.float32)
     both, scalings = [], []
-    for channel, modality in enumerate(case.modalities):
+    for channel, (modality, background) in enumerate(zip(case.modalities, brain.backgrounds, strict=True)):
         values = case.image[..., channel]
-        together = values if normalize.whole_volume else values[mask]
+        together = values if normalize.whole_volume else values[brain.mask]
         kept = values[box]
         mean, std = moments(case.id, modality, together)
         both.append((mean, std))
@@ -104,7 +119,8 @@ def _normalized(
             normed = (kept - np.float32(mean)) / np.float32(std)
             image[..., channel] = normed if normalize.whole_volume else np.where(inside, normed, np.float32(0))
         else:
-            scalings.append(normalize.fit(case.id, modality, values, together, landmarks.get(modality, ())))
+            stored = Stored(values, background, together)
+            scalings.append(normalize.fit(case.id, modality, stored, landmarks.get(modality, ())))
             image[inside, channel] = normalize.apply(kept[inside], scalings[-1])
     means, stds = zip(*both, strict=True)
     return image, {"mean": means, "std": stds, "scaling": tuple(scalings)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
@@ -61,6 +62,8 @@ class Data:
         window: the part that pictures of slices show, ((first, one past the last), (first, one past the last)) along
             the two axes of the canonical volume (to the right, to the front, up) that are not cut; (): the brain's box.
         blank_slices: True keeps all slices, also those that show no brain.
+        background: the stored value around the head: "auto" is told from each image (`jaxfuse.data.brain`), "none"
+            takes every voxel for brain; else a number, or one for each modality, such as "t1=-5.3,flair=0".
     """
 
     source: str
@@ -81,6 +84,12 @@ class Data:
     fold: int = 0
     bootstrap: int = 0
     subject: str = ""
+    background: str = AUTO
+
+    @property
+    def background_rule(self) -> BackgroundRule:
+        """The rule that `background` names."""
+        return background_rule(self.background, self.modalities)
 
     @property
     def normalization(self) -> Normalization:
@@ -90,7 +99,8 @@ class Data:
     @property
     def view(self) -> View:
         """The slices that a source of slices cuts, and what they show."""
-        return View(AXES[self.axis], self.window, self.blank_slices)
+        cut = CUTS.get(self.source)
+        return View(AXES[self.axis], self.window, self.blank_slices, one_per_case=bool(cut and cut.one_per_case))
 
     @property
     def cache_dir(self) -> Path:
@@ -116,7 +126,7 @@ def read_data(where: str, group: Any) -> Data:
     """Reads the section of a config called `where`; refuses what is unknown, missing, or would be ignored."""
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
-    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject"}
+    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
@@ -133,6 +143,7 @@ def read_data(where: str, group: Any) -> Data:
             f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1, or be 0 to train on all cases"
         )
     at_least(f"{where}.", group, split_seed=0)
+    _check_background(where, group.get("background", AUTO), group.source, group.modalities)
     _check_split(where, group)
     return Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
 
@@ -171,6 +182,16 @@ def _check_slices(where: str, window: Any, blank: bool, source: str) -> None:
             f"{where}.window is {window}; two ranges are expected, of voxels along the axes that are not cut, such as "
             "((40, 200), (20, 200)), or ()"
         )
+
+
+def _check_background(where: str, text: str, source: str, modalities: tuple[str, ...]) -> None:
+    """Refuses a background that is not understood, and one that pictures would ignore."""
+    try:
+        rule = background_rule(text, modalities)
+    except UserError as error:
+        raise UserError(f"{where}.background: {error}") from error
+    if rule != BackgroundRule() and source == "voc":
+        raise UserError(f"{where}.background is {text!r}, but photographs have none; leave it at auto")
 
 
 def _is_range(value: Any) -> bool:

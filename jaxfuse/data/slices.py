@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
+from jaxfuse.data.brain import TOLD, BackgroundRule
 from jaxfuse.data.cache import prepare_with, volume_recipe
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
@@ -45,11 +46,13 @@ class View:
         axis: array axis of the canonical volume that is cut.
         window: what pictures show along the other two; (): the box of the volume's brain.
         blank: True for all slices of the volume; False for those from the brain's first to its last.
+        one_per_case: True where one slice, which `one_slice` picks, stands for its volume.
     """
 
     axis: int = AXIAL
     window: Window = ()
     blank: bool = False
+    one_per_case: bool = False
 
     @property
     def extent(self) -> Extent:
@@ -71,18 +74,18 @@ def prepare_slices(
     *,
     view: View = WHOLE_BRAIN,
     keep: Callable[[CaseFacts], tuple[int, ...]] | None = None,
-    one_per_case: bool = False,
     normalize: Normalization = NORMALIZATIONS["percentiles"],
     landmarks: Landmarks | None = None,
+    background: BackgroundRule = TOLD,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> dict[str, tuple[PreparedSlice, ...]]:
     """Prepares volumes once below the folder `cache`; returns the slices of each case by its id, in ascending order.
 
     Kept are the slices that `keep` chooses by the facts of their stack, else those of which at least 1 % is brain
-    (`kept_slices`); with `one_per_case` the one of them that `one_slice` picks. A slice is named after its case and its
-    place along the axis of the canonical volume, such as CASE_z077. Of a view with blank slices, `every_slice` keeps
-    all.
+    (`kept_slices`); of a view of one slice the one of them that `one_slice` picks. A slice is named after its case and
+    its place along the axis of the canonical volume, such as CASE_z077. Of a view with blank slices, `every_slice`
+    keeps all.
 
     Raises:
         UserError: that of `load_case` and `prepare_case`, and one for a case without a slice to keep.
@@ -97,18 +100,19 @@ def prepare_slices(
             extent=view.extent,
             group=one.group,
             classes=len(scheme.classes) if scheme else 0,
+            background=background,
         )
         return as_stack(prepared, view.axis)
 
-    recipe = stack_recipe(modalities, scheme, normalize, view, landmarks)
+    recipe = stack_recipe(modalities, scheme, normalize, view, landmarks, background)
     stacks = prepare_with(
         make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case
     )
     slices = {}
     for stack in stacks:
         kept = (keep or kept_slices)(stack.facts)
-        chosen = (one_slice(stack.facts, kept),) if one_per_case else kept
-        slices[stack.id] = tuple(_slice(stack, index, view.axis, one_per_case) for index in chosen)
+        chosen = (one_slice(stack.facts, kept),) if view.one_per_case else kept
+        slices[stack.id] = tuple(_slice(stack, index, view.axis, view.one_per_case) for index in chosen)
     return slices
 
 
@@ -118,9 +122,10 @@ def stack_recipe(
     normalize: Normalization,
     view: View,
     landmarks: Landmarks | None = None,
+    background: BackgroundRule = TOLD,
 ) -> dict[str, Any]:
     """Returns the settings of `prepare_slices` as JSON; part of the cache key."""
-    recipe = {**volume_recipe(modalities, scheme, normalize, landmarks), "stack": view.axis}
+    recipe = {**volume_recipe(modalities, scheme, normalize, landmarks, background), "stack": view.axis}
     # Named where they change something only, so that a stack is found whether or not they were asked for.
     return recipe | ({"window": view.window} if view.window else {}) | ({"blank": True} if view.blank else {})
 

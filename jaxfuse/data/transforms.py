@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from jaxfuse.data.brain import shown
 from jaxfuse.data.sampling import Example
 from jaxfuse.errors import UserError
 
@@ -30,7 +31,7 @@ def intensity(example: Example, rng: np.random.Generator, *, scale: float = 0.0,
     modalities = image.shape[-1]
     gain = 1.0 + rng.uniform(-scale, scale, modalities).astype(np.float32)
     offset = rng.uniform(-shift, shift, modalities).astype(np.float32)
-    brain = np.any(image != 0, axis=-1, keepdims=True)
+    brain = shown(image)[..., None]
     return {**example, "image": np.where(brain, image * gain + offset, image)}
 
 

@@ -55,9 +55,9 @@ def test_minmax_is_a_line_through_the_whole_range_and_the_background_is_0():
 
 def test_background_within_the_box_stays_0_where_values_go_below_it():
     given = case(COUNT, COUNT - 201)
-    given.image[5, 5, 5] = 0
+    given.image[1, 5, 5] = 0
     prepared = prepared_by("minmax", given)
-    assert (prepared.image[4, 5, 4].tolist(), len(prepared.brain)) == ([0, 0], 999)
+    assert (prepared.image[0, 5, 4].tolist(), len(prepared.brain)) == ([0, 0], 999)
 
 
 def test_minmax_is_undone_exactly():
@@ -159,4 +159,5 @@ def test_real_brains(real_brain, name):
         assert brain.mean(dtype=float) * 255 == pytest.approx(156.2, abs=3)
     else:
         back = uncrop(restore(prepared.image[..., 0], prepared.facts, "flair"), prepared, 0)
-        np.testing.assert_allclose(np.where(stored != 0, back, 0), stored, rtol=1e-5, atol=1e-3)
+        # What is darker than the background, by interpolation, became the background.
+        np.testing.assert_allclose(np.where(stored != 0, back, 0), np.maximum(stored, 0), rtol=1e-5, atol=1e-3)

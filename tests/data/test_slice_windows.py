@@ -121,10 +121,10 @@ def test_the_window_of_the_paper_loses_nothing_of_a_real_brain(real_brain):
     image = nib.as_closest_canonical(nib.load(real_brain("t2")))
     array = np.asarray(image.dataobj, np.float32)[..., None]
     given = Case("c", ("t2",), array, None, image.affine, (1.0, 1.0, 1.0))
-    lost = {}
+    brain, lost = len(prepare_case(given).brain), {}
     for rows in ((20, 200), (30, 210), (40, 220)):
         prepared = prepare_case(given, extent=View(AXIAL, ((40, 200), rows), blank=True).extent)
         assert prepared.facts.shape == (160, 180, 155)
-        lost[rows] = np.count_nonzero(array) - len(prepared.brain)
+        lost[rows] = brain - len(prepared.brain)
     assert lost[20, 200] == 0
     assert 0 < lost[30, 210] < lost[40, 220]  # the middle of the picture, and the window on the other side of it

@@ -166,11 +166,11 @@ def test_a_slice_is_a_2d_case(slices):
 def test_one_per_case_and_the_cache(slices):
     _, listed, root = slices
     fresh: list[bool] = []
-    options = {"one_per_case": True, "cache": root / "cache", "on_case": lambda _, new: fresh.append(new)}
-    found = prepare_slices(listed, MODALITIES, SCHEME, **options)
+    options = {"cache": root / "cache", "on_case": lambda _, new: fresh.append(new)}
+    found = prepare_slices(listed, MODALITIES, SCHEME, view=View(one_per_case=True), **options)
     assert [[one.id for one in case] for case in found.values()] == [["a_z007"], ["bb_z006"]]
     assert fresh == [False, False]  # the stacks are those of all slices
-    (across,) = prepare_slices(listed[:1], MODALITIES, SCHEME, view=View(SAGITTAL), **options)["a"]
+    (across,) = prepare_slices(listed[:1], MODALITIES, SCHEME, view=View(SAGITTAL, one_per_case=True), **options)["a"]
     assert (across.id, across.image.shape) == ("a_x005", (10, 6, 2))  # z 2..11 x y 3..8
     message = "slices across axis 3 were asked for"
     refused(message, prepare_slices, listed[:1], MODALITIES, SCHEME, view=View(3), cache=root / "cache")

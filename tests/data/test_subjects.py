@@ -48,9 +48,10 @@ def heads(tmp_path_factory):
     return files, root / "cache"
 
 
-def slices_of(heads, axis=AXIAL, **options):
+def slices_of(heads, axis=AXIAL, one_per_case=False, **options):
     files, cache = heads
-    made = prepare_slices(files, MODALITIES, SCHEME, view=View(axis), normalize=BRAIN, cache=cache, **options)
+    view = View(axis, one_per_case=one_per_case)
+    made = prepare_slices(files, MODALITIES, SCHEME, view=view, normalize=BRAIN, cache=cache, **options)
     return [one for case in made.values() for one in case]
 
 

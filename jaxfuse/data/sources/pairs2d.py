@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from jaxfuse.data.brain import TOLD, BackgroundRule, find_brain
 from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.color import gray_content, nearly_gray_content, to_ycbcr
@@ -127,10 +128,10 @@ def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
     return Pair(gray, color, tuple(nearly))
 
 
-def prepare_pair(files: CaseFiles, modalities: Sequence[str]) -> Prepared:
+def prepare_pair(files: CaseFiles, modalities: Sequence[str], background: BackgroundRule = TOLD) -> Prepared:
     """One pair in the form of a prepared case: not cropped, levels divided by 255, without label.
 
-    `brain` holds the pixels that at least one image shows.
+    Its brain is what `jaxfuse.data.brain` finds in the levels.
 
     Raises:
         UserError: that of `load_pair`, and one for an image of one level only.
@@ -139,6 +140,7 @@ def prepare_pair(files: CaseFiles, modalities: Sequence[str]) -> Prepared:
     image = np.stack([pair.gray[modality] for modality in modalities], axis=-1)
     means, stds = zip(*(moments(files.id, m, image[..., c] * 255) for c, m in enumerate(modalities)), strict=True)
     shape = image.shape[:-1]
+    brain = find_brain(np.rint(image * 255), modalities, background)
     facts = CaseFacts(
         id=files.id,
         group=files.group,
@@ -152,20 +154,21 @@ def prepare_pair(files: CaseFiles, modalities: Sequence[str]) -> Prepared:
         mean=means,
         std=stds,
     )
-    return Prepared(facts, image, None, np.zeros(0, np.int32), flat_indices(np.any(image != 0, axis=-1)))
+    return Prepared(facts, image, None, np.zeros(0, np.int32), flat_indices(brain.mask))
 
 
 def prepare_pairs(
     files: Sequence[CaseFiles],
     modalities: Sequence[str],
     *,
+    background: BackgroundRule = TOLD,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
     """Prepares each pair once below the folder `cache`; see `jaxfuse.data.cache.prepare`."""
     modalities = tuple(modalities)
-    make = partial(prepare_pair, modalities=modalities)
-    recipe = {"source": "pairs2d", "modalities": modalities}
+    make = partial(prepare_pair, modalities=modalities, background=background)
+    recipe = {"source": "pairs2d", "modalities": modalities, "background": background.text}
     return prepare_with(make, files, recipe, images=modalities, label=False, cache=cache, on_case=on_case)
 
 

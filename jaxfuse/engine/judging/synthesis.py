@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfuse.data.brain import shown
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging.assessment import Judged, PredictCase, speed, timed, worst_first
@@ -144,7 +145,7 @@ class SynthesisAssessment:
                 f"the output {self.primary} is not one image, so that it cannot be judged as a synthesis; set assess "
                 "to engine.judging.losses:losses"
             )
-        inside = np.any([source != 0 for source in self._sources(case)], axis=0)
+        inside = shown(np.stack(self._sources(case), axis=-1))
         return np.where(inside, np.clip(outputs[self.primary][..., 0], 0, 1), np.float32(0))
 
     def _real(self, case: PreparedCase) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.prepared import PreparedCase, brain_mask
 from jaxfuse.engine.judging.assessment import FIGURES_AT_MOST, Judged, PredictCase, speed, timed
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.metrics.translation import mean_absolute_error, summarize_translated
@@ -63,7 +63,7 @@ class TranslationAssessment:
     def _errors(self, outputs: Mapping[str, np.ndarray], case: PreparedCase) -> dict[str, float]:
         """Mean absolute errors inside the brain by output, such as "fake t1"."""
         real, modalities = np.asarray(case.image), list(case.facts.modalities)
-        brain = np.any(real != 0, axis=-1)
+        brain = brain_mask(case)
         return {
             f"{kind} {name}": mean_absolute_error(
                 real[..., modalities.index(name)][brain], outputs[f"{kind}_{side}"][..., channel][brain]
@@ -77,7 +77,7 @@ class TranslationAssessment:
         if len(self.groups["a"]) != len(self.groups["b"]):
             return  # the panel pairs modalities one to one
         image = np.asarray(case.image)
-        brain = np.any(image != 0, axis=-1, keepdims=True)
+        brain = brain_mask(case)[..., None]
         order = [*self.groups["a"], *self.groups["b"]]
         stacked = {k: np.concatenate([outputs[f"{k}_a"], outputs[f"{k}_b"]], -1) * brain for k in ("fake", "cycle")}
         figures.translation_panel(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.config import Experiment, Phase, parse
+from jaxfuse.data.brain import AUTO, background_rule
 from jaxfuse.data.cases import Case
 from jaxfuse.data.dataset import read_facts
 from jaxfuse.data.facts import DatasetFacts, tuples
@@ -49,6 +50,7 @@ class Preparation:
         axis: of slices: "axial", "coronal" or "sagittal"; "" for volumes.
         window: of slices: the range of voxels that pictures show; () for the box of the brain.
         blank_slices: of slices: whether those without brain are kept.
+        background: what is said of the background, as `jaxfuse.data.settings.Data` has it.
         spacing_mm: median voxel sides of the training cases. No case is resampled to them.
         spacing_range_mm: least and greatest voxel side of the training volumes per canonical axis; cases beyond it are
             refused (`jaxfuse.engine.trained.spacing`). Empty where any case is taken.
@@ -61,6 +63,7 @@ class Preparation:
     axis: str = ""
     window: Window = ()
     blank_slices: bool = False
+    background: str = AUTO
     spacing_mm: tuple[float, ...] = ()
     spacing_range_mm: Range = ()
 
@@ -69,7 +72,7 @@ class Preparation:
 
     def _deciding(self) -> tuple[Any, ...]:
         extent = (self.window, self.blank_slices, self.axis) if self.window or self.blank_slices else ()
-        return set(self.modalities), self.normalize, dict(self.landmarks), extent
+        return set(self.modalities), self.normalize, dict(self.landmarks), extent, self.background
 
     @property
     def normalization(self) -> Normalization:
@@ -98,7 +101,10 @@ class Preparation:
         if rule.needs_landmarks and not self.landmarks:
             raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
         extent = View(AXES[self.axis], self.window, self.blank_slices).extent if self.axis else ()
-        return prepare_case(case, normalize=rule, landmarks=self.landmarks or None, extent=extent)
+        background = background_rule(self.background)
+        return prepare_case(
+            case, normalize=rule, landmarks=self.landmarks or None, extent=extent, background=background
+        )
 
     def check_shown(self, what: str, spacing_mm: Sequence[float], shape: Sequence[int], axis: int) -> None:
         """Refuses volumes whose slices across `axis` have other sides than the slices of the training."""
@@ -224,6 +230,7 @@ def preparation_of(data: Data, facts: DatasetFacts, modalities: Sequence[str]) -
         axis=data.axis if data.source in CUTS else "",
         window=data.window,
         blank_slices=data.blank_slices,
+        background=data.background,
         spacing_mm=facts.spacing_mm,
         spacing_range_mm=facts.spacing_range_mm,
     )

@@ -165,8 +165,8 @@ def test_volumes_are_judged_as_their_slices_are(slices, files, tmp_path, drawn):
 
 
 def test_pictures_of_their_own_are_judged_alone(files, tmp_path, drawn):
-    options = {"normalize": MINMAX, "view": View(window=WINDOW), "cache": files[1]}
-    made = prepare_slices(files[0], MODALITIES, None, one_per_case=True, **options)
+    options = {"normalize": MINMAX, "view": View(window=WINDOW, one_per_case=True), "cache": files[1]}
+    made = prepare_slices(files[0], MODALITIES, None, **options)
     cases = [one for case in made.values() for one in case]
     document, rows = full(cases, tmp_path)
     wanted = score_synthesized(np.asarray(cases[1].image[..., 2]), expected(cases[1]))

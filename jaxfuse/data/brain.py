@@ -1,0 +1,315 @@
+"""Brain and background: the one answer to which voxels of a case are brain.
+
+An image has a background where one value, or noise around it, fills what surrounds the head. Distances from that value
+are measured in the image's *contrast*: the 95th percentile of the distances of those voxels that differ from it. One
+hot voxel does not change it.
+
+The background of an image is the most common value of its border (the outermost voxels), or, where no value fills 1 %
+of the border, the border's median. It is
+
+* *constant* where, of the voxels within 1 % of the contrast, 95 % of those of the border and 90 % of all have exactly
+  this value;
+* *noise* where not, but at least 10 % of the border is within 3 % of the contrast, and hardly any voxel of the border
+  lies between 3 and 5 %: 95 % of those within 5 % are within 3 %;
+* *not told* otherwise, and where more than 5 % of the other voxels are below a value that is not 0.
+
+A voxel is brain where at least one image whose background is told differs from it by more than 1 % of the contrast, or
+3 % in noise. Around a constant background voxels that differ by less count too, if such a voxel lies within two voxels
+of them; in noise only voxels within two voxels of a place where most of the neighbors differ. Islands of less than
+0.2 % of the largest part are dropped, then holes are filled. So an image whose background is exactly 0 has its non-zero
+voxels for brain, but for islands and holes. Where the background of no image is told, every voxel is brain. Images that
+are constant throughout have no say.
+
+The arrays of prepared cases are exactly 0 outside their brain, and say by `shown` what they show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from scipy import ndimage
+
+from jaxfuse.errors import UserError
+
+AUTO, NONE = "auto", "none"
+# Shares of the contrast; the percentile that is the contrast.
+NEAR, NOISE, AROUND, CONTRAST = 0.01, 0.03, 0.05, 95
+# Shares of voxels, in the order of the definition above.
+COMMON, EXACT, EXACT_IN_ALL, BORDER, SETTLED, BELOW, ISLAND = 0.01, 0.95, 0.9, 0.1, 0.95, 0.05, 0.002
+# Voxels that must share a value to make it common, and the width of a rim.
+FEWEST, RIM = 8, 2
+# What lies further below the bulk of an image than the bulk is wide belongs to single voxels.
+BULK = (0.1, 99.9)
+
+Image = Shaped[np.ndarray, "*space"]
+Mask = Bool[np.ndarray, "*space"]
+
+
+@dataclass(frozen=True)
+class Background:
+    """The background of one image.
+
+    Attributes:
+        value: as stored.
+        reach: distance from it within which voxels may be background.
+        noisy: whether all of these are background; else only those of exactly this value are.
+    """
+
+    value: float
+    reach: float
+    noisy: bool = False
+
+
+@dataclass(frozen=True)
+class BackgroundRule:
+    """What a user says of the background.
+
+    Attributes:
+        text: "auto": it is told from the images; "none": there is none; a number: its value in all images; or values by
+            modality, such as "t1=-5.3,flair=0".
+        stated: the values by modality; that of "" is for all.
+    """
+
+    text: str = AUTO
+    stated: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, modality: str) -> float | None:
+        """Returns the value that is stated for a modality; None where it is to be told from the image."""
+        return self.stated.get(modality, self.stated.get(""))
+
+
+TOLD = BackgroundRule()
+
+
+@dataclass(frozen=True)
+class Brain:
+    """The brain of a case.
+
+    Attributes:
+        mask: its voxels.
+        backgrounds: of each image; None where it is not told, or not asked for.
+    """
+
+    mask: Mask
+    backgrounds: tuple[Background | None, ...]
+
+
+def background_rule(text: str, modalities: Sequence[str] = ()) -> BackgroundRule:
+    """Reads a rule, as `BackgroundRule` has it.
+
+    Raises:
+        UserError: it is not understood, or states a value for none of the `modalities`, where they are given.
+    """
+    if text in (AUTO, NONE):
+        return BackgroundRule(text)
+    stated: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        stated[name.strip()] = _number(value)
+    if not np.isfinite(list(stated.values())).all() or ("" in stated and len(stated) > 1):
+        raise UserError(
+            f"the background {text!r} is not understood; give auto, none, one number, or one for each modality such as "
+            "t1=-5.3,flair=0"
+        )
+    if unknown := [name for name in stated if name and modalities and name not in modalities]:
+        raise UserError(f"the background {text!r} names {', '.join(unknown)}; the images are {', '.join(modalities)}")
+    return BackgroundRule(text, stated)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def find_brain(
+    image: Shaped[np.ndarray, "*space m"], modalities: Sequence[str] = (), rule: BackgroundRule = TOLD
+) -> Brain:
+    """Finds the brain of a case, a volume or a picture, from its images as stored.
+
+    Args:
+        image: one channel per modality.
+        modalities: their names, by which `rule` may state values.
+    """
+    found = find_backgrounds(image, modalities, rule)
+    if rule.text == NONE:
+        return Brain(np.ones(image.shape[:-1], bool), found)
+    channels = _channels(image)
+    told = [(one, background) for one, background in zip(channels, found, strict=True) if background is not None]
+    if not told:
+        # Constant images show nothing: a case of such images alone has no brain.
+        return Brain(np.full(image.shape[:-1], any(one.min() != one.max() for one in channels)), found)
+    return Brain(_brain(told), found)
+
+
+def find_backgrounds(
+    image: Shaped[np.ndarray, "*space m"], modalities: Sequence[str] = (), rule: BackgroundRule = TOLD
+) -> tuple[Background | None, ...]:
+    """Finds the background of each image of a case; None where it is not told, or said to be none."""
+    if rule.text == NONE:
+        return (None,) * image.shape[-1]
+    names = modalities or ("",) * image.shape[-1]
+    return tuple(find_background(one, rule.of(name)) for one, name in zip(_channels(image), names, strict=True))
+
+
+def find_background(image: Image, stated: float | None = None) -> Background | None:
+    """Finds the background of an image; None where it is not told.
+
+    Args:
+        stated: its value, where it is known; it is then constant, or noise around it.
+    """
+    if image.min() == image.max():
+        return None if stated is None else Background(stated, 0.0)
+    border = _border(image)
+    if stated is not None:
+        contrast = _contrast(image, stated)
+        constant = _is_constant(image, border, stated, NEAR * contrast)
+        return Background(stated, (NEAR if constant else NOISE) * contrast, noisy=not constant)
+    values, counts = np.unique(border, return_counts=True)
+    common = counts.argmax()
+    candidates = [float(np.median(border))]
+    if counts[common] >= max(FEWEST, COMMON * border.size):
+        candidates.insert(0, float(values[common]))
+    found = (_background_at(image, border, value) for value in candidates)
+    return next((one for one in found if one is not None), None)
+
+
+def low_end(image: Image, background: Background | None) -> float:
+    """Returns the stored value at the dark end of an image: its background, unless much of the image lies below it.
+
+    Else the least value, single ones far below all others left aside.
+    """
+    if background is not None and _share_below(image, background.value, background.reach) <= BELOW:
+        return background.value
+    low, high = np.percentile(image, BULK)
+    return float(image[image >= low - (high - low)].min())
+
+
+def shown(prepared: Shaped[np.ndarray, "*space m"]) -> Mask:
+    """Marks what at least one channel of a prepared image shows: there, 0 is background and nothing else is."""
+    return np.any(prepared != 0, axis=-1)
+
+
+def within(image: Image, mask: Mask) -> Image:
+    """Returns an image that is exactly 0 outside the mask."""
+    return np.where(mask, image, image.dtype.type(0))
+
+
+def _channels(image: Shaped[np.ndarray, "*space m"]) -> list[Image]:
+    return [np.ascontiguousarray(image[..., channel]) for channel in range(image.shape[-1])]
+
+
+def _distances(image: Image, value: float) -> Image:
+    """Returns distances from a value, in floating point."""
+    kind = image.dtype if image.dtype.kind == "f" else np.dtype(np.float32)
+    return np.abs(image.astype(kind, copy=False) - kind.type(value))
+
+
+def _border(image: Image) -> Shaped[np.ndarray, " n"]:
+    """Returns the outermost voxels; axes of fewer than three are all border, and do not count."""
+    inner = tuple(slice(1, -1) if side >= 3 else slice(None) for side in image.shape)
+    outermost = np.ones(image.shape, bool)
+    outermost[inner] = False
+    return image[outermost] if outermost.any() else image.ravel()
+
+
+def _contrast(image: Image, value: float) -> float:
+    distances = _distances(image[image != value], value)
+    return float(np.percentile(distances, CONTRAST)) if distances.size else 0.0
+
+
+def _background_at(image: Image, border: Shaped[np.ndarray, " n"], value: float) -> Background | None:
+    """Returns the background of this value, or of noise around it; None where it is none."""
+    contrast = _contrast(image, value)
+    if value != 0 and _share_below(image, value, NOISE * contrast) > BELOW:
+        return None
+    if _is_constant(image, border, value, NEAR * contrast):
+        return Background(value, NEAR * contrast)
+    # Whole numbers are noise around any of several common ones.
+    middle = float(np.median(border[_distances(border, value) <= AROUND * contrast]))
+    distances = _distances(border, middle)
+    close, around = (int(np.count_nonzero(distances <= share * contrast)) for share in (NOISE, AROUND))
+    told = close >= BORDER * border.size and close >= SETTLED * around
+    return Background(middle, NOISE * contrast, noisy=True) if told else None
+
+
+def _is_constant(image: Image, border: Shaped[np.ndarray, " n"], value: float, reach: float) -> bool:
+    for part, share in ((border, EXACT), (image, EXACT_IN_ALL)):
+        exact = np.count_nonzero(part == value)
+        if not exact or exact < share * np.count_nonzero(_distances(part, value) <= reach):
+            return False
+    return True
+
+
+def _share_below(image: Image, value: float, reach: float) -> float:
+    """Returns how many of the voxels that are not near to a value lie below it."""
+    below = np.count_nonzero(image < value - reach)
+    beyond = below + np.count_nonzero(image > value + reach)
+    return below / beyond if beyond else 0.0
+
+
+def _brain(told: Sequence[tuple[Image, Background]]) -> Mask:
+    """Returns the brain by images whose background is told."""
+    shape = told[0][0].shape
+    sure, noisy, faint = (np.zeros(shape, bool) for _ in range(3))
+    for image, background in told:
+        differs = _distances(image, background.value) > background.reach
+        if background.noisy:
+            noisy |= differs
+        else:
+            sure |= differs
+            faint |= image != background.value
+    either = sure | noisy
+    if not either.any():
+        return either
+    box = _box(either, RIM)
+    sure, noisy, faint, either = sure[box], noisy[box], faint[box], either[box]
+    if noisy.any():
+        sure |= noisy & _around(ndimage.uniform_filter(either.astype(np.float32), 3) > 0.5)
+    faint &= ~sure
+    if faint.any():
+        sure |= faint & _around(sure)
+    mask = np.zeros(shape, bool)
+    mask[box] = _without_holes(_without_islands(sure))
+    return mask
+
+
+def _around(mask: Mask) -> Mask:
+    """Marks what lies within two voxels of a mask."""
+    return ndimage.maximum_filter(mask.view(np.uint8), 2 * RIM + 1) > 0
+
+
+def _without_islands(mask: Mask) -> Mask:
+    """Drops parts of less than 0.2 % of the voxels of the largest; parts that touch at a corner are one."""
+    parts, count = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
+    if count <= 1:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return (sizes >= max(1, ISLAND * sizes.max()))[parts]
+
+
+def _without_holes(mask: Mask) -> Mask:
+    """Fills what is enclosed on all sides."""
+    parts, count = ndimage.label(~mask)
+    if count <= 1:
+        return mask
+    enclosed = np.ones(count + 1, bool)
+    enclosed[0] = False
+    for axis in range(mask.ndim):
+        for place in (0, -1):
+            enclosed[parts.take(place, axis)] = False
+    return mask | enclosed[parts]
+
+
+def _box(mask: Mask, reach: int) -> tuple[slice, ...]:
+    """Returns the box of the true voxels, wider by `reach` where the image goes on."""
+    box = []
+    for axis in range(mask.ndim):
+        along = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        box.append(slice(max(int(along[0]) - reach, 0), min(int(along[-1]) + 1 + reach, mask.shape[axis])))
+    return tuple(box)
