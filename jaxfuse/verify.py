@@ -39,6 +39,9 @@ def define_flags() -> None:
         "A regular expression with one group, the part of a case's name that is its subject, as data.subject; names of "
         "known data sets tell it if not given.",
     )
+    flags.DEFINE_string(
+        "background", "auto", "The stored value around the head: auto, none, a number, or one for each modality."
+    )
     flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
@@ -59,6 +62,7 @@ def main(argv: list[str]) -> int:
             scheme=asked.labels,
             modalities=asked.modalities,
             subject=asked.subject,
+            background=asked.background,
             on_case=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if asked.json:

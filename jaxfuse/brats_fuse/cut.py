@@ -54,6 +54,10 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     if brain_of is not None:
         brain = brain & _fitting(case, brain_of(one))
     beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~brain]))
+    brain = find_brain(case.image, layout.modalities).mask
+    if brain_of is not None:
+        brain = brain & _fitting(case, brain_of(one))
+    beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~brain]))
     prepared = prepare_case(
         case, normalize=NORMALIZATIONS["percentiles"], group=one.group, classes=len(plan.scheme.classes), brain=brain
     )

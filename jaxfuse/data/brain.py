@@ -41,6 +41,7 @@ NEAR, NOISE, AROUND, CONTRAST = 0.01, 0.03, 0.05, 95
 COMMON, EXACT, EXACT_IN_ALL, BORDER, SETTLED, BELOW, ISLAND = 0.01, 0.95, 0.9, 0.1, 0.95, 0.05, 0.002
 # Voxels that must share a value to make it common, and the width of a rim.
 FEWEST, RIM = 8, 2
+_ADVICE = "strip the skull, set the background to 0, or state it by data.background"
 # What lies further below the bulk of an image than the bulk is wide belongs to single voxels.
 BULK = (0.1, 99.9)
 
@@ -176,6 +177,40 @@ def find_background(image: Image, stated: float | None = None) -> Background | N
         candidates.insert(0, float(values[common]))
     found = (_background_at(image, border, value) for value in candidates)
     return next((one for one in found if one is not None), None)
+
+
+def background_problems(names: Sequence[str], backgrounds: Sequence[Background | None]) -> list[str]:
+    """Says in a clause each what a person should know of the backgrounds of a case's images, by their names."""
+    told = any(one is not None for one in backgrounds)
+    counts = "the brain is that of the other images" if told else "every voxel counts as brain"
+    found = []
+    for name, one in zip(names, backgrounds, strict=True):
+        if one is None:
+            what = "neither one value nor low noise around the head"
+            found.append(f"{name} has no background that can be told, {what}: {counts}; {_ADVICE}")
+        elif one.noisy:
+            found.append(
+                f"{name} has noise for its background: values within {one.reach:.3g} of {one.value:.3g} count as such"
+            )
+        elif one.value != 0:
+            found.append(f"{name} has the background {one.value:g}, not 0: voxels of this value count as such")
+    return found
+
+
+def untold(cases: Mapping[str, Sequence[float | None]]) -> str:
+    """Says in one sentence which cases have images whose background cannot be told; empty where none has.
+
+    `cases`: by id, the backgrounds of `CaseFacts`.
+    """
+    some = [name for name, values in cases.items() if None in values]
+    if not some:
+        return ""
+    every = sum(all(value is None for value in cases[name]) for name in some)
+    brain = "every voxel counts as brain" if every == len(some) else f"in {every} of them every voxel counts as brain"
+    return (
+        f"the background of {len(some)} of {len(cases)} cases cannot be told in some image (the first is {some[0]}): "
+        f"{brain}; {_ADVICE}"
+    )
 
 
 def low_end(image: Image, background: Background | None) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfuse.data.brain import untold
 from jaxfuse.data.cache import prepare, volume_recipe
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
@@ -41,6 +42,12 @@ class Dataset:
     def overfit_check(self) -> bool:
         """Whether the same single case trains and validates."""
         return self.facts.train == self.facts.val
+
+    def untold_background(self) -> str:
+        """Says in one sentence which volumes or pictures have a background that cannot be told; empty where none."""
+        # Slices share the entry of their volume, whose name the entry bears.
+        cases = {case.folder.name.rpartition("-")[0]: case.facts.background for case in (*self.train, *self.val)}
+        return untold(cases)
 
     def document(self) -> dict[str, Any]:
         """Returns the content of `dataset.json`: the facts, and a fingerprint that equal data and splits share."""

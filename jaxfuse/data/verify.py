@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from jaxfuse.data.brain import AUTO, TOLD, BackgroundRule, background_problems, background_rule, find_brain
 from jaxfuse.data.cases import intensity_problem, label_problem, whole_values
 from jaxfuse.data.copies import Held, copy_problems, held_by
 from jaxfuse.data.looks import CaseLook, look_ahead
@@ -52,6 +53,7 @@ class _Seen:
     labeled: int = 0
     classes: set[int] = field(default_factory=set)
     held: list[Held] = field(default_factory=list)
+    background: BackgroundRule = TOLD
 
 
 def verify(
@@ -61,13 +63,19 @@ def verify(
     scheme: str | None = None,
     modalities: Sequence[str] | None = None,
     subject: str = "",
+    background: str = AUTO,
     on_case: Callable[[int, int], None] | None = None,
 ) -> Verdict:
     """Reads every file of every case under `root`.
 
     `layout` and `scheme` are names; without them the layout is told from the names on disk and brings its
+<<<<<<< HEAD
     scheme, and all `modalities` of the layout are looked for unless some are named. `subject` is the pattern of
     `data.subject`. `on_case(done, total)` is called after each case.
+=======
+    scheme, and all `modalities` of its source are looked for unless some are named. `subject` is the pattern of
+    `data.subject`, and `background` what `data.background` says. `on_case(done, total)` is called after each case.
+>>>>>>> bff1f7e (Brain: noise of the background, other values than 0 and single voxels are no brain)
 
     Raises:
         UserError: only where there is nothing to look at: no folder, no case, an unknown name.
@@ -78,7 +86,7 @@ def verify(
     modalities = tuple(modalities or source.modalities_of(layout))
     findings = source.survey(root, modalities, layout)
     subjects = cases_by_subject((found.id for found in findings), subject_rule(subject, option="--subject"))
-    seen = _Seen()
+    seen = _Seen(background=background_rule(background, modalities))
     problems: list[Problem] = []
     for done, case in enumerate(look_ahead(findings), start=1):
         problems += [Problem(case.found.id, severity, text) for severity, text in _case_problems(case, labels, seen)]
@@ -101,7 +109,7 @@ def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tup
         ("fatal", f"no {modality} image: {name} is missing") for modality, name in found.missing.items()
     ]
     first: Volume | None = None
-    brain: Bool[np.ndarray, "d h w"] | None = None
+    images: dict[str, Volume] = {}
     for modality, one in case.images.items():
         problems += one.problems
         volume = one.volume
@@ -111,10 +119,11 @@ def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tup
         mismatch = geometry_mismatch(volume, first)
         if mismatch:
             problems.append(("fatal", mismatch))
-        problems += _intensity_problems(modality, volume)
-        if not mismatch:
-            nonzero = volume.array != 0
-            brain = nonzero if brain is None else np.logical_or(brain, nonzero, out=brain)
+        found_here = _intensity_problems(modality, volume)
+        problems += found_here
+        if not mismatch and not any(severity == "fatal" for severity, _ in found_here):
+            images[modality] = volume
+    brain = _brain(images, seen.background, problems)
     if first is not None:
         seen.spacings[found.id] = first.spacing_mm
         seen.unoriented += not first.oriented
@@ -144,10 +153,20 @@ def _intensity_problems(modality: str, volume: Volume) -> list[tuple[Severity, s
     inside = int(np.count_nonzero(volume.array))
     if 0 in (low, high) and inside == np.count_nonzero(volume.array == (low or high)):
         return [("warning", f"{name} has one value only besides 0: it looks like a mask, not like a {modality} image")]
-    if inside == volume.array.size:
-        text = f"{name} has no voxel that is 0 (the first is {volume.array.flat[0]:g}): background counts as brain"
-        return [("warning", f"{text}; strip the skull or set the background to 0")]
     return []
+
+
+def _brain(
+    images: Mapping[str, Volume], rule: BackgroundRule, problems: list[tuple[Severity, str]]
+) -> Bool[np.ndarray, "d h w"] | None:
+    """Finds the brain of a case; None where no image can be looked at. What is odd about backgrounds is a warning."""
+    if not images:
+        return None
+    brain = find_brain(np.stack([volume.array for volume in images.values()], axis=-1), tuple(images), rule)
+    if rule == TOLD:
+        names = [volume.name for volume in images.values()]
+        problems += [("warning", text) for text in background_problems(names, brain.backgrounds)]
+    return brain.mask
 
 
 def _label_problems(
@@ -174,7 +193,7 @@ def _label_problems(
         problems.append(("warning", f"{text}; if it marks whole lesions, name the scheme lesion"))
     outside = 0 if brain is None else int(np.count_nonzero(marked & ~brain))
     if outside:
-        text = f"{label.path.name} marks {outside} voxels where every image is 0"
+        text = f"{label.path.name} marks {outside} voxels where every image shows background"
         problems.append(("warning", f"{text}; those beyond the brain's bounding box are not trained on"))
     return problems
 

@@ -67,7 +67,9 @@ class Run:
         if data not in self._datasets:
             sharing = [p for p in self.experiment.phases.values() if self.experiment.data_of(p) == data]
             labels_required = any(p.needs_label for p in sharing)
-            self._datasets[data] = open_dataset(data, self.setting.report, labels_required=labels_required)
+            self._datasets[data] = opened = open_dataset(data, self.setting.report, labels_required=labels_required)
+            if warning := opened.untold_background():
+                self.display.say(f"Warning: {warning}")
         return self._datasets[data]
 
     def execute(self) -> bool:

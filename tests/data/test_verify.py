@@ -49,14 +49,14 @@ PROBLEMS = [
     ({"t2": np.zeros(SHAPE, np.int16)}, "fatal", "p_t2.nii.gz is empty"),
     ({"t2": np.full(SHAPE, 3, np.int16)}, "fatal", "p_t2.nii.gz is constant"),
     ({"t2": (head() > 0).astype(np.int16)}, "warning", "one value only besides 0"),
-    ({"t2": head() - 5}, "warning", "no voxel that is 0 (the first is -5)"),
+    ({"t2": head() - 5}, "warning", "p_t2.nii.gz has the background -5, not 0"),
     ({"seg": None}, "warning", "no label file"),
     ({"seg": tumor(1, 2, 3)}, "fatal", "brats2023, brats2015, decathlon, brats2024, brats2024_ped would fit"),
     ({"seg": tumor(1, 2, 4) * 0.5}, "fatal", "not whole numbers"),
     ({"seg": tumor(1, 2, 4)[:4]}, "fatal", "(4, 6, 7)"),
     ({"seg": tumor()}, "warning", "marks nothing"),
     ({"seg": tumor(1, 1, 1)}, "warning", "holds only 0 and 1"),
-    ({"seg": tumor(1, 2, 4, 1, 1, 1)}, "warning", "marks 1 voxels where every image is 0"),
+    ({"seg": tumor(1, 2, 4, 1, 1, 1)}, "warning", "marks 1 voxels where every image shows background"),
 ]
 
 
@@ -133,8 +133,8 @@ def test_progress_and_refusals(tmp_path):
         ("tcga_lgg_brats", {}, 0, 0),
         # Three lesion voxels lie outside the skull-stripped brain.
         ("ms_lesion_mni", {"scheme": "lesion"}, 0, 1),
-        # Four images with a background below zero.
-        ("brats2015_2mod", {"scheme": "brats2015", "modalities": ("t1ce", "flair")}, 0, 4),
+        # Four images with a background below zero; labels of both cases reach into it.
+        ("brats2015_2mod", {"scheme": "brats2015", "modalities": ("t1ce", "flair")}, 0, 6),
         ("brats2015_2mod", {"modalities": ("t1ce", "flair")}, 2, 4),
     ],
 )

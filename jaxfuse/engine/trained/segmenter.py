@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
@@ -146,10 +147,14 @@ def label_cases(
     label = case_labeler(phases, overlap=overlap, memory_mb=memory_mb)
     runs = ", ".join(one.name for one in phases)
     display.say(f"{len(given.files)} cases by {runs}; labels of scheme {scheme.name}")
+    backgrounds = {}
     for one, tell in display.counted(given.files):
         with given.batch.case(one.id):
             prepared, labels = label(one)
+            backgrounds[one.id] = prepared.facts.background
             with outputs.together() as folder:
                 write_labels(folder / f"{one.id}.nii.gz", labels, prepared, scheme, like=one.images[modalities[0]])
             tell(output / f"{one.id}.nii.gz")
+    if warning := untold(backgrounds):
+        display.say(f"Warning: {warning}")
     given.batch.end()
