@@ -11,7 +11,7 @@ from jaxtyping import Bool, UInt8
 
 from jaxfuse.brats_fuse.layout import Layout, Row
 from jaxfuse.brats_fuse.plan import Plan
-from jaxfuse.data.brain import find_brain
+from jaxfuse.data.brain import background_rule, find_brain
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
@@ -50,11 +50,8 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     layout = plan.layout
     case = load_case(one, layout.modalities, plan.scheme)
     plan.preparation.check_shown(f"case {case.id}", case.spacing_mm, case.image.shape, layout.axis)
-    brain = find_brain(case.image, layout.modalities).mask
-    if brain_of is not None:
-        brain = brain & _fitting(case, brain_of(one))
-    beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~brain]))
-    brain = find_brain(case.image, layout.modalities).mask
+    rule = background_rule(plan.preparation.background)
+    brain = find_brain(case.image, layout.modalities, rule).mask
     if brain_of is not None:
         brain = brain & _fitting(case, brain_of(one))
     beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~brain]))

@@ -69,13 +69,8 @@ def verify(
     """Reads every file of every case under `root`.
 
     `layout` and `scheme` are names; without them the layout is told from the names on disk and brings its
-<<<<<<< HEAD
     scheme, and all `modalities` of the layout are looked for unless some are named. `subject` is the pattern of
-    `data.subject`. `on_case(done, total)` is called after each case.
-=======
-    scheme, and all `modalities` of its source are looked for unless some are named. `subject` is the pattern of
     `data.subject`, and `background` what `data.background` says. `on_case(done, total)` is called after each case.
->>>>>>> bff1f7e (Brain: noise of the background, other values than 0 and single voxels are no brain)
 
     Raises:
         UserError: only where there is nothing to look at: no folder, no case, an unknown name.
