@@ -66,7 +66,7 @@ class Background:
 
 @dataclass(frozen=True)
 class BackgroundRule:
-    """What a user says of the background.
+    """A user's statement of the background.
 
     Attributes:
         text: "auto": it is told from the images; "none": there is none; a number: its value in all images; or values by
