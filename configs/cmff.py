@@ -11,11 +11,15 @@ present 0.794 +- 0.052 (`experiments/README.md`).
 trains the paper's sizes on a BraTS folder, for a GPU; neither its hours nor its scores are measured. What the backward
 pass keeps is 16 GB, or 1.6 GB with `--config.network.unet.remat=level` (counted). `row=NAME` is a row of the paper's
 tables.
+
+    python -m jaxfuse.train --config configs/cmff.py --config.data.root=DIR --config.transition.data.root=MORE
+
+pre-trains on the cases of MORE, which need no labels.
 """
 
 from dataclasses import dataclass, field
 
-from jaxfuse.recipes import adam, brats_data, experiment, parse_argument, phase, volume_data
+from jaxfuse.recipes import adam, brats_data, experiment, own_data, parse_argument, phase, volume_data
 
 PRESETS = {
     "": "phantoms of 64 x 64 x 48 voxels, base 8, patches of 24^3: minutes on two CPU cores",
@@ -154,12 +158,13 @@ def get_config(argument=None):
     called = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="ours")
     preset, row, _ = called
     sizes, pairs = SIZES[preset], OTHER_PAIRS if row == "other_pairs" else PAIRS
-    phases = row_phases(row, sizes)
+    data = brats_data(modalities=tuple("+".join(pairs).split("+")), **sizes.phantom)
+    phases = row_phases(row, sizes, data)
     return experiment(
         "cmff",
         called,
         pairs=pairs,
-        data=brats_data(modalities=tuple("+".join(pairs).split("+")), **sizes.phantom),
+        data=data,
         network={"unet": sizes.unet},
         phases=phases,
         # The mean of both branches where a row trains them apart.
@@ -168,8 +173,8 @@ def get_config(argument=None):
     )
 
 
-def row_phases(row, sizes):
-    """The phases of a row, in order."""
+def row_phases(row, sizes, data):
+    """The phases of a row, in order; those that learn from images alone may have more of them than `data`."""
     if row == "random":
         return {"fusion": fusion(sizes, row, ())}
     if row == "voc":
@@ -177,10 +182,10 @@ def row_phases(row, sizes):
         return {"voc": voc(sizes), "fusion": fusion(sizes, row, init)}
     if row == "self":
         init = both_branches("reconstruction", "generators/a", "generators/b")
-        return {"reconstruction": reconstruction(sizes), "fusion": fusion(sizes, row, init)}
+        return {"reconstruction": reconstruction(sizes, data), "fusion": fusion(sizes, row, init)}
     if row == "joint":
         return {"joint": joint(sizes)}
-    phases = {"transition": transition(sizes)}
+    phases = {"transition": transition(sizes, data)}
     if row == "S_A" or row == "S_A+S_B":
         phases["branch_a"] = branch(sizes, "a", "ab")
     if row == "S_B" or row == "S_A+S_B":
@@ -199,25 +204,29 @@ def both_branches(donor, source_a, source_b, *transform):
     )
 
 
-def transition(sizes):
-    """CMFT."""
+def transition(sizes, data):
+    """CMFT, which needs no labels: cases of `transition.data.root` may lack them."""
     return phase(
         model="cmft",
         args={"cycle": sizes.cycle},
         assess="engine.judging.translation:translation",
         optimizers={"generators": sizes.gan_adam(), "discriminators": sizes.gan_adam()},
+        sampling="tumor_or_brain",
+        data=own_data(data),
         **sizes.transition_length,
         **sizes.common,
     )
 
 
-def reconstruction(sizes):
+def reconstruction(sizes, data):
     """The first phase of row "self", in place of CMFT."""
     return phase(
         model="cmft:make_reconstruction",
         args={"corruption": 0.0},
         assess="engine.judging.losses:losses",
         optimizers={"generators": adam(sizes.transition_rate)},
+        sampling="tumor_or_brain",
+        data=own_data(data),
         **sizes.transition_length,
         **sizes.common,
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jaxfuse.data.frequencies import class_frequencies
 from jaxfuse.data.pipeline import Loader
 from jaxfuse.data.sampling import Sampling, sampling_rule
@@ -19,7 +21,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
-from jaxfuse.options import flat, grouped, is_group, merge, record, resolve, same_keys, with_initializers
+from jaxfuse.options import flat, given, grouped, is_group, merge, record, resolve, same_keys, with_initializers
 from jaxfuse.ranges import check_ranges
 
 _OPTIMIZERS = {"adam": adam, "sgd": sgd}
@@ -223,7 +225,8 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
     same_keys(name, group, expected | optional, optional=optional)
     if not (group.steps or group.epochs):
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
-    data = read_data(f"{name}.data", group.data) if group.get("data") else None
+    own = given(group.get("data") or {})
+    data = read_data(f"{name}.data", ConfigDict(merge(config.data, own))) if own else None
     plain = ("steps", "epochs", "batch", "patch", "pad", "unpaired", "checkpoint_every")
     return Phase(
         name=name,

@@ -78,6 +78,13 @@ def merge(shared: Any, own: Any) -> dict[str, Any]:
     return merged
 
 
+def given(options: Any) -> dict[str, Any]:
+    """Returns the options of a group, and of the groups in it, that are not None."""
+    groups = {name: given(value) for name, value in options.items() if is_group(value)}
+    plain = {name: value for name, value in options.items() if not is_group(value) and value is not None}
+    return {**plain, **{name: group for name, group in groups.items() if group}}
+
+
 def with_initializers(options: Any) -> dict[str, Any]:
     """Returns the options, each named initializer in them resolved."""
 

@@ -135,6 +135,17 @@ def brats_data(
     return volume_data(source="brats", modalities=modalities, shape=shape, cases=cases, spacing_mm=spacing_mm)
 
 
+def own_data(shared: ConfigDict) -> ConfigDict:
+    """Returns data of a phase: those of the experiment but for what a command sets, such as `transition.data.root`.
+
+    What is not set, None, is as in `shared`.
+    """
+    own = ConfigDict()
+    for name, value in shared.items():
+        own[name] = own_data(value) if isinstance(value, ConfigDict) else placeholder(type(value))
+    return own
+
+
 def adam(
     learning_rate: float,
     *,
@@ -207,7 +218,7 @@ def phase(
         steps, epochs: its length; one of them is given.
         flip: probability with which a patch is mirrored along an axis.
         validate_every, validation_cases, overlap, tile_batch, memory_mb: of `jaxfuse.config.Validation`.
-        data: its own data; None is that of the experiment.
+        data: its own data, of which options that are None are those of the experiment; None has none of its own.
     """
     config = ConfigDict({"model": model, "args": dict(args or {}), "assess": assess, "optimizers": dict(optimizers)})
     config.update({"steps": steps, "epochs": epochs, "batch": batch, "patch": patch, "init": init})

@@ -37,6 +37,14 @@ def brain(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[
     return _pick(case.brain, case, rng)
 
 
+def tumor_or_brain(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
+    """A random labeled voxel; of a case without any, such as an unlabeled one, a random voxel of the brain.
+
+    A network that learns from images alone sees what the paper shows it, and can see more cases.
+    """
+    return tumor(case, window, rng) if len(case.tumor) else brain(case, window, rng)
+
+
 def mixed(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
     """Draws from the tumor or from the brain, each with probability one half; a case without tumor gives brain.
 
@@ -165,6 +173,7 @@ SAMPLINGS: Mapping[str, Sampling] = {
     for one in (
         Sampling("tumor", tumor, tumor, needs_label=True, needs_brain=True, placed_by=_TUMOR),
         Sampling("brain", brain, brain, needs_brain=True),
+        Sampling("tumor_or_brain", tumor_or_brain, tumor_or_brain, needs_brain=True),
         # Volumes are labeled all over the brain, so that the patches of a validation lie there.
         Sampling("mixed", mixed, brain, needs_brain=True),
         Sampling("whole", whole, whole, centered=True),

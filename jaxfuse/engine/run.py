@@ -75,7 +75,7 @@ class Run:
     def execute(self) -> bool:
         """Trains what is left to train and judges it. Returns False where everything was there already."""
         phases = self._checked_phases()
-        self._note_data(phases[-1].data)
+        self._note_all_data(phases)
         self._check_result()
         trainings = self._checked_trainings()
         writer = MetricWriter(self.workdir)
@@ -105,9 +105,22 @@ class Run:
             phases.append(phase)
         return phases
 
-    def _note_data(self, data: Dataset) -> None:
-        """Writes `dataset.json`; refuses to go on with other data or another split than the run began with."""
-        path, now = self.workdir / "dataset.json", data.document()
+    def _note_all_data(self, phases: Sequence[PhaseRun]) -> None:
+        """Writes what phases learn from: `dataset.json`, and `dataset_PHASE.json` of other data than the last one's."""
+        result = phases[-1].data
+        for phase in phases:
+            if phase.data is not result:
+                self._note_data(phase.data, f"dataset_{phase.name}.json")
+                if known := sorted(set(phase.data.facts.train) & set(result.facts.val)):
+                    self.display.say(
+                        f"Phase {phase.name} learns from images of {len(known)} of the cases that validate the result, "
+                        f"by their names: {', '.join(known[:5])}{' ...' if len(known) > 5 else ''}"
+                    )
+        self._note_data(result, "dataset.json")
+
+    def _note_data(self, data: Dataset, name: str) -> None:
+        """Writes a data set's facts; refuses to go on with other data or another split than the run began with."""
+        path, now = self.workdir / name, data.document()
         before = read_json(path) if path.exists() and has_begun(self.workdir) else now
         if before["fingerprint"] != now["fingerprint"]:
             sides = [f"{len(d['train'])} training and {len(d['val'])} validation cases" for d in (before, now)]

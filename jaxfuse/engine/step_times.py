@@ -46,7 +46,7 @@ def time_steps(
     results = {}
     for name in [only] if only else experiment.schedule:
         phase = experiment.phases[name]
-        data = open_dataset(experiment.data_of(phase), say)
+        data = open_dataset(experiment.data_of(phase), say, labels_required=phase.needs_label)
         results[name] = measure(experiment, phase, data, steps=steps, forms=forms)
     device = one_device().device_name
     return {"config": config.name, "preset": config.preset, "device": device, "phases": results}

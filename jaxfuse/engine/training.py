@@ -164,11 +164,13 @@ class Training:
         counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         where = "" if begun is None else f" from step {begun}"
         trained, validated = (", ".join(p.data.facts.told(side) for p in self.phases) for side in ("train", "val"))
+        unlabeled = sum(not case.labeled for case in first.data.train)
+        without = f", {unlabeled} of them without a label" if unlabeled and first.data.scheme else ""
         streams = first.sampler.streams
         apart = "" if streams is None else f" ({streams.told})"
         held_out = "".join(f"; held out: {p.data.facts.told('test')}" for p in self.phases[:1] if p.data.facts.test)
         return (
             f"{self._called(f' of {len(self.setting.experiment.schedule)}')}: {self.total_steps} steps{where} of "
             f"{phase.batch} x {' x '.join(map(str, phase.patch))} patches ({phase.sampling.name} sampling) on "
-            f"{trained}{apart}; validation: {validated or 'none'}{held_out}; parameters: {counts}"
+            f"{trained}{without}{apart}; validation: {validated or 'none'}{held_out}; parameters: {counts}"
         )

@@ -21,6 +21,7 @@ from jaxfuse.data.sampling import (
     sampling_rule,
     tiles,
     tumor,
+    tumor_or_brain,
     whole,
     windows_with_label,
 )
@@ -95,9 +96,10 @@ def test_an_unlabeled_case_gives_images_alone(random_cases):
 
 def test_rules_by_name():
     centers = {"tumor": tumor, "brain": brain, "mixed": mixed, "whole": whole, "foreground": Foreground(5)}
-    assert {name: sampling_rule(name).center for name in SAMPLINGS} == {**centers, "tiles": tiles}
+    centers |= {"tiles": tiles, "tumor_or_brain": tumor_or_brain}
+    assert {name: sampling_rule(name).center for name in SAMPLINGS} == centers
     assert sampling_rule("foreground", {"grid": 8}).center == Foreground(8)
-    choices = "tumor, brain, mixed, whole, foreground, tiles"
+    choices = "tumor, brain, tumor_or_brain, mixed, whole, foreground, tiles"
     refused(f"sampling is 'lesion'; choose one of {choices}", sampling_rule, "lesion")
     refused('sampling="tiles" has no option grid', sampling_rule, "tiles", {"grid": 2})
     refused('sampling="brain" has no option grid; leave it out of sampling_args', sampling_rule, "brain", {"grid": 5})
@@ -106,11 +108,18 @@ def test_rules_by_name():
         refused(message, check_sampling, (), (9, 8, 9), sampling_rule("foreground", {"grid": grid}), pad=False)
 
 
+def test_a_case_without_label_gives_a_place_of_the_brain_where_others_give_one_of_the_tumor(random_cases):
+    for case, rule in ((random_cases.train[0], tumor), (random_cases.healthy, brain), (random_cases.bare, brain)):
+        for seed in range(5):
+            drawn = [one(case, PATCH, np.random.default_rng(seed)) for one in (tumor_or_brain, rule)]
+            assert drawn[0] == drawn[1]
+
+
 def test_what_rules_need():
     facts = ("needs_label", "needs_brain", "centered")
     assert {fact: [name for name, rule in SAMPLINGS.items() if getattr(rule, fact)] for fact in facts} == {
         "needs_label": ["tumor", "foreground"],
-        "needs_brain": ["tumor", "brain", "mixed", "foreground"],
+        "needs_brain": ["tumor", "brain", "tumor_or_brain", "mixed", "foreground"],
         "centered": ["whole"],
     }
 

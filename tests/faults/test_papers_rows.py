@@ -12,7 +12,7 @@ from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import build_system
 from jaxfuse.metrics.overlap import dice, iou, sensitivity, specificity
 from tests.faults.catalogue import given, table
-from tests.made_cases import MODALITIES, ellipsoid, save_volume, write_case, write_isles
+from tests.made_cases import MODALITIES, ellipsoid, head, nested_cubes, save_volume, write_case, write_isles
 from tests.recipe_phases import RECIPES
 from tests.refusals import refused
 from tests.runs import run_of
@@ -123,3 +123,77 @@ def test_voxels_of_several_cases_are_never_pooled(shape):
     masks = np.ones(shape, bool)
     for metric in (dice, iou, sensitivity, specificity):
         refused("stack of cases", metric, masks, masks)
+
+
+@pytest.fixture(scope="module")
+def few_labels(tmp_path_factory):
+    """A folder of three labeled cases, and one of four without labels."""
+    root = tmp_path_factory.mktemp("few")
+    for number in range(7):
+        images = head((32, 32, 24), number)
+        label = nested_cubes((32, 32, 24)) if number < 3 else None
+        write_case(root / ("labeled" if number < 3 else "unlabeled"), f"c{number}", {**images, "seg": label})
+    return root
+
+
+def _pre_trained(few_labels, folder, row="ours", **options):
+    config = RECIPES["cmff"].get_config(f"tiny,row={row}")
+    config.data.root, config.data.cache = str(few_labels / "labeled"), str(folder / "cache")
+    with config.unlocked():
+        config.update_from_flattened_dict(options)
+    return run_of(config, folder / "run", new=False)
+
+
+@table(
+    "row,first",
+    (
+        "`transition.data.root` names cases without labels",
+        "pre-training opens them, segmentation its own",
+        "ours",
+        "transition",
+    ),
+    ("`reconstruction.data.root` names such cases", "likewise", "self", "reconstruction"),
+)
+def test_pre_training_on_cases_without_labels(few_labels, tmp_path, row, first):
+    run = _pre_trained(few_labels, tmp_path, row, **{f"{first}.data.root": str(few_labels / "unlabeled")})
+    phases = [run.phase(name) for name in (first, "fusion")]
+    assert [len(phase.data.train) + len(phase.data.val) for phase in phases] == [4, 3]
+    batch = next(phases[0].stream(0))
+    assert set(batch) == {"image"}
+    assert batch["image"].shape == (1, 16, 16, 16, 4)
+
+
+@given("no `transition.data` at all", "pre-training and segmentation share one data set, opened once")
+def test_data_that_are_not_set_are_shared(few_labels, tmp_path):
+    run = _pre_trained(few_labels, tmp_path)
+    assert run.phase("transition").data is run.phase("fusion").data
+
+
+@table(
+    "row,options,sentence",
+    (
+        "segmentation on cases without labels",
+        "refused: names the first case without label file",
+        "ours",
+        {"data.root": "unlabeled"},
+        "case c3 has no label file",
+    ),
+    (
+        "joint training on cases without labels",
+        "refused likewise",
+        "joint",
+        {"data.root": "unlabeled"},
+        "case c3 has no label file",
+    ),
+    (
+        "`transition.sampling=tumor` on cases without labels",
+        "refused: names the sampling that needs none",
+        "ours",
+        {"transition.data.root": "unlabeled", "transition.sampling": "tumor"},
+        "c3 has no label file",
+    ),
+)
+def test_phases_that_need_labels_say_so(few_labels, tmp_path, row, options, sentence):
+    told = {name: str(few_labels / value) if name.endswith("root") else value for name, value in options.items()}
+    run = _pre_trained(few_labels, tmp_path, row, **told)
+    refused(sentence, lambda: [run.phase(name).sampler for name in run.experiment.schedule])
