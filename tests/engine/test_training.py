@@ -117,7 +117,7 @@ def test_fewer_steps_than_are_there_are_refused(folder, together):
 def test_a_damaged_checkpoint_is_said_and_made_anew_from_the_one_before(folder, in_turn):
     """And what a later phase, which began from the same weights, has made stays."""
     where = shutil.copytree(in_turn[0].workdir, folder / "damaged") / "checkpoints" / "coronal"
-    path = where / "last" / "5" / "weights.safetensors"
+    path = max((where / "last" / "5" / "weights" / "d").iterdir(), key=lambda file: file.stat().st_size)
     path.write_bytes(path.read_bytes()[:-8] + b"damaged!")
     shutil.copytree(next((where / "best").iterdir()), where / "best" / "99")
     run, told = run_in(folder, "damaged", side_by_side=False)
@@ -131,7 +131,7 @@ def test_a_damaged_checkpoint_is_said_and_made_anew_from_the_one_before(folder, 
         assert progress == whole
         assert rows_of(run, view) == rows_of(in_turn[0], view)
     for step in ("4", "5"):
-        (where / "last" / step / "rest.safetensors").write_bytes(b"")
+        (where / "last" / step / "rest" / "manifest.ocdbt").write_bytes(b"")
     with pytest.raises(UserError, match="checkpoint of step 4 .*none is left to go on from"):
         run_in(folder, "damaged", side_by_side=False)
 

@@ -1,13 +1,12 @@
-"""Checkpoints of one phase: the last one resumes a run, the best one predicts.
+"""Checkpoints of one phase by Orbax: the last one resumes a run, the best one predicts.
 
-A checkpoint of step n is a folder of that name with the files `weights.safetensors` (parameters and statistics by
-player), `rest.safetensors` (optimizers, memory, key, step), `progress.json`, which decides the future beside the state
-(best score so far and its step), and a digest of each. The best checkpoint has the weights only.
+A checkpoint of step n is a folder of that name with the trees `weights` (parameters and statistics by player) and
+`rest` (optimizers, memory, key, step), the document `progress.json`, which decides the future beside the state (best
+score so far and its step), and a digest of each file. The best checkpoint has the weights only.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,17 +20,17 @@ import numpy as np
 from jaxfuse.engine.programs import Placement
 from jaxfuse.engine.run_folder.stored import (
     Damaged,
-    decode_arrays,
-    encode_arrays,
+    Misfit,
     fault_of,
-    read_stored,
+    read_document,
+    read_tree,
     remove_partial,
     write_stored,
 )
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
 
-WEIGHTS, REST, PROGRESS = "weights.safetensors", "rest.safetensors", "progress.json"
+WEIGHTS, REST, PROGRESS = "weights", "rest", "progress.json"
 _LAST, _BEST = (WEIGHTS, REST, PROGRESS), (WEIGHTS,)
 
 
@@ -75,9 +74,8 @@ class Checkpoints:
         self.wait()
         if step in _steps(self.folder / "last") and self._is_sound(step):
             return
-        files = {WEIGHTS: _encoded(weights(state)), REST: _encoded(_rest(state))}
-        files[PROGRESS] = lambda: [json.dumps(progress).encode()]
-        self._begin("last", step, files, self._forget_last)
+        trees = {WEIGHTS: weights(state), REST: _rest(state)}
+        self._begin("last", step, trees, {PROGRESS: dict(progress)}, self._forget_last)
         if not self._proved:
             self.wait()
             if fault := fault_of(self.folder / "last" / str(step), _LAST):
@@ -95,7 +93,7 @@ class Checkpoints:
         """
         self._wait_for("best")
         kept = {step, *keep}
-        self._begin("best", step, {WEIGHTS: _encoded(weights(state))}, lambda _: self._remove("best", kept))
+        self._begin("best", step, {WEIGHTS: weights(state)}, {}, lambda _: self._remove("best", kept))
 
     def forget_best_after(self, step: int) -> None:
         """Removes the best checkpoints of later steps, which a killed run left: a run that resumes is not that run."""
@@ -118,9 +116,8 @@ class Checkpoints:
         step = self.latest_step()
         where = self.folder / "last" / str(step)
         try:
-            found = _filled(weights(like), read_stored(where, WEIGHTS))
-            found |= _filled(_rest(like), read_stored(where, REST))
-            progress = json.loads(read_stored(where, PROGRESS))
+            found = read_tree(where, WEIGHTS, weights(like)) | read_tree(where, REST, _rest(like))
+            progress = read_document(where, PROGRESS)
         except Damaged as error:
             raise UserError(f"the checkpoint in {where} cannot be read ({error}); train this phase first") from error
         except Misfit as error:
@@ -155,13 +152,19 @@ class Checkpoints:
         return not self._faults[where]
 
     def _begin(
-        self, which: str, step: int, files: Mapping[str, Callable[[], Any]], done: Callable[[int], None]
+        self,
+        which: str,
+        step: int,
+        trees: Mapping[str, Any],
+        documents: Mapping[str, Any],
+        done: Callable[[int], None],
     ) -> None:
         where = self.folder / which / str(step)
+        kept = _copied(trees)
 
         def write() -> None:
             remove_partial(where.parent)
-            write_stored(where, {name: encode() for name, encode in files.items()})
+            write_stored(where, kept, documents)
             self._faults[where] = ""
             done(step)
 
@@ -190,10 +193,6 @@ class Checkpoints:
             shutil.rmtree(self.folder / which / str(step))
 
 
-class Misfit(Exception):
-    """Arrays of another model; the message names one that differs."""
-
-
 def weights(state: State) -> dict[str, Any]:
     """Returns the part of a state that prediction and transfer need."""
     return {"params": state.params, "stats": state.stats}
@@ -217,7 +216,7 @@ def read_weights(folder: Path, like: State, placement: Placement, *, best: bool)
         raise UserError(f"{folder} holds no {which} checkpoint; train this phase first")
     here = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.state), weights(like))
     try:
-        found = _filled(here, read_stored(path / str(steps[-1]), WEIGHTS))
+        found = read_tree(path / str(steps[-1]), WEIGHTS, here)
     except Damaged as error:
         raise UserError(_damaged(path, steps, str(error), best=best)) from error
     except Misfit as error:
@@ -249,42 +248,12 @@ def _rest(state: State) -> dict[str, Any]:
     return {"step": state.step, "rng": state.rng, "opt_state": state.opt_state, "memory": state.memory}
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of a tree by their paths, such as params/net/trunk/kernel."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+def _copied(tree: Any) -> Any:
+    """Copies a tree to the host, as the next step uses its memory again; keys, which no step donates twice, too."""
 
+    def copied(leaf: Any) -> Any:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(np.array(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        return np.array(leaf)
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _encoded(tree: Any) -> Callable[[], Any]:
-    """Copies the leaves of a tree, whose memory the next step uses again; returns what encodes the copy."""
-    named = _named(tree)
-    keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in named.items() if _is_key(leaf)}
-    plain = {name: jax.random.key_data(leaf) if name in keys else leaf for name, leaf in named.items()}
-    copied = {name: np.array(leaf) for name, leaf in jax.device_get(plain).items()}
-    return lambda: encode_arrays(copied, {"random_keys": json.dumps(keys)})
-
-
-def _filled(like: Any, content: bytes) -> Any:
-    """Returns a tree of the form of `like`, on its devices, of the arrays in a file.
-
-    Raises:
-        Misfit: the arrays are not those of such a tree.
-    """
-    arrays, notes = decode_arrays(content)
-    keys, wanted = json.loads(notes["random_keys"]), _named(like)
-
-    def one(name: str) -> Any:
-        leaf, array = wanted[name], arrays[name]
-        value = jax.random.wrap_key_data(jnp.asarray(array), impl=keys[name]) if name in keys else array
-        if (value.shape, value.dtype) != (leaf.shape, leaf.dtype):
-            there, here = (f"{x.dtype} {tuple(x.shape)}" for x in (value, leaf))
-            raise Misfit(f"{name} is {there} there and {here} here")
-        return jax.device_put(value, getattr(leaf, "sharding", None))
-
-    if odd := sorted(wanted.keys() ^ arrays.keys()):
-        raise Misfit(f"{odd[0]} is {'not there' if odd[0] in wanted else 'there, and no part of it'}")
-    return jax.tree.unflatten(jax.tree.structure(like), [one(name) for name in wanted])
+    return jax.tree.map(copied, tree)

@@ -1,44 +1,42 @@
-"""One checkpoint on disk: a folder of files that appears in one piece, beside a digest of each of them.
+"""One checkpoint on disk: a folder that appears in one piece, beside a digest of each of its files.
 
-Arrays lie in the form of safetensors, which other tools read as well: the length of a header (8 bytes, little endian),
-the header in JSON, and the bytes of all arrays, one after another. A file whose bytes are no longer those that were
-written is told from one that was written for another model by its digest.
+Trees of arrays are written and read by Orbax, each in a folder of its own, and documents as JSON. A file whose bytes
+are no longer those that were written is told from one that was written for another model by its digest.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
+import jax
+import orbax.checkpoint as ocp
 
 DIGESTS = "digests.json"
 # Name of a checkpoint that is being written; steps are numbers, so that nothing takes it for one.
 _PARTIAL = ".partial-"
-_TYPES = {
-    "BOOL": np.bool_, "BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64,
-    "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
-    "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64,
-}  # fmt: skip
-_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
-
-Arrays = Mapping[str, np.ndarray]
+_PATTERNS = frozenset("*?[")
 
 
 class Damaged(Exception):
     """A checkpoint that is not what was written; the message says what is wrong with which of its files."""
 
 
-def write_stored(folder: Path, files: Mapping[str, Iterable[bytes]]) -> None:
-    """Writes a checkpoint of these files, with their digests, in place of one that may be there.
+class Misfit(Exception):
+    """Arrays of another model; the message names one that differs."""
 
-    It is on the disk, not in the memory of the operating system, before it bears its name.
+
+def write_stored(folder: Path, trees: Mapping[str, Any], documents: Mapping[str, Any]) -> None:
+    """Writes a checkpoint of these trees and documents, with digests, in place of one that may be there.
 
     Raises:
         OSError: it cannot be written; what was there is kept.
@@ -46,41 +44,48 @@ def write_stored(folder: Path, files: Mapping[str, Iterable[bytes]]) -> None:
     partial = folder.with_name(f"{_PARTIAL}{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
     partial.mkdir(parents=True)
     try:
-        digests = {name: _write(partial / name, parts) for name, parts in files.items()}
-        _write(partial / DIGESTS, [json.dumps(digests, indent=1).encode()])
+        for name, tree in trees.items():
+            _write_tree(partial / name, tree)
+        for name, document in documents.items():
+            (partial / name).write_text(json.dumps(document), encoding="utf-8")
+        digests = {path.relative_to(partial).as_posix(): _digest(path) for path in _files(partial)}
+        (partial / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
-        os.rename(partial, folder)
+        partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_stored(folder: Path, name: str) -> bytes:
-    """Reads one file of a checkpoint.
+def read_tree(folder: Path, name: str, like: Any) -> Any:
+    """Reads one tree of a checkpoint, in the form of `like` and onto its devices.
+
+    Raises:
+        Damaged: its bytes are not those that were written.
+        Misfit: its arrays are not those of such a tree.
+    """
+    _check(folder, name)
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    with _plainly_named(folder) as plain, _reader() as reader:
+        _check_fit(reader.metadata(plain / name), shapes)
+        return reader.restore(plain / name, args=ocp.args.StandardRestore(shapes))  # pyright: ignore[reportCallIssue]
+
+
+def read_document(folder: Path, name: str) -> Any:
+    """Reads one document of a checkpoint.
 
     Raises:
         Damaged: its bytes are not those that were written.
     """
-    try:
-        digests = json.loads((folder / DIGESTS).read_bytes())
-        content = (folder / name).read_bytes()
-    except ValueError as error:
-        raise Damaged(f"{DIGESTS} is not valid JSON") from error
-    except OSError as error:
-        missing = Path(error.filename).name if error.filename else name
-        raise Damaged(f"{missing} cannot be read: {error.strerror}") from error
-    if not isinstance(digests, dict) or name not in digests:
-        raise Damaged(f"{DIGESTS} does not name {name}")
-    if hashlib.sha256(content).hexdigest() != digests[name]:
-        raise Damaged(f"the bytes of {name} are not those that were written")
-    return content
+    _check(folder, name)
+    return json.loads((folder / name).read_bytes())
 
 
 def fault_of(folder: Path, names: Iterable[str]) -> str:
-    """Returns what is wrong with a checkpoint that should have these files; "" where nothing is."""
+    """Returns what is wrong with a checkpoint that should have these parts; "" where nothing is."""
     try:
         for name in names:
-            read_stored(folder, name)
+            _check(folder, name)
     except Damaged as error:
         return str(error)
     return ""
@@ -93,40 +98,92 @@ def remove_partial(folder: Path) -> None:
             shutil.rmtree(begun, ignore_errors=True)
 
 
-def encode_arrays(arrays: Arrays, notes: Mapping[str, str]) -> Iterator[bytes]:
-    """Yields the bytes of a file of arrays; `notes` are text about them."""
-    header: dict[str, object] = {"__metadata__": dict(notes)}
-    start = 0
-    for name, array in arrays.items():
-        end = start + array.nbytes
-        header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
-        start = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # so that arrays begin where processors like to read them
-    yield len(text).to_bytes(8, "little") + text
-    for array in arrays.values():
-        yield array.tobytes()
+def _write_tree(path: Path, tree: Any) -> None:
+    with _plainly_named(path.parent) as plain, _reader() as writer:
+        try:
+            writer.save(plain / path.name, args=ocp.args.StandardSave(tree))  # pyright: ignore[reportCallIssue]
+        except OSError:
+            raise
+        except Exception as error:  # TensorStore tells of a full disk by errors of many kinds
+            raise OSError(errno.EIO, _first_sentence(error), str(path)) from error
 
 
-def decode_arrays(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays of such a file, read-only, and its notes."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    notes, data = header.pop("__metadata__"), memoryview(content)[8 + length :]
-    arrays = {}
-    for name, one in header.items():
-        first, end = one["data_offsets"]
-        arrays[name] = np.frombuffer(data[first:end], _TYPES[one["dtype"]]).reshape(one["shape"])
-    return arrays, notes
+@contextmanager
+def _reader() -> Iterator[ocp.Checkpointer]:
+    checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    try:
+        yield checkpointer
+    finally:
+        checkpointer.close()
 
 
-def _write(path: Path, parts: Iterable[bytes]) -> str:
-    """Writes a file to the disk; returns the digest of what was to be written."""
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for part in parts:
-            digest.update(part)
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+@contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """Names a folder without the signs of a pattern: Orbax looks for its own files by patterns below its path."""
+    if _PATTERNS.isdisjoint(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxfuse-", dir=_plain_temporary()) as temporary:
+        link = Path(temporary) / "checkpoint"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
+def _plain_temporary() -> str | None:
+    """None where the folder for temporary files has a plain name; else the one that every such system has."""
+    return None if _PATTERNS.isdisjoint(tempfile.gettempdir()) else "/tmp"
+
+
+def _check(folder: Path, name: str) -> None:
+    """Compares one part of a checkpoint, a file or a folder, with its digests."""
+    try:
+        digests = json.loads((folder / DIGESTS).read_bytes())
+    except ValueError as error:
+        raise Damaged(f"{DIGESTS} is not valid JSON") from error
+    except OSError as error:
+        raise Damaged(f"{DIGESTS} cannot be read: {error.strerror}") from error
+    own = {file for file in digests if file == name or file.startswith(f"{name}/")} if isinstance(digests, dict) else ()
+    if not own:
+        raise Damaged(f"{DIGESTS} does not name {name}")
+    for file in sorted(own):
+        try:
+            found = _digest(folder / file)
+        except OSError as error:
+            raise Damaged(f"{file} cannot be read: {error.strerror}") from error
+        if found != digests[file]:
+            raise Damaged(f"the bytes of {file} are not those that were written")
+
+
+def _check_fit(metadata: Any, shapes: Any) -> None:
+    """Compares the arrays that were written with those that are expected."""
+    found, wanted = _named(metadata.item_metadata.tree), _named(shapes)
+    if odd := sorted(found.keys() ^ wanted.keys()):
+        raise Misfit(f"{odd[0]} is {'not there' if odd[0] in wanted else 'there, and no part of it'}")
+    for name, leaf in wanted.items():
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            continue
+        there = found[name]
+        if (tuple(there.shape), there.dtype) != (leaf.shape, leaf.dtype):
+            told, here = (f"{one.dtype} {tuple(one.shape)}" for one in (there, leaf))
+            raise Misfit(f"{name} is {told} there and {here} here")
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a tree by their paths, such as params/net/trunk/kernel."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda one: hasattr(one, "dtype"))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_sentence(error: Exception) -> str:
+    """Returns the first sentence of an error of Orbax, which goes on to options and trees of many lines."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.split(". ")[0].split(" [")[0].rstrip(":.")[:300]

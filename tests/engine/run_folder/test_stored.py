@@ -1,68 +1,74 @@
-"""Files of checkpoints: arrays come back bit by bit, and what is not what was written is told."""
+"""Checkpoints on disk: trees come back bit by bit, and what is not what was written is told."""
 
-import json
+import errno
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfuse.engine.run_folder import stored
 from jaxfuse.engine.run_folder.stored import (
     Damaged,
-    decode_arrays,
-    encode_arrays,
+    Misfit,
     fault_of,
-    read_stored,
+    read_document,
+    read_tree,
     remove_partial,
     write_stored,
 )
+from tests.runs import bits
 
-ARRAYS = {
-    "a/b": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "empty": np.zeros((0, 4), np.int8),
-    "scalar": np.array(7, np.int32),
-    "turned": np.arange(6, dtype=np.float64).reshape(2, 3).T,
+TREE = {
+    "a": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "scalar": np.array(7, np.int32)},
     "half": np.array([1.5, -2.0], jnp.bfloat16),
     "flags": np.array([True, False]),
+    "key": jax.random.key(3),
 }
 
 
-def test_arrays_come_back_with_their_types_and_shapes():
-    arrays, notes = decode_arrays(b"".join(encode_arrays(ARRAYS, {"of": "a test"})))
-    assert notes == {"of": "a test"}
-    assert list(arrays) == list(ARRAYS)
-    for name, array in ARRAYS.items():
-        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
-        np.testing.assert_array_equal(arrays[name], array)
-
-
-def test_the_form_is_that_of_safetensors():
-    content = b"".join(encode_arrays({"w": np.float32([1, 2])}, {}))
-    length = int.from_bytes(content[:8], "little")
-    assert length % 8 == 0
-    header = {"__metadata__": {}, "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
-    assert json.loads(content[8 : 8 + length]) == header
-    assert content[8 + length :] == np.float32([1, 2]).tobytes()
-
-
-def test_a_checkpoint_is_there_as_a_whole_or_as_it_was(tmp_path):
-    folder = tmp_path / "last" / "3"
-    write_stored(folder, {"a": [b"one", b"two"], "b": [b""]})
-    assert read_stored(folder, "a") == b"onetwo"
-    assert fault_of(folder, ("a", "b")) == ""
-
-    def breaks():
-        yield b"x"
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        write_stored(folder, {"a": breaks()})
+@pytest.mark.parametrize("name", ["last", "exp [1] *?", "läuft gut"])
+def test_trees_and_documents_come_back_from_a_folder_of_any_name(tmp_path, name):
+    folder = tmp_path / name / "3"
+    write_stored(folder, {"tree": TREE, "other": {"x": np.zeros(2)}}, {"note.json": {"best": 0.5}})
+    assert fault_of(folder, ("tree", "other", "note.json")) == ""
+    assert bits(read_tree(folder, "tree", TREE)) == bits(jax.tree.map(jnp.asarray, TREE))
+    assert read_document(folder, "note.json") == {"best": 0.5}
     assert [path.name for path in folder.parent.iterdir()] == ["3"]
-    assert read_stored(folder, "a") == b"onetwo"
-    write_stored(folder, {"a": [b"three"]})
-    assert read_stored(folder, "a") == b"three"
-    with pytest.raises(Damaged, match=r"digests.json cannot be read|b cannot be read"):
-        read_stored(folder, "b")
+
+
+def test_a_checkpoint_is_there_as_a_whole_or_as_it_was(tmp_path, monkeypatch):
+    folder = tmp_path / "3"
+    write_stored(folder, {"tree": TREE}, {})
+
+    def full(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: No space left. [source locations='x']")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stored.ocp.Checkpointer, "save", full)
+        with pytest.raises(OSError, match="No space left") as error:
+            write_stored(folder, {"tree": {}}, {})
+    assert (error.value.errno, error.value.strerror) == (errno.EIO, "RESOURCE_EXHAUSTED: No space left")
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    assert fault_of(folder, ("tree",)) == ""
+    write_stored(folder, {"new": {"x": np.ones(2, np.float32)}}, {})
+    assert read_tree(folder, "new", {"x": np.zeros(2, np.float32)})["x"].tolist() == [1, 1]
+    with pytest.raises(Damaged, match="does not name tree"):
+        read_tree(folder, "tree", TREE)
     assert fault_of(tmp_path / "none", ("a",)) == "digests.json cannot be read: No such file or directory"
+
+
+def test_a_tree_of_another_form_is_told_by_the_leaf_that_differs(tmp_path):
+    write_stored(tmp_path / "3", {"tree": {"w": np.zeros((2, 3), np.float32)}}, {})
+    for like, told in (
+        ({"w": np.zeros((2, 4), np.float32)}, "w is float32 (2, 3) there and float32 (2, 4) here"),
+        ({"w": np.zeros((2, 3), np.int32)}, "w is float32 (2, 3) there and int32 (2, 3) here"),
+        ({"w": np.zeros((2, 3), np.float32), "b": np.zeros(2)}, "b is not there"),
+        ({}, "w is there, and no part of it"),
+    ):
+        with pytest.raises(Misfit) as error:
+            read_tree(tmp_path / "3", "tree", like)
+        assert str(error.value) == told
 
 
 def test_what_a_killed_process_began_is_removed(tmp_path):
