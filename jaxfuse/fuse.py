@@ -63,6 +63,8 @@ def main(argv: list[str]) -> int:
         for name in _OF_IMAGES:
             if getattr(asked, name) is not None:
                 raise UserError(f"--{name} is an option of --images, not of --pairs; leave it out")
+    if asked.any_spacing and (asked.pairs is not None or asked.images.endswith(".png")):
+        raise UserError("--any_spacing is an option of volumes, and pictures have no voxel size; leave it out")
 
     from jaxfuse.engine.display import Display
     from jaxfuse.engine.run_folder.workdir import compilation_cache

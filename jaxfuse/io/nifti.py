@@ -137,9 +137,8 @@ def _one_volume(path: Path, stored: np.ndarray) -> np.ndarray:
     while stored.ndim > 3 and stored.shape[-1] == 1:
         stored = stored[..., 0]
     if stored.ndim != 3 or 0 in stored.shape:
-        raise UserError(
-            f"{path} has shape {shape}; one three-dimensional volume is expected: split it into one per file"
-        )
+        advice = "give a slice a third axis of length 1" if stored.ndim == 2 else "split it into one per file"
+        raise UserError(f"{path} has shape {shape}; one three-dimensional volume is expected: {advice}")
     return stored
 
 

@@ -142,6 +142,23 @@ def test_every_run_of_an_average_is_asked(runs, tmp_path, sentence_of):
     assert "trained on 1 x 1 x 1 mm" in text
 
 
+@given("a run whose facts hold only the median sides of its training, as older ones do, and cases of 1 mm", "refused")
+def test_facts_of_older_runs_count(runs, tmp_path, sentence_of):
+    path = runs["labels"] / "dataset.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), "spacing_range_mm": [], "spacing_mm": [6.0, 6.0, 6.0]}))
+    text = sentence_of(predict, workdir=runs["labels"], input=case(tmp_path, (1.0, 1.0, 1.0)), output=tmp_path / "out")
+    path.write_text(before)
+    assert "trained on 6 x 6 x 6 mm" in text
+
+
+@given("--any_spacing for pictures, which have no voxel size", "refused")
+def test_pictures_have_no_size(runs, sentence_of):
+    for images in ({"images": "a.png"}, {"pairs": "MRI_CT"}):
+        text = sentence_of(fuse, run=runs["fusing"], output="out.png", any_spacing=True, **images)
+        assert "--any_spacing is an option of volumes" in text
+
+
 @given("training volumes of 1 x 1 x 2 and 1 x 1 x 3 mm", "dataset.json has the range, of volumes and of their slices")
 def test_facts_hold_the_range(tmp_path):
     scheme, images = label_scheme("brats"), {"t1": head((20, 18, 12), 0)["t1"], "seg": nested_cubes((20, 18, 12))}

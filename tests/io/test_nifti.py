@@ -155,6 +155,7 @@ def test_trailing_singleton_axes_are_dropped_and_four_dimensions_refused(tmp_pat
     volume = read_volume(save_volume(tmp_path / "a.nii", numbers()[..., None, None]))
     np.testing.assert_array_equal(volume.array, numbers())
     assert volume.stored_shape == (4, 5, 6, 1, 1)
+    refused("third axis of length 1", read_volume, save_volume(tmp_path / "b.nii", numbers()[..., 0]))
     refused(r"\(4, 5, 6, 2\)", read_volume, save_volume(tmp_path / "a.nii", np.zeros((4, 5, 6, 2), np.int16)))
 
 

@@ -232,8 +232,13 @@ def preparation_of(data: Data, facts: DatasetFacts, modalities: Sequence[str]) -
         blank_slices=data.blank_slices,
         background=data.background,
         spacing_mm=facts.spacing_mm,
-        spacing_range_mm=facts.spacing_range_mm,
+        spacing_range_mm=facts.spacing_range_mm or _sides_alone(facts),
     )
+
+
+def _sides_alone(facts: DatasetFacts) -> Range:
+    """The median sides of training volumes as their range, in facts that hold no other."""
+    return tuple((side, side) for side in facts.spacing_mm) if len(facts.spacing_mm) == 3 else ()
 
 
 def one_kind(phases: Sequence[TrainedPhase]) -> str:
