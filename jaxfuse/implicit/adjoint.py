@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxfuse.implicit import trees
-from jaxfuse.implicit.certificate import Certificate, Limits, Steps, certify, inner_limit
+from jaxfuse.implicit.certificate import Certificate, Limits, Place, Steps, certify, inner_limit
 from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, is_undamped, refuse_curvature
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem, Problem
+from jaxfuse.implicit.rounding import place_of
 from jaxfuse.implicit.trees import Vector
 
 
@@ -61,14 +62,15 @@ class AdjointEstimator:
     def solve(self, system: LinearSystem) -> Solved:
         raise NotImplementedError
 
-    def limits(self, dtype: Any, inner_tolerance: float | None) -> Limits:
-        """Returns the limits that a solve is held to.
+    def limits(self, system: LinearSystem, place: Place) -> Limits:
+        """Returns the limits that a solve is held to, by the narrowest type of a leaf.
 
         A named tolerance counts twice, since the residual is measured anew. Without one, the error of the adjoint may
         be 1e-9 in float64 and 1e-3 in float32. Where the solver is made for indefinite systems, and the error cannot
         be estimated, the residual may be 1e-10 and 1e-3.
         """
-        double = jnp.finfo(dtype).bits == 64
+        dtype = trees.coarsest_type(system.target)
+        double = dtype == jnp.float64
         residual = error = math.inf
         if self.tolerance is not None:
             residual = 2 * self.tolerance
@@ -76,17 +78,14 @@ class AdjointEstimator:
             error = 1e-9 if double else 1e-3
         else:
             residual = 1e-10 if double else 1e-3
-        return Limits(jnp.asarray(residual, dtype), jnp.asarray(error, dtype), inner_limit(inner_tolerance, dtype))
+        return Limits(residual, error, inner_limit(place.tolerance, dtype, place.rounding))
 
     def certify(
         self,
         system: LinearSystem,
         solved: Solved,
         image: Vector,
-        *,
-        inner: Vector,
-        place: Vector,
-        inner_tolerance: float | None,
+        place: Place,
         true_image: Vector | None = None,
     ) -> Certificate:
         """Measures a solution of this estimator and holds it to `limits`; arguments as in `certificate.certify`."""
@@ -94,9 +93,8 @@ class AdjointEstimator:
             system,
             solved,
             image,
-            inner=inner,
             place=place,
-            limits=self.limits(trees.scalar_type(system.target), inner_tolerance),
+            limits=self.limits(system, place),
             relies=self.definite,
             solves=self.uses_curvature,
             true_image=true_image,
@@ -121,28 +119,40 @@ class AdjointEstimator:
 def solve_system(estimator: AdjointEstimator, system: LinearSystem) -> Solved:
     """The solution of a system, differentiable in both modes where the estimator is exact.
 
-    Not so inside `shard_map`, whose types `lax.custom_linear_solve` does not know: forward mode only there.
+    A solver sees the right-hand side divided by a power of two near its largest entry, so that its answer is linear
+    in it, and its stop the same, at any scale. The symmetry that a caller claims is not relied on in reverse mode: a
+    solver that needs it shows by its residual where it is not so.
+
+    Not differentiated as a solve inside `shard_map`, whose types `lax.custom_linear_solve` does not know: forward mode
+    only there.
     """
     estimator.check_system(symmetric=system.symmetric, fresh=system.fresh)
     if not estimator.exact or system.fresh or trees.in_shard_map():
-        return estimator.solve(system)
+        return _solve_in_units(estimator, system)
 
     def solve(product: trees.Product, target: Vector) -> tuple[Vector, tuple[Array, ...]]:
-        solved = estimator.solve(
-            dataclasses.replace(system, product=lambda vector, step: product(vector), target=target)
-        )
+        posed = dataclasses.replace(system, product=lambda vector, step: product(vector), target=target)
+        solved = _solve_in_units(estimator, posed)
         return solved.adjoint, tuple(solved[1:])
 
+    certain = system.symmetric and not system.claimed
     adjoint, rest = lax.custom_linear_solve(
-        system.apply,
-        system.target,
-        solve,
-        transpose_solve=solve,
-        symmetric=system.symmetric,
+        # For its derivatives alone; the solvers' products do without what these need.
+        lambda vector: trees.entangle(system.apply(trees.entangle(vector))),
+        trees.entangle(system.target),
+        lambda _, target: solve(system.apply, target),
+        transpose_solve=lambda _, target: solve(system.apply if certain else system.transposed, target),
+        symmetric=certain,
         has_aux=True,
     )
     # Outside jit, constants come back as Python numbers.
-    return Solved(adjoint, *(jnp.asarray(part) for part in rest))
+    return Solved(trees.entangle(adjoint), *(jnp.asarray(part) for part in rest))
+
+
+def _solve_in_units(estimator: AdjointEstimator, system: LinearSystem) -> Solved:
+    unit = lax.stop_gradient(trees.unit(system.target))
+    solved = estimator.solve(dataclasses.replace(system, target=trees.divide(system.target, unit), unit=unit))
+    return solved._replace(adjoint=trees.multiply(solved.adjoint, unit))
 
 
 def adjoint_estimate(
@@ -162,15 +172,7 @@ def adjoint_estimate(
         image, true_image, products = system.apply(adjoint), hessian_image, products + 1
     elif not is_undamped(curvature):
         image, true_image = trees.add(hessian_image, adjoint, damping), hessian_image
-    evidence = estimator.certify(
-        system,
-        solved,
-        image,
-        true_image=true_image,
-        inner=problem.inner_gradient,
-        place=problem.y,
-        inner_tolerance=inner_tolerance,
-    )
+    evidence = estimator.certify(system, solved, image, problem_place(problem, inner_tolerance), true_image)
     return Estimate(
         gradient=trees.add(direct, cross, -1),
         direct=direct,
@@ -183,6 +185,11 @@ def adjoint_estimate(
         damping=damping,
         best_iterate=solved.best_iterate,
     )
+
+
+def problem_place(problem: Problem, inner_tolerance: float | None) -> Place:
+    """The point at which a problem was posed, as a certificate judges it."""
+    return place_of(problem.y_tree, problem.y, problem.inner_gradient, problem.hessian, inner_tolerance)
 
 
 def lagrangian_slope(problem: Problem, adjoint: Vector) -> tuple[Vector, Vector]:
@@ -230,7 +237,7 @@ def _levenberg(
         system = damped(damping)
         solved = solve_system(estimator, system)
         nothing, image = trees.zeros(system.target), system.apply(solved.adjoint)
-        found = estimator.certify(system, solved, image, inner=nothing, place=nothing, inner_tolerance=None)
+        found = estimator.certify(system, solved, image, Place(nothing, nothing, None, 0.0, None))
         return solved._replace(products=solved.products + 1), found.solve_converged & found.positive
 
     def more(state: tuple[Array, Array, Solved, Array]) -> Array:

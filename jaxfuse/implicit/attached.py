@@ -18,11 +18,14 @@ from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator, solve_system
-from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, refuse_curvature
+from jaxfuse.implicit.certificate import Place
+from jaxfuse.implicit.closures import hoist, may_capture
+from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, is_undamped, refuse_curvature
 from jaxfuse.implicit.estimators import cg
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem, objective, pose
 from jaxfuse.implicit.roots import Root, chosen_solver, default_solver, pose_root, relies_on_curvature
+from jaxfuse.implicit.rounding import place_of
 from jaxfuse.implicit.trees import Vector
 
 AttachedPolicy = Literal["nan", "ignore"]
@@ -84,30 +87,31 @@ def implicit_minimum(
         lower: (x, y) -> real scalar, or (scalar, auxiliary).
         estimator: if None, `dense()` for at most 512 unknowns on one device, else `cg()`.
         curvature: stands for the Hessian wherever a system is solved. With any other than `hessian()`, derivatives are
-            those of that approximation, and second derivatives are no longer symmetric. Its functions must not close
-            over values that are differentiated (JAX refuses them); its damping may be one, but not `Levenberg`.
+            those of that approximation, and second derivatives are no longer symmetric. Its damping may be traced, but
+            not `Levenberg`.
     """
     x_vector, x_merge = trees.split(x, "x")
     y_vector, y_merge = trees.split(y, "y")
     chosen = chosen_solver(estimator, y_vector, cg)
     _check_curvature(curvature, chosen)
     valued = objective(lower, "lower")
-    # JAX cannot differentiate values that a rule closes over, so they become arguments; the damping is the first.
-    value, constants = jax.closure_convert(lambda a, b: valued(x_merge(a), y_merge(b))[0], x_vector, y_vector)
+    value, held = hoist(lambda a, b: valued(x_merge(a), y_merge(b))[0], x_vector, y_vector)
 
-    def residual(a: Vector, held: list[Any], b: Vector) -> Vector:
-        return jax.grad(lambda inner: value(a, inner, *held[1:]))(b)
+    def residual(held: list[Any], a: Vector, b: Vector) -> Vector:
+        return jax.grad(lambda inner: value(held, a, inner))(b)
 
-    def linearized(a: Vector, held: list[Any], b: Vector) -> tuple[Vector, trees.Product]:
+    def linearized(held: list[Any], a: Vector, b: Vector) -> tuple[Vector, trees.Product]:
         def of_trees(outer: Any, inner: Any) -> Array:
-            return value(trees.split(outer, "x")[0], trees.split(inner, "y")[0], *held[1:])
+            return value(held, trees.split(outer, "x")[0], trees.split(inner, "y")[0])
 
         problem = pose(of_trees, of_trees, x_merge(a), y_merge(b))
         product = curvature(problem)
-        return problem.inner_gradient, lambda v: trees.add(product(v, jnp.array(0)), v, held[0])
+        if is_undamped(curvature):
+            return problem.inner_gradient, lambda v: product(v, jnp.array(0))
+        return problem.inner_gradient, lambda v: trees.add(product(v, jnp.array(0)), v, curvature.damping)
 
-    damping = jnp.asarray(curvature.damping, trees.scalar_type(y_vector))
-    equation = _Equation(residual, linearized, [damping, *constants], symmetric=True, definite=True)
+    closed = not may_capture((curvature, chosen, inner_tolerance))
+    equation = _Equation(residual, linearized, held, symmetric=True, claimed=False, definite=True, closed=closed)
     return _attach(equation, x_vector, y_vector, y, chosen, policy, inner_tolerance)
 
 
@@ -123,34 +127,35 @@ def _check_curvature(curvature: Curvature, estimator: AdjointEstimator) -> None:
 
 
 class _Equation(NamedTuple):
-    """residual(x, constants, y) = 0 for every (x, constants), with the matrix that stands for its derivative in y.
+    """residual(x, y) = 0 for every x, with the matrix that stands for its derivative in y.
 
     Attributes:
-        residual: of vectors.
-        linearized: (x, constants, y) -> (residual, v -> A v).
-        constants: the values that the user's function closes over, and may be differentiated in.
-        symmetric, definite: as in `LinearSystem`.
+        residual: (held, x, y) -> residual, of vectors.
+        linearized: (held, x, y) -> (residual, v -> A v).
+        held: the traced values that the user's function captures, and may be differentiated in.
+        symmetric, claimed, definite: as in `LinearSystem`.
+        closed: whether `linearized` and the solver capture no other traced values.
     """
 
-    residual: Callable[[Vector, list[Any], Vector], Vector]
-    linearized: Callable[[Vector, list[Any], Vector], tuple[Vector, trees.Product]]
-    constants: list[Any]
+    residual: Callable[[list[Any], Vector, Vector], Vector]
+    linearized: Callable[[list[Any], Vector, Vector], tuple[Vector, trees.Product]]
+    held: list[Any]
     symmetric: bool
+    claimed: bool
     definite: bool
+    closed: bool
 
 
 def _implicit(root: Root, estimator: Any, symmetric: bool, policy: str, tolerance: float | None) -> Any:
     chosen = chosen_solver(estimator, root.y, default_solver(symmetric))
-    # JAX cannot differentiate values that a rule closes over, so they become arguments.
-    converted, constants = jax.closure_convert(root.residual, root.x, root.y)
+    residual, held = hoist(root.residual, root.x, root.y)
 
-    def residual(a: Vector, held: list[Any], b: Vector) -> Vector:
-        return converted(a, b, *held)
+    def linearized(held: list[Any], a: Vector, b: Vector) -> tuple[Vector, trees.Product]:
+        return jax.linearize(lambda inner: residual(held, a, inner), b)
 
-    def linearized(a: Vector, held: list[Any], b: Vector) -> tuple[Vector, trees.Product]:
-        return jax.linearize(lambda inner: residual(a, held, inner), b)
-
-    equation = _Equation(residual, linearized, constants, symmetric, relies_on_curvature(chosen, symmetric))
+    definite = relies_on_curvature(chosen, symmetric)
+    closed = not may_capture((chosen, tolerance))
+    equation = _Equation(residual, linearized, held, symmetric, symmetric, definite, closed)
     return _attach(equation, root.x, root.y, root.y_tree, chosen, policy, tolerance)
 
 
@@ -167,38 +172,54 @@ def _attach(
     if policy not in ("nan", "ignore"):
         raise ValueError(f"policy {policy!r} cannot act on an attached derivative; choose nan or ignore")
     estimator.check_system(symmetric=equation.symmetric, fresh=False)
+    solve, more = _solver(equation, y_tree, estimator, policy, tolerance), []
+    if not equation.closed:
+        solve, more = hoist(solve, equation.held, x, y, y)
+
+    @jax.custom_jvp
+    def attached(x: Vector, held: list[Any], more: list[Any], y: Vector) -> Vector:
+        return y
+
+    @attached.defjvp
+    def rule(primals: Any, tangents: Any) -> tuple[Vector, Vector]:
+        x, held, more, y = primals
+        y = attached(x, held, more, y)  # again a function of x: derivatives of this rule are those of higher order
+        moved = jax.jvp(lambda a, held: equation.residual(held, a, y), (x, held), tangents[:2])[1]
+        arguments = (held, x, y, moved)
+        return y, trees.scale(solve(*arguments) if equation.closed else solve(more, *arguments), -1)
+
+    # Copies, because JAX refuses the rows of an array of NumPy that `vmap` makes inside another trace.
+    rest = iter(attached(*jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (x, equation.held, more, y))))
+    leaves, treedef = jax.tree.flatten(y_tree)
+    leaves = [next(rest).astype(jnp.result_type(leaf)) if trees.is_float(leaf) else leaf for leaf in leaves]
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def _solver(
+    equation: _Equation, y_tree: Any, estimator: AdjointEstimator, policy: str, tolerance: float | None
+) -> Callable[..., Vector]:
+    """(held, x, y, right-hand side) -> the solution of the linearized equation, certified."""
     solver: Any = estimator
     if getattr(solver, "start", None) is not None:
         # A solution does not depend on where the iteration started.
         solver = dataclasses.replace(solver, start=lax.stop_gradient(solver.start))
 
-    @jax.custom_jvp
-    def attached(x: Vector, constants: list[Any], y: Vector) -> Vector:
-        return y
-
-    @attached.defjvp
-    def rule(primals: Any, tangents: Any) -> tuple[Vector, Vector]:
-        x, constants, y = primals
-        y = attached(x, constants, y)  # again a function of x: derivatives of this rule are those of higher order
-        moved = jax.jvp(lambda a, held: equation.residual(a, held, y), (x, constants), tangents[:2])[1]
-        inner, product = equation.linearized(x, constants, y)
+    def solve(held: list[Any], x: Vector, y: Vector, target: Vector) -> Vector:
+        inner, product = equation.linearized(held, x, y)
         system = LinearSystem(
             product=lambda vector, step: product(vector),
-            target=moved,
+            target=target,
             symmetric=equation.symmetric,
             definite=equation.definite,
             fresh=False,
             read=lambda tree, name: trees.read(tree, y, name),
             tree=lambda vector: trees.with_none(y_tree, vector),
+            claimed=equation.claimed,
         )
-        checked = _Checked(solver, policy, *lax.stop_gradient((inner, y)), tolerance)
-        solved = solve_system(checked, system)
-        return y, trees.scale(solved.adjoint, -1)
+        place = place_of(y_tree, *lax.stop_gradient((y, inner)), product, tolerance)
+        return solve_system(_Checked(solver, policy, place), system).adjoint
 
-    rest = iter(attached(x, equation.constants, y))
-    leaves, treedef = jax.tree.flatten(y_tree)
-    leaves = [next(rest).astype(jnp.result_type(leaf)) if trees.is_float(leaf) else leaf for leaf in leaves]
-    return jax.tree.unflatten(treedef, leaves)
+    return solve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,9 +231,7 @@ class _Checked(AdjointEstimator):
 
     estimator: AdjointEstimator
     policy: str
-    inner: Vector
-    place: Vector
-    inner_tolerance: float | None
+    place: Place
 
     def check_system(self, *, symmetric: bool, fresh: bool) -> None:
         self.estimator.check_system(symmetric=symmetric, fresh=fresh)
@@ -223,13 +242,6 @@ class _Checked(AdjointEstimator):
         good = trees.all_finite(system.target)
         if self.policy == "nan":
             image = system.apply(solved.adjoint)
-            found = self.estimator.certify(
-                system,
-                solved,
-                image,
-                inner=self.inner,
-                place=self.place,
-                inner_tolerance=self.inner_tolerance,
-            )
+            found = self.estimator.certify(system, solved, image, self.place)
             good = good & found.solve_converged & found.positive & found.inner_converged
-        return solved._replace(adjoint=[jnp.where(good, leaf, jnp.nan) for leaf in solved.adjoint])
+        return solved._replace(adjoint=trees.spoil(solved.adjoint, good))

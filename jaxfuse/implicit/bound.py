@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxfuse.implicit import trees
+from jaxfuse.implicit.certificate import ratio
 from jaxfuse.implicit.info import Info
 from jaxfuse.implicit.problem import Problem, pose
 from jaxfuse.implicit.trees import Product, Vector
@@ -126,8 +127,8 @@ def error_bound(
         "inner": known(given.get("inner"), lambda: operator_norm(*inner, inner_y, inner_y, norm_steps, keys[3])),
     }
     slope, residual = trees.norm(problem.inner_gradient), trees.norm(rest)
-    sensitivity = found["cross"] / convexity
-    inner_part = (found["mixed"] + sensitivity * found["inner"]) * slope / convexity
+    sensitivity = found["cross"] / (convex := jnp.where(convexity > 0, convexity, 1))
+    inner_part = (found["mixed"] + sensitivity * found["inner"]) * slope / convex
     linear_part = sensitivity * residual
     # `policy` is static: under "nan" a gradient that failed a check is NaN, under "fallback" the direct one.
     replaced = (info.policy == "nan") & ~info.converged | info.fell_back
@@ -137,7 +138,7 @@ def error_bound(
         bound=bound,
         inner_part=jnp.where(claimed, inner_part, jnp.inf),
         linear_part=jnp.where(claimed, linear_part, jnp.inf),
-        relative=jnp.where(bound == 0, 0, bound / trees.norm(gradient)),
+        relative=ratio(bound, trees.norm(gradient)),
         strong_convexity=convexity,
         norms=found,
         inner_gradient_norm=slope,

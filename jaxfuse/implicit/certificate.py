@@ -31,12 +31,14 @@ class Kind:
         symmetric, definite: what the system is meant to be, as in `LinearSystem`.
         relies: whether the estimator needs positive curvature.
         solves: whether the adjoint is meant to solve the system at all, so that its length tells something.
+        claimed: whether the symmetry is what the caller says.
     """
 
     symmetric: bool
     definite: bool
     relies: bool
     solves: bool
+    claimed: bool
 
 
 class Limits(NamedTuple):
@@ -45,12 +47,42 @@ class Limits(NamedTuple):
     Attributes:
         residual: most relative residual of the system.
         error: most `Info.adjoint_error`.
-        displacement: most displacement, relative to 1 + |y|.
+        displacement: most displacement, relative to |y|.
     """
 
     residual: Any
     error: Any
     displacement: Any
+
+
+class Place(NamedTuple):
+    """The point at which a system was posed.
+
+    Attributes:
+        y: the inner variables, at least float32.
+        inner: d lower/dy there, or a root's residual.
+        tolerance: most displacement relative to |y|, as named; None for the rule of `inner_limit`.
+        rounding: the coarsest eps of y as it was passed.
+        blur: |change of `inner`| that the rounding of y explains; None where y has the digits of the solve.
+    """
+
+    y: Vector
+    inner: Vector
+    tolerance: Any
+    rounding: float
+    blur: Array | None
+
+
+class Units(NamedTuple):
+    """Powers of two, each near the largest entry of a vector, so that squares of tiny or huge ones survive float32.
+
+    All 1 where every leaf is float64.
+    """
+
+    target: Any
+    adjoint: Any
+    inner: Any
+    place: Any
 
 
 @jax.tree_util.register_dataclass
@@ -62,18 +94,18 @@ class Certificate:
     system; of another, the residual has to stand for the error.
 
     Attributes:
-        unit: in which target and remainders are measured: the largest entry of the target in float32, which squares of
-            tiny or huge gradients would not survive; 1 in float64.
+        units: of target (and remainders), adjoint, inner gradient and place.
         target_squared, remainder_squared: |target|^2 and |target - A q|^2 of the system that was solved, in unit^2.
         true_remainder_squared: the same with the undamped Hessian; None where that is the system.
-        adjoint_squared, along: |q|^2 and q . A q.
-        inner_squared, place_squared: |d lower/dy|^2 (of a root |residual|^2) and |y|^2.
-        met: least curvature that the solver met; infinite or NaN where it met none.
+        adjoint_squared, along: |q|^2 and q . A q, in their units.
+        inner_squared, place_squared: |d lower/dy|^2 (of a root |residual|^2) and |y|^2, in their units.
+        blur: as in `Place`.
+        met: least curvature that the solver met; infinite where it met none.
         limits: arrays too, so that evidence of different tolerances can be stacked.
         kind: static.
     """
 
-    unit: Any
+    units: Units
     target_squared: Any
     remainder_squared: Any
     true_remainder_squared: Any
@@ -81,6 +113,7 @@ class Certificate:
     along: Any
     inner_squared: Any
     place_squared: Any
+    blur: Any
     met: Any
     limits: Limits
     kind: Kind = dataclasses.field(metadata={"static": True})
@@ -97,10 +130,7 @@ class Certificate:
     @property
     def least_curvature(self) -> Scalar:
         xp, now = at_hand(self)
-        if not self.kind.symmetric:
-            return xp.full_like(now.met, xp.nan)
-        with np.errstate(all="ignore"):
-            return xp.fmin(xp.where(xp.isinf(now.met), xp.nan, now.met), now.along / now.adjoint_squared)
+        return _least(xp, now) * _size(xp, now)
 
     @property
     def adjoint_error(self) -> Scalar:
@@ -108,31 +138,34 @@ class Certificate:
         if not self.kind.definite:
             return residual
         xp, now = at_hand(self)
-        least = self.least_curvature
+        least = _least(xp, now)
         with np.errstate(all="ignore"):
-            length, target_length = xp.sqrt(now.adjoint_squared), now.unit * xp.sqrt(now.target_squared)
-            error = xp.where(least > 0, ratio(residual * target_length, least * length, xp), xp.inf)
+            known = (least > 0) & ~xp.isinf(least)
+            length = xp.where(known, least, 1) * xp.sqrt(now.adjoint_squared)
+            error = xp.where(known, ratio(residual * xp.sqrt(now.target_squared), length, xp), xp.inf)
             return xp.where(now.adjoint_squared > 0, error, xp.where(now.target_squared > 0, xp.inf, 0))
 
     @property
     def inner_gradient_norm(self) -> Scalar:
-        xp, now = at_hand(self)
-        return xp.sqrt(now.inner_squared)
+        return _inner_norm(self)
 
     @property
     def displacement(self) -> Scalar:
         """The inner gradient times |A^-1|, estimated from below by 1 / (least curvature met) and |q| / |target|."""
         xp, now = at_hand(self)
-        least = self.least_curvature if self.kind.definite else xp.full_like(now.met, xp.nan)
+        least = _least(xp, now) if self.kind.definite else xp.zeros_like(now.met)
         with np.errstate(all="ignore"):
-            met = xp.where(least > 0, 1 / least, xp.nan)
+            met = xp.where(least > 0, 1 / xp.where(least > 0, least, 1), 0)  # 0: not known
             if self.kind.solves:
-                met = xp.fmax(met, xp.sqrt(now.adjoint_squared) / (now.unit * xp.sqrt(now.target_squared)))
-            return xp.sqrt(now.inner_squared) * xp.where(xp.isnan(met), 1, met)
+                grown = xp.sqrt(now.adjoint_squared), xp.sqrt(now.target_squared)
+                met = xp.maximum(met, xp.where(grown[1] > 0, ratio(*grown, xp), 0))
+            per_unit = xp.where(met > 0, met / _size(xp, now), 1)
+            return xp.sqrt(now.inner_squared) * (now.units.inner * per_unit)
 
     @property
     def inner_converged(self) -> Scalar:
-        return _near(self, self.displacement, self.limits.displacement)
+        near = _near(self, self.displacement, self.limits.displacement)
+        return near if self.blur is None else near | (self.inner_gradient_norm <= at_hand(self)[1].blur)
 
     @property
     def solve_converged(self) -> Scalar:
@@ -150,10 +183,11 @@ class Certificate:
 class Steps:
     """The evidence of an estimator that steps the inner iteration and solves nothing: where it is, and its last move.
 
-    The properties are those of `Certificate`; what it cannot know is NaN, and what it does not claim is True. Its
-    inner_tolerance is infinite where it claims no optimum.
+    The properties are those of `Certificate`; what it cannot know is -1 (a curvature: infinite), and what it does not
+    claim is True. Its inner_tolerance is infinite where it claims no optimum.
     """
 
+    units: Units  # that of the adjoint is of the move
     inner_squared: Any
     place_squared: Any
     move_squared: Any
@@ -162,19 +196,23 @@ class Steps:
     @property
     def residual(self) -> Scalar:
         xp, now = at_hand(self)
-        return xp.full_like(now.move_squared, xp.nan)
+        return xp.full_like(now.move_squared, -1)
 
-    system_residual = adjoint_error = least_curvature = residual
+    system_residual = adjoint_error = residual
+
+    @property
+    def least_curvature(self) -> Scalar:
+        xp, now = at_hand(self)
+        return xp.full_like(now.move_squared, xp.inf)
 
     @property
     def inner_gradient_norm(self) -> Scalar:
-        xp, now = at_hand(self)
-        return xp.sqrt(now.inner_squared)
+        return _inner_norm(self)
 
     @property
     def displacement(self) -> Scalar:
         xp, now = at_hand(self)
-        return xp.sqrt(now.move_squared)
+        return now.units.adjoint * xp.sqrt(now.move_squared)
 
     @property
     def inner_converged(self) -> Scalar:
@@ -193,8 +231,7 @@ def certify(
     solved: Solved,
     image: Vector,
     *,
-    inner: Vector,
-    place: Vector,
+    place: Place,
     limits: Limits,
     relies: bool,
     solves: bool,
@@ -206,44 +243,51 @@ def certify(
         system: the linear system.
         solved: its solution, as the solver left it.
         image: the system's matrix times the solution.
-        inner: d lower/dy, or a root's residual.
-        place: y.
+        place: the point at which the system was posed.
         limits: the limits that the solve is held to.
         relies: whether the solver needs positive curvature.
         solves: whether the adjoint is meant to solve the system at all.
         true_image: the undamped Hessian times the solution, where that is another matrix.
     """
-    target, adjoint, image, inner, place = lax.stop_gradient((system.target, solved.adjoint, image, inner, place))
-    dtype = trees.scalar_type(target)
-    unit = jnp.ones((), dtype) if jnp.finfo(dtype).bits == 64 else trees.largest(target)
-    inverse = 1 / unit
-    scaled = trees.scale(target, inverse)
-    remainder = trees.scale(trees.add(target, image, -1), inverse)
-    pairs = [(scaled, scaled), (remainder, remainder), (adjoint, adjoint), (adjoint, image), (inner, inner)]
-    pairs.append((place, place))
-    if true_image is not None:
-        undamped = trees.scale(trees.add(target, lax.stop_gradient(true_image), -1), inverse)
-        pairs.append((undamped, undamped))
+    images = [image] if true_image is None else [image, true_image]
+    target, adjoint, images, place = lax.stop_gradient((system.target, solved.adjoint, images, place))
+    (scaled, q, inner, y), units = measured(target, adjoint, place.inner, place.y)
+    image = trees.divide(images[0], units.target)
+    remainders = [trees.divide(trees.add(target, each, -1), units.target) for each in images]
+    pairs = [(scaled, scaled), (q, q), (q, image), (inner, inner), (y, y), *((each, each) for each in remainders)]
     sums = trees.dots(pairs)
+    scalar = trees.scalar_type(target)
     return Certificate(
-        unit=unit,
+        units=units,
         target_squared=sums[0],
-        remainder_squared=sums[1],
+        remainder_squared=sums[5],
         true_remainder_squared=None if true_image is None else sums[6],
-        adjoint_squared=sums[2],
-        along=sums[3],
-        inner_squared=sums[4],
-        place_squared=sums[5],
-        met=lax.stop_gradient(solved.least_curvature),
-        limits=limits,
-        kind=Kind(system.symmetric, system.definite, relies, solves),
+        adjoint_squared=sums[1],
+        along=sums[2],
+        inner_squared=sums[3],
+        place_squared=sums[4],
+        blur=place.blur,
+        met=lax.stop_gradient(solved.least_curvature).astype(scalar),
+        limits=Limits(*(jnp.asarray(limit, scalar) for limit in limits)),
+        kind=Kind(system.symmetric, system.definite, relies, solves, system.claimed),
     )
 
 
-def inner_limit(named: float | None, dtype: Any) -> Array:
-    """Returns the most displacement allowed, relative to 1 + |y|: as named, else 1e-4 in float64, 1e-3 in float32."""
+def measured(*vectors: Vector) -> tuple[list[Vector], Units]:
+    """Each of four vectors divided by its unit, and the units."""
+    if all(trees.coarsest_type(vector) == jnp.float64 for vector in vectors):
+        return list(vectors), Units(*[jnp.ones(())] * 4)
+    units = [trees.unit(vector) for vector in vectors]
+    return [trees.divide(*each) for each in zip(vectors, units, strict=True)], Units(*units)
+
+
+def inner_limit(named: Any, dtype: Any, rounding: float) -> Array:
+    """Returns the most displacement allowed, relative to |y|.
+
+    As named; else 1e-4 in float64, 1e-3 in float32, and two roundings where y came in a coarser type.
+    """
     if named is None:
-        named = 1e-4 if jnp.finfo(dtype).bits == 64 else 1e-3
+        named = max(1e-4 if jnp.finfo(dtype).bits == 64 else 1e-3, 2 * rounding)
     return jnp.asarray(named, dtype)
 
 
@@ -263,11 +307,36 @@ def _relative(certificate: Certificate, remainder_squared: Any) -> Scalar:
 
 
 def ratio(part: Any, whole: Any, xp: Any = jnp) -> Any:
-    """part / whole, and 0 where both are 0."""
-    return xp.where(part == 0, 0, part / whole)
+    """part / whole; where that is zero, 0 if both are and else infinite."""
+    some = whole != 0
+    return xp.where(some, part / xp.where(some, whole, 1), xp.where(part == 0, 0, xp.inf))
+
+
+def _size(xp: Any, now: Any) -> Scalar:
+    """The unit of the matrix: that of the target over that of the adjoint."""
+    with np.errstate(all="ignore"):
+        return now.units.target / now.units.adjoint
+
+
+def _least(xp: Any, now: Any) -> Scalar:
+    """The least curvature met, in units of the matrix; infinite where none was."""
+    if not now.kind.symmetric:
+        return xp.full_like(now.met, xp.inf)
+    with np.errstate(all="ignore"):
+        some = now.adjoint_squared > 0
+        quotient = xp.where(some, now.along / xp.where(some, now.adjoint_squared, 1), xp.inf)
+        met = now.met / _size(xp, now)
+        return xp.fmin(xp.where(xp.isnan(met), xp.inf, met), xp.where(xp.isnan(quotient), xp.inf, quotient))
+
+
+def _inner_norm(evidence: Any) -> Scalar:
+    xp, now = at_hand(evidence)
+    return now.units.inner * xp.sqrt(now.inner_squared)
 
 
 def _near(evidence: Any, displacement: Any, tolerance: Any) -> Any:
-    """Tells whether the displacement is small beside 1 + |y|."""
-    xp, (tolerance, place) = at_hand((tolerance, evidence.place_squared))
-    return displacement <= tolerance * (1 + xp.sqrt(place))
+    """Tells whether the displacement is small beside |y|; an infinite tolerance allows any."""
+    xp, (now, tolerance) = at_hand((evidence, tolerance))
+    length = now.units.place * xp.sqrt(now.place_squared)
+    with np.errstate(all="ignore"):
+        return xp.isinf(tolerance) | (displacement <= xp.where(xp.isinf(tolerance), 1, tolerance) * length)

@@ -25,6 +25,7 @@ from jaxfuse.implicit.hypergradient import Estimator, hypergradient
 from jaxfuse.implicit.info import Info, UnreliableGradient
 from jaxfuse.implicit.newton import newton
 from jaxfuse.implicit.problem import Problem, objective, pose
+from jaxfuse.implicit.rounding import coarseness
 from jaxfuse.implicit.trees import Vector
 
 Function = Callable[[Any, Any], Any]
@@ -293,7 +294,7 @@ def _unit(vector: Vector) -> Vector:
 def _evidence(info: Info, y: Any) -> Iterator[Check]:
     """The flags of `Info`, each with its own complaint."""
     place = trees.split(y, "y")[0]
-    limit = inner_limit(None, trees.scalar_type(place)) * (1 + trees.norm(place))
+    limit = inner_limit(None, trees.coarsest_type(place), coarseness(y)) * trees.norm(place)
     rows = {
         "inner_converged": ("inner optimum", info.displacement, limit),
         "solve_converged": ("linear solve", info.system_residual, np.nan),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
@@ -15,6 +16,7 @@ from jax.scipy.linalg import cho_factor, cho_solve, lu_factor, lu_solve
 
 from jaxfuse.implicit import krylov, trees
 from jaxfuse.implicit.adjoint import AdjointEstimator
+from jaxfuse.implicit.certificate import ratio
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem
 from jaxfuse.implicit.trees import Product, Vector
@@ -24,7 +26,7 @@ def stop_at(tolerance: float | None, target: Vector) -> float:
     """The relative residual at which an iteration stops: what was named, else 1e-12 in float64 and 1e-6 in float32."""
     if tolerance is not None:
         return tolerance
-    return 1e-12 if jnp.finfo(trees.scalar_type(target)).bits == 64 else 1e-6
+    return 1e-12 if trees.coarsest_type(target) == jnp.float64 else 1e-6
 
 
 def most_steps(steps: int | None, target: Vector) -> int:
@@ -90,7 +92,7 @@ def _arguments(estimator: cg | minres, system: LinearSystem) -> dict[str, Any]:
     return {
         "product": system.product,
         "target": system.target,
-        "start": None if estimator.start is None else system.read(estimator.start, "start"),
+        "start": None if estimator.start is None else system.start(estimator.start),
         "preconditioner": estimator.preconditioner and on_vectors(estimator.preconditioner, system),
         "tolerance": stop_at(estimator.tolerance, system.target),
         "steps": most_steps(estimator.steps, system.target),
@@ -122,7 +124,7 @@ class dense(AdjointEstimator):
             adjoint, least = _solve_symmetric(matrix, flat)
         else:
             factors = lu_factor(matrix)
-            adjoint, least = _refined(matrix, flat, lambda right: lu_solve(factors, right)), jnp.nan
+            adjoint, least = _refined(matrix, flat, lambda right: lu_solve(factors, right)), jnp.inf
         return Solved(
             adjoint=restore(adjoint),
             steps=jnp.array(1),
@@ -150,16 +152,23 @@ def _refined(matrix: Array, target: Array, solve: Any) -> Array:
     return first + solve(target - matrix @ first)
 
 
+def _near_one(vector: Array) -> Array:
+    return trees.divide([vector], trees.unit([vector]))[0]
+
+
+@jax.jit  # one operation, also outside of jit: its Cholesky factor of NaN is no error, but the sign of the matrix
 def _solve_symmetric(matrix: Array, target: Array) -> tuple[Array, Array]:
     """Solution and least curvature: inverse iteration from the solution if definite, else the least eigenvalue."""
     factor = cho_factor(matrix, lower=True)
 
     def definite() -> tuple[Array, Array]:
         adjoint = _refined(matrix, target, lambda right: cho_solve(factor, right))
-        vector = adjoint + 1e-3 * jnp.linalg.norm(adjoint) * jnp.cos(jnp.arange(len(target), dtype=target.dtype))
+        vector = _near_one(adjoint)
+        length = jnp.linalg.norm(vector)
+        vector += 1e-3 * jnp.where(length > 0, length, 1) * jnp.cos(jnp.arange(len(target), dtype=target.dtype))
         for _ in range(4):
-            vector = cho_solve(factor, vector / jnp.linalg.norm(vector))
-        return adjoint, vector @ (matrix @ vector) / (vector @ vector)
+            vector = _near_one(cho_solve(factor, vector))
+        return adjoint, ratio(vector @ (matrix @ vector), vector @ vector)
 
     def indefinite() -> tuple[Array, Array]:
         factors = lu_factor(matrix)

@@ -54,7 +54,7 @@ def hypergradient(
         policy: what happens to a gradient that failed a check. "ignore": nothing. "warn", "raise": `info.check()` warns
             or raises, when the caller calls it on the host. "nan": the gradient is NaN. "fallback": it is the direct
             gradient upper_x. The last two act on the device, inside jit.
-        inner_tolerance: how far y may be from the optimum, relative to 1 + |y|; 1e-4 in float64, 1e-3 in float32.
+        inner_tolerance: how far y may be from the optimum, relative to |y|; 1e-4 in float64, 1e-3 in float32.
 
     Returns:
         The gradient, in the structure and the types of x (zeros at constants), and `Info`.
@@ -109,8 +109,7 @@ def hypergradient(
 def apply_policy(info: Info, gradient: Vector, direct: Vector) -> Vector:
     """Returns the gradient that is handed out: NaN or the direct one where a check failed and the policy says so."""
     if info.policy == "nan":
-        good = info.converged
-        return [jnp.where(good, leaf, jnp.nan) for leaf in gradient]
+        return trees.spoil(gradient, jnp.asarray(info.converged))
     if info.policy == "fallback":
         return trees.select(jnp.asarray(info.converged), gradient, direct)
     return gradient

@@ -34,6 +34,8 @@ class UnreliableGradientWarning(UserWarning):
 class Info:
     """The trust that an implicit gradient deserves. Every field but the last two is an array; scalars where not said.
 
+    What is not known is a number too, never NaN: -1 for a length, infinite for a curvature.
+
     Written for minima; derivatives of roots read the numbers as `root_vjp` says. Fields are arrays that the device
     computed. Properties follow from them when they are asked for: as JAX arrays inside jit; outside of it as NumPy's,
     after waiting for the device.
@@ -56,15 +58,16 @@ class Info:
 
     Properties:
         inner_gradient_norm: Euclidean norm of d lower / dy. Zero at an inner optimum.
-        displacement: estimate of |y - y*|, inner_gradient_norm / least_curvature; for estimators that step the inner
-            iteration, the length of its last step. NaN where it is not known.
+        displacement: estimate of |y - y*|, inner_gradient_norm / least_curvature (the norm itself where no curvature
+            is known); for estimators that step the inner iteration, the length of its last step.
         residual: |H q - d upper/dy| / |d upper/dy| with the true, undamped Hessian of `lower`, measured after the
-            solve. Zero where d upper/dy is zero; NaN where no linear system is solved.
+            solve. Zero where d upper/dy is zero; -1 where no linear system is solved.
         system_residual: the same for the system that was solved (chosen curvature and damping).
         adjoint_error: estimate of |q - q*| / |q*|, the system's residual over least_curvature.
         least_curvature: least v'Av / v'v met over the directions v that the solver saw; an upper bound on the least
-            eigenvalue of the solved system (exact for `dense` if it is negative). NaN where none was seen.
-        inner_converged: whether displacement <= inner tolerance * (1 + |y|). True where it makes no claim.
+            eigenvalue of the solved system (exact for `dense` if it is negative). Infinite where none was seen.
+        inner_converged: whether displacement <= inner tolerance * |y|, or all of the inner gradient is explained by
+            the rounding of y to bfloat16 or float16. True where it makes no claim.
         solve_converged: whether the linear solve reached what it promises (its tolerance; without one, an adjoint_error
             of 1e-9 in float64 and 1e-3 in float32; for approximations by name, less residual than the zero vector).
         positive: whether all curvature met was positive. Only estimators that need it can say False.
@@ -155,6 +158,8 @@ class Info:
                 f"the linear solve ended with a relative residual of {_worst(self.system_residual)} after "
                 f"{int(np.max(self.steps))} steps: allow more steps, precondition, damp, or name a tolerance"
             )
+            if isinstance(self.evidence, Certificate) and self.evidence.kind.claimed:
+                said["solve_converged"] += "; or leave out symmetric=True, if the matrix is not"
         return said
 
     def check(self) -> Info:

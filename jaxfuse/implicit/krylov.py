@@ -22,7 +22,7 @@ Numbered = Callable[[Vector, Array], Vector]  # a product that knows which step 
 class Solved(NamedTuple):
     """The end of a solve: the iterate, and scalars about the way there.
 
-    `least_curvature` is infinite or NaN where no curvature was met.
+    `least_curvature` is infinite where no curvature was met, NaN where one was.
     """
 
     adjoint: Vector

@@ -20,6 +20,7 @@ from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator
+from jaxfuse.implicit.certificate import ratio
 from jaxfuse.implicit.estimators import check_stop, most_steps, on_vectors, stop_at
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem
@@ -60,7 +61,7 @@ class gmres(AdjointEstimator):
         most = -(-most_steps(self.steps, system.target) // cycle) + 1
 
         def solver(limit: Array) -> lx.AbstractLinearSolver:
-            return lx.GMRES(0.0, limit, trees.norm, max_steps=most, restart=cycle)  # pyright: ignore[reportArgumentType]
+            return lx.GMRES(0.0, limit, trees.length, max_steps=most, restart=cycle)  # pyright: ignore[reportArgumentType]
 
         correction = _correct(self, system, solver, self.preconditioner)
         cycles = jnp.maximum(correction.count - 1, 0)
@@ -87,7 +88,7 @@ class bicgstab(AdjointEstimator):
         return stabilized_biconjugate(
             system.apply,
             system.target,
-            start=None if self.start is None else system.read(self.start, "start"),
+            start=None if self.start is None else system.start(self.start),
             preconditioner=self.preconditioner and on_vectors(self.preconditioner, system),
             tolerance=stop_at(self.tolerance, system.target),
             steps=most_steps(self.steps, system.target),
@@ -115,7 +116,7 @@ class lsmr(AdjointEstimator):
         least = float(jnp.finfo(_work_type(system.target, wide=True)).eps)
 
         def solver(limit: Array) -> lx.AbstractLinearSolver:
-            return lx.LSMR(least, limit, trees.norm, max_steps=most, conlim=jnp.inf)  # pyright: ignore[reportArgumentType]
+            return lx.LSMR(least, limit, trees.length, max_steps=most, conlim=jnp.inf)  # pyright: ignore[reportArgumentType]
 
         correction = _correct(self, system, solver, None, wide=True)
         return correction.solved(steps=correction.count, products=2 * correction.count + 2)
@@ -172,7 +173,7 @@ class linear(AdjointEstimator):
         stretch, length, spent = _guard_scale(self.solver, product, target, precondition)
         options = {}
         if self.start is not None:
-            options["y0"] = trees.scale(_cast(system.read(self.start, "start"), work), 1 / (stretch * length))
+            options["y0"] = trees.scale(_cast(system.start(self.start), work), 1 / (stretch * length))
         if precondition:
             tags = lx.positive_semidefinite_tag if isinstance(self.solver, lx.CG) else ()
             options["preconditioner"] = lx.FunctionLinearOperator(precondition, _structure(target), tags)
@@ -191,7 +192,7 @@ class linear(AdjointEstimator):
             adjoint=back([jnp.where(norm > 0, stretch * length * leaf, 0) for leaf in solution.value]),
             steps=steps,
             products=_products(self.solver, steps, trees.size(target)) + spent,
-            least_curvature=jnp.full((), jnp.nan, trees.scalar_type(system.target)),
+            least_curvature=jnp.full((), jnp.inf, trees.scalar_type(system.target)),
             best_iterate=jnp.array(False),
         )
 
@@ -209,7 +210,7 @@ class _Correction:
             adjoint=self.adjoint,
             steps=steps,
             products=jnp.where(self.count > 0, products, 0) + self.spent,
-            least_curvature=jnp.full((), jnp.nan, trees.scalar_type(self.adjoint)),
+            least_curvature=jnp.full((), jnp.inf, trees.scalar_type(self.adjoint)),
             best_iterate=jnp.array(False),
         )
 
@@ -229,8 +230,6 @@ def _correct(
     _refuse_split(system, type(estimator).__name__)
     work = _work_type(system.target, wide=wide)
     product, target, back = _in_type(system, work)
-    unit = trees.largest(target)  # so that squares of tiny or huge gradients survive float32
-    target = trees.scale(target, 1 / unit)
     precondition: Product = lambda v: v  # noqa: E731
     if preconditioner is not None:
         precondition = _in_types_of(on_vectors(preconditioner, system), system, work)
@@ -238,34 +237,37 @@ def _correct(
     if estimator.start is None:
         adjoint, residual = trees.zeros(target), target
     else:
-        adjoint = trees.scale(_cast(system.read(estimator.start, "start"), work), 1 / unit)
+        adjoint = _cast(system.start(estimator.start), work)
         residual = trees.add(target, product(adjoint), -1)
-    size = trees.norm(product(precondition(residual))) / trees.norm(residual)
-
     rest = trees.norm(residual)
+    size = ratio(trees.norm(product(precondition(residual))), rest)
     limit = jnp.asarray(stop_at(estimator.tolerance, system.target), work) * trees.norm(target)
-    relative = jnp.maximum(limit / rest, jnp.finfo(work).tiny)
+    relative = jnp.maximum(ratio(limit, rest), jnp.finfo(work).tiny)
     eps = float(jnp.finfo(work).eps)
     stretch = _over(1 / (jnp.maximum(relative, eps) * eps**0.5), size)
     tags = _tags(None, system) if preconditioner is None else ()
+
+    measure = jnp.where(rest > 0, rest, 1)
 
     def solve() -> tuple[Vector, Array]:
         solution = lx.linear_solve(
             lx.FunctionLinearOperator(
                 lambda v: trees.scale(product(precondition(v)), stretch), _structure(target), tags
             ),
-            trees.scale(residual, 1 / rest),
+            trees.scale(residual, 1 / measure),
             solver(relative),
             throw=False,
         )
-        return precondition(trees.scale(solution.value, stretch * rest)), jnp.asarray(solution.stats["num_steps"], int)
+        return precondition(trees.scale(solution.value, stretch * measure)), jnp.asarray(
+            solution.stats["num_steps"], int
+        )
 
     def nothing() -> tuple[Vector, Array]:
         return trees.zeros(target), jnp.asarray(0, int)
 
     correction, count = lax.cond(rest > limit, solve, nothing)
     spent = 1 if estimator.start is None else 2
-    return _Correction(back(trees.scale(trees.add(adjoint, correction), unit)), count, spent)
+    return _Correction(back(trees.add(adjoint, correction)), count, spent)
 
 
 def _refuse_split(system: LinearSystem, name: str) -> None:
@@ -321,7 +323,7 @@ def _tags(solver: Any, system: LinearSystem) -> tuple[object, ...]:
 
 def _over(wanted: Any, size: Array) -> Array:
     """wanted / size, and 1 where that is no number (a right-hand side in the null space)."""
-    stretch = wanted / size
+    stretch = ratio(wanted, size)
     return jnp.where(jnp.isfinite(stretch) & (stretch > 0), stretch, 1)
 
 
@@ -337,13 +339,13 @@ def _guard_scale(
     normal = isinstance(solver, lx.Normal) and isinstance(solver.inner_solver, lx.CG)
     if isinstance(solver, lx.CG):
         direction = precondition(target) if precondition else target
-        size = trees.dot(direction, product(direction)) / trees.dot(target, direction)
+        size = ratio(trees.dot(direction, product(direction)), trees.dot(target, direction))
         stretch, length, spent = _over(400 * unknowns, jnp.abs(size)), trees.norm(target), 1
     elif normal:
         transposed = jax.linear_transpose(product, target)
         (right,) = transposed(target)
         image = product(right)
-        stretch = jnp.sqrt(_over(400 * unknowns, trees.dot(image, image) / trees.dot(right, right)))
+        stretch = jnp.sqrt(_over(400 * unknowns, ratio(trees.dot(image, image), trees.dot(right, right))))
         length, spent = stretch * trees.norm(right), 2
     else:
         stretch, length, spent = jnp.ones((), trees.scalar_type(target)), trees.norm(target), 0

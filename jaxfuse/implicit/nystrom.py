@@ -17,7 +17,8 @@ from jax import Array, lax
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from jaxfuse.implicit import trees
-from jaxfuse.implicit.adjoint import Estimate, adjoint_estimate
+from jaxfuse.implicit.adjoint import AdjointEstimator, Estimate, adjoint_estimate
+from jaxfuse.implicit.certificate import Limits, Place
 from jaxfuse.implicit.curvature import Curvature, hessian, is_undamped
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem, pose
@@ -34,12 +35,16 @@ class nystrom(Approximation):
     flat spectrum a small one gives a gradient that is far too long (and is flagged). `Info.damping` shows it,
     `Info.system_residual` is that of the damped system. Reverse mode works.
 
+    At full rank the damped matrix itself is solved with, which Woodbury's formula does not survive where the damping is
+    of the order of rounding, and the gradient is held to what exact solvers promise.
+
     Args:
         rank: products, and stored vectors; twice that while computing.
         damping: positive multiple of the identity; the curvature takes none of its own beside it.
         key: of the random directions (inside `shard_map` they depend on the number of parts).
         chunk: products evaluated at a time.
-        tolerance: residual of the damped system up to which the gradient counts as converged.
+        tolerance: residual of the damped system up to which the gradient counts as converged. If None, 1 and an
+            adjoint_error of 1, those of the zero vector; at full rank the rule of exact solvers.
     """
 
     symmetric: ClassVar[bool] = True
@@ -48,10 +53,16 @@ class nystrom(Approximation):
     damping: float | Array
     key: Array
     chunk: int = 16
-    tolerance: float | None = 1.0
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         _check(self.rank, self.damping, self.chunk)
+
+    def limits(self, system: LinearSystem, place: Place) -> Limits:
+        if self.tolerance is None and self.rank == trees.size(system.target):
+            return AdjointEstimator.limits(self, system, place)
+        limits = super().limits(system, place)
+        return limits if self.tolerance is not None else limits._replace(error=limits.residual)
 
     def estimate(self, problem: Any, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         damped: Any = dataclasses.replace(_undamped(curvature, "nystrom"), damping=self.damping)
@@ -62,6 +73,8 @@ class nystrom(Approximation):
         return self._solve(system.apply, system.target)
 
     def _solve(self, product: Product, target: Vector) -> Solved:
+        if self.rank == trees.size(target) and not trees.in_shard_map():
+            return self._solve_whole(product, target)
         sketch = _sketch(product, target, self.rank, self.key, self.chunk)
         damping = jnp.asarray(self.damping, sketch.shift.dtype)
         inner = _gram(sketch.factor, sketch.factor) + damping * jnp.eye(self.rank, dtype=damping.dtype)
@@ -71,6 +84,19 @@ class nystrom(Approximation):
             steps=jnp.array(1),
             products=jnp.array(self.rank),
             least_curvature=sketch.least_curvature + damping,
+            best_iterate=jnp.array(False),
+        )
+
+    def _solve_whole(self, product: Product, target: Vector) -> Solved:
+        tests, _, seen = _test(product, target, self.rank, self.key, self.chunk)
+        damping = jnp.asarray(self.damping, seen.dtype)
+        inner = seen + damping * jnp.eye(self.rank, dtype=seen.dtype)
+        weights = cho_solve(cho_factor(inner, lower=True), _dots(tests, target))
+        return Solved(
+            adjoint=_combine(weights, tests),
+            steps=jnp.array(1),
+            products=jnp.array(self.rank),
+            least_curvature=jnp.linalg.eigvalsh(lax.stop_gradient(seen))[0] + damping,
             best_iterate=jnp.array(False),
         )
 
@@ -183,15 +209,21 @@ def _sketch(product: Product, pattern: Vector, rank: int, key: Array, chunk: int
     unknowns = trees.size(pattern)
     if rank > unknowns and not trees.in_shard_map():  # where sizes are those of a part
         raise ValueError(f"rank is {rank}, more than the {unknowns} unknowns: lower it, or use dense")
-    tests = _orthonormal(jax.vmap(lambda one: _normal(one, pattern))(jax.random.split(key, rank)))
-    images = lax.map(product, tests, batch_size=min(chunk, rank))
-    seen = _gram(tests, images)
-    seen = (seen + seen.T) / 2
+    tests, images, seen = _test(product, pattern, rank, key, chunk)
     met = jnp.linalg.eigvalsh(lax.stop_gradient(seen))
-    shift = jnp.sqrt(unknowns).astype(met.dtype) * jnp.finfo(met.dtype).eps * met[-1]
+    eps = float(jnp.finfo(trees.coarsest_type(pattern)).eps)
+    shift = jnp.sqrt(unknowns).astype(met.dtype) * eps * met[-1]
     images = trees.add(images, tests, shift)
     root = _inverse_root(seen + shift * jnp.eye(rank, dtype=seen.dtype))
     return _Sketch(_mix(root, images), shift, met[0])
+
+
+def _test(product: Product, pattern: Vector, rank: int, key: Array, chunk: int) -> tuple[Vector, Vector, Array]:
+    """Orthonormal random directions, their images, and the matrix (rank, rank) on their span."""
+    tests = _orthonormal(jax.vmap(lambda one: _normal(one, pattern))(jax.random.split(key, rank)))
+    images = lax.map(product, tests, batch_size=min(chunk, rank))
+    seen = _gram(tests, images)
+    return tests, images, (seen + seen.T) / 2
 
 
 def _normal(key: Array, pattern: Vector) -> Vector:

@@ -62,6 +62,8 @@ class LinearSystem:
         fresh: whether products at different steps are of different batches.
         read: reads a pytree in the structure of the unknown as a vector.
         tree: puts a vector into the structure of the unknown, None where a leaf is no variable.
+        claimed: whether the caller answers for the symmetry, so that nothing but a choice of solver may rely on it.
+        unit: what the target was divided by before it came to a solver.
     """
 
     product: Callable[[Vector, Array], Vector]
@@ -71,6 +73,17 @@ class LinearSystem:
     fresh: bool
     read: Callable[[Any, str], Vector]
     tree: Callable[[Vector], Any]
+    claimed: bool = False
+    unit: Array | None = None
+
+    def start(self, tree: Any) -> Vector:
+        """A first solution in the structure of the unknown, as a vector in the units of the target."""
+        start = self.read(tree, "start")
+        return start if self.unit is None else trees.divide(start, self.unit)
+
+    def transposed(self, vector: Vector) -> Vector:
+        """A' v."""
+        return jax.linear_transpose(self.apply, vector)(vector)[0]
 
     def apply(self, vector: Vector) -> Vector:
         """A v, for solvers that have no step to name."""

@@ -13,16 +13,18 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator, solve_system
+from jaxfuse.implicit.certificate import Place
 from jaxfuse.implicit.estimators import dense, minres
 from jaxfuse.implicit.hypergradient import DENSE_LIMIT, apply_policy
 from jaxfuse.implicit.info import Info, Policy, check_policy
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.linear_solvers import gmres
 from jaxfuse.implicit.problem import LinearSystem
+from jaxfuse.implicit.rounding import place_of
 from jaxfuse.implicit.trees import Vector
 
 
@@ -48,14 +50,15 @@ def root_vjp(
         cotangent: pytree like y, the gradient in y of whatever is computed from it.
         estimator: a solver of linear systems; if None, `dense()` for at most 512 unknowns on one device, else
             `gmres()`, or `minres()` if symmetric.
-        symmetric: whether R_y equals its transpose, which the caller answers for: it allows `cg` and `minres`.
+        symmetric: whether R_y equals its transpose, which the caller answers for: it allows `cg` and `minres`, and
+            nothing else relies on it. Where it does not, their residual stays, and `Info.solve_converged` is False.
         policy: as in `hypergradient`, but for "fallback": a root has no direct gradient.
-        inner_tolerance: how far y may be from the root, relative to 1 + |y|; 1e-4 in float64, 1e-3 in float32.
+        inner_tolerance: how far y may be from the root, relative to |y|; 1e-4 in float64, 1e-3 in float32.
 
     Returns:
         The gradient, in the structure and types of x, and `Info`, whose fields mean here: value, <cotangent, y>;
         inner_value, |residual|^2 / 2; inner_gradient_norm, |residual|; adjoint, w; displacement, |residual| times the
-        largest growth |w| / |cotangent| that was seen, which no more than estimates |R_y^-1|; least_curvature, NaN
+        largest growth |w| / |cotangent| that was seen, which no more than estimates |R_y^-1|; least_curvature, infinite
         unless symmetric; adjoint_error, the relative residual (unless the estimator relies on positive curvature).
 
     Raises:
@@ -78,8 +81,8 @@ def root_jvp(
 ) -> tuple[Any, Info]:
     """The change of the root y*(x) along a tangent of x: -R_y^-1 R_x tangent, in the structure and types of y.
 
-    Arguments, errors and `Info` as in `root_vjp`, with `tangent` a pytree like x; there is no upper function, so
-    value is NaN, and adjoint is the solution, the tangent of y.
+    Arguments, errors and `Info` as in `root_vjp`, with `tangent` a pytree like x. There is no upper function: adjoint
+    is the solution, the tangent of y, and value its length.
     """
     return _jvp(pose_root(residual, x, y, "residual"), tangent, estimator, symmetric, policy, inner_tolerance)
 
@@ -167,6 +170,7 @@ def root_system(
         fresh=False,
         read=lambda tree, name: trees.read(tree, y, name),
         tree=lambda vector: trees.with_none(y_tree, vector),
+        claimed=symmetric,
     )
 
 
@@ -198,7 +202,8 @@ def _vjp(
     _, pull = jax.vjp(root.residual, root.x, root.y)
     cross, image = pull(solved.adjoint)
     gradient, along = trees.scale(cross, -1), trees.dot(target, root.y)
-    gradient, info = _judged(chosen, system, solved, image, root.y, value, gradient, along, policy, tolerance)
+    place = place_of(root.y_tree, root.y, value, system.transposed, tolerance)
+    gradient, info = _judged(chosen, system, solved, image, place, gradient, along, policy)
     return trees.like(root.x_tree, gradient), info
 
 
@@ -212,8 +217,9 @@ def _jvp(
     value, product = jax.linearize(lambda inner: root.residual(root.x, inner), root.y)
     system = root_system(chosen, product, trees.scale(change, -1), root.y, root.y_tree, symmetric)
     solved = solve_system(chosen, system)
-    image, nothing = product(solved.adjoint), jnp.full_like(trees.norm(change), jnp.nan)
-    moved, info = _judged(chosen, system, solved, image, root.y, value, solved.adjoint, nothing, policy, tolerance)
+    image, length = product(solved.adjoint), trees.norm(lax.stop_gradient(solved.adjoint))
+    place = place_of(root.y_tree, root.y, value, product, tolerance)
+    moved, info = _judged(chosen, system, solved, image, place, solved.adjoint, length, policy)
     return trees.like(root.y_tree, moved), info
 
 
@@ -222,24 +228,22 @@ def _judged(
     system: LinearSystem,
     solved: Solved,
     image: Vector,
-    y: Vector,
-    inner: Vector,
+    place: Place,
     result: Vector,
     value: Array,
     policy: Policy,
-    tolerance: float | None,
 ) -> tuple[Vector, Info]:
     """The result as the policy hands it out, and what the solve says about itself."""
-    evidence = estimator.certify(system, solved, image, inner=inner, place=y, inner_tolerance=tolerance)
+    evidence = estimator.certify(system, solved, image, place)
     info = Info(
         value=value,
-        inner_value=evidence.inner_squared / 2,
+        inner_value=jnp.asarray(evidence.inner_gradient_norm**2 / 2),
         aux={},
         adjoint=system.tree(solved.adjoint),
         evidence=evidence,
         steps=solved.steps,
         products=solved.products + 1,
-        damping=jnp.zeros_like(evidence.unit),
+        damping=jnp.zeros_like(evidence.met),
         best_iterate=solved.best_iterate,
         results_finite=trees.all_finite(result) & trees.all_finite(system.target),
         policy=policy,

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxfuse.implicit import trees
-from jaxfuse.implicit.adjoint import AdjointEstimator, Estimate
-from jaxfuse.implicit.certificate import Limits, inner_limit
+from jaxfuse.implicit.adjoint import AdjointEstimator, Estimate, problem_place
+from jaxfuse.implicit.certificate import Limits, Place, inner_limit
 from jaxfuse.implicit.curvature import Curvature, refuse_curvature
 from jaxfuse.implicit.estimators import check_stop, most_steps, stop_at
 from jaxfuse.implicit.krylov import Solved
@@ -31,10 +31,11 @@ class Approximation(AdjointEstimator):
     exact: ClassVar[bool] = False
     tolerance: float | None = 1.0
 
-    def limits(self, dtype: Any, inner_tolerance: float | None) -> Limits:
+    def limits(self, system: LinearSystem, place: Place) -> Limits:
         limit = 1.0 if self.tolerance is None else self.tolerance
-        residual = limit * (1 + 100 * jnp.finfo(dtype).eps)
-        return Limits(jnp.asarray(residual, dtype), jnp.asarray(math.inf, dtype), inner_limit(inner_tolerance, dtype))
+        dtype = trees.coarsest_type(system.target)
+        residual = limit * (1 + 100 * float(jnp.finfo(dtype).eps))
+        return Limits(residual, math.inf, inner_limit(place.tolerance, dtype, place.rounding))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class neumann(Approximation):
             term = trees.add(term, image, -self.learning_rate)
             return (term, trees.add(total, term), least), None
 
-        nothing = jnp.full((), jnp.nan, trees.scalar_type(system.target))
+        nothing = jnp.full((), jnp.inf, trees.scalar_type(system.target))
         (_, total, least), _ = lax.scan(add_term, (system.target, system.target, nothing), jnp.arange(self.terms - 1))
         return Solved(
             adjoint=trees.scale(total, self.learning_rate),
@@ -125,7 +126,7 @@ class fixed_point(AdjointEstimator):
         iterate, residual = trees.zeros(target), target
         warm = self.start is not None
         if warm:
-            iterate = system.read(self.start, "start")
+            iterate = system.start(self.start)
             residual = target if system.fresh else trees.add(target, system.apply(iterate), -1)
         limit = stop_at(self.tolerance, target) ** 2 * trees.dot(target, target)
         most = most_steps(self.steps, target)
@@ -146,7 +147,7 @@ class fixed_point(AdjointEstimator):
             return _Descent(state.step + 1, iterate, residual, trees.dot(residual, residual), least)
 
         squared = trees.dot(residual, residual)
-        nothing = jnp.full_like(squared, jnp.nan)
+        nothing = jnp.full_like(squared, jnp.inf)
         last = lax.while_loop(unfinished, advance, _Descent(jnp.array(0), iterate, residual, squared, nothing))
         return Solved(
             adjoint=last.iterate,
@@ -218,11 +219,15 @@ class rank_one(Approximation):
         inner = problem.inner_gradient
 
         def slope(target: Vector) -> tuple[Vector, Vector, Vector]:
-            squared = trees.dot(inner, inner)
-            coefficient = trees.dot(inner, target) / (squared + self.damping)
+            units = lax.stop_gradient((trees.unit(inner), trees.unit(target)))
+            small = trees.divide(inner, units[0])
+            squared = trees.dot(small, small)
+            along = trees.dot(small, trees.divide(target, units[1]))
+            coefficient = along / (squared + self.damping / units[0] / units[0]) * (units[1] / units[0])
             if self.limit is not None:
                 coefficient = jnp.clip(coefficient, -self.limit, self.limit)
-            adjoint = trees.scale(inner, jnp.where(squared > 0, coefficient / jnp.where(squared > 0, squared, 1), 0))
+            factor = jnp.where(squared > 0, coefficient / jnp.where(squared > 0, squared, 1) / units[0], 0)
+            adjoint = trees.scale(small, factor)
             outer = jax.grad(lambda x: problem.lower(x, problem.y)[0])(problem.x)
             return adjoint, trees.scale(outer, coefficient), problem.hessian(adjoint)
 
@@ -269,13 +274,14 @@ class finite_difference(Approximation):
 
 
 def _quotient(vector: Vector, image: Vector) -> Array:
-    """The Rayleigh quotient, kept out of derivatives: it is evidence only."""
+    """The Rayleigh quotient, infinite of a zero vector; kept out of derivatives: it is evidence only."""
     vector, image = lax.stop_gradient((vector, image))
-    return trees.dot(vector, image) / trees.dot(vector, vector)
+    squared = trees.dot(vector, vector)
+    return jnp.where(squared == 0, jnp.inf, trees.dot(vector, image) / jnp.where(squared == 0, 1, squared))
 
 
 def _known(adjoint: Vector) -> Solved:
-    nothing = jnp.full((), jnp.nan, trees.scalar_type(adjoint))
+    nothing = jnp.full((), jnp.inf, trees.scalar_type(adjoint))
     return Solved(adjoint, jnp.array(0), jnp.array(0), nothing, jnp.array(False))
 
 
@@ -302,14 +308,7 @@ def _approximate(
         read=problem.read_y,
         tree=problem.tree_y,
     )
-    evidence = estimator.certify(
-        system,
-        _known(adjoint),
-        image,
-        inner=problem.inner_gradient,
-        place=problem.y,
-        inner_tolerance=inner_tolerance,
-    )
+    evidence = estimator.certify(system, _known(adjoint), image, problem_place(problem, inner_tolerance))
     return Estimate(
         gradient=trees.add(outer, cross, -1),
         direct=outer,
@@ -319,6 +318,6 @@ def _approximate(
         evidence=evidence,
         steps=jnp.array(0),
         products=jnp.array(products),
-        damping=jnp.zeros_like(evidence.unit),
+        damping=jnp.zeros_like(evidence.met),
         best_iterate=jnp.array(False),
     )

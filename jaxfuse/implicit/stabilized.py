@@ -46,7 +46,7 @@ def stabilized_biconjugate(
         adjoint=last.best,
         steps=last.step,
         products=2 * last.step + int(start is not None),
-        least_curvature=jnp.full_like(limit, jnp.nan),
+        least_curvature=jnp.full_like(limit, jnp.inf),
         best_iterate=~(last.squared <= last.best_squared),
     )
 

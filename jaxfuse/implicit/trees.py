@@ -20,9 +20,25 @@ Product: TypeAlias = Callable[[Vector], Vector]
 _ONE_PASS = 65_536  # entries of a leaf
 
 
+def kind_of(leaf: Any) -> Any:
+    """Returns the type of an array or a number, and None for what is neither: a function, a string, an object."""
+    kind = getattr(leaf, "dtype", None)
+    if kind is None and isinstance(leaf, (bool, int, float, complex)):
+        kind = jnp.result_type(leaf)
+    numeric = kind is not None and any(jnp.issubdtype(kind, each) for each in _ARRAYS)
+    return kind if numeric else None
+
+
+_ARRAYS = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+
+
 def is_float(leaf: Any) -> bool:
-    """Tells whether a leaf is a variable: a real floating-point array or number. Integers, masks and keys are not."""
-    return jnp.issubdtype(jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype, jnp.floating)
+    """Tells whether a leaf is a variable: a real floating-point array or number.
+
+    Integers, masks, keys, functions and strings are not.
+    """
+    kind = kind_of(leaf)
+    return kind is not None and jnp.issubdtype(kind, jnp.floating)
 
 
 def split(tree: Any, name: str) -> tuple[Vector, Callable[[Vector], Any]]:
@@ -33,7 +49,8 @@ def split(tree: Any, name: str) -> tuple[Vector, Callable[[Vector], Any]]:
     """
     leaves, treedef = jax.tree.flatten(tree)
     for leaf in leaves:
-        if jnp.issubdtype(getattr(leaf, "dtype", None) or jnp.result_type(leaf), jnp.complexfloating):
+        kind = kind_of(leaf)
+        if kind is not None and jnp.issubdtype(kind, jnp.complexfloating):
             raise TypeError(f"{name} has a complex leaf; real leaves were expected: split it into two real arrays")
     places = [place for place, leaf in enumerate(leaves) if is_float(leaf)]
     if not places:
@@ -60,15 +77,26 @@ def scalar_type(vector: Vector) -> Any:
     return max((leaf.dtype for leaf in vector), key=lambda kind: jnp.finfo(kind).bits)
 
 
+def coarsest_type(vector: Vector) -> Any:
+    """Returns the narrowest type of the leaves, which limits what a solve can reach."""
+    return min((leaf.dtype for leaf in vector), key=lambda kind: jnp.finfo(kind).bits)
+
+
 def like(tree: Any, vector: Vector) -> Any:
-    """`vector` in the structure and the types of `tree`; a leaf that is no variable gets zeros (float0 for keys)."""
+    """`vector` in the structure and the types of `tree`.
+
+    A leaf that is no variable gets zeros (float0 for keys), and None where it is neither array nor number.
+    """
     leaves, treedef = jax.tree.flatten(tree)
     rest = iter(vector)
 
     def place(leaf: Any) -> Any:
         if is_float(leaf):
             return next(rest).astype(jnp.result_type(leaf))
-        if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+        kind = kind_of(leaf)
+        if kind is None:
+            return None
+        if jnp.issubdtype(kind, jax.dtypes.prng_key):
             return jnp.zeros(jnp.shape(leaf), jax.dtypes.float0)
         return jnp.zeros_like(leaf)
 
@@ -150,19 +178,64 @@ def _added(left: list[Array], right: list[Array]) -> list[Array]:
 
 
 def norm(vector: Vector) -> Array:
-    """Euclidean length over all leaves."""
+    """Euclidean length over all leaves, whatever their scale: squares of float32 end at 1e-38 and 1e38."""
+    if coarsest_type(vector) == jnp.float64:
+        return length(vector)
+    measure = lax.stop_gradient(unit(vector))
+    return measure * length(divide(vector, measure))
+
+
+def length(vector: Vector) -> Array:
+    """Euclidean length over all leaves, of vectors near the unit of their type."""
     return jnp.sqrt(dot(vector, vector))
 
 
-def largest(vector: Vector) -> Array:
-    """The largest absolute entry; 1 where all are zero or one is not finite: a scale to divide by before squaring."""
+def unit(vector: Vector) -> Array:
+    """A power of two near the largest absolute entry: to divide by it is exact, and squares survive afterwards.
+
+    1 where all entries are zero or one is not finite.
+    """
     kind = scalar_type(vector)
     most = jnp.zeros((), kind)
     for leaf in vector:
         part = jnp.max(jnp.abs(leaf), initial=0).astype(kind)
         axes = varying_axes(part)
         most = jnp.maximum(most, lax.pmax(part, axes) if axes else part)
-    return jnp.where((most > 0) & jnp.isfinite(most), most, 1)
+    kinds = jnp.finfo(kind)
+    near = jnp.clip(most, float(kinds.tiny), float(kinds.max) / 4)
+    power = lax.reduce_precision(near, exponent_bits=kinds.nexp, mantissa_bits=0)
+    return jnp.where((most > 0) & jnp.isfinite(most), power, 1)
+
+
+def divide(vector: Vector, measure: Array) -> Vector:
+    """vector / measure, in the type of the measure before it is rounded to that of each leaf."""
+    return [(leaf.astype(measure.dtype) / measure).astype(leaf.dtype) for leaf in vector]
+
+
+def multiply(vector: Vector, measure: Array) -> Vector:
+    """vector * measure, in the type of the measure before it is rounded to that of each leaf."""
+    return [(leaf.astype(measure.dtype) * measure).astype(leaf.dtype) for leaf in vector]
+
+
+def entangle(vector: Vector) -> Vector:
+    """Makes every leaf depend on all others, and keeps the numbers.
+
+    `lax.custom_linear_solve` differentiates all leaves of a right-hand side or none: a leaf without a tangent of its
+    own beside one that has one, as where a variable is in no term of x, is an error there.
+    """
+    if len(vector) < 2:
+        return vector
+    kind = scalar_type(vector)
+    nothing = jnp.zeros((), kind)
+    for leaf in vector:
+        nothing = nothing + jnp.sum(0 * leaf).astype(kind)
+    return [leaf + nothing.astype(leaf.dtype) for leaf in vector]
+
+
+def spoil(vector: Vector, good: Array) -> Vector:
+    """Makes a vector that is not good NaN, its derivatives too; no NaN comes up where it is."""
+    bad = jnp.where(good, 0.0, jnp.inf)
+    return scale(vector, 1 + (bad - bad))
 
 
 def add(left: Vector, right: Vector, scale: Any = 1.0) -> Vector:

@@ -18,9 +18,10 @@ from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import Estimate
-from jaxfuse.implicit.certificate import Steps, inner_limit
+from jaxfuse.implicit.certificate import Steps, inner_limit, measured
 from jaxfuse.implicit.curvature import Curvature, refuse_curvature
 from jaxfuse.implicit.problem import Problem
+from jaxfuse.implicit.rounding import coarseness
 from jaxfuse.implicit.trees import Vector
 
 Step = Callable[[Any, Any], Any]
@@ -81,9 +82,11 @@ class UnrolledEstimator:
         (value, aux), (direct, slope) = jax.value_and_grad(problem.upper, argnums=(0, 1), has_aux=True)(problem.x, last)
         (indirect,) = pull(slope)
         inner = lax.stop_gradient(_slope(problem, problem.x, last))
-        move = trees.add(lax.stop_gradient(last), before, -1)
-        place = lax.stop_gradient(problem.y)
-        inner_squared, place_squared, move_squared = trees.dots([(inner, inner), (place, place), (move, move)])
+        place = lax.stop_gradient(last)
+        move = trees.add(place, before, -1)
+        scaled, units = measured(inner, move, inner, place)
+        inner_squared, move_squared, _, place_squared = trees.dots([(each, each) for each in scaled])
+        limit = inner_limit(inner_tolerance, trees.coarsest_type(place), coarseness(problem.y_tree))
         return Estimate(
             gradient=trees.add(direct, indirect),
             direct=direct,
@@ -91,10 +94,11 @@ class UnrolledEstimator:
             aux=aux,
             adjoint=None,
             evidence=Steps(
+                units,
                 inner_squared,
                 place_squared,
                 move_squared,
-                inner_limit(inner_tolerance if self.claims_optimum else math.inf, move_squared.dtype),
+                (limit if self.claims_optimum else jnp.full_like(limit, jnp.inf)).astype(move_squared.dtype),
             ),
             steps=jnp.array(self.steps),
             products=jnp.array(0),

@@ -140,7 +140,7 @@ def guard(direct: Any, implicit_part: Any, residual: Array, limit: float = 10.0)
     """direct + implicit part, or direct alone, and whether the implicit part was dropped.
 
     It is dropped where it is not finite, where the relative residual of its linear solve is above 1 (the zero vector
-    has less), or where it is more than `limit` times as long as the direct part. An unknown residual (NaN, where no
+    has less), or where it is more than `limit` times as long as the direct part. An unknown residual (-1, where no
     system is solved) does not count.
     """
     length = optax.tree.norm(implicit_part)

@@ -1,7 +1,8 @@
 """Catalogue of inputs that once gave a wrong answer, or none: what came, what is right, and the test that holds it.
 
-Each module of this folder is one kind of fault, and its docstring says so in one sentence. Tests are marked with
-`given`; the tables of all modules together are the page `docs/reference/faults.md`:
+Each module of this folder is one kind of fault; its docstring says so in one sentence. So is each `test_faults_*.py`
+of tests/implicit, whose tests have a precision of their own. Tests are marked with `given`; the tables of all modules
+together are the page `docs/reference/faults.md`:
 
     python -m tests.faults.catalogue
 
@@ -21,8 +22,9 @@ _INTRODUCTION = """\
 # Inputs that go wrong elsewhere
 
 Each row is an input that a user of this field met, in jaxfuse or in another program, and what jaxfuse answers. Every
-row is a test below `tests/faults`. "Refused" means: one sentence on standard error that says what came, what was
-expected and what to do, exit code 2, nothing written, nothing of the input touched.
+row is a test below `tests/faults`, those of implicit gradients in `tests/implicit/test_faults_*.py`. "Refused" means:
+one sentence on standard error that says what came, what was expected and what to do, exit code 2, nothing written,
+nothing of the input touched.
 """
 
 
@@ -60,8 +62,9 @@ def table(names: str, *rows: tuple[Any, ...]) -> Callable[[Any], Any]:
 
 def kinds() -> Iterator[tuple[str, tuple[Row, ...]]]:
     """Yields each kind of fault, the first sentence of its module, with its rows."""
-    for path in sorted(FOLDER.glob("test_*.py")):
-        module = importlib.import_module(f"tests.faults.{path.stem}")
+    beside = FOLDER.parent / "implicit"
+    for path in (*sorted(FOLDER.glob("test_*.py")), *sorted(beside.glob("test_faults_*.py"))):
+        module = importlib.import_module(f"tests.{path.parent.name}.{path.stem}")
         tests = [value for name, value in vars(module).items() if name.startswith("test_")]
         rows = tuple(row for test in tests for row in getattr(test, "catalogue", ()))
         if rows:

@@ -30,8 +30,8 @@ MINRES_MUTANTS = {
 GRADIENT_MUTANTS = {
     "sign of the cross term": ("adjoint_estimate", "trees.add(direct, cross, -1)", "trees.add(direct, cross)"),
     "no cross term": ("adjoint_estimate", "trees.add(direct, cross, -1)", "direct"),
-    "residual not measured": ("certify", "trees.add(target, lax.stop_gradient(true_image), -1)", "trees.zeros(target)"),
-    "residual with the wrong sign": ("certify", "trees.add(target, image, -1)", "trees.add(target, image, 1)"),
+    "residual not measured": ("certify", "trees.add(target, each, -1)", "trees.zeros(target)"),
+    "residual with the wrong sign": ("certify", "trees.add(target, each, -1)", "trees.add(target, each, 1)"),
     "damping left out of the solve": ("_solve", "vector, damping)", "vector, 0 * damping)"),
     "damping left out of the certificate": (
         "adjoint_estimate",

@@ -85,7 +85,7 @@ def test_equals_the_gradient_through_a_loop_written_by_hand(steps):
     near((info.displacement, info.inner_gradient_norm), (moved, slope), 1e-12)
     assert said(info, "steps", "products", "damping") == (steps, 0, 0)
     assert info.adjoint is None
-    assert all(np.isnan(info.scalars()[name]) for name in ("residual", "system_residual", "adjoint_error"))
+    assert all(info.scalars()[name] == -1 for name in ("residual", "system_residual", "adjoint_error"))
 
 
 @pytest.mark.parametrize("steps", [1, 7, 16, 30])
