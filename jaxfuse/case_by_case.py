@@ -95,4 +95,4 @@ def raise_left_out(refused: Mapping[str, str], total: int) -> None:
 
 def _told(name: str, sentence: str) -> str:
     """The sentence, which begins with the case unless it names it."""
-    return sentence if name in sentence else f"{name}: {sentence}"
+    return sentence if f"case {name}" in sentence else f"{name}: {sentence}"

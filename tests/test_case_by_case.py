@@ -31,7 +31,7 @@ def test_a_bad_case_is_named_at_once_and_the_others_are_done():
 def test_a_batch_of_which_nothing_could_be_done_is_a_mistake():
     batch = CaseByCase("abcd", lambda _: None)
     work(batch, {name: UserError(f"{name} is bad") for name in "abcd"})
-    with pytest.raises(CasesLeftOut, match="none of 4 cases could be done:\n  a is bad") as end:
+    with pytest.raises(CasesLeftOut, match="none of 4 cases could be done:\n  a: a is bad") as end:
         batch.end()
     assert end.value.exit_code == 2
 
@@ -64,7 +64,7 @@ def test_a_full_disk_ends_the_batch_and_names_what_remains():
     with pytest.raises(CasesLeftOut) as end:
         work(batch, {"b": UserError("b is bad"), "c": OutputError("out cannot be written (full)")})
     sentence = "out cannot be written (full); 1 of 4 cases are done and stay, these are not: c, d"
-    assert (str(end.value), end.value.exit_code) == (f"{sentence}\n  b is bad", 1)
+    assert (str(end.value), end.value.exit_code) == (f"{sentence}\n  b: b is bad", 1)
     with pytest.raises(CasesLeftOut) as end:
         work(CaseByCase("abcd", lambda _: None), {"a": OutputError("full")})
     assert end.value.exit_code == 2

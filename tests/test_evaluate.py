@@ -198,7 +198,7 @@ def test_tissues_from_analyze_and_nifti(tmp_path):
         assert words in printed
     save_pair(tmp_path / "pred" / "subject-2.hdr", tissues() // 10)
     result = run(tmp_path, "iseg")
-    told = "left out 1 of 2 cases:\n  prediction subject-2.hdr holds the label values 0, 1, 15, 25"
+    told = "left out 1 of 2 cases:\n  subject-2: prediction subject-2.hdr holds the label values 0, 1, 15, 25"
     assert (result.returncode, told in result.stderr) == (1, True)
     assert {row["case"] for row in read_rows(tmp_path / "out" / "cases.csv")} == {"subject-1"}
     assert list(read_json(tmp_path / "out" / "summary.json")["refused"]) == ["subject-2"]

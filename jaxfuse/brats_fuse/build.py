@@ -16,13 +16,17 @@ from jaxfuse.brats_fuse.layout import SPLITS, Combo, Row, check_whole, remove_pi
 from jaxfuse.brats_fuse.manifest import Manifest
 from jaxfuse.brats_fuse.panels import draw_panels
 from jaxfuse.brats_fuse.plan import Order, Plan, ReadCombos, deciding_options, plan_of
+from jaxfuse.brats_fuse.record import note_left_out
+from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import gray_levels
 from jaxfuse.engine.display import Countdown, Display
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.npz import write_npz
+from jaxfuse.io.outputs import keep_apart
 from jaxfuse.io.png import read_png, write_png
 from jaxfuse.learning.system import ATTENTION, FUSED
 
@@ -30,10 +34,17 @@ _BATCHES_AT_ONCE = 4
 
 
 def make_data_set(order: Order, phase: TrainedPhase, read_combos: ReadCombos, display: Display) -> None:
-    """Builds or completes the data set that is ordered, by the network of a trained phase."""
+    """Builds or completes the data set that is ordered, by the network of a trained phase.
+
+    Raises:
+        UserError: nothing can be done, or the folder is not one for this data set.
+        CasesLeftOut: some cases cannot be done; the data set holds the others, and its record names those left out.
+        Stopped: a signal came; the same call goes on.
+    """
     device = hd_bet_device(order.brain_mask, order.hd_bet_device)
-    plan = plan_of(order, phase, read_combos)
+    plan = plan_of(order, phase, read_combos, display.say)
     fuse = slice_fuser(phase, outputs=(FUSED, *([ATTENTION] if order.attention else [])), batch=order.batch)
+    keep_apart(Path(order.out), "--out", reads_of(Path(order.root), plan.files, "--root"))
     out = writable_folder(order.out, "--out")
     display.say(_split_told(plan))
     options = deciding_options(order, plan, device)
@@ -46,6 +57,7 @@ def make_data_set(order: Order, phase: TrainedPhase, read_combos: ReadCombos, di
     if order.panels:
         for path in draw_panels(out, plan.layout, rows, plan.scheme, count=order.panels, maker=phase.name):
             display.say(f"panel: {path}")
+    plan.batch.end()
 
 
 def _split_told(plan: Plan) -> str:
@@ -72,15 +84,19 @@ def build(
         at_once: how many images are fused and written between two looks for a signal.
         brain_of: gives a case's brain; None where the brain is what is not zero.
 
+    A case that cannot be read or cut is left out of the batch of the plan.
+
     Raises:
-        UserError: a case cannot be read or cut, or there are files that do not belong to this data set. Files that
-            were written stay.
+        UserError: there are files that do not belong to this data set. Files that were written stay.
+        CasesLeftOut: no case can be done, or nothing can be written any more.
         Stopped: a signal came; the same call goes on.
     """
     remove_pieces(out)
     manifest = Manifest(out, plan.layout.columns)
     countdown, worked = Countdown(len(plan.files)), 0
-    for number, one in enumerate(plan.files):
+
+    def make(number: int, one: CaseFiles) -> None:
+        nonlocal worked
         rows, cut = manifest.rows.get(one.id), 0
         if rows is None or _missing(out, (path for row in rows for path in plan.layout.cut(row))):
             made = cut_case(one, plan, brain_of)
@@ -102,9 +118,18 @@ def build(
             f"{number + 1} of {len(plan.files)}: {one.id}: {len(rows)} slices, {cut} images cut, {fused} fused "
             f"({rate}, {countdown.left(number + 1, worked=worked)} left)"
         )
-    rows = manifest.finish([one.id for one in plan.files])
-    count = check_whole(out, plan.layout, rows)
-    display.say(f"{out}: {len(rows)} slices of {len(plan.files)} cases in {count} files, as the manifest lists them")
+
+    for number, one in enumerate(plan.files):
+        with plan.batch.case(one.id):
+            make(number, one)
+    refused = plan.batch.refused
+    done = [one.id for one in plan.files if one.id not in refused]
+    if not done:
+        plan.batch.end()
+    rows = manifest.finish(done)
+    note_left_out(out, refused)
+    count = check_whole(out, plan.layout, rows, refused)
+    display.say(f"{out}: {len(rows)} slices of {len(done)} cases in {count} files, as the manifest lists them")
     return rows
 
 

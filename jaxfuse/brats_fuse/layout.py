@@ -132,8 +132,10 @@ def remove_pieces(root: Path) -> None:
             (root / path).unlink(missing_ok=True)
 
 
-def check_whole(root: Path, layout: Layout, rows: Iterable[Row]) -> int:
+def check_whole(root: Path, layout: Layout, rows: Iterable[Row], left_out: Iterable[str] = ()) -> int:
     """Returns the number of files, and checks that they are exactly those of the manifest.
+
+    Files of the cases `left_out`, which may have been begun, are passed over.
 
     Raises:
         UserError: a file is missing, or one lies there that no row stands for.
@@ -142,7 +144,8 @@ def check_whole(root: Path, layout: Layout, rows: Iterable[Row]) -> int:
     found = files_on_disk(root)
     if missing := sorted(listed - found):
         raise UserError(f"{_count(missing)} of the manifest of {root} lack; run the same command again")
-    if strange := sorted(found - listed):
+    begun = tuple(f"{case}{end}" for case in left_out for end in "._")
+    if strange := sorted(path for path in found - listed if not PurePosixPath(path).name.startswith(begun)):
         raise UserError(f"{_count(strange)} below {root} stand in no row of the manifest; move them elsewhere")
     return len(listed)
 

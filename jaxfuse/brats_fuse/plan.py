@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jaxfuse.brats_fuse.layout import Combo, Layout, split_by_patient
+from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import AXES
 from jaxfuse.data.sources.brats import SOURCE
+from jaxfuse.data.sources.case_folders import files_of
 from jaxfuse.engine.trained.phases import Preparation, TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
@@ -52,6 +55,7 @@ class Plan:
         scheme: the label scheme.
         one_per_case: only the slice with the largest tumor of each case.
         preparation: that of the network; its channels are the modalities in the order in which it takes them.
+        batch: of all cases that were found; those that lack a file are left out already.
         seen: ids of cases that the network was trained on.
     """
 
@@ -61,14 +65,15 @@ class Plan:
     scheme: LabelScheme
     one_per_case: bool
     preparation: Preparation
+    batch: CaseByCase
     seen: frozenset[str] = frozenset()
 
 
-def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos) -> Plan:
-    """Finds the cases and decides what is made of them; nothing is written.
+def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos, say: Callable[[str], None]) -> Plan:
+    """Finds the cases and decides what is made of them; nothing is written, and `say` is told of incomplete ones.
 
     Raises:
-        UserError: no case is found, one is incomplete, or an option names what there is not.
+        UserError: no case is found, all are incomplete, or an option names what there is not.
     """
     naming = order.layout or SOURCE.detect(order.root)
     modalities = _modalities(order.modalities, phase)
@@ -79,11 +84,11 @@ def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos) -> Plan:
         AXES[order.axis],
         brain=order.brain_mask == "hd-bet",
     )
-    files = _cases(order.root, modalities, naming, phase)
+    files, batch = _cases(order.root, modalities, naming, phase, say)
     sides = split_by_patient([(one.id, one.group) for one in files], seed=order.seed)
     split_of = {case: side for side, cases in sides.items() for case in cases}
     scheme = label_scheme(order.labels or SOURCE.scheme_of(naming))
-    return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation)
+    return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation, batch)
 
 
 def deciding_options(order: Order, plan: Plan, device: str) -> dict[str, Any]:
@@ -109,11 +114,20 @@ def _modalities(asked: Sequence[str] | None, phase: TrainedPhase) -> tuple[str, 
     return tuple(name for name in SOURCE.modalities if name in (asked or known))
 
 
-def _cases(root: str, modalities: tuple[str, ...], layout: str, phase: TrainedPhase) -> tuple[CaseFiles, ...]:
-    """Cases with these modalities; they list all files of the run's modalities, which tell a trained case."""
-    files = SOURCE.find(root, modalities, labels_required=False, layout=layout)
+def _cases(
+    root: str, modalities: tuple[str, ...], layout: str, phase: TrainedPhase, say: Callable[[str], None]
+) -> tuple[tuple[CaseFiles, ...], CaseByCase]:
+    """Cases with these modalities, and the batch of all; they list all files of the run's modalities.
+
+    Those files tell a trained case.
+    """
+    found = SOURCE.look(root, modalities, layout=layout)
+    batch = CaseByCase([one.id for one in found], say)
+    whole = batch.sound({one.id: one for one in found}, partial(files_of, labels_required=False))
+    if not whole:
+        batch.end()
     known = phase.preparation.channels
     if set(modalities) == set(known):
-        return files
-    found = {case.id: case.images for case in SOURCE.survey(root, known, layout)}
-    return tuple(dataclasses.replace(one, images=found[one.id]) for one in files)
+        return tuple(whole.values()), batch
+    images = {case.id: case.images for case in SOURCE.survey(root, known, layout)}
+    return tuple(dataclasses.replace(one, images=images[case]) for case, one in whole.items()), batch

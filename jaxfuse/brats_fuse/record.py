@@ -91,6 +91,14 @@ def open_record(root: Path, wanted: Mapping[str, Any]) -> bool:
     return True
 
 
+def note_left_out(root: Path, sentences: Mapping[str, str]) -> None:
+    """Notes the cases that could not be done, each with its sentence, in the record."""
+    path = root / RECORD
+    record = read_json(path)
+    if record.get("left_out", {}) != sentences:
+        write_json(path, {**record, "left_out": dict(sentences)})
+
+
 def _surroundings() -> dict[str, Any]:
     """Versions and device, and the command that was given."""
     return {**environment(one_device()), "command": " ".join(["python -m jaxfuse.brats_fuse", *sys.argv[1:]])}

@@ -16,7 +16,7 @@ from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.slices import gray_levels, pictures, prepare_slices
 from jaxfuse.data.sources.brats import MODALITIES, SOURCE
 from jaxfuse.engine.trained.slice_fuser import load_fuser, slice_fuser
-from jaxfuse.errors import Stopped
+from jaxfuse.errors import CasesLeftOut, Stopped
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.png import png_size, read_png
 from jaxfuse.io.tables import read_json, read_rows, write_json
@@ -305,3 +305,15 @@ def test_a_real_head(shared_data, world, build, tmp_path):
     stored = pictures(read_volume(root / "patient19" / "patient19_seg.nii.gz").array, 2)
     assert row["tumor_px"] == max(np.count_nonzero(picture) for picture in stored)
     assert read_png(world.path(row, "fused/t1-t2", out=tmp_path)).shape == (218, 182)
+
+
+def test_a_bad_case_is_left_out_and_the_record_names_it(world, build, tmp_path):
+    root, out = shutil.copytree(world.root, tmp_path / "root"), tmp_path / "out"
+    (root / "B" / "B_t2.nii.gz").write_bytes((root / "B" / "B_t2.nii.gz").read_bytes()[:-99])
+    (root / "C" / "C_flair.nii.gz").unlink()
+    for _ in range(2):
+        with pytest.raises(CasesLeftOut, match=r"left out 2 of 3 cases:\n  case C has no flair image.*\n  B: .*is dam"):
+            build(root=root, **ONLY)
+        assert {row["case"] for row in read_rows(out / "manifest.csv", text=("case", "split"))} == {"A"}
+        assert list(read_json(out / "builder.json")["left_out"]) == ["C", "B"]
+    refused("--out .* lies within --root", build, root=root, out=root / "A" / "out", **ONLY)
