@@ -48,6 +48,11 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("axis", None, list(AXES), "Which slices of volumes are fused; axial if not given.")
     flags.DEFINE_string("preview", None, "PNG file for a figure of all images and the fused one side by side.")
+    flags.DEFINE_bool(
+        "by_network",
+        False,
+        "Write the image of the network itself, of runs whose scheme settles another one (row=pixel of Fuse4Seg).",
+    )
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     for name in ("run", "output"):
@@ -73,12 +78,13 @@ def main(argv: list[str]) -> int:
 
     phase, output = load_fuser(asked.run, any_spacing=asked.any_spacing), Path(asked.output)
     compilation_cache(phase.data.cache_dir)
+    how = {"by_network": asked.by_network, "overwrite": asked.overwrite}
     if asked.pairs is not None:
-        fuse_pairs(phase, Path(asked.pairs), output, Display(), overwrite=asked.overwrite)
+        fuse_pairs(phase, Path(asked.pairs), output, Display(), **how)
         return 0
     paths, preview = [Path(path) for path in (asked.images, *argv[1:])], asked.preview and Path(asked.preview)
     shown = {"color": asked.color or (), "axis": asked.axis, "preview": preview}
-    fuse_images(phase, paths, output, Display(), **shown, overwrite=asked.overwrite)
+    fuse_images(phase, paths, output, Display(), **shown, **how)
     return 0
 
 

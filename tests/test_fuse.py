@@ -44,7 +44,7 @@ def compiled(workdir):
 @pytest.fixture
 def command(workdir, compiled, monkeypatch, tmp_path):
     """Runs the command on files below `tmp_path`."""
-    monkeypatch.setattr("jaxfuse.engine.trained.fused_files.slice_fuser", lambda phase: compiled)
+    monkeypatch.setattr("jaxfuse.engine.trained.fused_files.slice_fuser", lambda phase, outputs: compiled)
 
     def run(*images, output="out.png", **options):
         first, *others = [str(tmp_path / image) for image in images] or [None]
@@ -189,6 +189,40 @@ def test_a_run_without_fused_image_is_refused(command, pictures, workdir, tmp_pa
     shutil.copytree(run / "checkpoints" / "cooperative", run / "checkpoints" / "again")
     told = "has the results run:cooperative, run:again; name one of them"
     refused(told, command, "a.png", "b.png", run=run)
+
+
+@pytest.fixture(scope="module")
+def settling(tmp_path_factory):
+    """A run of scheme pixel, whose image is another than its network's."""
+    folder = tmp_path_factory.mktemp("settling")
+    config = fuse4seg.get_config("tiny,row=pixel")
+    config.data.cache = str(folder / "cache")
+    return write_untrained_run(folder / "run", config, "cooperative", train={"a_z001": "k"}, seed=1)
+
+
+def test_the_settled_image_is_written_or_that_of_the_network_if_asked_for(settling, pictures):
+    images = {"run": settling, "images": pictures / "a.png"}
+    call_here(fuse, pictures / "b.png", **images, output=pictures / "out.png")
+    call_here(fuse, pictures / "b.png", **images, output=pictures / "network.png", by_network=True)
+    settled, own = (read_png(pictures / name).astype(int) for name in ("out.png", "network.png"))
+    assert settled.shape == own.shape == GRAY.shape
+    # The energy has drawn it nearer to the maximum of its sources.
+    brightest = np.maximum(GRAY, OTHER).astype(int)
+    assert np.abs(settled - brightest).mean() < np.abs(own - brightest).mean()
+    # In a folder of pairs alike.
+    for modality, pixels in (("MRI", GRAY), ("CT", OTHER)):
+        write_png(pictures / "MRI_CT" / modality / "1.png", pixels)
+    for by_network, expected in ((False, settled), (True, own)):
+        place = pictures / f"pairs-{by_network}"
+        call_here(fuse, run=settling, pairs=pictures / "MRI_CT", output=place, by_network=by_network)
+        np.testing.assert_allclose(read_png(place / "1.png").astype(int), expected, atol=1)
+
+
+def test_a_run_that_settles_nothing_has_one_image(workdir, pictures):
+    asked = {"run": workdir, "images": pictures / "a.png", "output": pictures / "out.png", "by_network": True}
+    told = "gives no fused_by_network: the fused image is its network's own; do not ask for it"
+    refused(told, call_here, fuse, pictures / "b.png", **asked)
+    assert not (pictures / "out.png").exists()
 
 
 def test_templates_of_mri_pet_and_spect(command, shared_data, tmp_path):

@@ -25,7 +25,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import write_like, write_rgb_like
 from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.png import write_png
-from jaxfuse.learning.system import FUSED
+from jaxfuse.learning.system import FUSED, FUSED_BY_NETWORK
 from jaxfuse.report.fusion import fusion_panel
 
 _PAIRS_AT_ONCE = 16
@@ -40,30 +40,36 @@ class ImageFuser:
         name: name of the phase.
         slots: the modalities of the slots that are filled.
         width: how many slots the network has.
+        output: which of the network's outputs is the image.
     """
 
     name: str
     slots: tuple[str, ...]
     width: int
     fuse_slices: FuseSlices
+    output: str
 
     def __call__(self, pictures: Float[np.ndarray, "n h w count"]) -> Float[np.ndarray, "n h w"]:
         """Fuses stacks of pictures in [0, 1]."""
         count = len(self.slots)
         filled = np.zeros((*pictures.shape[:-1], self.width), np.float32)
         filled[..., :count] = pictures
-        return self.fuse_slices(filled, np.arange(self.width) < count)[FUSED][..., 0]
+        return self.fuse_slices(filled, np.arange(self.width) < count)[self.output][..., 0]
 
 
-def image_fuser(phase: TrainedPhase, count: int) -> ImageFuser:
-    """Returns the fusion of `count` images; refuses more than the network has slots."""
+def image_fuser(phase: TrainedPhase, count: int, *, by_network: bool = False) -> ImageFuser:
+    """Returns the fusion of `count` images; refuses more than the network has slots.
+
+    `by_network`: into the image of the network, where the run's scheme settles another one.
+    """
     slots = phase.preparation.channels
     if count > len(slots):
         raise UserError(
             f"{count} images came, and {phase.name} has {len(slots)} slots ({', '.join(slots)}); give at "
             f"most {len(slots)} images, or a run on more modalities"
         )
-    return ImageFuser(phase.name, slots[:count], len(slots), slice_fuser(phase))
+    output = FUSED_BY_NETWORK if by_network else FUSED
+    return ImageFuser(phase.name, slots[:count], len(slots), slice_fuser(phase, outputs=(output,)), output)
 
 
 def fuse_images(
@@ -75,6 +81,7 @@ def fuse_images(
     color: Sequence[str] = (),
     axis: str | None = None,
     preview: Path | None = None,
+    by_network: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Fuses images of one subject, in this order, into the file `output`.
@@ -84,6 +91,7 @@ def fuse_images(
         color: IMAGE=MAP, the color maps of gray images (`jaxfuse.data.registered.chosen_maps`).
         axis: which slices of volumes are fused: "axial" (if None), "coronal" or "sagittal".
         preview: a PNG file for a figure of all images and the fused one.
+        by_network: as in `image_fuser`.
         overwrite: replace files that are not our own.
     """
     kind = registered.kind_of(paths)
@@ -92,7 +100,7 @@ def fuse_images(
     if axis is not None and not volumes:
         raise UserError("--axis says which slices of volumes are fused, and these are pictures; leave it out")
     maps = registered.chosen_maps(color, registered.names_of(paths))
-    fuser = image_fuser(phase, len(paths))
+    fuser = image_fuser(phase, len(paths), by_network=by_network)
     images = (registered.read_volumes if volumes else registered.read_pictures)(paths, maps)
     if volumes:
         phase.preparation.check_shown(paths[0].name, images.spacing_mm, images.shown.shape, AXES[axis or "axial"])
@@ -151,8 +159,16 @@ def _draw_preview(path: Path, images: Registered, levels: UInt8[np.ndarray, "*sp
     )
 
 
-def fuse_pairs(phase: TrainedPhase, root: Path, output: Path, display: Display, *, overwrite: bool = False) -> None:
-    """Fuses every pair of the Harvard kind below `root` into a PNG file below `output`.
+def fuse_pairs(
+    phase: TrainedPhase,
+    root: Path,
+    output: Path,
+    display: Display,
+    *,
+    by_network: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Fuses every pair of the Harvard kind below `root` into a PNG file below `output`; else as `fuse_images`.
 
     Raises:
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
@@ -169,7 +185,7 @@ def fuse_pairs(phase: TrainedPhase, root: Path, output: Path, display: Display, 
     reads = reads_of(root, (one for pairs in files.values() for one in pairs.values()), "--pairs")
     names = [f"{pair}.png" for pairs in files.values() for pair in pairs]
     outputs = open_outputs(output, "--output", reads=reads, names=names, overwrite=overwrite)
-    fuser = image_fuser(phase, 2)
+    fuser = image_fuser(phase, 2, by_network=by_network)
     for name, pairs in files.items():
         display.say(f"{fuser.name} fuses {len(pairs)} pairs of {name} in its slots {', '.join(fuser.slots)}")
         nearly: list[Path] = []

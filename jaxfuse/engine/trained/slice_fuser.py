@@ -21,7 +21,7 @@ from jaxfuse.engine.trained.phases import TrainedPhase, load
 from jaxfuse.engine.trained.segmenter import check_labels
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import FUSED, FusingSystem
+from jaxfuse.learning.system import FUSED, FUSED_BY_NETWORK, FusingSystem
 
 Images = Float[np.ndarray, "n h w m"]
 Presence = Shaped[np.ndarray, "*each slots"]
@@ -48,7 +48,8 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
 
     It takes images (n h w m) in [0, 1], as many channels as the run has modalities and in their order, and presence
     (m) or (n m), 1 for the modalities to fuse; channels that are not fused have no influence. It returns float32
-    arrays on the host: "fused" (n h w 1) in [0, 1], and "attention" (n h w m) where `outputs` names it.
+    arrays on the host: "fused" (n h w 1) in [0, 1], and "attention" (n h w m) where `outputs` names it. A run whose
+    scheme settles another image than its network makes (pixel) also gives that of the network, "fused_by_network".
 
     Args:
         batch: how many pictures are fused at once.
@@ -91,7 +92,8 @@ def _checked(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> Fus
     if FUSED not in made:
         raise UserError(f"{phase.name} has no decoder, and so makes no fused image; name a run that does")
     if absent := [name for name in outputs if name not in made]:
-        raise UserError(f"{phase.name} gives no {', '.join(absent)}: its fusion network has none; do not ask for it")
+        why = "the fused image is its network's own" if absent == [FUSED_BY_NETWORK] else "its fusion network has none"
+        raise UserError(f"{phase.name} gives no {', '.join(absent)}: {why}; do not ask for it")
     if not normalization.picture_levels:
         raise UserError(
             f"{phase.name} was trained on intensities normalized by {normalization.name!r}; a run on intensities in "
