@@ -1,7 +1,7 @@
 """The protocol synthesis: synthesized volumes against the real ones (`jaxfuse.metrics.synthesis`).
 
-Both volumes of a case are scaled by the range of the real one, as it is stored, from its least value at 0 to its
-greatest at 1. Nothing is clipped: values beyond that range are errors like any other.
+Both volumes of a case are scaled by the range of the real one, as it is stored: from its background (without one, its
+least value) at 0 to its greatest value at 1. Nothing is clipped: values beyond that range are errors like any other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from jaxfuse.data.brain import find_brain, within
 from jaxfuse.data.cases import Image, intensity_problem
+from jaxfuse.data.intensities import whole_range
 from jaxfuse.data.sources.volumes import LAYOUTS, detect_layout
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
@@ -35,7 +37,8 @@ OFFICIAL_CODE = "official"
 Window = tuple[tuple[int, int], ...]
 _WINDOW = re.compile(r"(\d+):(\d+),(\d+):(\d+)")
 _SCALING = (
-    "both volumes by the range of the real one, from its least value at 0 to its greatest at 1; nothing is clipped"
+    "both volumes by the range of the real one, from its background, or without one its least value, at 0 to its "
+    "greatest at 1; nothing is clipped"
 )
 
 
@@ -119,15 +122,18 @@ def _scaled(
     mismatch = geometry_mismatch(made, real)
     if mismatch:
         raise UserError(f"prediction and reference of case {case} do not fit: {mismatch}")
-    low, high = float(real.array.min()), float(real.array.max())
-    if low == high:
+    if (value := float(real.array.min())) == real.array.max():
         raise UserError(
-            f"case {case}: {reference.path} is {low:g} everywhere, so that there is no range to scale by; leave the "
+            f"case {case}: {reference.path} is {value:g} everywhere, so that there is no range to scale by; leave the "
             "case out"
         )
+    brain = find_brain(real.array[..., None])
+    (background,) = brain.backgrounds
+    (low, _), (high, _) = whole_range(real.array, background)
     box = _box(case, real, window)
     first, second = ((volume.array[box].astype(np.float64) - low) / (high - low) for volume in (real, made))
-    return first, second
+    # Noise around the head is background: slices of it alone are blank.
+    return (within(first, brain.mask[box]) if background and background.noisy else first), second
 
 
 def _references(ref: Path, target: str | None) -> dict[str, Image]:
@@ -173,7 +179,7 @@ def _extent(window: Window) -> dict[str, str]:
 
 def _told_below(cases: int) -> Mapping[str, str]:
     """Warns of values below 0: PSNR takes the greatest value for its range, and they lie outside of it."""
-    return {"Below the range": f"{cases} cases were made with values below the least real one"} if cases else {}
+    return {"Below the range": f"{cases} cases were made with values below the real dark end"} if cases else {}
 
 
 _OPTIONS = (
