@@ -151,6 +151,7 @@ def _write(folder: Path, key: str, prepared: Prepared) -> None:
             np.save(partial / "label.npy", prepared.label)
         np.save(partial / "tumor.npy", prepared.tumor)
         np.save(partial / "brain.npy", prepared.brain)
+        np.save(partial / "beyond.npy", prepared.beyond)
         (partial / "case.json").write_text(json.dumps({"key": key, **asdict(prepared.facts)}, indent=1))
         try:
             os.rename(partial, folder)

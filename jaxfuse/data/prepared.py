@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from jaxfuse.data.facts import CaseFacts
 
 _ONE_AT_A_TIME = threading.Lock()
+# Labeled voxels outside the crop, one a row: place on the grid before cropping, then class index.
+Beyond = Int[np.ndarray, "n columns"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Prepared:
     label: UInt8[np.ndarray, "*space"] | None
     tumor: Int[np.ndarray, " tumor"]
     brain: Int[np.ndarray, " brain"]
+    beyond: Beyond = field(default_factory=lambda: np.zeros((0, 4), np.int32))
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,16 @@ class PreparedCase(ABC):
     def brain(self) -> Int[np.ndarray, " n"]:
         """Flat indices into the crop of the voxels of the brain (`jaxfuse.data.brain`)."""
 
+    @property
+    @abstractmethod
+    def beyond(self) -> Beyond:
+        """Labeled voxels outside the crop, which nothing learns from and every score counts as missed.
+
+        Of a stack, the first column counts from its first slice.
+        """
+
     def stored(self, name: str) -> np.ndarray:
-        """One array of the entry as it lies on disk: image, label, tumor or brain."""
+        """One array of the entry as it lies on disk: image, label, tumor, brain or beyond."""
         return open_mapped(self.folder / f"{name}.npy")
 
 
@@ -106,6 +117,10 @@ class CachedCase(PreparedCase):
     @property
     def brain(self) -> Int[np.ndarray, " n"]:
         return self.stored("brain")
+
+    @property
+    def beyond(self) -> Beyond:
+        return self.stored("beyond")
 
 
 @final
@@ -144,6 +159,11 @@ class PreparedSlice(PreparedCase):
     @property
     def brain(self) -> Int[np.ndarray, " n"]:
         return self._own(self.stored("brain"))
+
+    @property
+    def beyond(self) -> Beyond:
+        every = self.stored("beyond")
+        return every[every[:, 0] == self.index, 1:]
 
     def _own(self, flat: Int[np.ndarray, " n"]) -> Int[np.ndarray, " own"]:
         """Selects this slice's part of the stack's ascending flat indices, counted from its first pixel."""

@@ -17,7 +17,7 @@ from jaxfuse.data.brain import NONE, TOLD, BackgroundRule, Brain, find_backgroun
 from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, Stored, landmarks_of, moments
-from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.prepared import Beyond, Prepared, PreparedCase
 from jaxfuse.errors import UserError
 
 # Crop per axis: a slice; slice(None) keeps all; None crops to the brain. Empty: crop to the brain on every axis.
@@ -75,7 +75,16 @@ def prepare_case(
         **measured,
     )
     tumor = np.zeros(0, np.int32) if label is None else flat_indices(label > 0)
-    return Prepared(facts, image, label, tumor, flat_indices(inside))
+    return Prepared(facts, image, label, tumor, flat_indices(inside), _beyond(case, box))
+
+
+def _beyond(case: Case, box: tuple[slice, ...]) -> Beyond:
+    """Lists the labeled voxels outside the box."""
+    if case.label is None:
+        return np.zeros((0, 4), np.int32)
+    left_out = case.label > 0
+    left_out[box] = False
+    return np.column_stack([np.argwhere(left_out), case.label[left_out]]).astype(np.int32)
 
 
 def _box(case_id: str, mask: Bool[np.ndarray, "d h w"], extent: Extent, *, rest: slice | None) -> tuple[slice, ...]:

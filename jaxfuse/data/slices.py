@@ -24,7 +24,7 @@ from jaxfuse.data.cache import prepare_with, volume_recipe
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, Landmarks, Normalization
-from jaxfuse.data.prepared import Prepared, PreparedCase, PreparedSlice
+from jaxfuse.data.prepared import Beyond, Prepared, PreparedCase, PreparedSlice
 from jaxfuse.data.preprocess import Extent, count_classes, flat_indices, prepare_case
 from jaxfuse.errors import UserError
 from jaxfuse.io.geometry import is_sheared
@@ -168,7 +168,27 @@ def as_stack(prepared: Prepared, axis: int) -> Prepared:
         slices=tuple(per_slice),
     )
     tumor = prepared.tumor if label is None else flat_indices(label > 0)
-    return Prepared(stacked, np.ascontiguousarray(pictures(prepared.image, axis)), label, tumor, flat_indices(mask))
+    image = np.ascontiguousarray(pictures(prepared.image, axis))
+    beyond = turned(prepared.beyond, facts.original_shape, axis)
+    beyond[:, 0] -= facts.crop_start[axis]
+    return Prepared(stacked, image, label, tumor, flat_indices(mask), beyond)
+
+
+def turned(beyond: Beyond, shape: Sequence[int], axis: int) -> Beyond:
+    """Voxels of a canonical volume of this shape by their place in its stack of whole pictures."""
+    place, rows, columns = _order(axis)
+    turned = beyond[:, [place, rows, columns, 3]].copy()
+    turned[:, 1], turned[:, 2] = shape[rows] - 1 - turned[:, 1], shape[columns] - 1 - turned[:, 2]
+    return turned
+
+
+def turned_back(beyond: Beyond, shape: Sequence[int], axis: int) -> Beyond:
+    """The inverse of `turned`; `shape` is that of the canonical volume."""
+    back = beyond.copy()
+    place, rows, columns = _order(axis)
+    back[:, [place, rows, columns]] = beyond[:, :3]
+    back[:, rows], back[:, columns] = shape[rows] - 1 - beyond[:, 1], shape[columns] - 1 - beyond[:, 2]
+    return back
 
 
 def volume_facts(facts: CaseFacts, axis: int) -> CaseFacts:

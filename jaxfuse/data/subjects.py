@@ -15,9 +15,9 @@ from jaxtyping import Float, Int, UInt8
 
 from jaxfuse.data.cache import read_prepared
 from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.prepared import PreparedCase, PreparedSlice
+from jaxfuse.data.prepared import Beyond, PreparedCase, PreparedSlice
 from jaxfuse.data.preprocess import flat_indices
-from jaxfuse.data.slices import pictures, volume_facts, volume_of
+from jaxfuse.data.slices import pictures, turned_back, volume_facts, volume_of
 
 
 @final
@@ -49,6 +49,12 @@ class SlicedVolume(PreparedCase):
     @property
     def brain(self) -> Int[np.ndarray, " n"]:
         return self._turned("brain")
+
+    @property
+    def beyond(self) -> Beyond:
+        stack = np.array(self.stored("beyond"))
+        stack[:, 0] += self.facts.crop_start[self.axis]
+        return turned_back(stack, self.facts.original_shape, self.axis)
 
     def _turned(self, name: str) -> Int[np.ndarray, " n"]:
         """Flat indices into the stack as ascending flat indices into the volume."""

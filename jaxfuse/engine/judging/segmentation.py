@@ -21,6 +21,7 @@ from jaxfuse.engine.judging.assessment import (
     speed,
     timed,
     truth_of,
+    whole_truth,
     worst_first,
 )
 from jaxfuse.engine.judging.other_runs import KEPT, LABELS_FILE
@@ -64,10 +65,11 @@ class SegmentationAssessment:
         """Mean Dice by output and region; the score is the mean over the regions of the primary output."""
         scores: dict[str, list[float]] = {}
         for case in cases:
-            truth = truth_of(case)
+            truth = whole_truth(case)
             for output, labels in label_maps(predict(case), case.brain, self.probabilities).items():
+                whole = uncrop(labels, case, 0)
                 for region, members in self.scheme.regions.items():
-                    value = dice(np.isin(labels, members), np.isin(truth, members))
+                    value = dice(np.isin(whole, members), np.isin(truth, members))
                     scores.setdefault(f"{output}/{region}/dice", []).append(value)
         means = {name: float(np.mean(values)) for name, values in scores.items()}
         primary = [value for name, value in means.items() if name.startswith(f"{self.primary}/")]
@@ -92,8 +94,8 @@ class SegmentationAssessment:
         rows, maps = [], {}
         for case in cases:
             maps[case.id] = labeled(case)
-            # On the whole grid, not the crop: specificity counts every voxel of background.
-            truth = uncrop(truth_of(case), case, 0)
+            # On the whole grid, not the crop: labels outside of it are missed, and specificity counts all background.
+            truth = whole_truth(case)
             for output, labels in maps[case.id].items():
                 rows += score_case(
                     uncrop(labels, case, 0),
