@@ -158,7 +158,7 @@ def get_config(argument=None):
     called = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="ours")
     preset, row, _ = called
     sizes, pairs = SIZES[preset], OTHER_PAIRS if row == "other_pairs" else PAIRS
-    data = brats_data(modalities=tuple("+".join(pairs).split("+")), **sizes.phantom)
+    data = brats_data(modalities=tuple("+".join(pairs).split("+")), paper_split="cmff", **sizes.phantom)
     phases = row_phases(row, sizes, data)
     return experiment(
         "cmff",

@@ -165,6 +165,7 @@ def data(sizes, *, isles):
         source=source,
         modalities=("t1", "t2", "dwi", "flair") if isles else ("t1", "t1ce", "t2", "flair"),
         normalize="minmax",
+        paper_split="hinet_isles" if isles else "hinet_brats",
         window=sizes.window[source],
         blank_slices=sizes.blank_slices,
         **sizes.phantom,

@@ -120,7 +120,12 @@ def get_config(argument=None):
     return experiment(
         "hyperfusion",
         called,
-        data=volume_data(source=f"{data}_slices" if flat else data, modalities=MODALITIES[data], **phantom),
+        data=volume_data(
+            source=f"{data}_slices" if flat else data,
+            modalities=MODALITIES[data],
+            paper_split=f"hyperfusion_{data}",
+            **phantom,
+        ),
         network={"form": form(sizes, kind, flat)},
         phases={"segmentation": segmentation(sizes, data, kind, flat)},
         log_every=sizes.log_every,

@@ -107,7 +107,8 @@ def get_config(argument=None):
     called = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="aggregated")
     preset, row, _ = called
     sizes, views = SIZES[preset], (row,) if row in VIEWS else ("coronal",) if row in UNETS else VIEWS
-    data = volume_data(source="iseg_slices", modalities=("t1", "t2"), axis=views[-1], **sizes.phantom)
+    sides = {"axis": views[-1], "paper_split": "infinet"}
+    data = volume_data(source="iseg_slices", modalities=("t1", "t2"), **sides, **sizes.phantom)
     return experiment(
         "infinet",
         called,

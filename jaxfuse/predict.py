@@ -10,7 +10,9 @@ It writes OUTPUT/<case>_<target>.nii.gz, on the grid of the first source, and a 
 real image's range is not known; values lie in the median range of the training volumes.
 
 Nothing is written among the cases, nor over a file that jaxfuse did not write, but with --overwrite. A case that cannot
-be done is named and left out; the exit code is then 1, or 2 if none could be done.
+be done is named and left out; the exit code is then 1, or 2 if none could be done. --zip FILE also puts all label maps
+into one flat zip file, for the portal of a challenge; it is written only where no case was left out. --side test labels
+the cases that the run's split holds out.
 """
 
 from __future__ import annotations
@@ -44,6 +46,12 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "whole_slices", False, "Runs that synthesize: each slice in one pass, not in patches of the size of training."
     )
+    flags.DEFINE_string(
+        "zip", None, "Zip file to write, of all label maps under their names, as the portals of challenges take it."
+    )
+    flags.DEFINE_enum(
+        "side", None, ["val", "test"], "Only the cases on this side of the split that the run was made by."
+    )
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("workdir", "input", "output"):
@@ -67,12 +75,16 @@ def main(argv: list[str]) -> int:
     compilation_cache(phases[0].data.cache_dir)
     if phases[0].makes == SYNTHESIZED:
         passes = Passes(asked.whole_slices, asked.overlap, asked.memory_mb)
-        synthesize_cases(phases, root, output, Display(), passes, overwrite=asked.overwrite)
+        if asked.zip:
+            raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
+        synthesize_cases(phases, root, output, Display(), passes, overwrite=asked.overwrite, side=asked.side or "")
     elif asked.whole_slices:
         raise UserError("--whole_slices is an option of runs that synthesize a modality, and these label; leave it out")
     else:
         limits = {"overlap": asked.overlap, "memory_mb": asked.memory_mb}
-        label_cases(phases, root, output, Display(), **limits, overwrite=asked.overwrite)
+        archive = Path(asked.zip) if asked.zip else None
+        kept = {"overwrite": asked.overwrite, "side": asked.side or "", "archive": archive}
+        label_cases(phases, root, output, Display(), **limits, **kept)
     return 0
 
 

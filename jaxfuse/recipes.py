@@ -97,11 +97,13 @@ def volume_data(
     axis: str = "axial",
     window: tuple[tuple[int, int], ...] = (),
     blank_slices: bool = False,
+    paper_split: str = "",
 ) -> ConfigDict:
     """Returns data of volumes or their slices, by a `source` of `jaxfuse.data.settings.Data`.
 
     Without a root they are phantoms: `cases` of them, of this shape in voxels and this spacing. `axis`, `window` and
-    `blank_slices` count for sources of slices only.
+    `blank_slices` count for sources of slices only. `paper_split` names the split of `jaxfuse.data.paper_splits` that
+    `data.split="paper"` asks for; empty: the paper tells none.
     """
     return ConfigDict(
         {
@@ -119,6 +121,7 @@ def volume_data(
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",
+            "paper_split": paper_split,
             "fold": 0,
             "bootstrap": 0,
             "subject": "",
@@ -129,10 +132,16 @@ def volume_data(
 
 
 def brats_data(
-    *, modalities: tuple[str, ...], shape: tuple[int, int, int], cases: int, spacing_mm: float
+    *,
+    modalities: tuple[str, ...],
+    shape: tuple[int, int, int],
+    cases: int,
+    spacing_mm: float,
+    paper_split: str = "",
 ) -> ConfigDict:
     """Returns data of a BraTS-like set; without a root, phantoms of this shape."""
-    return volume_data(source="brats", modalities=modalities, shape=shape, cases=cases, spacing_mm=spacing_mm)
+    sizes = {"shape": shape, "cases": cases, "spacing_mm": spacing_mm}
+    return volume_data(source="brats", modalities=modalities, paper_split=paper_split, **sizes)
 
 
 def own_data(shared: ConfigDict) -> ConfigDict:

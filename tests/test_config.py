@@ -168,7 +168,7 @@ def test_values_are_refused_with_one_sentence(changes, sentence):
     ("group", "sentence"),
     [
         ("", "config has no option surprise; it has"),
-        ("data", "data has no option surprise; it has axis, blank_slices, bootstrap, cache, fold"),
+        ("data", "data has no option surprise; it has axis, background, blank_slices, bootstrap, cache"),
         ("data.phantom", "data.phantom has no option surprise; it has cases, seed, shape, spacing_mm"),
         ("loader", "loader has no option surprise; it has prefetch, threads, workers"),
         ("network", "transition: the model cmft has no option surprise"),

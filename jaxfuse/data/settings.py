@@ -50,8 +50,9 @@ class Data:
             `jaxfuse.data.intensities`.
         val_fraction: share of the subjects that validate, drawn by `split_seed`; 0: all cases train, and nothing is
             validated.
-        split: JSON file with lists `train`, `val` and, for cases that are held out, `test` of case ids; empty: drawn
-            by `split_seed`.
+        split: JSON file with lists `train`, `val` and, for cases that are held out, `test` of case ids; "paper": that
+            of the paper; empty: drawn by `split_seed`.
+        paper_split: the name of the paper's split in `jaxfuse.data.paper_splits`; empty: it tells none.
         subject: a regular expression with one group, the part of a case's name that is its subject, whose cases stay
             on one side; empty: by the names that `jaxfuse.data.subject_names` knows.
         fold: the number, from 1, of the one subject that validates, for an ensemble of leave-one-out folds; 0: none.
@@ -84,6 +85,7 @@ class Data:
     fold: int = 0
     bootstrap: int = 0
     subject: str = ""
+    paper_split: str = ""
     background: str = AUTO
 
     @property
@@ -126,7 +128,7 @@ def read_data(where: str, group: Any) -> Data:
     """Reads the section of a config called `where`; refuses what is unknown, missing, or would be ignored."""
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
-    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background"}
+    later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background", "paper_split"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")

@@ -9,11 +9,14 @@ import numpy as np
 
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.digests import Digests
+from jaxfuse.data.paper_splits import paper_split
 from jaxfuse.data.settings import Data
 from jaxfuse.data.splits import Split, bootstrap_split, leave_one_out, read_split, split_cases
 from jaxfuse.data.subject_names import SubjectOf, cases_by_subject, subject_rule
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png
+
+PAPER = "paper"
 
 
 def sides_of(data: Data, files: Sequence[CaseFiles], cache: Path) -> Split:
@@ -40,14 +43,15 @@ def subject_counts(split: Mapping[str, Sequence[str]], pattern: str) -> dict[str
 
 
 def _split(data: Data, files: Sequence[CaseFiles], subject: SubjectOf) -> Split:
-    ids = [one.id for one in files]
+    ids, named = [one.id for one in files], [(one.id, one.group) for one in files]
+    if data.split == PAPER:
+        return paper_split(data.paper_split).of(named, seed=data.split_seed, subject=subject)
     if data.split:
         return read_split(data.split, ids, subject=subject)
     if data.fold:
         return leave_one_out(ids, data.fold, subject=subject)
     if data.bootstrap:
         return bootstrap_split(ids, seed=data.split_seed, number=data.bootstrap, subject=subject)
-    named = [(one.id, one.group) for one in files]
     return split_cases(named, seed=data.split_seed, val_fraction=data.val_fraction, subject=subject)
 
 

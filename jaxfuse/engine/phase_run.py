@@ -33,6 +33,7 @@ from jaxfuse.engine.run_folder.checkpoints import read_weights
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.predictor import CasePredictor, case_predictor
 from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
+from jaxfuse.io.tables import write_json
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules
@@ -74,6 +75,9 @@ class Setting:
         document = assessment.full(
             heeding, data.val, results=self.results(name), figures_dir=self.workdir / "figures" / name, title=name
         )
+        if document:
+            # Nothing that is held out is looked at here.
+            write_json(self.results(name) / "summary.json", {**document, "side": "val"})
         if document and (render := kind_of(document).render) is not None:
             self.display.say(render(document))
 

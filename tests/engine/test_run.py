@@ -44,7 +44,8 @@ def test_a_run_leaves_its_report_its_results_and_no_holder_of_its_lock(trained, 
     assert report == workdir / "report.html"
     assert report.is_file()
     for name in (*VIEWS, "result"):
-        assert read_json(workdir / "results" / name / "summary.json")["kind"] == "segmentation"
+        summary = read_json(workdir / "results" / name / "summary.json")
+        assert (summary["kind"], summary["side"]) == ("segmentation", "val")
     outputs = {row["output"] for row in read_rows(workdir / "results" / "result" / "cases.csv")}
     assert outputs == {"coronal", "axial", "coronal+axial"}  # by phase, where both make one output
     assert read_json(workdir / "environment.json")["device"] == "cpu"

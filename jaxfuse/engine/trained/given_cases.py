@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,9 @@ from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sources.case_folders import files_of
-from jaxfuse.data.sources.volumes import source_of
+from jaxfuse.data.sources.volumes import CUTS, source_of
+from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.errors import UserError
 from jaxfuse.io.outputs import Read, folder_read
 
 
@@ -30,16 +33,54 @@ class GivenCases:
     reads: Sequence[Read]
 
 
-def given_cases(root: Path, data: Data, modalities: Sequence[str], say: Callable[[str], None]) -> GivenCases:
+def given_cases(
+    root: Path,
+    data: Data,
+    modalities: Sequence[str],
+    say: Callable[[str], None],
+    only: Collection[str] | None = None,
+) -> GivenCases:
     """Finds the cases below `root` of the kind of a run's data, of which these modalities are read, and no labels.
 
+    Args:
+        only: the cases that are wanted; None: all.
+
     Raises:
-        UserError: there is no case.
+        UserError: there is no case, or one that is wanted is not there.
     """
     found = source_of(data.source).look(root, modalities, layout=data.layout)
+    if only is not None:
+        if absent := sorted(set(only) - {one.id for one in found}):
+            raise UserError(f"case {absent[0]} is not below --input {root} ({len(absent)} of {len(only)} are not)")
+        found = tuple(one for one in found if one.id in only)
     batch = CaseByCase([one.id for one in found], say)
     whole = batch.sound({one.id: one for one in found}, partial(files_of, labels_required=False))
     return GivenCases(tuple(whole.values()), batch, reads_of(root, whole.values()))
+
+
+def cases_of_side(phases: Sequence[TrainedPhase], side: str) -> frozenset[str] | None:
+    """Returns the cases on one side of the split that all of these phases were trained by; None without a side.
+
+    Raises:
+        UserError: there are none, or the phases have been split differently.
+    """
+    if not side:
+        return None
+    sides = [frozenset(_cases(one, side)) for one in phases]
+    for one, cases in zip(phases, sides, strict=True):
+        if not cases:
+            raise UserError(f"{one.name} has no case on the side {side} of its split; leave --side out")
+        if cases != sides[0]:
+            raise UserError(
+                f"{phases[0].name} and {one.name} have other cases on the side {side}; predict with each alone"
+            )
+    return sides[0]
+
+
+def _cases(phase: TrainedPhase, side: str) -> Iterable[str]:
+    """The cases of a side; slices are traced back to their cases, and those held out were never cut."""
+    ids = {"val": phase.facts.val, "test": phase.facts.test}[side]
+    return (re.sub(r"_[xyz]\d{3,}$", "", one) for one in ids) if phase.data.source in CUTS and side == "val" else ids
 
 
 def reads_of(root: Path, files: Iterable[CaseFiles], option: str = "--input") -> Sequence[Read]:

@@ -10,17 +10,19 @@ from jaxtyping import Float, UInt8
 
 from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, Image, load_case
+from jaxfuse.data.facts import counted
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.trained.given_cases import given_cases
+from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
 from jaxfuse.engine.trained.phases import LABELS, TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import label_map
+from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.nifti import write_like
-from jaxfuse.io.outputs import open_outputs
+from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
 from jaxfuse.labels import LabelScheme
 
 Probabilities = Float[np.ndarray, "d h w k"]
@@ -132,8 +134,14 @@ def label_cases(
     overlap: float | None = None,
     memory_mb: int | None = None,
     overwrite: bool = False,
+    side: str = "",
+    archive: Path | None = None,
 ) -> None:
     """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
+
+    Args:
+        side: only the cases on this side of the runs' split; empty: all.
+        archive: zip file of all label maps, written where no case was left out.
 
     Raises:
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
@@ -141,12 +149,14 @@ def label_cases(
     """
     one_kind(phases)
     scheme, modalities = check_labels(phases), phases[0].preparation.modalities
-    given = given_cases(root, phases[0].data, modalities, display.say)
+    only = cases_of_side(phases, side)
+    given = given_cases(root, phases[0].data, modalities, display.say, only)
     names = [f"{one.id}.nii.gz" for one in given.files]
     outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=overwrite)
+    zipped = _open_archive(archive, given.reads, overwrite) if archive else None
     label = case_labeler(phases, overlap=overlap, memory_mb=memory_mb)
     runs = ", ".join(one.name for one in phases)
-    display.say(f"{len(given.files)} cases by {runs}; labels of scheme {scheme.name}")
+    display.say(f"{_told(given.files, side)} by {runs}; labels of scheme {scheme.name}")
     backgrounds = {}
     for one, tell in display.counted(given.files):
         with given.batch.case(one.id):
@@ -157,4 +167,31 @@ def label_cases(
             tell(output / f"{one.id}.nii.gz")
     if warning := untold(backgrounds):
         display.say(f"Warning: {warning}")
+    if zipped and archive:
+        whole = [] if given.batch.refused else [output / name for name in names]
+        display.say(_write_archive(archive, zipped, whole))
     given.batch.end()
+
+
+def _open_archive(archive: Path, reads: Sequence[Read], overwrite: bool) -> Outputs:
+    """Checks what can be checked of the zip file; unlike a folder it may lie beside what is read, but not among it."""
+    check_name(archive, "--zip")
+    folder = archive.absolute().parent
+    keep_apart(folder, "--zip", [one for one in reads if folder.resolve() not in one[1].resolve().parents])
+    check_writable(folder, "--zip")
+    zipped = Outputs(folder, "--zip", frozenset([archive.name]), overwrite)
+    zipped.check()
+    return zipped
+
+
+def _write_archive(archive: Path, zipped: Outputs, files: Sequence[Path]) -> str:
+    """Writes the zip file where there are files for it, and says what came of it."""
+    if not files:
+        return f"{archive} is not written, for cases were left out"
+    with zipped.together() as folder:
+        write_zip(folder / archive.name, files)
+    return f"{len(files)} label maps in {archive}"
+
+
+def _told(files: Sequence[CaseFiles], side: str) -> str:
+    return counted(len(files), "case") + (f" of the side {side}" if side else "")

@@ -15,7 +15,7 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES, pictures
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.trained.given_cases import given_cases
+from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
@@ -199,8 +199,11 @@ def synthesize_cases(
     passes: Passes = PATCHES,
     *,
     overwrite: bool = False,
+    side: str = "",
 ) -> None:
     """Writes the target of every case below `root` as OUTPUT/<case>_<target>.nii.gz, beside a JSON file.
+
+    `side`: only the cases on this side of the runs' split; empty: all.
 
     Raises:
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
@@ -209,7 +212,7 @@ def synthesize_cases(
     one_kind(phases)
     task = check_synthesis(phases)
     # The target is not read, whether it is there or not.
-    given = given_cases(root, phases[0].data, task.sources, display.say)
+    given = given_cases(root, phases[0].data, task.sources, display.say, cases_of_side(phases, side))
     volumes = [f"{one.id}_{task.target}.nii.gz" for one in given.files]
     names = [*volumes, *map(origin_file, volumes)]
     outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=overwrite)
