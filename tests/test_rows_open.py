@@ -46,9 +46,10 @@ def cache(tmp_path_factory) -> Path:
 
 
 def _sections(config):
-    """The data of a call, and those of its phases that have their own."""
+    """The data of a call, and those of its phases that have others."""
     yield config.data
-    yield from (config[name].data for name in config.schedule if config[name].get("data"))
+    every = (config[name].get("data") for name in config.schedule)
+    yield from (data for data in every if data and data.source)
 
 
 def _called(recipe: str, text: str, cache: Path, true_root: Callable[[str], Path]):
