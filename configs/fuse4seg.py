@@ -340,7 +340,7 @@ def alone(sizes, row, dtype):
     return phase(
         model="fuse4seg.alone",
         args={"reads": reads, "fusion": fusion, "segmentation": segmentation_form(sizes, dtype)},
-        assess="engine.judging.segmentation:segmentation_of_slices",
+        assess="engine.judging.segmentation:segmentation",
         optimizers={"segmentation": sizes.segmentation_optimizer()},
         **SEGMENTATION_LOSS,
         overlap=sizes.overlap,

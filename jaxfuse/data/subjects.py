@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from jaxfuse.data.cache import read_prepared
 from jaxfuse.data.facts import CaseFacts
@@ -86,6 +86,13 @@ def volume_facts_of(case: PreparedCase) -> CaseFacts:
     if isinstance(case, PreparedSlice):
         return volume_facts(read_prepared(case.folder).facts, case.axis)
     return case.facts
+
+
+def shown_by(case: PreparedCase, array: Shaped[np.ndarray, ...]) -> Shaped[np.ndarray, ...]:
+    """The part of an array on the grid of a case's subject, channels behind or not, that the case shows."""
+    if isinstance(case, PreparedSlice) and not case.is_whole_case:
+        return pictures(array, case.axis)[case.index]
+    return array
 
 
 def _volume(case: PreparedSlice) -> SlicedVolume:

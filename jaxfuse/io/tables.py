@@ -19,7 +19,7 @@ import numpy as np
 from jaxfuse.errors import UserError
 from jaxfuse.io.whole_file import write_whole
 
-TEXT_COLUMNS = ("case", "output", "region")
+TEXT_COLUMNS = ("case", "subject", "output", "region")
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 

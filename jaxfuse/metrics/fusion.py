@@ -24,7 +24,7 @@ from scipy.ndimage import convolve1d, sobel
 from skimage.metrics import structural_similarity
 
 from jaxfuse.errors import UserError
-from jaxfuse.metrics.names import Metric
+from jaxfuse.metrics.names import Metric, names_of
 from jaxfuse.metrics.statistics import statistics_by_output
 
 # Two axes, checked by `_gray`; a color image passes through `luminance` first.
@@ -68,8 +68,27 @@ def score_fused(fused: Image, sources: Sequence[Image]) -> dict[str, float]:
 
 
 def summarize_fused(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Statistics over cases by image (the rows' "output") and metric."""
-    return statistics_by_output(rows, METRICS)
+    """Statistics over subjects by image (the rows' "output") and metric.
+
+    A subject of several pictures has the mean over those for which a metric is defined.
+    """
+    return statistics_by_output([_mean_row(group) for group in _by_subject(rows)], METRICS)
+
+
+def _by_subject(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The rows of each subject (that of the column "subject", else the case) and image."""
+    groups: dict[object, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row.get("subject", row["case"]), row["output"]), []).append(row)
+    return list(groups.values())
+
+
+def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first, values = rows[0], {}
+    for name in first.keys() & set(names_of(METRICS)):
+        defined = [row[name] for row in rows if math.isfinite(row[name])]
+        values[name] = math.fsum(defined) / len(defined) if defined else math.nan
+    return {**{name: first[name] for name in first if name not in values}, **values}
 
 
 def luminance(rgb: Image) -> Gray:

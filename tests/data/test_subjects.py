@@ -131,13 +131,6 @@ def test_a_subject_has_one_row_in_three_dimensions_which_counts_what_no_slice_sh
         assert {name: kept[name].sum() for name in kept} == {"a": 4, "b": 4}
 
 
-def test_slices_are_cases_where_that_is_asked_for(heads, drawn, tmp_path):
-    cases = slices_of(heads)
-    _, rows = judged(judging.segmentation_of_slices(ASKED), cases, tmp_path)
-    assert sorted(rows) == sorted(one.id for one in cases)
-    assert (rows["a_z004"]["dice"], rows["a_z005"]["dice"], rows["a_z007"]["dice"]) == (1, 0, 1)
-
-
 def test_while_training_slices_are_looked_at_one_by_one(heads):
     cases = [one for one in slices_of(heads) if one.id[-3:] in ("004", "005")]
     assert judging.segmentation(ASKED).quick(one_layer, cases)["score"] == pytest.approx(0.5)

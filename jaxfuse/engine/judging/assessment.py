@@ -22,8 +22,6 @@ from jaxfuse.labels import LabelScheme
 
 # A prepared case -> its outputs by name, (*space k) on the cropped grid.
 PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
-# The cases of a data set -> what the lines of a table stand for.
-Units = Callable[[Sequence[PreparedCase]], Sequence[PreparedCase]]
 T = TypeVar("T")
 FIGURES_AT_MOST = 6
 WORST = 3

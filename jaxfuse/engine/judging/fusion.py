@@ -1,8 +1,10 @@
 """The judge of fused images, beside the segmentation that reads them.
 
 A fused image is scored as in papers on fusion (`jaxfuse.metrics.fusion`): on the whole picture, in gray levels, against
-the sources that it was made of. Three images stand beside it. The mean and the maximum of the sources need no network;
-the fused image with its levels stretched to the whole range is what some papers score in its place.
+the sources that it was made of. Of volumes that were cut into slices the pictures are scored one by one, and tables
+have their means over subjects; the segmentation is judged on the volumes. Three images stand beside the fused one. The
+mean and the maximum of the sources need no network; the fused image with its levels stretched to the whole range is
+what some papers score in its place.
 
 Where the system tells what its sources attend to ("attention", over the modalities of the case), panels show it.
 """
@@ -19,6 +21,7 @@ import numpy as np
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import gray_levels
+from jaxfuse.data.subjects import shown_by, subjects_of
 from jaxfuse.engine.judging.assessment import Judged, PredictCase
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment, segmentation
 from jaxfuse.errors import UserError
@@ -60,12 +63,21 @@ class FusionAssessment:
     def full(
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
-        """Writes what a segmentation does, and fusion.csv; summary.json gets "fusion": {"sources", "outputs"}."""
+        """Writes what a segmentation does, and fusion.csv, one row per picture and image.
+
+        The summary gets "fusion": {"sources", "pictures", "outputs"}; the outputs are statistics over subjects.
+        """
         levels: dict[str, np.ndarray] = {}
-        rows, maps, document = self.segmentation.judge(_noting(predict, levels), cases)
-        fusion = [row for case in cases for row in self._rows(case, levels.get(case.id))]
-        document["fusion"] = {"sources": list(self.sources), "outputs": summarize_fused(fusion)}
-        shown = self.segmentation.shown(rows, cases)
+        subjects = subjects_of(cases)
+        rows, maps, document = self.segmentation.judge(_noting(predict, levels), subjects)
+        of = {subject.folder: subject.id for subject in subjects}
+        fusion = [row for case in cases for row in self._rows(case, of[case.folder], levels.get(of[case.folder]))]
+        document["fusion"] = {
+            "sources": list(self.sources),
+            "pictures": len(cases),
+            "outputs": summarize_fused(fusion),
+        }
+        shown = self.segmentation.shown(rows, subjects)
         # Predicted once more: maps of all cases would be as large as the data set.
         attention = self._attention(predict, shown)
         for case in shown:
@@ -78,7 +90,7 @@ class FusionAssessment:
                 below=attention.get(case.id),
             )
         write_rows(results / "fusion.csv", fusion)
-        self.segmentation.write(results, cases, rows, maps, document)
+        self.segmentation.write(results, subjects, rows, maps, document)
         return document
 
     def _attention(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, figures.Ratios]:
@@ -102,16 +114,16 @@ class FusionAssessment:
         """The channels of the sources."""
         return [list(case.facts.modalities).index(name) for name in self.sources]
 
-    def _rows(self, case: PreparedCase, fused: np.ndarray | None) -> list[dict[str, Any]]:
-        """One row per image: scores by the names of `metrics.fusion.METRICS`."""
+    def _rows(self, case: PreparedCase, subject: str, fused: np.ndarray | None) -> list[dict[str, Any]]:
+        """One row per image of a picture: scores by the names of `metrics.fusion.METRICS`; `fused` is its subject's."""
         sources = self._sources(case)
         images = {"mean": np.mean(sources, axis=0), "maximum": np.max(sources, axis=0)}
         if fused is not None:
-            whole = _whole(fused, case)
+            whole = _whole(shown_by(case, fused), case)
             images = {FUSED: whole, f"{FUSED}, stretched": stretch(whole), **images}
         rows = []
         for name, image in images.items():
-            rows.append({"case": case.id, "output": name, **score_fused(image, sources)})
+            rows.append({"case": case.id, "subject": subject, "output": name, **score_fused(image, sources)})
         return rows
 
     def _channels(self, case: PreparedCase) -> np.ndarray:
@@ -139,7 +151,7 @@ def fusion(judged: Judged) -> FusionAssessment:
 
 
 def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
-    """Predicts as `predict` does, and leaves the gray levels (h w) of each fused image in `levels`."""
+    """Predicts as `predict` does, and leaves the gray levels (*space) of each fused image in `levels`."""
 
     def noting(case: PreparedCase) -> Mapping[str, np.ndarray]:
         outputs = predict(case)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging.assessment import (
     Judged,
     PredictCase,
-    Units,
     are_slices,
     speed,
     timed,
@@ -45,19 +44,17 @@ Maps = dict[str, dict[str, np.ndarray]]
 class SegmentationAssessment:
     """Regions of a label scheme: Dice while training; at the end all metrics of the scheme's protocol.
 
-    The protocol is that of `jaxfuse.metrics.protocols`: tumors, infant tissues and strokes each have their own.
+    The protocol is that of `jaxfuse.metrics.protocols`: tumors, infant tissues and strokes each have their own. At the
+    end subjects are judged, as slices of one volume make up that volume; `quick` takes each case by itself.
 
     Attributes:
         primary: the output that is the result, one of `probabilities`.
         probabilities: the outputs that are judged.
-        units: the cases that `full` judges. As a rule these are subjects: slices of one volume are judged as that
-            volume. `quick` takes each case by itself.
     """
 
     scheme: LabelScheme
     primary: str
     probabilities: tuple[str, ...]
-    units: Units = subjects_of
 
     alongside = None
 
@@ -78,18 +75,17 @@ class SegmentationAssessment:
     def full(
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
-        """Writes cases.csv, one row per unit, output and region, summary.json, label maps and panels."""
-        units = self.units(cases)
-        rows, maps, document = self.judge(predict, units)
-        for case in self.shown(rows, units):
+        """Writes cases.csv, one row per subject, output and region, summary.json, label maps and panels."""
+        subjects = subjects_of(cases)
+        rows, maps, document = self.judge(predict, subjects)
+        for case in self.shown(rows, subjects):
             self.draw(case, maps[case.id], figures_dir / f"{case.id}.png", f"{title}: {case.id}")
-        self.write(results, units, rows, maps, document)
+        self.write(results, subjects, rows, maps, document)
         return document
 
     def judge(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> tuple[Rows, Maps, dict[str, Any]]:
         """Scores by case, output and region; label maps by case and output; the summary."""
-        # A challenge's penalty is the diagonal of a volume: none is set for slices.
-        one_empty = math.nan if are_slices(cases) else default_one_empty_mm(self.scheme)
+        one_empty = self._one_empty_mm(cases)
         labeled, seconds = timed(lambda case: label_maps(predict(case), case.brain, self.probabilities))
         rows, maps = [], {}
         for case in cases:
@@ -107,6 +103,16 @@ class SegmentationAssessment:
                     output=output,
                 )
         return rows, maps, summary_document(rows, primary=self.primary, one_empty=one_empty) | speed(cases, seconds)
+
+    def _one_empty_mm(self, cases: Sequence[PreparedCase]) -> float:
+        """The distance of a region that one of truth and prediction lacks.
+
+        A challenge's penalty is the diagonal of its volumes; of single slices it is that of the largest picture.
+        """
+        penalty = default_one_empty_mm(self.scheme)
+        if math.isnan(penalty) or not are_slices(cases):
+            return penalty
+        return max(math.hypot(*np.multiply(case.facts.original_shape, case.facts.steps_mm)) for case in cases)
 
     def write(
         self, results: Path, cases: Sequence[PreparedCase], rows: Rows, maps: Maps, document: Mapping[str, Any]
@@ -166,11 +172,6 @@ def segmentation(judged: Judged) -> SegmentationAssessment:
             "set assess to engine.judging.losses:losses"
         )
     return SegmentationAssessment(judged.scheme, judged.primary, judged.probabilities)
-
-
-def segmentation_of_slices(judged: Judged) -> SegmentationAssessment:
-    """Judges segmentations slice by slice, as papers on 2D methods do."""
-    return replace(segmentation(judged), units=tuple)
 
 
 def label_maps(

@@ -123,8 +123,8 @@ def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
     assert rows["empty", "WT"]["specificity"] == pytest.approx((80 - 2) / 80)
     # Pixels lie 3 mm apart along a row: distances 0 0 and 0 0 3 6, pooled.
     assert rows["marked", "WT"]["hd95_mm"] == pytest.approx(np.percentile([0, 0, 0, 0, 3, 6], 95))
-    # The penalty of a challenge is a volume's diagonal: a slice has none.
-    assert np.isnan(rows["empty", "WT"]["hd95_mm"])
+    # The penalty of a challenge is a volume's diagonal, and of slices that of the picture.
+    assert rows["empty", "WT"]["hd95_mm"] == pytest.approx(np.hypot(16, 30))
     found = summary_of(tmp_path)
     assert ("seconds_per_slice" in found, "seconds_per_subject" in found) == (True, False)
     assert [figure["path"].stem for figure in drawn] == ["empty", "marked"]
