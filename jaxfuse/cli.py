@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
 
-from jaxfuse.errors import Unfinished, UserError
+from jaxfuse.errors import Unfinished, UserError, machine_sentence
 
 # Part of a message of the flag parser -> what was expected.
 _EXPECTED = {
@@ -34,7 +37,18 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except Unfinished as ended:
             print(ended, file=sys.stderr)
             return ended.exit_code
+        except BrokenPipeError:  # whoever read the output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (OSError, MemoryError, RuntimeError, AssertionError) as error:
+            if not (sentence := machine_sentence(error)):
+                raise
+            return _refuse(sentence)
 
+    warnings.formatwarning = lambda message, *place, **line: f"warning: {message}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII only
     app.run(guarded, flags_parser=_parse)
 
 

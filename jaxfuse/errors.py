@@ -1,6 +1,15 @@
-"""The exceptions that a user is meant to read."""
+"""The exceptions that a user is meant to read, and failures of the machine in the same words."""
 
 from __future__ import annotations
+
+import errno
+import os
+import traceback
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What a disk, its rights or its limits refuse. Other errors of the operating system are the program's own.
+_OF_THE_DISK = _NO_SPACE | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ESTALE}
+_OF_THE_DISK |= {errno.ENAMETOOLONG}
 
 
 class UserError(ValueError):
@@ -38,3 +47,28 @@ class CasesLeftOut(Unfinished):
 
     Its exit code is 1, or 2 where none was done.
     """
+
+
+def machine_sentence(error: BaseException) -> str:
+    """Returns a sentence for a failure of the machine: its disk, its memory or its devices; "" for another error."""
+    told = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        where, reason = error.filename or "a file", error.strerror or os.strerror(error.errno)
+        advice = "free space" if error.errno in _NO_SPACE else "mend that, or name another folder"
+        return f"{where} cannot be read or written ({reason}); {advice}, and call again: what was saved is kept"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in told:
+        said = f" ({told.removeprefix('RESOURCE_EXHAUSTED: ')[:200]})" if told else ""
+        return f"memory is too small{said}; use a smaller patch, batch or tile_batch, and call again"
+    if "nable to initialize backend" in told or _raised_in(error, "jax._src.xla_bridge"):
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        return (
+            f"JAX_PLATFORMS is {asked!r}, which this machine or installation lacks; unset it, set it to cpu, or "
+            "install jaxfuse[cuda] for an NVIDIA GPU"
+        )
+    return ""
+
+
+def _raised_in(error: BaseException, module: str) -> bool:
+    """Tells whether an error began in a module; JAX asserts that it found the platform that was asked for."""
+    *_, (frame, _) = [(None, 0), *traceback.walk_tb(error.__traceback__)]
+    return frame is not None and frame.f_globals.get("__name__") == module

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,9 @@ from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
 # Raise when the arrays or the JSON that this file writes change for a recipe that earlier versions knew.
-_VERSION = 6
+_VERSION = 7
+_CASE = "case.json"
+_BLOCK = 4096
 
 
 def prepare(
@@ -99,14 +102,14 @@ def prepare_with(
     `images` names the entries of `CaseFiles.images` that count, `label` whether the label file does.
     """
     cache = Path(cache)
-    cache.mkdir(parents=True, exist_ok=True)
+    make_cache(cache)
     digests = Digests(cache / "digests.json")
     prepared = []
     try:
         for one in files:
             key = case_key(one, recipe, images, label, digests)
             folder = cache / f"{one.id}-{key[:20]}"
-            fresh = not (folder / "case.json").is_file()
+            fresh = not folder.exists() or _removed_if_damaged(folder)
             if fresh:
                 _write(folder, key, make(one))
             prepared.append(read_prepared(folder))
@@ -117,11 +120,61 @@ def prepare_with(
     return tuple(prepared)
 
 
+def make_cache(folder: Path) -> None:
+    """Makes the folder of a cache; one that is there may be read-only, as long as it holds all that is asked for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the cache {folder} cannot be made ({error.strerror}); name another with JAXFUSE_CACHE or data.cache"
+        ) from error
+
+
+def fault_of(folder: Path) -> str:
+    """Returns what is wrong with an entry; "" where nothing is.
+
+    Every file has the size and the bytes at its beginning, middle and end that were written. All bytes are not read:
+    that would take as long as making some entries anew.
+    """
+    try:
+        marks = json.loads((folder / _CASE).read_bytes())["marks"]
+        damaged = [name for name, mark in marks.items() if _mark(folder / name) != mark]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{_CASE} or a file that it names cannot be read"
+    return f"{damaged[0]} is not what was written" if damaged else ""
+
+
+def _removed_if_damaged(folder: Path) -> bool:
+    """Tells whether an entry was damaged; then it is removed, and that is said."""
+    fault = fault_of(folder)
+    if fault:
+        warnings.warn(f"the cache entry {folder} is damaged ({fault}); it is made anew", stacklevel=3)
+        aside = folder.with_name(f".{folder.name}.damaged-{os.getpid()}")
+        try:
+            os.rename(folder, aside)  # at once, for other processes
+        except OSError as error:
+            raise UserError(
+                f"{folder} is damaged ({fault}) and cannot be removed ({error.strerror}); remove it"
+            ) from error
+        shutil.rmtree(aside, ignore_errors=True)
+    return bool(fault)
+
+
+def _mark(path: Path) -> str:
+    """Returns the size of a file and a digest of its beginning, middle and end."""
+    size, digest = path.stat().st_size, hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        for start in (0, size // 2, size - _BLOCK):
+            file.seek(max(0, start))
+            digest.update(file.read(_BLOCK))
+    return f"{size} bytes {digest.hexdigest()}"
+
+
 def read_prepared(folder: str | Path) -> CachedCase:
     """The prepared case in one folder of a cache."""
     folder = Path(folder)
-    facts = json.loads((folder / "case.json").read_text())
-    key = facts.pop("key")
+    facts = json.loads((folder / _CASE).read_text())
+    key, _ = facts.pop("key"), facts.pop("marks")
     return CachedCase(folder, key, CaseFacts(**{k: tuples(v) for k, v in facts.items()}))
 
 
@@ -144,19 +197,20 @@ def case_key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], l
 def _write(folder: Path, key: str, prepared: Prepared) -> None:
     """Writes an entry in one piece; where another process was first, its entry stays (the content is the same)."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    partial.mkdir()
     try:
+        partial.mkdir()
         np.save(partial / "image.npy", prepared.image)
         if prepared.label is not None:
             np.save(partial / "label.npy", prepared.label)
         np.save(partial / "tumor.npy", prepared.tumor)
         np.save(partial / "brain.npy", prepared.brain)
         np.save(partial / "beyond.npy", prepared.beyond)
-        (partial / "case.json").write_text(json.dumps({"key": key, **asdict(prepared.facts)}, indent=1))
+        marks = {path.name: _mark(path) for path in sorted(partial.iterdir())}
+        (partial / _CASE).write_text(json.dumps({"key": key, "marks": marks, **asdict(prepared.facts)}, indent=1))
         try:
             os.rename(partial, folder)
         except OSError:
-            if not (folder / "case.json").is_file():
+            if not (folder / _CASE).is_file():
                 raise
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); free space or choose another cache") from error

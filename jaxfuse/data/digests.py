@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
 from jaxfuse.data.cases import Image
@@ -51,6 +52,11 @@ class Digests:
         if not self._path.is_file():
             return {}
         try:
-            return json.loads(self._path.read_text())
+            found = json.loads(self._path.read_text())
+            if not isinstance(found, dict):
+                raise ValueError("no object")
         except ValueError as error:
-            raise UserError(f"{self._path} is damaged ({error}); delete it, it will be made anew") from error
+            warnings.warn(f"{self._path} is damaged ({error}); it is made anew", stacklevel=3)
+            self._path.unlink()
+            return {}
+        return found

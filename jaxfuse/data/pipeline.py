@@ -109,8 +109,33 @@ def batches(
     )
     if loader.workers:
         options = grain.MultiprocessingOptions(num_workers=loader.workers, per_worker_buffer_size=loader.prefetch)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_begin_worker)
+        return Workers(iter(dataset.mp_prefetch(options, worker_init_fn=_begin_worker)))
     return iter(dataset)
+
+
+class Workers:
+    """Batches from processes of the loader, which may die; closing it ends them."""
+
+    def __init__(self, batches: Iterator[Mapping[str, Any]]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return self
+
+    def __next__(self) -> Mapping[str, Any]:
+        try:
+            return next(self._batches)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            reason = str(error).partition(". ")[0]
+            raise UserError(
+                f"a process of the loader died ({reason}), as they do where memory or /dev/shm is too small; set "
+                "loader.workers to 0, or a smaller loader.prefetch, and call again"
+            ) from error
+
+    def close(self) -> None:
+        self._batches.close()  # pyright: ignore[reportAttributeAccessIssue]  (an iterator of Grain)
 
 
 def _places(sampler: PatchSampler, *, batch: int, seed: int) -> grain.MapDataset:

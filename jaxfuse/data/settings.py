@@ -106,8 +106,14 @@ class Data:
 
     @property
     def cache_dir(self) -> Path:
-        default = os.environ.get("JAXFUSE_CACHE") or Path.home() / ".cache" / "jaxfuse"
-        return Path(self.cache or default).expanduser().absolute()
+        """The folder of prepared arrays; refuses to guess one where no home folder is known."""
+        named = self.cache or os.environ.get("JAXFUSE_CACHE") or "~/.cache/jaxfuse"
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError as error:
+            raise UserError(
+                f"the cache {named} has no place ({error}); name a folder with JAXFUSE_CACHE or data.cache"
+            ) from error
 
 
 def scheme_of(data: Data, layout_default: str) -> LabelScheme:

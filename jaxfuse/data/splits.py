@@ -121,7 +121,7 @@ def read_split(path: str | Path, ids: Iterable[str], *, subject: SubjectOf = sub
         UserError: for anything else.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"split file {path} cannot be read ({error}); JSON with the lists train and val is expected"

@@ -90,6 +90,8 @@ class Loop:
         if last or step % self.checkpoint_every == 0 or asked is not None:
             self._settle_all(step, state, window, clock)
             self.checkpoints.save(step, state, self.judge.document())
+        if last:
+            self.checkpoints.wait()  # what is judged at the end is on disk
         if asked is not None and not last:
             self.checkpoints.wait()
             raise Stopped(

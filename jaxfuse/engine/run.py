@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxfuse.config import Experiment, Phase, parse
+from jaxfuse.data.cache import make_cache
 from jaxfuse.data.dataset import Dataset, open_dataset
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.settings import Data
@@ -34,7 +36,7 @@ from jaxfuse.engine.run_folder.workdir import (
 )
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.training import Training
-from jaxfuse.errors import UserError
+from jaxfuse.errors import OutputError, Stopped, UserError, machine_sentence
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.report.html import write_report
 
@@ -184,6 +186,8 @@ def train(config: ConfigDict, workdir: Path) -> Path:
     experiment = parse(config)
     check_systems(experiment)
     check_workdir(workdir, {experiment.data_of(phase).root for phase in experiment.phases.values()})
+    for data in {experiment.data_of(phase) for phase in experiment.phases.values()}:
+        make_cache(data.cache_dir)
     placement, display = one_device(), Display()
     with locked(workdir) as workdir:
         compilation_cache(experiment.data.cache_dir)
@@ -191,13 +195,37 @@ def train(config: ConfigDict, workdir: Path) -> Path:
         note_environment(workdir, placement)
         display.say(f"jaxfuse {experiment.name}: {placement.device_name}; workdir {workdir}")
         related = related_runs(workdir)
-        with StopRequest() as stop:
+        with StopRequest() as stop, _reported_as_far_as_it_went(workdir, related):
             run = Run(experiment, workdir, display, stop)
             worked = run.execute()
             run.draw_rows(related)
-        report = write_report(workdir, related=related)
+        report = _report(workdir, related)
     display.say(("Done" if worked else "This run was finished already; its report is written anew") + f": {report}")
     return report
+
+
+def _report(workdir: Path, related: Sequence[Path]) -> Path:
+    """Writes the report of a finished run; what it reports on is there, whatever becomes of the report."""
+    try:
+        return write_report(workdir, related=related)
+    except (UserError, OSError) as error:
+        reason = machine_sentence(error) or str(error)
+        raise Stopped(
+            f"every phase is trained and judged, and kept in {workdir}, but its report could not be made: {reason}; "
+            "the same command makes the report alone",
+            1,
+        ) from error
+
+
+@contextmanager
+def _reported_as_far_as_it_went(workdir: Path, related: Sequence[Path]) -> Iterator[None]:
+    """Writes the report of a run that ends because it cannot write, where a report still has room."""
+    try:
+        yield
+    except (OutputError, OSError):
+        with suppress(UserError, OSError):
+            write_report(workdir, related=related)
+        raise
 
 
 def _read_by(data: Dataset) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.errors import UserError
-from jaxfuse.io.whole_file import write_whole
+from jaxfuse.io.whole_file import utf8, write_whole
 
 TEXT_COLUMNS = ("case", "subject", "output", "region")
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -35,7 +35,7 @@ def write_rows(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_plain(row[column]) for column in columns] for row in rows)
-    write_whole(Path(path), text.getvalue().encode("utf-8"))
+    write_whole(Path(path), utf8(text.getvalue()))
 
 
 def read_rows(path: Path | str, *, text: Sequence[str] = TEXT_COLUMNS) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def read_rows(path: Path | str, *, text: Sequence[str] = TEXT_COLUMNS) -> list[d
 def write_json(path: Path | str, value: Any) -> None:
     """Writes strict JSON: nan and the infinities, for which JSON has no number, become "nan", "inf", "-inf"."""
     text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_whole(Path(path), text.encode("utf-8"))
+    write_whole(Path(path), utf8(text))
 
 
 def read_json(path: Path | str) -> Any:

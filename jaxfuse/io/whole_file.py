@@ -25,3 +25,8 @@ def write_whole(path: Path, content: bytes) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error
+
+
+def utf8(text: str) -> bytes:
+    """Returns text in UTF-8, also where Python read names of files or arguments as ASCII and kept their bytes apart."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from jaxfuse.io.whole_file import write_whole
+from jaxfuse.io.whole_file import utf8, write_whole
 from jaxfuse.report.reported_run import ReportedRun
 
 
@@ -35,7 +35,7 @@ class Section:
 
 def write_page(path: Path, template: str, context: Mapping[str, Any]) -> None:
     """Writes the page that `template`, such as "report.html.j2", makes of these values, in one piece."""
-    write_whole(path, _environment().get_template(template).render(context).encode("utf-8"))
+    write_whole(path, utf8(_environment().get_template(template).render(context)))
 
 
 def _environment() -> Environment:

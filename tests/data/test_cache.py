@@ -132,11 +132,9 @@ def test_losing_the_race_keeps_the_winners_entry(tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == sorted([case.folder.name, "digests.json"])
 
 
-def test_missing_modality_and_damaged_memo_are_refused(tmp_path):
+def test_missing_modality_is_refused(tmp_path):
     files = files_on_disk(tmp_path)
     refused("case c has no t2 image", run, tmp_path, files, modalities=("t1", "t2"))
-    (tmp_path / "cache" / "digests.json").write_text("{")
-    refused("delete it", run, tmp_path, files)
 
 
 def test_dataset_facts_count_the_training_cases_only_and_survive_json(tmp_path):

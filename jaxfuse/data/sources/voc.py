@@ -44,7 +44,7 @@ def find_images(root: str | Path) -> dict[str, tuple[CaseFiles, ...]]:
         path = year / _LISTS / f"{side}.txt"
         if not path.is_file():
             raise UserError(f"{path} is missing; unpack the VOC archive again")
-        names = sorted(path.read_text().split())
+        names = sorted(path.read_text(encoding="utf-8").split())
         if not names:
             raise UserError(f"{path} lists no image; unpack the VOC archive again")
         sides[side] = tuple(_files(year, name) for name in names)

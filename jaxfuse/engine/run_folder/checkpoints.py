@@ -27,7 +27,7 @@ from jaxfuse.engine.run_folder.stored import (
     remove_partial,
     write_stored,
 )
-from jaxfuse.errors import UserError
+from jaxfuse.errors import OutputError, UserError
 from jaxfuse.learning.state import State
 
 WEIGHTS, REST, PROGRESS = "weights", "rest", "progress.json"
@@ -178,7 +178,7 @@ class Checkpoints:
         except OSError as error:
             kept = sorted(_steps(self.folder / "last"))
             left = f"that of step {kept[-1]} is kept" if kept else "no other is there yet"
-            raise UserError(
+            raise OutputError(
                 f"the checkpoint cannot be written to {self.folder / which} ({error.strerror}), and {left}; free space "
                 "and call again, or name another --workdir"
             ) from error

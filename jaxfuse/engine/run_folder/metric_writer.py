@@ -18,6 +18,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal, SupportsFloat
 
@@ -29,6 +30,7 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import image as image_summary
 
+from jaxfuse.errors import OutputError
 from jaxfuse.io.metric_rows import METRICS_FILE, ROW_KEYS, Row, read_metrics
 from jaxfuse.io.whole_file import write_whole
 
@@ -67,12 +69,18 @@ class MetricWriter:
         if taken := [name for name in values if name in ROW_KEYS]:
             raise ValueError(f"a metric cannot be called {taken[0]!r}: that is a column of every row")
         row = {"step": int(step), "phase": phase, "split": split, **{name: float(v) for name, v in values.items()}}
-        self._jsonl.write(_json_line(row))
-        self._jsonl.flush()
-        self._csv.write(_csv_text([row]))
-        self._csv.flush()
         scalars = [Summary.Value(tag=f"{phase}/{split}/{name}", simple_value=row[name]) for name in values]
-        self._write_event(Summary(value=scalars), step)
+        try:
+            self._jsonl.write(_json_line(row))
+            self._jsonl.flush()
+            self._csv.write(_csv_text([row]))
+            self._csv.flush()
+            self._write_event(Summary(value=scalars), step)
+        except OSError as error:
+            raise OutputError(
+                f"the metrics of step {step} cannot be written to {self._workdir} ({error.strerror}); free space and "
+                "call again: the run goes on from its last checkpoint"
+            ) from error
 
     def write_image(self, tag: str, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Writes one color image to TensorBoard. `tag` begins with the phase (`<phase>/...`), like a scalar's."""
@@ -104,12 +112,15 @@ class MetricWriter:
             self._events.flush()
 
     def close(self) -> None:
-        """Flushes and closes all files. Closing twice does no harm."""
-        self._jsonl.close()
-        self._csv.close()
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        """Flushes and closes all files. Closing twice does no harm.
+
+        What could not be written was said by `write`; here it is let go.
+        """
+        for file in (self._jsonl, self._csv, self._events):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
+        self._events = None
 
     def _open(self) -> None:
         # Both stay open until `close`: a row is written every few seconds, for hours.
