@@ -2,7 +2,9 @@
 
 Says what a config builds, without data and without compiling: parameters by player and by the paper's names of the
 networks, what is transferred between phases. `--rows` lists presets, rows and variants instead. `--cost` compiles
-one step of each phase for this machine's backend and adds its operations and memory.
+one step of each phase for this machine's backend and adds its operations and memory. `--cost --device h200` compiles
+it for that card, which need not be there (extra `h200`), and adds the kernels of a step and of a prediction, the bytes
+that they move, the memory that they need, and the time that the bytes take at the card's bandwidth.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/cmff.py:paper.", lock_config=True)
     flags.DEFINE_bool("rows", False, "List the config's presets, rows and data variants.")
     flags.DEFINE_bool("cost", False, "Compile one step of each phase here, and add its operations and memory.")
+    flags.DEFINE_string("device", None, "With --cost: a card to compile for, one of h200, h100, a100, l40s.")
     flags.DEFINE_bool("json", False, "Print JSON.")
     flags.mark_flag_as_required("config")
 
@@ -39,8 +42,12 @@ def main(argv: list[str]) -> int:
     else:
         # Imported late: --help, --rows and a mistyped option need no JAX.
         from jaxfuse.engine.description import describe
+        from jaxfuse.engine.gpus import gpu_named
 
-        found = describe(options.config, cost=options.cost)
+        if options.device and not options.cost:
+            raise UserError("--device is a card to compile for, and nothing is compiled without --cost; add it")
+        gpu = gpu_named(options.device) if options.device else None
+        found = describe(options.config, cost=options.cost, gpu=gpu)
         text = _as_text(found)
     print(json.dumps(found, indent=1) if options.json else text)
     return 0
@@ -74,8 +81,16 @@ def _as_text(facts: Mapping[str, Any]) -> str:
         lines += [f"  player {player:<17}{count:>14,}" for player, count in phase["players"].items()]
         lines += [f"  {t['source']} -> {t['target']}: {t['values']:,} values" for t in phase["transfers"]]
         for key, value in phase.get("cost", {}).items():
-            lines.append(f"  {key:<24}{value:>14,}" if isinstance(value, int) else f"  {key:<24}{value:>14}")
+            if isinstance(value, Mapping):
+                lines += [f"  {key}", *(_cost_line(f"  {name}", one) for name, one in value.items())]
+            else:
+                lines.append(_cost_line(key, value))
     return "\n".join(lines)
+
+
+def _cost_line(name: str, value: Any) -> str:
+    told = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"  {name:<24}{told:>18}"
 
 
 if __name__ == "__main__":

@@ -64,9 +64,8 @@ class PatchSampler:
         return {"a": self._one(index, rng), "b": self._one(other, rng)}
 
     def _one(self, index: int, rng: np.random.Generator) -> Example:
-        example = sample_patch(self.cases[index], self.patch, self.center, rng, margin=self.margin)
-        if not self.labels:
-            example = {"image": example["image"]}
+        case = self.cases[index]
+        example = sample_patch(case, self.patch, self.center, rng, margin=self.margin, labels=self.labels)
         return apply_all(self.transforms, example, rng)
 
 

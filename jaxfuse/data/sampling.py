@@ -201,21 +201,30 @@ def sampling_rule(name: str, options: Mapping[str, Any] | None = None) -> Sampli
 
 
 def sample_patch(
-    case: PreparedCase, patch: Sequence[int], center: Center, rng: np.random.Generator, *, margin: int = 0
+    case: PreparedCase,
+    patch: Sequence[int],
+    center: Center,
+    rng: np.random.Generator,
+    *,
+    margin: int = 0,
+    labels: bool = True,
 ) -> Example:
     """One random window: `image` (*space m) float32 and, for a labeled case, `label` (*inner) int32.
 
-    The image has the patch's sides, the label those of the window, which are smaller by twice the margin.
+    The image has the patch's sides, the label those of the window, which are smaller by twice the margin. Without
+    `labels` none is read.
     """
     window = output_sides(patch, margin)
     start = window_around(center(case, window, rng), window, case.facts.shape)
-    return cut(case, start, patch, margin=margin)
+    return cut(case, start, patch, margin=margin, labels=labels)
 
 
-def cut(case: PreparedCase, start: Sequence[int], patch: Sequence[int], *, margin: int = 0) -> Example:
+def cut(
+    case: PreparedCase, start: Sequence[int], patch: Sequence[int], *, margin: int = 0, labels: bool = True
+) -> Example:
     """The example whose window begins at `start`; the background 0 where it leaves the cropped brain."""
     example: dict[str, Any] = {"image": crop(case.image, [first - margin for first in start], patch)}
-    if case.label is not None:
+    if labels and case.label is not None:
         example["label"] = crop(case.label, start, output_sides(patch, margin)).astype(np.int32)
     return example
 

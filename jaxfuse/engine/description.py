@@ -13,27 +13,40 @@ from jaxfuse.arrays import Params
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system, example_batch
+from jaxfuse.engine.build import without_optimizers as without
+from jaxfuse.engine.gpus import Gpu, compiled_for
+from jaxfuse.engine.kernels import CompiledKernels
 from jaxfuse.engine.programs import Programs, program_cost
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, apply_rules
 
 
-def describe(config: ConfigDict, *, cost: bool) -> dict[str, Any]:
+def describe(config: ConfigDict, *, cost: bool, gpu: Gpu | None = None) -> dict[str, Any]:
     """Says what each phase of a config builds; nothing is drawn, and nothing compiled but for `cost`.
+
+    Args:
+        config: a recipe.
+        cost: compiles one step of each phase.
+        gpu: compiles it for this card instead of the devices in use, and a prediction of one patch too.
 
     Returns:
         {"name", "preset", "row", "variant", "phases", "result"}; of each phase "length" ({"steps"} or {"epochs"}),
-        "patch", "players" and "networks" (parameters by name), "transfers", and with `cost` the "cost" of one step.
+        "patch", "players" and "networks" (parameters by name), "transfers", and with `cost` the "cost" of one step, or
+        with `gpu` the cost by program: "step" and "prediction".
     """
     experiment = parse(config)
     states: dict[str, State] = {}
-    phases = {name: _phase(experiment, experiment.phases[name], states, cost=cost) for name in experiment.schedule}
+    phases = {}
+    for name in experiment.schedule:
+        phases[name] = _phase(experiment, experiment.phases[name], states, cost=cost, gpu=gpu)
     title = {key: getattr(experiment, key) for key in ("name", "preset", "row", "variant")}
     return {**title, "phases": phases, "result": list(experiment.result)}
 
 
-def _phase(experiment: Experiment, phase: Phase, states: dict[str, State], *, cost: bool) -> dict[str, Any]:
+def _phase(
+    experiment: Experiment, phase: Phase, states: dict[str, State], *, cost: bool, gpu: Gpu | None
+) -> dict[str, Any]:
     """Describes one phase, and adds its abstract state to those of the phases before it."""
     modalities, classes = declared_facts(experiment.data_of(phase))
     system = build_system(phase, modalities, classes, phase.steps or 1)
@@ -48,7 +61,8 @@ def _phase(experiment: Experiment, phase: Phase, states: dict[str, State], *, co
     }
     if cost:
         batch = example_batch(phase, modalities, margin=system.geometry.margin)
-        described["cost"] = _cost(system, states[phase.name], batch)
+        state = states[phase.name]
+        described["cost"] = _cost(system, state, batch) if gpu is None else _cost_on(gpu, system, state, batch)
     return described
 
 
@@ -67,6 +81,31 @@ def _transfer(rule: Rule, params: Mapping[str, Params], donors: Mapping[str, Par
 
     jax.eval_shape(move, params, donors)
     return {"source": f"{rule.donor}:{rule.source}", "target": rule.target, "values": moved[0]}
+
+
+def _cost_on(gpu: Gpu, system: System, state: State, batch: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Kernels, bytes and memory of a training step and of a prediction of one patch, compiled for a card."""
+    programs, image = Programs(system), _image_of(batch)
+    one_patch = {"image": jax.ShapeDtypeStruct((1, *image.shape[1:]), image.dtype)}
+    arguments = {"step": (programs.step, state, batch), "prediction": (programs.predict, without(state), one_patch)}
+    found = {}
+    for name, (program, *shapes) in arguments.items():
+        kernels = CompiledKernels.of(compiled_for(gpu, program, *shapes))
+        found[name] = {
+            "kernels": kernels.launches,
+            "moved_bytes": kernels.moved_bytes,
+            "transposed_bytes": kernels.transposed_bytes,
+            "floor_ms": round(1e3 * kernels.floor_s(gpu), 3),
+            "temporary_bytes": kernels.temporary_bytes,
+            "argument_bytes": kernels.argument_bytes,
+            "fits": kernels.temporary_bytes + kernels.argument_bytes <= gpu.memory_bytes,
+        }
+    return found
+
+
+def _image_of(batch: Mapping[str, Any]) -> Any:
+    """The image of a batch; of an unpaired one the first."""
+    return batch["image"] if "image" in batch else _image_of(next(iter(batch.values())))
 
 
 def _cost(system: System, state: State, batch: Mapping[str, Any]) -> dict[str, Any]:

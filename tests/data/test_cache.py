@@ -36,7 +36,7 @@ def test_cached_arrays_are_those_in_memory_and_small_when_pickled(tmp_path):
     assert case.facts == expected.facts
     for name in ("image", "label", "tumor", "brain"):
         stored, wanted = getattr(case, name), getattr(expected, name)
-        assert isinstance(stored, np.memmap)
+        assert isinstance(stored.base, np.memmap)
         assert stored.dtype == wanted.dtype
         np.testing.assert_array_equal(stored, wanted)
     assert read_prepared(case.folder) == case

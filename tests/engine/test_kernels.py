@@ -1,0 +1,95 @@
+"""Kernels and bytes of a program, counted in a text as XLA prints one."""
+
+import pytest
+
+from jaxfuse.engine.gpus import GPUS, LAUNCH_S
+from jaxfuse.engine.kernels import CompiledKernels
+
+PROGRAM = """\
+HloModule jit_step, is_scheduled=true
+
+%add (a: bf16[], b: bf16[]) -> bf16[] {
+  %a = bf16[] parameter(0)
+  %b = bf16[] parameter(1)
+  ROOT %sum = bf16[] add(%a, %b)
+}
+
+%fused_transpose.2 (p: f32[8,16]) -> f32[16,8] {
+  %p = f32[8,16]{1,0} parameter(0)
+  ROOT %t = f32[16,8]{1,0} transpose(%p), dimensions={1,0}
+}
+
+%fused_reduce (p: bf16[64,128,4]) -> bf16[4] {
+  %p.1 = bf16[64,128,4]{2,1,0} parameter(0)
+  %zero = bf16[] constant(0)
+  ROOT %r = bf16[4]{0} reduce(%p.1, %zero), dimensions={0,1}, to_apply=%add
+}
+
+%body (s: (s32[], f32[8,16])) -> (s32[], f32[8,16]) {
+  %s = (s32[], f32[8,16]{1,0}) parameter(0)
+  %x = f32[8,16]{1,0} get-tuple-element(%s), index=1
+  %i = s32[] get-tuple-element(%s), index=0
+  %double = f32[8,16]{1,0} fusion(%x), kind=kLoop, calls=%fused_double
+  ROOT %next = (s32[], f32[8,16]{1,0}) tuple(%i, %double)
+}
+
+%small (p: f32[2]) -> f32[2] {
+  %p.2 = f32[2]{0} parameter(0)
+  ROOT %n = f32[2]{0} negate(%p.2)
+}
+
+%large (p: f32[2]) -> f32[2] {
+  %p.3 = f32[2]{0} parameter(0)
+  %e = f32[2]{0} exponential(%p.3)
+  ROOT %m = f32[2]{0} negate(%e)
+}
+
+ENTRY %main (x: f32[8,16], y: bf16[64,128,4], c: pred[]) -> f32[8,16] {
+  %x.1 = f32[8,16]{1,0} parameter(0)
+  %y.1 = bf16[64,128,4]{2,1,0} parameter(1)
+  %c.1 = pred[] parameter(2)
+  %turned = f32[16,8]{1,0} fusion(%x.1), kind=kInput, calls=%fused_transpose.2, metadata={op_name="a(b)"}
+  %narrow = bf16[4]{0} fusion(%y.1), kind=kInput, calls=%fused_reduce
+  %conv = (f32[1,8,8,4]{3,2,1,0}, /*index=1*/u8[32]{0}) custom-call(%turned, %x.1), window={size=3x17 pad=1_1x8_8}, \
+custom_call_target="__cudnn$convForward"
+  %start = (s32[], f32[8,16]{1,0}) tuple(%i0, %x.1)
+  %loop = (s32[], f32[8,16]{1,0}) while(%start), condition=%cond, body=%body, \
+backend_config={"known_trip_count":{"n":"5"}}
+  %v = f32[2]{0} constant({1, 2})
+  %either = f32[2]{0} conditional(%c.1, %v, %v), branch_computations={%small, %large}
+  ROOT %end = f32[8,16]{1,0} get-tuple-element(%loop), index=1
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def found():
+    return CompiledKernels(PROGRAM, temporary_bytes=7, argument_bytes=9)
+
+
+def test_each_kernel_moves_its_operands_and_results(found):
+    moved = [(one.kind, one.moved_bytes, one.launches) for one in found.kernels]
+    matrix = 8 * 16 * 4
+    assert moved == [
+        ("transpose", 2 * matrix, 1),
+        ("fusion", 64 * 128 * 4 * 2 + 4 * 2, 1),
+        ("__cudnn$convForward", 2 * matrix + 8 * 8 * 4 * 4 + 32, 1),
+        # The loop's body, five times; of two branches the one that moves more.
+        ("fusion", 2 * matrix, 5),
+        ("exponential", 16, 1),
+        ("negate", 16, 1),
+    ]
+    assert found.launches == 10
+    assert found.transposed_bytes == 2 * matrix
+    assert found.moved_bytes == sum(size * launches for _, size, launches in moved)
+
+
+def test_windows_and_narrow_sums_are_found(found):
+    assert found.largest_window == 17
+    assert found.longest_narrow_sum() == 64 * 128
+
+
+def test_small_kernels_take_a_launch(found):
+    assert found.floor_s(GPUS["h200"]) == pytest.approx(10 * LAUNCH_S)
+    large = CompiledKernels(PROGRAM.replace("[64,128,4]", "[64000,128000,4]"), 0, 0)
+    assert large.floor_s(GPUS["h200"]) == pytest.approx(9 * LAUNCH_S + (64e3 * 128e3 * 8 + 8) / 4.8e12)
