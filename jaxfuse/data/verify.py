@@ -197,7 +197,12 @@ def _orientation_problems(seen: _Seen) -> list[Problem]:
     if not seen.unoriented:
         return []
     text = f"headers tell no orientation (cases: {seen.unoriented}): array axis 0 is taken to run"
-    return [Problem(ALL_CASES, "warning", f"{text} to the right, axis 1 to the front, axis 2 up; see that it does")]
+    others = len(seen.spacings) - seen.unoriented
+    beside = (
+        f" (cases whose headers tell one: {others}; left and right may differ between both kinds)" if others else ""
+    )
+    told = f"{text} to the right, axis 1 to the front, axis 2 up; see that it does{beside}"
+    return [Problem(ALL_CASES, "warning", told)]
 
 
 def _spacing_problems(seen: _Seen) -> list[Problem]:

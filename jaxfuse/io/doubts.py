@@ -7,12 +7,15 @@ import math
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
+from jaxfuse.io.analyze import files_of, is_pair
 from jaxfuse.io.geometry import is_sheared, largest_cosine, shift_in_voxels, sides_told, spacing_of
 from jaxfuse.io.nifti import Volume
 
 # Shares of a voxel, and of a side.
 _ONE_PLACE = 0.05
 _ONE_SIDE = 0.01
+# Place of the byte of orientation in an Analyze header.
+_ORIENT = 252
 # Sides beyond these are rather a header in another unit than a picture of a head.
 _USUAL_MM = (0.05, 50.0)
 
@@ -41,8 +44,23 @@ def geometry_warnings(volume: Volume) -> list[str]:
             f"{name}: axes meet at {angle:.3g} degrees, not at right angles: networks see a sheared head; distances "
             "and volumes are measured in mm all the same"
         )
+    if is_pair(volume.path) and not volume.oriented:
+        found += _unread(volume)
     if 1 in volume.array.shape:
         found.append(f"{name}: a single slice; distances are measured in its plane")
+    return found
+
+
+def _unread(volume: Volume) -> list[str]:
+    """Signs of an orientation that belong to an Analyze pair, and that are not read since programs disagree on them."""
+    header, _ = files_of(volume.path)
+    found, beside = [], header.with_suffix(".mat")
+    if beside.is_file():
+        found.append(f"{volume.name}: {beside.name} of SPM lies beside it, which may turn the axes and is not read")
+    with header.open("rb") as file:
+        orient = file.read(_ORIENT + 1)[_ORIENT]
+    if orient:
+        found.append(f"{volume.name}: its header has the orientation code {orient}, which is not read")
     return found
 
 

@@ -231,6 +231,15 @@ def test_verify_warns(tmp_path, affine, unit, words):
     assert [problem for problem in verdict.problems if words in problem.message]
 
 
+@given("a case that tells no orientation among others that tell one", "verify says so")
+def test_verify_tells_cases_of_both_kinds(tmp_path):
+    arrays = {name: head(SHAPE, 0)[name] for name in MODALITIES}
+    write_case(tmp_path, "p", arrays)
+    write_case(tmp_path, "q", arrays, sform_code=0, qform_code=0)
+    words = "(cases whose headers tell one: 1; left and right may differ between both kinds)"
+    assert [problem for problem in verify(tmp_path).problems if words in problem.message]
+
+
 @given("a case of one slice", "verify says so")
 def test_verify_tells_single_slices(tmp_path):
     write_case(tmp_path, "p", {name: head(SHAPE, 0)[name][..., 4:5] for name in MODALITIES})

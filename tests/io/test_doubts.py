@@ -6,7 +6,7 @@ import pytest
 
 from jaxfuse.io.doubts import forms_disagree, geometry_warnings, sides_disagree
 from jaxfuse.io.nifti import read_volume
-from tests.made_cases import placed, save_volume
+from tests.made_cases import placed, save_pair, save_volume
 
 ARRAY = np.zeros((4, 5, 6), np.uint8)
 TURN = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])
@@ -45,6 +45,18 @@ def test_other_units_and_other_sides_beside_the_sform_are_told(tmp_path):
     first, second = geometry_warnings(volume)
     assert "its header gives voxels of 1 x 1 x 1, its affine of 1 x 1 x 2 mm" in first
     assert "is in micrometers; lengths are converted to mm, so that voxels are 1 x 1 x 2" in second
+
+
+def test_signs_of_orientation_beside_a_pair_are_told_not_to_be_read(tmp_path):
+    pair = save_pair(tmp_path / "a.hdr", ARRAY)
+    assert geometry_warnings(read_volume(pair)) == []
+    (tmp_path / "a.mat").touch()
+    content = bytearray(pair.read_bytes())
+    content[252] = 3
+    pair.write_bytes(bytes(content))
+    first, second = geometry_warnings(read_volume(pair.with_suffix(".img")))
+    assert "a.mat of SPM lies beside it" in first
+    assert "has the orientation code 3, which is not read" in second
 
 
 def test_forms_disagree_where_they_place_a_corner_elsewhere(tmp_path):
