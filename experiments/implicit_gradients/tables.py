@@ -63,7 +63,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def scientific(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value < 0:  # -1: not known
         return "–"
     return f"{value:.1e}"
 

@@ -138,10 +138,18 @@ def assemble(system: LinearSystem, chunk: int) -> tuple[Array, Array, Any]:
     """The matrix (n, n) of a system, its right-hand side (n,), and the function from (n,) to a vector."""
     if trees.is_sharded(system.target):
         raise ValueError("dense needs y on one device or automatic mesh axes, and y is split: use cg")
-    flat, restore = ravel_pytree(system.target)
+    kind = trees.scalar_type(system.target)
+
+    def join(vector: Vector) -> Vector:
+        return [leaf.astype(kind) for leaf in vector]
+
+    flat, split = ravel_pytree(join(system.target))
+
+    def restore(flat: Array) -> Vector:
+        return [leaf.astype(model.dtype) for leaf, model in zip(split(flat), system.target, strict=True)]
 
     def column(unit: Array) -> Array:
-        return ravel_pytree(system.apply(restore(unit)))[0]
+        return ravel_pytree(join(system.apply(restore(unit))))[0]
 
     columns = lax.map(column, jnp.eye(len(flat), dtype=flat.dtype), batch_size=min(chunk, len(flat)))
     return columns.T, flat, restore

@@ -162,7 +162,7 @@ def minimal_residual(
     """
     precondition = preconditioner or (lambda v: v)
     first = _first_minres(*_begin(product, target, start), precondition)
-    scale = first.beta if start is None else jnp.sqrt(trees.dot(target, precondition(target)))
+    scale = first.beta if start is None else trees.root_of_dot(target, precondition(target))
     limit = jnp.asarray(tolerance, scale.dtype) * scale
     tiny = jnp.finfo(scale.dtype).tiny
 
@@ -182,7 +182,7 @@ def minimal_residual(
 
 def _first_minres(iterate: Vector, residual: Vector, precondition: Product) -> _Minres:
     preconditioned = precondition(residual)
-    beta = jnp.sqrt(trees.dot(residual, preconditioned))
+    beta = trees.root_of_dot(residual, preconditioned)
     nothing, one, none = trees.zeros(residual), jnp.ones_like(beta), jnp.zeros_like(beta)
     return _Minres(
         step=jnp.array(0),
@@ -212,11 +212,11 @@ def _advance_minres(state: _Minres, product: Numbered, precondition: Product) ->
     following = trees.add(image, state.current, -alpha / state.beta)
     following = trees.add(following, state.before, jnp.where(state.step > 0, -state.beta / state.beta_before, 0))
     preconditioned = precondition(following)
-    beta = jnp.sqrt(jnp.maximum(trees.dot(following, preconditioned), 0))
+    beta = trees.root_of_dot(following, preconditioned)
     # The last reflection acts on the new column, the next one clears the entry below its diagonal.
     delta = state.cosine * state.delta_bar + state.sine * alpha
     gamma_bar = state.sine * state.delta_bar - state.cosine * alpha
-    gamma = jnp.sqrt(gamma_bar**2 + beta**2)
+    gamma = jnp.hypot(gamma_bar, beta)
     inverse = jnp.where(gamma > 0, 1 / jnp.where(gamma > 0, gamma, 1), 0)
     cosine, sine = gamma_bar * inverse, beta * inverse
     direction = trees.add(trees.add(unit, state.direction_before, -state.epsilon), state.direction, -delta)

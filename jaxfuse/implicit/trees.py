@@ -185,6 +185,15 @@ def norm(vector: Vector) -> Array:
     return measure * length(divide(vector, measure))
 
 
+def root_of_dot(left: Vector, right: Vector) -> Array:
+    """The root of an inner product that is not negative, at any scale of the two; 0 where it is."""
+    if coarsest_type(left) == jnp.float64:
+        return jnp.sqrt(jnp.maximum(dot(left, right), 0))
+    units = unit(left), unit(right)
+    product = dot(divide(left, units[0]), divide(right, units[1]))
+    return jnp.sqrt(units[0]) * jnp.sqrt(units[1]) * jnp.sqrt(jnp.maximum(product, 0))
+
+
 def length(vector: Vector) -> Array:
     """Euclidean length over all leaves, of vectors near the unit of their type."""
     return jnp.sqrt(dot(vector, vector))
