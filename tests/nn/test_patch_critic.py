@@ -39,3 +39,16 @@ def test_scores_are_unbounded_and_depend_on_the_image():
     scores = jax.jit(critic.apply)({"params": params}, image)
     assert scores.min() > 1
     assert jnp.abs(scores[0] - scores[1]).max() > 0
+
+
+@pytest.mark.parametrize(("layers", "side"), [(2, 24), (4, 64)])
+def test_its_norms_make_up_for_small_first_weights(layers, side):
+    """Unlike a critic without norms (`jaxfuse.models.fuse4seg.critics`), it tells its maker at once where to go."""
+    image = jax.random.normal(KEY, (1, side, side, 2))
+
+    def slope(critic):
+        variables = jax.jit(critic.init)(KEY, image)
+        return float(jnp.linalg.norm(jax.jit(jax.grad(lambda x: critic.apply(variables, x).mean()))(image)))
+
+    critic = PatchCritic(base=8, layers=layers)
+    assert slope(critic) > 0.1 * slope(critic.clone(kernel_init=jax.nn.initializers.lecun_normal()))
