@@ -14,14 +14,23 @@ from jaxfuse.brats_fuse.brain_mask import extract_brain, hd_bet_program, read_br
 from jaxfuse.brats_fuse.cut import BrainOf
 from jaxfuse.brats_fuse.layout import brain_file
 from jaxfuse.brats_fuse.patients_seen import seen_in_training
-from jaxfuse.brats_fuse.record import FORMAT, cases_digest, open_record, run_fingerprint
+from jaxfuse.brats_fuse.record import FORMAT, RECORD, cases_digest, open_record, run_fingerprint
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.digests import Digests
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
+from jaxfuse.io.outputs import Read, check_writable, keep_apart, keep_whole
 
 Report = Callable[[str, int, int], None]
+
+
+def check_folder(out: Path, reads: Sequence[Read]) -> Path:
+    """Returns the folder of the data set; refuses one that is not apart from the cases, or holds something else."""
+    keep_apart(out, "--out", reads)
+    keep_whole(out, "--out", own=(out / RECORD).is_file(), kind=RECORD)
+    check_writable(out, "--out")
+    return out
 
 
 def begin(
@@ -43,8 +52,7 @@ def begin(
         The ids of the cases that the network was trained on.
 
     Raises:
-        UserError: there are such cases, and `allow_trained` is False; or `out` holds another data set, or something
-            else.
+        UserError: there are such cases, and `allow_trained` is False; or `out` holds another data set.
     """
     digests = _digests(out, files, display.report)
     seen = seen_in_training(phase, files, digests)
@@ -62,7 +70,9 @@ def begin(
         "run_folder": str(phase.workdir.absolute()),
         "seen_in_training": list(seen),
     }
-    if open_record(out, record):
+    known = open_record(out, record)
+    digests.save()
+    if known:
         display.say(f"{out} holds this data set, whole or begun: what is there is not made again")
     if seen:
         display.say(f"{len(seen)} cases were trained on, and the manifest marks them: {_listed(seen)}")
@@ -95,13 +105,12 @@ def hd_bet_brain(out: Path, device: str, display: Display) -> BrainOf:
 
 
 def _digests(out: Path, files: Sequence[CaseFiles], report: Report) -> Digests:
-    """Digests all files; what is found is kept in the data set."""
+    """Digests all files; what is found can be kept in the data set."""
     digests = Digests(out / ".digests.json")
     for number, one in enumerate(files, start=1):
         for path in (*(image.path for image in one.images.values()), *([one.label] if one.label else [])):
             digests.of(path)
         report("reading the files of cases", number, len(files))
-    digests.save()
     return digests
 
 

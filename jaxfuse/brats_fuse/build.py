@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxfuse.brats_fuse.begin import begin, hd_bet_brain, hd_bet_device
+from jaxfuse.brats_fuse.begin import begin, check_folder, hd_bet_brain, hd_bet_device
 from jaxfuse.brats_fuse.cut import BrainOf, cut_case, write_cut
 from jaxfuse.brats_fuse.layout import SPLITS, Combo, Row, check_whole, remove_pieces
 from jaxfuse.brats_fuse.manifest import Manifest
@@ -24,9 +24,7 @@ from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
-from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.npz import write_npz
-from jaxfuse.io.outputs import keep_apart
 from jaxfuse.io.png import read_png, write_png
 from jaxfuse.learning.system import ATTENTION, FUSED
 
@@ -43,9 +41,8 @@ def make_data_set(order: Order, phase: TrainedPhase, read_combos: ReadCombos, di
     """
     device = hd_bet_device(order.brain_mask, order.hd_bet_device)
     plan = plan_of(order, phase, read_combos, display.say)
+    out = check_folder(Path(order.out).absolute(), reads_of(Path(order.root), plan.files, "--root"))
     fuse = slice_fuser(phase, outputs=(FUSED, *([ATTENTION] if order.attention else [])), batch=order.batch)
-    keep_apart(Path(order.out), "--out", reads_of(Path(order.root), plan.files, "--root"))
-    out = writable_folder(order.out, "--out")
     display.say(_split_told(plan))
     options = deciding_options(order, plan, device)
     seen = begin(out, phase, plan.files, options, allow_trained=order.allow_trained, display=display)

@@ -18,7 +18,6 @@ from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.workdir import environment, read_config
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
-from jaxfuse.io.outputs import keep_whole
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.learning.state import State
 from jaxfuse.options import flat
@@ -67,17 +66,16 @@ def cases_digest(files: Sequence[CaseFiles], digests: Digests) -> str:
 
 
 def open_record(root: Path, wanted: Mapping[str, Any]) -> bool:
-    """Writes the record into an empty folder, or compares it with the record that is there.
+    """Writes the record into a new folder, or compares it with the record that is there.
 
     Returns:
         Whether the folder already holds this data set, whole or begun.
 
     Raises:
-        UserError: it holds another data set, said option by option, or something else.
+        UserError: it holds another data set, said option by option.
     """
     path = root / RECORD
     if not path.is_file():
-        keep_whole(root, "--out", own=False, kind=RECORD)
         write_json(path, {**wanted, **_surroundings()})
         return False
     found = read_json(path)

@@ -10,6 +10,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from tests.commands import call_here
+from tests.faults.workshop import Workshop, make_workshop
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -46,3 +47,9 @@ def sentence_of() -> Callable[..., str]:
         return sentence
 
     return refuse
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory) -> Workshop:
+    """Runs and inputs that commands write from; nothing of it may change."""
+    return make_workshop(tmp_path_factory.mktemp("workshop"))
