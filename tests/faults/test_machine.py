@@ -50,15 +50,15 @@ def largest_file(size: int) -> Iterator[None]:
     ("the disk fails in that place", "the same", errno.EIO),
 )
 def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, number):
-    write = stored._write
+    write = stored._write_tree
 
-    def fails(path: Path, parts: object) -> str:
+    def fails(path: Path, tree: object) -> None:
         if "-4-" in path.parent.name:
             raise disk_error(number, str(path))
-        return write(path, parts)  # pyright: ignore
+        write(path, tree)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stored, "_write", fails)
+        patch.setattr(stored, "_write_tree", fails)
         with pytest.raises(OutputError) as error:
             Bench(tmp_path, 8, checkpoint_every=2).run()
     told = f"({os.strerror(number)}), and that of step 2 is kept; free space and call again"
@@ -73,17 +73,26 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, number):
     "a limit to the size of files, met by the rows of metrics", "one sentence; the run goes on from its last checkpoint"
 )
 def test_metrics_that_cannot_be_written(tmp_path):
-    with (
-        largest_file(2000),
-        pytest.raises(OutputError, match=r"the metrics of step \d+ cannot be written .*File too large"),
-    ):
-        Bench(tmp_path, 60, checkpoint_every=5, log_every=1).run()
+    told = r"the metrics of step \d+ cannot be written .*File too large"
+    settings = {"checkpoint_every": 50, "log_every": 1}
+    with largest_file(24_000), pytest.raises(OutputError, match=told):
+        Bench(tmp_path, 400, **settings).run()
     step = Checkpoints(tmp_path / "checkpoints").latest_step()
     assert step is not None
-    assert step >= 5
-    later = Bench(tmp_path, 60, checkpoint_every=5, log_every=1)
-    assert later.run().params["net"]["w"].tolist() == [60] * 3
-    assert [number for number, _ in later.rows("train")] == list(range(1, 61))
+    assert step >= 50
+    later = Bench(tmp_path, 400, **settings)
+    assert later.run().params["net"]["w"].tolist() == [400] * 3
+    assert [number for number, _ in later.rows("train")] == list(range(1, 401))
+
+
+@given("a limit to the size of files, met by a checkpoint", "one sentence; the lines of what was written are not shown")
+def test_a_checkpoint_too_large(tmp_path, capfd):
+    with largest_file(500), pytest.raises(OutputError) as error:
+        Bench(tmp_path, 4, checkpoint_every=2, log_every=100).run()
+    assert "the checkpoint cannot be written to" in str(error.value)
+    assert "no other is there yet" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from jaxfuse.engine.run_folder.stored import (
     Damaged,
     Misfit,
     fault_of,
+    read_back,
     read_document,
     read_tree,
     remove_partial,
@@ -75,14 +76,16 @@ class Checkpoints:
         if step in _steps(self.folder / "last") and self._is_sound(step):
             return
         trees = {WEIGHTS: weights(state), REST: _rest(state)}
-        self._begin("last", step, trees, {PROGRESS: dict(progress)}, self._forget_last)
+        kept = self._begin("last", step, trees, {PROGRESS: dict(progress)}, self._forget_last)
         if not self._proved:
             self.wait()
-            if fault := fault_of(self.folder / "last" / str(step), _LAST):
+            try:
+                read_back(self.folder / "last" / str(step), kept)
+            except Damaged as error:
                 raise UserError(
-                    f"the first checkpoint, of step {step}, cannot be read back from {self.folder} ({fault}); name "
+                    f"the first checkpoint, of step {step}, cannot be read back from {self.folder} ({error}); name "
                     "another --workdir"
-                )
+                ) from error
             self._proved = True
 
     def save_best(self, step: int, state: State, *, keep: Collection[int] = ()) -> None:
@@ -158,7 +161,8 @@ class Checkpoints:
         trees: Mapping[str, Any],
         documents: Mapping[str, Any],
         done: Callable[[int], None],
-    ) -> None:
+    ) -> Mapping[str, Any]:
+        """Begins to write a copy of the trees, which is returned."""
         where = self.folder / which / str(step)
         kept = _copied(trees)
 
@@ -169,6 +173,7 @@ class Checkpoints:
             done(step)
 
         self._pending[which] = self._writer.submit(write)
+        return kept
 
     def _wait_for(self, which: str) -> None:
         if which not in self._pending:

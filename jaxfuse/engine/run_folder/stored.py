@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -19,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 DIGESTS = "digests.json"
 # Name of a checkpoint that is being written; steps are numbers, so that nothing takes it for one.
 _PARTIAL = ".partial-"
-_PATTERNS = frozenset("*?[")
+# Names that Orbax and what it stands on take for names alone. Others hold signs of patterns, of addresses (gs:), or of
+# escapes.
+_PLAIN = re.compile(r"[A-Za-z0-9_./ +=,-]*")
 
 
 class Damaged(Exception):
@@ -81,6 +85,27 @@ def read_document(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_bytes())
 
 
+def read_back(folder: Path, trees: Mapping[str, Any]) -> None:
+    """Reads the trees of a checkpoint that was just written.
+
+    Raises:
+        Damaged: they cannot be read, or are not these trees bit by bit.
+    """
+    for name, tree in trees.items():
+        try:
+            found = read_tree(folder, name, tree)
+        except Exception as error:  # whatever it is, it would come again when the run is to go on
+            raise Damaged(_first_sentence(error)) from error
+        differ = [path for path, leaf in _named(tree).items() if _bytes(leaf) != _bytes(_named(found)[path])]
+        if differ:
+            raise Damaged(f"{differ[0]} of {name} is another")
+
+
+def _bytes(leaf: Any) -> bytes:
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
+
+
 def fault_of(folder: Path, names: Iterable[str]) -> str:
     """Returns what is wrong with a checkpoint that should have these parts; "" where nothing is."""
     try:
@@ -119,8 +144,8 @@ def _reader() -> Iterator[ocp.Checkpointer]:
 
 @contextmanager
 def _plainly_named(folder: Path) -> Iterator[Path]:
-    """Names a folder without the signs of a pattern: Orbax looks for its own files by patterns below its path."""
-    if _PATTERNS.isdisjoint(str(folder)):
+    """Names a folder without signs of patterns and addresses: Orbax looks for its files by patterns below its path."""
+    if _PLAIN.fullmatch(str(folder)):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="jaxfuse-", dir=_plain_temporary()) as temporary:
@@ -131,7 +156,7 @@ def _plainly_named(folder: Path) -> Iterator[Path]:
 
 def _plain_temporary() -> str | None:
     """None where the folder for temporary files has a plain name; else the one that every such system has."""
-    return None if _PATTERNS.isdisjoint(tempfile.gettempdir()) else "/tmp"
+    return None if _PLAIN.fullmatch(tempfile.gettempdir()) else "/tmp"
 
 
 def _check(folder: Path, name: str) -> None:

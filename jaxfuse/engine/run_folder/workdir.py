@@ -48,8 +48,13 @@ def check_workdir(workdir: Path, roots: Iterable[str]) -> None:
     Raises:
         UserError: the folder is one of those.
     """
-    keep_apart(workdir, "--workdir", [("data.root", Path(root)) for root in sorted({*roots} - {""})])
-    keep_whole(workdir, "--workdir", own=_is_run(workdir), kind="run of jaxfuse")
+    try:
+        keep_apart(workdir, "--workdir", [("data.root", Path(root)) for root in sorted({*roots} - {""})])
+        keep_whole(workdir, "--workdir", own=_is_run(workdir), kind="run of jaxfuse")
+    except OSError as error:
+        raise UserError(
+            f"the folder {workdir} cannot be looked into ({error.strerror}); name another with --workdir"
+        ) from error
 
 
 def _is_run(workdir: Path) -> bool:

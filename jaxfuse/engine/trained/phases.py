@@ -170,11 +170,19 @@ class TrainedPhase:
 
 
 def parse_run(text: str) -> tuple[Path, str, bool]:
-    """RUN[:PHASE[@last|@best]] -> (folder, phase or "" for the run's result, best)."""
-    folder, separator, phase = text.rpartition(":")
-    if not separator or "/" in phase or Path(text).exists():
-        folder, phase = text, ""
-    phase, _, which = phase.partition("@")
+    """RUN[:PHASE][@last|@best] -> (folder, phase or "" for the run's result, best).
+
+    A colon or an at sign may belong to a folder's name: what is there by the longer name is that.
+    """
+    folder, phase, which = text, "", ""
+    if not Path(text).exists():
+        named, at, last = text.rpartition("@")
+        if at and not {"/", ":"} & set(last):
+            folder, which = named, last
+    if not Path(folder).exists():
+        named, colon, last = folder.rpartition(":")
+        if colon and "/" not in last:
+            folder, phase = named, last
     if which not in ("", "last", "best"):
         raise UserError(f"{text!r} asks for the checkpoint {which!r}; choose @last or @best")
     return Path(folder), phase, which == "best"

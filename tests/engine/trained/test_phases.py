@@ -134,5 +134,8 @@ def test_parse_run(tmp_path, monkeypatch):
     parsed = {"runs/a:fusion@last": ("runs/a", "fusion", False), "runs/a:fusion@best": ("runs/a", "fusion", True)}
     parsed |= {"runs/a:fusion": ("runs/a", "fusion", False), "runs/a:@best": ("runs/a", "", True)}
     parsed |= {"/x:y/a:fusion": ("/x:y/a", "fusion", False), "colon:a:fusion@best": ("colon:a", "fusion", True)}
+    parsed |= {"colon:a@best": ("colon:a", "", True), "runs/a@last": ("runs/a", "", False)}
+    Path("at@home").mkdir()
+    parsed |= {"at@home": ("at@home", "", False), "at@home:fusion@best": ("at@home", "fusion", True)}
     parsed |= {whole: (whole, "", False) for whole in ("runs/a", "c:/runs/a", "colon:a")}
     assert {text: parse_run(text) for text in parsed} == {text: (Path(run), *r) for text, (run, *r) in parsed.items()}
