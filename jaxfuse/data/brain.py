@@ -25,6 +25,7 @@ The arrays of prepared cases are exactly 0 outside their brain, and say by `show
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -147,6 +148,20 @@ def find_brain(
     return Brain(_brain(told), found)
 
 
+def surely_shown(images: Sequence[Image], backgrounds: Sequence[Background | None]) -> Mask | None:
+    """Marks voxels that differ from the background in an image, islands among them: quicker than the whole brain.
+
+    None where a background is not told, or is noise, from which a voxel alone cannot be told.
+    """
+    if not images or any(one is None or one.noisy for one in backgrounds):
+        return None
+    found = np.zeros(images[0].shape, bool)
+    for image, background in zip(images, backgrounds, strict=True):
+        if background is not None:
+            found |= _beyond(image, background.value, background.reach)
+    return found
+
+
 def find_backgrounds(
     image: Shaped[np.ndarray, "*space m"], modalities: Sequence[str] = (), rule: BackgroundRule = TOLD
 ) -> tuple[Background | None, ...]:
@@ -244,16 +259,35 @@ def _distances(image: Image, value: float) -> Image:
     return np.abs(image.astype(kind, copy=False) - kind.type(value))
 
 
+def _beyond(image: Image, value: float, reach: float) -> Mask:
+    """Marks what differs from a value by more than `reach`; whole numbers are compared as such, which is quicker."""
+    if image.dtype.kind not in "iu":
+        return _distances(image, value) > reach
+    # Distances are compared in single precision.
+    reach = float(np.float32(reach))
+    return (image < math.ceil(value - reach)) | (image > math.floor(value + reach))
+
+
+def _differs(image: Image, value: float) -> Mask:
+    """Marks what is not exactly of a value."""
+    return image != (int(value) if image.dtype.kind in "iu" and float(value).is_integer() else value)
+
+
 def _border(image: Image) -> Shaped[np.ndarray, " n"]:
-    """Returns the outermost voxels; axes of fewer than three are all border, and do not count."""
-    inner = tuple(slice(1, -1) if side >= 3 else slice(None) for side in image.shape)
-    outermost = np.ones(image.shape, bool)
-    outermost[inner] = False
-    return image[outermost] if outermost.any() else image.ravel()
+    """Returns the outermost voxels, side by side; axes of fewer than three are all border, and do not count."""
+    sides, rest = [], image
+    for axis, side in enumerate(image.shape):
+        if side >= 3:
+            before = (slice(None),) * axis
+            sides += [rest[(*before, place)].ravel() for place in (0, -1)]
+            rest = rest[(*before, slice(1, -1))]
+    return np.concatenate(sides) if sides else image.ravel()
 
 
 def _contrast(image: Image, value: float) -> float:
-    distances = _distances(image[image != value], value)
+    others = image[_differs(image, value)]
+    # Whole numbers above 0 are their own distances from it.
+    distances = others if value == 0 and others.size and others.min() > 0 else _distances(others, value)
     return float(np.percentile(distances, CONTRAST)) if distances.size else 0.0
 
 
@@ -274,8 +308,8 @@ def _background_at(image: Image, border: Shaped[np.ndarray, " n"], value: float)
 
 def _is_constant(image: Image, border: Shaped[np.ndarray, " n"], value: float, reach: float) -> bool:
     for part, share in ((border, EXACT), (image, EXACT_IN_ALL)):
-        exact = np.count_nonzero(part == value)
-        if not exact or exact < share * np.count_nonzero(_distances(part, value) <= reach):
+        exact = part.size - np.count_nonzero(_differs(part, value))
+        if not exact or exact < share * (part.size - np.count_nonzero(_beyond(part, value, reach))):
             return False
     return True
 
@@ -292,12 +326,12 @@ def _brain(told: Sequence[tuple[Image, Background]]) -> Mask:
     shape = told[0][0].shape
     sure, noisy, faint = (np.zeros(shape, bool) for _ in range(3))
     for image, background in told:
-        differs = _distances(image, background.value) > background.reach
+        differs = _beyond(image, background.value, background.reach)
         if background.noisy:
             noisy |= differs
         else:
             sure |= differs
-            faint |= image != background.value
+            faint |= _differs(image, background.value)
     either = sure | noisy
     if not either.any():
         return either

@@ -11,12 +11,13 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from jaxfuse.data.cases import Image, twin_problem
+from jaxfuse.data.brain import NONE, Background, BackgroundRule, find_background
+from jaxfuse.data.cases import Image, intensity_problem, twin_problem
 from jaxfuse.data.problems import Severity
 from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.errors import UserError
@@ -29,7 +30,7 @@ _OWN_NAME = "jaxfuse"
 _MOST_THREADS = 4
 # Cases whose volumes lie in memory beside the one that is looked at.
 _AHEAD = 1
-_EVERY_PLANE = 4
+_EVERY_PLANE = 8
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ class Look:
         fingerprint: equal for volumes that are equal in every voxel, and for hardly any others; empty where all voxels
             are alike.
         problems: what is wrong with the file, whatever the others hold.
+        background: of an image; None where it is not told.
     """
 
     volume: Volume | None
     fingerprint: str
     problems: tuple[tuple[Severity, str], ...]
+    background: Background | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,14 @@ class CaseLook:
     label: Look | None
 
 
-def look_ahead(findings: Iterable[Finding]) -> Iterator[CaseLook]:
-    """Yields the cases in their order, their files read by several threads."""
+def look_ahead(findings: Iterable[Finding], rule: BackgroundRule) -> Iterator[CaseLook]:
+    """Yields the cases in their order, their files read by several threads; `rule` states backgrounds of images."""
     waiting: deque[tuple[Finding, dict[str, Future[Look]], Future[Look] | None]] = deque()
     with ThreadPoolExecutor(_threads()) as pool:
         for found in findings:
-            images = {modality: pool.submit(look, image) for modality, image in found.images.items()}
+            images = {
+                modality: pool.submit(look_at_image, one, modality, rule) for modality, one in found.images.items()
+            }
             label = pool.submit(look, Image(found.label, twins=found.label_twins)) if found.label else None
             waiting.append((found, images, label))
             if len(waiting) > _AHEAD:
@@ -84,16 +89,24 @@ def look(image: Image) -> Look:
     return Look(volume, fingerprint(volume), tuple(problems))
 
 
+def look_at_image(image: Image, modality: str, rule: BackgroundRule) -> Look:
+    """Reads one image and finds its background, unless the rule says that there is none."""
+    seen = look(image)
+    if seen.volume is None or not seen.fingerprint or rule.text == NONE or intensity_problem(seen.volume):
+        return seen
+    return replace(seen, background=find_background(seen.volume.array, rule.of(modality)))
+
+
 def fingerprint(volume: Volume) -> str:
     """Returns a text that volumes of equal values share, whatever type these are stored in.
 
-    It looks at every fourth plane closely, at the others by their least and greatest values and their zeros.
+    It looks at every eighth plane closely, at the others by their least and greatest values and their zeros.
     """
     array = volume.array
-    low, high = float(array.min()), float(array.max())
+    # The sums make 0 of -0, which is written otherwise.
+    low, high = float(array.min()) + 0.0, float(array.max()) + 0.0
     if low == high:
         return ""
-    # The sum makes 0 of -0, which equals it in no byte.
     plain = np.add(array[::_EVERY_PLANE], 0, dtype=np.float32, casting="unsafe")
     return f"{array.shape} {low} {high} {np.count_nonzero(array)} {zlib.crc32(plain.data):08x}"
 

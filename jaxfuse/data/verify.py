@@ -12,12 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
 
-from jaxfuse.data.brain import AUTO, TOLD, BackgroundRule, background_problems, background_rule, find_brain
+from jaxfuse.data.brain import (
+    AUTO,
+    TOLD,
+    BackgroundRule,
+    Mask,
+    background_problems,
+    background_rule,
+    find_brain,
+    surely_shown,
+)
 from jaxfuse.data.cases import intensity_problem, label_problem, whole_values
 from jaxfuse.data.copies import Held, copy_problems, held_by
-from jaxfuse.data.looks import CaseLook, look_ahead
+from jaxfuse.data.looks import CaseLook, Look, look_ahead
 from jaxfuse.data.problems import ALL_CASES, Problem, Severity
 from jaxfuse.data.sources.volumes import detect_layout, source_of_layout
 from jaxfuse.data.subject_names import cases_by_subject, subject_rule
@@ -26,6 +34,8 @@ from jaxfuse.io.nifti import Volume, geometry_mismatch
 from jaxfuse.labels import LabelScheme, label_scheme, schemes_of_task
 
 _SPACING_TOLERANCE_MM = 1e-3
+# Looked at first, because most images are told by them.
+_FEW_PLANES = 8
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ def verify(
     subjects = cases_by_subject((found.id for found in findings), subject_rule(subject, option="--subject"))
     seen = _Seen(background=background_rule(background, modalities))
     problems: list[Problem] = []
-    for done, case in enumerate(look_ahead(findings), start=1):
+    for done, case in enumerate(look_ahead(findings, seen.background), start=1):
         problems += [Problem(case.found.id, severity, text) for severity, text in _case_problems(case, labels, seen)]
         seen.held += held_by(case)
         if on_case:
@@ -104,7 +114,7 @@ def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tup
         ("fatal", f"no {modality} image: {name} is missing") for modality, name in found.missing.items()
     ]
     first: Volume | None = None
-    images: dict[str, Volume] = {}
+    images: dict[str, Look] = {}
     for modality, one in case.images.items():
         problems += one.problems
         volume = one.volume
@@ -117,8 +127,11 @@ def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tup
         found_here = _intensity_problems(modality, volume)
         problems += found_here
         if not mismatch and not any(severity == "fatal" for severity, _ in found_here):
-            images[modality] = volume
-    brain = _brain(images, seen.background, problems)
+            images[modality] = one
+    if seen.background == TOLD:
+        names = [one.volume.name for one in images.values() if one.volume]
+        clauses = background_problems(names, [one.background for one in images.values()])
+        problems += [("warning", text) for text in clauses]
     if first is not None:
         seen.spacings[found.id] = first.spacing_mm
         seen.unoriented += not first.oriented
@@ -131,7 +144,7 @@ def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tup
         mismatch = geometry_mismatch(label, first) if first else ""
         if mismatch:
             problems.append(("fatal", mismatch))
-        problems += _label_problems(label, scheme, None if mismatch else brain, seen)
+        problems += _label_problems(label, scheme, {} if mismatch else images, seen)
     return problems
 
 
@@ -145,27 +158,31 @@ def _intensity_problems(modality: str, volume: Volume) -> list[tuple[Severity, s
         return [("fatal", f"{name} is empty: every voxel is 0")]
     if low == high:
         return [("fatal", f"{name} is constant: every voxel of {modality} is {low:g}")]
-    inside = int(np.count_nonzero(volume.array))
-    if 0 in (low, high) and inside == np.count_nonzero(volume.array == (low or high)):
+    if 0 in (low, high) and _has_two_values(volume.array[::_FEW_PLANES]) and _has_two_values(volume.array):
         return [("warning", f"{name} has one value only besides 0: it looks like a mask, not like a {modality} image")]
     return []
 
 
-def _brain(
-    images: Mapping[str, Volume], rule: BackgroundRule, problems: list[tuple[Severity, str]]
-) -> Bool[np.ndarray, "d h w"] | None:
-    """Finds the brain of a case; None where no image can be looked at. What is odd about backgrounds is a warning."""
-    if not images:
-        return None
-    brain = find_brain(np.stack([volume.array for volume in images.values()], axis=-1), tuple(images), rule)
-    if rule == TOLD:
-        names = [volume.name for volume in images.values()]
-        problems += [("warning", text) for text in background_problems(names, brain.backgrounds)]
-    return brain.mask
+def _has_two_values(array: Shaped[np.ndarray, "*space"]) -> bool:
+    """Whether all voxels have the least or the greatest value."""
+    low, high = array.min(), array.max()
+    return bool(((array == low) | (array == high)).all())
+
+
+def _outside(marked: Mask, images: Mapping[str, Look], rule: BackgroundRule) -> int:
+    """Counts the marked voxels that are no brain."""
+    arrays = [one.volume.array for one in images.values() if one.volume]
+    if not arrays:
+        return 0
+    shown = surely_shown([array[marked] for array in arrays], [one.background for one in images.values()])
+    if shown is not None and shown.all():
+        return 0
+    brain = find_brain(np.stack(arrays, axis=-1), tuple(images), rule).mask
+    return int(np.count_nonzero(marked & ~brain))
 
 
 def _label_problems(
-    label: Volume, scheme: LabelScheme, brain: Bool[np.ndarray, "d h w"] | None, seen: _Seen
+    label: Volume, scheme: LabelScheme, images: Mapping[str, Look], seen: _Seen
 ) -> list[tuple[Severity, str]]:
     try:
         values = whole_values(label)
@@ -186,8 +203,7 @@ def _label_problems(
         meaning = scheme.classes[scheme.encode[1]]
         text = f"{label.path.name} holds only 0 and 1, which scheme {scheme.name} reads as {meaning}"
         problems.append(("warning", f"{text}; if it marks whole lesions, name the scheme lesion"))
-    outside = 0 if brain is None else int(np.count_nonzero(marked & ~brain))
-    if outside:
+    if outside := _outside(marked, images, seen.background):
         text = f"{label.path.name} marks {outside} voxels where every image shows background"
         problems.append(("warning", f"{text}; those beyond the brain's bounding box are not trained on"))
     return problems
