@@ -39,7 +39,12 @@ def define_flags() -> None:
         "brain_mask", "union", ["union", "hd-bet"], "union: where any volume is not zero; hd-bet: run this program."
     )
     flags.DEFINE_string("hd_bet_device", None, "cpu, cuda or mps; cuda where JAX has a GPU, else cpu, if not given.")
-    flags.DEFINE_string("combos", "all", "Combinations: all, pairs, or such as t1+t2,t1+t1ce+t2.")
+    flags.DEFINE_string(
+        "combos", "trained", "Combinations: those that the run was trained on, all, pairs, or such as t1+t2,t1+t1ce+t2."
+    )
+    flags.DEFINE_bool(
+        "allow_untrained", False, "Fuse combinations that the run never trained too; builder.json marks them."
+    )
     flags.DEFINE_bool("attention", False, "Also write the attention that each pixel of each source receives.")
     flags.DEFINE_integer("seed", 0, "Seed of the split into train, val and test.")
     flags.DEFINE_bool("allow_trained", False, "Fuse patients of the run's training too; the manifest marks them.")

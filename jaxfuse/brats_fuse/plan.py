@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jaxfuse.brats_fuse.layout import Combo, Layout, split_by_patient
+from jaxfuse.brats_fuse.layout import Combo, Layout, combos_of, split_by_patient
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import AXES
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.data.sources.case_folders import files_of
 from jaxfuse.engine.trained.phases import Preparation, TrainedPhase
+from jaxfuse.engine.trained.slice_fuser import fusing_system
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 
@@ -40,6 +41,7 @@ class Order:
     attention: bool
     seed: int
     allow_trained: bool
+    allow_untrained: bool
     panels: int
     batch: int
 
@@ -57,6 +59,7 @@ class Plan:
         preparation: that of the network; its channels are the modalities in the order in which it takes them.
         batch: of all cases that were found; those that lack a file are left out already.
         seen: ids of cases that the network was trained on.
+        untrained: combinations of the layout that it was never trained to fuse.
     """
 
     files: tuple[CaseFiles, ...]
@@ -67,6 +70,7 @@ class Plan:
     preparation: Preparation
     batch: CaseByCase
     seen: frozenset[str] = frozenset()
+    untrained: tuple[Combo, ...] = ()
 
 
 def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos, say: Callable[[str], None]) -> Plan:
@@ -79,7 +83,7 @@ def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos, say: Cal
     modalities = _modalities(order.modalities, phase)
     layout = Layout(
         modalities,
-        read_combos(order.combos, modalities),
+        _combos(order, phase, modalities, read_combos),
         order.attention,
         AXES[order.axis],
         brain=order.brain_mask == "hd-bet",
@@ -88,7 +92,9 @@ def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos, say: Cal
     sides = split_by_patient([(one.id, one.group) for one in files], seed=order.seed)
     split_of = {case: side for side, cases in sides.items() for case in cases}
     scheme = label_scheme(order.labels or SOURCE.scheme_of(naming))
-    return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation, batch)
+    known = _trained(phase, modalities)
+    untrained = tuple(combo for combo in layout.combos if combo not in known)
+    return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation, batch, untrained=untrained)
 
 
 def deciding_options(order: Order, plan: Plan, device: str) -> dict[str, Any]:
@@ -96,6 +102,7 @@ def deciding_options(order: Order, plan: Plan, device: str) -> dict[str, Any]:
     return {
         "modalities": list(plan.layout.modalities),
         "combos": ["+".join(combo) for combo in plan.layout.combos],
+        "untrained_combos": ["+".join(combo) for combo in plan.untrained],
         "attention": order.attention,
         "axis": order.axis,
         "one_per_case": order.one_per_case,
@@ -104,6 +111,29 @@ def deciding_options(order: Order, plan: Plan, device: str) -> dict[str, Any]:
         "labels": plan.scheme.name,
         "seed": order.seed,
     }
+
+
+def _combos(order: Order, phase: TrainedPhase, modalities: Sequence[str], read_combos: ReadCombos) -> tuple[Combo, ...]:
+    """The combinations that are asked for; refuses those that the network never trained, unless they are allowed."""
+    trained = _trained(phase, modalities)
+    asked = trained if order.combos == "trained" else read_combos(order.combos, modalities)
+    if not asked:
+        raise UserError(
+            f"{phase.name} was trained to fuse no combination of {', '.join(modalities)}; name more modalities"
+        )
+    untrained = ["+".join(combo) for combo in asked if combo not in trained]
+    if untrained and not order.allow_untrained:
+        raise UserError(
+            f"{phase.name} was never trained to fuse {', '.join(untrained)}: leave them out with --combos trained, or "
+            "pass --allow_untrained, and builder.json marks them"
+        )
+    return asked
+
+
+def _trained(phase: TrainedPhase, modalities: Sequence[str]) -> tuple[Combo, ...]:
+    """The combinations of these modalities that a network was trained to fuse."""
+    known = fusing_system(phase).trained_combos
+    return combos_of([combo for combo in known if set(combo) <= set(modalities)], modalities)
 
 
 def _modalities(asked: Sequence[str] | None, phase: TrainedPhase) -> tuple[str, ...]:

@@ -96,6 +96,11 @@ class FusingSystem(System, Protocol):
         """Sides of a picture to be fused are multiples of it; `geometry.divisor` may ask for more."""
         ...
 
+    @property
+    def trained_combos(self) -> tuple[tuple[str, ...], ...]:
+        """The combinations of modalities that it is trained to fuse."""
+        ...
+
     def fuse(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs `FUSED`, `FUSED_BY_NETWORK` and `ATTENTION` of `predict`, where there are such.
 

@@ -48,6 +48,7 @@ def make(monkeypatch, root: Path, run: Path, out: Path, **options) -> list[dict]
 def drawn_run(folder: Path, train: dict[str, str], *, seed: int = 0) -> Path:
     """A run that was trained on such slices, its weights drawn."""
     config = fuse4seg.get_config("tiny")
+    config.network.combos = ("all",)
     config.data.cache = str(folder / "cache")
     return write_untrained_run(folder / "run", config, "cooperative", train=train, seed=seed)
 

@@ -20,7 +20,7 @@ from jaxfuse.data.sources.pairs2d import PARTNERS, files_of, load_pair, survey
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
-from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
+from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser, untrained_count
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import write_like, write_rgb_like
 from jaxfuse.io.outputs import Outputs, open_outputs
@@ -107,6 +107,8 @@ def fuse_images(
     if images.nearly_gray:
         display.say(f"{', '.join(images.nearly_gray)}: {_TAKEN_FOR_GRAY}")
     display.say(f"{fuser.name} fuses {', '.join(images.names)} in its slots {', '.join(fuser.slots)}")
+    if warning := untrained_count(phase, len(paths)):
+        display.say(warning)
     started = time.perf_counter()
     if volumes:
         fused = registered.fuse_volume(fuser, images, AXES[axis or "axial"])

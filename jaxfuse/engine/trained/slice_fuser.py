@@ -80,11 +80,27 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
     return fuse
 
 
-def _checked(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> FusingSystem:
-    system, modalities, normalization = phase.system, phase.preparation.channels, phase.data.normalization
-    geometry = system.geometry
-    if geometry.ndim != 2 or geometry.margin or not isinstance(system, FusingSystem):
+def fusing_system(phase: TrainedPhase) -> FusingSystem:
+    """Returns the System of a phase that fuses pictures; refuses any other."""
+    system = phase.system
+    if system.geometry.ndim != 2 or system.geometry.margin or not isinstance(system, FusingSystem):
         raise UserError(f"{phase.name} makes no fused images of slices; name a run that does, such as of Fuse4Seg")
+    return system
+
+
+def untrained_count(phase: TrainedPhase, count: int) -> str:
+    """A sentence where a network was never trained to fuse so many images at once, else empty."""
+    known = sorted({len(combo) for combo in fusing_system(phase).trained_combos})
+    if count in known:
+        return ""
+    return (
+        f"{phase.name} was trained to fuse {' or '.join(map(str, known))} images, never {count}: look at the result "
+        "before you use it"
+    )
+
+
+def _checked(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> FusingSystem:
+    system, modalities, normalization = fusing_system(phase), phase.preparation.channels, phase.data.normalization
     patch = tuple(phase.phase.patch)
     image = jax.ShapeDtypeStruct((1, *patch, len(modalities)), jnp.float32)
     presence = jax.ShapeDtypeStruct((1, len(modalities)), jnp.float32)

@@ -76,10 +76,13 @@ class Combinations:
 def combinations(asked: str | Sequence[str], modalities: Sequence[str]) -> Combinations:
     """Reads "pairs", "all" (pairs, triples and quadruples) or names such as ("t1+t2", "t1+t1ce+flair").
 
+    ("pairs",) and ("all",) are read alike, as a recipe's option is a tuple.
+
     Raises:
         UserError: there are not 2 to 4 modalities in each, or a name is unknown or stands twice.
     """
     names = tuple(modalities)
+    asked = asked[0] if tuple(asked) in (("pairs",), ("all",)) else asked
     if asked in ("pairs", "all"):
         if len(names) < FEWEST:
             raise UserError(f"fusion needs at least {FEWEST} modalities, and the data has {', '.join(names) or 'none'}")

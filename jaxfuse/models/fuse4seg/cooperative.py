@@ -209,6 +209,11 @@ class Cooperation(Defaults):
     def fusing_divisor(self) -> int:
         return self.fusion.divisor
 
+    @property
+    def trained_combos(self) -> tuple[tuple[str, ...], ...]:
+        known = self.combinations.modalities
+        return tuple(tuple(known[member] for member in members) for members in self.combinations.members)
+
     def fuse(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The fused images and the attention of `predict`, without the segmentation network."""
         return self._fused(state, inputs)[1]

@@ -30,6 +30,8 @@ class Averager(Segmentation):
     def fusing_divisor(self) -> int:
         return self.geometry.divisor // 2
 
+    trained_combos = (("t1", "t2"),)
+
     def fuse(self, state: State, inputs: Mapping) -> dict:
         image, presence = inputs["image"], inputs["presence"]
         self.traced.append(image.shape)
