@@ -11,9 +11,9 @@ or an evaluation can tell.
 
 RGB pictures are fused by their luminance, and get their color back. `--color PET=hot,SPECT=viridis` gives gray images
 these matplotlib color maps first. Where two images have color, their hues mix, so that the result may lie in neither
-map. Volumes are scaled between the 0.5 and the 99.5 percentile of their own non-zero voxels and fused slice by slice;
-voxels that are 0 in all of them stay 0. A volume is written in the geometry of the first one, with levels of 8 bits,
-gray or RGB24.
+map. Volumes are scaled between the 0.5 and the 99.5 percentile of what they show and fused slice by slice. What is
+background in all images (`jaxfuse.data.brain`, or `--background`) is 0 in the fused one. A volume is written in the
+geometry of the first one, with levels of 8 bits, gray or RGB24.
 
 No image is replaced, nor any other file that jaxfuse did not write, but with --overwrite. A pair that cannot be fused
 is named and left out; the exit code is then 1, or 2 if none could be fused.
@@ -32,7 +32,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
 
 # Options of --images alone; None where they are not given.
-_OF_IMAGES = ("color", "axis", "preview")
+_OF_IMAGES = ("color", "axis", "preview", "background")
 
 
 def define_flags() -> None:
@@ -48,6 +48,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("axis", None, list(AXES), "Which slices of volumes are fused; axial if not given.")
     flags.DEFINE_string("preview", None, "PNG file for a figure of all images and the fused one side by side.")
+    flags.DEFINE_string(
+        "background", None, "The stored value around the head: auto (if not given), none, a number, or NAME=NUMBER,..."
+    )
     flags.DEFINE_bool(
         "by_network",
         False,
@@ -83,8 +86,8 @@ def main(argv: list[str]) -> int:
         fuse_pairs(phase, Path(asked.pairs), output, Display(), **how)
         return 0
     paths, preview = [Path(path) for path in (asked.images, *argv[1:])], asked.preview and Path(asked.preview)
-    shown = {"color": asked.color or (), "axis": asked.axis, "preview": preview}
-    fuse_images(phase, paths, output, Display(), **shown, **how)
+    how |= {"color": asked.color or (), "axis": asked.axis, "preview": preview}
+    fuse_images(phase, paths, output, Display(), background=asked.background or "auto", **how)
     return 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from jaxfuse.errors import UserError
 
@@ -55,11 +55,11 @@ def color_map(name: str) -> Float[np.ndarray, "256 3"]:
     return colormaps[name](np.arange(256) / 255)[:, :3].astype(np.float32)
 
 
-def colored(image: Image, table: Float[np.ndarray, "256 3"]) -> Color:
-    """A gray image in [0, 1] in the colors of a map; 0, the background, becomes black whatever the map begins with."""
+def colored(image: Image, table: Float[np.ndarray, "256 3"], shown: Bool[np.ndarray, "*space"]) -> Color:
+    """A gray image in [0, 1] in the colors of a map; black where it shows nothing, whatever the map begins with."""
     _refuse_beyond_one("the gray image", image)
     rgb = table[np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)]
-    rgb[image == 0] = 0
+    rgb[~shown] = 0
     return rgb
 
 

@@ -1,7 +1,7 @@
 """Images of one subject on one grid, as files: read for fusion, and what was fused made ready for a file.
 
 All are PNG pictures, or all are NIfTI volumes. Fusion sees gray images in [0, 1]: levels of a picture over 255,
-intensities of a volume between two percentiles of its own non-zero voxels (0 stays 0, all others are at least
+intensities of a volume between two percentiles of what it shows (its background becomes 0, all else is at least
 1 / 255). Of an image in color, an RGB picture or one that a color map was asked for, it sees the luminance; its
 chrominance is put back onto the fused image.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
+from jaxfuse.data.brain import NONE, TOLD, BackgroundRule, find_brain
 from jaxfuse.data.cases import intensity_problem
 from jaxfuse.data.color import color_map, colored, gray_content, nearly_gray_content, recombine, to_ycbcr
 from jaxfuse.data.intensities import between_percentiles, scaled_between
@@ -26,8 +27,9 @@ from jaxfuse.io.png import read_png
 
 FEWEST, MOST = 2, 4
 PNG, NIFTI = (".png",), (".nii", ".nii.gz")
-# Stacks of pictures (n h w m) in [0, 1] -> fused pictures (n h w).
-Fuse = Callable[[Float[np.ndarray, "n h w m"]], Shaped[np.ndarray, "n h w"]]
+# Stacks of pictures (n h w m) in [0, 1], and what at least one image of each shows (n h w) -> fused pictures (n h w), 0
+# elsewhere.
+Fuse = Callable[[Float[np.ndarray, "n h w m"], Bool[np.ndarray, "n h w"]], Shaped[np.ndarray, "n h w"]]
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,39 @@ class Registered:
         gray: intensities to be fused, in [0, 1].
         color: the images that have color, by their place among the names.
         spacing_mm: pixel or voxel sides by axis; pixels of a picture count 1.
+        shown: what is not background in at least one image (`jaxfuse.data.brain`).
         nearly_gray: names of the pictures that are stored in color and taken for gray.
+        untold: names of the images whose background cannot be told, so that all of them is shown.
     """
 
     names: tuple[str, ...]
     gray: Float[np.ndarray, "*space m"]
     color: Mapping[int, Float[np.ndarray, "*space 3"]]
     spacing_mm: tuple[float, ...]
+    shown: Bool[np.ndarray, "*space"]
     nearly_gray: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()
 
-    @property
-    def shown(self) -> Bool[np.ndarray, "*space"]:
-        """True where at least one image shows something."""
-        return np.any(self.gray != 0, axis=-1)
+
+@dataclass
+class Seen:
+    """What images show, one after the other, by a rule of what is background."""
+
+    rule: BackgroundRule
+    masks: list[Bool[np.ndarray, "*space"]] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
+
+    def look(self, name: str, stored: Shaped[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
+        """Returns what an image shows, and remembers whether its background is told."""
+        brain = find_brain(stored[..., None], (name,), self.rule)
+        if self.rule.text != NONE and brain.backgrounds == (None,) and stored.min() != stored.max():
+            self.untold.append(name)
+        self.masks.append(brain.mask)
+        return brain.mask
+
+    def in_any(self) -> Bool[np.ndarray, "*space"]:
+        """Returns what at least one image shows."""
+        return np.any(self.masks, axis=0)
 
 
 def kind_of(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -114,33 +136,36 @@ def _place(key: str, names: Sequence[str]) -> int:
     return fitting[0]
 
 
-def read_pictures(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
+def read_pictures(paths: Sequence[Path], maps: Mapping[int, str], rule: BackgroundRule = TOLD) -> Registered:
     """Reads PNG pictures; `maps` names the color maps of gray ones by their place.
 
     Raises:
         UserError: for a damaged file, unequal sizes, an unknown color map, and one for an image that has color.
     """
     tables = {place: color_map(name) for place, name in maps.items()}
-    names, gray, color, nearly = names_of(paths), [], {}, []
+    names, gray, color, nearly, seen = names_of(paths), [], {}, [], Seen(rule)
     for place, path in enumerate(paths):
         pixels = read_png(path)
         single = gray_content(pixels)
         if single is None and (single := nearly_gray_content(pixels)) is not None:
             nearly.append(names[place])
+        inside = seen.look(names[place], pixels.max(axis=-1) if single is None else single)
         if single is None:
             if place in tables:
                 raise UserError(f"{path} has color of its own; leave out its color map {maps[place]}")
             color[place] = _unit(pixels)
             gray.append(_luminance(color[place]))
         else:
-            gray.append(_in_color(_unit(single), place, tables, color))
+            gray.append(_in_color(_unit(single), inside, place, tables, color))
         if gray[-1].shape != gray[0].shape:
             sizes = (f"{p} is of {' x '.join(map(str, g.shape))}" for p, g in ((paths[0], gray[0]), (path, gray[-1])))
             raise UserError(f"{' and '.join(sizes)} pixels; the images must show one grid: register them first")
-    return Registered(names, np.stack(gray, axis=-1), color, (1.0, 1.0), tuple(nearly))
+    return Registered(
+        names, np.stack(gray, axis=-1), color, (1.0, 1.0), seen.in_any(), tuple(nearly), tuple(seen.untold)
+    )
 
 
-def read_volumes(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
+def read_volumes(paths: Sequence[Path], maps: Mapping[int, str], rule: BackgroundRule = TOLD) -> Registered:
     """Reads NIfTI volumes; `maps` names color maps by place.
 
     Raises:
@@ -149,7 +174,7 @@ def read_volumes(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
     """
     tables = {place: color_map(name) for place, name in maps.items()}
     volumes = [read_volume(path) for path in paths]
-    color: dict[int, np.ndarray] = {}
+    names, seen, color = names_of(paths), Seen(rule), {}
     gray = np.zeros((*volumes[0].array.shape, len(volumes)), np.float32)
     for place, volume in enumerate(volumes):
         mismatch = geometry_mismatch(volume, volumes[0])
@@ -157,19 +182,19 @@ def read_volumes(paths: Sequence[Path], maps: Mapping[int, str]) -> Registered:
             raise UserError(f"the volumes do not fit: {mismatch}")
         if problem := intensity_problem(volume):
             raise UserError(problem)
-        inside = volume.array != 0
-        if not inside.any():
-            raise UserError(f"{volume.path} is 0 everywhere; replace the file")
+        if (value := volume.array.min()) == volume.array.max():
+            raise UserError(f"{volume.path} is {value:g} everywhere; replace the file")
+        inside = seen.look(names[place], volume.array)
         values = volume.array[inside].astype(np.float32)
         unit = np.zeros(inside.shape, np.float32)
         unit[inside] = scaled_between(values, between_percentiles(str(volume.path.parent), volume.path.name, values))
-        gray[..., place] = _in_color(unit, place, tables, color)
-    return Registered(names_of(paths), gray, color, volumes[0].spacing_mm)
+        gray[..., place] = _in_color(unit, inside, place, tables, color)
+    return Registered(names, gray, color, volumes[0].spacing_mm, seen.in_any(), untold=tuple(seen.untold))
 
 
 def fuse_picture(fuse: Fuse, images: Registered) -> Float[np.ndarray, "h w"]:
-    """The fused picture in [0, 1]."""
-    return _clipped(fuse(images.gray[None])[0])
+    """The fused picture in [0, 1]; 0 where no image shows anything."""
+    return _clipped(fuse(images.gray[None], images.shown[None])[0])
 
 
 def fuse_volume(fuse: Fuse, images: Registered, axis: int) -> Float[np.ndarray, "d h w"]:
@@ -177,7 +202,7 @@ def fuse_volume(fuse: Fuse, images: Registered, axis: int) -> Float[np.ndarray, 
     stack, shown = pictures(images.gray, axis), pictures(images.shown, axis)
     used = np.flatnonzero(shown.any(axis=(1, 2)))
     fused = np.zeros(stack.shape[:-1], np.float32)
-    fused[used] = np.where(shown[used], _clipped(fuse(np.ascontiguousarray(stack[used]))), 0)
+    fused[used] = _clipped(fuse(np.ascontiguousarray(stack[used]), np.ascontiguousarray(shown[used])))
     return volume_of(fused, axis)
 
 
@@ -194,6 +219,7 @@ def in_levels(
 
 def _in_color(
     gray: Float[np.ndarray, "*space"],
+    shown: Bool[np.ndarray, "*space"],
     place: int,
     tables: Mapping[int, Float[np.ndarray, "256 3"]],
     color: dict[int, np.ndarray],
@@ -201,7 +227,7 @@ def _in_color(
     """The luminance of the image under its color map, which is left in `color`; the image itself where it has none."""
     if place not in tables:
         return gray
-    color[place] = colored(gray, tables[place])
+    color[place] = colored(gray, tables[place], shown)
     return _luminance(color[place])
 
 

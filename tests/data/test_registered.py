@@ -51,7 +51,7 @@ def test_gray_pictures_are_levels_over_255(pictures):
     images = read_pictures(pictures("MRI", "CT", "as_rgb"), {})
     assert (images.names, images.color, images.spacing_mm) == (("MRI", "CT", "as_rgb"), {}, (1.0, 1.0))
     np.testing.assert_array_equal(np.rint(images.gray * 255), np.stack([GRAY, OTHER, GRAY], -1))
-    fused = fuse_picture(lambda stack: stack.max(-1), images)
+    fused = fuse_picture(lambda stack, shown: stack.max(-1), images)
     np.testing.assert_array_equal(in_levels(fused, []), np.maximum(GRAY, OTHER))
 
 
@@ -59,7 +59,7 @@ def test_a_fused_luminance_takes_the_color_of_its_source(pictures):
     images = read_pictures(pictures("MRI", "PET"), {})
     np.testing.assert_allclose(images.gray[..., 1], to_ycbcr(COLOR / 255)[..., 0], atol=1e-6)
     # The color source fused with nothing is itself.
-    alone = fuse_picture(lambda stack: stack[..., 1], images)
+    alone = fuse_picture(lambda stack, shown: stack[..., 1], images)
     np.testing.assert_array_equal(in_levels(alone, list(images.color.values())), COLOR)
     brighter = in_levels(np.minimum(alone + 20 / 255, 1), list(images.color.values())).astype(int)
     np.testing.assert_allclose(brighter, COLOR.astype(int) + 20, atol=1)
@@ -101,9 +101,9 @@ def test_a_volume_is_fused_slice_by_slice_where_something_is_shown(tmp_path, axi
     images = read_volumes(heads(tmp_path), {})
     seen = []
 
-    def fuse(stack):
+    def fuse(stack, shown):
         seen.append(stack.shape)
-        return stack.mean(-1) + 0.25  # also outside the head
+        return np.where(shown, stack.mean(-1) + 0.25, 0)
 
     fused = fuse_volume(fuse, images, axis)
     expected = np.where(images.shown, np.minimum(images.gray.mean(-1) + 0.25, 1), 0)
@@ -115,7 +115,7 @@ def test_a_volume_is_fused_slice_by_slice_where_something_is_shown(tmp_path, axi
 def test_volumes_in_color_keep_their_background_black(tmp_path):
     images = read_volumes(heads(tmp_path), {1: "viridis", 2: "hot"})
     assert not images.color[1][~images.shown].any()  # viridis itself begins with violet
-    fused = fuse_volume(lambda stack: stack.mean(-1), images, AXIAL)
+    fused = fuse_volume(lambda stack, shown: shown * stack.mean(-1), images, AXIAL)
     levels = in_levels(fused, list(images.color.values()))
     assert (levels.shape, levels.dtype) == ((6, 5, 4, 3), np.uint8)
     assert not levels[~images.shown].any()

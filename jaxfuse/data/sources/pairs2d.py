@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from jaxfuse.data.brain import TOLD, BackgroundRule, find_brain
+from jaxfuse.data.brain import NONE, TOLD, Background, BackgroundRule, find_brain
 from jaxfuse.data.cache import prepare_with
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.color import gray_content, nearly_gray_content, to_ycbcr
@@ -49,11 +49,15 @@ class Pair:
     Attributes:
         gray: the images by modality; of a color image its luminance.
         color: the RGB images of the modalities that have color.
+        shown: what is not background in at least one image.
+        backgrounds: of each image; None where it is not told.
         nearly_gray: files that are stored in color and taken for gray.
     """
 
     gray: Mapping[str, Float[np.ndarray, "h w"]]
     color: Mapping[str, Float[np.ndarray, "h w 3"]]
+    shown: Bool[np.ndarray, "h w"]
+    backgrounds: tuple[Background | None, ...]
     nearly_gray: tuple[Path, ...] = ()
 
 
@@ -99,7 +103,7 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
     return tuple(_find(name, folders) for name in names)
 
 
-def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
+def load_pair(files: CaseFiles, modalities: Sequence[str], background: BackgroundRule = TOLD) -> Pair:
     """Reads one pair.
 
     Raises:
@@ -125,7 +129,9 @@ def load_pair(files: CaseFiles, modalities: Sequence[str]) -> Pair:
     sizes = {modality: image.shape for modality, image in gray.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"pair {files.id}: {_unequal(sizes)}")
-    return Pair(gray, color, tuple(nearly))
+    levels = np.stack([np.rint(255 * gray[modality]) for modality in modalities], axis=-1)
+    brain = find_brain(levels, modalities, background)
+    return Pair(gray, color, brain.mask, brain.backgrounds, tuple(nearly))
 
 
 def prepare_pair(files: CaseFiles, modalities: Sequence[str], background: BackgroundRule = TOLD) -> Prepared:
@@ -136,11 +142,10 @@ def prepare_pair(files: CaseFiles, modalities: Sequence[str], background: Backgr
     Raises:
         UserError: that of `load_pair`, and one for an image of one level only.
     """
-    pair = load_pair(files, modalities)
+    pair = load_pair(files, modalities, background)
     image = np.stack([pair.gray[modality] for modality in modalities], axis=-1)
     means, stds = zip(*(moments(files.id, m, image[..., c] * 255) for c, m in enumerate(modalities)), strict=True)
     shape = image.shape[:-1]
-    brain = find_brain(np.rint(image * 255), modalities, background)
     facts = CaseFacts(
         id=files.id,
         group=files.group,
@@ -153,8 +158,9 @@ def prepare_pair(files: CaseFiles, modalities: Sequence[str], background: Backgr
         voxels_per_class=(),
         mean=means,
         std=stds,
+        background=() if background.text == NONE else tuple(one and one.value for one in pair.backgrounds),
     )
-    return Prepared(facts, image, None, np.zeros(0, np.int32), flat_indices(brain.mask))
+    return Prepared(facts, image, None, np.zeros(0, np.int32), flat_indices(pair.shown))
 
 
 def prepare_pairs(

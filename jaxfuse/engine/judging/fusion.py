@@ -1,10 +1,10 @@
 """The judge of fused images, beside the segmentation that reads them.
 
-A fused image is scored as in papers on fusion (`jaxfuse.metrics.fusion`): on the whole picture, in gray levels, against
-the sources that it was made of. Of volumes that were cut into slices the pictures are scored one by one, and tables
-have their means over subjects; the segmentation is judged on the volumes. Three images stand beside the fused one. The
-mean and the maximum of the sources need no network; the fused image with its levels stretched to the whole range is
-what some papers score in its place.
+A fused image is scored as in papers on fusion (`jaxfuse.metrics.fusion`): on the whole picture, in gray levels, its
+background 0 as in files, against the sources that it was made of. Of volumes that were cut into slices the pictures are
+scored one by one, and tables have their means over subjects; the segmentation is judged on the volumes. Three images
+stand beside the fused one. The mean and the maximum of the sources need no network; the fused image with its levels
+stretched to the whole range is what some papers score in its place.
 
 Where the system tells what its sources attend to ("attention", over the modalities of the case), panels show it.
 """
@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.brain import within
+from jaxfuse.data.prepared import PreparedCase, brain_mask
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import gray_levels
 from jaxfuse.data.subjects import shown_by, subjects_of
@@ -104,7 +105,7 @@ class FusionAssessment:
             if ATTENTION not in (outputs := predict(case)):
                 return {}
             received = outputs[ATTENTION][..., self._numbers(case)]
-            inside.append(received[np.any(np.asarray(case.image) != 0, axis=-1)])
+            inside.append(received[brain_mask(case)])
             by_source = zip(self.sources, np.moveaxis(received, -1, 0), strict=True)
             maps[case.id] = {name: values for name, values in by_source if values.any()}
         scale = ratio_scale(inside)
@@ -134,12 +135,11 @@ class FusionAssessment:
         return list(np.moveaxis(_whole(gray_levels(self._channels(case)), case), -1, 0))
 
     def _pictures(self, case: PreparedCase, fused: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
-        """The channels of a panel with their names: the sources and, last, the fused image inside the brain."""
+        """The channels of a panel with their names: the sources and, last, the fused image."""
         sources = self._channels(case)
         if fused is None:
             return sources, self.sources
-        inside = np.any(sources != 0, axis=-1)
-        picture = np.where(inside, fused.astype(np.float32) / 255, np.float32(0))
+        picture = fused.astype(np.float32) / 255
         return np.concatenate([sources, picture[..., None]], axis=-1), (*self.sources, FUSED)
 
 
@@ -151,13 +151,16 @@ def fusion(judged: Judged) -> FusionAssessment:
 
 
 def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
-    """Predicts as `predict` does, and leaves the gray levels (*space) of each fused image in `levels`."""
+    """Predicts as `predict` does, and leaves the gray levels (*space) of each fused image in `levels`.
+
+    They are 0 beyond the brain.
+    """
 
     def noting(case: PreparedCase) -> Mapping[str, np.ndarray]:
         outputs = predict(case)
         if FUSED in outputs:
             # Means of overlapping tiles can leave [0, 1] by a rounding.
-            levels[case.id] = gray_levels(np.clip(outputs[FUSED][..., 0], 0, 1))
+            levels[case.id] = gray_levels(within(np.clip(outputs[FUSED][..., 0], 0, 1), brain_mask(case)))
         return outputs
 
     return noting

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data import registered
+from jaxfuse.data.brain import AUTO, background_rule
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.registered import Registered
 from jaxfuse.data.slices import AXES, gray_levels
@@ -29,6 +30,7 @@ from jaxfuse.learning.system import FUSED, FUSED_BY_NETWORK
 from jaxfuse.report.fusion import fusion_panel
 
 _PAIRS_AT_ONCE = 16
+_UNTOLD = "no background can be told, and all voxels count as shown; state it by --background, or none"
 _TAKEN_FOR_GRAY = "stored in color, with channels that differ by a few levels; taken for gray"
 
 
@@ -49,12 +51,14 @@ class ImageFuser:
     fuse_slices: FuseSlices
     output: str
 
-    def __call__(self, pictures: Float[np.ndarray, "n h w count"]) -> Float[np.ndarray, "n h w"]:
-        """Fuses stacks of pictures in [0, 1]."""
+    def __call__(
+        self, pictures: Float[np.ndarray, "n h w count"], shown: Bool[np.ndarray, "n h w"]
+    ) -> Float[np.ndarray, "n h w"]:
+        """Fuses stacks of pictures in [0, 1]; 0 where nothing is shown."""
         count = len(self.slots)
         filled = np.zeros((*pictures.shape[:-1], self.width), np.float32)
         filled[..., :count] = pictures
-        return self.fuse_slices(filled, np.arange(self.width) < count)[self.output][..., 0]
+        return self.fuse_slices(filled, np.arange(self.width) < count, shown)[self.output][..., 0]
 
 
 def image_fuser(phase: TrainedPhase, count: int, *, by_network: bool = False) -> ImageFuser:
@@ -81,6 +85,7 @@ def fuse_images(
     color: Sequence[str] = (),
     axis: str | None = None,
     preview: Path | None = None,
+    background: str = AUTO,
     by_network: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -91,6 +96,7 @@ def fuse_images(
         color: IMAGE=MAP, the color maps of gray images (`jaxfuse.data.registered.chosen_maps`).
         axis: which slices of volumes are fused: "axial" (if None), "coronal" or "sagittal".
         preview: a PNG file for a figure of all images and the fused one.
+        background: as of `jaxfuse.data.brain.BackgroundRule`, by the names of the images.
         by_network: as in `image_fuser`.
         overwrite: replace files that are not our own.
     """
@@ -101,11 +107,14 @@ def fuse_images(
         raise UserError("--axis says which slices of volumes are fused, and these are pictures; leave it out")
     maps = registered.chosen_maps(color, registered.names_of(paths))
     fuser = image_fuser(phase, len(paths), by_network=by_network)
-    images = (registered.read_volumes if volumes else registered.read_pictures)(paths, maps)
+    rule = background_rule(background, registered.names_of(paths))
+    images = (registered.read_volumes if volumes else registered.read_pictures)(paths, maps, rule)
     if volumes:
         phase.preparation.check_shown(paths[0].name, images.spacing_mm, images.shown.shape, AXES[axis or "axial"])
     if images.nearly_gray:
         display.say(f"{', '.join(images.nearly_gray)}: {_TAKEN_FOR_GRAY}")
+    if images.untold:
+        display.say(f"Warning: {', '.join(images.untold)}: {_UNTOLD}")
     display.say(f"{fuser.name} fuses {', '.join(images.names)} in its slots {', '.join(fuser.slots)}")
     if warning := untrained_count(phase, len(paths)):
         display.say(warning)
@@ -228,7 +237,7 @@ def _each_fused(
         for _, alike in itertools.groupby(pairs.items(), key=lambda named: named[1].gray["mri"].shape):
             group = list(alike)
             stack = np.stack([np.stack([pair.gray[m] for m in modalities], axis=-1) for _, pair in group])
-            fused = np.clip(fuser(np.clip(stack, 0, 1)), 0, 1)
+            fused = np.clip(fuser(np.clip(stack, 0, 1), np.stack([pair.shown for _, pair in group])), 0, 1)
             for (name, pair), picture in zip(group, fused, strict=True):
                 with batch.case(name), outputs.together() as folder:
                     write_png(folder / f"{name}.png", registered.in_levels(picture, list(pair.color.values())))

@@ -8,24 +8,34 @@ tells which of them are fused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
+from jaxfuse.data import brain
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.trained.phases import TrainedPhase, load
 from jaxfuse.engine.trained.segmenter import check_labels
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import FUSED, FUSED_BY_NETWORK, FusingSystem
+from jaxfuse.learning.system import ATTENTION, FUSED, FUSED_BY_NETWORK, FusingSystem
 
 Images = Float[np.ndarray, "n h w m"]
 Presence = Shaped[np.ndarray, "*each slots"]
-FuseSlices = Callable[[Images, Presence], dict[str, np.ndarray]]
+Shown = Bool[np.ndarray, "n h w"]
+
+
+@runtime_checkable
+class FuseSlices(Protocol):
+    """A function from pictures to the named outputs of a network, as `slice_fuser` makes it."""
+
+    def __call__(self, images: Images, presence: Presence, shown: Shown | None = None) -> dict[str, np.ndarray]:
+        """Fuses pictures; `shown`: what is not background, by default what is not 0 in every image."""
+        ...
 
 
 def load_fuser(run: str, *, any_spacing: bool = False) -> TrainedPhase:
@@ -48,8 +58,9 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
 
     It takes images (n h w m) in [0, 1], as many channels as the run has modalities and in their order, and presence
     (m) or (n m), 1 for the modalities to fuse; channels that are not fused have no influence. It returns float32
-    arrays on the host: "fused" (n h w 1) in [0, 1], and "attention" (n h w m) where `outputs` names it. A run whose
-    scheme settles another image than its network makes (pixel) also gives that of the network, "fused_by_network".
+    arrays on the host: "fused" (n h w 1) in [0, 1], exactly 0 where no image shows anything, and "attention" (n h w m)
+    where `outputs` names it. A run whose scheme settles another image than its network makes (pixel) also gives that of
+    the network, "fused_by_network".
 
     Args:
         batch: how many pictures are fused at once.
@@ -62,7 +73,7 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
     system = _checked(phase, weights, outputs)
     divisor, compiled = system.fusing_divisor, Programs(system).fuse_slices(system, outputs)
 
-    def fuse(images: Images, presence: Presence) -> dict[str, np.ndarray]:
+    def fuse(images: Images, presence: Presence, shown: Shown | None = None) -> dict[str, np.ndarray]:
         masks = _masks(phase, images, presence)
         made: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
         pending: tuple[int, Mapping[str, Any]] | None = None
@@ -75,7 +86,9 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
             pending = sent
         if pending is not None:
             _collect(made, *pending, images.shape[1:3])
-        return {name: np.concatenate(parts) for name, parts in made.items()}
+        mask = (brain.shown(images) if shown is None else shown)[..., None]
+        whole = {name: np.concatenate(parts) for name, parts in made.items()}
+        return {name: one if name == ATTENTION else brain.within(one, mask) for name, one in whole.items()}
 
     return fuse
 
