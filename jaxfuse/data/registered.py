@@ -57,7 +57,7 @@ class Registered:
 
 @dataclass
 class Seen:
-    """What images show, one after the other, by a rule of what is background."""
+    """The masks of images seen one after the other, by a rule of what is background."""
 
     rule: BackgroundRule
     masks: list[Bool[np.ndarray, "*space"]] = field(default_factory=list)
