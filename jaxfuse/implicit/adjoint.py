@@ -150,6 +150,9 @@ def solve_system(estimator: AdjointEstimator, system: LinearSystem) -> Solved:
 
 
 def _solve_in_units(estimator: AdjointEstimator, system: LinearSystem) -> Solved:
+    if trees.size(system.target) == 0 and not trees.in_shard_map():
+        nothing = jnp.full((), jnp.inf, trees.scalar_type(system.target))
+        return Solved(system.target, jnp.array(0), jnp.array(0), nothing, jnp.array(False))
     unit = lax.stop_gradient(trees.unit(system.target))
     solved = estimator.solve(dataclasses.replace(system, target=trees.divide(system.target, unit), unit=unit))
     return solved._replace(adjoint=trees.multiply(solved.adjoint, unit))

@@ -221,9 +221,22 @@ def _sketch(product: Product, pattern: Vector, rank: int, key: Array, chunk: int
 def _test(product: Product, pattern: Vector, rank: int, key: Array, chunk: int) -> tuple[Vector, Vector, Array]:
     """Orthonormal random directions, their images, and the matrix (rank, rank) on their span."""
     tests = _orthonormal(jax.vmap(lambda one: _normal(one, pattern))(jax.random.split(key, rank)))
-    images = lax.map(product, tests, batch_size=min(chunk, rank))
+    images = _images(product, tests, min(chunk, rank))
     seen = _gram(tests, images)
     return tests, images, (seen + seen.T) / 2
+
+
+def _images(product: Product, stack: Vector, chunk: int) -> Vector:
+    """The product of each vector of a stack; `lax.map` in chunks divides by the number of entries of each leaf."""
+    some = [leaf.size > 0 for leaf in stack]
+
+    def short(parts: Vector) -> Vector:
+        rest = iter(parts)
+        vector = [next(rest) if kept else leaf[0] for kept, leaf in zip(some, stack, strict=True)]
+        return [image for kept, image in zip(some, product(vector), strict=True) if kept]
+
+    images = iter(lax.map(short, [leaf for leaf in stack if leaf.size > 0], batch_size=chunk))
+    return [next(images) if kept else leaf for kept, leaf in zip(some, stack, strict=True)]
 
 
 def _normal(key: Array, pattern: Vector) -> Vector:

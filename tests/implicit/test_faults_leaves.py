@@ -129,6 +129,39 @@ def test_batch():
     near(found, exact, 1e-10, 1e-12)
 
 
+@given("leaves of shapes (0,) and (2, 0) beside others, every estimator", "the gradient without them")
+def test_empty_leaves():
+    estimators = (
+        *ESTIMATORS,
+        implicit.nystrom(1, 1.0, jax.random.key(0)),
+        implicit.nystrom(2, 1e-9, jax.random.key(0)),
+    )
+    estimators += (implicit.neumann(1, 1.0), implicit.finite_difference(), implicit.truncated(1, learning_rate=1.0))
+
+    @jax.jit
+    def gradients(x):
+        y = {"w": x, "e": jnp.zeros((0,)), "f": jnp.zeros((2, 0))}
+        lower = lambda x, y: 0.5 * jnp.sum((y["w"] - x) ** 2) + jnp.sum(y["e"]) + jnp.sum(y["f"] ** 2)
+        upper = lambda x, y: jnp.sum(y["w"] ** 2) + jnp.sum(y["e"])
+        return [implicit.hypergradient(upper, lower, x, y, estimator=each)[0] for each in estimators]
+
+    *exact, half, whole, one, differences, steps = gradients(jnp.asarray(X))
+    for each in (*exact, whole, one, steps):
+        near(each, 2 * X, 1e-8)
+    near(differences, 2 * X, 1e-6)
+    assert np.linalg.norm(half - 2 * X) < np.linalg.norm(2 * X)
+
+
+@given("y of no entries at all, in both modes", "the direct gradient, and zero")
+def test_empty_y():
+    x, y = jnp.asarray(X), jnp.zeros((0,))
+    lower = lambda x, y: jnp.sum(y**2) * jnp.sum(x)
+    gradient, info = implicit.hypergradient(lambda x, y: jnp.sum(x**2) + jnp.sum(y), lower, x, y)
+    near(gradient, 2 * X)
+    assert bool(info.converged)
+    near(jax.grad(lambda x: jnp.sum(implicit.implicit_minimum(lower, x, y)))(x), 0 * X)
+
+
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 @given("a root whose equation does not know x at all", "zero")
 def test_no_leaf_moves(mode):

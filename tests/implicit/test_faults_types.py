@@ -93,6 +93,33 @@ def test_half_types():
     assert implicit.implicit_minimum(lower, x, y).dtype == jnp.float16
 
 
+@given("a root and a fixed point in bfloat16, in both modes and attached", "right to its digits, converged, no NaN")
+@single
+def test_bfloat16_roots():
+    matrix, x = np.array([[2.0, 0.5, 0.0], [-0.7, 2.0, 0.3], [0.1, 0.0, 1.0]], np.float32), np.array([1.0, 2.0, 3.0])
+    held, y = jnp.asarray(matrix), jnp.asarray(np.linalg.solve(matrix, x), jnp.bfloat16)
+    residual, step = lambda x, y: held @ y - x, lambda x, y: y - 0.3 * (held @ y - x)
+    ones, inverse = np.ones(3, np.float32), np.linalg.inv(matrix)
+
+    @jax.jit
+    def found(x, y):
+        attached = lambda x: jnp.sum(implicit.implicit_fixed_point(step, x, y).astype(jnp.float32))
+        return (
+            *(implicit.root_vjp(residual, x, y, ones), implicit.root_jvp(residual, x, y, ones)),
+            *(implicit.fixed_point_vjp(step, x, y, ones), jax.grad(attached)(x)),
+        )
+
+    (back, one), (along, two), (fixed, three), attached = found(jnp.asarray(x, jnp.float32), y)
+    for each, exact in (
+        (back, inverse.T),
+        (along.astype(jnp.float32), inverse),
+        (fixed, inverse.T),
+        (attached, inverse.T),
+    ):
+        near(each, exact @ ones, 1e-2)
+    assert all(bool(info.converged) for info in (one, two, three))
+
+
 WHOLE = (
     functools.partial(implicit.hypergradient, lambda x, y: 0.0),
     implicit.implicit_minimum,
