@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -83,6 +84,18 @@ def test_metrics_that_cannot_be_written(tmp_path):
     later = Bench(tmp_path, 400, **settings)
     assert later.run().params["net"]["w"].tolist() == [400] * 3
     assert [number for number, _ in later.rows("train")] == list(range(1, 401))
+
+
+@given("less room on the disk than a checkpoint takes", "refused before it is begun; that of the step before is kept")
+def test_too_little_room(tmp_path, monkeypatch):
+    usage = shutil.disk_usage
+
+    def nearly_full(folder: Path) -> object:
+        return usage(folder)._replace(free=10 if "-4-" in Path(folder).name else 10**9)
+
+    monkeypatch.setattr(stored.shutil, "disk_usage", nearly_full)
+    with pytest.raises(OutputError, match="No space left on device., and that of step 2 is kept; free space"):
+        Bench(tmp_path, 8, checkpoint_every=2).run()
 
 
 @given("a limit to the size of files, met by a checkpoint", "one sentence; the lines of what was written are not shown")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -26,6 +27,9 @@ import orbax.checkpoint as ocp
 DIGESTS = "digests.json"
 # Name of a checkpoint that is being written; steps are numbers, so that nothing takes it for one.
 _PARTIAL = ".partial-"
+# What Orbax writes beside the bytes of an array, about.
+_BYTES_BESIDE = 1000
+_TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 # Names that Orbax and what it stands on take for names alone. Others hold signs of patterns, of addresses (gs:), or of
 # escapes.
 _PLAIN = re.compile(r"[A-Za-z0-9_./ +=,-]*")
@@ -123,14 +127,25 @@ def remove_partial(folder: Path) -> None:
             shutil.rmtree(begun, ignore_errors=True)
 
 
+def _check_space(folder: Path, tree: Any) -> None:
+    """Refuses to begin where a tree has no room: a disk that fills while Orbax writes is told of by each array."""
+    leaves = jax.tree.leaves(tree)
+    needed = sum(leaf.nbytes for leaf in leaves) + _BYTES_BESIDE * len(leaves)
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
 def _write_tree(path: Path, tree: Any) -> None:
+    _check_space(path.parent, tree)
     with _plainly_named(path.parent) as plain, _reader() as writer:
         try:
             writer.save(plain / path.name, args=ocp.args.StandardSave(tree))  # pyright: ignore[reportCallIssue]
         except OSError:
             raise
         except Exception as error:  # TensorStore tells of a full disk by errors of many kinds
-            raise OSError(errno.EIO, _first_sentence(error), str(path)) from error
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and once more for every array
+            reason = next((os.strerror(code) for code in _TOLD if os.strerror(code) in str(error)), "")
+            raise OSError(errno.EIO, reason or _first_sentence(error), str(path)) from error
 
 
 @contextmanager
