@@ -163,7 +163,8 @@ class Training:
         sizes = {name: sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree)) for name, tree in networks.items()}
         counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         where = "" if begun is None else f" from step {begun}"
-        trained, validated = (", ".join(p.data.facts.told(side) for p in self.phases) for side in ("train", "val"))
+        told = {side: [p.data.facts.told(side) for p in self.phases] for side in ("train", "val")}
+        trained, validated = (", ".join(filter(None, texts)) for texts in told.values())
         unlabeled = sum(not case.labeled for case in first.data.train)
         without = f", {unlabeled} of them without a label" if unlabeled and first.data.scheme else ""
         streams = first.sampler.streams

@@ -13,6 +13,7 @@ from jaxfuse.engine import run as module
 from jaxfuse.engine.judging import segmentation as judging
 from jaxfuse.engine.run import Run, train
 from jaxfuse.engine.run_folder.lock import LOCK, locked
+from jaxfuse.engine.trained.phases import load
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
 from tests.engine.view_runs import VIEWS, recipe
@@ -82,6 +83,9 @@ def test_all_cases_train_where_no_share_validates(folder, tmp_path, capsys):
     dataset = read_json(tmp_path / "run" / "dataset.json")
     assert (dataset["val"], dataset["subjects"]["val"]) == ([], 0)
     assert f"{len(dataset['train'])} cases of {dataset['subjects']['train']} subjects" in said
+    (axial,) = load([f"{tmp_path / 'run'}:axial@best"])
+    with pytest.raises(UserError, match="holds no best checkpoint; .* or name @last: a run whose cases all train"):
+        axial.weights()
     assert not (tmp_path / "run" / "results").exists()
     train(config, tmp_path / "run")
     assert "This run was finished already" in capsys.readouterr().out

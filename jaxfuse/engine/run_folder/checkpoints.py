@@ -218,7 +218,8 @@ def read_weights(folder: Path, like: State, placement: Placement, *, best: bool)
     path = folder.absolute() / which
     steps = sorted(_steps(path))
     if not steps:
-        raise UserError(f"{folder} holds no {which} checkpoint; train this phase first")
+        other = ", or name @last: a run whose cases all train has no best one" if which == "best" else ""
+        raise UserError(f"{folder} holds no {which} checkpoint; train this phase first{other}")
     here = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.state), weights(like))
     try:
         found = read_tree(path / str(steps[-1]), WEIGHTS, here)
