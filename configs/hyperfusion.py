@@ -59,7 +59,7 @@ class Sizes:
     fusion_head: tuple = (96, 48, 24)
     batch: dict = field(default_factory=lambda: {"iseg": 2, "stroke": 2})
     steps: dict = field(default_factory=lambda: {"iseg": 700, "stroke": 250})
-    validate_every: int = 350
+    validate_every: dict = field(default_factory=lambda: {"iseg": 350, "stroke": 350})
     validation_cases: int = 2
     # Tiles of the training patch: small heads have few, and no further program is compiled.
     memory_mb: int = 0
@@ -91,7 +91,7 @@ SIZES = {
         fusion_head=(8, 6, 4),
         batch={"iseg": 1, "stroke": 1},
         steps={"iseg": 2, "stroke": 2},
-        validate_every=0,
+        validate_every={"iseg": 0, "stroke": 0},
         validation_cases=1,
         checkpoint_every=1,
         log_every=1,
@@ -102,7 +102,8 @@ SIZES = {
         fusion_head=(600, 300, 150),
         batch={"iseg": 5, "stroke": 10},
         steps={"iseg": 600 * 1000 // 5, "stroke": 600 * 1000 // 10},
-        validate_every=2000,
+        # Every 10 of 600 epochs (Fig. 3).
+        validate_every={"iseg": 10 * 1000 // 5, "stroke": 10 * 1000 // 10},
         validation_cases=10,
         memory_mb=16_000,
         remat=True,
@@ -161,7 +162,7 @@ def segmentation(sizes, data, kind, flat):
         sampling="foreground",
         sampling_args={"grid": 5},
         pad=True,
-        validate_every=sizes.validate_every,
+        validate_every=sizes.validate_every[data],
         validation_cases=sizes.validation_cases,
         memory_mb=sizes.memory_mb,
         checkpoint_every=sizes.checkpoint_every,

@@ -32,8 +32,8 @@ class Validation:
     """Validation of a phase while it trains: how often, and on how much.
 
     Attributes:
-        every: steps between two validations, stretched where they would take over a tenth of the time; 0: only at
-            the end.
+        every, every_epochs: steps, or passes over the training cases, between two validations, stretched where they
+            would take over a tenth of the time; every wins where it is not 0; both 0: only at the end.
         cases: cases looked at each time, spread over the validation split (all of them at the end).
         overlap: least fraction of a tile that it shares with its neighbor.
         tile_batch: tiles predicted at once.
@@ -43,6 +43,7 @@ class Validation:
     """
 
     every: int
+    every_epochs: int
     cases: int
     overlap: float
     tile_batch: int
@@ -87,6 +88,13 @@ class Phase:
     def needs_label(self) -> bool:
         """Whether it cannot train on cases without a label: it learns from labels, or places its patches by them."""
         return self.labeled or self.sampling.needs_label
+
+    def validation_steps(self, cases: int) -> int:
+        """The steps between two validations that are asked for, given the number of its training cases; 0: none."""
+        asked = self.validation
+        if asked.every or not asked.every_epochs:
+            return asked.every
+        return max(1, asked.every_epochs * cases // self.batch)
 
     def total_steps(self, cases: int) -> int:
         """Its length in steps, given the number of its training cases."""

@@ -49,7 +49,9 @@ SEED = Range(0, 2**32 - 1)
 
 _NAMES: Mapping[Range, str] = {
     SEED: "seed split_seed",
-    COUNT_OR_NONE: "steps epochs every workers threads fold bootstrap memory_mb warmup_steps ignore inner_steps window",
+    COUNT_OR_NONE: (
+        "steps epochs every every_epochs workers threads fold bootstrap memory_mb warmup_steps ignore inner_steps window"
+    ),
     COUNT: "log_every checkpoint_every prefetch cases options.steps",
     SIZE: (
         "batch tile_batch patch shape grid pool_size base levels width widths decoder_widths head heads hidden dim "

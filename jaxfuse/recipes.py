@@ -213,6 +213,7 @@ def phase(
     flip: float = 0.0,
     init: tuple[tuple[str, ...], ...] = (),
     validate_every: int = 0,
+    validate_every_epochs: int = 0,
     validation_cases: int = 2,
     overlap: float = 0.0,
     tile_batch: int = 1,
@@ -226,7 +227,8 @@ def phase(
         assess: "module:function" of `jaxfuse`, by which its predictions are judged.
         steps, epochs: its length; one of them is given.
         flip: probability with which a patch is mirrored along an axis.
-        validate_every, validation_cases, overlap, tile_batch, memory_mb: of `jaxfuse.config.Validation`.
+        validate_every, validate_every_epochs, validation_cases, overlap, tile_batch, memory_mb: of
+            `jaxfuse.config.Validation`.
         data: its own data, of which options that are None are those of the experiment; None has none of its own.
     """
     config = ConfigDict({"model": model, "args": dict(args or {}), "assess": assess, "optimizers": dict(optimizers)})
@@ -234,6 +236,7 @@ def phase(
     config.update({"sampling": sampling, "pad": pad, "unpaired": unpaired, "checkpoint_every": checkpoint_every})
     config.augment = ConfigDict({"flip": {"probability": flip}, "intensity": {"scale": 0.0, "shift": 0.0}})
     config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
+    config.validation.every_epochs = validate_every_epochs
     config.validation.update({"tile_batch": tile_batch, "memory_mb": memory_mb})
     if sampling_args:
         config.sampling_args = dict(sampling_args)

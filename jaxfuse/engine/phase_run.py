@@ -186,7 +186,13 @@ class PhaseRun:
     @property
     def validation_interval(self) -> int:
         """Steps between two validations; 0: at the end only."""
-        return validation_interval(self.phase, self.watched, margin=self.system.geometry.margin)
+        margin = self.system.geometry.margin
+        return validation_interval(self.phase, self.watched, asked=self.asked_interval, margin=margin)
+
+    @property
+    def asked_interval(self) -> int:
+        """Steps between two validations that the config asks for; 0: at the end only."""
+        return self.phase.validation_steps(len(self.data.train))
 
     def validation(self) -> Validation:
         """Makes the validation of the phase while it trains."""

@@ -99,8 +99,20 @@ class Training:
         trained = {checkpoints.latest_step() for checkpoints in opened.values()} == {self.total_steps}
         return trained and all(phase.is_judged for phase in self.phases)
 
+    def _validation_interval(self) -> int:
+        """Returns the steps between two validations, and says where they are more than were asked for."""
+        interval = max(phase.validation_interval for phase in self.phases)
+        if 0 < (asked := max(phase.asked_interval for phase in self.phases)) < interval:
+            self.setting.display.say(
+                f"{self.name} is validated every {interval:,} steps, not every {asked:,} as asked: "
+                f"{len(self.phases[0].watched)} cases would take over a tenth of the time; fewer validation.cases "
+                "are looked at more often"
+            )
+        return interval
+
     def _loop(self, opened: Opened, writer: MetricWriter) -> Loop:
         first, group = self.phases[0], self.group
+        interval = self._validation_interval()
         judges = {p.name: PhaseJudge(p.name, p.validation(), writer, opened[p.name], Progress()) for p in self.phases}
         return Loop(
             phase=self.name,
@@ -108,7 +120,7 @@ class Training:
             step=group.step(first.programs),
             stream=group.stream({phase.name: phase.stream for phase in self.phases}),
             judge=group.judge(judges),
-            validate_every=max(phase.validation_interval for phase in self.phases),
+            validate_every=interval,
             checkpoint_every=first.phase.checkpoint_every,
             log_every=self.setting.experiment.log_every,
             checkpoints=opened[self.name],

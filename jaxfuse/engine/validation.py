@@ -133,20 +133,20 @@ def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...
     return tuple(cases[(2 * i + 1) * len(cases) // (2 * count)] for i in range(count))
 
 
-def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, margin: int) -> int:
+def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, asked: int, margin: int) -> int:
     """Returns the steps between two validations; 0: at the end only, and where there is nothing to validate on.
 
-    They are `validation.every`, or more where these cases would take over a tenth of the time.
+    They are those that are asked for, or more where these cases would take over a tenth of the time.
 
     A tile forward costs about a third of a training step on one example (forward and twice that backward). The
     estimate counts tiles and no seconds, so that a run stays repeatable. It is too high for tiles that are larger than
     the training patch.
     """
-    if phase.validation.every == 0 or not cases:
+    if asked == 0 or not cases:
         return 0
     tile, overlap = output_sides(phase.patch, margin), phase.validation.overlap
     tiles = sum(len(tile_volume(case.facts.shape, tile, overlap=overlap)) for case in cases)
-    return max(phase.validation.every, math.ceil(tiles / (3 * phase.batch) / _VALIDATION_SHARE))
+    return max(asked, math.ceil(tiles / (3 * phase.batch) / _VALIDATION_SHARE))
 
 
 def mean_losses(evaluate: Evaluate, state: State, batches: Sequence[Any]) -> dict[str, float]:

@@ -42,8 +42,8 @@ def test_a_pass_over_the_validation_cases_counts_the_windows_of_the_output():
     phase = valid_phase(patch=(8, 8, 8), batch=1, validation={"every": 1})
     one = replace(case(0), facts=replace(case(0).facts, original_shape=(8, 8, 8), shape=(8, 8, 8)))
     # One tile, a third of a step, in a tenth of the time; and eight of them.
-    assert validation_interval(phase, [one], margin=0) == 4
-    assert validation_interval(phase, [one], margin=2) == 27
+    assert validation_interval(phase, [one], asked=1, margin=0) == 4
+    assert validation_interval(phase, [one], asked=1, margin=2) == 27
 
 
 def state(loss: float = 0.0) -> State:

@@ -10,12 +10,13 @@ from configs import hinet, hyperfusion
 from jaxfuse.config import parse
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import build_system
+from jaxfuse.engine.training import Training
 from jaxfuse.metrics.overlap import dice, iou, sensitivity, specificity
 from tests.faults.catalogue import given, table
 from tests.made_cases import MODALITIES, ellipsoid, head, nested_cubes, save_volume, write_case, write_isles
 from tests.recipe_phases import RECIPES
 from tests.refusals import refused
-from tests.runs import run_of
+from tests.runs import run_of, said
 from tests.true_sizes import write_stroke
 
 
@@ -197,3 +198,37 @@ def test_phases_that_need_labels_say_so(few_labels, tmp_path, row, options, sent
     told = {name: str(few_labels / value) if name.endswith("root") else value for name, value in options.items()}
     run = _pre_trained(few_labels, tmp_path, row, **told)
     refused(sentence, lambda: [run.phase(name).sampler for name in run.experiment.schedule])
+
+
+@table(
+    "every,epochs,batch,cases,steps",
+    ("`validation.every_epochs=10`, batches of 5 of 100 cases", "every 200 steps", 0, 10, 5, 100, 200),
+    ("the same with batches of 16 of 10 cases", "every 6 steps", 0, 10, 16, 10, 6),
+    ("one epoch of 3 cases in batches of 16", "every step", 0, 1, 16, 3, 1),
+    ("`validation.every=50` beside `validation.every_epochs=10`", "every 50 steps", 50, 10, 5, 100, 50),
+    ("neither", "at the end only", 0, 0, 5, 100, 0),
+)
+def test_validation_by_epochs(every, epochs, batch, cases, steps):
+    config = RECIPES["cmff"].get_config("tiny")
+    config.fusion.validation.update({"every": every, "every_epochs": epochs})
+    config.fusion.batch = batch
+    assert parse(config).phases["fusion"].validation_steps(cases) == steps
+
+
+@given("validation every step of a long pass over the cases", "less often, and the run says how often and why")
+def test_a_stretched_validation_is_told(few_labels, tmp_path):
+    run = _pre_trained(few_labels, tmp_path, **{"fusion.validation.every": 1})
+    phase = run.phase("fusion")
+    training = Training(run.setting, (phase,), {})
+    interval = training._validation_interval()
+    assert interval == phase.validation_interval > 1
+    assert f"fusion is validated every {interval} steps, not every 1 as asked" in said(run)
+
+
+@table(
+    "variant,steps",
+    ("`hyperfusion.py:paper`: validation every 10 epochs of 1000 patches (Fig. 3)", "2,000 steps of 5", "iseg", 2000),
+    ("the same of stroke", "1,000 steps of 10", "stroke", 1000),
+)
+def test_hyperfusion_validates_as_its_figure_does(variant, steps):
+    assert hyperfusion.get_config(f"paper,data={variant}").segmentation.validation.every == steps
