@@ -175,7 +175,10 @@ def test_values_are_refused_with_one_sentence(changes, sentence):
         ("fusion", "fusion has no option surprise; it has args, assess"),
         ("fusion.args", "fusion: the model cmff has no option surprise"),
         ("fusion.loss_args", "fusion: the loss losses.overlap:dice_and_cross_entropy has no option surprise"),
-        ("fusion.validation", "fusion.validation has no option surprise; it has cases, every, memory_mb, overlap"),
+        (
+            "fusion.validation",
+            "fusion.validation has no option surprise; it has cases, every, every_epochs, memory_mb, overlap",
+        ),
     ],
 )
 def test_an_option_too_many_is_refused_wherever_it_stands(group, sentence):
