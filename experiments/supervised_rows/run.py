@@ -66,10 +66,11 @@ def score(name: str, row: Row, seed: int, folder: Path) -> dict[str, Any]:
     if not (out / "summary.json").is_file():
         held_out = folder / f"held-out-{row.protocol}"
         runs = row.runs(folder / f"{row.training}-seed{seed}")
-        command("predict", "--workdir", *runs, "--input", str(held_out), "--output", str(out / "labels"))
+        labels = folder / "labels" / out.name
+        command("predict", "--workdir", *runs, "--input", str(held_out), "--output", str(labels))
         command(
             "evaluate",
-            *("--pred", str(out / "labels"), "--ref", str(held_out), "--protocol", row.protocol, "--out", str(out)),
+            *("--pred", str(labels), "--ref", str(held_out), "--protocol", row.protocol, "--out", str(out)),
         )
     document = read_json(out / "summary.json")
     (by_region,) = document["outputs"].values()
