@@ -258,8 +258,8 @@ def _copied(tree: Any) -> Any:
     """Copies a tree to the host, as the next step uses its memory again; keys, which no step donates twice, too."""
 
     def copied(leaf: Any) -> Any:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(np.array(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(jnp.array(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         return np.array(leaf)
 
     return jax.tree.map(copied, tree)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -106,7 +107,7 @@ def read_back(folder: Path, trees: Mapping[str, Any]) -> None:
 
 
 def _bytes(leaf: Any) -> bytes:
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
 
 
@@ -200,7 +201,7 @@ def _check_fit(metadata: Any, shapes: Any) -> None:
     if odd := sorted(found.keys() ^ wanted.keys()):
         raise Misfit(f"{odd[0]} is {'not there' if odd[0] in wanted else 'there, and no part of it'}")
     for name, leaf in wanted.items():
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue
         there = found[name]
         if (tuple(there.shape), there.dtype) != (leaf.shape, leaf.dtype):
