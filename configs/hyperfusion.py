@@ -151,7 +151,7 @@ def segmentation(sizes, data, kind, flat):
     loss, loss_args = LOSSES.get(kind, CROSS_ENTROPY)
     return phase(
         model="hyperfusion",
-        assess="engine.judging.segmentation:segmentation",
+        assess="engine.judging.segmentation:segmentation_both_ways",
         optimizers={"net": sizes.optimizer(data)},
         loss=loss,
         loss_args=loss_args,

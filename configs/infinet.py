@@ -148,7 +148,7 @@ def slices(sizes, row, data):
     unet = row in UNETS
     return phase(
         model="baselines.unet2d" if unet else "infinet",
-        assess="engine.judging.segmentation:segmentation",
+        assess="engine.judging.segmentation:segmentation_both_ways",
         optimizers={"net": sizes.optimizer()},
         loss="losses.imbalance:weighted_cross_entropy" if unet else "losses.imbalance:generalized_dice",
         **sizes.length,
@@ -156,6 +156,7 @@ def slices(sizes, row, data):
         batch=sizes.batch,
         sampling="whole",
         pad=True,
+        count_classes="seen",
         validate_every=sizes.validate_every,
         validation_cases=sizes.validation_cases,
         checkpoint_every=sizes.checkpoint_every,

@@ -13,7 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxfuse.data.frequencies import class_frequencies
+from jaxfuse.data.facts import DatasetFacts
+from jaxfuse.data.frequencies import CROP, SEEN, class_frequencies, seen_voxels
 from jaxfuse.data.pipeline import Loader
 from jaxfuse.data.sampling import Sampling, sampling_rule
 from jaxfuse.data.settings import Data, read_data
@@ -63,6 +64,8 @@ class Phase:
         data: its own data, or None for that of the experiment.
         labeled: whether it learns from labels; a phase that does not may train on unlabeled cases.
         rules: the weights that it takes over from earlier phases.
+        mask_to_brain: whether its label maps are background outside the brain.
+        count_classes: "crop" or "seen": where voxels per class are counted, for losses that weigh classes (`counted`).
         weighs_classes: whether its loss weighs classes by how often they occur in its training cases.
     """
 
@@ -83,6 +86,8 @@ class Phase:
     checkpoint_every: int
     data: Data | None
     weighs_classes: bool = False
+    mask_to_brain: bool = True
+    count_classes: str = CROP
 
     @property
     def needs_label(self) -> bool:
@@ -95,6 +100,12 @@ class Phase:
         if asked.every or not asked.every_epochs:
             return asked.every
         return max(1, asked.every_epochs * cases // self.batch)
+
+    def counted(self, facts: DatasetFacts) -> tuple[int, ...]:
+        """Returns the voxels per class of the training cases: as cropped, or filled up to the patch that is seen."""
+        if self.count_classes == CROP:
+            return tuple(facts.voxels_per_class)
+        return seen_voxels(facts.voxels_per_class, facts.train_shapes, self.patch)
 
     def total_steps(self, cases: int) -> int:
         """Its length in steps, given the number of its training cases."""
@@ -228,7 +239,7 @@ def _check_alike(config: Any, first: str, name: str) -> None:
 
 def _phase(name: str, group: Any, config: Any) -> Phase:
     expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labeled", "weighs_classes"}
-    optional = {"loss", "loss_args", "data", "sampling_args"}
+    optional = {"loss", "loss_args", "data", "sampling_args", "mask_to_brain", "count_classes"}
     expected |= {"model", "args", "optimizers", "init"}
     same_keys(name, group, expected | optional, optional=optional)
     if not (group.steps or group.epochs):
@@ -247,8 +258,16 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         rules=tuple(parse_rule(entry) for entry in group.init),
         validation=record(Validation, f"{name}.validation", group.validation),
         data=data,
+        mask_to_brain=group.get("mask_to_brain", True),
+        count_classes=_count_classes(name, group.get("count_classes", CROP)),
         **{key: group[key] for key in plain},
     )
+
+
+def _count_classes(name: str, where: str) -> str:
+    if where not in (CROP, SEEN):
+        raise UserError(f"{name}.count_classes is {where!r}; choose {CROP} or {SEEN}")
+    return where
 
 
 def _sampling(name: str, group: Any) -> Sampling:

@@ -220,6 +220,8 @@ def phase(
     memory_mb: int = 0,
     checkpoint_every: int = 200,
     data: ConfigDict | None = None,
+    mask_to_brain: bool = True,
+    count_classes: str = "crop",
 ) -> ConfigDict:
     """Returns one phase with every option that a phase has, as `jaxfuse.config.Phase` tells them.
 
@@ -238,6 +240,7 @@ def phase(
     config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
     config.validation.every_epochs = validate_every_epochs
     config.validation.update({"tile_batch": tile_batch, "memory_mb": memory_mb})
+    config.update({"mask_to_brain": mask_to_brain, "count_classes": count_classes})
     if sampling_args:
         config.sampling_args = dict(sampling_args)
     if loss:

@@ -39,7 +39,7 @@ def prepared(preset: str) -> tuple[SideBySide, dict[str, State], dict[str, Any]]
     for number, (name, phase) in enumerate(experiment.phases.items()):
         data = open_dataset(experiment.data_of(phase), lambda what, done, total: None)
         facts, total = data.facts, phase.total_steps(len(data.train))
-        system = build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class)
+        system = build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts))
         states[name] = initial_state(system, phase, facts.modalities, seed=experiment.seed, number=number)
         sampler = make_sampler(phase, system, data.train, seed=experiment.seed)
         stream = batches(sampler, batch=phase.batch, seed=number, start=0, stop=1, loader=experiment.loader)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -278,6 +279,7 @@ def dataset_facts(
         subjects=dict(subjects or {}),
         keys={case.id: case.key for case in prepared},
         voxels_per_class=tuple(sum(column) for column in zip(*counts, strict=True)),
+        train_shapes=tuple(sorted(Counter(facts.shape for facts in train if facts.voxels_per_class).items())),
         ranges=_ranges([by_id[i] for i in split["train"]], modalities),
         landmarks=dict(landmarks or {}),
         spacing_range_mm=_spacing_range([by_id[i] for i in split["train"]]),

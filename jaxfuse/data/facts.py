@@ -65,6 +65,7 @@ class DatasetFacts:
         subjects: side -> the number of subjects whose cases these are; empty where names tell none.
         keys: case id -> cache key, which stands for the content of its files and the preparation.
         voxels_per_class: sum over the labeled training cases, by class index; empty where there is none.
+        train_shapes: sides of the labeled training cases as cropped, each with the number of cases that have them.
         ranges: modality -> the stored values that the ends of [0, 1] stand for, in the files' units: medians over the
             training volumes. Empty where intensities were not scaled to [0, 1].
         landmarks: modality -> levels that the brains' percentiles were mapped onto; empty where none were.
@@ -85,6 +86,7 @@ class DatasetFacts:
     test: tuple[str, ...] = ()
     subjects: Mapping[str, int] = field(default_factory=dict)
     spacing_range_mm: tuple[tuple[float, float], ...] = ()
+    train_shapes: tuple[tuple[tuple[int, ...], int], ...] = ()
 
     def told(self, side: str) -> str:
         """Says how many cases a side has and of how many subjects, for a person; empty for a side without cases."""

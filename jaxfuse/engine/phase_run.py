@@ -15,6 +15,7 @@ import numpy as np
 from jaxfuse.arrays import Params
 from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.dataset import Dataset
+from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.pipeline import PatchSampler, batches
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.slices import AXES
@@ -107,10 +108,16 @@ class PhaseRun:
     def checkpoint_folder(self) -> Path:
         return self.setting.workdir / "checkpoints" / self.name
 
+    @property
+    def counted_facts(self) -> DatasetFacts:
+        """The facts of its data, with voxels per class as its loss counts them."""
+        facts = self.data.facts
+        return dataclasses.replace(facts, voxels_per_class=self.phase.counted(facts))
+
     @cached_property
     def system(self) -> System:
         facts = self.data.facts
-        return build_system(self.phase, facts.modalities, facts.classes, self.total_steps, facts.voxels_per_class)
+        return build_system(self.phase, facts.modalities, facts.classes, self.total_steps, self.phase.counted(facts))
 
     @cached_property
     def programs(self) -> Programs:
@@ -176,7 +183,8 @@ class PhaseRun:
     @cached_property
     def assessment(self) -> Assessment:
         system, pairs = self.system, self.setting.experiment.pairs
-        return self.phase.assess(Judged(self.data.scheme, system.primary, system.probabilities, pairs))
+        masked = self.phase.mask_to_brain
+        return self.phase.assess(Judged(self.data.scheme, system.primary, system.probabilities, pairs, masked))
 
     @cached_property
     def watched(self) -> tuple[PreparedCase, ...]:

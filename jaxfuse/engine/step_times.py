@@ -72,7 +72,7 @@ def measure(
     """
     facts = data.facts
     total = phase.total_steps(len(data.train))
-    programs = Programs(build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class))
+    programs = Programs(build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts)))
     subject = experiment.data_of(phase).subject
     sampler = make_sampler(phase, programs.system, data.train, seed=experiment.seed, subject=subject)
     stop = (steps + 2) * len(forms)

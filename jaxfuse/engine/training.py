@@ -55,7 +55,7 @@ class Training:
 
     def check(self) -> None:
         """Refuses phases that cannot train side by side."""
-        check_alike({p.name: (p.data.facts, p.phase.weighs_classes, p.total_steps) for p in self.phases})
+        check_alike({p.name: (p.counted_facts, p.phase.weighs_classes, p.total_steps) for p in self.phases})
 
     def run(self, writer: MetricWriter) -> bool:
         """Trains what is left and judges it. Returns False where everything was there already."""

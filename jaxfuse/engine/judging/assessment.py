@@ -36,12 +36,14 @@ class Judged:
         primary: the name of the output that is the result.
         probabilities: the names of the outputs that are class probabilities.
         pairs: the config's pairs of modalities, such as ("t1+t2", "flair").
+        mask_to_brain: whether its label maps are background outside the brain.
     """
 
     scheme: LabelScheme | None
     primary: str
     probabilities: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
+    mask_to_brain: bool = True
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from jaxfuse.report import figures
 from jaxfuse.report.contours import overlay_of
 
 Rows = list[dict[str, Any]]
+# Endings of the primary output's name where its label maps are judged in the other way as well.
+UNMASKED, MASKED = ", outside the brain as well", ", masked to the brain"
 # Case id -> output -> class indices (*space).
 Maps = dict[str, dict[str, np.ndarray]]
 
@@ -50,11 +52,15 @@ class SegmentationAssessment:
     Attributes:
         primary: the output that is the result, one of `probabilities`.
         probabilities: the outputs that are judged.
+        mask_to_brain: whether label maps are background outside the brain.
+        both: whether `full` judges the primary output in the other way, too.
     """
 
     scheme: LabelScheme
     primary: str
     probabilities: tuple[str, ...]
+    mask_to_brain: bool = True
+    both: bool = False
 
     alongside = None
 
@@ -63,7 +69,7 @@ class SegmentationAssessment:
         scores: dict[str, list[float]] = {}
         for case in cases:
             truth = whole_truth(case)
-            for output, labels in label_maps(predict(case), case.brain, self.probabilities).items():
+            for output, labels in self._maps(predict(case), case).items():
                 whole = uncrop(labels, case, 0)
                 for region, members in self.scheme.regions.items():
                     value = dice(np.isin(whole, members), np.isin(truth, members))
@@ -86,7 +92,7 @@ class SegmentationAssessment:
     def judge(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> tuple[Rows, Maps, dict[str, Any]]:
         """Scores by case, output and region; label maps by case and output; the summary."""
         one_empty = self._one_empty_mm(cases)
-        labeled, seconds = timed(lambda case: label_maps(predict(case), case.brain, self.probabilities))
+        labeled, seconds = timed(lambda case: self._maps(predict(case), case, both=self.both))
         rows, maps = [], {}
         for case in cases:
             maps[case.id] = labeled(case)
@@ -102,7 +108,18 @@ class SegmentationAssessment:
                     case=case.id,
                     output=output,
                 )
-        return rows, maps, summary_document(rows, primary=self.primary, one_empty=one_empty) | speed(cases, seconds)
+        document = summary_document(rows, primary=self.primary, one_empty=one_empty)
+        return rows, maps, document | {"mask_to_brain": self.mask_to_brain} | speed(cases, seconds)
+
+    def _maps(
+        self, outputs: Mapping[str, np.ndarray], case: PreparedCase, *, both: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Class indices by output; with `both` also of the primary output, masked if the others are not."""
+        maps = label_maps(outputs, case.brain, self.probabilities, mask_to_brain=self.mask_to_brain)
+        if both:
+            name = self.primary + (UNMASKED if self.mask_to_brain else MASKED)
+            maps[name] = label_map(outputs[self.primary], case.brain, mask_to_brain=not self.mask_to_brain)
+        return maps
 
     def _one_empty_mm(self, cases: Sequence[PreparedCase]) -> float:
         """The distance of a region that one of truth and prediction lacks.
@@ -143,7 +160,7 @@ class SegmentationAssessment:
             image=image,
             modalities=names,
             truth=truth_of(case),
-            predictions=maps,
+            predictions={name: labels for name, labels in maps.items() if not name.endswith((UNMASKED, MASKED))},
             classes=self.scheme.classes,
             title=title,
             spacing_mm=case.facts.spacing_mm,
@@ -171,11 +188,18 @@ def segmentation(judged: Judged) -> SegmentationAssessment:
             f"the result {judged.primary} is no class probabilities, so that it cannot be judged as a segmentation; "
             "set assess to engine.judging.losses:losses"
         )
-    return SegmentationAssessment(judged.scheme, judged.primary, judged.probabilities)
+    return SegmentationAssessment(
+        judged.scheme, judged.primary, judged.probabilities, mask_to_brain=judged.mask_to_brain
+    )
+
+
+def segmentation_both_ways(judged: Judged) -> SegmentationAssessment:
+    """Judges as `segmentation` does, and the result's label maps both masked to the brain and not."""
+    return replace(segmentation(judged), both=True)
 
 
 def label_maps(
-    outputs: Mapping[str, np.ndarray], brain: np.ndarray, probabilities: Sequence[str]
+    outputs: Mapping[str, np.ndarray], brain: np.ndarray, probabilities: Sequence[str], *, mask_to_brain: bool = True
 ) -> dict[str, np.ndarray]:
     """Class indices of the outputs that are class probabilities, by these names."""
-    return {name: label_map(outputs[name], brain) for name in probabilities}
+    return {name: label_map(outputs[name], brain, mask_to_brain=mask_to_brain) for name in probabilities}

@@ -212,7 +212,7 @@ def _trained_phase(workdir: Path, experiment: Experiment, facts: DatasetFacts, n
         raise UserError(f"{workdir} has no phase {name!r}; it has {', '.join(experiment.schedule)}")
     phase = experiment.phases[name]
     total = phase.total_steps(len(facts.train))
-    system = build_system(phase, facts.modalities, facts.classes, total, facts.voxels_per_class)
+    system = build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts))
     data = experiment.data_of(phase)
     read = tuple(experiment.pairs[0].split("+")) if system.primary == SYNTHESIZED else data.modalities
     return TrainedPhase(

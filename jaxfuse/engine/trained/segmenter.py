@@ -42,6 +42,11 @@ def check_labels(phases: Sequence[TrainedPhase]) -> LabelScheme:
             raise UserError(
                 f"phase {one.phase.name} of {one.workdir} makes {one.makes}, no label map; name another phase"
             )
+    if len({one.phase.mask_to_brain for one in phases}) > 1:
+        raise UserError(
+            f"{', '.join(one.name for one in phases)} cannot be averaged: mask_to_brain is True for some of them and "
+            "False for others; predict with each alone"
+        )
     for other, scheme in zip(phases, schemes, strict=True):
         if (scheme, other.preparation) != (first, phases[0].preparation):
             raise UserError(f"{phases[0].name} and {other.name} cannot be averaged: {_difference(phases[0], other)}")
@@ -111,7 +116,7 @@ def case_labeler(
     def label(files: CaseFiles) -> tuple[Prepared, Labels]:
         # The label file, if there is one, is not opened: a prediction must not depend on it.
         prepared = preparation.prepare(load_case(files, preparation.modalities, None))
-        return prepared, label_map(predict(prepared), prepared.brain)
+        return prepared, label_map(predict(prepared), prepared.brain, mask_to_brain=phases[0].phase.mask_to_brain)
 
     return label
 

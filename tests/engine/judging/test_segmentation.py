@@ -52,7 +52,9 @@ def test_quick_scores_and_tables_on_disk(tmp_path, drawn):
     assert rows["d", "S_F"]["hd95_mm"] == pytest.approx(0.7)
     assert np.isnan(rows["a", "S_A"]["hd95_mm"])
     found = summary_of(tmp_path)
-    assert set(found) == {"kind", "primary", "cases", "distances", "one_empty", "outputs", "seconds_per_subject"}
+    assert set(found) == {"kind", "primary", "cases", "distances", "one_empty", "outputs", "seconds_per_subject"} | {
+        "mask_to_brain"
+    }
     assert (found["kind"], found["primary"], found["cases"]) == ("segmentation", "S_F", 4)
     assert found["outputs"]["S_F"]["lesion"]["dice"]["mean"] == mean
     assert found["seconds_per_subject"] >= 0
