@@ -108,11 +108,13 @@ def test_saddle():
 @given("a gradient that failed its checks under policy nan", "the NaN that was asked for, and nowhere else")
 def test_asked_for():
     case = quadratic(n=3, condition=2.0, outer=2)
+    masked = lambda y: implicit.hypergradient(case.upper, case.lower, case.x, y, estimator=implicit.cg(), policy="nan")[
+        0
+    ]
     with pytest.raises(FloatingPointError):
-        implicit.hypergradient(case.upper, case.lower, case.x, case.y + 1, policy="nan")
+        masked(case.y + 1)
     with jax.debug_nans(False):
-        batch = jax.vmap(lambda y: implicit.hypergradient(case.upper, case.lower, case.x, y, policy="nan")[0])
-        found = batch(jnp.stack([case.y, case.y + 1]))
+        found = jax.jit(jax.vmap(masked))(jnp.stack([case.y, case.y + 1]))
         spoiled, whole = np.isnan(np.asarray(found))[::-1]
     assert spoiled.all()
     assert not whole.any()

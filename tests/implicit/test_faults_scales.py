@@ -151,18 +151,17 @@ def test_zero_right_hand_side():
 @given("a warm start in the units of the solution, cotangent of 1e-30, float32", "no step is needed")
 def test_start():
     residual, x, root, c, _ = chain(1.0)
-    symmetric, half = lambda x, y: 2 * y - x, c / 2
-    springs = np.linalg.solve(chain_matrix(), c)
-    for of, estimator, y, start in (
-        (residual, implicit.gmres, root, springs),
-        (symmetric, implicit.cg, x / 2, half),
-        (symmetric, implicit.minres, x / 2, half),
-        (symmetric, functools.partial(implicit.fixed_point, 0.3), x / 2, half),
-    ):
-        solver = estimator(start=jnp.asarray(start, jnp.float32) * jnp.float32(1e-30))
-        options = {"estimator": solver, "symmetric": of is symmetric}
-        _, info = implicit.root_vjp(of, x, y, c * jnp.float32(1e-30), **options)
-        assert said(info, "steps", "converged") == (0, True)
+    springs = jnp.asarray(np.linalg.solve(chain_matrix(), c), jnp.float32)
+    symmetric, unit = lambda x, y: 2 * y - x, jnp.float32(1e-30)
+    solvers = (implicit.cg, implicit.minres, functools.partial(implicit.fixed_point, 0.3))
+
+    @jax.jit
+    def infos(c):
+        info_of = lambda of, y, solver: implicit.root_vjp(of, x, y, c, estimator=solver, symmetric=of is symmetric)[1]
+        warm = [info_of(symmetric, x / 2, each(start=c / 2)) for each in solvers]
+        return [*warm, info_of(residual, root, implicit.gmres(start=springs * unit))]
+
+    assert [said(info, "steps", "converged") for info in infos(c * unit)] == [(0, True)] * 4
 
 
 def chain_matrix(n=6):

@@ -86,7 +86,7 @@ def test_bfloat16(condition, estimator):
 def test_half_types():
     x, y = jnp.array([1.0, 2.0], jnp.bfloat16), jnp.array([2.0, 4.0], jnp.float16)
     lower = lambda x, y: jnp.sum((y - 2 * x) ** 2)
-    gradient, info = implicit.hypergradient(lambda x, y: jnp.sum(y**2), lower, x, y)
+    gradient, info = jax.jit(lambda x, y: implicit.hypergradient(lambda x, y: jnp.sum(y**2), lower, x, y))(x, y)
     assert gradient.dtype == jnp.bfloat16
     near(gradient.astype(jnp.float32), np.array([8.0, 16.0]), 1e-2)
     assert bool(info.converged)
