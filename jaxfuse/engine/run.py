@@ -104,6 +104,12 @@ class Run:
         for name in self.experiment.schedule:
             phase = self.phase(name)
             _ = phase.system, phase.sampler
+            for rule in phase.phase.rules:
+                if rule.best and not self.phase(rule.donor).data.val:
+                    raise UserError(
+                        f"phase {name} takes over the best weights of {rule.donor}, none of whose cases validates; "
+                        f"take its last ones, {rule.donor}@last"
+                    )
             phases.append(phase)
         return phases
 

@@ -91,6 +91,15 @@ def test_all_cases_train_where_no_share_validates(folder, tmp_path, capsys):
     assert "This run was finished already" in capsys.readouterr().out
 
 
+def test_best_weights_of_a_phase_that_nothing_validates_are_not_waited_for(folder, tmp_path):
+    config = recipe(folder / "cache", side_by_side=False, steps=2, pixelwise=True)
+    for view in VIEWS:
+        config[view].data.val_fraction, config[view].data.fold, config[view].data.bootstrap = 0.0, 0, 0
+    config.axial.init = (("segmentation", "coronal@best:segmentation"),)
+    with pytest.raises(UserError, match="phase axial takes over the best weights of coronal, .* coronal@last"):
+        run_of(config, tmp_path)._checked_phases()
+
+
 EMPTY = {"affine": (), "voxels_per_class": (), "mean": (), "std": (), "crop_start": (0, 0, 0), "group": ""}
 CASE = CaseFacts("", modalities=("t1",), spacing_mm=(1, 1, 1), original_shape=(2, 2, 2), shape=(2, 2, 2), **EMPTY)
 
