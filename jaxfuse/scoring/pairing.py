@@ -57,11 +57,14 @@ def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
     if folder.is_dir() and not _files(folder, _VOLUMES):
         layout = detect_layout(folder)
         source = LAYOUTS[layout]
-        found = [case for case in source.survey(folder, (), layout) if case.label is not None]
-        for case in found:
+        found: dict[str, Path] = {}
+        for case in source.survey(folder, (), layout):
+            if case.label is None:
+                continue
             for twin in case.label_twins:
                 raise _two_files(case.id, case.label, twin)
-        return {case.id: case.label for case in found}, source.layouts[layout]
+            found[case.id] = case.label
+        return found, source.layouts[layout]
     marked = any(_label_suffix(_stem(path)) for path in _files(folder, _VOLUMES))
     return find_volumes(folder, only_marked=marked), None
 
