@@ -5,7 +5,8 @@
 Per seed and row: trains by the command that a user would run, then makes FLAIR of T1 and T2 for phantoms of a seed
 that no training has seen. Beside the rows: each source in place of the target, a linear regression by voxel fitted on
 the training phantoms, and the "noise ceiling", the same phantoms without noise, which no network reaches: nothing in
-the sources tells the target's gain and sensitivity. Writes table.md, scores.json and a panel beside this file. Finished trainings are not repeated.
+the sources tells the target's gain and sensitivity. Writes table.md, scores.json and a panel beside this file. Finished
+trainings are not repeated.
 """
 
 from __future__ import annotations
