@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxfuse.data.brain import NONE, background_rule, find_backgrounds, untold
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
@@ -218,10 +219,17 @@ def synthesize_cases(
     outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=overwrite)
     make = volume_maker(phases, passes)
     display.say(f"{len(given.files)} cases: {task} by {', '.join(one.name for one in phases)}")
+    rule, backgrounds = background_rule(phases[0].preparation.background), {}
     for one, tell in display.counted(given.files):
         with given.batch.case(one.id):
-            name, volume = f"{one.id}_{task.target}.nii.gz", make(load_case(one, task.sources, None))
+            case = load_case(one, task.sources, None)
+            name, volume = f"{one.id}_{task.target}.nii.gz", make(case)
+            if rule.text != NONE:
+                found = find_backgrounds(case.image, case.modalities, rule)
+                backgrounds[one.id] = [background and background.value for background in found]
             with outputs.together() as folder:
                 write_synthesized(folder / name, volume, one, phases, passes)
             tell(output / name)
+    if warning := untold(backgrounds):
+        display.say(f"Warning: {warning}")
     given.batch.end()
