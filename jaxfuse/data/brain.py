@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int, Shaped
 from scipy import ndimage
 
 from jaxfuse.errors import UserError
@@ -352,9 +352,15 @@ def _around(mask: Mask) -> Mask:
     return ndimage.maximum_filter(mask.view(np.uint8), 2 * RIM + 1) > 0
 
 
+def _parts(mask: Mask, neighbors: Mask | None = None) -> tuple[Int[np.ndarray, "*space"], int]:
+    """Numbers the parts of a mask from 1, and counts them; those that touch at a side are one if nothing is said."""
+    parts = np.zeros(mask.shape, np.int32)
+    return parts, int(ndimage.label(mask, neighbors, output=parts))  # pyright: ignore[reportArgumentType]
+
+
 def _without_islands(mask: Mask) -> Mask:
     """Drops parts of less than 0.2 % of the voxels of the largest; parts that touch at a corner are one."""
-    parts, count = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
+    parts, count = _parts(mask, np.ones((3,) * mask.ndim, bool))
     if count <= 1:
         return mask
     sizes = np.bincount(parts.ravel())
@@ -364,7 +370,7 @@ def _without_islands(mask: Mask) -> Mask:
 
 def _without_holes(mask: Mask) -> Mask:
     """Fills what is enclosed on all sides."""
-    parts, count = ndimage.label(~mask)
+    parts, count = _parts(~mask)
     if count <= 1:
         return mask
     enclosed = np.ones(count + 1, bool)

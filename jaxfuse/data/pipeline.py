@@ -168,8 +168,9 @@ class HalvesHeldOut:
     def __getitem__(self, index: int) -> int:
         step, place = divmod(int(index), self._batch)
         if place < self._lower:
-            return self._streams[0][step * self._lower + place]
-        return self._streams[1][step * (self._batch - self._lower) + place - self._lower]
+            return int(self._streams[0][step * self._lower + place])  # pyright: ignore[reportArgumentType]
+        upper = step * (self._batch - self._lower) + place - self._lower
+        return int(self._streams[1][upper])  # pyright: ignore[reportArgumentType]
 
 
 def _begin_worker(worker: int, workers: int) -> None:

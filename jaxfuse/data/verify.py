@@ -131,7 +131,7 @@ def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tup
     if seen.background == TOLD:
         names = [one.volume.name for one in images.values() if one.volume]
         clauses = background_problems(names, [one.background for one in images.values()])
-        problems += [("warning", text) for text in clauses]
+        problems.extend(("warning", text) for text in clauses)
     if first is not None:
         seen.spacings[found.id] = first.spacing_mm
         seen.unoriented += not first.oriented
@@ -189,7 +189,7 @@ def _label_problems(
     except UserError as error:
         return [("fatal", str(error))]
     marked = values != 0
-    present = sorted({*(int(v) for v in np.unique(values[marked])), *([] if marked.all() else [0])})
+    present = sorted({int(value) for value in np.unique(values[marked])} | (set() if marked.all() else {0}))
     unknown = label_problem(label.path, present, scheme)
     seen.labeled += 1
     if unknown:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jaxlib
+import jaxlib.version
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 from jax.stages import Compiled, Wrapped
@@ -119,6 +119,6 @@ def _described(gpu: Gpu) -> Any:
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UserError(
             f"programs for a {gpu.name} are compiled by JAX's plugin for CUDA, which is not there or does not fit "
-            f'jaxlib {jaxlib.__version__}; install it by pip install "jaxfuse[h200]"'
+            f'jaxlib {jaxlib.version.__version__}; install it by pip install "jaxfuse[h200]"'
         ) from error
     return found.devices[0]

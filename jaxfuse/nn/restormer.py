@@ -71,8 +71,8 @@ def attended(
 
 
 def _by_head(qkv: Array, temperature: Array, projection: Array) -> Array:
-    out, _ = channel_attention(*jnp.split(qkv, 3, axis=-1), temperature)
-    return out @ projection
+    query, key, value = jnp.split(qkv, 3, axis=-1)
+    return channel_attention(query, key, value, temperature)[0] @ projection
 
 
 def _by_gram(qkv: Array, temperature: Array, projection: Array) -> Array:
