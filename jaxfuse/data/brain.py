@@ -352,7 +352,7 @@ def _around(mask: Mask) -> Mask:
     return ndimage.maximum_filter(mask.view(np.uint8), 2 * RIM + 1) > 0
 
 
-def _parts(mask: Mask, neighbors: Mask | None = None) -> tuple[Int[np.ndarray, "*space"], int]:
+def _parts(mask: Mask, neighbors: np.ndarray | None = None) -> tuple[Int[np.ndarray, "*space"], int]:
     """Numbers the parts of a mask from 1, and counts them; those that touch at a side are one if nothing is said."""
     parts = np.zeros(mask.shape, np.int32)
     return parts, int(ndimage.label(mask, neighbors, output=parts))  # pyright: ignore[reportArgumentType]

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxfuse.arrays import Array
 
 
-def moments(x: Array, axes: Sequence[int], near: Array | float = 0.0) -> tuple[Array, Array]:
+def moments(x: Array, axes: Sequence[int], near: ArrayLike = 0.0) -> tuple[Array, Array]:
     """Returns mean and biased variance over `axes`, which stay with length 1; float32, or wider if x is.
 
     Differentiable in both directions and to any order, and under vmap.
