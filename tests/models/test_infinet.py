@@ -226,7 +226,7 @@ def test_recomputing_blocks_keeps_less():
 
 def test_geometry_and_channels_follow_the_form(tiny):
     system = make_system(optimizers=gradient_descent("net"), modalities=T1_T2, classes=4, loss=dice_and_cross_entropy)
-    assert dataclasses.astuple(system.geometry) == (2, 8, 0)
+    assert dataclasses.astuple(system.geometry)[:3] == (2, 8, 0)
     assert _tiny_system(tiny).geometry.divisor == 4
     three = _tiny_system(tiny, modalities=("t1", "t2", "flair"))
     state = jax.eval_shape(three.init, KEY, tiny.shapes(8, 8, modalities=3))

@@ -33,7 +33,7 @@ class Choice(NamedTuple):
 
     def shows(self, modalities: int) -> Bool[Array, " m"]:
         """Whether each of so many modalities stands in a slot that is used."""
-        standing = self.modality[:, None] == jnp.arange(modalities)
+        standing = self.modality[:, None] == jnp.arange(modalities)[None]
         return (standing & (self.used[:, None] > 0)).any(0)
 
 

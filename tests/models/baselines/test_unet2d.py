@@ -80,7 +80,7 @@ def test_a_step_follows_the_gradient_and_remat_does_not_change_it(tiny, double_a
     assert metrics["net/loss"] > 0
     assert largest(moved(state, after, "net")["head"]) > 1e-3
     close(after.params, recomputed.params)
-    assert dataclasses.astuple(system.geometry) == (2, 2, 0)
+    assert dataclasses.astuple(system.geometry)[:3] == (2, 2, 0)
 
 
 def test_bfloat16_keeps_float32_weights_and_logits():
