@@ -101,7 +101,7 @@ def test_what_is_gray_already_is_not_meant():
 
 @given("a folder of such MRI pictures for fuse", "fused in gray, and said once")
 def test_it_is_said_once(tmp_path, monkeypatch, capsys):
-    first = ImageFuser("run:fusion", ("t1", "t2"), 2, lambda images, presence: {"fused": images[..., :1]}, "fused")
+    first = ImageFuser("run:fusion", ("t1", "t2"), 2, lambda images, *_: {"fused": images[..., :1]}, "fused")
     monkeypatch.setattr(fused_files, "image_fuser", lambda phase, count, by_network: first)
     phase = object.__new__(TrainedPhase)  # of which nothing is asked
     for name in "abc":
