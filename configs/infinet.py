@@ -11,11 +11,12 @@ view 0.867 to 0.869 (`experiments/README.md`).
 trains the paper's sizes on an iSeg-2017 folder, for a GPU; neither its hours nor its scores are measured. `row=NAME` is
 a row of the paper's tables, or an ablation that its text announces.
 
-    python -m jaxfuse.train --config configs/infinet.py --config.side_by_side=True
+    python -m jaxfuse.train --config configs/infinet.py --config.side_by_side=True \
+        --config.coronal.count_classes=crop --config.axial.count_classes=crop --config.sagittal.count_classes=crop
 
-trains the three networks side by side as one program, to the same weights up to rounding. It is off by itself: on a
-CPU of two cores a step of all three took about three times as long as their steps one after another
-(`experiments/side_by_side`).
+trains the three networks side by side as one program, with class weights that all three share, to the same weights up
+to rounding as one after another. It is off by itself: on a CPU of two cores a step of all three took about three times
+as long as their steps one after another (`experiments/side_by_side`).
 """
 
 from dataclasses import dataclass, field

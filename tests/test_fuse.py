@@ -200,6 +200,7 @@ def settling(tmp_path_factory):
     return write_untrained_run(folder / "run", config, "cooperative", train={"a_z001": "k"}, seed=1)
 
 
+@pytest.mark.slow
 def test_the_settled_image_is_written_or_that_of_the_network_if_asked_for(settling, pictures):
     images = {"run": settling, "images": pictures / "a.png"}
     call_here(fuse, pictures / "b.png", **images, output=pictures / "out.png")

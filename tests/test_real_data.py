@@ -47,7 +47,7 @@ def optimized():
     [
         # As the data set's description counts them: core, edema, enhancing tumor.
         ("tcga_lgg_brats", "TCGA-FG-6692", "", "LPS", (2477, 20862, 6840)),
-        ("ms_lesion_mni", "patient19", "lesion", "LAS", (49769,)),
+        pytest.param("ms_lesion_mni", "patient19", "lesion", "LAS", (49769,), marks=pytest.mark.slow),
     ],
 )
 def test_training_and_prediction(shared_data, optimized, tmp_path, folder, case, labels, axes, voxels):

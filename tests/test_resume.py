@@ -24,6 +24,9 @@ from jaxfuse.io.tables import read_json
 from tests.made_cases import MODALITIES, nested_cubes, write_case
 from tests.runs import bits, run_of
 
+# Two minutes of runs; `engine/test_training.py` resumes a killed run bit by bit in every run of the tests.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = {"transition": 10, "fusion": 30}
 PATIENCE_S = 400.0
@@ -201,7 +204,6 @@ def optimized(tmp_path_factory) -> tuple[Place, dict[str, Any]]:
     return place, everything(place, ["whole"])["whole"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("moment", range(5))
 def test_kills_at_random_moments_of_either_phase(optimized, moment, workers):
@@ -220,7 +222,6 @@ def test_kills_at_random_moments_of_either_phase(optimized, moment, workers):
     assert "from step " in ends_alike(place, name, loader, whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_to_every_process_of_a_run_saves_it_too(optimized, number):
     """Control-C on a terminal and a scheduler's stop reach the loader's processes as well."""

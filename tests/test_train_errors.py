@@ -169,6 +169,7 @@ SMALL |= {f"{phase}.steps": 1 for phase in ("transition", "fusion")}
 SMALL |= {f"{phase}.patch": "(24,8,8)" for phase in ("transition", "fusion")}
 
 
+@pytest.mark.slow
 def test_patch_larger_than_a_volume_is_refused_and_padding_helps(call, sound):
     asked = (*ASKED, f"--config.data.root={sound}", *(f"--config.{name}={value}" for name, value in SMALL.items()))
     message = sentence(*call(*asked)[::2])

@@ -220,5 +220,5 @@ def _needs(facts: DatasetFacts, weighs_classes: bool, steps: int) -> Sequence[tu
         ("their modalities", facts.modalities, "give both the same"),
         ("their classes", facts.classes, "give both the same"),
         ("their steps", steps, "give both the same number of steps in place of epochs"),
-        ("the voxels per class that weigh their losses", counted, "give both the same frequencies in loss_args"),
+        ("the voxels per class that weigh their losses", counted, 'set count_classes="crop" for both'),
     )

@@ -238,6 +238,7 @@ def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, build, monkeyp
         assert (not kept[:, :15].any()) or (not kept[:, 15:].any())
 
 
+@pytest.mark.slow
 def test_another_data_set_in_the_folder_is_refused_option_by_option(world, build, tmp_path):
     told = r"options.axis: 'axial' there, 'sagittal' now; options.seed: 0 there, 1 now"
     refused(told, build, out=world.out, axis="sagittal", seed=1)

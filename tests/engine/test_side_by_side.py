@@ -106,7 +106,7 @@ FACTS = DatasetFacts(("t1", "t2"), "iseg", ("background", "CSF"), (1.0, 1.0), ("
         ({"modalities": ("t2", "t1")}, False, 4, "their modalities are"),
         ({"classes": ("background", "GM")}, False, 4, "their classes are"),
         ({}, False, 5, "their steps are 4 and 5; give both the same number of steps in place of epochs"),
-        ({"voxels_per_class": (20, 10)}, True, 4, r"weigh their losses are \(30, 10\) and \(20, 10\); .* in loss_args"),
+        ({"voxels_per_class": (20, 10)}, True, 4, r"weigh their losses are \(30, 10\) and \(20, 10\); .* for both"),
     ],
 )
 def test_data_that_build_other_systems_are_refused(changes, weighs, steps, message):

@@ -34,6 +34,7 @@ def compilation_cache():
     jax.config.update("jax_enable_compilation_cache", before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compilation_cache")
 def test_two_forms_of_convolution_side_by_side(config):
     found = timed(config, only="fusion", steps=2, forms=["folded", "native"])

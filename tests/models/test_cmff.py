@@ -280,6 +280,7 @@ def test_remat_changes_no_gradient_of_the_fusion(tiny, fusion, remat):
     close(values, metrics)
 
 
+@pytest.mark.slow
 def test_joint_training_on_trunks_of_its_own_is_both_phases_side_by_side(tiny, fusion, translation):
     start = _joint_start(fusion, translation, share_trunk=False)
     system = _joint(tiny, share_trunk=False, segmentation_weight=0.5)
@@ -310,6 +311,7 @@ def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(fusio
     assert int(after.step) == 1
 
 
+@pytest.mark.slow
 def test_remat_changes_no_gradient_of_joint_training(tiny, joint):
     """By network, which is by level and the cycle passes as wholes besides."""
     start, after, metrics = joint

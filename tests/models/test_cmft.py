@@ -108,6 +108,7 @@ def test_each_term_moves_the_networks_that_it_should_and_no_others(tiny, system,
     assert reached["discriminators/critic_b"] & {"D_A", "D_B"} == {"D_B"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["level", "network"])
 def test_remat_changes_no_gradient(tiny, start, stepped, remat):
     again, metrics = jax.jit(_system(tiny, remat=remat).train_step)(start, tiny.batch)

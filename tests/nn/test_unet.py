@@ -80,6 +80,7 @@ def test_remat_changes_neither_parameters_nor_gradients():
     close(*(jax.jit(jax.grad(lambda p, m=m: jnp.sum(jnp.sin(m.apply(p, image).last))))(params) for m in modules), 1e-5)
 
 
+@pytest.mark.slow
 def test_remat_keeps_a_tenth_at_the_paper_size():
     # Compiled memory would not show it on CPU, where the barriers that force recomputation are dropped.
     kept = _kept_bytes(UNet(), PAPER)

@@ -162,6 +162,7 @@ def test_constant_images_give_finite_losses_and_gradients(start, step, level):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, after.params)))
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_weights_losses_and_images(start):
     system = make(dataclasses.replace(TINY, dtype="bfloat16"), pool_size=3)
     assert "bf16[2,8,8,2]" in in_float32(system, start, BATCH)

@@ -30,6 +30,7 @@ def test_networks_of_early_fusion_by_name():
     assert found == {"encoder": 287_616, "synthesis": 1_090_081, "discriminator": 391_041}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "sources"),
     [
