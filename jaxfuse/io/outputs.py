@@ -8,7 +8,6 @@ command may so be called over its own outputs again.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxfuse.errors import OutputError, UserError
+from jaxfuse.io.whole_file import file_digest
 
 RECORD = ".jaxfuse-written"
 OVERWRITE = "overwrite"
@@ -100,7 +100,7 @@ class Outputs:
             raise ValueError(f"files were written that were not announced: {', '.join(sorted(unknown))}")
         Outputs(self.folder, self.option, frozenset(moved), self.overwrite).check()
         # Noted before they are there: a call that is killed in between still knows its own.
-        _note(self.folder, {name: _digest(path) for name, path in moved.items()})
+        _note(self.folder, {name: file_digest(path) for name, path in moved.items()})
         for name, path in moved.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, self.folder / name)
@@ -249,14 +249,9 @@ def _note(folder: Path, digests: dict[str, str]) -> None:
 
 def _is_own(path: Path, digests: Collection[str]) -> bool:
     try:
-        return bool(digests) and path.is_file() and _digest(path) in digests
+        return bool(digests) and path.is_file() and file_digest(path) in digests
     except OSError:
         return False
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove_leavings(folder: Path) -> None:

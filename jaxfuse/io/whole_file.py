@@ -1,7 +1,8 @@
-"""Files that appear in one piece or not at all."""
+"""Files that appear in one piece or not at all, and the digest that tells one content from another."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -30,3 +31,9 @@ def write_whole(path: Path, content: bytes) -> None:
 def utf8(text: str) -> bytes:
     """Returns text in UTF-8, also where Python read names of files or arguments as ASCII and kept their bytes apart."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8")
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,6 @@ are no longer those that were written is told from one that was written for anot
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -24,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+
+from jaxfuse.io.whole_file import file_digest
 
 DIGESTS = "digests.json"
 # Name of a checkpoint that is being written; steps are numbers, so that nothing takes it for one.
@@ -57,7 +58,7 @@ def write_stored(folder: Path, trees: Mapping[str, Any], documents: Mapping[str,
             _write_tree(partial / name, tree)
         for name, document in documents.items():
             (partial / name).write_text(json.dumps(document), encoding="utf-8")
-        digests = {path.relative_to(partial).as_posix(): _digest(path) for path in _files(partial)}
+        digests = {path.relative_to(partial).as_posix(): file_digest(path) for path in _files(partial)}
         (partial / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
@@ -188,7 +189,7 @@ def _check(folder: Path, name: str) -> None:
         raise Damaged(f"{DIGESTS} does not name {name}")
     for file in sorted(own):
         try:
-            found = _digest(folder / file)
+            found = file_digest(folder / file)
         except OSError as error:
             raise Damaged(f"{file} cannot be read: {error.strerror}") from error
         if found != digests[file]:
@@ -217,11 +218,6 @@ def _named(tree: Any) -> dict[str, Any]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_sentence(error: Exception) -> str:
