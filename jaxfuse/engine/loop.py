@@ -8,18 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
-import jax
-
-from jaxfuse.arrays import Metrics
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.programs import all_finite
+from jaxfuse.engine.programs import Measured, all_finite
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.validation import Judge
 from jaxfuse.errors import Stopped
 from jaxfuse.learning.state import State
 
-TrainStep = Callable[[State, Any], tuple[State, Metrics]]
+TrainStep = Callable[[State, Any], tuple[State, Measured]]
 
 
 @runtime_checkable
@@ -142,12 +139,16 @@ class Loop:
 
 @dataclass
 class Window:
-    """Metrics on the device, of the running interval and of the one before, which is not written yet."""
+    """Metrics of the running interval and of the one before, which is not written yet.
 
-    _running: list[tuple[int, Metrics]] = field(default_factory=list)
-    _ended: list[tuple[int, Metrics]] = field(default_factory=list)
+    They are on their way to the host while the device works on.
+    """
 
-    def add(self, step: int, metrics: Metrics) -> None:
+    _running: list[tuple[int, Measured]] = field(default_factory=list)
+    _ended: list[tuple[int, Measured]] = field(default_factory=list)
+
+    def add(self, step: int, metrics: Measured) -> None:
+        metrics.values.copy_to_host_async()
         self._running.append((step, metrics))
 
     def close(self) -> None:
@@ -164,8 +165,12 @@ class Window:
         return _fetch(self._running)
 
 
-def _fetch(rows: list[tuple[int, Metrics]]) -> list[tuple[int, Mapping[str, float]]]:
-    return [(step, {name: float(value) for name, value in metrics.items()}) for step, metrics in jax.device_get(rows)]
+def _fetch(found: list[tuple[int, Measured]]) -> list[tuple[int, Mapping[str, float]]]:
+    rows = []
+    for last, metrics in found:
+        steps = metrics.rows()
+        rows += zip(range(last - len(steps) + 1, last + 1), steps, strict=True)
+    return rows
 
 
 @dataclass

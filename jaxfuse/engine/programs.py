@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 from jax.stages import Compiled, Lowered, Wrapped
 
-from jaxfuse.arrays import Batch
+from jaxfuse.arrays import Batch, Metrics
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import FusingSystem, System
 from jaxfuse.nn.conv import implementation
@@ -51,6 +51,14 @@ class Placement:
         """The platform that programs are compiled for: cpu, gpu, tpu."""
         return self.devices[0].platform
 
+    def put(self, batch: Any) -> Any:
+        """Puts a batch of the host on the devices, where steps take it; does not wait until it is there."""
+        return jax.device_put(batch, self.batch)
+
+    def keep(self, state: State) -> State:
+        """Binds a state to the devices, as it comes out of every step: a step is compiled once for both."""
+        return jax.device_put(state, self.state)
+
     def peak_bytes(self) -> int | None:
         """Peak memory of the first device since the process began; None where the backend does not count it (CPU)."""
         counters = self.devices[0].memory_stats()
@@ -61,6 +69,25 @@ def one_device() -> Placement:
     """Places everything on the first device."""
     here = SingleDeviceSharding(jax.devices()[0])
     return Placement(state=here, batch=here)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Measured:
+    """Metrics of a step as one array on the device, which takes one copy to the host.
+
+    Attributes:
+        values: (n), float32; of several steps (steps, n).
+        names: of the values.
+    """
+
+    values: Any
+    names: tuple[str, ...] = field(metadata={"static": True})
+
+    def rows(self) -> list[dict[str, float]]:
+        """Fetches the metrics by name, one mapping for each step."""
+        rows = np.asarray(self.values).reshape(-1, len(self.names))
+        return [dict(zip(self.names, row, strict=True)) for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
@@ -81,13 +108,17 @@ class Programs:
 
     @cached_property
     def step(self) -> Wrapped:
-        """(state, batch) -> (state, metrics); the given state is used up."""
+        """(state, batch) -> (state, `Measured`); the given state is used up."""
         return donating(self.system.train_step)
 
     @cached_property
     def evaluate(self) -> Wrapped:
         """(state, batch) -> metrics."""
-        return jax.jit(self.system.eval_step)
+
+        def evaluate(state: State, batch: Any) -> Any:
+            return self.system.eval_step(state, as_learned(batch))
+
+        return jax.jit(evaluate)
 
     @cached_property
     def predict(self) -> Wrapped:
@@ -100,11 +131,7 @@ class Programs:
 
     def traced_anew(self) -> Wrapped:
         """Returns `step` as a new function, which takes the form of convolution in force when it is traced."""
-
-        def train_step(state: State, batch: Any) -> Any:
-            return self.system.train_step(state, batch)  # JAX remembers the trace of a function
-
-        return donating(train_step)
+        return donating(self.system.train_step)
 
     def fuse_slices(self, system: FusingSystem, outputs: Sequence[str]) -> Wrapped:
         """Compiles (weights, image, presence) -> these outputs in float32; other outputs are not computed."""
@@ -130,8 +157,27 @@ class Programs:
 
 
 def donating(train_step: Callable[[Any, Any], Any]) -> Wrapped:
-    """Compiles a step whose state is used up: its memory becomes that of the next state."""
-    return jax.jit(train_step, donate_argnums=0)
+    """Compiles (state, batch) -> (state, `Measured`), a new function at each call.
+
+    The state is used up: its memory becomes that of the next state.
+    """
+
+    def step(state: Any, batch: Any) -> tuple[Any, Measured]:
+        state, metrics = train_step(state, as_learned(batch))
+        return state, measured(metrics)
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def as_learned(batch: Any) -> Any:
+    """Returns a batch as Systems read it: labels come to the device as bytes, and are int32 from there on."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.int32) if leaf.dtype == jnp.uint8 else leaf, batch)
+
+
+def measured(metrics: Metrics) -> Measured:
+    """Returns the metrics of one step as one array."""
+    names = tuple(sorted(metrics))
+    return Measured(jnp.stack([jnp.asarray(metrics[name], jnp.float32) for name in names]), names)
 
 
 @jax.jit

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxfuse.engine.display import clock
+from jaxfuse.engine.feed.ahead import Ahead
 from jaxfuse.engine.loop import Loop
 from jaxfuse.engine.phase_run import PhaseRun, Setting
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
@@ -118,7 +119,7 @@ class Training:
             phase=self.name,
             total_steps=self.total_steps,
             step=group.step(first.programs),
-            stream=group.stream({phase.name: phase.stream for phase in self.phases}),
+            stream=self._fed,
             judge=group.judge(judges),
             validate_every=interval,
             checkpoint_every=first.phase.checkpoint_every,
@@ -129,13 +130,18 @@ class Training:
             stop=self.setting.stop,
         )
 
+    def _fed(self, start: int) -> Ahead:
+        """Returns the batches from step `start` on, put on the device ahead."""
+        stream = self.group.stream({phase.name: phase.stream for phase in self.phases})
+        return Ahead(stream(start), self.phases[0].programs.placement.put)
+
     def _state(self, checkpoints: Checkpoints, judge: Judge) -> State:
         """Returns the state that the training begins with, or goes on from; then its judge goes on, too."""
-        begun = checkpoints.latest_step()
+        begun, keep = checkpoints.latest_step(), self.phases[0].programs.placement.keep
         fresh = {phase.name: phase.initial_state() for phase in self.phases}
         self.setting.display.say(self._announcement(begun, fresh[self.phases[0].name]))
         if begun is None:
-            return self.group.stack({p.name: p.transfer(fresh[p.name], self.donors) for p in self.phases})
+            return keep(self.group.stack({p.name: p.transfer(fresh[p.name], self.donors) for p in self.phases}))
         state, found = checkpoints.restore(self.group.stack(fresh))
         judge.recall(found)
         if begun > self.total_steps:
@@ -143,7 +149,7 @@ class Training:
                 f"phase {self.name} has {begun} steps already and {self.total_steps} are asked for; "
                 "name another --workdir"
             )
-        return dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, self.total_steps))
+        return keep(dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, self.total_steps)))
 
     def _train(self, loop: Loop, state: State, begun: int, opened: Opened, writer: MetricWriter) -> State:
         """Carries out the steps that are left, after what they outdate was forgotten."""

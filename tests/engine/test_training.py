@@ -67,6 +67,11 @@ def test_a_phase_ends_as_it_would_alone(together, in_turn, view):
         assert row["net/loss"] == pytest.approx(other["net/loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_step_of_a_training_is_compiled_once(in_turn, view):
+    assert in_turn[0].phase(view).programs.step._cache_size() == 1
+
+
 def test_a_run_says_what_trains_together_and_its_phases_differ(together):
     """Or the comparison above would not tell one phase from the other."""
     for told in (f"Phases 1, 2 of 2, {TOGETHER} side by side: 5 steps of ", f"Phase {TOGETHER}: 5 steps in "):

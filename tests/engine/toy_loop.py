@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.loop import Loop
+from jaxfuse.engine.programs import Measured, measured
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
 from jaxfuse.engine.stop_request import StopRequest
@@ -26,10 +27,10 @@ def fresh() -> State:
 
 
 @jax.jit
-def step(state: State, batch: Mapping[str, Any]) -> tuple[State, dict[str, jax.Array]]:
+def step(state: State, batch: Mapping[str, Any]) -> tuple[State, Measured]:
     """Adds the batch's `push` to the parameter, and reports the batch's `loss`."""
     params = {"net": {"w": state.params["net"]["w"] + batch["push"]}}
-    return state.replace(params=params).advance(), {"net/loss": batch["loss"]}  # pyright: ignore
+    return state.replace(params=params).advance(), measured({"net/loss": batch["loss"]})  # pyright: ignore
 
 
 class Stream:
