@@ -70,7 +70,7 @@ class Sizes:
     sampling: str = "mixed"
     overlap: float = 0.25
     validate_every: int = 100
-    checkpoint_every: int = 100
+    checkpoint_every: int = 0
     log_every: int = 20
     voc: dict = field(default_factory=lambda: {"patch": (64, 64), "batch": 2, "steps": 300})
     voc_rate: float = 1e-3
@@ -147,7 +147,6 @@ SIZES = {
         sampling="tumor",
         overlap=0.0,
         validate_every=2000,
-        checkpoint_every=500,
         voc={"patch": (256, 256), "batch": 8, "epochs": 100},
         voc_rate=1e-4,
     ),
@@ -288,7 +287,6 @@ def voc(sizes):
         loss_args={"ignore": 255},
         sampling="brain",
         pad=True,  # photographs come in all sizes
-        checkpoint_every=500,
         data=volume_data(source="voc", modalities=("r", "g", "b"), shape=(64, 64, 48), cases=1, spacing_mm=3.0),
         **sizes.voc,
     )

@@ -134,7 +134,7 @@ class Sizes:
     validate_every: int = 200
     validation_cases: int = 6
     overlap: float = 0.25
-    checkpoint_every: int = 100
+    checkpoint_every: int = 0
     log_every: int = 20
 
     def fusion_adam(self, phase_name):
@@ -232,7 +232,6 @@ SIZES = {
         sampling="brain",
         validate_every=2000,
         validation_cases=16,
-        checkpoint_every=1000,
     ),
 }
 

@@ -78,7 +78,7 @@ class Sizes:
     validate_every: int = 200
     validation_cases: int = 12
     tile_batch: int = 8
-    checkpoint_every: int = 200
+    checkpoint_every: int = 0
     log_every: int = 20
 
     def training(self, kind):
@@ -137,7 +137,6 @@ SIZES = {
         batch=4 * 128,
         validate_every=2000,
         validation_cases=64,
-        checkpoint_every=500,
         log_every=50,
     ),
 }

@@ -64,7 +64,7 @@ class Sizes:
     # Tiles of the training patch: small heads have few, and no further program is compiled.
     memory_mb: int = 0
     remat: bool = False
-    checkpoint_every: int = 100
+    checkpoint_every: int = 0
     log_every: int = 10
 
     def optimizer(self, data):
@@ -107,7 +107,6 @@ SIZES = {
         validation_cases=10,
         memory_mb=16_000,
         remat=True,
-        checkpoint_every=1000,
         log_every=50,
     ),
 }

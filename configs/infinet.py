@@ -59,7 +59,7 @@ class Sizes:
     validate_every: int = 100
     validation_cases: int = 8
     remat: bool = False
-    checkpoint_every: int = 100
+    checkpoint_every: int = 0
     log_every: int = 10
 
     def optimizer(self):
@@ -98,7 +98,6 @@ SIZES = {
         validate_every=500,
         validation_cases=64,
         remat=True,
-        checkpoint_every=500,
         log_every=50,
     ),
 }

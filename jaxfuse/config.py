@@ -64,6 +64,7 @@ class Phase:
         data: its own data, or None for that of the experiment.
         labeled: whether it learns from labels; a phase that does not may train on unlabeled cases.
         rules: the weights that it takes over from earlier phases.
+        checkpoint_every, checkpoint_minutes: most steps and minutes between two checkpoints; 0: no such limit.
         mask_to_brain: whether its label maps are background outside the brain.
         count_classes: "crop" or "seen": where voxels per class are counted, for losses that weigh classes (`counted`).
         weighs_classes: whether its loss weighs classes by how often they occur in its training cases.
@@ -84,6 +85,7 @@ class Phase:
     rules: tuple[Rule, ...]
     validation: Validation
     checkpoint_every: int
+    checkpoint_minutes: float
     data: Data | None
     weighs_classes: bool = False
     mask_to_brain: bool = True
@@ -246,7 +248,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
     own = given(group.get("data") or {})
     data = read_data(f"{name}.data", ConfigDict(merge(config.data, own))) if own else None
-    plain = ("steps", "epochs", "batch", "patch", "pad", "unpaired", "checkpoint_every")
+    plain = ("steps", "epochs", "batch", "patch", "pad", "unpaired", "checkpoint_every", "checkpoint_minutes")
     return Phase(
         name=name,
         build=_builder(name, group, config),

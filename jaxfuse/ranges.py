@@ -51,9 +51,9 @@ _NAMES: Mapping[Range, str] = {
     SEED: "seed split_seed",
     COUNT_OR_NONE: (
         "steps epochs every every_epochs workers threads fold bootstrap memory_mb warmup_steps ignore inner_steps "
-        "window"
+        "window checkpoint_every"
     ),
-    COUNT: "log_every checkpoint_every prefetch cases options.steps",
+    COUNT: "log_every prefetch cases options.steps",
     SIZE: (
         "batch tile_batch patch shape grid pool_size base levels width widths decoder_widths head heads hidden dim "
         "blocks convs_per_block decoder_blocks front high_nodes cell text_dim rounds downs latent widest mix_kernel "
@@ -71,7 +71,7 @@ _NAMES: Mapping[Range, str] = {
     NOT_NEGATIVE: (
         "scale shift a b gamma kappa damping weight_decay cycle_weight identity_weight target_weight variance_weight "
         "segmentation_weight fusion_weight adversarial_weight penalty_weight gradient_weight intensity_weight "
-        "reconstruction_weight dice_weight entropy_weight"
+        "reconstruction_weight dice_weight entropy_weight checkpoint_minutes"
     ),
 }
 RANGES: Mapping[str, Range] = {name: one for one, names in _NAMES.items() for name in names.split()}

@@ -218,7 +218,8 @@ def phase(
     overlap: float = 0.0,
     tile_batch: int = 1,
     memory_mb: int = 0,
-    checkpoint_every: int = 200,
+    checkpoint_every: int = 0,
+    checkpoint_minutes: float = 5.0,
     data: ConfigDict | None = None,
     mask_to_brain: bool = True,
     count_classes: str = "crop",
@@ -235,7 +236,8 @@ def phase(
     """
     config = ConfigDict({"model": model, "args": dict(args or {}), "assess": assess, "optimizers": dict(optimizers)})
     config.update({"steps": steps, "epochs": epochs, "batch": batch, "patch": patch, "init": init})
-    config.update({"sampling": sampling, "pad": pad, "unpaired": unpaired, "checkpoint_every": checkpoint_every})
+    config.update({"sampling": sampling, "pad": pad, "unpaired": unpaired})
+    config.update({"checkpoint_every": checkpoint_every, "checkpoint_minutes": checkpoint_minutes})
     config.augment = ConfigDict({"flip": {"probability": flip}, "intensity": {"scale": 0.0, "shift": 0.0}})
     config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
     config.validation.every_epochs = validate_every_epochs

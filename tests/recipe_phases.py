@@ -25,7 +25,8 @@ RECIPES = {
     if path.stem != "__init__"
 }
 # What changes neither a network nor a step.
-_IRRELEVANT = {"init", "steps", "epochs", "validation", "checkpoint_every", "assess", "sampling", "augment", "pad"}
+_IRRELEVANT = {"init", "steps", "epochs", "validation", "assess", "sampling", "augment", "pad"}
+_IRRELEVANT |= {"checkpoint_every", "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Loop:
         step: compiled, donates its state.
         stream: next step -> the batches from there to the end.
         validate_every, checkpoint_every, log_every: in steps; validate_every 0: at the end only.
+        checkpoint_minutes: after so many minutes, too; it or `checkpoint_every` 0: not by it.
     """
 
     phase: str
@@ -46,6 +47,7 @@ class Loop:
     judge: Judge
     validate_every: int
     checkpoint_every: int
+    checkpoint_minutes: float
     log_every: int
     checkpoints: Checkpoints
     writer: Rows
@@ -84,9 +86,10 @@ class Loop:
                 self.judge(step, state)
         # Looked at once, and after the judge: a signal that comes while it works stops the run after this very step.
         asked = self.stop.requested
-        if last or step % self.checkpoint_every == 0 or asked is not None:
+        if last or self._checkpoint_due(step, clock) or asked is not None:
             self._settle_all(step, state, window, clock)
             self.checkpoints.save(step, state, self.judge.document())
+            clock.saved()
         if last:
             self.checkpoints.wait()  # what is judged at the end is on disk
         if asked is not None and not last:
@@ -96,6 +99,10 @@ class Loop:
                 "the same command goes on from here",
                 128 + asked,
             )
+
+    def _checkpoint_due(self, step: int, clock: Clock) -> bool:
+        by_steps = self.checkpoint_every > 0 and step % self.checkpoint_every == 0
+        return by_steps or 0 < self.checkpoint_minutes <= clock.unsaved_minutes()
 
     def _settle_all(self, step: int, state: State, window: Window, clock: Clock) -> None:
         """Writes what is due of the numbers so far, and refuses to go on if any of them is not finite."""
@@ -175,12 +182,16 @@ def _fetch(found: list[tuple[int, Measured]]) -> list[tuple[int, Mapping[str, fl
 
 @dataclass
 class Clock:
-    """Rate and share of time spent waiting for data, without validation and the first step (compilation)."""
+    """Rate and share of time spent waiting for data, without validation and the first step (compilation).
+
+    It also tells for how long nothing was saved.
+    """
 
     steps: int = 0
     waited: float = 0.0
     _began: float | None = None
     _paused: float = 0.0
+    _saved: float = field(default_factory=lambda: time.monotonic())
 
     def waiting(self) -> _Timed:
         if self.steps == 1 and self._began is None:
@@ -189,6 +200,12 @@ class Clock:
 
     def apart(self) -> _Timed:
         return _Timed(self._add_pause)
+
+    def saved(self) -> None:
+        self._saved = time.monotonic()
+
+    def unsaved_minutes(self) -> float:
+        return (time.monotonic() - self._saved) / 60
 
     def _add_wait(self, seconds: float) -> None:
         self.waited += seconds

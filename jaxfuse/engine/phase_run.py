@@ -203,8 +203,9 @@ class PhaseRun:
         return self.phase.validation_steps(len(self.data.train))
 
     def validation(self) -> Validation:
-        """Makes the validation of the phase while it trains."""
+        """Makes the validation of the phase while it trains; its fixed batches lie on the device from here on."""
         fixed = fixed_batches(self.phase, self.watched, seed=self.seed, margin=self.system.geometry.margin)
+        fixed = [self.programs.placement.put(batch) for batch in fixed]
         return Validation(self.programs.evaluate, self.predict, self.assessment, self.watched, fixed)
 
     @property

@@ -123,6 +123,7 @@ class Training:
             judge=group.judge(judges),
             validate_every=interval,
             checkpoint_every=first.phase.checkpoint_every,
+            checkpoint_minutes=first.phase.checkpoint_minutes,
             log_every=self.setting.experiment.log_every,
             checkpoints=opened[self.name],
             writer=group.rows(writer),

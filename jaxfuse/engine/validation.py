@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxfuse.config import Phase
@@ -22,6 +21,8 @@ from jaxfuse.learning.state import State
 from jaxfuse.patches import output_sides, tile_volume
 
 _VALIDATION_SHARE = 0.1
+# Of one case, at a time; larger batches of many cases would fill the memory of a device.
+_MOST_EXAMPLES = 8
 
 Evaluate = Callable[[State, Any], Mapping[str, Any]]
 
@@ -110,7 +111,7 @@ class Validation:
         evaluate: (weights, batch) -> losses by name.
         predict: (weights, case) -> outputs by name.
         watched: the cases that are predicted.
-        fixed: the batches, equal in every validation.
+        fixed: the batches, equal in every validation, which stay where they lie.
     """
 
     evaluate: Evaluate
@@ -151,12 +152,15 @@ def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, asked: i
 
 def mean_losses(evaluate: Evaluate, state: State, batches: Sequence[Any]) -> dict[str, float]:
     """Averages the System's evaluation metrics over fixed batches."""
-    rows = [evaluate(state, batch) for batch in batches]
-    return {name: float(jnp.stack([row[name] for row in rows]).mean()) for name in rows[0]}
+    rows = jax.device_get([evaluate(state, batch) for batch in batches])
+    return {name: float(np.mean([row[name] for row in rows], dtype=np.float32)) for name in rows[0]}
 
 
 def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, margin: int) -> list[Any]:
-    """Draws one batch per case, equal in every validation: patches of validation cases, without transforms."""
+    """Draws one batch per case, equal in every validation: patches of validation cases, without transforms.
+
+    It holds as many examples as a batch of training, and at most 8.
+    """
     if not cases:
         return []
     center = phase.sampling.validation_center(cases)
@@ -164,6 +168,6 @@ def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, mar
     batches = []
     for index in range(len(cases)):
         rng = np.random.default_rng([seed, index])
-        examples = [sampler(index, rng) for _ in range(phase.batch)]
+        examples = [sampler(index, rng) for _ in range(min(phase.batch, _MOST_EXAMPLES))]
         batches.append(jax.tree.map(lambda *leaves: np.stack(leaves), *examples))
     return batches

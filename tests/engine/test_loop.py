@@ -2,6 +2,7 @@
 
 import math
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -44,6 +45,23 @@ def test_validations_and_checkpoints_are_at_their_intervals_and_at_the_end(tmp_p
     assert progress == {"best_score": 0.5, "best_step": best}
     kept = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=True)
     assert (state.params["net"]["w"].tolist(), kept.params["net"]["w"].tolist()) == ([7] * 3, [best] * 3)
+
+
+@pytest.mark.parametrize(("every", "minutes", "wanted"), [(0, 3.0, [3, 6, 7]), (2, 3.0, [2, 4, 6, 7]), (0, 0.0, [7])])
+def test_checkpoints_are_at_most_so_many_minutes_apart(tmp_path, monkeypatch, every, minutes, wanted):
+    saved, now = [], [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    bench = Bench(
+        tmp_path,
+        7,
+        before=lambda number: now.append(now.pop() + 60.0),  # a step a minute
+        checkpoint_every=every,
+        checkpoint_minutes=minutes,
+    )
+    write = bench.checkpoints.save
+    bench.checkpoints.save = lambda number, *more: (saved.append(number), write(number, *more))  # pyright: ignore
+    bench.run()
+    assert saved == wanted
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxfuse.data.sampling import sampling_rule
@@ -36,6 +37,9 @@ def test_validation_batches_show_labeled_windows_where_every_case_has_one(labele
     assert [batch["label"].shape for batch in fixed] == [(4, 2, 2, 2)] * len(cases)
     held = [batch["label"].any((1, 2, 3)).all() for batch in fixed]
     assert all(held) != without_label
+    more = fixed_batches(replace(phase, batch=9), cases, seed=1, margin=3)
+    assert len(more[0]["image"]) == 8
+    np.testing.assert_array_equal(more[0]["image"][:4], fixed[0]["image"])
 
 
 def test_a_pass_over_the_validation_cases_counts_the_windows_of_the_output():

@@ -76,7 +76,13 @@ class Bench:
             self.judge.recall(found)
             self.checkpoints.forget_best_after(int(state.step))
             self.writer.truncate("toy", int(state.step))
-        settings = {"validate_every": 0, "checkpoint_every": 100, "log_every": 2, **self.options}
+        settings = {
+            "validate_every": 0,
+            "checkpoint_every": 100,
+            "checkpoint_minutes": 0,
+            "log_every": 2,
+            **self.options,
+        }
         kept = {"judge": self.judge, "checkpoints": self.checkpoints, "writer": self.writer, "stop": self.stop}
         shown = Display(Console(file=io.StringIO()))
         try:

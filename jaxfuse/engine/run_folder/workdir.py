@@ -26,9 +26,9 @@ _REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "num
 
 
 def changes_nothing(option: str) -> bool:
-    """Tells whether a run may resume with another value of this option: lengths, logging and loading only."""
+    """Tells whether a run may resume with another value of this option: lengths, logging, loading, saving by time."""
     parts = option.split(".")
-    return parts[-1] in ("steps", "epochs", "log_every") or parts[0] == "loader"
+    return parts[-1] in ("steps", "epochs", "log_every", "checkpoint_minutes") or parts[0] == "loader"
 
 
 def default_workdir(config: Any, overrides: Mapping[str, Any]) -> Path:

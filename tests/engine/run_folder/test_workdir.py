@@ -44,6 +44,7 @@ def test_overrides_but_lengths_logging_and_loading_add_six_digits_that_tell_them
     # Neither the order of the options nor a length among them matters.
     assert default_workdir(recipe(), {"fusion.steps": 7, "fusion.batch": 1, "seed": 1}).name == names[3]
     kept = {"fusion.steps": 9, "fusion.epochs": 3, "log_every": 1, "loader.workers": 2, "loader.prefetch": 8}
+    kept |= {"fusion.checkpoint_minutes": 1.5}
     assert default_workdir(recipe(), kept) == Path("runs", "cmff-tiny")
     for option in ("seed", "fusion.batch", "fusion.validation.every", "fusion.checkpoint_every"):
         assert not changes_nothing(option)
