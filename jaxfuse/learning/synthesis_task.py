@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from jaxfuse.arrays import Array, Batch, Float
+from jaxfuse.arrays import Array, Batch, Float, channels_of
 from jaxfuse.errors import UserError
 
 
@@ -22,7 +20,7 @@ class Task:
 
     def sources_of(self, inputs: Batch | Mapping[str, Any]) -> Float[Array, "b h w s"]:
         """The sources, in [-1, 1]; the background, 0 in the data, is -1."""
-        return to_signed(inputs["image"][..., np.array(self.channels)])
+        return to_signed(channels_of(inputs["image"], self.channels))
 
     def target_of(self, batch: Batch | Mapping[str, Any]) -> Float[Array, "b h w 1"]:
         """The target, in [-1, 1]."""

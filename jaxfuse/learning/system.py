@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params
+from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, channels_of
 from jaxfuse.learning.networks import Network
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 
@@ -154,7 +153,7 @@ class Segmentation(Defaults):
         return create_state(rng, {"net": params}, self.optimizers, stats={"net": stats})
 
     def _inputs(self, batch: Batch | Mapping[str, Array]) -> Array:
-        return batch["image"][..., np.array(self.channels)]
+        return channels_of(batch["image"], self.channels)
 
     def _answer(self, state: State, inputs: Batch | Mapping[str, Array]) -> Logits:
         """Logits by the running statistics."""

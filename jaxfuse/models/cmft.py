@@ -16,9 +16,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxfuse.arrays import Array, Batch, Float, Image, Key, Metrics, Params
+from jaxfuse.arrays import Array, Batch, Float, Image, Key, Metrics, Params, channels_of
 from jaxfuse.errors import UserError
 from jaxfuse.learning.adversarial import (
     Cycle,
@@ -55,7 +54,7 @@ class Pairing:
     def split(self, batch: Batch | Mapping[str, Any]) -> tuple[ImageA, ImageB]:
         """(A, B). A batch with the streams `a` and `b` takes each group from its own subject (unpaired)."""
         image_a, image_b = (batch[side]["image"] if side in batch else batch["image"] for side in ("a", "b"))
-        return image_a[..., np.array(self.a)], image_b[..., np.array(self.b)]
+        return channels_of(image_a, self.a), channels_of(image_b, self.b)
 
 
 def pairing(pairs: Sequence[str], modalities: Sequence[str]) -> Pairing:

@@ -19,9 +19,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
+from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params, channels_of
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.synthesis_task import ONE_OR_MORE, Task, task_of
@@ -168,7 +167,7 @@ class InvariantSynthesis(Defaults):
 
     def latents(self, net: Params, inputs: Batch | Mapping[str, Array]) -> Float[Array, "s b h w l"]:
         """The latent maps of each source."""
-        sources = inputs["image"][..., np.array(self.task.channels)]
+        sources = channels_of(inputs["image"], self.task.channels)
         each = [
             self.encoder.apply({"params": net[f"encoder_{name}"]}, sources[..., i : i + 1])
             for i, name in enumerate(self.task.sources)
