@@ -11,10 +11,11 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
-from jaxtyping import Bool, Float, Int, Key, PyTree
+from jaxtyping import Bool, Float, Int, Integer, Key, PyTree
 
 Image = Float[Array, "b *space m"]
-Label = Int[Array, "b *space"]
+# Class indices; batches bring them as they are stored, uint8.
+Label = Integer[Array, "b *space"]
 Logits = Float[Array, "b *space k"]
 Probs = Float[Array, "b *space k"]
 # One batch: {"image": Image, "label": Label}, or a dictionary of such batches by stream.

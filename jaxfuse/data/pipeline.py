@@ -1,8 +1,8 @@
-"""The stream of batches: prepared cases -> patches -> transforms -> batches, by Grain.
+"""The stream of batches: prepared cases -> draws -> batches, by Grain.
 
 The stream is a pure function of (seed, step): every example is drawn from a generator that its index seeds, and a
 resumed run slices the stream at its next step. So one integer resumes it, and any number of workers or threads
-gives the same batches.
+gives the same batches. What chance decides of an example is drawn first, and read by whoever makes the batch.
 
 A training that holds subjects out has two streams of cases: the first `batch // 2` examples of every batch are of
 the lower stream, the others of the upper one.
@@ -17,17 +17,23 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
+from jaxfuse.data.assembly import Assembly, Buffers
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.sampling import Center, Example, sample_patch
+from jaxfuse.data.sampling import Center, Draw
 from jaxfuse.data.streams import Streams, check_halves
 from jaxfuse.data.transforms import Transform, apply_all
 from jaxfuse.errors import UserError
+from jaxfuse.patches import output_sides, window_around
+
+# The draw of an example, or of both sides of an unpaired one.
+Drawn = Draw | dict[str, Draw]
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Loader:
 
 @dataclass(frozen=True)
 class PatchSampler:
-    """Draws one example of case number `index`.
+    """Draws examples of cases, and makes batches of them.
 
     With `unpaired`, an example is {"a": ..., "b": ...} from two different cases; without `labels`, images only.
     `margin` is what the network loses on each side: labels are smaller than the patch by it. `streams` part the cases
@@ -57,16 +63,30 @@ class PatchSampler:
     margin: int = 0
     streams: Streams | None = None
 
-    def __call__(self, index: int, rng: np.random.Generator) -> Example | dict[str, Example]:
+    def draw(self, index: int, rng: np.random.Generator) -> Drawn:
+        """Draws all that chance decides of one example of case number `index`; no image is read."""
         if not self.unpaired:
             return self._one(index, rng)
         other = (index + int(rng.integers(1, len(self.cases)))) % len(self.cases)
         return {"a": self._one(index, rng), "b": self._one(other, rng)}
 
-    def _one(self, index: int, rng: np.random.Generator) -> Example:
-        case = self.cases[index]
-        example = sample_patch(case, self.patch, self.center, rng, margin=self.margin, labels=self.labels)
-        return apply_all(self.transforms, example, rng)
+    def batch(self, draws: Sequence[Any], buffers: Buffers | None = None) -> dict[str, Any]:
+        """Makes the batch of these draws: `Assembly.batch`, or with `unpaired` that of each side."""
+        assembly = Assembly(self.cases, self.patch, self.margin, self.labels, buffers or Buffers())
+        if self.unpaired:
+            return {side: assembly.batch([one[side] for one in draws]) for side in ("a", "b")}
+        return assembly.batch(draws)
+
+    def _one(self, index: int, rng: np.random.Generator) -> Draw:
+        case, window = self.cases[index], output_sides(self.patch, self.margin)
+        start = window_around(self.center(case, window, rng), window, case.facts.shape)
+        return apply_all(self.transforms, Draw(index, start), rng, len(case.facts.modalities))
+
+
+def draws(sampler: PatchSampler, *, batch: int, seed: int, start: int, stop: int) -> Iterator[Sequence[Drawn]]:
+    """Yields what chance decides of the examples of each batch of `batches`, for a batch that is made elsewhere."""
+    drawn = _draws(sampler, batch=batch, seed=seed).batch(batch, drop_remainder=True, batch_fn=tuple)
+    return iter(drawn.slice(slice(start, stop)).to_iter_dataset(grain.ReadOptions(num_threads=1)))
 
 
 def batches(
@@ -74,7 +94,7 @@ def batches(
 ) -> Iterator[Mapping[str, Any]]:
     """Yields the batches of steps `start` to `stop` - 1; each pass over the cases is shuffled anew.
 
-    Leaves are stacked NumPy arrays (b *space m) and (b *space). Close the iterator when done.
+    Leaves are NumPy arrays (b *space m) float32 and (b *space) uint8. Close the iterator when done.
 
     Raises:
         UserError: the sampler is unpaired and there is one case only, or half of a batch of one is to be held out.
@@ -95,14 +115,9 @@ def batches(
         {'image': (2, 16, 16, 16, 2), 'label': (2, 16, 16, 16)}
         >>> stream.close()
     """
-    if sampler.unpaired and len(sampler.cases) < 2:
-        raise UserError("unpaired training needs at least two training cases, and there is one; set unpaired=False")
-    if not flags.FLAGS.is_parsed():  # Grain reads its own flags, which a notebook or a test never parses
-        flags.FLAGS.mark_as_parsed()
     dataset = (
-        _places(sampler, batch=batch, seed=seed)
-        .random_map(sampler)
-        .batch(batch, drop_remainder=True)
+        _draws(sampler, batch=batch, seed=seed)
+        .batch(batch, drop_remainder=True, batch_fn=partial(sampler.batch, buffers=Buffers()))
         .slice(slice(start, stop))
         .to_iter_dataset(grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.prefetch))
     )
@@ -135,6 +150,15 @@ class Workers:
 
     def close(self) -> None:
         self._batches.close()  # pyright: ignore[reportAttributeAccessIssue]  (an iterator of Grain)
+
+
+def _draws(sampler: PatchSampler, *, batch: int, seed: int) -> grain.MapDataset:
+    """What chance decides of each example, without end."""
+    if sampler.unpaired and len(sampler.cases) < 2:
+        raise UserError("unpaired training needs at least two training cases, and there is one; set unpaired=False")
+    if not flags.FLAGS.is_parsed():  # Grain reads its own flags, which a notebook or a test never parses
+        flags.FLAGS.mark_as_parsed()
+    return _places(sampler, batch=batch, seed=seed).random_map(sampler.draw)
 
 
 def _places(sampler: PatchSampler, *, batch: int, seed: int) -> grain.MapDataset:

@@ -1,4 +1,4 @@
-"""Patches of prepared volumes: the place of a window, and the arrays of an example.
+"""Patches of prepared volumes: the place of a window, and all that chance decides of an example.
 
 A window is what a network's output covers. Its input, the patch, reaches `margin` voxels further on each side where
 valid convolutions take them; there, as wherever a patch leaves the cropped brain, the image is the background 0. So
@@ -17,12 +17,29 @@ import numpy as np
 
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.errors import UserError
-from jaxfuse.patches import crop, grid_starts, output_sides, tile_volume, window_around
+from jaxfuse.patches import grid_starts, tile_volume
 
-Example = dict[str, np.ndarray]
 Sides = tuple[int, ...]
 # Case, sides of the window and generator -> the voxel that the window is to be centered on.
 Center = Callable[[PreparedCase, Sides, np.random.Generator], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All that chance decides of one example, before any voxel is read.
+
+    Attributes:
+        case: its place among the sampler's cases.
+        start: first voxel of the window; the patch begins a margin before it, and both may leave the case.
+        mirrored: spatial axes along which the patch is mirrored.
+        gain, offset: one a modality, applied over the brain; empty where intensities stay as they are.
+    """
+
+    case: int
+    start: tuple[int, ...]
+    mirrored: tuple[int, ...] = ()
+    gain: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
 
 
 def tumor(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:
@@ -198,35 +215,6 @@ def sampling_rule(name: str, options: Mapping[str, Any] | None = None) -> Sampli
     if not options:
         return rule
     return replace(rule, center=Foreground(**options), validation=Foreground(**options))
-
-
-def sample_patch(
-    case: PreparedCase,
-    patch: Sequence[int],
-    center: Center,
-    rng: np.random.Generator,
-    *,
-    margin: int = 0,
-    labels: bool = True,
-) -> Example:
-    """One random window: `image` (*space m) float32 and, for a labeled case, `label` (*inner) int32.
-
-    The image has the patch's sides, the label those of the window, which are smaller by twice the margin. Without
-    `labels` none is read.
-    """
-    window = output_sides(patch, margin)
-    start = window_around(center(case, window, rng), window, case.facts.shape)
-    return cut(case, start, patch, margin=margin, labels=labels)
-
-
-def cut(
-    case: PreparedCase, start: Sequence[int], patch: Sequence[int], *, margin: int = 0, labels: bool = True
-) -> Example:
-    """The example whose window begins at `start`; the background 0 where it leaves the cropped brain."""
-    example: dict[str, Any] = {"image": crop(case.image, [first - margin for first in start], patch)}
-    if labels and case.label is not None:
-        example["label"] = crop(case.label, start, output_sides(patch, margin)).astype(np.int32)
-    return example
 
 
 def check_sampling(cases: Sequence[PreparedCase], window: Sides, sampling: Sampling, *, pad: bool) -> None:

@@ -1,38 +1,39 @@
-"""Random changes of an example: (example, rng, settings) -> example. All are off at their default settings."""
+"""Random changes of an example: (draw, rng, modalities, settings) -> draw. All are off at their default settings.
+
+They decide; `jaxfuse.data.assembly` carries out what they decided, mirroring first.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from jaxfuse.data.brain import shown
-from jaxfuse.data.sampling import Example
+from jaxfuse.data.sampling import Draw
 from jaxfuse.errors import UserError
 
-Transform = Callable[[Example, np.random.Generator], Example]
+# Draw, generator, number of modalities -> the draw with a change more.
+Transform = Callable[[Draw, np.random.Generator, int], Draw]
 
 
-def flip(example: Example, rng: np.random.Generator, *, probability: float = 0.0) -> Example:
+def flip(draw: Draw, rng: np.random.Generator, modalities: int, *, probability: float = 0.0) -> Draw:
     """Mirrors image and label along each spatial axis, independently, with this probability."""
-    ndim = example["image"].ndim - 1
-    axes = tuple(int(axis) for axis in np.flatnonzero(rng.random(ndim) < probability))
-    return {name: np.ascontiguousarray(np.flip(value, axes)) for name, value in example.items()}
+    del modalities
+    mirrored = rng.random(len(draw.start)) < probability
+    return replace(draw, mirrored=tuple(np.flatnonzero(mirrored).tolist()))
 
 
-def intensity(example: Example, rng: np.random.Generator, *, scale: float = 0.0, shift: float = 0.0) -> Example:
+def intensity(draw: Draw, rng: np.random.Generator, modalities: int, *, scale: float = 0.0, shift: float = 0.0) -> Draw:
     """Per modality, x * (1 + u) + v over the brain, u uniform in [-scale, scale], v in [-shift, shift].
 
     Values are z-scores, so `shift` is in standard deviations; the background stays 0.
     """
-    image = example["image"]
-    modalities = image.shape[-1]
     gain = 1.0 + rng.uniform(-scale, scale, modalities).astype(np.float32)
     offset = rng.uniform(-shift, shift, modalities).astype(np.float32)
-    brain = shown(image)[..., None]
-    return {**example, "image": np.where(brain, image * gain + offset, image)}
+    return replace(draw, gain=tuple(gain.tolist()), offset=tuple(offset.tolist()))
 
 
 TRANSFORMS = {f.__name__: f for f in (flip, intensity)}
@@ -45,7 +46,7 @@ def transforms_from(settings: Mapping[str, Mapping[str, float]]) -> tuple[Transf
     chosen = []
     for name, function in TRANSFORMS.items():
         options = dict(settings.get(name, {}))
-        known = [p for p in inspect.signature(function).parameters if p not in ("example", "rng")]
+        known = [p for p in inspect.signature(function).parameters if p not in ("draw", "rng", "modalities")]
         if wrong := sorted(set(options) - set(known)):
             raise UserError(f"augment.{name} has no option {', '.join(wrong)}; it has {', '.join(known)}")
         if any(options.values()):
@@ -53,7 +54,7 @@ def transforms_from(settings: Mapping[str, Mapping[str, float]]) -> tuple[Transf
     return tuple(chosen)
 
 
-def apply_all(transforms: Sequence[Transform], example: Example, rng: np.random.Generator) -> Example:
+def apply_all(transforms: Sequence[Transform], draw: Draw, rng: np.random.Generator, modalities: int) -> Draw:
     for transform in transforms:
-        example = transform(example, rng)
-    return example
+        draw = transform(draw, rng, modalities)
+    return draw

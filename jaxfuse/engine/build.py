@@ -94,7 +94,7 @@ def example_batch(phase: Phase, modalities: Sequence[str], *, margin: int) -> di
     """Returns a batch of zeros, to initialize and to trace with; labels are smaller by the margin on each side."""
     one = {
         "image": np.zeros((phase.batch, *phase.patch, len(modalities)), np.float32),
-        "label": np.zeros((phase.batch, *output_sides(phase.patch, margin)), np.int32),
+        "label": np.zeros((phase.batch, *output_sides(phase.patch, margin)), np.uint8),
     }
     return {"a": one, "b": one} if phase.unpaired else one
 

@@ -168,6 +168,6 @@ def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, mar
     batches = []
     for index in range(len(cases)):
         rng = np.random.default_rng([seed, index])
-        examples = [sampler(index, rng) for _ in range(min(phase.batch, _MOST_EXAMPLES))]
-        batches.append(jax.tree.map(lambda *leaves: np.stack(leaves), *examples))
+        count = min(phase.batch, _MOST_EXAMPLES)
+        batches.append(sampler.batch([sampler.draw(index, rng) for _ in range(count)]))
     return batches

@@ -61,7 +61,7 @@ def test_slices_are_split_by_case(volumes):
     sampler = PatchSampler(data.train, (8, 8), mixed, (), unpaired=False)
     (batch,) = batches(sampler, batch=6, seed=0, start=0, stop=1, loader=Loader())
     found = {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()}
-    assert found == {"image": ((6, 8, 8, 2), np.float32), "label": ((6, 8, 8), np.int32)}
+    assert found == {"image": ((6, 8, 8, 2), np.float32), "label": ((6, 8, 8), np.uint8)}
     assert (batch["image"].min(), batch["image"].max()) == (np.float32(1 / 255), 1)
 
 

@@ -44,7 +44,7 @@ def test_batches_are_stacked_patches(whole):
     for batch in whole:
         assert {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()} == {
             "image": ((2, *PATCH, 2), np.float32),
-            "label": ((2, *PATCH), np.int32),
+            "label": ((2, *PATCH), np.uint8),
         }
 
 

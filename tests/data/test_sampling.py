@@ -15,9 +15,7 @@ from jaxfuse.data.sampling import (
     Foreground,
     brain,
     check_sampling,
-    cut,
     mixed,
-    sample_patch,
     sampling_rule,
     tiles,
     tumor,
@@ -26,6 +24,7 @@ from jaxfuse.data.sampling import (
     windows_with_label,
 )
 from jaxfuse.patches import tile_volume, window_around
+from tests.data.examples import example_at, sampled
 from tests.refusals import refused
 
 PATCH = (4, 4, 4)
@@ -65,8 +64,8 @@ def test_the_window_holds_its_center_and_stays_inside(random_cases, rule):
         return centers[-1]
 
     for _ in range(6):
-        example = sample_patch(case, PATCH, remembered, rng)
-        assert (example["image"].dtype, example["label"].dtype) == (np.float32, np.int32)
+        example = sampled(case, PATCH, remembered, rng)
+        assert (example["image"].dtype, example["label"].dtype) == (np.float32, np.uint8)
         (start,) = np.array(random_cases.places(case, example))
         assert ((start <= centers[-1]) & (centers[-1] < start + 4)).all()
         assert ((start >= 0) & (start + 4 <= random_cases.shape)).all()
@@ -74,14 +73,14 @@ def test_the_window_holds_its_center_and_stays_inside(random_cases, rule):
 
 def test_the_same_generator_gives_the_same_patch_and_the_next_one_another(random_cases):
     rngs = [np.random.default_rng(5) for _ in range(2)]
-    first, again, following = (sample_patch(random_cases.train[0], PATCH, brain, rngs[i])["image"] for i in (0, 1, 0))
+    first, again, following = (sampled(random_cases.train[0], PATCH, brain, rngs[i])["image"] for i in (0, 1, 0))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, following)
 
 
 def test_a_patch_larger_than_the_brain_holds_all_of_it_amid_background(random_cases):
     case = random_cases.train[2]
-    example = sample_patch(case, (16, 10, 4), tumor, np.random.default_rng(0))
+    example = sampled(case, (16, 10, 4), tumor, np.random.default_rng(0))
     assert example["image"].shape == (16, 10, 4, 2)
     filled = np.flatnonzero(example["image"].any((1, 2, 3)))
     assert (filled[-1] - filled[0] + 1, len(filled)) == (12, 12)
@@ -89,8 +88,8 @@ def test_a_patch_larger_than_the_brain_holds_all_of_it_amid_background(random_ca
 
 
 def test_an_unlabeled_case_gives_images_alone(random_cases):
-    assert set(cut(random_cases.bare, (0, 0, 0), PATCH)) == {"image"}
-    labeled = cut(random_cases.train[0], (7, 1, 2), (3, 4, 3))["label"]
+    assert set(example_at(random_cases.bare, (0, 0, 0), PATCH)) == {"image"}
+    labeled = example_at(random_cases.train[0], (7, 1, 2), (3, 4, 3))["label"]
     np.testing.assert_array_equal(labeled, np.full((3, 4, 3), 2))
 
 
@@ -150,7 +149,7 @@ def test_cases_that_cannot_be_served_are_refused_before_training(random_cases):
 
 def test_the_image_reaches_further_than_the_label_by_the_margin(random_cases):
     case = random_cases.train[0]
-    example = cut(case, (6, 0, 4), (8, 8, 8), margin=2)
+    example = example_at(case, (6, 0, 4), (4, 4, 4), margin=2)
     np.testing.assert_array_equal(example["label"], case.label[6:10, :4, 4:8])
     assert example["label"].any()
     # Two rows lie in front of the volume, one behind it.
@@ -162,7 +161,7 @@ def test_every_voxel_can_lie_in_a_window(random_cases):
     """The window is centered on any voxel of the brain, though shifted into the volume; its image is not."""
     case, seen = random_cases.train[1], np.zeros(random_cases.shape, int)
     for center in itertools.product(*(range(0, n + 2, 4) for n in random_cases.shape)):
-        example = sample_patch(case, (14,) * 3, lambda *_, c=center: c, np.random.default_rng(0), margin=5)
+        example = sampled(case, (14,) * 3, lambda *_, c=center: c, np.random.default_rng(0), margin=5)
         assert (example["image"].shape, example["label"].shape) == ((14, 14, 14, 2), (4, 4, 4))
         inner = example["image"][5:-5, 5:-5, 5:-5]
         ((d, h, w),) = random_cases.places(case, {"image": inner, "label": example["label"]})
@@ -172,8 +171,8 @@ def test_every_voxel_can_lie_in_a_window(random_cases):
 
 def test_the_window_of_the_whole_picture_is_centered_and_holds_a_thinner_volume(random_cases):
     case = random_cases.train[2]
-    assert random_cases.places(case, sample_patch(case, (16, 10, 12), whole, np.random.default_rng(0))) == [(-2, 0, -2)]
-    example = sample_patch(case, (22, 16, 16), whole, np.random.default_rng(0), margin=3)
+    assert random_cases.places(case, sampled(case, (16, 10, 12), whole, np.random.default_rng(0))) == [(-2, 0, -2)]
+    example = sampled(case, (22, 16, 16), whole, np.random.default_rng(0), margin=3)
     assert example["label"].shape == (16, 10, 10)
     np.testing.assert_array_equal(example["label"][2:14, :, 1:], case.label)
     np.testing.assert_array_equal(example["image"][5:17, 3:13, 4:13], case.image)
@@ -186,11 +185,11 @@ def test_foreground_draws_every_window_of_the_grid_that_holds_a_label_and_no_oth
         sorted({*range(0, max(n - side, 0), grid), n - side} if n > side else {-4})
         for n, side in zip(random_cases.shape, window, strict=True)
     ]
-    expected = {start for start in itertools.product(*axes) if cut(case, start, window)["label"].any()}
+    expected = {start for start in itertools.product(*axes) if example_at(case, start, window)["label"].any()}
     centers = [rule(case, window, rng) for _ in range(20 * len(expected))]
     drawn = [tuple(row) for row in (np.array(centers) - np.array(window) // 2).tolist()]
     assert set(drawn) == expected
-    assert sample_patch(case, window, rule, rng)["label"].any()
+    assert sampled(case, window, rule, rng)["label"].any()
     assert max(drawn.count(start) for start in expected) < 45  # each is drawn some 20 times
     assert windows_with_label(case, window, grid).count == len(expected)
 
@@ -200,9 +199,9 @@ def test_the_windows_of_a_case_are_found_once_and_kept_small_and_apart_from_the_
     windows_with_label.cache_clear()
     sampler = PatchSampler((case,), (9, 9, 9), Foreground(2), (), unpaired=False, margin=3)
     before = len(pickle.dumps(sampler))
-    first, again = (sampler(0, np.random.default_rng(1)) for _ in range(2))
+    first, again = (sampler.batch([sampler.draw(0, np.random.default_rng(1))]) for _ in range(2))
     np.testing.assert_array_equal(first["image"], again["image"])
-    assert (first["image"].shape, first["label"].shape) == ((9, 9, 9, 2), (3, 3, 3))
+    assert (first["image"].shape, first["label"].shape) == ((1, 9, 9, 9, 2), (1, 3, 3, 3))
     found = windows_with_label.cache_info()
     assert (found.misses, found.hits, len(pickle.dumps(sampler))) == (1, 1, before)
     # 6 x 5 x 4 windows, a bit each.
@@ -241,11 +240,11 @@ def test_the_tiles_of_the_paper_are_the_four_corners_and_overlap_up_to_four_time
 def test_tiles_cover_a_volume_with_a_margin_and_one_that_is_thinner_than_the_window(random_cases):
     case, rng, seen = random_cases.train[0], np.random.default_rng(0), set()
     for _ in range(60):
-        example = sample_patch(case, (11, 14, 8), tiles, rng, margin=2)
+        example = sampled(case, (11, 14, 8), tiles, rng, margin=2)
         assert example["label"].shape == (7, 10, 4)
         inner = {"image": example["image"][2:-2, 2:-2, 2:-2], "label": example["label"]}
         seen |= set(random_cases.places(case, inner))
     assert seen == set(tile_volume(random_cases.shape, (7, 10, 4))) == set(itertools.product((0, 5), (0,), (0, 2, 5)))
     # Where the volume is shorter, its tile begins with it.
-    example = sample_patch(case, (12, 12, 9), tiles, rng)
+    example = sampled(case, (12, 12, 9), tiles, rng)
     assert random_cases.places(case, example) == [(0, 0, 0)]

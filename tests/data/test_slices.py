@@ -13,10 +13,11 @@ from jaxfuse.data.cases import Case, CaseFiles, Image
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import prepare_case, uncrop
-from jaxfuse.data.sampling import SAMPLINGS, check_sampling, sample_patch, tumor
+from jaxfuse.data.sampling import SAMPLINGS, check_sampling, tumor
 from jaxfuse.data.slices import AXIAL, SAGITTAL, View, as_stack, gray_levels, pictures, prepare_slices, volume_of
 from jaxfuse.labels import label_scheme
 from jaxfuse.report import planes
+from tests.data.examples import sampled
 from tests.made_cases import case_files
 from tests.refusals import refused
 
@@ -179,7 +180,7 @@ def test_one_per_case_and_the_cache(slices):
 def test_patches_of_slices_are_sampled_with_their_label(slices):
     one = slices[0]["a"][5]
     check_sampling([one], (8, 16), SAMPLINGS["tumor"], pad=False)
-    example = sample_patch(pickle.loads(pickle.dumps(one)), (8, 16), tumor, np.random.default_rng(0))
+    example = sampled(pickle.loads(pickle.dumps(one)), (8, 16), tumor, np.random.default_rng(0))
     assert (example["image"].shape, example["label"].shape) == ((8, 16, 2), (8, 16))
     assert sorted(np.unique(example["label"])) == [0, 1, 3]
     # The brain of 6 x 12 pixels fits; around it the picture is background.

@@ -33,9 +33,9 @@ def test_batches_have_the_margin_around_their_labels(labeled, healthy):
     phase = valid_phase(patch=(8, 8, 8), sampling=sampling_rule("foreground", {"grid": 2}), validation={"cases": 1})
     system = build_system(phase, MODALITIES, CLASSES, 4)
     sampler = make_sampler(phase, system, labeled, seed=0)
-    example = sampler(0, np.random.default_rng(0))
-    assert (example["image"].shape, example["label"].shape) == ((8, 8, 8, 2), (4, 4, 4))
-    assert example["label"].any()
+    batch = sampler.batch([sampler.draw(0, np.random.default_rng(0))])
+    assert (batch["image"].shape, batch["label"].shape) == ((1, 8, 8, 8, 2), (1, 4, 4, 4))
+    assert batch["label"].any()
     told = f"phase {TINY.name}: case healthy has no labeled voxel"
     refused(told, make_sampler, phase, system, [*labeled, healthy], seed=0)
     everywhere = replace(phase, sampling=sampling_rule("foreground"))

@@ -1,0 +1,95 @@
+"""Batches from draws: what is copied where, mirrored and scaled, and whose memory is used again."""
+
+import pickle
+
+import jax
+import numpy as np
+import pytest
+
+from jaxfuse.data.assembly import Assembly, Buffers, change_intensities
+from jaxfuse.data.sampling import Draw
+from tests.refusals import refused
+
+
+def _assembly(cases, **changes):
+    options = {"patch": (6, 4, 4), "margin": 1, "labels": True, "buffers": Buffers()} | changes
+    return Assembly(cases, **options)
+
+
+def test_a_batch_holds_images_and_labels_and_nothing_else(random_cases):
+    draws = [Draw(0, (7, 1, 2)), Draw(2, (7, 1, 2)), Draw(0, (0, 0, 0))]
+    batch = _assembly(random_cases.train).batch(draws)
+    assert {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()} == {
+        "image": ((3, 6, 4, 4, 2), np.float32),
+        "label": ((3, 4, 2, 2), np.uint8),
+    }
+    assert sum(leaf.nbytes for leaf in batch.values()) == 3 * (6 * 4 * 4 * 2 * 4 + 4 * 2 * 2)
+    for place, draw in enumerate(draws[:2]):
+        case = random_cases.train[draw.case]
+        np.testing.assert_array_equal(batch["image"][place], np.pad(case.image, 1)[7:13, 1:5, 2:6, 1:-1])
+        np.testing.assert_array_equal(batch["label"][place], case.label[7:11, 1:3, 2:4])
+    # The margin of a window at the corner lies outside.
+    assert not batch["image"][2, 0].any()
+    assert batch["image"][2, 1:, 1:, 1:].all()
+
+
+@pytest.mark.parametrize("axes", [(0,), (2,), (0, 1, 2)])
+def test_mirroring_mirrors_image_and_label_alike_also_where_a_patch_leaves_its_case(random_cases, axes):
+    assembly = _assembly(random_cases.train)
+    for start in ((6, 1, 1), (-2, 0, 7)):
+        plain, mirrored = (assembly.batch([Draw(1, start, chosen)]) for chosen in ((), axes))
+        for name in ("image", "label"):
+            np.testing.assert_array_equal(mirrored[name][0], np.flip(plain[name][0], axes))
+
+
+def test_intensities_change_by_one_line_a_modality_and_the_background_stays(random_cases):
+    draw = Draw(0, (-2, 0, 0), gain=(1.5, 0.25), offset=(-2.0, 0.125))
+    assembly = _assembly(random_cases.train)
+    plain, changed = (assembly.batch([one])["image"][0] for one in (Draw(0, (-2, 0, 0)), draw))
+    assert not plain[:3].any()
+    expected = np.where(plain.any(-1, keepdims=True), plain * np.float32([1.5, 0.25]) + np.float32([-2, 0.125]), 0)
+    np.testing.assert_array_equal(changed, expected)
+    # A voxel that one modality shows is of the brain; and parts of an image change as the whole does.
+    image = np.zeros((3, 300, 120, 2), np.float32)
+    image[2, 7, 7, 1] = 4
+    change_intensities(image, (2.0, 2.0), (1.0, 1.0))
+    assert np.flatnonzero(image).tolist() == [2 * (2 * 36000 + 7 * 120 + 7), 2 * (2 * 36000 + 7 * 120 + 7) + 1]
+    assert image[2, 7, 7].tolist() == [1, 9]
+
+
+def test_a_case_without_label_is_refused_where_labels_are_asked_for(random_cases):
+    assembly = _assembly((random_cases.bare,))
+    refused("case bare has no label, and the phase learns from labels", assembly.batch, [Draw(0, (0, 0, 0))])
+
+
+def test_memory_is_used_again_only_once_nothing_of_the_array_is_left():
+    buffers = Buffers()
+    first = buffers.empty((4, 5), np.float32)
+    first[:] = 7
+    part, address = first[1:3, 2:], first.ctypes.data
+    assert address % 64 == 0
+    del first
+    second = buffers.empty((4, 5), np.float32)
+    second[:] = 0
+    assert second.ctypes.data != address
+    assert (part == 7).all()
+    del part
+    assert buffers.empty((20,), np.int32).ctypes.data == address
+    assert buffers.empty((20,), np.int8).ctypes.data != address
+    assert pickle.loads(pickle.dumps(buffers)).empty((3,), np.uint8).shape == (3,)
+
+
+def test_memory_that_a_device_array_shares_is_not_used_again():
+    """On a CPU an aligned array is taken without a copy; the owner of its memory then lives as long as the device's."""
+    buffers = Buffers()
+    for size in (64, 1 << 16):
+        host = buffers.empty((size,), np.float32)
+        host[:] = 7
+        put, address = jax.device_put(host), host.ctypes.data
+        del host
+        shared = put.unsafe_buffer_pointer() == address
+        other = buffers.empty((size,), np.float32)
+        other[:] = 0
+        jax.block_until_ready(put)
+        assert (np.asarray(put) == 7).all()
+        assert not shared or other.ctypes.data != address
