@@ -166,12 +166,19 @@ def parse(config: Any) -> Experiment:
     experiment = Experiment(
         phases=phases,
         data=read_data("data", config.data),
-        loader=record(Loader, "loader", config.loader),
+        loader=_loader(config.loader),
         side_by_side=side_by_side,
         **{key: config[key] for key in plain},
     )
     _check_blank_slices(experiment)
     return experiment
+
+
+def _loader(group: Any) -> Loader:
+    loader = record(Loader, "loader", group)
+    if loader.on_device not in ("auto", "on", "off"):
+        raise UserError(f"loader.on_device is {loader.on_device!r}; choose auto, on or off")
+    return loader
 
 
 def _check_schedule(config: Any) -> None:

@@ -54,6 +54,15 @@ def transforms_from(settings: Mapping[str, Mapping[str, float]]) -> tuple[Transf
     return tuple(chosen)
 
 
+def names_of(transforms: Sequence[Transform]) -> list[str]:
+    """The names of transforms that `transforms_from` has switched on."""
+    return [name for name, function in TRANSFORMS.items() if function in {_function(one) for one in transforms}]
+
+
+def _function(transform: Transform) -> Transform:
+    return transform.func if isinstance(transform, partial) else transform
+
+
 def apply_all(transforms: Sequence[Transform], draw: Draw, rng: np.random.Generator, modalities: int) -> Draw:
     for transform in transforms:
         draw = transform(draw, rng, modalities)

@@ -34,7 +34,7 @@ class Loop:
 
     Attributes:
         phase: its name.
-        step: compiled, donates its state.
+        step: compiled, donates its state; makes as many steps as its metrics are of.
         stream: next step -> the batches from there to the end.
         validate_every, checkpoint_every, log_every: in steps; validate_every 0: at the end only.
         checkpoint_minutes: after so many minutes, too; it or `checkpoint_every` 0: not by it.
@@ -65,8 +65,8 @@ class Loop:
                 with clock.waiting():
                     batch = next(stream)
                 state, metrics = self.step(state, batch)
-                step += 1
-                clock.steps += 1
+                step += metrics.steps
+                clock.steps += metrics.steps
                 window.add(step, metrics)
                 if step % self.log_every == 0 or step == self.total_steps:
                     self._log(window, clock)
@@ -182,7 +182,7 @@ def _fetch(found: list[tuple[int, Measured]]) -> list[tuple[int, Mapping[str, fl
 
 @dataclass
 class Clock:
-    """Rate and share of time spent waiting for data, without validation and the first step (compilation).
+    """Rate and share of time spent waiting for data, without validation and the first call (compilation).
 
     It also tells for how long nothing was saved.
     """
@@ -190,12 +190,13 @@ class Clock:
     steps: int = 0
     waited: float = 0.0
     _began: float | None = None
+    _first: int = 0
     _paused: float = 0.0
     _saved: float = field(default_factory=lambda: time.monotonic())
 
     def waiting(self) -> _Timed:
-        if self.steps == 1 and self._began is None:
-            self._began, self.waited = time.perf_counter(), 0.0
+        if self.steps and self._began is None:
+            self._began, self._first, self.waited = time.perf_counter(), self.steps, 0.0
         return _Timed(self._add_wait)
 
     def apart(self) -> _Timed:
@@ -218,7 +219,7 @@ class Clock:
 
     def steps_per_s(self) -> float:
         elapsed = self._elapsed()
-        return (self.steps - 1) / elapsed if elapsed > 0 else 0.0
+        return (self.steps - self._first) / elapsed if elapsed > 0 else 0.0
 
     def wait_share(self) -> float:
         elapsed = self._elapsed()

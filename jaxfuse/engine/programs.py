@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from jax.stages import Compiled, Lowered, Wrapped
 
 from jaxfuse.arrays import Batch, Metrics
+from jaxfuse.engine.feed.windows import Block, cut_all
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import FusingSystem, System
 from jaxfuse.nn.conv import implementation
@@ -52,12 +53,22 @@ class Placement:
         return self.devices[0].platform
 
     def put(self, batch: Any) -> Any:
-        """Puts a batch of the host on the devices, where steps take it; does not wait until it is there."""
-        return jax.device_put(batch, self.batch)
+        """Puts a batch of the host on the devices, where steps take it; does not wait until it is there.
 
-    def keep(self, state: State) -> State:
+        What lies on the devices already stays where it is.
+        """
+        return jax.tree.map(
+            lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, self.batch), batch
+        )
+
+    def keep(self, state: Any) -> Any:
         """Binds a state to the devices, as it comes out of every step: a step is compiled once for both."""
         return jax.device_put(state, self.state)
+
+    def memory_bytes(self) -> int | None:
+        """Memory of the first device that programs may take; None where the backend does not count it (CPU)."""
+        counters = self.devices[0].memory_stats()
+        return None if counters is None else counters.get("bytes_limit")
 
     def peak_bytes(self) -> int | None:
         """Peak memory of the first device since the process began; None where the backend does not count it (CPU)."""
@@ -83,6 +94,11 @@ class Measured:
 
     values: Any
     names: tuple[str, ...] = field(metadata={"static": True})
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that they were measured in."""
+        return self.values.shape[0] if self.values.ndim > 1 else 1
 
     def rows(self) -> list[dict[str, float]]:
         """Fetches the metrics by name, one mapping for each step."""
@@ -159,10 +175,12 @@ class Programs:
 def donating(train_step: Callable[[Any, Any], Any]) -> Wrapped:
     """Compiles (state, batch) -> (state, `Measured`), a new function at each call.
 
-    The state is used up: its memory becomes that of the next state.
+    The state is used up: its memory becomes that of the next state. A `Block` of batches makes as many steps.
     """
 
     def step(state: Any, batch: Any) -> tuple[Any, Measured]:
+        if isinstance(batch, Block):
+            return batch.scan(step, state)
         state, metrics = train_step(state, as_learned(batch))
         return state, measured(metrics)
 
@@ -170,14 +188,20 @@ def donating(train_step: Callable[[Any, Any], Any]) -> Wrapped:
 
 
 def as_learned(batch: Any) -> Any:
-    """Returns a batch as Systems read it: labels come to the device as bytes, and are int32 from there on."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.int32) if leaf.dtype == jnp.uint8 else leaf, batch)
+    """Returns a batch as Systems read it: cut from data on the device; labels, which are bytes there, as int32."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.int32) if leaf.dtype == jnp.uint8 else leaf, cut_all(batch))
 
 
 def measured(metrics: Metrics) -> Measured:
     """Returns the metrics of one step as one array."""
     names = tuple(sorted(metrics))
     return Measured(jnp.stack([jnp.asarray(metrics[name], jnp.float32) for name in names]), names)
+
+
+@partial(jax.jit, donate_argnums=0)
+def stored(array: jax.Array, rows: Any, first: Any) -> jax.Array:
+    """Writes rows into an array from row `first` on; the array is used up."""
+    return jax.lax.dynamic_update_slice_in_dim(array, rows, first, axis=0)
 
 
 @jax.jit

@@ -7,19 +7,21 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import numpy as np
 
 from jaxfuse.engine.display import clock
 from jaxfuse.engine.feed.ahead import Ahead
+from jaxfuse.engine.feed.blocks import checked_length, in_blocks
+from jaxfuse.engine.feed.resident import resident
 from jaxfuse.engine.loop import Loop
 from jaxfuse.engine.phase_run import PhaseRun, Setting
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.engine.run_folder.phase_lengths import note_length
-from jaxfuse.engine.side_by_side import Group, check_alike, group_of
+from jaxfuse.engine.side_by_side import Group, Stream, check_alike, group_of
 from jaxfuse.engine.validation import Judge, PhaseJudge, Progress
 from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import with_total_steps
@@ -119,7 +121,7 @@ class Training:
             phase=self.name,
             total_steps=self.total_steps,
             step=group.step(first.programs),
-            stream=self._fed,
+            stream=self._fed(interval, first.phase.checkpoint_every, self.setting.experiment.log_every),
             judge=group.judge(judges),
             validate_every=interval,
             checkpoint_every=first.phase.checkpoint_every,
@@ -131,10 +133,26 @@ class Training:
             stop=self.setting.stop,
         )
 
-    def _fed(self, start: int) -> Ahead:
-        """Returns the batches from step `start` on, put on the device ahead."""
-        stream = self.group.stream({phase.name: phase.stream for phase in self.phases})
-        return Ahead(stream(start), self.phases[0].programs.placement.put)
+    def _fed(self, *every: int) -> Stream:
+        """Returns the function next step -> the batches from there on, put on the device ahead or cut from cases there.
+
+        Args:
+            every: the intervals in steps at which something is due after a step; 0: never.
+        """
+        placement, loader = self.phases[0].programs.placement, self.setting.experiment.loader
+        held = resident([phase.sampler for phase in self.phases], loader.on_device, placement, self.setting.display.say)
+        streams = {phase.name: phase.stream for phase in self.phases}
+        for phase, one in zip(self.phases, held, strict=bool(held)):
+            streams[phase.name] = partial(one.stream, batch=phase.phase.batch, seed=phase.seed, stop=phase.total_steps)
+        stream, total = self.group.stream(streams), self.total_steps
+        backend = placement.backend
+        length = checked_length(loader.steps_per_call, total, every, resident=bool(held), backend=backend)
+
+        def fed(start: int) -> Ahead:
+            blocks = in_blocks(stream(start), length=length, start=start, total=total, every=every)
+            return Ahead(blocks, placement.put)
+
+        return fed
 
     def _state(self, checkpoints: Checkpoints, judge: Judge) -> State:
         """Returns the state that the training begins with, or goes on from; then its judge goes on, too."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.sampling import Draw
-from jaxfuse.data.transforms import TRANSFORMS, apply_all, flip, intensity, transforms_from
+from jaxfuse.data.transforms import TRANSFORMS, apply_all, flip, intensity, names_of, transforms_from
 from tests.refusals import refused
 
 DRAW = Draw(3, (5, 4, -1))
@@ -47,3 +47,11 @@ def test_only_what_is_switched_on_is_applied_in_order():
 def test_unknown_names_and_settings_are_refused():
     refused("augment names elastic; choose from flip, intensity", transforms_from, {"elastic": {}})
     refused(r"augment.flip has no option chance; it has probability", transforms_from, {"flip": {"chance": 1.0}})
+
+
+def test_transforms_that_are_switched_on_are_known_by_name():
+    assert names_of(transforms_from({"intensity": {"shift": 0.1}, "flip": {"probability": 0.5}})) == [
+        "flip",
+        "intensity",
+    ]
+    assert names_of(transforms_from({"intensity": {"shift": 0.0}, "flip": {"probability": 0.5}})) == ["flip"]

@@ -33,6 +33,15 @@ def in_turn(folder) -> tuple[Run, str]:
 
 
 @pytest.fixture(scope="module")
+def resident(folder) -> tuple[Run, str]:
+    """Killed after step 4, when step 2 had been saved, and called again: batches are cut on the device."""
+    options = {"loader.on_device": "on", "loader.steps_per_call": 2, "log_every": 2}
+    for dies_at in (4, 0):
+        run, said = run_in(folder, "resident", side_by_side=True, dies_at=dies_at, **options)
+    return run, said
+
+
+@pytest.fixture(scope="module")
 def resumed(folder) -> tuple[Run, list[str]]:
     """Killed after step 3, when step 2 had been saved; called again, and once more."""
     runs = [run_in(folder, "resumed", side_by_side=True, dies_at=dies_at) for dies_at in (3, 0, 0)]
@@ -70,6 +79,18 @@ def test_a_phase_ends_as_it_would_alone(together, in_turn, view):
 @pytest.mark.parametrize("view", VIEWS)
 def test_the_step_of_a_training_is_compiled_once(in_turn, view):
     assert in_turn[0].phase(view).programs.step._cache_size() == 1
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_cases_on_the_device_and_steps_in_blocks_come_to_the_same(together, resident, view):
+    run, told = resident
+    assert "The training cases lie on the device: 0.0" in told
+    (found, progress), (wanted, whole) = last_state(run, view), last_state(together[0], view)
+    for leaf, value in wanted.items():
+        np.testing.assert_allclose(found[leaf], value, rtol=1e-4, atol=1e-6, err_msg=leaf)
+    assert progress["best_step"] == whole["best_step"]
+    rows = [(row["step"], row["split"]) for row in rows_of(run, view)]
+    assert rows == [(2, "train"), (2, "val"), (4, "train"), (4, "val"), (5, "train"), (5, "val")]
 
 
 def test_a_run_says_what_trains_together_and_its_phases_differ(together):

@@ -56,10 +56,18 @@ def recipe(cache: Path, *, side_by_side: bool, steps: int, pixelwise: bool) -> A
 
 
 def run_in(
-    folder: Path, name: str, *, side_by_side: bool, dies_at: int = 0, steps: int = STEPS, pixelwise: bool = True
+    folder: Path,
+    name: str,
+    *,
+    side_by_side: bool,
+    dies_at: int = 0,
+    steps: int = STEPS,
+    pixelwise: bool = True,
+    **changes: Any,
 ) -> tuple[Run, str]:
-    """The run, and what it said; its figures are not painted."""
+    """The run, and what it said; its figures are not painted. `changes` are options by dotted names."""
     config = recipe(folder / "cache", side_by_side=side_by_side, steps=steps, pixelwise=pixelwise)
+    config.update_from_flattened_dict(changes)
     run = replace(run_of(config, folder / name), display=Deadly(dies_at))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judging.figures, "segmentation_panel", lambda path, **asked: None)

@@ -1,0 +1,80 @@
+"""Cases on the device give the batches of the host, bit by bit, or a sentence says why they do not lie there."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+
+from jaxfuse.data.pipeline import Loader, batches
+from jaxfuse.data.transforms import transforms_from
+from jaxfuse.engine.feed import resident as module
+from jaxfuse.engine.feed.resident import put_cases, resident, room_for
+from jaxfuse.engine.feed.windows import cut_all
+from jaxfuse.engine.programs import Placement, one_device
+from tests.refusals import refused
+
+STEPS = {"batch": 3, "seed": 4, "stop": 6}
+HERE = one_device()
+cut = jax.jit(cut_all)
+
+
+@pytest.mark.parametrize(
+    ("axes", "sampling", "options"),
+    [
+        (3, "tumor", {}),
+        (3, "mixed", {"margin": 1, "flip": 0.0}),
+        (3, "foreground", {"margin": 2}),
+        (3, "brain", {"unpaired": True, "labels": False}),
+        (2, "tiles", {"halves": True}),
+        (2, "whole", {"unpaired": True, "margin": 2}),
+    ],
+)
+def test_batches_equal_those_of_the_host_bit_by_bit(sampler, monkeypatch, axes, sampling, options):
+    made = sampler(axes, sampling, **options)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 20_000)  # two cases at a time
+    held = put_cases(made, HERE)
+    for start in (0, 3):
+        host = list(batches(made, start=start, loader=Loader(), **STEPS))
+        here = [cut(HERE.put(batch)) for batch in held.stream(start, **STEPS)]
+        assert len(here) == len(host) == 6 - start
+        for one, other in zip(here, host, strict=True):
+            assert jax.tree.structure(one) == jax.tree.structure(dict(other))
+            for leaf, wanted in zip(jax.tree.leaves(one), jax.tree.leaves(dict(other)), strict=True):
+                assert (leaf.dtype, leaf.tobytes()) == (wanted.dtype, wanted.tobytes())
+    first = next(held.stream(0, **STEPS))
+    places = (first["a"] if made.unpaired else first).places
+    assert (places.mirrored is None) == (options.get("flip") == 0.0)  # no program mirrors for nothing
+
+
+def test_cases_have_room_for_every_patch(sampler):
+    room = room_for(sampler(3, "tumor", margin=1))
+    # Windows are 6 x 4 x 6: as long as the shortest case or shorter.
+    assert (room.border, room.sides) == ((1, 1, 1), (13, 14, 12))
+    wide = room_for(sampler(3, "tumor"))
+    assert (wide.border, wide.sides) == ((2, 0, 1), (13, 12, 11))
+    assert wide.bytes_of(sampler(3, "tumor")) == 3 * 13 * 12 * 11 * (2 * 4 + 1)
+    assert wide.bytes_of(sampler(3, "tumor", labels=False)) == 3 * 13 * 12 * 11 * 2 * 4
+
+
+def test_where_cases_lie_is_as_asked_or_said(sampler, monkeypatch):
+    made, said = sampler(2, "tumor"), []
+    changed = replace(made, transforms=(*made.transforms, *transforms_from({"intensity": {"scale": 0.1}})))
+    assert resident([made], "off", HERE, said.append) == resident([made], "auto", HERE, said.append) == []
+    assert said == []
+    assert len(resident([made, made], "on", HERE, said.append)) == 2
+    assert said.pop().startswith("The training cases lie on the device: 0.00 GB")
+    refused(
+        "loader.on_device is on, but augment.intensity is made on the host only; set it to auto or off",
+        lambda: resident([changed], "on", HERE, said.append),
+    )
+    monkeypatch.setattr(Placement, "backend", "gpu")
+    needed = room_for(made).bytes_of(made)
+    for memory, count in ((int(2 * needed / 0.4) + 9, 2), (int(2 * needed / 0.4) - 9, 0)):
+        monkeypatch.setattr(Placement, "memory_bytes", lambda self, memory=memory: memory)
+        assert len(resident([made, made], "auto", HERE, said.append)) == count
+    assert said.pop() == (
+        "Batches come from the host: the training cases take 0.0 GB, more than 40% of the 0.0 GB of the device"
+    )
+    refused("more than 40% of the", lambda: resident([made, made], "on", HERE, said.append))
+    assert resident([changed], "auto", HERE, said.append) == []
+    assert said[-1] == "Batches come from the host: augment.intensity is made on the host only"
