@@ -100,7 +100,7 @@ def example_batch(phase: Phase, modalities: Sequence[str], *, margin: int) -> di
 
 
 def initial_state(system: System, phase: Phase, modalities: Sequence[str], *, seed: int, number: int) -> State:
-    """Draws the state of phase `number` of a schedule, by one program."""
+    """Draws the state of phase `number` of a schedule."""
     rng = jax.random.fold_in(jax.random.key(seed), number)
     return Programs(system).init(rng, example_batch(phase, modalities, margin=system.geometry.margin))
 

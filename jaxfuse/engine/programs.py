@@ -22,6 +22,7 @@ from jaxfuse.engine.feed.windows import Block, cut_all
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import FusingSystem, System
 from jaxfuse.nn.conv import implementation
+from jaxfuse.nn.drawing import carried_out
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ class Programs:
     placement: Placement = field(default_factory=one_device)
 
     @cached_property
-    def init(self) -> Wrapped:
-        """(key, batch) -> a freshly drawn state, by one program."""
-        return jax.jit(self.system.init)
+    def init(self) -> Callable[[jax.Array, Batch], State]:
+        """(key, batch) -> a freshly drawn state; nothing of it is compiled for this System alone."""
+        return carried_out(self.system.init)
 
     @cached_property
     def step(self) -> Wrapped:

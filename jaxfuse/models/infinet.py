@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Logits
@@ -32,10 +31,10 @@ from jaxfuse.nn.batch_norm import BatchNorm
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.index_pool import TIES, max_pool_with_index, unpool
-from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.initializers import KernelInit, glorot_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 
-GLOROT_UNIFORM = jax.nn.initializers.glorot_uniform()
+GLOROT_UNIFORM = glorot_uniform()
 
 Map = Float[Array, "b h w c"]
 

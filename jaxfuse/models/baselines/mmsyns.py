@@ -29,14 +29,14 @@ from jaxfuse.losses.image import l1
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices, check_least
 from jaxfuse.nn.index_pool import max_pool
-from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.initializers import KernelInit, glorot_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.unet import upsample_nearest
 
 # The encoders' halvings; sides of the image are multiples of this.
 DIVISOR = 4
 # Keras starts so, in which the public code is written.
-GLOROT_UNIFORM = jax.nn.initializers.glorot_uniform()
+GLOROT_UNIFORM = glorot_uniform()
 
 Slice = Float[Array, "b h w 1"]
 Latent = Float[Array, "b h w l"]

@@ -27,10 +27,10 @@ from jaxfuse.nn.channel_weights import over_map
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.index_pool import max_pool
-from jaxfuse.nn.initializers import KernelInit
+from jaxfuse.nn.initializers import KernelInit, glorot_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 
-GLOROT_UNIFORM = jax.nn.initializers.glorot_uniform()
+GLOROT_UNIFORM = glorot_uniform()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.nn.adapter import ADAPTERS
 from jaxfuse.nn.conv import Conv, conv
 from jaxfuse.nn.forms import check_choices
-from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.initializers import KernelInit, lecun_normal, normal
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.vision_transformer import NO_ADAPTER, VisionTransformer
 
@@ -35,7 +35,7 @@ from jaxfuse.nn.vision_transformer import NO_ADAPTER, VisionTransformer
 DIVISOR = 16
 SMALLEST_SIDE = 2 * DIVISOR
 # N(0, 1 / fan-in), cut at two standard deviations.
-LECUN_NORMAL = jax.nn.initializers.lecun_normal()
+LECUN_NORMAL = lecun_normal()
 
 Map = Float[Array, "b h w c"]
 
