@@ -50,8 +50,8 @@ class Place:
     def __init__(self, folder: Path, *, optimize: bool) -> None:
         self.folder, self.data = folder, write_cases(folder / "data")
         self.environment = {**os.environ, "JAXFUSE_CACHE": str(folder / "cache"), "COLUMNS": "200"}
-        if not optimize:  # half of the time to compile
-            self.environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        if optimize:  # as users' programs are compiled
+            del self.environment["JAX_DISABLE_MOST_OPTIMIZATIONS"], self.environment["XLA_FLAGS"]
 
     def start(self, name: str, *options: str) -> subprocess.Popen[str]:
         steps = [f"--config.{phase}.steps={count}" for phase, count in PHASES.items()]

@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
@@ -19,7 +19,6 @@ from jax.sharding import PartitionSpec as P
 from jaxfuse import implicit
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_disable_most_optimizations", True)
 
 UNKNOWNS, SAMPLES = 528, 640  # more unknowns than the default solves densely
 ESTIMATORS = {"default": None, "minres": implicit.minres()}
