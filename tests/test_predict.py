@@ -19,8 +19,8 @@ from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.trained.phases import load
-from jaxfuse.engine.trained.segmenter import mean_probabilities
-from jaxfuse.inference.label_map import label_map
+from jaxfuse.engine.trained.segmenter import ensemble_of
+from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import label_scheme
@@ -100,7 +100,7 @@ def prepared(cases: Path) -> Prepared:
 
 
 def probabilities(case: Prepared, *runs: str) -> np.ndarray:
-    return mean_probabilities(load(runs))(case)
+    return ensemble_of(load(runs)).probabilities(case)
 
 
 def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
@@ -138,7 +138,8 @@ def test_runs_and_phases_are_averaged(trained, tmp_path):
     np.testing.assert_allclose(probabilities(case, branch, fusion), (first + second) / 2, rtol=0, atol=1e-6)
     np.testing.assert_allclose(first.sum(-1), 1, rtol=0, atol=1e-5)
     written = predicted([branch, fusion], trained.cases, tmp_path / "out")["new"]
-    expected = np.array([0, 1, 2, 4])[uncrop(label_map((first + second) / 2, case.brain), case, 0)]
+    mean = (first + second) / 2
+    expected = np.array([0, 1, 2, 4])[uncrop(masked_labels(mean.argmax(-1).astype(np.uint8), case.brain), case, 0)]
     np.testing.assert_array_equal(written, expected)
 
 
@@ -180,7 +181,9 @@ def test_the_scheme_of_the_run_decides_the_values_written(trained, tmp_path):
 
 def test_more_overlap_changes_the_answer(trained):
     case = prepared(trained.cases)
-    little, much = (mean_probabilities(load([str(trained.fusion)]), overlap=overlap)(case) for overlap in (0.0, 0.9))
+    little, much = (
+        ensemble_of(load([str(trained.fusion)]), overlap=overlap).probabilities(case) for overlap in (0.0, 0.9)
+    )
     assert np.abs(little - much).max() > 1e-3
 
 

@@ -19,8 +19,9 @@ from jaxfuse.data.slices import AXIAL, pictures, prepare_slices
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
-from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
-from jaxfuse.inference.label_map import label_map
+from jaxfuse.engine.trained.segmenter import check_labels, ensemble_of
+from jaxfuse.inference.label_map import masked_labels
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import read_json
 from jaxfuse.learning.system import Geometry
 from tests.commands import call_here
@@ -91,13 +92,14 @@ def test_a_volume_is_labeled_as_its_slices_are(trained):
     assert phase.system.geometry == Geometry(2, 2)
     predictor, weights = case_predictor(phase.system, phase.phase), phase.weights()
     case = volume(trained)
-    whole = predictor(weights, case)["segmentation"]
+    asked = Asked(values=("segmentation",))
+    whole = predictor(weights, case, asked)["segmentation"]
     assert whole.shape == (*case.facts.shape, 4)
     (slices,) = prepare_slices([files_of(trained)], MODALITIES, None, cache=trained.cache / "cases").values()
     stack = pictures(whole, AXIAL)
     assert len(slices) > 10
     for one in (slices[3], slices[-3]):
-        np.testing.assert_allclose(stack[one.index], predictor(weights, one)["segmentation"], atol=1e-5)
+        np.testing.assert_allclose(stack[one.index], predictor(weights, one, asked)["segmentation"], atol=1e-5)
     assert np.ptp(whole, axis=(0, 1)).max() > 1e-3
 
 
@@ -114,7 +116,7 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
     canonical = [read_like(tmp_path / "out" / f"{axes}.nii.gz", like) for axes, like in given.items()]
     np.testing.assert_array_equal(*canonical)
     case = volume(trained)
-    labels = label_map(mean_probabilities(load([f"{trained.workdir}:voc"]))(case), case.brain)
+    labels = masked_labels(ensemble_of(load([f"{trained.workdir}:voc"])).labels(case), case.brain)
     box = tuple(slice(a, a + n) for a, n in zip(case.facts.crop_start, case.facts.shape, strict=True))
     np.testing.assert_array_equal(canonical[0][box], np.array([0, 1, 2, 4])[labels])
 
@@ -122,9 +124,9 @@ def test_label_maps_lie_on_the_grid_of_their_input(trained, tmp_path):
 def test_networks_of_two_and_three_axes_are_averaged(trained):
     (flat,) = load([f"{trained.workdir}:voc"])
     case = volume(trained)
-    alone = mean_probabilities([flat])(case)
+    alone = ensemble_of([flat]).probabilities(case)
     # Every class is equally probable in every voxel.
     system = fixed_system(Geometry(3, 1), "even", lambda image: jnp.zeros((*image.shape[:-1], 4)) + 0 * image[..., :1])
     solid = held("3d", system, replace(flat.phase, patch=(8, 8, 8)), flat.data, state_of())
     check_labels([flat, solid])
-    np.testing.assert_allclose(mean_probabilities([flat, solid])(case), (alone + 0.25) / 2, atol=1e-6)
+    np.testing.assert_allclose(ensemble_of([flat, solid]).probabilities(case), (alone + 0.25) / 2, atol=1e-6)

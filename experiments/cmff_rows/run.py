@@ -26,6 +26,8 @@ from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.judging.segmentation import label_maps
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
+from jaxfuse.engine.trained.segmenter import ensemble_of
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
 from jaxfuse.metrics.protocols import default_one_empty_mm
@@ -95,14 +97,15 @@ def score(trained: str, workdir: Path, cases: tuple[PreparedCase, ...]) -> dict[
     """Statistics by output and region of one training on the held-out cases."""
     members = load([f"{workdir}:{phase}" for phase in TRAINED[trained]])
     predictors = [(case_predictor(member.system, member.phase), member.weights()) for member in members]
+    mean = ensemble_of(members)
     scheme, rows = members[0].scheme, []
     for case in cases:
         outputs: dict[str, np.ndarray] = {}
         judged = [name for member in members for name in member.system.probabilities]
-        for predictor, weights in predictors:
-            outputs |= predictor(weights, case)
+        for (predictor, weights), member in zip(predictors, members, strict=True):
+            outputs |= predictor(weights, case, Asked(labels=member.system.probabilities))
         if len(members) > 1:
-            outputs[trained] = np.mean([outputs[member.system.primary] for member in members], axis=0)
+            outputs[trained] = mean.labels(case)
             judged.append(trained)
         for output, labels in label_maps(outputs, case.brain, judged).items():
             rows += score_case(

@@ -79,13 +79,11 @@ def score(workdir: Path, cases: list[PreparedSlice], folder: Path) -> dict[str, 
     """Means over the held-out slices: Dice by region, fusion metrics by image."""
     (trained,) = load([str(workdir)])
     system, weights = trained.system, trained.weights()
-    predictor = case_predictor(system, trained.phase)
+    predict = partial(case_predictor(system, trained.phase), weights)
     assessment = trained.phase.assess(Judged(trained.scheme, system.primary, system.probabilities, (PAIR,)))
     results = folder / "scores" / workdir.parent.name / workdir.name
     results.mkdir(parents=True, exist_ok=True)
-    document = assessment.full(
-        lambda case: predictor(weights, case), cases, results=results, figures_dir=results, title=workdir.name
-    )
+    document = assessment.full(predict, cases, results=results, figures_dir=results, title=workdir.name)
     regions = document["outputs"][system.primary]
     found = {f"Dice {name}": float(regions[name]["dice"]["mean"]) for name in REGIONS}
     found["Dice mean"] = float(np.mean(list(found.values())))

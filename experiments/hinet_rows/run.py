@@ -28,7 +28,9 @@ from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import render, write_json
+from jaxfuse.learning.system import SYNTHESIZED
 from jaxfuse.metrics.synthesis import apply_linear, fit_linear, score_synthesized
 from jaxfuse.report.synthesis import synthesis_panel
 
@@ -88,7 +90,7 @@ def network(workdir: Path, patch: tuple[int, int] | None = None) -> Make:
     (trained,) = load([str(workdir)])
     phase = replace(trained.phase, patch=patch or trained.phase.patch)
     predictor, weights = case_predictor(trained.system, phase), trained.weights()
-    return lambda case: predictor(weights, case)["synthesized"][..., 0]
+    return lambda case: predictor(weights, case, Asked(values=(SYNTHESIZED,)))[SYNTHESIZED][..., 0]
 
 
 def linear(cases: Iterable[PreparedCase]) -> Make:

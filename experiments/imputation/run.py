@@ -26,8 +26,8 @@ from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.trained.phases import TrainedPhase, load
-from jaxfuse.engine.trained.segmenter import mean_probabilities as predictor_of
-from jaxfuse.inference.label_map import label_map
+from jaxfuse.engine.trained.segmenter import ensemble_of
+from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.nifti import read_volume
 from jaxfuse.io.tables import render, write_json
 from jaxfuse.labels import LabelScheme
@@ -73,14 +73,14 @@ def labels_with(
     member: TrainedPhase, cases: Sequence[PreparedCase], instead: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> Labels:
     """Label maps with another image in the place of the target's: `instead` makes it of the image and the brain."""
-    predict, place = predictor_of([member]), member.data.modalities.index(TARGET)
+    ensemble, place = ensemble_of([member]), member.data.modalities.index(TARGET)
     found = {}
     for case in cases:
         image, brain = np.array(case.image), np.zeros(case.facts.shape, bool)
         brain.flat[case.brain] = True
         image[..., place] = np.where(brain, instead(image, brain), 0)
         given = Prepared(case.facts, image, None, np.asarray(case.tumor), np.asarray(case.brain))
-        found[case.id] = uncrop(label_map(predict(given), given.brain), case, 0)
+        found[case.id] = uncrop(masked_labels(ensemble.labels(given), given.brain), case, 0)
     return found
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ import jax
 import numpy as np
 import optax
 
+from jaxfuse.engine.programs import Programs
+from jaxfuse.inference.canvas import Canvases, lay, windows_of
 from jaxfuse.inference.large_tiles import MEGABYTE, LargeTiles
-from jaxfuse.inference.tiling import predict_volume
+from jaxfuse.inference.tiling import Asked, Windows
 from jaxfuse.io.tables import render, write_json
-from jaxfuse.learning.system import System
 from jaxfuse.losses.imbalance import combo
 from jaxfuse.models.hyperfusion.make import HyperForm, make_system
-from jaxfuse.nn.conv import implementation
 from jaxfuse.patches import tile_volume
 
 HERE = Path(__file__).parent
@@ -43,9 +43,9 @@ PAPER, QUARTER = HyperForm(remat=False), HyperForm(width=6, head=(150, 75, 38))
 class Runner:
     """A network with weights, and its programs by tile and batch."""
 
-    system: System
-    predict: Callable[..., Any]
+    programs: Programs
     weights: Any
+    compiled: dict[Windows, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, form: HyperForm) -> Runner:
@@ -58,14 +58,17 @@ class Runner:
         # Damped, so that no probability is 0 or 1: differences would not be seen.
         scores = state.params["net"]["head"]["scores"]
         scores["kernel"] = scores["kernel"] / 100
-        return cls(system, jax.jit(system.predict), state)
+        return cls(Programs(system), state)
 
     def over(self, image: np.ndarray, tile: tuple[int, ...], batch: int) -> tuple[np.ndarray, float]:
         """Probabilities of the whole image, and seconds."""
         tiling = tile_volume(image.shape[:3], tile, margin=(MARGIN,) * 3)
         started = time.perf_counter()
-        made = predict_volume(lambda tiles: self.predict(self.weights, tiles), image, tiling, batch=batch)
-        return made["segmentation"], time.perf_counter() - started
+        laid, windows = lay(tiling, Canvases()), windows_of(tiling, batch)
+        if windows not in self.compiled:
+            self.compiled[windows] = self.programs.over_canvas(windows, Asked(values=("segmentation",)))
+        made = self.compiled[windows](self.weights, laid.image(image), laid.places(batch, overlap=0.0))
+        return laid.cut(np.asarray(made["segmentation"])), time.perf_counter() - started
 
     def best_batch(self, tile: tuple[int, ...]) -> tuple[int, dict[int, float]]:
         """Finds the batch with the least time per tile; 1 for tiles far larger than the paper's."""
@@ -78,23 +81,19 @@ class Runner:
 
     def megabytes(self, tile: tuple[int, ...], batch: int) -> float:
         """Memory of the compiled program beside the weights, as XLA reports it."""
-        sides = tuple(side + 2 * MARGIN for side in tile)
-        program = self.predict.lower(self.weights, {"image": jax.ShapeDtypeStruct((batch, *sides, 2), np.float32)})
-        needs: Any = program.compile().memory_analysis()
+        needs: Any = self.lower(batch, tuple(side + 2 * MARGIN for side in tile)).compile().memory_analysis()
         return (needs.temp_size_in_bytes + needs.output_size_in_bytes) / MEGABYTE
+
+    def lower(self, batch: int, sides: tuple[int, ...]) -> Any:
+        return self.programs.predict.lower(
+            self.weights, {"image": jax.ShapeDtypeStruct((batch, *sides, 2), np.float32)}
+        )
 
     def large(self, shape: tuple[int, ...], limit_mb: int) -> tuple[tuple[int, ...], float]:
         """Returns the tile chosen under a memory limit, and its operations relative to blocks of 9^3."""
-
-        def lower(sides: tuple[int, ...], predict: Any = self.predict) -> Any:
-            return predict.lower(self.weights, {"image": jax.ShapeDtypeStruct((1, *sides, 2), np.float32)})
-
-        def count(sides: tuple[int, ...]) -> Any:
-            with implementation("native"):
-                return lower(sides, jax.jit(lambda weights, inputs: self.system.predict(weights, inputs)))
-
-        tiler = LargeTiles(count, lower, 3, MARGIN, 1, 0.0, limit_mb * MEGABYTE)
-        tile = tiler(shape)
+        count = partial(self.programs.counted_tile_program, self.weights, 1, 2)
+        tiler = LargeTiles(count, 3, MARGIN, 1, 0.0, limit_mb * MEGABYTE)
+        tile = tiler(shape, lambda tile: int(self.megabytes(tile, 1) * MEGABYTE))
         return tile, tiler.cost(shape, tile) / tiler.cost(shape, BLOCK)
 
 

@@ -156,7 +156,7 @@ def as_stack(prepared: Prepared, axis: int) -> Prepared:
         )
         for k in range(len(mask))
     ]
-    order = _order(axis)
+    order = order_of(axis)
     end = [n - a - b for n, a, b in zip(facts.original_shape, facts.crop_start, facts.shape, strict=True)]
     stacked = dataclasses.replace(
         facts,
@@ -176,7 +176,7 @@ def as_stack(prepared: Prepared, axis: int) -> Prepared:
 
 def turned(beyond: Beyond, shape: Sequence[int], axis: int) -> Beyond:
     """Voxels of a canonical volume of this shape by their place in its stack of whole pictures."""
-    place, rows, columns = _order(axis)
+    place, rows, columns = order_of(axis)
     turned = beyond[:, [place, rows, columns, 3]].copy()
     turned[:, 1], turned[:, 2] = shape[rows] - 1 - turned[:, 1], shape[columns] - 1 - turned[:, 2]
     return turned
@@ -185,7 +185,7 @@ def turned(beyond: Beyond, shape: Sequence[int], axis: int) -> Beyond:
 def turned_back(beyond: Beyond, shape: Sequence[int], axis: int) -> Beyond:
     """The inverse of `turned`; `shape` is that of the canonical volume."""
     back = beyond.copy()
-    place, rows, columns = _order(axis)
+    place, rows, columns = order_of(axis)
     back[:, [place, rows, columns]] = beyond[:, :3]
     back[:, rows], back[:, columns] = shape[rows] - 1 - beyond[:, 1], shape[columns] - 1 - beyond[:, 2]
     return back
@@ -193,7 +193,7 @@ def turned_back(beyond: Beyond, shape: Sequence[int], axis: int) -> Beyond:
 
 def volume_facts(facts: CaseFacts, axis: int) -> CaseFacts:
     """The inverse of `as_stack` for facts: those of the volume in canonical axis order."""
-    back = np.argsort(_order(axis))
+    back = np.argsort(order_of(axis))
     # Rows and columns of a picture run from the far ends of the volume's axes.
     turned = [n - a - b for n, a, b in zip(facts.original_shape, facts.crop_start, facts.shape, strict=True)]
     start = (facts.crop_start[0], *turned[1:])
@@ -271,7 +271,7 @@ def _slice(stack: PreparedCase, index: int, axis: int, is_whole_case: bool) -> P
     return PreparedSlice(stack.folder, stack.key, own, index, axis, is_whole_case)
 
 
-def _order(axis: int) -> tuple[int, int, int]:
+def order_of(axis: int) -> tuple[int, int, int]:
     """The canonical axes of a stack's slices, rows and columns."""
     columns, rows = (i for i in range(3) if i != axis)
     return axis, rows, columns
@@ -279,7 +279,7 @@ def _order(axis: int) -> tuple[int, int, int]:
 
 def _to_canonical(shape: Sequence[int], axis: int) -> Float[np.ndarray, "4 4"]:
     """4 x 4, index into a stack of whole pictures -> index into the canonical volume of this shape."""
-    place, rows, columns = _order(axis)
+    place, rows, columns = order_of(axis)
     matrix = np.zeros((4, 4))
     matrix[place, 0] = matrix[3, 3] = 1
     for canonical, along in ((rows, 1), (columns, 2)):

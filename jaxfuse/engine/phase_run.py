@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ from jaxfuse.engine.build import (
     without_optimizers,
 )
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.judging.assessment import Assessment, Judged
+from jaxfuse.engine.judging.assessment import Assessment, Judged, PredictCase
 from jaxfuse.engine.judging.losses import LossAssessment
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.run_folder.checkpoints import read_weights
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.predictor import CasePredictor, case_predictor
 from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
@@ -66,12 +67,12 @@ class Setting:
         self.display.report(what, done, total)
         self.stop.heed(f"while {what}")
 
-    def assess(self, name: str, assessment: Assessment, predict: Callable[[PreparedCase], Any], data: Dataset) -> None:
+    def assess(self, name: str, assessment: Assessment, predict: PredictCase, data: Dataset) -> None:
         """Judges predictions of all validation cases, writes tables and figures, and prints the table."""
 
-        def heeding(case: PreparedCase) -> Mapping[str, np.ndarray]:
+        def heeding(case: PreparedCase, asked: Asked) -> Mapping[str, np.ndarray]:
             self.stop.heed(f"while {name} was judged")
-            return predict(case)
+            return predict(case, asked)
 
         document = assessment.full(
             heeding, data.val, results=self.results(name), figures_dir=self.workdir / "figures" / name, title=name
@@ -218,10 +219,7 @@ class PhaseRun:
         """Judges the last state on all validation cases, if there are any."""
         if not self.data.val:
             return
-        weights, alongside = without_optimizers(state), self.assessment.alongside
-        self.setting.assess(
-            self.name, self.assessment, lambda case: self.predict(weights, case, alongside=alongside), self.data
-        )
+        self.setting.assess(self.name, self.assessment, partial(self.predict, without_optimizers(state)), self.data)
 
     def forget_judgment(self) -> None:
         """Removes judgments that training outdates. A run killed in between would take them for its own."""

@@ -19,6 +19,8 @@ from jax.stages import Compiled, Lowered, Wrapped
 
 from jaxfuse.arrays import Batch, Metrics
 from jaxfuse.engine.feed.windows import Block, cut_all
+from jaxfuse.inference.members import Axis, aligned, mean_of
+from jaxfuse.inference.tiling import Asked, Windows, label_of, predict_canvas
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import FusingSystem, System
 from jaxfuse.nn.conv import implementation
@@ -159,9 +161,13 @@ class Programs:
 
         return jax.jit(fusion)
 
-    def tile_program(self, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Lowered:
-        """Lowers `predict` for weights of these shapes and `batch` tiles of these sides and channels."""
-        return self.predict.lower(weights, _tiles(batch, sides, channels))
+    def over_canvas(self, windows: Windows, asked: Asked) -> Wrapped:
+        """Compiles (weights, image, places) -> the outputs of a whole image that are asked for, on its canvas."""
+
+        def prediction(weights: State, image: Any, places: Any) -> dict[str, Any]:
+            return predict_canvas(self.system.predict, weights, image, places, windows, asked)
+
+        return jax.jit(prediction)
 
     def counted_tile_program(self, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Lowered:
         """Lowers `predict` with an accelerator's 3D convolutions, whose operations grow equally along all axes."""
@@ -171,6 +177,19 @@ class Programs:
 
         with implementation("native"):
             return jax.jit(predict).lower(weights, _tiles(batch, sides, channels))
+
+
+def over_members(across: Sequence[Axis]) -> tuple[Wrapped, Wrapped]:
+    """Compiles (canvases, shifts) -> the mean of several networks, and -> the labels of each and those of the mean."""
+
+    def mean(parts: Sequence[Any], shifts: Sequence[Any]) -> Any:
+        return mean_of(aligned(parts, shifts, across))
+
+    def labels(parts: Sequence[Any], shifts: Sequence[Any]) -> list[Any]:
+        volumes = aligned(parts, shifts, across)
+        return [label_of(one) for one in (*volumes, mean_of(volumes))]
+
+    return jax.jit(mean), jax.jit(labels)
 
 
 def donating(train_step: Callable[[Any, Any], Any]) -> Wrapped:

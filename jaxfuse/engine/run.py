@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.cache import make_cache
 from jaxfuse.data.dataset import Dataset, open_dataset
-from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.build import check_systems
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.judging.assessment import PredictCase
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
 from jaxfuse.engine.phase_run import RESULT, PhaseRun, Setting
@@ -35,8 +36,10 @@ from jaxfuse.engine.run_folder.workdir import (
     related_runs,
 )
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.training import Training
 from jaxfuse.errors import OutputError, Stopped, UserError, machine_sentence
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.report.html import write_report
 
@@ -176,7 +179,7 @@ class Run:
         names = _output_names(members)
         primary = "+".join(names)
         assessment = SegmentationAssessment(data.scheme, primary, (*names, primary))
-        self.setting.assess(RESULT, assessment, _mean_of(dict(zip(names, members, strict=True)), primary), data)
+        self.setting.assess(RESULT, assessment, _labels_of(dict(zip(names, members, strict=True)), primary), data)
         return True
 
 
@@ -246,14 +249,14 @@ def _output_names(members: Sequence[PhaseRun]) -> list[str]:
     return names if len(set(names)) == len(names) else [phase.name for phase in members]
 
 
-def _mean_of(
-    members: Mapping[str, PhaseRun], primary: str
-) -> Callable[[PreparedCase | Prepared], dict[str, np.ndarray]]:
-    """Returns a function: case -> the output of each phase by its last weights, and their mean named `primary`."""
-    weights = {name: phase.weights(best=False) for name, phase in members.items()}
+def _labels_of(members: Mapping[str, PhaseRun], primary: str) -> PredictCase:
+    """Returns a function: case -> the labels of each phase by its last weights, and those of their mean `primary`."""
+    ensemble = Ensemble(
+        {name: Member(phase.predict, phase.weights(best=False), lambda case: case) for name, phase in members.items()}
+    )
 
-    def predict(case: PreparedCase | Prepared) -> dict[str, np.ndarray]:
-        outputs = {name: phase.predict(weights[name], case)[phase.system.primary] for name, phase in members.items()}
-        return {**outputs, primary: np.mean(list(outputs.values()), axis=0)}
+    def predict(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
+        found = dict(zip((*members, primary), ensemble.all_labels(case), strict=True))
+        return {name: found[name] for name in asked.labels}
 
     return predict

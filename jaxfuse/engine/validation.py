@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -109,7 +110,7 @@ class Validation:
 
     Attributes:
         evaluate: (weights, batch) -> losses by name.
-        predict: (weights, case) -> outputs by name.
+        predict: (weights, case, what is asked for) -> outputs by name.
         watched: the cases that are predicted.
         fixed: the batches, equal in every validation, which stay where they lie.
     """
@@ -125,7 +126,7 @@ class Validation:
             return {}
         weights = without_optimizers(state)
         losses = mean_losses(self.evaluate, weights, self.fixed)
-        return {**losses, **self.assessment.quick(lambda case: self.predict(weights, case), self.watched)}
+        return {**losses, **self.assessment.quick(partial(self.predict, weights), self.watched)}
 
 
 def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...]:

@@ -27,6 +27,8 @@ from jaxfuse.patches import tile_volume
 Sides = tuple[int, ...]
 # Input sides of a tile -> its program, not yet compiled.
 Lower = Callable[[Sides], Lowered]
+# Output sides of a tile -> bytes that its program takes beside the whole image. It compiles the program that will run.
+Memory = Callable[[Sides], int]
 
 MEGABYTE = 2**20
 # Memory as a share of all values that the operations of a program read and write, found for HyperFusionNet. It is the
@@ -116,7 +118,7 @@ def _counts(length: int, sides: Sides, margin: int, overlap: float) -> np.ndarra
 
 
 def choose_tile(
-    found: Choices, memory: Callable[[Sides], int], *, limit_bytes: int, share: float = _FIRST_SHARE
+    found: Choices, memory: Memory, *, limit_bytes: int, share: float = _FIRST_SHARE
 ) -> tuple[Sides, float]:
     """Chooses the tile with the fewest operations for the whole volume whose program keeps a limit.
 
@@ -162,14 +164,12 @@ class LargeTiles:
 
     Attributes:
         count: the program of a batch of tiles whose operations are counted, not bound to a device.
-        program: the program of a batch of tiles that will be called.
         margin, divisor: of the network's geometry.
         overlap: least fraction of a tile shared with its neighbor.
-        limit_bytes: memory for a program: its arguments, its outputs and everything in between.
+        limit_bytes: memory for a program beside the whole image: its weights and everything in between.
     """
 
     count: Lower
-    program: Lower
     ndim: int
     margin: int
     divisor: int
@@ -182,10 +182,10 @@ class LargeTiles:
     def __post_init__(self) -> None:
         self._operations, self._traffic = counted(self.count, self.ndim, margin=self.margin, divisor=self.divisor)
 
-    def __call__(self, shape: Sides) -> Sides:
+    def __call__(self, shape: Sides, memory: Memory) -> Sides:
         """Returns the tile for a volume of this shape; the answer for one shape never changes."""
         if shape not in self._chosen:
-            self._chosen[shape] = self._choose(shape)
+            self._chosen[shape] = self._choose(shape, memory)
         return self._chosen[shape]
 
     def cost(self, shape: Sides, tile: Sides) -> float:
@@ -194,7 +194,7 @@ class LargeTiles:
         count = len(tile_volume(shape, tile, overlap=self.overlap, margin=margin))
         return count * self._operations(self._input(tile))
 
-    def _choose(self, shape: Sides) -> Sides:
+    def _choose(self, shape: Sides, memory: Memory) -> Sides:
         found = choices(
             shape,
             self.margin,
@@ -209,15 +209,14 @@ class LargeTiles:
             promised = found.best(self._share * found.traffic <= self.limit_bytes)
             if promised is None or self.cost(shape, used) <= _WORTH_A_PROGRAM * self.cost(shape, promised):
                 return used
-        tile, self._share = choose_tile(found, self._memory, limit_bytes=self.limit_bytes, share=self._share)
-        return tile
 
-    def _memory(self, tile: Sides) -> int:
-        if tile not in self._taken:
-            needs: Any = self.program(self._input(tile)).compile().memory_analysis()
-            parts = (needs.argument_size_in_bytes, needs.output_size_in_bytes, needs.temp_size_in_bytes)
-            self._taken[tile] = sum(int(part) for part in parts)
-        return self._taken[tile]
+        def taken(tile: Sides) -> int:
+            if tile not in self._taken:
+                self._taken[tile] = memory(tile)
+            return self._taken[tile]
+
+        tile, self._share = choose_tile(found, taken, limit_bytes=self.limit_bytes, share=self._share)
+        return tile
 
     def _input(self, tile: Sides) -> Sides:
         return tuple(side + 2 * self.margin for side in tile)

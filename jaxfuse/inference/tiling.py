@@ -1,95 +1,171 @@
-"""Whole volumes and pictures from a network of fixed patch size: tile, predict, average where tiles overlap."""
+"""Whole volumes and pictures from a network of fixed patch size, as one program on the device.
+
+The image lies on a canvas, an array whose sides many images share (`jaxfuse.inference.canvas`), so that a program is
+compiled for a canvas and not for a case. Windows are cut from it in batches, their outputs are summed in float32 where
+they overlap, and sums become means, or the most probable class, before anything leaves the device. How many windows
+there are, and where, are arguments of the program.
+"""
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jaxtyping import Float, Integer, Shaped
 
+from jaxfuse.arrays import Array
 from jaxfuse.errors import UserError
-from jaxfuse.patches import Tiling, crop
 
-Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
+Outputs = Mapping[str, Array]
+# Weights, and tiles (batch *input_tile m) by the name "image" -> outputs (batch *tile k) by name.
+Predict = Callable[[Any, Mapping[str, Array]], Outputs]
 # Computes extra per-tile outputs from the input tiles and the network's outputs.
-Alongside = Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], Mapping[str, np.ndarray]]
+Alongside = Callable[[Mapping[str, Array], Outputs], Outputs]
 
 
-def predict_volume(predict: Predict, image: np.ndarray, tiling: Tiling, *, batch: int = 1) -> dict[str, np.ndarray]:
-    """Predicts every named output of a volume or picture (*space m), as (*space k) float32 on the host.
+@dataclass(frozen=True)
+class Asked:
+    """The outputs that leave the device; no name stands twice, and one that the network lacks is left out.
 
-    Overlapping outputs count equally. A tile sees the background 0 where it leaves the image.
+    Attributes:
+        values: those that are wanted as they are, float32 (*space k).
+        labels: those, class probabilities, of which the most probable class is wanted, uint8 (*space).
+        alongside: makes more outputs of single tiles, which are put together like those of the network.
+    """
 
-    Args:
-        predict: takes tiles (batch *input_tile m) and returns outputs (batch *tile k) by name. Every batch is full, so
-            that it is compiled once: the last one repeats a tile.
-        tiling: of the image's space.
-        batch: how many tiles are predicted at once.
+    values: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    alongside: Alongside | None = None
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What a program knows of its windows when it is compiled.
+
+    Attributes:
+        tile: sides of a window, the network's output.
+        margin: voxels that the network's input reaches beyond it on both sides, per axis.
+        batch: how many windows are predicted at once.
+        stacked: whether the image is a stack of pictures, and the network sees windows of one picture without the
+            stack's axis.
+    """
+
+    tile: tuple[int, ...]
+    margin: tuple[int, ...]
+    batch: int
+    stacked: bool = False
+
+    @property
+    def input_tile(self) -> tuple[int, ...]:
+        """The sides of the network's input for one window, the stack's axis included."""
+        return tuple(side + 2 * lost for side, lost in zip(self.tile, self.margin, strict=True))
+
+
+class Places(NamedTuple):
+    """The windows of one image on its canvas, as arguments of a program.
+
+    Attributes:
+        starts: first voxel of each window; what follows the last window fills the array and the last batch up.
+        count: number of windows.
+        held: for each axis, how many windows along it hold each place; 1 where none does.
+    """
+
+    starts: Integer[Array | np.ndarray, "most axes"]
+    count: Integer[Array | np.ndarray, ""]
+    held: tuple[Float[Array | np.ndarray, " side"], ...]
+
+
+def predict_canvas(
+    predict: Predict, weights: Any, image: Shaped[Array, "*sides m"], places: Places, windows: Windows, asked: Asked
+) -> dict[str, Array]:
+    """Predicts the outputs that are asked for over a canvas (*canvas k) or (*canvas).
+
+    Overlapping outputs count equally. `image` reaches beyond the canvas by the margin on all sides; a window sees the
+    background 0 where it leaves the image that lies there.
 
     Raises:
-        UserError: an output has other sides than the tiling's `tile`.
+        UserError: an output has other sides than the windows.
     """
-    sums: dict[str, np.ndarray] = {}
-    weight = np.zeros(tiling.shape, np.float32)
-    pending: tuple[list[tuple[int, ...]], Mapping[str, Any]] | None = None
-    windows = iter(tiling)
-    while starts := list(itertools.islice(windows, batch)):
-        tiles = [crop(image, tiling.input_start(start), tiling.input_tile) for start in starts]
-        tiles += [tiles[-1]] * (batch - len(tiles))
-        sent = starts, predict({"image": np.stack(tiles)})
-        # The next tiles are sent off before the last ones are read back.
-        if pending is not None:
-            _add(sums, weight, tiling, *pending)
-        pending = sent
-    if pending is not None:
-        _add(sums, weight, tiling, *pending)
-    for total in sums.values():
-        total /= weight[..., None]
-    return sums
+    sides = tuple(side - 2 * lost for side, lost in zip(image.shape, windows.margin, strict=False))
+    network = _over_tiles(predict, windows, asked)
+
+    def cut(start: Array) -> Array:
+        return lax.dynamic_slice(image, (*start, 0), (*windows.input_tile, image.shape[-1])).astype(jnp.float32)
+
+    def add_batch(number: Array, sums: dict[str, Array]) -> dict[str, Array]:
+        starts = lax.dynamic_slice(places.starts, (number * windows.batch, 0), (windows.batch, len(sides)))
+        made = network(weights, lax.map(cut, starts))
+
+        def add(place: Any, sums: dict[str, Array]) -> dict[str, Array]:
+            at, counts = (*starts[place], 0), number * windows.batch + place < places.count
+            return {name: _added(sums[name], made[name][place], at, counts) for name in sums}
+
+        return lax.fori_loop(0, windows.batch, add, sums)
+
+    channels = output_channels(predict, weights, windows, asked, image.shape[-1])
+    sums = {name: jnp.zeros((*sides, k), jnp.float32) for name, k in channels.items()}
+    batches = (places.count + windows.batch - 1) // windows.batch
+    sums = lax.fori_loop(0, batches, add_batch, sums)
+    means = {name: total / _weight(places.held) for name, total in sums.items()}
+    return {name: label_of(mean) if name in asked.labels else mean for name, mean in means.items()}
 
 
-def predict_stack(predict: Predict, stack: np.ndarray, tiling: Tiling, *, batch: int = 1) -> dict[str, np.ndarray]:
-    """Predicts every output of a 2D network over a stack of pictures (s r c m), each tiled alone, as (s r c k).
+def output_channels(predict: Predict, weights: Any, windows: Windows, asked: Asked, channels: int) -> dict[str, int]:
+    """Returns the channels of each output that is summed, by name; `channels` are those of the image.
 
-    Args:
-        predict: takes tiles (batch r c m), which may come from several pictures.
-        tiling: of the stack, by tiles of one picture: (1, rows, columns).
-        batch: how many tiles are predicted at once.
+    `weights` may be their shapes.
     """
-
-    def flat(tiles: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-        made = predict({name: values[:, 0] for name, values in tiles.items()})
-        return {name: values[:, None] for name, values in made.items()}
-
-    return predict_volume(flat, stack, tiling, batch=batch)
-
-
-def _add(
-    sums: dict[str, np.ndarray],
-    weight: np.ndarray,
-    tiling: Tiling,
-    starts: list[tuple[int, ...]],
-    outputs: Mapping[str, Any],
-) -> None:
-    boxes = [_inside(start, tiling) for start in starts]
-    for box, _ in boxes:
-        weight[box] += 1.0
-    for name, values in outputs.items():
-        host = np.asarray(values, np.float32)
-        if host.shape[1:-1] != tiling.tile:
+    tiles = jax.ShapeDtypeStruct((windows.batch, *windows.input_tile, channels), jnp.float32)
+    made = jax.eval_shape(_over_tiles(predict, windows, asked), weights, tiles)
+    for name, values in made.items():
+        if values.shape[1:-1] != windows.tile:
             raise UserError(
-                f"the output {name} of a tile of {tiling.input_tile} has the sides {host.shape[1:-1]}, not "
-                f"{tiling.tile}; the network's geometry must name the margin that its convolutions take"
+                f"the output {name} of a tile of {windows.input_tile} has the sides {values.shape[1:-1]}, not "
+                f"{windows.tile}; the network's geometry must name the margin that its convolutions take"
             )
-        total = sums.setdefault(name, np.zeros((*tiling.shape, host.shape[-1]), np.float32))
-        for made, (box, part) in zip(host, boxes, strict=False):
-            total[box] += made[part]
+    return {name: values.shape[-1] for name, values in made.items()}
 
 
-def _inside(start: tuple[int, ...], tiling: Tiling) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The part of the window at `start` that lies in the volume: as a box of the volume, and of the window."""
-    first = [max(s, 0) for s in start]
-    stop = [min(s + side, length) for s, side, length in zip(start, tiling.tile, tiling.shape, strict=True)]
-    box = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
-    return box, tuple(slice(a - s, b - s) for a, b, s in zip(first, stop, start, strict=True))
+def canvas_bytes(sides: tuple[int, ...], windows: Windows, *, channels: int, summed: Mapping[str, int]) -> int:
+    """Counts what lies on the device for the whole image: itself, the sums, and at most as much as these come out."""
+    image = math.prod(side + 2 * lost for side, lost in zip(sides, windows.margin, strict=True)) * channels
+    return 4 * (image + 2 * math.prod(sides) * sum(summed.values()))
+
+
+def label_of(probs: Float[Array, "*space k"]) -> Integer[Array, "*space"]:
+    """Returns the most probable class of each voxel, uint8; the first of several."""
+    return jnp.argmax(probs, axis=-1).astype(jnp.uint8)
+
+
+def _over_tiles(predict: Predict, windows: Windows, asked: Asked) -> Callable[[Any, Array], dict[str, Array]]:
+    """The outputs that are asked for, of a batch of tiles; a stack's axis is taken away and put back."""
+    names = (*asked.values, *asked.labels)
+
+    def network(weights: Any, tiles: Array) -> dict[str, Array]:
+        inputs = {"image": tiles[:, 0] if windows.stacked else tiles}
+        made = dict(predict(weights, inputs))
+        if asked.alongside is not None:
+            made |= asked.alongside(inputs, made)
+        found = {name: made[name].astype(jnp.float32) for name in names if name in made}
+        return {name: values[:, None] if windows.stacked else values for name, values in found.items()}
+
+    return network
+
+
+def _added(total: Array, part: Array, at: tuple[Any, ...], counts: Array) -> Array:
+    """The sums with the output of one window, which fills up its batch only where it does not count."""
+    held = lax.dynamic_slice(total, at, part.shape)
+    return lax.dynamic_update_slice(total, held + jnp.where(counts, part, 0.0), at)
+
+
+def _weight(held: tuple[Array, ...]) -> Array:
+    """How many windows hold each voxel, (*canvas 1): windows stand in rows along every axis."""
+    axes = range(len(held))
+    each = [jnp.reshape(one, [-1 if axis == own else 1 for axis in (*axes, -1)]) for own, one in enumerate(held)]
+    return math.prod(each[1:], start=each[0])

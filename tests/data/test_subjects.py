@@ -18,8 +18,9 @@ from jaxfuse.engine.judging import segmentation as judging
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.predictor import case_predictor
-from jaxfuse.engine.trained.segmenter import mean_probabilities
-from jaxfuse.inference.label_map import label_map
+from jaxfuse.engine.trained.segmenter import ensemble_of
+from jaxfuse.inference.label_map import masked_labels
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import read_rows
 from jaxfuse.labels import SCHEMES
 from jaxfuse.learning.system import Geometry
@@ -94,14 +95,14 @@ def drawn(monkeypatch):
     return calls
 
 
-def one_layer(case):
+def one_layer(case, asked):
     """The lesion in its lowest slice only, whatever is asked for: of a volume, or of one axial picture."""
     label = np.asarray(case.label).copy()
     if label.ndim == 3:
         label[..., [z for z in range(label.shape[2]) if z != 2]] = 0  # the crop begins at z = 2
     elif not case.id.endswith("z004"):
         label[:] = 0
-    return {"S": np.eye(2, dtype=np.float32)[label]}
+    return {"S": label}
 
 
 def judged(judge, cases, folder):
@@ -144,7 +145,7 @@ def test_a_network_of_one_view_labels_subjects_whose_slices_are_of_another(heads
     system = fixed_system(Geometry(2, 1), "S", sum_of_picture)
     phase = replace(PHASE, patch=(16, 16), sampling=sampling_rule("whole"), pad=True)
     subject = subjects_of(slices_of(heads, CORONAL))[0]
-    made = case_predictor(system, phase, axis=AXES[view])(state_of(), subject)["S"]
+    made = case_predictor(system, phase, axis=AXES[view])(state_of(), subject, Asked(values=("S",)))["S"]
     total = pictures(np.asarray(subject.image), AXES[view])[..., 0].sum((1, 2))
     seen = pictures(made, AXES[view])[..., 1]
     np.testing.assert_allclose(seen[:, 0, 0], 1 / (1 + np.exp(-total.astype(float))), atol=1e-4)
@@ -176,9 +177,9 @@ def test_a_result_of_several_views_is_that_of_predict_on_whole_volumes(tmp_path)
     (subject,) = subjects_of(run.phase("axial").data.val)
     assert {row["case"] for row in rows} == {subject.id}
     assert list(dict.fromkeys(row["output"] for row in rows)) == ["axial", "coronal", "axial+coronal"]
-    predict = mean_probabilities(load([str(run.workdir)]))
+    ensemble = ensemble_of(load([str(run.workdir)]))
     case = Prepared(subject.facts, np.asarray(subject.image), None, subject.tumor, subject.brain)
-    made = uncrop(label_map(predict(case), subject.brain), subject, 0)
+    made = uncrop(masked_labels(ensemble.labels(case), subject.brain), subject, 0)
     truth = uncrop(np.asarray(subject.label), subject, 0)
     given = {"spacing_mm": subject.facts.spacing_mm, "one_empty": np.sqrt(240**2 + 240**2 + 155**2)}
     expected = score_case(made, truth, SCHEMES["brats"], case=subject.id, output="axial+coronal", **given)

@@ -56,15 +56,14 @@ def state(loss: float = 0.0) -> State:
 
 def test_a_validation_joins_losses_and_scores_of_weights_alone():
     class Assessed:
-        alongside = None
-
         def quick(self, predict, cases):
-            return {"score": sum(predict(one) for one in cases)}
+            return {"score": sum(predict(one, "score") for one in cases)}
 
         def full(self, predict, cases, *, results, figures_dir, title):
             raise AssertionError
 
-    def predict(weights, case):
+    def predict(weights, case, asked):
+        assert asked == "score"
         assert (weights.opt_state, weights.memory) == ({}, {})
         return weights.params["net"] + int(case.id)
 

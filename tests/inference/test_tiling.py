@@ -1,4 +1,6 @@
-"""Whole volumes from tiles, with predictors whose answer is known."""
+"""Whole images from tiles, with predictors whose answer is known."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +8,17 @@ import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
-from jaxfuse.inference.tiling import predict_stack, predict_volume
-from jaxfuse.patches import tile_volume
+from jaxfuse.inference.canvas import Canvases, lay, windows_of
+from jaxfuse.inference.tiling import Asked, canvas_bytes, output_channels, predict_canvas
+from jaxfuse.patches import crop, tile_volume
+from tests.tiles import predict_image
 from tests.tiny_systems import Valid
 
 RNG = np.random.default_rng(0)
 
 
 def identity(tiles):
-    return {"same": tiles["image"], "double": 2 * tiles["image"][..., :1]}
+    return {"same": tiles["image"], "double": 2 * tiles["image"][..., :1], "unasked": tiles["image"]}
 
 
 def centered(tiles):
@@ -23,76 +27,84 @@ def centered(tiles):
     return {"centered": image - image.mean(tuple(range(1, image.ndim - 1)), keepdims=True)}
 
 
-def noting(predict, seen):
-    """Gives the same answers; `seen` lists the tiles."""
-
-    def noted(tiles):
-        seen.append(tiles["image"])
-        return predict(tiles)
-
-    return noted
+def by_hand(predict, image, tiling):
+    """The same one tile after the other, summed and divided on the host."""
+    total, weight = 0.0, np.zeros((*image.shape[:-1], 1), np.float32)
+    for start in tiling:
+        made = np.asarray(predict({"image": crop(image, tiling.input_start(start), tiling.input_tile)[None]})[0])
+        whole = np.zeros((*(n + 2 * s for n, s in zip(tiling.shape, tiling.tile, strict=True)), made.shape[-1]))
+        whole[tuple(slice(a + s, a + 2 * s) for a, s in zip(start, tiling.tile, strict=True))] = made
+        inside = tuple(slice(s, s + n) for s, n in zip(tiling.tile, tiling.shape, strict=True))
+        total = total + whole[inside]
+        whole[...] = 0
+        whole[tuple(slice(a + s, a + 2 * s) for a, s in zip(start, tiling.tile, strict=True))] = 1
+        weight += whole[inside][..., :1]
+    return total / weight
 
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
-@pytest.mark.parametrize("shape", [(16, 16, 16), (20, 9, 17), (5, 8, 3), (1, 1, 1), (13, 6)])
+@pytest.mark.parametrize("shape", [(20, 9, 17), (5, 8, 3), (13, 6)])
 def test_a_tiled_identity_returns_the_volume_or_photograph(shape, overlap, batch):
     image, seen = RNG.normal(size=(*shape, 2)).astype(np.float32), []
+
+    def noting(tiles):
+        seen.append(tiles["image"].shape)
+        return identity(tiles)
+
     tile = (8,) * len(shape)
     tiling = tile_volume(shape, tile, overlap=overlap)
-    outputs = predict_volume(noting(identity, seen), image, tiling, batch=batch)
-    # Every batch is full, so that a compiled predictor is compiled once.
-    assert {tiles.shape for tiles in seen} == {(batch, *tile, 2)}
-    assert len(seen) == -(-len(tiling) // batch)
+    outputs = predict_image(noting, image, tiling, values=("same", "double"), batch=batch, overlap=overlap)
+    assert set(outputs) == {"same", "double"}
+    assert set(seen) == {(batch, *tile, 2)}
     np.testing.assert_allclose(outputs["same"], image, rtol=1e-6)
     np.testing.assert_allclose(outputs["double"], 2 * image[..., :1], rtol=1e-6)
     assert outputs["double"].dtype == np.float32
 
 
-def test_overlapping_tiles_count_equally():
-    """Tile number i answers i everywhere: a voxel gets the mean over the tiles that hold it."""
-    tiling = tile_volume((10,), (6,))
-    assert tiling.starts == ((0, 4),)
-    count = iter(range(2))
-
-    def predict(tiles):
-        return {"number": np.full((1, 6, 1), next(count), np.float32)}
-
-    outputs = predict_volume(predict, np.zeros((10, 1), np.float32), tiling)
-    np.testing.assert_array_equal(outputs["number"][:, 0], [0, 0, 0, 0, 0.5, 0.5, 1, 1, 1, 1])
-
-
-def test_any_batch_size_gives_the_same_answer():
+@pytest.mark.parametrize(("overlap", "batch"), [(0.25, 1), (0.25, 5), (0.6, 3)])
+def test_overlapping_tiles_count_equally_and_any_batch_gives_the_same(overlap, batch):
     image = RNG.normal(size=(20, 15, 11, 2)).astype(np.float32)
-    tiling = tile_volume(image.shape[:3], (8, 8, 8), overlap=0.25)
-    single = predict_volume(centered, image, tiling)["centered"]
-    for batch in (2, 5, len(tiling), len(tiling) + 3):
-        np.testing.assert_array_equal(predict_volume(centered, image, tiling, batch=batch)["centered"], single)
+    tiling = tile_volume(image.shape[:3], (8, 8, 8), overlap=overlap)
+    made = predict_image(centered, image, tiling, values=("centered",), batch=batch, overlap=overlap)["centered"]
+    expected = by_hand(lambda tiles: centered(tiles)["centered"], image, tiling)
+    np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("overlap", "batch"), [(0.0, 1), (0.0, 4), (0.5, 3)])
+def test_labels_are_the_most_probable_classes_of_the_mean_and_alone_leave_the_device():
+    image = RNG.normal(size=(12, 10, 9, 5)).astype(np.float32)
+    tiling = tile_volume(image.shape[:3], (8, 8, 8), overlap=0.5)
+    outputs = predict_image(centered, image, tiling, labels=("centered", "absent"), overlap=0.5)
+    assert {name: (one.dtype, one.shape) for name, one in outputs.items()} == {"centered": (np.uint8, (12, 10, 9))}
+    mean = by_hand(lambda tiles: centered(tiles)["centered"], image, tiling)
+    np.testing.assert_array_equal(outputs["centered"], mean.argmax(-1))
+
+
+@pytest.mark.parametrize(("overlap", "batch"), [(0.0, 4), (0.5, 3)])
 def test_every_picture_of_a_stack_is_tiled_alone(overlap, batch):
-    stack, seen = RNG.normal(size=(5, 13, 6, 2)).astype(np.float32), []
+    stack = RNG.normal(size=(5, 13, 6, 2)).astype(np.float32)
     tiling = tile_volume(stack.shape[:3], (1, 8, 8), overlap=overlap)
-    made = predict_stack(noting(centered, seen), stack, tiling, batch=batch)["centered"]
-    assert {tiles.shape for tiles in seen} == {(batch, 8, 8, 2)}
+    options = {"values": ("centered",), "batch": batch, "overlap": overlap}
+    made = predict_image(centered, stack, tiling, **options, stacked=True)["centered"]
     tiling = tile_volume((13, 6), (8, 8), overlap=overlap)
-    assert len(seen) == -(-5 * len(tiling) // batch)
-    for picture, expected in zip(stack, made, strict=True):
-        np.testing.assert_allclose(predict_volume(centered, picture, tiling)["centered"], expected, atol=1e-6)
+    for picture, found in zip(stack, made, strict=True):
+        expected = by_hand(lambda tiles: centered(tiles)["centered"], picture, tiling)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_window_centered_on_a_small_picture_gives_the_picture():
-    image, seen = RNG.normal(size=(13, 5, 2)).astype(np.float32), []
-    outputs = predict_volume(noting(identity, seen), image, tile_volume((13, 5), (8, 8), centered=True), batch=2)
-    np.testing.assert_array_equal(outputs["same"], image)
-    np.testing.assert_array_equal(seen[0][0][:, 2:7], image[:8])
+    image = RNG.normal(size=(13, 5, 2)).astype(np.float32)
+    tiling = tile_volume((13, 5), (8, 8), centered=True)
+    np.testing.assert_array_equal(predict_image(identity, image, tiling, values=("same",), batch=2)["same"], image)
 
 
 LAYERS = 9
 NETWORK = Valid(LAYERS)
 PARAMS = NETWORK.init(jax.random.key(1), jnp.zeros((1, 1, 1, 1, 2)))
-FORWARD = jax.jit(NETWORK)
+
+
+def logits(tiles):
+    return {"logits": NETWORK(PARAMS, tiles["image"])}
 
 
 @pytest.mark.parametrize(
@@ -101,9 +113,9 @@ FORWARD = jax.jit(NETWORK)
 def test_valid_convolutions_give_the_same_for_any_tile(tile, batch):
     """One pass over the volume amid its background, and tiles of it; the volume is thinner than the smallest tile."""
     image = RNG.normal(size=(33, 8, 32, 2)).astype(np.float32)
-    whole = FORWARD(PARAMS, np.pad(image[None], [(0, 0), *[(LAYERS, LAYERS)] * 3, (0, 0)]))[0]
+    whole = jax.jit(NETWORK)(PARAMS, np.pad(image[None], [(0, 0), *[(LAYERS, LAYERS)] * 3, (0, 0)]))[0]
     tiling = tile_volume(image.shape[:3], tile, margin=(LAYERS,) * 3)
-    made = predict_volume(lambda t: {"logits": FORWARD(PARAMS, t["image"])}, image, tiling, batch=batch)["logits"]
+    made = predict_image(logits, image, tiling, values=("logits",), batch=batch)["logits"]
     assert made.shape == (33, 8, 32, 2)
     np.testing.assert_allclose(made, whole, atol=1e-5)
     assert np.std(made) > 0.1
@@ -113,4 +125,39 @@ def test_an_output_of_another_size_than_the_geometry_says_is_refused():
     tiling = tile_volume((12, 12), (4, 4), margin=(2, 2))
     for n in (1, 3):
         with pytest.raises(UserError, match=r"the output logits of a tile of \(8, 8\) has the sides"):
-            predict_volume(lambda t, n=n: {"logits": t["image"][:, n:-n, n:-n]}, np.zeros((12, 12, 1)), tiling)
+            predict_image(
+                lambda t, n=n: {"logits": t["image"][:, n:-n, n:-n]},
+                np.zeros((12, 12, 1), np.float32),
+                tiling,
+                values=("logits",),
+            )
+
+
+def test_one_program_serves_images_of_many_shapes():
+    """Whatever the first is, five cropped heads take two canvases at most."""
+    shapes = [(43, 51, 37), (45, 56, 40), (41, 48, 38), (47, 57, 36), (40, 50, 41)]
+    for order in itertools.permutations(shapes):
+        canvases = Canvases()
+        for shape in order:
+            canvases.keep(lay(tile_volume(shape, (32, 32, 32)), canvases).sides)
+        assert len(canvases.known) <= 2
+    windows, asked, canvases = windows_of(tile_volume(shapes[0], (32,) * 3), 2), Asked(values=("same",)), Canvases()
+    program = jax.jit(lambda *given: predict_canvas(lambda _, tiles: identity(tiles), None, *given, windows, asked))
+    for shape in shapes:
+        image = RNG.normal(size=(*shape, 1)).astype(np.float32)
+        laid = lay(tile_volume(shape, (32, 32, 32)), canvases)
+        canvases.keep(laid.sides)
+        made = program(laid.image(image), laid.places(2, 0.0))["same"]
+        np.testing.assert_allclose(laid.cut(np.asarray(made)), image, rtol=1e-6)
+    assert program._cache_size() == len(canvases.known) <= 2
+
+
+def test_what_lies_on_the_device_for_the_whole_image_is_counted():
+    windows = windows_of(tile_volume((12, 12), (4, 4), margin=(2, 2)), 3)
+
+    def predict(weights, tiles):
+        return {"a": tiles["image"][:, 2:-2, 2:-2, :1], "b": jnp.zeros((3, 4, 4, 5))}
+
+    summed = output_channels(predict, None, windows, Asked(values=("a",), labels=("b",)), 2)
+    assert summed == {"a": 1, "b": 5}
+    assert canvas_bytes((16, 16), windows, channels=2, summed=summed) == 4 * (20 * 20 * 2 + 2 * 16 * 16 * 6)

@@ -17,11 +17,11 @@ import numpy as np
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.errors import UserError
-from jaxfuse.inference.tiling import Alongside
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.labels import LabelScheme
 
-# A prepared case -> its outputs by name, (*space k) on the cropped grid.
-PredictCase = Callable[[PreparedCase], Mapping[str, np.ndarray]]
+# A prepared case, and what is asked for -> outputs by name on the cropped grid: values (*space k), labels (*space).
+PredictCase = Callable[[PreparedCase, Asked], Mapping[str, np.ndarray]]
 T = TypeVar("T")
 FIGURES_AT_MOST = 6
 WORST = 3
@@ -49,11 +49,6 @@ class Judged:
 @runtime_checkable
 class Assessment(Protocol):
     """Scores of cases, volumes or slices."""
-
-    @property
-    def alongside(self) -> Alongside | None:
-        """Outputs of single patches that `full` needs, beside those that are put together from patches."""
-        ...
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """Scores by name. Among them "score", larger is better, chooses the best checkpoint; without it none is."""

@@ -12,7 +12,7 @@ Where the system tells what its sources attend to ("attention", over the modalit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from jaxfuse.data.subjects import shown_by, subjects_of
 from jaxfuse.engine.judging.assessment import Judged, PredictCase
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment, segmentation
 from jaxfuse.errors import UserError
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import write_rows
 from jaxfuse.learning.system import ATTENTION, FUSED
 from jaxfuse.metrics.fusion import qabf, score_fused, stretch, summarize_fused
@@ -49,8 +50,6 @@ class FusionAssessment:
 
     segmentation: SegmentationAssessment
     sources: tuple[str, ...]
-
-    alongside = None
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """The scores of the segmentation, and the mean Qabf of the fused images."""
@@ -102,7 +101,7 @@ class FusionAssessment:
         maps: dict[str, dict[str, np.ndarray]] = {}
         inside: list[np.ndarray] = []
         for case in cases:
-            if ATTENTION not in (outputs := predict(case)):
+            if ATTENTION not in (outputs := predict(case, Asked(values=(ATTENTION,)))):
                 return {}
             received = outputs[ATTENTION][..., self._numbers(case)]
             inside.append(received[brain_mask(case)])
@@ -156,8 +155,8 @@ def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
     They are 0 beyond the brain.
     """
 
-    def noting(case: PreparedCase) -> Mapping[str, np.ndarray]:
-        outputs = predict(case)
+    def noting(case: PreparedCase, asked: Asked) -> Mapping[str, np.ndarray]:
+        outputs = predict(case, replace(asked, values=(*asked.values, FUSED)))
         if FUSED in outputs:
             # Means of overlapping tiles can leave [0, 1] by a rounding.
             levels[case.id] = gray_levels(within(np.clip(outputs[FUSED][..., 0], 0, 1), brain_mask(case)))

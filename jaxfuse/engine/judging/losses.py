@@ -14,8 +14,6 @@ from jaxfuse.engine.judging.assessment import Judged, PredictCase
 class LossAssessment:
     """Follows the validation loss alone; the last weights are the result."""
 
-    alongside = None
-
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """Gives no scores."""
         del predict, cases

@@ -25,7 +25,8 @@ from jaxfuse.engine.judging.assessment import (
 )
 from jaxfuse.engine.judging.other_runs import KEPT, LABELS_FILE
 from jaxfuse.errors import UserError
-from jaxfuse.inference.label_map import label_map
+from jaxfuse.inference.label_map import masked_labels
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.labels import LabelScheme
@@ -62,14 +63,17 @@ class SegmentationAssessment:
     mask_to_brain: bool = True
     both: bool = False
 
-    alongside = None
+    @property
+    def asked(self) -> Asked:
+        """The outputs that are judged."""
+        return Asked(labels=self.probabilities)
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """Mean Dice by output and region; the score is the mean over the regions of the primary output."""
         scores: dict[str, list[float]] = {}
         for case in cases:
             truth = whole_truth(case)
-            for output, labels in self._maps(predict(case), case).items():
+            for output, labels in self._maps(predict(case, self.asked), case).items():
                 whole = uncrop(labels, case, 0)
                 for region, members in self.scheme.regions.items():
                     value = dice(np.isin(whole, members), np.isin(truth, members))
@@ -92,7 +96,7 @@ class SegmentationAssessment:
     def judge(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> tuple[Rows, Maps, dict[str, Any]]:
         """Scores by case, output and region; label maps by case and output; the summary."""
         one_empty = self._one_empty_mm(cases)
-        labeled, seconds = timed(lambda case: self._maps(predict(case), case, both=self.both))
+        labeled, seconds = timed(lambda case: self._maps(predict(case, self.asked), case, both=self.both))
         rows, maps = [], {}
         for case in cases:
             maps[case.id] = labeled(case)
@@ -118,7 +122,9 @@ class SegmentationAssessment:
         maps = label_maps(outputs, case.brain, self.probabilities, mask_to_brain=self.mask_to_brain)
         if both:
             name = self.primary + (UNMASKED if self.mask_to_brain else MASKED)
-            maps[name] = label_map(outputs[self.primary], case.brain, mask_to_brain=not self.mask_to_brain)
+            (maps[name],) = label_maps(
+                outputs, case.brain, (self.primary,), mask_to_brain=not self.mask_to_brain
+            ).values()
         return maps
 
     def _one_empty_mm(self, cases: Sequence[PreparedCase]) -> float:
@@ -199,7 +205,7 @@ def segmentation_both_ways(judged: Judged) -> SegmentationAssessment:
 
 
 def label_maps(
-    outputs: Mapping[str, np.ndarray], brain: np.ndarray, probabilities: Sequence[str], *, mask_to_brain: bool = True
+    outputs: Mapping[str, np.ndarray], brain: np.ndarray, names: Sequence[str], *, mask_to_brain: bool = True
 ) -> dict[str, np.ndarray]:
-    """Class indices of the outputs that are class probabilities, by these names."""
-    return {name: label_map(outputs[name], brain, mask_to_brain=mask_to_brain) for name in probabilities}
+    """Class indices of the outputs of these names, within the brain or everywhere."""
+    return {name: masked_labels(outputs[name], brain) if mask_to_brain else outputs[name] for name in names}

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from jaxfuse.arrays import Array
 from jaxfuse.data.brain import shown
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging.assessment import Judged, PredictCase, speed, timed, worst_first
 from jaxfuse.engine.judging.other_runs import KEPT, SYNTHESIZED_FILE
 from jaxfuse.errors import UserError
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.metrics.names import names_of
@@ -31,7 +34,6 @@ from jaxfuse.metrics.synthesis import (
     OFFICIAL,
     OFFICIAL_DEFINITIONS,
     OFFICIAL_TAPS,
-    official_patches,
     official_scores,
     psnr_db,
     score_synthesized,
@@ -56,10 +58,24 @@ class SynthesisAssessment:
     sources: tuple[str, ...]
     target: str
 
-    def alongside(self, tiles: Mapping[str, np.ndarray], outputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+    @property
+    def asked(self) -> Asked:
+        """The output that is judged."""
+        return Asked(values=(self.primary,))
+
+    @property
+    def asked_in_full(self) -> Asked:
+        """The output that is judged, and what the public code makes of patches."""
+        return Asked(values=(self.primary, STRETCHED), alongside=self.stretched)
+
+    def stretched(self, tiles: Mapping[str, Array], outputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Stretches each channel of every patch, and the primary output, as the public code does."""
-        given = np.concatenate([tiles["image"], np.asarray(outputs[self.primary])], axis=-1)
-        return {STRETCHED: np.stack([official_patches(one) for one in np.moveaxis(given, -1, 0)], axis=-1)}
+        if self.primary not in outputs:
+            return {}
+        given = jnp.concatenate([tiles["image"], outputs[self.primary]], axis=-1)
+        axes = tuple(range(1, given.ndim - 1))
+        low, high = given.min(axes, keepdims=True), given.max(axes, keepdims=True)
+        return {STRETCHED: (given - low) / jnp.where(high > low, high - low, 1.0)}
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """The mean PSNR in dB. Cases whose target is blank have none and are left out."""
@@ -69,7 +85,9 @@ class SynthesisAssessment:
                 f"the {self.target} of all {len(cases)} cases that are watched while training is blank; raise "
                 "validation.cases"
             )
-        mean = float(np.mean([psnr_db(self._real(case), self._made(predict(case), case)) for case in shown]))
+        mean = float(
+            np.mean([psnr_db(self._real(case), self._made(predict(case, self.asked), case)) for case in shown])
+        )
         return {f"{self.primary}/psnr_db": mean, "score": mean}
 
     def full(
@@ -80,7 +98,7 @@ class SynthesisAssessment:
         The first volumes stay, to set the rows of a table side by side.
         """
         subjects = subjects_of(cases)
-        predicted, seconds = timed(predict)
+        predicted, seconds = timed(lambda case: predict(case, self.asked_in_full))
         rows, kept = [], {}
         for case in subjects:
             outputs = predicted(case)
@@ -99,7 +117,9 @@ class SynthesisAssessment:
         }
         for case in self._shown(rows, subjects):
             # Predicted once more: the volumes of all subjects would be as large as the data set.
-            self._draw(case, self._made(predict(case), case), figures_dir / f"{case.id}.png", f"{title}: {case.id}")
+            self._draw(
+                case, self._made(predict(case, self.asked), case), figures_dir / f"{case.id}.png", f"{title}: {case.id}"
+            )
         write_rows(results / "cases.csv", rows)
         write_npz(results / SYNTHESIZED_FILE, **kept)
         write_json(results / "summary.json", document)  # last: its presence says that the rest is there

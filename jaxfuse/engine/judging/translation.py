@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxfuse.data.prepared import PreparedCase, brain_mask
 from jaxfuse.engine.judging.assessment import FIGURES_AT_MOST, Judged, PredictCase, speed, timed
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.metrics.translation import mean_absolute_error, summarize_translated
 from jaxfuse.report import figures
@@ -26,11 +27,14 @@ class TranslationAssessment:
 
     groups: Mapping[str, Sequence[str]]
 
-    alongside = None
+    @property
+    def asked(self) -> Asked:
+        """The outputs that are judged."""
+        return Asked(values=tuple(f"{kind}_{side}" for kind in ("fake", "cycle") for side in self.groups))
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """Mean errors by output; the score is minus the mean error of the cycles."""
-        per_case = [self._errors(predict(case), case) for case in cases]
+        per_case = [self._errors(predict(case, self.asked), case) for case in cases]
         means = {
             f"{output.replace(' ', '_')}/mae": float(np.mean([errors[output] for errors in per_case]))
             for output in per_case[0]
@@ -41,10 +45,10 @@ class TranslationAssessment:
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
         """Writes cases.csv, one row per case and output, summary.json and panels; returns the summary."""
-        predict, seconds = timed(predict)
+        predicted, seconds = timed(lambda case: predict(case, self.asked))
         rows = []
         for number, case in enumerate(cases):
-            outputs = predict(case)
+            outputs = predicted(case)
             errors = self._errors(outputs, case)
             rows += [{"case": case.id, "output": name, "mae": error} for name, error in errors.items()]
             if number < FIGURES_AT_MOST:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, Image, load_case
@@ -15,17 +15,17 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
 from jaxfuse.engine.trained.phases import LABELS, TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
-from jaxfuse.inference.label_map import label_map
+from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.nifti import write_like
 from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
 from jaxfuse.labels import LabelScheme
 
-Probabilities = Float[np.ndarray, "d h w k"]
 Labels = UInt8[np.ndarray, "d h w"]
 
 
@@ -70,29 +70,21 @@ def _difference(first: TrainedPhase, other: TrainedPhase) -> str:
     )
 
 
-def mean_probabilities(
+def ensemble_of(
     phases: Sequence[TrainedPhase], *, overlap: float | None = None, memory_mb: int | None = None
-) -> Callable[[Prepared], Probabilities]:
-    """Returns a function from a prepared volume to the mean of the phases' class probabilities.
+) -> Ensemble:
+    """Returns the mean of the phases' class probabilities, of which all count equally.
 
-    All count equally. Networks of slices go over the volume each along the axis that it was trained on, so that
-    phases trained on sagittal, coronal and axial slices give the aggregated views of the InfiNet paper. Each is given
-    the case's channels in its own order. `overlap` and `memory_mb` replace those of the phases' validation.
+    Networks of slices go over the volume each along the axis that it was trained on, so that phases trained on
+    sagittal, coronal and axial slices give the aggregated views of the InfiNet paper. Each is given the case's channels
+    in its own order. `overlap` and `memory_mb` replace those of the phases' validation.
     """
-    weights = [one.weights() for one in phases]
-    predictors = [
-        case_predictor(one.system, one.phase, axis=AXES[one.data.axis], overlap=overlap, memory_mb=limit)
-        for one, limit in zip(phases, _limits(phases, memory_mb), strict=True)
-    ]
-
-    def predict(case: Prepared) -> Probabilities:
-        total = sum(
-            predictor(own, one.preparation.in_channels(case))[one.system.primary]
-            for predictor, own, one in zip(predictors, weights, phases, strict=True)
-        )
-        return np.asarray(total) / len(phases)
-
-    return predict
+    members = {}
+    for number, (one, limit) in enumerate(zip(phases, _limits(phases, memory_mb), strict=True)):
+        axis = AXES[one.data.axis]
+        predictor = case_predictor(one.system, one.phase, axis=axis, overlap=overlap, memory_mb=limit)
+        members[f"{number}: {one.name}"] = Member(predictor, one.weights(), one.preparation.in_channels)
+    return Ensemble(members)
 
 
 def _limits(phases: Sequence[TrainedPhase], memory_mb: int | None) -> list[int | None]:
@@ -110,13 +102,14 @@ def case_labeler(
     phases: Sequence[TrainedPhase], *, overlap: float | None = None, memory_mb: int | None = None
 ) -> Callable[[CaseFiles], tuple[Prepared, Labels]]:
     """Returns a function from a case's files to the prepared case and its class indices on the cropped grid."""
-    preparation = phases[0].preparation
-    predict = mean_probabilities(phases, overlap=overlap, memory_mb=memory_mb)
+    preparation, ensemble = phases[0].preparation, ensemble_of(phases, overlap=overlap, memory_mb=memory_mb)
+    masked = phases[0].phase.mask_to_brain
 
     def label(files: CaseFiles) -> tuple[Prepared, Labels]:
         # The label file, if there is one, is not opened: a prediction must not depend on it.
         prepared = preparation.prepare(load_case(files, preparation.modalities, None))
-        return prepared, label_map(predict(prepared), prepared.brain, mask_to_brain=phases[0].phase.mask_to_brain)
+        labels = ensemble.labels(prepared)
+        return prepared, masked_labels(labels, prepared.brain) if masked else labels
 
     return label
 

@@ -20,12 +20,14 @@ from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.nifti import write_like
 from jaxfuse.io.outputs import open_outputs
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.system import SYNTHESIZED
 
 DESCRIPTION = "synthesized by jaxfuse"
+_ASKED = Asked(values=(SYNTHESIZED,))
 
 Volume = Float[np.ndarray, "d h w"]
 
@@ -144,7 +146,7 @@ def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[Prepared], Mapp
         predict = case_predictor(
             phase.system, phase.phase, axis=axis, overlap=passes.overlap, memory_mb=passes.memory_mb
         )
-        return lambda case: predict(weights, case)
+        return lambda case: predict(weights, case, _ASKED)
     divisor, by_patch = phase.system.geometry.divisor, {}
 
     def in_one_pass(case: Prepared) -> Mapping[str, np.ndarray]:
@@ -152,7 +154,7 @@ def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[Prepared], Mapp
         patch = tuple(side + -side % divisor for side in pictures(case.image, axis).shape[1:3])
         if patch not in by_patch:
             by_patch[patch] = case_predictor(phase.system, replace(phase.phase, patch=patch), axis=axis, overlap=0.0)
-        return by_patch[patch](weights, case)
+        return by_patch[patch](weights, case, _ASKED)
 
     return in_one_pass
 

@@ -11,6 +11,7 @@ from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import count_classes, flat_indices, prepare_case
 from jaxfuse.engine.judging.assessment import Assessment, PredictCase
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import SCHEMES
 
@@ -50,16 +51,12 @@ def prepared(cache: Path, ids: str = "abcd", *, labeled: bool = True) -> tuple[P
     return prepared_volumes(cache, ids, image, label if labeled else None, spacing_mm=(2.0, 1.0, 1.0), classes=2)
 
 
-def probabilities(labels: np.ndarray) -> np.ndarray:
-    return np.eye(2, dtype=np.float32)[labels]
-
-
-def predict(case: PreparedCase) -> dict[str, np.ndarray]:
+def predict(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
     """S_F finds the first voxels of the lesion, S_A nothing at all; the others are no segmentations."""
-    nothing, found = np.zeros((6, 6, 6), int), np.zeros((6, 6, 6), int)
+    nothing, found = np.zeros((2, 6, 6, 6), np.uint8)
     found[2, 2, 1 : 1 + FOUND[case.id]] = 1
-    others = {"S_features": np.zeros((6, 6, 6, 5), np.float32), "attention": probabilities(found)}
-    return {"S_A": probabilities(nothing), "S_F": probabilities(found), **others}
+    made = {"S_A": nothing, "S_F": found}
+    return {name: made[name] for name in asked.labels}
 
 
 def full(judge: Assessment, predict: PredictCase, cases: Any, folder: Path) -> Any:

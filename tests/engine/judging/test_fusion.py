@@ -9,6 +9,7 @@ from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.fusion import fusion
 from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.metrics.fusion import METRICS, qabf, score_fused
 from jaxfuse.metrics.names import names_of
 from tests.engine.judging.heads import LESION, full, prepared_slices, rows_of, summary_of
@@ -40,24 +41,24 @@ def cases(tmp_path) -> tuple[PreparedCase, ...]:
     return prepared_slices(tmp_path / "cache", {"one": label, "two": label}, image, tuple(SOURCES), **at, classes=2)
 
 
-def predict(case: PreparedCase) -> dict[str, np.ndarray]:
+def predict(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
     """The fused image, above 1 by a rounding in one pixel that is 255 then; two of the four lesion pixels."""
     fused = FUSED / np.float32(255)
     fused[0, 0] = 1.0000001
-    found = np.zeros((42, 42), int)
+    found = np.zeros((42, 42), np.uint8)
     found[10, 10:12] = 1
-    return {"fused": fused[..., None], "S": np.eye(2, dtype=np.float32)[found]}
+    return {"fused": fused[..., None], "S": found}
 
 
-def segmentation_only(case: PreparedCase) -> dict[str, np.ndarray]:
-    return {"S": predict(case)["S"]}
+def segmentation_only(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
+    return {"S": predict(case, asked)["S"]}
 
 
-def attentive(case: PreparedCase) -> dict[str, np.ndarray]:
+def attentive(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
     """Attends to the upper half of t1 four times as much as on the mean, to t2 not at all, to flair evenly."""
     received = np.zeros((42, 42, 3), np.float32)
     received[:21, :, 0], received[21:, :, 0], received[..., 2] = 4, 0.25, 1
-    return {**predict(case), "attention": received}
+    return {**predict(case, asked), "attention": received}
 
 
 def expected() -> np.ndarray:

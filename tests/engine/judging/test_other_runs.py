@@ -106,11 +106,10 @@ def test_synthesized_volumes_of_one_target_come_together(tmp_path, cases, drawn)
 
 def judged(workdir: Path, cases: Sequence[PreparedCase], answer: int) -> Path:
     """A result as the end of training judges it: one class for every voxel."""
-    probs = np.zeros((*SHAPE, 4), np.float32)
-    probs[..., answer] = 1
+    labels = np.full(SHAPE, answer, np.uint8)
     places = {"results": workdir / "results" / "fusion", "figures_dir": workdir / "figures" / "fusion"}
     judge = SegmentationAssessment(SCHEME, "S_F", ("S_F",))
-    judge.full(lambda case: {"S_F": probs}, cases[:1], **places, title="fusion")
+    judge.full(lambda case, asked: {"S_F": labels}, cases[:1], **places, title="fusion")
     return workdir
 
 

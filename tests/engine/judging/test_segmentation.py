@@ -8,6 +8,7 @@ from jaxfuse.engine.judging import assessment
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.segmentation import segmentation
 from jaxfuse.errors import UserError
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.labels import SCHEMES
 from jaxfuse.report.segmentation_table import render_segmentation
 from tests.engine.judging.heads import (
@@ -19,7 +20,6 @@ from tests.engine.judging.heads import (
     prepared,
     prepared_slices,
     prepared_volumes,
-    probabilities,
     rows_of,
     summary_of,
 )
@@ -59,8 +59,8 @@ def test_quick_scores_and_tables_on_disk(tmp_path, drawn):
     assert found["outputs"]["S_F"]["lesion"]["dice"]["mean"] == mean
     assert found["seconds_per_subject"] >= 0
     assert render_segmentation(found) == render_segmentation(document)
-    everything = {"S_F": probabilities(np.ones((6, 6, 6), int))}
-    full(segmentation(Judged(LESION, "S_F", ("S_F",))), lambda case: everything, cases[:1], tmp_path)
+    everything = {"S_F": np.ones((6, 6, 6), np.uint8)}
+    full(segmentation(Judged(LESION, "S_F", ("S_F",))), lambda case, asked: everything, cases[:1], tmp_path)
     assert rows_of(tmp_path, "case")["a"]["specificity"] == pytest.approx((8**3 - 6**3) / (8**3 - 4))
 
 
@@ -79,10 +79,10 @@ def test_tissues_are_judged_by_their_own_protocol(tmp_path, drawn):
     truth = np.broadcast_to(np.repeat(np.array([1, 2, 3], np.uint8), 2), (3, 3, 6)).copy()
     cases = prepared_volumes(tmp_path, "ab", image, truth, ("t1", "t2"), spacing_mm=(1.0, 1.0, 2.0), classes=4)
 
-    def label(case: PreparedCase) -> dict[str, np.ndarray]:
+    def label(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
         found = np.asarray(case.label).copy()
         found[..., 3] = 3 if case.id == "b" else 2
-        return {"fused": np.eye(4, dtype=np.float32)[found]}
+        return {"fused": found}
 
     judge = segmentation(Judged(SCHEMES["iseg"], "fused", ("fused",)))
     scores = judge.quick(label, cases)
@@ -108,11 +108,11 @@ def test_a_slice_is_scored_as_a_case(tmp_path, drawn):
     image = np.random.default_rng(0).uniform(1, 2, (6, 6, 2)).astype(np.float32)
     at = {"whole": (8, 10), "start": (1, 1), "spacing_mm": (2.0, 3.0)}
     cases = prepared_slices(tmp_path, labels, image, ("t1", "flair"), **at, classes=4)
-    two = np.zeros((6, 6), int)
+    two = np.zeros((6, 6), np.uint8)
     two[2, 1:3] = 1
 
-    def find_two(case: PreparedCase) -> dict[str, np.ndarray]:
-        return {"segmentation": np.eye(4, dtype=np.float32)[two]}
+    def find_two(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
+        return {"segmentation": two}
 
     judge = segmentation(Judged(SCHEMES["brats"], "segmentation", ("segmentation",)))
     scores = judge.quick(find_two, cases)

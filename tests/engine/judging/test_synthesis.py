@@ -1,9 +1,12 @@
 """Synthesized volumes whose scores are known, put together from slices and judged beside their sources."""
 
+import functools
 import itertools
 import math
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +17,8 @@ from jaxfuse.data.slices import View, every_slice, pictures, prepare_slices, vol
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.synthesis import synthesis
-from jaxfuse.inference.tiling import predict_stack, predict_volume
+from jaxfuse.inference.canvas import Canvases, lay, windows_of
+from jaxfuse.inference.tiling import predict_canvas
 from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, psnr_db, score_synthesized
 from jaxfuse.patches import tile_volume
@@ -59,31 +63,41 @@ def judge(pairs=("t1+t2", "flair")):
     return synthesis(Judged(None, "synthesized", pairs=pairs))
 
 
-def answer(name: str, image: np.ndarray) -> np.ndarray:
+def answer(factor, image):
     """The real image too dark or too bright, and something where no source shows anything."""
     real = image[..., 2:]
-    return np.where(real > 0, FACTORS[name[0]] * real, 0.25).astype(np.float32)
+    return jnp.where(real > 0, factor * real, 0.25)
 
 
-def in_patches(case, answer=answer):
+def exact(factor, image):
+    return factor * image[..., 2:]
+
+
+@functools.cache
+def program(answer, tiling, asked):
+    def predict(factor, tiles):
+        return {"synthesized": answer(factor, tiles["image"])}
+
+    windows = windows_of(tiling, 4, stacked=len(tiling.tile) == 3)
+    return jax.jit(lambda *given: predict_canvas(predict, *given, windows, asked))
+
+
+def in_patches(case, asked, answer=answer, factor=None):
     """Outputs put together from patches, with what is needed of these."""
-
-    def one(tiles):
-        outputs = {"synthesized": answer(case.id, tiles["image"])}
-        return {**outputs, **judge().alongside(tiles, outputs)}
-
     image = np.asarray(case.image)
-    if image.ndim == 3:
-        return predict_volume(one, image, tile_volume(image.shape[:2], (SIDE, SIDE)))
-    stack = pictures(image, 2)
-    found = predict_stack(one, stack, tile_volume(stack.shape[:3], (1, SIDE, SIDE)))
-    return {name: volume_of(values, 2) for name, values in found.items()}
+    stack = image if image.ndim == 3 else pictures(image, 2)
+    tiling = tile_volume(stack.shape[:-1], (1,) * (stack.ndim - 3) + (SIDE, SIDE))
+    laid = lay(tiling, Canvases())
+    factor = FACTORS[case.id[0]] if factor is None else factor
+    made = program(answer, tiling, asked)(factor, laid.image(stack), laid.places(4, 0.0))
+    found = {name: laid.cut(np.asarray(one)) for name, one in made.items()}
+    return found if image.ndim == 3 else {name: volume_of(one, 2) for name, one in found.items()}
 
 
 def expected(case) -> np.ndarray:
     image = np.asarray(case.image)
     inside = image[..., :2].any(axis=-1)
-    return np.where(inside, np.minimum(answer(case.id, image)[..., 0], 1), 0)
+    return np.where(inside, np.minimum(answer(FACTORS[case.id[0]], image)[..., 0], 1), 0)
 
 
 def patch_by_patch(volume: np.ndarray) -> np.ndarray:
@@ -124,7 +138,7 @@ def test_slices_are_judged_as_the_volumes_that_they_make_up(slices, files, tmp_p
         assert {name: row[name] for name in names_of(METRICS)} == pytest.approx(score_synthesized(real, made))
         # The public code sees what the network made, nothing cut off at 1 and nothing taken out but by the truth.
         image = np.asarray(volume.image)
-        stretched = patch_by_patch(real), patch_by_patch(answer(volume.id, image)[..., 0])
+        stretched = patch_by_patch(real), patch_by_patch(np.asarray(answer(FACTORS[volume.id], image))[..., 0])
         by_code = official_scores(*stretched)
         assert {name: row[name] for name in names_of(OFFICIAL)} == pytest.approx(by_code, rel=1e-4)
         assert official_scores(real, made)["official_nmse"] != pytest.approx(by_code["official_nmse"], rel=0.01)
@@ -189,9 +203,8 @@ def test_panels_show_the_worst_first_with_what_is_judged(slices, tmp_path, drawn
 
 
 def test_a_perfect_volume_is_counted_as_undefined_and_not_averaged(slices, tmp_path, drawn):
-    def perfect(case):
-        factor = 1.0 if case.id.startswith("a") else 0.5
-        return in_patches(case, lambda name, image: factor * image[..., 2:])
+    def perfect(case, asked):
+        return in_patches(case, asked, exact, 1.0 if case.id.startswith("a") else 0.5)
 
     one_source_more = judge(pairs=("t1+t2+flair", "flair"))  # then nothing of flair lies outside the sources
     document = heads.full(one_source_more, perfect, slices, tmp_path)
@@ -205,7 +218,9 @@ def test_what_is_no_synthesis_is_refused(slices, files):
         refused("a synthesis is judged with its sources and its target named", judge, pairs)
     refused("pairs names pd, but the data has t1, t2, flair", judge(("t1", "pd")).quick, in_patches, slices)
     for outputs in ({}, {"synthesized": np.zeros((13, 14, 2))}):
-        refused("the output synthesized is not one image", judge().quick, lambda case, made=outputs: made, slices)
+        refused(
+            "the output synthesized is not one image", judge().quick, lambda case, asked, made=outputs: made, slices
+        )
     signed = prepare(files[0], MODALITIES, None, cache=files[1])
     told = "case a: flair runs from -.* images are judged in .* set data.normalize to minmax"
     refused(told, judge().quick, in_patches, signed)

@@ -6,10 +6,11 @@ import pytest
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.translation import translation
+from jaxfuse.inference.tiling import Asked
 from tests.engine.judging.heads import MODALITIES, full, prepared, prepared_volumes, rows_of, summary_of
 
 
-def translate(case: PreparedCase) -> dict[str, np.ndarray]:
+def translate(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
     """Fakes off by 0.5 (group a) and 0.25 (b), cycles by 0.125; outside the brain they are far off."""
     image = np.asarray(case.image)
     a, b = image[..., [0, 1]], image[..., [3, 2]]  # the pair t2 is named after flair below
@@ -42,7 +43,7 @@ def test_translation_counts_the_brain_only_and_groups_of_unequal_size_have_no_pa
     head[1:, 1:, 1:] = np.random.default_rng(0).uniform(1, 2, (3, 3, 3, 4))
     head[0, 0, 1] = 1.0
 
-    def outside(case: PreparedCase) -> dict[str, np.ndarray]:
+    def outside(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
         image = np.asarray(case.image)
         a, b = np.split(np.where(image == 0, np.float32(100), image), [1], axis=-1)
         return {"fake_a": a, "cycle_a": a, "fake_b": b, "cycle_b": b}

@@ -12,7 +12,7 @@ from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.trained.segmenter import check_labels, mean_probabilities
+from jaxfuse.engine.trained.segmenter import check_labels, ensemble_of
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.system import Geometry
 from tests.engine.valid_phases import MODALITIES, TINY, volume
@@ -47,13 +47,25 @@ def probability(case, axis, channel=0):
 
 def test_any_views_are_averaged_with_equal_weight(case):
     for views in (chosen for count in (1, 2, 3) for chosen in itertools.combinations(sorted(AXES), count)):
-        predicted = mean_probabilities([segmenter(axis) for axis in views])(case)
+        predicted = ensemble_of([segmenter(axis) for axis in views]).probabilities(case)
         expected = np.mean([probability(case, axis) for axis in views], axis=0)
         np.testing.assert_allclose(predicted[..., 1], expected, atol=1e-6)
     # Each view is given its own order of modalities.
     two = [segmenter("axial"), segmenter("coronal", modalities=MODALITIES[::-1])]
     expected = (probability(case, "axial", 0) + probability(case, "coronal", 1)) / 2
-    np.testing.assert_allclose(mean_probabilities(two)(case)[..., 1], expected, atol=1e-6)
+    np.testing.assert_allclose(ensemble_of(two).probabilities(case)[..., 1], expected, atol=1e-6)
+
+
+def test_labels_are_those_of_the_mean(case):
+    """Of networks that see slices along other axes."""
+    ensemble = ensemble_of([segmenter(axis) for axis in ("sagittal", "coronal")])
+    each = [probability(case, axis) for axis in ("sagittal", "coronal")]
+    found = ensemble.all_labels(case)
+    assert {(one.dtype.name, one.shape) for one in found} == {("uint8", SHAPE)}
+    for labels, expected in zip(found, [*each, np.mean(each, axis=0)], strict=True):
+        np.testing.assert_array_equal(labels, expected > 0.5)
+    np.testing.assert_array_equal(ensemble.labels(case), found[-1])
+    np.testing.assert_array_equal(ensemble_of([segmenter("coronal")]).labels(case), found[1])
 
 
 def test_a_limit_of_memory_is_for_the_networks_whose_tiles_it_changes(case):
@@ -61,10 +73,10 @@ def test_a_limit_of_memory_is_for_the_networks_whose_tiles_it_changes(case):
     batch = {"image": jnp.zeros((1, 8, 8, 1)), "label": jnp.zeros((1, 4, 4), jnp.int32)}
     weights = valid.init(jax.random.key(0), batch).replace(opt_state={})
     both = [segmenter("coronal"), replace(segmenter("axial"), system=valid, state=weights)]
-    smaller, larger = (mean_probabilities(both, memory_mb=limit)(case) for limit in (None, 50))
+    smaller, larger = (ensemble_of(both, memory_mb=limit).probabilities(case) for limit in (None, 50))
     np.testing.assert_allclose(smaller, larger, atol=1e-6)
     told = "memory_mb is 50, but no network of coronal, axial has valid convolutions"
-    refused(told, mean_probabilities, [segmenter("coronal"), segmenter("axial")], memory_mb=50)
+    refused(told, ensemble_of, [segmenter("coronal"), segmenter("axial")], memory_mb=50)
 
 
 WINDOW = {"window": ((0, 4), (0, 4))}
