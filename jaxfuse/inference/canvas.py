@@ -89,7 +89,7 @@ def lay(tiling: Tiling, canvases: Canvases) -> Laid:
 
 
 def windows_of(tiling: Tiling, batch: int, *, stacked: bool = False) -> Windows:
-    """Returns what a program knows of these windows when it is compiled."""
+    """Returns the facts of these windows that a program is compiled for."""
     return Windows(tiling.tile, tiling.margin, batch, stacked)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from jaxfuse.arrays import Array
 
-Values = Float[Array, "*space k"]
+Values = Float[Array, "... k"]
 # A volume's array axis across which the pictures of a canvas lie; None where it is no stack of pictures.
 Axis = int | None
 

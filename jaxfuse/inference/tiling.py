@@ -46,7 +46,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Windows:
-    """What a program knows of its windows when it is compiled.
+    """The facts of windows that a program is compiled for.
 
     Attributes:
         tile: sides of a window, the network's output.

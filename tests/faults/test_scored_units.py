@@ -44,9 +44,9 @@ def _slices(folder, *, one_per_case=False, cases=2):
 def _answer(found):
     """A prediction that finds `found` of (case, truth), and fuses by the mean."""
 
-    def predict(case):
+    def predict(case, asked):
         label = found(case, np.asarray(case.label))
-        return {"S": np.eye(4, dtype=np.float32)[label], "fused": np.asarray(case.image).mean(-1, keepdims=True)}
+        return {"S": label.astype(np.uint8), "fused": np.asarray(case.image).mean(-1, keepdims=True)}
 
     return predict
 

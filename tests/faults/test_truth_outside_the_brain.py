@@ -52,9 +52,9 @@ def test_the_truth_of_a_run_is_that_of_the_file(tmp_path, box, axis):
     judge = segmentation(Judged(SCHEME, "S", ("S",)))
     maps = []
 
-    def predict(one):
+    def predict(one, asked):
         maps.append(found(one))
-        return {"S": np.eye(2, dtype=np.float32)[maps[-1]]}
+        return {"S": maps[-1].astype(np.uint8)}
 
     (row,), _, _ = judge.judge(predict, cases)
     assert row["truth_mm3"] == 2 * truth.sum()

@@ -26,11 +26,11 @@ def cases(tmp_path):
     return prepared_volumes(tmp_path, "a", image, label, classes=2)
 
 
-def predict(case):
+def predict(case, asked):
     """Finds the lesion, and four voxels more outside the brain."""
     found = np.asarray(case.label).copy()
     found[0, 2:4, 2:4] = 1
-    return {"S": np.eye(2, dtype=np.float32)[found]}
+    return {"S": found}
 
 
 @table(

@@ -1,15 +1,13 @@
 """Whole images from tiles, with predictors whose answer is known."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
-from jaxfuse.inference.canvas import Canvases, lay, windows_of
-from jaxfuse.inference.tiling import Asked, canvas_bytes, output_channels, predict_canvas
+from jaxfuse.inference.canvas import windows_of
+from jaxfuse.inference.tiling import Asked, canvas_bytes, output_channels
 from jaxfuse.patches import crop, tile_volume
 from tests.tiles import predict_image
 from tests.tiny_systems import Valid
@@ -28,7 +26,7 @@ def centered(tiles):
 
 
 def by_hand(predict, image, tiling):
-    """The same one tile after the other, summed and divided on the host."""
+    """Puts an output together one tile after the other, summed and divided on the host."""
     total, weight = 0.0, np.zeros((*image.shape[:-1], 1), np.float32)
     for start in tiling:
         made = np.asarray(predict({"image": crop(image, tiling.input_start(start), tiling.input_tile)[None]})[0])
@@ -131,25 +129,6 @@ def test_an_output_of_another_size_than_the_geometry_says_is_refused():
                 tiling,
                 values=("logits",),
             )
-
-
-def test_one_program_serves_images_of_many_shapes():
-    """Whatever the first is, five cropped heads take two canvases at most."""
-    shapes = [(43, 51, 37), (45, 56, 40), (41, 48, 38), (47, 57, 36), (40, 50, 41)]
-    for order in itertools.permutations(shapes):
-        canvases = Canvases()
-        for shape in order:
-            canvases.keep(lay(tile_volume(shape, (32, 32, 32)), canvases).sides)
-        assert len(canvases.known) <= 2
-    windows, asked, canvases = windows_of(tile_volume(shapes[0], (32,) * 3), 2), Asked(values=("same",)), Canvases()
-    program = jax.jit(lambda *given: predict_canvas(lambda _, tiles: identity(tiles), None, *given, windows, asked))
-    for shape in shapes:
-        image = RNG.normal(size=(*shape, 1)).astype(np.float32)
-        laid = lay(tile_volume(shape, (32, 32, 32)), canvases)
-        canvases.keep(laid.sides)
-        made = program(laid.image(image), laid.places(2, 0.0))["same"]
-        np.testing.assert_allclose(laid.cut(np.asarray(made)), image, rtol=1e-6)
-    assert program._cache_size() == len(canvases.known) <= 2
 
 
 def test_what_lies_on_the_device_for_the_whole_image_is_counted():

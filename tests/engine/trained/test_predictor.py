@@ -36,7 +36,7 @@ def test_larger_tiles_change_no_answer():
 
 
 def test_one_limit_of_memory_compiles_few_programs():
-    """Those whose memory is asked for are the ones that run; cases of like sides take the same."""
+    """The programs whose memory is asked for are those that run; cases of like sides share them."""
     system, weights = drawn(valid_phase())
     predict, compiled = case_predictor(system, valid_phase(memory_mb=2)), []
     jax.monitoring.register_event_duration_secs_listener(

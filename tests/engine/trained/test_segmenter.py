@@ -56,18 +56,6 @@ def test_any_views_are_averaged_with_equal_weight(case):
     np.testing.assert_allclose(ensemble_of(two).probabilities(case)[..., 1], expected, atol=1e-6)
 
 
-def test_labels_are_those_of_the_mean(case):
-    """Of networks that see slices along other axes."""
-    ensemble = ensemble_of([segmenter(axis) for axis in ("sagittal", "coronal")])
-    each = [probability(case, axis) for axis in ("sagittal", "coronal")]
-    found = ensemble.all_labels(case)
-    assert {(one.dtype.name, one.shape) for one in found} == {("uint8", SHAPE)}
-    for labels, expected in zip(found, [*each, np.mean(each, axis=0)], strict=True):
-        np.testing.assert_array_equal(labels, expected > 0.5)
-    np.testing.assert_array_equal(ensemble.labels(case), found[-1])
-    np.testing.assert_array_equal(ensemble_of([segmenter("coronal")]).labels(case), found[1])
-
-
 def test_a_limit_of_memory_is_for_the_networks_whose_tiles_it_changes(case):
     valid = valid_system(2, ndim=2)
     batch = {"image": jnp.zeros((1, 8, 8, 1)), "label": jnp.zeros((1, 4, 4), jnp.int32)}
