@@ -164,7 +164,7 @@ def _added(total: Array, part: Array, at: tuple[Any, ...], counts: Array) -> Arr
     return lax.dynamic_update_slice(total, held + jnp.where(counts, part, 0.0), at)
 
 
-def _weight(held: tuple[Array, ...]) -> Array:
+def _weight(held: tuple[Any, ...]) -> Array:
     """How many windows hold each voxel, (*canvas 1): windows stand in rows along every axis."""
     axes = range(len(held))
     each = [jnp.reshape(one, [-1 if axis == own else 1 for axis in (*axes, -1)]) for own, one in enumerate(held)]

@@ -30,7 +30,7 @@ class Member:
 
     predictor: CasePredictor
     weights: State
-    own: Callable[[Case], Case]
+    own: Callable[[Any], Case]
 
     @property
     def primary(self) -> str:
