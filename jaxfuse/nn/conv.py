@@ -141,7 +141,7 @@ def _matrix_product(x: Array, kernel: Array, strides: tuple[int, ...]) -> Array:
     """
 
     def sliced(x: Array, kernel: Array) -> Array:
-        return x[(slice(None), *(slice(None, None, s) for s in strides))] @ kernel.reshape(kernel.shape[-2:])
+        return _pixel_by_pixel(x[(slice(None), *(slice(None, None, s) for s in strides))], kernel)
 
     def strided(x: Array, kernel: Array) -> Array:
         return _native(x, kernel, strides, (0,) * len(strides))
@@ -150,8 +150,14 @@ def _matrix_product(x: Array, kernel: Array, strides: tuple[int, ...]) -> Array:
         return jax.lax.platform_dependent(x, kernel, cpu=sliced, default=strided)
 
     if max(strides) == 1:
-        return x @ kernel.reshape(kernel.shape[-2:])
+        return _pixel_by_pixel(x, kernel)
     return jax.checkpoint(by_platform, prevent_cse=False)(x, kernel)
+
+
+def _pixel_by_pixel(x: Array, kernel: Array) -> Array:
+    """One matrix product of all voxels, as rows: the gradient of the kernel takes them as they lie, too."""
+    flat = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[-2:])
+    return flat.reshape(*x.shape[:-1], -1)
 
 
 def _per_axis(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:

@@ -56,23 +56,14 @@ def attended(
 ) -> Float[Array, "*b p k"]:
     """`channel_attention` of query, key and value side by side, and a linear map of its output.
 
-    On CPU head by head. Elsewhere by one product of all channels of query and key with each other, whose diagonal holds
-    their squared lengths and whose blocks the heads are; the map of each image and the linear map become one matrix,
-    which the values meet. That is more arithmetic in products that such devices do for nothing, and no pass over the
-    map to lay its heads apart (compiled for an H200: two Restormer blocks of 64 channels move 69 GB in place of 75).
+    By one product of all channels of query and key with each other, whose diagonal holds their squared lengths and
+    whose blocks the heads are; the map of each image and the linear map become one matrix, which the values meet. That
+    is more arithmetic, in products that devices do for nothing, and no pass over the map to lay its heads apart: two
+    Restormer blocks of 64 channels, compiled for an H200, move 69 GB in place of 75, and forward and back take 19 ms in
+    place of 32 on two cores at 4 x 112 x 112 pixels of 32 channels. Reverse mode keeps query, key and value alone.
     """
     check_heads(qkv.shape[-1] // 3, temperature.shape[0])
-
-    def by_platform(qkv: Array, temperature: Array, projection: Array) -> Array:
-        return jax.lax.platform_dependent(qkv, temperature, projection, cpu=_by_head, default=_by_gram)
-
-    # Without it reverse mode would keep the residuals of both forms. What is computed again is shared.
-    return jax.checkpoint(by_platform, prevent_cse=False)(qkv, temperature, projection)
-
-
-def _by_head(qkv: Array, temperature: Array, projection: Array) -> Array:
-    query, key, value = jnp.split(qkv, 3, axis=-1)
-    return channel_attention(query, key, value, temperature)[0] @ projection
+    return jax.checkpoint(_by_gram, prevent_cse=False)(qkv, temperature, projection)
 
 
 def _by_gram(qkv: Array, temperature: Array, projection: Array) -> Array:

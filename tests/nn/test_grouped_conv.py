@@ -1,5 +1,7 @@
 """Grouped convolution: both forms against each other and against loops, gradients, what is kept."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +32,13 @@ def _loops(x, kernel, padding):
 def test_both_forms_are_the_sum_over_taps_of_the_own_group(group, padding):
     kernel = _kernel(group)
     expected = _loops(np.asarray(IMAGE), np.asarray(kernel), padding)
-    for form in (_native, _shifted, lambda x, kernel, padding: grouped_conv(x, kernel, padding=padding)):
-        np.testing.assert_allclose(form(IMAGE, kernel, padding), expected, atol=1e-5)
+    taps = {"taps": (3, 3, group)}
+    for form in (partial(_native, **taps), partial(_shifted, **taps), grouped_conv):
+        np.testing.assert_allclose(form(IMAGE, kernel, padding=padding), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("group", [1, 2])
-def test_first_and_second_derivatives_agree(group):
+@pytest.mark.parametrize(("group", "padding"), [(1, 1), (2, 0), (3, 2)])
+def test_first_and_second_derivatives_agree(group, padding):
     kernel = _kernel(group)
 
     @jax.jit
@@ -44,7 +47,10 @@ def test_first_and_second_derivatives_agree(group):
             gradient = jax.grad(lambda x, k: jnp.sum(jnp.tanh(conv(x, k))), (0, 1))
             return jax.jvp(gradient, (x, k), (jnp.ones_like(x), jnp.ones_like(k)))
 
-        return both(lambda x, k: grouped_conv(x, k, padding=1)), both(lambda x, k: _native(x, k, 1))
+        return (
+            both(lambda x, k: grouped_conv(x, k, padding=padding)),
+            both(lambda x, k: _native(x, k, taps=(3, 3, group), padding=padding)),
+        )
 
     ours, native = derivatives(IMAGE, kernel)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(native), strict=True):
@@ -58,8 +64,8 @@ def test_reverse_mode_keeps_the_image_and_the_kernel_alone():
 
 def test_bfloat16_adds_up_in_float32_and_rounds_once():
     x, kernel = IMAGE.astype(jnp.bfloat16), _kernel(1).astype(jnp.bfloat16)
-    wide = _shifted(x.astype(jnp.float32), kernel.astype(jnp.float32), 1)
-    np.testing.assert_array_equal(_shifted(x, kernel, 1), wide.astype(jnp.bfloat16))
+    wide = grouped_conv(x.astype(jnp.float32), kernel.astype(jnp.float32), padding=1)
+    np.testing.assert_array_equal(grouped_conv(x, kernel, padding=1), wide.astype(jnp.bfloat16))
 
 
 def test_module_pads_by_half_its_kernel_and_keeps_float32_weights():

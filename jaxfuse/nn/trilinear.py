@@ -1,0 +1,95 @@
+"""Products of two arrays, and their two gradients, as primitives of JAX: each has a form of its own on CPU.
+
+Such a product, summed with weights, is linear in three arrays: both that are multiplied, and the weights. The
+derivative of each of the three primitives in either argument is one of the other two. So every order of differentiation
+stays, forward and backward, and reverse mode keeps the arguments alone. The form falls when a program is lowered: a
+program that is exported for several platforms holds that of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxfuse.arrays import Array
+
+Form = Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Forms:
+    """One function of two arrays and static options, written twice.
+
+    Attributes:
+        cpu: the form for CPUs.
+        default: that for other devices.
+    """
+
+    cpu: Form
+    default: Form
+
+    def __call__(self, a: Array, b: Array, **options: Any) -> Array:
+        """Computes it in the form of the device; differentiable like any function, but keeps what either form keeps."""
+        cpu, default = partial(self.cpu, **options), partial(self.default, **options)
+        return jax.lax.platform_dependent(a, b, cpu=cpu, default=default)
+
+
+def trilinear(name: str, options: Sequence[str], product: Forms, first: Forms, second: Forms) -> Form:
+    """Makes the function (a, b, **options) -> product.
+
+    Args:
+        name: of the primitive.
+        options: names of the static options.
+        product: (a, b) -> result.
+        first: (result, b) -> a, the gradient of a.
+        second: (a, result) -> b, the gradient of b.
+    """
+    made, of_first, of_second = (
+        _primitive(f"{name}{suffix}", options, forms)
+        for suffix, forms in (("", product), ("_first", first), ("_second", second))
+    )
+    ad.defbilinear(
+        made,
+        lambda ct, _, b, **options: of_first.bind(ct, b, **options),
+        lambda ct, a, _, **options: of_second.bind(a, ct, **options),
+    )
+    ad.defbilinear(
+        of_first,
+        lambda ct, _, b, **options: made.bind(ct, b, **options),
+        lambda ct, result, _, **options: of_second.bind(ct, result, **options),
+    )
+    ad.defbilinear(
+        of_second,
+        lambda ct, _, result, **options: of_first.bind(result, ct, **options),
+        lambda ct, a, _, **options: made.bind(a, ct, **options),
+    )
+    return made.bind
+
+
+def _primitive(name: str, options: Sequence[str], forms: Forms) -> Primitive:
+    primitive, compiled = Primitive(name), partial(jax.jit, static_argnames=tuple(options))
+
+    def abstract(a: Any, b: Any, **options: Any) -> Any:
+        shape = jax.eval_shape(partial(forms.default, **options), a, b)
+        return jax.core.ShapedArray(shape.shape, shape.dtype)
+
+    primitive.def_abstract_eval(abstract)
+    primitive.def_impl(compiled(primitive.bind))
+    # Compiled apart, so that calls of equal shapes are written out once.
+    mlir.register_lowering(primitive, mlir.lower_fun(compiled(forms.cpu), multiple_results=False), platform="cpu")
+    mlir.register_lowering(primitive, mlir.lower_fun(compiled(forms.default), multiple_results=False))
+    batching.primitive_batchers[primitive] = partial(_mapped, forms)
+    return primitive
+
+
+def _mapped(forms: Forms, arguments: Sequence[Array], axes: Sequence[int | None], **options: Any) -> tuple[Array, int]:
+    """Maps a primitive over a further axis."""
+    # Without it reverse mode would keep the residuals of both forms.
+    one = jax.checkpoint(partial(forms, **options), prevent_cse=False)
+    return jax.vmap(one, tuple(axes))(*arguments), 0
