@@ -78,7 +78,7 @@ def _shifted(x: Array, kernel: Array, *, taps: Taps, padding: int) -> Array:
 
 
 def _shifted_image(y: Array, kernel: Array, *, taps: Taps, padding: int) -> Array:
-    """The same with the kernel turned about; within a group, what was read and what was made change places."""
+    """Multiplies by the kernel turned about; within a group, what was read and what was made change places."""
     group, channels = kernel.shape[2:]
     apart = kernel[::-1, ::-1].reshape(*kernel.shape[:2], group, channels // group, group)
     turned = jnp.swapaxes(apart, 2, 4).reshape(kernel.shape)
