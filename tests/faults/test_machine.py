@@ -10,19 +10,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxfuse import cli
 from jaxfuse.data.cache import prepare
-from jaxfuse.data.pipeline import Workers
+from jaxfuse.data.pipeline import PatchSampler, Workers
+from jaxfuse.data.sampling import brain
 from jaxfuse.data.settings import read_data
 from jaxfuse.engine import run
+from jaxfuse.engine.feed.resident import resident
+from jaxfuse.engine.programs import Placement, one_device
 from jaxfuse.engine.run_folder import stored
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.errors import OutputError, Stopped, machine_sentence
 from tests.commands import ROOT
 from tests.data.tiny_case import SCHEME, files_on_disk
 from tests.engine.toy_loop import Bench
+from tests.engine.valid_phases import on_disk
 from tests.faults.catalogue import given, table
 from tests.recipe_phases import RECIPES
 from tests.refusals import refused
@@ -284,6 +289,22 @@ def one_case(tmp_path) -> Callable[[], object]:
     """Prepares one case below the folder `cache`."""
     files = files_on_disk(tmp_path)
     return lambda: prepare([files], ("t1", "flair"), SCHEME, cache=tmp_path / "cache")
+
+
+@given("training cases that do not fit into the memory of a GPU", "they stay on the host, and the run says so")
+@given("such cases where they are asked to lie there", "refused; batches of the host are advised")
+def test_cases_that_do_not_fit_onto_the_device(tmp_path, monkeypatch):
+    case, said = on_disk(tmp_path, "one", np.ones((6, 6, 6), np.uint8)), []
+    one = [PatchSampler((case,), (6, 6, 6), brain, (), unpaired=False)]
+    needed, placement = 6**3 * (2 * 4 + 1), one_device()
+    monkeypatch.setattr(Placement, "backend", "gpu")
+    for memory, count in ((2 * needed, 0), (3 * needed, 1)):
+        monkeypatch.setattr(Placement, "memory_bytes", lambda self, memory=memory: memory)
+        assert len(resident(one, "auto", placement, said.append)) == count
+    assert said[0].startswith("Batches come from the host: the training cases take 0.0 GB, more than 40% of the 0.0 GB")
+    monkeypatch.setattr(Placement, "memory_bytes", lambda self: 2 * needed)
+    told = "loader.on_device is on, but the training cases take .* of the device; set it to auto or off"
+    refused(told, resident, one, "on", placement, said.append)
 
 
 class Dying:

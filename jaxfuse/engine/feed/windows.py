@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxfuse.data.sampling import Draw
 
@@ -63,7 +64,12 @@ class Windows:
                 found["label"] = _mirrored(_crop(self.labels, case, start + lost, window), mirrored)
             return found
 
-        return jax.vmap(cut)(places.case, places.start, places.mirrored)
+        # A convolution that would have its input in another order must not have all of the data set put into it.
+        return jax.tree.map(_in_order, jax.vmap(cut)(places.case, places.start, places.mirrored))
+
+
+def _in_order(array: Any) -> Any:
+    return with_layout_constraint(array, Layout(major_to_minor=tuple(range(array.ndim))))
 
 
 def _crop(array: Any, case: Any, start: Any, sides: Sequence[int]) -> Any:
