@@ -1,6 +1,5 @@
 """Every recipe: it reads, every row of every preset traces, and its tiny preset trains."""
 
-import dataclasses
 import math
 
 import jax
@@ -80,7 +79,7 @@ def test_the_tiny_preset_trains_two_steps_of_each_phase(recipe):
         donors = {(rule.donor, rule.best): trained[rule.donor].params for rule in built.phase.rules}
         params, moved = apply_rules(state.params, built.phase.rules, donors)
         assert (moved > 0) == bool(built.phase.rules)
-        state = dataclasses.replace(state, params=params)
+        state = state.replace(params=params)
         first = jax.tree.map(np.asarray, state.params)
         step = jax.jit(built.system.train_step, donate_argnums=0)
         for seed in range(2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -112,4 +111,4 @@ def abstract_state(system: System, phase: Phase, modalities: Sequence[str]) -> S
 
 def without_optimizers(state: State) -> State:
     """Leaves out of a state what prediction does not need; nothing is copied."""
-    return dataclasses.replace(state, opt_state={}, memory={})
+    return state.replace(opt_state={}, memory={})

@@ -172,7 +172,7 @@ class PhaseRun:
         taken = "; ".join(f"{rule.donor}:{rule.source} -> {rule.target}" for rule in rules)
         self.setting.display.say(f"{moved:,} values are taken over: {taken}")
         # What was read is bound to a device; where the rest is not, the step is compiled again for its own output.
-        return jax.device_put(dataclasses.replace(state, params=params), self.programs.placement.state)
+        return jax.device_put(state.replace(params=params), self.programs.placement.state)
 
     def weights(self, *, best: bool) -> State:
         """Reads the trained weights, the best or the last, without optimizers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -168,7 +167,7 @@ class Training:
                 f"phase {self.name} has {begun} steps already and {self.total_steps} are asked for; "
                 "name another --workdir"
             )
-        return keep(dataclasses.replace(state, opt_state=with_total_steps(state.opt_state, self.total_steps)))
+        return keep(state.replace(opt_state=with_total_steps(state.opt_state, self.total_steps)))
 
     def _train(self, loop: Loop, state: State, begun: int, opened: Opened, writer: MetricWriter) -> State:
         """Carries out the steps that are left, after what they outdate was forgotten."""

@@ -52,7 +52,7 @@ def _init(law: Callable[..., Array], scale: Callable[[int, int], float]) -> Kern
     """Returns the initializer that draws by a law of `jaxfuse.nn.drawing`, scaled by a function of both fans."""
 
     def init(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        *kernel, fan_in, fan_out = shape
+        *kernel, fan_in, fan_out = (1,) * (2 - len(shape)) + tuple(shape)  # a vector is one row
         taps = math.prod(kernel)
         return law(key, scale(taps * fan_in, taps * fan_out), 0.0, tuple(shape)).astype(dtype)
 

@@ -10,8 +10,9 @@ convolutions of 16 channels with their norms at 128^3), so that none is taken.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,20 +31,25 @@ def moments(x: Array, axes: Sequence[int], near: ArrayLike = 0.0) -> tuple[Array
         axes: those to average over.
         near: numbers near the mean, such as a running one; of them only the rounding of the result depends.
     """
-    over = tuple(axes)
+    form = _form(tuple(axes), x.dtype == jnp.float64)
+    return form(x, jax.lax.stop_gradient(jnp.asarray(near, jnp.float32)))
+
+
+@functools.cache
+def _form(axes: tuple[int, ...], twice: bool) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """The function of a map and the numbers near; one for all norms over these axes, which JAX then traces once."""
 
     def one_pass(x: Array, near: Array) -> tuple[Array, Array]:
-        return _one_pass(x, over, near)
+        return _one_pass(x, axes, near)
 
     def two_passes(x: Array, near: Array) -> tuple[Array, Array]:
-        return _two_passes(x, over)
+        return _two_passes(x, axes)
 
     def by_platform(x: Array, near: Array) -> tuple[Array, Array]:
         return jax.lax.platform_dependent(x, near, cpu=two_passes, default=one_pass)
 
-    form = two_passes if x.dtype == jnp.float64 else by_platform
     # Without it reverse mode would keep the residuals of both forms. What is computed again is shared.
-    return jax.checkpoint(form, prevent_cse=False)(x, jax.lax.stop_gradient(jnp.asarray(near, jnp.float32)))
+    return jax.checkpoint(two_passes if twice else by_platform, prevent_cse=False)
 
 
 def _two_passes(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:

@@ -38,12 +38,12 @@ def transposed_conv(
     """
     if kernel.shape[0] not in SIDES:
         raise UserError(f"a transposed convolution doubles by kernels of side 3 or 4, got {kernel.shape[:2]}")
-
-    def by_platform(x: Array, kernel: Array) -> Array:
-        return jax.lax.platform_dependent(x, kernel, cpu=_overlapped, default=_interleaved)
-
     # Without it reverse mode would keep the residuals of both platforms' forms.
-    return jax.checkpoint(by_platform, prevent_cse=False)(x, kernel)
+    return jax.checkpoint(_by_platform, prevent_cse=False)(x, kernel)
+
+
+def _by_platform(x: Array, kernel: Array) -> Array:
+    return jax.lax.platform_dependent(x, kernel, cpu=_overlapped, default=_interleaved)
 
 
 def _interleaved(x: Array, kernel: Array) -> Array:

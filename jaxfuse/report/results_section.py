@@ -34,7 +34,7 @@ def _result(result: Result) -> dict[str, Any]:
 def _footnotes(result: Result) -> list[str]:
     """Definitions of metrics, the rule for empty masks, and the cases that it concerns."""
     defined = {**result.summary.get("distances", {}), **result.summary.get("definitions", {})}
-    rule = [f"{result.summary['one_empty']}."] if "one_empty" in result.summary else []
+    rule = [f"Empty masks: {result.summary['one_empty']}."] if "one_empty" in result.summary else []
     empties = [text for line in result.lines if (text := _empty_note(line))]
     return [*(f"{name}: {text}." for name, text in defined.items()), *rule, *empties]
 

@@ -89,7 +89,7 @@ def _lower(game, decay=DECAY):
 
 def _descended(lower, phi, psi, steps, rate):
     """The follower's weights after plain gradient descent, as a function that can be differentiated."""
-    step = lambda psi, _: (jax.tree.map(lambda w, g: w - rate * g, psi, jax.grad(lower, 1)(phi, psi)), None)  # noqa: E731
+    step = lambda psi, _: (jax.tree.map(lambda w, g: w - rate * g, psi, jax.grad(lower, 1)(phi, psi)), None)
     return jax.lax.scan(step, psi, None, steps)[0]
 
 
@@ -164,7 +164,7 @@ def test_envelope_one_loss_on_both_levels_leaves_the_joint_gradient():
     twice = [jnp.concatenate([array[:4], array[:4]]) for array in data()]
     game = _game(_linear, penalty=DECAY, batch=twice, fusion_weight=0.0)
     phi, psi = drawn()
-    loss = lambda phi, psi: game.task(phi, psi, "lower")  # noqa: E731
+    loss = lambda phi, psi: game.task(phi, psi, "lower")
     psi = jax.jit(lambda phi, psi: _descended(loss, phi, psi, 3000, 2.0))(phi, psi)
     scheme = bilevel.fusion_leader(damping=0.0, weight_decay=0.0, curvature="hessian", steps=100)
     joint = _direct(game, psi, "all")
@@ -305,7 +305,7 @@ def test_a_task_without_weight_is_the_detached_gradient(name):
 @pytest.mark.parametrize("name", ["joint", "fusion_leader"])
 def test_the_follower_learns_from_its_part_and_sends_nothing_to_the_leader(name):
     scheme, game, (phi, psi) = bilevel.SCHEMES[name](), _game(), drawn()
-    followed = lambda phi, psi: scheme.follow(game, game.fuse(phi, "all"), psi)[0]  # noqa: E731
+    followed = lambda phi, psi: scheme.follow(game, game.fuse(phi, "all"), psi)[0]
     of_phi, of_psi = jax.jit(jax.grad(followed, (0, 1)))(phi, psi)
     assert optax.tree.norm(of_phi) == 0
     part = "all" if name == "joint" else "lower"

@@ -23,7 +23,7 @@ def _systems(count, size=6):
 
 
 def _solved(matrices, targets, steps=60):
-    product = lambda x: jnp.einsum("bij,bj->bi", matrices, x)  # noqa: E731
+    product = lambda x: jnp.einsum("bij,bj->bi", matrices, x)
     return jax.jit(lambda target: conjugate_gradients(product, target, steps))(targets)
 
 

@@ -1,7 +1,5 @@
 """CMFF and joint training: counts at the paper's sizes, how masks act, what each loss moves, both phases as parts."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -324,7 +322,7 @@ def test_remat_changes_no_gradient_of_joint_training(tiny, joint):
 @pytest.mark.parametrize(("remat", "gigabytes"), [("none", 20.87), ("level", 2.07), ("network", 1.35)])
 def test_what_joint_training_keeps_for_the_backward_pass_at_the_paper_size(tiny, remat, gigabytes):
     system, state = _paper(tiny, cmff.make_joint, ("net", "discriminators"), pool_size=0, remat=remat)
-    forward = lambda p, image: system.forward(p, image[..., :2], image[..., 2:])  # noqa: E731
+    forward = lambda p, image: system.forward(p, image[..., :2], image[..., 2:])
     found = kept_bytes(forward, state.params["net"], tiny.shapes(128, 128, 128)["image"])
     assert found == pytest.approx(gigabytes * 1e9, rel=0.06)
 
@@ -339,7 +337,7 @@ def test_joint_prediction_makes_segmentations_and_no_translations(tiny, share_tr
     assert system.probabilities == tuple(channels)
     # Neither the translation heads nor the critics are read: without them it predicts the same.
     net = {name: part for name, part in state.params["net"].items() if name != "translation"}
-    without = dataclasses.replace(state, params={"net": net})
+    without = state.replace(params={"net": net})
     assert jax.eval_shape(system.predict, without, tiny.batch) == outputs
 
 

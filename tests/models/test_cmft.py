@@ -122,7 +122,7 @@ def test_what_the_generators_keep_for_the_backward_pass_at_the_paper_size(tiny, 
     """By what reverse mode holds on to: compiled for CPU, the barriers that force recomputation are dropped."""
     system, batch = _paper(tiny, remat=remat), tiny.shapes(128, 128, 128)
     generators = jax.eval_shape(system.init, tiny.key, batch).params["generators"]
-    forward = lambda p, image: tuple(system.translate(p, image[..., :2], image[..., 2:]))  # noqa: E731
+    forward = lambda p, image: tuple(system.translate(p, image[..., :2], image[..., 2:]))
     assert kept_bytes(forward, generators, batch["image"]) == pytest.approx(gigabytes * 1e9, rel=0.08)
 
 

@@ -86,7 +86,8 @@ def test_terms_of_a_first_step_by_hand(system, start, step, looked):
     """With pools that are not full the critics see the new fakes, so that a step and an evaluation agree."""
     generators, critics = start.params["generators"], start.params["discriminators"]
     a, b = 2 * BATCH["image"][..., 2:3] - 1, 2 * BATCH["image"][..., 1:2] - 1
-    ab, ba = (lambda image, name=name: system.make(generators[name], image) for name in ("ab", "ba"))
+    make, judge = jax.jit(system.make), jax.jit(system.judge)
+    ab, ba = (lambda image, name=name: make(generators[name], image) for name in ("ab", "ba"))
     expected = {
         "cycle_a": jnp.abs(ba(ab(a)) - a).mean(),
         "cycle_b": jnp.abs(ab(ba(b)) - b).mean(),
@@ -96,10 +97,10 @@ def test_terms_of_a_first_step_by_hand(system, start, step, looked):
     loss = 10 * (expected["cycle_a"] + expected["cycle_b"]) + 5 * (expected["identity_a"] + expected["identity_b"])
     judged = {}
     for side, real, fake in (("a", a, ba(b)), ("b", b, ab(a))):
-        told = system.judge(critics[side], fake)
+        told = judge(critics[side], fake)
         expected[f"adversarial_{side}"] = jnp.square(told - 1).mean()
         loss += expected[f"adversarial_{side}"]
-        errors = jnp.square(system.judge(critics[side], real) - 1).mean() + jnp.square(told).mean()
+        errors = jnp.square(judge(critics[side], real) - 1).mean() + jnp.square(told).mean()
         judged[f"critic_{side}"] = errors / 2
     both = {f"generators/{name}": value for name, value in (expected | {"loss": loss}).items()}
     both |= {f"discriminators/{name}": value for name, value in (judged | {"loss": sum(judged.values())}).items()}
@@ -139,9 +140,10 @@ def test_predictions_read_the_source_alone_and_lie_in_the_range_of_the_data(syst
     unknown = {"image": BATCH["image"].at[..., np.array([0, 1, 3])].set(jnp.nan)}
     same(predict(start, unknown), predicted)
     generators = start.params["generators"]
-    fake = system.make(generators["ab"], 2 * BATCH["image"][..., 2:3] - 1)
+    make = jax.jit(system.make)
+    fake = make(generators["ab"], 2 * BATCH["image"][..., 2:3] - 1)
     np.testing.assert_allclose(predicted["synthesized"], (fake + 1) / 2, atol=1e-5)
-    np.testing.assert_allclose(predicted["cycle"], (system.make(generators["ba"], fake) + 1) / 2, atol=1e-5)
+    np.testing.assert_allclose(predicted["cycle"], (make(generators["ba"], fake) + 1) / 2, atol=1e-5)
     for image in predicted.values():
         assert (image.shape, image.dtype) == ((2, 8, 8, 1), jnp.float32)
         assert 0.0 <= float(image.min()) < 0.5 < float(image.max()) <= 1.0

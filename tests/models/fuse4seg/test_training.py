@@ -77,7 +77,7 @@ def test_a_step_is_critics_then_follower_then_leader(small):
     assert largest(slope["t1"]) > 1e-3
     assert largest(step["t1ce"]) == 0
 
-    own = lambda psi: system.segmentation.loss(psi, fused, batch["label"], None)  # noqa: E731
+    own = lambda psi: system.segmentation.loss(psi, fused, batch["label"], None)
     value, slope = jax.jit(jax.value_and_grad(own))(psi)
     np.testing.assert_allclose(metrics["segmentation/loss"], value, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), moved(before, after, "segmentation"), slope)
@@ -180,7 +180,7 @@ def test_gauss_newton_rounds_come_near_the_minimum_of_the_energy():
     sources = jnp.asarray(rng.uniform(size=(1, 12, 12, 2)), jnp.float32)
     energy = pixel_energy(sources, jnp.ones((1, 2)), gamma=1e-2, kappa=1.0, width=1e-2)
     output = sources.mean(-1, keepdims=True)
-    value = lambda theta: energy.convex(energy.residuals(theta, output))  # noqa: E731
+    value = lambda theta: energy.convex(energy.residuals(theta, output))
     values = [float(value(settle(energy, output, rounds, 20))) for rounds in (0, 1, 4, 30)]
     assert values[0] > values[1] > values[2] > values[3]
     # Four rounds, the default, do nearly all that can be done.
