@@ -55,9 +55,15 @@ _TELLING = {
 }
 
 
+@cache
+def config_of(recipe: str, text: str) -> Any:
+    """The config of a call, to be read only."""
+    return RECIPES[recipe].get_config(text)
+
+
 def is_telling(recipe: str, text: str) -> bool:
     """Whether a call is among those that are traced in every run of the tests."""
-    config = RECIPES[recipe].get_config(text)
+    config = config_of(recipe, text)
     return config.row in _TELLING.get(recipe, (config.row,))
 
 
@@ -90,7 +96,7 @@ def phases(recipe: str, text: str) -> dict[str, Built]:
 @cache
 def fingerprint(recipe: str, text: str, name: str, *, forward: bool = False) -> str:
     """Equal for phases that build the same System for the same batches, or one with the same forward pass."""
-    config = RECIPES[recipe].get_config(text)
+    config = config_of(recipe, text)
     group = {key: value for key, value in config[name].to_dict().items() if key not in _IRRELEVANT}
     if forward and "scheme" in group.get("args", {}):
         group["args"] = {key: value for key, value in group["args"].items() if key != "scheme"}
@@ -103,14 +109,14 @@ def distinct(texts: list[tuple[str, str]]) -> dict[str, tuple[str, str, str]]:
     """One (recipe, text, phase) for each fingerprint among the phases of these calls, under a readable name."""
     found: dict[str, tuple[str, str, str]] = {}
     for recipe, text in texts:
-        for name in RECIPES[recipe].get_config(text).schedule:
+        for name in config_of(recipe, text).schedule:
             found.setdefault(fingerprint(recipe, text, name), (recipe, text, name))
     return {f"{recipe}:{text}:{name}": (recipe, text, name) for recipe, text, name in found.values()}
 
 
 def has_implicit_scheme(recipe: str, text: str, name: str) -> bool:
     """Whether a phase's step differentiates through an inner problem: its trace takes many seconds."""
-    scheme = RECIPES[recipe].get_config(text)[name].to_dict().get("args", {}).get("scheme", {})
+    scheme = config_of(recipe, text)[name].to_dict().get("args", {}).get("scheme", {})
     return scheme.get("bilevel", "joint") not in ("joint", "detached")
 
 

@@ -9,7 +9,17 @@ import pytest
 
 from jaxfuse.engine.build import initial_state
 from jaxfuse.learning.transfer import apply_rules
-from tests.recipe_phases import RECIPES, argument, arguments, distinct, is_telling, phases, random_batch, traced
+from tests.recipe_phases import (
+    RECIPES,
+    argument,
+    arguments,
+    config_of,
+    distinct,
+    is_telling,
+    phases,
+    random_batch,
+    traced,
+)
 from tests.tiny_systems import structure
 
 CALLS = [(recipe, text) for recipe in RECIPES for text in arguments(recipe)]
@@ -41,10 +51,10 @@ def _quick(recipe, text):
 
     The other sizes of a row have the same structure.
     """
-    config = RECIPES[recipe].get_config(text)
     if not is_telling(recipe, text):
         return False
-    return config.preset == "tiny" or (recipe == "cmff" and config.row == RECIPES[recipe].get_config().row)
+    config = config_of(recipe, text)
+    return config.preset == "tiny" or (recipe == "cmff" and config.row == config_of(recipe, "").row)
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def _plain(a, b):
 
 def test_every_order_of_differentiation_in_both_directions():
     def derivatives(product):
-        loss = lambda a, b: jnp.sum(jnp.sin(product(a, b)))  # noqa: E731
+        loss = lambda a, b: jnp.sum(jnp.sin(product(a, b)))
         gradient = jax.grad(loss, (0, 1))
-        forward = lambda a, b: jax.jvp(gradient, (a, b), (jnp.cos(a), b))  # noqa: E731
+        forward = lambda a, b: jax.jvp(gradient, (a, b), (jnp.cos(a), b))
         return lambda a, b: (forward(a, b), jax.grad(lambda *x: jnp.sum(forward(*x)[1][0] ** 2), (0, 1))(a, b))
 
     _agree(jax.jit(derivatives(_product)), derivatives(_plain), A, B)
@@ -56,7 +56,7 @@ def test_every_order_of_differentiation_in_both_directions():
 def test_it_maps_over_either_argument(axes):
     a, b = (x if axis is None else jnp.stack([x, x + 1, x - 2], axis) for x, axis in zip((A, B), axes, strict=True))
     _agree(jax.vmap(_product, axes), jax.vmap(_plain, axes), a, b)
-    summed = lambda product: jax.grad(lambda *x: jnp.sum(jax.vmap(product, axes)(*x) ** 2), (0, 1))  # noqa: E731
+    summed = lambda product: jax.grad(lambda *x: jnp.sum(jax.vmap(product, axes)(*x) ** 2), (0, 1))
     _agree(summed(_product), summed(_plain), a, b)
 
 

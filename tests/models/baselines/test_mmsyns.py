@@ -76,11 +76,12 @@ def test_an_encoder_is_linear_where_it_doubles_and_leaky_elsewhere():
 def test_terms_by_hand(system, start, step, look):
     evaluated, predicted = look(start, BATCH)
     net, image = start.params["net"], BATCH["image"]
+    encode, decode = jax.jit(system.encoder.apply), jax.jit(system.decode)
     latents = {}
     for name, source in (("t1", image[..., :1]), ("t2", image[..., 2:3])):
-        latents[name] = system.encoder.apply({"params": net[f"encoder_{name}"]}, source)
+        latents[name] = encode({"params": net[f"encoder_{name}"]}, source)
     latents["fused"] = jnp.maximum(latents["t1"], latents["t2"])
-    decoded = {name: np.asarray(system.decode(net, latent)) for name, latent in latents.items()}
+    decoded = {name: np.asarray(decode(net, latent)) for name, latent in latents.items()}
     errors = {name: np.abs(made - image[..., 3:]).mean() for name, made in decoded.items()}
     expected = {f"net/latent_{name}": errors[name] for name in ("t1", "t2")} | {"net/fused": errors["fused"]}
     # The variance of two numbers is the square of half their difference.
