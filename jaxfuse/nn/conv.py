@@ -3,10 +3,10 @@
 Images are channels-last, (b h w m) or (b d h w m), and padding is explicit, the same on both sides: XLA's "SAME"
 pads a strided convolution unevenly.
 
-XLA's 3D convolution is slow on CPU, above all the gradient of a strided one with respect to its input (measured: 60
-to 280 times the time of the form below). There, the taps of the kernel along depth are laid side by side in the
-channels, and depth joins the batch: one 2D convolution remains. The choice falls when a program is lowered, so one
-exported program holds both and an accelerator keeps its own 3D convolution.
+On CPU a convolution and each of its gradients take the form that is fastest for their shape (`conv_rule`): XLA's 3D
+convolution is slow there, above all the gradient of a strided one with respect to its input (measured: 60 to 280 times
+the time of the form that replaces it). The choice falls when a program is lowered, so one exported program holds both
+and an accelerator keeps its own convolution.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from jax.typing import DTypeLike
 from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
 from jaxfuse.nn.channel_weights import over_map
+from jaxfuse.nn.conv_forms import Window
+from jaxfuse.nn.conv_primitive import convolve
+from jaxfuse.nn.conv_rule import native
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.moments import moments
 
 _IMPLEMENTATIONS = ("auto", "native", "folded")
 _implementation: ContextVar[str] = ContextVar("convolution implementation", default="auto")
 
-_DIMENSION_NUMBERS = {4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
-
 
 @contextmanager
 def implementation(name: str) -> Iterator[None]:
-    """Within the block, every 3D convolution that is traced uses one form: for comparisons.
+    """Within the block, every convolution that is traced uses one form: for comparisons.
 
-    "auto" folds on CPU and is native elsewhere, "native" is XLA's own convolution, "folded" the 2D form. A function
-    compiled before the block keeps the form it was traced with. 2D convolutions and kernels of one voxel have one
-    form only.
+    "auto" is by shape on CPU and native elsewhere, "native" is XLA's own convolution, "folded" makes a 3D one a 2D one
+    whatever its shape. A function compiled before the block keeps the form it was traced with. Kernels of one voxel
+    have one form only.
     """
     if name not in _IMPLEMENTATIONS:
         raise UserError(
@@ -66,74 +67,23 @@ def conv(
     Raises:
         UserError: x is neither 2D nor 3D, or an axis of the output would be empty.
     """
-    if x.ndim not in _DIMENSION_NUMBERS:
+    if x.ndim not in (4, 5):
         raise UserError(f"an image must be (b h w m) or (b d h w m), got shape {x.shape}; add or drop an axis")
     stride = _per_axis(strides, x.ndim - 2)
     pad = _per_axis(padding, x.ndim - 2)
     size = kernel.shape[:-2]
-    if min(_out_sides(x.shape[1:-1], size, stride, pad)) < 1:
+    window = Window(x.shape[1:-1], size, stride, pad)
+    if min(window.out) < 1:
         raise UserError(
             f"a convolution with kernel {size}, strides {stride} and padding {pad} leaves nothing of an image "
             f"of {x.shape[1:-1]} voxels; use a larger image or fewer layers"
         )
     if max(size) == 1 and max(pad) == 0:
-        return _matrix_product(x, kernel, stride)
-    if x.ndim == 4:
-        return _native(x, kernel, stride, pad)
-    return _choose(x, kernel, stride, pad)
+        return _matrix_product(x, kernel, window)
+    return convolve(x, kernel, window, _implementation.get())
 
 
-def _choose(x: Array, kernel: Array, strides: tuple[int, ...], padding: tuple[int, ...]) -> Array:
-    def native(x: Array, kernel: Array) -> Array:
-        return _native(x, kernel, strides, padding)
-
-    def folded(x: Array, kernel: Array) -> Array:
-        return _folded(x, kernel, strides, padding)
-
-    def by_platform(x: Array, kernel: Array) -> Array:
-        return jax.lax.platform_dependent(x, kernel, cpu=folded, default=native)
-
-    form = {"native": native, "folded": folded, "auto": by_platform}[_implementation.get()]
-    # Without it reverse mode would keep the residuals of both platforms' forms: x, and x once per depth tap.
-    # No barrier against common subexpressions: recomputing is pads and slices only, sharing them is welcome.
-    return jax.checkpoint(form, prevent_cse=False)(x, kernel)
-
-
-def _native(x: Array, kernel: Array, strides: tuple[int, ...], padding: tuple[int, ...]) -> Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, [(p, p) for p in padding], dimension_numbers=_DIMENSION_NUMBERS[x.ndim]
-    )
-
-
-def _folded(x: Array, kernel: Array, strides: tuple[int, ...], padding: tuple[int, ...]) -> Array:
-    """conv3d as one conv2d over (b depth) with (taps m) channels."""
-    taps = kernel.shape[0]
-    padded = jnp.pad(x, ((0, 0), (padding[0], padding[0]), (0, 0), (0, 0), (0, 0)))
-    depth = (padded.shape[1] - taps) // strides[0] + 1
-    reach = (depth - 1) * strides[0] + 1
-    planes = jnp.concatenate(
-        [jax.lax.slice_in_dim(padded, tap, tap + reach, strides[0], axis=1) for tap in range(taps)], axis=-1
-    )
-    # (d h w m k) -> (h w (d m) k), in the order in which the planes were concatenated.
-    flat_kernel = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
-    out = _in_plane(planes.reshape(-1, *planes.shape[2:]), flat_kernel, strides[1:], padding[1:])
-    return out.reshape(x.shape[0], depth, *out.shape[1:])
-
-
-def _in_plane(x: Array, kernel: Array, strides: tuple[int, ...], padding: tuple[int, ...]) -> Array:
-    """A 2D convolution; a valid one by way of one that keeps the sides, which XLA computes faster on CPU.
-
-    Measured on two cores, kernel 3, sides 11 to 25, 12 to 400 channels: forward 3 to 8 times, with both gradients 1.4
-    to 3.5 times.
-    """
-    edge = tuple(side // 2 for side in kernel.shape[:2])
-    if max(padding) or max(strides) > 1 or not all(side % 2 for side in kernel.shape[:2]) or not max(edge):
-        return _native(x, kernel, strides, padding)
-    out = _native(x, kernel, strides, edge)
-    return out[:, edge[0] : out.shape[1] - edge[0], edge[1] : out.shape[2] - edge[1]]
-
-
-def _matrix_product(x: Array, kernel: Array, strides: tuple[int, ...]) -> Array:
+def _matrix_product(x: Array, kernel: Array, window: Window) -> Array:
     """A convolution by a kernel of one voxel.
 
     With strides the CPU multiplies the voxels that are left; other devices convolve, as XLA stops the process where a
@@ -141,15 +91,15 @@ def _matrix_product(x: Array, kernel: Array, strides: tuple[int, ...]) -> Array:
     """
 
     def sliced(x: Array, kernel: Array) -> Array:
-        return _pixel_by_pixel(x[(slice(None), *(slice(None, None, s) for s in strides))], kernel)
+        return _pixel_by_pixel(x[(slice(None), *(slice(None, None, s) for s in window.strides))], kernel)
 
     def strided(x: Array, kernel: Array) -> Array:
-        return _native(x, kernel, strides, (0,) * len(strides))
+        return native(x, kernel, window)
 
     def by_platform(x: Array, kernel: Array) -> Array:
         return jax.lax.platform_dependent(x, kernel, cpu=sliced, default=strided)
 
-    if max(strides) == 1:
+    if max(window.strides) == 1:
         return _pixel_by_pixel(x, kernel)
     return jax.checkpoint(by_platform, prevent_cse=False)(x, kernel)
 
@@ -165,12 +115,6 @@ def _per_axis(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     if len(axes) != ndim:
         raise UserError(f"a {ndim}D convolution takes one number or {ndim}, one per axis, got {axes}")
     return axes
-
-
-def _out_sides(
-    sides: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int]
-) -> tuple[int, ...]:
-    return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(sides, kernel, strides, padding, strict=True))
 
 
 class Conv(nn.Module):

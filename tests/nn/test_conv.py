@@ -81,7 +81,7 @@ def test_vmap_over_kernels_equals_a_loop():
     values, grads = jax.jit(jax.vmap(value_and_grad, in_axes=(None, 0)))(x, kernels)
     for i, kernel in enumerate(kernels):
         value, grad = value_and_grad(x, kernel)
-        np.testing.assert_allclose(values[i], value, rtol=1e-5)
+        np.testing.assert_allclose(values[i], value, rtol=1e-4)
         np.testing.assert_allclose(grads[i], grad, atol=1e-4)
 
 
@@ -89,8 +89,8 @@ def test_one_export_holds_the_form_of_each_platform():
     x, w = _case((4, 4, 4), 3)
     run = jax.jit(lambda x, w: conv(x, w, strides=1, padding=1))
     exported = [jax.export.export(run, platforms=names)(x, w) for names in (["cpu"], ["cuda"], ["cpu", "cuda"])]
-    native, folded = ([form in e.mlir_module() for e in exported] for form in ("[b, 0, 1, 2, f]", "[b, 0, 1, f]"))
-    assert (native, folded) == ([False, True, True], [True, False, True])
+    native, product = ([form in e.mlir_module() for e in exported] for form in ("[b, 0, 1, 2, f]", "dot_general"))
+    assert (native, product) == ([False, True, True], [True, False, True])
     np.testing.assert_allclose(exported[-1].call(x, w), _reference(x, w, 1, 1), atol=2e-5)
 
 
@@ -117,13 +117,13 @@ def test_kernel_of_one_voxel_is_a_matrix_product(sides, strides):
 def test_implementation_is_restored_after_an_error():
     x, w = _case((4, 4, 4), 3)
 
-    def ranks():
-        return "platform_index" in str(jax.make_jaxpr(lambda x, w: conv(x, w, strides=1, padding=1))(x, w))
+    def chosen():
+        return "form=auto" in str(jax.make_jaxpr(lambda x, w: conv(x, w, strides=1, padding=1))(x, w))
 
-    assert ranks()
+    assert chosen()
     with pytest.raises(KeyError, match="False"), implementation("native"):
-        raise KeyError(ranks())
-    assert ranks()
+        raise KeyError(chosen())
+    assert chosen()
 
 
 def test_refusals_say_what_came():
