@@ -139,7 +139,8 @@ class Training:
             every: the intervals in steps at which something is due after a step; 0: never.
         """
         placement, loader = self.phases[0].programs.placement, self.setting.experiment.loader
-        held = resident([phase.sampler for phase in self.phases], loader.on_device, placement, self.setting.display.say)
+        samplers, say = [phase.sampler for phase in self.phases], self.setting.display.say
+        held = resident(samplers, loader.on_device, placement, say, self.setting.report)
         streams = {phase.name: phase.stream for phase in self.phases}
         for phase, one in zip(self.phases, held, strict=bool(held)):
             streams[phase.name] = partial(one.stream, batch=phase.phase.batch, seed=phase.seed, stop=phase.total_steps)

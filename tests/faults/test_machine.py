@@ -300,11 +300,11 @@ def test_cases_that_do_not_fit_onto_the_device(tmp_path, monkeypatch):
     monkeypatch.setattr(Placement, "backend", "gpu")
     for memory, count in ((2 * needed, 0), (3 * needed, 1)):
         monkeypatch.setattr(Placement, "memory_bytes", lambda self, memory=memory: memory)
-        assert len(resident(one, "auto", placement, said.append)) == count
+        assert len(resident(one, "auto", placement, said.append, lambda *_: None)) == count
     assert said[0].startswith("Batches come from the host: the training cases take 0.0 GB, more than 40% of the 0.0 GB")
     monkeypatch.setattr(Placement, "memory_bytes", lambda self: 2 * needed)
     told = "loader.on_device is on, but the training cases take .* of the device; set it to auto or off"
-    refused(told, resident, one, "on", placement, said.append)
+    refused(told, resident, one, "on", placement, said.append, lambda *_: None)
 
 
 class Dying:

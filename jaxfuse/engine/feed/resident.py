@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfuse.data.dataset import Report
 from jaxfuse.data.pipeline import PatchSampler, draws
 from jaxfuse.data.sampling import Draw
 from jaxfuse.data.transforms import flip, names_of
@@ -87,8 +88,8 @@ class Resident:
         return Windows(self.images, self.labels, places, sampler.patch, sampler.margin)
 
 
-def put_cases(sampler: PatchSampler, placement: Placement) -> Resident:
-    """Puts the cases of a sampler on the device, some at a time."""
+def put_cases(sampler: PatchSampler, placement: Placement, report: Report) -> Resident:
+    """Puts the cases of a sampler on the device, some at a time, and reports how many are there."""
     room, count = room_for(sampler), len(sampler.cases)
     modalities = len(sampler.cases[0].facts.modalities)
     images = placement.keep(jnp.zeros((count, *room.sides, modalities), jnp.float32))
@@ -100,6 +101,7 @@ def put_cases(sampler: PatchSampler, placement: Placement) -> Resident:
         images = stored(images, _filled(images, [case.image for case in some], room), first)
         if labels is not None:
             labels = stored(labels, _filled(labels, [case.label for case in some], room), first)
+        report("putting cases on the device", first + len(some), count)
     return Resident(sampler, room, images, labels)
 
 
@@ -112,7 +114,7 @@ def _filled(like: Any, arrays: Sequence[Any], room: Room) -> np.ndarray:
 
 
 def resident(
-    samplers: Sequence[PatchSampler], asked: str, placement: Placement, say: Callable[[str], None]
+    samplers: Sequence[PatchSampler], asked: str, placement: Placement, say: Callable[[str], None], report: Report
 ) -> list[Resident]:
     """Puts the cases of the phases of a training on the device, where that is asked for and possible; else none.
 
@@ -129,7 +131,7 @@ def resident(
             raise UserError(f"loader.on_device is on, but {reason}; set it to auto or off")
         say(f"Batches come from the host: {reason}")
         return []
-    found = [put_cases(sampler, placement) for sampler in samplers]
+    found = [put_cases(sampler, placement, report) for sampler in samplers]
     say(f"The training cases lie on the device: {needed / 1e9:.2f} GB, from which batches are cut there")
     return found
 

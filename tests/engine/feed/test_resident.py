@@ -18,6 +18,10 @@ HERE = one_device()
 cut = jax.jit(cut_all)
 
 
+def quietly(what: str, done: int, total: int) -> None:
+    del what, done, total
+
+
 @pytest.mark.parametrize(
     ("axes", "sampling", "options"),
     [
@@ -32,7 +36,9 @@ cut = jax.jit(cut_all)
 def test_batches_equal_those_of_the_host_bit_by_bit(sampler, monkeypatch, axes, sampling, options):
     made = sampler(axes, sampling, **options)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 20_000)  # two cases at a time
-    held = put_cases(made, HERE)
+    told = []
+    held = put_cases(made, HERE, lambda *what: told.append(what))
+    assert told[-1] == ("putting cases on the device", 3, 3)
     for start in (0, 3):
         host = list(batches(made, start=start, loader=Loader(), **STEPS))
         here = [cut(HERE.put(batch)) for batch in held.stream(start, **STEPS)]
@@ -62,14 +68,18 @@ def test_cases_have_room_for_every_patch(sampler):
 def test_cases_lie_where_it_is_asked_and_of_use(sampler, monkeypatch):
     """Cases that do not fit are in `tests/faults/test_machine.py`."""
     made, said = sampler(2, "tumor"), []
-    assert resident([made], "off", HERE, said.append) == resident([made], "auto", HERE, said.append) == []
+    assert (
+        resident([made], "off", HERE, said.append, quietly)
+        == resident([made], "auto", HERE, said.append, quietly)
+        == []
+    )
     assert said == []
-    assert len(resident([made, made], "on", HERE, said.append)) == 2
+    assert len(resident([made, made], "on", HERE, said.append, quietly)) == 2
     assert said.pop().startswith("The training cases lie on the device: 0.00 GB")
     monkeypatch.setattr(Placement, "backend", "gpu")
-    assert len(resident([made], "auto", HERE, said.append)) == 1
+    assert len(resident([made], "auto", HERE, said.append, quietly)) == 1
     changed = replace(made, transforms=(*made.transforms, *transforms_from({"intensity": {"scale": 0.1}})))
-    assert resident([changed], "auto", HERE, said.append) == []
+    assert resident([changed], "auto", HERE, said.append, quietly) == []
     assert said[-1] == "Batches come from the host: augment.intensity is made on the host only"
     advice = "loader.on_device is on, but augment.intensity is made on the host only; set it to auto or off"
-    refused(advice, resident, [changed], "on", HERE, said.append)
+    refused(advice, resident, [changed], "on", HERE, said.append, quietly)

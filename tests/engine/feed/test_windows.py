@@ -15,7 +15,9 @@ from tests.tiny_systems import valid_system
 def test_a_block_comes_to_the_state_and_metrics_of_its_steps(sampler):
     programs = Programs(valid_system(1, ndim=2, channels=(0, 1)))
     placement = programs.placement
-    given = list(put_cases(sampler(2, "mixed", margin=1), placement).stream(0, batch=2, seed=1, stop=3))
+    given = list(
+        put_cases(sampler(2, "mixed", margin=1), placement, lambda *_: None).stream(0, batch=2, seed=1, stop=3)
+    )
     first = jax.device_get(given[0].batch())
 
     def fresh():
