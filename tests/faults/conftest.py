@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from configs import hinet
+from jaxfuse.engine import run
 from jaxfuse.errors import UserError
 from tests.commands import call_here
 from tests.faults.workshop import Workshop, make_workshop
@@ -53,3 +55,14 @@ def sentence_of() -> Callable[..., str]:
 def workshop(tmp_path_factory) -> Workshop:
     """Runs and inputs that commands write from; nothing of it may change."""
     return make_workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture
+def ended_training(tmp_path, monkeypatch) -> Callable[[Path], Path]:
+    """Calls a training in a folder that has nothing left to do but its report."""
+    monkeypatch.setattr(run, "compilation_cache", lambda folder: None)  # that of the tests stays in use
+    monkeypatch.setattr(run.Run, "execute", lambda self: True)
+    monkeypatch.setattr(run.Run, "draw_rows", lambda self, related: None)
+    config = hinet.get_config("tiny")
+    config.data.cache = str(tmp_path / "cache")
+    return lambda folder: run.train(config, folder)

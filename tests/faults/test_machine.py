@@ -113,25 +113,14 @@ def test_a_checkpoint_too_large(tmp_path, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.fixture
-def finished(tmp_path, monkeypatch) -> Callable[[], Path]:
-    """A call of a training in which nothing is left to do but its report."""
-    monkeypatch.setattr(run, "compilation_cache", lambda folder: None)  # that of the tests stays in use
-    monkeypatch.setattr(run.Run, "execute", lambda self: True)
-    monkeypatch.setattr(run.Run, "draw_rows", lambda self, related: None)
-    config = RECIPES["hinet"].get_config("tiny")
-    config.data.cache = str(tmp_path / "cache")
-    return lambda: run.train(config, tmp_path / "run")
-
-
 @given("a training that ended, and no room for its report", "said, with where all else is kept; exit code 1")
-def test_a_report_that_cannot_be_written(finished, monkeypatch, tmp_path):
+def test_a_report_that_cannot_be_written(ended_training, monkeypatch, tmp_path):
     def fails(workdir: Path, *, related: object) -> Path:
         raise disk_error(errno.ENOSPC, str(workdir / "report.html"))
 
     monkeypatch.setattr(run, "write_report", fails)
     with pytest.raises(Stopped) as stopped:
-        finished()
+        ended_training(tmp_path / "run")
     assert stopped.value.exit_code == 1
     assert str(stopped.value).startswith(f"every phase is trained and judged, and kept in {tmp_path / 'run'}, but its")
     assert "No space left on device" in str(stopped.value)
@@ -141,7 +130,7 @@ def test_a_report_that_cannot_be_written(finished, monkeypatch, tmp_path):
 @given(
     "the disk fills in the middle of a training", "a report of what is there is tried; the error is that of the disk"
 )
-def test_a_report_as_far_as_it_went(finished, monkeypatch):
+def test_a_report_as_far_as_it_went(tmp_path, ended_training, monkeypatch):
     def fails(self: object) -> bool:
         raise OutputError("the checkpoint cannot be written")
 
@@ -157,7 +146,7 @@ def test_a_report_as_far_as_it_went(finished, monkeypatch):
 
         monkeypatch.setattr(run, "write_report", report)
         with pytest.raises(OutputError, match="the checkpoint cannot be written"):
-            finished()
+            ended_training(tmp_path / "run")
     assert len(written) == 2
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from jaxfuse import predict
-from jaxfuse.engine import run
 from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder import checkpoints as module
 from jaxfuse.engine.run_folder import stored
@@ -16,7 +15,6 @@ from tests.commands import call_here
 from tests.engine.toy_loop import Bench, fresh
 from tests.faults.catalogue import given, table
 from tests.made_cases import head, write_case
-from tests.recipe_phases import RECIPES
 from tests.untrained_run import labeling_run
 
 WORKS = "works, in every command"
@@ -54,14 +52,9 @@ def test_a_run_in_such_a_folder_is_trained_resumed_and_read(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [row[2] for row in NAMES])
-def test_its_files_and_its_report_are_written(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(run, "compilation_cache", lambda folder: None)  # that of the tests stays in use
-    monkeypatch.setattr(run.Run, "execute", lambda self: True)
-    monkeypatch.setattr(run.Run, "draw_rows", lambda self, related: None)
-    config = RECIPES["hinet"].get_config("tiny")
-    config.data.cache = str(tmp_path / "cache")
+def test_its_files_and_its_report_are_written(tmp_path, ended_training, name):
     for folder in (tmp_path / name, tmp_path / "beside"):
-        assert run.train(config, folder).read_text(encoding="utf-8").startswith("<!")
+        assert ended_training(folder).read_text(encoding="utf-8").startswith("<!")
 
 
 @pytest.mark.parametrize("name", [row[2] for row in NAMES])
@@ -88,11 +81,9 @@ def test_inputs_and_outputs_of_such_names(tmp_path, labeling, name):
 
 
 @given("a name longer than the file system takes", "refused before training; nothing is written")
-def test_too_long(tmp_path):
-    config = RECIPES["hinet"].get_config("tiny")
-    config.data.cache = str(tmp_path / "cache")
+def test_too_long(tmp_path, ended_training):
     with pytest.raises(UserError, match="cannot be looked into .File name too long.; name another with --workdir"):
-        run.train(config, tmp_path / ("x" * 300))
+        ended_training(tmp_path / ("x" * 300))
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
 
 

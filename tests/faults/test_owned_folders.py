@@ -6,23 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from jaxfuse.engine import run
 from jaxfuse.engine.run_folder.lock import HOLDER, locked
 from jaxfuse.errors import UserError
 from tests.faults.catalogue import given, table
-from tests.recipe_phases import RECIPES
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch) -> Callable[[Path], Path]:
-    """Calls a training that has nothing left to do but its report."""
-    monkeypatch.setattr(run, "compilation_cache", lambda folder: None)  # that of the tests stays in use
-    monkeypatch.setattr(run.Run, "execute", lambda self: True)
-    monkeypatch.setattr(run.Run, "draw_rows", lambda self, related: None)
+def train(ended_training, tmp_path, monkeypatch) -> Callable[[Path], Path]:
     monkeypatch.chdir(tmp_path)
-    config = RECIPES["hinet"].get_config("tiny")
-    config.data.cache = str(tmp_path / "cache")
-    return lambda folder: run.train(config, folder)
+    return ended_training
 
 
 @table(
