@@ -1,143 +1,374 @@
-"""Times of training steps on their real batches, in one form of 3D convolution or in several by turns."""
+"""Times of training steps, of their batches and of their compilation, in one form of 3D convolution or several.
+
+A step is timed on a batch that lies on the device: `blocked`, waited for each time, and `pipelined`, many handed over
+and waited for once, as a training does. Then steps are timed end to end, on the batches that a training would get, and
+the loader alone.
+"""
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
-from jax.stages import Compiled
+import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
+from jax.stages import Compiled, Wrapped
 from ml_collections import ConfigDict
 
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, Report, open_dataset
-from jaxfuse.data.pipeline import batches
+from jaxfuse.data.pipeline import PatchSampler, batches
 from jaxfuse.engine.build import build_system, initial_state, make_sampler
+from jaxfuse.engine.feed.ahead import Ahead
+from jaxfuse.engine.feed.blocks import checked_length, in_blocks
+from jaxfuse.engine.feed.resident import resident
+from jaxfuse.engine.gpus import GPUS
+from jaxfuse.engine.kernels import CompiledKernels
 from jaxfuse.engine.loop import close_stream
-from jaxfuse.engine.programs import Programs, one_device, program_cost
+from jaxfuse.engine.programs import Placement, Programs, program_cost
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
 from jaxfuse.nn.conv import implementation
 
-Batches = Iterator[Mapping[str, Any]]
+# Rounds of pipelined steps; their median counts.
+ROUNDS = 3
+# Steps of each form that a profiler's trace shows.
+TRACED = 3
+# Side of the square matrices whose product is the measure of a CPU.
+SIDE = 2048
 
 
-def time_steps(
-    config: ConfigDict, *, only: str | None, steps: int, forms: Sequence[str], say: Report
-) -> dict[str, Any]:
-    """Times the phases of a config, or `only` one.
+@dataclass(frozen=True)
+class Asked:
+    """The choices of a measurement.
 
-    The compilation cache is out of use from here on, for compilation is timed, too.
+    Attributes:
+        only: the one phase to time; None: all of the schedule.
+        steps: of each way of timing.
+        forms: of convolution.
+        trace: folder for a profiler's trace; None: none is written.
+    """
+
+    only: str | None
+    steps: int
+    forms: Sequence[str]
+    trace: Path | None = None
+
+    def check(self, experiment: Experiment) -> None:
+        """Refuses what is not there, before data are prepared and programs compiled."""
+        if self.only is not None and self.only not in experiment.phases:
+            known = ", ".join(experiment.schedule)
+            raise UserError(f"phase {self.only!r} is not in the schedule; choose one of {known}")
+        if not self.forms or len(set(self.forms)) < len(self.forms):
+            raise UserError(
+                f"--convolution is {','.join(self.forms)!r}; name each form to compare once, such as auto,native"
+            )
+        for form in self.forms:
+            with implementation(form):
+                pass
+        if self.trace is not None and self.trace.exists() and not self.trace.is_dir():
+            raise UserError(f"--trace is {self.trace}, which is a file; name a folder")
+
+
+def time_steps(config: ConfigDict, asked: Asked, say: Report) -> dict[str, Any]:
+    """Times the phases of a config, or one of them.
 
     Returns:
-        {"config", "preset", "device", "phases": {phase: {form: what `measure` returns of it}}}.
+        {"config", "preset", "device", "steps", "phases": {phase: what `measure` returns of it}}.
 
     Raises:
-        UserError: a phase or a form that is not there, found before data are prepared and programs compiled.
+        UserError: a phase or a form that is not there.
     """
     experiment = parse(config)
-    if only is not None and only not in experiment.phases:
-        raise UserError(f"phase {only!r} is not in the schedule; choose one of {', '.join(experiment.schedule)}")
-    _check_forms(forms)
-    jax.config.update("jax_enable_compilation_cache", False)
-    results = {}
-    for name in [only] if only else experiment.schedule:
+    asked.check(experiment)
+    results, device = {}, ""
+    for name in [asked.only] if asked.only else experiment.schedule:
         phase = experiment.phases[name]
         data = open_dataset(experiment.data_of(phase), say, labels_required=phase.needs_label)
-        results[name] = measure(experiment, phase, data, steps=steps, forms=forms)
-    device = one_device().device_name
-    return {"config": config.name, "preset": config.preset, "device": device, "phases": results}
+        with fresh_cache():
+            bench = bench_of(experiment, phase, data)
+            device = bench.placement.device_name
+            results[name] = measure(bench, asked)
+    return {"config": config.name, "preset": config.preset, "device": device, "steps": asked.steps, "phases": results}
 
 
-def _check_forms(forms: Sequence[str]) -> None:
-    if not forms or len(set(forms)) < len(forms):
-        raise UserError(f"--convolution is {','.join(forms)!r}; name each form to compare once, such as auto,native")
-    for form in forms:
-        with implementation(form):
-            pass
+@contextmanager
+def fresh_cache() -> Iterator[None]:
+    """Within the block, compiled programs are kept in a new folder and nowhere else: cold, then warm."""
+    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    with tempfile.TemporaryDirectory(prefix="jaxfuse-compiled-") as folder:
+        try:
+            for name, value in zip(names, (folder, True, 0.0), strict=True):
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
 
 
-def measure(
-    experiment: Experiment, phase: Phase, data: Dataset, *, steps: int, forms: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Times `steps` steps of a phase in each form, by turns.
+@dataclass(frozen=True)
+class Bench:
+    """The things that a phase's steps are timed on.
 
-    Returns:
-        Per form: compile_s, step_ms (median), examples_per_s, wait_share, flops, flops_per_s, argument_bytes,
-        temporary_bytes, device_peak_bytes (None where the device does not count them), and ratio_to_first, the median
-        step in multiples of that of the first form.
+    Attributes:
+        host: start, stop -> the batches as the loader makes them.
+        fed: start, stop -> those that a training gets: ahead on the device, or cut there from cases.
     """
-    facts = data.facts
+
+    phase: Phase
+    programs: Programs
+    host: Callable[[int, int], Iterator[Any]]
+    fed: Callable[[int, int], Ahead]
+    new_state: Callable[[], State]
+
+    @property
+    def placement(self) -> Placement:
+        return self.programs.placement
+
+
+def bench_of(experiment: Experiment, phase: Phase, data: Dataset) -> Bench:
+    """Builds the System of a phase, its sampler and its streams."""
+    facts, subject = data.facts, experiment.data_of(phase).subject
     total = phase.total_steps(len(data.train))
     programs = Programs(build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts)))
-    subject = experiment.data_of(phase).subject
     sampler = make_sampler(phase, programs.system, data.train, seed=experiment.seed, subject=subject)
-    stop = (steps + 2) * len(forms)
-    stream = batches(sampler, batch=phase.batch, seed=0, start=0, stop=stop, loader=experiment.loader)
-    try:
-        timed = {}
-        for form in forms:
-            state = initial_state(programs.system, phase, facts.modalities, seed=experiment.seed, number=0)
-            timed[form] = _begun(programs, state, form, stream)
+
+    def host(start: int, stop: int) -> Iterator[Any]:
+        return batches(sampler, batch=phase.batch, seed=0, start=start, stop=stop, loader=experiment.loader)
+
+    def new_state() -> State:
+        state = initial_state(programs.system, phase, facts.modalities, seed=experiment.seed, number=0)
+        return programs.placement.keep(state)
+
+    fed = _feed(sampler, experiment, phase, programs.placement, host)
+    return Bench(phase, programs, host, fed, new_state)
+
+
+def _feed(
+    sampler: PatchSampler,
+    experiment: Experiment,
+    phase: Phase,
+    placement: Placement,
+    host: Callable[[int, int], Iterator[Any]],
+) -> Callable[[int, int], Ahead]:
+    """Returns start, stop -> batches as in a training of that many steps in which nothing is due but its end."""
+    loader = experiment.loader
+    held = resident([sampler], loader.on_device, placement, lambda text: None)
+
+    def fed(start: int, stop: int) -> Ahead:
+        stream = held[0].stream(start, batch=phase.batch, seed=0, stop=stop) if held else host(start, stop)
+        length = checked_length(loader.steps_per_call, stop, (), resident=bool(held), backend=placement.backend)
+        return Ahead(in_blocks(stream, length=length, start=start, total=stop, every=(stop,)), placement.put)
+
+    return fed
+
+
+def measure(bench: Bench, asked: Asked) -> dict[str, Any]:
+    """Times the steps of a phase in each form, by turns, and its loader.
+
+    Returns:
+        {"batch", "patch", "loader_batches_per_s", "ceiling", "forms": {form: measurements}}. The ceiling is what the
+        bound of a step is made of, as `ceiling_of` tells. Of each form:
+        compile_cold_s, compile_warm_s: seconds to trace and compile the step with nothing kept, and to trace it again
+            and read back what was kept;
+        blocked_ms, pipelined_ms: a step on a batch that lies on the device, each waited for, and many waited for once;
+        examples_per_s: by the latter;
+        end_to_end_examples_per_s, wait_share: on the batches of a training, and the share of it spent waiting for them;
+        flops, flops_per_s, argument_bytes, temporary_bytes: of the compiled step, by XLA's count and pipelined;
+        bound_ms, share_of_bound: the least that a step takes by the ceiling, and its share of what it takes; None where
+            nothing is known of the device;
+        device_peak_bytes: of the process; None where the device does not count (CPU);
+        ratio_to_first: the pipelined step in multiples of that of the first form.
+    """
+    steps = asked.steps
+    with closing(_Closing(bench.host(0, steps + 1))) as stream:
+        batch = bench.placement.put(next(stream))
+        started = time.perf_counter()
         for _ in range(steps):
-            for one in timed.values():
-                one.step(stream)
-    finally:
-        close_stream(stream)
-    first, peak = timed[forms[0]].median_s, programs.placement.peak_bytes()
-    ratios = {form: {"ratio_to_first": one.median_s / first, "device_peak_bytes": peak} for form, one in timed.items()}
-    return {form: {**one.measured(phase.batch), **ratios[form]} for form, one in timed.items()}
+            next(stream)
+        loader_s = time.perf_counter() - started
+    timed = {form: compiled_step(bench, form, batch) for form in asked.forms}
+    for _ in range(steps):
+        for one in timed.values():
+            one.run_blocked()
+    ceiling = ceiling_of(bench.placement.backend, bench.placement.devices[0].device_kind)
+    for _ in range(ROUNDS):
+        for one in timed.values():
+            one.run_pipelined(steps)
+    for one in timed.values():
+        one.run_end_to_end(bench.fed, steps)
+    if asked.trace is not None:
+        _trace(asked.trace, timed)
+    first = timed[asked.forms[0]].pipelined_s
+    peak = {"device_peak_bytes": bench.placement.peak_bytes()}
+    return {
+        "batch": bench.phase.batch,
+        "patch": list(bench.phase.patch),
+        "loader_batches_per_s": steps / loader_s,
+        "ceiling": ceiling,
+        "forms": {
+            form: {**one.measured(bench.phase.batch, ceiling), **peak, "ratio_to_first": one.pipelined_s / first}
+            for form, one in timed.items()
+        },
+    }
+
+
+class _Closing:
+    """A stream that `closing` can close, whatever it is."""
+
+    def __init__(self, stream: Iterator[Any]) -> None:
+        self._stream = stream
+
+    def __next__(self) -> Any:
+        return next(self._stream)
+
+    def close(self) -> None:
+        close_stream(self._stream)
+
+
+def ceiling_of(backend: str, kind: str) -> dict[str, Any]:
+    """Tells what bounds a step on a device of this kind.
+
+    Returns:
+        {"kind", "flops_per_s"} of a CPU, the best rate of five products of square matrices of `SIDE`, measured now;
+        {"kind", "bytes_per_s"} of a card of `engine.gpus`, its bandwidth; {"kind": "unknown"} of any other device.
+    """
+    if backend != "cpu":
+        known = [gpu for gpu in GPUS.values() if gpu.name == kind]
+        return {"kind": kind, "bytes_per_s": known[0].bandwidth} if known else {"kind": "unknown"}
+    a = jnp.ones((SIDE, SIDE), jnp.float32)
+    jax.block_until_ready(a @ a)
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        jax.block_until_ready(a @ a)
+        best = min(best, time.perf_counter() - started)
+    return {"kind": f"product of matrices of {SIDE} x {SIDE}", "flops_per_s": 2 * SIDE**3 / best}
 
 
 @dataclass
 class TimedStep:
-    """A compiled step, the state that it has come to, and the time that it took.
+    """A compiled step, the state that it has come to, and the times that it took.
 
     Attributes:
-        compile_s: seconds of tracing and compilation.
-        steps_s: seconds of each step, waiting for its batch included.
-        waited_s: seconds of waiting for batches in all.
+        step: what `program` was compiled from; it takes what a training is fed, too.
+        batch: on the device.
+        compile_cold_s, compile_warm_s: seconds.
+        blocked_s: of each step; rounds_s: of a step, for each round of pipelined ones.
+        fed_s, waited_s, fed_steps: seconds end to end, those of waiting for batches, and steps made.
     """
 
+    form: str
+    step: Wrapped
     program: Compiled
     state: State
-    compile_s: float
-    steps_s: list[float] = field(default_factory=list)
+    batch: Any
+    compile_cold_s: float
+    compile_warm_s: float
+    blocked_s: list[float] = field(default_factory=list)
+    rounds_s: list[float] = field(default_factory=list)
+    fed_s: float = 0.0
     waited_s: float = 0.0
+    fed_steps: int = 0
 
-    def step(self, stream: Batches) -> None:
-        """Carries out one step on the next batch, and times it."""
+    def run_blocked(self) -> None:
+        """Carries out one step and waits for it."""
         started = time.perf_counter()
-        batch = next(stream)
-        self.waited_s += time.perf_counter() - started
-        self.state = jax.block_until_ready(self.program(self.state, batch)[0])
-        self.steps_s.append(time.perf_counter() - started)
+        self.state = jax.block_until_ready(self.program(self.state, self.batch)[0])
+        self.blocked_s.append(time.perf_counter() - started)
+
+    def run_pipelined(self, steps: int) -> None:
+        """Hands over so many steps and waits for the last."""
+        started = time.perf_counter()
+        for _ in range(steps):
+            self.state, _ = self.program(self.state, self.batch)
+        jax.block_until_ready(self.state)
+        self.rounds_s.append((time.perf_counter() - started) / steps)
+
+    def run_end_to_end(self, fed: Callable[[int, int], Ahead], steps: int) -> None:
+        """Carries out steps on the batches of a training, after those that a program has to be compiled for."""
+        self._run_fed(fed(0, steps), steps, compiling=True)
+        self.waited_s = 0.0
+        started = time.perf_counter()
+        self.fed_steps = self._run_fed(fed(0, steps), steps, compiling=False)
+        self.fed_s = time.perf_counter() - started
+
+    def _run_fed(self, stream: Ahead, steps: int, *, compiling: bool) -> int:
+        """Carries out steps on what a stream gives; when compiling, single steps are all alike. Returns how many."""
+        done = 0
+        try:
+            while done < steps:
+                asked = time.perf_counter()
+                batch = next(stream)
+                self.waited_s += time.perf_counter() - asked
+                with implementation(self.form):
+                    self.state, metrics = self.step(self.state, batch)
+                done += metrics.steps
+                if compiling and metrics.steps == 1:
+                    break
+            jax.block_until_ready(self.state)
+        finally:
+            stream.close()
+        return done
 
     @property
-    def median_s(self) -> float:
-        return statistics.median(self.steps_s)
+    def pipelined_s(self) -> float:
+        return statistics.median(self.rounds_s)
 
-    def measured(self, examples: int) -> dict[str, Any]:
+    def bound_s(self, ceiling: Mapping[str, Any], flops: float) -> float | None:
+        """Seconds that the step takes at least: operations at the rate of a CPU's product, or its kernels' floor."""
+        if "flops_per_s" in ceiling:
+            return flops / ceiling["flops_per_s"]
+        known = [gpu for gpu in GPUS.values() if gpu.name == ceiling["kind"]]
+        return CompiledKernels.of(self.program).floor_s(known[0]) if known else None
+
+    def measured(self, examples: int, ceiling: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the measurements of steps on so many examples each."""
         cost = program_cost(self.program)
+        bound_s = self.bound_s(ceiling, cost["flops"])
         return {
-            "compile_s": self.compile_s,
+            "compile_cold_s": self.compile_cold_s,
+            "compile_warm_s": self.compile_warm_s,
+            "blocked_ms": 1000 * statistics.median(self.blocked_s),
+            "pipelined_ms": 1000 * self.pipelined_s,
+            "examples_per_s": examples / self.pipelined_s,
+            "end_to_end_examples_per_s": examples * self.fed_steps / self.fed_s,
+            "wait_share": self.waited_s / self.fed_s,
             **cost,
-            "step_ms": 1000 * self.median_s,
-            "examples_per_s": examples / self.median_s,
-            "wait_share": self.waited_s / sum(self.steps_s),
-            "flops_per_s": cost["flops"] / self.median_s,
+            "flops_per_s": cost["flops"] / self.pipelined_s,
+            "bound_ms": None if bound_s is None else 1000 * bound_s,
+            "share_of_bound": None if bound_s is None else bound_s / self.pipelined_s,
         }
 
 
-def _begun(programs: Programs, state: State, form: str, stream: Batches) -> TimedStep:
-    """Compiles the step in a form of convolution, and carries out a first step that is not timed."""
-    batch = next(stream)
+def compiled_step(bench: Bench, form: str, batch: Any) -> TimedStep:
+    """Compiles the step in a form of convolution, cold and warm, and carries out a first step that is not timed."""
+    state = bench.new_state()
+    seconds = []
     with implementation(form):
-        started = time.perf_counter()
-        program = programs.traced_anew().lower(state, batch).compile()
-        compile_s = time.perf_counter() - started
-    return TimedStep(program, jax.block_until_ready(program(state, batch)[0]), compile_s)
+        for _ in ("cold", "warm"):
+            step, started = bench.programs.traced_anew(), time.perf_counter()
+            program = step.lower(state, batch).compile()
+            seconds.append(time.perf_counter() - started)
+    state = jax.block_until_ready(program(state, batch)[0])
+    return TimedStep(form, step, program, state, batch, *seconds)
+
+
+def _trace(folder: Path, timed: Mapping[str, TimedStep]) -> None:
+    """Writes a profiler's trace of a few pipelined steps of each form."""
+    with jax.profiler.trace(str(folder)):
+        for form, one in timed.items():
+            for number in range(TRACED):
+                with jax.profiler.StepTraceAnnotation(f"{form} convolution", step_num=number):
+                    one.state, _ = one.program(one.state, one.batch)
+            jax.block_until_ready(one.state)
