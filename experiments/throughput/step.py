@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any
 import jax
 
 from experiments.throughput.systems import CASES, SIZES, Case
+from jaxfuse.engine.programs import Programs
 
 LAYOUTS = ("contiguous", "channels_last")
 # Threads of the side that has just been waited for may spin on for a while.
@@ -51,11 +53,11 @@ class Contestant:
 
 def ours(case: Case, dtype: str) -> Contestant:
     """Compiles our step and carries out two."""
-    system = case.ours(case.optimizers(), dtype)
-    batch = jax.device_put(case.example())
-    state = jax.jit(system.init)(jax.random.key(0), batch)
+    programs = Programs(case.ours(case.optimizers(), dtype))
+    batch = programs.placement.put(case.example())
+    state = programs.placement.keep(programs.init(jax.random.key(0), batch))
     started = time.perf_counter()
-    program = jax.jit(system.train_step, donate_argnums=0).lower(state, batch).compile()
+    program = programs.step.lower(state, batch).compile()
     compile_s = time.perf_counter() - started
     cost: Any = program.cost_analysis() or {}
     memory: Any = program.memory_analysis()
@@ -83,8 +85,8 @@ def _peak() -> int | None:
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
-def theirs(case: Case, layout: str, dtype: str, device: str, threads: int) -> Contestant:
-    """Builds the peer and carries out two steps."""
+def theirs(case: Case, layout: str, dtype: str, threads: int) -> Contestant:
+    """Builds the peer and carries out two steps; asks nothing of JAX, which would take the memory of a GPU."""
     import torch
 
     from experiments.throughput.names import to_torch
@@ -92,6 +94,7 @@ def theirs(case: Case, layout: str, dtype: str, device: str, threads: int) -> Co
 
     if threads:
         torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() and os.environ.get("JAX_PLATFORMS") != "cpu" else "cpu"
     # As JAX has it: float32 products of a GPU in TF32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -124,8 +127,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     if options.sides in ("ours", "both"):
         contestants.append(ours(case, options.dtype))
     if options.sides in ("torch", "both"):
-        device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-        contestants += [theirs(case, layout, options.dtype, device, options.threads) for layout in options.layouts]
+        contestants += [theirs(case, layout, options.dtype, options.threads) for layout in options.layouts]
     for _ in range(options.rounds):
         for contestant in contestants:
             contestant.time(options.per_round)
