@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, Report, open_dataset
-from jaxfuse.data.pipeline import PatchSampler, batches
+from jaxfuse.data.pipeline import batches
 from jaxfuse.engine.build import build_system, initial_state, make_sampler
 from jaxfuse.engine.feed.ahead import Ahead
 from jaxfuse.engine.feed.blocks import checked_length, in_blocks
@@ -93,7 +93,7 @@ def time_steps(config: ConfigDict, asked: Asked, say: Report) -> dict[str, Any]:
         phase = experiment.phases[name]
         data = open_dataset(experiment.data_of(phase), say, labels_required=phase.needs_label)
         with fresh_cache():
-            bench = bench_of(experiment, phase, data)
+            bench = bench_of(experiment, phase, data, say)
             device = bench.placement.device_name
             results[name] = measure(bench, asked)
     return {"config": config.name, "preset": config.preset, "device": device, "steps": asked.steps, "phases": results}
@@ -136,7 +136,7 @@ class Bench:
         return self.programs.placement
 
 
-def bench_of(experiment: Experiment, phase: Phase, data: Dataset) -> Bench:
+def bench_of(experiment: Experiment, phase: Phase, data: Dataset, say: Report) -> Bench:
     """Builds the System of a phase, its sampler and its streams."""
     facts, subject = data.facts, experiment.data_of(phase).subject
     total = phase.total_steps(len(data.train))
@@ -150,27 +150,16 @@ def bench_of(experiment: Experiment, phase: Phase, data: Dataset) -> Bench:
         state = initial_state(programs.system, phase, facts.modalities, seed=experiment.seed, number=0)
         return programs.placement.keep(state)
 
-    fed = _feed(sampler, experiment, phase, programs.placement, host)
-    return Bench(phase, programs, host, fed, new_state)
-
-
-def _feed(
-    sampler: PatchSampler,
-    experiment: Experiment,
-    phase: Phase,
-    placement: Placement,
-    host: Callable[[int, int], Iterator[Any]],
-) -> Callable[[int, int], Ahead]:
-    """Returns start, stop -> batches as in a training of that many steps in which nothing is due but its end."""
-    loader = experiment.loader
-    held = resident([sampler], loader.on_device, placement, lambda text: None)
+    loader, placement = experiment.loader, programs.placement
+    held = resident([sampler], loader.on_device, placement, lambda text: None, say)
 
     def fed(start: int, stop: int) -> Ahead:
+        # As in a training of that many steps in which nothing is due but its end.
         stream = held[0].stream(start, batch=phase.batch, seed=0, stop=stop) if held else host(start, stop)
         length = checked_length(loader.steps_per_call, stop, (), resident=bool(held), backend=placement.backend)
         return Ahead(in_blocks(stream, length=length, start=start, total=stop, every=(stop,)), placement.put)
 
-    return fed
+    return Bench(phase, programs, host, fed, new_state)
 
 
 def measure(bench: Bench, asked: Asked) -> dict[str, Any]:
