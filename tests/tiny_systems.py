@@ -158,25 +158,29 @@ def in_float32(system: Any, state: Any, batch: Any) -> list[str]:
     made = jax.eval_shape(system.predict, state, batch)
     leaves = jax.tree.leaves((state.params, state.stats, after.params, after.stats, metrics, made))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
-    return re.findall(r"(\w+\[[\d,]+\]) = conv_general_dilated\[", str(jax.make_jaxpr(system.predict)(state, batch)))
+    return re.findall(r"(\w+\[[\d,]+\]) = convolve\[", str(jax.make_jaxpr(system.predict)(state, batch)))
 
 
-def moving(system: Any, state: Any, batch: Any, terms: Sequence[str]) -> dict[str, set[str]]:
-    """By term of the evaluation, the names of the networks that its gradient moves; compiled once."""
+def slopes(system: Any, state: Any, batch: Any, terms: Sequence[str]) -> dict[str, Any]:
+    """By term of the evaluation, its gradient; compiled once, which takes less than all of them side by side."""
 
     @jax.jit
-    def slopes(params: Any, weights: Any) -> Any:
+    def slope(params: Any, weights: Any) -> Any:
         def weighted(params: Any) -> jax.Array:
             metrics = system.eval_step(state.replace(params=params), batch)
             return sum(weights[name] * metrics[name] for name in weights)
 
         return jax.grad(weighted)(params)
 
-    reached = {}
-    for term in terms:
-        found = slopes(state.params, {other: jnp.float32(other == term) for other in terms})
-        reached[term] = {part for part, tree in system.networks(found).items() if largest(tree) > 0}
-    return reached
+    return {term: slope(state.params, {other: jnp.float32(other == term) for other in terms}) for term in terms}
+
+
+def moving(system: Any, state: Any, batch: Any, terms: Sequence[str]) -> dict[str, set[str]]:
+    """By term of the evaluation, the names of the networks that its gradient moves."""
+    return {
+        term: {part for part, tree in system.networks(found).items() if largest(tree) > 0}
+        for term, found in slopes(system, state, batch, terms).items()
+    }
 
 
 def pictures(side: int, channels: int, classes: int, seed: int = 0) -> dict[str, jax.Array]:
