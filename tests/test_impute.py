@@ -159,3 +159,12 @@ def test_a_volume_is_named_as_it_would_be_in_the_input(source, layout, case, mod
         (folder / "a_dwi_b1000.nii.gz").touch()
     (found,) = VOLUMES[source].survey(tmp_path, (modality,), layout)
     assert (found.id, found.images) == (case, {modality: Image(folder / where)})
+
+
+def test_a_background_that_cannot_be_told_is_warned_of(runs, tmp_path, capsys):
+    images = head(SHAPE, 1)
+    noise = np.random.default_rng(0).integers(100, 1000, SHAPE).astype(np.int16)
+    write_case(tmp_path / "in", "full", {"t1": images["t1"], "t2": noise}, **SCANNED)
+    command(*runs, tmp_path / "in", tmp_path / "out")
+    said = "Warning: the background of 1 of 1 cases cannot be told in some image (the first is full)"
+    assert said in capsys.readouterr().out

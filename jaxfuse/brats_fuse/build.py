@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from jaxfuse.brats_fuse.manifest import Manifest
 from jaxfuse.brats_fuse.panels import draw_panels
 from jaxfuse.brats_fuse.plan import Order, Plan, ReadCombos, deciding_options, plan_of
 from jaxfuse.brats_fuse.record import note_left_out
+from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import gray_levels
 from jaxfuse.engine.display import Countdown, Display
@@ -90,17 +91,16 @@ def build(
     """
     remove_pieces(out)
     manifest = Manifest(out, plan.layout.columns)
-    countdown, worked = Countdown(len(plan.files)), 0
+    countdown, worked, backgrounds = Countdown(len(plan.files)), 0, {}
 
     def make(number: int, one: CaseFiles) -> None:
         nonlocal worked
         rows, cut = manifest.rows.get(one.id), 0
         if rows is None or _missing(out, (path for row in rows for path in plan.layout.cut(row))):
             made = cut_case(one, plan, brain_of)
-            rows, cut = list(made.rows), write_cut(out, plan.layout, made)
+            rows, cut, backgrounds[one.id] = list(made.rows), write_cut(out, plan.layout, made), made.background
             manifest.add(one.id, rows)
-            if made.beyond:
-                display.say(f"{one.id}: {made.beyond} labeled voxels lie outside the brain")
+            _tell_beyond(one.id, made.beyond, display)
         before = time.perf_counter()
 
         def follow(done: int, total: int, case: str = one.id) -> None:
@@ -119,6 +119,7 @@ def build(
     for number, one in enumerate(plan.files):
         with plan.batch.case(one.id):
             make(number, one)
+    _warn_of_untold(backgrounds, display)
     refused = plan.batch.refused
     done = [one.id for one in plan.files if one.id not in refused]
     if not done:
@@ -128,6 +129,17 @@ def build(
     count = check_whole(out, plan.layout, rows, refused)
     display.say(f"{out}: {len(rows)} slices of {len(done)} cases in {count} files, as the manifest lists them")
     return rows
+
+
+def _tell_beyond(case: str, beyond: int, display: Display) -> None:
+    if beyond:
+        display.say(f"{case}: {beyond} labeled voxels lie outside the brain")
+
+
+def _warn_of_untold(backgrounds: Mapping[str, Sequence[float | None]], display: Display) -> None:
+    """Warns of cases that were cut now; those that were before had their warning."""
+    if warning := untold(backgrounds):
+        display.say(f"Warning: {warning}")
 
 
 def fuse_case(

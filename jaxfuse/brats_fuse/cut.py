@@ -11,7 +11,7 @@ from jaxtyping import Bool, UInt8
 
 from jaxfuse.brats_fuse.layout import Layout, Row
 from jaxfuse.brats_fuse.plan import Plan
-from jaxfuse.data.brain import background_rule, find_brain
+from jaxfuse.data.brain import NONE, background_rule, find_brain
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
@@ -32,12 +32,14 @@ class Cut:
         levels: whole pictures (n r c m), channels in the order of the layout's modalities.
         classes: class indices (n r c), or None for an unlabeled case.
         beyond: number of labeled voxels outside the brain.
+        background: as in `CaseFacts`; None where it cannot be told.
     """
 
     rows: tuple[Row, ...]
     levels: UInt8[np.ndarray, "n r c m"]
     classes: UInt8[np.ndarray, "n r c"] | None
     beyond: int
+    background: tuple[float | None, ...]
 
 
 def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
@@ -51,7 +53,10 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     case = load_case(one, layout.modalities, plan.scheme)
     plan.preparation.check_shown(f"case {case.id}", case.spacing_mm, case.image.shape, layout.axis)
     rule = background_rule(plan.preparation.background)
-    brain = find_brain(case.image, layout.modalities, rule).mask
+    found = find_brain(case.image, layout.modalities, rule)
+    # A mask of the brain, or the rule that all is shown, answers what images do not tell.
+    asked = brain_of is None and rule.text != NONE
+    brain, told = found.mask, tuple(one and one.value for one in found.backgrounds) if asked else ()
     if brain_of is not None:
         brain = brain & _fitting(case, brain_of(one))
     beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~brain]))
@@ -64,7 +69,8 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     places = [stack.facts.crop_start[0] + index for index in chosen]
     classes = None if stack.label is None else uncrop(stack.label, stack, 0)[places]
     rows = tuple(_row(stack.facts, index, plan) for index in chosen)
-    return Cut(rows, uncrop(gray_levels(stack.image), stack, 0)[places], classes, beyond)
+    levels = uncrop(gray_levels(stack.image), stack, 0)[places]
+    return Cut(rows, levels, classes, beyond, told)
 
 
 def write_cut(out: Path, layout: Layout, cut: Cut) -> int:

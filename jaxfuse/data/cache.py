@@ -133,8 +133,8 @@ def make_cache(folder: Path) -> None:
 def fault_of(folder: Path) -> str:
     """Returns what is wrong with an entry; "" where nothing is.
 
-    Every file has the size and the bytes at its beginning, middle and end that were written. All bytes are not read:
-    that would take as long as making some entries anew.
+    Every file has the size and the bytes at its beginning, middle and end that were written. All bytes are not read: a
+    digest of 285 cases of BraTS, 19 GB, would take half a minute of each start, and longer from a cold disk.
     """
     try:
         marks = json.loads((folder / _CASE).read_bytes())["marks"]

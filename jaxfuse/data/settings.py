@@ -153,7 +153,21 @@ def read_data(where: str, group: Any) -> Data:
     at_least(f"{where}.", group, split_seed=0)
     _check_background(where, group.get("background", AUTO), group.source, group.modalities)
     _check_split(where, group)
-    return Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
+    data = Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
+    _check_cache(where, data)
+    return data
+
+
+def _check_cache(where: str, data: Data) -> None:
+    """Refuses a cache among the cases, whose entries would be taken for cases, and which a data set is no place for."""
+    if not data.root:
+        return
+    root, cache = Path(data.root).expanduser().resolve(), data.cache_dir.resolve()
+    if root == cache or root in cache.parents:
+        raise UserError(
+            f"the cache {data.cache_dir} lies within {where}.root, {data.root}, where nothing is written; name a "
+            f"folder elsewhere with {where}.cache or JAXFUSE_CACHE"
+        )
 
 
 def _check_split(where: str, group: Any) -> None:

@@ -319,3 +319,14 @@ def test_a_bad_case_is_left_out_and_the_record_names_it(world, build, tmp_path):
         assert {row["case"] for row in read_rows(out / "manifest.csv", text=("case", "split"))} == {"A"}
         assert list(read_json(out / "builder.json")["left_out"]) == ["C", "B"]
     refused("--out .* lies within --root", build, root=root, out=root / "A" / "out", **ONLY)
+
+
+def test_a_background_that_cannot_be_told_is_warned_of(build, world, tmp_path, capsys):
+    copy_case(world.root / "C", tmp_path / "root" / "C", "C", "C")
+    path = tmp_path / "root" / "C" / "C_t2.nii.gz"
+    stored = nib.load(path)
+    noise = np.random.default_rng(0).integers(100, 1000, stored.shape).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, stored.affine), path)
+    build(root=tmp_path / "root", **ONLY)
+    said = "Warning: the background of 1 of 1 cases cannot be told in some image (the first is C)"
+    assert said in capsys.readouterr().out

@@ -246,6 +246,22 @@ def test_no_place_for_the_cache(monkeypatch):
     refused("the cache ~/.cache/jaxfuse has no place .*; name a folder with JAXFUSE_CACHE", lambda: data.cache_dir)
 
 
+@table(
+    "cache",
+    ("a cache within `data.root`", "refused; a folder elsewhere is advised, and nothing is written", "cases/cache"),
+    ("the same by a symbolic link", "the same", "link"),
+    ("`data.root` itself as the cache", "the same", "cases"),
+)
+def test_a_cache_among_the_cases(tmp_path, unchanged, cache):
+    (tmp_path / "cases" / "a").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("cases/a")
+    config = RECIPES["hinet"].get_config("tiny")
+    config.data.root, config.data.cache = str(tmp_path / "cases"), str(tmp_path / cache)
+    with unchanged(tmp_path):
+        message = f"the cache {tmp_path / cache} lies within data.root, .*; name a folder elsewhere with data.cache"
+        refused(message, run.train, config, tmp_path / "run")
+
+
 @given("a read-only cache that lacks what is asked for", "refused; another folder is advised")
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, one_case):
     (tmp_path / "cache").mkdir()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfuse.case_by_case import CaseByCase
+from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sources.case_folders import Finding
@@ -137,7 +138,8 @@ def impute(
     outputs = open_outputs(output, "--output", reads=reads, names=[*names, *_OF_ALL], overwrite=overwrite)
     display.say(f"{task} by {_names(makers)}, labels by {_names(segmenters)}")
     display.say(summary(cases, task.target))
-    complete, done = _completer(makers, segmenters), []
+    backgrounds: dict[str, Sequence[float | None]] = {}
+    complete, done = _completer(makers, segmenters, backgrounds), []
     for case, tell in display.counted(cases):
         with batch.case(case.files.id):
             with outputs.together() as folder:
@@ -145,6 +147,8 @@ def impute(
             done.append(replace(one, panel=outputs.folder / one.panel.name))
             used = f"{task.target} synthesized" if one.synthesized else f"with its own {task.target}"
             tell(f"{output / case.files.id}.nii.gz, {used}")
+    if warning := untold(backgrounds):
+        display.say(f"Warning: {warning}")
     if done:
         facts = [("Synthesis", _names(makers)), ("Segmentation", _names(segmenters)), ("Input", str(root))]
         with outputs.together() as folder:
@@ -181,9 +185,11 @@ def _rows(done: Sequence[CompletedCase], left_out: Mapping[str, str], target: st
 
 
 def _completer(
-    makers: Sequence[TrainedPhase], segmenters: Sequence[TrainedPhase]
+    makers: Sequence[TrainedPhase],
+    segmenters: Sequence[TrainedPhase],
+    backgrounds: dict[str, Sequence[float | None]],
 ) -> Callable[[Completion, Path], CompletedCase]:
-    """A function that writes all files of a case into a folder."""
+    """A function that writes all files of a case into a folder, and notes the backgrounds of its images."""
     make, label, task = volume_maker(makers), case_labeler(segmenters), task_of(makers[0])
     scheme, preparation = segmenters[0].scheme, segmenters[0].preparation
 
@@ -197,6 +203,7 @@ def _completer(
             files = case.completed(task.target, path)
         # Read back from the file: labels are those that anyone gets from the volumes as written.
         prepared, labels = label(files)
+        backgrounds[files.id] = prepared.facts.background
         like = next(case.files.images[name] for name in preparation.modalities if name in case.files.images)
         description = f"{task.target} {DESCRIPTION}" if made else None
         write_labels(folder / f"{files.id}.nii.gz", labels, prepared, scheme, like=like, description=description)
