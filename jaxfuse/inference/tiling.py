@@ -139,8 +139,16 @@ def canvas_bytes(sides: tuple[int, ...], windows: Windows, *, channels: int, sum
 
 
 def label_of(probs: Float[Array, "*space k"]) -> Integer[Array, "*space"]:
-    """Returns the most probable class of each voxel, uint8; the first of several."""
-    return jnp.argmax(probs, axis=-1).astype(jnp.uint8)
+    """Returns the most probable class of each voxel, uint8: of several the first, and that of a NaN where there is one.
+
+    Class by class, so that it takes one pass and nothing but the labels is written; an argmax would write more.
+    """
+    best, label = probs[..., 0], jnp.zeros(probs.shape[:-1], jnp.uint8)
+    for index in range(1, probs.shape[-1]):
+        other = probs[..., index]
+        better = ~(other <= best) & ~jnp.isnan(best)
+        best, label = jnp.where(better, other, best), jnp.where(better, jnp.uint8(index), label)
+    return label
 
 
 def _over_tiles(predict: Predict, windows: Windows, asked: Asked) -> Callable[[Any, Array], dict[str, Array]]:

@@ -7,7 +7,7 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.inference.canvas import windows_of
-from jaxfuse.inference.tiling import Asked, canvas_bytes, output_channels
+from jaxfuse.inference.tiling import Asked, canvas_bytes, label_of, output_channels
 from jaxfuse.patches import crop, tile_volume
 from tests.tiles import predict_image
 from tests.tiny_systems import Valid
@@ -140,3 +140,13 @@ def test_what_lies_on_the_device_for_the_whole_image_is_counted():
     summed = output_channels(predict, None, windows, Asked(values=("a",), labels=("b",)), 2)
     assert summed == {"a": 1, "b": 5}
     assert canvas_bytes((16, 16), windows, channels=2, summed=summed) == 4 * (20 * 20 * 2 + 2 * 16 * 16 * 6)
+
+
+def test_the_label_is_the_first_of_the_largest_or_of_the_undefined():
+    values = np.array(
+        [[0.2, 0.2, 0.1], [0.1, 0.3, 0.3], [0.5, np.nan, 0.9], [np.nan, np.nan, 1.0], [-1.0, -np.inf, 2.0]]
+    )
+    labels = label_of(jnp.asarray(values, jnp.float32))
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, values.argmax(-1))
+    np.testing.assert_array_equal(label_of(jnp.zeros((3, 1))), [0, 0, 0])
