@@ -132,10 +132,16 @@ def output_channels(predict: Predict, weights: Any, windows: Windows, asked: Ask
     return {name: values.shape[-1] for name, values in made.items()}
 
 
-def canvas_bytes(sides: tuple[int, ...], windows: Windows, *, channels: int, summed: Mapping[str, int]) -> int:
-    """Counts what lies on the device for the whole image: itself, the sums, and at most as much as these come out."""
+def canvas_bytes(
+    sides: tuple[int, ...], windows: Windows, asked: Asked, *, channels: int, summed: Mapping[str, int]
+) -> int:
+    """Counts what lies on the device for the whole image: itself, the sums, and what comes out of them.
+
+    `summed` is what `output_channels` tells.
+    """
     image = math.prod(side + 2 * lost for side, lost in zip(sides, windows.margin, strict=True)) * channels
-    return 4 * (image + 2 * math.prod(sides) * sum(summed.values()))
+    each = [4 * k + (1 if name in asked.labels else 4 * k) for name, k in summed.items()]
+    return 4 * image + math.prod(sides) * sum(each)
 
 
 def label_of(probs: Float[Array, "*space k"]) -> Integer[Array, "*space"]:

@@ -137,9 +137,11 @@ def test_what_lies_on_the_device_for_the_whole_image_is_counted():
     def predict(weights, tiles):
         return {"a": tiles["image"][:, 2:-2, 2:-2, :1], "b": jnp.zeros((3, 4, 4, 5))}
 
-    summed = output_channels(predict, None, windows, Asked(values=("a",), labels=("b",)), 2)
+    asked = Asked(values=("a",), labels=("b",))
+    summed = output_channels(predict, None, windows, asked, 2)
     assert summed == {"a": 1, "b": 5}
-    assert canvas_bytes((16, 16), windows, channels=2, summed=summed) == 4 * (20 * 20 * 2 + 2 * 16 * 16 * 6)
+    found = canvas_bytes((16, 16), windows, asked, channels=2, summed=summed)
+    assert found == 4 * 20 * 20 * 2 + 16 * 16 * (4 + 4 + 4 * 5 + 1)
 
 
 def test_the_label_is_the_first_of_the_largest_or_of_the_undefined():

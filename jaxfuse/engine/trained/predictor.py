@@ -147,7 +147,7 @@ class CasePredictor:
         if (windows, asked) not in self._summed:
             predict = self.programs.system.predict
             self._summed[windows, asked] = output_channels(predict, weights, windows, asked, channels)
-        return canvas_bytes(laid.sides, windows, channels=channels, summed=self._summed[windows, asked])
+        return canvas_bytes(laid.sides, windows, asked, channels=channels, summed=self._summed[windows, asked])
 
     def _beside_canvas(self, weights: Any, laid: Laid, windows: Windows, asked: Asked, channels: int) -> int:
         """Bytes that the program takes beside what lies there for the whole image; it is compiled."""
