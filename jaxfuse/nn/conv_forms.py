@@ -85,6 +85,18 @@ def input_gradient(y: Array, kernel: Array, window: Window, taken: int) -> Array
     return convolve(y, jnp.swapaxes(flipped, -1, -2), window.backward, taken)
 
 
+def scattered(y: Array, kernel: Array, window: Window) -> Array:
+    """The gradient of the image from that of the result, y, where the result is small; for any strides and padding.
+
+    Every voxel of y is multiplied by the whole kernel, which is not turned round for it, and what overlaps is added up.
+    """
+    space = len(window.size)
+    values = y @ kernel.reshape(-1, kernel.shape[-1]).T
+    like = jax.ShapeDtypeStruct((y.shape[0], *window.sides, kernel.shape[-2]), y.dtype)
+    taps = jax.linear_transpose(lambda x: _beside(_padded(x, window.padding), window, range(space), window.out), like)
+    return taps(values)[0]
+
+
 def kernel_gradient(x: Array, y: Array, window: Window, taken: int) -> Array:
     """The gradient of the kernel from the image and the result's, y; strides other than 1 only if all are taken."""
     space, channels, features = len(window.size), x.shape[-1], y.shape[-1]

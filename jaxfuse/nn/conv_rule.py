@@ -36,13 +36,13 @@ def taken_forward(window: Window, channels: int, features: int) -> int | None:
 
 
 def taken_backward(window: Window, channels: int, features: int) -> int | None:
-    """Returns the same number for the gradient of the image, which has `channels`."""
+    """Returns the same number for the gradient of the image, which has `channels`; all of them, and it is scattered."""
     space = len(window.size)
+    if max(window.out) <= _TINY:
+        return space
     if max(window.strides) > 1 or min(window.backward.padding) < 0:
         return None
-    if max(window.sides) <= _TINY:
-        return space
-    return 1 if space == 3 and max(window.padding) > 0 and channels <= 32 else None
+    return 1 if space == 3 and max(window.padding) > 0 and channels <= 64 else None
 
 
 def taken_in_kernel(window: Window, channels: int, features: int) -> int | None:
@@ -50,9 +50,9 @@ def taken_in_kernel(window: Window, channels: int, features: int) -> int | None:
     space = len(window.size)
     if max(window.strides) > 1 or min(window.backward.padding) < 0:
         return space if max(window.out) <= _TINY else None
-    if space == 3 and max(window.padding) == 0:
-        return 1
-    return 1 if min(channels, features) >= 64 else None
+    if space == 2:
+        return 1 if min(channels, features) >= 64 else None
+    return 1 if max(window.padding) == 0 or channels * features >= 2048 else None
 
 
 def convolve(x: Array, kernel: Array, window: Window) -> Array:
@@ -68,6 +68,8 @@ def input_gradient(y: Array, kernel: Array, window: Window) -> Array:
     taken = taken_backward(window, *kernel.shape[-2:])
     if taken is None or y.dtype != jnp.float32:
         return transposed_in_image(plain, y, kernel, window)
+    if taken == len(window.size):
+        return conv_forms.scattered(y, kernel, window)
     return conv_forms.input_gradient(y, kernel, window, taken)
 
 

@@ -55,6 +55,13 @@ def test_all_forms_equal_the_native_one(monkeypatch, window, takens, slab_bytes)
         close(expected, one, 1e-5)
 
 
+@pytest.mark.parametrize("window", [window for window, _ in WINDOWS])
+def test_scattered_is_the_gradient_of_the_image_for_any_strides(window):
+    _, kernel, y = _drawn(window)
+    found = jax.jit(lambda y, kernel: conv_forms.scattered(y, kernel, window))(y, kernel)
+    close(jax.jit(lambda y, kernel: transposed_in_image(native, y, kernel, window))(y, kernel), found, 1e-5)
+
+
 def test_slabs_are_loops_over_what_fits_the_cache(monkeypatch):
     window = WINDOWS[0][0]
     arrays = _drawn(window)
