@@ -122,7 +122,8 @@ class Sizes:
         }
     )
     nnunet: dict = field(default_factory=lambda: {"stages": 4, "base": 8, "most": 64})
-    remat: bool = False
+    remat: str = "off"
+    dtype: str = "float32"
     # Twice that of the long recipe: in a short training edges come late.
     gradient_weight: float = 20.0
     pretraining_length: dict = field(default_factory=lambda: {"steps": 800})
@@ -223,7 +224,8 @@ SIZES = {
         },
         film={"dim": 32, "heads": 8, "expansion": 4.0, "rounds": 3, "hidden": 256, "text_dim": 32, "decoder_blocks": 2},
         nnunet={"stages": 6, "base": 32, "most": 512},
-        remat=True,
+        remat="auto",
+        dtype="auto",
         gradient_weight=10.0,
         pretraining_length={"epochs": 80},
         cooperative_length={"epochs": 140},
@@ -239,7 +241,7 @@ SIZES = {
 def get_config(argument=None):
     called = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="full")
     preset, row, _ = called
-    sizes, dtype = SIZES[preset], FieldReference("float32")
+    sizes, dtype = SIZES[preset], FieldReference(SIZES[preset].dtype)
     data = volume_data(source=sizes.source, modalities=MODALITIES, normalize="percentiles", **sizes.phantom)
     return experiment(
         "fuse4seg",

@@ -70,6 +70,8 @@ class Sizes:
     blank_slices: bool = False
     side: int = 64
     width: int = 16
+    remat: str = "off"
+    dtype: str = "float32"
     pix2pix: dict = field(default_factory=lambda: {"width": 16, "downs": 6, "critic_width": 16, "critic_layers": 3})
     cyclegan: dict = field(default_factory=lambda: {"width": 8, "blocks": 3, "critic_width": 8, "critic_layers": 3})
     mmsyns: dict = field(default_factory=lambda: {"width": 8, "latent": 8})
@@ -130,6 +132,8 @@ SIZES = {
         blank_slices=True,
         side=128,
         width=32,
+        remat="auto",
+        dtype="auto",
         pix2pix={"width": 64, "downs": 7, "critic_width": 64, "critic_layers": 3},
         cyclegan={"width": 64, "blocks": 6, "critic_width": 64, "critic_layers": 3},
         mmsyns={"width": 32, "latent": 16},
@@ -151,7 +155,7 @@ def get_config(argument=None):
         called,
         pairs=(sources.split("+")[SINGLE[row]] if row in SINGLE else sources, target),
         data=data(sizes, isles=variant == "isles"),
-        network={"form": {"dtype": "float32"}},
+        network={"form": {"dtype": sizes.dtype}},
         phases={"synthesis": synthesis(sizes, row)},
         log_every=sizes.log_every,
     )
@@ -210,7 +214,7 @@ def hinet_args(sizes, row):
         "critic_first_norm": False,
         "conditional": False,
         "bn_batch_stats_at_test": False,
-        "remat": False,
+        "remat": sizes.remat,
         "kernel_init": "nn.initializers:normal",
     }
     if kind == "hybrid":

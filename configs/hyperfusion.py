@@ -63,7 +63,8 @@ class Sizes:
     validation_cases: int = 2
     # Tiles of the training patch: small heads have few, and no further program is compiled.
     memory_mb: int = 0
-    remat: bool = False
+    remat: str = "off"
+    dtype: str = "float32"
     checkpoint_every: int = 0
     log_every: int = 10
 
@@ -106,7 +107,8 @@ SIZES = {
         validate_every={"iseg": 10 * 1000 // 5, "stroke": 10 * 1000 // 10},
         validation_cases=10,
         memory_mb=16_000,
-        remat=True,
+        remat="auto",
+        dtype="auto",
         log_every=50,
     ),
 }
@@ -141,7 +143,7 @@ def form(sizes, kind, flat):
         "resfuse": kind not in ("baseline", "incremental"),
         "head": sizes.dense_head if kind == "baseline" else sizes.fusion_head,
         "remat": sizes.remat,
-        "dtype": "float32",
+        "dtype": sizes.dtype,
     }
 
 

@@ -58,7 +58,8 @@ class Sizes:
     length: dict = field(default_factory=lambda: {"steps": 300})
     validate_every: int = 100
     validation_cases: int = 8
-    remat: bool = False
+    remat: str = "off"
+    dtype: str = "float32"
     checkpoint_every: int = 0
     log_every: int = 10
 
@@ -97,7 +98,8 @@ SIZES = {
         length={"epochs": 40},
         validate_every=500,
         validation_cases=64,
-        remat=True,
+        remat="auto",
+        dtype="auto",
         log_every=50,
     ),
 }
@@ -132,14 +134,14 @@ def seen_from(view, shared):
 def form(sizes, row):
     """The form of the network of a row."""
     if row in UNETS:
-        return {**sizes.unet, "double_arm": UNETS[row], "remat": sizes.remat, "dtype": "float32"}
+        return {**sizes.unet, "double_arm": UNETS[row], "remat": sizes.remat, "dtype": sizes.dtype}
     return {
         "width": sizes.width,
         "ties": "first",
         "norm_decay": sizes.norm_decay,
         "single_encoder": row == "single_encoder",
         "remat": sizes.remat,
-        "dtype": "float32",
+        "dtype": sizes.dtype,
     }
 
 

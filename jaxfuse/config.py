@@ -22,7 +22,18 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
-from jaxfuse.options import flat, given, grouped, is_group, merge, record, resolve, same_keys, with_initializers
+from jaxfuse.options import (
+    flat,
+    given,
+    grouped,
+    is_group,
+    merge,
+    record,
+    resolve,
+    same_keys,
+    with_initializers,
+    with_switches,
+)
 from jaxfuse.ranges import check_ranges
 
 _OPTIMIZERS = {"adam": adam, "sgd": sgd}
@@ -292,7 +303,7 @@ def _builder(name: str, group: Any, config: Any) -> Callable[..., System]:
     module, _, function = group.model.partition(":")
     make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
     accepted = inspect.signature(make).parameters
-    options = with_initializers(merge(config.network, group.args))
+    options = with_switches(with_initializers(merge(config.network, group.args)), where=name)
     try:
         args = grouped(make, options)
     except UserError as error:

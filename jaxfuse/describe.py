@@ -4,7 +4,8 @@ Says what a config builds, without data and without compiling: parameters by pla
 networks, what is transferred between phases. `--rows` lists presets, rows and variants instead. `--cost` compiles
 one step of each phase for this machine's backend and adds its operations and memory. `--cost --device h200` compiles
 it for that card, which need not be there (extra `h200`), and adds the kernels of a step and of a prediction, the bytes
-that they move, the memory that they need, and the time that the bytes take at the card's bandwidth.
+that they move, beside the least that they have to, the memory that they need, and the time that the bytes take at the
+card's bandwidth. Options that are `auto` are settled by that machine.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def _choices_as_text(found: Mapping[str, Mapping[str, str]]) -> str:
 
 def _as_text(facts: Mapping[str, Any]) -> str:
     lines = [" ".join(filter(None, [facts["name"], facts["preset"], f"row={facts['row']}", facts["variant"]]))]
+    lines += [f"  {name} is {value}, as auto" for name, value in facts.get("settled", {}).items()]
     for name, phase in facts["phases"].items():
         ((unit, length),) = phase["length"].items()
         lines.append(f"\nphase {name}: {length} {unit}, patch {' x '.join(map(str, phase['patch']))}")

@@ -96,6 +96,30 @@ def with_initializers(options: Any) -> dict[str, Any]:
     return {name: one(name, value) for name, value in options.items()}
 
 
+# The choice of an option that a run's devices settle, and what it is where nothing did: `jaxfuse.engine.settled`.
+AUTO = "auto"
+_UNSETTLED = {"dtype": "float32", "remat": "off"}
+_SWITCH = {"on": True, "off": False}
+
+
+def with_switches(options: Any, *, where: str) -> dict[str, Any]:
+    """Returns the options, `remat` as True or False; `auto` that nothing settled is that of a machine without a GPU.
+
+    Raises:
+        UserError: `remat` is something else than auto, on or off.
+    """
+
+    def one(name: str, value: Any) -> Any:
+        if is_group(value):
+            return with_switches(value, where=where)
+        value = _UNSETTLED[name] if name in _UNSETTLED and value == AUTO else value
+        if name == "remat" and value not in _SWITCH:
+            raise UserError(f"{where}: remat is {value!r}; choose one of {AUTO}, {', '.join(_SWITCH)}")
+        return _SWITCH[value] if name == "remat" else value
+
+    return {name: one(name, value) for name, value in options.items()}
+
+
 def is_group(value: Any) -> bool:
     """Tells whether an option is a group of options."""
     return hasattr(value, "items")

@@ -16,32 +16,42 @@ from jaxfuse.engine.build import abstract_state, build_system, example_batch
 from jaxfuse.engine.build import without_optimizers as without
 from jaxfuse.engine.gpus import Gpu, compiled_for
 from jaxfuse.engine.kernels import CompiledKernels
-from jaxfuse.engine.programs import Programs, program_cost
+from jaxfuse.engine.least_bytes import least_bytes
+from jaxfuse.engine.programs import Programs, one_device, program_cost
+from jaxfuse.engine.settled import Machine, settled, settlements
+from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, apply_rules
 
 
-def describe(config: ConfigDict, *, cost: bool, gpu: Gpu | None = None) -> dict[str, Any]:
+def describe(config: ConfigDict, *, cost: bool, gpu: Gpu | None = None, only: str | None = None) -> dict[str, Any]:
     """Says what each phase of a config builds; nothing is drawn, and nothing compiled but for `cost`.
 
     Args:
         config: a recipe.
         cost: compiles one step of each phase.
         gpu: compiles it for this card instead of the devices in use, and a prediction of one patch too.
+        only: the phase whose cost is asked for; None asks for that of all.
 
     Returns:
         {"name", "preset", "row", "variant", "phases", "result"}; of each phase "length" ({"steps"} or {"epochs"}),
         "patch", "players" and "networks" (parameters by name), "transfers", and with `cost` the "cost" of one step, or
-        with `gpu` the cost by program: "step" and "prediction".
+        with `gpu` the cost by program: "step" and "prediction". With `cost` also "settled": what became of the options
+        that are `auto`, which are settled by the machine that is compiled for.
     """
-    experiment = parse(config)
+    chosen = settled(config, Machine.of(gpu or one_device())) if cost else config
+    experiment = parse(chosen)
     states: dict[str, State] = {}
     phases = {}
     for name in experiment.schedule:
-        phases[name] = _phase(experiment, experiment.phases[name], states, cost=cost, gpu=gpu)
+        costed = cost and only in (None, name)
+        phases[name] = _phase(experiment, experiment.phases[name], states, cost=costed, gpu=gpu)
+    if only is not None and only not in phases:
+        raise UserError(f"phase {only!r} is not in the schedule; choose one of {', '.join(phases)}")
     title = {key: getattr(experiment, key) for key in ("name", "preset", "row", "variant")}
-    return {**title, "phases": phases, "result": list(experiment.result)}
+    told = {"settled": settlements(config, chosen)} if cost else {}
+    return {**title, **told, "phases": phases, "result": list(experiment.result)}
 
 
 def _phase(
@@ -91,11 +101,16 @@ def _cost_on(gpu: Gpu, system: System, state: State, batch: Mapping[str, Any]) -
     found = {}
     for name, (program, *shapes) in arguments.items():
         kernels = CompiledKernels.of(compiled_for(gpu, program, *shapes))
+        least = least_bytes(program.trace(*shapes).jaxpr)
         found[name] = {
             "kernels": kernels.launches,
             "moved_bytes": kernels.moved_bytes,
+            "least_bytes": least,
+            "times_least": round(kernels.moved_bytes / least, 3),
             "transposed_bytes": kernels.transposed_bytes,
             "floor_ms": round(1e3 * kernels.floor_s(gpu), 3),
+            "bound_ms": round(1e3 * least / gpu.bandwidth, 3),
+            "share_of_bound": round(least / gpu.bandwidth / kernels.floor_s(gpu), 3),
             "temporary_bytes": kernels.temporary_bytes,
             "argument_bytes": kernels.argument_bytes,
             "fits": kernels.temporary_bytes + kernels.argument_bytes <= gpu.memory_bytes,

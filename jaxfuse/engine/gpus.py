@@ -22,6 +22,10 @@ from jaxfuse.errors import UserError
 # A launch of a kernel takes about so long where each waits for the one before.
 LAUNCH_S = 2.5e-6
 
+# Tiles of Triton's matrix products are chosen on a card, and without one XLA finds none for some; its library's are
+# compiled in their place.
+_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -109,7 +113,7 @@ def compiled_for(gpu: Gpu, program: Wrapped, *shapes: Any) -> Compiled:
     """
     here = SingleDeviceSharding(_described(gpu))
     bound = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes)
-    return program.lower(*bound).compile()
+    return program.lower(*bound).compile(compiler_options=_OPTIONS)
 
 
 def _described(gpu: Gpu) -> Any:

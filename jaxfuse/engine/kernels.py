@@ -1,14 +1,16 @@
 """Kernels of a program that XLA compiled for a GPU: how many, and how many bytes each reads and writes.
 
 The bytes of a kernel are those of its operands and results, each once: what has to move if caches help nothing and
-nothing is read twice.
+nothing is read twice. Of an operand of which only slices are read these count, and of an array that is changed in place
+what is put into it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +25,7 @@ _BITS |= {"s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64
 _BITS |= {"f8e4m3fn": 8, "f8e5m2": 8}
 # Operations that start no kernel.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "copy-done", "partition-id"}
+_SLICES = {"slice", "dynamic-slice"}
 _NAMED = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]+[0-9][a-z0-9]*|pred)\[([0-9,]*)\]")
@@ -140,7 +143,8 @@ def _computations(text: str) -> dict[str, tuple[Operation, ...]]:
             name, shape, kind, rest = matched.groups()
             operands, _, attributes = rest.partition(")")
             called = re.search(r'custom_call_target="([^"]+)"', attributes)
-            names = tuple(re.findall(r"%([\w.\-]+)", operands))
+            # A parameter has its number in the place of operands.
+            names = (operands,) if kind == "parameter" else tuple(re.findall(r"%([\w.\-]+)", operands))
             current.append(Operation(name, shape, called.group(1) if called else kind, names, attributes))
     return {name: tuple(operations) for name, operations in found.items()}
 
@@ -155,8 +159,47 @@ def _kernels(computations: Mapping[str, tuple[Operation, ...]], name: str, times
         if inner is not None:
             yield from inner
             continue
-        moved = _bytes(one.shape) + sum(_bytes(shapes.get(operand, "")) for operand in one.operands)
-        yield Kernel(_kind(one), moved, times, _window(one))
+        yield Kernel(_kind(one), _moved(computations, one, shapes), times, _window(one))
+
+
+def _moved(computations: Mapping[str, tuple[Operation, ...]], one: Operation, shapes: Mapping[str, str]) -> int:
+    """Bytes that a kernel reads and writes."""
+    if one.kind in _SLICES:
+        return 2 * _bytes(one.shape)
+    if one.kind == "dynamic-update-slice":
+        return 2 * _bytes(shapes.get(one.operands[1], ""))
+    read = [_bytes(shapes.get(operand, "")) for operand in one.operands]
+    inside = computations.get(_attribute(one, "calls"), ()) if one.kind == "fusion" else ()
+    users: dict[str, list[Operation]] = defaultdict(list)
+    for inner in inside:
+        for operand in inner.operands:
+            users[operand].append(inner)
+    for inner in inside:
+        if inner.kind == "parameter":
+            number = int(inner.operands[0])
+            read[number] = min(read[number], _read_inside(inner, users))
+    changes = [inner for inner in inside if inner.kind == "dynamic-update-slice" and _is_result(inner, users)]
+    within = {inner.name: inner.shape for inner in inside}
+    spared = sum(_bytes(change.shape) - _bytes(within.get(change.operands[1], "")) for change in changes)
+    return max(0, _bytes(one.shape) - spared) + sum(read)
+
+
+def _read_inside(given: Operation, users: Mapping[str, Sequence[Operation]]) -> int:
+    """Bytes of an array that the operations of a fusion read: of slices alone theirs, of what is changed none."""
+    total, whole = 0, _bytes(given.shape)
+    for user in users.get(given.name, ()):
+        if user.kind == "bitcast":
+            total += _read_inside(user, users)
+        elif user.kind in _SLICES:
+            total += _bytes(user.shape)
+        elif not (user.kind == "dynamic-update-slice" and user.operands[0] == given.name):
+            total += whole
+    return min(total, whole)
+
+
+def _is_result(one: Operation, users: Mapping[str, Sequence[Operation]]) -> bool:
+    """Whether nothing in a fusion reads it further."""
+    return all(user.kind in ("bitcast", "tuple") and _is_result(user, users) for user in users.get(one.name, ()))
 
 
 def _inner(computations: Mapping[str, tuple[Operation, ...]], one: Operation, times: int) -> list[Kernel] | None:

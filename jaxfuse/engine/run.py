@@ -28,6 +28,7 @@ from jaxfuse.engine.run_folder.lock import locked
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.engine.run_folder.phase_lengths import check_lengths
 from jaxfuse.engine.run_folder.workdir import (
+    begun_config,
     check_workdir,
     compilation_cache,
     has_begun,
@@ -35,6 +36,7 @@ from jaxfuse.engine.run_folder.workdir import (
     open_workdir,
     related_runs,
 )
+from jaxfuse.engine.settled import Machine, settled, settlements
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.training import Training
@@ -192,17 +194,21 @@ def train(config: ConfigDict, workdir: Path) -> Path:
         UserError: another run is going on in the workdir, or config, data or folder are wrong.
         Stopped: a signal came, or numbers are no longer finite; the same call goes on.
     """
+    asked, placement = config, one_device()
+    check_systems(parse(config))
+    config = settled(asked, Machine.of(placement), begun_config(workdir))
     experiment = parse(config)
-    check_systems(experiment)
     check_workdir(workdir, {experiment.data_of(phase).root for phase in experiment.phases.values()})
     for data in {experiment.data_of(phase) for phase in experiment.phases.values()}:
         make_cache(data.cache_dir)
-    placement, display = one_device(), Display()
+    display = Display()
     with locked(workdir) as workdir:
         compilation_cache(experiment.data.cache_dir)
         open_workdir(workdir, config)
         note_environment(workdir, placement)
         display.say(f"jaxfuse {experiment.name}: {placement.device_name}; workdir {workdir}")
+        if chosen := settlements(asked, config):
+            display.say("Settled, as auto: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
         related = related_runs(workdir)
         with StopRequest() as stop, _reported_as_far_as_it_went(workdir, related):
             run = Run(experiment, workdir, display, stop)

@@ -32,7 +32,8 @@ from jaxfuse.engine.feed.resident import resident
 from jaxfuse.engine.gpus import GPUS
 from jaxfuse.engine.kernels import CompiledKernels
 from jaxfuse.engine.loop import close_stream
-from jaxfuse.engine.programs import Placement, Programs, program_cost
+from jaxfuse.engine.programs import Placement, Programs, one_device, program_cost
+from jaxfuse.engine.settled import Machine, settled
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
 from jaxfuse.nn.conv import implementation
@@ -86,7 +87,7 @@ def time_steps(config: ConfigDict, asked: Asked, say: Report) -> dict[str, Any]:
     Raises:
         UserError: a phase or a form that is not there.
     """
-    experiment = parse(config)
+    experiment = parse(settled(config, Machine.of(one_device())))
     asked.check(experiment)
     results, device = {}, ""
     for name in [asked.only] if asked.only else experiment.schedule:

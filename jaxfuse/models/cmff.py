@@ -201,7 +201,6 @@ class JointTraining(Defaults):
     optimizers: Optimizers
     losses: CycleLosses
     pool_size: int
-    remat_cycles: bool
     geometry: Geometry
 
     players = ("net", "discriminators")
@@ -239,8 +238,7 @@ class JointTraining(Defaults):
             fake_b, fake_a = self.ab.read_out(params_ab, features_a), self.ba.read_out(params_ba, features_b)
         else:
             fake_b, fake_a = self.ab(params_ab, image_a), self.ba(params_ba, image_b)
-        again_ab, again_ba = (jax.checkpoint(g) if self.remat_cycles else g for g in (self.ab, self.ba))
-        return Cycle(fake_a, fake_b, again_ba(params_ba, fake_b), again_ab(params_ab, fake_a)), logits
+        return Cycle(fake_a, fake_b, self.ba(params_ba, fake_b), self.ab(params_ab, fake_a)), logits
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         image_a, image_b = self.pairing.split(batch)
@@ -297,7 +295,7 @@ class FusionForm:
         """Both branches and S_F."""
         check_choices(self, {"attention": ATTENTION, "mask_mode": MASK_MODES})
         branch = unet.network(classes)
-        branch_type = FusionBranch if unet.remat == "none" else nn.remat(FusionBranch)
+        branch_type = nn.remat(FusionBranch) if unet.remat else FusionBranch
         fusion = branch_type(
             width=self.fusion_width,
             classes=classes,
@@ -370,6 +368,5 @@ def make_joint(
         optimizers=optimizers,
         losses=cycle.losses(),
         pool_size=cycle.pool_size,
-        remat_cycles=unet.remat == "network",
         geometry=unet.geometry(3, critics),
     )

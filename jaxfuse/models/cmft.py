@@ -31,13 +31,10 @@ from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend
 from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
-from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_critic import PatchCritic
 from jaxfuse.nn.precision import cast_dtype
 from jaxfuse.nn.unet import Head, UNet
-
-REMAT = ("none", "level", "network")
 
 # The groups need not have the same number of modalities.
 ImageA = Float[Array, "b *space m_a"]
@@ -107,7 +104,7 @@ class UNetForm:
     """The form of every U-Net of a System; the defaults are the paper's.
 
     Attributes:
-        remat: "none", "level" (each level is computed again in the backward pass) or "network" (cycle passes too).
+        remat: each level is computed again in the backward pass.
         dtype: arithmetic of the convolutions, "float32" or "bfloat16"; weights, norms and losses are float32.
     """
 
@@ -115,17 +112,16 @@ class UNetForm:
     base: int = 16
     levels: int = 5
     kernel_init: KernelInit = normal()
-    remat: str = "none"
+    remat: bool = False
     dtype: str = "float32"
 
     def network(self, outputs: int) -> Network:
         """A U-Net with `outputs` kernels in its last layer."""
-        check_choices(self, {"remat": REMAT})
         trunk = UNet(
             base=self.base,
             levels=self.levels,
             arch=self.arch,
-            remat=self.remat != "none",
+            remat=self.remat,
             dtype=cast_dtype(self.dtype),
             kernel_init=self.kernel_init,
         )
@@ -161,7 +157,6 @@ class CycleTranslation(Defaults):
     Attributes:
         ab, ba: the generators G_AB and G_BA.
         pool_size: past fakes kept per critic; 0 disables the pool.
-        remat_cycles: recompute the two cycle passes as wholes in the backward pass.
     """
 
     ab: Network
@@ -171,7 +166,6 @@ class CycleTranslation(Defaults):
     optimizers: Optimizers
     losses: CycleLosses
     pool_size: int
-    remat_cycles: bool
     geometry: Geometry
 
     players = ("generators", "discriminators")
@@ -190,10 +184,9 @@ class CycleTranslation(Defaults):
 
     def translate(self, generators: Params, image_a: ImageA, image_b: ImageB) -> Cycle:
         """A -> fake B -> cycle A, and B -> fake A -> cycle B."""
-        again_ab, again_ba = (jax.checkpoint(g) if self.remat_cycles else g for g in (self.ab, self.ba))
         fake_b = self.ab(generators["ab"], image_a)
         fake_a = self.ba(generators["ba"], image_b)
-        return Cycle(fake_a, fake_b, again_ba(generators["ba"], fake_b), again_ab(generators["ab"], fake_a))
+        return Cycle(fake_a, fake_b, self.ba(generators["ba"], fake_b), self.ab(generators["ab"], fake_a))
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         image_a, image_b = self.pairing.split(batch)
@@ -354,6 +347,5 @@ def make_system(
         optimizers=optimizers,
         losses=cycle.losses(),
         pool_size=cycle.pool_size,
-        remat_cycles=unet.remat == "network",
         geometry=unet.geometry(3, critics),
     )

@@ -70,7 +70,7 @@ def _by_gram(qkv: Array, temperature: Array, projection: Array) -> Array:
     heads, channels = temperature.shape[0], qkv.shape[-1] // 3
     wide = jnp.promote_types(qkv.dtype, jnp.float32)
     query_key, value = qkv[..., : 2 * channels], qkv[..., 2 * channels :]
-    gram = jnp.einsum("...pi,...pj->...ij", query_key, query_key, preferred_element_type=wide)
+    gram = _gram(query_key)
     inverse = jax.lax.rsqrt(jnp.maximum(jnp.diagonal(gram, axis1=-2, axis2=-1), 1e-12))
     cosines = gram[..., :channels, channels:] * inverse[..., :channels, None] * inverse[..., None, channels:]
     own_head = jnp.repeat(jnp.arange(heads), channels // heads)
@@ -79,6 +79,22 @@ def _by_gram(qkv: Array, temperature: Array, projection: Array) -> Array:
     logits = jnp.where(same_head, cosines * jax.lax.broadcast_to_rank(factors, cosines.ndim), -jnp.inf)
     maps = jnp.einsum("...ij,ik->...jk", jax.nn.softmax(logits, axis=-1), projection.astype(wide))
     return jnp.einsum("...pj,...jk->...pk", value, maps.astype(value.dtype))
+
+
+@jax.custom_jvp
+def _gram(x: Float[Array, "*b p c"]) -> Float[Array, "*b c c"]:
+    """Products of all channels with each other over the pixels, float32 or wider."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.einsum("...pi,...pj->...ij", x, x, preferred_element_type=wide)
+
+
+@_gram.defjvp
+def _gram_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """One product in the dtype of x, where the rule of the product itself has two, whose gradients are float32 maps."""
+    (x,), (change,) = primals, tangents
+    gram = _gram(x)
+    half = jnp.einsum("...pi,...pj->...ij", change, x).astype(gram.dtype)
+    return gram, half + jnp.swapaxes(half, -1, -2)
 
 
 def _inverse_length(x: Float[Array, "*b p heads d"]) -> Float[Array, "*b heads d"]:

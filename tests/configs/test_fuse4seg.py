@@ -100,7 +100,7 @@ def test_the_first_of_the_pairs_is_shown_and_nothing_else_names_it():
 def test_sizes_of_the_paper_are_the_defaults_of_the_forms():
     cooperative = phases("fuse4seg", "paper")["cooperative"].system
     for form in (cooperative.fusion.form, cooperative.segmentation.form):
-        assert form == type(form)(remat=True)
+        assert form == type(form)()
     critic, default = cooperative.fusion_loss.critics.network, SourceCritic()
     assert (critic.base, critic.head, critic.dtype) == (default.base, default.head, default.dtype)
     weights = {f.name: f.default for f in dataclasses.fields(cooperative.fusion_loss) if f.name != "critics"}
@@ -109,8 +109,8 @@ def test_sizes_of_the_paper_are_the_defaults_of_the_forms():
 
 def test_film_and_nnunet_of_the_paper_preset_are_as_released():
     built = phases("fuse4seg", argument("paper", "film_nnunet"))["cooperative"]
-    assert built.system.fusion.network.form == FilmForm(remat=True)
-    assert built.system.segmentation.network == NNUNetForm(remat=True).part(4, cross_entropy).network
+    assert built.system.fusion.network.form == FilmForm()
+    assert built.system.segmentation.network == NNUNetForm().part(4, cross_entropy).network
     assert (built.phase.epochs, built.phase.batch) == (150, 2)
     config = fuse4seg.get_config(argument("paper", "film_nnunet")).cooperative
     film = {name: value for name, value in config.optimizers.fusion.items() if value is not None}

@@ -93,3 +93,37 @@ def test_small_kernels_take_a_launch(found):
     assert found.floor_s(GPUS["h200"]) == pytest.approx(10 * LAUNCH_S)
     large = CompiledKernels(PROGRAM.replace("[64,128,4]", "[64000,128000,4]"), 0, 0)
     assert large.floor_s(GPUS["h200"]) == pytest.approx(9 * LAUNCH_S + (64e3 * 128e3 * 8 + 8) / 4.8e12)
+
+
+POOL = """\
+HloModule jit_step, is_scheduled=true
+
+%fused_exchange (pool: bf16[50,64], new: f32[1,64], at: s32[]) -> (bf16[50,64], bf16[64]) {
+  %pool = bf16[50,64]{1,0} parameter(0)
+  %at = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %new = f32[1,64]{1,0} parameter(1)
+  %flat = bf16[50,64]{1,0} bitcast(%pool)
+  %old = bf16[1,64]{1,0} dynamic-slice(%flat, %at, %zero), dynamic_slice_sizes={1,64}
+  %shown = bf16[64]{0} bitcast(%old)
+  %narrow = bf16[1,64]{1,0} convert(%new)
+  %kept = bf16[50,64]{1,0} dynamic-update-slice(%pool, %narrow, %at, %zero)
+  ROOT %both = (bf16[50,64]{1,0}, bf16[64]{0}) tuple(%kept, %shown)
+}
+
+ENTRY %main (pool: bf16[50,64], new: f32[1,64], at: s32[]) -> bf16[4,64] {
+  %pool.1 = bf16[50,64]{1,0} parameter(0)
+  %new.1 = f32[1,64]{1,0} parameter(1)
+  %at.1 = s32[] parameter(2)
+  %swap = (bf16[50,64]{1,0}, bf16[64]{0}) fusion(%pool.1, %new.1, %at.1), kind=kLoop, calls=%fused_exchange
+  %changed = bf16[50,64]{1,0} get-tuple-element(%swap), index=0
+  ROOT %some = bf16[4,64]{1,0} slice(%changed), slice={[0:4], [0:64]}
+}
+"""
+
+
+def test_of_a_pool_that_is_changed_in_place_what_moves_is_one_image():
+    exchange, part = CompiledKernels(POOL, 0, 0).kernels
+    # The old image is read and handed out, the new one read and put in; then four are copied.
+    assert exchange.moved_bytes == 2 * 64 + 2 * 64 + 4 * 64 + 2 * 64 + 4
+    assert part.moved_bytes == 2 * 4 * 64 * 2

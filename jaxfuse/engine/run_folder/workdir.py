@@ -84,6 +84,11 @@ def has_begun(workdir: Path) -> bool:
     return (workdir / "checkpoints").is_dir()
 
 
+def begun_config(workdir: Path) -> dict[str, Any] | None:
+    """Returns the config of the run in a folder as it was written; None where no run has begun there."""
+    return read_json(workdir / "config.json") if _is_run(workdir) and has_begun(workdir) else None
+
+
 def _check_same(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     old, new = flat(before), flat(now)
     differ = [
