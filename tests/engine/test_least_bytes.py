@@ -32,7 +32,7 @@ def test_a_normalization_moves_eight_maps_in_training_and_rematerialization_none
 
 
 def test_casts_and_chains_fuse_and_a_product_reads_and_writes():
-    chain = lambda x: jnp.tanh(jnp.sin(x) + 1).astype(jnp.bfloat16)  # noqa: E731
+    chain = lambda x: jnp.tanh(jnp.sin(x) + 1).astype(jnp.bfloat16)
     assert _maps(chain, MAP) == pytest.approx(1.5, rel=1e-3)
     found = _maps(lambda x, w: jnp.tanh(x @ w), MAP, WEIGHTS)
     assert found == pytest.approx(4, rel=0.04)
@@ -54,7 +54,7 @@ def test_of_forms_by_platform_that_for_cuda_counts():
 
 def test_a_loop_counts_as_often_as_it_runs_and_changes_its_array_in_place():
     def store(pool, x):
-        body = lambda pool, i: (jax.lax.dynamic_update_index_in_dim(pool, jnp.sin(x), i, 0), None)  # noqa: E731
+        body = lambda pool, i: (jax.lax.dynamic_update_index_in_dim(pool, jnp.sin(x), i, 0), None)
         return jax.lax.scan(body, pool, jnp.arange(3))[0]
 
     pool = jax.ShapeDtypeStruct((50, *MAP.shape), jnp.float32)
@@ -83,6 +83,6 @@ def test_memory_is_that_of_the_worst_moment():
 
     assert temporary_bytes(jax.make_jaxpr(chain)(MAP, WEIGHTS)) == 2 * BYTES
     # For its gradient each product but the last is kept.
-    loss = lambda w, x: jnp.square(chain(x, w)).sum()  # noqa: E731
+    loss = lambda w, x: jnp.square(chain(x, w)).sum()
     kept = temporary_bytes(jax.make_jaxpr(jax.grad(loss))(WEIGHTS, MAP)) / BYTES
     assert 6 <= kept <= 8

@@ -31,8 +31,8 @@ def test_numbers_of_one_value_are_one_and_others_are_apart():
 
 
 def test_the_form_for_cuda_stands_in_the_place_of_a_choice():
-    forms = lambda x: jax.lax.platform_dependent(x, cpu=jnp.sin, cuda=jnp.cos, default=jnp.tan)  # noqa: E731
+    forms = lambda x: jax.lax.platform_dependent(x, cpu=jnp.sin, cuda=jnp.cos, default=jnp.tan)
     assert _names(forms)[-1:] == ["cos"]
-    others = lambda x: jax.lax.platform_dependent(x, cpu=jnp.sin, default=jnp.tan)  # noqa: E731
+    others = lambda x: jax.lax.platform_dependent(x, cpu=jnp.sin, default=jnp.tan)
     assert "tan" in _names(others)
     assert "sin" not in _names(others)
