@@ -42,8 +42,8 @@ def main(argv: list[str]) -> int:
         text = _choices_as_text(found)
     else:
         # Imported late: --help, --rows and a mistyped option need no JAX.
+        from jaxfuse.engine.cost.gpus import gpu_named
         from jaxfuse.engine.description import describe
-        from jaxfuse.engine.gpus import gpu_named
 
         if options.device and not options.cost:
             raise UserError("--device is a card to compile for, and nothing is compiled without --cost; add it")

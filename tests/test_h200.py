@@ -9,9 +9,9 @@ from configs import cmff, fuse4seg, hinet, hyperfusion, infinet
 from jaxfuse.config import parse
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system, example_batch, without_optimizers
-from jaxfuse.engine.gpus import GPUS, compiled_for
-from jaxfuse.engine.kernels import CompiledKernels
-from jaxfuse.engine.least_bytes import least_bytes
+from jaxfuse.engine.cost.gpus import GPUS, compiled_for
+from jaxfuse.engine.cost.kernels import CompiledKernels
+from jaxfuse.engine.cost.least_bytes import least_bytes
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.settled import Machine, settled
 from jaxfuse.options import flat

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxfuse.engine.cost.gpus import GPUS, gpu_named
 from jaxfuse.engine.description import describe
-from jaxfuse.engine.gpus import GPUS, gpu_named
 from jaxfuse.errors import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -103,8 +103,8 @@ def text(lines: Sequence[str], device: str) -> str:
 **Nothing here was timed, and no GPU was there**: XLA's compiler for CUDA made each program for a described card.
 Neither autotuning nor the workspaces of cuDNN are in it; matrix products are those of a library, not Triton's.
 
-- *least*: counted in the trace, layer by layer (`jaxfuse/engine/least_bytes.py`): what has to move even if everything
-  between convolutions, matrix products and sums fuses.
+- *least*: counted in the trace, layer by layer (`jaxfuse/engine/cost/least_bytes.py`): what has to move even if
+  everything between convolutions, matrix products and sums fuses.
 - *moved*: operands and results of all kernels of the compiled program; *transposed*: of that, by transposes.
 - *floor*: each kernel moves its bytes at the card's bandwidth, or takes a launch of 2.5 us if that is longer. A real
   step takes longer. *bound*: the least bytes at that bandwidth.

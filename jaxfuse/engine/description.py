@@ -14,9 +14,9 @@ from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system, example_batch
 from jaxfuse.engine.build import without_optimizers as without
-from jaxfuse.engine.gpus import Gpu, compiled_for
-from jaxfuse.engine.kernels import CompiledKernels
-from jaxfuse.engine.least_bytes import least_bytes
+from jaxfuse.engine.cost.gpus import Gpu, compiled_for
+from jaxfuse.engine.cost.kernels import CompiledKernels
+from jaxfuse.engine.cost.least_bytes import least_bytes
 from jaxfuse.engine.programs import Programs, one_device, program_cost
 from jaxfuse.engine.settled import Machine, settled, settlements
 from jaxfuse.errors import UserError

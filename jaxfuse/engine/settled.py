@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system, example_batch
-from jaxfuse.engine.gpus import Gpu
-from jaxfuse.engine.least_bytes import temporary_bytes
+from jaxfuse.engine.cost.gpus import Gpu
+from jaxfuse.engine.cost.least_bytes import temporary_bytes
 from jaxfuse.engine.programs import Placement, Programs
 from jaxfuse.options import AUTO, flat
 
@@ -28,7 +28,7 @@ SHARE = 0.8
 
 @dataclass(frozen=True)
 class Machine:
-    """What settles options: a device's name, whether it is a GPU of NVIDIA, and the memory that programs may use."""
+    """The settler of options: a device's name, whether it is a GPU of NVIDIA, and the memory that programs may use."""
 
     name: str
     cuda: bool

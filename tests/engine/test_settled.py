@@ -10,7 +10,7 @@ from configs import cmff, fuse4seg, hinet, hyperfusion, infinet
 from jaxfuse.config import parse
 from jaxfuse.engine import settled as module
 from jaxfuse.engine.build import abstract_state, build_system
-from jaxfuse.engine.gpus import GPUS
+from jaxfuse.engine.cost.gpus import GPUS
 from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.workdir import begun_config, open_workdir, read_config
 from jaxfuse.engine.settled import SHARE, Machine, settled, settlements, step_bytes

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from jaxfuse.engine.cost.gpus import GPUS, compiled_for
+from jaxfuse.engine.cost.kernels import CompiledKernels
 from jaxfuse.engine.feed.resident import put_cases
 from jaxfuse.engine.feed.windows import Block, Places, Windows, block_of, cut_all
-from jaxfuse.engine.gpus import GPUS, compiled_for
-from jaxfuse.engine.kernels import CompiledKernels
 from jaxfuse.engine.programs import Programs
 from tests.tiny_systems import valid_system
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxfuse.engine.traced_graph import Graph, Operation, graph_of
+from jaxfuse.engine.cost.traced_graph import Graph, Operation, graph_of
 
 _REDUCTIONS = {"reduce", "argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod"}
 _REDUCTIONS |= {"reduce_sum", "reduce_xor"}
@@ -103,7 +103,7 @@ class _Count:
         return value
 
     def reads(self, value: int, level: int) -> Reads:
-        """What a kernel of a level reads from memory to have a value."""
+        """Returns the reads from memory of a kernel of a level that makes a value."""
         in_memory = value not in self.maker or value in self.apart
         if in_memory or (value in self.roots and self.level[value] < level):
             size = float(self.graph.values[value].bytes)
@@ -202,7 +202,7 @@ class _Count:
         return sum(min(self.graph.values[array].bytes, sum(parts.values())) for array, parts in together.items())
 
     def _own(self, one: Operation) -> float:
-        """What an operation with a kernel of its own moves; of a reduction its result."""
+        """Counts the bytes of an operation with a kernel of its own; of a reduction its result."""
         sizes = self.graph.values
         made = float(sum(sizes[i].bytes for i in one.outputs))
         if one.name in _REDUCTIONS:

@@ -17,7 +17,7 @@ from typing import Any
 
 from jax.stages import Compiled
 
-from jaxfuse.engine.gpus import LAUNCH_S, Gpu
+from jaxfuse.engine.cost.gpus import LAUNCH_S, Gpu
 
 # Bits of an element; others, such as tokens, have none.
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "f16": 16, "bf16": 16}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxfuse.engine.least_bytes import least_bytes, temporary_bytes
+from jaxfuse.engine.cost.least_bytes import least_bytes, temporary_bytes
 from jaxfuse.nn.conv import instance_norm
 
 # A map of 1,024 voxels and 32 channels; weights and statistics are small beside it.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxfuse.engine.gpus import GPUS, LAUNCH_S
-from jaxfuse.engine.kernels import CompiledKernels
+from jaxfuse.engine.cost.gpus import GPUS, LAUNCH_S
+from jaxfuse.engine.cost.kernels import CompiledKernels
 
 PROGRAM = """\
 HloModule jit_step, is_scheduled=true

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxfuse.engine.traced_graph import graph_of
+from jaxfuse.engine.cost.traced_graph import graph_of
 
 X = jax.ShapeDtypeStruct((4, 8), jnp.bfloat16)
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxfuse.engine import gpus
-from jaxfuse.engine.gpus import GPUS, compiled_for, gpu_named
-from jaxfuse.engine.kernels import CompiledKernels
+from jaxfuse.engine.cost import gpus
+from jaxfuse.engine.cost.gpus import GPUS, compiled_for, gpu_named
+from jaxfuse.engine.cost.kernels import CompiledKernels
 from tests.refusals import refused
 
 SQUARE = jax.ShapeDtypeStruct((256, 256), jnp.float32)
