@@ -75,6 +75,5 @@ def test_every_step_and_prediction_compiles_to_kernels_of_their_size(name):
         assert found.largest_window <= WIDEST
         assert found.longest_narrow_sum() <= LONGEST
         assert "bf16[" in found.text
-        least = least_bytes(program.trace(*shapes).jaxpr)
-        assert found.moved_bytes >= 0.9 * least
-        print(name, found.launches, found.moved_bytes / least, found.transposed_bytes / found.moved_bytes)
+        # Caches aside, nothing moves less than the least; a program that moves far more has lost its fusions.
+        assert 0.9 < found.moved_bytes / least_bytes(program.trace(*shapes).jaxpr) < 3

@@ -4,15 +4,15 @@
     python -m experiments.throughput.bytes
 
 writes bytes.md beside this file: of each step what XLA's program moves, beside the least that it has to, its kernels
-and its memory, and the time that the bytes take at the card's bandwidth. `--only "CMFT;CMFF"` compiles some of them and
-prints their lines. A step takes one to five minutes on two cores.
+and its memory, and the time that the bytes take at the card's bandwidth. `--only "CMFT;CMFF"` compiles some of them;
+the lines of the others stay as they are. A step takes one to ten minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from jaxfuse.engine.cost.gpus import GPUS, gpu_named
 from jaxfuse.engine.description import describe
 from jaxfuse.errors import UserError
 
-HERE = Path(__file__).resolve().parent
+PAGE = Path(__file__).resolve().parent / "bytes.md"
 # Of each step: config, argument, phase.
 STEPS = {
     "CMFT": ("cmff", "paper", "transition"),
@@ -36,37 +36,60 @@ STEPS = {
     "Fuse4Seg, pre-training": ("fuse4seg", "paper", "pretraining"),
     "Fuse4Seg, cooperative": ("fuse4seg", "paper", "cooperative"),
 }
-COLUMNS = ("step", "patch", "settled", "least GB", "moved GB", "moved / least", "kernels", "transposed", "temporary GB")
-COLUMNS += ("floor ms", "bound ms", "prediction of one patch: moved GB", "moved / least", "kernels", "temporary GB")
+COLUMNS = (
+    "step",
+    "patch",
+    "settled",
+    "least GB",
+    "moved GB",
+    "moved / least",
+    "kernels",
+    "transposed",
+    "temporary GB",
+)
+COLUMNS += (
+    "floor ms",
+    "bound ms",
+    "prediction of one patch: moved GB",
+    "moved / least",
+    "kernels",
+    "temporary GB",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compiles, prints a line for each step, and writes the table of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="h200", choices=sorted(GPUS))
-    parser.add_argument("--only", default="", help="names of steps, with semicolons between; all if empty")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="names of steps, with semicolons between; all if empty",
+    )
     options = parser.parse_args(argv)
     names = [name for name in options.only.split(";") if name] or list(STEPS)
     if unknown := [name for name in names if name not in STEPS]:
         raise UserError(f"the step {unknown[0]!r} is not known; choose of {'; '.join(STEPS)}")
-    lines = []
-    for line in table(names, options.device):
-        print(line, flush=True)
-        lines.append(line)
-    if names == list(STEPS):
-        (HERE / "bytes.md").write_text(text(lines, options.device))
-    return 0
-
-
-def table(names: Sequence[str], device: str) -> Iterator[str]:
-    """Yields the lines of a table in Markdown, head first."""
-    yield _line(COLUMNS)
-    yield _line(["---", "---", "---", *["---:"] * (len(COLUMNS) - 3)])
     for name in names:
         module, argument, phase = STEPS[name]
         config = importlib.import_module(f"configs.{module}").get_config(argument)
-        found = describe(config, cost=True, gpu=gpu_named(device), only=phase)
-        yield _line(row(name, found, phase))
+        line = _line(
+            row(
+                name,
+                describe(config, cost=True, gpu=gpu_named(options.device), only=phase),
+                phase,
+            )
+        )
+        print(line, flush=True)
+        known = kept(PAGE.read_text() if PAGE.exists() else "") | {name: line}
+        PAGE.write_text(text([known[one] for one in STEPS if one in known], options.device))
+    return 0
+
+
+def kept(page: str) -> dict[str, str]:
+    """Returns the lines of steps on a page, by their names."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    return {name: line for line in lines if (name := line.split("|")[1].strip()) in STEPS}
 
 
 def row(name: str, found: Mapping[str, Any], phase: str) -> list[str]:
@@ -110,6 +133,8 @@ Neither autotuning nor the workspaces of cuDNN are in it; matrix products are th
   step takes longer. *bound*: the least bytes at that bandwidth.
 - *settled*: what `dtype=auto` and `remat=auto` become on this card.
 
+{_line(COLUMNS)}
+{_line(["---", "---", "---", *["---:"] * (len(COLUMNS) - 3)])}
 {chr(10).join(lines)}
 """
 

@@ -26,11 +26,11 @@ from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, Report, open_dataset
 from jaxfuse.data.pipeline import batches
 from jaxfuse.engine.build import build_system, initial_state, make_sampler
+from jaxfuse.engine.cost.gpus import GPUS
+from jaxfuse.engine.cost.kernels import CompiledKernels
 from jaxfuse.engine.feed.ahead import Ahead
 from jaxfuse.engine.feed.blocks import checked_length, in_blocks
 from jaxfuse.engine.feed.resident import resident
-from jaxfuse.engine.gpus import GPUS
-from jaxfuse.engine.kernels import CompiledKernels
 from jaxfuse.engine.loop import close_stream
 from jaxfuse.engine.programs import Placement, Programs, one_device, program_cost
 from jaxfuse.engine.settled import Machine, settled
@@ -231,7 +231,7 @@ def ceiling_of(backend: str, kind: str) -> dict[str, Any]:
 
     Returns:
         {"kind", "flops_per_s"} of a CPU, the best rate of five products of square matrices of `SIDE`, measured now;
-        {"kind", "bytes_per_s"} of a card of `engine.gpus`, its bandwidth; {"kind": "unknown"} of any other device.
+        {"kind", "bytes_per_s"} of a card of `engine.cost.gpus`, its bandwidth; {"kind": "unknown"} of any other device.
     """
     if backend != "cpu":
         known = [gpu for gpu in GPUS.values() if gpu.name == kind]

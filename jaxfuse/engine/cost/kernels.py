@@ -171,30 +171,33 @@ def _moved(computations: Mapping[str, tuple[Operation, ...]], one: Operation, sh
     read = [_bytes(shapes.get(operand, "")) for operand in one.operands]
     inside = computations.get(_attribute(one, "calls"), ()) if one.kind == "fusion" else ()
     users: dict[str, list[Operation]] = defaultdict(list)
+    known: dict[str, float] = {}
     for inner in inside:
         for operand in inner.operands:
             users[operand].append(inner)
     for inner in inside:
         if inner.kind == "parameter":
             number = int(inner.operands[0])
-            read[number] = min(read[number], _read_inside(inner, users))
+            read[number] = round(_share_read(inner, users, known) * read[number])
     changes = [inner for inner in inside if inner.kind == "dynamic-update-slice" and _is_result(inner, users)]
     within = {inner.name: inner.shape for inner in inside}
     spared = sum(_bytes(change.shape) - _bytes(within.get(change.operands[1], "")) for change in changes)
     return max(0, _bytes(one.shape) - spared) + sum(read)
 
 
-def _read_inside(given: Operation, users: Mapping[str, Sequence[Operation]]) -> int:
-    """Bytes of an array that the operations of a fusion read: of slices alone theirs, of what is changed none."""
-    total, whole = 0, _bytes(given.shape)
-    for user in users.get(given.name, ()):
-        if user.kind == "bitcast":
-            total += _read_inside(user, users)
-        elif user.kind in _SLICES:
-            total += _bytes(user.shape)
-        elif not (user.kind == "dynamic-update-slice" and user.operands[0] == given.name):
-            total += whole
-    return min(total, whole)
+def _share_read(given: Operation, users: Mapping[str, Sequence[Operation]], known: dict[str, float]) -> float:
+    """The share of an array's elements that a fusion needs: a slice needs its own, what is changed in place none."""
+    if given.name not in known:
+        share, elements = 0.0 if users.get(given.name) else 1.0, _elements(given.shape)
+        for user in users.get(given.name, ()):
+            within = 1.0
+            if user.kind in _SLICES and user.operands[0] == given.name:
+                within = _elements(user.shape) / max(1, elements)
+            elif user.kind == "dynamic-update-slice" and user.operands[0] == given.name and _is_result(user, users):
+                within = 0.0
+            share += within * _share_read(user, users, known)
+        known[given.name] = min(1.0, share)
+    return known[given.name]
 
 
 def _is_result(one: Operation, users: Mapping[str, Sequence[Operation]]) -> bool:

@@ -27,6 +27,8 @@ _LAYERS = {"conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod"
 _LAYERS |= {"dynamic_update_slice", "gather", "reduce_window", "reduce_window_max", "reduce_window_sum", "scatter"}
 _LAYERS |= {"scatter-add", "scatter_add", "select_and_gather_add", "select_and_scatter_add", "sort", "top_k"}
 _LAYERS |= {"cholesky", "eigh", "lu", "qr", "svd", "triangular_solve"}
+# Primitives of `jaxfuse.nn` begin so: products of two arrays in a form of their own on CPU, and their gradients.
+_OWN_LAYERS = ("convolve", "grouped_convolution")
 # A kernel reads through these: they say in which order it does.
 _ORDERS = {"expand_dims", "reshape", "rev", "squeeze", "transpose"}
 _SLICES = {"slice", "dynamic_slice"}
@@ -221,7 +223,7 @@ class _Count:
 
 
 def _is_apart(one: Operation) -> bool:
-    return one.name in _REDUCTIONS or one.name in _LAYERS or bool(_bodies(one))
+    return one.name in _REDUCTIONS | _LAYERS or one.name.startswith(_OWN_LAYERS) or bool(_bodies(one))
 
 
 def _own_bytes(one: Operation, read: Sequence[float], made: float) -> float:

@@ -122,6 +122,27 @@ ENTRY %main (pool: bf16[50,64], new: f32[1,64], at: s32[]) -> bf16[4,64] {
 """
 
 
+SLICED = """\
+HloModule jit_step, is_scheduled=true
+
+%fused_part (whole: bf16[50,64]) -> bf16[10,64] {
+  %whole = bf16[50,64]{1,0} parameter(0)
+  %double = bf16[50,64]{1,0} add(%whole, %whole)
+  ROOT %part = bf16[10,64]{1,0} slice(%double), slice={[0:10], [0:64]}
+}
+
+ENTRY %main (whole: bf16[50,64]) -> bf16[10,64] {
+  %whole.1 = bf16[50,64]{1,0} parameter(0)
+  ROOT %some = bf16[10,64]{1,0} fusion(%whole.1), kind=kLoop, calls=%fused_part
+}
+"""
+
+
+def test_of_what_is_cut_within_a_kernel_the_part_counts():
+    (part,) = CompiledKernels(SLICED.replace("add(%whole, %whole)", "negate(%whole)"), 0, 0).kernels
+    assert part.moved_bytes == 2 * 10 * 64 * 2
+
+
 def test_of_a_pool_that_is_changed_in_place_what_moves_is_one_image():
     exchange, part = CompiledKernels(POOL, 0, 0).kernels
     # The old image is read and handed out, the new one read and put in; then four are copied.

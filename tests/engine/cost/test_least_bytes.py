@@ -1,11 +1,14 @@
 """The least bytes of programs small enough to count by hand, and the memory between their arguments and results."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from jaxfuse.engine.cost.least_bytes import least_bytes, temporary_bytes
-from jaxfuse.nn.conv import instance_norm
+from jaxfuse.nn.conv import conv, instance_norm
+from jaxfuse.nn.grouped_conv import grouped_conv
 
 # A map of 1,024 voxels and 32 channels; weights and statistics are small beside it.
 MAP, WEIGHTS = jax.ShapeDtypeStruct((1, 32, 32, 32), jnp.float32), jax.ShapeDtypeStruct((32, 32), jnp.float32)
@@ -15,6 +18,10 @@ BYTES = 4 * 32**3
 def _maps(function, *shapes):
     """Least bytes in maps."""
     return least_bytes(jax.make_jaxpr(function)(*shapes)) / BYTES
+
+
+def _squared(function, x, weights):
+    return jnp.square(function(x, weights)).sum()
 
 
 def _layer(x, w, v):
@@ -37,6 +44,16 @@ def test_casts_and_chains_fuse_and_a_product_reads_and_writes():
     found = _maps(lambda x, w: jnp.tanh(x @ w), MAP, WEIGHTS)
     assert found == pytest.approx(4, rel=0.04)
     assert found > 4
+
+
+def test_convolutions_and_their_gradients_read_and_write_maps():
+    kernel, channelwise = (jax.ShapeDtypeStruct((3, 3, group, 32), jnp.float32) for group in (32, 1))
+    dense = partial(conv, strides=1, padding=1)
+    for function, weights in ((dense, kernel), (partial(grouped_conv, padding=1), channelwise)):
+        assert _maps(function, MAP, weights) == pytest.approx(2, rel=0.15)
+        found = _maps(jax.grad(partial(_squared, function), (0, 1)), MAP, weights)
+        # x and y; y for loss and gradient, which is written; it and the gradient of x; it and x for that of the kernel.
+        assert found == pytest.approx(2 + 1 + 1 + 2 + 2, rel=0.15)
 
 
 def test_a_part_is_read_as_a_part():
