@@ -92,6 +92,11 @@ def _values(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Array]:
             (out,) = equation.outvars
             waiting[out] = _Draw(out, _NAMES.index(name), _words(given[0]), float(given[1]), float(given[2]))
             continue
+        if equation.primitive is jax.lax.broadcast_in_dim_p and np.ndim(given[0]) == 0:
+            (out,) = equation.outvars
+            # Not by a program for each shape: half of a state are zeros.
+            values[out] = jnp.array(np.full(out.aval.shape, given[0], out.aval.dtype))
+            continue
         values.update(zip(equation.outvars, _computed(jaxpr, equation, given), strict=True))
     return [jnp.asarray(one.val if isinstance(one, Literal) else read(one)) for one in jaxpr.outvars]
 

@@ -55,7 +55,9 @@ def test_programs_are_made_once_and_a_step_alone_donates_its_state(programs):
     programs.evaluate(state, BATCH)
     after, _ = programs.step(state, BATCH)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
-    assert int(after.step) == 1
+    again, _ = programs.step(after, BATCH)
+    assert int(again.step) == 2
+    assert programs.step._cache_size() == 1  # a drawn state and one that a step made are alike
 
 
 def test_a_step_traced_anew_takes_the_form_of_convolution_in_force(programs):
