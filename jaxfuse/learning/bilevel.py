@@ -43,6 +43,7 @@ class FusionLeads:
     leader: ClassVar[str] = "fusion"
     follower_part: ClassVar[Part] = "all"
     settles: ClassVar[bool] = False
+    back_propagates: ClassVar[bool] = False
 
     def start(self) -> Memory:
         return {}
@@ -60,6 +61,8 @@ class FusionLeads:
 class joint(FusionLeads):
     """The gradient of F through theta, psi held (Eq. 7 with all its factors). No second derivatives."""
 
+    back_propagates: ClassVar[bool] = True
+
     def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
         (value, terms), gradient = jax.value_and_grad(game.upper, has_aux=True)(phi, psi)
         return Lead(gradient, value, terms, memory)
@@ -68,6 +71,8 @@ class joint(FusionLeads):
 @dataclass(frozen=True)
 class detached(FusionLeads):
     """The gradient of fusion_weight * L^f alone: segmentation reads theta but does not shape it."""
+
+    back_propagates: ClassVar[bool] = True
 
     def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
         def objective(phi: Params) -> tuple[Array, Metrics]:
@@ -293,6 +298,7 @@ class weights:
     leader: ClassVar[str] = "segmentation"
     follower_part: ClassVar[Part] = "all"
     settles: ClassVar[bool] = False
+    back_propagates: ClassVar[bool] = False
     coupling: float = 1.0
     steps: int = 10
     damping: float = 1e-2

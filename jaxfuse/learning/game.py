@@ -101,6 +101,8 @@ class Scheme(Protocol):
     follower_part: ClassVar[Part]
     # Whether `image` is another than the fusion network's output.
     settles: ClassVar[bool]
+    # Whether the leader's gradient is one back-propagation through the fusion network at the weights it has.
+    back_propagates: ClassVar[bool]
 
     def start(self) -> Memory:
         """The memory at first; empty for a scheme that remembers nothing."""
@@ -118,6 +120,22 @@ class Scheme(Protocol):
         ...
 
     def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead: ...
+
+
+def remembered(function: Callable[[Params], Any], at: Params) -> tuple[Any, Callable[[Params], Any]]:
+    """Returns function(at), and the function as it is there: neither value nor derivative are computed again.
+
+    It takes any argument for `at`, and is differentiable in reverse mode, once.
+    """
+    value, pullback = jax.vjp(function, at)
+
+    @jax.custom_vjp
+    def known(x: Params) -> Any:
+        del x
+        return value
+
+    known.defvjp(lambda x: (value, None), lambda _, cotangent: pullback(cotangent))
+    return value, known
 
 
 def part_of(array: Array, part: Part) -> Array:

@@ -11,7 +11,7 @@ which fusion leads and the task's gradient reaches it through the fused image.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Key, Metrics, Params
 from jaxfuse.errors import UserError
-from jaxfuse.learning.game import Energy, Game, Part, Scheme, part_of
+from jaxfuse.learning.game import Energy, Game, Part, Scheme, part_of, remembered
 from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.fusion import band_correlation, fusion_content, fusion_energy_of, smooth_fusion_energy
@@ -126,8 +126,14 @@ class Cooperation(Defaults):
         key_choice, key_networks, key_penalty = jax.random.split(state.key(), 3)
         choice = self.combinations.draw(key_choice)
         sources, presence = choice.of(batch["image"])
-        # What it makes now serves critics and follower, for neither of which it is differentiated.
-        fused = self.fusion.fuse(state.params["fusion"], sources, presence, key_networks)
+
+        def fuse(phi: Params) -> Fused:
+            return self.fusion.fuse(phi, sources, presence, key_networks)
+
+        # What it makes now serves critics and follower, for neither of which it is differentiated; and, where that is
+        # all that a scheme asks of it, the leader.
+        kept, phi = self.scheme.back_propagates, state.params["fusion"]
+        fused, known = remembered(fuse, phi) if kept else (fuse(phi), fuse)
         metrics: Metrics = {}
         if (critics := self.fusion_loss.critics) is not None:
             fakes = jax.lax.stop_gradient(fakes_of(fused, sources))
@@ -144,6 +150,7 @@ class Cooperation(Defaults):
         if self.scheme.leader == "fusion":
             leader, follower = "fusion", "segmentation"
             follow = _objective(lambda psi: self.scheme.follow(game, fused, psi))
+            game = replace(game, fuse=lambda phi, part: known(phi)) if kept else game
         else:
             leader, follower = "segmentation", "fusion"
             follow = _objective(lambda phi: self.scheme.follow(game, game.fuse(phi, "all"), psi))
