@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -37,11 +38,11 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.configs.split(","):
             cache = Path(options.cache or temporary) / name
             for state in options.states.split(","):
-                print(json.dumps({"config": name, "state": state, "seconds": seconds(name, state, cache)}), flush=True)
+                print(json.dumps({"config": name, "state": state, **start(name, state, cache)}), flush=True)
 
 
-def seconds(name: str, state: str, cache: Path) -> float:
-    """Returns the seconds from the start of one training to its second step."""
+def start(name: str, state: str, cache: Path) -> dict[str, float]:
+    """Returns seconds from the start of one training to its second step: by the clock, and of processors."""
     if state == "new":
         shutil.rmtree(cache, ignore_errors=True)
     elif state == "cold":
@@ -50,17 +51,23 @@ def seconds(name: str, state: str, cache: Path) -> float:
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, "-m", "jaxfuse.train", f"--config=configs/{name}.py", f"--workdir={workdir}/run"]
         options, own = ["--config.log_every=1"], {**os.environ, "JAXFUSE_CACHE": str(cache)}
-        start = time.perf_counter()
+        started, before = time.perf_counter(), _processor_seconds()
         with subprocess.Popen([*command, *options], env=own, stdout=subprocess.DEVNULL) as run:
             metrics = Path(workdir) / "run" / METRICS_FILE
             while run.poll() is None and not (metrics.is_file() and metrics.stat().st_size):
                 time.sleep(PAUSE)
-            took = time.perf_counter() - start
+            took = time.perf_counter() - started
             ended = run.poll()
             run.kill()
     if ended is not None:
         raise SystemExit(f"{' '.join(command)} ended with {ended} before its second step")
-    return round(took, 1)
+    return {"seconds": round(took, 1), "processor_seconds": round(_processor_seconds() - before, 1)}
+
+
+def _processor_seconds() -> float:
+    """Returns the time that processes have computed that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
