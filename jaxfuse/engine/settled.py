@@ -52,7 +52,7 @@ def settled(config: ConfigDict, machine: Machine, kept: Mapping[str, Any] | None
         kept: the config of that run; None where none has begun.
     """
     asked = [name for name, value in flat(config).items() if value == AUTO and _last(name) in ("dtype", "remat")]
-    chosen = config.copy_and_resolve_references()
+    chosen: Any = config.copy_and_resolve_references()
     known = flat(kept or {})
     for name in asked:
         plain = ("bfloat16" if machine.cuda else "float32") if _last(name) == "dtype" else AUTO
@@ -94,7 +94,7 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _put(config: ConfigDict, name: str, value: Any) -> None:
+def _put(config: Any, name: str, value: Any) -> None:
     *groups, last = name.split(".")
     for group in groups:
         config = config[group]

@@ -32,24 +32,24 @@ _PER_COUNT = 4
 @partial(jax.jit, static_argnames="shape")
 def drawn_normal(key: Key[Array, ""], scale: ArrayLike, center: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Draws center + scale * N(0, 1), float32."""
-    return center + scale * jax.random.normal(key, shape, jnp.float32)
+    return jnp.add(center, scale * jax.random.normal(key, shape, jnp.float32))
 
 
 @partial(jax.jit, static_argnames="shape")
 def drawn_uniform(key: Key[Array, ""], scale: ArrayLike, center: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Draws center + scale * U(-1, 1), float32."""
-    return center + scale * jax.random.uniform(key, shape, jnp.float32, -1.0)
+    return jnp.add(center, scale * jax.random.uniform(key, shape, jnp.float32, -1.0))
 
 
 @partial(jax.jit, static_argnames="shape")
 def drawn_truncated(key: Key[Array, ""], scale: ArrayLike, center: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Draws center + scale * N(0, 1) without what lies beyond two standard deviations, float32."""
-    return center + scale * jax.random.truncated_normal(key, -2.0, 2.0, shape, jnp.float32)
+    return jnp.add(center, scale * jax.random.truncated_normal(key, -2.0, 2.0, shape, jnp.float32))
 
 
 _LAWS = (drawn_normal, drawn_uniform, drawn_truncated)
 # The names by which calls of them stand in a trace.
-_NAMES = tuple(law.__name__ for law in _LAWS)
+_NAMES = ("drawn_normal", "drawn_uniform", "drawn_truncated")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ with one sum for each tap. An accelerator keeps its own convolution.
 from __future__ import annotations
 
 import operator
+from functools import reduce
 
 import flax.linen as nn
 import jax
@@ -69,12 +70,11 @@ def _shifted(x: Array, kernel: Array, *, taps: Taps, padding: int) -> Array:
     height, width = (n + 2 * padding - t + 1 for n, t in zip(x.shape[1:3], taps[:2], strict=True))
     rows, channels = _rows(x, taps, padding), x.shape[-1]
     weights = _by_neighbor(kernel.astype(rows[0].dtype))
-    total = None
+    products = []
     for neighbor, row, column in _places(taps):
         band = rows[neighbor][:, row : row + height, column * channels : (column + width) * channels]
-        product = band * jnp.tile(weights[neighbor, row, column], width)
-        total = product if total is None else total + product
-    return total.reshape(x.shape[0], height, width, channels).astype(x.dtype)
+        products.append(band * jnp.tile(weights[neighbor, row, column], width))
+    return reduce(jnp.add, products).reshape(x.shape[0], height, width, channels).astype(x.dtype)
 
 
 def _shifted_image(y: Array, kernel: Array, *, taps: Taps, padding: int) -> Array:

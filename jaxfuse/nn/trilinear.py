@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -29,10 +31,12 @@ class Forms:
     Attributes:
         cpu: the form for CPUs.
         default: that for other devices.
+        mapped: the form for CPUs that `jax.vmap` maps; None: `cpu`.
     """
 
     cpu: Form
     default: Form
+    mapped: Form | None = None
 
     def __call__(self, a: Array, b: Array, **options: Any) -> Array:
         """Computes it in the form of the device; differentiable like any function, but keeps what either form keeps."""
@@ -40,7 +44,9 @@ class Forms:
         return jax.lax.platform_dependent(a, b, cpu=cpu, default=default)
 
 
-def trilinear(name: str, options: Sequence[str], product: Forms, first: Forms, second: Forms) -> Form:
+def trilinear(
+    name: str, options: Sequence[str], product: Forms, first: Forms, second: Forms, *, batched: bool = False
+) -> Form:
     """Makes the function (a, b, **options) -> product.
 
     Args:
@@ -49,11 +55,12 @@ def trilinear(name: str, options: Sequence[str], product: Forms, first: Forms, s
         product: (a, b) -> result.
         first: (result, b) -> a, the gradient of a.
         second: (a, result) -> b, the gradient of b.
+        batched: whether a and the result lead with an axis of examples that know nothing of each other: where
+            `jax.vmap` maps over them alone, it makes one larger batch.
     """
-    made, of_first, of_second = (
-        _primitive(f"{name}{suffix}", options, forms)
-        for suffix, forms in (("", product), ("_first", first), ("_second", second))
-    )
+    made = _primitive(name, options, product, batched)
+    of_first = _primitive(f"{name}_first", options, first, batched)
+    of_second = _primitive(f"{name}_second", options, second, False)
     ad.defbilinear(
         made,
         lambda ct, _, b, **options: of_first.bind(ct, b, **options),
@@ -72,24 +79,41 @@ def trilinear(name: str, options: Sequence[str], product: Forms, first: Forms, s
     return made.bind
 
 
-def _primitive(name: str, options: Sequence[str], forms: Forms) -> Primitive:
+def _primitive(name: str, options: Sequence[str], forms: Forms, batched: bool) -> Primitive:
     primitive, compiled = Primitive(name), partial(jax.jit, static_argnames=tuple(options))
 
-    def abstract(a: Any, b: Any, **options: Any) -> Any:
-        shape = jax.eval_shape(partial(forms.default, **options), a, b)
-        return jax.core.ShapedArray(shape.shape, shape.dtype)
+    @lru_cache(maxsize=1024)
+    def made(a: jax.ShapeDtypeStruct, b: jax.ShapeDtypeStruct, given: tuple[tuple[str, Any], ...]) -> ShapedArray:
+        shape = jax.eval_shape(partial(forms.default, **dict(given)), a, b)
+        return ShapedArray(shape.shape, shape.dtype)
+
+    def abstract(a: Any, b: Any, **given: Any) -> ShapedArray:
+        shapes = (jax.ShapeDtypeStruct(one.shape, one.dtype) for one in (a, b))
+        return made(*shapes, tuple(given.items()))
 
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(compiled(primitive.bind))
     # Compiled apart, so that calls of equal shapes are written out once.
     mlir.register_lowering(primitive, mlir.lower_fun(compiled(forms.cpu), multiple_results=False), platform="cpu")
     mlir.register_lowering(primitive, mlir.lower_fun(compiled(forms.default), multiple_results=False))
-    batching.primitive_batchers[primitive] = partial(_mapped, forms)
+    batching.primitive_batchers[primitive] = partial(_mapped, primitive, forms, batched)
     return primitive
 
 
-def _mapped(forms: Forms, arguments: Sequence[Array], axes: Sequence[int | None], **options: Any) -> tuple[Array, int]:
+def _mapped(
+    primitive: Primitive,
+    forms: Forms,
+    batched: bool,
+    arguments: Sequence[Array],
+    axes: Sequence[int | None],
+    **options: Any,
+) -> tuple[Array, int]:
     """Maps a primitive over a further axis."""
+    if batched and axes[0] is not None and axes[1] is None:
+        many = jnp.moveaxis(arguments[0], axes[0], 0)
+        made = primitive.bind(many.reshape(-1, *many.shape[2:]), arguments[1], **options)
+        return made.reshape(len(many), -1, *made.shape[1:]), 0
+    forms = Forms(forms.mapped or forms.cpu, forms.default)
     # Without it reverse mode would keep the residuals of both forms.
     one = jax.checkpoint(partial(forms, **options), prevent_cse=False)
     return jax.vmap(one, tuple(axes))(*arguments), 0

@@ -24,7 +24,7 @@ LAUNCH_S = 2.5e-6
 
 # Tiles of Triton's matrix products are chosen on a card, and without one XLA finds none for some; its library's are
 # compiled in their place.
-_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+_OPTIONS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
 
 
 @dataclass(frozen=True)
