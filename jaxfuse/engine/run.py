@@ -195,12 +195,14 @@ def train(config: ConfigDict, workdir: Path) -> Path:
         Stopped: a signal came, or numbers are no longer finite; the same call goes on.
     """
     asked, placement = config, one_device()
-    check_systems(parse(config))
+    experiment = parse(asked)
+    check_systems(experiment)
+    every = {experiment.data_of(phase) for phase in experiment.phases.values()}
+    check_workdir(workdir, {data.root for data in every})
+    for data in every:
+        make_cache(data.cache_dir)
     config = settled(asked, Machine.of(placement), begun_config(workdir))
     experiment = parse(config)
-    check_workdir(workdir, {experiment.data_of(phase).root for phase in experiment.phases.values()})
-    for data in {experiment.data_of(phase) for phase in experiment.phases.values()}:
-        make_cache(data.cache_dir)
     display = Display()
     with locked(workdir) as workdir:
         compilation_cache(experiment.data.cache_dir)
