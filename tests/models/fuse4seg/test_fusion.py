@@ -113,8 +113,8 @@ def test_two_sources_follow_the_plain_formula(params, fuse):
         np.testing.assert_allclose(result["bands"]["low"][slot], bands[slot][0], atol=1e-5)
         np.testing.assert_allclose(result["bands"]["high"][slot], bands[slot][1], atol=1e-5)
     assert {name: maps.shape for name, maps in result["attn"].items()} == {
-        "low": (2, 2, 2, 2, 4, 4),
-        "high": (2, 2, 2, 2, 4, 4),
+        "low": (2, 2, 2, 2, 16, 16),
+        "high": (2, 2, 2, 2, 16, 16),
     }
 
 
