@@ -11,7 +11,6 @@ from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system, example_batch, without_optimizers
 from jaxfuse.engine.cost.gpus import GPUS, compiled_for
 from jaxfuse.engine.cost.kernels import CompiledKernels
-from jaxfuse.engine.cost.least_bytes import least_bytes
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.settled import Machine, settled
 from jaxfuse.options import flat
@@ -75,5 +74,3 @@ def test_every_step_and_prediction_compiles_to_kernels_of_their_size(name):
         assert found.largest_window <= WIDEST
         assert found.longest_narrow_sum() <= LONGEST
         assert "bf16[" in found.text
-        # Caches aside, nothing moves less than the least; a program that moves far more has lost its fusions.
-        assert 0.9 < found.moved_bytes / least_bytes(program.trace(*shapes).jaxpr) < 3
