@@ -7,14 +7,14 @@ second), and a copy (bytes read and written per second). A line of JSON for each
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from experiments.throughput.lines import add_out, write
 
 
 def best_seconds(run: Callable[[], Any], rounds: int, calls: int) -> float:
@@ -50,14 +50,10 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=256 if on_cpu else 2048)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=1 if on_cpu else 20)
-    parser.add_argument("--out", type=Path, help="file that the lines are added to, beside being printed")
+    add_out(parser)
     options = parser.parse_args()
     sizes = {"side": options.side, "copied_bytes": options.megabytes * 10**6}
-    for line in measure(**sizes, rounds=options.rounds, calls=options.calls):
-        print(json.dumps(line), flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+    write(measure(**sizes, rounds=options.rounds, calls=options.calls), options.out)
     return 0
 
 

@@ -11,14 +11,13 @@ it copies. With `--sides`, longer volumes; `--size paper` has windows of 128^3.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from experiments.throughput.lines import add_out, write
 from experiments.throughput.step import LAYOUTS, Contestant
 from experiments.throughput.systems import CASES, SIZES, Case
 from jaxfuse.engine.programs import Programs
@@ -116,13 +115,9 @@ def main() -> int:
     parser.add_argument("--layouts", nargs="*", choices=LAYOUTS, default=LAYOUTS, help="of PyTorch; none: ours alone")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch on a CPU; 0 leaves them to it")
-    parser.add_argument("--out", type=Path, help="file that the lines are added to, beside being printed")
+    add_out(parser)
     options = parser.parse_args()
-    for line in measure(options):
-        print(json.dumps(line), flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+    write(measure(options), options.out)
     return 0
 
 

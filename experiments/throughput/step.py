@@ -11,16 +11,15 @@ the other, and their ratio is the figure to read.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from experiments.throughput.lines import add_out, write
 from experiments.throughput.systems import CASES, SIZES, Case
 from jaxfuse.engine.programs import Programs
 
@@ -145,13 +144,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--per-round", type=int, default=1, help="steps between two waits; 10 on a GPU")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch on a CPU; 0 leaves them to it")
-    parser.add_argument("--out", type=Path, help="file that the lines are added to, beside being printed")
+    add_out(parser)
     options = parser.parse_args()
-    for line in measure(options):
-        print(json.dumps(line), flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+    write(measure(options), options.out)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -19,7 +20,7 @@ class Rule(Protocol):
     def torch(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer: ...
 
 
-class Peer:
+class Peer(ABC):
     """A System in PyTorch.
 
     A batch has "image" (b m *space), channels first, and "label" (b *space) where the System learns from labels.
@@ -34,13 +35,13 @@ class Peer:
         self.rules = dict(rules)
         self.optimizers = {name: rules[name].torch(list(net.parameters())) for name, net in players.items()}
 
+    @abstractmethod
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Updates every player once, and returns the metrics of the System's step by their names."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """Named outputs as of the System's `predict`, channels first."""
-        raise NotImplementedError
 
     def descend(self, player: str, loss: Tensor) -> None:
         """Moves a player along its gradient alone; no other player's gradients are computed."""
