@@ -129,7 +129,8 @@ class Phase:
 class Experiment:
     """A run: its phases in order, and `result`, the phases whose predictions are averaged into its result.
 
-    With `side_by_side` the phases of the result train together, as one training.
+    With `side_by_side` the phases of the result train together, as one training. `devices`, "auto", "all" or a number,
+    are those that each batch is parted among.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Experiment:
     loader: Loader
     log_every: int
     pairs: tuple[str, ...]
+    devices: str
     side_by_side: bool = False
 
     @property
@@ -173,7 +175,7 @@ def parse(config: Any) -> Experiment:
     side_by_side = config.get("side_by_side", False)
     if side_by_side:
         _check_side_by_side(config, phases)
-    plain = ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
+    plain = ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs", "devices")
     experiment = Experiment(
         phases=phases,
         data=read_data("data", config.data),
@@ -197,7 +199,7 @@ def _check_schedule(config: Any) -> None:
     known = {"name", "preset", "row", "variant", "seed", "schedule", "result", "pairs", "network", "data"}
     # A phase's section may stand outside the schedule: a shorter schedule can be asked for.
     sections = {key for key, group in config.items() if is_group(group) and "model" in group}
-    known |= {"loader", "log_every", *config.schedule, *sections}
+    known |= {"loader", "log_every", "devices", *config.schedule, *sections}
     same_keys("config", config, known | {"side_by_side"}, optional={"side_by_side"})
     if not config.schedule or len(set(config.schedule)) != len(config.schedule):
         raise UserError(f"schedule is {config.schedule}; it must name each phase once, in order")

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxfuse.config import parse
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.run import Run
 from jaxfuse.engine.run_folder.workdir import open_workdir
@@ -18,7 +19,8 @@ from jaxfuse.engine.stop_request import StopRequest
 def run_of(config: Any, workdir: Path, *, new: bool = True) -> Run:
     """Returns the run of a config in a workdir; `new`: the folder is made, and the config written there."""
     display = Display(Console(file=io.StringIO(), highlight=False, soft_wrap=True))
-    return Run(parse(config), open_workdir(workdir, config) if new else workdir, display, StopRequest())
+    folder = open_workdir(workdir, config) if new else workdir
+    return Run(parse(config), folder, display, StopRequest(), one_device())
 
 
 def said(run: Run) -> str:

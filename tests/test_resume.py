@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.engine.run_folder.workdir import read_config

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.digests import Digests
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.workdir import environment, read_config
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError

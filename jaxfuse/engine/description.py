@@ -17,7 +17,8 @@ from jaxfuse.engine.build import without_optimizers as without
 from jaxfuse.engine.cost.gpus import Gpu, compiled_for
 from jaxfuse.engine.cost.kernels import CompiledKernels
 from jaxfuse.engine.cost.least_bytes import least_bytes
-from jaxfuse.engine.programs import Programs, one_device, program_cost
+from jaxfuse.engine.devices.placement import one_device
+from jaxfuse.engine.programs import Programs, program_cost
 from jaxfuse.engine.settled import Machine, settled, settlements
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State

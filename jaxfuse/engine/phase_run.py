@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxfuse.arrays import Params
@@ -26,6 +25,7 @@ from jaxfuse.engine.build import (
     make_sampler,
     without_optimizers,
 )
+from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.assessment import Assessment, Judged, PredictCase
 from jaxfuse.engine.judging.losses import LossAssessment
@@ -47,12 +47,13 @@ RESULT = "result"
 
 @dataclass(frozen=True)
 class Setting:
-    """The things that all phases of a run share: config, folder, display, and the request to stop."""
+    """The things that all phases of a run share: config, folder, display, the request to stop, and the devices."""
 
     experiment: Experiment
     workdir: Path
     display: Display
     stop: StopRequest
+    placement: Placement
 
     def results(self, name: str) -> Path:
         """Returns the folder for the tables of a phase, or of the whole run by the name `result`."""
@@ -122,7 +123,7 @@ class PhaseRun:
 
     @cached_property
     def programs(self) -> Programs:
-        return Programs(self.system)
+        return Programs(self.system, self.setting.placement)
 
     @cached_property
     def predict(self) -> CasePredictor:
@@ -172,12 +173,12 @@ class PhaseRun:
         taken = "; ".join(f"{rule.donor}:{rule.source} -> {rule.target}" for rule in rules)
         self.setting.display.say(f"{moved:,} values are taken over: {taken}")
         # What was read is bound to a device; where the rest is not, the step is compiled again for its own output.
-        return jax.device_put(state.replace(params=params), self.programs.placement.state)
+        return self.setting.placement.keep(state.replace(params=params))
 
     def weights(self, *, best: bool) -> State:
         """Reads the trained weights, the best or the last, without optimizers."""
         like = abstract_state(self.system, self.phase, self.data.facts.modalities)
-        return read_weights(self.checkpoint_folder, like, self.programs.placement, best=best)
+        return read_weights(self.checkpoint_folder, like, one_device(), best=best)
 
     # --- judgment -----------------------------------------------------------------------------------------------
 
@@ -206,8 +207,9 @@ class PhaseRun:
     def validation(self) -> Validation:
         """Makes the validation of the phase while it trains; its fixed batches lie on the device from here on."""
         fixed = fixed_batches(self.phase, self.watched, seed=self.seed, margin=self.system.geometry.margin)
-        fixed = [self.programs.placement.put(batch) for batch in fixed]
-        return Validation(self.programs.evaluate, self.predict, self.assessment, self.watched, fixed)
+        fixed = [one_device().put(batch) for batch in fixed]
+        local = self.setting.placement.local
+        return Validation(self.programs.evaluate, self.predict, self.assessment, self.watched, fixed, local)
 
     @property
     def is_judged(self) -> bool:
@@ -219,7 +221,8 @@ class PhaseRun:
         """Judges the last state on all validation cases, if there are any."""
         if not self.data.val:
             return
-        self.setting.assess(self.name, self.assessment, partial(self.predict, without_optimizers(state)), self.data)
+        weights = self.setting.placement.local(without_optimizers(state))
+        self.setting.assess(self.name, self.assessment, partial(self.predict, weights), self.data)
 
     def forget_judgment(self) -> None:
         """Removes judgments that training outdates. A run killed in between would take them for its own."""

@@ -1,7 +1,7 @@
-"""Compiled functions of runs, commands and trained phases, and the devices that their arrays lie on.
+"""Compiled functions of runs, commands and trained phases.
 
-`jax.jit` stands nowhere else in the engine and the commands: how a function is compiled, what it donates and where its
-arguments lie is decided here.
+`jax.jit` stands nowhere else in the engine and the commands: how a function is compiled and what it donates is decided
+here. Where its arguments lie tells a `Placement`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Sharding, SingleDeviceSharding
 from jax.stages import Compiled, Lowered, Wrapped
 
 from jaxfuse.arrays import Batch, Metrics
+from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed.windows import Block, cut_all
 from jaxfuse.inference.members import Axis, aligned, mean_of
 from jaxfuse.inference.tiling import Asked, Windows, label_of, predict_canvas
@@ -25,64 +25,6 @@ from jaxfuse.learning.state import State
 from jaxfuse.learning.system import FusingSystem, System
 from jaxfuse.nn.conv import implementation
 from jaxfuse.nn.drawing import carried_out
-
-
-@dataclass(frozen=True)
-class Placement:
-    """The devices that the arrays of a run lie on.
-
-    Attributes:
-        state: sharding of every array of a state.
-        batch: sharding of every array of a batch.
-    """
-
-    state: Sharding
-    batch: Sharding
-
-    @property
-    def devices(self) -> tuple[jax.Device, ...]:
-        """The devices in use, ordered by their numbers."""
-        return tuple(sorted(self.state.device_set | self.batch.device_set, key=lambda device: device.id))
-
-    @property
-    def device_name(self) -> str:
-        """The kind of the devices in use, after their count where there are several: `cpu`, `8 x NVIDIA H200`."""
-        kind = self.devices[0].device_kind
-        return kind if len(self.devices) == 1 else f"{len(self.devices)} x {kind}"
-
-    @property
-    def backend(self) -> str:
-        """The platform that programs are compiled for: cpu, gpu, tpu."""
-        return self.devices[0].platform
-
-    def put(self, batch: Any) -> Any:
-        """Puts a batch of the host on the devices, where steps take it; does not wait until it is there.
-
-        What lies on the devices already stays where it is.
-        """
-        return jax.tree.map(
-            lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, self.batch), batch
-        )
-
-    def keep(self, state: Any) -> Any:
-        """Binds a state to the devices, as it comes out of every step: a step is compiled once for both."""
-        return jax.device_put(state, self.state)
-
-    def memory_bytes(self) -> int | None:
-        """Memory of the first device that programs may take; None where the backend does not count it (CPU)."""
-        counters = self.devices[0].memory_stats()
-        return None if counters is None else counters.get("bytes_limit")
-
-    def peak_bytes(self) -> int | None:
-        """Peak memory of the first device since the process began; None where the backend does not count it (CPU)."""
-        counters = self.devices[0].memory_stats()
-        return None if counters is None else counters.get("peak_bytes_in_use")
-
-
-def one_device() -> Placement:
-    """Places everything on the first device."""
-    here = SingleDeviceSharding(jax.devices()[0])
-    return Placement(state=here, batch=here)
 
 
 @jax.tree_util.register_dataclass
@@ -128,7 +70,7 @@ class Programs:
     @cached_property
     def step(self) -> Wrapped:
         """(state, batch) -> (state, `Measured`); the given state is used up."""
-        return donating(self.system.train_step)
+        return donating(self.system.train_step, self.placement)
 
     @cached_property
     def evaluate(self) -> Wrapped:
@@ -150,7 +92,7 @@ class Programs:
 
     def traced_anew(self) -> Wrapped:
         """Returns `step` as a new function, which takes the form of convolution in force when it is traced."""
-        return donating(self.system.train_step)
+        return donating(self.system.train_step, self.placement)
 
     def fuse_slices(self, system: FusingSystem, outputs: Sequence[str]) -> Wrapped:
         """Compiles (weights, image, presence) -> these outputs in float32; other outputs are not computed."""
@@ -192,10 +134,11 @@ def over_members(across: Sequence[Axis]) -> tuple[Wrapped, Wrapped]:
     return jax.jit(mean), jax.jit(labels)
 
 
-def donating(train_step: Callable[[Any, Any], Any]) -> Wrapped:
+def donating(train_step: Callable[[Any, Any], Any], placement: Placement) -> Wrapped:
     """Compiles (state, batch) -> (state, `Measured`), a new function at each call.
 
-    The state is used up: its memory becomes that of the next state. A `Block` of batches makes as many steps.
+    The state is used up: its memory becomes that of the next state, which lies where it lay. A `Block` of batches makes
+    as many steps.
     """
 
     def step(state: Any, batch: Any) -> tuple[Any, Measured]:
@@ -204,7 +147,8 @@ def donating(train_step: Callable[[Any, Any], Any]) -> Wrapped:
         state, metrics = train_step(state, as_learned(batch))
         return state, measured(metrics)
 
-    return jax.jit(step, donate_argnums=0)
+    lie = {} if placement.mesh is None else {"out_shardings": placement.state}
+    return jax.jit(step, donate_argnums=0, **lie)
 
 
 def as_learned(batch: Any) -> Any:

@@ -18,12 +18,12 @@ from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.build import check_systems
+from jaxfuse.engine.devices.placement import Placement, idle_sentence, placed
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.assessment import PredictCase
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
 from jaxfuse.engine.phase_run import RESULT, PhaseRun, Setting
-from jaxfuse.engine.programs import one_device
 from jaxfuse.engine.run_folder.lock import locked
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.engine.run_folder.phase_lengths import check_lengths
@@ -54,12 +54,13 @@ class Run:
     workdir: Path
     display: Display
     stop: StopRequest
+    placement: Placement
     _datasets: dict[Data, Dataset] = field(default_factory=dict)
     _phases: dict[str, PhaseRun] = field(default_factory=dict)
 
     @cached_property
     def setting(self) -> Setting:
-        return Setting(self.experiment, self.workdir, self.display, self.stop)
+        return Setting(self.experiment, self.workdir, self.display, self.stop, self.placement)
 
     def phase(self, name: str) -> PhaseRun:
         """Returns a phase of the schedule. Its data are opened when it is first asked for."""
@@ -194,9 +195,10 @@ def train(config: ConfigDict, workdir: Path) -> Path:
         UserError: another run is going on in the workdir, or config, data or folder are wrong.
         Stopped: a signal came, or numbers are no longer finite; the same call goes on.
     """
-    asked, placement = config, one_device()
+    asked = config
     experiment = parse(asked)
     check_systems(experiment)
+    placement = placed(experiment)
     every = {experiment.data_of(phase) for phase in experiment.phases.values()}
     check_workdir(workdir, {data.root for data in every})
     for data in every:
@@ -209,11 +211,13 @@ def train(config: ConfigDict, workdir: Path) -> Path:
         open_workdir(workdir, config)
         note_environment(workdir, placement)
         display.say(f"jaxfuse {experiment.name}: {placement.device_name}; workdir {workdir}")
+        if idle := idle_sentence(placement):
+            display.say(idle)
         if chosen := settlements(asked, config):
             display.say("Settled, as auto: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
         related = related_runs(workdir)
         with StopRequest() as stop, _reported_as_far_as_it_went(workdir, related):
-            run = Run(experiment, workdir, display, stop)
+            run = Run(experiment, workdir, display, stop, placement)
             worked = run.execute()
             run.draw_rows(related)
         report = _report(workdir, related)

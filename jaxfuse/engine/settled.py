@@ -19,7 +19,8 @@ from jaxfuse.data.settings import declared_facts
 from jaxfuse.engine.build import abstract_state, build_system, example_batch
 from jaxfuse.engine.cost.gpus import Gpu
 from jaxfuse.engine.cost.least_bytes import temporary_bytes
-from jaxfuse.engine.programs import Placement, Programs
+from jaxfuse.engine.devices.placement import Placement
+from jaxfuse.engine.programs import Programs
 from jaxfuse.options import AUTO, flat
 
 # Of a device's memory; the rest is for workspaces of convolutions, for fragments, and for what is predicted beside.
@@ -28,21 +29,29 @@ SHARE = 0.8
 
 @dataclass(frozen=True)
 class Machine:
-    """The settler of options: a device's name, whether it is a GPU of NVIDIA, and the memory that programs may use."""
+    """The settler of options.
+
+    Attributes:
+        name: of its devices.
+        cuda: whether they are GPUs of NVIDIA.
+        memory_bytes: of each that programs may use.
+        parts: the number of devices that a batch is parted among.
+    """
 
     name: str
     cuda: bool
     memory_bytes: int
+    parts: int = 1
 
     @classmethod
     def of(cls, where: Placement | Gpu) -> Machine:
         """Reads the devices in use, or a card that is compiled for."""
         if isinstance(where, Gpu):
             return cls(where.name, True, where.memory_bytes)
-        first = where.devices[0]
+        first = where.first
         counters = first.memory_stats() or {}
         memory = counters.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls(where.device_name, "cuda" in first.client.platform_version.lower(), int(memory))
+        return cls(where.device_name, "cuda" in first.client.platform_version.lower(), int(memory), where.parts)
 
 
 def settled(config: ConfigDict, machine: Machine, kept: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -72,8 +81,11 @@ def settlements(config: ConfigDict, chosen: ConfigDict) -> dict[str, str]:
     return {name: after[name] for name, value in flat(config).items() if value == AUTO != after[name]}
 
 
-def step_bytes(experiment: Experiment, phase: Phase) -> int:
-    """Predicts the memory of a phase's training step, state included, by its trace; without rematerialization."""
+def step_bytes(experiment: Experiment, phase: Phase, *, parts: int = 1) -> int:
+    """Predicts the memory of a phase's training step on each device, by its trace; without rematerialization.
+
+    Each holds the state, and one of the parts of the batch and of what is made of it.
+    """
     modalities, classes = declared_facts(experiment.data_of(phase))
     system = build_system(phase, modalities, classes, phase.total_steps(phase.batch))
     state = abstract_state(system, phase, modalities)
@@ -81,13 +93,15 @@ def step_bytes(experiment: Experiment, phase: Phase) -> int:
     traced = Programs(system).step.trace(state, batch)
     arguments = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     members = len(experiment.result) if experiment.side_by_side and phase.name in experiment.result else 1
-    return members * (temporary_bytes(traced.jaxpr) + arguments + sum(leaf.nbytes for leaf in jax.tree.leaves(batch)))
+    parted = temporary_bytes(traced.jaxpr) + sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+    return members * (arguments + parted // parts)
 
 
 def _crowded(experiment: Experiment, machine: Machine) -> set[str]:
     """The phases whose steps need more than the share of the memory. Options still `auto` count as off."""
     room = SHARE * machine.memory_bytes
-    return {phase.name for phase in experiment.phases.values() if step_bytes(experiment, phase) > room}
+    parts = machine.parts
+    return {phase.name for phase in experiment.phases.values() if step_bytes(experiment, phase, parts=parts) > room}
 
 
 def _last(name: str) -> str:

@@ -102,8 +102,7 @@ class Together:
     side: SideBySide
 
     def step(self, programs: Programs) -> TrainStep:
-        del programs
-        return donating(self.side.train_step)
+        return donating(self.side.train_step, programs.placement)
 
     def stack(self, states: Mapping[str, State]) -> State:
         return self.side.stack(states)

@@ -28,11 +28,12 @@ from jaxfuse.data.pipeline import batches
 from jaxfuse.engine.build import build_system, initial_state, make_sampler
 from jaxfuse.engine.cost.gpus import GPUS
 from jaxfuse.engine.cost.kernels import CompiledKernels
+from jaxfuse.engine.devices.placement import Placement, placed
 from jaxfuse.engine.feed.ahead import Ahead
 from jaxfuse.engine.feed.blocks import checked_length, in_blocks
 from jaxfuse.engine.feed.resident import resident
 from jaxfuse.engine.loop import close_stream
-from jaxfuse.engine.programs import Placement, Programs, one_device, program_cost
+from jaxfuse.engine.programs import Programs, program_cost
 from jaxfuse.engine.settled import Machine, settled
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
@@ -87,14 +88,15 @@ def time_steps(config: ConfigDict, asked: Asked, say: Report) -> dict[str, Any]:
     Raises:
         UserError: a phase or a form that is not there.
     """
-    experiment = parse(settled(config, Machine.of(one_device())))
+    placement = placed(parse(config))
+    experiment = parse(settled(config, Machine.of(placement)))
     asked.check(experiment)
     results, device = {}, ""
     for name in [asked.only] if asked.only else experiment.schedule:
         phase = experiment.phases[name]
         data = open_dataset(experiment.data_of(phase), say, labels_required=phase.needs_label)
         with fresh_cache():
-            bench = bench_of(experiment, phase, data, say)
+            bench = bench_of(experiment, phase, data, placement, say)
             device = bench.placement.device_name
             results[name] = measure(bench, asked)
     return {"config": config.name, "preset": config.preset, "device": device, "steps": asked.steps, "phases": results}
@@ -137,11 +139,12 @@ class Bench:
         return self.programs.placement
 
 
-def bench_of(experiment: Experiment, phase: Phase, data: Dataset, say: Report) -> Bench:
+def bench_of(experiment: Experiment, phase: Phase, data: Dataset, placement: Placement, say: Report) -> Bench:
     """Builds the System of a phase, its sampler and its streams."""
     facts, subject = data.facts, experiment.data_of(phase).subject
     total = phase.total_steps(len(data.train))
-    programs = Programs(build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts)))
+    system = build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts))
+    programs = Programs(system, placement)
     sampler = make_sampler(phase, programs.system, data.train, seed=experiment.seed, subject=subject)
 
     def host(start: int, stop: int) -> Iterator[Any]:
@@ -149,9 +152,9 @@ def bench_of(experiment: Experiment, phase: Phase, data: Dataset, say: Report) -
 
     def new_state() -> State:
         state = initial_state(programs.system, phase, facts.modalities, seed=experiment.seed, number=0)
-        return programs.placement.keep(state)
+        return placement.keep(state)
 
-    loader, placement = experiment.loader, programs.placement
+    loader = experiment.loader
     held = resident([sampler], loader.on_device, placement, lambda text: None, say)
 
     def fed(start: int, stop: int) -> Ahead:
@@ -174,7 +177,8 @@ def measure(bench: Bench, asked: Asked) -> dict[str, Any]:
         blocked_ms, pipelined_ms: a step on a batch that lies on the device, each waited for, and many waited for once;
         examples_per_s: by the latter;
         end_to_end_examples_per_s, wait_share: on the batches of a training, and the share of it spent waiting for them;
-        flops, flops_per_s, argument_bytes, temporary_bytes: of the compiled step, by XLA's count and pipelined;
+        flops, flops_per_s, argument_bytes, temporary_bytes: of the compiled step on each device, by XLA's count and
+            pipelined;
         bound_ms, share_of_bound: the least that a step takes by the ceiling, and its share of what it takes; None where
             nothing is known of the device;
         device_peak_bytes: of the process; None where the device does not count (CPU);

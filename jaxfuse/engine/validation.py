@@ -113,6 +113,7 @@ class Validation:
         predict: (weights, case, what is asked for) -> outputs by name.
         watched: the cases that are predicted.
         fixed: the batches, equal in every validation, which stay where they lie.
+        local: a state of the training -> the same on the device that validates.
     """
 
     evaluate: Evaluate
@@ -120,11 +121,12 @@ class Validation:
     assessment: Assessment
     watched: tuple[PreparedCase, ...]
     fixed: Sequence[Any]
+    local: Callable[[State], State]
 
     def __call__(self, state: State) -> dict[str, float]:
         if not self.watched:
             return {}
-        weights = without_optimizers(state)
+        weights = self.local(without_optimizers(state))
         losses = mean_losses(self.evaluate, weights, self.fixed)
         return {**losses, **self.assessment.quick(partial(self.predict, weights), self.watched)}
 

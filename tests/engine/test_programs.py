@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.engine.programs import Placement, Programs, all_finite, bound_shapes, one_device, program_cost
+from jaxfuse.engine.devices.placement import Placement, one_device
+from jaxfuse.engine.programs import Programs, all_finite, bound_shapes, program_cost
 from jaxfuse.nn.conv import implementation
 from tests.tiny_systems import valid_system
 
@@ -102,6 +103,7 @@ def test_everything_lies_on_the_first_device_and_devices_are_named_with_their_co
     )
     for count, name in ((1, "NVIDIA H200"), (8, "8 x NVIDIA H200")):
         monkeypatch.setattr(Placement, "devices", (device,) * count)
+        monkeypatch.setattr(Placement, "first", device)
         placement = one_device()
         assert (placement.device_name, placement.backend) == (name, "gpu")
         assert (placement.peak_bytes(), placement.memory_bytes()) == (7, 9)

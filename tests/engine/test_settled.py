@@ -11,7 +11,7 @@ from jaxfuse.config import parse
 from jaxfuse.engine import settled as module
 from jaxfuse.engine.build import abstract_state, build_system
 from jaxfuse.engine.cost.gpus import GPUS
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.workdir import begun_config, open_workdir, read_config
 from jaxfuse.engine.settled import SHARE, Machine, settled, settlements, step_bytes
 from jaxfuse.options import flat
@@ -32,7 +32,7 @@ def recipe(**options):
 @pytest.fixture(autouse=True)
 def _needed(monkeypatch):
     """Every step needs so many bytes, without being traced."""
-    monkeypatch.setattr(module, "step_bytes", lambda experiment, phase: NEEDED)
+    monkeypatch.setattr(module, "step_bytes", lambda experiment, phase, parts: NEEDED)
 
 
 def _chosen(config, machine, kept=None):
@@ -65,6 +65,8 @@ def test_what_a_step_needs_is_its_state_and_batch_and_what_lies_between():
     found = step_bytes(experiment, phase)
     # The backward pass keeps as much, and works on some maps beside.
     assert given + 0.5 * network < found < given + 3 * network
+    # Of a batch parted among four devices each holds all of the state and a quarter of the rest.
+    assert step_bytes(experiment, phase, parts=4) == size_bytes(state) + (found - size_bytes(state)) // 4
 
 
 def test_a_run_that_has_begun_keeps_what_it_began_with_on_any_machine():

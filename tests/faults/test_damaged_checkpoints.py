@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.errors import UserError
 from tests.engine.toy_loop import Bench, fresh

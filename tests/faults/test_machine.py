@@ -19,8 +19,8 @@ from jaxfuse.data.pipeline import PatchSampler, Workers
 from jaxfuse.data.sampling import brain
 from jaxfuse.data.settings import read_data
 from jaxfuse.engine import run
+from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed.resident import resident
-from jaxfuse.engine.programs import Placement, one_device
 from jaxfuse.engine.run_folder import stored
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.errors import OutputError, Stopped, machine_sentence

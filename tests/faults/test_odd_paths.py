@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxfuse import predict
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder import checkpoints as module
 from jaxfuse.engine.run_folder import stored
 from jaxfuse.engine.run_folder.checkpoints import read_weights

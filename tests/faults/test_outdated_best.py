@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from tests.engine.toy_loop import Bench, fresh
 from tests.faults.catalogue import table

@@ -14,9 +14,10 @@ from jaxfuse.data.dataset import Report
 from jaxfuse.data.pipeline import PatchSampler, draws
 from jaxfuse.data.sampling import Draw
 from jaxfuse.data.transforms import flip, names_of
+from jaxfuse.engine.devices.placement import Placement
 from jaxfuse.engine.feed.windows import Windows, places_of
 from jaxfuse.engine.loop import close_stream
-from jaxfuse.engine.programs import Placement, stored
+from jaxfuse.engine.programs import stored
 from jaxfuse.errors import UserError
 from jaxfuse.patches import crop_into, output_sides
 

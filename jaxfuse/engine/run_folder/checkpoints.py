@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfuse.engine.programs import Placement
+from jaxfuse.engine.devices.placement import Placement
 from jaxfuse.engine.run_folder.stored import (
     Damaged,
     Misfit,

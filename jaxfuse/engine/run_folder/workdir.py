@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxfuse.engine.programs import Placement
+from jaxfuse.engine.devices.placement import Placement
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.outputs import keep_apart, keep_whole
@@ -26,9 +26,13 @@ _REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "num
 
 
 def changes_nothing(option: str) -> bool:
-    """Tells whether a run may resume with another value of this option: lengths, logging, loading, saving by time."""
+    """Tells whether a run may resume with another value of this option.
+
+    Those are lengths, logging, loading, saving by time, and the devices.
+    """
     parts = option.split(".")
-    return parts[-1] in ("steps", "epochs", "log_every", "checkpoint_minutes") or parts[0] == "loader"
+    lengths = ("steps", "epochs", "log_every", "checkpoint_minutes")
+    return parts[-1] in lengths or parts[0] in ("loader", "devices")
 
 
 def default_workdir(config: Any, overrides: Mapping[str, Any]) -> Path:

@@ -22,7 +22,7 @@ from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources.volumes import CUTS
 from jaxfuse.engine.build import abstract_state, build_system
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.checkpoints import read_weights
 from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.engine.trained.spacing import Range, axes_across, check_spacing

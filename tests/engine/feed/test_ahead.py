@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.feed.ahead import AHEAD, Ahead
-from jaxfuse.engine.programs import Programs, one_device
+from jaxfuse.engine.programs import Programs
 from tests.tiny_systems import same, valid_system
 
 HERE = one_device()

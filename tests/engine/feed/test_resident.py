@@ -7,10 +7,10 @@ import pytest
 
 from jaxfuse.data.pipeline import Loader, batches
 from jaxfuse.data.transforms import transforms_from
+from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed import resident as module
 from jaxfuse.engine.feed.resident import put_cases, resident, room_for
 from jaxfuse.engine.feed.windows import cut_all
-from jaxfuse.engine.programs import Placement, one_device
 from tests.refusals import refused
 
 STEPS = {"batch": 3, "seed": 4, "stop": 6}

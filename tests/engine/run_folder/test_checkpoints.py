@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.errors import UserError
 from jaxfuse.learning.optim import ScheduleState, adam

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from jaxfuse.engine.programs import one_device
+from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.workdir import (
     changes_nothing,
     check_workdir,

@@ -9,7 +9,7 @@ import pytest
 
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.programs import Placement
+from jaxfuse.engine.devices.placement import Placement
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.learning.system import Geometry, Segmentation
