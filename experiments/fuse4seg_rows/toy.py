@@ -35,7 +35,8 @@ def networks() -> tuple[Game, Any, Any]:
     rng = np.random.default_rng(0)
     sources = rng.uniform(size=(8, 3, 3, 2))
     label = jnp.asarray(np.digitize(sources.sum(-1) + 0.3 * rng.normal(size=(8, 3, 3)), [0.8, 1.2]))
-    sources = jnp.asarray(sources)
+    turns = np.arange(8).reshape(2, 4)[::-1].T.ravel()  # the first four at odd places: the lower part
+    sources, label = jnp.asarray(sources)[turns], label[turns]
     wanted = sources.max(-1, keepdims=True)
     phi = {"in": rng.normal(size=(2, 3)), "out": rng.normal(size=(3, 1))}
     psi = {"in": rng.normal(size=(1, 4)), "bias": rng.normal(size=4), "out": 0.5 * rng.normal(size=(4, CLASSES))}

@@ -4,8 +4,8 @@ The stream is a pure function of (seed, step): every example is drawn from a gen
 resumed run slices the stream at its next step. So one integer resumes it, and any number of workers or threads
 gives the same batches. What chance decides of an example is drawn first, and read by whoever makes the batch.
 
-A training that holds subjects out has two streams of cases: the first `batch // 2` examples of every batch are of
-the lower stream, the others of the upper one.
+A training that holds subjects out has two streams of cases, whose examples take turns in every batch: those at odd
+places are of the lower stream, the others of the upper one. So each device has both where a batch is parted evenly.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def _draws(sampler: PatchSampler, *, batch: int, seed: int) -> grain.MapDataset:
         raise UserError("unpaired training needs at least two training cases, and there is one; set unpaired=False")
     if not flags.FLAGS.is_parsed():  # Grain reads its own flags, which a notebook or a test never parses
         flags.FLAGS.mark_as_parsed()
-    return _places(sampler, batch=batch, seed=seed).random_map(sampler.draw)
+    drawn = _places(sampler, batch=batch, seed=seed).random_map(sampler.draw)
+    return drawn if sampler.streams is None else grain.MapDataset.source(Interleaved(drawn, batch=batch))
 
 
 def _places(sampler: PatchSampler, *, batch: int, seed: int) -> grain.MapDataset:
@@ -180,9 +181,10 @@ def _places(sampler: PatchSampler, *, batch: int, seed: int) -> grain.MapDataset
 
 
 class HalvesHeldOut:
-    """The case of each example of a run whose batches hold lower cases first, `batch // 2` of them, then upper ones.
+    """The case of each example of a run in whose batches lower cases come first, `batch // 2` of them, then upper ones.
 
-    A random-access source for Grain, without end. Each stream is shuffled anew in each of its passes.
+    A random-access source for Grain, without end. Each stream is shuffled anew in each of its passes. `Interleaved`
+    makes them take turns.
 
     Raises:
         UserError: a batch of one has no two halves.
@@ -206,6 +208,26 @@ class HalvesHeldOut:
             return int(self._streams[0][step * self._lower + place])  # pyright: ignore[reportArgumentType]
         upper = step * (self._batch - self._lower) + place - self._lower
         return int(self._streams[1][upper])  # pyright: ignore[reportArgumentType]
+
+
+class Interleaved:
+    """The draws of a run with the halves of each batch taking turns: upper, lower, upper, ...
+
+    Args:
+        drawn: the lower draws of a batch first, `batch // 2` of them, then its upper ones. What chance decided of an
+            example does not depend on its place in the batch.
+    """
+
+    def __init__(self, drawn: grain.MapDataset, *, batch: int):
+        self._drawn, self._batch = drawn, batch
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> Any:
+        first, place = int(index) // self._batch * self._batch, int(index) % self._batch
+        half = place // 2
+        return self._drawn[first + (half if place % 2 else self._batch // 2 + half)]
 
 
 def _begin_worker(worker: int, workers: int) -> None:

@@ -139,9 +139,11 @@ def remembered(function: Callable[[Params], Any], at: Params) -> tuple[Any, Call
 
 
 def part_of(array: Array, part: Part) -> Array:
-    """All examples of a batch; its lower part, which is the first half (rounded down); or its upper part, the rest.
+    """All examples of a batch; its lower part, which are those at odd places; or its upper part, the others.
 
-    Roles are fixed: `jaxfuse.data.pipeline` fills the parts from two streams without a subject in common.
+    They take turns, so that a device that holds an even number of neighbors holds as many of each: a batch over several
+    devices stays where it is. Roles are fixed: `jaxfuse.data.pipeline` fills the parts from two streams without a
+    subject in common.
 
     Raises:
         UserError: a half is asked of a batch of one.
@@ -150,8 +152,12 @@ def part_of(array: Array, part: Part) -> Array:
         return array
     if len(array) < 2:
         raise UserError("this bi-level scheme holds half of each batch out, so a batch must have at least 2 examples")
-    half = len(array) // 2
-    return array[:half] if part == "lower" else array[half:]
+    # Not a slice with steps, which stops XLA where a matrix product on a GPU reads it (openxla/xla#47381).
+    even = len(array) // 2 * 2
+    pairs = array[:even].reshape(even // 2, 2, *array.shape[1:])
+    if part == "lower":
+        return pairs[:, 1]
+    return jnp.concatenate([pairs[:, 0], array[even:]]) if even < len(array) else pairs[:, 0]
 
 
 def guard(direct: Any, implicit_part: Any, residual: Array, limit: float = 10.0) -> tuple[Any, Array]:

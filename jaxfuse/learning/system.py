@@ -66,7 +66,7 @@ class System(Protocol):
 
     @property
     def holds_out(self) -> bool:
-        """Whether the first half of a batch (rounded down) and the rest must be of different subjects."""
+        """Whether the examples at odd places of a batch and the others must be of different subjects."""
         ...
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State: ...

@@ -1,9 +1,10 @@
 """The stream of batches is a function of seed and step alone."""
 
+import grain
 import numpy as np
 import pytest
 
-from jaxfuse.data.pipeline import Loader, PatchSampler, batches
+from jaxfuse.data.pipeline import Interleaved, Loader, PatchSampler, batches
 from jaxfuse.data.sampling import brain, tumor
 from jaxfuse.data.streams import Stream, Streams
 from jaxfuse.data.transforms import transforms_from
@@ -107,18 +108,23 @@ def halved(random_cases):
     return _sampler(random_cases.train, streams=streams)
 
 
-@pytest.mark.parametrize(("batch", "lower"), [(2, 1), (3, 1), (4, 2)])
+@pytest.mark.parametrize("batch", [2, 3, 4])
 def test_the_lower_part_of_a_batch_is_of_the_lower_stream_and_each_stream_takes_its_cases_in_turn(
-    random_cases, halved, batch, lower
+    random_cases, halved, batch
 ):
     drawn = {True: [], False: []}
     for made in _stream(halved, batch=batch, stop=6):
         for place in range(batch):
             example = {name: leaf[place] for name, leaf in made.items()}
-            drawn[place < lower] += [c.id for c in random_cases.train if random_cases.places(c, example)]
+            drawn[place % 2 == 1] += [c.id for c in random_cases.train if random_cases.places(c, example)]
     for of_lower, own in ((True, {"case0", "case2"}), (False, {"case1", "case3"})):
         assert set(drawn[of_lower]) == own
         assert all(set(drawn[of_lower][i : i + 2]) == own for i in range(0, len(drawn[of_lower]), 2))
+
+
+def test_halves_take_turns_and_keep_their_draws():
+    turns = Interleaved(grain.MapDataset.range(10), batch=5)
+    assert [turns[place] for place in range(10)] == [2, 0, 3, 1, 4, 7, 5, 8, 6, 9]
 
 
 def test_a_stream_with_held_out_halves_resumes_and_does_not_depend_on_workers(halved):

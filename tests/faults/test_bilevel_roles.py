@@ -173,7 +173,7 @@ def test_what_cannot_be_held_out_is_refused(tmp_path, key, value, expected):
 def changed(batch, half):
     """The batch with other pictures and labels in the lower or the upper half."""
     other = pictures(8, len(NAMES), CLASSES, seed=1)
-    place = {"lower": 0, "upper": 1}[half]
+    place = {"lower": 1, "upper": 0}[half]
     return {name: array.at[place].set(other[name][place]) for name, array in batch.items()}
 
 
