@@ -165,9 +165,12 @@ def adam(
     stages: int | None = None,
     factor: float | None = None,
     clip_norm: float | None = None,
+    weight_decay: float | None = None,
 ) -> ConfigDict:
     """Returns options of Adam for one player; what is None is left out, and can be set later."""
     options = ConfigDict({"learning_rate": learning_rate, "b1": b1, "b2": b2, "schedule": schedule})
+    options.weight_decay = placeholder(float)
+    options.update({"weight_decay": weight_decay})
     return _with_open(options, stages=stages, factor=factor, clip_norm=clip_norm)
 
 
@@ -191,6 +194,7 @@ def sgd(
 def _with_open(options: ConfigDict, *, stages: int | None, factor: float | None, clip_norm: float | None) -> ConfigDict:
     """Adds the schedule options; those that are None become placeholders that a command line may fill."""
     options.stages, options.factor, options.clip_norm = placeholder(int), placeholder(float), placeholder(float)
+    options.warmup_steps, options.accumulate = placeholder(int), placeholder(int)
     options.update({"stages": stages, "factor": factor, "clip_norm": clip_norm})
     return options
 

@@ -228,7 +228,7 @@ def test_optimizers_must_be_those_of_the_players():
         config.fusion.optimizers.critics = config.fusion.optimizers.net
         config.transition.optimizers.generators.momentum = 0.9
     refused(r"fusion.optimizers names \['critics', 'net'\]; the model's players are", _built, config)
-    sentence = "transition.optimizers.generators has no option momentum; adam has b1, b2"
+    sentence = "transition.optimizers.generators has no option momentum; adam has accumulate, b1, b2"
     refused(sentence, _built, config, "transition")
 
 
@@ -272,8 +272,8 @@ def test_options_of_descent_that_a_recipe_left_out_can_be_set():
     ("changes", "sentence"),
     [
         ({"kind": "lion"}, "fusion.optimizers.net.kind is 'lion'; choose one of adam, sgd"),
-        ({"momentum": 0.9}, "fusion.optimizers.net has no option momentum; adam has b1, b2, clip_norm, factor, kind"),
-        ({"kind": "sgd"}, "fusion.optimizers.net has no option b1, b2; sgd has clip_norm, factor, kind, learning_rate"),
+        ({"momentum": 0.9}, "fusion.optimizers.net has no option momentum; adam has accumulate, b1, b2, clip_norm"),
+        ({"kind": "sgd"}, "fusion.optimizers.net has no option b1, b2; sgd has accumulate, clip_norm, factor, kind"),
     ],
 )
 def test_options_of_another_optimizer_are_refused(changes, sentence):

@@ -82,21 +82,45 @@ def schedule_named(name: str, stages: int | None = None, factor: float | None = 
 
 
 class ScheduleState(NamedTuple):
+    """The numbers that a rate depends on.
+
+    Attributes:
+        count: updates made.
+        peak: the rate where the schedule is 1.
+        total: steps of the run.
+        warmup: steps in which the rate rises; None without a warm-up.
+    """
+
     count: Array
     peak: Array
     total: Array
+    warmup: Array | None = None
 
 
-def scale_by_schedule(schedule: Schedule, peak: float, total_steps: int) -> optax.GradientTransformation:
-    """Multiplies updates by `-peak * schedule(count / total_steps)`, both numbers kept in the state."""
+def scale_by_schedule(
+    schedule: Schedule, peak: float, total_steps: int, *, warmup_steps: int = 0, every: int = 1
+) -> optax.GradientTransformation:
+    """Multiplies updates by `-peak * schedule(progress)`, progress being the share of the run's steps that are done.
+
+    Args:
+        warmup_steps: steps in which the rate rises in equal parts to its peak; the schedule begins after them.
+        every: steps for each update.
+    """
 
     def init(params: optax.Params) -> ScheduleState:
         del params
-        return ScheduleState(jnp.zeros((), jnp.int32), jnp.float32(peak), jnp.float32(total_steps))
+        warmup = jnp.float32(warmup_steps) if warmup_steps else None
+        return ScheduleState(jnp.zeros((), jnp.int32), jnp.float32(peak), jnp.float32(total_steps), warmup)
 
     def update(updates: optax.Updates, state: Any, params: optax.Params | None = None) -> tuple[optax.Updates, Any]:
         del params
-        rate = state.peak * schedule(jnp.clip(state.count / state.total, 0.0, 1.0))
+        done = state.count * every
+        if state.warmup is None:
+            rate = state.peak * schedule(jnp.clip(done / state.total, 0.0, 1.0))
+        else:
+            left = jnp.maximum(state.total - state.warmup, 1.0)
+            rising = jnp.minimum((done + every) / state.warmup, 1.0)
+            rate = state.peak * rising * schedule(jnp.clip((done - state.warmup) / left, 0.0, 1.0))
         return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), state._replace(count=state.count + 1)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
@@ -112,17 +136,29 @@ def adam(
     stages: int | None = None,
     factor: float | None = None,
     clip_norm: float | None = None,
+    weight_decay: float | None = None,
+    warmup_steps: int | None = None,
+    accumulate: int | None = None,
 ) -> optax.GradientTransformation:
-    """Adam with a named schedule over `total_steps` updates.
+    """Adam with a named schedule over `total_steps` steps; with `weight_decay`, AdamW.
 
-    `stages` belongs to the schedules "halving" and "stepwise", `factor` to the latter. Gradients longer than
-    `clip_norm`, over all leaves, are cut to it.
+    Args:
+        stages, factor: of the schedules "halving" and "stepwise", the factor of the latter only.
+        clip_norm: gradients that are longer, over all leaves, are cut to it.
+        weight_decay: each update also takes so much of the weights, times the rate (Loshchilov and Hutter, Decoupled
+            Weight Decay Regularization, 2019).
+        warmup_steps: steps in which the rate rises in equal parts from 0, before the schedule begins.
+        accumulate: steps whose mean gradient makes one update.
     """
-    return optax.chain(
+    _check_not_negative(weight_decay=weight_decay, warmup_steps=warmup_steps)
+    every = accumulate or 1
+    chain = optax.chain(
         *_clipping(clip_norm),
         optax.scale_by_adam(b1=b1, b2=b2),
-        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor)),
+        *([optax.add_decayed_weights(weight_decay)] if weight_decay else []),
+        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor), warmup_steps or 0, every),
     )
+    return _accumulated(chain, every)
 
 
 def sgd(
@@ -136,23 +172,31 @@ def sgd(
     stages: int | None = None,
     factor: float | None = None,
     clip_norm: float | None = None,
+    warmup_steps: int | None = None,
+    accumulate: int | None = None,
 ) -> optax.GradientTransformation:
     """Gradient descent; m <- momentum m + gradient + weight_decay weights, the update being the rate times m.
 
     That is PyTorch's form, in which the decay is the gradient of weight_decay |weights|^2 / 2 and is not clipped.
     Other arguments as in `adam`.
     """
-    for name, value in {"momentum": momentum, "weight_decay": weight_decay}.items():
-        if value < 0:
-            raise UserError(f"{name} is {value}; it must not be negative")
+    _check_not_negative(momentum=momentum, weight_decay=weight_decay, warmup_steps=warmup_steps)
+    every = accumulate or 1
     if nesterov and not momentum:
         raise UserError("nesterov looks ahead along the momentum, which is 0; give a momentum")
-    return optax.chain(
+    chain = optax.chain(
         *_clipping(clip_norm),
         *([optax.add_decayed_weights(weight_decay)] if weight_decay else []),
         *([optax.trace(momentum, nesterov)] if momentum else []),
-        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor)),
+        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor), warmup_steps or 0, every),
     )
+    return _accumulated(chain, every)
+
+
+def _check_not_negative(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 0:
+            raise UserError(f"{name} is {value}; it must not be negative")
 
 
 def _clipping(clip_norm: float | None) -> list[optax.GradientTransformation]:
@@ -163,10 +207,19 @@ def _clipping(clip_norm: float | None) -> list[optax.GradientTransformation]:
     return [optax.clip_by_global_norm(clip_norm)]
 
 
-def _descent(learning_rate: float, total_steps: int, schedule: Schedule) -> optax.GradientTransformation:
+def _descent(
+    learning_rate: float, total_steps: int, schedule: Schedule, warmup_steps: int, every: int
+) -> optax.GradientTransformation:
     if learning_rate <= 0:
         raise UserError(f"learning_rate is {learning_rate}; it must be positive")
-    return scale_by_schedule(schedule, learning_rate, total_steps)
+    return scale_by_schedule(schedule, learning_rate, total_steps, warmup_steps=warmup_steps, every=every)
+
+
+def _accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.GradientTransformation:
+    """Makes one update of the mean gradient of so many steps, and none in between."""
+    if every == 1:
+        return optimizer
+    return optax.MultiSteps(optimizer, every).gradient_transformation()  # pyright: ignore[reportReturnType]
 
 
 def by_part(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

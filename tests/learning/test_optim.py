@@ -108,6 +108,32 @@ def test_clipping_is_over_all_leaves_and_before_all_else():
     np.testing.assert_allclose(state[1].mu["x"], expected[0].mu["x"], rtol=1e-6)
 
 
+def test_adam_with_weight_decay_is_adamw_of_optax():
+    params, gradient = {"x": jnp.array([1.0, -2.0])}, {"x": jnp.array([0.3, 4.0])}
+    ours, theirs = adam(learning_rate=0.1, total_steps=9, weight_decay=0.2), optax.adamw(0.1, weight_decay=0.2)
+    found, _ = ours.update(gradient, ours.init(params), params)
+    expected, _ = theirs.update(gradient, theirs.init(params), params)
+    np.testing.assert_allclose(found["x"], expected["x"], rtol=1e-6)
+
+
+def test_a_warm_up_rises_in_equal_parts_and_the_schedule_begins_after_it():
+    transform = sgd(learning_rate=2.0, total_steps=8, schedule="linear_second_half", warmup_steps=4)
+    np.testing.assert_allclose(_moves(transform, [-1.0] * 8), [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 1.0], rtol=1e-6)
+    longer = with_total_steps(transform.init(jnp.array(0.0)), 12)
+    late = (longer[0]._replace(count=jnp.int32(10)),)
+    assert float(transform.update(jnp.array(-1.0), late)[0]) == 1.0
+
+
+def test_accumulated_steps_make_one_update_of_their_mean_gradient():
+    transform = sgd(learning_rate=1.0, total_steps=8, schedule="linear_second_half", accumulate=2)
+    # Updates after steps 2, 4, 6, 8, at the rates of steps 0, 2, 4, 6 of 8.
+    assert _moves(transform, [1.0, 3.0] * 4) == [0, -2, 0, -2, 0, -2, 0, -1]
+    clipped = sgd(learning_rate=1.0, total_steps=2, clip_norm=1.0, accumulate=2)
+    assert _moves(clipped, [10.0, -8.0]) == [0, -1], "the mean is cut, not each gradient"
+    both = adam(learning_rate=1.0, total_steps=4, accumulate=2, warmup_steps=4)
+    np.testing.assert_allclose(_moves(both, [5.0] * 4), [0, -0.5, 0, -1], rtol=1e-4)
+
+
 def test_another_length_or_peak_is_the_same_program():
     """Both are data of the state, so the compilation cache knows the step of a longer run already."""
 
