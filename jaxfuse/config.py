@@ -19,7 +19,7 @@ from jaxfuse.data.pipeline import Loader
 from jaxfuse.data.sampling import Sampling, sampling_rule
 from jaxfuse.data.settings import Data, read_data
 from jaxfuse.errors import UserError
-from jaxfuse.learning.optim import adam, sgd
+from jaxfuse.learning.optim import accumulated, adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
 from jaxfuse.options import (
@@ -360,7 +360,8 @@ def _optimizer(name: str, player: str, options: Mapping[str, Any], total_steps: 
     where, kind = f"{name}.optimizers.{player}", options.get("kind", "adam")
     if kind not in _OPTIMIZERS:
         raise UserError(f"{where}.kind is {kind!r}; choose one of {', '.join(_OPTIMIZERS)}")
-    accepted = set(inspect.signature(_OPTIMIZERS[kind]).parameters) - {"total_steps"} | {"kind"}
+    accepted = set(inspect.signature(_OPTIMIZERS[kind]).parameters) - {"total_steps"} | {"kind", "accumulate"}
     if wrong := sorted(set(options) - accepted):
         raise UserError(f"{where} has no option {', '.join(wrong)}; {kind} has {', '.join(sorted(accepted))}")
-    return _OPTIMIZERS[kind](total_steps=total_steps, **{key: v for key, v in options.items() if key != "kind"})
+    own = {key: value for key, value in options.items() if key not in ("kind", "accumulate")}
+    return accumulated(_OPTIMIZERS[kind](total_steps=total_steps, **own), options.get("accumulate") or 1)

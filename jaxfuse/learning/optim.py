@@ -89,22 +89,22 @@ class ScheduleState(NamedTuple):
         peak: the rate where the schedule is 1.
         total: steps of the run.
         warmup: steps in which the rate rises; None without a warm-up.
+        every: steps for each update; None is one.
     """
 
     count: Array
     peak: Array
     total: Array
     warmup: Array | None = None
+    every: Array | None = None
 
 
 def scale_by_schedule(
-    schedule: Schedule, peak: float, total_steps: int, *, warmup_steps: int = 0, every: int = 1
+    schedule: Schedule, peak: float, total_steps: int, warmup_steps: int = 0
 ) -> optax.GradientTransformation:
     """Multiplies updates by `-peak * schedule(progress)`, progress being the share of the run's steps that are done.
 
-    Args:
-        warmup_steps: steps in which the rate rises in equal parts to its peak; the schedule begins after them.
-        every: steps for each update.
+    In the first `warmup_steps` the rate rises in equal parts to its peak; the schedule begins after them.
     """
 
     def init(params: optax.Params) -> ScheduleState:
@@ -114,12 +114,13 @@ def scale_by_schedule(
 
     def update(updates: optax.Updates, state: Any, params: optax.Params | None = None) -> tuple[optax.Updates, Any]:
         del params
-        done = state.count * every
+        each = 1 if state.every is None else state.every
+        done = state.count * each
         if state.warmup is None:
             rate = state.peak * schedule(jnp.clip(done / state.total, 0.0, 1.0))
         else:
             left = jnp.maximum(state.total - state.warmup, 1.0)
-            rising = jnp.minimum((done + every) / state.warmup, 1.0)
+            rising = jnp.minimum((done + each) / state.warmup, 1.0)
             rate = state.peak * rising * schedule(jnp.clip((done - state.warmup) / left, 0.0, 1.0))
         return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), state._replace(count=state.count + 1)
 
@@ -138,7 +139,6 @@ def adam(
     clip_norm: float | None = None,
     weight_decay: float | None = None,
     warmup_steps: int | None = None,
-    accumulate: int | None = None,
 ) -> optax.GradientTransformation:
     """Adam with a named schedule over `total_steps` steps; with `weight_decay`, AdamW.
 
@@ -148,17 +148,14 @@ def adam(
         weight_decay: each update also takes so much of the weights, times the rate (Loshchilov and Hutter, Decoupled
             Weight Decay Regularization, 2019).
         warmup_steps: steps in which the rate rises in equal parts from 0, before the schedule begins.
-        accumulate: steps whose mean gradient makes one update.
     """
     _check_not_negative(weight_decay=weight_decay, warmup_steps=warmup_steps)
-    every = accumulate or 1
-    chain = optax.chain(
+    return optax.chain(
         *_clipping(clip_norm),
         optax.scale_by_adam(b1=b1, b2=b2),
         *([optax.add_decayed_weights(weight_decay)] if weight_decay else []),
-        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor), warmup_steps or 0, every),
+        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor), warmup_steps),
     )
-    return _accumulated(chain, every)
 
 
 def sgd(
@@ -173,7 +170,6 @@ def sgd(
     factor: float | None = None,
     clip_norm: float | None = None,
     warmup_steps: int | None = None,
-    accumulate: int | None = None,
 ) -> optax.GradientTransformation:
     """Gradient descent; m <- momentum m + gradient + weight_decay weights, the update being the rate times m.
 
@@ -181,16 +177,14 @@ def sgd(
     Other arguments as in `adam`.
     """
     _check_not_negative(momentum=momentum, weight_decay=weight_decay, warmup_steps=warmup_steps)
-    every = accumulate or 1
     if nesterov and not momentum:
         raise UserError("nesterov looks ahead along the momentum, which is 0; give a momentum")
-    chain = optax.chain(
+    return optax.chain(
         *_clipping(clip_norm),
         *([optax.add_decayed_weights(weight_decay)] if weight_decay else []),
         *([optax.trace(momentum, nesterov)] if momentum else []),
-        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor), warmup_steps or 0, every),
+        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor), warmup_steps),
     )
-    return _accumulated(chain, every)
 
 
 def _check_not_negative(**values: float | None) -> None:
@@ -208,18 +202,38 @@ def _clipping(clip_norm: float | None) -> list[optax.GradientTransformation]:
 
 
 def _descent(
-    learning_rate: float, total_steps: int, schedule: Schedule, warmup_steps: int, every: int
+    learning_rate: float, total_steps: int, schedule: Schedule, warmup_steps: int | None
 ) -> optax.GradientTransformation:
     if learning_rate <= 0:
         raise UserError(f"learning_rate is {learning_rate}; it must be positive")
-    return scale_by_schedule(schedule, learning_rate, total_steps, warmup_steps=warmup_steps, every=every)
+    return scale_by_schedule(schedule, learning_rate, total_steps, warmup_steps or 0)
 
 
-def _accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.GradientTransformation:
-    """Makes one update of the mean gradient of so many steps, and none in between."""
+def accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.GradientTransformation:
+    """Makes one update of the mean gradient of so many steps, and none in between; schedules go on counting steps.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse.learning.optim import accumulated, sgd
+        >>> descent = accumulated(sgd(learning_rate=1.0, total_steps=4), 2)
+        >>> state = descent.init(jnp.array(0.0))
+        >>> for gradient in (1.0, 3.0):
+        ...     update, state = descent.update(jnp.array(gradient), state)
+        ...     print(float(update))
+        0.0
+        -2.0
+    """
     if every == 1:
         return optimizer
-    return optax.MultiSteps(optimizer, every).gradient_transformation()  # pyright: ignore[reportReturnType]
+    several = optax.MultiSteps(optimizer, every)
+
+    def init(params: optax.Params) -> Any:
+        def counting(node: Any) -> Any:
+            return node._replace(every=jnp.float32(every)) if _is_schedule(node) else node
+
+        return jax.tree.map(counting, several.init(params), is_leaf=_is_schedule)
+
+    return optax.GradientTransformation(init, several.update)  # pyright: ignore[reportArgumentType]
 
 
 def by_part(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -11,6 +11,7 @@ import pytest
 from jaxfuse.config import _OPTIMIZERS
 from jaxfuse.learning.optim import (
     SCHEDULES,
+    accumulated,
     adam,
     by_part,
     held,
@@ -125,12 +126,12 @@ def test_a_warm_up_rises_in_equal_parts_and_the_schedule_begins_after_it():
 
 
 def test_accumulated_steps_make_one_update_of_their_mean_gradient():
-    transform = sgd(learning_rate=1.0, total_steps=8, schedule="linear_second_half", accumulate=2)
+    transform = accumulated(sgd(learning_rate=1.0, total_steps=8, schedule="linear_second_half"), 2)
     # Updates after steps 2, 4, 6, 8, at the rates of steps 0, 2, 4, 6 of 8.
     assert _moves(transform, [1.0, 3.0] * 4) == [0, -2, 0, -2, 0, -2, 0, -1]
-    clipped = sgd(learning_rate=1.0, total_steps=2, clip_norm=1.0, accumulate=2)
+    clipped = accumulated(sgd(learning_rate=1.0, total_steps=2, clip_norm=1.0), 2)
     assert _moves(clipped, [10.0, -8.0]) == [0, -1], "the mean is cut, not each gradient"
-    both = adam(learning_rate=1.0, total_steps=4, accumulate=2, warmup_steps=4)
+    both = accumulated(adam(learning_rate=1.0, total_steps=4, warmup_steps=4), 2)
     np.testing.assert_allclose(_moves(both, [5.0] * 4), [0, -0.5, 0, -1], rtol=1e-4)
 
 
