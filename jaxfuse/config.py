@@ -77,6 +77,7 @@ class Phase:
         rules: the weights that it takes over from earlier phases.
         checkpoint_every, checkpoint_minutes: most steps and minutes between two checkpoints; 0: no such limit.
         mask_to_brain: whether its label maps are background outside the brain.
+        ema_decay: of the moving average of its weights, by which it is judged and predicts; 0: the weights themselves.
         count_classes: "crop" or "seen": where voxels per class are counted, for losses that weigh classes (`counted`).
         weighs_classes: whether its loss weighs classes by how often they occur in its training cases.
     """
@@ -101,6 +102,7 @@ class Phase:
     weighs_classes: bool = False
     mask_to_brain: bool = True
     count_classes: str = CROP
+    ema_decay: float = 0.0
 
     @property
     def needs_label(self) -> bool:
@@ -261,7 +263,7 @@ def _check_alike(config: Any, first: str, name: str) -> None:
 
 def _phase(name: str, group: Any, config: Any) -> Phase:
     expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labeled", "weighs_classes"}
-    optional = {"loss", "loss_args", "data", "sampling_args", "mask_to_brain", "count_classes"}
+    optional = {"loss", "loss_args", "data", "sampling_args", "mask_to_brain", "count_classes", "ema_decay"}
     expected |= {"model", "args", "optimizers", "init"}
     same_keys(name, group, expected | optional, optional=optional)
     if not (group.steps or group.epochs):
@@ -282,6 +284,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         data=data,
         mask_to_brain=group.get("mask_to_brain", True),
         count_classes=_count_classes(name, group.get("count_classes", CROP)),
+        ema_decay=group.get("ema_decay", 0.0),
         **{key: group[key] for key in plain},
     )
 

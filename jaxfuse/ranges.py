@@ -61,7 +61,7 @@ _NAMES: Mapping[Range, str] = {
         "critic_layers critic_width stages"
     ),
     Range(2, 3): "ndim",
-    RATE: "b1 b2 momentum norm_decay memory_decay overlap val_fraction dropout",
+    RATE: "b1 b2 momentum ema_decay norm_decay memory_decay overlap val_fraction dropout",
     SHARE: "probability corruption slope correlation_weight alpha beta",
     Range(0, 1, open_below=True): "factor",
     POSITIVE: (

@@ -242,7 +242,7 @@ def phase(
     config = ConfigDict({"model": model, "args": dict(args or {}), "assess": assess, "optimizers": dict(optimizers)})
     config.update({"steps": steps, "epochs": epochs, "batch": batch, "patch": patch, "init": init})
     config.update({"sampling": sampling, "pad": pad, "unpaired": unpaired})
-    config.update({"checkpoint_every": checkpoint_every, "checkpoint_minutes": checkpoint_minutes})
+    config.update({"checkpoint_every": checkpoint_every, "checkpoint_minutes": checkpoint_minutes, "ema_decay": 0.0})
     config.augment = ConfigDict({"flip": {"probability": flip}, "intensity": {"scale": 0.0, "shift": 0.0}})
     config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
     config.validation.every_epochs = validate_every_epochs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from jaxfuse.data.transforms import transforms_from
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.trained.predictor import memory_limit
 from jaxfuse.errors import UserError
+from jaxfuse.learning.averaging import begun, deployed
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.patches import check_patch, output_sides
@@ -101,14 +103,16 @@ def example_batch(phase: Phase, modalities: Sequence[str], *, margin: int) -> di
 def initial_state(system: System, phase: Phase, modalities: Sequence[str], *, seed: int, number: int) -> State:
     """Draws the state of phase `number` of a schedule."""
     rng = jax.random.fold_in(jax.random.key(seed), number)
-    return Programs(system).init(rng, example_batch(phase, modalities, margin=system.geometry.margin))
+    state = Programs(system).init(rng, example_batch(phase, modalities, margin=system.geometry.margin))
+    return begun(state, phase.ema_decay)
 
 
 def abstract_state(system: System, phase: Phase, modalities: Sequence[str]) -> State:
     """Returns the shapes of the state, without drawing it."""
-    return Programs(system).abstract_init(example_batch(phase, modalities, margin=system.geometry.margin))
+    state = Programs(system).abstract_init(example_batch(phase, modalities, margin=system.geometry.margin))
+    return jax.eval_shape(partial(begun, decay=phase.ema_decay), state)
 
 
 def without_optimizers(state: State) -> State:
-    """Leaves out of a state what prediction does not need; nothing is copied."""
-    return state.replace(opt_state={}, memory={})
+    """Returns what prediction needs of a state: the averaged weights, where they are kept; nothing is copied."""
+    return deployed(state).replace(opt_state={}, memory={})

@@ -36,6 +36,7 @@ from jaxfuse.engine.trained.predictor import CasePredictor, case_predictor
 from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import write_json
+from jaxfuse.learning.averaging import begun
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules
@@ -123,7 +124,7 @@ class PhaseRun:
 
     @cached_property
     def programs(self) -> Programs:
-        return Programs(self.system, self.setting.placement)
+        return Programs(self.system, self.setting.placement, self.phase.ema_decay)
 
     @cached_property
     def predict(self) -> CasePredictor:
@@ -173,7 +174,7 @@ class PhaseRun:
         taken = "; ".join(f"{rule.donor}:{rule.source} -> {rule.target}" for rule in rules)
         self.setting.display.say(f"{moved:,} values are taken over: {taken}")
         # What was read is bound to a device; where the rest is not, the step is compiled again for its own output.
-        return self.setting.placement.keep(state.replace(params=params))
+        return self.setting.placement.keep(begun(state.replace(params=params), self.phase.ema_decay))
 
     def weights(self, *, best: bool) -> State:
         """Reads the trained weights, the best or the last, without optimizers."""

@@ -21,6 +21,7 @@ from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed.windows import Block, cut_all
 from jaxfuse.inference.members import Axis, aligned, mean_of
 from jaxfuse.inference.tiling import Asked, Windows, label_of, predict_canvas
+from jaxfuse.learning.averaging import averaging
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import FusingSystem, System
 from jaxfuse.nn.conv import implementation
@@ -57,10 +58,12 @@ class Programs:
 
     Attributes:
         placement: where the System's states and batches lie.
+        ema_decay: of the moving average of weights that a step moves too; 0: none.
     """
 
     system: System
     placement: Placement = field(default_factory=one_device)
+    ema_decay: float = 0.0
 
     @cached_property
     def init(self) -> Callable[[jax.Array, Batch], State]:
@@ -70,7 +73,7 @@ class Programs:
     @cached_property
     def step(self) -> Wrapped:
         """(state, batch) -> (state, `Measured`); the given state is used up."""
-        return donating(self.system.train_step, self.placement)
+        return donating(averaging(self.system.train_step, self.ema_decay), self.placement)
 
     @cached_property
     def evaluate(self) -> Wrapped:
@@ -92,7 +95,7 @@ class Programs:
 
     def traced_anew(self) -> Wrapped:
         """Returns `step` as a new function, which takes the form of convolution in force when it is traced."""
-        return donating(self.system.train_step, self.placement)
+        return donating(averaging(self.system.train_step, self.ema_decay), self.placement)
 
     def fuse_slices(self, system: FusingSystem, outputs: Sequence[str]) -> Wrapped:
         """Compiles (weights, image, presence) -> these outputs in float32; other outputs are not computed."""

@@ -90,7 +90,7 @@ def step_bytes(experiment: Experiment, phase: Phase, *, parts: int = 1) -> int:
     system = build_system(phase, modalities, classes, phase.total_steps(phase.batch))
     state = abstract_state(system, phase, modalities)
     batch = example_batch(phase, modalities, margin=system.geometry.margin)
-    traced = Programs(system).step.trace(state, batch)
+    traced = Programs(system, ema_decay=phase.ema_decay).step.trace(state, batch)
     arguments = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     members = len(experiment.result) if experiment.side_by_side and phase.name in experiment.result else 1
     parted = temporary_bytes(traced.jaxpr) + sum(leaf.nbytes for leaf in jax.tree.leaves(batch))

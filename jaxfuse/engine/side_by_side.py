@@ -18,6 +18,7 @@ from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.engine.validation import Judge, PhaseJudge
 from jaxfuse.errors import UserError
+from jaxfuse.learning.averaging import averaging
 from jaxfuse.learning.side_by_side import SideBySide
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
@@ -102,7 +103,7 @@ class Together:
     side: SideBySide
 
     def step(self, programs: Programs) -> TrainStep:
-        return donating(self.side.train_step, programs.placement)
+        return donating(averaging(self.side.train_step, programs.ema_decay), programs.placement)
 
     def stack(self, states: Mapping[str, State]) -> State:
         return self.side.stack(states)

@@ -144,7 +144,7 @@ def bench_of(experiment: Experiment, phase: Phase, data: Dataset, placement: Pla
     facts, subject = data.facts, experiment.data_of(phase).subject
     total = phase.total_steps(len(data.train))
     system = build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts))
-    programs = Programs(system, placement)
+    programs = Programs(system, placement, phase.ema_decay)
     sampler = make_sampler(phase, programs.system, data.train, seed=experiment.seed, subject=subject)
 
     def host(start: int, stop: int) -> Iterator[Any]:

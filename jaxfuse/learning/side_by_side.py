@@ -23,7 +23,7 @@ from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 
 # The axis of the members in each part of a state; the step is common to all.
-_AXES: Any = State(step=None, rng=0, params=0, stats=0, opt_state=0, memory=0)  # pyright: ignore[reportArgumentType]
+_AXES: Any = State(step=None, rng=0, params=0, stats=0, opt_state=0, memory=0, average=0)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)

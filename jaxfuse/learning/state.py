@@ -30,6 +30,7 @@ class State:
         stats: player -> running statistics; empty where a network has none.
         opt_state: player -> optimizer state.
         memory: further arrays that must survive a restart, such as a pool of past fakes.
+        average: moving averages of `params` and `stats`, by these names; empty where none are kept.
     """
 
     step: Array
@@ -38,6 +39,7 @@ class State:
     stats: dict[str, Params]
     opt_state: dict[str, Any]
     memory: dict[str, Any]
+    average: dict[str, Any] = struct.field(default_factory=dict)
 
     if TYPE_CHECKING:
 

@@ -1,8 +1,9 @@
 """Checkpoints of one phase by Orbax: the last one resumes a run, the best one predicts.
 
-A checkpoint of step n is a folder of that name with the trees `weights` (parameters and statistics by player) and
-`rest` (optimizers, memory, key, step), the document `progress.json`, which decides the future beside the state (best
-score so far and its step), and a digest of each file. The best checkpoint has the weights only.
+A checkpoint of step n is a folder of that name with the trees `weights` (parameters and statistics by player, averaged
+where an average is kept) and `rest` (optimizers, memory, key, step, and then the weights that learn), the document
+`progress.json`, which decides the future beside the state (best score so far and its step), and a digest of each file.
+The best checkpoint has the weights only.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from jaxfuse.engine.run_folder.stored import (
     write_stored,
 )
 from jaxfuse.errors import OutputError, UserError
+from jaxfuse.learning.averaging import deployed
 from jaxfuse.learning.state import State
 
 WEIGHTS, REST, PROGRESS = "weights", "rest", "progress.json"
@@ -128,7 +130,7 @@ class Checkpoints:
                 f"the checkpoint of step {step} in {self.folder} does not fit this model ({error}); was it written by "
                 "another version? choose another --workdir to start anew"
             ) from error
-        return State(**found), progress
+        return _learning(found), progress
 
     def wait_for_best(self) -> None:
         """Waits until the best weights that were handed over are on disk."""
@@ -199,8 +201,9 @@ class Checkpoints:
 
 
 def weights(state: State) -> dict[str, Any]:
-    """Returns the part of a state that prediction and transfer need."""
-    return {"params": state.params, "stats": state.stats}
+    """Returns the part of a state that prediction and transfer need, averaged where an average is kept."""
+    found = deployed(state)
+    return {"params": found.params, "stats": found.stats}
 
 
 def read_weights(folder: Path, like: State, placement: Placement, *, best: bool) -> State:
@@ -251,7 +254,16 @@ def _steps(folder: Path) -> set[int]:
 
 
 def _rest(state: State) -> dict[str, Any]:
-    return {"step": state.step, "rng": state.rng, "opt_state": state.opt_state, "memory": state.memory}
+    learning = {"learning": {"params": state.params, "stats": state.stats}} if state.average else {}
+    return {"step": state.step, "rng": state.rng, "opt_state": state.opt_state, "memory": state.memory, **learning}
+
+
+def _learning(found: dict[str, Any]) -> State:
+    """Returns the state whose `weights` and `_rest` these are."""
+    if "learning" not in found:
+        return State(**found)
+    average = {"params": found.pop("params"), "stats": found.pop("stats")}
+    return State(**found.pop("learning"), **found, average=average)
 
 
 def _copied(tree: Any) -> Any:

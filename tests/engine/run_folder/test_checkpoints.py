@@ -96,6 +96,20 @@ def test_best_and_last_are_read_apart_and_without_optimizers(tmp_path):
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["4"]
 
 
+def test_averaged_weights_are_those_that_predict_and_the_others_go_on_learning(tmp_path):
+    average = {"params": draw(7).params, "stats": draw(7).stats}
+    state, like = draw(3).replace(average=average), draw(0).replace(average=average)
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(3, state, {})
+        checkpoints.save_best(3, state)
+    assert bits(Checkpoints(tmp_path).restore(like)[0]) == bits(state)
+    for best in (True, False):
+        found = read_weights(tmp_path, jax.eval_shape(lambda: draw(0)), one_device(), best=best)
+        assert (bits(found.params), bits(found.stats)) == (bits(average["params"]), bits(average["stats"]))
+    with pytest.raises(UserError, match="does not fit this model"):
+        Checkpoints(tmp_path).restore(draw(0))
+
+
 @pytest.mark.parametrize("best", [False, True])
 def test_weights_of_a_phase_without_checkpoint(tmp_path, best):
     read = partial(read_weights, tmp_path, draw(0), one_device(), best=best)
