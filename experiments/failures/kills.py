@@ -1,0 +1,153 @@
+"""Kills of a run at random moments, spread over its places, until the same command has brought it to its end."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.failures.ends import compare
+from experiments.failures.trainings import PLACES, Recipe, Started
+
+PATIENCE_S = 1800.0
+# Between SIGTERM and SIGKILL, as SLURM has it by default.
+GRACE_S = 30.0
+# Kills that one run is given; a run that ends before has had fewer.
+KILLS = 8
+# "anywhere" is a moment of the whole run, each as likely.
+_MIDDLE = ("start-up", "compilation", "training", "validation", "checkpoint", "judging", "anywhere")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One kill to be.
+
+    Attributes:
+        place: where, or "anywhere".
+        share: the moment within the place, as a share of the time that an undisturbed run spends there.
+        number: the signal.
+    """
+
+    place: str
+    share: float
+    number: signal.Signals
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill that was.
+
+    Attributes:
+        wanted: the place that was waited for.
+        place: where the run stood in truth.
+        sent: SIGKILL, SIGTERM, or SIGTERM and after the grace SIGKILL.
+        exit_code: as Python has it; negative for a signal.
+    """
+
+    wanted: str
+    place: str
+    sent: str
+    exit_code: int
+    after_s: float
+
+
+def plans(rng: random.Random) -> list[Plan]:
+    """Draws the kills of one run: first those of its beginning, last those of its end, the others in any order."""
+    first, last = ["cache"] if rng.random() < 0.6 else [], ["report"] if rng.random() < 0.6 else []
+    middle = rng.choices(_MIDDLE, k=KILLS - len(first) - len(last))
+    return [Plan(place, rng.random(), rng.choice((signal.SIGKILL, signal.SIGTERM))) for place in first + middle + last]
+
+
+def undisturbed(recipe: Recipe, folder: Path) -> dict[str, float]:
+    """Runs a recipe to its end twice, the second time by programs that are kept; returns seconds by place.
+
+    The second run is the one to compare with, in `folder/end`; it begins with a cache that has programs alone, as all
+    disturbed ones do.
+    """
+    programs, seconds = folder / "first" / "cache", dict.fromkeys(PLACES, 0.0)
+    for name in ("first", "second"):
+        cache = programs if name == "first" else new_cache(folder / name, programs)
+        run = Started(recipe, folder / name / "run", cache, folder / name / "out.txt")
+        before = time.perf_counter()
+        while not run.ended:
+            time.sleep(0.01)
+            seconds[run.place()] += (time.perf_counter() - before) * (name == "second")
+            before = time.perf_counter()
+        if code := run.finish(PATIENCE_S):
+            raise RuntimeError(f"{recipe.name}, undisturbed, ended with {code}: {run.text}")
+    same = compare(folder / "first" / "run", folder / "second" / "run")
+    if not same.same:
+        raise RuntimeError(f"{recipe.name} does not repeat itself, undisturbed: {same}")
+    shutil.move(folder / "second" / "run", folder / "end")
+    return seconds
+
+
+def new_cache(folder: Path, programs: Path) -> Path:
+    """Makes a cache that has the compiled programs of another one alone."""
+    cache = folder / "cache"
+    cache.mkdir(parents=True)
+    for compiled in programs.glob("compiled-*"):
+        (cache / compiled.name).symlink_to(compiled, target_is_directory=True)
+    return cache
+
+
+def disturbed(recipe: Recipe, folder: Path, programs: Path, seconds: dict[str, float], seed: int) -> dict[str, Any]:
+    """Kills a run by a plan and starts it again until it has ended; returns what was done and what came of it."""
+    rng, kills = random.Random(seed), []
+    cache = new_cache(folder, programs)
+    queue, starts, code = plans(rng), 0, None
+    while code is None:
+        run = Started(recipe, folder / "run", cache, folder / f"out_{starts}.txt")
+        starts += 1
+        if queue:
+            found = killed(run, queue, seconds)
+            if found is not None:
+                kills.append(asdict(found))
+                continue
+        code = run.finish(PATIENCE_S)
+    lost = "" if code == 0 else run.text.strip().splitlines()[-1]
+    ends = asdict(compare(folder / "run", folder.parent / "end")) if not lost else {}
+    return {"recipe": recipe.name, "seed": seed, "starts": starts, "kills": kills, "lost": lost, **ends}
+
+
+def killed(run: Started, queue: list[Plan], seconds: dict[str, float]) -> Kill | None:
+    """Carries out the next kill of a queue; None where the run ended before it."""
+    plan, started = queue.pop(0), time.perf_counter()
+    _ = run.process
+    if plan.place == "anywhere":
+        time.sleep(plan.share * sum(seconds.values()))
+    elif run.wait_for(plan.place, PATIENCE_S):
+        # A place is come to several times in a run of several phases, or of several checkpoints.
+        visits = _visits(run.recipe, plan.place)
+        time.sleep(plan.share * seconds[plan.place] / visits)
+    if run.ended:
+        return None
+    place, after = run.place(), time.perf_counter() - started
+    run.process.send_signal(plan.number)
+    sent = plan.number.name
+    until = time.monotonic() + GRACE_S
+    while plan.number == signal.SIGTERM and not run.ended and time.monotonic() < until:
+        time.sleep(0.05)
+    if plan.number == signal.SIGTERM and not run.ended:
+        sent = "SIGTERM, SIGKILL"
+    run.end()
+    return Kill(plan.place, place, sent, run.process.returncode, round(after, 2))
+
+
+def _visits(recipe: Recipe, place: str) -> int:
+    """Returns how often a run stands in a place."""
+    if place in ("compilation", "judging"):
+        return len(recipe.phases)
+    if place in ("validation", "checkpoint"):
+        return sum(-(-steps // recipe.every) for steps in recipe.phases.values())
+    return 1
+
+
+def total(lives: Sequence[dict[str, Any]]) -> int:
+    """Counts the kills of several runs."""
+    return sum(len(life["kills"]) for life in lives)
