@@ -8,11 +8,6 @@ weights, best weights and states of optimizers bit by bit, rows of metrics one b
 Moments are drawn in every place of a run: start-up, cache, compilation, training, validation, checkpoint, judging,
 report. Runs that are done are noted in `--out` as they end, so that the command can be stopped and called again;
 `table.md` and `scores.json` beside this file are written at its end.
-
-    python -m experiments.failures.damage
-    python -m experiments.failures.endurance
-
-are the disk that fills, the checkpoint that is cut, the clock that turns and 100,000 steps; see their modules.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@ import resource
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,8 +23,9 @@ from jaxfuse.data.settings import read_data
 from jaxfuse.engine import run
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed.resident import resident
-from jaxfuse.engine.run_folder import stored
+from jaxfuse.engine.run_folder import compiled, stored, workdir
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.engine.run_folder.workdir import compilation_cache
 from jaxfuse.errors import OutputError, Stopped, machine_sentence
 from tests.commands import ROOT
 from tests.data.tiny_case import SCHEME, files_on_disk
@@ -111,6 +114,22 @@ def test_a_checkpoint_too_large(tmp_path, capfd):
     assert "no other is there yet" in str(error.value)
     assert "\n" not in str(error.value)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@given(
+    "a compiled program that a kill or a full disk cut short in the cache",
+    "removed at the next start, compiled again, and kept from then on",
+)
+def test_a_compiled_program_that_was_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    monkeypatch.setattr(compiled, "_decompressor", lambda: zlib.decompress)
+    folder = tmp_path / f"compiled-{workdir._processor()}"
+    folder.mkdir()
+    content = zlib.compress(os.urandom(300))
+    (folder / "whole-cache").write_bytes(content)
+    (folder / "cut-cache").write_bytes(content[:200])
+    compilation_cache(tmp_path)
+    assert [path.name for path in folder.glob("*-cache")] == ["whole-cache"]
 
 
 @given("a training that ended, and no room for its report", "said, with where all else is kept; exit code 1")

@@ -16,6 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxfuse.engine.devices.placement import Placement
+from jaxfuse.engine.run_folder.compiled import remove_cut
 from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.outputs import keep_apart, keep_whole
@@ -144,9 +145,11 @@ def compilation_cache(folder: Path) -> None:
     """Keeps compiled programs, so that a second run of the same sizes starts at once.
 
     Each kind of processor has its own folder: machines may share a home folder, and a program compiled for one CPU
-    can be illegal on another.
+    can be illegal on another. A program that was cut short, by a kill while it was written, is removed.
     """
-    jax.config.update("jax_compilation_cache_dir", str(folder / f"compiled-{_processor()}"))
+    compiled = folder / f"compiled-{_processor()}"
+    remove_cut(compiled)
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
