@@ -64,7 +64,7 @@ def life(recipe: Recipe, folder: Path, seed: int, number: int) -> dict[str, Any]
     if not noted.is_file():
         place = folder / f"seed_{seed}_run_{number}"
         shutil.rmtree(place, ignore_errors=True)  # of a call that was stopped
-        found = disturbed(recipe, place, folder / "first" / "cache", read_json(times), hash_of(recipe, seed, number))
+        found = disturbed(recipe, place, folder / "cache", read_json(times), hash_of(recipe, seed, number))
         write_json(noted, found)
         if not found["lost"] and not found["unequal"] and not found["twice"] and not found["missing"]:
             shutil.rmtree(place)
