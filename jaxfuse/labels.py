@@ -2,13 +2,14 @@
 
 A network sees class indices 0..K-1; files keep the data set's own values. The values alone never tell
 which scheme is meant (Decathlon and BraTS 2023 both use 0-3, in another order), so a scheme is always
-named, by the layout or by the user.
+named, by the layout or by the user. A scheme of any other data is written: its name is all of it, such as
+`edema=1,core=2,enhancing=3;WT=1+2+3,TC=2+3,ET=3`, classes with their file values, then the regions that are scored.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxfuse.errors import UserError
@@ -111,7 +112,140 @@ def schemes_of_task(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def label_scheme(name: str) -> LabelScheme:
-    """The scheme called `name`; refuses an unknown name and lists the known ones."""
+    """The scheme called `name`, or written in it; refuses an unknown name and lists the known ones."""
+    if "=" in name:
+        classes, _, regions = name.partition(";")
+        return written_scheme(_values_of(name, classes), _values_of(name, regions))
     if name not in SCHEMES:
-        raise UserError(f"label scheme {name!r} is not known; choose one of {', '.join(SCHEMES)}")
+        raise UserError(
+            f"label scheme {name!r} is not known; choose one of {', '.join(SCHEMES)}, or write one, such as "
+            "'edema=1,core=2'"
+        )
     return SCHEMES[name]
+
+
+def written_scheme(
+    classes: Mapping[str, Sequence[int]], regions: Mapping[str, Sequence[int]] | None = None
+) -> LabelScheme:
+    """The scheme of data that name their classes: class -> its file values, and scored region -> those that it unites.
+
+    Without regions each class is one. 0 is background, and so are the values of a class of that name. Classes or regions
+    that are those of gliomas, under any usual name, make the known scheme with these values, if there is one.
+
+    Raises:
+        UserError: no class, a name or a value that stands twice, a value that is none of a file, and a region of values
+            that no class has.
+    """
+    named = {_plain(name): tuple(values) for name, values in classes.items() if _plain(name) != _BACKGROUND}
+    behind = {0, *(v for name, values in classes.items() if _plain(name) == _BACKGROUND for v in values)}
+    united = {_plain(name): tuple(sorted(set(values))) for name, values in (regions or {}).items()}
+    text = _written(named, behind, united)
+    _check_written(text, classes, named, behind, united)
+    if known := _known(named, united):
+        return known
+    order = sorted(named, key=lambda name: min(named[name]))
+    index = {value: place for place, name in enumerate(order, start=1) for value in named[name]}
+    scored = united or {name: named[name] for name in order}
+    return LabelScheme(
+        name=text,
+        classes=(_BACKGROUND, *order),
+        encode=dict.fromkeys(sorted(behind), 0) | index,
+        decode=(0, *(min(named[name]) for name in order)),
+        regions={name: tuple(sorted({index[v] for v in values})) for name, values in scored.items()},
+    )
+
+
+_BACKGROUND = "background"
+_LARGEST = 255  # label maps are stored in 8 bits
+_MARKS = re.compile(r"[=,;+\s]+")
+_NOT_A_LETTER = re.compile(r"[^a-z0-9]+")
+# Names of the classes and regions of gliomas in data sets, letters and digits alone -> class index, region.
+_GLIOMA_NAMES: Mapping[str, int] = {
+    **dict.fromkeys(("edema", "oedema", "peritumoraledema", "ed"), 2),
+    **dict.fromkeys(("nonenhancingtumor", "nonenhancing", "necrosis", "core", "ncr", "ncrnet"), 1),
+    **dict.fromkeys(
+        ("necroticandnonenhancingcore", "necroticandnonenhancingtumor", "necroticandnonenhancingtumorcore"), 1
+    ),
+    **dict.fromkeys(("enhancingtumor", "enhancing", "et"), 3),
+}
+_GLIOMA_REGION_NAMES = {
+    "wholetumor": "WT",
+    "tumorcore": "TC",
+    "enhancingtumor": "ET",
+    "wt": "WT",
+    "tc": "TC",
+    "et": "ET",
+}
+
+
+def _plain(name: str) -> str:
+    """A name without the marks by which schemes are written."""
+    return _MARKS.sub(" ", name).strip()
+
+
+def _values_of(text: str, part: str) -> dict[str, tuple[int, ...]]:
+    """Reads `name=1+2,name=3`; empty for an empty text."""
+    found: dict[str, tuple[int, ...]] = {}
+    for entry in part.split(",") if part else ():
+        name, _, values = (piece.strip() for piece in entry.partition("="))
+        if name in found or not re.fullmatch(r"\d+(\s*\+\s*\d+)*", values):
+            raise UserError(
+                f"label scheme {text!r} has {entry.strip()!r}; classes are written with their file values, each once, such "
+                "as 'edema=1,core=2+4', and regions after a semicolon, such as ';whole=1+2+4'"
+            )
+        found[name] = tuple(int(value) for value in values.split("+"))
+    return found
+
+
+def _written(named: Mapping[str, Sequence[int]], behind: Iterable[int], united: Mapping[str, Sequence[int]]) -> str:
+    more = sorted(set(behind) - {0})
+    parts = {**({_BACKGROUND: more} if more else {}), **dict(sorted(named.items(), key=lambda one: sorted(one[1])))}
+    texts = [
+        ",".join(f"{name}={'+'.join(map(str, sorted(values)))}" for name, values in part.items())
+        for part in (parts, united)
+    ]
+    return ";".join(filter(None, texts))
+
+
+def _check_written(
+    text: str,
+    classes: Mapping[str, Sequence[int]],
+    named: Mapping[str, Sequence[int]],
+    behind: Iterable[int],
+    united: Mapping[str, Sequence[int]],
+) -> None:
+    """Refuses what is no scheme."""
+    values = [value for of_class in named.values() for value in of_class]
+    fault = ""
+    if not named:
+        fault = "has no class besides the background"
+    elif "" in named or len({_plain(name) for name in classes}) < len(classes):
+        fault = "has a class without a name, or two of one name"
+    elif not all(named.values()) or not all(0 <= value <= _LARGEST for value in (*values, *behind)):
+        fault = f"has values beyond 0 to {_LARGEST}, or a class without any"
+    elif len({*values, *behind}) < len(values) + len(set(behind)):
+        fault = "gives one value to two classes"
+    elif strange := sorted({value for region in united.values() for value in region} - set(values)):
+        fault = f"unites the value {strange[0]}, which no class has"
+    elif "" in united or not all(united.values()):
+        fault = "has a region without a name or without values"
+    if fault:
+        raise UserError(f"label scheme {text!r} {fault}; correct the classes and the file values that they are given")
+
+
+def _known(named: Mapping[str, Sequence[int]], united: Mapping[str, Sequence[int]]) -> LabelScheme | None:
+    """The known scheme of gliomas in which these classes, or these regions, have these values."""
+
+    def bare(name: str) -> str:
+        return _NOT_A_LETTER.sub("", name.lower().replace("tumo\u0075r", "tumor"))
+
+    codes = {value: _GLIOMA_NAMES.get(bare(name), -1) for name, values in named.items() for value in values}
+    regions = {_GLIOMA_REGION_NAMES.get(bare(name), name): set(values) for name, values in united.items()}
+    for scheme in (one for one in SCHEMES.values() if one.classes == _GLIOMA):
+        files = {value: index for value, index in scheme.encode.items() if index}
+        scored = {
+            name: {v for v, index in files.items() if index in members} for name, members in scheme.regions.items()
+        }
+        if regions == scored or (files == codes and not united):
+            return scheme
+    return None
