@@ -127,10 +127,10 @@ def label_scheme(name: str) -> LabelScheme:
 def written_scheme(
     classes: Mapping[str, Sequence[int]], regions: Mapping[str, Sequence[int]] | None = None
 ) -> LabelScheme:
-    """The scheme of data that name their classes: class -> its file values, and scored region -> those that it unites.
+    """The scheme of data that name their classes, class -> its file values, and regions -> the values that they unite.
 
-    Without regions each class is one. 0 is background, and so are the values of a class of that name. Classes or regions
-    that are those of gliomas, under any usual name, make the known scheme with these values, if there is one.
+    Without regions each class is one. 0 is background, and so are the values of a class of that name. Classes or
+    regions that are those of gliomas, under any usual name, make the known scheme with these values, if there is one.
 
     Raises:
         UserError: no class, a name or a value that stands twice, a value that is none of a file, and a region of values
@@ -190,8 +190,8 @@ def _values_of(text: str, part: str) -> dict[str, tuple[int, ...]]:
         name, _, values = (piece.strip() for piece in entry.partition("="))
         if name in found or not re.fullmatch(r"\d+(\s*\+\s*\d+)*", values):
             raise UserError(
-                f"label scheme {text!r} has {entry.strip()!r}; classes are written with their file values, each once, such "
-                "as 'edema=1,core=2+4', and regions after a semicolon, such as ';whole=1+2+4'"
+                f"label scheme {text!r} has {entry.strip()!r}; classes are written with their file values, each once, "
+                "such as 'edema=1,core=2+4', and regions after a semicolon, such as ';whole=1+2+4'"
             )
         found[name] = tuple(int(value) for value in values.split("+"))
     return found
