@@ -31,7 +31,11 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "layout", None, f"Layout; told from the names on disk if not given. One of: {', '.join(LAYOUTS)}."
     )
-    flags.DEFINE_string("labels", None, f"Label scheme; the layout's if not given. One of: {', '.join(SCHEMES)}.")
+    flags.DEFINE_string(
+        "labels",
+        None,
+        f"Label scheme; the layout's if not given. One of: {', '.join(SCHEMES)}, or written: edema=1,core=2.",
+    )
     flags.DEFINE_list("modalities", None, "Modalities that every case must have; all of the layout if not given.")
     flags.DEFINE_string(
         "subject",

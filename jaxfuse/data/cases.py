@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from jaxfuse.errors import UserError
-from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
+from jaxfuse.io.nifti import Volume, geometry_mismatch, read_channels, read_volume
 from jaxfuse.labels import SCHEMES, LabelScheme, schemes_of_task
 
 # A mask stored with intensity scaling reads as 0.99999997.
@@ -52,6 +52,7 @@ class CaseFiles:
         images: by canonical modality name.
         group: for stratified splits.
         label_twins: files beside the label that bear its name with another ending.
+        side: the side of a split on which the data set itself puts the case; empty where it tells none.
     """
 
     id: str
@@ -59,6 +60,7 @@ class CaseFiles:
     label: Path | None = None
     group: str = ""
     label_twins: tuple[Path, ...] = ()
+    side: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
     absent = [m for m in modalities if m not in files.images]
     if absent:
         raise UserError(f"case {files.id} has no {', '.join(absent)} image; it has {', '.join(files.images)}")
-    volumes = [files.images[m].read() for m in modalities]
+    volumes = read_images([files.images[m] for m in modalities])
     first = volumes[0]
     image = np.empty((*first.array.shape, len(volumes)), np.float32)
     for channel, volume in enumerate(volumes):
@@ -106,6 +108,20 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
         _refuse(files.id, label_problem(volume.path, np.unique(values), scheme))
         label = encode_label(values, scheme)
     return Case(files.id, tuple(modalities), image, label, first.affine, first.spacing_mm)
+
+
+def read_images(images: Sequence[Image]) -> list[Volume]:
+    """Reads images as `Image.read` does; a file of several channels is decoded once."""
+    wanted: dict[Path, list[int]] = {}
+    for image in images:
+        if image.channel is not None and not image.twins:
+            wanted.setdefault(image.path, []).append(image.channel)
+    read = {
+        (path, channel): volume
+        for path, channels in wanted.items()
+        for channel, volume in zip(channels, read_channels(path, channels), strict=True)
+    }
+    return [read.get((image.path, image.channel)) or image.read() for image in images]
 
 
 def twin_problem(volume: Volume, twin: Path) -> str:

@@ -19,15 +19,15 @@ from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.settings import Data, scheme_of
+from jaxfuse.data.settings import Data
 from jaxfuse.data.sides import sides_of, subject_counts
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
-from jaxfuse.data.sources.volumes import CUTS, VOLUMES, source_of
+from jaxfuse.data.sources.volumes import CUTS, VOLUMES, volume_root
 from jaxfuse.data.subjects import volume_facts_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
-from jaxfuse.labels import LabelScheme
+from jaxfuse.labels import LabelScheme, label_scheme
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
     """Opens volumes, split by subject."""
     files, scheme = _volumes(data, report, labels_required)
     split = sides_of(data, files, data.cache_dir / "cases")
-    chosen = _listed(files, split)
+    chosen = _listed(files, split, labels_required)
     landmarks = _landmarks(data)
     prepared = prepare(
         chosen,
@@ -123,7 +123,7 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
     """Opens slices of volumes, all that show enough or one of each case; split by case, so by patient."""
     files, scheme = _volumes(data, report, labels_required)
     split = sides_of(data, files, data.cache_dir / "cases")
-    chosen = _listed(files, split)
+    chosen = _listed(files, split, labels_required)
     cut, landmarks = CUTS[data.source], _landmarks(data)
     of_labels = {one.id for one in chosen if one.label and one.id in split["train"]} if cut.labeled else set()
 
@@ -168,7 +168,7 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
     root = Path(data.root).expanduser() if data.root else pair_phantom_root(data, report)
     files = pairs2d.find_pairs(root, data.modalities)
     split = sides_of(data, files, data.cache_dir / "pairs2d")
-    chosen = _listed(files, split)
+    chosen = _listed(files, split, labels_required)
     prepared = pairs2d.prepare_pairs(
         chosen,
         data.modalities,
@@ -181,10 +181,10 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
 
 def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[CaseFiles, ...], LabelScheme]:
     """The cases of volumes and their label scheme; phantoms where no root is given."""
-    source = source_of(data.source)
-    root = Path(data.root).expanduser() if data.root else phantom_root(data, report)
-    files = source.find(root, data.modalities, labels_required=labels_required, layout=data.layout)
-    return files, scheme_of(data, source.scheme_of(data.layout or source.detect(root)))
+    path = Path(data.root).expanduser() if data.root else phantom_root(data, report)
+    root = volume_root(path, source=data.source, layout=data.layout)
+    scheme = label_scheme(data.labels or root.scheme)
+    return root.find(data.modalities, labels_required=labels_required), scheme
 
 
 def _landmarks(data: Data) -> Landmarks | None:
@@ -193,16 +193,27 @@ def _landmarks(data: Data) -> Landmarks | None:
         return None
     if not data.reference:
         return landmarks_of(data.modalities)
-    source, folder = source_of(data.source), Path(data.reference).expanduser()
-    files = source.find(folder, data.modalities, labels_required=False, layout=data.layout)
+    folder = Path(data.reference).expanduser()
+    files = volume_root(folder, source=data.source, layout=data.layout).find(data.modalities, labels_required=False)
     if len(files) != 1:
         raise UserError(f"data.reference {folder} holds {len(files)} cases; name the folder of the one to match")
     return learned_landmarks(load_case(files[0], data.modalities, None), data.background_rule)
 
 
-def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]]) -> list[CaseFiles]:
+def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]], labels_required: bool) -> list[CaseFiles]:
+    """The cases that train or validate; refuses one without a label where labels are required.
+
+    Only a case that the data set holds out came here without one.
+    """
     wanted = {*split["train"], *split["val"]}
-    return [one for one in files if one.id in wanted]
+    chosen = [one for one in files if one.id in wanted]
+    for one in chosen:
+        if labels_required and one.label is None:
+            raise UserError(
+                f"case {one.id} has no label, which its data set holds out for testing, and the split lets it train or "
+                "validate; list it under test"
+            )
+    return chosen
 
 
 def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:

@@ -11,10 +11,10 @@ from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
-from jaxfuse.data.sources.volumes import CUTS, source_of
+from jaxfuse.data.sources.volumes import CUTS, kept_root, source_of
 from jaxfuse.data.subject_names import check_pattern
 from jaxfuse.errors import UserError
-from jaxfuse.labels import LabelScheme, label_scheme
+from jaxfuse.labels import label_scheme
 from jaxfuse.options import at_least, record, same_keys
 
 
@@ -43,8 +43,9 @@ class Data:
             hold a labeled voxel), and "isles_slices" (like "slices"). "pairs2d": registered PNG pairs, MRI with CT,
             PET or SPECT. "voc": photographs. A source of 2D cases needs a phase with a patch of two sides.
         root: folder of the data set; empty: phantoms are written and used.
-        layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names.
-        labels: a scheme of `jaxfuse.labels`; empty: that of the layout.
+        layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names. Any source is read
+            from the layouts that describe themselves, "nnunet" and "decathlon".
+        labels: a scheme of `jaxfuse.labels`, which may be written, such as "edema=1,core=2"; empty: that of the layout.
         normalize: a rule of `jaxfuse.data.intensities` for volumes and slices; "levels" for "pairs2d".
         reference: with normalize "histmatch": folder of the case that all are matched to; empty: the landmarks of
             `jaxfuse.data.intensities`.
@@ -116,18 +117,25 @@ class Data:
             ) from error
 
 
-def scheme_of(data: Data, layout_default: str) -> LabelScheme:
-    """The scheme that the settings name, else that of the layout."""
-    return label_scheme(data.labels or layout_default)
-
-
 def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Modalities and class names as far as a config alone tells them, without looking at the data."""
+    """Modalities and class names as far as they are told without looking at the cases.
+
+    They are those of the config; where a root is there that describes its labels itself, the classes are its own.
+    """
     if data.source == "voc":
         return data.modalities, voc.CLASSES
     if data.source == "pairs2d":
         return data.modalities, ()  # images without labels
-    return data.modalities, scheme_of(data, source_of(data.source).scheme_of(data.layout)).classes
+    return data.modalities, label_scheme(data.labels or _told_scheme(data)).classes
+
+
+def _told_scheme(data: Data) -> str:
+    """The label scheme of the layout, or of a root that describes itself."""
+    root = Path(data.root).expanduser()
+    if data.root and root.exists() and (kept := kept_root(root, data.layout)):
+        return kept.scheme
+    native = source_of(data.source)
+    return native.scheme_of(data.layout if data.layout in native.layouts else "")
 
 
 def read_data(where: str, group: Any) -> Data:

@@ -11,7 +11,8 @@ from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.paper_splits import paper_split
 from jaxfuse.data.settings import Data
-from jaxfuse.data.splits import Split, bootstrap_split, leave_one_out, read_split, split_cases
+from jaxfuse.data.sources.case_folders import HELD_OUT
+from jaxfuse.data.splits import Split, bootstrap_split, check_sides, leave_one_out, read_split, split_cases
 from jaxfuse.data.subject_names import SubjectOf, cases_by_subject, subject_rule
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png
@@ -43,11 +44,21 @@ def subject_counts(split: Mapping[str, Sequence[str]], pattern: str) -> dict[str
 
 
 def _split(data: Data, files: Sequence[CaseFiles], subject: SubjectOf) -> Split:
+    if data.split and data.split != PAPER:
+        return read_split(data.split, [one.id for one in files], subject=subject)
+    held_out = tuple(one.id for one in files if one.side == HELD_OUT)
+    if data.split == PAPER or not held_out:
+        return _drawn(data, files, subject)
+    split = {**_drawn(data, [one for one in files if one.side != HELD_OUT], subject), HELD_OUT: held_out}
+    check_sides(split, subject, said_by=f"the data set, which holds {len(held_out)} cases out")
+    return split
+
+
+def _drawn(data: Data, files: Sequence[CaseFiles], subject: SubjectOf) -> Split:
+    """The split of the paper, a fold, a bootstrap sample, or a draw of a fraction."""
     ids, named = [one.id for one in files], [(one.id, one.group) for one in files]
     if data.split == PAPER:
         return paper_split(data.paper_split).of(named, seed=data.split_seed, subject=subject)
-    if data.split:
-        return read_split(data.split, ids, subject=subject)
     if data.fold:
         return leave_one_out(ids, data.fold, subject=subject)
     if data.bootstrap:

@@ -27,7 +27,8 @@ from jaxfuse.data.cases import intensity_problem, label_problem, whole_values
 from jaxfuse.data.copies import Held, copy_problems, held_by
 from jaxfuse.data.looks import CaseLook, Look, look_ahead
 from jaxfuse.data.problems import ALL_CASES, Problem, Severity
-from jaxfuse.data.sources.volumes import detect_layout, source_of_layout
+from jaxfuse.data.sources.case_folders import HELD_OUT
+from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.data.subject_names import cases_by_subject, subject_rule
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch
@@ -85,14 +86,13 @@ def verify(
     Raises:
         UserError: only where there is nothing to look at: no folder, no case, an unknown name.
     """
-    layout = layout or detect_layout(root)
-    source = source_of_layout(layout)
-    labels = label_scheme(scheme or source.scheme_of(layout))
-    modalities = tuple(modalities or source.modalities_of(layout))
-    findings = source.survey(root, modalities, layout)
+    there = volume_root(root, layout=layout or "")
+    labels = label_scheme(scheme or there.scheme)
+    modalities = tuple(modalities or there.modalities)
+    findings = there.survey(modalities)
     subjects = cases_by_subject((found.id for found in findings), subject_rule(subject, option="--subject"))
     seen = _Seen(background=background_rule(background, modalities))
-    problems: list[Problem] = []
+    problems = [Problem(ALL_CASES, "warning", remark) for remark in there.described.remarks]
     for done, case in enumerate(look_ahead(findings, seen.background), start=1):
         problems += [Problem(case.found.id, severity, text) for severity, text in _case_problems(case, labels, seen)]
         seen.held += held_by(case)
@@ -105,7 +105,7 @@ def verify(
     ids = tuple(found.id for found in findings)
     place = {case: number for number, case in enumerate((*ids, ALL_CASES))}
     problems.sort(key=lambda problem: place[problem.case])
-    return Verdict(Path(root), layout, labels.name, modalities, ids, subjects, tuple(problems))
+    return Verdict(Path(root), there.layout, labels.name, modalities, ids, subjects, tuple(problems))
 
 
 def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tuple[Severity, str]]:
@@ -136,7 +136,8 @@ def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tup
         seen.spacings[found.id] = first.spacing_mm
         seen.unoriented += not first.oriented
     if case.label is None:
-        problems.append(("warning", "no label file: the case can be predicted, but not trained on or scored"))
+        if found.side != HELD_OUT:
+            problems.append(("warning", "no label file: the case can be predicted, but not trained on or scored"))
         return problems
     problems += case.label.problems
     label = case.label.volume

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,19 @@ def read_volume(path: str | Path, *, channel: int | None = None) -> Volume:
     """
     path = Path(path)
     image = _open(path)
-    stored = _values(path, image)
+    return _placed(path, image, _values(path, image), channel)
+
+
+def read_channels(path: str | Path, channels: Sequence[int]) -> list[Volume]:
+    """Reads several volumes of a four-dimensional file, which is decoded once; else like `read_volume`."""
+    path = Path(path)
+    image = _open(path)
+    values = _values(path, image)
+    return [_placed(path, image, values, channel) for channel in channels]
+
+
+def _placed(path: Path, image: nib.Nifti1Image, stored: np.ndarray, channel: int | None) -> Volume:
+    """One volume of a file on its canonical axes."""
     shape = stored.shape
     stored = _one_volume(path, stored) if channel is None else _channel(path, stored, channel)
     standing = standing_of(path, image.header, stored.shape)

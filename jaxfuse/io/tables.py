@@ -67,7 +67,7 @@ def read_json(path: Path | str) -> Any:
     with _open(Path(path)) as file:
         try:
             return _restore(json.load(file))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or brackets without end
             raise UserError(f"{path} is not valid JSON ({error}); write the file anew") from error
 
 

@@ -99,8 +99,8 @@ def _class_indices(role: str, volume: Volume, scheme: LabelScheme) -> UInt8[np.n
 _OPTIONS = (
     Option(
         "labels",
-        f"Label volumes: what the values of both folders mean: {', '.join(SCHEMES)}. iseg and stroke have their own; "
-        "for brats case folders imply it by their naming.",
+        f"Label volumes: what the values of both folders mean: {', '.join(SCHEMES)}, or written, such as "
+        "edema=1,core=2. iseg and stroke have their own; for brats case folders imply it by their naming.",
     ),
     Option(
         "one_empty",

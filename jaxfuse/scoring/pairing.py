@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxfuse.data.sources.volumes import LABEL_SUFFIXES, LAYOUTS, detect_layout
+from jaxfuse.data.sources.dataset_json import LABELS_OF, NAME, read_dataset_json
+from jaxfuse.data.sources.volumes import LABEL_SUFFIXES, volume_root
 from jaxfuse.errors import UserError
 
 _VOLUMES = (".nii.gz", ".nii", ".hdr")  # of an Analyze pair the header stands for both files
@@ -49,22 +50,23 @@ def pair(predictions: Iterable[str], references: Iterable[str], *, allow_missing
 
 
 def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
-    """Case id -> label volume, and the label scheme that the layout implies (None for a flat folder).
+    """Case id -> label volume, and the label scheme that is implied; None for a flat folder without a `dataset.json`.
 
     In a flat folder where some names end as label files do (`_seg`, `-seg`, `-label`, `_lesion`) only those are
     labels: the images lie beside them.
     """
     if folder.is_dir() and not _files(folder, _VOLUMES):
-        layout = detect_layout(folder)
-        source = LAYOUTS[layout]
+        there = volume_root(folder)
         found: dict[str, Path] = {}
-        for case in source.survey(folder, (), layout):
+        for case in there.survey(()):
             if case.label is None:
                 continue
             for twin in case.label_twins:
                 raise _two_files(case.id, case.label, twin)
             found[case.id] = case.label
-        return found, source.layouts[layout]
+        return found, there.scheme
+    if folder.name in LABELS_OF.values() and (folder.parent / NAME).is_file():
+        return find_volumes(folder), read_dataset_json(folder.parent / NAME).scheme
     marked = any(_label_suffix(_stem(path)) for path in _files(folder, _VOLUMES))
     return find_volumes(folder, only_marked=marked), None
 

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from jaxfuse.data.brain import find_brain, within
 from jaxfuse.data.cases import Image, intensity_problem
 from jaxfuse.data.intensities import whole_range
-from jaxfuse.data.sources.volumes import LAYOUTS, detect_layout
+from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.metrics.synthesis import (
@@ -143,9 +143,7 @@ def _references(ref: Path, target: str | None) -> dict[str, Image]:
             return {case: Image(path) for case, path in find_images(ref).items()}
         except UserError as error:
             raise UserError(f"{error}; of a data set, name the modality with --target") from error
-    layout = detect_layout(ref)
-    source = LAYOUTS[layout]
-    found = source.survey(ref, (target,), layout)
+    found = volume_root(ref).survey((target,))
     return {case.id: case.images[target] for case in found if target in case.images}
 
 

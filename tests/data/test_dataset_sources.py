@@ -96,7 +96,7 @@ def test_phantoms_stand_in_for_a_root(tmp_path, source, cut):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layout": "brats2018"}, "layout 'brats2018' is not known; choose one of iseg"),
+        ({"layout": "brats2018"}, "layout 'brats2018' is not known to data.source 'iseg'; choose one of iseg, nnunet"),
         ({"labels": "stroke"}, "scheme stroke knows 0, 1"),
         ({"modalities": ("t1", "flair")}, "choose from t1, t2"),
     ],

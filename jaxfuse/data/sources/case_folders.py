@@ -19,6 +19,7 @@ from jaxfuse.errors import UserError
 EXTENSIONS = (".nii.gz", ".nii")
 # Outer folder / training folder / grade / case.
 _DEPTH = 4
+HELD_OUT = "test"
 
 
 @runtime_checkable
@@ -59,6 +60,23 @@ class Cut:
     labeled: bool = False
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a data set says of itself, in a file beside its cases.
+
+    Attributes:
+        modalities: canonical names, in the order in which the data set numbers its images.
+        scheme: the label scheme, by its name; empty where the data set tells none.
+        endings: modality -> the rest of its file's name behind the case's; empty where no image has a file of its own.
+        remarks: what is odd, a clause each, for a person.
+    """
+
+    modalities: tuple[str, ...]
+    scheme: str
+    endings: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class VolumeSource:
     """One kind of data set of volumes: everything in which it differs from another.
@@ -70,8 +88,12 @@ class VolumeSource:
         example: names of files that a user is told to expect.
         layout_of: the layout of the case in a folder, or of the cases of which files lie in it; empty for any other.
         survey: lists the cases under a folder.
-        place: (case id, modality, layout) -> where that image is to lie in a case's folder, as compressed NIfTI.
-        write_phantoms: makes a data set of this kind.
+        place: (case id, modality, layout) -> where that image is to lie in a case's folder, as compressed NIfTI; None
+            where the data set describes that.
+        write_phantoms: makes a data set of this kind; None where there are no phantoms, so that a config can name its
+            layouts only.
+        describe: reads what the data set of a root says of itself, where neither source nor layout tell modalities and
+            labels.
         label_suffixes: endings of the names of label files, after the case's id.
         modalities_by_layout: layout -> the modalities that its cases have; all of `modalities` where it is not named.
         cuts: `data.source` by which a config asks for slices of these volumes -> which slices.
@@ -83,8 +105,9 @@ class VolumeSource:
     example: str
     layout_of: Callable[[Path], str]
     survey: Survey
-    place: Callable[[str, str, str], Path]
-    write_phantoms: WritePhantoms
+    place: Callable[[str, str, str], Path] | None = None
+    write_phantoms: WritePhantoms | None = None
+    describe: Callable[[Path], Described] | None = None
     label_suffixes: tuple[str, ...] = ()
     modalities_by_layout: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cuts: Mapping[str, Cut] = field(default_factory=dict)
@@ -165,7 +188,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Finding:
-    """One case as found: files by modality, the names looked for in vain, and files that claim to be the label too."""
+    """One case as found: files by modality, the names looked for in vain, and files that claim to be the label too.
+
+    `side` is that on which the data set itself puts the case, such as "test"; empty where it tells none.
+    """
 
     id: str
     folder: Path
@@ -174,27 +200,31 @@ class Finding:
     missing: Mapping[str, str]
     label: Path | None
     label_twins: tuple[Path, ...] = ()
+    side: str = ""
 
 
 def case_files(findings: Iterable[Finding], *, labels_required: bool) -> tuple[CaseFiles, ...]:
-    """The files of every case; `UserError` for the first that lacks an image, or a label where labels are required."""
+    """The files of every case; `UserError` for the first that `files_of` refuses."""
     return tuple(files_of(found, labels_required=labels_required) for found in findings)
 
 
 def files_of(found: Finding, *, labels_required: bool) -> CaseFiles:
-    """The files of one case; `UserError` where it lacks an image, or a label where labels are required."""
+    """The files of one case; `UserError` where it lacks an image, or a label where labels are required.
+
+    A case that the data set holds out for testing needs no label.
+    """
     for modality, name in found.missing.items():
         raise UserError(
             f"case {found.id} has no {modality} image: {name} is not in {found.folder}"
             f"{_but(_volumes_in(found.folder), found.folder)}; add the file, leave the case out, or ask for other "
             "modalities"
         )
-    if labels_required and found.label is None:
+    if labels_required and found.label is None and found.side != HELD_OUT:
         raise UserError(
             f"case {found.id} has no label file in {found.folder}; "
             "point at the folder of the training cases only, or add the file"
         )
-    return CaseFiles(found.id, found.images, found.label, found.group, found.label_twins)
+    return CaseFiles(found.id, found.images, found.label, found.group, found.label_twins, found.side)
 
 
 def check_modalities(asked: Sequence[str], known: Sequence[str], *, layout: str = "") -> None:
@@ -259,14 +289,29 @@ def find_case(folder: Path, modalities: Sequence[str], layout: Layout, *, group:
 
 
 def folders_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
-    """`folder` and those below it, in sorted order, not deeper than a case can lie."""
+    """`folder` and those below it, in sorted order, not deeper than a case can lie; links back up are not followed.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
     yield folder
     if depth == 0 or not folder.is_dir():
         return
-    with os.scandir(folder) as entries:
-        below = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__")))
+    try:
+        with os.scandir(folder) as entries:
+            below = sorted(e.name for e in entries if not e.name.startswith((".", "__")) and _leads_down(e))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from error
     for name in below:
         yield from folders_below(folder / name, depth - 1)
+
+
+def _leads_down(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, and no link to one that holds it, nor to itself."""
+    if not entry.is_symlink():
+        return entry.is_dir()
+    target, here = os.path.realpath(entry.path), os.path.realpath(os.path.dirname(entry.path))
+    return os.path.isdir(target) and os.path.commonpath([target, here]) != target
 
 
 def _but(files: Sequence[Path], folder: Path) -> str:

@@ -12,7 +12,7 @@ from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sources.case_folders import files_of
-from jaxfuse.data.sources.volumes import CUTS, source_of
+from jaxfuse.data.sources.volumes import CUTS, volume_root
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.io.outputs import Read, folder_read
@@ -48,7 +48,7 @@ def given_cases(
     Raises:
         UserError: there is no case, or one that is wanted is not there.
     """
-    found = source_of(data.source).look(root, modalities, layout=data.layout)
+    found = volume_root(root, source=data.source, layout=data.layout).look(modalities)
     if only is not None:
         if absent := sorted(set(only) - {one.id for one in found}):
             raise UserError(f"case {absent[0]} is not below --input {root} ({len(absent)} of {len(only)} are not)")

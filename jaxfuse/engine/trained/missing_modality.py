@@ -14,7 +14,7 @@ from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sources.case_folders import Finding
-from jaxfuse.data.sources.volumes import VolumeSource, source_of
+from jaxfuse.data.sources.volumes import source_of, volume_root
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
@@ -64,8 +64,8 @@ class Completion:
         return replace(self.files, images={**self.files.images, modality: Image(path)})
 
 
-def check_runs(maker: TrainedPhase, segmenter: TrainedPhase) -> VolumeSource:
-    """Returns the kind of data set of both; refuses a segmentation that has no use for what is synthesized."""
+def check_runs(maker: TrainedPhase, segmenter: TrainedPhase) -> None:
+    """Refuses runs on two kinds of data, and a segmentation that has no use for what is synthesized."""
     made_of, labeled = source_of(maker.data.source), source_of(segmenter.data.source)
     target, read = task_of(maker).target, segmenter.preparation.modalities
     if made_of.name != labeled.name:
@@ -78,7 +78,6 @@ def check_runs(maker: TrainedPhase, segmenter: TrainedPhase) -> VolumeSource:
             f"{maker.name} makes {target}, which {segmenter.name} does not read (it reads {', '.join(read)}); name a "
             "run that makes one of these, or segment without"
         )
-    return labeled
 
 
 def cases_to_complete(
@@ -92,8 +91,9 @@ def cases_to_complete(
     Raises:
         UserError: the runs do not go together, or there is no case.
     """
-    source, task, read = check_runs(maker, segmenter), task_of(maker), segmenter.preparation.modalities
-    layout = segmenter.data.layout or source.detect(root)
+    check_runs(maker, segmenter)
+    task, read = task_of(maker), segmenter.preparation.modalities
+    cases = volume_root(root, source=segmenter.data.source, layout=segmenter.data.layout)
 
     def completion(one: Finding) -> Completion:
         lacking = task.target in one.missing
@@ -104,9 +104,9 @@ def cases_to_complete(
                 "add the file or leave the case out"
             )
         files = CaseFiles(one.id, one.images, group=one.group)
-        return Completion(files, source.place(one.id, task.target, layout) if lacking else None)
+        return Completion(files, cases.place(one.id, task.target) if lacking else None)
 
-    found = source.survey(root, tuple(dict.fromkeys((*read, *task.sources))), layout)
+    found = cases.survey(tuple(dict.fromkeys((*read, *task.sources))))
     batch = CaseByCase([one.id for one in found], display.say)
     return list(batch.sound({one.id: one for one in found}, completion).values()), batch
 

@@ -68,7 +68,9 @@ def test_every_layout_has_one_source_and_a_known_scheme():
     schemes = {layout: source_of_layout(layout).scheme_of(layout) for layout in LAYOUTS}
     assert schemes["brats2023"] == "brats2023"
     assert (schemes["generic"], schemes["iseg"], schemes["stroke"]) == ("brats", "iseg", "stroke")
-    assert {label_scheme(name).name for name in schemes.values()} == set(schemes.values())
+    assert {label_scheme(name).name for name in schemes.values() if name} == set(filter(None, schemes.values()))
+    # Data that describe themselves name their labels.
+    assert all(source_of_layout(layout).describe for layout, name in schemes.items() if not name)
     refused("layout 'brats2016' is not known; choose one of brats2017", source_of_layout, "brats2016")
     refused("layout 'brats2018' is not known; choose one of iseg", VOLUMES["iseg"].scheme_of, "brats2018")
     with pytest.raises(UserError, match="layout 'generic' is not known; choose one of stroke"):

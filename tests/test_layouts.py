@@ -1,0 +1,69 @@
+"""Training, prediction and scoring on data sets as they are kept on disk, without conversion."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import cmff
+from jaxfuse import evaluate, predict
+from jaxfuse.io.tables import read_json, read_rows
+from tests.commands import call_here
+from tests.made_layouts import made_case, write_decathlon, write_nnunet
+from tests.runs import run_of
+
+CASES, HELD_OUT = (
+    {f"p{number}": made_case(number, (20, 20, 16)) for number in range(3)},
+    {"q": made_case(7, (20, 20, 16))},
+)
+WRITERS = {"nnunet": write_nnunet, "decathlon": write_decathlon}
+
+
+def tiny_run(folder: Path, root: Path, **data) -> Path:
+    """Trains the smallest CMFF on a data set; returns the workdir."""
+    config = cmff.get_config("tiny,row=random")
+    config.network.unet.base = config.network.unet.levels = config.fusion.args.fusion.fusion_width = 2
+    config.fusion.steps, config.pairs = 2, data.get("modalities", config.pairs)
+    config.data.update({"root": str(root), "cache": str(folder / "cache"), **data})
+    assert run_of(config, folder / "run").execute()
+    return folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_data_set_trains_labels_what_it_holds_out_and_is_scored(layout, tmp_path):
+    root = WRITERS[layout](tmp_path / "set", CASES, HELD_OUT)
+    run = tiny_run(tmp_path, root)
+    facts = read_json(run / "dataset.json")
+    assert (facts["scheme"], facts["test"], len(facts["train"]), len(facts["val"])) == ("decathlon", ["q"], 2, 1)
+    call_here(predict, workdir=run, input=root, output=tmp_path / "held", side="test")
+    assert [path.name for path in (tmp_path / "held").glob("*.nii.gz")] == ["q.nii.gz"]
+    call_here(predict, workdir=run, input=root / "imagesTr", output=tmp_path / "pred")
+    made = nib.load(tmp_path / "pred" / "p0.nii.gz")
+    given = nib.load(root / "labelsTr" / "p0.nii.gz")
+    assert (made.shape, made.affine.tolist()) == (given.shape, given.affine.tolist())
+    assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1, 2, 3}
+    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores")
+    rows = read_rows(tmp_path / "scores" / "cases.csv")
+    assert {row["case"] for row in rows} == set(CASES)
+    assert {row["region"] for row in rows} == {"WT", "TC", "ET"}
+
+
+@pytest.mark.slow
+def test_any_number_of_classes_and_any_modalities_train(tmp_path):
+    """Regions of labels by hand, six classes, images of other names: all from `dataset.json`."""
+    arrays = {name: {**one, "pd": one["t1"], "swi": one["t2"]} for name, one in CASES.items()}
+    for one in arrays.values():
+        one["seg"] = np.where(one["t1"] > 0, np.arange(one["t1"].shape[0])[:, None, None] % 7, 0)
+    labels = {"background": 0, "left": [1, 2, 3], "right": [4, 5, 6], "deep": [3, 6]}
+    values = tuple(range(7))
+    root = write_nnunet(tmp_path / "set", arrays, channels=("pd", "swi"), values=values, labels=labels)
+    run = tiny_run(tmp_path, root, modalities=("swi", "pd"))
+    facts = read_json(run / "dataset.json")
+    assert len(facts["classes"]) == len(facts["voxels_per_class"]) == 7
+    assert all(facts["voxels_per_class"])
+    call_here(predict, workdir=run, input=root, output=tmp_path / "pred")
+    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores", one_empty="nan")
+    rows = read_rows(tmp_path / "scores" / "cases.csv")
+    assert [row["region"] for row in rows[:3]] == ["left", "right", "deep"]
