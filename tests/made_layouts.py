@@ -1,4 +1,4 @@
-"""The same cases in every layout that describes itself: how data sets of this field are kept on disk."""
+"""Cases in every layout that describes itself: how data sets of this field are kept on disk."""
 
 import json
 from collections.abc import Mapping, Sequence

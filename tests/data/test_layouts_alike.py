@@ -1,4 +1,4 @@
-"""The same heads in every layout give the same arrays."""
+"""Arrays that the same heads give in every layout."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,9 +1,9 @@
 """Data sets of the Medical Segmentation Decathlon as published: all images of a case in one file of four axes.
 
-    Task01_BrainTumour/dataset.json                     see `jaxfuse.data.sources.dataset_json`
-    Task01_BrainTumour/imagesTr/BRATS_001.nii.gz        the fourth axis is that of the images
-    Task01_BrainTumour/labelsTr/BRATS_001.nii.gz
-    Task01_BrainTumour/imagesTs/BRATS_485.nii.gz        held out, without labels
+    Task01/dataset.json                     see `jaxfuse.data.sources.dataset_json`
+    Task01/imagesTr/BRATS_001.nii.gz        the fourth axis is that of the images
+    Task01/labelsTr/BRATS_001.nii.gz
+    Task01/imagesTs/BRATS_485.nii.gz        held out, without labels
 
 Of a task with one image the files have three axes. The root is the data set, the folder above it, or one of its folders
 of images. The cases of a data set are those that its `dataset.json` lists.

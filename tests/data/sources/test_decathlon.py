@@ -12,7 +12,7 @@ CHANNELS = ("flair", "t1", "t1ce", "t2")
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    root = tmp_path_factory.mktemp("decathlon") / "Task01_BrainTumour"
+    root = tmp_path_factory.mktemp("decathlon") / "Task01"
     return write_decathlon(root, {"BRATS_002": made_case(2), "BRATS_001": made_case(1)}, {"BRATS_485": made_case(3)})
 
 
