@@ -62,7 +62,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Described:
-    """What a data set says of itself, in a file beside its cases.
+    """The description of a data set by itself, in a file beside its cases.
 
     Attributes:
         modalities: canonical names, in the order in which the data set numbers its images.

@@ -99,7 +99,7 @@ def _described(root: Path) -> DatasetJson:
 
 
 def _remarks(told: DatasetJson) -> tuple[str, ...]:
-    """What of the folders does not agree with what is said of them, or with each other."""
+    """Tells in what the folders do not agree with what is said of them, or with each other."""
     cases, labels = set(_cases(told.root / TRAINING)), set(_volumes(told.root / LABELS))
     stray = sorted(labels - cases)
     remarks = () if "dataset" in told.content else told.miscounted("numTraining", len(cases), "cases are there")
