@@ -23,7 +23,7 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/cmff.py.", lock_config=True)
     flags.DEFINE_string("phase", None, "One phase only; all phases of the schedule if not given.")
     flags.DEFINE_integer("steps", 10, "Steps of each way of timing, in each form.", lower_bound=1)
-    flags.DEFINE_list("convolution", ["auto"], "Forms of the 3D convolution to compare: auto, native, folded.")
+    flags.DEFINE_list("convolution", ["auto"], "Forms of convolution to compare: auto, products, native, folded.")
     flags.DEFINE_bool("json", False, "Print JSON.")
     flags.DEFINE_string("trace", None, "Folder for a profiler's trace of a few steps, for TensorBoard or Perfetto.")
     flags.mark_flag_as_required("config")

@@ -3,10 +3,10 @@
 Images are channels-last, (b h w m) or (b d h w m), and padding is explicit, the same on both sides: XLA's "SAME"
 pads a strided convolution unevenly.
 
-On CPU a convolution and each of its gradients take the form that is fastest for their shape (`conv_rule`): XLA's 3D
-convolution is slow there, above all the gradient of a strided one with respect to its input (measured: 60 to 280 times
-the time of the form that replaces it). The choice falls when a program is lowered, so one exported program holds both
-and an accelerator keeps its own convolution.
+On CPU a convolution and each of its gradients are oneDNN's where that is installed (`nn.onednn`), and else take the
+form that is fastest for their shape (`conv_rule`): XLA's 3D convolution is slow there, above all the gradient of a
+strided one with respect to its input (measured: 60 to 280 times the time of the form that replaces it). The choice
+falls when a program is lowered, so one exported program holds both and an accelerator keeps its own convolution.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
 from jaxfuse.nn.channel_weights import over_map
 from jaxfuse.nn.conv_forms import Window
-from jaxfuse.nn.conv_primitive import convolve
+from jaxfuse.nn.conv_primitive import FORMS, convolve
 from jaxfuse.nn.conv_rule import native
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.moments import moments
 
-_IMPLEMENTATIONS = ("auto", "native", "folded")
 _implementation: ContextVar[str] = ContextVar("convolution implementation", default="auto")
 
 
@@ -37,14 +36,12 @@ _implementation: ContextVar[str] = ContextVar("convolution implementation", defa
 def implementation(name: str) -> Iterator[None]:
     """Within the block, every convolution that is traced uses one form: for comparisons.
 
-    "auto" is by shape on CPU and native elsewhere, "native" is XLA's own convolution, "folded" makes a 3D one a 2D one
-    whatever its shape. A function compiled before the block keeps the form it was traced with. Kernels of one voxel
-    have one form only.
+    "auto" is on CPU oneDNN's where that is installed, else "products": matrix products, by shape. Elsewhere both are
+    native. "native" is XLA's own convolution, "folded" makes a 3D one a 2D one whatever its shape. A function compiled
+    before the block keeps the form it was traced with. Kernels of one voxel have one form only.
     """
-    if name not in _IMPLEMENTATIONS:
-        raise UserError(
-            f"convolution implementation {name!r} is not known; choose one of {', '.join(_IMPLEMENTATIONS)}"
-        )
+    if name not in FORMS:
+        raise UserError(f"convolution implementation {name!r} is not known; choose one of {', '.join(FORMS)}")
     token = _implementation.set(name)
     try:
         yield

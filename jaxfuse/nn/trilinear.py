@@ -32,11 +32,14 @@ class Forms:
         cpu: the form for CPUs.
         default: that for other devices.
         mapped: the form for CPUs that `jax.vmap` maps; None: `cpu`.
+        alone: the form for programs that run in this process on one CPU device, so that XLA need not divide them; None:
+            `cpu`.
     """
 
     cpu: Form
     default: Form
     mapped: Form | None = None
+    alone: Form | None = None
 
     def __call__(self, a: Array, b: Array, **options: Any) -> Array:
         """Computes it in the form of the device; differentiable like any function, but keeps what either form keeps."""
@@ -94,8 +97,18 @@ def _primitive(name: str, options: Sequence[str], forms: Forms, batched: bool) -
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(compiled(primitive.bind))
     # Compiled apart, so that calls of equal shapes are written out once.
-    mlir.register_lowering(primitive, mlir.lower_fun(compiled(forms.cpu), multiple_results=False), platform="cpu")
-    mlir.register_lowering(primitive, mlir.lower_fun(compiled(forms.default), multiple_results=False))
+    several, alone, other = (
+        mlir.lower_fun(compiled(form), multiple_results=False)
+        for form in (forms.cpu, forms.alone or forms.cpu, forms.default)
+    )
+
+    def on_cpu(context: mlir.LoweringRuleContext, *arguments: Any, **given: Any) -> Any:
+        module = context.module_context
+        is_alone = getattr(module.axis_context, "num_devices", None) == 1 and not module.lowering_parameters.for_export
+        return (alone if is_alone else several)(context, *arguments, **given)
+
+    mlir.register_lowering(primitive, on_cpu, platform="cpu")
+    mlir.register_lowering(primitive, other)
     batching.primitive_batchers[primitive] = partial(_mapped, primitive, forms, batched)
     return primitive
 

@@ -114,7 +114,9 @@ def test_the_ceiling_of_a_card_is_its_bandwidth():
 def test_unknown_names_are_refused_before_any_data_are_prepared(config, tmp_path):
     phases = "phase 'fusoin' is not in the schedule; choose one of transition, fusion"
     refused(phases, timed, config, only="fusoin")
-    refused("'cudnn' is not known; choose one of auto, native, folded", timed, config, forms=["native", "cudnn"])
+    refused(
+        "'cudnn' is not known; choose one of auto, products, native, folded", timed, config, forms=["native", "cudnn"]
+    )
     refused("'auto,auto'; name each form to compare once", timed, config, forms=["auto", "auto"])
     refused("name each form to compare once", timed, config, forms=[])
     (tmp_path / "file").touch()

@@ -10,6 +10,7 @@ import pytest
 from jaxfuse.nn.conv_forms import Window
 from jaxfuse.nn.conv_primitive import FORMS, convolve
 from jaxfuse.nn.conv_rule import native
+from jaxfuse.nn.onednn import convolutions as onednn
 from tests.tiny_systems import close
 
 SAME = Window((3, 4, 5), (3, 3, 3), (1, 1, 1), (1, 1, 1))
@@ -29,8 +30,8 @@ def _loss(run, window):
     return lambda x, kernel: jnp.sin(run(x, kernel, window)).sum()
 
 
-def _auto(x, kernel, window):
-    return convolve(x, kernel, window, "auto")
+def _in_form(form):
+    return lambda x, kernel, window: convolve(x, kernel, window, form)
 
 
 def _derivatives(run, window, x, kernel, dx, dkernel):
@@ -50,10 +51,11 @@ def _derivatives(run, window, x, kernel, dx, dkernel):
     return tangent, gradient(x, kernel), along(x, kernel), backward(x, kernel), third(x, kernel)
 
 
+@pytest.mark.parametrize("form", ["products", *(["auto"] if onednn.available() else [])])
 @pytest.mark.parametrize("window", WINDOWS)
-def test_derivatives_of_every_kind_are_those_of_the_native_form(window):
+def test_derivatives_of_every_kind_are_those_of_the_native_form(window, form):
     arrays = _drawn(window)
-    found, expected = (jax.jit(partial(_derivatives, run, window))(*arrays) for run in (_auto, native))
+    found, expected = (jax.jit(partial(_derivatives, run, window))(*arrays) for run in (_in_form(form), native))
     close(expected, found, 1e-4)
 
 
@@ -69,7 +71,7 @@ def test_maps_over_images_and_kernels_are_loops(window, axes):
     def run(form, x, kernel):
         return jax.vmap(jax.value_and_grad(_loss(form, window), argnums=(0, 1)), axes)(x, kernel)
 
-    found, expected = (jax.jit(partial(run, form))(*arrays) for form in (_auto, native))
+    found, expected = (jax.jit(partial(run, form))(*arrays) for form in (_in_form("auto"), native))
     close(expected, found, 1e-4)
 
 
@@ -82,5 +84,7 @@ def test_forms_agree_outside_of_a_compiled_function_too(form):
 def test_narrow_and_wide_numbers_keep_their_dtype():
     x, kernel = _drawn(SAME)[:2]
     for dtype in (jnp.bfloat16, jnp.float16):
-        gradients = jax.eval_shape(jax.grad(_loss(_auto, SAME), argnums=(0, 1)), x.astype(dtype), kernel.astype(dtype))
+        gradients = jax.eval_shape(
+            jax.grad(_loss(_in_form("auto"), SAME), argnums=(0, 1)), x.astype(dtype), kernel.astype(dtype)
+        )
         assert {leaf.dtype for leaf in gradients} == {jnp.dtype(dtype)}

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from jaxfuse.nn.trilinear import Forms, trilinear
 
@@ -68,3 +69,16 @@ def test_a_program_for_one_device_holds_its_form_alone_and_an_exported_one_both(
     both = export.export(jax.jit(_product), platforms=("cpu", "cuda"))(A, B)
     assert both.mlir_module().count("stablehlo.multiply") == 3
     np.testing.assert_array_equal(both.call(A, B), _plain(A, B))
+
+
+def test_a_program_of_one_device_has_a_form_of_its_own():
+    thrice = lambda a, b, *, scale: 3 * _times(a, b, scale=scale)
+    forms = Forms(_times, _times, alone=thrice)
+    product = trilinear("lonely_product", ("scale",), forms, _forms(_times), _forms(_times))
+    one = jax.jit(lambda a, b: product(a, b, scale=1))
+    np.testing.assert_allclose(one(A, B), 3 * (A @ B), rtol=1e-6)
+    np.testing.assert_allclose(export.export(one)(A, B).call(A, B), A @ B, rtol=1e-6)
+    halves = NamedSharding(AbstractMesh((2,), ("data",)), PartitionSpec("data"))
+    divided = jax.ShapeDtypeStruct(A.shape, A.dtype, sharding=halves)
+    texts = [one.trace(a, B).lower(lowering_platforms=("cpu",)).as_text() for a in (A, divided)]
+    assert ["3.0" in text for text in texts] == [True, False]
