@@ -62,7 +62,8 @@ class _Kept:
     """Convolutions of one part, each made when shapes come that were not seen before."""
 
     def __init__(self, library: Library, part: Part) -> None:
-        self.library, self.part = library, part
+        self.library = library
+        self.part: Part = part
         self.made = functools.lru_cache(maxsize=1024)(self._make)
 
     def _make(self, shapes: tuple[tuple[int, ...], ...], window: tuple[tuple[int, ...], ...]) -> Convolution:

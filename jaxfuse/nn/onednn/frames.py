@@ -163,5 +163,5 @@ def _operand(buffer: _Buffer) -> Operand:
 
 
 def _failure(frame: _Frame, message: str) -> int | None:
-    create = _CreateError(ctypes.c_void_p.from_address(frame.table + _CREATE_ERROR).value)
+    create = _CreateError.from_address(frame.table + _CREATE_ERROR)
     return create(_Error(ctypes.sizeof(_Error), None, message.encode(), _INTERNAL))

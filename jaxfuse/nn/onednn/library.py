@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -98,7 +98,7 @@ class Convolution:
         self,
         library: Library,
         part: Part,
-        shapes: tuple[Sequence[int], Sequence[int], Sequence[int]],
+        shapes: Sequence[Sequence[int]],
         strides: Sequence[int],
         padding: Sequence[int],
         groups: int = 1,
@@ -189,6 +189,6 @@ def _steps(shape: Sequence[int]) -> list[int]:
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def _arguments(pairs: object) -> ctypes.Array[_Argument]:
+def _arguments(pairs: Iterable[tuple[int, _Handle]]) -> ctypes.Array[_Argument]:
     made = [_Argument(number, memory) for number, memory in pairs]
     return (_Argument * len(made))(*made)
