@@ -52,6 +52,25 @@ class Loader:
 
 
 @dataclass(frozen=True)
+class Share:
+    """The rows of each batch that one of several processes makes: part `number`, from 0, of `count` equal ones.
+
+    All together make, bit by bit, the batches of a process alone.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    def of(self, draws: grain.MapDataset, batch: int, make: Any, *, start: int, stop: int) -> grain.MapDataset:
+        """Parts draws into the rows of batches `start` to `stop` - 1, made by `make`."""
+        rows = draws.batch(batch // self.count, drop_remainder=True, batch_fn=make)
+        return rows.slice(slice(start * self.count + self.number, stop * self.count, self.count))
+
+
+ALL_ROWS = Share()
+
+
+@dataclass(frozen=True)
 class PatchSampler:
     """Draws examples of cases, and makes batches of them.
 
@@ -89,23 +108,33 @@ class PatchSampler:
         return apply_all(self.transforms, Draw(index, start), rng, len(case.facts.modalities))
 
 
-def draws(sampler: PatchSampler, *, batch: int, seed: int, start: int, stop: int) -> Iterator[Sequence[Any]]:
+def draws(
+    sampler: PatchSampler, *, batch: int, seed: int, start: int, stop: int, share: Share = ALL_ROWS
+) -> Iterator[Sequence[Any]]:
     """Yields the draws of the examples of each batch of `batches`, for batches that are made elsewhere.
 
     Close the iterator when done.
     """
-    drawn = _draws(sampler, batch=batch, seed=seed).batch(batch, drop_remainder=True, batch_fn=tuple)
+    drawn = share.of(_draws(sampler, batch=batch, seed=seed), batch, tuple, start=start, stop=stop)
     # Grain shuffles few cases slowly, 3 ms each for 9, and leaves the interpreter to others meanwhile.
     options = grain.ReadOptions(num_threads=8, prefetch_buffer_size=8)
-    return iter(drawn.slice(slice(start, stop)).to_iter_dataset(options))
+    return iter(drawn.to_iter_dataset(options))
 
 
 def batches(
-    sampler: PatchSampler, *, batch: int, seed: int, start: int, stop: int, loader: Loader
+    sampler: PatchSampler,
+    *,
+    batch: int,
+    seed: int,
+    start: int,
+    stop: int,
+    loader: Loader,
+    share: Share = ALL_ROWS,
 ) -> Iterator[Mapping[str, Any]]:
     """Yields the batches of steps `start` to `stop` - 1; each pass over the cases is shuffled anew.
 
-    Leaves are NumPy arrays (b *space m) float32 and (b *space) uint8. Close the iterator when done.
+    Leaves are NumPy arrays (b *space m) float32 and (b *space) uint8, of a `share` its rows only. Close the iterator
+    when done.
 
     Raises:
         UserError: the sampler is unpaired and there is one case only, or half of a batch of one is to be held out.
@@ -126,12 +155,10 @@ def batches(
         {'image': (2, 16, 16, 16, 2), 'label': (2, 16, 16, 16)}
         >>> stream.close()
     """
-    dataset = (
-        _draws(sampler, batch=batch, seed=seed)
-        .batch(batch, drop_remainder=True, batch_fn=partial(sampler.batch, buffers=Buffers()))
-        .slice(slice(start, stop))
-        .to_iter_dataset(grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.prefetch))
-    )
+    make = partial(sampler.batch, buffers=Buffers())
+    rows = share.of(_draws(sampler, batch=batch, seed=seed), batch, make, start=start, stop=stop)
+    options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.prefetch)
+    dataset = rows.to_iter_dataset(options)
     if loader.workers:
         options = grain.MultiprocessingOptions(num_workers=loader.workers, per_worker_buffer_size=loader.prefetch)
         return Workers(iter(dataset.mp_prefetch(options, worker_init_fn=_begin_worker)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
+from jaxfuse.engine.devices.agreement import Agreement
+from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.programs import Measured, all_finite
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
@@ -38,6 +41,7 @@ class Loop:
         stream: next step -> the batches from there to the end.
         validate_every, checkpoint_every, log_every: in steps; validate_every 0: at the end only.
         checkpoint_minutes: after so many minutes, too; it or `checkpoint_every` 0: not by it.
+        agree: on signals and minutes, with the other processes.
     """
 
     phase: str
@@ -53,6 +57,8 @@ class Loop:
     writer: Rows
     display: Display
     stop: StopRequest
+    processes: Processes
+    agree: Agreement
 
     def run(self, state: State) -> State:
         """Trains from `state.step` to the end; raises `Stopped` after a signal or a number that is not finite."""
@@ -85,24 +91,26 @@ class Loop:
             with clock.apart():
                 self.judge(step, state)
         # Looked at once, and after the judge: a signal that comes while it works stops the run after this very step.
-        asked = self.stop.requested
-        if last or self._checkpoint_due(step, clock) or asked is not None:
+        asked, by_minutes = self.agree(self.stop.requested or 0, self._minutes_passed(clock))
+        if last or by_minutes or asked or (self.checkpoint_every > 0 and step % self.checkpoint_every == 0):
             self._settle_all(step, state, window, clock)
             self.checkpoints.save(step, state, self.judge.document())
             clock.saved()
         if last:
-            self.checkpoints.wait()  # what is judged at the end is on disk
-        if asked is not None and not last:
-            self.checkpoints.wait()
-            raise Stopped(
-                f"{asked.name}: stopped after step {step} of {self.total_steps} of phase {self.phase}, and saved; "
-                "the same command goes on from here",
-                128 + asked,
-            )
+            self.processes.led(self.checkpoints.wait)  # what is judged at the end is on disk
+        elif asked:
+            self.processes.led(lambda: self._stop(signal.Signals(asked), step))
 
-    def _checkpoint_due(self, step: int, clock: Clock) -> bool:
-        by_steps = self.checkpoint_every > 0 and step % self.checkpoint_every == 0
-        return by_steps or 0 < self.checkpoint_minutes <= clock.unsaved_minutes()
+    def _stop(self, asked: signal.Signals, step: int) -> None:
+        self.checkpoints.wait()
+        raise Stopped(
+            f"{asked.name}: stopped after step {step} of {self.total_steps} of phase {self.phase}, and saved; "
+            "the same command goes on from here",
+            128 + asked,
+        )
+
+    def _minutes_passed(self, clock: Clock) -> bool:
+        return 0 < self.checkpoint_minutes <= clock.unsaved_minutes()
 
     def _settle_all(self, step: int, state: State, window: Window, clock: Clock) -> None:
         """Writes what is due of the numbers so far, and refuses to go on if any of them is not finite."""
@@ -128,12 +136,16 @@ class Loop:
     def _check_finite(self, rows: list[tuple[int, Mapping[str, float]]], state: State, step: int) -> None:
         self._check_losses(rows)
         if not bool(all_finite(state.params)):
-            self._diverged(f"parameters are no longer finite after step {step}")
+            self._end(f"parameters are no longer finite after step {step}")
 
     def _check_losses(self, rows: list[tuple[int, Mapping[str, float]]]) -> None:
         for step, row in rows:
             if bad := [name for name, value in row.items() if not math.isfinite(value)]:
-                self._diverged(f"{', '.join(bad)} became {row[bad[0]]} at step {step}")
+                self._end(f"{', '.join(bad)} became {row[bad[0]]} at step {step}")
+
+    def _end(self, what: str) -> None:
+        """Ends the run, in all processes: they see the same numbers."""
+        self.processes.led(lambda: self._diverged(what))
 
     def _diverged(self, what: str) -> None:
         self.checkpoints.wait()

@@ -15,7 +15,7 @@ from jaxfuse.arrays import Params
 from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.dataset import Dataset
 from jaxfuse.data.facts import DatasetFacts
-from jaxfuse.data.pipeline import PatchSampler, batches
+from jaxfuse.data.pipeline import PatchSampler, Share, batches
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.build import (
@@ -26,11 +26,12 @@ from jaxfuse.engine.build import (
     without_optimizers,
 )
 from jaxfuse.engine.devices.placement import Placement, one_device
+from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.assessment import Assessment, Judged, PredictCase
 from jaxfuse.engine.judging.losses import LossAssessment
 from jaxfuse.engine.programs import Programs
-from jaxfuse.engine.run_folder.checkpoints import read_weights
+from jaxfuse.engine.run_folder.checkpoints import newest_step, read_weights
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.predictor import CasePredictor, case_predictor
 from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
@@ -48,13 +49,17 @@ RESULT = "result"
 
 @dataclass(frozen=True)
 class Setting:
-    """The things that all phases of a run share: config, folder, display, the request to stop, and the devices."""
+    """The things that all phases of a run share.
+
+    Those are the config, the folder, the display, the request to stop, the devices, and the processes.
+    """
 
     experiment: Experiment
     workdir: Path
     display: Display
     stop: StopRequest
     placement: Placement
+    processes: Processes
 
     def results(self, name: str) -> Path:
         """Returns the folder for the tables of a phase, or of the whole run by the name `result`."""
@@ -148,11 +153,15 @@ class PhaseRun:
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
     def stream(self, start: int) -> Iterator[Mapping[str, Any]]:
-        """Returns the batches from step `start` to the end."""
-        loader = self.setting.experiment.loader
-        return batches(
-            self.sampler, batch=self.phase.batch, seed=self.seed, start=start, stop=self.total_steps, loader=loader
-        )
+        """Returns the batches from step `start` to the end, of several processes the rows of this one."""
+        loader, share = self.setting.experiment.loader, self.share
+        size, seed, stop = self.phase.batch, self.seed, self.total_steps
+        return batches(self.sampler, batch=size, seed=seed, start=start, stop=stop, loader=loader, share=share)
+
+    @property
+    def share(self) -> Share:
+        """The rows of each batch that this process makes."""
+        return Share(self.setting.processes.number, self.setting.processes.count)
 
     # --- weights ------------------------------------------------------------------------------------------------
 
@@ -179,7 +188,11 @@ class PhaseRun:
     def weights(self, *, best: bool) -> State:
         """Reads the trained weights, the best or the last, without optimizers."""
         like = abstract_state(self.system, self.phase, self.data.facts.modalities)
-        return read_weights(self.checkpoint_folder, like, one_device(), best=best)
+        processes, folder = self.setting.processes, self.checkpoint_folder
+        if (newest := processes.led(lambda: newest_step(folder, best=best))) is not None:
+            processes.await_visible(folder / ("best" if best else "last") / str(newest))
+        with processes.in_turn():
+            return read_weights(folder, like, one_device(), best=best)
 
     # --- judgment -----------------------------------------------------------------------------------------------
 
@@ -210,7 +223,8 @@ class PhaseRun:
         fixed = fixed_batches(self.phase, self.watched, seed=self.seed, margin=self.system.geometry.margin)
         fixed = [one_device().put(batch) for batch in fixed]
         local = self.setting.placement.local
-        return Validation(self.programs.evaluate, self.predict, self.assessment, self.watched, fixed, local)
+        led = self.setting.processes.led
+        return Validation(self.programs.evaluate, self.predict, self.assessment, self.watched, fixed, local, led)
 
     @property
     def is_judged(self) -> bool:
@@ -223,9 +237,10 @@ class PhaseRun:
         if not self.data.val:
             return
         weights = self.setting.placement.local(without_optimizers(state))
-        self.setting.assess(self.name, self.assessment, partial(self.predict, weights), self.data)
+        predict = partial(self.predict, weights)
+        self.setting.processes.led(lambda: self.setting.assess(self.name, self.assessment, predict, self.data))
 
     def forget_judgment(self) -> None:
         """Removes judgments that training outdates. A run killed in between would take them for its own."""
-        for outdated in (self.name, RESULT):
+        for outdated in (self.name, RESULT) if self.setting.processes.first else ():
             (self.setting.results(outdated) / "summary.json").unlink(missing_ok=True)

@@ -171,6 +171,11 @@ def stored(array: jax.Array, rows: Any, first: Any) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(array, rows, first, axis=0)
 
 
+def greatest(placement: Placement) -> Wrapped:
+    """Compiles (rows of all processes) -> the greatest of each column, for all."""
+    return jax.jit(lambda rows: rows.max(axis=0), out_shardings=placement.state)
+
+
 @jax.jit
 def all_finite(tree: Any) -> jax.Array:
     """Tells whether every value of every array is finite."""

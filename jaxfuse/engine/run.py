@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.cache import make_cache
@@ -19,13 +20,14 @@ from jaxfuse.data.settings import Data
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.build import check_systems
 from jaxfuse.engine.devices.placement import Placement, idle_sentence, placed
+from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.assessment import PredictCase
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
 from jaxfuse.engine.phase_run import RESULT, PhaseRun, Setting
-from jaxfuse.engine.run_folder.lock import locked
-from jaxfuse.engine.run_folder.metric_writer import MetricWriter
+from jaxfuse.engine.run_folder.lock import HOLDER, locked
+from jaxfuse.engine.run_folder.metric_writer import FollowingWriter, MetricWriter
 from jaxfuse.engine.run_folder.phase_lengths import check_lengths
 from jaxfuse.engine.run_folder.workdir import (
     begun_config,
@@ -55,12 +57,13 @@ class Run:
     display: Display
     stop: StopRequest
     placement: Placement
+    processes: Processes = field(default_factory=Processes)
     _datasets: dict[Data, Dataset] = field(default_factory=dict)
     _phases: dict[str, PhaseRun] = field(default_factory=dict)
 
     @cached_property
     def setting(self) -> Setting:
-        return Setting(self.experiment, self.workdir, self.display, self.stop, self.placement)
+        return Setting(self.experiment, self.workdir, self.display, self.stop, self.placement, self.processes)
 
     def phase(self, name: str) -> PhaseRun:
         """Returns a phase of the schedule. Its data are opened when it is first asked for."""
@@ -75,7 +78,9 @@ class Run:
         if data not in self._datasets:
             sharing = [p for p in self.experiment.phases.values() if self.experiment.data_of(p) == data]
             labels_required = any(p.needs_label for p in sharing)
-            self._datasets[data] = opened = open_dataset(data, self.setting.report, labels_required=labels_required)
+            with self.processes.in_turn():  # the others find all prepared
+                opened = open_dataset(data, self.setting.report, labels_required=labels_required)
+            self._datasets[data] = opened
             if warning := opened.untold_background():
                 self.display.say(f"Warning: {warning}")
         return self._datasets[data]
@@ -83,13 +88,14 @@ class Run:
     def execute(self) -> bool:
         """Trains what is left to train and judges it. Returns False where everything was there already."""
         phases = self._checked_phases()
-        self._note_all_data(phases)
+        self.processes.refuse_differences({f"the data of {p.name}": p.data.document()["fingerprint"] for p in phases})
+        self.processes.led(lambda: self._note_all_data(phases))
         self._check_result()
         trainings = self._checked_trainings()
-        writer = MetricWriter(self.workdir)
+        writer = MetricWriter(self.workdir) if self.processes.first else FollowingWriter()
         try:
             worked = [training.run(writer) for training in trainings]
-            return any([*worked, self._combine()])
+            return any([*worked, self.processes.led(self._combine)])
         finally:
             writer.close()
 
@@ -166,7 +172,8 @@ class Run:
         ]
         for training in trainings:
             training.check()
-        check_lengths(self.workdir, [{p.name: p.total_steps for p in training.phases} for training in trainings])
+        lengths = [{p.name: p.total_steps for p in training.phases} for training in trainings]
+        self.processes.led(lambda: check_lengths(self.workdir, lengths))
         return trainings
 
     # --- the result ---------------------------------------------------------------------------------------------
@@ -186,43 +193,76 @@ class Run:
         return True
 
 
-def train(config: ConfigDict, workdir: Path) -> Path:
+def train(config: ConfigDict, workdir: Path, processes: Processes | None = None) -> Path:
     """Trains, judges and reports what a config asks for. Returns the path of the report.
 
     It holds the lock on the workdir all the while.
+
+    Args:
+        processes: those of the run, which `joined` gives; all train, and process 0 writes.
 
     Raises:
         UserError: another run is going on in the workdir, or config, data or folder are wrong.
         Stopped: a signal came, or numbers are no longer finite; the same call goes on.
     """
-    asked = config
-    experiment = parse(asked)
+    processes, workdir = processes or Processes(), workdir.absolute()
+    with processes.in_turn():
+        placement = _checked(config, workdir)
+    display = Display() if processes.first else Display(Console(quiet=True))
+    with ExitStack() as held:
+        processes.led(lambda: _take(held, workdir))
+        processes.await_visible(workdir / HOLDER)
+        chosen = _settled(config, placement, workdir, processes)
+        experiment = parse(chosen)
+        compilation_cache(experiment.data.cache_dir)
+        processes.led(lambda: _begin(chosen, workdir, placement))
+        _introduce(display, experiment, placement, workdir, settlements(config, chosen))
+        related = related_runs(workdir)
+        with StopRequest(processes) as stop, _reported_as_far_as_it_went(workdir, related, processes):
+            run = Run(experiment, workdir, display, stop, placement, processes)
+            worked = run.execute()
+            processes.led(lambda: run.draw_rows(related))
+        report = processes.led(lambda: str(_report(workdir, related)))
+    display.say(("Done" if worked else "This run was finished already; its report is written anew") + f": {report}")
+    return Path(report)
+
+
+def _checked(config: ConfigDict, workdir: Path) -> Placement:
+    """Checks what can be checked before anything is written but the folders of caches; returns the devices."""
+    experiment = parse(config)
     check_systems(experiment)
     placement = placed(experiment)
     every = {experiment.data_of(phase) for phase in experiment.phases.values()}
     check_workdir(workdir, {data.root for data in every})
     for data in every:
         make_cache(data.cache_dir)
-    config = settled(asked, Machine.of(placement), begun_config(workdir))
-    experiment = parse(config)
-    display = Display()
-    with locked(workdir) as workdir:
-        compilation_cache(experiment.data.cache_dir)
-        open_workdir(workdir, config)
-        note_environment(workdir, placement)
-        display.say(f"jaxfuse {experiment.name}: {placement.device_name}; workdir {workdir}")
-        if idle := idle_sentence(placement):
-            display.say(idle)
-        if chosen := settlements(asked, config):
-            display.say("Settled, as auto: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
-        related = related_runs(workdir)
-        with StopRequest() as stop, _reported_as_far_as_it_went(workdir, related):
-            run = Run(experiment, workdir, display, stop, placement)
-            worked = run.execute()
-            run.draw_rows(related)
-        report = _report(workdir, related)
-    display.say(("Done" if worked else "This run was finished already; its report is written anew") + f": {report}")
-    return report
+    return placement
+
+
+def _take(held: ExitStack, workdir: Path) -> None:
+    held.enter_context(locked(workdir))
+
+
+def _settled(config: ConfigDict, placement: Placement, workdir: Path, processes: Processes) -> ConfigDict:
+    """Settles what is `auto`, in all processes as for process 0."""
+    machine = Machine(**processes.led(lambda: asdict(Machine.of(placement))))
+    return settled(config, machine, processes.led(lambda: begun_config(workdir)))
+
+
+def _begin(config: ConfigDict, workdir: Path, placement: Placement) -> None:
+    open_workdir(workdir, config)
+    note_environment(workdir, placement)
+
+
+def _introduce(
+    display: Display, experiment: Experiment, placement: Placement, workdir: Path, chosen: Mapping[str, str]
+) -> None:
+    """Says what runs, on what, and where."""
+    display.say(f"jaxfuse {experiment.name}: {placement.device_name}; workdir {workdir}")
+    if idle := idle_sentence(placement):
+        display.say(idle)
+    if chosen:
+        display.say("Settled, as auto: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
 
 
 def _report(workdir: Path, related: Sequence[Path]) -> Path:
@@ -239,13 +279,14 @@ def _report(workdir: Path, related: Sequence[Path]) -> Path:
 
 
 @contextmanager
-def _reported_as_far_as_it_went(workdir: Path, related: Sequence[Path]) -> Iterator[None]:
+def _reported_as_far_as_it_went(workdir: Path, related: Sequence[Path], processes: Processes) -> Iterator[None]:
     """Writes the report of a run that ends because it cannot write, where a report still has room."""
     try:
         yield
     except (OutputError, OSError):
-        with suppress(UserError, OSError):
-            write_report(workdir, related=related)
+        if processes.first:
+            with suppress(UserError, OSError):
+                write_report(workdir, related=related)
         raise
 
 

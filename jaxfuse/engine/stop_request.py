@@ -6,17 +6,20 @@ import os
 import signal
 from types import FrameType, TracebackType
 
+from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.errors import Stopped
 
 
 class StopRequest:
-    """A context in which `requested` is the signal that came, if one did."""
+    """A context in which `requested` is the signal that came, if one did, to this process or to another of the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes | None = None) -> None:
         self.requested: signal.Signals | None = None
+        self._processes = processes or Processes()
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopRequest:
+        self._processes.stop = self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._note)
         return self
@@ -28,8 +31,11 @@ class StopRequest:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def heed(self, where: str) -> None:
-        """Raises `Stopped` if a signal came; for the places between steps where there is nothing to save."""
-        if self.requested is not None:
+        """Raises `Stopped` if a signal came; for the places between steps where there is nothing to save.
+
+        Of several processes, those that follow process 0 end where it does.
+        """
+        if self.requested is not None and self._processes.free:
             raise Stopped(f"{self.requested.name}: stopped {where}; the same command goes on", 128 + self.requested)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 import jax
 import numpy as np
 
+from jaxfuse.engine.devices.agreement import agreement
 from jaxfuse.engine.display import clock
 from jaxfuse.engine.feed.ahead import Ahead
 from jaxfuse.engine.feed.blocks import checked_length, in_blocks
@@ -61,10 +62,11 @@ class Training:
 
     def run(self, writer: MetricWriter) -> bool:
         """Trains what is left and judges it. Returns False where everything was there already."""
-        self.setting.stop.heed(f"before phase {self.name}")
+        led = self.setting.processes.led
+        led(lambda: self.setting.stop.heed(f"before phase {self.name}"))
         with ExitStack() as stack:
             opened = self._open(stack)
-            finished = self._is_finished(opened)
+            finished = led(lambda: self._is_finished(opened))
             opened[self.name].refuse_if_none_is_sound()
             self._complain(opened)
             if finished:
@@ -73,8 +75,7 @@ class Training:
             loop = self._loop(opened, writer)
             begun = opened[self.name].latest_step()
             state = self._state(opened[self.name], loop.judge)
-            for phase in self.phases:
-                note_length(self.setting.workdir, phase.name, self.total_steps)
+            led(self._note_lengths)
             self._complain(opened)  # of best weights, too
             if begun is None or begun < self.total_steps:
                 state = self._train(loop, state, begun or 0, opened, writer)
@@ -84,11 +85,16 @@ class Training:
                 phase.judge(own[phase.name])
         return True
 
+    def _note_lengths(self) -> None:
+        for phase in self.phases:
+            note_length(self.setting.workdir, phase.name, self.total_steps)
+
     def _open(self, stack: ExitStack) -> Opened:
         """Opens a checkpoint folder to resume the training, and one per phase; for a single phase both are the same."""
         root = self.setting.workdir / "checkpoints"
         names = dict.fromkeys([self.name, *(phase.name for phase in self.phases)])
-        return {name: stack.enter_context(closing(Checkpoints(root / name))) for name in names}
+        processes = self.setting.processes
+        return {name: stack.enter_context(closing(Checkpoints(root / name, processes))) for name in names}
 
     def _complain(self, opened: Opened) -> None:
         """Says which checkpoints are damaged, each once."""
@@ -130,6 +136,8 @@ class Training:
             writer=group.rows(writer),
             display=self.setting.display,
             stop=self.setting.stop,
+            processes=self.setting.processes,
+            agree=agreement(self.setting.processes, self.setting.placement),
         )
 
     def _fed(self, *every: int) -> Stream:
@@ -143,7 +151,8 @@ class Training:
         held = resident(samplers, loader.on_device, placement, say, self.setting.report)
         streams = {phase.name: phase.stream for phase in self.phases}
         for phase, one in zip(self.phases, held, strict=bool(held)):
-            streams[phase.name] = partial(one.stream, batch=phase.phase.batch, seed=phase.seed, stop=phase.total_steps)
+            asked = {"batch": phase.phase.batch, "seed": phase.seed, "stop": phase.total_steps, "share": phase.share}
+            streams[phase.name] = partial(one.stream, **asked)
         stream, total = self.group.stream(streams), self.total_steps
         backend = placement.backend
         length = checked_length(loader.steps_per_call, total, every, resident=bool(held), backend=backend)

@@ -114,6 +114,7 @@ class Validation:
         watched: the cases that are predicted.
         fixed: the batches, equal in every validation, which stay where they lie.
         local: a state of the training -> the same on the device that validates.
+        led: carries out a function in the process that validates, and returns what it does in all.
     """
 
     evaluate: Evaluate
@@ -122,13 +123,18 @@ class Validation:
     watched: tuple[PreparedCase, ...]
     fixed: Sequence[Any]
     local: Callable[[State], State]
+    led: Callable[[Callable[[], dict[str, float]]], dict[str, float]]
 
     def __call__(self, state: State) -> dict[str, float]:
         if not self.watched:
             return {}
         weights = self.local(without_optimizers(state))
+        return self.led(lambda: self._scores(weights))
+
+    def _scores(self, weights: State) -> dict[str, float]:
         losses = mean_losses(self.evaluate, weights, self.fixed)
-        return {**losses, **self.assessment.quick(partial(self.predict, weights), self.watched)}
+        quick = self.assessment.quick(partial(self.predict, weights), self.watched)
+        return {name: float(value) for name, value in {**losses, **quick}.items()}
 
 
 def spread(cases: Sequence[PreparedCase], count: int) -> tuple[PreparedCase, ...]:

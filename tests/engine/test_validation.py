@@ -71,7 +71,10 @@ def test_a_validation_joins_losses_and_scores_of_weights_alone():
         return {"a": own.params["net"] * batch, "b": jnp.float32(batch) ** 2}
 
     # Losses are means over the fixed batches.
-    validate = Validation(losses, predict, Assessed(), (case(1), case(2)), [jnp.float32(1), 3], lambda state: state)
+    fixed = [jnp.float32(1), 3]
+    validate = Validation(
+        losses, predict, Assessed(), (case(1), case(2)), fixed, lambda state: state, lambda work: work()
+    )
     assert validate(state(10.0)) == {"a": 20.0, "b": 5.0, "score": 23.0}
 
 

@@ -14,9 +14,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src.clusters import ClusterEnv  # what `jax.distributed.initialize()` asks where it is told nothing
+
+# Not public: the client of the coordination service, and what `jax.distributed.initialize()` asks where it is told
+# nothing.
+from jax._src import distributed
+from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
-from orbax.checkpoint.multihost import get_jax_distributed_client
 
 from jaxfuse.engine.devices.meeting import Seat, Statement, meet
 from jaxfuse.engine.devices.processes import Processes, exit_code
@@ -164,7 +167,8 @@ class _Service:
     """The board of JAX's coordination service."""
 
     def __init__(self, count: int) -> None:
-        self._client, self._all = get_jax_distributed_client(), list(range(count))
+        self._client: Any = distributed.global_state.client
+        self._all = list(range(count))
 
     def put(self, name: str, text: str) -> None:
         try:

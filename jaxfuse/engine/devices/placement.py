@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
@@ -47,6 +48,11 @@ class Placement:
         return 1 if self.mesh is None else self.mesh.shape[DATA]
 
     @property
+    def spans(self) -> bool:
+        """Whether some of the devices belong to other processes."""
+        return not self.batch.is_fully_addressable
+
+    @property
     def devices(self) -> tuple[jax.Device, ...]:
         """The devices in use, ordered by their numbers."""
         return tuple(sorted(self.state.device_set | self.batch.device_set, key=lambda device: device.id))
@@ -70,13 +76,19 @@ class Placement:
     def put(self, batch: Any) -> Any:
         """Puts a batch of the host on the devices, where steps take it; does not wait until it is there.
 
-        What lies on the devices already stays where it is.
+        Each of several processes gives its own rows. What lies on the devices already stays where it is.
         """
         sharding = self._of_steps if isinstance(batch, Block) else self.batch
-        return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, sharding), batch)
+        place = jax.make_array_from_process_local_data if self.spans else _put
+        return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else place(sharding, leaf), batch)
 
     def keep(self, state: Any) -> Any:
-        """Binds a state to the devices, as it comes out of every step: a step is compiled once for both."""
+        """Binds a state to the devices, as it comes out of every step: a step is compiled once for both.
+
+        Each of several processes gives all of it.
+        """
+        if self.spans:
+            return jax.tree.map(lambda leaf: _spread(leaf, self.state), state)
         return jax.device_put(state, self.state)
 
     def local(self, tree: Any) -> Any:
@@ -112,17 +124,20 @@ def on_mesh(devices: list[jax.Device]) -> Placement:
 
 
 def placed(experiment: Experiment) -> Placement:
-    """Places a run on the devices that its config asks for, the first ones of this process.
+    """Places a run on the devices that its config asks for, the first ones of each process.
 
     Raises:
         UserError: there are not so many, or the batch of a phase cannot be parted among them.
     """
-    here = jax.local_devices()
-    count = _count(experiment.devices, len(here))
-    if count == 1:
+    here, processes = jax.local_devices(), jax.process_count()
+    count = _count(experiment.devices, len(here), alone=processes == 1)
+    # In the order of the processes, each of which makes the rows of its own devices.
+    every = [here] if processes == 1 else map(jax.local_devices, range(processes))
+    used = [device for those in every for device in those[:count]]
+    if len(used) == 1:
         return one_device()
-    check_batches({name: phase.batch for name, phase in experiment.phases.items()}, count)
-    return on_mesh(here[:count])
+    check_batches({name: phase.batch for name, phase in experiment.phases.items()}, len(used))
+    return on_mesh(used)
 
 
 def idle_sentence(placement: Placement) -> str:
@@ -148,10 +163,24 @@ def check_batches(batches: Mapping[str, int], parts: int) -> None:
             )
 
 
-def _count(asked: str, there: int) -> int:
-    """Returns the devices that a config's word for them means."""
+def _put(sharding: Sharding, leaf: Any) -> jax.Array:
+    return jax.device_put(leaf, sharding)
+
+
+def _spread(leaf: Any, sharding: Sharding) -> jax.Array:
+    """Puts an array, of which each process has all, on the devices of all processes."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_spread(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def _count(asked: str, there: int, *, alone: bool) -> int:
+    """Returns the devices of each process that a config's word for them means."""
     if asked == AUTO:
-        return 1
+        return 1 if alone else there
     if asked == ALL:
         return there
     if not asked.isdigit() or int(asked) < 1:

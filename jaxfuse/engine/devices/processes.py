@@ -54,6 +54,8 @@ class Stop(Protocol):
 class Processes:
     """The processes of a run, seen from one of them. All call its methods in the same order.
 
+    Within what `led` or `in_turn` carries out, they are calls like any others: nobody is waited for.
+
     Attributes:
         number, count: of this process, from 0, and of all.
         board: None where there is one process.
@@ -69,7 +71,7 @@ class Processes:
     lost: tuple[str, int] | None = None
     agreed: bool = False
     _said: int = 0
-    _leading: int = 0
+    _turns: int = 0
 
     @property
     def first(self) -> bool:
@@ -83,11 +85,11 @@ class Processes:
     @property
     def free(self) -> bool:
         """Whether this process may end here by itself: the others wait for it, and hear of it."""
-        return not self.several or self._leading > 0
+        return not self.several or (self.first and self._turns > 0)
 
     def led(self, work: Callable[[], Made]) -> Made:
         """Carries out `work` in process 0, while the others wait; all get what it returns, JSON, or end as it does."""
-        if not self.several:
+        if not self.several or self._turns:
             return work()
         with self._turn() as (name, mine):
             if not mine:
@@ -99,7 +101,7 @@ class Processes:
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Carries out what stands in it in process 0 first, then in the others; all end where process 0 does."""
-        if not self.several:
+        if not self.several or self._turns:
             yield
             return
         with self._turn() as (name, mine):
@@ -151,7 +153,7 @@ class Processes:
         """Gives the name of what process 0 says next, and whether this is process 0, whose end the others hear of."""
         self._said += 1
         name = f"{self._said}"
-        self._leading += self.first
+        self._turns += 1
         try:
             yield name, self.first
         except BaseException as error:
@@ -160,7 +162,7 @@ class Processes:
                 self._put(name, {"ended": exit_code(error)})
             raise
         finally:
-            self._leading -= self.first
+            self._turns -= 1
 
     def _put(self, name: str, said: Any) -> None:
         assert self.board is not None

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfuse.data.dataset import Report
-from jaxfuse.data.pipeline import PatchSampler, draws
+from jaxfuse.data.pipeline import ALL_ROWS, PatchSampler, Share, draws
 from jaxfuse.data.sampling import Draw
 from jaxfuse.data.transforms import flip, names_of
 from jaxfuse.engine.devices.placement import Placement
@@ -70,9 +70,9 @@ class Resident:
     images: Any
     labels: Any
 
-    def stream(self, start: int, *, batch: int, seed: int, stop: int) -> Iterator[Any]:
+    def stream(self, start: int, *, batch: int, seed: int, stop: int, share: Share = ALL_ROWS) -> Iterator[Any]:
         """Yields the batches of `jaxfuse.data.pipeline.batches` from step `start` to `stop` - 1 as `Windows`."""
-        stream = draws(self.sampler, batch=batch, seed=seed, start=start, stop=stop)
+        stream = draws(self.sampler, batch=batch, seed=seed, start=start, stop=stop, share=share)
         try:
             for drawn in stream:
                 if self.sampler.unpaired:

@@ -17,8 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxfuse.engine.devices.placement import Placement
+from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.run_folder.stored import (
     Damaged,
     Misfit,
@@ -27,6 +29,7 @@ from jaxfuse.engine.run_folder.stored import (
     read_document,
     read_tree,
     remove_partial,
+    without_keys,
     write_stored,
 )
 from jaxfuse.errors import OutputError, UserError
@@ -41,14 +44,15 @@ class Checkpoints:
     """The checkpoints below `folder`: `last/` and `best/`. Close it when done.
 
     They are written in the background, one after another; an error of a write surfaces at the next call that saves or
-    waits.
+    waits. Of several processes, all call alike: process 0 writes, and decides which are sound.
 
     Attributes:
         complaints: what was found damaged so far, a sentence each.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, processes: Processes | None = None) -> None:
         self.folder = folder.absolute()
+        self._processes = processes or Processes()
         self.complaints: list[str] = []
         self._faults: dict[Path, str] = {}
         self._writer = ThreadPoolExecutor(1, "checkpoints")
@@ -57,10 +61,15 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint that is sound; None where there is none."""
-        return next((step for step in sorted(_steps(self.folder / "last"), reverse=True) if self._is_sound(step)), None)
+        return self._processes.led(
+            lambda: next((step for step in sorted(_steps(self.folder / "last"))[::-1] if self._is_sound(step)), None)
+        )
 
     def refuse_if_none_is_sound(self) -> None:
         """Refuses to take a phase whose checkpoints are all damaged for one that has not begun."""
+        self._processes.led(self._refuse_if_none_is_sound)
+
+    def _refuse_if_none_is_sound(self) -> None:
         if self.latest_step() is None and _steps(self.folder / "last"):
             raise UserError(
                 f"{'; '.join(self.complaints)}; none is left to go on from: bring one back, or name another --workdir "
@@ -74,15 +83,17 @@ class Checkpoints:
             UserError: it, or the one before it, could not be written.
         """
         # `progress` names the best step: a run killed between the two must not resume with a best that was never whole.
-        self.wait()
-        if step in _steps(self.folder / "last") and self._is_sound(step):
+        self._processes.led(self.wait)
+        if self._is_saved(step):
             return
-        trees = {WEIGHTS: weights(state), REST: _rest(state)}
-        kept = self._begin("last", step, trees, {PROGRESS: dict(progress)}, self._forget_last)
+        trees = copied({WEIGHTS: weights(state), REST: _rest(state)}, here=self._processes.first)
+        if not self._processes.first:
+            return
+        self._begin("last", step, trees, {PROGRESS: dict(progress)}, self._forget_last)
         if not self._proved:
             self.wait()
             try:
-                read_back(self.folder / "last" / str(step), kept)
+                read_back(self.folder / "last" / str(step), trees)
             except Damaged as error:
                 raise UserError(
                     f"the first checkpoint, of step {step}, cannot be read back from {self.folder} ({error}); name "
@@ -96,17 +107,22 @@ class Checkpoints:
         Raises:
             UserError: the one before it could not be written.
         """
-        self._wait_for("best")
-        kept = {step, *keep}
-        self._begin("best", step, {WEIGHTS: weights(state)}, {}, lambda _: self._remove("best", kept))
+        self._processes.led(self.wait_for_best)
+        trees, kept = copied({WEIGHTS: weights(state)}, here=self._processes.first), {step, *keep}
+        if self._processes.first:
+            self._begin("best", step, trees, {}, lambda _: self._remove("best", kept))
 
     def forget_best_after(self, step: int) -> None:
         """Removes the best checkpoints of later steps, which a killed run left: a run that resumes is not that run."""
         self._wait_for("best")
-        self._remove("best", {found for found in _steps(self.folder / "best") if found <= step})
+        if self._processes.first:
+            self._remove("best", {found for found in _steps(self.folder / "best") if found <= step})
 
     def has_best(self, step: int) -> bool:
         """Tells whether the best checkpoint of a step is there and sound; complains where it is not."""
+        return self._processes.led(lambda: self._has_best(step))
+
+    def _has_best(self, step: int) -> bool:
         where = self.folder / "best" / str(step)
         if fault := fault_of(where, _BEST):
             self.complaints.append(f"the best weights, of step {step}, in {where} are damaged ({fault})")
@@ -120,6 +136,11 @@ class Checkpoints:
         """
         step = self.latest_step()
         where = self.folder / "last" / str(step)
+        with self._processes.in_turn():
+            self._processes.await_visible(where / PROGRESS)
+            return self._read(where, like)
+
+    def _read(self, where: Path, like: State) -> tuple[State, dict[str, Any]]:
         try:
             found = read_tree(where, WEIGHTS, weights(like)) | read_tree(where, REST, _rest(like))
             progress = read_document(where, PROGRESS)
@@ -127,8 +148,8 @@ class Checkpoints:
             raise UserError(f"the checkpoint in {where} cannot be read ({error}); train this phase first") from error
         except Misfit as error:
             raise UserError(
-                f"the checkpoint of step {step} in {self.folder} does not fit this model ({error}); was it written by "
-                "another version? choose another --workdir to start anew"
+                f"the checkpoint of step {where.name} in {self.folder} does not fit this model ({error}); was it "
+                "written by another version? choose another --workdir to start anew"
             ) from error
         return _learning(found), progress
 
@@ -156,6 +177,9 @@ class Checkpoints:
                 self.complaints.append(f"the checkpoint of step {step} in {where} is damaged ({fault})")
         return not self._faults[where]
 
+    def _is_saved(self, step: int) -> bool:
+        return self._processes.led(lambda: step in _steps(self.folder / "last") and self._is_sound(step))
+
     def _begin(
         self,
         which: str,
@@ -163,19 +187,17 @@ class Checkpoints:
         trees: Mapping[str, Any],
         documents: Mapping[str, Any],
         done: Callable[[int], None],
-    ) -> Mapping[str, Any]:
-        """Begins to write a copy of the trees, which is returned."""
+    ) -> None:
+        """Begins to write trees, of which this is the only user."""
         where = self.folder / which / str(step)
-        kept = _copied(trees)
 
         def write() -> None:
             remove_partial(where.parent)
-            write_stored(where, kept, documents)
+            write_stored(where, trees, documents)
             self._faults[where] = ""
             done(step)
 
         self._pending[which] = self._writer.submit(write)
-        return kept
 
     def _wait_for(self, which: str) -> None:
         if which not in self._pending:
@@ -204,6 +226,11 @@ def weights(state: State) -> dict[str, Any]:
     """Returns the part of a state that prediction and transfer need, averaged where an average is kept."""
     found = deployed(state)
     return {"params": found.params, "stats": found.stats}
+
+
+def newest_step(folder: Path, *, best: bool) -> int | None:
+    """Returns the step of the newest checkpoint of a phase, sound or not; None where there is none."""
+    return max(_steps(folder / ("best" if best else "last")), default=None)
 
 
 def read_weights(folder: Path, like: State, placement: Placement, *, best: bool) -> State:
@@ -266,12 +293,16 @@ def _learning(found: dict[str, Any]) -> State:
     return State(**found.pop("learning"), **found, average=average)
 
 
-def _copied(tree: Any) -> Any:
-    """Copies a tree to the host, as the next step uses its memory again; keys, which no step donates twice, too."""
+def copied(tree: Any, *, here: bool) -> Any:
+    """Copies a tree to the host, as the next step uses its memory again, with the numbers of keys in their places.
 
-    def copied(leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(jnp.array(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
-        return np.array(leaf)
+    Args:
+        here: whether this process keeps the copy; the others help to gather arrays that are parted among processes.
+    """
 
-    return jax.tree.map(copied, tree)
+    def copy(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+        return np.array(leaf) if here else None
+
+    return jax.tree.map(copy, without_keys(tree))

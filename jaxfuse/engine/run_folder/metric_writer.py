@@ -137,6 +137,28 @@ class MetricWriter:
         events.flush()
 
 
+class FollowingWriter(MetricWriter):
+    """The writer of a process whose rows another process writes."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, step: int, phase: str, split: Literal["train", "val"], values: Mapping[str, SupportsFloat]) -> None:
+        pass
+
+    def write_image(self, tag: str, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        pass
+
+    def truncate(self, phase: str, after_step: int, later_phases: Collection[str] = ()) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _json_line(row: Row) -> str:
     plain = {
         key: str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -75,10 +75,31 @@ def read_tree(folder: Path, name: str, like: Any) -> Any:
         Misfit: its arrays are not those of such a tree.
     """
     _check(folder, name)
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    with _plainly_named(folder) as plain, _reader() as reader:
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, without_keys(like))
+    with _plainly_named(folder) as plain, _orbax() as reader:
         _check_fit(reader.metadata(plain / name), shapes)
-        return reader.restore(plain / name, args=ocp.args.StandardRestore(shapes))  # pyright: ignore[reportCallIssue]
+        found = reader.restore(plain / name, args=ocp.args.StandardRestore(shapes))  # pyright: ignore[reportCallIssue]
+    return jax.tree.map(_keyed, found, like)
+
+
+def without_keys(tree: Any) -> Any:
+    """Returns a tree with the numbers of random keys in their places: Orbax writes keys in runs of one process only."""
+
+    def plain(leaf: Any) -> Any:
+        if not _is_key(leaf):
+            return leaf
+        # The copy of this process, of a key that all have.
+        return jax.random.key_data(leaf if leaf.is_fully_addressable else leaf.addressable_data(0))
+
+    return jax.tree.map(plain, tree)
+
+
+def _keyed(leaf: Any, like: Any) -> Any:
+    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def read_document(folder: Path, name: str) -> Any:
@@ -102,14 +123,12 @@ def read_back(folder: Path, trees: Mapping[str, Any]) -> None:
             found = read_tree(folder, name, tree)
         except Exception as error:  # whatever it is, it would come again when the run is to go on
             raise Damaged(_first_sentence(error)) from error
-        differ = [path for path, leaf in _named(tree).items() if _bytes(leaf) != _bytes(_named(found)[path])]
+        read, wrote = (_named(without_keys(one)) for one in (found, tree))
+        differ = [
+            path for path, leaf in wrote.items() if np.asarray(leaf).tobytes() != np.asarray(read[path]).tobytes()
+        ]
         if differ:
             raise Damaged(f"{differ[0]} of {name} is another")
-
-
-def _bytes(leaf: Any) -> bytes:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
 
 
 def fault_of(folder: Path, names: Iterable[str]) -> str:
@@ -139,9 +158,10 @@ def _check_space(folder: Path, tree: Any) -> None:
 
 def _write_tree(path: Path, tree: Any) -> None:
     _check_space(path.parent, tree)
-    with _plainly_named(path.parent) as plain, _reader() as writer:
+    with _plainly_named(path.parent) as plain, _orbax() as writer:
         try:
-            writer.save(plain / path.name, args=ocp.args.StandardSave(tree))  # pyright: ignore[reportCallIssue]
+            plainly = ocp.args.StandardSave(without_keys(tree))  # pyright: ignore[reportCallIssue]
+            writer.save(plain / path.name, args=plainly)
         except OSError:
             raise
         except Exception as error:  # TensorStore tells of a full disk by errors of many kinds
@@ -151,8 +171,13 @@ def _write_tree(path: Path, tree: Any) -> None:
 
 
 @contextmanager
-def _reader() -> Iterator[ocp.Checkpointer]:
-    checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+def _orbax() -> Iterator[ocp.Checkpointer]:
+    """Gives what reads and writes in this process by itself: it waits for no other of the run."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    checkpointer = ocp.Checkpointer(
+        ocp.StandardCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone
+    )
     try:
         yield checkpointer
     finally:
@@ -202,8 +227,6 @@ def _check_fit(metadata: Any, shapes: Any) -> None:
     if odd := sorted(found.keys() ^ wanted.keys()):
         raise Misfit(f"{odd[0]} is {'not there' if odd[0] in wanted else 'there, and no part of it'}")
     for name, leaf in wanted.items():
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            continue
         there = found[name]
         if (tuple(there.shape), there.dtype) != (leaf.shape, leaf.dtype):
             told, here = (f"{one.dtype} {tuple(one.shape)}" for one in (there, leaf))

@@ -24,6 +24,8 @@ from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.options import flat
 
 _REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "nibabel")
+# Of the processes of a run: they decide what is computed.
+_ALIKE = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
 
 def changes_nothing(option: str) -> bool:
@@ -123,16 +125,27 @@ def note_environment(workdir: Path, placement: Placement) -> None:
     write_json(workdir / "environment.json", environment(placement))
 
 
-def environment(placement: Placement) -> dict[str, Any]:
-    """Returns versions, the devices in use and the command."""
+def statement(config: Any, workdir: Path) -> dict[str, Any]:
+    """Returns what has to be the same in all processes of a run: versions, folder, and options."""
+    options = flat(json.loads(config.to_json_best_effort()))
+    versions = {package: version for package, version in _versions().items() if package in _ALIKE}
+    return {**versions, "workdir": str(workdir.absolute()), **{f"config.{name}": options[name] for name in options}}
+
+
+def _versions() -> dict[str, str]:
     versions = {}
     for package in _REPORTED_PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed as a package"
+    return versions
+
+
+def environment(placement: Placement) -> dict[str, Any]:
+    """Returns versions, the devices in use and the command."""
     return {
-        "versions": versions,
+        "versions": _versions(),
         "python": platform.python_version(),
         "device": placement.device_name,
         "backend": placement.backend,

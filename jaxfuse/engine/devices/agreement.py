@@ -1,0 +1,58 @@
+"""The agreement of all processes on what clocks and signals ask for after a step.
+
+A clock or a signal speaks to one process. All have to act after the same step, or one would compute alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from jaxfuse.engine.devices.placement import Placement
+from jaxfuse.engine.devices.processes import Processes
+from jaxfuse.engine.programs import greatest
+
+# So many steps pass before what was asked for is done: its number is there then, and nobody waits for it.
+LATE = 2
+
+
+@runtime_checkable
+class Agreement(Protocol):
+    """What is asked for after each step in this process -> what is due in all."""
+
+    def __call__(self, signal: int, save: bool) -> tuple[int, bool]:
+        """Takes and returns the number of a signal, 0 for none, and whether a checkpoint is due by the clock."""
+        ...
+
+
+def agreement(processes: Processes, placement: Placement) -> Agreement:
+    """Returns the agreement of these processes; of one, what it asks for is due at once."""
+    return Late(processes, placement) if processes.several else at_once
+
+
+def at_once(signal: int, save: bool) -> tuple[int, bool]:
+    """Agrees with the only process."""
+    return signal, save
+
+
+class Late:
+    """The agreement of several processes, by the greatest number that any gave `LATE` steps ago."""
+
+    def __init__(self, processes: Processes, placement: Placement) -> None:
+        self._greatest = greatest(placement)
+        self._rows = placement.parts // processes.count
+        self._placement = placement
+        self._asked: deque[Any] = deque()
+
+    def __call__(self, signal: int, save: bool) -> tuple[int, bool]:
+        asked = np.tile(np.array([signal, save], np.int32), (self._rows, 1))
+        self._asked.append(self._greatest(self._placement.put(asked)))
+        self._asked[-1].copy_to_host_async()
+        if len(self._asked) <= LATE:
+            return 0, False
+        number, due = np.asarray(self._asked.popleft()).tolist()
+        if due:  # it is done now; what was asked for since is the same
+            self._asked.clear()
+        return number, bool(due)
