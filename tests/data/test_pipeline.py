@@ -4,7 +4,7 @@ import grain
 import numpy as np
 import pytest
 
-from jaxfuse.data.pipeline import Interleaved, Loader, PatchSampler, batches
+from jaxfuse.data.pipeline import Interleaved, Loader, PatchSampler, Share, batches
 from jaxfuse.data.sampling import brain, tumor
 from jaxfuse.data.streams import Stream, Streams
 from jaxfuse.data.transforms import transforms_from
@@ -58,6 +58,25 @@ def test_neither_threads_nor_workers_nor_prefetch_nor_the_end_change_a_batch(aug
     assert _equal(_stream(augmented, threads=1, prefetch=1), whole)
     assert _equal(_stream(augmented, workers=2, start=2), whole[2:])
     assert _equal(_stream(augmented, stop=3), whole[:3])
+
+
+@pytest.mark.parametrize(("count", "workers"), [(2, 0), (4, 0), pytest.param(2, 1, marks=pytest.mark.slow)])
+def test_processes_make_the_rows_of_the_batches_of_one_bit_by_bit(augmented, halved, count, workers):
+    for sampler, start in ((augmented, 0), (augmented, 3), (halved, 2)):
+        whole = _stream(sampler, batch=4, start=start)
+        shares = [
+            list(batches(sampler, batch=4, seed=0, start=start, stop=STOP, loader=Loader(workers), share=share))
+            for share in (Share(number, count) for number in range(count))
+        ]
+        for rows in shares:
+            assert {len(one["image"]) for one in rows} == {4 // count}
+        joined = [
+            {name: np.concatenate([one[name] for one in rows]) for name in rows[0]}
+            for rows in zip(*shares, strict=True)
+        ]
+        assert _equal(joined, whole)
+        if workers:
+            return
 
 
 def test_another_seed_gives_other_batches(augmented, whole):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxfuse.engine.devices.agreement import at_once
+from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.loop import Loop
 from jaxfuse.engine.programs import Measured, measured
@@ -81,6 +83,8 @@ class Bench:
             "checkpoint_every": 100,
             "checkpoint_minutes": 0,
             "log_every": 2,
+            "processes": Processes(),
+            "agree": at_once,
             **self.options,
         }
         kept = {"judge": self.judge, "checkpoints": self.checkpoints, "writer": self.writer, "stop": self.stop}

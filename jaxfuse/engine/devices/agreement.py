@@ -20,7 +20,7 @@ LATE = 2
 
 @runtime_checkable
 class Agreement(Protocol):
-    """What is asked for after each step in this process -> what is due in all."""
+    """The way from what this process asks for after a step to what is due in all."""
 
     def __call__(self, signal: int, save: bool) -> tuple[int, bool]:
         """Takes and returns the number of a signal, 0 for none, and whether a checkpoint is due by the clock."""

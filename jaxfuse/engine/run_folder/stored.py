@@ -88,6 +88,8 @@ def without_keys(tree: Any) -> Any:
     def plain(leaf: Any) -> Any:
         if not _is_key(leaf):
             return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.eval_shape(jax.random.key_data, leaf)
         # The copy of this process, of a key that all have.
         return jax.random.key_data(leaf if leaf.is_fully_addressable else leaf.addressable_data(0))
 
@@ -95,7 +97,9 @@ def without_keys(tree: Any) -> Any:
 
 
 def _keyed(leaf: Any, like: Any) -> Any:
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+    if not _is_key(like):
+        return leaf
+    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(jnp.zeros((), like.dtype)))
 
 
 def _is_key(leaf: Any) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax
 import pytest
 
-from jaxfuse.data.pipeline import Loader, batches
+from jaxfuse.data.pipeline import Loader, Share, batches
 from jaxfuse.data.transforms import transforms_from
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed import resident as module
@@ -47,6 +47,8 @@ def test_batches_equal_those_of_the_host_bit_by_bit(sampler, monkeypatch, axes, 
             assert jax.tree.structure(one) == jax.tree.structure(dict(other))
             for leaf, wanted in zip(jax.tree.leaves(one), jax.tree.leaves(dict(other)), strict=True):
                 assert (leaf.dtype, leaf.tobytes()) == (wanted.dtype, wanted.tobytes())
+    (rows, *_), *_ = (jax.tree.leaves(cut(HERE.put(batch))) for batch in held.stream(0, share=Share(2, 3), **STEPS))
+    assert rows.tobytes() == jax.tree.leaves(cut(HERE.put(next(held.stream(0, **STEPS)))))[0][2:].tobytes()
     first = next(held.stream(0, **STEPS))
     places = (first["a"] if made.unpaired else first).places
     mirrors = options.get("flip") != 0.0

@@ -1,0 +1,59 @@
+"""The watch on other processes: signals are forwarded, and their ends noticed."""
+
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from jaxfuse.engine.devices import watch as module
+from jaxfuse.engine.devices.processes import Processes
+from jaxfuse.engine.devices.watch import Watch
+from tests.engine.devices.boards import Wall
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Two processes of one board, each with its watch and its request to stop, and the ends that watches made."""
+    monkeypatch.setattr(module, "_LOOK_S", 0.02)
+    monkeypatch.setattr(module, "_ALIVE_S", 0.05)
+    monkeypatch.setattr(module, "GRACE_S", 0.05)
+    monkeypatch.setattr(module.os, "_exit", (ended := []).append)
+    wall = Wall(2)
+    both = [Processes(number, 2, wall, stop=SimpleNamespace(requested=None)) for number in range(2)]
+    watches = [Watch(processes) for processes in both]
+    yield SimpleNamespace(wall=wall, both=both, watches=watches, ended=ended)
+    for watch in watches:
+        watch.close()
+
+
+def _until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_signal_to_one_process_is_a_request_in_all(watched):
+    watched.both[1].stop.requested = signal.SIGTERM
+    _until(lambda: watched.both[0].stop.requested == signal.SIGTERM)
+    assert [processes.lost for processes in watched.both] == [None, None]
+
+
+def test_an_end_that_is_told_ends_the_others_with_its_words(watched, capfd):
+    watched.watches[1].tell_end("the data are not there", 2)
+    assert watched.watches[0].verdict(20.0) == ("process 1 has ended: the data are not there", 2)
+    assert watched.watches[1].verdict(0.1) is None, "it knows"
+    _until(lambda: watched.ended)
+    assert watched.ended[0] == 2
+    assert "process 1 has ended: the data are not there" in capfd.readouterr().err
+
+
+def test_a_process_that_died_is_named(watched):
+    watched.wall.living = {0}
+    sentence, code = watched.watches[0].verdict(20.0) or ("", 0)
+    assert (sentence, code) == (
+        "process 1 is gone: killed, or its machine or network failed; the same command goes on from the last "
+        "checkpoint",
+        1,
+    )
