@@ -271,7 +271,7 @@ def fusion(sizes, row, init):
 def branch(sizes, side, generator):
     """S_A or S_B alone."""
     init = (("net/trunk", f"transition:generators/{generator}/trunk"),)
-    return segmentation(sizes, "cmff:make_branch", {"side": side}, init)
+    return segmentation(sizes, "cmff:make_branch", {"side": side, "deep_supervision": 0}, init)
 
 
 def joint(sizes):

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, Probs
 from jaxfuse.errors import UserError
 from jaxfuse.learning.adversarial import Cycle, CycleLosses, cyclic_update, empty_pool
-from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry, Segmentation, SegmentationLoss
+from jaxfuse.losses.deep_supervision import supervised
 from jaxfuse.models.cmft import (
     Critics,
     CycleForm,
@@ -332,13 +332,17 @@ def make_branch(
     side: str,
     loss: SegmentationLoss,
     unet: UNetForm = UNetForm(),
+    deep_supervision: int = 0,
 ) -> Segmentation:
-    """The rows S_A and S_B: one branch trained by its own loss; `side` is "a" or "b"."""
+    """The rows S_A and S_B: one branch trained by its own loss; `side` is "a" or "b".
+
+    With `deep_supervision`, its loss counts so many coarser levels of the decoder, too.
+    """
     if side not in ("a", "b"):
         raise UserError(f"side is {side!r}; choose a or b")
     channels = getattr(pairing(pairs, modalities), side)
-    network = Stateless(unet.network(classes))
-    return Segmentation(network, channels, loss, optimizers, unet.geometry(3), f"S_{side.upper()}")
+    network, name = unet.segmenter(classes, deep_supervision), f"S_{side.upper()}"
+    return Segmentation(network, channels, supervised(loss), optimizers, unet.geometry(3), name)
 
 
 def make_joint(

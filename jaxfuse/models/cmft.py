@@ -27,10 +27,12 @@ from jaxfuse.learning.adversarial import (
     empty_pool,
     maker_objective,
 )
+from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
+from jaxfuse.nn.headed_unet import Network, Supervised, shape_of
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_critic import PatchCritic
 from jaxfuse.nn.precision import cast_dtype
@@ -68,38 +70,6 @@ def pairing(pairs: Sequence[str], modalities: Sequence[str]) -> Pairing:
 
 
 @dataclass(frozen=True)
-class Network:
-    """A U-Net trunk and an output convolution, kept as two subtrees so that the trunk can be transferred alone."""
-
-    trunk: UNet
-    head: Head
-
-    def init(self, rng: Key[Array, ""], image: Image) -> Params:
-        trunk_key, head_key = jax.random.split(rng)
-        # Lazily: no forward pass is computed, nor compiled, to draw weights.
-        trunk = self.trunk.lazy_init(trunk_key, shape_of(image))["params"]
-        features = jax.eval_shape(self.trunk.apply, {"params": trunk}, image)
-        head = self.head.lazy_init(head_key, features.last)["params"]
-        return {"trunk": trunk, "head": head}
-
-    def features(self, params: Params, image: Image) -> Any:
-        """The trunk's last two feature maps, (b *space base) each."""
-        return self.trunk.apply({"params": params["trunk"]}, image)
-
-    def read_out(self, params: Params, features: Any) -> Array:
-        """The output convolution, (b *space k), in float32."""
-        return self.head.apply({"params": params["head"]}, features.last).astype(jnp.float32)  # pyright: ignore
-
-    def __call__(self, params: Params, image: Image) -> Array:
-        return self.read_out(params, self.features(params, image))
-
-
-def shape_of(tree: Any) -> Any:
-    """Shapes and types in place of arrays."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-
-
-@dataclass(frozen=True)
 class UNetForm:
     """The form of every U-Net of a System; the defaults are the paper's.
 
@@ -126,6 +96,22 @@ class UNetForm:
             kernel_init=self.kernel_init,
         )
         return Network(trunk, Head(outputs, kernel_init=self.kernel_init))
+
+    def segmenter(self, classes: int, deep_supervision: int = 0) -> Stateless | Supervised:
+        """A U-Net that labels voxels, in training on so many coarser levels of its decoder, too.
+
+        Raises:
+            UserError: the decoder has not so many.
+        """
+        network = self.network(classes)
+        if not deep_supervision:
+            return Stateless(network)
+        if deep_supervision > self.levels - 2:
+            raise UserError(
+                f"deep_supervision is {deep_supervision}, and a U-Net of {self.levels} levels has {self.levels - 2} "
+                "that are coarser than its output; ask for at most so many"
+            )
+        return Supervised(network, deep_supervision)
 
     def geometry(self, ndim: int, critics: Critics | None = None) -> Geometry:
         """Patches of this U-Net, and of critics that judge what it makes."""

@@ -1,9 +1,9 @@
 """The U-Net trunk of CMFT and CMFF, and a head.
 
 Source of the residual form: "Brain Tumor Segmentation and Radiomics Survival Prediction: Contribution to the BRATS
-2017 Challenge" (Isensee et al., 2017), in the base-16 form for patches of 128^3. Departs from it: no deep
-supervision and no dropout (a generator and a segmenter are to differ in their last layer only), nearest-neighbor
-upsampling, and no network output, so that one trunk may carry several heads.
+2017 Challenge" (Isensee et al., 2017), in the base-16 form for patches of 128^3. Departs from it: no dropout, deep
+supervision only where a head is put on several levels (a generator and a segmenter are to differ in their last layer
+only), nearest-neighbor upsampling, and no network output, so that one trunk may carry several heads.
 """
 
 from __future__ import annotations
@@ -50,8 +50,12 @@ class UNet(nn.Module):
     dtype: DTypeLike | None = None
     kernel_init: KernelInit = normal()
 
-    @nn.compact
     def __call__(self, image: Float[Array, "b *space m"]) -> Features:
+        return self.decoded(image)[0]
+
+    @nn.compact
+    def decoded(self, image: Float[Array, "b *space m"]) -> tuple[Features, ...]:
+        """The features of every level of the decoder, the finest first; sides halve from one to the next."""
         self._check(image)
         common = {"arch": self.arch, "dtype": self.dtype, "kernel_init": self.kernel_init}
         encode = partial(nn.remat(EncoderLevel) if self.remat else EncoderLevel, **common)
@@ -62,11 +66,11 @@ class UNet(nn.Module):
             width, strides = self.base * 2 ** (level - 1), 1 if level == 1 else 2
             x = encode(width, strides, name=f"encoder_{level}")(x)
             skips.append(x)
-        features = Features(x, skips.pop())
+        found = [Features(x, skips.pop())]
         for level in range(self.levels - 1, 0, -1):
             width = self.base * 2 ** (level - 1)
-            features = decode(width, name=f"decoder_{level}")(features.last, skips.pop())
-        return features
+            found.append(decode(width, name=f"decoder_{level}")(found[-1].last, skips.pop()))
+        return tuple(reversed(found[1:]))
 
     def _check(self, image: Array) -> None:
         if self.arch not in _ARCHS:

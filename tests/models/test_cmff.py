@@ -358,3 +358,17 @@ def test_refusals(tiny):
     refused("mask_mode is 'classes'; choose one of whole, class", _joint, tiny, mask_mode="classes")
     with pytest.raises(UserError, match="side is 'A'; choose a or b"):
         made(cmff.make_branch, optimizers=gradient_descent("net"), side="A", **tiny.branch)
+
+
+def test_branches_learn_by_coarser_levels_where_they_are_asked_to(tiny):
+    options = {**tiny.branch, "levels": 4, "side": "a", "optimizers": gradient_descent("net")}
+    system = made(cmff.make_branch, **options, deep_supervision=2)
+    batch = tiny.shapes(16, 16, 16)
+    state = jax.eval_shape(system.init, tiny.key, batch)
+    assert set(state.params["net"]) == {"trunk", "head", "coarser"}
+    after, metrics = jax.eval_shape(system.train_step, state, batch)
+    assert structure(after) == structure(state)
+    assert metrics["net/loss"].shape == ()
+    assert jax.eval_shape(system.predict, state, batch)["S_A"].shape == (1, 16, 16, 16, 4)
+    sentence = "deep_supervision is 3, and a U-Net of 4 levels has 2 that are coarser"
+    refused(sentence, made, cmff.make_branch, **options, deep_supervision=3)

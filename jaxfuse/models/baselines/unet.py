@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Params
 from jaxfuse.errors import UserError
-from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Segmentation, SegmentationLoss
+from jaxfuse.losses.deep_supervision import supervised
 from jaxfuse.models.cmft import UNetForm
 
 
@@ -27,11 +27,15 @@ def make_system(
     classes: int,
     loss: SegmentationLoss,
     unet: UNetForm = UNetForm(),
+    deep_supervision: int = 0,
 ) -> Segmentation:
-    """A 2D U-Net that labels every pixel; `modalities` are its input channels."""
+    """A 2D U-Net that labels every pixel; `modalities` are its input channels.
+
+    With `deep_supervision`, its loss counts so many coarser levels of the decoder, too.
+    """
     channels = tuple(range(len(modalities)))
-    network = Stateless(unet.network(classes))
-    return Segmentation(network, channels, loss, optimizers, unet.geometry(2), "segmentation")
+    network = unet.segmenter(classes, deep_supervision)
+    return Segmentation(network, channels, supervised(loss), optimizers, unet.geometry(2), "segmentation")
 
 
 def inflate(donor: Params, target: Params) -> Params:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Key, Label, Logits, Params
+from jaxfuse.losses.deep_supervision import supervised
 from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.segmentation import DIVISOR, SegmentationForm
 from jaxfuse.nn.cross_attention import received_by_source
@@ -165,8 +166,7 @@ class SegmentationModule:
 class DeeplySupervised:
     """A Flax network whose call gives (logits, auxiliary logits at a half, a quarter ... of the sides).
 
-    Its loss is the mean over these outputs with weights 1, 1/2, 1/4 ..., the label map of a coarser one being every
-    second, fourth ... pixel (nnU-Net, Isensee et al. 2021).
+    Its loss is that of all of them, as `jaxfuse.losses.deep_supervision` tells.
     """
 
     network: nn.Module
@@ -181,12 +181,7 @@ class DeeplySupervised:
 
     def loss(self, params: Params, theta: Theta, label: Label, rng: MaybeKey) -> Array:
         logits, auxiliary = self._outputs(params, theta)
-        total, weights = jnp.float32(0), 0.0
-        for number, output in enumerate((logits, *auxiliary)):
-            step = label.shape[1] // output.shape[1]
-            total = total + 0.5**number * self.loss_of_logits(output, label[:, ::step, ::step])
-            weights += 0.5**number
-        return total / weights
+        return supervised(self.loss_of_logits)((logits, *auxiliary), label)
 
     def networks(self, params: Params) -> dict[str, Params]:
         return {"segmentation": params}
