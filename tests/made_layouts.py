@@ -18,7 +18,7 @@ Arrays = Mapping[str, np.ndarray]
 
 def made_case(seed: int, shape: Sequence[int] = SHAPE) -> dict[str, np.ndarray]:
     """Four images and `seg`, class indices."""
-    center = [side // 2 for side in shape[:2]] + [shape[2] // 2 + seed % 2]
+    center = [side // 2 for side in shape[:2]] + [shape[2] // 2 + seed % 3]
     return head(shape, seed) | {"seg": nested_cubes(shape, {2: 3, 1: 2, 3: 1}, center)}
 
 
@@ -81,4 +81,57 @@ def write_decathlon(
         "test": [f"./imagesTs/{name}.nii.gz" for name in held_out or {}],
     }
     write_json(root / "dataset.json", {**told, **content})
+    return root
+
+
+def write_bids(
+    root: Path, cases: Mapping[str, Arrays], *, values: Sequence[int] = DECATHLON, table: Mapping[str, int] = GLIOMA
+) -> Path:
+    """Writes a data set of BIDS, labels among the derivatives, with a `dseg.tsv`; cases are called sub-1[_ses-a]."""
+    ends = {"t1": "T1w", "t1ce": "ce-gadolinium_T1w", "t2": "T2w", "flair": "FLAIR"}
+    labels = root / "derivatives" / "manual"
+    for name, arrays in cases.items():
+        place = Path(*name.split("_"), "anat")
+        for modality, end in ends.items():
+            save_volume(root / place / f"{name}_{end}.nii.gz", arrays[modality])
+        save_volume(labels / place / f"{name}_dseg.nii.gz", coded(arrays, values))
+    rows = "".join(f"{value}\t{name}\n" for name, value in table.items())
+    (labels / "dseg.tsv").write_text(f"index\tname\n{rows}")
+    for suffix in ("T1w", "T2w", "FLAIR"):
+        write_json(root / f"{suffix}.json", {})
+    subjects = sorted({name.partition("_")[0] for name in cases})
+    lines = "".join(f"{subject}\t{'FM'[place % 2]}\n" for place, subject in enumerate(subjects))
+    (root / "participants.tsv").write_text(f"participant_id\tsex\n{lines}")
+    write_json(root / "dataset_description.json", {"Name": "made", "BIDSVersion": "1.9.0"})
+    return root
+
+
+def write_datalist(root: Path, cases: Mapping[str, Arrays], held_out: Mapping[str, Arrays] | None = None) -> Path:
+    """Writes files in folders, of which one is of four axes, and a JSON list of them, which it returns."""
+    lists: dict[str, list[dict[str, Any]]] = {"training": [], "testing": []}
+    for key, arrays_of in (("training", cases), ("testing", held_out or {})):
+        for place, (name, arrays) in enumerate(arrays_of.items()):
+            entry: dict[str, Any] = {"case": name}
+            if place == 0:
+                save_volume(root / "stacks" / f"{name}.nii", np.stack([arrays[m] for m in MODALITIES], -1))
+                entry["image"] = f"stacks/{name}.nii"
+            else:
+                paths = [save_volume(root / name / f"{modality}.nii.gz", arrays[modality]) for modality in MODALITIES]
+                entry["image"] = [str(path.relative_to(root)) for path in paths]
+            if key == "training":
+                save_volume(root / "labels" / f"{name}.nii.gz", coded(arrays, DECATHLON))
+                entry |= {"label": f"labels/{name}.nii.gz", "fold": place % 2}
+            lists[key].append(entry)
+    labels = {name: value for name, value in GLIOMA.items() if value}
+    return write_json(root / "list.json", {"modalities": list(MODALITIES), "labels": labels, **lists})
+
+
+def write_isles2022(root: Path, cases: Mapping[str, Arrays]) -> Path:
+    """Writes cases of ISLES 2022, called sub-strokecase0001 and so on; T1 stands for DWI, T2 for ADC."""
+    for name, arrays in cases.items():
+        session, case = root / name / "ses-0001", f"{name}_ses-0001"
+        for kind, end, modality in (("dwi", "dwi", "t1"), ("dwi", "adc", "t2"), ("anat", "FLAIR", "flair")):
+            save_volume(session / kind / f"{case}_{end}.nii.gz", arrays[modality])
+        mask = (arrays["seg"] > 0).astype(np.uint8)
+        save_volume(root / "derivatives" / name / "ses-0001" / f"{case}_msk.nii.gz", mask)
     return root

@@ -10,7 +10,7 @@ from configs import cmff
 from jaxfuse import evaluate, predict
 from jaxfuse.io.tables import read_json, read_rows
 from tests.commands import call_here
-from tests.made_layouts import made_case, write_decathlon, write_nnunet
+from tests.made_layouts import made_case, write_bids, write_datalist, write_decathlon, write_nnunet
 from tests.runs import run_of
 
 CASES, HELD_OUT = (
@@ -48,6 +48,18 @@ def test_a_data_set_trains_labels_what_it_holds_out_and_is_scored(layout, tmp_pa
     rows = read_rows(tmp_path / "scores" / "cases.csv")
     assert {row["case"] for row in rows} == set(CASES)
     assert {row["region"] for row in rows} == {"WT", "TC", "ET"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [write_bids, write_datalist])
+def test_a_list_or_a_data_set_of_bids_trains_is_labeled_and_is_scored(write, tmp_path):
+    cases = {f"sub-{name}": arrays for name, arrays in CASES.items()}
+    root = write(tmp_path / "set", cases)
+    run = tiny_run(tmp_path, root)
+    assert read_json(run / "dataset.json")["scheme"] == "decathlon"
+    call_here(predict, workdir=run, input=root, output=tmp_path / "pred")
+    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores")
+    assert {row["case"] for row in read_rows(tmp_path / "scores" / "cases.csv")} == set(cases)
 
 
 @pytest.mark.slow

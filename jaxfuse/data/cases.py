@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,7 @@ class CaseFiles:
         group: for stratified splits.
         label_twins: files beside the label that bear its name with another ending.
         side: the side of a split on which the data set itself puts the case; empty where it tells none.
+        told: what else the data set tells of the case: its `subject`, its `fold` (from 0), columns of a table.
     """
 
     id: str
@@ -61,6 +62,7 @@ class CaseFiles:
     group: str = ""
     label_twins: tuple[Path, ...] = ()
     side: str = ""
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

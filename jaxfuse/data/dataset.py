@@ -20,7 +20,7 @@ from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_la
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data
-from jaxfuse.data.sides import sides_of, subject_counts
+from jaxfuse.data.sides import sides_of, subject_counts, subject_of_files
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, volume_root
@@ -115,7 +115,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )
-    counts = subject_counts(split, data.subject)
+    counts = subject_counts(split, subject_of_files(data, files))
     return _dataset(prepared, data.modalities, scheme, split, scheme.classes, counts, landmarks)
 
 
@@ -147,7 +147,7 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
     sides = {side: tuple(one.id for case in split[side] for one in slices[case]) for side in ("train", "val")}
     sides["test"] = split.get("test", ())
     every = [one for case in slices.values() for one in case]
-    counts = subject_counts(split, data.subject)
+    counts = subject_counts(split, subject_of_files(data, files))
     return _dataset(every, data.modalities, scheme, sides, scheme.classes, counts, landmarks)
 
 
@@ -176,7 +176,7 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
         cache=data.cache_dir / "pairs2d",
         on_case=_counter(report, len(chosen)),
     )
-    return _dataset(prepared, data.modalities, None, split, (), subject_counts(split, data.subject))
+    return _dataset(prepared, data.modalities, None, split, (), subject_counts(split, subject_of_files(data, files)))
 
 
 def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[CaseFiles, ...], LabelScheme]:

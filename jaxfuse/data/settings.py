@@ -44,7 +44,8 @@ class Data:
             PET or SPECT. "voc": photographs. A source of 2D cases needs a phase with a patch of two sides.
         root: folder of the data set; empty: phantoms are written and used.
         layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names. Any source is read
-            from the layouts that describe themselves, "nnunet" and "decathlon".
+            from the layouts that describe themselves: "nnunet", "decathlon", "bids", "isles2022" and "datalist", whose
+            root is the list.
         labels: a scheme of `jaxfuse.labels`, which may be written, such as "edema=1,core=2"; empty: that of the layout.
         normalize: a rule of `jaxfuse.data.intensities` for volumes and slices; "levels" for "pairs2d".
         reference: with normalize "histmatch": folder of the case that all are matched to; empty: the landmarks of

@@ -13,7 +13,7 @@ from jaxfuse.data.paper_splits import paper_split
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sources.case_folders import HELD_OUT
 from jaxfuse.data.splits import Split, bootstrap_split, check_sides, leave_one_out, read_split, split_cases
-from jaxfuse.data.subject_names import SubjectOf, cases_by_subject, subject_rule
+from jaxfuse.data.subject_names import SubjectOf, cases_by_subject, told_subjects
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png
 
@@ -27,7 +27,7 @@ def sides_of(data: Data, files: Sequence[CaseFiles], cache: Path) -> Split:
         UserError: the cases cannot be split so, a name has no subject, or cases of two subjects on two sides hold the
             same image, byte for byte.
     """
-    subject = subject_rule(data.subject)
+    subject = subject_of_files(data, files)
     split = _split(data, files, subject)
     digests = Digests(cache / "digests.json")
     try:
@@ -37,9 +37,13 @@ def sides_of(data: Data, files: Sequence[CaseFiles], cache: Path) -> Split:
     return split
 
 
-def subject_counts(split: Mapping[str, Sequence[str]], pattern: str) -> dict[str, int]:
-    """Returns side -> the number of its subjects; `pattern` is `data.subject`."""
-    subject = subject_rule(pattern)
+def subject_of_files(data: Data, files: Sequence[CaseFiles]) -> SubjectOf:
+    """Returns the rule of `data.subject`; without one, the data set's own subjects count before those of names."""
+    return told_subjects({one.id: one.told for one in files}, data.subject)
+
+
+def subject_counts(split: Mapping[str, Sequence[str]], subject: SubjectOf) -> dict[str, int]:
+    """Returns side -> the number of its subjects."""
     return {side: len(cases_by_subject(ids, subject)) for side, ids in split.items()}
 
 

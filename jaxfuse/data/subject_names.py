@@ -7,7 +7,7 @@ Names of published data sets are known, and endings that tell an examination (a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from jaxfuse.errors import UserError
 
@@ -77,6 +77,19 @@ def subject_rule(pattern: str = "", *, option: str = "data.subject") -> SubjectO
         return match.group(1)
 
     return subject
+
+
+def told_subjects(
+    told: Mapping[str, Mapping[str, str]], pattern: str = "", *, option: str = "data.subject"
+) -> SubjectOf:
+    """Returns `subject_rule`; without a pattern a case whose data set tells its `subject` belongs to that one.
+
+    `told`: case -> what its data set tells of it.
+    """
+    rule = subject_rule(pattern, option=option)
+    if pattern:
+        return rule
+    return lambda case: told.get(case, {}).get("subject") or rule(case)
 
 
 def likely_subject(case_id: str, pattern: str) -> str:

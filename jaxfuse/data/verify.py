@@ -29,7 +29,7 @@ from jaxfuse.data.looks import CaseLook, Look, look_ahead
 from jaxfuse.data.problems import ALL_CASES, Problem, Severity
 from jaxfuse.data.sources.case_folders import HELD_OUT
 from jaxfuse.data.sources.volumes import volume_root
-from jaxfuse.data.subject_names import cases_by_subject, subject_rule
+from jaxfuse.data.subject_names import cases_by_subject, told_subjects
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch
 from jaxfuse.labels import LabelScheme, label_scheme, schemes_of_task
@@ -90,7 +90,8 @@ def verify(
     labels = label_scheme(scheme or there.scheme)
     modalities = tuple(modalities or there.modalities)
     findings = there.survey(modalities)
-    subjects = cases_by_subject((found.id for found in findings), subject_rule(subject, option="--subject"))
+    rule = told_subjects({found.id: found.told for found in findings}, subject, option="--subject")
+    subjects = cases_by_subject((found.id for found in findings), rule)
     seen = _Seen(background=background_rule(background, modalities))
     problems = [Problem(ALL_CASES, "warning", remark) for remark in there.described.remarks]
     for done, case in enumerate(look_ahead(findings, seen.background), start=1):

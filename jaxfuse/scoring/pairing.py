@@ -50,12 +50,12 @@ def pair(predictions: Iterable[str], references: Iterable[str], *, allow_missing
 
 
 def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
-    """Case id -> label volume, and the label scheme that is implied; None for a flat folder without a `dataset.json`.
+    """Case id -> label volume, and the label scheme that is implied; None where data do not tell it, as a flat folder.
 
     In a flat folder where some names end as label files do (`_seg`, `-seg`, `-label`, `_lesion`) only those are
     labels: the images lie beside them.
     """
-    if folder.is_dir() and not _files(folder, _VOLUMES):
+    if folder.is_file() or (folder.is_dir() and not _files(folder, _VOLUMES)):
         there = volume_root(folder)
         found: dict[str, Path] = {}
         for case in there.survey(()):
@@ -64,7 +64,7 @@ def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
             for twin in case.label_twins:
                 raise _two_files(case.id, case.label, twin)
             found[case.id] = case.label
-        return found, there.scheme
+        return found, there.described.scheme or None
     if folder.name in LABELS_OF.values() and (folder.parent / NAME).is_file():
         return find_volumes(folder), read_dataset_json(folder.parent / NAME).scheme
     marked = any(_label_suffix(_stem(path)) for path in _files(folder, _VOLUMES))

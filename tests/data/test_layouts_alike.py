@@ -10,10 +10,10 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.labels import label_scheme
 from tests.made_cases import write_case
-from tests.made_layouts import BRATS, coded, made_case, write_decathlon, write_nnunet
+from tests.made_layouts import BRATS, coded, made_case, write_bids, write_datalist, write_decathlon, write_nnunet
 
 ASKED = ("t2", "t1ce", "t1", "flair")
-CASES = {"a": made_case(0), "b": made_case(1)}
+CASES = {"sub-1": made_case(0), "sub-2": made_case(1)}
 
 
 def write_folders(root: Path) -> Path:
@@ -26,6 +26,8 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "generic": write_folders,
     "nnunet": lambda root: write_nnunet(root, CASES),
     "decathlon": lambda root: write_decathlon(root, CASES),
+    "bids": lambda root: write_bids(root, CASES),
+    "datalist": lambda root: write_datalist(root, CASES),
 }
 
 

@@ -9,6 +9,7 @@ from PIL import Image as Picture
 
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.sides import sides_of, subject_counts
+from jaxfuse.data.subject_names import subject_of
 from tests.data.opening import settings
 from tests.made_cases import head, save_volume
 from tests.refusals import refused
@@ -29,7 +30,7 @@ def test_settings_choose_how_cases_are_split(tmp_path):
     (tmp_path / "s.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["d"]}))
     split = sides_of(replace(data, split=str(tmp_path / "s.json")), files, tmp_path / "cache")
     assert split == {"train": ("a",), "val": ("b",), "test": ("d",)}
-    assert subject_counts(split, "") == {"train": 1, "val": 1, "test": 1}
+    assert subject_counts(split, subject_of) == {"train": 1, "val": 1, "test": 1}
     refused("tells no split", sides_of, replace(data, split="paper"), files, tmp_path / "cache")
 
 

@@ -190,7 +190,8 @@ class Layout:
 class Finding:
     """One case as found: files by modality, the names looked for in vain, and files that claim to be the label too.
 
-    `side` is that on which the data set itself puts the case, such as "test"; empty where it tells none.
+    `side` is that on which the data set itself puts the case, such as "test"; empty where it tells none. `told` is what
+    else it tells, such as the subject.
     """
 
     id: str
@@ -201,6 +202,7 @@ class Finding:
     label: Path | None
     label_twins: tuple[Path, ...] = ()
     side: str = ""
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def case_files(findings: Iterable[Finding], *, labels_required: bool) -> tuple[CaseFiles, ...]:
@@ -224,7 +226,7 @@ def files_of(found: Finding, *, labels_required: bool) -> CaseFiles:
             f"case {found.id} has no label file in {found.folder}; "
             "point at the folder of the training cases only, or add the file"
         )
-    return CaseFiles(found.id, found.images, found.label, found.group, found.label_twins, found.side)
+    return CaseFiles(found.id, found.images, found.label, found.group, found.label_twins, found.side, found.told)
 
 
 def check_modalities(asked: Sequence[str], known: Sequence[str], *, layout: str = "") -> None:

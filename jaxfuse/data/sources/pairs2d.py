@@ -1,6 +1,7 @@
 """Pairs of registered PNG images of one head, MRI with CT, PET or SPECT, in the folders of the Harvard collection.
 
     <root>/{MRI_CT,MRI_PET,MRI_SPECT}/{MRI,CT|PET|SPECT}/<same name>.png
+    <root>/{CT-MRI,PET-MRI,SPECT-MRI}/{train,test}/{CT|PET|SPECT,MRI}/<same name>.png     those of test are held out
 
 PET and SPECT are shown in color; their luminance is what is fused (`jaxfuse.data.color`), and a gray image stored as
 RGB counts as gray, also where its channels differ by a few levels. Names do not tell which images show one patient:
@@ -10,7 +11,7 @@ where they do, a split file keeps a patient on one side.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,15 +32,18 @@ from jaxfuse.io.png import png_size, read_png
 
 PARTNERS = ("ct", "pet", "spect")
 COLORED = ("pet", "spect")
+# Folder of a part of the collection -> its side of a split.
+_PARTS = {"train": "", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One name as found: files by modality, and one clause for each thing that is wrong with them."""
+    """One name as found: files by modality, one clause for each thing that is wrong, and the side it is put on."""
 
     id: str
     images: Mapping[str, Image]
     problems: tuple[str, ...]
+    side: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,29 @@ def files_of(found: Finding) -> CaseFiles:
     """Returns the files of a pair; `UserError` where something is wrong with them."""
     for problem in found.problems:
         raise UserError(f"pair {found.id}: {problem}")
-    return CaseFiles(found.id, found.images)
+    return CaseFiles(found.id, found.images, side=found.side)
 
 
 def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
     """Lists the pairs under `root` with their problems, where `find_pairs` refuses them."""
     folder = _collection_folder(Path(os.path.abspath(root)), modalities)
+    parts = {side: folder / name for name, side in _PARTS.items() if (folder / name).is_dir()} or {"": folder}
+    found: dict[str, Finding] = {}
+    for side, part in parts.items():
+        for one in _pairs_of(part, modalities, side):
+            if one.id in found:
+                raise UserError(f"pair {one.id} lies twice below {folder}, on two sides; keep it on one")
+            found[one.id] = one
+    return tuple(found.values())
+
+
+def collection_names(partner: str) -> tuple[str, str]:
+    """The names of the folder of all pairs with a partner of MRI, in both layouts."""
+    return f"MRI_{partner.upper()}", f"{partner.upper()}-MRI"
+
+
+def _pairs_of(folder: Path, modalities: Sequence[str], side: str) -> Iterator[Finding]:
+    """The pairs in the folders of two modalities."""
     folders = {modality: folder / modality.upper() for modality in modalities}
     for path in folders.values():
         if not path.is_dir():
@@ -100,7 +121,7 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
     names = sorted({p.name for path in folders.values() for p in path.glob("*.png") if not p.name.startswith(".")})
     if not names:
         raise UserError(f"no PNG image lies in {' and '.join(_folder_names(folders))} of {folder}; check the path")
-    return tuple(_find(name, folders) for name in names)
+    return (_find(name, folders, side) for name in names)
 
 
 def load_pair(files: CaseFiles, modalities: Sequence[str], background: BackgroundRule = TOLD) -> Pair:
@@ -179,14 +200,19 @@ def prepare_pairs(
 
 
 def _collection_folder(root: Path, modalities: Sequence[str]) -> Path:
-    name = f"MRI_{partner_of(modalities).upper()}"
-    folder = root if root.name == name else root / name
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give the folder that holds {name}")
-    return folder
+    names = collection_names(partner_of(modalities))
+    if root.name in names or (root.name in _PARTS and root.parent.name in names):
+        there = [root]
+    else:
+        there = [root / name for name in names if (root / name).is_dir()]
+    if not there or not there[0].is_dir():
+        raise UserError(f"{root / names[0]} is not a folder; give the folder that holds {' or '.join(names)}")
+    if len(there) > 1:
+        raise UserError(f"{root} holds {' and '.join(names)}; give one of these folders")
+    return there[0]
 
 
-def _find(name: str, folders: Mapping[str, Path]) -> Finding:
+def _find(name: str, folders: Mapping[str, Path], side: str) -> Finding:
     images = {m: Image(path / name) for m, path in folders.items() if (path / name).is_file()}
     advice = "restore it, or leave the pair out"
     problems = [f"no {m} image: {path / name} is missing; {advice}" for m, path in folders.items() if m not in images]
@@ -198,7 +224,7 @@ def _find(name: str, folders: Mapping[str, Path]) -> Finding:
             problems.append(str(error))
     if len(set(sizes.values())) > 1:
         problems.append(_unequal(sizes))
-    return Finding(Path(name).stem, images, tuple(problems))
+    return Finding(Path(name).stem, images, tuple(problems), side)
 
 
 def _unequal(sizes: Mapping[str, tuple[int, ...]]) -> str:

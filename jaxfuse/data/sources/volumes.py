@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.sources import brats, decathlon, iseg, isles, nnunet, stroke
+from jaxfuse.data.sources import bids, brats, datalist, decathlon, iseg, isles, isles2022, nnunet, stroke
 from jaxfuse.data.sources.case_folders import Cut, Described, Finding, VolumeSource, detect, folders_below
 from jaxfuse.errors import UserError
 
 # Kinds of data, of each of which there are phantoms, and ways to keep any kind, which describe what they hold.
 KINDS: tuple[VolumeSource, ...] = (brats.SOURCE, iseg.SOURCE, stroke.SOURCE, isles.SOURCE)
-KEPT: tuple[VolumeSource, ...] = (nnunet.SOURCE, decathlon.SOURCE)
+KEPT: tuple[VolumeSource, ...] = (nnunet.SOURCE, decathlon.SOURCE, isles2022.SOURCE, bids.SOURCE, datalist.SOURCE)
 SOURCES: tuple[VolumeSource, ...] = (*KINDS, *KEPT)
 
 VOLUMES: Mapping[str, VolumeSource] = {source.name: source for source in KINDS}
@@ -126,7 +126,8 @@ def source_of_layout(layout: str) -> VolumeSource:
 def detect_layout(root: str | Path) -> str:
     """The one layout, of any source, whose cases lie under `root`; `UserError` where there is none, or several."""
     expected = ", or ".join(source.example for source in SOURCES)
-    return detect(Path(os.path.abspath(root)), _layout_of, example=expected)
+    path = Path(os.path.abspath(root))
+    return _of_file(path) or detect(path, _layout_of, example=expected)
 
 
 def _recognized(root: str | Path, native: VolumeSource) -> str:
@@ -135,9 +136,20 @@ def _recognized(root: str | Path, native: VolumeSource) -> str:
     Where none of the former does, the source tells: names on disk need not, if it has one layout only.
     """
     path = Path(os.path.abspath(root))
+    if path.is_file():
+        return _of_file(path)
     if not _lies_kept(path):
         return native.detect(path)
     return detect(path, lambda folder: _kept_layout_of(folder) or native.layout_of(folder), example=native.example)
+
+
+def _of_file(path: Path) -> str:
+    """The layout of a file that lists cases; empty for a folder. Refuses any other file."""
+    if not path.is_file():
+        return ""
+    if told := _kept_layout_of(path):
+        return told
+    raise UserError(f"{path} is a file; give the folder that holds the cases, or {datalist.EXAMPLE}")
 
 
 def _layout_of(folder: Path) -> str:

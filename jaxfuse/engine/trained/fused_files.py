@@ -17,7 +17,7 @@ from jaxfuse.data.brain import AUTO, background_rule
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.registered import Registered
 from jaxfuse.data.slices import AXES, gray_levels
-from jaxfuse.data.sources.pairs2d import PARTNERS, files_of, load_pair, survey
+from jaxfuse.data.sources.pairs2d import PARTNERS, collection_names, files_of, load_pair, survey
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
@@ -210,7 +210,7 @@ def fuse_pairs(
 
 def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
     """Returns the modalities of each collection that `root` is or holds, by the name of its folder."""
-    known = {f"MRI_{partner.upper()}": ("mri", partner) for partner in PARTNERS}
+    known = {name: ("mri", partner) for partner in PARTNERS for name in collection_names(partner)}
     if root.name in known:
         return {root.name: known[root.name]}
     held = {name: modalities for name, modalities in known.items() if (root / name).is_dir()}

@@ -45,6 +45,30 @@ def test_a_collection_is_chosen_by_the_modalities(tmp_path):
     assert find_pairs(tmp_path / "MRI_PET", ("pet", "mri")) == pet
 
 
+def test_pairs_by_sides_are_a_layout_of_their_own(tmp_path):
+    for part, name in (("train", "b"), ("test", "a")):
+        for modality in ("MRI", "CT"):
+            write_png(tmp_path / "CT-MRI" / part / modality / f"{name}.png", gray())
+    for root in (tmp_path, tmp_path / "CT-MRI"):
+        assert [(one.id, one.side) for one in find_pairs(root, ("mri", "ct"))] == [("b", ""), ("a", "test")]
+    assert [one.id for one in find_pairs(tmp_path / "CT-MRI" / "test", ("mri", "ct"))] == ["a"]
+    for modality in ("MRI", "CT"):
+        write_png(tmp_path / "CT-MRI" / "test" / modality / "b.png", gray())
+    refused("pair b lies twice below .*CT-MRI, on two sides", find_pairs, tmp_path, ("mri", "ct"))
+    make(tmp_path, "MRI_CT", "c", other=gray(1))
+    refused("holds MRI_CT and CT-MRI; give one of these folders", find_pairs, tmp_path, ("mri", "ct"))
+
+
+@pytest.mark.parametrize(("collection", "partner", "count"), [("CT-MRI", "ct", 80), ("PET-MRI", "pet", 80)])
+def test_real_pairs_are_read_as_they_are(shared_data, collection, partner, count):
+    root = shared_data / "harvard_pairs"
+    if not root.is_dir():
+        pytest.skip(f"the real pairs {root} are not here")
+    found = find_pairs(root, ("mri", partner))
+    assert (len(found), {one.side for one in found}) == (count, {""})
+    assert load_pair(found[0], ("mri", partner)).gray["mri"].shape == (256, 256)
+
+
 def test_luminance_of_color_and_gray_stored_as_rgb(tmp_path):
     mri, pet = gray(5), color(7)
     files = one_pair(tmp_path, mri=np.repeat(mri[..., None], 3, axis=-1), other=pet)
