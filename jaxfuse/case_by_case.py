@@ -33,6 +33,11 @@ class CaseByCase:
         """The sentence of each case that was left out, in the order in which they were met."""
         return self._refused
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cases."""
+        return self._names
+
     @contextmanager
     def case(self, name: str) -> Iterator[None]:
         """Does a case: one that is refused inside is left out.
@@ -48,6 +53,15 @@ class CaseByCase:
             raise CasesLeftOut(self._broken_off(error), 1 if self._done else 2) from error
         except UserError as error:
             self._refuse(name, error)
+        else:
+            self._done.add(name)
+
+    def elsewhere(self, name: str, refused: str = "") -> None:
+        """Takes over what another process made of a case: it is done, or was refused with this sentence."""
+        if name in self._done or name in self._refused:
+            return
+        if refused:
+            self._refuse(name, UserError(refused))
         else:
             self._done.add(name)
 

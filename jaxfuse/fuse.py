@@ -27,7 +27,7 @@ from absl import flags
 
 from jaxfuse import cli
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.trained import spacing
+from jaxfuse.engine.trained import conveyor, spacing
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
 
@@ -56,6 +56,7 @@ def define_flags() -> None:
         False,
         "Write the image of the network itself, of runs whose scheme settles another one (row=pixel of Fuse4Seg).",
     )
+    flags.DEFINE_string(conveyor.DEVICES, None, f"With --pairs: {conveyor.DEVICES_HELP} One if not given.")
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     for name in ("run", "output"):
@@ -71,11 +72,14 @@ def main(argv: list[str]) -> int:
         for name in _OF_IMAGES:
             if getattr(asked, name) is not None:
                 raise UserError(f"--{name} is an option of --images, not of --pairs; leave it out")
+    if asked.devices is not None and asked.pairs is None:
+        raise UserError("--devices shares the pairs of a folder, and --images names one subject; leave it out")
     if asked.any_spacing and (asked.pairs is not None or asked.images.endswith(".png")):
         raise UserError("--any_spacing is an option of volumes, and pictures have no voxel size; leave it out")
 
     from jaxfuse.engine.display import Display
     from jaxfuse.engine.run_folder.workdir import compilation_cache
+    from jaxfuse.engine.trained.chosen_devices import chosen_devices
     from jaxfuse.engine.trained.fused_files import fuse_images, fuse_pairs
     from jaxfuse.engine.trained.slice_fuser import load_fuser
 
@@ -83,7 +87,8 @@ def main(argv: list[str]) -> int:
     compilation_cache(phase.data.cache_dir)
     how = {"by_network": asked.by_network, "overwrite": asked.overwrite}
     if asked.pairs is not None:
-        fuse_pairs(phase, Path(asked.pairs), output, Display(), **how)
+        devices = chosen_devices(asked.devices or "1")
+        fuse_pairs(phase, Path(asked.pairs), output, Display(), devices=devices, **how)
         return 0
     paths, preview = [Path(path) for path in (asked.images, *argv[1:])], asked.preview and Path(asked.preview)
     how |= {"color": asked.color or (), "axis": asked.axis, "preview": preview}

@@ -25,7 +25,7 @@ from pathlib import Path
 from absl import flags
 
 from jaxfuse import cli
-from jaxfuse.engine.trained import spacing
+from jaxfuse.engine.trained import conveyor, spacing
 from jaxfuse.io import outputs
 
 
@@ -34,6 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_string("segmentation", None, "The run that labels: RUN, RUN:PHASE or RUN:PHASE@best.")
     flags.DEFINE_string("input", None, "Folder of cases that lack one modality; labels are not needed.")
     flags.DEFINE_string("output", None, "Folder for label maps, figures and synthesized volumes; made if need be.")
+    flags.DEFINE_string(conveyor.DEVICES, "1", conveyor.DEVICES_HELP)
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("synthesis", "segmentation", "input", "output"):
@@ -43,6 +44,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     from jaxfuse.engine.display import Display
     from jaxfuse.engine.run_folder.workdir import compilation_cache
+    from jaxfuse.engine.trained.chosen_devices import chosen_devices
     from jaxfuse.engine.trained.missing_modality import impute
     from jaxfuse.engine.trained.phases import load
 
@@ -50,7 +52,8 @@ def main(argv: list[str]) -> int:
     asked, display = flags.FLAGS, Display()
     makers, segmenters = (load([run], any_spacing=asked.any_spacing) for run in (asked.synthesis, asked.segmentation))
     compilation_cache(segmenters[0].data.cache_dir)
-    report = impute(makers, segmenters, Path(asked.input), Path(asked.output), display, overwrite=asked.overwrite)
+    how = {"overwrite": asked.overwrite, "devices": chosen_devices(asked.devices)}
+    report = impute(makers, segmenters, Path(asked.input), Path(asked.output), display, **how)
     display.say(f"Done: {report}")
     return 0
 

@@ -13,6 +13,10 @@ Nothing is written among the cases, nor over a file that jaxfuse did not write, 
 be done is named and left out; the exit code is then 1, or 2 if none could be done. --zip FILE also puts all label maps
 into one flat zip file, for the portal of a challenge; it is written only where no case was left out. --side test labels
 the cases that the run's split holds out.
+
+Cases are read ahead and written behind the device's work. --devices all shares them among the devices of the machine.
+With --shared any number of calls, on any machines, do the cases of one output folder together: each takes the next one,
+and what a call that was killed leaves is done by the others.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from pathlib import Path
 from absl import flags
 
 from jaxfuse import cli
-from jaxfuse.engine.trained import spacing
+from jaxfuse.engine.trained import conveyor, shared_cases, spacing
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
 
@@ -52,6 +56,8 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "side", None, ["val", "test"], "Only the cases on this side of the split that the run was made by."
     )
+    flags.DEFINE_string(conveyor.DEVICES, "1", conveyor.DEVICES_HELP)
+    flags.DEFINE_bool(shared_cases.SHARED, False, shared_cases.SHARED_HELP)
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("workdir", "input", "output"):
@@ -61,8 +67,10 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     from jaxfuse.engine.display import Display
     from jaxfuse.engine.run_folder.workdir import compilation_cache
+    from jaxfuse.engine.trained.carried_out import Call
+    from jaxfuse.engine.trained.chosen_devices import chosen_devices
+    from jaxfuse.engine.trained.labeled_cases import label_cases
     from jaxfuse.engine.trained.phases import load
-    from jaxfuse.engine.trained.segmenter import label_cases
     from jaxfuse.engine.trained.synthesizer import Passes, synthesize_cases
     from jaxfuse.learning.system import SYNTHESIZED
 
@@ -73,18 +81,18 @@ def main(argv: list[str]) -> int:
         Path(asked.output),
     )
     compilation_cache(phases[0].data.cache_dir)
+    call = Call(chosen_devices(asked.devices), asked.side or "", asked.overwrite, asked.shared)
     if phases[0].makes == SYNTHESIZED:
         passes = Passes(asked.whole_slices, asked.overlap, asked.memory_mb)
         if asked.zip:
             raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
-        synthesize_cases(phases, root, output, Display(), passes, overwrite=asked.overwrite, side=asked.side or "")
+        synthesize_cases(phases, root, output, Display(), passes, call)
     elif asked.whole_slices:
         raise UserError("--whole_slices is an option of runs that synthesize a modality, and these label; leave it out")
     else:
         limits = {"overlap": asked.overlap, "memory_mb": asked.memory_mb}
         archive = Path(asked.zip) if asked.zip else None
-        kept = {"overwrite": asked.overwrite, "side": asked.side or "", "archive": archive}
-        label_cases(phases, root, output, Display(), **limits, **kept)
+        label_cases(phases, root, output, Display(), **limits, archive=archive, call=call)
     return 0
 
 

@@ -50,6 +50,11 @@ def define_flags() -> None:
     flags.DEFINE_bool("allow_trained", False, "Fuse patients of the run's training too; the manifest marks them.")
     flags.DEFINE_integer("panels", 0, "How many contact sheets are drawn into OUT/panels.", lower_bound=0)
     flags.DEFINE_integer("batch", 4, "How many images are fused at a time.", lower_bound=1)
+    flags.DEFINE_string(
+        "devices",
+        "1",
+        "Devices of this machine that share the images, each with one batch at a time: a number, or all.",
+    )
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     for name in ("root", "run", "out"):
         flags.mark_flag_as_required(name)

@@ -22,6 +22,7 @@ from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import gray_levels
 from jaxfuse.engine.display import Countdown, Display
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.trained.chosen_devices import chosen_devices
 from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
@@ -43,14 +44,15 @@ def make_data_set(order: Order, phase: TrainedPhase, read_combos: ReadCombos, di
     device = hd_bet_device(order.brain_mask, order.hd_bet_device)
     plan = plan_of(order, phase, read_combos, display.say)
     out = check_folder(Path(order.out).absolute(), reads_of(Path(order.root), plan.files, "--root"))
-    fuse = slice_fuser(phase, outputs=(FUSED, *([ATTENTION] if order.attention else [])), batch=order.batch)
+    made, devices = (FUSED, *([ATTENTION] if order.attention else [])), chosen_devices(order.devices)
+    fuse = slice_fuser(phase, outputs=made, batch=order.batch, devices=devices)
     display.say(_split_told(plan))
     options = deciding_options(order, plan, device)
     seen = begin(out, phase, plan.files, options, allow_trained=order.allow_trained, display=display)
     plan = dataclasses.replace(plan, seen=seen)
     brain_of = hd_bet_brain(out, device, display) if plan.layout.brain else None
     with StopRequest() as stop:
-        at_once = _BATCHES_AT_ONCE * order.batch
+        at_once = _BATCHES_AT_ONCE * order.batch * len(devices)
         rows = build(out, plan, fuse, at_once=at_once, brain_of=brain_of, display=display, stop=stop)
     if order.panels:
         for path in draw_panels(out, plan.layout, rows, plan.scheme, count=order.panels, maker=phase.name):

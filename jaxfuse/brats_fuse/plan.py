@@ -44,6 +44,7 @@ class Order:
     allow_untrained: bool
     panels: int
     batch: int
+    devices: str
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.digests import Digests
 from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.workdir import environment, read_config
-from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.engine.trained.phases import TrainedPhase, weights_digest
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, write_json
-from jaxfuse.learning.state import State
 from jaxfuse.options import flat
 
 RECORD = "builder.json"
@@ -39,16 +35,6 @@ def run_fingerprint(phase: TrainedPhase) -> dict[str, Any]:
         "step": int(weights.step),
         "phase": phase.phase.name,
     }
-
-
-def weights_digest(state: State) -> str:
-    """A digest of parameters and statistics: their names, shapes, types and values."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.stats)):
-        values = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def cases_digest(files: Sequence[CaseFiles], digests: Digests) -> str:

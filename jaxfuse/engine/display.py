@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 _LINE_EVERY_S = 20.0
 _SHOWN_AT_MOST = 6
-
-Item = TypeVar("Item")
 
 
 class Display:
@@ -36,15 +33,21 @@ class Display:
             self._spoke = time.monotonic()
             self.say(f"{what}: {done} of {total}")
 
-    def counted(self, items: Sequence[Item]) -> Iterator[tuple[Item, Callable[[object], None]]]:
-        """Yields each item with a function that says its number, what came of it and the time left for the others."""
-        countdown = Countdown(len(items))
-        for number, item in enumerate(items, start=1):
+    def tally(self, total: int, before: int = 0) -> Callable[[object, int], None]:
+        """Returns a function that says how many items are done, what came of the last, and the time left for others.
 
-            def tell(what: object, number: int = number) -> None:
-                self.say(f"{number} of {len(items)}: {what} ({countdown.left(number)} left)")
+        `before`: how many were done already.
+        """
+        countdown = Countdown(total)
 
-            yield item, tell
+        def tell(what: object, done: int) -> None:
+            worked = done - before
+            self.say(
+                f"{done} of {total}: {what} ({countdown.each_s(worked):.1f} s each, "
+                f"{countdown.left(done, worked=worked)} left)"
+            )
+
+        return tell
 
     def start(self, what: str, done: int, total: int) -> None:
         """Begins the bar of a phase."""
@@ -89,8 +92,11 @@ class Countdown:
         Args:
             worked: how many of them took time; all, where not given. The others were there already.
         """
-        rate = (time.perf_counter() - self._began) / max(done if worked is None else worked, 1)
-        return clock(rate * (self.total - done))
+        return clock(self.each_s(done if worked is None else worked) * (self.total - done))
+
+    def each_s(self, worked: int) -> float:
+        """Returns the mean time of an item in seconds."""
+        return (time.perf_counter() - self._began) / max(worked, 1)
 
 
 def clock(seconds: float) -> str:

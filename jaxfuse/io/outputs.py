@@ -14,9 +14,10 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jaxfuse.errors import OutputError, UserError
@@ -37,17 +38,25 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 class Outputs:
     """The files that one call may write, all of which were found to be absent or its own.
 
+    Threads may write at once, each its own files.
+
     Attributes:
         folder: absolute path of the folder that they lie in; it is made with the first of them.
         option: the option that names it, for sentences.
         names: paths of the files, relative to the folder, with forward slashes.
         overwrite: also replace files that are not its own.
+        staged_in: the folder in which files are prepared, where it is not that in which they will lie.
+        guard: gives what is held while files take their places, where other processes write into the folder.
     """
 
     folder: Path
     option: str
     names: frozenset[str]
     overwrite: bool
+    staged_in: Path | None = None
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext
+    _turn: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+    _made: list[Path] = field(default_factory=list, repr=False, compare=False)
 
     @contextmanager
     def together(self) -> Iterator[Path]:
@@ -59,12 +68,15 @@ class Outputs:
             OutputError: the disk is full, or cannot be written any more.
             UserError: somebody has put a file into the place of one of them meanwhile.
         """
-        absent = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
-        staged = self.folder / f".unfinished-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+        place = self.staged_in or self.folder
+        staged = place / f".unfinished-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            staged.mkdir(parents=True)
+            with self._turn:  # another thread may be about to remove a folder that was made in vain
+                self._made.extend(folder for folder in (place, *place.parents) if not folder.exists())
+                staged.mkdir(parents=True)
             yield staged
-            self._move(staged)
+            with self._turn, self.guard():
+                self._move(staged)
         except UserError as error:
             raise type(error)(str(error).replace(str(staged), str(self.folder))) from error
         except OSError as error:
@@ -73,32 +85,37 @@ class Outputs:
             raise OutputError(_unwritable(self.folder, error, self.option)) from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-            with suppress(OSError):  # of a folder that holds something
-                for folder in absent:
+            with self._turn, suppress(OSError):  # of a folder that holds something
+                for folder in self._made:
                     folder.rmdir()
 
     def check(self) -> None:
         """Refuses to go on where one of the files is there and is not our own."""
         if self.overwrite:
             return
-        record, foreign = _recorded(self.folder), []
-        for name in sorted(self.names):
-            path = self.folder / name
-            if os.path.lexists(path) and not _is_own(path, record.get(name, ())):
-                foreign.append(path)
-        if foreign:
+        # Looked at twice, as another process may write into the folder: it notes its files before they are there.
+        if foreign := self._foreign(self._foreign(sorted(self.names))):
+            foreign = [self.folder / name for name in foreign]
             more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
             raise UserError(
                 f"{foreign[0]}{more} is there and was not written by jaxfuse, or was changed since; move it, name "
                 f"another {self.option}, or pass --{OVERWRITE} to replace it"
             )
 
+    def _foreign(self, names: Sequence[str]) -> list[str]:
+        """Those of the files that are there and not our own."""
+        record = _recorded(self.folder) if names else {}
+        places = {name: self.folder / name for name in names}
+        return [
+            name for name, path in places.items() if os.path.lexists(path) and not _is_own(path, record.get(name, ()))
+        ]
+
     def _move(self, staged: Path) -> None:
         files = sorted(path for path in staged.rglob("*") if path.is_file())
         moved = {path.relative_to(staged).as_posix(): path for path in files}
         if unknown := moved.keys() - self.names:
             raise ValueError(f"files were written that were not announced: {', '.join(sorted(unknown))}")
-        Outputs(self.folder, self.option, frozenset(moved), self.overwrite).check()
+        replace(self, names=frozenset(moved)).check()
         # Noted before they are there: a call that is killed in between still knows its own.
         _note(self.folder, {name: file_digest(path) for name, path in moved.items()})
         for name, path in moved.items():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxfuse.brats_fuse.panels import chosen_rows
-from jaxfuse.brats_fuse.record import weights_digest
+from jaxfuse.engine.trained.phases import weights_digest
 from jaxfuse.learning.state import State
 
 

@@ -62,11 +62,15 @@ def test_items_are_counted_with_the_time_left_for_the_others(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     shown, text = display(terminal=False)
-    for item, tell in shown.counted(["a", "b", "c"]):
+    tell = shown.tally(5, before=2)
+    for done, item in enumerate("abc", start=3):
         now[0] += 60.0
-        tell(f"out/{item}")
-    lines = ["1 of 3: out/a (2:00 left)", "2 of 3: out/b (1:00 left)", "3 of 3: out/c (0:00 left)"]
-    assert text.getvalue().splitlines() == lines
+        tell(f"out/{item}", done)
+    assert text.getvalue().splitlines() == [
+        "3 of 5: out/a (60.0 s each, 2:00 left)",
+        "4 of 5: out/b (60.0 s each, 1:00 left)",
+        "5 of 5: out/c (60.0 s each, 0:00 left)",
+    ]
     countdown = Countdown(10)
     now[0] += 30.0
     # Items that were there already take no time.

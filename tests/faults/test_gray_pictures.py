@@ -102,7 +102,7 @@ def test_what_is_gray_already_is_not_meant():
 @given("a folder of such MRI pictures for fuse", "fused in gray, and said once")
 def test_it_is_said_once(tmp_path, monkeypatch, capsys):
     first = ImageFuser("run:fusion", ("t1", "t2"), 2, lambda images, *_: {"fused": images[..., :1]}, "fused")
-    monkeypatch.setattr(fused_files, "image_fuser", lambda phase, count, by_network: first)
+    monkeypatch.setattr(fused_files, "image_fuser", lambda phase, count, **how: first)
     monkeypatch.setattr(fused_files, "untrained_count", lambda phase, count: "")
     phase = object.__new__(TrainedPhase)  # of which nothing is asked
     for name in "abc":

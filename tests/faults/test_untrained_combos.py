@@ -48,7 +48,7 @@ def _planned(phase, root, **options):
         "combos": "trained",
     }
     plain |= dict.fromkeys(("one_per_case", "attention", "allow_trained", "allow_untrained"), False)
-    order = Order(**{**plain, "seed": 0, "panels": 0, "batch": 1, **options})
+    order = Order(**{**plain, "seed": 0, "panels": 0, "batch": 1, "devices": "1", **options})
     return deciding_options(order, plan_of(order, phase, read_combos, print), "")
 
 

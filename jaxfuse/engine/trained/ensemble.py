@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
+import jax
 import numpy as np
 from jax.stages import Wrapped
 from jaxtyping import Float, UInt8
 
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.engine.programs import over_members
+from jaxfuse.engine.trained.chosen_devices import weights_on
 from jaxfuse.engine.trained.predictor import CasePredictor, OnDevice
 from jaxfuse.inference.members import Axis
 from jaxfuse.inference.tiling import Asked
@@ -58,6 +61,12 @@ class Ensemble:
 
     members: Mapping[str, Member]
     _compiled: dict[tuple[Axis, ...], tuple[Wrapped, Wrapped]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def on(self, device: jax.Device) -> Ensemble:
+        """Returns the networks with their weights on this device; all programs are shared."""
+        members = {name: replace(one, weights=weights_on(device, one.weights)) for name, one in self.members.items()}
+        return replace(self, members=members)
 
     def probabilities(self, case: Case) -> Float[np.ndarray, "*space k"]:
         """Returns the mean of the class probabilities on the case's cropped grid."""
@@ -82,8 +91,9 @@ class Ensemble:
         """The programs for such a case, the canvases of all members, and where the volume lies there."""
         each = [(member.primary, member.on_device(case)) for member in self.members.values()]
         axes = tuple(made.axis for _, made in each)
-        if axes not in self._compiled:
-            self._compiled[axes] = over_members(axes)
+        with self._lock:
+            if axes not in self._compiled:
+                self._compiled[axes] = over_members(axes)
         return self._compiled[axes], [made.outputs[name] for name, made in each], [made.shift for _, made in each]
 
 

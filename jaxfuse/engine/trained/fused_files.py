@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -17,8 +20,9 @@ from jaxfuse.data.brain import AUTO, background_rule
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.registered import Registered
 from jaxfuse.data.slices import AXES, gray_levels
-from jaxfuse.data.sources.pairs2d import PARTNERS, collection_names, files_of, load_pair, survey
+from jaxfuse.data.sources.pairs2d import PARTNERS, Pair, collection_names, files_of, load_pair, survey
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.conveyor import Work, conveyed
 from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser, untrained_count
@@ -28,6 +32,10 @@ from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.png import write_png
 from jaxfuse.learning.system import FUSED, FUSED_BY_NETWORK
 from jaxfuse.report.fusion import fusion_panel
+
+Made = TypeVar("Made")
+# By pair what came of it, or the error that refuses it.
+Tried = Mapping[str, Made | UserError]
 
 _PAIRS_AT_ONCE = 16
 _UNTOLD = "no background can be told, and all voxels count as shown; state it by --background, or none"
@@ -61,10 +69,14 @@ class ImageFuser:
         return self.fuse_slices(filled, np.arange(self.width) < count, shown)[self.output][..., 0]
 
 
-def image_fuser(phase: TrainedPhase, count: int, *, by_network: bool = False) -> ImageFuser:
+def image_fuser(
+    phase: TrainedPhase, count: int, *, by_network: bool = False, devices: Sequence[Any] = ()
+) -> ImageFuser:
     """Returns the fusion of `count` images; refuses more than the network has slots.
 
-    `by_network`: into the image of the network, where the run's scheme settles another one.
+    Args:
+        by_network: into the image of the network, where the run's scheme settles another one.
+        devices: as of `slice_fuser`.
     """
     slots = phase.preparation.channels
     if count > len(slots):
@@ -73,7 +85,8 @@ def image_fuser(phase: TrainedPhase, count: int, *, by_network: bool = False) ->
             f"most {len(slots)} images, or a run on more modalities"
         )
     output = FUSED_BY_NETWORK if by_network else FUSED
-    return ImageFuser(phase.name, slots[:count], len(slots), slice_fuser(phase, outputs=(output,)), output)
+    fuse_slices = slice_fuser(phase, outputs=(output,), devices=devices)
+    return ImageFuser(phase.name, slots[:count], len(slots), fuse_slices, output)
 
 
 def fuse_images(
@@ -178,8 +191,12 @@ def fuse_pairs(
     *,
     by_network: bool = False,
     overwrite: bool = False,
+    devices: Sequence[Any] = (),
 ) -> None:
     """Fuses every pair of the Harvard kind below `root` into a PNG file below `output`; else as `fuse_images`.
+
+    Args:
+        devices: they share the pairs; none: the first one fuses them all.
 
     Raises:
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
@@ -196,13 +213,19 @@ def fuse_pairs(
     reads = reads_of(root, (one for pairs in files.values() for one in pairs.values()), "--pairs")
     names = [f"{pair}.png" for pairs in files.values() for pair in pairs]
     outputs = open_outputs(output, "--output", reads=reads, names=names, overwrite=overwrite)
-    fuser = image_fuser(phase, 2, by_network=by_network)
+    fuser, at_once = image_fuser(phase, 2, by_network=by_network, devices=devices), _PAIRS_AT_ONCE * len(devices or "1")
     for name, pairs in files.items():
         display.say(f"{fuser.name} fuses {len(pairs)} pairs of {name} in its slots {', '.join(fuser.slots)}")
-        nearly: list[Path] = []
-        for done, gray in _each_fused(fuser, pairs, collections[name], outputs, batch):
-            nearly += gray
-            display.report(f"fused into {output}", done, len(pairs))
+        nearly, gone, named = list[Path](), 0, list(pairs.items())
+        chunks = (dict(named[start : start + at_once]) for start in range(0, len(named), at_once))
+        # One token for all devices: the fuser gives each its part of a chunk.
+        with closing(conveyed(chunks, _work(fuser, collections[name], outputs), ("",))) as belt:
+            for chunk, result in belt:
+                for pair, tried in result().items():
+                    with batch.case(pair):
+                        nearly += _found(tried)
+                gone += len(chunk)
+                display.report(f"fused into {output}", gone, len(pairs))
         if nearly:
             display.say(f"{len(nearly)} images of {name}, the first {nearly[0]}: {_TAKEN_FOR_GRAY}")
     batch.end()
@@ -219,27 +242,48 @@ def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
     return held
 
 
-def _each_fused(
-    fuser: ImageFuser,
-    files: Mapping[str, CaseFiles],
-    modalities: tuple[str, str],
-    outputs: Outputs,
-    batch: CaseByCase,
-) -> Iterator[tuple[int, list[Path]]]:
-    """Fuses and writes all pairs, neighbors of one size at once.
+def _work(
+    fuser: ImageFuser, modalities: tuple[str, str], outputs: Outputs
+) -> Work[Mapping[str, CaseFiles], Tried[Pair], Tried[tuple[Pair, np.ndarray]], Tried[Sequence[Path]]]:
+    """What is done with some pairs at once; of each that is refused its error goes on in its place."""
 
-    Yields how many were gone through, and files taken for gray.
-    """
-    named, gone = list(files.items()), 0
-    for start in range(0, len(named), _PAIRS_AT_ONCE):
-        chunk = dict(named[start : start + _PAIRS_AT_ONCE])
-        pairs = batch.sound(chunk, lambda one: load_pair(one, modalities))
-        for _, alike in itertools.groupby(pairs.items(), key=lambda named: named[1].gray["mri"].shape):
+    def read(chunk: Mapping[str, CaseFiles]) -> Tried[Pair]:
+        return {name: _tried(lambda one: load_pair(one, modalities), files) for name, files in chunk.items()}
+
+    def fuse(pairs: Tried[Pair], _: object) -> Tried[tuple[Pair, np.ndarray]]:
+        """Fuses neighbors of one size together."""
+        fused: Tried[tuple[Pair, np.ndarray]] = {name: one for name, one in pairs.items() if isinstance(one, UserError)}
+        sound = [(name, one) for name, one in pairs.items() if isinstance(one, Pair)]
+        for _, alike in itertools.groupby(sound, key=lambda named: named[1].gray["mri"].shape):
             group = list(alike)
             stack = np.stack([np.stack([pair.gray[m] for m in modalities], axis=-1) for _, pair in group])
-            fused = np.clip(fuser(np.clip(stack, 0, 1), np.stack([pair.shown for _, pair in group])), 0, 1)
-            for (name, pair), picture in zip(group, fused, strict=True):
-                with batch.case(name), outputs.together() as folder:
-                    write_png(folder / f"{name}.png", registered.in_levels(picture, list(pair.color.values())))
-        gone += len(chunk)
-        yield gone, [path for pair in pairs.values() for path in pair.nearly_gray]
+            made = np.clip(fuser(np.clip(stack, 0, 1), np.stack([pair.shown for _, pair in group])), 0, 1)
+            fused |= {name: (pair, picture) for (name, pair), picture in zip(group, made, strict=True)}
+        return {name: fused[name] for name in pairs}
+
+    def write(_: object, fused: Tried[tuple[Pair, np.ndarray]]) -> Tried[Sequence[Path]]:
+        def written(name: str, pair: Pair, picture: np.ndarray) -> Sequence[Path]:
+            with outputs.together() as folder:
+                write_png(folder / f"{name}.png", registered.in_levels(picture, list(pair.color.values())))
+            return pair.nearly_gray
+
+        return {
+            name: one if isinstance(one, UserError) else _tried(partial(written, name), *one)
+            for name, one in fused.items()
+        }
+
+    return Work(read, fuse, write)
+
+
+def _tried(make: Callable[..., Made], *given: Any) -> Made | UserError:
+    """What is made, or the error that refuses it."""
+    try:
+        return make(*given)
+    except UserError as error:
+        return error
+
+
+def _found(tried: Made | UserError) -> Made:
+    if isinstance(tried, UserError):
+        raise tried
+    return tried

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +19,8 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.data.sources.volumes import source_of, volume_root
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.chosen_devices import first_device
+from jaxfuse.engine.trained.conveyor import Work, conveyed
 from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.segmenter import Labels, case_labeler, check_labels, write_labels
@@ -28,13 +33,15 @@ from jaxfuse.engine.trained.synthesizer import (
     write_synthesized,
 )
 from jaxfuse.errors import UserError
-from jaxfuse.io.outputs import open_outputs
+from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.tables import write_rows
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.distances import Spacing, voxel_size
 from jaxfuse.report import figures
 from jaxfuse.report.completed import CompletedCase, write_completed_report
 
+# What is written of a case, and the backgrounds of its images.
+Completed = tuple[CompletedCase, Sequence[float | None]]
 _TABLE, _REPORT = _OF_ALL = ("cases.csv", "report.html")
 
 
@@ -125,8 +132,12 @@ def impute(
     display: Display,
     *,
     overwrite: bool = False,
+    devices: Sequence[Any] = (),
 ) -> Path:
     """Completes and segments all cases below `root`; returns the path of the report, which lies in `output`.
+
+    Args:
+        devices: they share the cases; none: the first one does them all.
 
     Raises:
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
@@ -138,15 +149,15 @@ def impute(
     outputs = open_outputs(output, "--output", reads=reads, names=[*names, *_OF_ALL], overwrite=overwrite)
     display.say(f"{task} by {_names(makers)}, labels by {_names(segmenters)}")
     display.say(summary(cases, task.target))
-    backgrounds: dict[str, Sequence[float | None]] = {}
-    complete, done = _completer(makers, segmenters, backgrounds), []
-    for case, tell in display.counted(cases):
-        with batch.case(case.files.id):
-            with outputs.together() as folder:
-                one = complete(case, folder)
-            done.append(replace(one, panel=outputs.folder / one.panel.name))
-            used = f"{task.target} synthesized" if one.synthesized else f"with its own {task.target}"
-            tell(f"{output / case.files.id}.nii.gz, {used}")
+    backgrounds, done = dict[str, Sequence[float | None]](), list[CompletedCase]()
+    devices, tell = devices or first_device(), display.tally(len(cases))
+    with closing(conveyed(cases, _work(makers, segmenters, outputs, devices), devices)) as belt:
+        for number, (case, result) in enumerate(belt, start=1):
+            with batch.case(case.files.id):
+                one, backgrounds[case.files.id] = result()
+                done.append(replace(one, panel=outputs.folder / one.panel.name))
+                used = f"{task.target} synthesized" if one.synthesized else f"with its own {task.target}"
+                tell(f"{output / case.files.id}.nii.gz, {used}", number)
     if warning := untold(backgrounds):
         display.say(f"Warning: {warning}")
     if done:
@@ -184,35 +195,42 @@ def _rows(done: Sequence[CompletedCase], left_out: Mapping[str, str], target: st
     ]
 
 
-def _completer(
-    makers: Sequence[TrainedPhase],
-    segmenters: Sequence[TrainedPhase],
-    backgrounds: dict[str, Sequence[float | None]],
-) -> Callable[[Completion, Path], CompletedCase]:
-    """A function that writes all files of a case into a folder, and notes the backgrounds of its images."""
-    make, label, task = volume_maker(makers), case_labeler(segmenters), task_of(makers[0])
-    scheme, preparation = segmenters[0].scheme, segmenters[0].preparation
+def _work(
+    makers: Sequence[TrainedPhase], segmenters: Sequence[TrainedPhase], outputs: Outputs, devices: Sequence[Any]
+) -> Work[Completion, tuple[Completion, Prepared], Completed, Completed]:
+    """A case is read ahead; what comes after that needs the device twice, and stays together."""
+    maker, labeler, task = volume_maker(makers, devices=devices), case_labeler(segmenters, devices), task_of(makers[0])
+    scheme, drawing = segmenters[0].scheme, Lock()
 
-    def write(case: Completion, folder: Path) -> CompletedCase:
+    def read(case: Completion) -> tuple[Completion, Prepared]:
+        if case.lacks is not None:
+            return case, maker.prepare(load_case(case.files, task.sources, None))
+        _check_taken(case.files, task.target)
+        return case, labeler.read(case.files)
+
+    def make(given: tuple[Completion, Prepared], device: object) -> Completed:
+        with outputs.together() as folder:
+            return complete(*given, device, folder)
+
+    def complete(case: Completion, prepared: Prepared, device: object, folder: Path) -> Completed:
         files, made = case.files, case.lacks is not None
-        if case.lacks is None:
-            _check_taken(files, task.target)
-        else:
+        if case.lacks is not None:
             path = folder / files.id / case.lacks
-            write_synthesized(path, make(load_case(files, task.sources, None)), files, makers)
-            files = case.completed(task.target, path)
-        # Read back from the file: labels are those that anyone gets from the volumes as written.
-        prepared, labels = label(files)
-        backgrounds[files.id] = prepared.facts.background
-        like = next(case.files.images[name] for name in preparation.modalities if name in case.files.images)
+            write_synthesized(path, maker.make(prepared, device), files, makers)
+            # Read back from the file: labels are those that anyone gets from the volumes as written.
+            prepared = labeler.read(case.completed(task.target, path))
+        labels = labeler.labels(prepared, device)
+        like = next(files.images[name] for name in labeler.preparation.modalities if name in files.images)
         description = f"{task.target} {DESCRIPTION}" if made else None
         write_labels(folder / f"{files.id}.nii.gz", labels, prepared, scheme, like=like, description=description)
         origin = f"{task}, synthesized by {makers[0].name}" if made else "as it was taken"
         panel, marked = folder / f"{files.id}.png", task.target if made else ""
-        _draw(panel, prepared, labels, scheme, f"{files.id}: {origin}", synthesized=marked)
-        return CompletedCase(files.id, made, volumes_ml(labels, scheme, prepared.facts.steps_mm), panel)
+        with drawing:  # Matplotlib is not made for threads
+            _draw(panel, prepared, labels, scheme, f"{files.id}: {origin}", synthesized=marked)
+        volumes = volumes_ml(labels, scheme, prepared.facts.steps_mm)
+        return CompletedCase(files.id, made, volumes, panel), prepared.facts.background
 
-    return write
+    return Work(read, make, lambda case, completed: completed)
 
 
 def _check_taken(files: CaseFiles, target: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxfuse.config import Experiment, Phase, parse
@@ -247,6 +249,16 @@ def preparation_of(data: Data, facts: DatasetFacts, modalities: Sequence[str]) -
 def _sides_alone(facts: DatasetFacts) -> Range:
     """The median sides of training volumes as their range, in facts that hold no other."""
     return tuple((side, side) for side in facts.spacing_mm) if len(facts.spacing_mm) == 3 else ()
+
+
+def weights_digest(state: State) -> str:
+    """A digest of parameters and statistics: their names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.stats)):
+        values = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def one_kind(phases: Sequence[TrainedPhase]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from threading import RLock
 from typing import Any
 
 import jax
@@ -61,7 +62,9 @@ class OnDevice:
 
 @dataclass(frozen=True)
 class CasePredictor:
-    """The prediction of whole cases by one phase.
+    """The prediction of whole cases by one phase, on the device that the weights lie on.
+
+    Threads may share it, each for a device of its own: a program that one of them compiles serves the others.
 
     Attributes:
         programs: of the phase's System.
@@ -77,6 +80,7 @@ class CasePredictor:
     _compiled: dict[tuple[Windows, Asked], Wrapped] = field(default_factory=dict)
     _summed: dict[tuple[Windows, Asked], Mapping[str, int]] = field(default_factory=dict)
     _canvases: dict[Windows, Canvases] = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock, repr=False)
 
     def __call__(self, weights: State, case: PreparedCase | Prepared, asked: Asked) -> dict[str, np.ndarray]:
         """Predicts the outputs of a case on its cropped grid: values (*space k), labels (*space)."""
@@ -91,11 +95,15 @@ class CasePredictor:
         image = np.asarray(case.image)
         axis = None if self.programs.system.geometry.ndim == image.ndim - 1 else self.axis
         image = image if axis is None else pictures(image, axis)
-        laid, windows = self._laid(weights, image.shape, asked)
-        self._check_room(case.facts.id, weights, laid, windows, asked, channels=image.shape[-1])
-        self._canvases[windows].keep(laid.sides)
-        places = laid.places(windows.batch, self.overlap)
-        outputs = self._program(windows, asked)(weights, laid.image(image), places)
+        with self._lock:
+            laid, windows = self._laid(weights, image.shape, asked)
+            self._check_room(case.facts.id, weights, laid, windows, asked, channels=image.shape[-1])
+            self._canvases[windows].keep(laid.sides)
+            program = self._program(windows, asked)
+        canvas, places = laid.image(image), laid.places(windows.batch, self.overlap)
+        # One at a time, so that a program is compiled once; it works on when the call has returned.
+        with self._lock:
+            outputs = program(weights, canvas, places)
         return OnDevice(outputs, laid, axis)
 
     def program_for(self, weights: Any, shape: tuple[int, ...], asked: Asked) -> tuple[Wrapped, tuple[Any, ...]]:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, Image, load_case
-from jaxfuse.data.facts import counted
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
-from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
-from jaxfuse.engine.trained.phases import LABELS, TrainedPhase, one_kind
+from jaxfuse.engine.trained.phases import LABELS, Preparation, TrainedPhase
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import masked_labels
-from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.nifti import write_like
-from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
 from jaxfuse.labels import LabelScheme
 
 Labels = UInt8[np.ndarray, "d h w"]
@@ -98,20 +95,43 @@ def _limits(phases: Sequence[TrainedPhase], memory_mb: int | None) -> list[int |
     return limits
 
 
+@dataclass(frozen=True)
+class CaseLabeler:
+    """Label maps of cases by the mean of trained networks, on any of several devices.
+
+    Attributes:
+        ensembles: by device; threads may label at once, each on a device of its own.
+        masked: whether label maps are background outside the brain.
+    """
+
+    preparation: Preparation
+    ensembles: Mapping[Any, Ensemble]
+    masked: bool
+
+    def read(self, files: CaseFiles) -> Prepared:
+        """Reads and prepares a case; its label file, if there is one, is not opened.
+
+        A prediction must not depend on it.
+        """
+        return self.preparation.prepare(load_case(files, self.preparation.modalities, None))
+
+    def labels(self, case: Prepared, device: Any) -> Labels:
+        """Returns class indices on the cropped grid."""
+        labels = self.ensembles[device].labels(case)
+        return masked_labels(labels, case.brain) if self.masked else labels
+
+
 def case_labeler(
-    phases: Sequence[TrainedPhase], *, overlap: float | None = None, memory_mb: int | None = None
-) -> Callable[[CaseFiles], tuple[Prepared, Labels]]:
-    """Returns a function from a case's files to the prepared case and its class indices on the cropped grid."""
-    preparation, ensemble = phases[0].preparation, ensemble_of(phases, overlap=overlap, memory_mb=memory_mb)
-    masked = phases[0].phase.mask_to_brain
-
-    def label(files: CaseFiles) -> tuple[Prepared, Labels]:
-        # The label file, if there is one, is not opened: a prediction must not depend on it.
-        prepared = preparation.prepare(load_case(files, preparation.modalities, None))
-        labels = ensemble.labels(prepared)
-        return prepared, masked_labels(labels, prepared.brain) if masked else labels
-
-    return label
+    phases: Sequence[TrainedPhase],
+    devices: Sequence[Any] = (),
+    *,
+    overlap: float | None = None,
+    memory_mb: int | None = None,
+) -> CaseLabeler:
+    """Returns the labels by the mean of these phases, on these devices; by default on the first one."""
+    ensemble = ensemble_of(phases, overlap=overlap, memory_mb=memory_mb)
+    ensembles = {device: ensemble.on(device) for device in devices or first_device()}
+    return CaseLabeler(phases[0].preparation, ensembles, phases[0].phase.mask_to_brain)
 
 
 def write_labels(
@@ -121,75 +141,3 @@ def write_labels(
     decoded = np.array(scheme.decode, np.uint8)[labels]
     volume = uncrop(decoded, prepared, 0)
     write_like(path, volume, like.path, channel=like.channel, dtype="uint8", description=description)
-
-
-def label_cases(
-    phases: Sequence[TrainedPhase],
-    root: Path,
-    output: Path,
-    display: Display,
-    *,
-    overlap: float | None = None,
-    memory_mb: int | None = None,
-    overwrite: bool = False,
-    side: str = "",
-    archive: Path | None = None,
-) -> None:
-    """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
-
-    Args:
-        side: only the cases on this side of the runs' split; empty: all.
-        archive: zip file of all label maps, written where no case was left out.
-
-    Raises:
-        UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
-        CasesLeftOut: some cases cannot be labeled; the others are.
-    """
-    one_kind(phases)
-    scheme, modalities = check_labels(phases), phases[0].preparation.modalities
-    only = cases_of_side(phases, side)
-    given = given_cases(root, phases[0].data, modalities, display.say, only)
-    names = [f"{one.id}.nii.gz" for one in given.files]
-    outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=overwrite)
-    zipped = _open_archive(archive, given.reads, overwrite) if archive else None
-    label = case_labeler(phases, overlap=overlap, memory_mb=memory_mb)
-    runs = ", ".join(one.name for one in phases)
-    display.say(f"{_told(given.files, side)} by {runs}; labels of scheme {scheme.name}")
-    backgrounds = {}
-    for one, tell in display.counted(given.files):
-        with given.batch.case(one.id):
-            prepared, labels = label(one)
-            backgrounds[one.id] = prepared.facts.background
-            with outputs.together() as folder:
-                write_labels(folder / f"{one.id}.nii.gz", labels, prepared, scheme, like=one.images[modalities[0]])
-            tell(output / f"{one.id}.nii.gz")
-    if warning := untold(backgrounds):
-        display.say(f"Warning: {warning}")
-    if zipped and archive:
-        whole = [] if given.batch.refused else [output / name for name in names]
-        display.say(_write_archive(archive, zipped, whole))
-    given.batch.end()
-
-
-def _open_archive(archive: Path, reads: Sequence[Read], overwrite: bool) -> Outputs:
-    """Checks what can be checked of the zip file; unlike a folder it may lie beside what is read, but not among it."""
-    check_name(archive, "--zip")
-    folder = archive.absolute().parent
-    keep_apart(folder, "--zip", [one for one in reads if folder.resolve() not in one[1].resolve().parents])
-    check_writable(folder, "--zip")
-    zipped = Outputs(folder, "--zip", frozenset([archive.name]), overwrite)
-    zipped.check()
-    return zipped
-
-
-def _write_archive(archive: Path, zipped: Outputs, files: Sequence[Path]) -> str:
-    """Writes the zip file where there are files for it, and says what came of it."""
-    if not files:
-        return f"{archive} is not written, for cases were left out"
-    with zipped.together() as folder:
-        write_zip(folder / archive.name, files)
-    return f"{len(files)} label maps in {archive}"
-
-
-def _told(files: Sequence[CaseFiles], side: str) -> str:
-    return counted(len(files), "case") + (f" of the side {side}" if side else "")

@@ -8,7 +8,9 @@ tells which of them are fused.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -18,6 +20,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from jaxfuse.data import brain
 from jaxfuse.engine.programs import Programs
+from jaxfuse.engine.trained.chosen_devices import first_device, weights_on
 from jaxfuse.engine.trained.phases import TrainedPhase, load
 from jaxfuse.engine.trained.segmenter import check_labels
 from jaxfuse.errors import UserError
@@ -53,7 +56,9 @@ def load_fuser(run: str, *, any_spacing: bool = False) -> TrainedPhase:
     return first
 
 
-def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch: int = 4) -> FuseSlices:
+def slice_fuser(
+    phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch: int = 4, devices: Sequence[Any] = ()
+) -> FuseSlices:
     """Returns a function from pictures and a mask of their modalities to the named outputs of the network.
 
     It takes images (n h w m) in [0, 1], as many channels as the run has modalities and in their order, and presence
@@ -64,6 +69,7 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
 
     Args:
         batch: how many pictures are fused at once.
+        devices: they take one batch after the other; none: the first one takes them all.
 
     Raises:
         UserError: the run fuses no slices, lacks one of the outputs, or reads intensities beyond [0, 1]. The function
@@ -72,20 +78,20 @@ def slice_fuser(phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch
     weights = phase.weights()
     system = _checked(phase, weights, outputs)
     divisor, compiled = system.fusing_divisor, Programs(system).fuse_slices(system, outputs)
+    on_devices = [weights_on(device, weights) for device in devices or first_device()]
 
     def fuse(images: Images, presence: Presence, shown: Shown | None = None) -> dict[str, np.ndarray]:
         masks = _masks(phase, images, presence)
         made: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
-        pending: tuple[int, Mapping[str, Any]] | None = None
-        for start in range(0, len(images), batch):
+        pending = deque[tuple[int, Mapping[str, Any]]]()
+        for start, own in zip(range(0, len(images), batch), cycle(on_devices), strict=False):
             chunk, mask = images[start : start + batch], masks[start : start + batch]
-            sent = len(chunk), compiled(weights, _filled(chunk, batch, divisor), _repeated(mask, batch))
+            pending.append((len(chunk), compiled(own, _filled(chunk, batch, divisor), _repeated(mask, batch))))
             # The next pictures are sent off before the last ones are read back.
-            if pending is not None:
-                _collect(made, *pending, images.shape[1:3])
-            pending = sent
-        if pending is not None:
-            _collect(made, *pending, images.shape[1:3])
+            if len(pending) > len(on_devices):
+                _collect(made, *pending.popleft(), images.shape[1:3])
+        for sent in pending:
+            _collect(made, *sent, images.shape[1:3])
         mask = (brain.shown(images) if shown is None else shown)[..., None]
         whole = {name: np.concatenate(parts) for name, parts in made.items()}
         return {name: one if name == ATTENTION else brain.within(one, mask) for name, one in whole.items()}

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxfuse.data.brain import NONE, background_rule, find_backgrounds, untold
+from jaxfuse.data.brain import NONE, background_rule, find_backgrounds
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import AXES, pictures
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
+from jaxfuse.engine.trained.chosen_devices import first_device, weights_on
+from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.nifti import write_like
-from jaxfuse.io.outputs import open_outputs
+from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.tables import write_json
+from jaxfuse.learning.state import State
 from jaxfuse.learning.system import SYNTHESIZED
 
 DESCRIPTION = "synthesized by jaxfuse"
 _ASKED = Asked(values=(SYNTHESIZED,))
 
 Volume = Float[np.ndarray, "d h w"]
+Backgrounds = Sequence[float | None] | None
 
 
 @dataclass(frozen=True)
@@ -100,34 +107,53 @@ def check_synthesis(phases: Sequence[TrainedPhase]) -> Task:
     return task
 
 
-def volume_maker(phases: Sequence[TrainedPhase], passes: Passes = PATCHES) -> Callable[[Case], Volume]:
-    """Returns a function from a case of the first phase's sources to their target on the case's whole grid.
+@dataclass(frozen=True)
+class VolumeMaker:
+    """The target of cases by the mean of trained networks, on any of several devices.
 
-    The target has the units of its files. It is the mean over the phases, each of which goes over the volume along the
-    axis of the slices that it was trained on. It is exactly 0 where no source shows anything, and beyond the window of
-    the runs' pictures.
+    Each network goes over the volume along the axis of the slices that it was trained on.
+
+    Attributes:
+        predictors: of each network, by device; threads may work at once, each on a device of its own.
     """
-    predictors = [_predictor(one, passes) for one in phases]
-    preparation = phases[0].preparation
-    ends = (preparation.normalization.darkest, 1.0)
-    stored = mean_range(phases)
 
-    def make(case: Case) -> Volume:
-        prepared = preparation.prepare(case)
-        levels = np.zeros(prepared.facts.shape)
-        for one, predict in zip(phases, predictors, strict=True):
-            outputs = predict(one.preparation.in_channels(prepared))
-            levels += np.clip(outputs[SYNTHESIZED][..., 0], 0, 1) / len(phases)
+    phases: Sequence[TrainedPhase]
+    predictors: Mapping[Any, Sequence[Callable[[Prepared], Mapping[str, np.ndarray]]]]
+
+    def prepare(self, case: Case) -> Prepared:
+        """Crops and normalizes a case of the first phase's sources."""
+        return self.phases[0].preparation.prepare(case)
+
+    def make(self, case: Prepared, device: Any) -> Volume:
+        """Returns the target on the case's whole grid, in the units of its files.
+
+        It is exactly 0 where no source shows anything, and beyond the window of the runs' pictures.
+        """
+        levels = np.zeros(case.facts.shape)
+        for one, predict in zip(self.phases, self.predictors[device], strict=True):
+            outputs = predict(one.preparation.in_channels(case))
+            levels += np.clip(outputs[SYNTHESIZED][..., 0], 0, 1) / len(self.phases)
         if not np.isfinite(levels).all():
             raise UserError(
-                f"case {case.id}: {', '.join(one.name for one in phases)} made values that are no numbers; look "
-                "at the losses of the training"
+                f"case {case.facts.id}: {', '.join(one.name for one in self.phases)} made values that are no numbers; "
+                "look at the losses of the training"
             )
-        volume = np.zeros(levels.shape, np.float32)
-        volume.flat[prepared.brain] = np.interp(levels.flat[prepared.brain], ends, stored)
-        return uncrop(volume, prepared, 0)
+        volume, ends = np.zeros(levels.shape, np.float32), (self.phases[0].preparation.normalization.darkest, 1.0)
+        volume.flat[case.brain] = np.interp(levels.flat[case.brain], ends, mean_range(self.phases))
+        return uncrop(volume, case, 0)
 
-    return make
+
+def volume_maker(phases: Sequence[TrainedPhase], passes: Passes = PATCHES, devices: Sequence[Any] = ()) -> VolumeMaker:
+    """Returns the synthesis by the mean of these phases, on these devices; by default on the first one."""
+    made = [_predictor(one, passes) for one in phases]
+    weights = [one.weights() for one in phases]
+    return VolumeMaker(
+        phases,
+        {
+            device: [partial(predict, weights_on(device, own)) for predict, own in zip(made, weights, strict=True)]
+            for device in devices or first_device()
+        },
+    )
 
 
 def mean_range(phases: Sequence[TrainedPhase]) -> tuple[float, float]:
@@ -139,21 +165,23 @@ def mean_range(phases: Sequence[TrainedPhase]) -> tuple[float, float]:
     return low, high
 
 
-def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[Prepared], Mapping[str, np.ndarray]]:
-    """A function from a prepared case in the network's channels to the named outputs of its volume."""
-    weights, axis = phase.weights(), AXES[phase.data.axis]
+def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[State, Prepared], Mapping[str, np.ndarray]]:
+    """A function from weights and a case in the network's channels to the named outputs of its volume."""
+    axis = AXES[phase.data.axis]
     if not passes.whole:
         predict = case_predictor(
             phase.system, phase.phase, axis=axis, overlap=passes.overlap, memory_mb=passes.memory_mb
         )
-        return lambda case: predict(weights, case, _ASKED)
-    divisor, by_patch = phase.system.geometry.divisor, {}
+        return lambda weights, case: predict(weights, case, _ASKED)
+    divisor, by_patch, lock = phase.system.geometry.divisor, {}, Lock()
 
-    def in_one_pass(case: Prepared) -> Mapping[str, np.ndarray]:
+    def in_one_pass(weights: State, case: Prepared) -> Mapping[str, np.ndarray]:
         # A patch that covers the slice is the only one of it.
         patch = tuple(side + -side % divisor for side in pictures(case.image, axis).shape[1:3])
-        if patch not in by_patch:
-            by_patch[patch] = case_predictor(phase.system, replace(phase.phase, patch=patch), axis=axis, overlap=0.0)
+        with lock:
+            if patch not in by_patch:
+                whole = replace(phase.phase, patch=patch)
+                by_patch[patch] = case_predictor(phase.system, whole, axis=axis, overlap=0.0)
         return by_patch[patch](weights, case, _ASKED)
 
     return in_one_pass
@@ -200,13 +228,9 @@ def synthesize_cases(
     output: Path,
     display: Display,
     passes: Passes = PATCHES,
-    *,
-    overwrite: bool = False,
-    side: str = "",
+    call: Call = Call(),  # noqa: B008 - it is frozen
 ) -> None:
     """Writes the target of every case below `root` as OUTPUT/<case>_<target>.nii.gz, beside a JSON file.
-
-    `side`: only the cases on this side of the runs' split; empty: all.
 
     Raises:
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
@@ -215,23 +239,46 @@ def synthesize_cases(
     one_kind(phases)
     task = check_synthesis(phases)
     # The target is not read, whether it is there or not.
-    given = given_cases(root, phases[0].data, task.sources, display.say, cases_of_side(phases, side))
-    volumes = [f"{one.id}_{task.target}.nii.gz" for one in given.files]
-    names = [*volumes, *map(origin_file, volumes)]
-    outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=overwrite)
-    make = volume_maker(phases, passes)
+    given = given_cases(root, phases[0].data, task.sources, display.say, cases_of_side(phases, call.side))
+    names = [name for one in given.files for name in _names(one, task)]
+    outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=call.overwrite)
+    devices = call.devices or first_device()
+    maker = volume_maker(phases, passes, devices)
     display.say(f"{len(given.files)} cases: {task} by {', '.join(one.name for one in phases)}")
-    rule, backgrounds = background_rule(phases[0].preparation.background), {}
-    for one, tell in display.counted(given.files):
-        with given.batch.case(one.id):
-            case = load_case(one, task.sources, None)
-            name, volume = f"{one.id}_{task.target}.nii.gz", make(case)
-            if rule.text != NONE:
-                found = find_backgrounds(case.image, case.modalities, rule)
-                backgrounds[one.id] = [background and background.value for background in found]
-            with outputs.together() as folder:
-                write_synthesized(folder / name, volume, one, phases, passes)
-            tell(output / name)
-    if warning := untold(backgrounds):
-        display.say(f"Warning: {warning}")
-    given.batch.end()
+    options = {**asdict(passes), "spacing": phases[0].preparation.spacing_range_mm}
+
+    def stages(outputs: Outputs) -> Work[CaseFiles, Any, Any, Written]:
+        return _stages(maker, task, passes, outputs)
+
+    Assignment(phases, root, output, given, outputs, options).carry_out(stages, call, devices, display)
+
+
+def _stages(
+    maker: VolumeMaker, task: Task, passes: Passes, outputs: Outputs
+) -> Work[CaseFiles, tuple[Prepared, Backgrounds], tuple[Volume, Backgrounds], Written]:
+    rule = background_rule(maker.phases[0].preparation.background)
+
+    def read(files: CaseFiles) -> tuple[Prepared, Backgrounds]:
+        case = load_case(files, task.sources, None)
+        if rule.text == NONE:
+            return maker.prepare(case), None
+        found = find_backgrounds(case.image, case.modalities, rule)
+        return maker.prepare(case), [background and background.value for background in found]
+
+    def make(given: tuple[Prepared, Backgrounds], device: object) -> tuple[Volume, Backgrounds]:
+        case, backgrounds = given
+        return maker.make(case, device), backgrounds
+
+    def write(files: CaseFiles, made: tuple[Volume, Backgrounds]) -> Written:
+        volume, backgrounds = made
+        names = _names(files, task)
+        with outputs.together() as folder:
+            write_synthesized(folder / names[0], volume, files, maker.phases, passes)
+        return Written(names, backgrounds)
+
+    return Work(read, make, write)
+
+
+def _names(files: CaseFiles, task: Task) -> tuple[str, str]:
+    volume = f"{files.id}_{task.target}.nii.gz"
+    return volume, origin_file(volume)

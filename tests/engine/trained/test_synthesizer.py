@@ -11,7 +11,7 @@ from configs import hinet
 from jaxfuse.config import parse
 from jaxfuse.data.cases import Case
 from jaxfuse.engine.trained.phases import load
-from jaxfuse.engine.trained.synthesizer import Passes, Task, check_synthesis, mean_range, task_of, volume_maker
+from jaxfuse.engine.trained.synthesizer import PATCHES, Passes, Task, check_synthesis, mean_range, task_of, volume_maker
 from jaxfuse.learning.system import SYNTHESIZED, Geometry, Segmentation
 from tests.refusals import refused
 from tests.untrained_run import HeldPhase, case_of, fixed_system, held, state_of, synthesis_run
@@ -51,11 +51,18 @@ def by_hand(case: Case, shift: float = 0.0) -> np.ndarray:
     return np.where(case.image.any(-1), 10 + 200 * np.clip(levels, 0, 1), 0)
 
 
+def made_by(phases, case, passes=PATCHES):
+    """The target of a case by these phases, on the first device."""
+    maker = volume_maker(phases, passes)
+    (device,) = maker.predictors
+    return maker.make(maker.prepare(case), device)
+
+
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("passes", [Passes(), Passes(overlap=0.6), Passes(whole=True)], ids=["0", "0.6", "whole"])
 def test_patches_and_whole_slices_give_what_every_voxel_asks_for(axis, passes):
     one = case_of(SHAPE)
-    made = volume_maker([mean(axis=axis)], passes)(one)
+    made = made_by([mean(axis=axis)], one, passes)
     assert (made.shape, made.dtype) == (SHAPE, np.float32)
     np.testing.assert_allclose(made, by_hand(one), rtol=1e-5)
     np.testing.assert_array_equal(made != 0, one.image.any(-1))
@@ -64,16 +71,16 @@ def test_patches_and_whole_slices_give_what_every_voxel_asks_for(axis, passes):
 def test_answers_are_cut_to_range_and_window_and_members_count_equally():
     one = case_of(SHAPE)
     high, other = mean(5.0), mean(-5.0, "coronal", high=430.0)
-    np.testing.assert_allclose(volume_maker([high])(one).max(), 210)
-    both = volume_maker([high, other])(one)
+    np.testing.assert_allclose(made_by([high], one).max(), 210)
+    both = made_by([high, other], one)
     # Half of 1 and half of 0, in the mean of both ranges.
     np.testing.assert_allclose(both[one.image.any(-1)], (10 + 320) / 2, rtol=1e-6)
     # The darkest level of percentiles is the low end of the range.
     image = one.image[..., [0, 0]]
-    brain = volume_maker([mean(normalize="percentiles")])(replace(one, image=image))[image.any(-1)]
+    brain = made_by([mean(normalize="percentiles")], replace(one, image=image))[image.any(-1)]
     np.testing.assert_allclose((brain.min(), brain.max()), (10, 210), rtol=1e-5)
     # Nothing is made beyond the window.
-    made = volume_maker([mean(window=((4, 20), (2, 18)), blank_slices=True)])(one)
+    made = made_by([mean(window=((4, 20), (2, 18)), blank_slices=True)], one)
     inside = np.pad(by_hand(one)[4:20, 2:18], [(4, 3), (2, 0), (0, 0)])
     np.testing.assert_allclose(made, inside, rtol=1e-5)
 
@@ -96,7 +103,7 @@ def test_hinet_sees_a_slice_of_one_patch_as_a_whole(hybrid):
     wide = replace(found, preparation=replace(found.preparation, window=((0, 48), (0, 44))))
     one = case_of((48, 44, 4))
     for given, least, most in ((found, 0.0, 1e-5), (wide, 1e-4, 0.2)):
-        patches, whole = (volume_maker([given], Passes(whole=way))(one) / 800 for way in (False, True))
+        patches, whole = (made_by([given], one, Passes(whole=way)) / 800 for way in (False, True))
         assert least <= np.abs(patches - whole).max() <= most
         assert patches.std() > 1e-3
 
@@ -106,7 +113,7 @@ def test_runs_and_options_that_cannot_synthesize_are_refused(hybrid):
     unscaled = replace(found, facts=replace(found.facts, ranges={}), data=replace(found.data, normalize="brain"))
     refused("trained on intensities normalized by 'brain', so that the range of flair is", check_synthesis, [unscaled])
     told = r"case a: axialnan made values that are no numbers; look at the losses"
-    refused(told, volume_maker([mean(float("nan"))]), case_of(SHAPE))
+    refused(told, made_by, [mean(float("nan"))], case_of(SHAPE))
     for name, options in (("overlap", {"overlap": 0.0}), ("memory_mb", {"memory_mb": 0})):
         refused(f"--whole_slices sees slices in one pass, for which --{name} means noth", Passes, whole=True, **options)
 

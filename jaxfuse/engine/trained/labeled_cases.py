@@ -1,0 +1,109 @@
+"""Label maps of all cases below a folder, as files and as one archive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.facts import counted
+from jaxfuse.data.prepared import Prepared
+from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
+from jaxfuse.engine.trained.chosen_devices import first_device
+from jaxfuse.engine.trained.conveyor import Work
+from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
+from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
+from jaxfuse.engine.trained.segmenter import CaseLabeler, Labels, case_labeler, check_labels, write_labels
+from jaxfuse.io.archive import check_name, write_zip
+from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
+from jaxfuse.labels import LabelScheme
+
+
+def label_cases(
+    phases: Sequence[TrainedPhase],
+    root: Path,
+    output: Path,
+    display: Display,
+    *,
+    overlap: float | None = None,
+    memory_mb: int | None = None,
+    archive: Path | None = None,
+    call: Call = Call(),  # noqa: B008 - it is frozen
+) -> None:
+    """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
+
+    Args:
+        archive: zip file of all label maps, written where no case was left out.
+
+    Raises:
+        UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
+        CasesLeftOut: some cases cannot be labeled; the others are.
+    """
+    one_kind(phases)
+    scheme, modalities = check_labels(phases), phases[0].preparation.modalities
+    only = cases_of_side(phases, call.side)
+    given = given_cases(root, phases[0].data, modalities, display.say, only)
+    names = [_name(one) for one in given.files]
+    outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=call.overwrite)
+    zipped = _open_archive(archive, given.reads, call.overwrite) if archive else None
+    devices = call.devices or first_device()
+    labeler = case_labeler(phases, devices, overlap=overlap, memory_mb=memory_mb)
+    runs = ", ".join(one.name for one in phases)
+    display.say(f"{_told(given.files, call.side)} by {runs}; labels of scheme {scheme.name}")
+
+    def close() -> None:
+        if zipped and archive:
+            whole = [] if given.batch.refused else [outputs.folder / name for name in names]
+            display.say(_write_archive(archive, zipped, whole))
+
+    options: dict[str, Any] = {"overlap": overlap, "memory_mb": memory_mb, "zip": archive and str(archive.absolute())}
+    options["spacing"] = labeler.preparation.spacing_range_mm
+    assignment = Assignment(phases, root, output, given, outputs, options)
+    assignment.carry_out(lambda outputs: _stages(labeler, scheme, outputs), call, devices, display, close)
+
+
+def _stages(
+    labeler: CaseLabeler, scheme: LabelScheme, outputs: Outputs
+) -> Work[CaseFiles, Prepared, tuple[Prepared, Labels], Written]:
+    grid = labeler.preparation.modalities[0]
+
+    def label(case: Prepared, device: object) -> tuple[Prepared, Labels]:
+        return case, labeler.labels(case, device)
+
+    def write(files: CaseFiles, made: tuple[Prepared, Labels]) -> Written:
+        prepared, labels = made
+        with outputs.together() as folder:
+            write_labels(folder / _name(files), labels, prepared, scheme, like=files.images[grid])
+        return Written((_name(files),), prepared.facts.background)
+
+    return Work(labeler.read, label, write)
+
+
+def _name(files: CaseFiles) -> str:
+    return f"{files.id}.nii.gz"
+
+
+def _open_archive(archive: Path, reads: Sequence[Read], overwrite: bool) -> Outputs:
+    """Checks what can be checked of the zip file; unlike a folder it may lie beside what is read, but not among it."""
+    check_name(archive, "--zip")
+    folder = archive.absolute().parent
+    keep_apart(folder, "--zip", [one for one in reads if folder.resolve() not in one[1].resolve().parents])
+    check_writable(folder, "--zip")
+    zipped = Outputs(folder, "--zip", frozenset([archive.name]), overwrite)
+    zipped.check()
+    return zipped
+
+
+def _write_archive(archive: Path, zipped: Outputs, files: Sequence[Path]) -> str:
+    """Writes the zip file where there are files for it, and says what came of it."""
+    if not files:
+        return f"{archive} is not written, for cases were left out"
+    with zipped.together() as folder:
+        write_zip(folder / archive.name, files)
+    return f"{len(files)} label maps in {archive}"
+
+
+def _told(files: Sequence[CaseFiles], side: str) -> str:
+    return counted(len(files), "case") + (f" of the side {side}" if side else "")
