@@ -44,7 +44,7 @@ def compiled(workdir):
 @pytest.fixture
 def command(workdir, compiled, monkeypatch, tmp_path):
     """Runs the command on files below `tmp_path`."""
-    monkeypatch.setattr("jaxfuse.engine.trained.fused_files.slice_fuser", lambda phase, outputs: compiled)
+    monkeypatch.setattr("jaxfuse.engine.trained.fused_files.slice_fuser", lambda phase, **how: compiled)
 
     def run(*images, output="out.png", **options):
         first, *others = [str(tmp_path / image) for image in images] or [None]

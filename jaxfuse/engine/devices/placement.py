@@ -130,7 +130,7 @@ def placed(experiment: Experiment) -> Placement:
         UserError: there are not so many, or the batch of a phase cannot be parted among them.
     """
     here, processes = jax.local_devices(), jax.process_count()
-    count = _count(experiment.devices, len(here), alone=processes == 1)
+    count = device_count(experiment.devices, len(here), alone=processes == 1)
     # In the order of the processes, each of which makes the rows of its own devices.
     every = [here] if processes == 1 else map(jax.local_devices, range(processes))
     used = [device for those in every for device in those[:count]]
@@ -177,8 +177,12 @@ def _spread(leaf: Any, sharding: Sharding) -> jax.Array:
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 
-def _count(asked: str, there: int, *, alone: bool) -> int:
-    """Returns the devices of each process that a config's word for them means."""
+def device_count(asked: str, there: int, *, alone: bool = True) -> int:
+    """Returns how many devices of those of a process an option means; `alone`: there is no other process.
+
+    Raises:
+        UserError: there are not so many.
+    """
     if asked == AUTO:
         return 1 if alone else there
     if asked == ALL:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from jaxfuse.engine.trained.conveyor import DEVICES
-from jaxfuse.errors import UserError
+from jaxfuse.engine.devices.placement import device_count
 from jaxfuse.learning.state import State
 
 
@@ -16,15 +15,7 @@ def chosen_devices(asked: str) -> tuple[jax.Device, ...]:
         UserError: there are not so many.
     """
     there = jax.local_devices()
-    if asked == "all":
-        return tuple(there)
-    if not asked.isdecimal() or not 1 <= int(asked) <= len(there):
-        kind = there[0].device_kind
-        raise UserError(
-            f"--{DEVICES} is {asked}, and this process sees {len(there)} ({kind}); give a number from 1 to "
-            f"{len(there)}, or all"
-        )
-    return tuple(there[: int(asked)])
+    return tuple(there[: device_count(asked, len(there))])
 
 
 def first_device() -> tuple[jax.Device, ...]:

@@ -6,7 +6,7 @@ Reading and writing go on in threads: decompression, NumPy and the waiting for a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ class _Hands:
 
 def conveyed(
     items: Iterable[Item], work: Work[Item, Read, Made, Done], devices: Sequence[Any]
-) -> Iterator[tuple[Item, Callable[[], Done]]]:
+) -> Generator[tuple[Item, Callable[[], Done]], None, None]:
     """Yields each item, in order, with a function that returns what `write` returned, or raises what a stage raised.
 
     Items are drawn a few ahead, in the thread of the caller. What has begun when the caller ends early is ended first.
