@@ -1,0 +1,158 @@
+"""`python -m jaxfuse.predict` by several devices or calls: the files are those of one call on one device."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxfuse import predict
+from jaxfuse.engine.trained import labeled_cases
+from jaxfuse.errors import CasesLeftOut
+from jaxfuse.io.tables import read_json
+from tests.commands import ROOT, call_here
+from tests.made_cases import head, write_case
+from tests.untrained_run import SCANNED, labeling_run, synthesis_run
+
+# Cases of several sizes, so that devices meet several canvases in another order than one device does.
+SHAPES = {"a": (30, 26, 4), "b": (40, 30, 3), "c": (30, 26, 4), "d": (22, 20, 5), "e": (40, 30, 3)}
+RECORDS = [".jaxfuse-shared.json", ".jaxfuse-written"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A run that labels, one that synthesizes, and cases of which the last one lacks an image."""
+
+    folder: Path
+    labeling: Path
+    synthesis: Path
+
+    @property
+    def cases(self) -> Path:
+        return self.folder / "cases"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Given:
+    folder = tmp_path_factory.mktemp("together")
+    for number, (name, shape) in enumerate(SHAPES.items()):
+        write_case(folder / "cases", name, head(shape, number), **SCANNED)
+    labeling = labeling_run(folder / "labeling", ("t1", "t2", "flair"))
+    return Given(folder, labeling, synthesis_run(folder / "synthesis", "tiny,row=mmsyns"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What lies in a folder and below it, but records; content by name."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name not in RECORDS}
+
+
+def test_calls_that_share_a_folder_write_what_one_writes_alone(given, tmp_path, monkeypatch, capsys):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    call_here(predict, workdir=given.labeling, input=given.cases, output=alone, zip=tmp_path / "alone.zip")
+    options = {"workdir": given.labeling, "input": given.cases, "output": shared, "zip": tmp_path / "shared.zip"}
+    call_here(predict, shared=True, **options)
+    assert contents(shared) == contents(alone)
+    assert sorted(path.name for path in shared.iterdir() if path.name[0] == ".") == RECORDS
+    assert (tmp_path / "shared.zip").read_bytes() == (tmp_path / "alone.zip").read_bytes()
+    # A call that comes later has nothing left to do.
+    capsys.readouterr()
+    monkeypatch.setattr(labeled_cases, "write_labels", None)
+    call_here(predict, shared=True, **options)
+    assert "5 of 5 cases are done already" in capsys.readouterr().out
+
+
+def test_a_case_that_one_call_refuses_is_listed_by_all(given, tmp_path, capsys):
+    cases, out = shutil.copytree(given.cases, tmp_path / "in"), tmp_path / "out"
+    (cases / "b" / "b_t1.nii.gz").write_bytes(b"")
+    options = {"workdir": given.labeling, "input": cases, "output": out, "zip": tmp_path / "all.zip", "shared": True}
+    with pytest.raises(CasesLeftOut, match="left out 1 of 5 cases:\n  .*b_t1.nii.gz"):
+        call_here(predict, **options)
+    assert f"{tmp_path / 'all.zip'} is not written, for cases were left out" in capsys.readouterr().out
+    assert contents(out).keys() == {f"{case}.nii.gz" for case in "acde"}
+    # Mended, it is the only one that is left to do.
+    shutil.copy(given.cases / "b" / "b_t1.nii.gz", cases / "b" / "b_t1.nii.gz")
+    call_here(predict, **options)
+    assert "4 of 5 cases are done already" in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert archive.namelist() == [f"{case}.nii.gz" for case in SHAPES]
+
+
+# The first call of those that share the cases stops in the middle of writing one, and says so by a file.
+STUCK = """
+import pathlib, sys, time
+from jaxfuse import cli, predict
+from jaxfuse.engine.trained import labeled_cases
+write = labeled_cases.write_labels
+def stuck(path, *rest, **more):
+    write(path, *rest, **more)
+    pathlib.Path(sys.argv[-1]).touch()
+    time.sleep(600)
+labeled_cases.write_labels = stuck
+predict.define_flags()
+cli.run(lambda argv: predict.main(argv[:-1]))
+"""
+
+
+def started(given: Given, out: Path, *more: str, script: str = "") -> subprocess.Popen[str]:
+    """A process of its own that shares the cases."""
+    options = [f"--workdir={given.labeling}", f"--input={given.cases}", f"--output={out}", "--shared", *more]
+    command = [sys.executable, *(["-c", script] if script else ["-m", "jaxfuse.predict"]), *options]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, text=True, env=environment, **pipes)
+
+
+@pytest.mark.slow
+def test_the_cases_of_a_call_that_is_killed_are_done_by_another(given, tmp_path):
+    alone, out, marker = tmp_path / "alone", tmp_path / "shared", tmp_path / "writes"
+    call_here(predict, workdir=given.labeling, input=given.cases, output=alone)
+    with started(given, out, str(marker), script=STUCK) as lost:
+        while not marker.exists():
+            assert lost.poll() is None
+            time.sleep(0.05)
+        with started(given, out) as other:
+            while len(list(out.glob("*.nii.gz"))) < 1:
+                assert other.poll() is None
+                time.sleep(0.05)
+            time.sleep(1)
+            assert other.poll() is None  # what the first has claimed is not there
+            lost.send_signal(signal.SIGKILL)
+            said, _ = other.communicate()
+    assert other.returncode == 0, said
+    assert contents(out) == contents(alone)
+    assert sorted(path.name for path in out.iterdir() if path.name[0] == ".") == RECORDS
+    assert read_json(out / RECORDS[0])["cases"].keys() == SHAPES.keys()
+
+
+# On as many devices of the host; counts how often XLA compiles what goes over a canvas.
+ON_DEVICES = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 3)
+from jaxfuse import cli, predict
+predict.define_flags()
+cli.run(predict.main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["labeling", "synthesis"])
+def test_devices_share_the_cases(given, tmp_path, run):
+    one, three = tmp_path / "one", tmp_path / "three"
+    workdir = getattr(given, run)
+    call_here(predict, workdir=workdir, input=given.cases, output=one)
+    options = [f"--workdir={workdir}", f"--input={given.cases}", f"--output={three}", "--devices=all"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ON_DEVICES, *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert contents(three) == contents(one)
+    assert len(np.unique(np.frombuffer(contents(one)[next(iter(contents(one)))], np.uint8))) > 2
