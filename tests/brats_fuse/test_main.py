@@ -40,7 +40,7 @@ def fuser(run: str, outputs: tuple[str, ...], batch: int):
 def make(monkeypatch, root: Path, run: Path, out: Path, **options) -> list[dict]:
     """The command; returns the rows of the manifest."""
     compiled = "jaxfuse.brats_fuse.build.slice_fuser"
-    monkeypatch.setattr(compiled, lambda phase, outputs, batch: fuser(str(run), outputs, batch))
+    monkeypatch.setattr(compiled, lambda phase, outputs, batch, **how: fuser(str(run), outputs, batch))
     call_here(brats_fuse, root=root, run=run, out=out, **{"batch": 16, **options})
     return read_rows(out / "manifest.csv", text=("case", "split"))
 
