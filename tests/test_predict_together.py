@@ -49,7 +49,7 @@ def given(tmp_path_factory) -> Given:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What lies in a folder and below it, but records; content by name."""
+    """Content by name of all files in a folder and below it, but records."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name not in RECORDS}
 

@@ -103,7 +103,7 @@ class Outputs:
             )
 
     def _foreign(self, names: Sequence[str]) -> list[str]:
-        """Those of the files that are there and not our own."""
+        """Names those of the files that are there and not our own."""
         record = _recorded(self.folder) if names else {}
         places = {name: self.folder / name for name in names}
         return [

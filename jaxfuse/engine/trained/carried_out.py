@@ -1,4 +1,4 @@
-"""What commands do with cases: all of them, over the devices of a call, alone or among calls that share them."""
+"""Commands carried out on all of their cases: over several devices, alone or among calls that share them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written of a case.
+    """The files of a case that is done.
 
     Attributes:
         names: its files, relative to the output folder; the first is the result.

@@ -26,7 +26,7 @@ _OF_EACH = 2
 
 @dataclass(frozen=True)
 class Work(Generic[Item, Read, Made, Done]):
-    """What is done with each item, in three stages.
+    """The three stages that each item goes through.
 
     Attributes:
         read: makes of an item what a device works on.

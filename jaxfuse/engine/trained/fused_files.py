@@ -245,7 +245,7 @@ def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
 def _work(
     fuser: ImageFuser, modalities: tuple[str, str], outputs: Outputs
 ) -> Work[Mapping[str, CaseFiles], Tried[Pair], Tried[tuple[Pair, np.ndarray]], Tried[Sequence[Path]]]:
-    """What is done with some pairs at once; of each that is refused its error goes on in its place."""
+    """Returns the stages of some pairs at once; of each that is refused the error goes on in its place."""
 
     def read(chunk: Mapping[str, CaseFiles]) -> Tried[Pair]:
         return {name: _tried(lambda one: load_pair(one, modalities), files) for name, files in chunk.items()}
@@ -276,7 +276,7 @@ def _work(
 
 
 def _tried(make: Callable[..., Made], *given: Any) -> Made | UserError:
-    """What is made, or the error that refuses it."""
+    """Returns what is made, or the error that refuses it."""
     try:
         return make(*given)
     except UserError as error:

@@ -59,7 +59,7 @@ class Cases(Protocol):
 
     @property
     def settled(self) -> Mapping[str, Record]:
-        """What is known of cases that are done (`note`) or refused (`refused`), by this call or others."""
+        """Records of cases that are done (with a `note`) or `refused`, by this call or others."""
         ...
 
 
@@ -250,7 +250,7 @@ def order_of(runs: Iterable[tuple[str, str]], root: Path, cases: Iterable[str], 
 
 
 def _stamp(files: CaseFiles) -> list[list[Any]]:
-    """What tells that a case's images have changed since: their names, sizes and times."""
+    """Names, sizes and times of a case's images, which tell whether they have changed since."""
     found = []
     for name, image in sorted(files.images.items()):
         state = image.path.stat() if image.path.exists() else None
