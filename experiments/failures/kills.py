@@ -19,7 +19,7 @@ GRACE_S = 30.0
 # Kills that one run is given; a run that ends before has had fewer.
 KILLS = 8
 # "anywhere" is a moment of the whole run, each as likely.
-_MIDDLE = ("start-up", "compilation", "training", "validation", "checkpoint", "judging", "anywhere")
+_MIDDLE = ("anywhere", "start-up", "compilation", "training", "checkpoint", "validation", "judging")
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,13 @@ class Plan:
 
     Attributes:
         place: where, or "anywhere".
+        phase: the phase, from 0, to come to before.
         share: the moment within the place, as a share of the time that an undisturbed run spends there.
         number: the signal.
     """
 
     place: str
+    phase: int
     share: float
     number: signal.Signals
 
@@ -55,11 +57,13 @@ class Kill:
     after_s: float
 
 
-def plans(rng: random.Random) -> list[Plan]:
-    """Draws the kills of one run: first those of its beginning, last those of its end, the others in any order."""
-    first, last = ["cache"] if rng.random() < 0.6 else [], ["report"] if rng.random() < 0.6 else []
-    middle = rng.choices(_MIDDLE, k=KILLS - len(first) - len(last))
-    return [Plan(place, rng.random(), rng.choice((signal.SIGKILL, signal.SIGTERM))) for place in first + middle + last]
+def plans(rng: random.Random, phases: int) -> list[Plan]:
+    """Draws the kills of one run in the order in which it comes to them, so that it meets them all."""
+    found = []
+    for place in rng.choices(_MIDDLE, k=KILLS - 2):
+        found.append((rng.randrange(phases), _MIDDLE.index(place), place))
+    ordered = [(0, "cache"), *((phase, place) for phase, _, place in sorted(found)), (0, "report")]
+    return [Plan(place, phase, rng.random(), rng.choice((signal.SIGKILL, signal.SIGTERM))) for phase, place in ordered]
 
 
 def undisturbed(recipe: Recipe, folder: Path) -> dict[str, float]:
@@ -90,7 +94,7 @@ def disturbed(recipe: Recipe, folder: Path, programs: Path, seconds: dict[str, f
     """Kills a run by a plan and starts it again until it has ended; returns what was done and what came of it."""
     rng, kills = random.Random(seed), []
     cache = new_cache(folder, programs)
-    queue, starts, code = plans(rng), 0, None
+    queue, starts, code = plans(rng, len(recipe.phases)), 0, None
     while code is None:
         run = Started(recipe, folder / "run", cache, folder / f"out_{starts}.txt")
         starts += 1
@@ -111,7 +115,7 @@ def killed(run: Started, queue: list[Plan], seconds: dict[str, float]) -> Kill |
     _ = run.process
     if plan.place == "anywhere":
         time.sleep(plan.share * sum(seconds.values()))
-    elif run.wait_for(plan.place, PATIENCE_S):
+    elif run.wait_for(plan.place, plan.phase, PATIENCE_S):
         # A place is come to several times in a run of several phases, or of several checkpoints.
         visits = _visits(run.recipe, plan.place)
         time.sleep(plan.share * seconds[plan.place] / visits)

@@ -22,6 +22,7 @@ PAUSE = 0.005
 # The stages of a run in which it is killed, in their order.
 PLACES = ("start-up", "cache", "compilation", "training", "validation", "checkpoint", "judging", "report")
 _ANNOUNCED = re.compile(r"^Phases? [\d, ]+ of \d+, ([\w+]+).*?: (\d+) steps(?: from step (\d+))? of", re.MULTILINE)
+_PHASE = re.compile(r"^Phases? (\d+)[\d, ]* of \d+, ", re.MULTILINE)
 _TRAINED = re.compile(r"^Phase ([\w+]+): \d+ steps in ", re.MULTILINE)
 
 
@@ -115,11 +116,15 @@ class Started:
             return "checkpoint"
         return _place_by_rows(rows_of(self.workdir, phase), begun, total, self.recipe.every)
 
-    def wait_for(self, place: str, patience_s: float) -> bool:
-        """Waits until the run stands in a place; returns False where it has ended before."""
+    def phase(self) -> int:
+        """Returns the number of the phase that the run is in, from 0; 0 before the first one."""
+        return max((int(number) - 1 for number in _PHASE.findall(self.text)), default=0)
+
+    def wait_for(self, place: str, phase: int, patience_s: float) -> bool:
+        """Waits until the run stands in a place, in this phase or a later one; returns False where it ends before."""
         until = time.monotonic() + patience_s
         while not self.ended:
-            if self.place() == place:
+            if self.place() == place and self.phase() >= phase * (place not in PLACES[:2]):
                 return True
             if time.monotonic() > until:
                 raise TimeoutError(f"{self.recipe.name} did not come to {place} in {patience_s:.0f} s: {self.text}")
