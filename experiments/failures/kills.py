@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import time
@@ -29,7 +30,7 @@ class Plan:
     Attributes:
         place: where, or "anywhere".
         phase: the phase, from 0, to come to before.
-        share: the moment within the place, as a share of the time that an undisturbed run spends there.
+        share: the moment within the place, as a share of what an undisturbed run works there.
         number: the signal.
     """
 
@@ -67,14 +68,13 @@ def plans(rng: random.Random, phases: int) -> list[Plan]:
 
 
 def undisturbed(recipe: Recipe, folder: Path) -> dict[str, float]:
-    """Runs a recipe to its end, in `folder/end`, with an empty cache; returns seconds by place."""
+    """Runs a recipe to its end, in `folder/end`, with an empty cache; returns seconds of processors by place."""
     run, seconds = Started(recipe, folder / "end", folder / "cache", folder / "out.txt"), dict.fromkeys(PLACES, 0.0)
-    before = time.perf_counter()
-    while not run.ended:
-        time.sleep(0.02)
-        now = time.perf_counter()
+    before = 0.0
+    while not run.ended and (now := run.worked_s()) < math.inf:
         seconds[run.place()] += now - before
         before = now
+        time.sleep(0.02)
     if code := run.finish(PATIENCE_S):
         raise RuntimeError(f"{recipe.name}, undisturbed, ended with {code}: {run.text}")
     # Disturbed runs find the programs: they are about as long at it as in start-up.
@@ -114,11 +114,11 @@ def killed(run: Started, queue: list[Plan], seconds: dict[str, float]) -> Kill |
     plan, started = queue.pop(0), time.perf_counter()
     _ = run.process
     if plan.place == "anywhere":
-        time.sleep(plan.share * sum(seconds.values()))
+        run.work_until(plan.share * sum(seconds.values()))
     elif run.wait_for(plan.place, plan.phase, PATIENCE_S):
         # A place is come to several times in a run of several phases, or of several checkpoints.
         visits = _visits(run.recipe, plan.place)
-        time.sleep(plan.share * seconds[plan.place] / visits)
+        run.work_until(run.worked_s() + plan.share * seconds[plan.place] / visits)
     if run.ended:
         return None
     place, after = run.place(), time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -94,6 +95,19 @@ class Started:
     @property
     def ended(self) -> bool:
         return self.process.poll() is not None
+
+    def worked_s(self) -> float:
+        """Returns the seconds of processors that the run has taken: a busy machine makes no difference to them."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            return math.inf
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def work_until(self, worked_s: float) -> None:
+        """Waits until the run has taken so many seconds of processors, or has ended."""
+        while not self.ended and self.worked_s() < worked_s:
+            time.sleep(PAUSE)
 
     @property
     def text(self) -> str:
