@@ -109,7 +109,7 @@ def turned_clock(bench: Bench) -> Row:
         return _row("the clock is turned", None, "not tried: libfaketime is not installed", "")
     folder = bench.row("clock")
     cache, workdir, offset = new_cache(folder, bench.folder / "cache"), folder / "run", folder / "offset"
-    own = {"LD_PRELOAD": str(_FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
+    own = {"LD_PRELOAD": str(_FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_CACHE_DURATION": "1"}
     # A clock that is set moves the time of day; the one that counts on from the start of a machine stays.
     own |= {"DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     offset.write_text("+0\n", encoding="utf-8")
