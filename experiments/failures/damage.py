@@ -1,4 +1,4 @@
-"""What becomes of a training whose disk fills, whose newest checkpoint is cut, or whose clock turns?
+"""Trainings whose disk fills, whose newest checkpoint is cut, whose clock turns, or that lose one of their processes.
 
     python -m experiments.failures.damage
 
