@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,9 @@ from jaxfuse.labels import LabelScheme
 _VERSION = 7
 _CASE = "case.json"
 _BLOCK = 4096
+# No case takes so long to be prepared and written.
+_ABANDONED_S = 86_400
+_IN_THE_MAKING = re.compile(r"\.(.+-[0-9a-f]{20}\.(\d+\.[0-9a-f]{8}|damaged-\d+)|digests\.json\.\d+\.[0-9a-f]{8})")
 
 
 def prepare(
@@ -103,6 +109,7 @@ def prepare_with(
     """
     cache = Path(cache)
     make_cache(cache)
+    remove_abandoned(cache)
     digests = Digests(cache / "digests.json")
     prepared = []
     try:
@@ -128,6 +135,21 @@ def make_cache(folder: Path) -> None:
         raise UserError(
             f"the cache {folder} cannot be made ({error.strerror}); name another with JAXFUSE_CACHE or data.cache"
         ) from error
+
+
+def remove_abandoned(cache: Path) -> None:
+    """Removes what processes that were killed have left in a cache: entries in the making for more than a day.
+
+    Their process may have been one of another machine, so that its number does not tell whether it lives.
+    """
+    for path in filter(lambda path: _IN_THE_MAKING.fullmatch(path.name), cache.glob(".*")):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < _ABANDONED_S:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def fault_of(folder: Path) -> str:

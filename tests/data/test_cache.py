@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +96,26 @@ def test_a_failed_case_leaves_the_finished_ones_and_nothing_half_made(tmp_path):
     left = sorted(p.name.split("-")[0] for p in (tmp_path / "cache").iterdir())
     assert left == ["a", "digests.json"]
     assert run(tmp_path, good)[1] == [False]
+
+
+def test_what_a_killed_process_had_begun_goes_after_a_day(tmp_path):
+    cache, day = tmp_path / "cache", 86_400
+    _, _ = run(tmp_path, files_on_disk(tmp_path))
+    kept = {path.name for path in cache.iterdir()}
+    names = {f".case-{'0a' * 10}.17.0123abcd": True, f".case-{'0b' * 10}.damaged-17": True}
+    names |= {".digests.json.17.0123abcd": True, f".case-{'0c' * 10}.17.0123abcd": False, ".snapshot": False}
+    for name in names:
+        if name.startswith(".digests"):
+            (cache / name).write_bytes(b"half")
+        else:
+            (cache / name).mkdir()
+            (cache / name / "image.npy").write_bytes(b"half")
+    now = time.time()
+    for name, old in names.items():
+        os.utime(cache / name, (now - day - 60,) * 2 if old or name == ".snapshot" else None)
+    _, fresh = run(tmp_path, files_on_disk(tmp_path))
+    assert fresh == [False]
+    assert {path.name for path in cache.iterdir()} == kept | {name for name, old in names.items() if not old}
 
 
 def test_two_processes_share_a_cache(tmp_path):
