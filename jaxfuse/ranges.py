@@ -50,8 +50,8 @@ SEED = Range(0, 2**32 - 1)
 _NAMES: Mapping[Range, str] = {
     SEED: "seed split_seed",
     COUNT_OR_NONE: (
-        "steps epochs every every_epochs workers threads fold bootstrap memory_mb warmup_steps ignore inner_steps "
-        "window checkpoint_every steps_per_call deep_supervision"
+        "steps epochs every every_epochs workers threads fold folds bootstrap memory_mb warmup_steps ignore "
+        "inner_steps window checkpoint_every steps_per_call deep_supervision"
     ),
     COUNT: "log_every prefetch cases options.steps accumulate",
     SIZE: (

@@ -1,7 +1,7 @@
 """Lists the cases of a data set and every problem found.
 
     python -m jaxfuse.verify --root DIR [--layout L] [--labels SCHEME] [--modalities t1,t2]
-        [--subject PATTERN] [--json]
+        [--subject PATTERN] [--json] [--write_splits splits_final.json]
 
 Exit code 0, or 1 where a problem is fatal, or 2 where nothing could be looked at.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from absl import flags
 from rich.console import Console
@@ -19,7 +20,11 @@ from rich.text import Text
 
 from jaxfuse import cli
 from jaxfuse.data.facts import counted
-from jaxfuse.data.sources.volumes import LAYOUTS
+from jaxfuse.data.folds import write_folds
+from jaxfuse.data.sides import folds_of
+from jaxfuse.data.sources.case_folders import files_of
+from jaxfuse.data.sources.volumes import LAYOUTS, volume_root
+from jaxfuse.data.subject_names import told_subjects
 from jaxfuse.data.verify import Verdict, verify
 from jaxfuse.errors import UserError
 from jaxfuse.labels import SCHEMES
@@ -46,6 +51,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "background", "auto", "The stored value around the head: auto, none, a number, or one for each modality."
     )
+    flags.DEFINE_string("write_splits", None, "JSON file to write, with the folds of the cases in nnU-Net's form.")
+    flags.DEFINE_integer("folds", 5, "With --write_splits: how many folds.", lower_bound=2)
+    flags.DEFINE_integer(
+        "split_seed", 12345, "With --write_splits: the seed of the folds; that of nnU-Net if not given."
+    )
+    flags.DEFINE_string("stratify", "none", "With --write_splits: what folds hold alike many of, as data.stratify.")
     flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
@@ -69,11 +80,22 @@ def main(argv: list[str]) -> int:
             background=asked.background,
             on_case=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    if asked.write_splits and not verdict.count("fatal"):
+        write_splits(Path(asked.write_splits), asked)
     if asked.json:
         print(as_json(verdict))
     else:
         show(verdict, Console())
     return 1 if verdict.count("fatal") else 0
+
+
+def write_splits(path: Path, asked: flags.FlagValues) -> None:
+    """Draws folds of the cases that are labeled and not held out, and writes them."""
+    root = volume_root(asked.root, layout=asked.layout or "")
+    files = [files_of(one, labels_required=False) for one in root.look(asked.modalities or root.modalities)]
+    labeled = [one for one in files if one.label]
+    subject = told_subjects({one.id: one.told for one in labeled}, asked.subject, option="--subject")
+    write_folds(path, folds_of(labeled, asked.folds, seed=asked.split_seed, stratify=asked.stratify, subject=subject))
 
 
 def as_json(verdict: Verdict) -> str:

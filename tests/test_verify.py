@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from jaxfuse import verify
 from jaxfuse.data.verify import Problem, Verdict
 from jaxfuse.verify import show
+from tests.commands import call_here
 from tests.made_cases import head, nested_cubes, write_case
 
 
@@ -55,3 +57,12 @@ def test_table_prints_brackets_as_they_are(capsys):
     problem = Problem("p", "fatal", "affine [1 0 0 0; 0 1 0 0] [red]")
     show(Verdict(Path("r"), "generic", "brats", ("t1",), ("p",), {"p": ("p",)}, (problem,)), Console(width=120))
     assert "affine [1 0 0 0; 0 1 0 0] [red]" in capsys.readouterr().out
+
+
+def test_folds_are_written_in_the_form_of_nnunet(tmp_path):
+    for number in range(4):
+        write_case(tmp_path / "set", f"p{number}", head((12, 12, 12), number) | {"seg": nested_cubes((12, 12, 12))})
+    call_here(verify, root=tmp_path / "set", write_splits=tmp_path / "splits_final.json", folds=2)
+    folds = json.loads((tmp_path / "splits_final.json").read_text())
+    assert [sorted(fold) for fold in folds] == [["train", "val"]] * 2
+    assert sorted(case for fold in folds for case in fold["val"]) == ["p0", "p1", "p2", "p3"]

@@ -52,12 +52,17 @@ class Data:
             `jaxfuse.data.intensities`.
         val_fraction: share of the subjects that validate, drawn by `split_seed`; 0: all cases train, and nothing is
             validated.
-        split: JSON file with lists `train`, `val` and, for cases that are held out, `test` of case ids; "paper": that
-            of the paper; empty: drawn by `split_seed`.
+        split: JSON file with lists `train`, `val` and, for cases that are held out, `test` of case ids, or with
+            nnU-Net's list of folds, of which `fold` chooses one; "paper": that of the paper; empty: as the data set
+            tells, or drawn by `split_seed`.
         paper_split: the name of the paper's split in `jaxfuse.data.paper_splits`; empty: it tells none.
         subject: a regular expression with one group, the part of a case's name that is its subject, whose cases stay
             on one side; empty: by the names that `jaxfuse.data.subject_names` knows.
-        fold: the number, from 1, of the one subject that validates, for an ensemble of leave-one-out folds; 0: none.
+        folds: how many folds are drawn by `split_seed` (12345 is nnU-Net's); 0: none.
+        fold: the number, from 1, of the fold that validates: of `folds`, of those that `split` or the data set list,
+            else of the one subject that validates, for an ensemble of leave-one-out folds; 0: none.
+        stratify: what drawn folds and shares hold alike many of: a column that the data set tells of its cases,
+            "volume" (of the labels) or "none"; empty: the group that the layout tells, such as the grade.
         bootstrap: the number, from 1, of a bootstrap sample of the subjects, drawn by `split_seed`, which train; those
             left out validate; 0: none.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
@@ -84,7 +89,9 @@ class Data:
     reference: str = ""
     window: Window = ()
     blank_slices: bool = False
+    folds: int = 0
     fold: int = 0
+    stratify: str = ""
     bootstrap: int = 0
     subject: str = ""
     paper_split: str = ""
@@ -144,6 +151,7 @@ def read_data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background", "paper_split"}
+    later |= {"folds", "stratify"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
@@ -180,14 +188,27 @@ def _check_cache(where: str, data: Data) -> None:
 
 
 def _check_split(where: str, group: Any) -> None:
-    """Refuses two of a list, a fold and a bootstrap sample, of which one says who validates, and a bad pattern."""
-    at_least(f"{where}.", {"fold": 0, "bootstrap": 0, **dict(group.items())}, fold=0, bootstrap=0)
-    given = [name for name in ("split", "fold", "bootstrap") if group.get(name)]
-    if len(given) > 1:
+    """Refuses two that say who validates, a fold that is not there, strata of what is not drawn, and a bad pattern."""
+    asked = {"folds": 0, "fold": 0, "bootstrap": 0, "split": "", "stratify": "", **dict(group.items())}
+    at_least(f"{where}.", asked, folds=0, fold=0, bootstrap=0)
+    given = [name for name in ("split", "folds", "fold", "bootstrap") if asked[name]]
+    together = given in (["folds", "fold"], ["split", "fold"]) and asked["split"] != "paper"
+    if len(given) > 1 and not together:
         raise UserError(f"{' and '.join(f'{where}.{name}' for name in given)} cannot go together; keep one of them")
+    if asked["folds"] and not (asked["folds"] > 1 and 1 <= asked["fold"] <= asked["folds"]):
+        raise UserError(
+            f"{where}.folds is {asked['folds']} and {where}.fold {asked['fold']}; at least 2 folds are drawn, of which "
+            "fold says by its number, from 1, which one validates"
+        )
+    if asked["stratify"] and given not in ([], ["folds", "fold"]):
+        raise UserError(
+            f"{where}.stratify is {asked['stratify']!r}, and {where}.{given[0]} draws no strata; leave one out"
+        )
     if group.get("subject"):
         check_pattern(f"{where}.subject", group.subject)
         given = [*given, "subject"]
+    if asked["stratify"]:
+        given = [*given, "stratify"]
     if group.source == "voc" and given:
         raise UserError(f"{where}.{given[0]} is given, but VOC has lists of its own; leave it out")
 

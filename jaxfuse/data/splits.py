@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -111,6 +112,16 @@ def _sides(ids: Sequence[str], training: Sequence[str], subject: SubjectOf) -> S
     }
 
 
+def split_content(path: str | Path) -> Any:
+    """The JSON of a split file; refuses a file that cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"split file {path} cannot be read ({error}); JSON with the lists train and val is expected"
+        ) from error
+
+
 def read_split(path: str | Path, ids: Iterable[str], *, subject: SubjectOf = subject_of) -> Split:
     """An explicit split: a JSON file `{"train": [ids], "val": [ids], "test": [ids]}` over cases that exist in `ids`.
 
@@ -120,12 +131,7 @@ def read_split(path: str | Path, ids: Iterable[str], *, subject: SubjectOf = sub
     Raises:
         UserError: for anything else.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"split file {path} cannot be read ({error}); JSON with the lists train and val is expected"
-        ) from error
+    content = split_content(path)
     if not isinstance(content, dict) or not {"train", "val"} <= set(content) <= set(SIDES):
         found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
         raise UserError(

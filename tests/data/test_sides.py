@@ -52,3 +52,39 @@ def test_pictures_are_compared_as_well(tmp_path):
     for name in "ab":
         Picture.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}.png")
     assert sides_of(settings(tmp_path), files, tmp_path / "cache")["val"]
+
+
+def told_files(folder: Path, **told: tuple[str, dict[str, str]]) -> list[CaseFiles]:
+    """Cases whose data set tells a side and more of each."""
+    made = {one.id: one for one in files_of(folder, *told)}
+    return [replace(made[name], side=side, told=more) for name, (side, more) in told.items()]
+
+
+def test_what_the_data_set_tells_of_its_cases_counts(tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    two = {"a": ("", {"fold": "0"}), "b": ("", {"fold": "1"}), "c": ("", {"fold": "1"}), "t": ("test", {})}
+    files, data = told_files(tmp_path, **two), settings(tmp_path)
+    assert sides_of(data, files, cache)["test"] == ("t",)
+    assert sides_of(replace(data, fold=2), files, cache) == {"train": ("a",), "val": ("b", "c"), "test": ("t",)}
+    refused("the data set has 2 folds; choose one by data.fold", sides_of, replace(data, fold=3), files, cache)
+    whole = sides_of(replace(data, folds=3, fold=1, split_seed=12345), files, cache)
+    assert (len(whole["train"]), len(whole["val"]), whole["test"]) == (2, 1, ("t",))
+    refused("tells fold of case a", sides_of, replace(data, stratify="sex"), files, cache)
+    told = [replace(one, side="val" if one.id == "b" else one.side) for one in files]
+    assert sides_of(data, told, cache) == {"train": ("a", "c"), "val": ("b",), "test": ("t",)}
+    assert sides_of(replace(data, val_fraction=0.0), told, cache)["val"] == ()
+    same = [replace(one, told={"subject": "s"}) if one.id in "bt" else one for one in files]
+    refused("the data set, which holds 1 cases out: subject s is in both", sides_of, data, same, cache)
+
+
+def test_folds_of_nnunet_are_chosen_by_number(tmp_path):
+    cache, files = tmp_path / "cache", told_files(tmp_path, a=("", {}), b=("", {}), t=("test", {}))
+    cache.mkdir()
+    listed = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(listed))
+    data = replace(settings(tmp_path), split=str(tmp_path / "splits_final.json"))
+    assert sides_of(replace(data, fold=2), files, cache) == {"train": ("b",), "val": ("a",), "test": ("t",)}
+    refused(r"splits_final.json has 2 folds; choose one by data.fold, 1 to 2", sides_of, data, files, cache)
+    (tmp_path / "splits_final.json").write_text(json.dumps(listed[0]))
+    refused("holds one split, and data.fold is 1; leave data.fold 0", sides_of, replace(data, fold=1), files, cache)
