@@ -1,18 +1,19 @@
-"""python -m jaxfuse.describe --config C [--rows] [--cost] [--json]
+"""python -m jaxfuse.describe --config C [--rows] [--cost [--volume 240,240,155]] [--json]
 
 Says what a config builds, without data and without compiling: parameters by player and by the paper's names of the
 networks, what is transferred between phases. `--rows` lists presets, rows and variants instead. `--cost` compiles
 one step of each phase for this machine's backend and adds its operations and memory. `--cost --device h200` compiles
 it for that card, which need not be there (extra `h200`), and adds the kernels of a step and of a prediction, the bytes
 that they move, beside the least that they have to, the memory that they need, and the time that the bytes take at the
-card's bandwidth. Options that are `auto` are settled by that machine.
+card's bandwidth. Options that are `auto` are settled by that machine. `--volume 240,240,155` adds the memory of the
+prediction of a whole volume, in tiles of the training patch, and the bytes that come to the host.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("rows", False, "List the config's presets, rows and data variants.")
     flags.DEFINE_bool("cost", False, "Compile one step of each phase here, and add its operations and memory.")
     flags.DEFINE_string("device", None, "With --cost: a card to compile for, one of h200, h100, a100, l40s.")
+    flags.DEFINE_list("volume", None, "With --cost: sides of a volume whose prediction is compiled too.")
     flags.DEFINE_bool("json", False, "Print JSON.")
     flags.mark_flag_as_required("config")
 
@@ -47,11 +49,25 @@ def main(argv: list[str]) -> int:
 
         if options.device and not options.cost:
             raise UserError("--device is a card to compile for, and nothing is compiled without --cost; add it")
+        if options.volume and not options.cost:
+            raise UserError("--volume is the size of a volume to compile for, and nothing is compiled without --cost")
         gpu = gpu_named(options.device) if options.device else None
-        found = describe(options.config, cost=options.cost, gpu=gpu)
+        volume = sides_of(options.volume) if options.volume else None
+        found = describe(options.config, cost=options.cost, gpu=gpu, volume=volume)
         text = _as_text(found)
     print(json.dumps(found, indent=1) if options.json else text)
     return 0
+
+
+def sides_of(words: Sequence[str]) -> tuple[int, ...]:
+    """Reads the sides of a volume.
+
+    Raises:
+        UserError: these are not three numbers of 1 and more.
+    """
+    if len(words) != 3 or not all(word.strip().isdecimal() and int(word) for word in words):
+        raise UserError(f"--volume is {','.join(words)!r}; give three sides of 1 and more, such as 240,240,155")
+    return tuple(map(int, words))
 
 
 def choices(path: str) -> dict[str, dict[str, str]]:

@@ -3,7 +3,7 @@
 import json
 
 from configs import cmff
-from jaxfuse.describe import choices
+from jaxfuse.describe import choices, sides_of
 from tests.commands import ROOT, call
 from tests.refusals import refused
 
@@ -70,3 +70,9 @@ def test_every_preset_and_row_is_listed(tmp_path):
 def test_what_is_no_config_file_is_refused(tmp_path):
     for path in (tmp_path / "absent.py", tmp_path):
         refused("is not a config file; give a Python file such as configs/cmff.py", choices, str(path))
+
+
+def test_a_volume_has_three_sides():
+    assert sides_of(["240", " 240", "155"]) == (240, 240, 155)
+    for words in (["240", "240"], ["240", "0", "155"], ["240", "240", "-1"], ["a", "b", "c"]):
+        refused("give three sides of 1 and more, such as 240,240,155", sides_of, words)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from jaxfuse.arrays import Params
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.settings import declared_facts
+from jaxfuse.data.slices import AXES, order_of
 from jaxfuse.engine.build import abstract_state, build_system, example_batch
 from jaxfuse.engine.build import without_optimizers as without
 from jaxfuse.engine.cost.gpus import Gpu, compiled_for
@@ -20,13 +21,24 @@ from jaxfuse.engine.cost.least_bytes import least_bytes
 from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.programs import Programs, program_cost
 from jaxfuse.engine.settled import Machine, settled, settlements
+from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, apply_rules
 
+Sides = tuple[int, ...]
 
-def describe(config: ConfigDict, *, cost: bool, gpu: Gpu | None = None, only: str | None = None) -> dict[str, Any]:
+
+def describe(
+    config: ConfigDict,
+    *,
+    cost: bool,
+    gpu: Gpu | None = None,
+    only: str | None = None,
+    volume: Sides | None = None,
+) -> dict[str, Any]:
     """Says what each phase of a config builds; nothing is drawn, and nothing compiled but for `cost`.
 
     Args:
@@ -34,11 +46,13 @@ def describe(config: ConfigDict, *, cost: bool, gpu: Gpu | None = None, only: st
         cost: compiles one step of each phase.
         gpu: compiles it for this card instead of the devices in use, and a prediction of one patch too.
         only: the phase whose cost is asked for; None asks for that of all.
+        volume: sides of a volume whose prediction, in tiles of the training patch, is compiled with `cost` as well.
 
     Returns:
         {"name", "preset", "row", "variant", "phases", "result"}; of each phase "length" ({"steps"} or {"epochs"}),
         "patch", "players" and "networks" (parameters by name), "transfers", and with `cost` the "cost" of one step, or
-        with `gpu` the cost by program: "step" and "prediction". With `cost` also "settled": what became of the options
+        with `gpu` the cost by program: "step" and "prediction"; and with `volume` the memory of the "volume". With
+        `cost` also "settled": what became of the options
         that are `auto`, which are settled by the machine that is compiled for.
     """
     chosen = settled(config, Machine.of(gpu or one_device())) if cost else config
@@ -46,8 +60,9 @@ def describe(config: ConfigDict, *, cost: bool, gpu: Gpu | None = None, only: st
     states: dict[str, State] = {}
     phases = {}
     for name in experiment.schedule:
-        costed = cost and only in (None, name)
-        phases[name] = _phase(experiment, experiment.phases[name], states, cost=costed, gpu=gpu)
+        phases[name] = _phase(experiment, experiment.phases[name], states)
+        if cost and only in (None, name):
+            phases[name]["cost"] = _cost(experiment, experiment.phases[name], states[name], gpu, volume)
     if only is not None and only not in phases:
         raise UserError(f"phase {only!r} is not in the schedule; choose one of {', '.join(phases)}")
     title = {key: getattr(experiment, key) for key in ("name", "preset", "row", "variant")}
@@ -55,26 +70,19 @@ def describe(config: ConfigDict, *, cost: bool, gpu: Gpu | None = None, only: st
     return {**title, **told, "phases": phases, "result": list(experiment.result)}
 
 
-def _phase(
-    experiment: Experiment, phase: Phase, states: dict[str, State], *, cost: bool, gpu: Gpu | None
-) -> dict[str, Any]:
+def _phase(experiment: Experiment, phase: Phase, states: dict[str, State]) -> dict[str, Any]:
     """Describes one phase, and adds its abstract state to those of the phases before it."""
     modalities, classes = declared_facts(experiment.data_of(phase))
     system = build_system(phase, modalities, classes, phase.steps or 1)
     states[phase.name] = abstract_state(system, phase, modalities)
     params = states[phase.name].params
-    described = {
+    return {
         "length": {"steps": phase.steps} if phase.steps else {"epochs": phase.epochs},
         "patch": list(phase.patch),
         "players": {player: _count(tree) for player, tree in params.items()},
         "networks": {network: _count(tree) for network, tree in system.networks(params).items()},
         "transfers": [_transfer(rule, params, states[rule.donor].params) for rule in phase.rules],
     }
-    if cost:
-        batch = example_batch(phase, modalities, margin=system.geometry.margin)
-        state = states[phase.name]
-        described["cost"] = _cost(system, state, batch) if gpu is None else _cost_on(gpu, system, state, batch)
-    return described
 
 
 def _count(tree: Params) -> int:
@@ -124,7 +132,35 @@ def _image_of(batch: Mapping[str, Any]) -> Any:
     return batch["image"] if "image" in batch else _image_of(next(iter(batch.values())))
 
 
-def _cost(system: System, state: State, batch: Mapping[str, Any]) -> dict[str, Any]:
+def _cost_here(system: System, state: State, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Operations and memory of one training step, compiled for the devices in use."""
     programs = Programs(system)
     return {"backend": programs.placement.backend, **program_cost(programs.step.lower(state, batch).compile())}
+
+
+def _cost(experiment: Experiment, phase: Phase, state: State, gpu: Gpu | None, volume: Sides | None) -> dict[str, Any]:
+    """The cost of a phase's step, and of the prediction of a volume where one is asked for."""
+    data = experiment.data_of(phase)
+    modalities, classes = declared_facts(data)
+    system = build_system(phase, modalities, classes, phase.steps or 1)
+    batch = example_batch(phase, modalities, margin=system.geometry.margin)
+    found = _cost_here(system, state, batch) if gpu is None else _cost_on(gpu, system, state, batch)
+    if volume is None:
+        return found
+    if system.geometry.ndim == 2:
+        volume = tuple(volume[axis] for axis in order_of(AXES[data.axis]))
+    return {**found, "volume": _volume(system, phase, without(state), (*volume, len(modalities)), gpu)}
+
+
+def _volume(system: System, phase: Phase, weights: Any, shape: tuple[int, ...], gpu: Gpu | None) -> dict[str, int]:
+    """The memory of a volume's prediction, and the bytes that come to the host."""
+    wanted = (system.primary,)
+    asked = Asked(labels=wanted) if system.primary in system.probabilities else Asked(values=wanted)
+    program, arguments = case_predictor(system, phase, memory_mb=0).program_for(weights, shape, asked)
+    compiled = program.lower(*arguments).compile() if gpu is None else compiled_for(gpu, program, *arguments)
+    memory: Any = compiled.memory_analysis()
+    return {
+        "argument_bytes": int(memory.argument_size_in_bytes),
+        "temporary_bytes": int(memory.temp_size_in_bytes),
+        "result_bytes": int(memory.output_size_in_bytes),
+    }

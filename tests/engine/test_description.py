@@ -39,11 +39,13 @@ def test_rows_of_single_branches():
         assert phases[name]["transfers"] == [{"source": source, "target": "net/trunk", "values": TRUNK}]
 
 
-def test_cost_of_one_step_names_the_backend():
+def test_cost_of_one_step_names_the_backend_and_that_of_a_volume_what_comes_to_the_host():
     config = cmff.get_config("tiny,row=random")
     config.network.unet.levels = 2
-    plain, facts = describe(config, cost=False)["phases"]["fusion"], describe(config, cost=True)["phases"]["fusion"]
+    plain = describe(config, cost=False)["phases"]["fusion"]
+    facts = describe(config, cost=True, volume=(20, 17, 18))["phases"]["fusion"]
     cost = facts.pop("cost")
+    volume = cost.pop("volume")
     assert facts == plain
     assert cost.pop("backend") == jax.default_backend()
     assert set(cost) == {"flops", "argument_bytes", "temporary_bytes"}
@@ -53,3 +55,7 @@ def test_cost_of_one_step_names_the_backend():
     # Two operations per weight and voxel at the finest level are a fraction of the forward pass alone.
     assert cost["flops"] > 2 * 16**3 * 27 * 32 * 4
     assert cost["temporary_bytes"] > 0
+    # Of a volume on a canvas of 32^3 come labels of one byte, and the image of four modalities goes there.
+    assert volume["result_bytes"] == 32**3
+    assert volume["argument_bytes"] > 4 * 4 * 32**3
+    assert volume["temporary_bytes"] > 0
