@@ -7,37 +7,22 @@ second), and a copy (bytes read and written per second). A line of JSON for each
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments.throughput.lines import add_out, write
-
-
-def best_seconds(run: Callable[[], Any], rounds: int, calls: int) -> float:
-    """Returns the least seconds of a call, over rounds of so many calls that are waited for once."""
-    jax.block_until_ready(run())
-    best = float("inf")
-    for _ in range(rounds):
-        started = time.perf_counter()
-        for _ in range(calls):
-            result = run()
-        jax.block_until_ready(result)
-        best = min(best, (time.perf_counter() - started) / calls)
-    return best
+from jaxfuse.engine.cost.ceilings import best_seconds, product_rate
 
 
 def measure(*, side: int, copied_bytes: int, rounds: int, calls: int) -> Iterator[dict[str, Any]]:
     """Yields a line for the product in either type, and one for the copy."""
     common = {"device": jax.devices()[0].device_kind, "version": jax.__version__}
-    product = jax.jit(jnp.matmul)
     for dtype in ("float32", "bfloat16"):
-        a = jnp.ones((side, side), dtype)
-        seconds = best_seconds(lambda a=a: product(a, a), rounds, calls)
-        yield {**common, "ceiling": "product", "dtype": dtype, "side": side, "flops_per_s": 2 * side**3 / seconds}
+        rate = product_rate(side, dtype, rounds=rounds, calls=calls)
+        yield {**common, "ceiling": "product", "dtype": dtype, "side": side, "flops_per_s": rate}
     copy, x = jax.jit(lambda x: x + 1), jnp.zeros(copied_bytes // 4, jnp.float32)
     seconds = best_seconds(lambda: copy(x), rounds, calls)
     yield {**common, "ceiling": "copy", "bytes": copied_bytes, "bytes_per_s": 2 * copied_bytes / seconds}

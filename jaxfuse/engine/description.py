@@ -19,7 +19,7 @@ from jaxfuse.engine.cost.gpus import Gpu, compiled_for
 from jaxfuse.engine.cost.kernels import CompiledKernels
 from jaxfuse.engine.cost.least_bytes import least_bytes
 from jaxfuse.engine.devices.placement import one_device
-from jaxfuse.engine.programs import Programs, program_cost
+from jaxfuse.engine.programs import Programs, program_memory
 from jaxfuse.engine.settled import Machine, settled, settlements
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
@@ -135,7 +135,8 @@ def _image_of(batch: Mapping[str, Any]) -> Any:
 def _cost_here(system: System, state: State, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Operations and memory of one training step, compiled for the devices in use."""
     programs = Programs(system)
-    return {"backend": programs.placement.backend, **program_cost(programs.step.lower(state, batch).compile())}
+    found = program_memory(programs.step.lower(state, batch).compile())
+    return {"backend": programs.placement.backend, "flops": programs.step_operations(state, batch), **found}
 
 
 def _cost(experiment: Experiment, phase: Phase, state: State, gpu: Gpu | None, volume: Sides | None) -> dict[str, Any]:

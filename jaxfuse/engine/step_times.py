@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 from jax.stages import Compiled, Wrapped
 from ml_collections import ConfigDict
@@ -26,6 +25,7 @@ from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, Report, open_dataset
 from jaxfuse.data.pipeline import batches
 from jaxfuse.engine.build import build_system, initial_state, make_sampler
+from jaxfuse.engine.cost.ceilings import product_rate
 from jaxfuse.engine.cost.gpus import GPUS
 from jaxfuse.engine.cost.kernels import CompiledKernels
 from jaxfuse.engine.devices.placement import Placement, placed
@@ -33,7 +33,7 @@ from jaxfuse.engine.feed.ahead import Ahead
 from jaxfuse.engine.feed.blocks import checked_length, in_blocks
 from jaxfuse.engine.feed.resident import resident
 from jaxfuse.engine.loop import close_stream
-from jaxfuse.engine.programs import Programs, program_cost
+from jaxfuse.engine.programs import Programs, program_memory
 from jaxfuse.engine.settled import Machine, settled
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
@@ -177,8 +177,8 @@ def measure(bench: Bench, asked: Asked) -> dict[str, Any]:
         blocked_ms, pipelined_ms: a step on a batch that lies on the device, each waited for, and many waited for once;
         examples_per_s: by the latter;
         end_to_end_examples_per_s, wait_share: on the batches of a training, and the share of it spent waiting for them;
-        flops, flops_per_s, argument_bytes, temporary_bytes: of the compiled step on each device, by XLA's count and
-            pipelined;
+        flops, flops_per_s: of the step on each device, the same for every form, and pipelined;
+        argument_bytes, temporary_bytes: of the compiled step on each device;
         bound_ms, share_of_bound: the least that a step takes by the ceiling, and its share of what it takes; None where
             nothing is known of the device;
         device_peak_bytes: of the process; None where the device does not count (CPU);
@@ -196,6 +196,7 @@ def measure(bench: Bench, asked: Asked) -> dict[str, Any]:
         for one in timed.values():
             one.run_blocked()
     ceiling = ceiling_of(bench.placement.backend, bench.placement.devices[0].device_kind)
+    flops = bench.programs.step_operations(bench.new_state(), batch) // len(bench.placement.devices)
     for _ in range(ROUNDS):
         for one in timed.values():
             one.run_pipelined(steps)
@@ -211,7 +212,7 @@ def measure(bench: Bench, asked: Asked) -> dict[str, Any]:
         "loader_batches_per_s": steps / loader_s,
         "ceiling": ceiling,
         "forms": {
-            form: {**one.measured(bench.phase.batch, ceiling), **peak, "ratio_to_first": one.pipelined_s / first}
+            form: {**one.measured(bench.phase.batch, ceiling, flops), **peak, "ratio_to_first": one.pipelined_s / first}
             for form, one in timed.items()
         },
     }
@@ -240,14 +241,7 @@ def ceiling_of(backend: str, kind: str) -> dict[str, Any]:
     if backend != "cpu":
         known = [gpu for gpu in GPUS.values() if gpu.name == kind]
         return {"kind": kind, "bytes_per_s": known[0].bandwidth} if known else {"kind": "unknown"}
-    a = jnp.ones((SIDE, SIDE), jnp.float32)
-    jax.block_until_ready(a @ a)
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        jax.block_until_ready(a @ a)
-        best = min(best, time.perf_counter() - started)
-    return {"kind": f"product of matrices of {SIDE} x {SIDE}", "flops_per_s": 2 * SIDE**3 / best}
+    return {"kind": f"product of matrices of {SIDE} x {SIDE}", "flops_per_s": product_rate(SIDE)}
 
 
 @dataclass
@@ -326,10 +320,9 @@ class TimedStep:
         known = [gpu for gpu in GPUS.values() if gpu.name == ceiling["kind"]]
         return CompiledKernels.of(self.program).floor_s(known[0]) if known else None
 
-    def measured(self, examples: int, ceiling: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the measurements of steps on so many examples each."""
-        cost = program_cost(self.program)
-        bound_s = self.bound_s(ceiling, cost["flops"])
+    def measured(self, examples: int, ceiling: Mapping[str, Any], flops: int) -> dict[str, Any]:
+        """Returns the measurements of steps on so many examples each, of so many operations on each device."""
+        bound_s = self.bound_s(ceiling, flops)
         return {
             "compile_cold_s": self.compile_cold_s,
             "compile_warm_s": self.compile_warm_s,
@@ -338,8 +331,9 @@ class TimedStep:
             "examples_per_s": examples / self.pipelined_s,
             "end_to_end_examples_per_s": examples * self.fed_steps / self.fed_s,
             "wait_share": self.waited_s / self.fed_s,
-            **cost,
-            "flops_per_s": cost["flops"] / self.pipelined_s,
+            **program_memory(self.program),
+            "flops": flops,
+            "flops_per_s": flops / self.pipelined_s,
             "bound_ms": None if bound_s is None else 1000 * bound_s,
             "share_of_bound": None if bound_s is None else bound_s / self.pipelined_s,
         }
