@@ -1,4 +1,4 @@
-"""What the device in use does at most: the rate of matrix products, measured."""
+"""Rates of matrix products on the device in use, as measured."""
 
 from __future__ import annotations
 
