@@ -16,8 +16,8 @@ import yaml
 from tests.test_docs import ROOT, blocks, options_of, recipe
 
 PAGE = "docs/how_to/cluster.md"
-SCRIPTS = dict(zip(("one node", "several nodes"), blocks(PAGE, "sh"), strict=False))
-ONE_NODE, SEVERAL_NODES = SCRIPTS.values()
+SCRIPTS = dict(zip(("one node", "several nodes", "many jobs"), blocks(PAGE, "sh"), strict=False))
+ONE_NODE, SEVERAL_NODES, _ = SCRIPTS.values()
 MANIFESTS = list(yaml.safe_load_all(blocks(PAGE, "yaml")[0]))
 _COMMAND = re.compile(r"python -m (jaxfuse\.\w+)((?: +(?!&)\S+)*)")
 
@@ -46,7 +46,7 @@ def test_scripts_pass_shellcheck(code):
 
 def test_options_of_the_commands_exist():
     found = commands()
-    assert [module for module, _ in found] == ["jaxfuse.train"] * 5
+    assert [module for module, _ in found] == ["jaxfuse.train"] * 2 + ["jaxfuse.predict"] + ["jaxfuse.train"] * 3
     for module, words in found:
         plain = {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
         assert {name for name in plain if not name.startswith("config.")} <= options_of(module), (module, plain)
