@@ -1,12 +1,12 @@
-"""Trainings whose disk fills, whose newest checkpoint is cut, whose clock turns, or that lose one of their processes.
+"""Trainings whose disk fills, whose newest checkpoint is cut, or whose clock turns.
 
     python -m experiments.failures.damage
 
 Each row is one training of HyperFusionNet, `tiny`, that meets one failure, and is called again once that is mended: how
 it ended, what it said, and whether its end is that of an undisturbed one to the bit. Disks that fill are file systems
 of their own in memory, which takes the rights to mount them; clocks are turned by libfaketime (`faketime` of Debian)
-for the time of day alone, as a clock that is set does. Rows whose means are absent say so. Processes of one run, and
-the one that coordinates them, are killed on this machine over its loopback. Writes `damage.md` beside this file.
+for the time of day alone, as a clock that is set does. A row whose means are absent says so. Writes `damage.md`
+beside this file. Processes that are lost, the one that coordinates the others too, are in `run --processes 2`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import argparse
 import os
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.failures.ends import compare
@@ -127,47 +125,6 @@ def turned_clock(bench: Bench) -> Row:
     return _row(what, code, "nothing of it", then)
 
 
-def lost_process(number: int, sent: signal.Signals) -> Callable[[Bench], Row]:
-    """Makes a row: of two processes of a run, one gets a signal in training; process 0 coordinates both."""
-
-    def row(bench: Bench) -> Row:
-        folder = bench.row(f"lost_{number}_{sent.name}")
-        pair = replace(bench, recipe=bench.recipe, folder=folder)
-        cache = new_cache(folder, bench.folder / "cache")
-        if not (bench.folder / "pair" / "end" / "report.html").is_file():
-            whole = _pair(pair, bench.row("pair") / "end", cache, "whole")
-            if codes := [code for one in whole if (code := one.finish(PATIENCE_S))]:
-                return _row("two processes, undisturbed", codes[0], whole[0].text, "")
-        both = _pair(pair, folder / "run", cache, "first")
-        both[0].wait_for("training", 0, PATIENCE_S)
-        os.kill(both[number].process.pid, sent)
-        began = time.monotonic()
-        codes = [one.finish(PATIENCE_S) for one in both]
-        took, other = time.monotonic() - began, both[1 - number]
-        again = _pair(pair, folder / "run", cache, "again")
-        ended = [one.finish(PATIENCE_S) for one in again]
-        found = compare(folder / "run", bench.folder / "pair" / "end") if ended == [0, 0] else ended
-        same = "bitwise equal to two undisturbed ones" if getattr(found, "same", False) else f"NOT equal: {found}"
-        what = f"{sent.name} to process {number} of two in training; all had ended after {took:.0f} s"
-        return _row(what, codes[1 - number], f"codes {codes}; the other: {_sentence(other.text)}", same)
-
-    return row
-
-
-def _pair(bench: Bench, workdir: Path, cache: Path, name: str) -> list[Started]:
-    """Starts a run of two processes on this machine."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    found = []
-    for number in range(2):
-        options = (f"--distributed=localhost:{port},2,{number}", "--config.segmentation.batch=2")
-        recipe = replace(bench.recipe, options=options)
-        found.append(Started(recipe, workdir, cache, bench.folder / f"{name}_{number}.txt"))
-        _ = found[-1].process
-    return found
-
-
 ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "checkpoint": full_disk("training", 40_000),
     "rows": full_disk("training", 0),
@@ -176,9 +133,6 @@ ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "report": full_disk("report", 20_000),
     "cut": cut_checkpoint,
     "clock": turned_clock,
-    "coordinator": lost_process(0, signal.SIGKILL),
-    "process": lost_process(1, signal.SIGKILL),
-    "stopped": lost_process(1, signal.SIGTERM),
 }
 
 

@@ -6,8 +6,9 @@ kills trainings of all five recipes at random moments, 100 times: SIGKILL, or SI
 same command is called again until it has ended, and what it wrote is compared with what an undisturbed run did:
 weights, best weights and states of optimizers bit by bit, rows of metrics one by one, tables of scores byte by byte.
 Moments are drawn in every place of a run: start-up, cache, compilation, training, validation, checkpoint, judging,
-report. Runs that are done are noted in `--out` as they end, so that the command can be stopped and called again;
-`table.md` and `scores.json` beside this file are written at its end.
+report; `--processes 2` trains by two processes, one of which is killed. Runs that are done are noted in `--out` as they
+end, so that the command can be stopped and called again; `table.md` and `scores.json` beside this file are written at
+its end.
 """
 
 from __future__ import annotations
@@ -32,21 +33,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=100, help="at least so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/failures"), help="folder of the runs")
-    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), choices=list(RECIPES), help="in this order")
+    parser.add_argument("--processes", type=int, default=1, help="of each run; one of them is killed")
     options = parser.parse_args(arguments)
-    lives = campaign([RECIPES[name] for name in options.recipes], options.out.absolute(), options.kills, options.seed)
-    command = f"python -m experiments.failures.run --kills {options.kills} --seed {options.seed}"
-    write_json(HERE / "scores.json", {"command": command, "runs": lives})
-    (HERE / "table.md").write_text(page(command, lives), encoding="utf-8")
-    print((HERE / "table.md").read_text(encoding="utf-8"))
+    out = options.out.absolute() / ("" if options.processes == 1 else f"processes_{options.processes}")
+    recipes = [RECIPES[name] for name in options.recipes]
+    lives = campaign(recipes, out, options.kills, options.seed, options.processes)
+    several = f" --processes {options.processes}" if options.processes > 1 else ""
+    command = f"python -m experiments.failures.run --kills {options.kills} --seed {options.seed}{several}"
+    command += f" --recipes {' '.join(options.recipes)}"
+    ending = "" if options.processes == 1 else "_processes"
+    write_json(HERE / f"scores{ending}.json", {"command": command, "runs": lives})
+    (HERE / f"table{ending}.md").write_text(page(command, lives), encoding="utf-8")
+    print(page(command, lives))
 
 
-def campaign(recipes: Sequence[Recipe], out: Path, kills: int, seed: int) -> list[dict[str, Any]]:
+def campaign(recipes: Sequence[Recipe], out: Path, kills: int, seed: int, processes: int) -> list[dict[str, Any]]:
     """Disturbs one run of each recipe after another until there were so many kills; returns all runs."""
     lives = []
     while total(lives) < kills:
         recipe, number = recipes[len(lives) % len(recipes)], len(lives) // len(recipes)
-        lives.append(life(recipe, out / recipe.name, seed, number))
+        lives.append(life(recipe, out / recipe.name, seed, number, processes))
         last = lives[-1]
         counts = f"{recipe.name} {number}: {len(last['kills'])} kills, {total(lives)} in all"
         if not last["lost"]:
@@ -55,16 +62,17 @@ def campaign(recipes: Sequence[Recipe], out: Path, kills: int, seed: int) -> lis
     return lives
 
 
-def life(recipe: Recipe, folder: Path, seed: int, number: int) -> dict[str, Any]:
+def life(recipe: Recipe, folder: Path, seed: int, number: int, processes: int) -> dict[str, Any]:
     """Carries out one disturbed run, or reads what came of it before."""
     times, noted = folder / "undisturbed.json", folder / f"seed_{seed}_run_{number}.json"
     if not times.is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        write_json(times, undisturbed(recipe, folder))
+        write_json(times, undisturbed(recipe, folder, processes))
     if not noted.is_file():
         place = folder / f"seed_{seed}_run_{number}"
         shutil.rmtree(place, ignore_errors=True)  # of a call that was stopped
-        found = disturbed(recipe, place, folder / "cache", read_json(times), hash_of(recipe, seed, number))
+        own = hash_of(recipe, seed, number)
+        found = disturbed(recipe, place, folder / "cache", read_json(times), own, processes)
         write_json(noted, found)
         if not found["lost"] and not found["unequal"] and not found["twice"] and not found["missing"]:
             shutil.rmtree(place)
@@ -90,9 +98,19 @@ def page(command: str, lives: Sequence[dict[str, Any]]) -> str:
         [
             f"Written by `{command}`. {len(kills)} kills of {len(lives)} runs.", "",
             render(rows, list(rows[0])), "", render(by_place, ["place", *sent]), "",
-            f"Signals and exit codes (a negative one is a signal's number): {told}.", "",
+            f"Signals and exit codes (a negative one is a signal's number): {told}.", *_of_others(kills), "",
         ]
     )  # fmt: skip
+
+
+def _of_others(kills: Sequence[dict[str, Any]]) -> list[str]:
+    """Says how the other processes of a run ended."""
+    if not (several := [kill for kill in kills if kill.get("others")]):
+        return []
+    codes = Counter((kill["sent"], code) for kill in several for code in kill["others"])
+    told = "; ".join(f"after {sent} {code}: {times}" for (sent, code), times in sorted(codes.items()))
+    longest = max(kill["ended_s"] for kill in several)
+    return [f"Codes of the other process: {told}; the last one had ended {longest:.0f} s after the signal at most."]
 
 
 def _row(name: str, lives: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -6,12 +6,13 @@ import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -157,6 +158,24 @@ class Started:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def together(run: Started, processes: int) -> list[Started]:
+    """Starts all processes of a run, on this machine; process 0 speaks and writes."""
+    if processes == 1:
+        _ = run.process
+        return [run]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    members = []
+    for number in range(processes):
+        options = (*run.recipe.options, f"--distributed=localhost:{port},{processes},{number}")
+        options += tuple(f"--config.{phase}.batch={processes}" for phase in run.recipe.phases)
+        said = run.said.with_name(f"{run.said.stem}_process_{number}.txt")
+        members.append(replace(run, recipe=replace(run.recipe, options=options), said=said))
+        _ = members[-1].process
+    return members
 
 
 def rows_of(workdir: Path, phase: str) -> list[Row]:
