@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 
 from jaxfuse.errors import OutputError
+
+
+# Name of a file that is being written: its own, the number of a process, and four random bytes.
+_BEGUN = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -26,6 +31,13 @@ def write_whole(path: Path, content: bytes) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error
+
+
+def remove_begun(folder: Path) -> None:
+    """Removes files below a folder that a process which was killed had begun to write; nobody may be writing there."""
+    for path in folder.rglob(".*"):
+        if _BEGUN.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def utf8(text: str) -> bytes:

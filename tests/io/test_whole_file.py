@@ -8,7 +8,7 @@ import pytest
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.png import write_png
 from jaxfuse.io.tables import write_json, write_rows
-from jaxfuse.io.whole_file import write_whole
+from jaxfuse.io.whole_file import remove_begun, write_whole
 from tests.refusals import refused
 
 # Name of a file -> writes a number into it.
@@ -39,3 +39,24 @@ def test_a_file_is_replaced_or_the_old_one_kept_and_nothing_else_left(tmp_path, 
     refused(rf"{name} cannot be written \(No space left on device\); free space", write, path, 3)
     assert path.read_bytes() == second
     assert os.listdir(path.parent) == [name]
+
+
+def test_what_a_killed_process_had_begun_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    begun = []
+
+    def killed(partial, path):
+        begun.append((partial.name, partial.read_bytes()))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        patch.setattr("pathlib.Path.unlink", lambda path, missing_ok=False: None)
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(tmp_path / "results" / "cases.csv", b"half")
+    (left,) = (tmp_path / "results").iterdir()
+    assert begun == [(left.name, b"half")]
+    kept = [tmp_path / name for name in (".lock", ".hidden.txt", "cases.csv", ".a.17.0123abcdef")]
+    for path in kept:
+        path.touch()
+    remove_begun(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)

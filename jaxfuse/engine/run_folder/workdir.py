@@ -21,6 +21,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.folders import writable_folder
 from jaxfuse.io.outputs import keep_apart, keep_whole
 from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.io.whole_file import remove_begun
 from jaxfuse.options import flat
 
 _REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "nibabel")
@@ -74,10 +75,13 @@ def _is_run(workdir: Path) -> bool:
 def open_workdir(workdir: Path, config: Any) -> Path:
     """Makes the folder and writes the config; if it holds a run, checks that it is this one. Returns its absolute path.
 
+    What a run that was killed had begun to write there is removed.
+
     Raises:
         UserError: the folder cannot be written, or holds a run of another config (listed option by option).
     """
     workdir = writable_folder(workdir, "--workdir")
+    remove_begun(workdir)
     wanted = json.loads(config.to_json_best_effort())
     path = workdir / "config.json"
     if path.exists() and has_begun(workdir):
