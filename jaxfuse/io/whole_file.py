@@ -10,7 +10,6 @@ from pathlib import Path
 
 from jaxfuse.errors import OutputError
 
-
 # Name of a file that is being written: its own, the number of a process, and four random bytes.
 _BEGUN = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")
 
