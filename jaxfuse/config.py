@@ -132,7 +132,8 @@ class Experiment:
     """A run: its phases in order, and `result`, the phases whose predictions are averaged into its result.
 
     With `side_by_side` the phases of the result train together, as one training. `devices`, "auto", "all" or a number,
-    are those that each batch is parted among.
+    are those that each batch is parted among, `space` how many of them share one example, and with `shard_state`
+    parameters and optimizer states are parted among them, too.
     """
 
     name: str
@@ -148,6 +149,8 @@ class Experiment:
     log_every: int
     pairs: tuple[str, ...]
     devices: str
+    space: int
+    shard_state: bool
     side_by_side: bool = False
 
     @property
@@ -177,7 +180,8 @@ def parse(config: Any) -> Experiment:
     side_by_side = config.get("side_by_side", False)
     if side_by_side:
         _check_side_by_side(config, phases)
-    plain = ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs", "devices")
+    plain = ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
+    plain += ("devices", "space", "shard_state")
     experiment = Experiment(
         phases=phases,
         data=read_data("data", config.data),
@@ -201,7 +205,7 @@ def _check_schedule(config: Any) -> None:
     known = {"name", "preset", "row", "variant", "seed", "schedule", "result", "pairs", "network", "data"}
     # A phase's section may stand outside the schedule: a shorter schedule can be asked for.
     sections = {key for key, group in config.items() if is_group(group) and "model" in group}
-    known |= {"loader", "log_every", "devices", *config.schedule, *sections}
+    known |= {"loader", "log_every", "devices", "space", "shard_state", *config.schedule, *sections}
     same_keys("config", config, known | {"side_by_side"}, optional={"side_by_side"})
     if not config.schedule or len(set(config.schedule)) != len(config.schedule):
         raise UserError(f"schedule is {config.schedule}; it must name each phase once, in order")

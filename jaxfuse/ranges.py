@@ -53,7 +53,7 @@ _NAMES: Mapping[Range, str] = {
         "steps epochs every every_epochs workers threads fold folds bootstrap memory_mb warmup_steps ignore "
         "inner_steps window checkpoint_every steps_per_call deep_supervision"
     ),
-    COUNT: "log_every prefetch cases options.steps accumulate",
+    COUNT: "log_every prefetch cases options.steps accumulate space",
     SIZE: (
         "batch tile_batch patch shape grid pool_size base levels width widths decoder_widths head heads hidden dim "
         "blocks convs_per_block decoder_blocks front high_nodes cell text_dim rounds downs latent widest mix_kernel "

@@ -76,7 +76,7 @@ def experiment(
     config.data = data
     config.network = ConfigDict(dict(network))
     config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4, "on_device": "auto", "steps_per_call": 0})
-    config.devices = "auto"
+    config.devices, config.space, config.shard_state = "auto", 1, False
     config.log_every = log_every
     for phase_name, section in phases.items():
         config[phase_name] = section

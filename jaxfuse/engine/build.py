@@ -18,6 +18,7 @@ from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.streams import check_halves, held_out_streams
 from jaxfuse.data.subject_names import subject_rule
 from jaxfuse.data.transforms import transforms_from
+from jaxfuse.engine.devices.placement import check_sides
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.trained.predictor import memory_limit
 from jaxfuse.errors import UserError
@@ -56,10 +57,11 @@ def check_systems(experiment: Experiment) -> None:
     """Builds the System of every phase from what the config alone tells of its data, before any are read.
 
     Raises:
-        UserError: an option of a phase makes no sense to its model, or its patch does not fit.
+        UserError: an option of a phase makes no sense to its model, or its patch does not fit it, or the devices.
     """
     for phase in experiment.phases.values():
-        build_system(phase, *declared_facts(experiment.data_of(phase)), phase.total_steps(phase.batch))
+        system = build_system(phase, *declared_facts(experiment.data_of(phase)), phase.total_steps(phase.batch))
+        check_sides(phase.name, phase.patch, system.geometry.margin, experiment.space)
 
 
 def make_sampler(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -13,12 +14,13 @@ from jaxfuse.arrays import Params
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.slices import AXES, order_of
-from jaxfuse.engine.build import abstract_state, build_system, example_batch
+from jaxfuse.engine.build import abstract_state, build_system, check_systems, example_batch
 from jaxfuse.engine.build import without_optimizers as without
-from jaxfuse.engine.cost.gpus import Gpu, compiled_for
+from jaxfuse.engine.cost.collectives import collectives_of, exchange_s
+from jaxfuse.engine.cost.gpus import IN_A_MACHINE, Gpu, cards, compiled_for, compiled_where_bound
 from jaxfuse.engine.cost.kernels import CompiledKernels
 from jaxfuse.engine.cost.least_bytes import least_bytes
-from jaxfuse.engine.devices.placement import one_device
+from jaxfuse.engine.devices.placement import ALL, AUTO, Placement, among, device_count, placed
 from jaxfuse.engine.programs import Programs, program_memory
 from jaxfuse.engine.settled import Machine, settled, settlements
 from jaxfuse.engine.trained.predictor import case_predictor
@@ -29,6 +31,8 @@ from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, apply_rules
 
 Sides = tuple[int, ...]
+# Cards that a step is compiled for.
+_MOST = 4096
 
 
 def describe(
@@ -51,18 +55,23 @@ def describe(
     Returns:
         {"name", "preset", "row", "variant", "phases", "result"}; of each phase "length" ({"steps"} or {"epochs"}),
         "patch", "players" and "networks" (parameters by name), "transfers", and with `cost` the "cost" of one step, or
-        with `gpu` the cost by program: "step" and "prediction"; and with `volume` the memory of the "volume". With
-        `cost` also "settled": what became of the options
-        that are `auto`, which are settled by the machine that is compiled for.
+        with `gpu` the cost by program: "step" and "prediction"; and with `volume` the memory of the "volume". Where the
+        config names several devices, step and prediction are those of each of them, with their exchanges. With `cost`
+        also "settled": what became of the options that are `auto`, which the machine settles that is compiled for.
     """
-    chosen = settled(config, Machine.of(gpu or one_device())) if cost else config
+    where, chosen = None, config
+    if cost:
+        check_systems(asked := parse(config))
+        where = _placed(asked, gpu)
+        chosen = settled(config, _machine(where, gpu))
     experiment = parse(chosen)
     states: dict[str, State] = {}
     phases = {}
     for name in experiment.schedule:
         phases[name] = _phase(experiment, experiment.phases[name], states)
-        if cost and only in (None, name):
-            phases[name]["cost"] = _cost(experiment, experiment.phases[name], states[name], gpu, volume)
+        if where is not None and only in (None, name):
+            asked = _Asked(experiment, experiment.phases[name], where, gpu)
+            phases[name]["cost"] = asked.cost(states[name], volume)
     if only is not None and only not in phases:
         raise UserError(f"phase {only!r} is not in the schedule; choose one of {', '.join(phases)}")
     title = {key: getattr(experiment, key) for key in ("name", "preset", "row", "variant")}
@@ -102,66 +111,114 @@ def _transfer(rule: Rule, params: Mapping[str, Params], donors: Mapping[str, Par
     return {"source": f"{rule.donor}:{rule.source}", "target": rule.target, "values": moved[0]}
 
 
-def _cost_on(gpu: Gpu, system: System, state: State, batch: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Kernels, bytes and memory of a training step and of a prediction of one patch, compiled for a card."""
-    programs, image = Programs(system), _image_of(batch)
-    one_patch = {"image": jax.ShapeDtypeStruct((1, *image.shape[1:]), image.dtype)}
-    arguments = {"step": (programs.step, state, batch), "prediction": (programs.predict, without(state), one_patch)}
-    found = {}
-    for name, (program, *shapes) in arguments.items():
-        kernels = CompiledKernels.of(compiled_for(gpu, program, *shapes))
-        least = least_bytes(program.trace(*shapes).jaxpr)
-        found[name] = {
-            "kernels": kernels.launches,
-            "moved_bytes": kernels.moved_bytes,
-            "least_bytes": least,
-            "times_least": round(kernels.moved_bytes / least, 3),
-            "transposed_bytes": kernels.transposed_bytes,
-            "floor_ms": round(1e3 * kernels.floor_s(gpu), 3),
-            "bound_ms": round(1e3 * least / gpu.bandwidth, 3),
-            "share_of_bound": round(least / gpu.bandwidth / kernels.floor_s(gpu), 3),
-            "temporary_bytes": kernels.temporary_bytes,
-            "argument_bytes": kernels.argument_bytes,
-            "fits": kernels.temporary_bytes + kernels.argument_bytes <= gpu.memory_bytes,
+def _placed(experiment: Experiment, gpu: Gpu | None) -> Placement:
+    """The devices that a config asks for: of this machine, or cards that need not be there."""
+    if gpu is None:
+        return placed(experiment)
+    if experiment.devices == ALL:
+        raise UserError(f"devices is all, but no {gpu.name} need be here to be counted; give a number")
+    count = 1 if experiment.devices == AUTO else device_count(experiment.devices, _MOST)
+    return among(experiment, cards(gpu, count), each=min(count, IN_A_MACHINE))
+
+
+def _machine(where: Placement, gpu: Gpu | None) -> Machine:
+    return Machine.of(where) if gpu is None else replace(Machine.of(gpu), parts=where.parts * where.slabs)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The phase whose programs are compiled, and the devices: those in use, or cards."""
+
+    experiment: Experiment
+    phase: Phase
+    where: Placement
+    gpu: Gpu | None
+
+    def cost(self, state: State, volume: Sides | None) -> dict[str, Any]:
+        """Returns the cost of a step, and that of the prediction of a volume where one is asked for."""
+        data = self.experiment.data_of(self.phase)
+        modalities, classes = declared_facts(data)
+        system = build_system(self.phase, modalities, classes, self.phase.steps or 1)
+        batch = example_batch(self.phase, modalities, margin=system.geometry.margin)
+        programs = Programs(system, self.where)
+        found = _here(programs, state, batch) if self.gpu is None else _on(self.gpu, programs, state, batch)
+        if volume is None:
+            return found
+        if system.geometry.ndim == 2:
+            volume = tuple(volume[axis] for axis in order_of(AXES[data.axis]))
+        return {**found, "volume": self.volume(system, without(state), (*volume, len(modalities)))}
+
+    def volume(self, system: System, weights: Any, shape: tuple[int, ...]) -> dict[str, int]:
+        """Returns the memory of a volume's prediction on one device, and the bytes that come to the host."""
+        wanted = (system.primary,)
+        asked = Asked(labels=wanted) if system.primary in system.probabilities else Asked(values=wanted)
+        program, shapes = case_predictor(system, self.phase, memory_mb=0).program_for(weights, shape, asked)
+        compiled = program.lower(*shapes).compile() if self.gpu is None else compiled_for(self.gpu, program, *shapes)
+        memory: Any = compiled.memory_analysis()
+        return {
+            "argument_bytes": int(memory.argument_size_in_bytes),
+            "temporary_bytes": int(memory.temp_size_in_bytes),
+            "result_bytes": int(memory.output_size_in_bytes),
         }
+
+
+def _here(programs: Programs, state: State, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Operations and memory of one training step, compiled for the devices in use."""
+    where = programs.placement
+    shapes = (state, batch) if where.mesh is None else where.shapes(state, batch)
+    compiled = programs.step.lower(*shapes).compile()
+    shared = {} if where.mesh is None else _shared(where, None, CompiledKernels.of(compiled))
+    operations = Programs(programs.system).step_operations(state, batch)
+    return {"backend": where.backend, "flops": operations, **program_memory(compiled), **shared}
+
+
+def _on(gpu: Gpu, programs: Programs, state: State, batch: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Kernels, bytes and memory of a training step and of a prediction of one patch, compiled for cards."""
+    image, sharing = _image_of(batch), Programs(programs.system, programs.placement.of_one_example())
+    one_patch = {"image": jax.ShapeDtypeStruct((1, *image.shape[1:]), image.dtype)}
+    found = {}
+    for name, where, program, shapes in (
+        ("step", programs.placement, programs.step, (state, batch)),
+        ("prediction", sharing.placement, sharing.predict, (without(state), one_patch)),
+    ):
+        kernels = CompiledKernels.of(compiled_where_bound(program, *where.shapes(*shapes)))
+        beside = _least if where.mesh is None else _shared
+        told = least_bytes(program.trace(*shapes).jaxpr) if where.mesh is None else where
+        found[name] = {**_figures(gpu, kernels), **beside(told, gpu, kernels)}
     return found
+
+
+def _figures(gpu: Gpu, kernels: CompiledKernels) -> dict[str, Any]:
+    return {
+        "kernels": kernels.launches,
+        "moved_bytes": kernels.moved_bytes,
+        "transposed_bytes": kernels.transposed_bytes,
+        "floor_ms": round(1e3 * kernels.floor_s(gpu), 3),
+        "temporary_bytes": kernels.temporary_bytes,
+        "argument_bytes": kernels.argument_bytes,
+        "fits": kernels.temporary_bytes + kernels.argument_bytes <= gpu.memory_bytes,
+    }
+
+
+def _least(least: int, gpu: Gpu, kernels: CompiledKernels) -> dict[str, Any]:
+    """The least bytes of a program, and what it moves and takes in their terms."""
+    return {
+        "least_bytes": least,
+        "times_least": round(kernels.moved_bytes / least, 3),
+        "bound_ms": round(1e3 * least / gpu.bandwidth, 3),
+        "share_of_bound": round(least / gpu.bandwidth / kernels.floor_s(gpu), 3),
+    }
+
+
+def _shared(where: Placement, gpu: Gpu | None, kernels: CompiledKernels) -> dict[str, Any]:
+    """The devices of a program, its exchanges among them, and on cards a simulation of their time."""
+    found, count = collectives_of(kernels.kernels), len(where.devices)
+    told = {"devices": count, "collectives": {kind: asdict(one) for kind, one in sorted(found.items())}}
+    if gpu is None:
+        return told
+    return {**told, "simulated_exchange_ms": round(1e3 * exchange_s(found, gpu, devices=count, space=where.slabs), 3)}
 
 
 def _image_of(batch: Mapping[str, Any]) -> Any:
     """The image of a batch; of an unpaired one the first."""
     return batch["image"] if "image" in batch else _image_of(next(iter(batch.values())))
-
-
-def _cost_here(system: System, state: State, batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Operations and memory of one training step, compiled for the devices in use."""
-    programs = Programs(system)
-    found = program_memory(programs.step.lower(state, batch).compile())
-    return {"backend": programs.placement.backend, "flops": programs.step_operations(state, batch), **found}
-
-
-def _cost(experiment: Experiment, phase: Phase, state: State, gpu: Gpu | None, volume: Sides | None) -> dict[str, Any]:
-    """The cost of a phase's step, and of the prediction of a volume where one is asked for."""
-    data = experiment.data_of(phase)
-    modalities, classes = declared_facts(data)
-    system = build_system(phase, modalities, classes, phase.steps or 1)
-    batch = example_batch(phase, modalities, margin=system.geometry.margin)
-    found = _cost_here(system, state, batch) if gpu is None else _cost_on(gpu, system, state, batch)
-    if volume is None:
-        return found
-    if system.geometry.ndim == 2:
-        volume = tuple(volume[axis] for axis in order_of(AXES[data.axis]))
-    return {**found, "volume": _volume(system, phase, without(state), (*volume, len(modalities)), gpu)}
-
-
-def _volume(system: System, phase: Phase, weights: Any, shape: tuple[int, ...], gpu: Gpu | None) -> dict[str, int]:
-    """The memory of a volume's prediction, and the bytes that come to the host."""
-    wanted = (system.primary,)
-    asked = Asked(labels=wanted) if system.primary in system.probabilities else Asked(values=wanted)
-    program, arguments = case_predictor(system, phase, memory_mb=0).program_for(weights, shape, asked)
-    compiled = program.lower(*arguments).compile() if gpu is None else compiled_for(gpu, program, *arguments)
-    memory: Any = compiled.memory_analysis()
-    return {
-        "argument_bytes": int(memory.argument_size_in_bytes),
-        "temporary_bytes": int(memory.temp_size_in_bytes),
-        "result_bytes": int(memory.output_size_in_bytes),
-    }

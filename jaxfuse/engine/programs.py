@@ -6,7 +6,7 @@ here. Where its arguments lie tells a `Placement`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -87,7 +87,12 @@ class Programs:
     @cached_property
     def predict(self) -> Wrapped:
         """(state, inputs) -> named outputs."""
-        return jax.jit(self.system.predict)
+        return jax.jit(self._predict)
+
+    def _predict(self, state: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Predicts as the System does, on inputs that the devices share."""
+        with self.placement.tracing():
+            return self.system.predict(state, self.placement.shared(inputs))
 
     def abstract_init(self, batch: Batch) -> State:
         """Returns the shapes of the state for batches like this one, without drawing it."""
@@ -115,10 +120,16 @@ class Programs:
     def over_canvas(self, windows: Windows, asked: Asked) -> Wrapped:
         """Compiles (weights, image, places) -> the outputs of a whole image that are asked for, on its canvas."""
 
-        def prediction(weights: State, image: Any, places: Any) -> dict[str, Any]:
-            return predict_canvas(self.system.predict, weights, image, places, windows, asked)
+        def predict(weights: State, tiles: Mapping[str, Any]) -> dict[str, Any]:
+            return self.placement.copied(self._predict(weights, tiles))
 
-        return jax.jit(prediction)
+        def prediction(weights: State, image: Any, places: Any) -> dict[str, Any]:
+            return predict_canvas(predict, weights, image, places, windows, asked)
+
+        # The devices that share a tile each put all tiles together.
+        lie = self.placement.state
+        shared = {} if self.placement.mesh is None else {"in_shardings": lie, "out_shardings": lie}
+        return jax.jit(prediction, **shared)
 
     def counted_tile_program(self, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Lowered:
         """Lowers `predict` with an accelerator's 3D convolutions, whose operations grow equally along all axes."""
@@ -153,10 +164,12 @@ def donating(train_step: Callable[[Any, Any], Any], placement: Placement) -> Wra
     def step(state: Any, batch: Any) -> tuple[Any, Measured]:
         if isinstance(batch, Block):
             return batch.scan(step, state)
-        state, metrics = train_step(state, as_learned(batch))
-        return state, measured(metrics)
+        with placement.tracing():
+            after, metrics = train_step(placement.gathered(state), placement.shared(as_learned(batch)))
+        return placement.split(after), measured(metrics)
 
-    lie = {} if placement.mesh is None else {"out_shardings": placement.state}
+    # Of a state that is split, `placement.split` tells where each array lies.
+    lie = {} if placement.mesh is None or placement.splits else {"out_shardings": placement.state}
     return jax.jit(step, donate_argnums=0, **lie)
 
 

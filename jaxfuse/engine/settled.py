@@ -35,7 +35,7 @@ class Machine:
         name: of its devices.
         cuda: whether they are GPUs of NVIDIA.
         memory_bytes: of each that programs may use.
-        parts: the number of devices that a batch is parted among.
+        parts: the number of devices that a batch is parted among, and its examples.
     """
 
     name: str
@@ -51,7 +51,9 @@ class Machine:
         first = where.first
         counters = first.memory_stats() or {}
         memory = counters.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls(where.device_name, "cuda" in first.client.platform_version.lower(), int(memory), where.parts)
+        return cls(
+            where.device_name, "cuda" in first.client.platform_version.lower(), int(memory), where.parts * where.slabs
+        )
 
 
 def settled(config: ConfigDict, machine: Machine, kept: Mapping[str, Any] | None = None) -> ConfigDict:

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, Report, open_dataset
 from jaxfuse.data.pipeline import batches
-from jaxfuse.engine.build import build_system, initial_state, make_sampler
+from jaxfuse.engine.build import build_system, check_systems, initial_state, make_sampler
 from jaxfuse.engine.cost.ceilings import product_rate
 from jaxfuse.engine.cost.gpus import GPUS
 from jaxfuse.engine.cost.kernels import CompiledKernels
@@ -88,6 +88,7 @@ def time_steps(config: ConfigDict, asked: Asked, say: Report) -> dict[str, Any]:
     Raises:
         UserError: a phase or a form that is not there.
     """
+    check_systems(parse(config))
     placement = placed(parse(config))
     experiment = parse(settled(config, Machine.of(placement)))
     asked.check(experiment)

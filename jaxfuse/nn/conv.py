@@ -34,11 +34,12 @@ _implementation: ContextVar[str] = ContextVar("convolution implementation", defa
 
 @contextmanager
 def implementation(name: str) -> Iterator[None]:
-    """Within the block, every convolution that is traced uses one form: for comparisons.
+    """Within the block, every convolution that is traced uses one form.
 
     "auto" is on CPU oneDNN's where that is installed, else "products": matrix products, by shape. Elsewhere both are
-    native. "native" is XLA's own convolution, "folded" makes a 3D one a 2D one whatever its shape. A function compiled
-    before the block keeps the form it was traced with. Kernels of one voxel have one form only.
+    native. "native" is XLA's own convolution, "folded" makes a 3D one a 2D one whatever its shape. "partitioned" is for
+    images that devices share along the first axis of space: a form that XLA divides so, with an exchange of what lies
+    at the borders. A function compiled before the block keeps the form it was traced with.
     """
     if name not in FORMS:
         raise UserError(f"convolution implementation {name!r} is not known; choose one of {', '.join(FORMS)}")
@@ -96,6 +97,9 @@ def _matrix_product(x: Array, kernel: Array, window: Window) -> Array:
     def by_platform(x: Array, kernel: Array) -> Array:
         return jax.lax.platform_dependent(x, kernel, cpu=sliced, default=strided)
 
+    if _implementation.get() == "partitioned":
+        # Voxels as rows of one matrix would be gathered for it.
+        return native(x, kernel, window) if max(window.strides) > 1 else x @ kernel.reshape(kernel.shape[-2:])
     if max(window.strides) == 1:
         return _pixel_by_pixel(x, kernel)
     return jax.checkpoint(by_platform, prevent_cse=False)(x, kernel)

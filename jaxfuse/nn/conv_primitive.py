@@ -16,21 +16,26 @@ from jaxfuse.nn.trilinear import Form, Forms, trilinear
 # (two arrays, window) -> array
 Fixed = Callable[[Array, Array, Window], Array]
 
-FORMS = ("auto", "products", "native", "folded")
+FORMS = ("auto", "products", "native", "folded", "partitioned")
 
 
 def convolve(x: Array, kernel: Array, window: Window, form: str) -> Array:
     """Cross-correlation of x (b *space m) with a kernel (*size m k), in one of the FORMS.
 
     On CPU "auto" is oneDNN's where that serves, else "products": the form of `conv_rule`. Elsewhere both are XLA's own.
-    "native" is XLA's own, "folded" the plain form.
+    "native" is XLA's own, "folded" the plain form, and "partitioned" one of these two that XLA can divide among devices
+    along the first axis of space.
     """
     return _CONVOLVE(x, kernel, window=window, form=form)
 
 
 def _forms(native: Fixed, plain: Fixed, ruled: Fixed, library: Fixed) -> Forms:
     def on_cpu(auto: Fixed) -> Form:
-        named = {"auto": auto, "products": ruled, "native": native, "folded": plain}
+        def partitioned(a: Array, b: Array, window: Window) -> Array:
+            # Where depth joins a batch of several examples, what is divided along depth would be gathered for it.
+            return (plain if len(a) == 1 else native)(a, b, window)
+
+        named = {"auto": auto, "products": ruled, "native": native, "folded": plain, "partitioned": partitioned}
         return lambda a, b, *, window, form: named[form](a, b, window)
 
     def elsewhere(a: Array, b: Array, *, window: Window, form: str) -> Array:

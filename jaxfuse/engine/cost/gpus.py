@@ -2,12 +2,14 @@
 
 XLA's compiler for CUDA needs a description of the card, and neither the card nor its driver. Figures of a card are its
 maker's: H200 and H100 SXM by their data sheets and the tuning guide of Hopper, A100 SXM 80 GB by those of Ampere, L40S
-by its data sheet and the tuning guide of Ada.
+by its data sheet and the tuning guide of Ada. So are those of the links between cards: NVLink of the fourth generation
+(900 GB/s in both directions together) and the third (600), and PCI Express 4.0 x16 (64). Between machines each card has
+an adapter of InfiniBand NDR to itself (400 Gb/s), as in a DGX H100.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,9 @@ from jaxfuse.errors import UserError
 
 # A launch of a kernel takes about so long where each waits for the one before.
 LAUNCH_S = 2.5e-6
+
+# Cards of one machine, whose links among each other are faster than those between machines.
+IN_A_MACHINE = 8
 
 # Tiles of Triton's matrix products are chosen on a card, and without one XLA finds none for some; its library's are
 # compiled in their place.
@@ -40,6 +45,7 @@ class Gpu:
         cache_bytes, memory_bytes: second-level cache, and memory.
         bandwidth: of the memory, in bytes per second.
         clock_ghz: at its highest.
+        link: bytes per second from it to the other cards of a machine, in one direction.
     """
 
     name: str
@@ -52,6 +58,7 @@ class Gpu:
     memory_bytes: int
     bandwidth: float
     clock_ghz: float
+    link: float
 
     def target(self) -> str:
         """Writes the card as text of XLA's message GpuTargetConfigProto."""
@@ -85,10 +92,10 @@ class Gpu:
 
 
 GPUS: Mapping[str, Gpu] = {
-    "h200": Gpu("NVIDIA H200", (9, 0), 132, 128, 2048, 228 << 10, 60 << 20, 141 * 10**9, 4.8e12, 1.98),
-    "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 2048, 228 << 10, 50 << 20, 80 * 10**9, 3.35e12, 1.98),
-    "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 2048, 164 << 10, 40 << 20, 80 * 10**9, 2.04e12, 1.41),
-    "l40s": Gpu("NVIDIA L40S", (8, 9), 142, 128, 1536, 100 << 10, 96 << 20, 48 * 10**9, 0.864e12, 2.52),
+    "h200": Gpu("NVIDIA H200", (9, 0), 132, 128, 2048, 228 << 10, 60 << 20, 141 * 10**9, 4.8e12, 1.98, 450e9),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 2048, 228 << 10, 50 << 20, 80 * 10**9, 3.35e12, 1.98, 450e9),
+    "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 2048, 164 << 10, 40 << 20, 80 * 10**9, 2.04e12, 1.41, 300e9),
+    "l40s": Gpu("NVIDIA L40S", (8, 9), 142, 128, 1536, 100 << 10, 96 << 20, 48 * 10**9, 0.864e12, 2.52, 32e9),
 }
 
 
@@ -111,18 +118,34 @@ def compiled_for(gpu: Gpu, program: Wrapped, *shapes: Any) -> Compiled:
     Raises:
         UserError: JAX's plugin for CUDA is not installed, or of another version than jaxlib.
     """
-    here = SingleDeviceSharding(_described(gpu))
+    here = SingleDeviceSharding(cards(gpu, 1)[0])
     bound = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes)
+    return compiled_where_bound(program, *bound)
+
+
+def compiled_where_bound(program: Wrapped, *bound: Any) -> Compiled:
+    """Compiles a program for shapes that are bound to `cards`; nothing runs."""
     return program.lower(*bound).compile(compiler_options=_OPTIONS)
 
 
-def _described(gpu: Gpu) -> Any:
-    """The card as a device of JAX."""
+def cards(gpu: Gpu, count: int) -> Sequence[Any]:
+    """Returns so many such cards as devices of JAX, which only compile; eight are in a machine.
+
+    Raises:
+        UserError: they do not fill their machines, or the plugin is missing.
+    """
+    machines = -(-count // IN_A_MACHINE)
+    if count % machines:
+        raise UserError(
+            f"{count} cards are described as machines of {IN_A_MACHINE}, which they do not fill; give up to "
+            f"{IN_A_MACHINE}, or a multiple of it"
+        )
+    topology = f"1x{machines}x{count // machines}"
     try:
-        found = topologies.get_topology_desc(platform="cuda", target_config=gpu.target(), topology="1x1x1")
+        found = topologies.get_topology_desc(platform="cuda", target_config=gpu.target(), topology=topology)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UserError(
             f"programs for a {gpu.name} are compiled by JAX's plugin for CUDA, which is not there or does not fit "
             f'jaxlib {jaxlib.version.__version__}; install it by pip install "jaxfuse[h200]"'
         ) from error
-    return found.devices[0]
+    return found.devices

@@ -56,12 +56,14 @@ class Kernel:
 
     Attributes:
         kind: its operation; "transpose" also for a fusion that XLA named so.
+        shape: of its result, as text.
         moved_bytes: read and written by one launch.
         launches: how often it runs in one run of the program.
         window: the longest side of the window of a convolution; 0 for others.
     """
 
     kind: str
+    shape: str
     moved_bytes: int
     launches: int
     window: int
@@ -159,16 +161,16 @@ def _kernels(computations: Mapping[str, tuple[Operation, ...]], name: str, times
         if inner is not None:
             yield from inner
             continue
-        yield Kernel(_kind(one), _moved(computations, one, shapes), times, _window(one))
+        yield Kernel(_kind(one), one.shape, _moved(computations, one, shapes), times, _window(one))
 
 
 def _moved(computations: Mapping[str, tuple[Operation, ...]], one: Operation, shapes: Mapping[str, str]) -> int:
     """Bytes that a kernel reads and writes."""
     if one.kind in _SLICES:
-        return 2 * _bytes(one.shape)
+        return 2 * size_of(one.shape)
     if one.kind == "dynamic-update-slice":
-        return 2 * _bytes(shapes.get(one.operands[1], ""))
-    read = [_bytes(shapes.get(operand, "")) for operand in one.operands]
+        return 2 * size_of(shapes.get(one.operands[1], ""))
+    read = [size_of(shapes.get(operand, "")) for operand in one.operands]
     inside = computations.get(_attribute(one, "calls"), ()) if one.kind == "fusion" else ()
     users: dict[str, list[Operation]] = defaultdict(list)
     known: dict[str, float] = {}
@@ -181,8 +183,8 @@ def _moved(computations: Mapping[str, tuple[Operation, ...]], one: Operation, sh
             read[number] = round(_share_read(inner, users, known) * read[number])
     changes = [inner for inner in inside if inner.kind == "dynamic-update-slice" and _is_result(inner, users)]
     within = {inner.name: inner.shape for inner in inside}
-    spared = sum(_bytes(change.shape) - _bytes(within.get(change.operands[1], "")) for change in changes)
-    return max(0, _bytes(one.shape) - spared) + sum(read)
+    spared = sum(size_of(change.shape) - size_of(within.get(change.operands[1], "")) for change in changes)
+    return max(0, size_of(one.shape) - spared) + sum(read)
 
 
 def _share_read(given: Operation, users: Mapping[str, Sequence[Operation]], known: dict[str, float]) -> float:
@@ -243,7 +245,8 @@ def _elements(shape: str) -> int:
     return math.prod(int(side) for side in found.group(2).split(",") if side) if found else 0
 
 
-def _bytes(shape: str) -> int:
+def size_of(shape: str) -> int:
+    """Returns the bytes of all arrays of a shape, as XLA prints it."""
     total = 0
     for kind, sides in _ARRAY.findall(shape):
         total += _BITS.get(kind, 0) * math.prod(int(side) for side in sides.split(",") if side) // 8

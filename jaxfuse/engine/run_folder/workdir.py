@@ -36,7 +36,7 @@ def changes_nothing(option: str) -> bool:
     """
     parts = option.split(".")
     lengths = ("steps", "epochs", "log_every", "checkpoint_minutes")
-    return parts[-1] in lengths or parts[0] in ("loader", "devices")
+    return parts[-1] in lengths or parts[0] in ("loader", "devices", "space", "shard_state")
 
 
 def default_workdir(config: Any, overrides: Mapping[str, Any]) -> Path:

@@ -9,7 +9,14 @@ import jax
 
 from jaxfuse.config import parse
 from jaxfuse.engine.devices import placement as module
-from jaxfuse.engine.devices.placement import check_batches, idle_sentence, one_device, placed
+from jaxfuse.engine.devices.placement import (
+    check_batches,
+    check_sharing,
+    check_sides,
+    idle_sentence,
+    one_device,
+    placed,
+)
 from tests.recipe_phases import config_of
 from tests.refusals import refused
 
@@ -76,3 +83,25 @@ def test_devices_that_are_not_there_and_batches_that_do_not_divide_are_refused(m
     )
     check_batches({"transition": 6, "fusion": 3}, 3)
     assert idle_sentence(one_device()).startswith("2 of 3 devices of this machine are idle; --config.devices=all")
+
+
+def test_options_that_so_many_devices_cannot_serve_are_refused():
+    check_sharing(8, 4, alone=False, shard_state=True)
+    check_sharing(1, 1, alone=True, shard_state=False)
+    refused("space is 3, but the devices are 8, which cannot be parted into groups of 3", _sharing, 8, 3, False)
+    refused("space is 2, but the devices are 1, which cannot", _sharing, 1, 2, False)
+    refused("shard_state is True, but there is one device only; set devices to all", _sharing, 1, 1, True)
+    check_sides("fusion", (32, 30, 30), 0, 4)
+    check_sides("coronal", (30, 30), 0, 1)
+    refused("phase voc: space is 2, but a network of pictures", check_sides, "voc", (32, 32), 0, 2)
+    refused(
+        "phase fusion: a patch of 30 x 32 x 32 cannot be divided evenly among 4 devices along its first axis; choose "
+        "another fusion.patch, or another space",
+        check_sides,
+        *("fusion", (30, 32, 32), 0, 4),
+    )
+    refused("32 x 32 x 32, 14 voxels without the margin of its network, cannot", check_sides, "s", (32,) * 3, 9, 4)
+
+
+def _sharing(count: int, space: int, shard_state: bool) -> None:
+    check_sharing(count, space, alone=count == 1, shard_state=shard_state)
