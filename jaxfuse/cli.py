@@ -35,7 +35,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except UserError as error:
             return _refuse(error)
         except Unfinished as ended:
-            print(ended, file=sys.stderr)
+            if str(ended):  # else another process of the run says why
+                print(ended, file=sys.stderr)
             return ended.exit_code
         except BrokenPipeError:  # whoever read the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
