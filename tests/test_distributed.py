@@ -1,7 +1,7 @@
 """Trainings in several processes: equal to one process's, resumed by any number, stopped and lost together.
 
-Runs are processes of `python -m jaxfuse.train configs/cmff.py:tiny,row=random` on this machine, each with a CPU device
-or more.
+Runs are processes of `python -m jaxfuse.train configs/hyperfusion.py:tiny,row=baseline_2d` on this machine, each with a
+CPU device or more.
 """
 
 import os
@@ -22,7 +22,7 @@ from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.engine.run_folder.workdir import read_config
 from tests.engine.devices.ports import free_port
 from tests.runs import bits, run_of
-from tests.test_resume import TIMED, write_cases
+from tests.test_resume import TIMED
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, BATCH = 12, 4
@@ -30,18 +30,18 @@ PATIENCE_S = 500.0
 
 
 class Site:
-    """A folder with data, compiled programs and runs."""
+    """A folder with phantoms, compiled programs and runs."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.data = folder, write_cases(folder / "data")
+        self.folder = folder
         self.environment = {**os.environ, "JAXFUSE_CACHE": str(folder / "cache"), "COLUMNS": "200"}
         self.environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # JAX has set it in this process
 
     def command(self, name: str, *options: str) -> list[str]:
         plain = {"steps": STEPS, "batch": BATCH, "validation.every": 4, "checkpoint_every": 3, "checkpoint_minutes": 0}
-        command = [sys.executable, "-m", "jaxfuse.train", f"--config={ROOT / 'configs' / 'cmff.py'}:tiny,row=random"]
-        command += [f"--workdir={self.folder / name}", f"--config.data.root={self.data}", "--config.log_every=1"]
-        return [*command, *(f"--config.fusion.{key}={value}" for key, value in plain.items()), *options]
+        command = [sys.executable, "-m", "jaxfuse.train", f"--config={ROOT / 'configs' / 'hyperfusion.py'}:tiny,row=baseline_2d"]
+        command += [f"--workdir={self.folder / name}", "--config.log_every=1"]
+        return [*command, *(f"--config.segmentation.{key}={value}" for key, value in plain.items()), *options]
 
     def start(
         self, name: str, count: int, *options: str, devices: int = 1, own: Sequence[str] = (), wait: float = 300.0
@@ -106,7 +106,7 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
 def last_state(workdir: Path) -> dict[str, Any]:
     """Returns the bits of the last state of a run, and of its best weights."""
     run = run_of(read_config(workdir), workdir, new=False)
-    phase = run.phase("fusion")
+    phase = run.phase("segmentation")
     state, progress = Checkpoints(phase.checkpoint_folder).restore(phase.initial_state())
     best = read_weights(phase.checkpoint_folder, phase.initial_state(), run.placement, best=True)
     return {"state": bits(state), "best": bits(best), "progress": progress}
@@ -136,10 +136,10 @@ def test_processes_train_as_one_with_as_many_devices(site, alone, count, devices
     (first, out, err), *others = site.finish(name, count, devices=devices)
     assert (first, err) == (0, "")
     assert others == [(0, "", "")] * (count - 1), "process 0 alone speaks"
-    assert f"jaxfuse cmff: {count * devices} x cpu; workdir {site.folder / name}" in out
+    assert f"jaxfuse hyperfusion: {count * devices} x cpu; workdir {site.folder / name}" in out
     assert rows(site.folder / name) == rows(wanted)
     assert last_state(site.folder / name) == last_state(wanted)
-    for file in ("results/fusion/cases.csv", "dataset.json"):
+    for file in ("results/segmentation/cases.csv", "dataset.json"):
         assert (site.folder / name / file).read_bytes() == (wanted / file).read_bytes()
     left = {path.name for path in (site.folder / name).iterdir()} ^ {path.name for path in wanted.iterdir()}
     assert not left
@@ -150,10 +150,10 @@ def test_a_signal_to_one_of_two_stops_both_after_one_step_and_one_process_goes_o
     wanted, workdir = alone(2), site.folder / "stopped"
     (first, _, told), (second, out, err) = site.after(4, "stopped", 2, victim=1, number=signal.SIGTERM)
     assert (first, second) == (143, 143)
-    stopped = re.search(r"SIGTERM: stopped after step (\d+) of 12 of phase fusion, and saved", told)
+    stopped = re.search(r"SIGTERM: stopped after step (\d+) of 12 of phase segmentation, and saved", told)
     assert stopped, told
     assert (out, err.count("\n")) == ("", 1), "the one that was signaled says that it heard"
-    assert Checkpoints(workdir / "checkpoints" / "fusion").latest_step() == int(stopped[1]) >= 4
+    assert Checkpoints(workdir / "checkpoints" / "segmentation").latest_step() == int(stopped[1]) >= 4
     ((code, out, err),) = site.finish("stopped", 1, devices=2)
     assert (code, err) == (0, "")
     assert f"12 steps from step {stopped[1]}" in out
@@ -192,14 +192,14 @@ def test_where_one_is_killed_the_other_says_so_and_nothing_is_lost(site, alone, 
 
 @pytest.mark.slow
 def test_what_one_process_cannot_do_ends_all(site):
-    own = [f"--config.data.root={site.folder / 'none'}"]
+    own = ["--config.seed=7"]
     for code, out, err in site.finish("differs", 2, own=own):
         assert (code, out) == (2, "")
-        assert re.fullmatch(r"error: process 1 differs from process 0: config.data.root is '.*data' in pro.*\n", err)
+        assert re.fullmatch(r"error: process 1 differs from process 0: config.seed is 0 in process 0 and 7 there.*\n", err)
     for code, _, err in site.finish("missing", 1, f"--distributed=localhost:{free_port()},3,0", wait=2):
         assert code == 2
         assert err.startswith("error: processes 1, 2 have not come to localhost:")
-    odd = site.finish("odd", 2, "--config.fusion.batch=3")
+    odd = site.finish("odd", 2, "--config.segmentation.batch=3")
     assert [code for code, *_ in odd] == [2, 2]
-    assert odd[0][2].startswith("error: phase fusion: a batch of 3 cannot be parted evenly among 2 devices")
+    assert odd[0][2].startswith("error: phase segmentation: a batch of 3 cannot be parted evenly among 2 devices")
     assert odd[1][1:] == ("", "")

@@ -19,6 +19,7 @@ from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.build import check_systems
+from jaxfuse.engine.devices.agreement import compute_first
 from jaxfuse.engine.devices.placement import Placement, idle_sentence, placed
 from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
@@ -208,10 +209,11 @@ def train(config: ConfigDict, workdir: Path, processes: Processes | None = None)
     processes, workdir = processes or Processes(), workdir.absolute()
     with processes.in_turn():
         placement = _checked(config, workdir)
+    compute_first(processes, placement)
     display = Display() if processes.first else Display(Console(quiet=True))
     with ExitStack() as held:
-        processes.led(lambda: _take(held, workdir))
-        processes.await_visible(workdir / HOLDER)
+        holder = processes.led(lambda: _take(held, workdir))
+        processes.await_visible(workdir / HOLDER, holder)
         chosen = _settled(config, placement, workdir, processes)
         experiment = parse(chosen)
         compilation_cache(experiment.data.cache_dir)
@@ -239,8 +241,9 @@ def _checked(config: ConfigDict, workdir: Path) -> Placement:
     return placement
 
 
-def _take(held: ExitStack, workdir: Path) -> None:
-    held.enter_context(locked(workdir))
+def _take(held: ExitStack, workdir: Path) -> str:
+    """Takes the lock on the workdir; returns what its file says, which all processes have to see."""
+    return (held.enter_context(locked(workdir)) / HOLDER).read_text()
 
 
 def _settled(config: ConfigDict, placement: Placement, workdir: Path, processes: Processes) -> ConfigDict:

@@ -21,6 +21,7 @@ from jaxfuse.engine.phase_run import PhaseRun, Setting
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.engine.run_folder.phase_lengths import note_length
+from jaxfuse.engine.run_folder.stored import digest
 from jaxfuse.engine.side_by_side import Group, Stream, check_alike, group_of
 from jaxfuse.engine.validation import Judge, PhaseJudge, Progress
 from jaxfuse.errors import UserError
@@ -156,6 +157,8 @@ class Training:
         stream, total = self.group.stream(streams), self.total_steps
         backend = placement.backend
         length = checked_length(loader.steps_per_call, total, every, resident=bool(held), backend=backend)
+        where = "on the device" if held else "on the host"
+        self.setting.processes.refuse_differences({"where batches are made": where, "steps of a call": length})
 
         def fed(start: int) -> Ahead:
             blocks = in_blocks(stream(start), length=length, start=start, total=total, every=every)
@@ -167,6 +170,7 @@ class Training:
         """Returns the state that the training begins with, or goes on from; then its judge goes on, too."""
         begun, keep = checkpoints.latest_step(), self.phases[0].programs.placement.keep
         fresh = {phase.name: phase.initial_state() for phase in self.phases}
+        self._check_alike(fresh)
         self.setting.display.say(self._announcement(begun, fresh[self.phases[0].name]))
         if begun is None:
             return keep(self.group.stack({p.name: p.transfer(fresh[p.name], self.donors) for p in self.phases}))
@@ -178,6 +182,13 @@ class Training:
                 "name another --workdir"
             )
         return keep(state.replace(opt_state=with_total_steps(state.opt_state, self.total_steps)))
+
+    def _check_alike(self, fresh: Mapping[str, State]) -> None:
+        """Refuses processes that have drawn other numbers, as other processors may: each would go on with its own."""
+        if self.setting.processes.several:
+            self.setting.processes.refuse_differences(
+                {f"what {name} begins with": digest(fresh[name]) for name in fresh}
+            )
 
     def _train(self, loop: Loop, state: State, begun: int, opened: Opened, writer: MetricWriter) -> State:
         """Carries out the steps that are left, after what they outdate was forgotten."""

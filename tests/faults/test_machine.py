@@ -123,7 +123,7 @@ def test_a_checkpoint_too_large(tmp_path, capfd):
 def test_a_compiled_program_that_was_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(jax.config, "update", lambda name, value: None)
     monkeypatch.setattr(compiled, "_decompressor", lambda: zlib.decompress)
-    folder = tmp_path / f"compiled-{workdir._processor()}"
+    folder = tmp_path / f"compiled-{workdir.processor()}"
     folder.mkdir()
     content = zlib.compress(os.urandom(300))
     (folder / "whole-cache").write_bytes(content)

@@ -13,17 +13,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
-import numpy as np
 
 # Not public: the client of the coordination service, and what `jax.distributed.initialize()` asks where it is told
 # nothing.
 from jax._src import distributed
 from jax._src.clusters import ClusterEnv
-from jax.experimental import multihost_utils
 
 from jaxfuse.engine.devices.meeting import Seat, Statement, meet
 from jaxfuse.engine.devices.processes import Processes, exit_code
 from jaxfuse.engine.devices.watch import GONE, GRACE_S, Watch
+from jaxfuse.engine.run_folder.workdir import processor
 from jaxfuse.errors import Stopped, Unfinished, UserError, machine_sentence
 
 AUTO = "auto"
@@ -95,7 +94,7 @@ def joined(asked: str, statement: Statement, *, wait_s: float) -> Iterator[Proce
         guard.processes = processes = _connected(seat, said)
         watch = Watch(processes)
         try:
-            _meet_on_devices(processes)
+            _check_devices(processes)
             yield processes
         except BaseException as error:
             ended = _explained(error, processes, watch)
@@ -148,19 +147,12 @@ def _connected(seat: Seat, said: Sequence[Statement]) -> Processes:
     return Processes(seat.number, seat.count, _Service(seat.count))
 
 
-def _meet_on_devices(processes: Processes) -> None:
-    """Computes with all for the first time, and refuses processes of other devices."""
+def _check_devices(processes: Processes) -> None:
+    """Refuses processes that have other devices."""
     here = jax.local_devices()
-    processes.refuse_differences({"devices": len(here), "their kind": here[0].device_kind})
-    # Gloo prints to the output that it has connected.
-    output, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        multihost_utils.process_allgather(np.zeros(1))
-    finally:
-        os.dup2(output, 1)
-        os.close(output)
-        os.close(nowhere)
+    # CPUs of other kinds round differently.
+    kind = processor() if here[0].platform == "cpu" else here[0].device_kind
+    processes.refuse_differences({"devices": len(here), "their kind": kind})
 
 
 class _Service:

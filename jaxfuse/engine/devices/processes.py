@@ -130,8 +130,8 @@ class Processes:
 
         self.led(check)
 
-    def await_visible(self, path: Path) -> None:
-        """Waits until what process 0 wrote is seen here.
+    def await_visible(self, path: Path, text: str | None = None) -> None:
+        """Waits until what process 0 wrote is seen here: a file or folder, or a file with this text.
 
         Raises:
             UserError: it is not.
@@ -139,7 +139,7 @@ class Processes:
         if self.first:
             return
         deadline = time.monotonic() + SEEN_S
-        while not path.exists():
+        while not (path.exists() if text is None else path.is_file() and path.read_text() == text):
             if time.monotonic() > deadline:
                 raise UserError(
                     f"process {self.number} does not find {path}, which process 0 wrote; the processes of a run need "

@@ -7,6 +7,7 @@ are no longer those that were written is told from one that was written for anot
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -94,6 +95,14 @@ def without_keys(tree: Any) -> Any:
         return jax.random.key_data(leaf if leaf.is_fully_addressable else leaf.addressable_data(0))
 
     return jax.tree.map(plain, tree)
+
+
+def digest(tree: Any) -> str:
+    """Returns a short name of the bits of a tree."""
+    found = hashlib.blake2b(digest_size=8)
+    for path, leaf in _named(without_keys(tree)).items():
+        found.update(path.encode() + np.asarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 def _keyed(leaf: Any, like: Any) -> Any:

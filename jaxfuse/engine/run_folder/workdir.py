@@ -164,13 +164,13 @@ def compilation_cache(folder: Path) -> None:
     Each kind of processor has its own folder: machines may share a home folder, and a program compiled for one CPU
     can be illegal on another. A program that was cut short, by a kill while it was written, is removed.
     """
-    compiled = folder / f"compiled-{_processor()}"
+    compiled = folder / f"compiled-{processor()}"
     remove_cut(compiled)
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _processor() -> str:
+def processor() -> str:
     """Returns a short name for this machine's instruction set."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text().splitlines() if described.is_file() else [platform.processor()]
