@@ -39,7 +39,12 @@ class Site:
 
     def command(self, name: str, *options: str) -> list[str]:
         plain = {"steps": STEPS, "batch": BATCH, "validation.every": 4, "checkpoint_every": 3, "checkpoint_minutes": 0}
-        command = [sys.executable, "-m", "jaxfuse.train", f"--config={ROOT / 'configs' / 'hyperfusion.py'}:tiny,row=baseline_2d"]
+        command = [
+            sys.executable,
+            "-m",
+            "jaxfuse.train",
+            f"--config={ROOT / 'configs' / 'hyperfusion.py'}:tiny,row=baseline_2d",
+        ]
         command += [f"--workdir={self.folder / name}", "--config.log_every=1"]
         return [*command, *(f"--config.segmentation.{key}={value}" for key, value in plain.items()), *options]
 
@@ -195,7 +200,9 @@ def test_what_one_process_cannot_do_ends_all(site):
     own = ["--config.seed=7"]
     for code, out, err in site.finish("differs", 2, own=own):
         assert (code, out) == (2, "")
-        assert re.fullmatch(r"error: process 1 differs from process 0: config.seed is 0 in process 0 and 7 there.*\n", err)
+        assert re.fullmatch(
+            r"error: process 1 differs from process 0: config.seed is 0 in process 0 and 7 there.*\n", err
+        )
     for code, _, err in site.finish("missing", 1, f"--distributed=localhost:{free_port()},3,0", wait=2):
         assert code == 2
         assert err.startswith("error: processes 1, 2 have not come to localhost:")

@@ -114,13 +114,13 @@ def own_devices(said: Sequence[Statement], number: int) -> list[int] | None:
     """Returns which of the GPUs that a process sees are its own; None: all.
 
     Processes of one machine that see the same ones share them: evenly where it is told how many there are, else one
-    each.
+    each. Where fewer are told than there are processes, a scheduler has shown each its own, by the same number.
     """
     beside = [i for i, one in enumerate(said) if one["_host"] == said[number]["_host"]]
     seen = {said[i]["_visible"] for i in beside}
-    if len(beside) == 1 or (len(seen) > 1 and len(seen) == len(beside)):
-        return None
     place, there = beside.index(number), len([name for name in said[number]["_visible"].split(",") if name])
+    if len(beside) == 1 or len(seen) == len(beside) or 0 < there < len(beside):
+        return None
     each = max(1, there // len(beside))
     return list(range(place * each, (place + 1) * each))
 
@@ -129,6 +129,9 @@ def _connected(seat: Seat, said: Sequence[Statement]) -> Processes:
     """Connects the processes, which have met."""
     # Without it a process would be ended by any other's end, before it can say why.
     jax.config.update("jax_enable_recoverability", True)
+    # A proxy leads out of a cluster, not to its machines.
+    os.environ["no_grpc_proxy"] = ",".join(filter(None, [os.environ.get("no_grpc_proxy"), seat.host]))
+    jax.config.update("jax_check_proxy_envs", False)
     try:
         jax.distributed.initialize(
             seat.address,

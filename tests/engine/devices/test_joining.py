@@ -49,6 +49,7 @@ def test_a_run_of_one_process_joins_nobody(monkeypatch):
         ([("a", "0,1,2,3"), ("a", "0,1,2,3")], [[0, 1], [2, 3]]),
         ([("a", ""), ("b", ""), ("a", "")], [[0], None, [1]]),
         ([("a", "0"), ("a", "1")], [None, None]),
+        ([("a", "0"), ("a", "0")], [None, None]),
     ],
 )
 def test_processes_of_one_machine_share_the_gpus_that_they_see(said, owned):
@@ -95,6 +96,7 @@ with joined(f"localhost:{sys.argv[1]},2,{number}", {"config.a": 1}, wait_s=60) a
 def test_two_processes_join_agree_and_leave():
     port = str(free_port())
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+    environment["http_proxy"] = "http://localhost:9"  # which nobody answers
     command = [sys.executable, "-c", _TWO, port]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     started = [subprocess.Popen([*command, str(number)], **pipes) for number in range(2)]
