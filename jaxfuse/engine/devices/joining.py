@@ -30,6 +30,7 @@ AUTO = "auto"
 _HEARTBEAT_S = 30
 # For those that have met to connect; for the others to leave before process 0; and to hang up then.
 _CONNECT_S, _LEAVE_S, _HANG_UP_S = 60, 60.0, 0.5
+_NO_PROXY = "no_grpc_proxy"
 # Told by computations whose partner is gone.
 _PARTED = ("Gloo", "NCCL", "nccl", "UNAVAILABLE", "coordination service", "Connection")
 
@@ -129,8 +130,9 @@ def _connected(seat: Seat, said: Sequence[Statement]) -> Processes:
     """Connects the processes, which have met."""
     # Without it a process would be ended by any other's end, before it can say why.
     jax.config.update("jax_enable_recoverability", True)
-    # A proxy leads out of a cluster, not to its machines.
-    os.environ["no_grpc_proxy"] = ",".join(filter(None, [os.environ.get("no_grpc_proxy"), seat.host]))
+    # A proxy leads out of a cluster, not to its machines. gRPC reads the name in small letters only.
+    others = os.environ.get(_NO_PROXY, "")
+    os.environ[_NO_PROXY] = f"{others},{seat.host}" if others else seat.host
     jax.config.update("jax_check_proxy_envs", False)
     try:
         jax.distributed.initialize(
