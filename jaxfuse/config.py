@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxfuse.augment.settings import Augment, augment_from
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.frequencies import CROP, SEEN, class_frequencies, seen_voxels
 from jaxfuse.data.pipeline import Loader
@@ -92,7 +93,7 @@ class Phase:
     sampling: Sampling
     pad: bool
     unpaired: bool
-    augment: Mapping[str, Mapping[str, float]]
+    augment: Augment
     labeled: bool
     rules: tuple[Rule, ...]
     validation: Validation
@@ -280,7 +281,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         build=_builder(name, group, config),
         assess=resolve(group.assess),
         sampling=_sampling(name, group),
-        augment={key: dict(value) for key, value in group.augment.items()},
+        augment=_augment(name, group.augment),
         labeled=bool(group.get("loss")),
         weighs_classes=_weighs_classes(group),
         rules=tuple(parse_rule(entry) for entry in group.init),
@@ -291,6 +292,13 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         ema_decay=group.get("ema_decay", 0.0),
         **{key: group[key] for key in plain},
     )
+
+
+def _augment(name: str, group: Any) -> Augment:
+    try:
+        return augment_from(group)
+    except UserError as error:
+        raise UserError(f"phase {name}: {error}") from error
 
 
 def _count_classes(name: str, where: str) -> str:

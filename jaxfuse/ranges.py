@@ -62,14 +62,16 @@ _NAMES: Mapping[Range, str] = {
     ),
     Range(2, 3): "ndim",
     RATE: "b1 b2 momentum ema_decay norm_decay memory_decay overlap val_fraction dropout",
-    SHARE: "probability corruption slope correlation_weight alpha beta",
-    Range(0, 1, open_below=True): "factor",
+    SHARE: "probability modality_probability corruption slope correlation_weight alpha beta",
+    Range(0, 1, open_below=True): "factor low_resolution.range",
+    Range(0, 180): "degrees",
     POSITIVE: (
         "learning_rate clip_norm spacing_mm eps norm_eps critic_norm_eps expansion clamp coupling options.width "
-        "options.entropy_weight frequencies"
+        "options.entropy_weight frequencies range control_mm view_mm"
     ),
     NOT_NEGATIVE: (
-        "scale shift a b gamma kappa damping weight_decay cycle_weight identity_weight target_weight variance_weight "
+        "most_mm coefficient noise.sigma shift.most a b gamma kappa damping weight_decay cycle_weight "
+        "identity_weight target_weight variance_weight "
         "segmentation_weight fusion_weight adversarial_weight penalty_weight gradient_weight intensity_weight "
         "reconstruction_weight dice_weight entropy_weight checkpoint_minutes"
     ),

@@ -201,6 +201,36 @@ def _with_open(options: ConfigDict, *, stages: int | None, factor: float | None,
     return options
 
 
+# The options of every random change of examples besides its probability: `jaxfuse.augment.settings` tells what they do.
+_AUGMENT: Mapping[str, Mapping[str, type]] = {
+    "flip": {},
+    "quarter_turn": {},
+    "rotation": {"degrees": float},
+    "scaling": {"range": tuple},
+    "elastic": {"most_mm": float, "control_mm": float},
+    "bias_field": {"coefficient": float, "view_mm": float},
+    "noise": {"sigma": float},
+    "blur": {"modality_probability": float, "range": tuple},
+    "low_resolution": {"modality_probability": float, "range": tuple},
+    "brightness": {"range": tuple},
+    "shift": {"most": float},
+    "contrast": {"range": tuple},
+    "inverted_gamma": {"range": tuple},
+    "gamma": {"range": tuple},
+}
+
+
+def augment(flip: float) -> ConfigDict:
+    """Returns options of augmentation, of which those that are None are the preset's, or the published ones."""
+    config = ConfigDict({"preset": "none"})
+    for name, options in _AUGMENT.items():
+        kinds = {"probability": float, **options}
+        config[name] = ConfigDict({option: placeholder(kind) for option, kind in kinds.items()})
+    if flip:
+        config.flip.probability = flip
+    return config
+
+
 def phase(
     *,
     model: str,
@@ -236,7 +266,7 @@ def phase(
     Args:
         assess: "module:function" of `jaxfuse`, by which its predictions are judged.
         steps, epochs: its length; one of them is given.
-        flip: probability with which a patch is mirrored along an axis.
+        flip: probability with which a patch is mirrored along an axis; 0 leaves it to the preset of `augment`.
         validate_every, validate_every_epochs, validation_cases, overlap, tile_batch, memory_mb: of
             `jaxfuse.config.Validation`.
         data: its own data, of which options that are None are those of the experiment; None has none of its own.
@@ -245,7 +275,7 @@ def phase(
     config.update({"steps": steps, "epochs": epochs, "batch": batch, "patch": patch, "init": init})
     config.update({"sampling": sampling, "pad": pad, "unpaired": unpaired})
     config.update({"checkpoint_every": checkpoint_every, "checkpoint_minutes": checkpoint_minutes, "ema_decay": 0.0})
-    config.augment = ConfigDict({"flip": {"probability": flip}, "intensity": {"scale": 0.0, "shift": 0.0}})
+    config.augment = augment(flip)
     config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
     config.validation.every_epochs = validate_every_epochs
     config.validation.update({"tile_batch": tile_batch, "memory_mb": memory_mb})

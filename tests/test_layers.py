@@ -18,6 +18,7 @@ PACKAGE = ROOT / "jaxfuse"
 # Layer -> the layers that it may import, besides itself and those that all may import.
 EVERYONE = {"errors", "labels"}
 TOOLS = {"arrays", "case_by_case", "options", "patches", "data", "learning", "inference", "io", "metrics", "report"}
+TOOLS |= {"augment"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "labels": set(),
@@ -26,6 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "recipes": set(),
     "nn": {"arrays"},
     "losses": {"arrays"},
+    "augment": {"arrays"},
     "metrics": set(),
     "io": set(),
     "implicit": set(),

@@ -52,7 +52,7 @@ def test_a_phase_has_the_sections_that_it_is_given():
     assert (full.loss_args.to_dict(), full.sampling_args.grid) == ({}, 5)
     # Options of one phase are not those of another.
     full.augment.flip.probability = 0.5
-    assert phase(**LEAST).augment.flip.probability == 0.0
+    assert phase(**LEAST).augment.flip.probability is None
 
 
 def test_an_experiment_lists_its_phases_in_order_and_ends_in_the_last():

@@ -33,7 +33,6 @@ from jaxfuse.data.pipeline import Loader, PatchSampler, batches
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import prepare_slices
-from jaxfuse.data.transforms import transforms_from
 from jaxfuse.labels import label_scheme
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -135,8 +134,7 @@ def our_cases(files: Sequence[CaseFiles], cache: Path, task: Task) -> tuple[Prep
 
 def ours(cases: tuple[PreparedCase, ...], task: Task, threads: int) -> Way:
     """Our loader, whose centers are in the tumor or anywhere in the brain, each with probability one half."""
-    changes = transforms_from({"flip": {"probability": 0.5}} if task.flips else {})
-    sampler = PatchSampler(cases, task.sides, sampling_rule("mixed").center, changes, unpaired=False)
+    sampler = PatchSampler(cases, task.sides, sampling_rule("mixed").center, 0.5 * task.flips, unpaired=False)
 
     def stream(count: int) -> Iterator[Any]:
         made = batches(sampler, batch=task.batch, seed=0, start=0, stop=count, loader=Loader(threads=threads))

@@ -44,6 +44,8 @@ _AFTER = {
     "inverted_gamma": intensity.inverted_gamma,
     "gamma": intensity.gamma,
 }
+# (key, image, brain, settings) -> image, by name.
+Changes = Mapping[str, Callable[..., Array]]
 _NUMBERS = {name: number for number, name in enumerate(Augment.__dataclass_fields__)}
 
 
@@ -120,7 +122,7 @@ class Augmentation:
             image = intensity.filtered(image, matrices)
         return self._acted(key, image, brain, _AFTER)
 
-    def _acted(self, key: Key[Array, ""], image: Array, brain: Array, changes: Mapping[str, Callable[..., Array]]) -> Array:
+    def _acted(self, key: Key[Array, ""], image: Array, brain: Array, changes: Changes) -> Array:
         """Lets those act that are switched on."""
         for name, change in changes.items():
             if self._on(name):
@@ -156,19 +158,18 @@ def augmentation(
         return None
     grid = Grid(tuple(patch), tuple(float(one) for one in spacing_mm))
     elastic = settings.elastic if "elastic" in settings.active else None
-    check_space(
-        grid, turns="quarter_turn" in settings.active, rotates="rotation" in settings.active, elastic=elastic
-    )
+    check_space(grid, turns="quarter_turn" in settings.active, rotates="rotation" in settings.active, elastic=elastic)
     return Augmentation(settings, grid, margin)
 
 
-def augmented(
-    train_step: Callable[[Any, Any], Any], augment: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
-) -> Callable[[Any, Any], Any]:
+def augmented(train_step: Callable[[Any, Any], Any], augment: Augmentation | None) -> Callable[[Any, Any], Any]:
     """Returns a training step (state, batch) -> (state, metrics) on batches that are augmented first.
 
-    It is done once, before any gradient is taken; no gradient flows into it.
+    It is done once, before any gradient is taken; no gradient flows into it. Without an augmentation it is the very
+    step that is given.
     """
+    if augment is None:
+        return train_step
 
     def step(state: Any, batch: Mapping[str, Any]) -> Any:
         key = jax.random.fold_in(jax.random.fold_in(state.rng, _APART), state.step)

@@ -16,22 +16,20 @@ def settled(array: Array) -> Array:
     return lax.optimization_barrier(array)
 
 
-def happens(key: Key[Array, ""], probability: float, shape: Sequence[int] = ()) -> Bool[Array, "..."]:
+def happens(key: Key[Array, ""], probability: float, shape: Sequence[int] = ()) -> Bool[Array, ...]:
     """Draws True with this probability."""
     return settled(jax.random.uniform(key, tuple(shape)) < probability)
 
 
-def between(key: Key[Array, ""], ends: tuple[float, float], shape: Sequence[int] = ()) -> Float[Array, "..."]:
+def between(key: Key[Array, ""], ends: tuple[float, float], shape: Sequence[int] = ()) -> Float[Array, ...]:
     """Draws evenly between two ends."""
     return settled(jax.random.uniform(key, tuple(shape), minval=ends[0], maxval=ends[1]))
 
 
-def around_one(key: Key[Array, ""], ends: tuple[float, float], shape: Sequence[int] = ()) -> Float[Array, "..."]:
+def around_one(key: Key[Array, ""], ends: tuple[float, float], shape: Sequence[int] = ()) -> Float[Array, ...]:
     """Draws factors, below 1 and above it equally often where the ends lie on both sides of it (batchgenerators)."""
     low, high = ends
     which, below, above = jax.random.split(key, 3)
     if low >= 1 or high <= 1:
         return between(below, ends, shape)
-    return jnp.where(
-        happens(which, 0.5, shape), between(below, (low, 1.0), shape), between(above, (1.0, high), shape)
-    )
+    return jnp.where(happens(which, 0.5, shape), between(below, (low, 1.0), shape), between(above, (1.0, high), shape))

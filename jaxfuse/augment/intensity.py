@@ -27,7 +27,7 @@ _BIAS_ORDER = 3
 
 
 class Levels(NamedTuple):
-    """Least and greatest value, mean and standard deviation of each modality (m) over the brain; 0 where it is empty."""
+    """Least and greatest value, mean and standard deviation of each modality (m) over the brain; 0 without a brain."""
 
     least: Array
     most: Array
@@ -41,7 +41,6 @@ def levels_of(image: Example, brain: Brain) -> Levels:
     count = jnp.maximum(brain.sum(), 1)
     shown = jnp.where(brain, image, 0)
     mean = shown.sum(space) / count
-    # The background of 0 is counted as such, and taken out of the sum of squares again.
     spread = jnp.where(brain, jnp.square(image - mean), 0).sum(space) / count
     least, most = jnp.where(brain, image, jnp.inf).min(space), jnp.where(brain, image, -jnp.inf).max(space)
     empty = ~brain.any()
@@ -108,9 +107,7 @@ def low_resolution_matrices(
     chosen = happens(whether, settings.probability) & happens(which, settings.modality_probability, (modalities,))
     share = between(size, settings.range, (modalities,))
     nothing = jnp.zeros_like(chosen)
-    return [
-        _or_identity(chosen if axis in thin else nothing, _coarser(share, side)) for axis, side in enumerate(sides)
-    ]
+    return [_or_identity(chosen if axis in thin else nothing, _coarser(share, side)) for axis, side in enumerate(sides)]
 
 
 def _coarser(share: Float[Array, " m"], side: int) -> Float[Array, "m side side"]:
@@ -129,15 +126,15 @@ def _or_identity(chosen: Bool[Array, " m"], matrices: Float[Array, "m side side"
     return jnp.where(chosen[:, None, None], matrices, jnp.eye(matrices.shape[-1]))
 
 
-def filtered(image: Example, matrices: Sequence[Float[Array, "m side side"]]) -> Example:
-    """Applies matrices along each axis: linear filters, of each modality its own."""
+def filtered(image: Example, matrices: Sequence[Array]) -> Example:
+    """Applies matrices (m side side) along each axis: linear filters, of each modality its own."""
     image = jnp.moveaxis(image, -1, 0)
     for axis, matrix in enumerate(matrices, start=1):
         image = _along(image, matrix, axis)
     return jnp.moveaxis(image, 0, -1)
 
 
-def _along(image: Float[Array, "m *space"], matrix: Float[Array, "m side side"], axis: int) -> Array:
+def _along(image: Float[Array, m * space], matrix: Float[Array, "m side side"], axis: int) -> Array:
     last = jnp.moveaxis(image, axis, -1)
     rows = last.reshape(last.shape[0], -1, last.shape[-1])
     made = jnp.einsum("mri,mji->mrj", rows, matrix, precision=lax.Precision.HIGHEST)

@@ -214,7 +214,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def augment_from(options: Mapping[str, Any]) -> Augment:
+def augment_from(options: Any) -> Augment:
     """Reads the group `augment` of a phase; an option that is None, or left out, is that of the preset.
 
     Raises:

@@ -53,7 +53,7 @@ class Grid:
         """The pairs of thin axes along which the patch has equal sides."""
         return tuple((a, b) for a, b in itertools.combinations(self.thin, 2) if self.sides[a] == self.sides[b])
 
-    def offsets(self) -> list[Float[Array, "..."]]:
+    def offsets(self) -> list[Float[Array, ...]]:
         """Returns the distance in voxels from the middle along each axis, each to be broadcast over the others."""
         found = []
         for axis, side in enumerate(self.sides):
@@ -142,7 +142,7 @@ def magnification(key: Key[Array, ""], settings: Scaling) -> Float[Array, ""]:
     return jnp.where(happens(whether, settings.probability), around_one(factor, settings.range), 1.0)
 
 
-def displacement(key: Key[Array, ""], settings: Elastic, grid: Grid) -> list[Float[Array, "..."]]:
+def displacement(key: Key[Array, ""], settings: Elastic, grid: Grid) -> list[Float[Array, ...]]:
     """Draws how far, in voxels along each axis, every voxel is displaced; 0 along the axis of thick slices.
 
     A stack of thick slices is displaced as one.
@@ -195,7 +195,7 @@ def check_space(grid: Grid, *, turns: bool, rotates: bool, elastic: Elastic | No
 
 
 def sources(
-    grid: Grid, matrix: Float[Array, "n n"], moved: Sequence[Float[Array, "..."]]
+    grid: Grid, matrix: Float[Array, "n n"], moved: Sequence[Float[Array, ...]]
 ) -> list[Float[Array, "*space"]]:
     """Returns where each voxel of the result is taken from, per axis in voxels: first displaced, then turned."""
     offsets = [offset + by for offset, by in zip(grid.offsets(), moved, strict=True)]
@@ -205,7 +205,7 @@ def sources(
     ]
 
 
-def interpolated(image: Float[Array, "*space m"], places: Sequence[Float[Array, "..."]]) -> Float[Array, "... m"]:
+def interpolated(image: Float[Array, "*space m"], places: Sequence[Float[Array, ...]]) -> Float[Array, "... m"]:
     """Returns the image at these places, linearly between the voxels around each, and 0 beyond the image."""
     sides = image.shape[:-1]
     flat, total = image.reshape(-1, image.shape[-1]), jnp.zeros((), image.dtype)
@@ -221,7 +221,7 @@ def interpolated(image: Float[Array, "*space m"], places: Sequence[Float[Array, 
     return total
 
 
-def nearest(label: Integer[Array, "*space"], places: Sequence[Float[Array, "..."]]) -> Integer[Array, "..."]:
+def nearest(label: Integer[Array, "*space"], places: Sequence[Float[Array, ...]]) -> Integer[Array, ...]:
     """Returns the label of the voxel nearest to each place, and 0 beyond them: no value is new."""
     index, inside = jnp.zeros((), jnp.int32), jnp.asarray(True)
     for place, side in zip(places, label.shape, strict=True):

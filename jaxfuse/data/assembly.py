@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from jaxfuse.data.brain import shown
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sampling import Draw
 from jaxfuse.errors import UserError
 from jaxfuse.patches import crop_into, output_sides
 
 _ALIGNED = 64  # bytes: on a CPU, JAX takes an array that is aligned so without a copy
-_AT_ONCE = 1 << 16  # values: intensities are changed in parts that stay in a core's cache
 
 
 class Buffers:
@@ -65,7 +62,8 @@ class Assembly:
     Attributes:
         cases: those that draws count.
         patch: sides of the image.
-        margin: what a label is smaller by than its image, on each side.
+        margin: what windows are smaller by than patches, on each side.
+        label_margin: what labels are: as much, or 0.
         labels: whether there are any.
         buffers: where batches lie.
     """
@@ -73,11 +71,12 @@ class Assembly:
     cases: Sequence[PreparedCase]
     patch: tuple[int, ...]
     margin: int
+    label_margin: int
     labels: bool
     buffers: Buffers
 
     def batch(self, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-        """Returns `image` (b *patch m) float32 and, with labels, `label` (b *window) uint8.
+        """Returns `image` (b *patch m) float32 and, with labels, `label` (b *sides) uint8.
 
         Where a patch leaves the crop of its case there is background, 0.
 
@@ -89,26 +88,13 @@ class Assembly:
         images = self.buffers.empty((len(draws), *self.patch, modalities), np.float32)
         for image, case, draw in zip(images, cases, draws, strict=True):
             crop_into(image, case.image, [first - self.margin for first in draw.start], draw.mirrored)
-            if draw.gain:
-                change_intensities(image, draw.gain, draw.offset)
         if not self.labels:
             return {"image": images}
-        labels = self.buffers.empty((len(draws), *output_sides(self.patch, self.margin)), np.uint8)
+        labels = self.buffers.empty((len(draws), *output_sides(self.patch, self.label_margin)), np.uint8)
+        before = self.margin - self.label_margin
         for label, case, draw in zip(labels, cases, draws, strict=True):
-            crop_into(label, _label_of(case), draw.start, draw.mirrored)
+            crop_into(label, _label_of(case), [first - before for first in draw.start], draw.mirrored)
         return {"image": images, "label": labels}
-
-
-def change_intensities(image: Float[np.ndarray, "*space m"], gain: Sequence[float], offset: Sequence[float]) -> None:
-    """Multiplies each modality by its gain and adds its offset, in place; the background, 0 in all, stays so."""
-    factors, terms = np.asarray(gain, np.float32), np.asarray(offset, np.float32)
-    rows = max(1, _AT_ONCE // math.prod(image.shape[1:]))
-    for first in range(0, len(image), rows):
-        part = image[first : first + rows]
-        background = ~shown(part)[..., None]
-        part *= factors
-        part += terms
-        np.copyto(part, np.float32(0), where=background)
 
 
 def _label_of(case: PreparedCase) -> np.ndarray:

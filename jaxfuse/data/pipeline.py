@@ -28,7 +28,6 @@ from jaxfuse.data.assembly import Assembly, Buffers
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sampling import Center, Draw
 from jaxfuse.data.streams import Streams, check_halves
-from jaxfuse.data.transforms import Transform, apply_all
 from jaxfuse.errors import UserError
 from jaxfuse.patches import output_sides, window_around
 
@@ -75,18 +74,20 @@ class PatchSampler:
     """Draws examples of cases, and makes batches of them.
 
     With `unpaired`, an example is {"a": ..., "b": ...} from two different cases; without `labels`, images only.
-    `margin` is what the network loses on each side: labels are smaller than the patch by it. `streams` part the cases
+    Patches are mirrored along each axis with the probability `flip`. `margin` is what the network loses on each side:
+    labels are smaller than the patch by it, unless they are `whole_labels`, which a step cuts. `streams` part the cases
     where half of every batch is held out.
     """
 
     cases: Sequence[PreparedCase]
     patch: tuple[int, ...]
     center: Center
-    transforms: tuple[Transform, ...]
+    flip: float
     unpaired: bool
     labels: bool = True
     margin: int = 0
     streams: Streams | None = None
+    whole_labels: bool = False
 
     def draw(self, index: int, rng: np.random.Generator) -> Drawn:
         """Draws all that chance decides of one example of case number `index`; no image is read."""
@@ -97,15 +98,22 @@ class PatchSampler:
 
     def batch(self, draws: Sequence[Any], buffers: Buffers | None = None) -> dict[str, Any]:
         """Makes the batch of these draws: `Assembly.batch`, or with `unpaired` that of each side."""
-        assembly = Assembly(self.cases, self.patch, self.margin, self.labels, buffers or Buffers())
+        assembly = Assembly(self.cases, self.patch, self.margin, self.label_margin, self.labels, buffers or Buffers())
         if self.unpaired:
             return {side: assembly.batch([one[side] for one in draws]) for side in ("a", "b")}
         return assembly.batch(draws)
 
+    @property
+    def label_margin(self) -> int:
+        """The voxels that a label lacks of its patch on each side."""
+        return 0 if self.whole_labels else self.margin
+
     def _one(self, index: int, rng: np.random.Generator) -> Draw:
         case, window = self.cases[index], output_sides(self.patch, self.margin)
         start = window_around(self.center(case, window, rng), window, case.facts.shape)
-        return apply_all(self.transforms, Draw(index, start), rng, len(case.facts.modalities))
+        if not self.flip:
+            return Draw(index, start)
+        return Draw(index, start, tuple(np.flatnonzero(rng.random(len(start)) < self.flip).tolist()))
 
 
 def draws(
@@ -149,7 +157,7 @@ def batches(
         >>> options = brats_data(modalities=("t1", "flair"), shape=(32, 32, 24), cases=3, spacing_mm=6.0)
         >>> options.cache = tempfile.mkdtemp()  # phantoms are written here; set options.root for data of your own
         >>> cases = open_dataset(read_data("data", options), lambda *_: None).train
-        >>> sampler = PatchSampler(cases, (16, 16, 16), sampling_rule("mixed").center, transforms=(), unpaired=False)
+        >>> sampler = PatchSampler(cases, (16, 16, 16), sampling_rule("mixed").center, flip=0.0, unpaired=False)
         >>> stream = batches(sampler, batch=2, seed=0, start=0, stop=5, loader=Loader())
         >>> {name: array.shape for name, array in next(stream).items()}
         {'image': (2, 16, 16, 16, 2), 'label': (2, 16, 16, 16)}

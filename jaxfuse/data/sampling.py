@@ -32,14 +32,11 @@ class Draw:
         case: its place among the sampler's cases.
         start: first voxel of the window; the patch begins a margin before it, and both may leave the case.
         mirrored: spatial axes along which the patch is mirrored.
-        gain, offset: one a modality, applied over the brain; empty where intensities stay as they are.
     """
 
     case: int
     start: tuple[int, ...]
     mirrored: tuple[int, ...] = ()
-    gain: tuple[float, ...] = ()
-    offset: tuple[float, ...] = ()
 
 
 def tumor(case: PreparedCase, window: Sides, rng: np.random.Generator) -> tuple[int, ...]:

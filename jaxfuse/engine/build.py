@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfuse.augment.batch import Augmentation, augmentation
 from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import PreparedCase
@@ -17,7 +18,6 @@ from jaxfuse.data.sampling import check_sampling
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.streams import check_halves, held_out_streams
 from jaxfuse.data.subject_names import subject_rule
-from jaxfuse.data.transforms import transforms_from
 from jaxfuse.engine.devices.placement import check_sides
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.trained.predictor import memory_limit
@@ -75,13 +75,19 @@ def make_sampler(
     """
     margin, streams = system.geometry.margin, None
     with _named(phase):
-        transforms = transforms_from(phase.augment)
         check_sampling(cases, output_sides(phase.patch, margin), phase.sampling, pad=phase.pad)
         if system.holds_out:
             check_halves(phase.batch)
             streams = held_out_streams(cases, seed=seed, subject=subject_rule(subject))
     center = phase.sampling.center
-    return PatchSampler(cases, phase.patch, center, transforms, phase.unpaired, phase.labeled, margin, streams)
+    flip, whole = phase.augment.flip.probability, phase.augment.resamples
+    return PatchSampler(cases, phase.patch, center, flip, phase.unpaired, phase.labeled, margin, streams, whole)
+
+
+def make_augmentation(phase: Phase, system: System, spacing_mm: Sequence[float]) -> Augmentation | None:
+    """Makes what a phase's steps do to batches of voxels of this size; None where that is nothing."""
+    with _named(phase):
+        return augmentation(phase.augment, phase.patch, spacing_mm, system.geometry.margin)
 
 
 @contextmanager

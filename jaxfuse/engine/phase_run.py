@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.arrays import Params
+from jaxfuse.augment.batch import Augmentation
 from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.dataset import Dataset
 from jaxfuse.data.facts import DatasetFacts
@@ -22,6 +23,7 @@ from jaxfuse.engine.build import (
     abstract_state,
     build_system,
     initial_state,
+    make_augmentation,
     make_sampler,
     without_optimizers,
 )
@@ -129,7 +131,12 @@ class PhaseRun:
 
     @cached_property
     def programs(self) -> Programs:
-        return Programs(self.system, self.setting.placement, self.phase.ema_decay)
+        return Programs(self.system, self.setting.placement, self.phase.ema_decay, self.augment)
+
+    @cached_property
+    def augment(self) -> Augmentation | None:
+        """The augmentation of batches in the step; None where there is none."""
+        return make_augmentation(self.phase, self.system, self.data.facts.spacing_mm)
 
     @cached_property
     def predict(self) -> CasePredictor:

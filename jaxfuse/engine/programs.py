@@ -17,6 +17,7 @@ import numpy as np
 from jax.stages import Compiled, Lowered, Wrapped
 
 from jaxfuse.arrays import Batch, Metrics
+from jaxfuse.augment.batch import Augmentation, augmented
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed.windows import Block, cut_all
 from jaxfuse.inference.members import Axis, aligned, mean_of
@@ -59,11 +60,13 @@ class Programs:
     Attributes:
         placement: where the System's states and batches lie.
         ema_decay: of the moving average of weights that a step moves too; 0: none.
+        augment: what a step does to a batch before it learns from it; None: nothing.
     """
 
     system: System
     placement: Placement = field(default_factory=one_device)
     ema_decay: float = 0.0
+    augment: Augmentation | None = None
 
     @cached_property
     def init(self) -> Callable[[jax.Array, Batch], State]:
@@ -73,7 +76,11 @@ class Programs:
     @cached_property
     def step(self) -> Wrapped:
         """(state, batch) -> (state, `Measured`); the given state is used up."""
-        return donating(averaging(self.system.train_step, self.ema_decay), self.placement)
+        return donating(self._whole_step, self.placement)
+
+    @property
+    def _whole_step(self) -> Callable[[Any, Any], Any]:
+        return averaging(augmented(self.system.train_step, self.augment), self.ema_decay)
 
     @cached_property
     def evaluate(self) -> Wrapped:
@@ -100,7 +107,7 @@ class Programs:
 
     def traced_anew(self) -> Wrapped:
         """Returns `step` as a new function, which takes the form of convolution in force when it is traced."""
-        return donating(averaging(self.system.train_step, self.ema_decay), self.placement)
+        return donating(self._whole_step, self.placement)
 
     def step_operations(self, state: Any, batch: Any) -> int:
         """Counts the operations of a training step, whatever form a device takes for its convolutions."""

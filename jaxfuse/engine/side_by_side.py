@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
+from jaxfuse.augment.batch import augmented
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.engine.loop import Rows, TrainStep, close_stream
 from jaxfuse.engine.programs import Programs, donating
@@ -103,7 +104,8 @@ class Together:
     side: SideBySide
 
     def step(self, programs: Programs) -> TrainStep:
-        return donating(averaging(self.side.train_step, programs.ema_decay), programs.placement)
+        step = self.side.over_members(augmented(self.side.system.train_step, programs.augment))
+        return donating(averaging(step, programs.ema_decay), programs.placement)
 
     def stack(self, states: Mapping[str, State]) -> State:
         return self.side.stack(states)

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, Report, open_dataset
 from jaxfuse.data.pipeline import batches
-from jaxfuse.engine.build import build_system, check_systems, initial_state, make_sampler
+from jaxfuse.engine.build import build_system, check_systems, initial_state, make_augmentation, make_sampler
 from jaxfuse.engine.cost.ceilings import product_rate
 from jaxfuse.engine.cost.gpus import GPUS
 from jaxfuse.engine.cost.kernels import CompiledKernels
@@ -145,7 +145,8 @@ def bench_of(experiment: Experiment, phase: Phase, data: Dataset, placement: Pla
     facts, subject = data.facts, experiment.data_of(phase).subject
     total = phase.total_steps(len(data.train))
     system = build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts))
-    programs = Programs(system, placement, phase.ema_decay)
+    augment = make_augmentation(phase, system, facts.spacing_mm)
+    programs = Programs(system, placement, phase.ema_decay, augment)
     sampler = make_sampler(phase, programs.system, data.train, seed=experiment.seed, subject=subject)
 
     def host(start: int, stop: int) -> Iterator[Any]:

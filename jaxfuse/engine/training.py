@@ -58,7 +58,13 @@ class Training:
         return group_of(self.phases[0].system, [phase.name for phase in self.phases])
 
     def check(self) -> None:
-        """Refuses phases that cannot train side by side."""
+        """Refuses phases that cannot train side by side, and augmentation that makes no sense for their voxels."""
+        if len({phase.augment for phase in self.phases}) > 1:
+            raise UserError(
+                f"{self.name.replace('+', ', ')} cannot train side by side: their voxels have other sides, by which "
+                "augmentation turns; switch off augment.rotation, scaling, elastic and bias_field, or leave "
+                "side_by_side False"
+            )
         check_alike({p.name: (p.counted_facts, p.phase.weighs_classes, p.total_steps) for p in self.phases})
 
     def run(self, writer: MetricWriter) -> bool:

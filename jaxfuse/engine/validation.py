@@ -173,7 +173,7 @@ def fixed_batches(phase: Phase, cases: Sequence[PreparedCase], *, seed: int, mar
     if not cases:
         return []
     center = phase.sampling.validation_center(cases)
-    sampler = PatchSampler(cases, phase.patch, center, (), phase.unpaired and len(cases) > 1, phase.labeled, margin)
+    sampler = PatchSampler(cases, phase.patch, center, 0.0, phase.unpaired and len(cases) > 1, phase.labeled, margin)
     batches = []
     for index in range(len(cases)):
         rng = np.random.default_rng([seed, index])

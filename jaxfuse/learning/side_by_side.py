@@ -11,7 +11,7 @@ numbers are the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from jaxfuse.learning.system import System
 
 # The axis of the members in each part of a state; the step is common to all.
 _AXES: Any = State(step=None, rng=0, params=0, stats=0, opt_state=0, memory=0, average=0)  # pyright: ignore[reportArgumentType]
+
+Step = Callable[[State, Any], tuple[State, Metrics]]
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,17 @@ class SideBySide:
 
         The members' batches have the same shapes.
         """
-        step = jax.vmap(self.system.train_step, in_axes=(_AXES, 0), out_axes=(_AXES, 0))
-        state, metrics = step(state, self._stacked(batches))
-        return state, self._by_member(metrics)
+        return self.over_members(self.system.train_step)(state, batches)
+
+    def over_members(self, train_step: Step) -> Step:
+        """Returns the step of every member on its own batch, where this is that of one; else as in `train_step`."""
+
+        def step(state: State, batches: Mapping[str, Batch]) -> tuple[State, Metrics]:
+            each = jax.vmap(train_step, in_axes=(_AXES, 0), out_axes=(_AXES, 0))
+            state, metrics = each(state, self._stacked(batches))
+            return state, self._by_member(metrics)
+
+        return step
 
     def eval_step(self, state: State, batches: Mapping[str, Batch]) -> Metrics:
         """The evaluation of every member on its own batch; else as in `train_step`."""

@@ -58,7 +58,7 @@ def test_slices_are_split_by_case(volumes):
     assert data.facts.voxels_per_class == (2 * (7 * 120 - 33), 0, 2 * 18, 2 * 15)
     assert data.facts.spacing_mm == (1, 1)
     assert data.scheme is not None
-    sampler = PatchSampler(data.train, (8, 8), mixed, (), unpaired=False)
+    sampler = PatchSampler(data.train, (8, 8), mixed, 0.0, unpaired=False)
     (batch,) = batches(sampler, batch=6, seed=0, start=0, stop=1, loader=Loader())
     found = {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()}
     assert found == {"image": ((6, 8, 8, 2), np.float32), "label": ((6, 8, 8), np.uint8)}
@@ -87,7 +87,7 @@ def test_phantom_pairs_are_cases_of_two_modalities(tmp_path):
     written = read_png(folder / "MRI_PET" / "MRI" / f"{case.id}.png")
     assert written.shape == (64, 56)
     np.testing.assert_array_equal(np.rint(case.image[..., 0] * 255), written)
-    sampler = PatchSampler(data.train, (32, 48), brain, (), unpaired=False, labels=False)
+    sampler = PatchSampler(data.train, (32, 48), brain, 0.0, unpaired=False, labels=False)
     (batch,) = batches(sampler, batch=2, seed=0, start=0, stop=1, loader=Loader())
     assert {name: leaf.shape for name, leaf in batch.items()} == {"image": (2, 32, 48, 2)}
     again = open_dataset(dataclasses.replace(given, root=str(folder)), quiet, labels_required=False)

@@ -83,7 +83,7 @@ def test_all_slices_of_unlabeled_volumes_give_batches_along_every_axis(volumes, 
     assert {one.image.shape for one in data.train} == {(*sides, 2)}
     assert (len(data.train), data.facts.voxels_per_class, data.facts.scheme) == (2 * count, (), "brats")
     check_sampling(data.train, (8, 8), SAMPLINGS["tiles"], pad=False)
-    sampler = PatchSampler(data.train, (8, 8), tiles, (), unpaired=False, labels=False)
+    sampler = PatchSampler(data.train, (8, 8), tiles, 0.0, unpaired=False, labels=False)
     (batch,) = batches(sampler, batch=len(data.train), seed=0, start=0, stop=1, loader=Loader())
     found = {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()}
     assert found == {"image": ((2 * count, 8, 8, 2), np.float32)}

@@ -7,7 +7,6 @@ import pytest
 from jaxfuse.data.pipeline import Interleaved, Loader, PatchSampler, Share, batches
 from jaxfuse.data.sampling import brain, tumor
 from jaxfuse.data.streams import Stream, Streams
-from jaxfuse.data.transforms import transforms_from
 from tests.refusals import refused
 
 PATCH = (4, 4, 4)
@@ -15,7 +14,7 @@ STOP = 7
 
 
 def _sampler(cases, **changes):
-    options = {"patch": PATCH, "center": tumor, "transforms": (), "unpaired": False} | changes
+    options = {"patch": PATCH, "center": tumor, "flip": 0.0, "unpaired": False} | changes
     return PatchSampler(cases, **options)
 
 
@@ -32,7 +31,7 @@ def _equal(a, b):
 
 @pytest.fixture(scope="module")
 def augmented(random_cases):
-    return _sampler(random_cases.train, transforms=transforms_from({"flip": {"probability": 0.5}}))
+    return _sampler(random_cases.train, flip=0.5)
 
 
 @pytest.fixture(scope="module")

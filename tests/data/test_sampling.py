@@ -197,7 +197,7 @@ def test_foreground_draws_every_window_of_the_grid_that_holds_a_label_and_no_oth
 def test_the_windows_of_a_case_are_found_once_and_kept_small_and_apart_from_the_sampler(random_cases):
     case = random_cases.train[3]
     windows_with_label.cache_clear()
-    sampler = PatchSampler((case,), (9, 9, 9), Foreground(2), (), unpaired=False, margin=3)
+    sampler = PatchSampler((case,), (9, 9, 9), Foreground(2), 0.0, unpaired=False, margin=3)
     before = len(pickle.dumps(sampler))
     first, again = (sampler.batch([sampler.draw(0, np.random.default_rng(1))]) for _ in range(2))
     np.testing.assert_array_equal(first["image"], again["image"])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import cmff
+from jaxfuse.augment.settings import Augment
 from jaxfuse.config import parse
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
@@ -32,7 +33,7 @@ def valid_phase(layers=2, *, patch=(9, 9, 9), memory_mb=0, **changes):
     """A phase that builds a network of margin `layers`."""
     system = valid_system(layers, ndim=len(patch), channels=(0, 1))
     options = {"overlap": 0.0, "tile_batch": 3, "memory_mb": memory_mb, **changes.pop("validation", {})}
-    plain = {"batch": 2, "unpaired": False, "augment": {}, "pad": False, "labeled": True}
+    plain = {"batch": 2, "unpaired": False, "augment": Augment(), "pad": False, "labeled": True}
     plain |= {"sampling": sampling_rule("brain"), "validation": replace(TINY.validation, **options), **changes}
     return replace(TINY, build=lambda modalities, classes, total, voxels=(): system, patch=patch, **plain)
 

@@ -319,7 +319,7 @@ def one_case(tmp_path) -> Callable[[], object]:
 @given("such cases where they are asked to lie there", "refused; batches of the host are advised")
 def test_cases_that_do_not_fit_onto_the_device(tmp_path, monkeypatch):
     case, said = on_disk(tmp_path, "one", np.ones((6, 6, 6), np.uint8)), []
-    one = [PatchSampler((case,), (6, 6, 6), brain, (), unpaired=False)]
+    one = [PatchSampler((case,), (6, 6, 6), brain, 0.0, unpaired=False)]
     needed, placement = 6**3 * (2 * 4 + 1), one_device()
     monkeypatch.setattr(Placement, "backend", "gpu")
     for memory, count in ((2 * needed, 0), (3 * needed, 1)):

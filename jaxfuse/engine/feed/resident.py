@@ -13,7 +13,6 @@ import numpy as np
 from jaxfuse.data.dataset import Report
 from jaxfuse.data.pipeline import ALL_ROWS, PatchSampler, Share, draws
 from jaxfuse.data.sampling import Draw
-from jaxfuse.data.transforms import flip, names_of
 from jaxfuse.engine.devices.placement import Placement
 from jaxfuse.engine.feed.windows import Windows, places_of
 from jaxfuse.engine.loop import close_stream
@@ -85,8 +84,8 @@ class Resident:
     def _windows(self, drawn: Sequence[Draw]) -> Windows:
         sampler = self.sampler
         shift = [border - sampler.margin for border in self.room.border]
-        places = places_of(drawn, shift, mirrors=bool(sampler.transforms))
-        return Windows(self.images, self.labels, places, sampler.patch, sampler.margin)
+        places = places_of(drawn, shift, mirrors=bool(sampler.flip))
+        return Windows(self.images, self.labels, places, sampler.patch, sampler.label_margin)
 
 
 def put_cases(sampler: PatchSampler, placement: Placement, report: Report) -> Resident:
@@ -122,12 +121,12 @@ def resident(
     `auto` puts them there on accelerators; the memory of a CPU is the host's.
 
     Raises:
-        UserError: `on`, and they do not fit, or a transform is made on the host only.
+        UserError: `on`, and they do not fit.
     """
     if asked == OFF or (asked == AUTO and placement.backend == "cpu"):
         return []
     needed = sum(room_for(sampler).bytes_of(sampler) for sampler in samplers)
-    if reason := _against(samplers, needed, placement.memory_bytes()):
+    if reason := _against(needed, placement.memory_bytes()):
         if asked == ON:
             raise UserError(f"loader.on_device is on, but {reason}; set it to auto or off")
         say(f"Batches come from the host: {reason}")
@@ -137,11 +136,8 @@ def resident(
     return found
 
 
-def _against(samplers: Sequence[PatchSampler], needed: int, memory: int | None) -> str:
+def _against(needed: int, memory: int | None) -> str:
     """Returns why cases cannot lie on a device; "" where they can."""
-    for sampler in samplers:
-        if others := [name for name in names_of(sampler.transforms) if name != flip.__name__]:
-            return f"augment.{others[0]} is made on the host only"
     if memory is not None and needed > MOST_SHARE * memory:
         return (
             f"the training cases take {needed / 1e9:.1f} GB, more than {MOST_SHARE:.0%} of the {memory / 1e9:.1f} GB "

@@ -6,7 +6,6 @@ import pytest
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.streams import Stream, Streams
-from jaxfuse.data.transforms import transforms_from
 from tests.engine.valid_phases import on_disk
 
 SIDES = {3: ((9, 12, 7), (11, 8, 10), (6, 7, 9)), 2: ((9, 12), (11, 8), (6, 7))}
@@ -32,8 +31,7 @@ def sampler(cases):
     def make(axes: int, sampling: str, *, flip: float = 0.5, halves: bool = False, **options) -> PatchSampler:
         streams = Streams(Stream(("a",), (0, 2)), Stream(("b",), (1,))) if halves else None
         rule = sampling_rule(sampling, {"grid": 1} if sampling == "foreground" else None)
-        transforms = transforms_from({"flip": {"probability": flip}})
         options = {"unpaired": False, **options}
-        return PatchSampler(cases[axes], PATCH[axes], rule.center, transforms, streams=streams, **options)
+        return PatchSampler(cases[axes], PATCH[axes], rule.center, flip, streams=streams, **options)
 
     return make

@@ -1,17 +1,13 @@
 """Cases on the device give the batches of the host, bit by bit, or a sentence says why they do not lie there."""
 
-from dataclasses import replace
-
 import jax
 import pytest
 
 from jaxfuse.data.pipeline import Loader, Share, batches
-from jaxfuse.data.transforms import transforms_from
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed import resident as module
 from jaxfuse.engine.feed.resident import put_cases, resident, room_for
 from jaxfuse.engine.feed.windows import cut_all
-from tests.refusals import refused
 
 STEPS = {"batch": 3, "seed": 4, "stop": 6}
 HERE = one_device()
@@ -28,6 +24,7 @@ def quietly(what: str, done: int, total: int) -> None:
         (3, "tumor", {}),
         (3, "mixed", {"margin": 1, "flip": 0.0}),
         (3, "foreground", {"margin": 2}),
+        (3, "brain", {"margin": 2, "whole_labels": True}),
         (3, "brain", {"unpaired": True, "labels": False}),
         (2, "tiles", {"halves": True}),
         (2, "whole", {"unpaired": True, "margin": 2}),
@@ -80,8 +77,3 @@ def test_cases_lie_where_it_is_asked_and_of_use(sampler, monkeypatch):
     assert said.pop().startswith("The training cases lie on the device: 0.00 GB")
     monkeypatch.setattr(Placement, "backend", "gpu")
     assert len(resident([made], "auto", HERE, said.append, quietly)) == 1
-    changed = replace(made, transforms=(*made.transforms, *transforms_from({"intensity": {"scale": 0.1}})))
-    assert resident([changed], "auto", HERE, said.append, quietly) == []
-    assert said[-1] == "Batches come from the host: augment.intensity is made on the host only"
-    advice = "loader.on_device is on, but augment.intensity is made on the host only; set it to auto or off"
-    refused(advice, resident, [changed], "on", HERE, said.append, quietly)
