@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
+from jax.sharding import AbstractMesh
 from jaxtyping import Bool, Float, Int, Integer, Key, PyTree
 
 Image = Float[Array, "b *space m"]
@@ -39,6 +41,7 @@ __all__ = [
     "Probs",
     "PyTree",
     "channels_of",
+    "mesh_of",
 ]
 
 
@@ -51,3 +54,9 @@ def channels_of(image: Float[Array, "*map m"], channels: Sequence[int]) -> Float
     if tuple(channels) == tuple(range(first, last + 1)):
         return image[..., first : last + 1]
     return jnp.stack([image[..., channel] for channel in channels], axis=-1)
+
+
+def mesh_of(*arrays: Array) -> AbstractMesh | None:
+    """Returns the devices that a program is traced for, as its arrays tell; None where it is one."""
+    meshes = (jax.typeof(array).sharding.mesh for array in arrays)
+    return next((mesh for mesh in meshes if mesh.size > 1), None)

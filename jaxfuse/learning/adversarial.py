@@ -129,13 +129,14 @@ def critic_objective(
 ) -> tuple[Array, Metrics]:
     """The sum of both critics' losses; `judge(one critic's parameters, images)` scores each image by itself.
 
-    Real and fake images go through a critic side by side, in one batch.
+    Real and fake images go through a critic in one batch, in turns, so that each stays on its device.
     """
     terms = {}
     for side in ("a", "b"):
-        count = real[side].shape[0]
-        scores = judge(critics[side], jnp.concatenate([real[side], fake[side].astype(real[side].dtype)]))
-        terms[f"critic_{side}"] = losses.game.critic_loss(scores[:count], scores[count:])
+        pairs = jnp.stack([real[side], fake[side].astype(real[side].dtype)], axis=1)
+        scores = judge(critics[side], pairs.reshape(-1, *pairs.shape[2:]))
+        scores = scores.reshape(-1, 2, *scores.shape[1:])
+        terms[f"critic_{side}"] = losses.game.critic_loss(scores[:, 0], scores[:, 1])
     return terms["critic_a"] + terms["critic_b"], terms
 
 

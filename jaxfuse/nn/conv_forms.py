@@ -3,7 +3,8 @@
 The taps of the leading `taken` axes are laid side by side in the channels before the product; the product has the taps
 of the other axes beside the output channels, and what belongs together is added up after it. With all axes taken,
 this is the product over patches; with none, the image is multiplied as it lies. Which number is fastest depends on the
-shape: see `conv_rule`. What does not fit the cache is worked through in slabs along the first axis.
+shape: see `conv_rule`. What does not fit the cache is worked through in slabs along the first axis; where several
+devices share the batch, side by side for all examples: of slabs of one after the other each device would need all.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ class Window:
         return Window(self.out, self.size, self.strides, padding)
 
 
-def convolve(x: Array, kernel: Array, window: Window, taken: int) -> Array:
+def convolve(x: Array, kernel: Array, window: Window, taken: int, *, shared: bool = False) -> Array:
     """Cross-correlation; strides other than 1 only where all axes are taken."""
-    space = len(window.size)
+    space, image = len(window.size), x
     # (taken taps, channels) by (other taps, features).
     order = (*range(taken), space, *range(taken, space), space + 1)
     rows = math.prod(window.size[:taken]) * kernel.shape[-2]
@@ -67,6 +68,8 @@ def convolve(x: Array, kernel: Array, window: Window, taken: int) -> Array:
     slabs = _slabs(window, x.shape[0], row_bytes) if taken else None
     if slabs is None:
         return of(x, window.out)
+    if shared:
+        return jax.vmap(lambda one: convolve(one[None], kernel, window, taken)[0])(image)
     empty = jnp.zeros((x.shape[0], *window.out, kernel.shape[-1]), x.dtype)
 
     def one(number: Array, made: Array) -> Array:
@@ -79,10 +82,10 @@ def convolve(x: Array, kernel: Array, window: Window, taken: int) -> Array:
     return jax.lax.fori_loop(0, slabs.count, one, empty)
 
 
-def input_gradient(y: Array, kernel: Array, window: Window, taken: int) -> Array:
+def input_gradient(y: Array, kernel: Array, window: Window, taken: int, *, shared: bool = False) -> Array:
     """The gradient of the image from that of the result, y; for strides of 1 and padding below the kernel's side."""
     flipped = jnp.flip(kernel, range(len(window.size)))
-    return convolve(y, jnp.swapaxes(flipped, -1, -2), window.backward, taken)
+    return convolve(y, jnp.swapaxes(flipped, -1, -2), window.backward, taken, shared=shared)
 
 
 def scattered(y: Array, kernel: Array, window: Window) -> Array:
@@ -97,9 +100,9 @@ def scattered(y: Array, kernel: Array, window: Window) -> Array:
     return taps(values)[0]
 
 
-def kernel_gradient(x: Array, y: Array, window: Window, taken: int) -> Array:
+def kernel_gradient(x: Array, y: Array, window: Window, taken: int, *, shared: bool = False) -> Array:
     """The gradient of the kernel from the image and the result's, y; strides other than 1 only if all are taken."""
-    space, channels, features = len(window.size), x.shape[-1], y.shape[-1]
+    space, channels, features, examples = len(window.size), x.shape[-1], y.shape[-1], (x, y)
     x = _padded(x, (*window.padding[:taken], *(0,) * (space - taken)))
     y = _padded(y, (*(0,) * taken, *window.backward.padding[taken:])) if taken < space else y
     places = (*window.out[:taken], *window.sides[taken:])
@@ -113,6 +116,9 @@ def kernel_gradient(x: Array, y: Array, window: Window, taken: int) -> Array:
     slabs = _slabs(window, x.shape[0], math.prod(places[1:]) * (rows + columns) * x.dtype.itemsize) if taken else None
     if slabs is None:
         product = of(x, y, places)
+    elif shared:
+        each = jax.vmap(lambda x, y: kernel_gradient(x[None], y[None], window, taken))(*examples)
+        return each.sum(0)
     else:
         more = slabs.per_item * slabs.planes - window.out[0]
         y = jnp.pad(y, ((0, 0), (0, more), *((0, 0),) * space))

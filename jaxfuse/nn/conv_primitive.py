@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from jaxfuse.arrays import Array
+from jaxfuse.arrays import Array, mesh_of
 from jaxfuse.nn import conv_rule, library_rule
 from jaxfuse.nn.conv_forms import Window
 from jaxfuse.nn.trilinear import Form, Forms, trilinear
 
-# (two arrays, window) -> array
-Fixed = Callable[[Array, Array, Window], Array]
+# (two arrays, window) -> array; one of the rule has the option `shared`.
+Fixed = Callable[..., Array]
 
 FORMS = ("auto", "products", "native", "folded", "partitioned")
+
+# "products" for a batch that several devices share.
+_SHARED = "shared"
 
 
 def convolve(x: Array, kernel: Array, window: Window, form: str) -> Array:
@@ -26,23 +29,27 @@ def convolve(x: Array, kernel: Array, window: Window, form: str) -> Array:
     "native" is XLA's own, "folded" the plain form, and "partitioned" one of these two that XLA can divide among devices
     along the first axis of space.
     """
+    if form in ("auto", "products") and mesh_of(x, kernel) is not None:
+        form = _SHARED
     return _CONVOLVE(x, kernel, window=window, form=form)
 
 
 def _forms(native: Fixed, plain: Fixed, ruled: Fixed, library: Fixed) -> Forms:
-    def on_cpu(auto: Fixed) -> Form:
+    def on_cpu(auto: Fixed, shared: Fixed) -> Form:
         def partitioned(a: Array, b: Array, window: Window) -> Array:
             # Where depth joins a batch of several examples, what is divided along depth would be gathered for it.
             return (plain if len(a) == 1 else native)(a, b, window)
 
-        named = {"auto": auto, "products": ruled, "native": native, "folded": plain, "partitioned": partitioned}
+        named = {"auto": auto, _SHARED: shared, "products": ruled, "native": native, "folded": plain}
+        named["partitioned"] = partitioned
         return lambda a, b, *, window, form: named[form](a, b, window)
 
     def elsewhere(a: Array, b: Array, *, window: Window, form: str) -> Array:
         return (plain if form == "folded" else native)(a, b, window)
 
     # The rule was not measured for kernels that `jax.vmap` maps over.
-    return Forms(on_cpu(ruled), elsewhere, mapped=on_cpu(plain), alone=on_cpu(library))
+    mapped, shared = on_cpu(plain, plain), partial(ruled, shared=True)
+    return Forms(on_cpu(ruled, shared), elsewhere, mapped=mapped, alone=on_cpu(library, shared))
 
 
 _native, _plain, _rule, _library = conv_rule.native, conv_rule.plain, conv_rule, library_rule

@@ -4,7 +4,7 @@ XLA's 3D convolution is slow on CPU. There, the plain form lays the taps of the 
 channels, and depth joins the batch: one 2D convolution remains. The other forms are the matrix products of
 `conv_forms`, of which `conv_rule` names the number of axes whose taps are laid aside. Each rule is simple and holds for
 every shape; where the forms were measured, it takes the fastest or one within a tenth of it, but for what
-`experiments/throughput/convolutions.md` says.
+`experiments/throughput/convolutions.md` says. `shared`: several devices share the batch.
 """
 
 from __future__ import annotations
@@ -55,30 +55,30 @@ def taken_in_kernel(window: Window, channels: int, features: int) -> int | None:
     return 1 if max(window.padding) == 0 or channels * features >= 2048 else None
 
 
-def convolve(x: Array, kernel: Array, window: Window) -> Array:
+def convolve(x: Array, kernel: Array, window: Window, *, shared: bool = False) -> Array:
     """Cross-correlation in the form of the rule."""
     taken = taken_forward(window, *kernel.shape[-2:])
     if taken is None or x.dtype != jnp.float32:
         return plain(x, kernel, window)
-    return conv_forms.convolve(x, kernel, window, taken)
+    return conv_forms.convolve(x, kernel, window, taken, shared=shared)
 
 
-def input_gradient(y: Array, kernel: Array, window: Window) -> Array:
+def input_gradient(y: Array, kernel: Array, window: Window, *, shared: bool = False) -> Array:
     """The gradient of the image from the result's, y, in the form of the rule."""
     taken = taken_backward(window, *kernel.shape[-2:])
     if taken is None or y.dtype != jnp.float32:
         return transposed_in_image(plain, y, kernel, window)
     if taken == len(window.size):
         return conv_forms.scattered(y, kernel, window)
-    return conv_forms.input_gradient(y, kernel, window, taken)
+    return conv_forms.input_gradient(y, kernel, window, taken, shared=shared)
 
 
-def kernel_gradient(x: Array, y: Array, window: Window) -> Array:
+def kernel_gradient(x: Array, y: Array, window: Window, *, shared: bool = False) -> Array:
     """The gradient of the kernel from the image and the result's, y, in the form of the rule."""
     taken = taken_in_kernel(window, x.shape[-1], y.shape[-1])
     if taken is None or x.dtype != jnp.float32:
         return transposed_in_kernel(plain, x, y, window)
-    return conv_forms.kernel_gradient(x, y, window, taken)
+    return conv_forms.kernel_gradient(x, y, window, taken, shared=shared)
 
 
 def native(x: Array, kernel: Array, window: Window) -> Array:

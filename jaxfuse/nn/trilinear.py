@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxfuse.arrays import Array
 
@@ -92,7 +93,10 @@ def _primitive(name: str, options: Sequence[str], forms: Forms, batched: bool) -
 
     def abstract(a: Any, b: Any, **given: Any) -> ShapedArray:
         shapes = (jax.ShapeDtypeStruct(one.shape, one.dtype) for one in (a, b))
-        return made(*shapes, tuple(given.items()))
+        found = made(*shapes, tuple(given.items()))
+        # What follows is to know of the devices that share its arguments.
+        shared = next((one.sharding.mesh for one in (a, b) if one.sharding.mesh.size), None)
+        return found if shared is None else found.update(sharding=NamedSharding(shared, PartitionSpec()))
 
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(compiled(primitive.bind))

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import PartitionSpec
 
+from jaxfuse.arrays import mesh_of
 from jaxfuse.data.sampling import Draw
 
 
@@ -54,18 +56,29 @@ class Windows:
     margin: int = field(metadata={"static": True})
 
     def batch(self) -> dict[str, jax.Array]:
-        """Cuts `image` (b *patch m) and, with labels, `label` (b *window)."""
-        places, lost = self.places, self.margin
+        """Cuts `image` (b *patch m) and, with labels, `label` (b *window).
+
+        On several devices each cuts the examples whose places it has, by itself.
+        """
+        lost = self.margin
         window = tuple(side - 2 * lost for side in self.patch)
 
-        def cut(case: Any, start: Any, mirrored: Any) -> dict[str, Any]:
-            found = {"image": _mirrored(_crop(self.images, case, start, self.patch), mirrored)}
-            if self.labels is not None:
-                found["label"] = _mirrored(_crop(self.labels, case, start + lost, window), mirrored)
-            return found
+        def cut(images: Any, labels: Any, places: Places) -> dict[str, Any]:
+            def one(case: Any, start: Any, mirrored: Any) -> dict[str, Any]:
+                found = {"image": _mirrored(_crop(images, case, start, self.patch), mirrored)}
+                if labels is not None:
+                    found["label"] = _mirrored(_crop(labels, case, start + lost, window), mirrored)
+                return found
 
-        # A convolution that would have its input in another order must not have all of the data set put into it.
-        return jax.tree.map(_in_order, jax.vmap(cut)(places.case, places.start, places.mirrored))
+            # A convolution that would have its input in another order must not have all of the data set put into it.
+            return jax.tree.map(_in_order, jax.vmap(one)(places.case, places.start, places.mirrored))
+
+        if (mesh := mesh_of(self.places.case)) is not None:
+            # Parted by the compiler, the order of an array would be that of the whole batch, on every device.
+            whole, parted = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
+            lie = {"in_specs": (whole, whole, parted), "out_specs": parted, "check_vma": False}
+            return jax.shard_map(cut, mesh=mesh, **lie)(self.images, self.labels, self.places)
+        return cut(self.images, self.labels, self.places)
 
 
 def _in_order(array: Any) -> Any:
