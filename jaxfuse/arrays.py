@@ -56,7 +56,7 @@ def channels_of(image: Float[Array, "*map m"], channels: Sequence[int]) -> Float
     return jnp.stack([image[..., channel] for channel in channels], axis=-1)
 
 
-def mesh_of(*arrays: Array) -> AbstractMesh | None:
+def mesh_of(*arrays: Any) -> AbstractMesh | None:
     """Returns the devices that a program is traced for, as its arrays tell; None where it is one."""
     meshes = (jax.typeof(array).sharding.mesh for array in arrays)
     return next((mesh for mesh in meshes if mesh.size > 1), None)

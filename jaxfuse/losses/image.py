@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float
@@ -18,7 +19,8 @@ def sobel_magnitude(images: Float[Array, "b h w m"], width: float = 0.0) -> Floa
 
     With a positive `width`, each absolute value is sqrt(r^2 + width^2) - width, which has a curvature.
     """
-    padded = jnp.pad(images.astype(jnp.float32), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    # Each image by itself: the gradient of a padded batch, though padded by nothing, moves images between devices.
+    padded = jax.vmap(lambda image: jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge"))(images.astype(jnp.float32))
     height, breadth = images.shape[1:3]
 
     def shifted(down: int, right: int) -> Array:

@@ -4,7 +4,7 @@ The taps of the leading `taken` axes are laid side by side in the channels befor
 of the other axes beside the output channels, and what belongs together is added up after it. With all axes taken,
 this is the product over patches; with none, the image is multiplied as it lies. Which number is fastest depends on the
 shape: see `conv_rule`. What does not fit the cache is worked through in slabs along the first axis; where several
-devices share the batch, side by side for all examples: of slabs of one after the other each device would need all.
+devices share a batch, each slab is of all examples: of slabs of one after the other each device would need all.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Window:
 
 def convolve(x: Array, kernel: Array, window: Window, taken: int, *, shared: bool = False) -> Array:
     """Cross-correlation; strides other than 1 only where all axes are taken."""
-    space, image = len(window.size), x
+    space = len(window.size)
     # (taken taps, channels) by (other taps, features).
     order = (*range(taken), space, *range(taken, space), space + 1)
     rows = math.prod(window.size[:taken]) * kernel.shape[-2]
@@ -65,17 +65,15 @@ def convolve(x: Array, kernel: Array, window: Window, taken: int, *, shared: boo
         return _summed(beside @ matrix, window, range(taken, space), out)
 
     row_bytes = math.prod(x.shape[2:-1]) * sum(matrix.shape) * x.dtype.itemsize
-    slabs = _slabs(window, x.shape[0], row_bytes) if taken else None
+    slabs = _slabs(window, x.shape[0], row_bytes, shared) if taken else None
     if slabs is None:
         return of(x, window.out)
-    if shared:
-        return jax.vmap(lambda one: convolve(one[None], kernel, window, taken)[0])(image)
     empty = jnp.zeros((x.shape[0], *window.out, kernel.shape[-1]), x.dtype)
 
     def one(number: Array, made: Array) -> Array:
         item, start = slabs.place(number)
         start = jnp.minimum(start, window.out[0] - slabs.planes)
-        planes = _planes(x, item, start * window.strides[0], slabs.reach)
+        planes = slabs.planes_of(x, item, start * window.strides[0], slabs.reach)
         part = of(planes, (slabs.planes, *window.out[1:]))
         return jax.lax.dynamic_update_slice(made, part, (item, start, *(0,) * space))
 
@@ -102,7 +100,7 @@ def scattered(y: Array, kernel: Array, window: Window) -> Array:
 
 def kernel_gradient(x: Array, y: Array, window: Window, taken: int, *, shared: bool = False) -> Array:
     """The gradient of the kernel from the image and the result's, y; strides other than 1 only if all are taken."""
-    space, channels, features, examples = len(window.size), x.shape[-1], y.shape[-1], (x, y)
+    space, channels, features = len(window.size), x.shape[-1], y.shape[-1]
     x = _padded(x, (*window.padding[:taken], *(0,) * (space - taken)))
     y = _padded(y, (*(0,) * taken, *window.backward.padding[taken:])) if taken < space else y
     places = (*window.out[:taken], *window.sides[taken:])
@@ -113,12 +111,10 @@ def kernel_gradient(x: Array, y: Array, window: Window, taken: int, *, shared: b
         return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
 
     rows, columns = math.prod(window.size[:taken]) * channels, math.prod(window.size[taken:]) * features
-    slabs = _slabs(window, x.shape[0], math.prod(places[1:]) * (rows + columns) * x.dtype.itemsize) if taken else None
+    row_bytes = math.prod(places[1:]) * (rows + columns) * x.dtype.itemsize
+    slabs = _slabs(window, x.shape[0], row_bytes, shared) if taken else None
     if slabs is None:
         product = of(x, y, places)
-    elif shared:
-        each = jax.vmap(lambda x, y: kernel_gradient(x[None], y[None], window, taken))(*examples)
-        return each.sum(0)
     else:
         more = slabs.per_item * slabs.planes - window.out[0]
         y = jnp.pad(y, ((0, 0), (0, more), *((0, 0),) * space))
@@ -126,10 +122,17 @@ def kernel_gradient(x: Array, y: Array, window: Window, taken: int, *, shared: b
 
         def one(number: Array, sums: Array) -> Array:
             item, start = slabs.place(number)
-            x_planes = _planes(x, item, start * window.strides[0], slabs.reach)
-            return sums + of(x_planes, _planes(y, item, start, slabs.planes), (slabs.planes, *places[1:]))
+            x_planes = slabs.planes_of(x, item, start * window.strides[0], slabs.reach)
+            y_planes = slabs.planes_of(y, item, start, slabs.planes)
+            out = (slabs.planes, *places[1:])
+            if not shared:
+                return sums + of(x_planes, y_planes, out)
+            # By example, so that devices do not wait for each other in every slab.
+            return sums + jax.vmap(lambda x, y: of(x[None], y[None], out))(x_planes, y_planes)
 
-        product = jax.lax.fori_loop(0, slabs.count, one, jnp.zeros((rows, columns), x.dtype))
+        sums = jnp.zeros(((slabs.items, rows, columns) if shared else (rows, columns)), x.dtype)
+        product = jax.lax.fori_loop(0, slabs.count, one, sums)
+        product = product.sum(0) if shared else product
     product = product.reshape(*window.size[:taken], channels, *window.size[taken:], features)
     order = (*range(taken), *range(taken + 1, space + 1), taken, space + 1)
     return jnp.flip(product.transpose(order), range(taken, space))
@@ -137,21 +140,28 @@ def kernel_gradient(x: Array, y: Array, window: Window, taken: int, *, shared: b
 
 @dataclass(frozen=True)
 class _Slabs:
-    """Pieces of a batch: `planes` planes of the result of one item, which read `reach` planes of the image."""
+    """Pieces of a batch: `planes` planes of the result of `items` examples, which read `reach` planes of the image."""
 
+    items: int
     planes: int
     reach: int
     per_item: int
     count: int
 
     def place(self, number: Array) -> tuple[Array, Array]:
-        """The item of a slab and the first plane of its result."""
+        """The first item of a slab and the first plane of its result."""
         return number // self.per_item, number % self.per_item * self.planes
 
+    def planes_of(self, x: Array, item: Array, start: Array, count: int) -> Array:
+        """Cuts these planes of the items from `item` on."""
+        return jax.lax.dynamic_slice(x, (item, start, *(0,) * (x.ndim - 2)), (self.items, count, *x.shape[2:]))
 
-def _slabs(window: Window, batch: int, plane_bytes: int) -> _Slabs | None:
-    """Cuts a batch into slabs that fit the cache; None where all of it does."""
-    depth = window.out[0]
+
+def _slabs(window: Window, batch: int, plane_bytes: int, shared: bool) -> _Slabs | None:
+    """Cuts a batch into slabs that fit the cache; None where all of it does. If shared, each example is cut alike."""
+    depth, items = window.out[0], 1
+    if shared:
+        batch, items = 1, batch
     if batch * depth * plane_bytes <= 2 * SLAB_BYTES:
         return None
     most = max(1, min(depth, SLAB_BYTES // plane_bytes))
@@ -159,11 +169,7 @@ def _slabs(window: Window, batch: int, plane_bytes: int) -> _Slabs | None:
     # Slabs of which one is cut short cost a copy of image and result.
     planes = even if 2 * even >= most else math.ceil(depth / math.ceil(depth / most))
     reach = (planes - 1) * window.strides[0] + window.size[0]
-    return _Slabs(planes, reach, math.ceil(depth / planes), batch * math.ceil(depth / planes))
-
-
-def _planes(x: Array, item: Array, start: Array, count: int) -> Array:
-    return jax.lax.dynamic_slice(x, (item, start, *(0,) * (x.ndim - 2)), (1, count, *x.shape[2:]))
+    return _Slabs(items, planes, reach, math.ceil(depth / planes), batch * math.ceil(depth / planes))
 
 
 def _padded(x: Array, padding: Sequence[int]) -> Array:

@@ -20,7 +20,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxfuse.arrays import Array
+from jaxfuse.arrays import Array, mesh_of
 
 Form = Callable[..., Array]
 
@@ -125,12 +125,25 @@ def _mapped(
     axes: Sequence[int | None],
     **options: Any,
 ) -> tuple[Array, int]:
-    """Maps a primitive over a further axis."""
+    """Maps a primitive over a further axis.
+
+    On several devices that share a batch nothing comes before the examples, and maps over weights are written out:
+    of convolutions in groups, as `jax.vmap` makes them, each device would take all of the batch.
+    """
+    shared = mesh_of(*arguments) is not None
     if batched and axes[0] is not None and axes[1] is None:
-        many = jnp.moveaxis(arguments[0], axes[0], 0)
+        many = jnp.moveaxis(arguments[0], axes[0], int(shared))
         made = primitive.bind(many.reshape(-1, *many.shape[2:]), arguments[1], **options)
-        return made.reshape(len(many), -1, *made.shape[1:]), 0
+        return made.reshape(*many.shape[:2], *made.shape[1:]), int(shared)
+    if shared:
+        count = next(array.shape[axis] for array, axis in zip(arguments, axes, strict=True) if axis is not None)
+        parts = [[_member(*pair, number) for pair in zip(arguments, axes, strict=True)] for number in range(count)]
+        return jnp.stack([primitive.bind(*part, **options) for part in parts]), 0
     forms = Forms(forms.mapped or forms.cpu, forms.default)
     # Without it reverse mode would keep the residuals of both forms.
     one = jax.checkpoint(partial(forms, **options), prevent_cse=False)
     return jax.vmap(one, tuple(axes))(*arguments), 0
+
+
+def _member(array: Array, axis: int | None, number: int) -> Array:
+    return array if axis is None else jax.lax.index_in_dim(array, number, axis, keepdims=False)

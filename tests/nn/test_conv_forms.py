@@ -1,5 +1,7 @@
 """Matrix products in place of a convolution and its gradients: against XLA's own, at odd sides and strides."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -25,13 +27,14 @@ def _drawn(window, channels=3, features=2, batch=2):
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def _all_three(window, taken):
+def _all_three(window, taken, **shared):
     """The convolution and its two gradients as far as this number of axes permits."""
 
     def run(x, kernel, y):
-        made = [conv_forms.convolve(x, kernel, window, taken), conv_forms.kernel_gradient(x, y, window, taken)]
+        made = [conv_forms.convolve(x, kernel, window, taken, **shared)]
+        made += [conv_forms.kernel_gradient(x, y, window, taken, **shared)]
         strided = max(window.strides) > 1
-        return made if strided else [*made, conv_forms.input_gradient(y, kernel, window, taken)]
+        return made if strided else [*made, conv_forms.input_gradient(y, kernel, window, taken, **shared)]
 
     return run
 
@@ -53,6 +56,17 @@ def test_all_forms_equal_the_native_one(monkeypatch, window, takens, slab_bytes)
     found = jax.jit(lambda *a: [_all_three(window, taken)(*a) for taken in takens])(*arrays)
     for one in found:
         close(expected, one, 1e-5)
+
+
+@pytest.mark.parametrize("taken", [1, 3])
+def test_slabs_of_a_shared_batch_are_side_by_side(monkeypatch, taken):
+    """No slice in them is along the examples, which lie on several devices."""
+    monkeypatch.setattr(conv_forms, "SLAB_BYTES", 700)
+    window, arrays = WINDOWS[0][0], _drawn(WINDOWS[0][0])
+    run = _all_three(window, taken, shared=True)
+    close(jax.jit(_expected(window))(*arrays), jax.jit(run)(*arrays), 1e-5)
+    slices = re.findall(r"dynamic_slice\[slice_sizes=\((\d+),", str(jax.make_jaxpr(run)(*arrays)))
+    assert set(slices) == {str(len(arrays[0]))}
 
 
 @pytest.mark.parametrize("window", [window for window, _ in WINDOWS])

@@ -1,5 +1,7 @@
 """Moments of a map by one reduction and by two: values, every order of differentiation, vmap, what is kept."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,8 +48,21 @@ DERIVATIVES = {
 @pytest.mark.parametrize("derive", DERIVATIVES.values(), ids=DERIVATIVES.keys())
 def test_both_forms_have_the_same_derivatives(derive):
     near = jnp.array([0.5, -0.5, 0.0])
-    forms = (lambda x, axes: _one_pass(x, axes, near), _two_passes)
+    forms = (partial(_one_pass, near=near), _two_passes)
     one, two = (jax.jit(lambda f=form: derive(_normed(f)))() for form in forms)
+    np.testing.assert_allclose(one, two, atol=2e-5)
+
+
+@pytest.mark.parametrize("derive", DERIVATIVES.values(), ids=DERIVATIVES.keys())
+def test_sums_of_examples_come_to_the_moments_of_a_shared_batch(derive):
+    """Over examples too, which lie on several devices."""
+
+    def total(form):
+        return _normed(lambda x, axes: form(x, (0, *axes)))
+
+    near = jnp.array([0.5, -0.5, 0.0])
+    forms = (partial(_one_pass, near=near, shared=True), _two_passes)
+    one, two = (jax.jit(lambda f=form: derive(total(f)))() for form in forms)
     np.testing.assert_allclose(one, two, atol=2e-5)
 
 

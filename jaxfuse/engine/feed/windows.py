@@ -87,7 +87,7 @@ def _in_order(array: Any) -> Any:
 
 def _crop(array: Any, case: Any, start: Any, sides: Sequence[int]) -> Any:
     more = array.ndim - 1 - len(sides)  # the axis of modalities, which labels have not
-    starts = (case, *start, *(0 for _ in range(more)))
+    starts = (case, *start, *(np.int32(0) for _ in range(more)))
     return lax.dynamic_slice(array, starts, (1, *sides, *array.shape[array.ndim - more :]))[0]
 
 

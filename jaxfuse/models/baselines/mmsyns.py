@@ -181,10 +181,11 @@ class InvariantSynthesis(Defaults):
         """The loss and its terms, unweighted."""
         target = batch["image"][..., self.task.target : self.task.target + 1]
         latents = self.latents(net, batch)
-        # Nothing is normalized, so that all may be decoded as one batch.
-        images = self.decode(net, jnp.concatenate([*latents, latents.max(0)]))
+        # Nothing is normalized, so that all may be decoded as one batch; in turns, so that each stays on its device.
+        turns = jnp.stack([*latents, latents.max(0)], axis=1)
+        images = self.decode(net, turns.reshape(-1, *turns.shape[2:])).reshape(*turns.shape[:2], *target.shape[1:])
         names = [f"latent_{name}" for name in self.task.sources] + ["fused"]
-        terms = {name: l1(image, target) for name, image in zip(names, jnp.split(images, len(names)), strict=True)}
+        terms = {name: l1(images[:, place], target) for place, name in enumerate(names)}
         variance = latents.var(0).mean()
         return sum(terms.values(), self.variance_weight * variance), {**terms, "variance": variance}
 
