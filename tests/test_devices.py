@@ -14,7 +14,7 @@ BATCH = 8
 
 
 def told(*arguments):
-    """What the comparison in a process with eight devices tells."""
+    """Runs a comparison in a process with eight devices, and returns what it tells."""
     command = [sys.executable, "-m", "tests.on_devices", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -86,7 +86,7 @@ class _Means:
         return first, second
 
     def _of_examples(self, a: Array, b: Array) -> tuple[Array, Array]:
-        """The same for a batch that devices share: no device waits for others but in the last, small sum."""
+        """Means of a batch that devices share, which wait for each other in the last, small sum alone."""
         inner = tuple(axis for axis in self.axes if axis)
         # On CPU two sums are as fast as one of both.
         apart, joint = lambda a, b: (a.sum(inner), b.sum(inner)), lambda a, b: _sums(a, b, inner)
