@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import jax
 import numpy as np
@@ -72,7 +72,13 @@ class _Kept:
 
 
 def _carry_out(kept: _Kept, thread: ThreadPoolExecutor, call: Call) -> None:
-    thread.submit(_compute, kept, call).result()
+    computed = thread.submit(_compute, kept, call)
+    try:
+        computed.result()
+    except BaseException:
+        # Interrupted: the arrays are the program's, which must not go on before they are let go.
+        wait([computed])
+        raise
 
 
 def _compute(kept: _Kept, call: Call) -> None:

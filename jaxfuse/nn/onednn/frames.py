@@ -140,8 +140,8 @@ def register(name: str, function: Callable[[Call], None]) -> None:
             return None
         try:
             function(_read(frame))
-        except Exception as error:
-            return _failure(frame, f"{name}: {error}")
+        except BaseException as error:  # an interruption too: the result is not there
+            return _failure(frame, f"{name}: {str(error) or type(error).__name__}")
         return None
 
     handler = _Handler(handle)

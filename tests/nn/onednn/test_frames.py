@@ -18,8 +18,8 @@ def _array(operand):
 def _weighted(call: Call):
     first, second = map(_array, call.operands)
     _array(call.result)[...] = call.attributes["weights"][0] * first + call.attributes["weights"][1] * second
-    if call.attributes["fails"][0]:
-        raise ValueError("as asked")
+    if (kind := call.attributes["fails"][0]) > 0:
+        raise (ValueError("as asked"), KeyboardInterrupt())[kind - 1]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,8 @@ def test_it_is_called_anew_within_a_loop(run):
     np.testing.assert_array_equal(found, np.full((2, 3), -13.0))
 
 
-def test_what_it_raises_ends_the_program(run):
+@pytest.mark.parametrize(("kind", "told"), [(1, "as asked"), (2, "KeyboardInterrupt")])
+def test_what_it_raises_ends_the_program(run, kind, told):
     a = jnp.ones((2, 3))
-    with pytest.raises(Exception, match="jaxfuse_test_weighted: as asked"):
-        jax.block_until_ready(jax.jit(lambda a: run(a, a, fails=1))(a))
+    with pytest.raises(Exception, match=f"jaxfuse_test_weighted: {told}"):
+        jax.block_until_ready(jax.jit(lambda a: run(a, a, fails=kind))(a))
