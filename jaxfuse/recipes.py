@@ -119,6 +119,7 @@ def volume_data(
             "window": window,
             "blank_slices": blank_slices,
             "background": "auto",
+            "resample_mm": (),
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",

@@ -10,6 +10,7 @@ from configs import cmff
 from jaxfuse import evaluate, predict
 from jaxfuse.io.tables import read_json, read_rows
 from tests.commands import call_here
+from tests.made_cases import head, nested_cubes, write_case
 from tests.made_layouts import made_case, write_bids, write_datalist, write_decathlon, write_nnunet
 from tests.runs import run_of
 
@@ -79,3 +80,21 @@ def test_any_number_of_classes_and_any_modalities_train(tmp_path):
     call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores", one_empty="nan")
     rows = read_rows(tmp_path / "scores" / "cases.csv")
     assert [row["region"] for row in rows[:3]] == ["left", "right", "deep"]
+
+
+@pytest.mark.slow
+def test_cases_of_several_spacings_are_brought_to_one_and_labeled_on_their_own(tmp_path):
+    root, sides = tmp_path / "set", {"p": (1.0, 1.0, 5.0), "q": (2.0, 2.0, 2.0), "r": (1.0, 1.5, 1.0)}
+    shapes = {"p": (40, 40, 7), "q": (20, 20, 16), "r": (40, 26, 32)}
+    for seed, (name, spacing_mm) in enumerate(sides.items()):
+        arrays = {**head(shapes[name], seed), "seg": nested_cubes(shapes[name], {2: 3, 1: 2, 4: 1})}
+        write_case(root, name, arrays, spacing_mm=spacing_mm)
+    run = tiny_run(tmp_path, root, resample_mm=(2.0, 2.0, 2.0))
+    facts = read_json(run / "dataset.json")
+    assert np.abs(np.array(facts["spacing_range_mm"]) - 2).max() < 0.1
+    call_here(predict, workdir=run, input=root, output=tmp_path / "pred")
+    for name in sides:
+        made, given = nib.load(tmp_path / "pred" / f"{name}.nii.gz"), nib.load(root / name / f"{name}_t1.nii.gz")
+        assert (made.shape, made.affine.tolist()) == (given.shape, given.affine.tolist())
+    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores")
+    assert {row["case"] for row in read_rows(tmp_path / "scores" / "cases.csv")} == set(sides)

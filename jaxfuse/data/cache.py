@@ -28,7 +28,7 @@ from jaxfuse.data.digests import Digests
 from jaxfuse.data.facts import CaseFacts, tuples
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of
 from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
-from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.data.resample import prepare_resampled
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 
@@ -49,10 +49,11 @@ def prepare(
     normalize: Normalization = BRAIN,
     landmarks: Landmarks | None = None,
     background: BackgroundRule = TOLD,
+    resample_mm: tuple[float, ...] = (),
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
-    """Prepares each case once, in the order given, below the folder `cache`.
+    """Prepares each case once, in the order given, below the folder `cache`; `resample_mm` as of `prepare_resampled`.
 
     `on_case(case, fresh)` is called after each, for progress; `fresh` says that the entry was not there yet.
     Several processes may share a cache.
@@ -63,8 +64,9 @@ def prepare(
     modalities = tuple(modalities)
 
     def make(one: CaseFiles) -> Prepared:
-        return prepare_case(
+        return prepare_resampled(
             load_case(one, modalities, scheme),
+            resample_mm,
             normalize=normalize,
             landmarks=landmarks,
             group=one.group,
@@ -72,7 +74,7 @@ def prepare(
             background=background,
         )
 
-    recipe = volume_recipe(modalities, scheme, normalize, landmarks, background)
+    recipe = volume_recipe(modalities, scheme, normalize, landmarks, background, resample_mm)
     return prepare_with(make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case)
 
 
@@ -82,6 +84,7 @@ def volume_recipe(
     normalize: Normalization,
     landmarks: Landmarks | None = None,
     background: BackgroundRule = TOLD,
+    resample_mm: tuple[float, ...] = (),
 ) -> dict[str, Any]:
     """Returns the settings of `prepare` as JSON; part of the cache key."""
     # The encoding, not only the name: a scheme that is corrected later must not find old arrays.
@@ -90,6 +93,7 @@ def volume_recipe(
     if normalize.needs_landmarks:
         known = landmarks_of(modalities) if landmarks is None else landmarks
         recipe["landmarks"] = [known[modality] for modality in modalities]
+    recipe |= {"resample_mm": list(resample_mm)} if resample_mm else {}
     return recipe | ({} if background == TOLD else {"background": background.text})
 
 

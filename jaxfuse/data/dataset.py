@@ -79,7 +79,8 @@ def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> di
     """Returns the preparation settings of volumes or their slices as JSON; part of the cache key."""
     landmarks = facts.landmarks or None
     if data.source not in CUTS:
-        return volume_recipe(data.modalities, scheme, data.normalization, landmarks, data.background_rule)
+        rest = (landmarks, data.background_rule, data.resample_mm)
+        return volume_recipe(data.modalities, scheme, data.normalization, *rest)
     return stack_recipe(data.modalities, scheme, data.normalization, data.view, landmarks, data.background_rule)
 
 
@@ -112,6 +113,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         normalize=data.normalization,
         landmarks=landmarks,
         background=data.background_rule,
+        resample_mm=data.resample_mm,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )

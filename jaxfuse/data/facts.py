@@ -30,6 +30,7 @@ class CaseFacts:
         scaling: per modality the scaling to [0, 1]; empty where intensities were normalized otherwise.
         background: per modality the stored value around the head, None where it cannot be told; empty where it was not
             asked for.
+        acquired_shape: of the canonical grid of the files, where the case was resampled from it; else empty.
     """
 
     id: str
@@ -46,6 +47,7 @@ class CaseFacts:
     slices: tuple[tuple[int, ...], ...] = ()
     scaling: tuple[Scaling, ...] = ()
     background: tuple[float | None, ...] = ()
+    acquired_shape: tuple[int, ...] = ()
 
     @property
     def steps_mm(self) -> Steps:

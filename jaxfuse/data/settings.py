@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
-from jaxfuse.data.sources.volumes import CUTS, kept_root, source_of
+from jaxfuse.data.sources.volumes import CUTS, VOLUMES, kept_root, source_of
 from jaxfuse.data.subject_names import check_pattern
 from jaxfuse.errors import UserError
 from jaxfuse.labels import label_scheme
@@ -65,6 +66,8 @@ class Data:
             "volume" (of the labels) or "none"; empty: the group that the layout tells, such as the grade.
         bootstrap: the number, from 1, of a bootstrap sample of the subjects, drawn by `split_seed`, which train; those
             left out validate; 0: none.
+        resample_mm: voxel sides, along the axes to the right, to the front and up, to which volumes are brought
+            (`jaxfuse.data.resample`); (): each case keeps its own.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
         axis: slicing direction: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
         window: the part that pictures of slices show, ((first, one past the last), (first, one past the last)) along
@@ -96,6 +99,7 @@ class Data:
     subject: str = ""
     paper_split: str = ""
     background: str = AUTO
+    resample_mm: tuple[float, ...] = ()
 
     @property
     def background_rule(self) -> BackgroundRule:
@@ -151,7 +155,7 @@ def read_data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background", "paper_split"}
-    later |= {"folds", "stratify"}
+    later |= {"folds", "stratify", "resample_mm"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
@@ -170,6 +174,7 @@ def read_data(where: str, group: Any) -> Data:
     at_least(f"{where}.", group, split_seed=0)
     _check_background(where, group.get("background", AUTO), group.source, group.modalities)
     _check_split(where, group)
+    _check_sides(where, group.get("resample_mm", ()), group.source)
     data = Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
     _check_cache(where, data)
     return data
@@ -244,6 +249,19 @@ def _check_background(where: str, text: str, source: str, modalities: tuple[str,
         raise UserError(f"{where}.background: {error}") from error
     if rule != BackgroundRule() and source == "voc":
         raise UserError(f"{where}.background is {text!r}, but photographs have none; leave it at auto")
+
+
+def _check_sides(where: str, sides: Any, source: str) -> None:
+    """Refuses sides of voxels that are none, and those that a source would ignore."""
+    if sides and source not in VOLUMES:
+        raise UserError(
+            f"{where}.resample_mm is given and {where}.source is {source!r}; only volumes have it: leave it out"
+        )
+    whole = isinstance(sides, tuple) and len(sides) in (0, 3)
+    if not (whole and all(isinstance(side, int | float) and 0 < side < math.inf for side in sides)):
+        raise UserError(
+            f"{where}.resample_mm is {sides}; three sides in mm are expected, such as (1.0, 1.0, 1.0), or ()"
+        )
 
 
 def _is_range(value: Any) -> bool:

@@ -35,6 +35,8 @@ from jaxfuse.io.nifti import Volume, geometry_mismatch
 from jaxfuse.labels import LabelScheme, label_scheme, schemes_of_task
 
 _SPACING_TOLERANCE_MM = 1e-3
+# Ratio of sides beyond which `predict` refuses a case.
+_OUTLIER = 1.1
 # Looked at first, because most images are told by them.
 _FEW_PLANES = 8
 
@@ -230,11 +232,18 @@ def _spacing_problems(seen: _Seen) -> list[Problem]:
     usual, count = Counter(rounded.values()).most_common(1)[0]
     usual_mm = next(s for case, s in seen.spacings.items() if rounded[case] == usual)
     rule = f"while {count} of {len(rounded)} cases have {_sides(usual_mm)} mm"
+    advice = f"; data.resample_mm=({', '.join(f'{v:g}' for v in usual_mm)}) brings all to these"
     return [
-        Problem(case, "warning", f"voxels of {_sides(spacing)} mm, {rule}")
+        Problem(case, "warning", f"voxels of {_sides(spacing)} mm, {rule}{advice * _differ(spacing, usual_mm)}")
         for case, spacing in seen.spacings.items()
         if not np.allclose(spacing, usual_mm, rtol=0, atol=_SPACING_TOLERANCE_MM)
     ]
+
+
+def _differ(spacing: Sequence[float], usual_mm: Sequence[float]) -> bool:
+    """Whether a side differs by more than a run takes cases of other sides for."""
+    ratio = np.array(spacing) / np.array(usual_mm)
+    return bool((np.maximum(ratio, 1 / ratio) > _OUTLIER).any())
 
 
 def _absent_classes(seen: _Seen, scheme: LabelScheme) -> list[Problem]:

@@ -99,7 +99,9 @@ def test_unusual_spacing_is_said_of_the_odd_case(tmp_path):
     for name, side in (("p", 1.0), ("q", 1.0), ("r", 2.0)):
         make(tmp_path, name, affine=np.diag([1, 1, side, 1]))
     (problem,) = verify(tmp_path).problems
-    message = "voxels of 1 × 1 × 2 mm, while 2 of 3 cases have 1 × 1 × 1 mm"
+    message = (
+        "voxels of 1 × 1 × 2 mm, while 2 of 3 cases have 1 × 1 × 1 mm; data.resample_mm=(1, 1, 1) brings all to these"
+    )
     assert (problem.case, problem.message) == ("r", message)
 
 

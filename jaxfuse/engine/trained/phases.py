@@ -19,7 +19,7 @@ from jaxfuse.data.dataset import read_facts
 from jaxfuse.data.facts import DatasetFacts, tuples
 from jaxfuse.data.intensities import Landmarks, Normalization, normalization
 from jaxfuse.data.prepared import Prepared
-from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.data.resample import prepare_resampled
 from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources.volumes import CUTS
@@ -53,7 +53,8 @@ class Preparation:
         window: of slices: the range of voxels that pictures show; () for the box of the brain.
         blank_slices: of slices: whether those without brain are kept.
         background: what is said of the background, as `jaxfuse.data.settings.Data` has it.
-        spacing_mm: median voxel sides of the training cases. No case is resampled to them.
+        resample_mm: voxel sides to which volumes are brought; () for none.
+        spacing_mm: median voxel sides of the training cases, after that.
         spacing_range_mm: least and greatest voxel side of the training volumes per canonical axis; cases beyond it are
             refused (`jaxfuse.engine.trained.spacing`). Empty where any case is taken.
     """
@@ -68,13 +69,14 @@ class Preparation:
     background: str = AUTO
     spacing_mm: tuple[float, ...] = ()
     spacing_range_mm: Range = ()
+    resample_mm: tuple[float, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Preparation) and self._deciding() == other._deciding()
 
     def _deciding(self) -> tuple[Any, ...]:
         extent = (self.window, self.blank_slices, self.axis) if self.window or self.blank_slices else ()
-        return set(self.modalities), self.normalize, dict(self.landmarks), extent, self.background
+        return set(self.modalities), self.normalize, dict(self.landmarks), extent, self.background, self.resample_mm
 
     @property
     def normalization(self) -> Normalization:
@@ -98,15 +100,15 @@ class Preparation:
         Raises:
             UserError: the case has other voxel sides than the training, or cannot be prepared.
         """
-        check_spacing(f"case {case.id}", case.spacing_mm, case.image.shape, self.spacing_range_mm)
+        if not self.resample_mm:
+            check_spacing(f"case {case.id}", case.spacing_mm, case.image.shape, self.spacing_range_mm)
         rule = self.normalization
         if rule.needs_landmarks and not self.landmarks:
             raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
         extent = View(AXES[self.axis], self.window, self.blank_slices).extent if self.axis else ()
         background = background_rule(self.background)
-        return prepare_case(
-            case, normalize=rule, landmarks=self.landmarks or None, extent=extent, background=background
-        )
+        given = {"normalize": rule, "landmarks": self.landmarks or None, "extent": extent, "background": background}
+        return prepare_resampled(case, self.resample_mm, **given)
 
     def check_shown(self, what: str, spacing_mm: Sequence[float], shape: Sequence[int], axis: int) -> None:
         """Refuses volumes whose slices across `axis` have other sides than the slices of the training."""
@@ -116,7 +118,8 @@ class Preparation:
     def in_channels(self, prepared: Prepared) -> Prepared:
         """Returns a prepared case with the network's channels in place of its own; refuses other voxel sides."""
         facts = prepared.facts
-        check_spacing(f"case {facts.id}", facts.spacing_mm, facts.original_shape, self.spacing_range_mm)
+        if not self.resample_mm:
+            check_spacing(f"case {facts.id}", facts.spacing_mm, facts.original_shape, self.spacing_range_mm)
         if prepared.facts.modalities == self.channels:
             return prepared
         image = np.zeros((*prepared.facts.shape, len(self.channels)), np.float32)
@@ -241,6 +244,7 @@ def preparation_of(data: Data, facts: DatasetFacts, modalities: Sequence[str]) -
         window=data.window,
         blank_slices=data.blank_slices,
         background=data.background,
+        resample_mm=data.resample_mm,
         spacing_mm=facts.spacing_mm,
         spacing_range_mm=facts.spacing_range_mm or _sides_alone(facts),
     )

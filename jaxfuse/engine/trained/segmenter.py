@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
+from jaxfuse.data.resample import on_acquired_grid
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
@@ -139,5 +140,5 @@ def write_labels(
 ) -> None:
     """Writes class indices as the values of the scheme's label files, on the grid of the image `like`."""
     decoded = np.array(scheme.decode, np.uint8)[labels]
-    volume = uncrop(decoded, prepared, 0)
+    volume = on_acquired_grid(uncrop(decoded, prepared, 0), prepared.facts)
     write_like(path, volume, like.path, channel=like.channel, dtype="uint8", description=description)

@@ -1,0 +1,115 @@
+"""Cases on voxels of other sides than they were acquired with, and label maps back on the acquired grid.
+
+Both grids fill one box: a side of n voxels becomes one of the nearest whole number for the sides that are asked for.
+Images are interpolated by cubic splines within the brain; along an axis whose voxels are more than three times as thick
+as the thinnest, which splines would blur, the nearest slice is taken, as nnU-Net does. Labels take the nearest voxel,
+so that a label map that was brought to a finer grid comes back as it was, voxel by voxel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy import ndimage
+
+from jaxfuse.data.brain import TOLD, BackgroundRule, find_brain
+from jaxfuse.data.cases import Case
+from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.errors import UserError
+
+# Voxels are thick where a side is so many times the least.
+_THICK = 3.0
+_CUBIC = 3
+# Most voxels of a resampled image: 4 GB for each modality in float32.
+_MOST_VOXELS = 2**30
+
+Spacing = tuple[float, ...]
+
+
+def prepare_resampled(
+    case: Case, spacing_mm: Spacing, *, background: BackgroundRule = TOLD, **options: Any
+) -> Prepared:
+    """Prepares a case as `prepare_case` does, on voxels of these sides; on its own without any.
+
+    Raises:
+        UserError: that of `prepare_case`, and for sides that make more voxels than memory holds.
+    """
+    if not spacing_mm:
+        return prepare_case(case, background=background, **options)
+    found = find_brain(case.image, case.modalities, background)
+    shape = resampled_shape(case.id, found.mask.shape, case.spacing_mm, spacing_mm)
+    mask = nearest(found.mask, shape)
+    thick = thick_axis(case.spacing_mm, spacing_mm)
+    image = np.empty((*shape, len(case.modalities)), np.float32)
+    for channel, value in enumerate(found.backgrounds):
+        around = np.float32(value.value if value else 0)
+        image[..., channel] = np.where(mask, interpolated(case.image[..., channel], shape, thick), around)
+    scale = np.array(found.mask.shape) / np.array(shape)
+    to_acquired = np.diag([*scale, 1.0])
+    to_acquired[:3, 3] = scale / 2 - 0.5
+    sides = tuple(float(side) for side in np.array(case.spacing_mm) * scale)
+    label = None if case.label is None else nearest(case.label, shape)
+    there = replace(case, image=image, label=label, affine=case.affine @ to_acquired, spacing_mm=sides)
+    prepared = prepare_case(there, background=background, brain=mask, **options)
+    return replace(prepared, facts=replace(prepared.facts, acquired_shape=found.mask.shape))
+
+
+def on_acquired_grid(labels: Shaped[np.ndarray, "d h w"], facts: CaseFacts) -> Shaped[np.ndarray, "_ _ _"]:
+    """Puts a label map on a case's whole grid back on that of its files; the same where it was not resampled."""
+    if not facts.acquired_shape:
+        return labels
+    if labels.shape != facts.original_shape:
+        raise UserError(
+            f"case {facts.id}: labels of shape {labels.shape} were given for a grid of {facts.original_shape}"
+        )
+    return nearest(labels, facts.acquired_shape)
+
+
+def resampled_shape(
+    case: str, shape: Sequence[int], spacing_mm: Sequence[float], wanted_mm: Sequence[float]
+) -> tuple[int, ...]:
+    """The shape of a grid of the wanted sides in the same box; refuses one that memory does not hold."""
+    sides = zip(shape, spacing_mm, wanted_mm, strict=True)
+    found = tuple(max(1, round(voxels * side / wanted)) for voxels, side, wanted in sides)
+    if np.prod(np.array(found, np.float64)) > _MOST_VOXELS:
+        raise UserError(
+            f"case {case} has {tuple(shape)} voxels of {_told(spacing_mm)} mm; on sides of {_told(wanted_mm)} mm these "
+            f"would be {found}, more than memory holds: choose larger sides for data.resample_mm"
+        )
+    return found
+
+
+def thick_axis(spacing_mm: Sequence[float], wanted_mm: Sequence[float]) -> int | None:
+    """The axis of thick voxels, on the acquired grid or else on the wanted one; None where there is none."""
+    for sides in (spacing_mm, wanted_mm):
+        if max(sides) > _THICK * min(sides):
+            return int(np.argmax(sides))
+    return None
+
+
+def interpolated(
+    image: Float[np.ndarray, "d h w"], shape: Sequence[int], thick: int | None
+) -> Float[np.ndarray, "_ _ _"]:
+    """Interpolates an image by cubic splines, and takes the nearest slice along the thick axis."""
+    smooth = tuple(image.shape[axis] if axis == thick else n for axis, n in enumerate(shape))
+    factors = [new / old for new, old in zip(smooth, image.shape, strict=True)]
+    if smooth != image.shape:
+        image = ndimage.zoom(image, factors, order=_CUBIC, mode="nearest", grid_mode=True)
+    return nearest(image, shape)
+
+
+def nearest(array: Shaped[np.ndarray, "d h w"], shape: Sequence[int]) -> Shaped[np.ndarray, "_ _ _"]:
+    """Takes the voxel in which the middle of each new voxel lies."""
+    # Whole numbers: the middle of new voxel i lies at (2 i + 1) old / (2 new) of the old ones.
+    places = [(2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(shape, array.shape, strict=True)]
+    return np.ascontiguousarray(array[np.ix_(*places)])
+
+
+def _told(sides: Sequence[float]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
