@@ -50,6 +50,7 @@ class Validation:
         cases: cases looked at each time, spread over the validation split (all of them at the end).
         overlap: least fraction of a tile that it shares with its neighbor.
         tile_batch: tiles predicted at once.
+        patience: validations without a better score after which the phase ends; 0: never before its steps are done.
         memory_mb: memory limit in MB for inference tiles. Networks with valid convolutions give the same result for any
             tile size, so larger tiles are used where they save work. 0: tiles of the training patch (always so for
             other networks).
@@ -61,6 +62,7 @@ class Validation:
     overlap: float
     tile_batch: int
     memory_mb: int = 0
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,9 @@ class Phase:
 class Experiment:
     """A run: its phases in order, and `result`, the phases whose predictions are averaged into its result.
 
-    With `side_by_side` the phases of the result train together, as one training. `devices`, "auto", "all" or a number,
-    are those that each batch is parted among, `space` how many of them share one example, and with `shard_state`
-    parameters and optimizer states are parted among them, too.
+    With `side_by_side` the phases of the result train together, as one training. A call stops after `time_limit`
+    minutes; 0: it does not. `devices`, "auto", "all" or a number, are those that each batch is parted among, `space`
+    how many of them share one example; with `shard_state` parameters and optimizer states are parted among them, too.
     """
 
     name: str
@@ -148,6 +150,7 @@ class Experiment:
     data: Data
     loader: Loader
     log_every: int
+    time_limit: float
     pairs: tuple[str, ...]
     devices: str
     space: int
@@ -181,8 +184,8 @@ def parse(config: Any) -> Experiment:
     side_by_side = config.get("side_by_side", False)
     if side_by_side:
         _check_side_by_side(config, phases)
-    plain = ("name", "preset", "row", "variant", "seed", "schedule", "result", "log_every", "pairs")
-    plain += ("devices", "space", "shard_state")
+    plain = ("name", "preset", "row", "variant", "seed", "schedule", "result", "pairs")
+    plain += ("log_every", "time_limit", "devices", "space", "shard_state")
     experiment = Experiment(
         phases=phases,
         data=read_data("data", config.data),
@@ -206,7 +209,7 @@ def _check_schedule(config: Any) -> None:
     known = {"name", "preset", "row", "variant", "seed", "schedule", "result", "pairs", "network", "data"}
     # A phase's section may stand outside the schedule: a shorter schedule can be asked for.
     sections = {key for key, group in config.items() if is_group(group) and "model" in group}
-    known |= {"loader", "log_every", "devices", "space", "shard_state", *config.schedule, *sections}
+    known |= {"loader", "log_every", "time_limit", "devices", "space", "shard_state", *config.schedule, *sections}
     same_keys("config", config, known | {"side_by_side"}, optional={"side_by_side"})
     if not config.schedule or len(set(config.schedule)) != len(config.schedule):
         raise UserError(f"schedule is {config.schedule}; it must name each phase once, in order")
@@ -285,7 +288,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         labeled=bool(group.get("loss")),
         weighs_classes=_weighs_classes(group),
         rules=tuple(parse_rule(entry) for entry in group.init),
-        validation=record(Validation, f"{name}.validation", group.validation),
+        validation=_validation(name, group.validation),
         data=data,
         mask_to_brain=group.get("mask_to_brain", True),
         count_classes=_count_classes(name, group.get("count_classes", CROP)),
@@ -299,6 +302,16 @@ def _augment(name: str, group: Any) -> Augment:
         return augment_from(group)
     except UserError as error:
         raise UserError(f"phase {name}: {error}") from error
+
+
+def _validation(name: str, group: Any) -> Validation:
+    found = record(Validation, f"{name}.validation", group)
+    if found.patience and not (found.every or found.every_epochs):
+        raise UserError(
+            f"{name}.validation.patience is {found.patience}, and the phase is validated at its end only; set "
+            f"{name}.validation.every to the steps between two validations"
+        )
+    return found
 
 
 def _count_classes(name: str, where: str) -> str:

@@ -51,7 +51,7 @@ _NAMES: Mapping[Range, str] = {
     SEED: "seed split_seed",
     COUNT_OR_NONE: (
         "steps epochs every every_epochs workers threads fold folds bootstrap memory_mb warmup_steps ignore "
-        "inner_steps window checkpoint_every steps_per_call deep_supervision"
+        "inner_steps window checkpoint_every steps_per_call deep_supervision patience"
     ),
     COUNT: "log_every prefetch cases options.steps accumulate space",
     SIZE: (
@@ -73,7 +73,7 @@ _NAMES: Mapping[Range, str] = {
         "most_mm coefficient noise.sigma shift.most a b gamma kappa damping weight_decay cycle_weight "
         "identity_weight target_weight variance_weight "
         "segmentation_weight fusion_weight adversarial_weight penalty_weight gradient_weight intensity_weight "
-        "reconstruction_weight dice_weight entropy_weight checkpoint_minutes"
+        "reconstruction_weight dice_weight entropy_weight checkpoint_minutes time_limit"
     ),
 }
 RANGES: Mapping[str, Range] = {name: one for one, names in _NAMES.items() for name in names.split()}

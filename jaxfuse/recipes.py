@@ -77,7 +77,7 @@ def experiment(
     config.network = ConfigDict(dict(network))
     config.loader = ConfigDict({"workers": 0, "threads": 2, "prefetch": 4, "on_device": "auto", "steps_per_call": 0})
     config.devices, config.space, config.shard_state = "auto", 1, False
-    config.log_every = log_every
+    config.log_every, config.time_limit = log_every, 0.0
     for phase_name, section in phases.items():
         config[phase_name] = section
     config.schedule = tuple(phases)
@@ -279,7 +279,7 @@ def phase(
     config.augment = augment(flip)
     config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
     config.validation.every_epochs = validate_every_epochs
-    config.validation.update({"tile_batch": tile_batch, "memory_mb": memory_mb})
+    config.validation.update({"tile_batch": tile_batch, "memory_mb": memory_mb, "patience": 0})
     config.update({"mask_to_brain": mask_to_brain, "count_classes": count_classes})
     if sampling_args:
         config.sampling_args = dict(sampling_args)

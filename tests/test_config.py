@@ -328,3 +328,15 @@ def test_a_model_without_shared_network_options_can_be_built(tmp_path, monkeypat
         config.fusion.args = ConfigDict({"width": 5})
     system = parse(config).phases["fusion"].build(("t1",), ("background",), 10)
     assert system.channels == (5,)
+
+
+def test_patience_needs_validations_between():
+    config = _config()
+    config.fusion.validation.patience = 3
+    sentence = (
+        "fusion.validation.patience is 3, and the phase is validated at its end only; set fusion.validation.every to"
+    )
+    config.fusion.validation.every = config.fusion.validation.every_epochs = 0
+    refused(sentence, parse, config)
+    config.fusion.validation.every = 10
+    assert parse(config).phases["fusion"].validation.patience == 3

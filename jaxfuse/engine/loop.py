@@ -14,7 +14,7 @@ from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.programs import Measured, all_finite
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
-from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.stop_request import StopRequest, reason
 from jaxfuse.engine.validation import Judge
 from jaxfuse.errors import Stopped
 from jaxfuse.learning.state import State
@@ -61,13 +61,17 @@ class Loop:
     agree: Agreement
 
     def run(self, state: State) -> State:
-        """Trains from `state.step` to the end; raises `Stopped` after a signal or a number that is not finite."""
+        """Trains from `state.step` to the end, or until its judge has seen enough.
+
+        Raises:
+            Stopped: a signal came, or a number is not finite.
+        """
         step = int(state.step)
         clock, window = Clock(), Window()
         stream = self.stream(step)
         self.display.start(self.phase, step, self.total_steps)
         try:
-            while step < self.total_steps:
+            while step < self.total_steps and not self.judge.ended:
                 with clock.waiting():
                     batch = next(stream)
                 state, metrics = self.step(state, batch)
@@ -90,6 +94,9 @@ class Loop:
             self._settle_all(step, state, window, clock)
             with clock.apart():
                 self.judge(step, state)
+            if self.judge.ended and not last:
+                self._log(window, clock)  # the running interval ends here
+                last = True
         # Looked at once, and after the judge: a signal that comes while it works stops the run after this very step.
         asked, by_minutes = self.agree(self.stop.requested or 0, self._minutes_passed(clock))
         if last or by_minutes or asked or (self.checkpoint_every > 0 and step % self.checkpoint_every == 0):
@@ -104,7 +111,7 @@ class Loop:
     def _stop(self, asked: signal.Signals, step: int) -> None:
         self.checkpoints.wait()
         raise Stopped(
-            f"{asked.name}: stopped after step {step} of {self.total_steps} of phase {self.phase}, and saved; "
+            f"{reason(asked)}: stopped after step {step} of {self.total_steps} of phase {self.phase}, and saved; "
             "the same command goes on from here",
             128 + asked,
         )

@@ -220,7 +220,8 @@ def train(config: ConfigDict, workdir: Path, processes: Processes | None = None)
         processes.led(lambda: _begin(chosen, workdir, placement))
         _introduce(display, experiment, placement, workdir, settlements(config, chosen))
         related = related_runs(workdir)
-        with StopRequest(processes) as stop, _reported_as_far_as_it_went(workdir, related, processes):
+        minutes = experiment.time_limit
+        with StopRequest(processes, minutes=minutes) as stop, _reported_as_far_as_it_went(workdir, related, processes):
             run = Run(experiment, workdir, display, stop, placement, processes)
             worked = run.execute()
             processes.led(lambda: run.draw_rows(related))

@@ -173,6 +173,10 @@ class MemberJudges:
             judge.checkpoints.wait_for_best()
         return {name: judge.document() for name, judge in self.judges.items()}
 
+    @property
+    def ended(self) -> bool:
+        return all(judge.ended for judge in self.judges.values())
+
     def recall(self, document: dict[str, Any]) -> None:
         for name, judge in self.judges.items():
             judge.recall(document[name])

@@ -73,21 +73,21 @@ class Training:
         led(lambda: self.setting.stop.heed(f"before phase {self.name}"))
         with ExitStack() as stack:
             opened = self._open(stack)
-            finished = led(lambda: self._is_finished(opened))
+            finished = led(lambda: self._finished_at(opened))
             opened[self.name].refuse_if_none_is_sound()
             self._complain(opened)
             if finished:
-                self.setting.display.say(f"{self._called()}: all {self.total_steps} steps are there already")
+                self.setting.display.say(f"{self._called()}: all {finished} steps are there already")
                 return False
             loop = self._loop(opened, writer)
             begun = opened[self.name].latest_step()
             state = self._state(opened[self.name], loop.judge)
             led(self._note_lengths)
             self._complain(opened)  # of best weights, too
-            if begun is None or begun < self.total_steps:
+            if (begun or 0) < self.total_steps and not loop.judge.ended:
                 state = self._train(loop, state, begun or 0, opened, writer)
             own = {phase.name: self.group.member(state, phase.name) for phase in self.phases}
-            self.group.keep(self.total_steps, own, loop.judge, opened)
+            self.group.keep(int(state.step), own, loop.judge, opened)
             for phase in self.phases:
                 phase.judge(own[phase.name])
         return True
@@ -110,9 +110,18 @@ class Training:
                 self.setting.display.say(f"{complaint}; it is left out")
             checkpoints.complaints.clear()
 
-    def _is_finished(self, opened: Opened) -> bool:
-        trained = {checkpoints.latest_step() for checkpoints in opened.values()} == {self.total_steps}
-        return trained and all(phase.is_judged for phase in self.phases)
+    def _finished_at(self, opened: Opened) -> int:
+        """Returns the step at which the training came to its end; 0 where something is left to do."""
+        steps = {checkpoints.latest_step() for checkpoints in opened.values()}
+        if len(steps) > 1 or not all(phase.is_judged for phase in self.phases):
+            return 0
+        step = steps.pop() or 0
+        ended = step == self.total_steps or all(self._ended(opened[p.name], p, step) for p in self.phases)
+        return step if ended else 0
+
+    def _ended(self, checkpoints: Checkpoints, phase: PhaseRun, step: int) -> bool:
+        patience = phase.phase.validation.patience
+        return bool(patience and step) and Progress(**checkpoints.progress(step)).ended(patience)
 
     def _validation_interval(self) -> int:
         """Returns the steps between two validations, and says where they are more than were asked for."""
@@ -128,7 +137,10 @@ class Training:
     def _loop(self, opened: Opened, writer: MetricWriter) -> Loop:
         first, group = self.phases[0], self.group
         interval = self._validation_interval()
-        judges = {p.name: PhaseJudge(p.name, p.validation(), writer, opened[p.name], Progress()) for p in self.phases}
+        judges = {
+            p.name: PhaseJudge(p.name, p.validation(), writer, opened[p.name], Progress(), p.phase.validation.patience)
+            for p in self.phases
+        }
         return Loop(
             phase=self.name,
             total_steps=self.total_steps,
@@ -208,8 +220,14 @@ class Training:
             phase.forget_judgment()
         started = time.perf_counter()
         state = loop.run(state)
-        took, steps = clock(time.perf_counter() - started), self.total_steps - begun
+        took, steps = clock(time.perf_counter() - started), int(state.step) - begun
         self.setting.display.say(f"Phase {self.name}: {steps} steps in {took}, validation and compilation included")
+        if loop.judge.ended and state.step < self.total_steps:
+            patience = self.phases[0].phase.validation.patience
+            self.setting.display.say(
+                f"Phase {self.name} ends after step {int(state.step)} of {self.total_steps}: {patience} validations "
+                "brought no better score"
+            )
         return state
 
     def _called(self, of: str = "") -> str:

@@ -51,16 +51,30 @@ class Judge(Protocol):
         """Goes on from such a document."""
         ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether so many validations brought no better score that the training ends here."""
+        ...
+
 
 @dataclass
 class Progress:
-    """The best score of a phase so far and its step, which decide its future beside its state."""
+    """The best score of a phase so far and its step, which decide its future beside its state.
+
+    Attributes:
+        since: validations that brought no better one since.
+    """
 
     best_score: float | None = None
     best_step: int | None = None
+    since: int = 0
 
     def document(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_step": self.best_step}
+        return {"best_score": self.best_score, "best_step": self.best_step, "since": self.since}
+
+    def ended(self, patience: int) -> bool:
+        """Tells whether a phase ends that waits for a better score in so many validations; 0: it never does."""
+        return 0 < patience <= self.since
 
 
 @dataclass
@@ -68,6 +82,9 @@ class PhaseJudge:
     """The judge of one phase, whose best weights go to its own checkpoints.
 
     The best weights that the last two checkpoints name are kept until later ones name others.
+
+    Attributes:
+        patience: validations without a better score after which the training ends; 0: never.
     """
 
     phase: str
@@ -75,6 +92,7 @@ class PhaseJudge:
     writer: MetricWriter
     checkpoints: Checkpoints
     progress: Progress
+    patience: int = 0
     _named: list[int | None] = field(default_factory=list)
 
     def __call__(self, step: int, state: State) -> None:
@@ -83,12 +101,19 @@ class PhaseJudge:
             return
         self.writer.write(step, self.phase, "val", scores)
         score = scores.get("score")
-        # A score of NaN would never be beaten.
-        if score is None or not math.isfinite(score):
+        if score is None:
             return
-        if self.progress.best_score is None or score > self.progress.best_score:
-            self.progress.best_score, self.progress.best_step = score, step
+        # A score of NaN would never be beaten.
+        best = self.progress.best_score
+        if math.isfinite(score) and (best is None or score > best):
+            self.progress = Progress(score, step)
             self.checkpoints.save_best(step, state, keep={named for named in self._named if named is not None})
+        else:
+            self.progress.since += 1
+
+    @property
+    def ended(self) -> bool:
+        return self.progress.ended(self.patience)
 
     def document(self) -> dict[str, Any]:
         self._named = [*self._named[-1:], self.progress.best_step]

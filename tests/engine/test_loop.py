@@ -9,6 +9,7 @@ import pytest
 
 from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
+from jaxfuse.engine.validation import Progress
 from tests.engine.toy_loop import Bench, fresh
 
 
@@ -42,7 +43,7 @@ def test_validations_and_checkpoints_are_at_their_intervals_and_at_the_end(tmp_p
     assert (bench.judged, saved) == (judged, [3, 6, 7])
     assert bench.rows("val") == [(number, 0.5) for number in judged]
     state, progress = Checkpoints(tmp_path / "checkpoints").restore(fresh())
-    assert progress == {"best_score": 0.5, "best_step": best}
+    assert (progress["best_score"], progress["best_step"]) == (0.5, best)
     kept = read_weights(tmp_path / "checkpoints", fresh(), one_device(), best=True)
     assert (state.params["net"]["w"].tolist(), kept.params["net"]["w"].tolist()) == ([7] * 3, [best] * 3)
 
@@ -99,3 +100,18 @@ def test_stop_request_saves_and_the_next_run_goes_on_from_there(tmp_path, number
     assert (later.streams[0].number, later.judged) == (6, [6])
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 6
     assert later.rows("train")[-2:] == [(4, 4.0), (6, 5.5)]
+
+
+def test_a_phase_ends_where_its_judge_has_seen_enough_and_goes_on_where_more_is_asked_for(tmp_path):
+    scores = dict(zip(range(1, 8), (0.1, 0.5, 0.4, math.nan, 0.3, 0.9, 0.2), strict=True))
+    bench = Bench(tmp_path, 7, scores=scores, validate_every=1, log_every=3, patience=3)
+    assert int(bench.run().step) == 5
+    assert (bench.judged, bench.judge.ended) == ([1, 2, 3, 4, 5], True)
+    assert bench.rows("train") == [(3, 2.0), (5, 4.5)], "the rows of the running interval are written"
+    again = Bench(tmp_path, 7, scores=scores, validate_every=1, log_every=3, patience=3)
+    assert int(again.run().step) == 5
+    assert again.judged == []
+    assert again.checkpoints.progress(5) == {"best_score": 0.5, "best_step": 2, "since": 3}
+    more = Bench(tmp_path, 7, scores=scores, validate_every=1, log_every=3, patience=4)
+    assert int(more.run().step) == 7
+    assert more.judge.progress == Progress(0.9, 6, 1)

@@ -64,10 +64,13 @@ def test_each_phase_keeps_its_own_best(tmp_path):
     writer.close()
     assert {view: one.best for view, one in kept.items()} == {"coronal": [1, 3], "axial": [1, 2]}
     document = judge.document()
-    assert document == {"coronal": {"best_score": 0.6, "best_step": 3}, "axial": {"best_score": 0.7, "best_step": 2}}
+    assert document == {
+        "coronal": {"best_score": 0.6, "best_step": 3, "since": 0},
+        "axial": {"best_score": 0.7, "best_step": 2, "since": 1},
+    }
     assert [one.waited for one in kept.values()] == [1, 1]  # what the document names is on disk
     judge.recall({view: {"best_score": 0.9, "best_step": 8} for view in VIEWS})
-    assert judge.document()["axial"] == {"best_score": 0.9, "best_step": 8}
+    assert judge.document()["axial"] == {"best_score": 0.9, "best_step": 8, "since": 0}
 
 
 class Counting:

@@ -55,3 +55,22 @@ def test_second_interrupt_ends_at_once():
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested is signal.SIGINT
     assert handlers() == before
+
+
+def test_a_limit_of_time_asks_for_a_stop_and_ends_with_its_context():
+    before = signal.getsignal(signal.SIGALRM)
+    with StopRequest(minutes=0.02 / 60) as stop:
+        signal.pause()
+        assert stop.requested is signal.SIGALRM
+        with pytest.raises(
+            Stopped, match="^time limit: stopped while cases were prepared; the same command goes on"
+        ) as end:
+            stop.heed("while cases were prepared")
+    assert end.value.exit_code == 142
+    with StopRequest(minutes=10):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 500
+    assert (signal.getitimer(signal.ITIMER_REAL)[0], signal.getsignal(signal.SIGALRM)) == (0, before)
+    with StopRequest(minutes=0.001 / 60) as stop:
+        stop.requested = signal.SIGTERM
+        signal.pause()
+        assert stop.requested is signal.SIGTERM

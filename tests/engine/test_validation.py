@@ -85,7 +85,7 @@ def test_a_judge_keeps_the_first_best_and_goes_on_from_its_document(tmp_path):
     for step in range(1, 7):
         judge(step, state())
     assert kept.best == [2, 3]
-    assert judge.document() == {"best_score": 0.5, "best_step": 3}
+    assert judge.document() == {"best_score": 0.5, "best_step": 3, "since": 3}
     judge.recall({"best_score": 0.7, "best_step": 9})
     judge.validate = lambda state: {"score": 0.6, "net/loss": 1.0}
     judge(7, state())
@@ -93,5 +93,5 @@ def test_a_judge_keeps_the_first_best_and_goes_on_from_its_document(tmp_path):
     judge(8, state())
     writer.close()
     assert kept.best == [2, 3]
-    assert judge.document() == {"best_score": 0.7, "best_step": 9}
+    assert judge.document() == {"best_score": 0.7, "best_step": 9, "since": 1}
     assert [row["step"] for row in read_metrics(tmp_path) if row["split"] == "val"] == list(range(1, 9))

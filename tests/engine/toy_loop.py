@@ -57,11 +57,11 @@ class Stream:
 class Bench:
     """A loop in a folder; `options` are those of `Loop` that a test changes."""
 
-    def __init__(self, folder, total: int, *, odd=None, before=lambda number: None, scores=None, **options) -> None:
+    def __init__(self, folder, total: int, *, odd=None, before=lambda number: None, scores=None, patience=0, **options):
         self.folder, self.total, self.odd, self.before, self.options = folder, total, odd or {}, before, options
         self.scores, self.streams, self.judged, self.stop = scores or {}, [], [], StopRequest()
         self.checkpoints, self.writer = Checkpoints(folder / "checkpoints"), MetricWriter(folder)
-        self.judge = PhaseJudge("toy", self.validate, self.writer, self.checkpoints, Progress())
+        self.judge = PhaseJudge("toy", self.validate, self.writer, self.checkpoints, Progress(), patience)
 
     def stream(self, start: int) -> Stream:
         self.streams.append(Stream(start, self.odd, self.before))

@@ -91,7 +91,7 @@ def test_it_is_named_and_the_one_before_is_used(folder, name, spoil, capfd):
         assert checkpoints.latest_step() == 4
         state, progress = checkpoints.restore(fresh())
         assert state.params["net"]["w"].tolist() == [4, 4, 4]
-        assert progress == {"best_score": 0.3, "best_step": 4}
+        assert progress == {"best_score": 0.3, "best_step": 4, "since": 0}
         (complaint,) = checkpoints.complaints
     assert f"the checkpoint of step 6 in {folder / 'last' / '6'} is damaged ({name}" in complaint.replace(
         "the bytes of ", ""

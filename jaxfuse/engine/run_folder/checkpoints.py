@@ -140,6 +140,10 @@ class Checkpoints:
             self._processes.await_visible(where / PROGRESS)
             return self._read(where, like)
 
+    def progress(self, step: int) -> dict[str, Any]:
+        """Reads what a last checkpoint tells beside its state."""
+        return read_document(self.folder / "last" / str(step), PROGRESS)
+
     def _read(self, where: Path, like: State) -> tuple[State, dict[str, Any]]:
         try:
             found = read_tree(where, WEIGHTS, weights(like)) | read_tree(where, REST, _rest(like))

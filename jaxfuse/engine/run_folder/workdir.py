@@ -35,7 +35,7 @@ def changes_nothing(option: str) -> bool:
     Those are lengths, logging, loading, saving by time, and the devices.
     """
     parts = option.split(".")
-    lengths = ("steps", "epochs", "log_every", "checkpoint_minutes")
+    lengths = ("steps", "epochs", "log_every", "checkpoint_minutes", "time_limit", "patience")
     return parts[-1] in lengths or parts[0] in ("loader", "devices", "space", "shard_state")
 
 
