@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.nn.grouped_conv import GroupedConv, _native, _shifted, grouped_conv
+from jaxfuse.nn.grouped_conv import (
+    GroupedConv,
+    _by_library,
+    _by_library_image,
+    _by_library_kernel,
+    _native,
+    _shifted,
+    grouped_conv,
+)
+from jaxfuse.nn.onednn import convolutions as onednn
 from tests.refusals import refused
 from tests.tiny_systems import KEY, abstract, kept
 
@@ -73,3 +82,13 @@ def test_module_pads_by_half_its_kernel_and_keeps_float32_weights():
     kernel = params["params"]["kernel"]
     assert (y.shape, y.dtype, kernel.shape, kernel.dtype) == (IMAGE.shape, jnp.bfloat16, (3, 3, 2, 6), jnp.float32)
     refused("6 channels do not divide into groups of 4", grouped_conv, IMAGE, jnp.zeros((3, 3, 4, 6)), padding=1)
+
+
+def test_depthwise_float32_goes_to_the_library_where_it_is(monkeypatch):
+    monkeypatch.setattr(onednn, "available", lambda: True)
+    for group, dtype, taken in ((1, jnp.float32, True), (2, jnp.float32, False), (1, jnp.bfloat16, False)):
+        x, kernel = jnp.ones((1, 6, 6, 4), dtype), jnp.ones((3, 3, group, 4), dtype)
+        calls = (_by_library, kernel), (_by_library_image, kernel), (_by_library_kernel, x)
+        for run, other in calls:
+            program = str(jax.make_jaxpr(partial(run, taps=(3, 3, group), padding=1))(x, other))
+            assert ("ffi_call" in program) == taken
