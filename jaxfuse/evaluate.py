@@ -14,6 +14,7 @@ The help of --protocol lists the metrics of each.
 
 Writes cases.csv (one row per case and region, or per case and image) and summary.json to --out and prints the table.
 A case that cannot be scored is named, left out and listed in the summary; the exit code is then 1, or 2 if none can.
+Cases are scored by several processes where that pays (--processes). The case of one that is killed is done again.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "Folder for cases.csv and summary.json.")
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     flags.DEFINE_bool("allow_missing", False, "Score the cases that have all files even where others lack one.")
+    flags.DEFINE_integer(
+        "processes",
+        None,
+        "Processes that score cases at once; if not given one alone for a few seconds' work, else one for each core.",
+        lower_bound=1,
+    )
     for option in dict.fromkeys(option for protocol in PROTOCOLS.values() for option in protocol.options):
         _define(option)
 
@@ -80,7 +87,8 @@ def main(argv: Sequence[str]) -> int:
     _refuse_foreign(options.protocol)
     given = {option.name: getattr(options, option.name) for option in protocol.options}
     folders = Path(options.pred), Path(options.ref), Path(options.out)
-    summary = protocol.score(*folders, allow_missing=options.allow_missing, overwrite=options.overwrite, **given)
+    shared = {"allow_missing": options.allow_missing, "overwrite": options.overwrite, "processes": options.processes}
+    summary = protocol.score(*folders, **shared, **given)
     if (render := kind_of(summary).render) is not None:
         print(render(summary))
     for key, lacks in (("without_prediction", "prediction"), ("without_reference", "reference")):

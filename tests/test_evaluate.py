@@ -77,6 +77,20 @@ def test_scores_in_the_geometry_of_the_reference(tmp_path):
         assert words in printed
 
 
+def test_processes_write_what_one_writes(tmp_path):
+    """One of three predictions is damaged: it is left out alike."""
+    for number, case in enumerate("abc"):
+        save(tmp_path / "ref" / f"{case}.nii.gz", labels())
+        save(tmp_path / "pred" / f"{case}.nii.gz", np.roll(labels(), number, axis=0))
+    (tmp_path / "pred" / "b.nii.gz").write_bytes(b"")
+    options = {"protocol": BRATS, "labels": "brats", "one_empty": None, "allow_missing": False}
+    for count in (1, 2):
+        summary = score_labels(tmp_path / "pred", tmp_path / "ref", tmp_path / f"{count}", processes=count, **options)
+        assert list(summary["refused"]) == ["b"]
+    for name in ("cases.csv", "summary.json"):
+        assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
 def test_case_folders_imply_their_scheme(tmp_path):
     """A folder of 2023 writes the enhancing tumor as 3; its penalty is 374."""
     case = "BraTS-GLI-00001-000"

@@ -176,7 +176,7 @@ def test_calls_that_cannot_be_are_refused(command, pictures):
     refused("--axis says which slices of volumes", command, *pair, axis="axial")
     refused(r"4 images came, and run:cooperative has 3 slots \(t1, flair, t2\)", command, *pair, "c.png", "PET.png")
     refused("--color is an option of --images", command, pairs=str(pictures), color="1=hot")
-    refused("is and holds none of the folders MRI_CT, MRI_PET, MRI_SPECT", command, pairs=str(pictures))
+    refused("is and holds none of the folders MRI_CT, CT-MRI, MRI_PET", command, pairs=str(pictures))
     assert not (pictures / "out.png").exists()
 
 

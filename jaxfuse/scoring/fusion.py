@@ -8,6 +8,7 @@ sources and fused ones alike, are judged by their luminance.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def score_fusion(
     sources: Sequence[str] | None,
     allow_missing: bool,
     overwrite: bool = False,
+    processes: int | None = 1,
 ) -> dict[str, Any]:
     """Scores the PNG files of `pred`, writes cases.csv and summary.json to `out` and returns the summary.
 
@@ -38,6 +40,7 @@ def score_fusion(
         sources: which of these folders, 2 to 4; None takes all.
         allow_missing: leave out, and list in the summary, cases that lack the fused image or a source.
         overwrite: replace files in `out` that are not our own.
+        processes: how many score cases at once; None: as many as pay, at most one for each core.
 
     Raises:
         UserError: folders or files are missing; or of a single case they are damaged, of unequal size, or too small
@@ -52,10 +55,10 @@ def score_fusion(
     shown = (path for of_source in files.values() for path in of_source.values())
     outputs = open_scores(out, (pred, predictions.values()), (ref, shown), overwrite=overwrite)
 
-    def score(case: str) -> list[dict[str, Any]]:
-        return _score_case(case, predictions[case], [files[name][case] for name in folders])
-
-    rows, refused = score_each(paired.cases, score)
+    of_case = {case: [files[name][case] for name in folders] for case in paired.cases}
+    jobs = {case: partial(_score_case, case, predictions[case], paths) for case, paths in of_case.items()}
+    found, refused = score_each(jobs, processes)
+    rows = [row for rows in found.values() for row in rows]
     summary = {
         "kind": "fusion",
         "primary": "fused",

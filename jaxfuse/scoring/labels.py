@@ -35,6 +35,7 @@ def score_labels(
     one_empty: str | None,
     allow_missing: bool,
     overwrite: bool = False,
+    processes: int | None = 1,
 ) -> dict[str, Any]:
     """Scores the folder `pred` against `ref`, writes cases.csv and summary.json to `out` and returns the summary.
 
@@ -44,6 +45,7 @@ def score_labels(
         one_empty: "penalty", "nan" or a number of mm, see `metrics.protocols.one_empty_mm`; None: that of the protocol.
         allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
         overwrite: replace files in `out` that are not our own.
+        processes: how many score cases at once; None: as many as pay, at most one for each core.
     """
     predictions = find_volumes(pred)
     references, implied = find_references(ref)
@@ -57,10 +59,10 @@ def score_labels(
     paired = pair(predictions, references, allow_missing=allow_missing)
     outputs = open_scores(out, (pred, predictions.values()), (ref, references.values()), overwrite=overwrite)
 
-    def score(case: str) -> list[dict[str, Any]]:
-        return _score_files(case, predictions[case], references[case], scheme, protocol, penalty_mm)
-
-    rows, refused = score_each(paired.cases, score)
+    rules = scheme, protocol.name, penalty_mm
+    jobs = {case: partial(_score_files, case, predictions[case], references[case], *rules) for case in paired.cases}
+    found, refused = score_each(jobs, processes)
+    rows = [row for rows in found.values() for row in rows]
     summary = summary_document(rows, primary=OUTPUT, one_empty=penalty_mm) | {
         "protocol": protocol.name,
         "labels": scheme.name,
@@ -70,8 +72,9 @@ def score_labels(
 
 
 def _score_files(
-    case: str, prediction: Path, reference: Path, scheme: LabelScheme, protocol: LabelProtocol, penalty_mm: float
+    case: str, prediction: Path, reference: Path, scheme: LabelScheme, protocol: str, penalty_mm: float
 ) -> list[dict[str, Any]]:
+    """Scores one case; `protocol` is a name, which other processes can be told, as its metrics cannot."""
     pred, truth = read_volume(prediction), read_volume(reference)
     mismatch = geometry_mismatch(pred, truth)
     if mismatch:
@@ -84,7 +87,7 @@ def _score_files(
         one_empty=penalty_mm,
         case=case,
         output=OUTPUT,
-        protocol=protocol,
+        protocol=next(one for one in protocols.PROTOCOLS if one.name == protocol),
     )
 
 

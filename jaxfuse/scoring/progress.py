@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
 
 
-def tracked(cases: Sequence[str]) -> Iterator[str]:
-    """The cases one after the other, counted on the error stream."""
+def tracked(items: Iterable[Item], total: int) -> Iterator[Item]:
+    """Yields the items as they come, counted on the error stream with the time taken and the time left."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        counted: Iterable[str] = progress.track(cases, description="Scoring cases")
-        yield from counted
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        yield from progress.track(items, total=total, description="Scoring cases")

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.io.outputs import Outputs, folder_read, open_outputs
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.scoring.progress import tracked
+from jaxfuse.scoring.workers import Jobs, outcomes
 
+T = TypeVar("T")
 _TABLE, _SUMMARY = "cases.csv", "summary.json"
 
 Row = Mapping[str, Any]
@@ -42,7 +45,8 @@ class Protocol:
 
     Attributes:
         kind: the name of its result in `report.kinds`.
-        score: (pred, ref, out, *, allow_missing, overwrite, **options) -> summary; writes cases.csv and summary.json.
+        score: (pred, ref, out, *, allow_missing, overwrite, processes, **options) -> summary; writes cases.csv and
+            summary.json.
         options: the flags that it understands beside those that all protocols share.
         help: what it scores, by which metrics.
     """
@@ -66,23 +70,27 @@ def open_scores(
     return open_outputs(out, "--out", reads=reads, names=(_TABLE, _SUMMARY), overwrite=overwrite)
 
 
-def score_each(cases: Sequence[str], score: Callable[[str], Iterable[Row]]) -> tuple[list[Row], dict[str, str]]:
-    """Scores case after case; one that is refused is named on the error stream at once, and left out.
+def score_each(jobs: Jobs[T], processes: int | None) -> tuple[dict[str, T], dict[str, str]]:
+    """Scores all cases; one that is refused is named on the error stream at once, and left out.
+
+    Args:
+        processes: as of `jaxfuse.scoring.workers.outcomes`.
 
     Returns:
-        The rows of all cases, and the sentence of each case that was left out.
+        What came of each case, in their order, and the sentence of each case that was left out.
 
     Raises:
         UserError: that of a single case.
         CasesLeftOut: no case could be scored.
     """
-    batch, rows = CaseByCase(cases, lambda text: print(text, file=sys.stderr)), list[Row]()
-    for case in tracked(cases):
-        with batch.case(case):
-            rows += score(case)
-    if not rows:
+    batch, found = CaseByCase(list(jobs), lambda text: print(text, file=sys.stderr)), dict[str, T]()
+    with closing(outcomes(jobs, processes)) as scored:
+        for case, result in tracked(scored, len(jobs)):
+            with batch.case(case):
+                found[case] = result()
+    if not found:
         batch.end()
-    return rows, dict(batch.refused)
+    return found, dict(batch.refused)
 
 
 def write_scores(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def score_synthesis(
     window: str | None,
     allow_missing: bool,
     overwrite: bool = False,
+    processes: int | None = 1,
 ) -> dict[str, Any]:
     """Scores the volumes of `pred` against those of `ref`, writes cases.csv and summary.json to `out`.
 
@@ -62,6 +64,7 @@ def score_synthesis(
         window: "x0:x1,y0:y1", voxels of the canonical axes that are scored; None: the whole volume.
         allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
         overwrite: replace files in `out` that are not our own.
+        processes: how many score cases at once; None: as many as pay, at most one for each core.
 
     Returns:
         The summary.
@@ -78,15 +81,11 @@ def score_synthesis(
     paired = pair(predictions, references, allow_missing=allow_missing)
     reals = (image.path for image in references.values())
     outputs = open_scores(out, (pred, predictions.values()), (ref, reals), overwrite=overwrite)
-    below = set[str]()
-
-    def score(case: str) -> list[dict[str, Any]]:
-        real, made = _scaled(case, references[case], predictions[case], cut)
-        if made.min() < 0:
-            below.add(case)
-        return [_row(case, real, made, emulate)]
-
-    rows, refused = score_each(paired.cases, score)
+    jobs = {
+        case: partial(_score_files, case, references[case], predictions[case], cut, emulate) for case in paired.cases
+    }
+    found, refused = score_each(jobs, processes)
+    rows, below = [row for row, _ in found.values()], sum(below for _, below in found.values())
     official = OFFICIAL_OF_VOLUMES if emulate else {}
     summary = {
         "kind": "synthesis",
@@ -94,11 +93,19 @@ def score_synthesis(
         "protocol": "synthesis",
         "cases": len(rows),
         "target": target or "",
-        "definitions": {**DEFINITIONS, **official, "Scaling": _SCALING, **_extent(cut), **_told_below(len(below))},
+        "definitions": {**DEFINITIONS, **official, "Scaling": _SCALING, **_extent(cut), **_told_below(below)},
         "outputs": summarize_synthesized(rows),
         **paired.left_out(),
     }
     return write_scores(outputs, rows, summary, refused)
+
+
+def _score_files(
+    case: str, reference: Image, prediction: Path, window: Window, emulate: str | None
+) -> tuple[dict[str, Any], bool]:
+    """Returns the row of a case, and whether the volume was made with values below the real dark end."""
+    real, made = _scaled(case, reference, prediction, window)
+    return _row(case, real, made, emulate), bool(made.min() < 0)
 
 
 def _row(

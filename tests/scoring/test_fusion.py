@@ -116,3 +116,12 @@ def test_the_command_prints_the_table(folders):
     for words in ("| maximum, stretched |", "Sources: t2, t1."):
         assert words in result.stdout
     assert read_json(folders / "out" / "summary.json")["sources"] == ["t2", "t1"]
+
+
+def test_processes_write_what_one_writes(folders):
+    for count in (1, 2):
+        score_fusion(
+            folders / "pred", folders / "ref", folders / f"{count}", sources=None, allow_missing=False, processes=count
+        )
+    for name in ("cases.csv", "summary.json"):
+        assert (folders / "2" / name).read_bytes() == (folders / "1" / name).read_bytes()

@@ -162,3 +162,11 @@ def test_a_blank_truth_and_a_thin_volume_are_left_out(folders):
         save(folders / side / "a.nii.gz", volume[..., :5])
     assert scored(folders)["cases"] == 2
     left_out(folders, r"case a: SSIM needs a 3D image of at least 7 pixels", emulate="official")
+
+
+def test_processes_write_what_one_writes(folders):
+    written = {}
+    for count in (1, 2):
+        scored(folders, processes=count, overwrite=True)
+        written[count] = [(folders / "out" / name).read_bytes() for name in ("cases.csv", "summary.json")]
+    assert written[1] == written[2]

@@ -1,0 +1,198 @@
+"""Cases that several processes score, of which one may be lost without the others.
+
+The processes import no JAX. What they are given are paths, and what they return are rows.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from jaxfuse.errors import UserError
+
+T = TypeVar("T")
+# A job that returns what came of a case, or raises; it survives pickling.
+Jobs = Mapping[str, Callable[[], T]]
+Outcome = Callable[[], Any]
+
+# Seconds that processes have to save before they are started, which takes a second or two of each.
+_WORTH_S = 5.0
+_TRIES = 2
+
+
+def cores() -> int:
+    """Returns the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def outcomes(jobs: Jobs[T], processes: int | None) -> Generator[tuple[str, Callable[[], T]], None, None]:
+    """Yields each case, in order, with a function that returns what its job returned, or raises what it raised.
+
+    Args:
+        processes: how many score at once. None: this one alone while the cases promise to take a few seconds, else one
+            for each core.
+    """
+    count = min(processes or cores(), len(jobs))
+    if processes and count > 1:
+        yield from scored_apart(jobs, count)
+        return
+    seconds, left = 0.0, dict(jobs)
+    for done, (case, job) in enumerate(jobs.items()):
+        promised = seconds / max(done, 1) * len(left)
+        if processes is None and promised * (1 - 1 / max(count, 1)) > _WORTH_S:
+            yield from scored_apart(left, min(count, len(left)))
+            return
+        started = time.perf_counter()
+        outcome = _outcome(job)
+        seconds += time.perf_counter() - started
+        del left[case]
+        yield case, outcome
+
+
+def scored_apart(jobs: Jobs[T], count: int) -> Generator[tuple[str, Callable[[], T]], None, None]:
+    """Yields the cases as `outcomes` does, scored by `count` processes.
+
+    The case of a process that is lost is given to another one; a case that loses two is refused.
+    """
+    staff = _Staff(dict(jobs), deque(jobs))
+    try:
+        for case in jobs:
+            while case not in staff.outcomes:
+                staff.employ(count)
+                staff.hear()
+            yield case, staff.outcomes.pop(case)
+    finally:
+        staff.dismiss()
+
+
+@dataclass
+class _Worker:
+    """A process, the way to it, and the case that it scores."""
+
+    process: BaseProcess
+    pipe: Connection
+    case: str = ""
+
+
+@dataclass
+class _Staff:
+    """Processes that score cases, and what came of them.
+
+    Attributes:
+        waiting: cases that no process has yet, or has any more.
+        lost: how many processes each case has lost.
+    """
+
+    jobs: dict[str, Callable[[], Any]]
+    waiting: deque[str]
+    workers: list[_Worker] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+
+    def employ(self, count: int) -> None:
+        """Gives a case to each process that has none, of which there are at most `count`."""
+        while self.waiting:
+            idle = next((one for one in self.workers if not one.case), None)
+            if idle is None and len(self.workers) == count:
+                return
+            if idle is None:
+                self.workers.append(idle := _started())
+            idle.case = self.waiting.popleft()
+            with suppress(OSError):  # of a process that is lost, which `hear` finds out
+                idle.pipe.send_bytes(pickle.dumps(self.jobs[idle.case]))
+
+    def hear(self) -> None:
+        """Waits for an answer, or for the loss of a process."""
+        busy = [one for one in self.workers if one.case]
+        heard = set(wait([*(one.pipe for one in busy), *(one.process.sentinel for one in busy)]))
+        for one in busy:
+            if one.pipe in heard or one.process.sentinel in heard:
+                self._take(one)
+
+    def dismiss(self) -> None:
+        """Ends all processes."""
+        for one in self.workers:
+            one.process.kill()
+            one.process.join()
+            one.pipe.close()
+
+    def _take(self, worker: _Worker) -> None:
+        case, worker.case = worker.case, ""
+        try:
+            if not worker.pipe.poll():
+                raise EOFError
+            self.outcomes[case] = _given_back(*pickle.loads(worker.pipe.recv_bytes()))
+        except (EOFError, OSError):
+            self.workers.remove(worker)
+            worker.process.join()
+            worker.pipe.close()
+            self._lose(case, worker.process.exitcode or 0)
+
+    def _lose(self, case: str, code: int) -> None:
+        self.lost[case] = self.lost.get(case, 0) + 1
+        if self.lost[case] < _TRIES:
+            self.waiting.appendleft(case)
+            return
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with the code {code}"
+        sentence = (
+            f"case {case}: the process that scored it {how}, twice; memory may be too small: give fewer --processes, "
+            "or leave the case out"
+        )
+        self.outcomes[case] = _given_back(UserError(sentence), raised=True)
+
+
+def _started() -> _Worker:
+    # Not forked: threads of this process may hold locks, and JAX must not be there.
+    context = multiprocessing.get_context("spawn")
+    own, other = context.Pipe()
+    process = context.Process(target=_serve, args=(other,), daemon=True)
+    process.start()
+    other.close()
+    return _Worker(process, own)
+
+
+def _serve(pipe: Connection) -> None:
+    """Scores cases until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks ends this one
+    with suppress(EOFError, OSError):
+        while True:
+            pipe.send_bytes(_portable(*_answer(pickle.loads(pipe.recv_bytes()))))
+
+
+def _portable(made: Any, raised: bool) -> bytes:
+    """Pickles an answer; a fault of the program keeps its traceback in words."""
+    if raised and not isinstance(made, UserError):
+        made = RuntimeError("".join(traceback.format_exception(made)))
+    return pickle.dumps((made, raised))
+
+
+def _answer(job: Callable[[], Any]) -> tuple[Any, bool]:
+    """Returns what a job returns, or what it raises, and which of them it is."""
+    try:
+        return job(), False
+    except Exception as error:
+        return error, True
+
+
+def _outcome(job: Callable[[], Any]) -> Outcome:
+    return _given_back(*_answer(job))
+
+
+def _given_back(made: Any, raised: bool) -> Outcome:
+    def give_back() -> Any:
+        if raised:
+            raise made
+        return made
+
+    return give_back
