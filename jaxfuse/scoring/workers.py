@@ -5,18 +5,18 @@ The processes import no JAX. What they are given are paths, and what they return
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, TypeVar
 
 from jaxfuse.errors import UserError
@@ -80,7 +80,7 @@ def scored_apart(jobs: Jobs[T], count: int) -> Generator[tuple[str, Callable[[],
 class _Worker:
     """A process, the way to it, and the case that it scores."""
 
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     pipe: Connection
     case: str = ""
 
@@ -114,30 +114,25 @@ class _Staff:
 
     def hear(self) -> None:
         """Waits for an answer, or for the loss of a process."""
-        busy = [one for one in self.workers if one.case]
-        heard = set(wait([*(one.pipe for one in busy), *(one.process.sentinel for one in busy)]))
-        for one in busy:
-            if one.pipe in heard or one.process.sentinel in heard:
-                self._take(one)
+        busy = {one.pipe: one for one in self.workers if one.case}
+        for pipe in wait(list(busy)):
+            self._take(busy[pipe])  # pyright: ignore[reportArgumentType]
 
     def dismiss(self) -> None:
         """Ends all processes."""
         for one in self.workers:
             one.process.kill()
-            one.process.join()
+            one.process.wait()
             one.pipe.close()
 
     def _take(self, worker: _Worker) -> None:
         case, worker.case = worker.case, ""
         try:
-            if not worker.pipe.poll():
-                raise EOFError
             self.outcomes[case] = _given_back(*pickle.loads(worker.pipe.recv_bytes()))
         except (EOFError, OSError):
             self.workers.remove(worker)
-            worker.process.join()
             worker.pipe.close()
-            self._lose(case, worker.process.exitcode or 0)
+            self._lose(case, worker.process.wait())
 
     def _lose(self, case: str, code: int) -> None:
         self.lost[case] = self.lost.get(case, 0) + 1
@@ -153,17 +148,18 @@ class _Staff:
 
 
 def _started() -> _Worker:
-    # Not forked: threads of this process may hold locks, and JAX must not be there.
-    context = multiprocessing.get_context("spawn")
-    own, other = context.Pipe()
-    process = context.Process(target=_serve, args=(other,), daemon=True)
-    process.start()
+    """Starts a program of its own, which shares nothing with this one: neither locks that threads hold nor JAX."""
+    own, other = Pipe()
+    text = f"from {__name__} import serve; serve({other.fileno()})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen([sys.executable, "-c", text], pass_fds=[other.fileno()], env=environment)
     other.close()
     return _Worker(process, own)
 
 
-def _serve(pipe: Connection) -> None:
-    """Scores cases until nobody asks any more."""
+def serve(descriptor: int) -> None:
+    """Scores cases that come through a pipe until nobody asks any more."""
+    pipe = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks ends this one
     with suppress(EOFError, OSError):
         while True:
