@@ -51,7 +51,7 @@ class Drawn(TrainedPhase):
 
 def drawn_phase(base: int) -> Drawn:
     """Returns the fusion of CMFF in its default recipe, with networks of this width."""
-    config = cmff.get_config("row=random")
+    config: Any = cmff.get_config("row=random")
     config.network.unet.base = base
     run = parse(config)
     phase, data = run.phases["fusion"], run.data

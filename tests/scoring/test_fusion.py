@@ -118,6 +118,7 @@ def test_the_command_prints_the_table(folders):
     assert read_json(folders / "out" / "summary.json")["sources"] == ["t2", "t1"]
 
 
+@pytest.mark.slow
 def test_processes_write_what_one_writes(folders):
     for count in (1, 2):
         score_fusion(

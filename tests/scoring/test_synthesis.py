@@ -164,6 +164,7 @@ def test_a_blank_truth_and_a_thin_volume_are_left_out(folders):
     left_out(folders, r"case a: SSIM needs a 3D image of at least 7 pixels", emulate="official")
 
 
+@pytest.mark.slow
 def test_processes_write_what_one_writes(folders):
     written = {}
     for count in (1, 2):
