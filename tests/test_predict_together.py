@@ -19,6 +19,7 @@ from jaxfuse.errors import CasesLeftOut
 from jaxfuse.io.tables import read_json
 from tests.commands import ROOT, call_here
 from tests.made_cases import head, write_case
+from tests.refusals import refused
 from tests.untrained_run import SCANNED, labeling_run, synthesis_run
 
 # Cases of several sizes, so that devices meet several canvases in another order than one device does.
@@ -83,6 +84,11 @@ def test_a_case_that_one_call_refuses_is_listed_by_all(given, tmp_path, capsys):
     assert "4 of 5 cases are done already" in capsys.readouterr().out
     with zipfile.ZipFile(tmp_path / "all.zip") as archive:
         assert archive.namelist() == [f"{case}.nii.gz" for case in SHAPES]
+
+
+def test_more_devices_than_there_are_are_refused(given, tmp_path):
+    options = {"workdir": given.labeling, "input": given.cases, "output": tmp_path / "out"}
+    refused("devices is 9, and this machine has 1; choose all", call_here, predict, devices="9", **options)
 
 
 # The first call of those that share the cases stops in the middle of writing one, and says so by a file.
