@@ -71,14 +71,26 @@ def check_step(found, expected):
     assert [values for kind, values in found["collectives"] if kind != "all-reduce"] == found["shown"]
 
 
+GRADIENTS, TWO_POOLS = {"all-reduce": 1}, {"all-reduce": 1, "all-gather": 2}
+STEPS = {
+    "cmff:ours:transition:8": TWO_POOLS,
+    "cmff:ours:fusion:8": GRADIENTS,
+    "hyperfusion:full_2d:segmentation:8": {"all-reduce": 18},
+    # Two for each of 25 batch norms.
+    "infinet:aggregated:coronal:8": {"all-reduce": 51},
+    "infinet:unet_double:coronal:8": GRADIENTS,
+    "hinet:full:synthesis:8": {"all-reduce": 80},
+    "hinet:pix2pix:synthesis:8": {"all-reduce": 14},
+    "hinet:mmsyns:synthesis:8": GRADIENTS,
+    # Of critics, fusion and segmentation, one after the other.
+    "fuse4seg:detached:cooperative:8": {"all-reduce": 3},
+    "fuse4seg:film_nnunet:cooperative:8": {"all-reduce": 4},
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["auto", "native"])
-@pytest.mark.parametrize(
-    ("recipe", "text", "phase", "batch", "expected"),
-    [
-        ("cmff", "tiny,row=ours", "transition", 8, {"all-reduce": 1, "all-gather": 2}),
-        ("infinet", "tiny,row=aggregated", "coronal", 8, {"all-reduce": 51}),
-    ],
-)
-def test_a_recipe_comes_to_the_same_on_eight_devices(recipe, text, phase, batch, expected, form):
-    check_step(told(recipe, text, phase, batch, form), expected)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_recipe_comes_to_the_same_on_eight_devices(step, form):
+    recipe, row, phase, batch = step.split(":")
+    check_step(told(recipe, f"tiny,row={row}", phase, batch, form), STEPS[step])
