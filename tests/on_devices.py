@@ -28,6 +28,7 @@ from jaxfuse.engine.build import initial_state  # noqa: E402
 from jaxfuse.engine.devices.placement import on_mesh, one_device  # noqa: E402
 from jaxfuse.engine.feed.windows import Block, Places, Windows, cut_all  # noqa: E402
 from jaxfuse.engine.programs import Programs, donating  # noqa: E402
+from jaxfuse.learning.game import part_of  # noqa: E402
 from jaxfuse.learning.networks import LinenNetwork  # noqa: E402
 from jaxfuse.learning.optim import by_part  # noqa: E402
 from jaxfuse.learning.side_by_side import SideBySide  # noqa: E402
@@ -179,6 +180,10 @@ def small() -> dict[str, Any]:
     step = donating(system.train_step, many).lower(many.keep(_copied(state)), block).compile()
     found["block"] = collectives(step.as_text())
     after, _ = step(many.keep(_copied(state)), block)
+    # The gradient of what both halves of a batch with two examples on each device come to.
+    halves = jax.jit(jax.grad(lambda image: sum(jnp.sin(part_of(image, part)).mean() for part in ("lower", "upper"))))
+    shape = jax.ShapeDtypeStruct((16, 9, 9, 1), np.float64, sharding=many.batch)
+    found["halves"] = collectives(halves.lower(shape).compile().as_text())
     alone, here_now = donating(system.train_step, here), here.keep(_copied(state))
     for batch in batches:
         here_now, _ = alone(here_now, here.put(batch))

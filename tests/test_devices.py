@@ -63,6 +63,10 @@ def test_a_block_of_steps_exchanges_what_its_steps_do(small):
     assert small["block_apart"] <= 1e-8
 
 
+def test_halves_of_a_batch_stay_where_they_are(small):
+    assert small["halves"] == []
+
+
 def check_step(found, expected):
     """The exchanges of a step: as many as expected, none but for the pools of the size of an activation."""
     check_equal(found)
