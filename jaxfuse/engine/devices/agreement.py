@@ -11,8 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxfuse.engine.devices.placement import Placement
+from jaxfuse.engine.devices.placement import DATA, Placement
 from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.programs import greatest
 
@@ -64,7 +65,9 @@ class Late:
     def __init__(self, processes: Processes, placement: Placement) -> None:
         self._greatest = greatest(placement)
         self._rows = placement.parts // processes.count
-        self._placement = placement
+        # Not as batches lie, whose second axis several devices may share.
+        mesh = placement.mesh
+        self._lie = placement.batch if mesh is None else NamedSharding(mesh, PartitionSpec(DATA))
         self._asked: deque[Any] = deque()
 
     def finish(self) -> None:
@@ -74,7 +77,7 @@ class Late:
 
     def __call__(self, signal: int, save: bool) -> tuple[int, bool]:
         asked = np.tile(np.array([signal, save], np.int32), (self._rows, 1))
-        self._asked.append(self._greatest(self._placement.put(asked)))
+        self._asked.append(self._greatest(jax.make_array_from_process_local_data(self._lie, asked)))
         self._asked[-1].copy_to_host_async()
         if len(self._asked) <= LATE:
             return 0, False

@@ -21,13 +21,13 @@ from jax._src.clusters import ClusterEnv
 
 from jaxfuse.engine.devices.meeting import Seat, Statement, meet
 from jaxfuse.engine.devices.processes import Processes, exit_code
-from jaxfuse.engine.devices.watch import GONE, GRACE_S, Watch
+from jaxfuse.engine.devices.watch import GONE, GRACE_S, LONGEST_S, Watch
 from jaxfuse.engine.run_folder.workdir import processor
 from jaxfuse.errors import Stopped, Unfinished, UserError, machine_sentence
 
 AUTO = "auto"
-# Without a sign of life for so long, a process counts as dead.
-_HEARTBEAT_S = 30
+# JAX ends processes that have slept for so long; `watch` notices one that is gone long before.
+_HEARTBEAT_S = 600
 # For those that have met to connect; for the others to leave before process 0; and to hang up then.
 _CONNECT_S, _LEAVE_S, _HANG_UP_S = 60, 60.0, 0.5
 _NO_PROXY = "no_grpc_proxy"
@@ -149,7 +149,7 @@ def _connected(seat: Seat, said: Sequence[Statement]) -> Processes:
             f"the processes have met at {seat.address}, but cannot be connected there ({_one_line(error)}); name "
             "another port"
         ) from error
-    return Processes(seat.number, seat.count, _Service(seat.count))
+    return Processes(seat.number, seat.count, _Service())
 
 
 def _check_devices(processes: Processes) -> None:
@@ -163,13 +163,12 @@ def _check_devices(processes: Processes) -> None:
 class _Service:
     """The board of JAX's coordination service."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self) -> None:
         self._client: Any = distributed.global_state.client
-        self._all = list(range(count))
 
-    def put(self, name: str, text: str) -> None:
+    def put(self, name: str, text: str, *, again: bool = False) -> None:
         try:
-            self._client.key_value_set(f"jaxfuse/{name}", text)
+            self._client.key_value_set(f"jaxfuse/{name}", text, allow_overwrite=again)
         except RuntimeError as error:
             if "ALREADY_EXISTS" not in str(error):
                 raise
@@ -183,9 +182,6 @@ class _Service:
             if not any(sign in str(error) for sign in ("DEADLINE_EXCEEDED", "NOT_FOUND")):
                 time.sleep(seconds)  # the service is gone: JAX ends this process
             return None
-
-    def alive(self) -> set[int]:
-        return set(self._client.get_live_nodes(self._all))
 
 
 class _Guard:
@@ -241,7 +237,7 @@ def _explained(error: BaseException, processes: Processes, watch: Watch) -> Base
     if not isinstance(error, Exception) or isinstance(error, (UserError, Unfinished)):
         return error
     parted = any(sign in str(error) for sign in _PARTED)
-    verdict = watch.verdict(_HEARTBEAT_S + 15.0 if parted else 1.0)
+    verdict = watch.verdict(LONGEST_S if parted else 1.0, apart=parted)
     if verdict is None:
         return error
     processes.agreed = True

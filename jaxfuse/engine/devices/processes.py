@@ -30,16 +30,12 @@ _WAIT_S = 1.0
 class Board(Protocol):
     """A place where each process can put words for all to read."""
 
-    def put(self, name: str, text: str) -> None:
-        """Puts a text under a name; the first one under a name stays."""
+    def put(self, name: str, text: str, *, again: bool = False) -> None:
+        """Puts a text under a name; the first one under a name stays, but for what is put `again`."""
         ...
 
     def wait(self, name: str, seconds: float) -> str | None:
         """Returns the text under a name once it is there, None where it does not come in time."""
-        ...
-
-    def alive(self) -> set[int]:
-        """Returns the numbers of the processes that have not died."""
         ...
 
 

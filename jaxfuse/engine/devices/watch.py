@@ -9,9 +9,13 @@ import time
 
 from jaxfuse.engine.devices.processes import Processes
 
-# Seconds between two looks; between two questions who is alive; and for the main thread to end by itself.
-_LOOK_S, _ALIVE_S, GRACE_S = 0.5, 5.0, 10.0
-_ENDED, _SIGNAL = "ended", "signal"
+# Seconds between two looks, between two signs of life, and for the main thread to end by itself.
+_LOOK_S, _BEAT_S, GRACE_S = 0.5, 5.0, 10.0
+# So many signs of life are missed by a process that is gone; by one that others cannot compute with. They are counted,
+# not timed: machines may sleep together.
+_MISSED, _MISSED_APART = 12, 4
+LONGEST_S = (_MISSED + 2) * _BEAT_S
+_ENDED, _SIGNAL, _BEAT = "ended", "signal", "beat"
 GONE = "{} gone: killed, or its machine or network failed; the same command goes on from the last checkpoint"
 
 
@@ -23,7 +27,9 @@ class Watch:
         self._processes, self._board = processes, processes.board
         self._closed = threading.Event()
         self._forwarded = False
-        self._asked = time.monotonic()
+        self._missed = _MISSED
+        self._beats, self._beat = 0, -_BEAT_S
+        self._seen: dict[int, tuple[str | None, int]] = {}
         threading.Thread(target=self._work, name="watch", daemon=True).start()
 
     def close(self) -> None:
@@ -33,8 +39,13 @@ class Watch:
         """Tells the others that this process ends before its end, and why."""
         self._board.put(_ENDED, f"{self._processes.number} {code} {sentence}")
 
-    def verdict(self, seconds: float) -> tuple[str, int] | None:
-        """Waits until it is known which other process has ended; None where none has within that time."""
+    def verdict(self, seconds: float, *, apart: bool = False) -> tuple[str, int] | None:
+        """Waits until it is known which other process has ended; None where none has within that time.
+
+        Args:
+            apart: whether a computation with the others has failed.
+        """
+        self._missed = _MISSED_APART if apart else self._missed
         deadline = time.monotonic() + seconds
         while self._processes.lost is None and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -68,13 +79,21 @@ class Watch:
             if int(number) != self._processes.number:
                 self._processes.lost = (f"process {number} has ended: {sentence}", int(code))
             return
-        if time.monotonic() - self._asked < _ALIVE_S:
+        if time.monotonic() - self._beat < _BEAT_S:
             return
-        self._asked = time.monotonic()
-        dead = sorted(set(range(self._processes.count)) - self._board.alive())
+        self._beat, self._beats = time.monotonic(), self._beats + 1
+        self._board.put(f"{_BEAT}/{self._processes.number}", str(self._beats), again=True)
+        dead = [number for number in range(self._processes.count) if self._has_missed(number) >= self._missed]
         if dead and not self._closed.is_set():
             which = f"process {dead[0]} is" if len(dead) == 1 else f"processes {', '.join(map(str, dead))} are"
             self._processes.lost = (GONE.format(which), 1)
+
+    def _has_missed(self, number: int) -> int:
+        """Returns how many signs of life of a process are missing."""
+        last, missed = self._seen.get(number, (None, -1))
+        found = self._board.wait(f"{_BEAT}/{number}", 0.0)
+        self._seen[number] = (found, missed + 1 if found == last else 0)
+        return self._seen[number][1]
 
     def _end(self) -> None:
         """Ends this process, in case that its main thread waits for a computation that will never end."""

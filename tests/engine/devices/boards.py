@@ -10,16 +10,17 @@ from jaxfuse.engine.devices.processes import Processes
 
 
 class Wall:
-    """A board in memory. `living` are the processes that have not died."""
+    """A board in memory. `mute` are the names under which nothing more is put."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self) -> None:
         self.words: dict[str, str] = {}
-        self.living = set(range(count))
+        self.mute: set[str] = set()
         self._changed = threading.Condition()
 
-    def put(self, name: str, text: str) -> None:
+    def put(self, name: str, text: str, *, again: bool = False) -> None:
         with self._changed:
-            self.words.setdefault(name, text)
+            if name not in self.mute:
+                self.words[name] = text if again else self.words.get(name, text)
             self._changed.notify_all()
 
     def wait(self, name: str, seconds: float) -> str | None:
@@ -29,13 +30,10 @@ class Wall:
                 self._changed.wait(left)
             return self.words.get(name)
 
-    def alive(self) -> set[int]:
-        return self.living
-
 
 def in_all(count: int, work: Callable[[Processes], Any]) -> list[Any]:
     """Carries out `work` in so many processes; returns what each returns or raises."""
-    wall = Wall(count)
+    wall = Wall()
 
     def one(number: int) -> Any:
         try:

@@ -16,10 +16,10 @@ from tests.engine.devices.boards import Wall
 def watched(monkeypatch):
     """Two processes of one board, each with its watch and its request to stop, and the ends that watches made."""
     monkeypatch.setattr(module, "_LOOK_S", 0.02)
-    monkeypatch.setattr(module, "_ALIVE_S", 0.05)
+    monkeypatch.setattr(module, "_BEAT_S", 0.03)
     monkeypatch.setattr(module, "GRACE_S", 0.05)
     monkeypatch.setattr(module.os, "_exit", (ended := []).append)
-    wall = Wall(2)
+    wall = Wall()
     both = [Processes(number, 2, wall, stop=SimpleNamespace(requested=None)) for number in range(2)]
     watches = [Watch(processes) for processes in both]
     yield SimpleNamespace(wall=wall, both=both, watches=watches, ended=ended)
@@ -49,9 +49,16 @@ def test_an_end_that_is_told_ends_the_others_with_its_words(watched, capfd):
     assert "process 1 has ended: the data are not there" in capfd.readouterr().err
 
 
-def test_a_process_that_died_is_named(watched):
-    watched.wall.living = {0}
-    sentence, code = watched.watches[0].verdict(20.0) or ("", 0)
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_process_that_gives_no_sign_of_life_is_named(watched, monkeypatch, apart):
+    monkeypatch.setattr(module, "_MISSED_APART", 4)
+    _until(lambda: "beat/1" in watched.wall.words)
+    assert watched.watches[0].verdict(0.6) is None, "while it gives them, it lives"
+    watched.wall.mute = {"beat/1"}
+    if apart:  # one that takes longer for others is known at once
+        watched.watches[0]._missed = 10**6
+    verdict = watched.watches[0].verdict(20.0, apart=apart)
+    sentence, code = verdict or ("", 0)
     assert (sentence, code) == (
         "process 1 is gone: killed, or its machine or network failed; the same command goes on from the last "
         "checkpoint",
