@@ -57,6 +57,12 @@ def define_flags() -> None:
         "side", None, ["val", "test"], "Only the cases on this side of the split that the run was made by."
     )
     flags.DEFINE_string(conveyor.DEVICES, "1", conveyor.DEVICES_HELP)
+    flags.DEFINE_integer(
+        "space",
+        1,
+        "Of --devices, how many share each tile of a 3D network, a slab of it on each, for what does not fit one.",
+        lower_bound=1,
+    )
     flags.DEFINE_bool(shared_cases.SHARED, False, shared_cases.SHARED_HELP)
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
@@ -81,9 +87,11 @@ def main(argv: list[str]) -> int:
         Path(asked.output),
     )
     compilation_cache(phases[0].data.cache_dir)
-    call = Call(chosen_devices(asked.devices), asked.side or "", asked.overwrite, asked.shared)
+    call = Call(chosen_devices(asked.devices, asked.space), asked.side or "", asked.overwrite, asked.shared)
     if phases[0].makes == SYNTHESIZED:
         passes = Passes(asked.whole_slices, asked.overlap, asked.memory_mb)
+        if asked.space > 1:
+            raise UserError("--space is for networks that label volumes, and these runs synthesize; leave it out")
         if asked.zip:
             raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
         synthesize_cases(phases, root, output, Display(), passes, call)

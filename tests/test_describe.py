@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from configs import cmff
 from jaxfuse.describe import choices, sides_of
 from tests.commands import ROOT, call
@@ -55,6 +57,29 @@ def test_table_for_people(tmp_path):
     assert "S_B 31,420" in lines
     assert "transition:generators/ba/trunk -> net/trunk: 31,400 values" in lines
     assert "backend" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_step_on_several_devices_tells_what_each_holds_and_what_they_exchange(tmp_path):
+    small = ["--config", f"{CONFIG}:tiny,row=random", "--config.network.unet.levels=2", "--config.fusion.batch=2"]
+    shared = ["--devices", "4", "--space", "2", "--shard_state"]
+    alone, several = (call("describe", *small, "--cost", *more, "--json", folder=tmp_path) for more in ([], shared))
+    assert (alone.returncode, several.returncode) == (0, 0), alone.stderr + several.stderr
+    one, many = (json.loads(done.stdout)["phases"]["fusion"]["cost"] for done in (alone, several))
+    assert many["devices"] == 4
+    assert many["flops"] == one["flops"]
+    assert many["temporary_bytes"] < 0.6 * one["temporary_bytes"]
+    assert many["argument_bytes"] < one["argument_bytes"]
+    assert {"all-reduce", "collective-permute"} <= set(many["collectives"])
+    assert "collectives" not in one
+
+
+def test_devices_are_for_what_is_compiled(tmp_path):
+    done = call("describe", "--config", f"{CONFIG}:tiny", "--devices", "4", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--devices is for programs that are compiled, and nothing is without --cost; add it" in done.stderr
+    done = call("describe", "--config", f"{CONFIG}:tiny", "--cost", "--devices", "8", "--space", "3", folder=tmp_path)
+    assert "space is 3, but the devices are 8" in done.stderr
 
 
 def test_every_preset_and_row_is_listed(tmp_path):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import jax
 
-from jaxfuse.engine.devices.placement import device_count
+from jaxfuse.engine.devices.placement import Placement, check_sharing, device_count, on_mesh
 from jaxfuse.learning.state import State
 
 
-def chosen_devices(asked: str) -> tuple[jax.Device, ...]:
-    """Returns as many devices of this process as are asked for, or all.
+def chosen_devices(asked: str, space: int = 1) -> tuple[jax.Device, ...] | tuple[Placement, ...]:
+    """Returns as many devices of this process as are asked for, or all; or groups of `space` that share each tile.
 
     Raises:
-        UserError: there are not so many.
+        UserError: there are not so many, or they do not make up groups.
     """
     there = jax.local_devices()
-    return tuple(there[: device_count(asked, len(there))])
+    count = device_count(asked, len(there))
+    if space == 1:
+        return tuple(there[:count])
+    check_sharing(count, space, alone=False, shard_state=False)
+    return tuple(on_mesh(there[first : first + space], space=space) for first in range(0, count, space))
 
 
 def first_device() -> tuple[jax.Device, ...]:

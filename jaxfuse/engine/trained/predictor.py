@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from jax.stages import Wrapped
 from jaxfuse.config import Phase
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.slices import AXIAL, order_of, pictures, volume_of
+from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.programs import Programs, bound_shapes
 from jaxfuse.errors import UserError
 from jaxfuse.inference.canvas import Canvases, Laid, lay, windows_of
@@ -185,6 +187,7 @@ def case_predictor(
     axis: int = AXIAL,
     overlap: float | None = None,
     memory_mb: int | None = None,
+    where: Placement | None = None,
 ) -> CasePredictor:
     """Returns the prediction of cases by a System, compiled for as few canvases as serve them.
 
@@ -196,8 +199,13 @@ def case_predictor(
         axis: that of the slices that a 2D network was trained on.
         overlap: replaces that of the phase's validation.
         memory_mb: replaces that of the phase's validation.
+        where: devices that share each tile, a slab of its first axis on each; None: one device.
+
+    Raises:
+        UserError: tiles cannot be divided so, or a limit is given for a network that knows one size of tile only.
     """
-    programs, limit = Programs(system), memory_limit(phase, system, memory_mb)
+    programs, limit = Programs(system, where or one_device()), memory_limit(phase, system, memory_mb)
+    _check_slabs(phase, system, programs.placement.slabs, chosen=bool(limit))
     overlap = phase.validation.overlap if overlap is None else overlap
     return CasePredictor(programs, phase, axis, overlap, _tile_rule(programs, phase, overlap=overlap, limit=limit))
 
@@ -217,6 +225,23 @@ def memory_limit(phase: Phase, system: System, memory_mb: int | None = None) -> 
     return limit * MEGABYTE
 
 
+def _check_slabs(phase: Phase, system: System, slabs: int, *, chosen: bool) -> None:
+    """Refuses tiles that cannot be divided among devices; those that are `chosen` by their memory always can."""
+    if slabs == 1:
+        return
+    if system.geometry.ndim != 3:
+        raise UserError(
+            f"space is {slabs}, but the network of phase {phase.name} predicts pictures, which fit one device; "
+            "leave it out"
+        )
+    if phase.patch[0] % slabs and not chosen:
+        other = ", or memory_mb for larger tiles" if system.geometry.margin else ""
+        raise UserError(
+            f"space is {slabs}, but phase {phase.name} predicts in tiles of {' x '.join(map(str, phase.patch))}, which "
+            f"cannot be divided evenly among {slabs} devices along their first axis; give another space{other}"
+        )
+
+
 def _tile_rule(programs: Programs, phase: Phase, *, overlap: float, limit: int) -> TileRule:
     """Tiles of the training patch, or large ones within a limit of memory in bytes, chosen when they are asked for."""
     large: LargeTiles | None = None
@@ -227,10 +252,11 @@ def _tile_rule(programs: Programs, phase: Phase, *, overlap: float, limit: int) 
         if not limit:
             return output_sides(phase.patch, geometry.margin)
         if large is None:
-            # Shapes, not the weights themselves, which would be kept alive.
-            anywhere = jax.tree.map(jax.typeof, weights)
+            # Shapes, not the weights themselves, which would be kept alive, and bound to no devices.
+            anywhere = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), weights)
             count = partial(programs.counted_tile_program, anywhere, phase.validation.tile_batch, channels)
-            large = LargeTiles(count, geometry.ndim, geometry.margin, geometry.divisor, overlap, limit)
+            divisor = math.lcm(geometry.divisor, programs.placement.slabs)
+            large = LargeTiles(count, geometry.ndim, geometry.margin, divisor, overlap, limit)
         return large(sides, memory)
 
     return tile_of

@@ -15,6 +15,7 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.resample import on_acquired_grid
 from jaxfuse.data.slices import AXES
+from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.trained.phases import LABELS, Preparation, TrainedPhase
@@ -69,19 +70,26 @@ def _difference(first: TrainedPhase, other: TrainedPhase) -> str:
 
 
 def ensemble_of(
-    phases: Sequence[TrainedPhase], *, overlap: float | None = None, memory_mb: int | None = None
+    phases: Sequence[TrainedPhase],
+    *,
+    overlap: float | None = None,
+    memory_mb: int | None = None,
+    where: Placement | None = None,
 ) -> Ensemble:
     """Returns the mean of the phases' class probabilities, of which all count equally.
 
     Networks of slices go over the volume each along the axis that it was trained on, so that phases trained on
     sagittal, coronal and axial slices give the aggregated views of the InfiNet paper. Each is given the case's channels
-    in its own order. `overlap` and `memory_mb` replace those of the phases' validation.
+    in its own order. `overlap` and `memory_mb` replace those of the phases' validation. `where` are devices that share
+    each tile.
     """
+    where = where or one_device()
     members = {}
     for number, (one, limit) in enumerate(zip(phases, _limits(phases, memory_mb), strict=True)):
         axis = AXES[one.data.axis]
-        predictor = case_predictor(one.system, one.phase, axis=axis, overlap=overlap, memory_mb=limit)
-        members[f"{number}: {one.name}"] = Member(predictor, one.weights(), one.preparation.in_channels)
+        predictor = case_predictor(one.system, one.phase, axis=axis, overlap=overlap, memory_mb=limit, where=where)
+        weights = one.weights() if where.mesh is None else where.keep(one.weights())
+        members[f"{number}: {one.name}"] = Member(predictor, weights, one.preparation.in_channels)
     return Ensemble(members)
 
 
@@ -101,7 +109,7 @@ class CaseLabeler:
     """Label maps of cases by the mean of trained networks, on any of several devices.
 
     Attributes:
-        ensembles: by device; threads may label at once, each on a device of its own.
+        ensembles: by device or group of devices; threads may label at once, each on a device or group of its own.
         masked: whether label maps are background outside the brain.
     """
 
@@ -129,9 +137,12 @@ def case_labeler(
     overlap: float | None = None,
     memory_mb: int | None = None,
 ) -> CaseLabeler:
-    """Returns the labels by the mean of these phases, on these devices; by default on the first one."""
-    ensemble = ensemble_of(phases, overlap=overlap, memory_mb=memory_mb)
-    ensembles = {device: ensemble.on(device) for device in devices or first_device()}
+    """Returns the labels by the mean of these phases, on these devices or groups; by default on the first one."""
+    groups = [one for one in devices if isinstance(one, Placement)]
+    ensembles = {one: ensemble_of(phases, overlap=overlap, memory_mb=memory_mb, where=one) for one in groups}
+    if not groups:
+        ensemble = ensemble_of(phases, overlap=overlap, memory_mb=memory_mb)
+        ensembles = {device: ensemble.on(device) for device in devices or first_device()}
     return CaseLabeler(phases[0].preparation, ensembles, phases[0].phase.mask_to_brain)
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jaxfuse.engine.cost.collectives import Exchange, collectives_of
+from jaxfuse.engine.cost.collectives import BEGIN_BETWEEN_S, BEGIN_S, Exchange, collectives_of, exchange_s
+from jaxfuse.engine.cost.gpus import GPUS
 from jaxfuse.engine.cost.kernels import CompiledKernels
 
 PROGRAM = """\
@@ -51,3 +52,17 @@ def test_exchanges_are_counted_by_what_a_device_receives():
 def test_other_kernels_are_none(kind):
     line = f"ENTRY %main (p: f32[2]) -> f32[2] {{\n  ROOT %p.1 = f32[2]{{0}} {kind}(%p), calls=%x\n}}\n"
     assert collectives_of(CompiledKernels(line, 0, 0).kernels) == {}
+
+
+def test_the_simulated_time_is_that_of_a_ring_over_the_slowest_link():
+    h200, megabyte = GPUS["h200"], 10**6
+    summed = {"all-reduce": Exchange(2, 45 * megabyte, 1)}
+    assert exchange_s(summed, h200, devices=8, space=1) == pytest.approx(2 * BEGIN_S + 2 * 7 / 8 * 1e-4)
+    assert exchange_s(summed, h200, devices=64, space=1) == pytest.approx(2 * BEGIN_BETWEEN_S + 2 * 63 / 64 * 9e-4)
+    borders = {"collective-permute": Exchange(1, 45 * megabyte, 1)}
+    within, between = (exchange_s(borders, h200, devices=64, space=space) for space in (8, 16))
+    assert within == pytest.approx(BEGIN_S + 1e-4)
+    assert between == pytest.approx(BEGIN_BETWEEN_S + 9e-4)
+    assert exchange_s({"reduce-scatter": Exchange(1, megabyte, 1)}, h200, devices=8, space=1) == pytest.approx(
+        BEGIN_S + 7 * megabyte / h200.link
+    )

@@ -1,6 +1,7 @@
 """Examples that several devices share: convolutions exchange borders, and nothing is gathered."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -52,6 +53,31 @@ def test_convolutions_exchange_borders_alone():
     # A plane of two examples and of every tap, at most; the gradient of a kernel is summed.
     kernel, plane = 4 * 27 * 4 * 8, 4 * 2 * 6 * 6 * 3 * 8
     assert max(found["most"] for found in (cubes, pairs, strided)) <= max(kernel, plane) + 4
+
+
+def _whole_volume(wide: bool):
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_ENABLE_X64": str(int(wide))}
+    command = [sys.executable, "-m", "tests.engine.devices.whole_volume", "128", "8", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_a_volume_of_128_voxels_takes_less_than_a_quarter_of_the_memory_on_each_of_eight_devices():
+    found = _whole_volume(wide=False)
+    assert found["several"]["temporary"] < 0.25 * found["one"]["temporary"]
+    # One probability map is put together on every device; all else that is exchanged lies at borders.
+    assert found["several"]["collectives"].pop("all-gather")[0] == 1
+    assert found["apart"] < 1e-5
+
+
+@pytest.mark.slow
+def test_a_volume_of_128_voxels_is_predicted_as_on_one_device():
+    found = _whole_volume(wide=True)
+    assert found["apart"] < 1e-6
+    assert found["several"]["temporary"] < 0.25 * found["one"]["temporary"]
+    assert "all-gather" not in found["several"]["collectives"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """A prediction of a volume in one tile by eight devices and by one, as a process of its own that prints JSON.
 
-JAX_NUM_CPU_DEVICES=8 python -m tests.engine.devices.whole_volume SIDE BASE LEVELS
+    JAX_NUM_CPU_DEVICES=8 [JAX_ENABLE_X64=1] python -m tests.engine.devices.whole_volume SIDE BASE LEVELS
+
+In float32 it is the program of a whole canvas, in float64 the network alone.
 """
 
 import json
@@ -8,6 +10,7 @@ import sys
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxfuse.config import parse
@@ -23,6 +26,21 @@ from jaxfuse.patches import tile_volume
 from tests.recipe_phases import config_of
 from tests.tiny_systems import drawn
 
+WIDE = jax.config.jax_enable_x64
+if WIDE:
+    jnp.float32 = jnp.float64  # what networks cast their results to
+
+
+def program_for(system, where, image, side):
+    """(program, its arguments after the weights)."""
+    programs = Programs(system, where)
+    if WIDE:
+        return programs.predict, ({"image": where.put(image[None].astype(np.float64))},)
+    tiling = tile_volume((side,) * 3, (side,) * 3, overlap=0.0, margin=(0,) * 3, centered=False)
+    laid = lay(tiling, Canvases())
+    program = programs.over_canvas(windows_of(tiling, 1), Asked(values=(system.primary,)))
+    return program, (laid.image(image), laid.places(1, 0.0))
+
 
 def main(side, base, levels):
     config = config_of("cmff", "tiny").copy_and_resolve_references()
@@ -32,16 +50,12 @@ def main(side, base, levels):
     modalities, classes = declared_facts(experiment.data_of(phase))
     system = build_system(phase, modalities, classes, 10)
     state = without_optimizers(abstract_state(system, phase, modalities))
-    weights = state.replace(params=drawn(state.params, 0.1), step=np.int32(0), rng=jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64 if WIDE else np.float32), drawn(state.params, 0.1))
+    weights = state.replace(params=params, step=np.int32(0), rng=jax.random.key(0))
     image = np.random.default_rng(0).normal(size=(side, side, side, len(modalities))).astype(np.float32)
-    tiling = tile_volume((side,) * 3, (side,) * 3, overlap=0.0, margin=(0,) * 3, centered=False)
-    windows, laid = windows_of(tiling, 1), lay(tiling, Canvases())
-    given, found, made = (laid.image(image), laid.places(1, 0.0)), {}, {}
+    found, made = {}, {}
     for name, where in {"several": on_mesh(jax.devices(), space=8), "one": one_device()}.items():
-        program, kept = (
-            Programs(system, where).over_canvas(windows, Asked(values=(system.primary,))),
-            where.keep(weights),
-        )
+        (program, given), kept = program_for(system, where, image, side), where.keep(weights)
         compiled = program.lower(kept, *given).compile()
         exchanges = collectives_of(CompiledKernels.of(compiled).kernels)
         found[name] = {
