@@ -40,8 +40,8 @@ def levels_of(image: Example, brain: Brain) -> Levels:
     space = tuple(range(image.ndim - 1))
     count = jnp.maximum(brain.sum(), 1)
     shown = jnp.where(brain, image, 0)
-    mean = shown.sum(space) / count
-    spread = jnp.where(brain, jnp.square(image - mean), 0).sum(space) / count
+    mean, square = shown.sum(space) / count, jnp.square(shown).sum(space) / count
+    spread = jnp.maximum(square - jnp.square(mean), 0)
     least, most = jnp.where(brain, image, jnp.inf).min(space), jnp.where(brain, image, -jnp.inf).max(space)
     empty = ~brain.any()
     return Levels(jnp.where(empty, 0, least), jnp.where(empty, 0, most), mean, jnp.sqrt(spread))
@@ -128,17 +128,10 @@ def _or_identity(chosen: Bool[Array, " m"], matrices: Float[Array, "m side side"
 
 def filtered(image: Example, matrices: Sequence[Array]) -> Example:
     """Applies matrices (m side side) along each axis: linear filters, of each modality its own."""
-    image = jnp.moveaxis(image, -1, 0)
-    for axis, matrix in enumerate(matrices, start=1):
-        image = _along(image, matrix, axis)
-    return jnp.moveaxis(image, 0, -1)
-
-
-def _along(image: Float[Array, m * space], matrix: Float[Array, "m side side"], axis: int) -> Array:
-    last = jnp.moveaxis(image, axis, -1)
-    rows = last.reshape(last.shape[0], -1, last.shape[-1])
-    made = jnp.einsum("mri,mji->mrj", rows, matrix, precision=lax.Precision.HIGHEST)
-    return jnp.moveaxis(made.reshape(last.shape), -1, axis)
+    made = jnp.moveaxis(image, -1, 0)
+    for matrix in reversed(matrices):  # of the last axis, which becomes the first: in the end all are in place again
+        made = jnp.einsum("mij,m...j->mi...", matrix, made, precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(made, 0, -1)
 
 
 def brightness(key: Key[Array, ""], image: Example, brain: Brain, settings: Brightness) -> Example:

@@ -22,8 +22,9 @@ from jaxfuse.data.phantom.mimics import bleedings, choroid_plexus, draw_mimics, 
 from jaxfuse.data.phantom.signal import (
     R1_BLOOD,
     R1_PLASMA,
+    SCANNER_3T,
     SEQUENCES,
-    TISSUES_3T,
+    Scanner,
     Tissue,
     flow_remaining,
     rician,
@@ -94,10 +95,10 @@ def _tissue_fractions(
     return fractions
 
 
-def _case_tissues(rng: np.random.Generator) -> dict[str, Tissue]:
+def _case_tissues(rng: np.random.Generator, table: Mapping[str, Tissue]) -> dict[str, Tissue]:
     """The tissue table of one case: T1 and T2 vary by 4 %, those of diseased tissue by 5 %."""
     varied = {}
-    for name, tissue in TISSUES_3T.items():
+    for name, tissue in table.items():
         spread = 0.04 if name in ("fluid", "gray", "white", "deep gray", "blood") else 0.05
         t1, t2 = np.exp(spread * np.clip(rng.standard_normal(2), -2, 2))
         varied[name] = Tissue(tissue.t1_ms * float(t1), tissue.t2_ms * float(t2), tissue.density)
@@ -132,6 +133,7 @@ def make_case(
     spacing_mm: float = 3.0,
     low_grade: bool = False,
     noise: bool = True,
+    scanner: Scanner = SCANNER_3T,
 ) -> tuple[dict[str, Float[np.ndarray, "d h w"]], UInt8[np.ndarray, "d h w"]]:
     """One phantom glioma.
 
@@ -140,6 +142,7 @@ def make_case(
         shape, spacing_mm: the grid, LPS. The anatomy is drawn in mm: another grid shows the same head.
         low_grade: a tumor without enhancement.
         noise: without it, the same images as a scanner without noise would give them.
+        scanner: by which they are taken; another one shows the same head.
 
     Returns:
         Images by modality (flair, t1, t1ce, t2), arbitrary units, exactly 0 outside the brain and at least 1
@@ -156,16 +159,15 @@ def make_case(
     anatomy = draw_anatomy(_stream(seed, index, "folds"), grid, head, position, glioma.displace)
     tumor = glioma_maps(_stream(seed, index, "tumor maps"), grid, anatomy, position, glioma)
     fractions = _tissue_fractions(seed, index, grid, anatomy, tumor.fractions)
-    tissues = _case_tissues(_stream(seed, index, "tissue"))
-    scanner, thermal = _stream(seed, index, "acquisition"), _stream(seed, index, "noise")
+    tissues = _case_tissues(_stream(seed, index, "tissue"), scanner.tissues)
+    acquisition, thermal = _stream(seed, index, "acquisition"), _stream(seed, index, "noise")
     images = {}
     for modality in MODALITIES:
         signal = _modality_signal(modality, fractions, tissues, tumor.concentration_mmol_l)
         level = float(signal[anatomy.brain].mean())
-        # Receive sensitivity differs by some ten per cent across the head.
-        bias = np.exp(np.float32(scanner.uniform(0.06, 0.14)) * smooth_field(scanner, grid, 80.0))
-        gain = math.exp(scanner.uniform(math.log(200), math.log(1000))) / level
-        sigma = scanner.uniform(0.03, 0.05) * level
+        bias = np.exp(np.float32(acquisition.uniform(*scanner.bias)) * smooth_field(acquisition, grid, 80.0))
+        gain = math.exp(acquisition.uniform(*map(math.log, scanner.gain))) / level
+        sigma = acquisition.uniform(*scanner.noise) * level
         measured = rician(signal * bias, sigma, thermal) if noise else signal * bias
         images[modality] = np.where(anatomy.brain, np.maximum(measured * gain, 1), 0).astype(np.float32)
     return images, tumor.label
@@ -175,11 +177,12 @@ def _place(index: int, fraction: float) -> Path:
     return Path(FOLDER, "LGG" if is_low_grade(index, fraction) else "HGG", f"Brats18_PHANTOM_{index:03d}_1")
 
 
-def _phantoms(fraction: float) -> VolumePhantoms:
-    """The data set in which this share of cases has no enhancing tumor."""
+def _phantoms(fraction: float, scanner: Scanner) -> VolumePhantoms:
+    """The data set by this scanner in which this share of cases has no enhancing tumor."""
 
     def make(seed: int, index: int, *, shape: tuple[int, int, int], spacing_mm: float) -> Any:
-        return make_case(seed, index, shape=shape, spacing_mm=spacing_mm, low_grade=is_low_grade(index, fraction))
+        low_grade = is_low_grade(index, fraction)
+        return make_case(seed, index, shape=shape, spacing_mm=spacing_mm, low_grade=low_grade, scanner=scanner)
 
     def save(root: Path, index: int, arrays: Mapping[str, Shaped[np.ndarray, "d h w"]], grid: Grid) -> None:
         folder = root / _place(index, fraction)
@@ -188,6 +191,7 @@ def _phantoms(fraction: float) -> VolumePhantoms:
             name = "seg" if part == "label" else part
             write_nifti(folder / f"{folder.name}_{name}.nii.gz", array, grid.affine())
 
+    other = {} if scanner == SCANNER_3T else {"scanner": repr(scanner)}
     return VolumePhantoms(
         generator=__name__,
         version=VERSION,
@@ -197,7 +201,7 @@ def _phantoms(fraction: float) -> VolumePhantoms:
         make=make,
         save=save,
         place=lambda index: _place(index, fraction),
-        options={"low_grade_fraction": float(fraction)},
+        options={"low_grade_fraction": float(fraction), **other},
     )
 
 
@@ -209,6 +213,7 @@ def write_brats_phantoms(
     shape: tuple[int, int, int] = (64, 64, 48),
     spacing_mm: float = 3.0,
     low_grade_fraction: float = 0.2,
+    scanner: Scanner = SCANNER_3T,
     on_case: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Writes `cases` phantoms under `root` in the layout of BraTS 2018, or finds them there.
@@ -216,6 +221,7 @@ def write_brats_phantoms(
     Args:
         root, cases, seed, shape, spacing_mm, on_case: as of `VolumePhantoms`.
         low_grade_fraction: share of cases without enhancing tumor, in [0, 1].
+        scanner: by which they are taken.
 
     Returns:
         The case folders, in the order of their index.
@@ -228,7 +234,7 @@ def write_brats_phantoms(
             "phantoms need at least 1 case, a seed of at least 0 and a low-grade fraction within 0 and 1;"
             f" came {cases}, {seed} and {low_grade_fraction}"
         )
-    write = _phantoms(low_grade_fraction)
+    write = _phantoms(low_grade_fraction, scanner)
     folders = write(root, cases=cases, seed=seed, shape=shape, spacing_mm=spacing_mm, on_case=on_case)
     if lost := [str(folder.relative_to(root)) for folder in folders if not folder.is_dir()]:
         raise UserError(f"{root} is not whole: {len(lost)} of {cases} cases are missing ({lost[0]} ...); delete it")

@@ -67,6 +67,25 @@ class Sequence(NamedTuple):
     ti_ms: float | None = None
 
 
+class Scanner(NamedTuple):
+    """A scanner: what it makes of the same head.
+
+    Attributes:
+        tissues: the relaxation at its field strength.
+        noise: least and greatest standard deviation, as a share of the brain's mean signal.
+        bias: least and greatest amplitude of the logarithm of its sensitivity.
+        gain: least and greatest mean of the stored brain.
+    """
+
+    tissues: Mapping[str, Tissue]
+    noise: tuple[float, float]
+    bias: tuple[float, float]
+    gain: tuple[float, float]
+
+
+# Receive sensitivity differs by some ten per cent across the head.
+SCANNER_3T = Scanner(TISSUES_3T, noise=(0.03, 0.05), bias=(0.06, 0.14), gain=(200, 1000))
+
 # Usual clinical timing at 3 T. The inversion time nulls fluid: see `null_inversion_ms`.
 SEQUENCES: Mapping[str, Sequence] = {
     "t1": Sequence(600, 10),

@@ -86,7 +86,7 @@ class VolumePhantoms:
     make: Make
     save: Save
     place: Callable[[int], Path]
-    options: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, float | str] = field(default_factory=dict)
 
     def __call__(
         self,

@@ -200,6 +200,23 @@ def test_without_noise_the_same_case_at_the_stated_noise_level():
         assert 0.028 < share < 0.056
 
 
+def test_another_scanner_shows_the_same_head_with_its_own_noise_and_field(tmp_path):
+    noisy = signal.SCANNER_3T._replace(noise=(0.2, 0.2), gain=(50, 50))
+    (one, label), (other, same) = (brats.make_case(3, 1, **SMALL, scanner=s) for s in (signal.SCANNER_3T, noisy))
+    np.testing.assert_array_equal(label, same)
+    for modality, image in one.items():
+        brain = image > 0
+        np.testing.assert_array_equal(other[modality] > 0, brain)
+        assert other[modality][brain].mean() == pytest.approx(50, rel=0.1)
+        spread = [(x[modality][brain] / x[modality][brain].mean()).std() for x in (one, other)]
+        assert spread[1] > spread[0]
+    for root, scanner in (("a", signal.SCANNER_3T), ("b", noisy)):
+        brats.write_brats_phantoms(tmp_path / root, cases=1, seed=3, **SMALL, scanner=scanner)
+    told = [json.loads((tmp_path / root / "phantom.json").read_text()).get("scanner") for root in ("a", "b")]
+    assert (told[0], "noise=(0.2, 0.2)" in told[1]) == (None, True)
+    refused("holds", brats.write_brats_phantoms, tmp_path / "b", cases=1, seed=3, **SMALL)
+
+
 def test_background_is_zero_and_the_brain_is_not():
     images, label = brats.make_case(0, 0, **SMALL)
     assert {name: image.dtype for name, image in images.items()} == dict.fromkeys(MODALITIES, np.float32)
