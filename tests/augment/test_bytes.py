@@ -15,7 +15,7 @@ from tests.recipe_phases import phases
 
 @pytest.mark.slow
 def test_all_changes_together_move_less_than_a_tenth_of_what_the_step_of_cmff_must():
-    """As compiled for this machine, beside the least that any program of the step moves."""
+    """Compares the program compiled for this machine with the least that any program of the step moves."""
     built = phases("cmff", "paper")["fusion"]
     every = augment_from({one.name: {"probability": 0.5} for one in fields(Augment)})
     augment = augmentation(every, built.phase.patch, (1.0,) * 3, 0)
