@@ -118,7 +118,7 @@ def read_images(images: Sequence[Image]) -> list[Volume]:
     for image in images:
         if image.channel is not None and not image.twins:
             wanted.setdefault(image.path, []).append(image.channel)
-    read = {
+    read: dict[tuple[Path, int | None], Volume] = {
         (path, channel): volume
         for path, channels in wanted.items()
         for channel, volume in zip(channels, read_channels(path, channels), strict=True)

@@ -100,7 +100,7 @@ def interpolated(
     smooth = tuple(image.shape[axis] if axis == thick else n for axis, n in enumerate(shape))
     factors = [new / old for new, old in zip(smooth, image.shape, strict=True)]
     if smooth != image.shape:
-        image = ndimage.zoom(image, factors, order=_CUBIC, mode="nearest", grid_mode=True)
+        image = np.asarray(ndimage.zoom(image, factors, order=_CUBIC, mode="nearest", grid_mode=True))
     return nearest(image, shape)
 
 
