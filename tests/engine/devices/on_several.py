@@ -13,19 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfuse.config import parse
-from jaxfuse.data.settings import declared_facts
-from jaxfuse.engine.build import abstract_state, build_system, example_batch
-from jaxfuse.engine.cost.collectives import collectives_of
-from jaxfuse.engine.cost.kernels import CompiledKernels
-from jaxfuse.engine.devices.placement import on_mesh, one_device
-from jaxfuse.engine.programs import Programs
-from jaxfuse.learning.optim import sgd
-from tests.recipe_phases import config_of
-
 COMPILED_ONLY = sys.argv[-1] == "--compile"
 if not COMPILED_ONLY:
-    jnp.float32 = jnp.float64  # what networks cast their results to
+    jnp.float32 = jnp.float64  # what networks and losses name their arithmetic by; before they are read
+
+from jaxfuse.config import parse  # noqa: E402
+from jaxfuse.data.settings import declared_facts  # noqa: E402
+from jaxfuse.engine.build import abstract_state, build_system, example_batch  # noqa: E402
+from jaxfuse.engine.cost.collectives import collectives_of  # noqa: E402
+from jaxfuse.engine.cost.kernels import CompiledKernels  # noqa: E402
+from jaxfuse.engine.devices.placement import on_mesh, one_device  # noqa: E402
+from jaxfuse.engine.programs import Programs  # noqa: E402
+from jaxfuse.learning.optim import sgd  # noqa: E402
+from tests.recipe_phases import config_of  # noqa: E402
 
 
 def drawn(tree, rng, scale, classes):
