@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -223,7 +224,7 @@ _AUGMENT: Mapping[str, Mapping[str, type]] = {
 
 def augment(flip: float) -> ConfigDict:
     """Returns options of augmentation, of which those that are None are the preset's, or the published ones."""
-    config = ConfigDict({"preset": "none"})
+    config: Any = ConfigDict({"preset": "none"})
     for name, options in _AUGMENT.items():
         kinds = {"probability": float, **options}
         config[name] = ConfigDict({option: placeholder(kind) for option, kind in kinds.items()})

@@ -182,9 +182,11 @@ def _on(gpu: Gpu, programs: Programs, state: State, batch: Mapping[str, Any]) ->
         ("prediction", sharing.placement, sharing.predict, (without(state), one_patch)),
     ):
         kernels = CompiledKernels.of(compiled_where_bound(program, *where.shapes(*shapes)))
-        beside = _least if where.mesh is None else _shared
-        told = least_bytes(program.trace(*shapes).jaxpr) if where.mesh is None else where
-        found[name] = {**_figures(gpu, kernels), **beside(told, gpu, kernels)}
+        if where.mesh is None:
+            beside = _least(least_bytes(program.trace(*shapes).jaxpr), gpu, kernels)
+        else:
+            beside = _shared(where, gpu, kernels)
+        found[name] = {**_figures(gpu, kernels), **beside}
     return found
 
 

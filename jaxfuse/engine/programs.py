@@ -135,7 +135,7 @@ class Programs:
 
         # The devices that share a tile each put all tiles together.
         lie = self.placement.state
-        shared = {} if self.placement.mesh is None else {"in_shardings": lie, "out_shardings": lie}
+        shared: dict[str, Any] = {} if self.placement.mesh is None else {"in_shardings": lie, "out_shardings": lie}
         return jax.jit(prediction, **shared)
 
     def counted_tile_program(self, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Lowered:
@@ -176,7 +176,8 @@ def donating(train_step: Callable[[Any, Any], Any], placement: Placement) -> Wra
         return placement.split(after), measured(metrics)
 
     # Of a state that is split, `placement.split` tells where each array lies.
-    lie = {} if placement.mesh is None or placement.splits else {"out_shardings": placement.state}
+    one_for_all = placement.mesh is not None and not placement.splits
+    lie: dict[str, Any] = {"out_shardings": placement.state} if one_for_all else {}
     return jax.jit(step, donate_argnums=0, **lie)
 
 

@@ -166,7 +166,8 @@ def make_case(
         signal = _modality_signal(modality, fractions, tissues, tumor.concentration_mmol_l)
         level = float(signal[anatomy.brain].mean())
         bias = np.exp(np.float32(acquisition.uniform(*scanner.bias)) * smooth_field(acquisition, grid, 80.0))
-        gain = math.exp(acquisition.uniform(*map(math.log, scanner.gain))) / level
+        least, most = (math.log(gain) for gain in scanner.gain)
+        gain = math.exp(acquisition.uniform(least, most)) / level
         sigma = acquisition.uniform(*scanner.noise) * level
         measured = rician(signal * bias, sigma, thermal) if noise else signal * bias
         images[modality] = np.where(anatomy.brain, np.maximum(measured * gain, 1), 0).astype(np.float32)

@@ -20,6 +20,8 @@ Report = Callable[[str, int, int], None]  # what is being done, how many are don
 def phantom_root(data: Data, report: Report) -> Path:
     """The phantom data set of these settings, written if it is not there."""
     phantom, source = data.phantom, source_of(data.source)
+    if source.write_phantoms is None:
+        raise UserError(f"data.source {data.source!r} has no phantoms; set data.root to the folder of your data")
     root = _folder(data, source.name)
     source.write_phantoms(
         root,
