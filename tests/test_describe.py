@@ -78,8 +78,8 @@ def test_devices_are_for_what_is_compiled(tmp_path):
     done = call("describe", "--config", f"{CONFIG}:tiny", "--devices", "4", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "--devices is for programs that are compiled, and nothing is without --cost; add it" in done.stderr
-    done = call("describe", "--config", f"{CONFIG}:tiny", "--cost", "--devices", "8", "--space", "3", folder=tmp_path)
-    assert "space is 3, but the devices are 8" in done.stderr
+    done = call("describe", "--config", f"{CONFIG}:tiny", "--cost", "--devices", "6", "--space", "4", folder=tmp_path)
+    assert "space is 4, but the devices are 6" in done.stderr
 
 
 def test_every_preset_and_row_is_listed(tmp_path):

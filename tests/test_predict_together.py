@@ -70,6 +70,7 @@ def test_calls_that_share_a_folder_write_what_one_writes_alone(given, tmp_path, 
     assert "5 of 5 cases are done already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_case_that_one_call_refuses_is_listed_by_all(given, tmp_path, capsys):
     cases, out = shutil.copytree(given.cases, tmp_path / "in"), tmp_path / "out"
     (cases / "b" / "b_t1.nii.gz").write_bytes(b"")

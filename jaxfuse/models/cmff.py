@@ -342,7 +342,8 @@ def make_branch(
         raise UserError(f"side is {side!r}; choose a or b")
     channels = getattr(pairing(pairs, modalities), side)
     network, name = unet.segmenter(classes, deep_supervision), f"S_{side.upper()}"
-    return Segmentation(network, channels, supervised(loss), optimizers, unet.geometry(3), name)
+    learned = supervised(loss) if deep_supervision else loss
+    return Segmentation(network, channels, learned, optimizers, unet.geometry(3), name)
 
 
 def make_joint(

@@ -50,7 +50,12 @@ def one(**entry: Any) -> dict[str, Any]:
     ),
     ("a datalist without modalities", "refused", {"modalities": None}, "modalities is None; the names of the images"),
     ("two modalities of one name", "refused", {"modalities": ["T1w", "t1"]}, "which are 't1', 't1' here"),
-    ("a training list that is an object", "refused", {"training": {}}, "training is {}; a list of cases is expected"),
+    (
+        "a list whose cases are an object",
+        "refused",
+        {"training": {}},
+        "training is {}; a list of cases is expected",
+    ),
     (
         "an entry without case",
         "refused",
@@ -58,7 +63,7 @@ def one(**entry: Any) -> dict[str, Any]:
         'an object with "case" and "image" is expected',
     ),
     ("a case called ../a", "refused", one(case="../a"), "a case is called '../a'; a name of letters"),
-    ("one case twice", "refused", {"testing": [{"case": "p", "image": "p.nii"}]}, "lists case p twice"),
+    ("one case twice in a list", "refused", {"testing": [{"case": "p", "image": "p.nii"}]}, "lists case p twice"),
     (
         "three files for four modalities",
         "refused",
@@ -83,7 +88,7 @@ def one(**entry: Any) -> dict[str, Any]:
     ),
     ("labels that are a number", "refused", {"labels": 3}, "labels is 3; a label scheme or names and values"),
     ("labels of a scheme that is not known", "refused", {"labels": "brast"}, "label scheme 'brast' is not known"),
-    ("two labels of one value", "refused", {"labels": {"a": 1, "b": 1}}, "gives one value to two classes"),
+    ("two labels of one value in a list", "refused", {"labels": {"a": 1, "b": 1}}, "gives one value to two classes"),
     ("no case", "refused", {"training": [], "testing": []}, "lists no case; list at least one"),
 )
 def test_what_a_list_cannot_mean(listed, entries, message):

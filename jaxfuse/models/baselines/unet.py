@@ -35,7 +35,8 @@ def make_system(
     """
     channels = tuple(range(len(modalities)))
     network = unet.segmenter(classes, deep_supervision)
-    return Segmentation(network, channels, supervised(loss), optimizers, unet.geometry(2), "segmentation")
+    learned = supervised(loss) if deep_supervision else loss
+    return Segmentation(network, channels, learned, optimizers, unet.geometry(2), "segmentation")
 
 
 def inflate(donor: Params, target: Params) -> Params:
