@@ -16,6 +16,7 @@ from functools import reduce
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float
@@ -127,7 +128,7 @@ def _by_library_kernel(x: Array, y: Array, *, taps: Taps, padding: int) -> Array
 
 
 def _serves(array: Array, taps: Taps) -> bool:
-    return array.dtype == jnp.float32 and taps[2] == 1 and onednn.available()
+    return array.dtype == np.float32 and taps[2] == 1 and onednn.available()
 
 
 def _place(padding: int, array: Array) -> dict[str, tuple[int, ...]]:

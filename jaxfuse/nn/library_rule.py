@@ -5,7 +5,7 @@ oneDNN, where it is installed, computes in float32 what is not tiny.
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import numpy as np
 
 from jaxfuse.arrays import Array
 from jaxfuse.nn import conv_rule
@@ -38,7 +38,7 @@ def kernel_gradient(x: Array, y: Array, window: Window) -> Array:
 
 
 def _serves(array: Array, window: Window) -> bool:
-    return array.dtype == jnp.float32 and max(window.out) > _TINY and onednn.available()
+    return array.dtype == np.float32 and max(window.out) > _TINY and onednn.available()
 
 
 def _place(window: Window) -> dict[str, tuple[int, ...]]:

@@ -59,7 +59,9 @@ def phase_of(recipe, argument, name, batch, patch):
     if COMPILED_ONLY:
         return system, state, batch
     state = drawn(state, rng, 0.1, 0)
-    state = state.replace(opt_state=jax.tree.map(np.zeros_like, state.opt_state))  # so that gradients alone move it
+    # Fresh, so that gradients alone move the parameters.
+    begun = {player: jax.device_get(optimizer.init(state.params[player])) for player, optimizer in plain.items()}
+    state = state.replace(opt_state=begun)
     return system, state, drawn(batch, rng, 1.0, len(classes))
 
 
