@@ -24,7 +24,7 @@ from jaxfuse.engine.cost.collectives import collectives_of  # noqa: E402
 from jaxfuse.engine.cost.kernels import CompiledKernels  # noqa: E402
 from jaxfuse.engine.devices.placement import on_mesh, one_device  # noqa: E402
 from jaxfuse.engine.programs import Programs  # noqa: E402
-from jaxfuse.learning.optim import sgd  # noqa: E402
+from jaxfuse.learning.optim import by_part, sgd  # noqa: E402
 from tests.recipe_phases import config_of  # noqa: E402
 
 
@@ -50,7 +50,9 @@ def phase_of(recipe, argument, name, batch, patch):
     modalities, classes = declared_facts(experiment.data_of(phase))
     system = build_system(phase, modalities, classes, 10, (1000, *(100,) * (len(classes) - 1)))
     # The moments of Adam would make a step of the sign of what is rounded to nothing.
-    plain = {player: sgd(learning_rate=1e-2, momentum=0.9, total_steps=10) for player in system.players}
+    descent = sgd(learning_rate=1e-2, momentum=0.9, total_steps=10)
+    own = abstract_state(system, phase, modalities).opt_state
+    plain = {player: by_part(descent) if isinstance(own[player], dict) else descent for player in system.players}
     system, rng = replace(system, optimizers=plain), np.random.default_rng(0)
     state, batch = (
         abstract_state(system, phase, modalities),
@@ -108,4 +110,4 @@ def main(recipe, argument, name, devices, space, splits, batch, *sides):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*(word for word in sys.argv[1:] if word != "--compile"))
