@@ -71,7 +71,8 @@ def check_step(found, expected):
     """The exchanges of a step: as many as expected, none but for the pools of the size of an activation."""
     check_equal(found)
     assert kinds(found["collectives"]) == expected
-    assert max(values for kind, values in found["collectives"] if kind == "all-reduce") <= 1.1 * found["weights"]
+    # The gradients of a network that is passed twice, as CMFT's generators are, may be summed apart.
+    assert max(values for kind, values in found["collectives"] if kind == "all-reduce") <= 2 * found["weights"]
     assert [values for kind, values in found["collectives"] if kind != "all-reduce"] == found["shown"]
 
 
