@@ -71,8 +71,8 @@ def check_step(found, expected):
     """The exchanges of a step: as many as expected, none but for the pools of the size of an activation."""
     check_equal(found)
     assert kinds(found["collectives"]) == expected
-    # The gradients of a network that is passed twice, as CMFT's generators are, may be summed apart.
-    assert max(values for kind, values in found["collectives"] if kind == "all-reduce") <= 2 * found["weights"]
+    # The gradients of a network that is passed up to three times, as generators of cycles are, may be summed apart.
+    assert max(values for kind, values in found["collectives"] if kind == "all-reduce") <= 3 * found["weights"]
     assert [values for kind, values in found["collectives"] if kind != "all-reduce"] == found["shown"]
 
 
@@ -87,6 +87,8 @@ STEPS = {
     "hinet:full:synthesis:8": {"all-reduce": 80},
     "hinet:pix2pix:synthesis:8": {"all-reduce": 14},
     "hinet:mmsyns:synthesis:8": GRADIENTS,
+    "hinet:cyclegan:synthesis:8": TWO_POOLS,
+    "fuse4seg:full:pretraining:8": GRADIENTS,
     # Of critics, fusion and segmentation, one after the other.
     "fuse4seg:detached:cooperative:8": {"all-reduce": 3},
     "fuse4seg:film_nnunet:cooperative:8": {"all-reduce": 4},
