@@ -58,8 +58,8 @@ def test_a_process_that_differs(said, differs):
 
 @given("a process of a run that does not come", "refused by the others in time, with its number")
 def test_a_process_that_is_missing():
-    (sentence,) = told((0, 3, OURS), (2, 3, OURS), wait_s=0.3)
-    assert sentence.startswith("process 1 has not come to HOST:PORT within 0 s, where 3 processes are to meet; see why")
+    (sentence,) = told((0, 3, OURS), (2, 3, OURS), wait_s=3.0)
+    assert sentence.startswith("process 1 has not come to HOST:PORT within 3 s, where 3 processes are to meet; see why")
 
 
 @given("two processes of a run with one number", "refused by all")

@@ -16,7 +16,8 @@ from typing import Any
 
 from jaxfuse.errors import UserError
 
-_RETRY_S = 0.5
+# Between two calls: the first come soon after one another, for processes that start together.
+_FIRST_RETRY_S, _RETRY_S = 0.02, 0.5
 # For a caller to say all, and, once a run is refused, for others to call and hear of it.
 _CALL_S, _LINGER_S = 5.0, 10.0
 _MOST_BYTES = 1 << 22
@@ -165,7 +166,7 @@ def _listener(seat: Seat) -> socket.socket:
 
 def _call(seat: Seat, own: Statement, deadline: float, wait_s: float) -> list[Statement]:
     """Calls process 0 until it answers, or time is up."""
-    reason = "it did not answer"
+    reason, pause_s = "it did not answer", _FIRST_RETRY_S
     while (left := deadline - time.monotonic()) > 0:
         try:
             with closing(socket.create_connection((seat.host, seat.port), timeout=left)) as call:
@@ -178,7 +179,8 @@ def _call(seat: Seat, own: Statement, deadline: float, wait_s: float) -> list[St
             if answer["refused"]:
                 raise UserError(answer["refused"])
             return answer["said"]
-        time.sleep(min(_RETRY_S, max(left, 0)))
+        time.sleep(min(pause_s, max(deadline - time.monotonic(), 0)))
+        pause_s = min(2 * pause_s, _RETRY_S)
     raise UserError(
         f"process {seat.number} has not found process 0 at {seat.address} within {wait_s:.0f} s ({reason}); start all "
         "processes within that time, and let HOST be the machine of process 0, as others reach it"
