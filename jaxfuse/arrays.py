@@ -20,7 +20,8 @@ Image = Float[Array, "b *space m"]
 Label = Integer[Array, "b *space"]
 Logits = Float[Array, "b *space k"]
 Probs = Float[Array, "b *space k"]
-# One batch: {"image": Image, "label": Label}, or a dictionary of such batches by stream.
+# One batch: {"image": Image, "label": Label}, or a dictionary of such batches by stream. `presence`, (b m), tells where
+# examples may lack modalities which of them they have; without it they have all.
 Batch = Mapping[str, Any]
 # Shapes stand in for arrays where a tree is only counted, traced or restored into.
 Params = PyTree[Array | ShapeDtypeStruct]
@@ -42,6 +43,8 @@ __all__ = [
     "PyTree",
     "channels_of",
     "mesh_of",
+    "presence_of",
+    "shown",
 ]
 
 
@@ -54,6 +57,29 @@ def channels_of(image: Float[Array, "*map m"], channels: Sequence[int]) -> Float
     if tuple(channels) == tuple(range(first, last + 1)):
         return image[..., first : last + 1]
     return jnp.stack([image[..., channel] for channel in channels], axis=-1)
+
+
+def presence_of(batch: Mapping[str, Any]) -> Bool[Array, "b m"] | None:
+    """Returns which modalities each example of a batch has; None where all have all.
+
+    A presence may be given for each example, or (m) for all of them.
+    """
+    if "presence" not in batch:
+        return None
+    image = batch["image"]
+    return jnp.broadcast_to(batch["presence"] > 0, (image.shape[0], image.shape[-1]))
+
+
+def shown(batch: Mapping[str, Any]) -> Image:
+    """Returns the image of a batch, exactly 0 in the channels that an example lacks, whatever stands in them.
+
+    Where nothing tells a presence it is the very array.
+    """
+    presence, image = presence_of(batch), batch["image"]
+    if presence is None:
+        return image
+    there = presence.reshape(presence.shape[0], *(1,) * (image.ndim - 2), presence.shape[-1])
+    return jnp.where(there, image, jnp.zeros((), image.dtype))
 
 
 def mesh_of(*arrays: Any) -> AbstractMesh | None:

@@ -17,6 +17,7 @@ from jaxfuse.augment.settings import Augment, augment_from
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.data.frequencies import CROP, SEEN, class_frequencies, seen_voxels
 from jaxfuse.data.pipeline import Loader
+from jaxfuse.data.presence import ModalityDropout, read_dropout
 from jaxfuse.data.sampling import Sampling, sampling_rule
 from jaxfuse.data.settings import Data, read_data
 from jaxfuse.errors import UserError
@@ -76,6 +77,7 @@ class Phase:
         patch: the sides that the network sees, in pixels or voxels, margins of valid convolutions included.
         sampling: how its patches are placed.
         data: its own data, or None for that of the experiment.
+        modality_dropout: the subsets of modalities that its examples show; None: all that they have.
         labeled: whether it learns from labels; a phase that does not may train on unlabeled cases.
         rules: the weights that it takes over from earlier phases.
         checkpoint_every, checkpoint_minutes: most steps and minutes between two checkpoints; 0: no such limit.
@@ -106,6 +108,7 @@ class Phase:
     mask_to_brain: bool = True
     count_classes: str = CROP
     ema_decay: float = 0.0
+    modality_dropout: ModalityDropout | None = None
 
     @property
     def needs_label(self) -> bool:
@@ -272,7 +275,7 @@ def _check_alike(config: Any, first: str, name: str) -> None:
 def _phase(name: str, group: Any, config: Any) -> Phase:
     expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labeled", "weighs_classes"}
     optional = {"loss", "loss_args", "data", "sampling_args", "mask_to_brain", "count_classes", "ema_decay"}
-    expected |= {"model", "args", "optimizers", "init"}
+    optional, expected = optional | {"modality_dropout"}, expected | {"model", "args", "optimizers", "init"}
     same_keys(name, group, expected | optional, optional=optional)
     if not (group.steps or group.epochs):
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
@@ -293,6 +296,7 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         mask_to_brain=group.get("mask_to_brain", True),
         count_classes=_count_classes(name, group.get("count_classes", CROP)),
         ema_decay=group.get("ema_decay", 0.0),
+        modality_dropout=read_dropout(name, group.get("modality_dropout")),
         **{key: group[key] for key in plain},
     )
 

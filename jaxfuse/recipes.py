@@ -278,6 +278,7 @@ def phase(
     config.update({"sampling": sampling, "pad": pad, "unpaired": unpaired})
     config.update({"checkpoint_every": checkpoint_every, "checkpoint_minutes": checkpoint_minutes, "ema_decay": 0.0})
     config.augment = augment(flip)
+    config.modality_dropout = ConfigDict({"probability": 0.0, "subsets": ()})
     config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
     config.validation.every_epochs = validate_every_epochs
     config.validation.update({"tile_batch": tile_batch, "memory_mb": memory_mb, "patience": 0})

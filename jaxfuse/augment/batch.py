@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxfuse.arrays import Array, Key
 from jaxfuse.augment import intensity
 from jaxfuse.augment.draw import settled
+from jaxfuse.augment.dropout import Dropout
 from jaxfuse.augment.settings import Augment
 from jaxfuse.augment.space import (
     Grid,
@@ -36,6 +37,8 @@ from jaxfuse.augment.space import (
 
 # Folded into the key of a run, whose steps count up from 0 and never come to it.
 _APART = 2**32 - 1
+# Folded into the key of an example, whose changes count up from 0.
+_DROPOUT = 2**32 - 1
 # The last of those of intensities, in the order in which they act.
 _AFTER = {
     "brightness": intensity.brightness,
@@ -53,16 +56,18 @@ _NUMBERS = {name: number for number, name in enumerate(Augment.__dataclass_field
 class Augmentation:
     """The augmentation of batches of one phase: (key of a step, batch) -> batch.
 
-    Changes of place come first, then those of intensities.
+    Changes of place come first, then those of intensities, then the choice of the modalities that are shown.
 
     Attributes:
         margin: voxels that the network loses on each side. Where voxels are moved off the grid, labels come as large as
             images, since the label of any voxel may be needed, and are cut here.
+        dropout: draws the modalities that an example shows; None: all that it has.
     """
 
     settings: Augment
     grid: Grid
     margin: int = 0
+    dropout: Dropout | None = None
 
     def __call__(self, key: Key[Array, ""], batch: Mapping[str, Any]) -> dict[str, Any]:
         if "image" not in batch:  # sides of different cases
@@ -71,8 +76,25 @@ class Augmentation:
         return jax.vmap(self.example)(keys, dict(batch))
 
     def example(self, key: Key[Array, ""], example: Mapping[str, Array]) -> dict[str, Array]:
-        """Augments one example, `image` (*space m) and perhaps `label` (*space)."""
-        example = self._placed(key, dict(example))
+        """Augments one example: `image` (*space m), and where there are such `label` (*space) and `presence` (m).
+
+        With a dropout there is always a presence afterwards.
+        """
+        seen = {name: leaf for name, leaf in example.items() if name != "presence"}
+        return {**self._seen(key, seen), **self._shown(key, example)}
+
+    def _shown(self, key: Key[Array, ""], example: Mapping[str, Array]) -> dict[str, Array]:
+        """The presence of an example; nothing where all is shown."""
+        if self.dropout is None:
+            return {"presence": example["presence"]} if "presence" in example else {}
+        own = example.get("presence", jnp.ones(example["image"].shape[-1], bool))
+        return {"presence": self.dropout(jax.random.fold_in(key, _DROPOUT), own)}
+
+    def _seen(self, key: Key[Array, ""], example: dict[str, Array]) -> dict[str, Array]:
+        """Changes image and label."""
+        if not self.settings.in_step:
+            return example
+        example = self._placed(key, example)
         image = settled(example["image"])
         brain = jnp.any(image != 0, axis=-1, keepdims=True)
         changed = self._changed(key, image, brain)
@@ -147,19 +169,23 @@ def _own(key: Key[Array, ""], name: str) -> Key[Array, ""]:
 
 
 def augmentation(
-    settings: Augment, patch: Sequence[int], spacing_mm: Sequence[float], margin: int
+    settings: Augment,
+    patch: Sequence[int],
+    spacing_mm: Sequence[float],
+    margin: int,
+    dropout: Dropout | None = None,
 ) -> Augmentation | None:
     """Returns the augmentation of batches of such patches; None where nothing acts in the step.
 
     Raises:
         UserError: a change makes no sense for such patches.
     """
-    if not settings.in_step:
+    if not settings.in_step and dropout is None:
         return None
     grid = Grid(tuple(patch), tuple(float(one) for one in spacing_mm))
     elastic = settings.elastic if "elastic" in settings.active else None
     check_space(grid, turns="quarter_turn" in settings.active, rotates="rotation" in settings.active, elastic=elastic)
-    return Augmentation(settings, grid, margin)
+    return Augmentation(settings, grid, margin, dropout)
 
 
 def augmented(train_step: Callable[[Any, Any], Any], augment: Augmentation | None) -> Callable[[Any, Any], Any]:

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 from jaxfuse.augment.batch import Augmentation, augmentation
+from jaxfuse.augment.dropout import Dropout
 from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.presence import weighted_subsets
 from jaxfuse.data.sampling import check_sampling
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.streams import check_halves, held_out_streams
@@ -46,11 +48,23 @@ def build_system(
             f"phase {phase.name} needs all that it learns from of one and the same case, so that unpaired must be False"
         )
     with _named(phase):
+        if phase.modality_dropout is not None:
+            _check_presence(system, "modality_dropout is asked for")
+            weighted_subsets(phase.modality_dropout.subsets, modalities)
         geometry = system.geometry
         sides = {"divisor": geometry.divisor, "margin": geometry.margin, "judged": geometry.judged}
         check_patch(phase.patch, ndim=geometry.ndim, **sides)
     memory_limit(phase, system)
     return system
+
+
+def _check_presence(system: System, why: str) -> None:
+    """Refuses a System for which examples may not lack modalities."""
+    if not system.reads_presence:
+        raise UserError(
+            f"{why}, and its model learns from examples that have all modalities; leave it out, or choose a model that "
+            "segments"
+        )
 
 
 def check_systems(experiment: Experiment) -> None:
@@ -84,10 +98,18 @@ def make_sampler(
     return PatchSampler(cases, phase.patch, center, flip, phase.unpaired, phase.labeled, margin, streams, whole)
 
 
-def make_augmentation(phase: Phase, system: System, spacing_mm: Sequence[float]) -> Augmentation | None:
+def make_augmentation(
+    phase: Phase, system: System, modalities: Sequence[str], spacing_mm: Sequence[float]
+) -> Augmentation | None:
     """Makes what a phase's steps do to batches of voxels of this size; None where that is nothing."""
     with _named(phase):
-        return augmentation(phase.augment, phase.patch, spacing_mm, system.geometry.margin)
+        dropout = _dropout(phase, modalities)
+        return augmentation(phase.augment, phase.patch, spacing_mm, system.geometry.margin, dropout)
+
+
+def _dropout(phase: Phase, modalities: Sequence[str]) -> Dropout | None:
+    asked = phase.modality_dropout
+    return asked and Dropout(*weighted_subsets(asked.subsets, modalities), asked.probability)
 
 
 @contextmanager

@@ -136,7 +136,8 @@ class PhaseRun:
     @cached_property
     def augment(self) -> Augmentation | None:
         """The augmentation of batches in the step; None where there is none."""
-        return make_augmentation(self.phase, self.system, self.data.facts.spacing_mm)
+        facts = self.data.facts
+        return make_augmentation(self.phase, self.system, facts.modalities, facts.spacing_mm)
 
     @cached_property
     def predict(self) -> CasePredictor:

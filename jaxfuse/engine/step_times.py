@@ -145,7 +145,7 @@ def bench_of(experiment: Experiment, phase: Phase, data: Dataset, placement: Pla
     facts, subject = data.facts, experiment.data_of(phase).subject
     total = phase.total_steps(len(data.train))
     system = build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts))
-    augment = make_augmentation(phase, system, facts.spacing_mm)
+    augment = make_augmentation(phase, system, facts.modalities, facts.spacing_mm)
     programs = Programs(system, placement, phase.ema_decay, augment)
     sampler = make_sampler(phase, programs.system, data.train, seed=experiment.seed, subject=subject)
 

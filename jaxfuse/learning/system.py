@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, channels_of
+from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, channels_of, shown
 from jaxfuse.learning.networks import Network
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 
@@ -69,6 +69,14 @@ class System(Protocol):
         """Whether the examples at odd places of a batch and the others must be of different subjects."""
         ...
 
+    @property
+    def reads_presence(self) -> bool:
+        """Whether examples may lack modalities, of which `presence` (b m) beside `image` tells.
+
+        Then neither a step nor a prediction depends on what stands in the channels that an example lacks.
+        """
+        ...
+
     def init(self, rng: Key[Array, ""], batch: Batch) -> State: ...
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -114,6 +122,7 @@ class Defaults:
     players: ClassVar[tuple[str, ...]] = ("net",)
     probabilities: ClassVar[tuple[str, ...]] = ()
     accepts_unpaired: ClassVar[bool] = False
+    reads_presence: ClassVar[bool] = False
     holds_out: ClassVar[bool] = False
 
 
@@ -131,6 +140,8 @@ class Segmentation(Defaults):
         name: the name of its output, class probabilities (b *space k).
         parts: subtrees of the parameters that `describe` counts apart; () counts all of them under `name`.
     """
+
+    reads_presence = True
 
     network: Network
     channels: tuple[int, ...]
@@ -153,7 +164,7 @@ class Segmentation(Defaults):
         return create_state(rng, {"net": params}, self.optimizers, stats={"net": stats})
 
     def _inputs(self, batch: Batch | Mapping[str, Array]) -> Array:
-        return channels_of(batch["image"], self.channels)
+        return channels_of(shown(batch), self.channels)
 
     def _answer(self, state: State, inputs: Batch | Mapping[str, Array]) -> Logits:
         """Logits by the running statistics."""

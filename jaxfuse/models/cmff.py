@@ -151,6 +151,7 @@ class FusionSegmentation(Defaults):
 
     primary = "S_F"
     probabilities = ("S_A", "S_B", "S_F")
+    reads_presence = True
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         params = self.fusion.init(initializer_key(rng), *self.pairing.split(batch))

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Batch, Float, Image, Key, Metrics, Params, channels_of
+from jaxfuse.arrays import Array, Batch, Float, Image, Key, Metrics, Params, channels_of, shown
 from jaxfuse.errors import UserError
 from jaxfuse.learning.adversarial import (
     Cycle,
@@ -52,7 +52,7 @@ class Pairing:
 
     def split(self, batch: Batch | Mapping[str, Any]) -> tuple[ImageA, ImageB]:
         """(A, B). A batch with the streams `a` and `b` takes each group from its own subject (unpaired)."""
-        image_a, image_b = (batch[side]["image"] if side in batch else batch["image"] for side in ("a", "b"))
+        image_a, image_b = (shown(batch.get(side, batch)) for side in ("a", "b"))
         return channels_of(image_a, self.a), channels_of(image_b, self.b)
 
 

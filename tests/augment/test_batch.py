@@ -150,10 +150,13 @@ import json, re
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 import numpy as np
+from dataclasses import replace
+from jaxfuse.augment.dropout import Dropout
 from jaxfuse.engine.devices.placement import on_mesh
 from tests.augment.test_batch import EVERY, KEY, batch_of, made
 
 augment = made(*EVERY, patch=(12, 12, 12), probability=0.5, elastic={"most_mm": 1.0, "control_mm": 6.0})
+augment = replace(augment, dropout=Dropout(((True, False), (False, True), (True, True)), (1.0, 1.0, 1.0)))
 batch = batch_of(8, (12, 12, 12))
 alone = jax.jit(augment)(KEY, batch)
 placement = on_mesh(jax.devices())
@@ -164,6 +167,7 @@ print(json.dumps({
     "collectives": re.findall("all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter", text),
     "image": float(abs(np.asarray(found["image"]) - np.asarray(alone["image"])).max()),
     "label": int((np.asarray(found["label"]) != np.asarray(alone["label"])).sum()),
+    "presence": int((np.asarray(found["presence"]) != np.asarray(alone["presence"])).sum()),
 }))
 """
 
@@ -173,5 +177,5 @@ def test_four_devices_make_what_one_makes_and_say_no_word_to_each_other():
     done = subprocess.run([sys.executable, "-c", _FOUR], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["collectives"], found["label"]) == ([], 0)
+    assert (found["collectives"], found["label"], found["presence"]) == ([], 0, 0)
     assert found["image"] < 1e-4

@@ -33,6 +33,7 @@ class Duel:
     probabilities = ()
     accepts_unpaired = False
     holds_out = False
+    reads_presence = False
 
     def init(self, rng, batch):
         keys = jax.random.split(initializer_key(rng), 3)
