@@ -12,7 +12,7 @@ real image's range is not known; values lie in the median range of the training 
 Nothing is written among the cases, nor over a file that jaxfuse did not write, but with --overwrite. A case that cannot
 be done is named and left out; the exit code is then 1, or 2 if none could be done. --zip FILE also puts all label maps
 into one flat zip file, for the portal of a challenge; it is written only where no case was left out. --side test labels
-the cases that the run's split holds out.
+the cases that the run's split holds out. --postprocessing none leaves out what `jaxfuse.postprocess` chose for the run.
 
 Cases are read ahead and written behind the device's work. --devices all shares them among the devices of the machine.
 With --shared any number of calls, on any machines, do the cases of one output folder together: each takes the next one,
@@ -29,6 +29,7 @@ from jaxfuse import cli
 from jaxfuse.engine.trained import conveyor, shared_cases, spacing
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
+from jaxfuse.postprocessing import option
 
 
 def define_flags() -> None:
@@ -63,6 +64,7 @@ def define_flags() -> None:
         "Of --devices, how many share each tile of a 3D network, a slab of it on each, for what does not fit one.",
         lower_bound=1,
     )
+    flags.DEFINE_string(option.OPTION, option.AUTO, option.HELP)
     flags.DEFINE_bool(shared_cases.SHARED, False, shared_cases.SHARED_HELP)
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
@@ -94,13 +96,17 @@ def main(argv: list[str]) -> int:
             raise UserError("--space is for networks that label volumes, and these runs synthesize; leave it out")
         if asked.zip:
             raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
+        if flags.FLAGS[option.OPTION].present:
+            raise UserError(f"--{option.OPTION} is for label maps, and these runs synthesize a modality; leave it out")
         synthesize_cases(phases, root, output, Display(), passes, call)
     elif asked.whole_slices:
         raise UserError("--whole_slices is an option of runs that synthesize a modality, and these label; leave it out")
     else:
         limits = {"overlap": asked.overlap, "memory_mb": asked.memory_mb}
         archive = Path(asked.zip) if asked.zip else None
-        label_cases(phases, root, output, Display(), **limits, archive=archive, call=call)
+        label_cases(
+            phases, root, output, Display(), **limits, archive=archive, postprocessing=asked.postprocessing, call=call
+        )
     return 0
 
 

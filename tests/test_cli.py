@@ -9,7 +9,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "cmff.py"
 HEAVY = "sorted({'jax', 'flax', 'optax', 'grain', 'orbax'} & set(sys.modules))"
-COMMANDS = ("train", "predict", "impute", "fuse", "brats_fuse", "describe", "benchmark", "evaluate", "verify")
+COMMANDS = (
+    "train",
+    "predict",
+    "postprocess",
+    "impute",
+    "fuse",
+    "brats_fuse",
+    "describe",
+    "benchmark",
+    "evaluate",
+    "verify",
+)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "jaxfuse"
 # Layer -> the layers that it may import, besides itself and those that all may import.
 EVERYONE = {"errors", "labels"}
 TOOLS = {"arrays", "case_by_case", "options", "patches", "data", "learning", "inference", "io", "metrics", "report"}
-TOOLS |= {"augment"}
+TOOLS |= {"augment", "postprocessing"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "labels": set(),
@@ -39,13 +39,14 @@ LAYERS: dict[str, set[str]] = {
     "models": {"nn", "losses", "learning", "arrays"},
     "inference": {"patches", "arrays"},
     "report": {"io", "metrics", "patches"},
-    "scoring": {"case_by_case", "data", "io", "metrics", "report"},
+    "postprocessing": {"io", "metrics"},
+    "scoring": {"case_by_case", "data", "io", "metrics", "postprocessing", "report"},
     "config": TOOLS | {"ranges"},
     "engine": TOOLS | {"config", "nn", "losses"},
     "brats_fuse": TOOLS | {"config", "engine"},
 }
 WITHOUT_JAX = EVERYONE | {"case_by_case", "patches", "recipes", "options", "ranges", "metrics", "io", "data"}
-WITHOUT_JAX |= {"report", "scoring"}
+WITHOUT_JAX |= {"report", "scoring", "postprocessing"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
 LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex"}
 # A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to; rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxfuse.io.tables import render
@@ -30,7 +30,8 @@ def render_segmentation(summary: Mapping[str, Any]) -> str:
         f"Cases: {summary['cases']}; mean ± standard deviation over cases.",
     ]
     scheme = [f"Label scheme: {summary['labels']}."] if "labels" in summary else []
-    return "\n".join([render(rows, list(rows[0]), left=2), "", *definitions, *notes, *scheme])
+    warning = [_warning(cases)] if (cases := summary.get("postprocessing_chosen_on")) else []
+    return "\n".join([render(rows, list(rows[0]), left=2), "", *definitions, *notes, *scheme, *warning])
 
 
 def told(result: Result) -> list[str]:
@@ -76,6 +77,14 @@ def of_cases(result: Result) -> tuple[Metric, ...]:
 def _distance(result: Result) -> Metric:
     """The metric that stands beside the Dice: HD95, else the Hausdorff distance itself."""
     return HD95 if HD95.name in metric_names(result.lines) else HD
+
+
+def _warning(cases: Sequence[str]) -> str:
+    shown = ", ".join(cases[:5]) + (f" and {len(cases) - 5} more" if len(cases) > 5 else "")
+    return (
+        f"Warning: the post-processing of {len(cases)} of these predictions was chosen on their own cases ({shown}), "
+        "so that their scores say too much for it."
+    )
 
 
 def _row(output: str, region: str, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from jaxfuse.labels import SCHEMES, LabelScheme, label_scheme
 from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
 from jaxfuse.metrics.regions import score_case, summary_document
+from jaxfuse.postprocessing.note import chosen_on_it
 from jaxfuse.scoring.pairing import find_references, find_volumes, pair
 from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
 
@@ -66,6 +67,7 @@ def score_labels(
     summary = summary_document(rows, primary=OUTPUT, one_empty=penalty_mm) | {
         "protocol": protocol.name,
         "labels": scheme.name,
+        "postprocessing_chosen_on": [case for case in found if chosen_on_it(predictions[case])],
         **paired.left_out(),
     }
     return write_scores(outputs, rows, summary, refused)

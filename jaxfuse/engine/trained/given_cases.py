@@ -66,7 +66,7 @@ def cases_of_side(phases: Sequence[TrainedPhase], side: str) -> frozenset[str] |
     """
     if not side:
         return None
-    sides = [frozenset(_cases(one, side)) for one in phases]
+    sides = [frozenset(cases_on(one, side)) for one in phases]
     for one, cases in zip(phases, sides, strict=True):
         if not cases:
             raise UserError(f"{one.name} has no case on the side {side} of its split; leave --side out")
@@ -77,8 +77,8 @@ def cases_of_side(phases: Sequence[TrainedPhase], side: str) -> frozenset[str] |
     return sides[0]
 
 
-def _cases(phase: TrainedPhase, side: str) -> Iterable[str]:
-    """The cases of a side; slices are traced back to their cases, and those held out were never cut."""
+def cases_on(phase: TrainedPhase, side: str) -> Iterable[str]:
+    """Lists the cases of a side; slices are traced back to their cases, and those held out were never cut."""
     ids = {"val": phase.facts.val, "test": phase.facts.test}[side]
     return (re.sub(r"_[xyz]\d{3,}$", "", one) for one in ids) if phase.data.source in CUTS and side == "val" else ids
 

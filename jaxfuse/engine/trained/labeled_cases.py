@@ -15,10 +15,12 @@ from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
+from jaxfuse.engine.trained.postprocessed import postprocessing_of, warning_of
 from jaxfuse.engine.trained.segmenter import CaseLabeler, Labels, case_labeler, check_labels, write_labels
 from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
 from jaxfuse.labels import LabelScheme
+from jaxfuse.postprocessing.option import AUTO
 
 
 def label_cases(
@@ -30,12 +32,14 @@ def label_cases(
     overlap: float | None = None,
     memory_mb: int | None = None,
     archive: Path | None = None,
+    postprocessing: str = AUTO,
     call: Call = Call(),  # noqa: B008 - it is frozen
 ) -> None:
     """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
 
     Args:
         archive: zip file of all label maps, written where no case was left out.
+        postprocessing: auto, none, or the file of a plan (`jaxfuse.engine.trained.postprocessed`).
 
     Raises:
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
@@ -43,39 +47,51 @@ def label_cases(
     """
     one_kind(phases)
     scheme, modalities = check_labels(phases), phases[0].preparation.modalities
+    after = postprocessing_of(phases, postprocessing)
     only = cases_of_side(phases, call.side)
     given = given_cases(root, phases[0].data, modalities, display.say, only)
     names = [_name(one) for one in given.files]
     outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=call.overwrite)
     zipped = _open_archive(archive, given.reads, call.overwrite) if archive else None
     devices = call.devices or first_device()
-    labeler = case_labeler(phases, devices, overlap=overlap, memory_mb=memory_mb)
+    labeler = case_labeler(phases, devices, overlap=overlap, memory_mb=memory_mb, postprocessing=after)
     runs = ", ".join(one.name for one in phases)
     display.say(f"{_told(given.files, call.side)} by {runs}; labels of scheme {scheme.name}")
+    if after:
+        display.say(after.told())
+    chosen_on: list[str] = []
 
     def close() -> None:
         if zipped and archive:
             whole = [] if given.batch.refused else [outputs.folder / name for name in names]
             display.say(_write_archive(archive, zipped, whole))
+        if warning := warning_of(sorted(chosen_on)):
+            display.say(warning)
 
     options: dict[str, Any] = {"overlap": overlap, "memory_mb": memory_mb, "zip": archive and str(archive.absolute())}
     options["spacing"] = labeler.preparation.spacing_range_mm
+    options["postprocessing"] = after and after.plan.digest
     assignment = Assignment(phases, root, output, given, outputs, options)
-    assignment.carry_out(lambda outputs: _stages(labeler, scheme, outputs), call, devices, display, close)
+    assignment.carry_out(lambda outputs: _stages(labeler, scheme, outputs, chosen_on), call, devices, display, close)
 
 
 def _stages(
-    labeler: CaseLabeler, scheme: LabelScheme, outputs: Outputs
+    labeler: CaseLabeler, scheme: LabelScheme, outputs: Outputs, chosen_on: list[str]
 ) -> Work[CaseFiles, Prepared, tuple[Prepared, Labels], Written]:
-    grid = labeler.preparation.modalities[0]
+    """The stages of each case; `chosen_on` takes those that the post-processing was chosen on."""
+    grid, after = labeler.preparation.modalities[0], labeler.postprocessing
 
     def label(case: Prepared, device: object) -> tuple[Prepared, Labels]:
         return case, labeler.labels(case, device)
 
     def write(files: CaseFiles, made: tuple[Prepared, Labels]) -> Written:
         prepared, labels = made
+        note = after.note(prepared.facts) if after else None
         with outputs.together() as folder:
-            write_labels(folder / _name(files), labels, prepared, scheme, like=files.images[grid])
+            path = folder / _name(files)
+            write_labels(path, labels, prepared, scheme, like=files.images[grid], description=note)
+        if after and after.chosen_on(prepared.facts):
+            chosen_on.append(files.id)
         return Written((_name(files),), prepared.facts.background)
 
     return Work(labeler.read, label, write)

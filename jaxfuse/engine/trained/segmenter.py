@@ -19,6 +19,7 @@ from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.trained.phases import LABELS, Preparation, TrainedPhase
+from jaxfuse.engine.trained.postprocessed import Postprocessing
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import masked_labels
@@ -111,11 +112,13 @@ class CaseLabeler:
     Attributes:
         ensembles: by device or group of devices; threads may label at once, each on a device or group of its own.
         masked: whether label maps are background outside the brain.
+        postprocessing: what is done with them at the end; None for nothing.
     """
 
     preparation: Preparation
     ensembles: Mapping[Any, Ensemble]
     masked: bool
+    postprocessing: Postprocessing | None = None
 
     def read(self, files: CaseFiles) -> Prepared:
         """Reads and prepares a case; its label file, if there is one, is not opened.
@@ -127,7 +130,8 @@ class CaseLabeler:
     def labels(self, case: Prepared, device: Any) -> Labels:
         """Returns class indices on the cropped grid."""
         labels = self.ensembles[device].labels(case)
-        return masked_labels(labels, case.brain) if self.masked else labels
+        labels = masked_labels(labels, case.brain) if self.masked else labels
+        return self.postprocessing(labels, case) if self.postprocessing else labels
 
 
 def case_labeler(
@@ -136,6 +140,7 @@ def case_labeler(
     *,
     overlap: float | None = None,
     memory_mb: int | None = None,
+    postprocessing: Postprocessing | None = None,
 ) -> CaseLabeler:
     """Returns the labels by the mean of these phases, on these devices or groups; by default on the first one."""
     groups = [one for one in devices if isinstance(one, Placement)]
@@ -143,7 +148,7 @@ def case_labeler(
     if not groups:
         ensemble = ensemble_of(phases, overlap=overlap, memory_mb=memory_mb)
         ensembles = {device: ensemble.on(device) for device in devices or first_device()}
-    return CaseLabeler(phases[0].preparation, ensembles, phases[0].phase.mask_to_brain)
+    return CaseLabeler(phases[0].preparation, ensembles, phases[0].phase.mask_to_brain, postprocessing)
 
 
 def write_labels(
