@@ -16,7 +16,6 @@ Raises:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -59,17 +58,52 @@ class Directed:
         return float(self.areas[self.mm <= mm].sum())
 
 
-def surfels(pred: Mask, truth: Mask, *, spacing_mm: Spacing) -> tuple[Directed, Directed] | str:
-    """Returns D1 and D2 with areas; `distances.BOTH` or `distances.ONE` where so many masks are empty."""
+@dataclass(frozen=True)
+class Surfels:
+    """The surfels of two masks, from which all metrics of this module follow at the price of one.
+
+    Attributes:
+        both: those of the prediction and those of the truth; or `distances.BOTH` or `distances.ONE`, where so many of
+            the masks are empty.
+    """
+
+    both: tuple[Directed, Directed] | str
+
+    def hd95_mm(self, *, one_empty: float, percent: float = 95.0) -> float:
+        """Returns what `surfel_hd95_mm` does."""
+        if not 0 < percent <= 100:
+            raise UserError(f"percent is {percent}; give a percentile above 0 and up to 100")
+        if isinstance(self.both, str):
+            return 0.0 if self.both == BOTH else float(one_empty)
+        return max(one.percentile_mm(percent) for one in self.both)
+
+    def asd_mm(self, *, one_empty: float) -> float:
+        """Returns what `surfel_asd_mm` does."""
+        if isinstance(self.both, str):
+            return 0.0 if self.both == BOTH else float(one_empty)
+        return self.both[0].mean_mm()
+
+    def nsd(self, tolerance_mm: float) -> float:
+        """Returns what the function `nsd` does."""
+        if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
+            raise UserError(f"tolerance_mm is {tolerance_mm}; give a distance in mm that is not negative")
+        if isinstance(self.both, str):
+            return 1.0 if self.both == BOTH else 0.0
+        within = sum(one.area_within(tolerance_mm) for one in self.both)
+        return float(within / sum(one.areas.sum() for one in self.both))
+
+
+def surfels(pred: Mask, truth: Mask, *, spacing_mm: Spacing) -> Surfels:
+    """Returns the surfels of both masks and the distances between them."""
     pair = paired(pred, truth, spacing_mm)
     if isinstance(pair, str):
-        return pair
+        return Surfels(pair)
     codes = _codes(pair.pred), _codes(pair.truth)
     mixed = [(code > 0) & (code < 2 ** (2**code.ndim) - 1) for code in codes]
     table = _areas(pair.spacing)
     distances = between(*mixed, pair.spacing)
     first, second = (Directed(mm, table[c[m]]) for mm, c, m in zip(distances, codes, mixed, strict=True))
-    return first, second
+    return Surfels((first, second))
 
 
 def surfel_hd95_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float, percent: float = 95.0) -> float:
@@ -78,20 +112,12 @@ def surfel_hd95_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: f
     Args:
         percent: another percentile; 100 gives the Hausdorff distance between surfels.
     """
-    if not 0 < percent <= 100:
-        raise UserError(f"percent is {percent}; give a percentile above 0 and up to 100")
-    found = surfels(pred, truth, spacing_mm=spacing_mm)
-    if isinstance(found, str):
-        return 0.0 if found == BOTH else float(one_empty)
-    return max(one.percentile_mm(percent) for one in found)
+    return surfels(pred, truth, spacing_mm=spacing_mm).hd95_mm(one_empty=one_empty, percent=percent)
 
 
 def surfel_asd_mm(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> float:
     """Returns the mean by area of D1 in mm: directed, from the prediction to the truth."""
-    found = surfels(pred, truth, spacing_mm=spacing_mm)
-    if isinstance(found, str):
-        return 0.0 if found == BOTH else float(one_empty)
-    return found[0].mean_mm()
+    return surfels(pred, truth, spacing_mm=spacing_mm).asd_mm(one_empty=one_empty)
 
 
 def nsd(pred: Mask, truth: Mask, *, spacing_mm: Spacing, tolerance_mm: float) -> float:
@@ -102,19 +128,7 @@ def nsd(pred: Mask, truth: Mask, *, spacing_mm: Spacing, tolerance_mm: float) ->
     Args:
         tolerance_mm: such as the distance between two raters; print it in every table.
     """
-    return nsd_at(pred, truth, spacing_mm=spacing_mm, tolerances_mm=(tolerance_mm,))[0]
-
-
-def nsd_at(pred: Mask, truth: Mask, *, spacing_mm: Spacing, tolerances_mm: Sequence[float]) -> list[float]:
-    """Returns `nsd` at several tolerances, at the price of one."""
-    for tolerance in tolerances_mm:
-        if not (math.isfinite(tolerance) and tolerance >= 0):
-            raise UserError(f"tolerance_mm is {tolerance}; give a distance in mm that is not negative")
-    found = surfels(pred, truth, spacing_mm=spacing_mm)
-    if isinstance(found, str):
-        return [1.0 if found == BOTH else 0.0] * len(tolerances_mm)
-    whole = sum(one.areas.sum() for one in found)
-    return [float(sum(one.area_within(mm) for one in found) / whole) for mm in tolerances_mm]
+    return surfels(pred, truth, spacing_mm=spacing_mm).nsd(tolerance_mm)
 
 
 def _corners(ndim: int) -> list[tuple[int, ...]]:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxfuse.metrics.surfels import nsd, nsd_at, surfel_asd_mm, surfel_hd95_mm, surfels
+from jaxfuse.metrics.surfels import nsd, surfel_asd_mm, surfel_hd95_mm, surfels
 from tests.metrics.test_surface import blob
 from tests.refusals import refused
 
@@ -17,8 +17,7 @@ def _box(shape, *sides):
 
 
 def _area(mask, spacing_mm):
-    found, _ = surfels(mask, mask, spacing_mm=spacing_mm)
-    return found.areas.sum()
+    return surfels(mask, mask, spacing_mm=spacing_mm).both[0].areas.sum()
 
 
 def test_areas_of_one_voxel_by_hand():
@@ -34,7 +33,7 @@ def test_flat_faces_have_their_own_area():
     plate = _box((12, 22, 4), (1, 11), (1, 21), (1, 3))
     area = _area(plate, (1.0, 1.0, 5.0))
     assert 2 * 9 * 19 < area < 2 * 10 * 20 + 2 * 2 * (10 + 20) * 5
-    codes = surfels(plate, plate, spacing_mm=(1.0, 1.0, 5.0))[0]
+    codes = surfels(plate, plate, spacing_mm=(1.0, 1.0, 5.0)).both[0]
     assert np.isclose(codes.areas, 1.0).sum() == 2 * 9 * 19
 
 
@@ -56,7 +55,8 @@ def test_distances_of_two_plates_by_hand():
     assert surfel_hd95_mm(pred, truth, **at) == 6.0
     assert surfel_hd95_mm(pred, truth, percent=100, **at) == 6.0
     assert 4.0 <= surfel_asd_mm(pred, truth, **at) <= 6.0
-    assert nsd_at(pred, truth, spacing_mm=at["spacing_mm"], tolerances_mm=(3.9, 4.0, 6.0)) == pytest.approx([0, 0.5, 1])
+    shares = [nsd(pred, truth, spacing_mm=at["spacing_mm"], tolerance_mm=mm) for mm in (3.9, 4.0, 6.0)]
+    assert shares == pytest.approx([0, 0.5, 1])
 
 
 def test_a_percentile_is_one_of_area_and_is_not_interpolated():
@@ -101,9 +101,8 @@ def test_axes_that_are_not_at_right_angles():
         straight = distance(pred, truth, spacing_mm=sides, one_empty=0.0)
         assert distance(pred, truth, spacing_mm=np.diag(sides) @ turn, one_empty=0.0) == pytest.approx(straight)
     slanted = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 1]])
-    found, _ = surfels(
-        _box((3, 3, 3), (1, 2), (0, 3), (0, 3)), _box((3, 3, 3), (1, 2), (0, 3), (0, 3)), spacing_mm=slanted
-    )
+    slab = _box((3, 3, 3), (1, 2), (0, 3), (0, 3))
+    found = surfels(slab, slab, spacing_mm=slanted).both[0]
     assert np.isclose(found.areas, 1.0).sum() == 8  # a sheared square keeps its area
 
 
