@@ -77,7 +77,7 @@ def test_a_protocol_may_be_chosen_for_another_scheme():
 
 
 def test_the_tasks_of_2023_tell_lesions_apart_in_their_own_ways():
-    """Lesions of 27 mm3, five voxels apart: three steps of dilation join them, and alone they count as metastases only."""
+    """Lesions of 27 mm3, five voxels apart: three steps of dilation join them; alone they count as metastases only."""
     scheme = label_scheme("brats2023")
     truth = np.zeros((9, 9, 20), int)
     truth[3:6, 3:6, 2:5] = truth[3:6, 3:6, 10:13] = 3
