@@ -137,7 +137,7 @@ def _corners(ndim: int) -> list[tuple[int, ...]]:
 
 
 def _codes(mask: BoolMask) -> UInt8[np.ndarray, ...]:
-    """Which voxels around each inner corner of the grid belong to the mask, as bits."""
+    """The voxels around each inner corner of the grid that belong to the mask, as bits."""
     codes = np.zeros(tuple(side - 1 for side in mask.shape), np.uint8)
     for bit, place in enumerate(_corners(mask.ndim)):
         codes |= mask[tuple(slice(at, at + side) for at, side in zip(place, codes.shape, strict=True))] * np.uint8(

@@ -20,7 +20,7 @@ def _cubes(*corners, side=4, shape=(40, 40, 40)):
 
 
 def _slowly(pred, truth, spacing, matching):
-    """The same by its definition, step by step on whole arrays: dice, hd95, found, missed, false."""
+    """Returns the same by its definition on whole arrays: dice, hd95, found, missed, false."""
     near = ndimage.generate_binary_structure(pred.ndim, 2)
 
     def widen(mask):
