@@ -181,7 +181,7 @@ def _outside(marked: Mask, images: Mapping[str, Look], rule: BackgroundRule) -> 
     shown = surely_shown([array[marked] for array in arrays], [one.background for one in images.values()])
     if shown is not None and shown.all():
         return 0
-    brain = find_brain(np.stack(arrays, axis=-1), tuple(images), rule).mask
+    brain = find_brain(arrays, tuple(images), rule).mask
     return int(np.count_nonzero(marked & ~brain))
 
 
