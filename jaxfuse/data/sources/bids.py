@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxfuse.data.cases import Image
-from jaxfuse.data.sources.case_folders import EXTENSIONS, Described, Finding, VolumeSource, check_modalities
+from jaxfuse.data.sources.case_folders import EXTENSIONS, Described, Finding, check_modalities, described_source
 from jaxfuse.data.sources.modality_names import canonical_name
 from jaxfuse.errors import UserError
 from jaxfuse.labels import written_scheme
@@ -289,12 +289,4 @@ def _children(folder: Path, named: re.Pattern[str] | None = None) -> tuple[Path,
     return tuple(folder / name for name in kept if (folder / name).is_dir())
 
 
-SOURCE = VolumeSource(
-    name=LAYOUT,
-    modalities=(),
-    layouts={LAYOUT: ""},
-    example=EXAMPLE,
-    layout_of=layout_of,
-    survey=survey,
-    describe=describe,
-)
+SOURCE = described_source(LAYOUT, example=EXAMPLE, layout_of=layout_of, survey=survey, describe=describe)
