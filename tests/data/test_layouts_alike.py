@@ -30,7 +30,7 @@ def prepared_of(root: Path, cache: Path, labels: str = "") -> tuple[str, tuple[P
 
 
 def sides_by_place(root: Path, cache: Path) -> list[dict[str, list[int]]]:
-    """Which places in the order of names stand on each side, as the settings of `DRAWN` draw them."""
+    """The places in the order of names that stand on each side, as the settings of `DRAWN` draw them."""
     files = volume_root(root, source="brats").find(ASKED, labels_required=True)
     places = {one.id: place for place, one in enumerate(files)}
     drawn = [sides_of(settings(root, **asked), files, cache) for asked in DRAWN]
