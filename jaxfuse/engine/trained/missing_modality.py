@@ -100,8 +100,7 @@ def cases_to_complete(
     """
     check_runs(maker, segmenter)
     task, read = task_of(maker), segmenter.preparation.modalities
-    data = segmenter.data
-    cases = volume_root(root, source=data.source, layout=data.layout, entities=data.entities)
+    cases = volume_root(root, source=segmenter.data.source, layout=segmenter.data.layout)
 
     def completion(one: Finding) -> Completion:
         lacking = task.target in one.missing
