@@ -7,6 +7,8 @@ import os
 import traceback
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What a run exits with that has lost one of its processes: the same command goes on (EX_TEMPFAIL of sysexits.h).
+PROCESS_LOST = 75
 # What a disk, its rights or its limits refuse. Other errors of the operating system are the program's own.
 _OF_THE_DISK = _NO_SPACE | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ESTALE}
 _OF_THE_DISK |= {errno.ENAMETOOLONG}
@@ -36,9 +38,10 @@ class Unfinished(Exception):
 
 
 class Stopped(Unfinished):
-    """A run that ends before its end and can be resumed: by a signal, or because its numbers are no longer finite.
+    """A run that ends before its end and can be resumed.
 
-    Its exit code is 128 + the signal's number, or 1.
+    Its exit code is 128 + the number of the signal that stopped it; `PROCESS_LOST` where another of its processes is
+    gone; or 1, because its numbers are no longer finite.
     """
 
 

@@ -28,6 +28,7 @@ from jaxfuse.engine.build import initial_state  # noqa: E402
 from jaxfuse.engine.devices.placement import on_mesh, one_device  # noqa: E402
 from jaxfuse.engine.feed.windows import Block, Places, Windows, cut_all  # noqa: E402
 from jaxfuse.engine.programs import Programs, donating  # noqa: E402
+from jaxfuse.learning.bilevel import SCHEMES  # noqa: E402
 from jaxfuse.learning.game import part_of  # noqa: E402
 from jaxfuse.learning.networks import LinenNetwork  # noqa: E402
 from jaxfuse.learning.optim import by_part  # noqa: E402
@@ -109,13 +110,18 @@ def _copied(state: Any) -> Any:
     return jax.tree.map(clone, state)
 
 
-def of_recipe(recipe: str, text: str, name: str, batch: int, form: str) -> dict[str, Any]:
-    """Compares three steps of a phase by gradient descent with momentum, convolutions in one form."""
+def of_recipe(recipe: str, text: str, name: str, batch: int, form: str, scheme: str = "") -> dict[str, Any]:
+    """Compares three steps of a phase by gradient descent with momentum, convolutions in one form.
+
+    Args:
+        scheme: a bi-level one in place of the row's, with its own options.
+    """
     built = phases(recipe, text)[name]
     built = replace(built, phase=replace(built.phase, batch=batch))
     descent = optax.sgd(1e-2, momentum=0.9)
     optimizers = {player: by_part(descent) if player == "critics" else descent for player in built.system.players}
-    system = replace(built.system, optimizers=optimizers)
+    own = {"scheme": SCHEMES[scheme]()} if scheme else {}
+    system = replace(built.system, optimizers=optimizers, **own)
     with nullcontext() if form == "auto" else implementation(form):
         state = wide(initial_state(system, built.phase, built.modalities, seed=0, number=0))
         state = state.replace(params=moved_a_little(state.params))
@@ -193,4 +199,4 @@ def small() -> dict[str, Any]:
 
 if __name__ == "__main__":
     what, *more = sys.argv[1:]
-    print(json.dumps(small() if what == "small" else of_recipe(what, *more[:2], int(more[2]), more[3])))
+    print(json.dumps(small() if what == "small" else of_recipe(what, *more[:2], int(more[2]), *more[3:])))

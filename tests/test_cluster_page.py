@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jaxfuse.errors import PROCESS_LOST
 from tests.test_docs import ROOT, blocks, options_of, recipe
 
 PAGE = "docs/how_to/cluster.md"
@@ -93,8 +94,9 @@ class Cluster:
         path.write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def start(self, script: str) -> subprocess.Popen[bytes]:
+    def start(self, script: str, restarts: int = 0) -> subprocess.Popen[bytes]:
         own = {**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
+        own["SLURM_RESTART_COUNT"] = str(restarts)
         return subprocess.Popen(["bash", "-c", script.replace("/shared/", f"{self.folder}/")], env=own)
 
     @property
@@ -124,7 +126,15 @@ def test_a_signal_to_the_script_reaches_the_run_which_is_queued_again_once_it_ha
 
 @pytest.mark.parametrize("script", [ONE_NODE, SEVERAL_NODES], ids=["one node", "several nodes"])
 @pytest.mark.parametrize(("code", "requeued"), [(0, ""), (2, ""), (143, "requeue 77\n")])
-def test_a_run_is_queued_again_after_143_alone(tmp_path, script, code, requeued):
+def test_a_run_is_queued_again_after_143(tmp_path, script, code, requeued):
     cluster = Cluster(tmp_path, f"exit {code}")
     assert cluster.start(script).wait(20) == code
+    assert cluster.requeued == requeued
+
+
+@pytest.mark.parametrize("code", [PROCESS_LOST, 128 + signal.SIGKILL])
+@pytest.mark.parametrize(("restarts", "requeued"), [(19, "requeue 77\n"), (20, "")])
+def test_a_run_that_lost_a_process_is_queued_again_but_not_for_ever(tmp_path, code, restarts, requeued):
+    cluster = Cluster(tmp_path, f"exit {code}")
+    assert cluster.start(SEVERAL_NODES, restarts).wait(20) == code
     assert cluster.requeued == requeued

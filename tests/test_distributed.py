@@ -189,7 +189,7 @@ def test_where_one_is_killed_the_other_says_so_and_nothing_is_lost(site, alone, 
     found = site.after(4, name, 2, victim=victim, number=signal.SIGKILL)
     code, _, err = found[1 - victim]
     assert found[victim][0] == -signal.SIGKILL
-    assert code == 1
+    assert code == 75
     assert err.splitlines()[-1] == (
         f"process {victim} is gone: killed, or its machine or network failed; the same command goes on from the last "
         "checkpoint"

@@ -66,7 +66,6 @@ class Assembly:
         label_margin: what labels are: as much, or 0.
         labels: whether there are any.
         buffers: where batches lie.
-        presence: whether cases may lack modalities, which their batches tell.
     """
 
     cases: Sequence[PreparedCase]
@@ -75,10 +74,9 @@ class Assembly:
     label_margin: int
     labels: bool
     buffers: Buffers
-    presence: bool = False
 
     def batch(self, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-        """Returns `image` (b *patch m) float32; with labels `label` (b *sides) uint8; `presence` (b m) if it is told.
+        """Returns `image` (b *patch m) float32 and, with labels, `label` (b *sides) uint8.
 
         Where a patch leaves the crop of its case there is background, 0.
 
@@ -90,19 +88,13 @@ class Assembly:
         images = self.buffers.empty((len(draws), *self.patch, modalities), np.float32)
         for image, case, draw in zip(images, cases, draws, strict=True):
             crop_into(image, case.image, [first - self.margin for first in draw.start], draw.mirrored)
-        found = {"image": images, **({"presence": presence_table(cases)} if self.presence else {})}
         if not self.labels:
-            return found
+            return {"image": images}
         labels = self.buffers.empty((len(draws), *output_sides(self.patch, self.label_margin)), np.uint8)
         before = self.margin - self.label_margin
         for label, case, draw in zip(labels, cases, draws, strict=True):
             crop_into(label, _label_of(case), [first - before for first in draw.start], draw.mirrored)
-        return {**found, "label": labels}
-
-
-def presence_table(cases: Sequence[PreparedCase]) -> np.ndarray:
-    """Returns which modalities each case has, (cases m) bool."""
-    return np.array([case.facts.presence or (True,) * len(case.facts.modalities) for case in cases])
+        return {"image": images, "label": labels}
 
 
 def _label_of(case: PreparedCase) -> np.ndarray:

@@ -9,6 +9,7 @@ plane: its surface is its contour there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
@@ -23,7 +24,7 @@ Distances = Float64[np.ndarray, " _"]
 Statistic = Callable[[Distances, Distances], float]
 # The side of a voxel in mm per array axis, in their order; or, where axes are not at right angles, the step of each
 # array axis in the world as a row.
-Spacing = Sequence[float] | Float[np.ndarray, "axes world"]
+Spacing = Sequence[float] | Float[np.ndarray, " axes"] | Float[np.ndarray, "axes world"]
 
 # A search tree costs about this many times more per chosen voxel than a distance transform per voxel of
 # the box, so it is the faster way where small surfaces lie far apart (one stray voxel is enough).
@@ -49,19 +50,57 @@ def measured_mm(
     Raises:
         UserError: masks of different shapes, or a spacing that does not fit them.
     """
+    pair = paired(pred, truth, spacing_mm)
+    if isinstance(pair, str):
+        return dict.fromkeys(statistics, 0.0 if pair == BOTH else float(one_empty))
+    d1, d2 = between(chosen(pair.pred), chosen(pair.truth), pair.spacing)
+    return {name: float(statistic(d1, d2)) for name, statistic in statistics.items()}
+
+
+# Which masks of a pair are empty.
+BOTH, ONE = "both", "one"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two masks, none of them empty, in the bounding box of their union, inside one voxel of background.
+
+    Attributes:
+        spacing: sides (axes,) or steps (axes, world) in mm; a single slice has two axes.
+    """
+
+    pred: BoolMask
+    truth: BoolMask
+    spacing: Float64[np.ndarray, "axes ..."]
+
+
+def paired(pred: Mask, truth: Mask, spacing_mm: Spacing) -> Pair | str:
+    """Returns two masks as distances are measured between them; BOTH or ONE where so many are empty.
+
+    Raises:
+        UserError: masks of different shapes, or a spacing that does not fit them.
+    """
+    pred, truth, spacing = in_plane(pred, truth, spacing_mm)
+    if not pred.any() or not truth.any():
+        return ONE if pred.any() or truth.any() else BOTH
+    return Pair(*_crop(pred, truth), spacing)
+
+
+def in_plane(
+    pred: Mask, truth: Mask, spacing_mm: Spacing
+) -> tuple[BoolMask, BoolMask, Float64[np.ndarray, "axes ..."]]:
+    """Returns two masks and their spacing; those of a single slice with the two axes of its plane.
+
+    Raises:
+        UserError: masks of different shapes, or a spacing that does not fit them.
+    """
     require_same_shape(pred, truth)
     spacing = _checked(spacing_mm, pred.ndim)
     pred, truth = pred.astype(bool, copy=False), truth.astype(bool, copy=False)
-    if not pred.any() and not truth.any():
-        return dict.fromkeys(statistics, 0.0)
-    if not pred.any() or not truth.any():
-        return dict.fromkeys(statistics, float(one_empty))
     if pred.ndim == 3 and pred.shape.count(1) == 1:
         thin = pred.shape.index(1)
         pred, truth, spacing = pred.squeeze(thin), truth.squeeze(thin), np.delete(spacing, thin, axis=0)
-    cropped_pred, cropped_truth = _crop(pred, truth)
-    d1, d2 = _distances(chosen(cropped_pred), chosen(cropped_truth), spacing)
-    return {name: float(statistic(d1, d2)) for name, statistic in statistics.items()}
+    return pred, truth, spacing
 
 
 def voxel_size(spacing_mm: Spacing) -> float:
@@ -88,18 +127,21 @@ def _checked(spacing_mm: Spacing, ndim: int) -> Float64[np.ndarray, "axes ..."]:
 
 def _crop(pred: BoolMask, truth: BoolMask) -> tuple[BoolMask, BoolMask]:
     """Both masks in the bounding box of their union, inside one voxel of background: changes no distance."""
-    union = pred | truth
+    box = box_of(pred | truth)
+    return np.pad(pred[box], 1), np.pad(truth[box], 1)
+
+
+def box_of(mask: BoolMask, margin: int = 0) -> tuple[slice, ...]:
+    """Returns the smallest box that holds a mask that is not empty, and a margin of voxels where the array has them."""
     box = []
-    for axis in range(union.ndim):
-        occupied = np.flatnonzero(union.any(axis=tuple(a for a in range(union.ndim) if a != axis)))
-        box.append(slice(occupied[0], occupied[-1] + 1))
-    return np.pad(pred[tuple(box)], 1), np.pad(truth[tuple(box)], 1)
+    for axis, side in enumerate(mask.shape):
+        occupied = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        box.append(slice(max(occupied[0] - margin, 0), min(occupied[-1] + 1 + margin, side)))
+    return tuple(box)
 
 
-def _distances(
-    pred: BoolMask, truth: BoolMask, spacing: Float64[np.ndarray, "axes ..."]
-) -> tuple[Distances, Distances]:
-    """D1 and D2 of two sets of voxels, exact either way."""
+def between(pred: BoolMask, truth: BoolMask, spacing: Float64[np.ndarray, "axes ..."]) -> tuple[Distances, Distances]:
+    """Returns D1 and D2 of two sets of voxels, each in the order of its array; exact by either way."""
     if spacing.ndim == 2:  # a transform knows right angles only
         return _by_tree(np.argwhere(pred) @ spacing, np.argwhere(truth) @ spacing)
     if _TREE_COST * (np.count_nonzero(pred) + np.count_nonzero(truth)) < pred.size:

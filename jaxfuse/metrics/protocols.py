@@ -15,9 +15,11 @@ from typing import Protocol, runtime_checkable
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.distances import Spacing
+from jaxfuse.metrics.lesions import GLIOMA, MENINGIOMA, METASTASES, Matching, lesion_scores
 from jaxfuse.metrics.names import Metric
 from jaxfuse.metrics.overlap import Mask, dice, iou, sensitivity, specificity
 from jaxfuse.metrics.surface import hausdorff_mm, hd95_mm, surface_distances_mm
+from jaxfuse.metrics.surfels import surfels
 from jaxfuse.metrics.voxel_sets import voxel_set_distances_mm
 
 _SURFACE = "surface = mask minus its erosion by the 6-neighbor cross (4-neighbor in a single slice)"
@@ -85,8 +87,55 @@ MHD_DUBUISSON = Metric(
     False,
     f"the larger of the mean distances of the two directions, in mm, {_WHOLE}",
 )
+_SURFELS = "surface elements of marching cubes, weighted by their areas"
+_LESIONWISE = "mean over the lesions of the truth that count and the false alarms"
+HD95_SURFELS = Metric(
+    "hd95_surfels_mm",
+    "HD95, surfels (mm)",
+    2,
+    False,
+    f"the larger of the 95th percentiles of the distances of both directions, in mm, between {_SURFELS}",
+)
+ASD_SURFELS = Metric(
+    "asd_surfels_mm",
+    "ASD, surfels (mm)",
+    2,
+    False,
+    f"mean distance of the prediction's surface to that of the truth, in mm, between {_SURFELS}",
+)
+_TOLERANCES_MM = (1, 2)
+NSD = tuple(
+    Metric(
+        f"nsd_{mm}mm",
+        f"NSD at {mm} mm",
+        3,
+        True,
+        f"share of both surfaces at most {mm} mm from the other, of {_SURFELS}",
+        in_console=mm == 1,
+    )
+    for mm in _TOLERANCES_MM
+)
+LESION_DICE = Metric("lesion_dice", "Dice by lesion", 3, True, f"{_LESIONWISE}, which count 0, as does a missed lesion")
+LESION_HD95 = Metric(
+    "lesion_hd95_mm",
+    "HD95 by lesion (mm)",
+    2,
+    False,
+    f"{_LESIONWISE}, which count 374 mm, as does a missed lesion; between {_SURFELS}",
+)
+LESION_F1 = Metric(
+    "lesion_f1", "F1 of lesions", 3, True, "2 TP / (2 TP + FP + FN) of lesions; one that is touched is found"
+)
+LESIONS_FOUND = Metric("lesions_found", "Lesions found", 1, None, in_console=False)
+LESIONS_MISSED = Metric("lesions_missed", "Lesions missed", 1, False, in_console=False)
+LESIONS_FALSE = Metric("lesions_false", "False alarms", 1, False, in_console=False)
 # Taken by `metrics.regions` from the Dice of all cases.
 DICE_NONEMPTY = Metric("dice_nonempty", "Dice, truth not empty", 3, True)
+
+
+# Distances in mm where exactly one mask is empty. Up to 2021: the diagonal of the 240 x 240 x 155 mm volume.
+BRATS_PENALTY_MM = math.sqrt(240**2 + 240**2 + 155**2)
+BRATS2023_PENALTY_MM = 374.0
 
 
 @runtime_checkable
@@ -161,33 +210,58 @@ def _hausdorff_voxels(pred: Mask, truth: Mask) -> float:
     return hausdorff_mm(pred, truth, spacing_mm=(1.0,) * pred.ndim, one_empty=math.nan)
 
 
+def _by_surfels(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
+    found = surfels(pred, truth, spacing_mm=spacing_mm)
+    return {
+        HD95_SURFELS.name: found.hd95_mm(one_empty=one_empty),
+        ASD_SURFELS.name: found.asd_mm(one_empty=one_empty),
+        **{metric.name: found.nsd(mm) for metric, mm in zip(NSD, _TOLERANCES_MM, strict=True)},
+    }
+
+
+def _by_lesions(matching: Matching) -> Measured:
+    def measure(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
+        del one_empty  # what a miss costs is a part of the matching
+        scores = lesion_scores(pred, truth, spacing_mm=spacing_mm, matching=matching)
+        return {
+            LESION_DICE.name: scores.dice,
+            LESION_HD95.name: scores.hd95_mm,
+            LESION_F1.name: scores.f1,
+            LESIONS_FOUND.name: float(scores.true_positives),
+            LESIONS_MISSED.name: float(scores.false_negatives),
+            LESIONS_FALSE.name: float(scores.false_positives),
+        }
+
+    counts = LESIONS_FOUND, LESIONS_MISSED, LESIONS_FALSE
+    return Measured((LESION_DICE, LESION_HD95, LESION_F1, *counts), measure)
+
+
 _DICE = _overlap(DICE, dice)
 _SURFACES = Measured((HD, HD95, MHD, ASD, ASSD), surface_distances_mm)
 _VOXEL_SETS = Measured((ISEG_MHD, ISEG_ASD, MHD_DUBUISSON), voxel_set_distances_mm)
-BRATS = LabelProtocol(
-    "brats",
-    "",
-    (
-        _DICE,
-        _overlap(IOU, iou),
-        _overlap(SENSITIVITY, sensitivity),
-        _overlap(SPECIFICITY, specificity),
-        _distance(HD95, hd95_mm),
-    ),
-    "penalty",
-)
+_OVERLAP = (_DICE, _overlap(IOU, iou), _overlap(SENSITIVITY, sensitivity), _overlap(SPECIFICITY, specificity))
+BRATS = LabelProtocol("brats", "", (*_OVERLAP, _distance(HD95, hd95_mm)), "penalty")
+
+
+def _since_2023(name: str, matching: Matching) -> LabelProtocol:
+    """The ranking of BraTS since 2023, by the rules of one of its tasks."""
+    measured = (*_OVERLAP, Measured((HD95_SURFELS, ASD_SURFELS, *NSD), _by_surfels), _by_lesions(matching))
+    return LabelProtocol(name, "", measured, f"{BRATS2023_PENALTY_MM:g}")
+
+
+# Gliomas, those of children and of Sub-Saharan Africa too; meningiomas; metastases.
+BRATS2023 = _since_2023("brats2023", GLIOMA)
+BRATS2023_MEN = _since_2023("brats2023_men", MENINGIOMA)
+BRATS2023_MET = _since_2023("brats2023_met", METASTASES)
 ISEG = LabelProtocol("iseg", "iseg", (_DICE, _SURFACES, _VOXEL_SETS), "nan")
 STROKE = LabelProtocol(
     "stroke", "stroke", (_DICE, _distance(HD, hausdorff_mm), _overlap(HD_VOXELS, _hausdorff_voxels)), "nan"
 )
-PROTOCOLS = (BRATS, ISEG, STROKE)
+PROTOCOLS = (BRATS, BRATS2023, BRATS2023_MEN, BRATS2023_MET, ISEG, STROKE)
 # All metrics of label maps, each once.
 METRICS = (*dict.fromkeys(metric for protocol in PROTOCOLS for metric in protocol.metrics), DICE_NONEMPTY)
 _OF_SCHEME = {protocol.scheme: protocol for protocol in PROTOCOLS if protocol.scheme}
 
-# Distances in mm where exactly one mask is empty. Up to 2021: the diagonal of the 240 x 240 x 155 mm volume.
-BRATS_PENALTY_MM = math.sqrt(240**2 + 240**2 + 155**2)
-BRATS2023_PENALTY_MM = 374.0
 _PENALTY_MM: Mapping[str, float] = {
     "brats2015": BRATS_PENALTY_MM,
     "decathlon": BRATS_PENALTY_MM,

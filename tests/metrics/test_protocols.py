@@ -7,7 +7,17 @@ import pytest
 
 from jaxfuse.labels import label_scheme
 from jaxfuse.metrics.names import names_of
-from jaxfuse.metrics.protocols import BRATS, ISEG, PROTOCOLS, STROKE, protocol_of
+from jaxfuse.metrics.protocols import (
+    BRATS,
+    BRATS2023,
+    BRATS2023_MEN,
+    BRATS2023_MET,
+    ISEG,
+    PROTOCOLS,
+    STROKE,
+    one_empty_mm,
+    protocol_of,
+)
 from jaxfuse.metrics.regions import score_case, summary_document
 
 TISSUES, INFARCTS = label_scheme("iseg"), label_scheme("stroke")
@@ -64,6 +74,42 @@ def test_a_protocol_may_be_chosen_for_another_scheme():
     assert row["hd_voxels"] == 1
     (row,) = score([[1, 0]], [[1, 1]], INFARCTS, protocol=BRATS)
     assert row["sensitivity"] == 0.5
+
+
+def test_the_tasks_of_2023_tell_lesions_apart_in_their_own_ways():
+    """Lesions of 27 mm3, five voxels apart: three steps of dilation join them; alone they count as metastases only."""
+    scheme = label_scheme("brats2023")
+    truth = np.zeros((9, 9, 20), int)
+    truth[3:6, 3:6, 2:5] = truth[3:6, 3:6, 10:13] = 3
+    pred = np.where(np.arange(20) < 8, truth, 0)
+    found = {}
+    for protocol in (BRATS2023, BRATS2023_MEN, BRATS2023_MET):
+        penalty = one_empty_mm(protocol.one_empty, scheme)
+        rows = score(pred, truth, scheme, spacing_mm=(1.0, 1.0, 1.0), one_empty=penalty, protocol=protocol)
+        (row,) = (row for row in rows if row["region"] == "ET")
+        found[protocol.name] = [
+            row[name] for name in ("lesion_dice", "lesions_found", "lesions_missed", "lesions_false", "lesion_f1")
+        ]
+        assert row["dice"] == pytest.approx(2 / 3)
+    assert found["brats2023"] == pytest.approx([2 / 3, 1, 0, 0, 1])
+    assert found["brats2023_men"] == [1, 0, 0, 0, 1]
+    assert found["brats2023_met"] == pytest.approx([1 / 2, 1, 1, 0, 2 / 3])
+
+
+def test_a_missed_region_costs_374_mm_since_2023():
+    scheme = label_scheme("brats2023")
+    truth = np.zeros((8, 8, 8), int)
+    truth[2:6, 2:6, 2:6] = 3
+    rows = score(
+        np.zeros_like(truth),
+        truth,
+        scheme,
+        spacing_mm=(1.0, 1.0, 1.0),
+        one_empty=one_empty_mm(BRATS2023.one_empty, scheme),
+        protocol=BRATS2023,
+    )
+    assert {row["hd95_surfels_mm"] for row in rows} == {row["lesion_hd95_mm"] for row in rows} == {374.0}
+    assert {row["nsd_1mm"] for row in rows} == {row["lesion_dice"] for row in rows} == {0.0}
 
 
 def test_tissues_are_averaged_over_subjects():

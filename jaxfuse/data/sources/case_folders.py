@@ -113,24 +113,17 @@ class VolumeSource:
     cuts: Mapping[str, Cut] = field(default_factory=dict)
 
     def find(
-        self,
-        root: str | Path,
-        modalities: Sequence[str],
-        *,
-        labels_required: bool,
-        layout: str = "",
-        incomplete: bool = False,
+        self, root: str | Path, modalities: Sequence[str], *, labels_required: bool, layout: str = ""
     ) -> tuple[CaseFiles, ...]:
         """The cases under `root`, each with all of `modalities`, in a settled order; an empty layout is recognized.
 
-        `root` may be any level from the download's folder to a case. Cases that may be `incomplete` have one at least.
+        `root` may be any level from the download's folder to a case.
 
         Raises:
             UserError: for a root without cases, an unknown name, and the first case that lacks a required file; with
                 `labels_required` a label file is one.
         """
-        found = self.look(root, modalities, layout=layout)
-        return case_files(found, labels_required=labels_required, incomplete=incomplete)
+        return case_files(self.look(root, modalities, layout=layout), labels_required=labels_required)
 
     def look(self, root: str | Path, modalities: Sequence[str], *, layout: str = "") -> tuple[Finding, ...]:
         """The cases under `root` as they are, in a settled order; an empty layout is recognized.
@@ -160,6 +153,26 @@ class VolumeSource:
         if len(self.layouts) == 1:
             return next(iter(self.layouts))
         return detect(Path(os.path.abspath(root)), self.layout_of, example=self.example)
+
+
+def described_source(
+    layout: str,
+    *,
+    example: str,
+    layout_of: Callable[[Path], str],
+    survey: Survey,
+    describe: Callable[[Path], Described],
+) -> VolumeSource:
+    """A way to keep any kind of data in one layout, whose data sets tell their modalities and labels themselves."""
+    return VolumeSource(
+        name=layout,
+        modalities=(),
+        layouts={layout: ""},
+        example=example,
+        layout_of=layout_of,
+        survey=survey,
+        describe=describe,
+    )
 
 
 @dataclass(frozen=True)
@@ -212,19 +225,17 @@ class Finding:
     told: Mapping[str, str] = field(default_factory=dict)
 
 
-def case_files(
-    findings: Iterable[Finding], *, labels_required: bool, incomplete: bool = False
-) -> tuple[CaseFiles, ...]:
+def case_files(findings: Iterable[Finding], *, labels_required: bool) -> tuple[CaseFiles, ...]:
     """The files of every case; `UserError` for the first that `files_of` refuses."""
-    return tuple(files_of(found, labels_required=labels_required, incomplete=incomplete) for found in findings)
+    return tuple(files_of(found, labels_required=labels_required) for found in findings)
 
 
-def files_of(found: Finding, *, labels_required: bool, incomplete: bool = False) -> CaseFiles:
+def files_of(found: Finding, *, labels_required: bool) -> CaseFiles:
     """The files of one case; `UserError` where it lacks an image, or a label where labels are required.
 
-    A case that the data set holds out for testing needs no label; one that may be `incomplete` needs one image.
+    A case that the data set holds out for testing needs no label.
     """
-    for modality, name in () if incomplete and found.images else found.missing.items():
+    for modality, name in found.missing.items():
         raise UserError(
             f"case {found.id} has no {modality} image: {name} is not in {found.folder}"
             f"{_but(_volumes_in(found.folder), found.folder)}; add the file, leave the case out, or ask for other "

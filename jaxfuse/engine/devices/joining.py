@@ -23,7 +23,7 @@ from jaxfuse.engine.devices.meeting import Seat, Statement, meet
 from jaxfuse.engine.devices.processes import Processes, exit_code
 from jaxfuse.engine.devices.watch import GONE, GRACE_S, LONGEST_S, Watch
 from jaxfuse.engine.run_folder.workdir import processor
-from jaxfuse.errors import Stopped, Unfinished, UserError, machine_sentence
+from jaxfuse.errors import PROCESS_LOST, Stopped, Unfinished, UserError, machine_sentence
 
 AUTO = "auto"
 # JAX ends processes that have slept for so long; `watch` notices one that is gone long before.
@@ -220,7 +220,7 @@ class _Guard:
         elif self.processes.lost is not None:
             sentence, code = self.processes.lost
         elif not self.processes.first and not self._answers():
-            sentence, code = GONE.format("process 0 is"), 1
+            sentence, code = GONE.format("process 0 is"), PROCESS_LOST
         else:
             return
         os.write(2, f"{sentence}\n".encode())

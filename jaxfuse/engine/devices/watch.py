@@ -8,6 +8,7 @@ import threading
 import time
 
 from jaxfuse.engine.devices.processes import Processes
+from jaxfuse.errors import PROCESS_LOST
 
 # Seconds between two looks, between two signs of life, and for the main thread to end by itself.
 _LOOK_S, _BEAT_S, GRACE_S = 0.5, 5.0, 10.0
@@ -86,7 +87,7 @@ class Watch:
         dead = [number for number in range(self._processes.count) if self._has_missed(number) >= self._missed]
         if dead and not self._closed.is_set():
             which = f"process {dead[0]} is" if len(dead) == 1 else f"processes {', '.join(map(str, dead))} are"
-            self._processes.lost = (GONE.format(which), 1)
+            self._processes.lost = (GONE.format(which), PROCESS_LOST)
 
     def _has_missed(self, number: int) -> int:
         """Returns how many signs of life of a process are missing."""

@@ -9,13 +9,11 @@ from typing import Any
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.facts import counted
 from jaxfuse.data.prepared import Prepared
-from jaxfuse.data.presence import REFUSE, ZERO
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
-from jaxfuse.engine.trained.incomplete import check_policy, description, told
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.postprocessed import postprocessing_of, warning_of
 from jaxfuse.engine.trained.segmenter import CaseLabeler, Labels, case_labeler, check_labels, write_labels
@@ -35,14 +33,12 @@ def label_cases(
     memory_mb: int | None = None,
     archive: Path | None = None,
     postprocessing: str = AUTO,
-    missing: str = REFUSE,
     call: Call = Call(),  # noqa: B008 - it is frozen
 ) -> None:
     """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
 
     Args:
         archive: zip file of all label maps, written where no case was left out.
-        missing: what is done with cases that lack modalities: "refuse", or "zero" for their images.
         postprocessing: auto, none, or the file of a plan (`jaxfuse.engine.trained.postprocessed`).
 
     Raises:
@@ -53,8 +49,7 @@ def label_cases(
     scheme, modalities = check_labels(phases), phases[0].preparation.modalities
     after = postprocessing_of(phases, postprocessing)
     only = cases_of_side(phases, call.side)
-    check_policy(phases, missing)
-    given = given_cases(root, phases[0].data, modalities, display.say, only, incomplete=missing == ZERO)
+    given = given_cases(root, phases[0].data, modalities, display.say, only)
     names = [_name(one) for one in given.files]
     outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=call.overwrite)
     zipped = _open_archive(archive, given.reads, call.overwrite) if archive else None
@@ -62,8 +57,6 @@ def label_cases(
     labeler = case_labeler(phases, devices, overlap=overlap, memory_mb=memory_mb, postprocessing=after)
     runs = ", ".join(one.name for one in phases)
     display.say(f"{_told(given.files, call.side)} by {runs}; labels of scheme {scheme.name}")
-    for sentence in told(given.files, phases):
-        display.say(sentence)
     if after:
         display.say(after.told())
     chosen_on: list[str] = []
@@ -76,7 +69,7 @@ def label_cases(
             display.say(warning)
 
     options: dict[str, Any] = {"overlap": overlap, "memory_mb": memory_mb, "zip": archive and str(archive.absolute())}
-    options |= {"spacing": labeler.preparation.spacing_range_mm, "missing": missing}
+    options["spacing"] = labeler.preparation.spacing_range_mm
     options["postprocessing"] = after and after.plan.digest
     assignment = Assignment(phases, root, output, given, outputs, options)
     assignment.carry_out(lambda outputs: _stages(labeler, scheme, outputs, chosen_on), call, devices, display, close)
@@ -86,15 +79,14 @@ def _stages(
     labeler: CaseLabeler, scheme: LabelScheme, outputs: Outputs, chosen_on: list[str]
 ) -> Work[CaseFiles, Prepared, tuple[Prepared, Labels], Written]:
     """The stages of each case; `chosen_on` takes those that the post-processing was chosen on."""
-    modalities, after = labeler.preparation.modalities, labeler.postprocessing
+    grid, after = labeler.preparation.modalities[0], labeler.postprocessing
 
     def label(case: Prepared, device: object) -> tuple[Prepared, Labels]:
         return case, labeler.labels(case, device)
 
     def write(files: CaseFiles, made: tuple[Prepared, Labels]) -> Written:
         prepared, labels = made
-        note = description(prepared.facts.lacks, after.note(prepared.facts) if after else None)
-        grid = next(name for name in modalities if name in files.images)
+        note = after.note(prepared.facts) if after else None
         with outputs.together() as folder:
             path = folder / _name(files)
             write_labels(path, labels, prepared, scheme, like=files.images[grid], description=note)

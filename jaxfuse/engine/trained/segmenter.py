@@ -125,8 +125,7 @@ class CaseLabeler:
 
         A prediction must not depend on it.
         """
-        there = [name for name in self.preparation.modalities if name in files.images]
-        return self.preparation.prepare(load_case(files, there, None))
+        return self.preparation.prepare(load_case(files, self.preparation.modalities, None))
 
     def labels(self, case: Prepared, device: Any) -> Labels:
         """Returns class indices on the cropped grid."""

@@ -6,7 +6,7 @@ import pytest
 
 from jaxfuse.engine.devices import processes as module
 from jaxfuse.engine.devices.processes import Processes, exit_code
-from jaxfuse.errors import OutputError, Stopped, Unfinished, UserError
+from jaxfuse.errors import PROCESS_LOST, OutputError, Stopped, Unfinished, UserError
 from tests.engine.devices.boards import in_all
 
 
@@ -72,10 +72,11 @@ def test_who_waits_ends_once_another_is_lost():
     def work(processes):
         if processes.first:
             return None  # it has gone
-        processes.lost = ("process 0 is gone", 1)
+        processes.lost = ("process 0 is gone", PROCESS_LOST)
         return processes.led(lambda: None)
 
-    assert str(in_all(2, work)[1]) == "process 0 is gone"
+    ended = in_all(2, work)[1]
+    assert (str(ended), exit_code(ended)) == ("process 0 is gone", 75)
 
 
 def test_a_file_of_process_0_is_waited_for(tmp_path, monkeypatch):

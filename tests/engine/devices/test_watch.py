@@ -62,5 +62,5 @@ def test_a_process_that_gives_no_sign_of_life_is_named(watched, monkeypatch, apa
     assert (sentence, code) == (
         "process 1 is gone: killed, or its machine or network failed; the same command goes on from the last "
         "checkpoint",
-        1,
+        75,
     )
