@@ -1,0 +1,162 @@
+"""Statistics of methods that were scored on the same cases: which is ahead, by how much, and whether by chance.
+
+Comparisons are paired by case. A case in which a score of either is undefined (nan or infinite) has no difference; it
+is left out there, and counted. Ranks leave no case out: an undefined score ranks last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Integer
+from scipy import stats
+
+from jaxfuse.errors import UserError
+
+RESAMPLES = 10_000
+_LEVEL = 0.95
+
+Scores = Float[np.ndarray, " _"]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One method beside another in one metric, over the cases that both have a score of.
+
+    Attributes:
+        cases: how many.
+        undefined: how many cases are left out, for one of the two has no score.
+        difference: mean of the first less the second; nan without cases.
+        low, high: bounds of its bootstrap interval of 95 %, cases drawn with replacement; nan below two cases.
+        p: of the two-sided signed-rank test of Wilcoxon, zeros ranked along (Pratt); 1 where no case differs.
+        effect: matched-pairs rank-biserial correlation, from -1 (the second is ahead in every case) to 1.
+    """
+
+    cases: int
+    undefined: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    effect: float
+
+
+def compare(first: Scores, second: Scores, *, seed: int = 0, resamples: int = RESAMPLES) -> Paired:
+    """Compares two methods' scores of the same cases, in one order.
+
+    Args:
+        seed: of the cases that are drawn for the interval.
+        resamples: how often they are drawn.
+
+    Raises:
+        UserError: the numbers of cases differ.
+
+    Example:
+        >>> compare(np.array([0.8, 0.7, 0.9]), np.array([0.7, 0.7, 0.6])).difference
+        0.13333333333333333
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise UserError(
+            f"scores of {first.shape} and {second.shape} cannot be paired; give one of each case, in the same order"
+        )
+    both = np.isfinite(first) & np.isfinite(second)
+    differences = first[both] - second[both]
+    left_out = int(both.size - both.sum())
+    if not differences.size:
+        return Paired(0, left_out, *(math.nan,) * 5)
+    low, high = mean_interval(differences, seed=seed, resamples=resamples)
+    p, effect = signed_rank_p(differences), rank_biserial(differences)
+    return Paired(len(differences), left_out, float(differences.mean()), low, high, p, effect)
+
+
+def signed_rank_p(differences: Scores) -> float:
+    """Returns the two-sided p-value of Wilcoxon's signed-rank test, zeros ranked along (Pratt 1959); 1 if all are 0."""
+    return float(stats.wilcoxon(differences, zero_method="pratt").pvalue) if differences.any() else 1.0
+
+
+def mean_interval(values: Scores, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """Returns the bounds of the mean's bootstrap interval of 95 % by percentiles; nan below two values."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    interval = stats.bootstrap(
+        (values,), np.mean, n_resamples=resamples, confidence_level=_LEVEL, method="percentile", rng=seed, batch=1000
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def rank_biserial(differences: Scores) -> float:
+    """Returns the share of ranks of positive differences less that of negative ones, zeros left out (Kerby 2014)."""
+    moved = differences[differences != 0]
+    if not moved.size:
+        return 0.0
+    ranks = stats.rankdata(np.abs(moved))
+    return float((ranks * np.sign(moved)).sum() / ranks.sum())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values for tests that are made together (Holm 1979), in their order; nan stays, and counts for none."""
+    p = np.asarray(p_values, np.float64)
+    tested = np.flatnonzero(np.isfinite(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted = p.copy()
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    return [float(value) for value in adjusted]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods ranked as BraTS ranks them.
+
+    Attributes:
+        of_cases: mean rank over the measures of a case (methods cases); 1 is best.
+        score: its mean over cases (methods,).
+        place: order of the methods by score, from 1 (methods,); equal scores share the better place.
+        p: row ahead of column by chance (methods methods), by permutation; nan on the diagonal.
+    """
+
+    of_cases: Float64[np.ndarray, "methods cases"]
+    score: Float64[np.ndarray, " methods"]
+    place: Integer[np.ndarray, " methods"]
+    p: Float64[np.ndarray, "methods methods"]
+
+
+def rank(
+    scores: Float[np.ndarray, "methods cases measures"],
+    larger_is_better: Sequence[bool],
+    *,
+    seed: int = 0,
+    permutations: int = RESAMPLES,
+) -> Ranking:
+    """Ranks methods in every measure of every case, and averages (Bakas et al., arXiv:1811.02629, section 2.3).
+
+    A measure is a metric of a region. Ties share their mean rank; undefined scores rank last. Whether one method's
+    ranks are lower than another's by chance is told by exchanging both in cases at random, one-sided.
+
+    Args:
+        larger_is_better: of each measure.
+        permutations: how often they are exchanged; fewer where there are fewer ways.
+    """
+    directed = np.where(np.asarray(larger_is_better), -np.asarray(scores, np.float64), scores)
+    ranks = stats.rankdata(np.where(np.isfinite(directed), directed, np.inf), axis=0)
+    of_cases = ranks.mean(axis=2)
+    score = of_cases.mean(axis=1)
+    p = np.full((len(score),) * 2, np.nan)
+    for one in range(len(score)):
+        for other in range(len(score)):
+            if one != other:
+                p[one, other] = _by_chance(of_cases[other] - of_cases[one], seed, permutations)
+    return Ranking(of_cases, score, stats.rankdata(np.round(score, 12), method="min").astype(int), p)
+
+
+def _by_chance(gains: Float64[np.ndarray, " cases"], seed: int, permutations: int) -> float:
+    """How often random signs of the gains give at least their mean: all ways where they are few, else some."""
+    if 2 ** min(len(gains), 60) <= permutations:
+        signs = 1 - 2 * ((np.arange(2 ** len(gains))[:, None] >> np.arange(len(gains))) & 1)
+        return float(np.mean(signs @ gains >= gains.sum() - 1e-9))
+    signs = np.random.default_rng(seed).choice((-1, 1), (permutations, len(gains)))
+    return float((1 + np.count_nonzero(signs @ gains >= gains.sum() - 1e-9)) / (1 + permutations))
