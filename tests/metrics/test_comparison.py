@@ -44,7 +44,7 @@ def test_equal_scores_differ_by_nothing():
 
 
 def test_p_is_exact_where_cases_are_few():
-    """Of 2^6 signs of six differences, one gives their sum of ranks and one its opposite."""
+    """Two of the 2^6 signs of six differences give the sum of their ranks or its opposite."""
     found = compare(np.arange(1.0, 7.0), np.zeros(6))
     assert (found.p, found.effect) == (pytest.approx(2 / 64), 1.0)
 
@@ -55,7 +55,7 @@ def test_rank_biserial_by_hand():
 
 
 def test_holm_by_hand():
-    """Of 0.01, 0.04, 0.03 the smallest counts thrice, the next twice; no later one may fall below an earlier one."""
+    """The smallest of three counts thrice, the next twice, and no later one may fall below an earlier one."""
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     adjusted = holm([0.01, math.nan, 0.03])
