@@ -13,6 +13,10 @@ to [0, 1] by the range of the real one. PSNR depends on how much background is s
 fusion: fused images. DIR of --pred holds CASE.png, DIR of --ref one folder per source, each with CASE.png.
 The help of --protocol lists the metrics of each.
 
+Further folders behind the options are other methods' predictions of the same cases: --pred A ... --out DIR B C. Each is
+scored into DIR/NAME of its folder, and all are compared pair by pair, by case, and ranked as BraTS ranks: DIR holds
+comparison.json and comparison.csv.
+
 Writes cases.csv (one row per case and region, or per case and image) and summary.json to --out and prints the table.
 A case that cannot be scored is named, left out and listed in the summary; the exit code is then 1, or 2 if none can.
 Cases are scored by several processes where that pays (--processes). The case of one that is killed is done again.
@@ -20,10 +24,11 @@ Cases are scored by several processes where that pays (--processes). The case of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 from absl import flags
 
@@ -31,7 +36,9 @@ from jaxfuse import cli, scoring
 from jaxfuse.case_by_case import raise_left_out
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
+from jaxfuse.io.tables import read_rows, write_json, write_rows
 from jaxfuse.report.kinds import KINDS, kind_of
+from jaxfuse.scoring import methods
 from jaxfuse.scoring.pairing import listing
 from jaxfuse.scoring.protocol import Option, Protocol
 
@@ -50,7 +57,9 @@ _SHARED = ("pred", "ref", "protocol", "out")
 
 def define_flags() -> None:
     """The options of the command; not defined on import, so that commands can be imported side by side."""
-    flags.DEFINE_string("pred", None, "Folder of predictions, one file per case.")
+    flags.DEFINE_string(
+        "pred", None, "Folder of predictions, one file per case; others behind it are compared with it."
+    )
     flags.DEFINE_string("ref", None, "Folder of references, laid out as the protocol has it.")
     metrics = "; ".join(f"{name}: {protocol.help}" for name, protocol in PROTOCOLS.items())
     flags.DEFINE_enum("protocol", None, list(PROTOCOLS), f"What is scored, and by which metrics and rules. {metrics}.")
@@ -76,8 +85,6 @@ def _define(option: Option) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command on the parsed flags and returns its exit code."""
-    if len(argv) > 1:
-        raise UserError(f"{' '.join(argv[1:])!r} is not an option; give folders as --pred DIR --ref DIR --out DIR")
     options = flags.FLAGS
     for name in _SHARED:
         if getattr(options, name) is None:
@@ -87,16 +94,53 @@ def main(argv: Sequence[str]) -> int:
     protocol = PROTOCOLS[options.protocol]
     _refuse_foreign(options.protocol)
     given = {option.name: getattr(options, option.name) for option in protocol.options}
-    folders = Path(options.pred), Path(options.ref), Path(options.out)
-    shared = {"allow_missing": options.allow_missing, "overwrite": options.overwrite, "processes": options.processes}
-    summary = protocol.score(*folders, **shared, **given)
+    given |= {"allow_missing": options.allow_missing, "overwrite": options.overwrite, "processes": options.processes}
+    ref, out = Path(options.ref), Path(options.out)
+    if others := argv[1:]:
+        return _score_several(protocol, [Path(one) for one in (options.pred, *others)], ref, out, given)
+    raise_left_out(*_score(protocol, Path(options.pred), ref, out, given))
+    return 0
+
+
+def _score(
+    protocol: Protocol, pred: Path, ref: Path, out: Path, given: Mapping[str, Any]
+) -> tuple[dict[str, str], int]:
+    """Scores one folder and prints its table; returns the cases that were refused, and how many there were."""
+    summary = protocol.score(pred, ref, out, **given)
     if (render := kind_of(summary).render) is not None:
         print(render(summary))
     for key, lacks in (("without_prediction", "prediction"), ("without_reference", "reference")):
         if summary[key]:
             print(f"Left out, for they have no {lacks}: {listing(summary[key])}.")
-    print(f"Written: {Path(options.out) / 'cases.csv'} and {Path(options.out) / 'summary.json'}")
-    raise_left_out(summary["refused"], summary["cases"] + len(summary["refused"]))
+    print(f"Written: {out / 'cases.csv'} and {out / 'summary.json'}")
+    return dict(summary["refused"]), summary["cases"] + len(summary["refused"])
+
+
+def _score_several(protocol: Protocol, preds: Sequence[Path], ref: Path, out: Path, given: Mapping[str, Any]) -> int:
+    """Scores several folders, each into a folder of its own name in `out`, and compares them."""
+    names = methods.names_of_folders(preds)
+    for pred in preds:
+        if not pred.is_dir():
+            raise UserError(f"{pred} is not a folder; give a folder of predictions for each method")
+    reads = [("--ref", ref), *(("--pred", pred) for pred in preds)]
+    written = outputs.open_outputs(
+        out, "--out", reads=reads, names=(methods.JSON, methods.TABLE), overwrite=given["overwrite"]
+    )
+    refused, count = dict[str, str](), 0
+    for name, pred in zip(names, preds, strict=True):
+        print(f"{name}:")
+        more, cases = _score(protocol, pred, ref, out / name, given)
+        refused |= {f"{name}: {case}": sentence for case, sentence in more.items()}
+        count += cases
+        print()
+    tables = {name: read_rows(out / name / "cases.csv") for name in names}
+    found = methods.compare_methods(tables, protocol)
+    print(methods.render_comparison(found, protocol.metrics))
+    with written.together() as folder:
+        write_json(folder / methods.JSON, found)
+        write_rows(folder / methods.TABLE, found["pairs"])
+    print(f"Written: {out / methods.JSON} and {out / methods.TABLE}")
+    raise_left_out(refused, count)
     return 0
 
 

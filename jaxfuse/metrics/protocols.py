@@ -166,12 +166,14 @@ class LabelProtocol:
         scheme: name of the label scheme of its files; empty where several years have their own.
         measured: its metrics, in the order of tables.
         one_empty: the rule of `one_empty_mm` where a user names none.
+        ranked: the metrics that methods are ranked by.
     """
 
     name: str
     scheme: str
     measured: tuple[Measured, ...]
     one_empty: str
+    ranked: tuple[Metric, ...]
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -240,22 +242,22 @@ _DICE = _overlap(DICE, dice)
 _SURFACES = Measured((HD, HD95, MHD, ASD, ASSD), surface_distances_mm)
 _VOXEL_SETS = Measured((ISEG_MHD, ISEG_ASD, MHD_DUBUISSON), voxel_set_distances_mm)
 _OVERLAP = (_DICE, _overlap(IOU, iou), _overlap(SENSITIVITY, sensitivity), _overlap(SPECIFICITY, specificity))
-BRATS = LabelProtocol("brats", "", (*_OVERLAP, _distance(HD95, hd95_mm)), "penalty")
+BRATS = LabelProtocol("brats", "", (*_OVERLAP, _distance(HD95, hd95_mm)), "penalty", (DICE, HD95))
 
 
 def _since_2023(name: str, matching: Matching) -> LabelProtocol:
     """The ranking of BraTS since 2023, by the rules of one of its tasks."""
     measured = (*_OVERLAP, Measured((HD95_SURFELS, ASD_SURFELS, *NSD), _by_surfels), _by_lesions(matching))
-    return LabelProtocol(name, "", measured, f"{BRATS2023_PENALTY_MM:g}")
+    return LabelProtocol(name, "", measured, f"{BRATS2023_PENALTY_MM:g}", (LESION_DICE, LESION_HD95))
 
 
 # Gliomas, those of children and of Sub-Saharan Africa too; meningiomas; metastases.
 BRATS2023 = _since_2023("brats2023", GLIOMA)
 BRATS2023_MEN = _since_2023("brats2023_men", MENINGIOMA)
 BRATS2023_MET = _since_2023("brats2023_met", METASTASES)
-ISEG = LabelProtocol("iseg", "iseg", (_DICE, _SURFACES, _VOXEL_SETS), "nan")
+ISEG = LabelProtocol("iseg", "iseg", (_DICE, _SURFACES, _VOXEL_SETS), "nan", (DICE, ISEG_MHD, ISEG_ASD))
 STROKE = LabelProtocol(
-    "stroke", "stroke", (_DICE, _distance(HD, hausdorff_mm), _overlap(HD_VOXELS, _hausdorff_voxels)), "nan"
+    "stroke", "stroke", (_DICE, _distance(HD, hausdorff_mm), _overlap(HD_VOXELS, _hausdorff_voxels)), "nan", (DICE, HD)
 )
 PROTOCOLS = (BRATS, BRATS2023, BRATS2023_MEN, BRATS2023_MET, ISEG, STROKE)
 # All metrics of label maps, each once.

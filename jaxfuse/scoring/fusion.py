@@ -18,7 +18,15 @@ from jaxtyping import Float64
 from jaxfuse.data.color import gray_content
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png
-from jaxfuse.metrics.fusion import FEWEST_SOURCES, MOST_SOURCES, luminance, score_fused, stretch, summarize_fused
+from jaxfuse.metrics.fusion import (
+    FEWEST_SOURCES,
+    METRICS,
+    MOST_SOURCES,
+    luminance,
+    score_fused,
+    stretch,
+    summarize_fused,
+)
 from jaxfuse.scoring.pairing import find_pictures, listing, pair
 from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
 
@@ -137,4 +145,8 @@ def _levels(path: Path) -> Float64[np.ndarray, "h w"]:
 _SOURCES = Option(
     "sources", "fusion: the folders of --ref that were fused, such as t1ce,flair; default all.", several=True
 )
-PROTOCOLS = (Protocol("fusion", "fusion", score_fusion, (_SOURCES,), "fused images, against their sources"),)
+PROTOCOLS = (
+    Protocol(
+        "fusion", "fusion", score_fusion, (_SOURCES,), "fused images, against their sources", "fused", METRICS, METRICS
+    ),
+)

@@ -121,6 +121,9 @@ PROTOCOLS = tuple(
         partial(score_labels, protocol=scored),
         _OPTIONS,
         f"label volumes; {', '.join(metric.title for metric in scored.metrics)} of each region",
+        OUTPUT,
+        scored.metrics,
+        scored.ranked,
     )
     for scored in protocols.PROTOCOLS
 )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.io.outputs import Outputs, folder_read, open_outputs
 from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.metrics.names import Metric
 from jaxfuse.scoring.progress import tracked
 from jaxfuse.scoring.workers import Jobs, outcomes
 
@@ -49,6 +50,9 @@ class Protocol:
             summary.json.
         options: the flags that it understands beside those that all protocols share.
         help: what it scores, by which metrics.
+        output: the "output" of the rows that are those of the predictions themselves.
+        metrics: the columns of its rows.
+        ranked: those metrics that methods are ranked by.
     """
 
     name: str
@@ -56,6 +60,9 @@ class Protocol:
     score: Callable[..., Mapping[str, Any]]
     options: tuple[Option, ...]
     help: str
+    output: str
+    metrics: tuple[Metric, ...]
+    ranked: tuple[Metric, ...]
 
 
 def open_scores(

@@ -24,6 +24,7 @@ from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.metrics.synthesis import (
     DEFINITIONS,
     METRICS,
+    OFFICIAL,
     OFFICIAL_OF_VOLUMES,
     official_scores,
     score_synthesized,
@@ -199,5 +200,8 @@ PROTOCOLS = (
         score_synthesis,
         _OPTIONS,
         f"synthesized volumes; {', '.join(metric.title for metric in METRICS)}",
+        OUTPUT,
+        (*METRICS, *OFFICIAL),
+        METRICS,
     ),
 )

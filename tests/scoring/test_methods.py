@@ -1,0 +1,79 @@
+"""Predictions of several methods, compared by the command: copies of one truth, made worse in known ways."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation
+
+from jaxfuse import evaluate
+from jaxfuse.io.tables import read_json, read_rows
+from tests.commands import call_here
+from tests.made_cases import save_volume
+
+CASES = 8
+CHANGES = {
+    "same": lambda truth, case: truth,
+    "shifted": lambda truth, case: np.roll(truth, 1 + case % 2, axis=0),
+    "dilated": lambda truth, case: binary_dilation(truth, iterations=1),
+    "emptied": lambda truth, case: np.zeros_like(truth) if case == 0 else truth,
+}
+
+
+def written(root, *methods, cases=CASES):
+    for case in range(cases):
+        truth = np.zeros((14, 12, 10), bool)
+        truth[3:9, 3 : 7 + case % 3, 2:7] = True
+        save_volume(root / "ref" / f"c{case}.nii.gz", truth.astype(np.uint8))
+        for method in methods:
+            save_volume(root / method / f"c{case}.nii.gz", CHANGES[method](truth, case).astype(np.uint8))
+    return [root / method for method in methods]
+
+
+def compared(root, first, *others, protocol="brats2023", **more):
+    folders = {"pred": first, "ref": root / "ref", "out": root / "out"}
+    call_here(evaluate, *others, **folders, protocol=protocol, labels="lesion", **more)
+    return read_json(root / "out" / "comparison.json")
+
+
+def _pair(found, metric, first, second):
+    (one,) = (one for one in found["pairs"] if (one["metric"], one["first"], one["second"]) == (metric, first, second))
+    return one
+
+
+def test_each_change_has_its_difference_and_its_place(tmp_path, capsys):
+    found = compared(tmp_path, *written(tmp_path, "same", "shifted", "dilated", "emptied"))
+    printed = capsys.readouterr().out
+    assert (found["methods"], found["cases"]) == (["same", "shifted", "dilated", "emptied"], CASES)
+    shifted = _pair(found, "dice", "same", "shifted")
+    # Of six slices one or two are off, in turns: Dice 5/6 and 4/6.
+    assert shifted["difference"] == pytest.approx(0.25)
+    assert (shifted["p"], shifted["effect"]) == (pytest.approx(2 / 2**CASES, abs=0.01), 1.0)
+    # Six pairs are tested together, in one region; three of them differ as clearly.
+    assert shifted["p"] < shifted["p_holm"] <= 6 * shifted["p"]
+    emptied = _pair(found, "dice", "same", "emptied")
+    assert (emptied["difference"], emptied["p"]) == (1 / CASES, pytest.approx(1.0, abs=0.35))
+    assert _pair(found, "hd95_surfels_mm", "same", "emptied")["difference"] == -374 / CASES
+    assert _pair(found, "sensitivity", "same", "dilated")["difference"] == 0.0
+    places = {name: one["place"] for name, one in found["ranking"]["methods"].items()}
+    assert (places["same"], places["emptied"]) == (1, 2)
+    assert {one["metric"] for one in found["ranking"]["measures"]} == {"lesion_dice", "lesion_hd95_mm"}
+    for name in CHANGES:
+        assert len(read_rows(tmp_path / "out" / name / "cases.csv")) == CASES
+    rows = read_rows(tmp_path / "out" / "comparison.csv", text=("metric", "region", "first", "second"))
+    assert [{**row} for row in rows] == found["pairs"]
+    for words in ("| 1     | same ", "same - shifted", "+0.250", "Cases: 8 that all methods have."):
+        assert words in printed
+
+
+def test_equal_predictions_share_a_place_and_differ_by_nothing(tmp_path):
+    first, second = written(tmp_path / "a", "same")[0], written(tmp_path / "b", "same")[0]
+    found = compared(tmp_path / "a", first, second)
+    assert found["methods"] == ["a-same", "b-same"]
+    assert {one["p"] for one in found["pairs"]} == {1.0}
+    assert {one["place"] for one in found["ranking"]["methods"].values()} == {1}
+
+
+def test_cases_that_not_all_have_are_left_out_and_named(tmp_path):
+    folders = written(tmp_path, "same", "shifted", cases=3)
+    (tmp_path / "shifted" / "c1.nii.gz").unlink()
+    found = compared(tmp_path, *folders, protocol="brats", one_empty="nan", allow_missing=True)
+    assert (found["cases"], found["not_of_all"]) == (2, ["c1"])
