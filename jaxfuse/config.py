@@ -21,6 +21,8 @@ from jaxfuse.data.presence import ModalityDropout, read_dropout
 from jaxfuse.data.sampling import Sampling, sampling_rule
 from jaxfuse.data.settings import Data, read_data
 from jaxfuse.errors import UserError
+from jaxfuse.inference.mirrors import NONE, asked_axes
+from jaxfuse.inference.weighting import EQUAL, check_weighting
 from jaxfuse.learning.optim import accumulated, adam, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
@@ -53,8 +55,10 @@ class Validation:
         tile_batch: tiles predicted at once.
         patience: validations without a better score after which the phase ends; 0: never before its steps are done.
         memory_mb: memory limit in MB for inference tiles. Networks with valid convolutions give the same result for any
-            tile size, so larger tiles are used where they save work. 0: tiles of the training patch (always so for
-            other networks).
+            tile size, so larger tiles are used where they save work. 0: tiles of the training patch, as of all others.
+        weighting: how the voxels of overlapping tiles count: "equal", or "gaussian", the middle of a tile more.
+        mirror: "none", or axes of the volume, "all" or such as "0,1" (0: left and right), for the mean over all 2^n
+            mirrors of each tile; `predict` takes weighting, mirror and overlap from here.
     """
 
     every: int
@@ -64,6 +68,8 @@ class Validation:
     tile_batch: int
     memory_mb: int = 0
     patience: int = 0
+    weighting: str = EQUAL
+    mirror: str = NONE
 
 
 @dataclass(frozen=True)
@@ -286,8 +292,8 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         name=name,
         build=_builder(name, group, config),
         assess=resolve(group.assess),
-        sampling=_sampling(name, group),
-        augment=_augment(name, group.augment),
+        sampling=_of_phase(name, sampling_rule, group.sampling, dict(group.get("sampling_args") or {})),
+        augment=_of_phase(name, augment_from, group.augment),
         labeled=bool(group.get("loss")),
         weighs_classes=_weighs_classes(group),
         rules=tuple(parse_rule(entry) for entry in group.init),
@@ -301,15 +307,18 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
     )
 
 
-def _augment(name: str, group: Any) -> Augment:
+def _of_phase(name: str, read: Callable[..., Any], *given: Any) -> Any:
+    """Reads a part of a phase, which its faults are told of."""
     try:
-        return augment_from(group)
+        return read(*given)
     except UserError as error:
         raise UserError(f"phase {name}: {error}") from error
 
 
 def _validation(name: str, group: Any) -> Validation:
-    found = record(Validation, f"{name}.validation", group)
+    found = record(Validation, f"{name}.validation", group, optional=("weighting", "mirror"))
+    check_weighting(f"{name}.validation.weighting", found.weighting)
+    asked_axes(f"{name}.validation.mirror", found.mirror)
     if found.patience and not (found.every or found.every_epochs):
         raise UserError(
             f"{name}.validation.patience is {found.patience}, and the phase is validated at its end only; set "
@@ -322,14 +331,6 @@ def _count_classes(name: str, where: str) -> str:
     if where not in (CROP, SEEN):
         raise UserError(f"{name}.count_classes is {where!r}; choose {CROP} or {SEEN}")
     return where
-
-
-def _sampling(name: str, group: Any) -> Sampling:
-    """Reads the rule by which a phase places its patches; refuses an unknown one, and options that it lacks."""
-    try:
-        return sampling_rule(group.sampling, dict(group.get("sampling_args") or {}))
-    except UserError as error:
-        raise UserError(f"phase {name}: {error}") from error
 
 
 def _builder(name: str, group: Any, config: Any) -> Callable[..., System]:

@@ -134,13 +134,15 @@ def flat(group: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
     return values
 
 
-def record(kind: Any, where: str, group: Any, **least: int) -> Any:
+def record(kind: Any, where: str, group: Any, *, optional: Collection[str] = (), **least: int) -> Any:
     """Returns a group as a dataclass, whose fields it names one by one; those in `least` are at least so much.
+
+    Those that are `optional` may be left out.
 
     Raises:
         UserError: the group lacks a field, has another one, or a value is too small.
     """
-    same_keys(where, group, {f.name for f in fields(kind)})
+    same_keys(where, group, {f.name for f in fields(kind)}, optional=optional)
     at_least(f"{where}.", group, **least)
     return kind(**dict(group.items()))
 

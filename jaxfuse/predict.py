@@ -4,6 +4,8 @@ Labels every case below DIR with a trained run, or with the mean of the probabil
 Cases lie there as in the data that the run was trained on: folders of BraTS or of stroke, or subjects of iSeg.
 Each label map is written as OUTPUT/<case>.nii.gz on the grid of the input (affine, shape, orientation, header),
 with the data set's own label values. A run whose result is made of several phases is averaged without being told.
+--weighting, --mirror: how tiles are put together. --save_probabilities, --save_entropy: maps of the class probabilities
+as well, in folders of their own below OUTPUT.
 
 A run that synthesizes a modality, or several of one task, makes that modality instead; cases need only its sources.
 It writes OUTPUT/<case>_<target>.nii.gz, on the grid of the first source, and a JSON file beside it with its origin. The
@@ -33,7 +35,11 @@ from jaxfuse.postprocessing import option
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("workdir", None, "Run: RUN, RUN:PHASE or RUN:PHASE@best; further ones may follow it.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Run: RUN, RUN:PHASE or RUN:PHASE@best, RUN also as a pattern for several; further ones may follow it.",
+    )
     flags.DEFINE_string(
         "input", None, "Folder of cases, of the kind that the run was trained on; labels are not needed."
     )
@@ -48,6 +54,7 @@ def define_flags() -> None:
         "run if not given.",
         lower_bound=0,
     )
+    _define_passes()
     flags.DEFINE_bool(
         "whole_slices", False, "Runs that synthesize: each slice in one pass, not in patches of the size of training."
     )
@@ -72,14 +79,44 @@ def define_flags() -> None:
         flags.mark_flag_as_required(name)
 
 
+def _define_passes() -> None:
+    """Defines how tiles are put together, and which maps are kept of it."""
+    flags.DEFINE_enum(
+        "weighting",
+        None,
+        ["equal", "gaussian"],
+        "How the voxels of overlapping tiles count: gaussian trusts the middle of a tile more; that of the run if not "
+        "given.",
+    )
+    flags.DEFINE_string(
+        "mirror",
+        None,
+        "Axes along which tiles are mirrored as well, for the mean of all 2^n passes: none, all, or such as 0 or 0,1 "
+        "(0: left and right, 1: front and back, 2: up and down); those of the run if not given.",
+    )
+    flags.DEFINE_bool(
+        "save_probabilities",
+        False,
+        "Write class probabilities as OUTPUT/probabilities/<case>.nii.gz as well: float32, classes along the fourth "
+        "axis.",
+    )
+    flags.DEFINE_bool(
+        "save_entropy",
+        False,
+        "Write the entropy of the class probabilities, in nats, as OUTPUT/entropy/<case>.nii.gz as well.",
+    )
+
+
 def main(argv: list[str]) -> int:
     from jaxfuse.engine.display import Display
     from jaxfuse.engine.run_folder.workdir import compilation_cache
     from jaxfuse.engine.trained.carried_out import Call
     from jaxfuse.engine.trained.chosen_devices import chosen_devices
     from jaxfuse.engine.trained.labeled_cases import label_cases
+    from jaxfuse.engine.trained.passes import Passes
     from jaxfuse.engine.trained.phases import load
-    from jaxfuse.engine.trained.synthesizer import Passes, synthesize_cases
+    from jaxfuse.engine.trained.probability_maps import MAPS
+    from jaxfuse.engine.trained.synthesizer import synthesize_cases
     from jaxfuse.learning.system import SYNTHESIZED
 
     asked = flags.FLAGS
@@ -90,23 +127,24 @@ def main(argv: list[str]) -> int:
     )
     compilation_cache(phases[0].data.cache_dir)
     call = Call(chosen_devices(asked.devices, asked.space), asked.side or "", asked.overwrite, asked.shared)
+    passes = Passes(asked.whole_slices, asked.overlap, asked.memory_mb, asked.weighting, asked.mirror)
+    maps = tuple(name for name in MAPS if asked[f"save_{name}"].value)
     if phases[0].makes == SYNTHESIZED:
-        passes = Passes(asked.whole_slices, asked.overlap, asked.memory_mb)
         if asked.space > 1:
             raise UserError("--space is for networks that label volumes, and these runs synthesize; leave it out")
         if asked.zip:
             raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
         if flags.FLAGS[option.OPTION].present:
             raise UserError(f"--{option.OPTION} is for label maps, and these runs synthesize a modality; leave it out")
+        if maps:
+            raise UserError(f"--save_{maps[0]} is for networks that label, and these runs synthesize; leave it out")
         synthesize_cases(phases, root, output, Display(), passes, call)
     elif asked.whole_slices:
         raise UserError("--whole_slices is an option of runs that synthesize a modality, and these label; leave it out")
     else:
-        limits = {"overlap": asked.overlap, "memory_mb": asked.memory_mb}
         archive = Path(asked.zip) if asked.zip else None
-        label_cases(
-            phases, root, output, Display(), **limits, archive=archive, postprocessing=asked.postprocessing, call=call
-        )
+        given = {"archive": archive, "postprocessing": asked.postprocessing, "call": call}
+        label_cases(phases, root, output, Display(), passes=passes, maps=maps, **given)
     return 0
 
 

@@ -121,7 +121,6 @@ def volume_data(
             "blank_slices": blank_slices,
             "background": "auto",
             "resample_mm": (),
-            "entities": "",
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",
@@ -283,6 +282,7 @@ def phase(
     config.validation = ConfigDict({"every": validate_every, "cases": validation_cases, "overlap": overlap})
     config.validation.every_epochs = validate_every_epochs
     config.validation.update({"tile_batch": tile_batch, "memory_mb": memory_mb, "patience": 0})
+    config.validation.update({"weighting": "equal", "mirror": "none"})
     config.update({"mask_to_brain": mask_to_brain, "count_classes": count_classes})
     if sampling_args:
         config.sampling_args = dict(sampling_args)

@@ -18,6 +18,7 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
+from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.segmenter import ensemble_of
 from jaxfuse.inference.label_map import masked_labels
@@ -182,7 +183,8 @@ def test_the_scheme_of_the_run_decides_the_values_written(trained, tmp_path):
 def test_more_overlap_changes_the_answer(trained):
     case = prepared(trained.cases)
     little, much = (
-        ensemble_of(load([str(trained.fusion)]), overlap=overlap).probabilities(case) for overlap in (0.0, 0.9)
+        ensemble_of(load([str(trained.fusion)]), passes=Passes(overlap=overlap)).probabilities(case)
+        for overlap in (0.0, 0.9)
     )
     assert np.abs(little - much).max() > 1e-3
 

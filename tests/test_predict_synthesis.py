@@ -84,7 +84,9 @@ def test_what_does_not_go_together_is_refused(run, cases, tmp_path):
     for runs, options, said in (
         ([labels], {"whole_slices": True}, "--whole_slices is an option of runs that synthesize a modality, and these"),
         ([run], {"whole_slices": True, "overlap": 0.5}, "for which --overlap means nothing; leave it out"),
-        ([run], {"memory_mb": 100}, "memory_mb is 100, but the network of phase synthesis has no valid convolutions"),
+        ([run], {"memory_mb": 100}, "memory_mb is 100, but no network of run:synthesis has valid convolutions"),
+        ([run], {"mirror": "0,2"}, "mirror is 0,2, but all slices of run:synthesis lie across axis 2"),
+        ([run], {"save_entropy": True}, "--save_entropy is for networks that label, and these runs synthesize"),
     ):
         refused(said, command, runs, cases, tmp_path / "out", **options)
     write_case(tmp_path / "poor", "a", {"t1": head(SHAPE, 0)["t1"]}, **SCANNED)

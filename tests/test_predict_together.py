@@ -15,8 +15,12 @@ import pytest
 
 from jaxfuse import predict
 from jaxfuse.engine.trained import labeled_cases
+from jaxfuse.engine.trained.probability_maps import entropy_nats
 from jaxfuse.errors import CasesLeftOut
+from jaxfuse.io.nifti import read_channels, read_volume
 from jaxfuse.io.tables import read_json
+from jaxfuse.labels import label_scheme
+from jaxfuse.scoring.pairing import find_volumes
 from tests.commands import ROOT, call_here
 from tests.made_cases import head, write_case
 from tests.refusals import refused
@@ -68,6 +72,36 @@ def test_calls_that_share_a_folder_write_what_one_writes_alone(given, tmp_path, 
     monkeypatch.setattr(labeled_cases, "write_labels", None)
     call_here(predict, shared=True, **options)
     assert "5 of 5 cases are done already" in capsys.readouterr().out
+
+
+def test_maps_of_probabilities_agree_with_label_maps_and_are_not_taken_for_them(given, tmp_path):
+    cases, plain, out = tmp_path / "in", tmp_path / "plain", tmp_path / "out"
+    for name in ("a", "d"):
+        shutil.copytree(given.cases / name, cases / name)
+    options = {"workdir": given.labeling, "input": cases, "weighting": "gaussian", "mirror": "0"}
+    call_here(predict, output=plain, **options)
+    maps = {"save_probabilities": True, "save_entropy": True}
+    call_here(predict, output=out, zip=tmp_path / "all.zip", shared=True, **maps, **options)
+    call_here(predict, output=out, **maps, **options)  # over its own files
+    assert {name: one for name, one in contents(out).items() if "/" not in name} == contents(plain)
+    assert sorted(zipfile.ZipFile(tmp_path / "all.zip").namelist()) == ["a.nii.gz", "d.nii.gz"]
+    assert find_volumes(out).keys() == {"a", "d"}
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"probabilities", "entropy"}
+    decode = np.array(label_scheme("brats").decode)
+    for name in ("a", "d"):
+        volumes = read_channels(out / "probabilities" / f"{name}.nii.gz", range(len(decode)))
+        probs, labels = np.stack([one.array for one in volumes], -1), read_volume(out / f"{name}.nii.gz")
+        brain = read_volume(cases / name / f"{name}_t1.nii.gz").array > 0
+        np.testing.assert_array_equal(decode[probs.argmax(-1)][brain], labels.array[brain])
+        np.testing.assert_allclose(probs.sum(-1), 1, atol=1e-5)
+        assert (volumes[0].affine.tolist(), probs.dtype) == (labels.affine.tolist(), np.float32)
+        entropy = read_volume(out / "entropy" / f"{name}.nii.gz").array
+        np.testing.assert_array_equal(entropy, entropy_nats(probs))
+        assert entropy[brain].min() > 0
+    shutil.rmtree(out)
+    (out / "entropy").mkdir(parents=True)
+    (out / "entropy" / "d.nii.gz").write_bytes(b"mine")
+    refused("d.nii.gz is there and was not written by jaxfuse", call_here, predict, output=out, **maps, **options)
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def ours(case: Case, dtype: str) -> tuple[Any, Labels]:
         canvases.keep(laid.sides)
         if windows not in compiled:
             compiled[windows] = programs.over_canvas(windows, Asked(labels=(system.primary,)))
-        made = compiled[windows](state, laid.image(volume), laid.places(1, OVERLAP))
+        made = compiled[windows](state, laid.image(volume), laid.places(windows, OVERLAP))
         return laid.cut(np.asarray(made[system.primary]))
 
     return state, labels

@@ -67,7 +67,7 @@ class Runner:
         laid, windows = lay(tiling, Canvases()), windows_of(tiling, batch)
         if windows not in self.compiled:
             self.compiled[windows] = self.programs.over_canvas(windows, Asked(values=("segmentation",)))
-        made = self.compiled[windows](self.weights, laid.image(image), laid.places(batch, overlap=0.0))
+        made = self.compiled[windows](self.weights, laid.image(image), laid.places(windows, overlap=0.0))
         return laid.cut(np.asarray(made["segmentation"])), time.perf_counter() - started
 
     def best_batch(self, tile: tuple[int, ...]) -> tuple[int, dict[int, float]]:

@@ -3,7 +3,8 @@
 Both grids fill one box: a side of n voxels becomes one of the nearest whole number for the sides that are asked for.
 Images are interpolated by cubic splines within the brain; along an axis whose voxels are more than three times as thick
 as the thinnest, which splines would blur, the nearest slice is taken, as nnU-Net does. Labels take the nearest voxel,
-so that a label map that was brought to a finer grid comes back as it was, voxel by voxel.
+so that a label map that was brought to a finer grid comes back as it was, voxel by voxel. Probabilities come back by
+straight lines between voxels.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from scipy import ndimage
 from jaxfuse.data.brain import TOLD, BackgroundRule, find_brain
 from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import CaseFacts
-from jaxfuse.data.prepared import Prepared
-from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.data.prepared import Prepared, brain_mask
+from jaxfuse.data.preprocess import flat_indices, prepare_case, uncrop
 from jaxfuse.errors import UserError
 
 # Voxels are thick where a side is so many times the least.
@@ -42,21 +43,20 @@ def prepare_resampled(
     """
     if not spacing_mm:
         return prepare_case(case, background=background, **options)
-    found = find_brain(case.channels, case.modalities, background)
+    found = find_brain(case.image, case.modalities, background)
     shape = resampled_shape(case.id, found.mask.shape, case.spacing_mm, spacing_mm)
     mask = nearest(found.mask, shape)
     thick = thick_axis(case.spacing_mm, spacing_mm)
-    channels = []
-    for stored, value in zip(case.channels, found.backgrounds, strict=True):
+    image = np.empty((*shape, len(case.modalities)), np.float32)
+    for channel, value in enumerate(found.backgrounds):
         around = np.float32(value.value if value else 0)
-        there = interpolated(stored.astype(np.float32, copy=False), shape, thick)
-        channels.append(np.where(mask, there, around))
+        image[..., channel] = np.where(mask, interpolated(case.image[..., channel], shape, thick), around)
     scale = np.array(found.mask.shape) / np.array(shape)
     to_acquired = np.diag([*scale, 1.0])
     to_acquired[:3, 3] = scale / 2 - 0.5
     sides = tuple(float(side) for side in np.array(case.spacing_mm) * scale)
     label = None if case.label is None else nearest(case.label, shape)
-    there = replace(case, channels=channels, label=label, affine=case.affine @ to_acquired, spacing_mm=sides)
+    there = replace(case, image=image, label=label, affine=case.affine @ to_acquired, spacing_mm=sides)
     prepared = prepare_case(there, background=background, brain=mask, **options)
     return replace(prepared, facts=replace(prepared.facts, acquired_shape=found.mask.shape))
 
@@ -70,6 +70,60 @@ def on_acquired_grid(labels: Shaped[np.ndarray, "d h w"], facts: CaseFacts) -> S
             f"case {facts.id}: labels of shape {labels.shape} were given for a grid of {facts.original_shape}"
         )
     return nearest(labels, facts.acquired_shape)
+
+
+def on_networks_grid(labels: Shaped[np.ndarray, "d h w"], prepared: Prepared) -> Shaped[np.ndarray, "_ _ _"]:
+    """Brings a label map on the whole grid of a case's files to the crop of the grid that it was resampled to."""
+    facts = prepared.facts
+    box = tuple(slice(first, first + n) for first, n in zip(facts.crop_start, facts.shape, strict=True))
+    return nearest(labels, facts.original_shape)[box]
+
+
+def probabilities_on_acquired_grid(
+    probs: Float[np.ndarray, "d h w k"], prepared: Prepared
+) -> Float[np.ndarray, "_ _ _ k"]:
+    """Puts class probabilities on a case's crop back on the whole grid of its files; outside the crop is background.
+
+    Of a case that was resampled they are interpolated linearly, and divided by their sum.
+
+    Returns:
+        float32 (d h w k), a view of an array whose classes lie one after the other.
+    """
+    facts = prepared.facts
+    shape, classes = facts.acquired_shape or facts.original_shape, probs.shape[-1]
+    whole = np.empty((classes, *shape), np.float32)
+    for index in range(classes):
+        one = uncrop(probs[..., index], prepared, float(index == 0))
+        whole[index] = linear(one, shape) if facts.acquired_shape else one
+    if facts.acquired_shape:
+        whole /= whole.sum(0)
+    return np.moveaxis(whole, 0, -1)
+
+
+def as_acquired(prepared: Prepared) -> Prepared:
+    """Returns a case that was resampled as it lies on the grid of its files, whole, with its brain and no channels.
+
+    Label maps of that grid belong to it.
+    """
+    facts = prepared.facts
+    shape = facts.acquired_shape
+    mask = uncrop(brain_mask(prepared), prepared, False)
+    scale = np.array(facts.original_shape) / np.array(shape)
+    to_network = np.diag([*scale, 1.0])
+    to_network[:3, 3] = scale / 2 - 0.5
+    affine = np.array(facts.affine) @ to_network
+    there = replace(
+        facts,
+        affine=tuple(map(tuple, affine.tolist())),
+        spacing_mm=tuple(float(side) for side in np.array(facts.spacing_mm) * scale),
+        original_shape=shape,
+        crop_start=(0,) * len(shape),
+        shape=shape,
+        acquired_shape=(),
+    )
+    brain = flat_indices(nearest(mask, shape))
+    nothing = np.zeros((*shape, 0), np.float32)
+    return Prepared(there, nothing, None, np.zeros(0, np.int32), brain)
 
 
 def resampled_shape(
@@ -103,6 +157,12 @@ def interpolated(
     if smooth != image.shape:
         image = np.asarray(ndimage.zoom(image, factors, order=_CUBIC, mode="nearest", grid_mode=True))
     return nearest(image, shape)
+
+
+def linear(array: Float[np.ndarray, "d h w"], shape: Sequence[int]) -> Float[np.ndarray, "_ _ _"]:
+    """Interpolates linearly at the middles of the new voxels; beyond the middles of the outermost they go on."""
+    factors = [new / old for new, old in zip(shape, array.shape, strict=True)]
+    return np.asarray(ndimage.zoom(array, factors, order=1, mode="nearest", grid_mode=True))
 
 
 def nearest(array: Shaped[np.ndarray, "d h w"], shape: Sequence[int]) -> Shaped[np.ndarray, "_ _ _"]:

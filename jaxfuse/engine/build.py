@@ -18,11 +18,12 @@ from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.presence import weighted_subsets
 from jaxfuse.data.sampling import check_sampling
 from jaxfuse.data.settings import declared_facts
+from jaxfuse.data.slices import AXES
 from jaxfuse.data.streams import check_halves, held_out_streams
 from jaxfuse.data.subject_names import subject_rule
 from jaxfuse.engine.devices.placement import check_sides
 from jaxfuse.engine.programs import Programs
-from jaxfuse.engine.trained.predictor import memory_limit
+from jaxfuse.engine.trained.passes import PATCHES, way_of
 from jaxfuse.errors import UserError
 from jaxfuse.learning.averaging import begun, deployed
 from jaxfuse.learning.state import State
@@ -54,7 +55,6 @@ def build_system(
         geometry = system.geometry
         sides = {"divisor": geometry.divisor, "margin": geometry.margin, "judged": geometry.judged}
         check_patch(phase.patch, ndim=geometry.ndim, **sides)
-    memory_limit(phase, system)
     return system
 
 
@@ -74,7 +74,9 @@ def check_systems(experiment: Experiment) -> None:
         UserError: an option of a phase makes no sense to its model, or its patch does not fit it, or the devices.
     """
     for phase in experiment.phases.values():
-        system = build_system(phase, *declared_facts(experiment.data_of(phase)), phase.total_steps(phase.batch))
+        data = experiment.data_of(phase)
+        system = build_system(phase, *declared_facts(data), phase.total_steps(phase.batch))
+        way_of(PATCHES, phase, system, AXES[data.axis])
         check_sides(phase.name, phase.patch, system.geometry.margin, experiment.space)
 
 

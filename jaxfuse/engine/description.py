@@ -23,6 +23,7 @@ from jaxfuse.engine.cost.least_bytes import least_bytes
 from jaxfuse.engine.devices.placement import ALL, AUTO, Placement, among, device_count, placed
 from jaxfuse.engine.programs import Programs, program_memory
 from jaxfuse.engine.settled import Machine, settled, settlements
+from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
@@ -152,7 +153,8 @@ class _Asked:
         """Returns the memory of a volume's prediction on one device, and the bytes that come to the host."""
         wanted = (system.primary,)
         asked = Asked(labels=wanted) if system.primary in system.probabilities else Asked(values=wanted)
-        program, shapes = case_predictor(system, self.phase, memory_mb=0).program_for(weights, shape, asked)
+        passes = Passes(memory_mb=0)
+        program, shapes = case_predictor(system, self.phase, passes=passes).program_for(weights, shape, asked)
         compiled = program.lower(*shapes).compile() if self.gpu is None else compiled_for(self.gpu, program, *shapes)
         memory: Any = compiled.memory_analysis()
         return {

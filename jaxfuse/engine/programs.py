@@ -20,7 +20,7 @@ from jaxfuse.arrays import Batch, Metrics
 from jaxfuse.augment.batch import Augmentation, augmented
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed.windows import Block, cut_all
-from jaxfuse.inference.members import Axis, aligned, mean_of
+from jaxfuse.inference.members import Axis, added, upright
 from jaxfuse.inference.tiling import Asked, Windows, label_of, predict_canvas
 from jaxfuse.learning.averaging import averaging
 from jaxfuse.learning.state import State
@@ -148,17 +148,43 @@ class Programs:
             return jax.jit(predict).lower(weights, _tiles(batch, sides, channels))
 
 
-def over_members(across: Sequence[Axis]) -> tuple[Wrapped, Wrapped]:
-    """Compiles (canvases, shifts) -> the mean of several networks, and -> the labels of each and those of the mean."""
+@dataclass(frozen=True)
+class Adding:
+    """Functions that add the outputs of one network after the other, so that two canvases lie on the device at most.
 
-    def mean(parts: Sequence[Any], shifts: Sequence[Any]) -> Any:
-        return mean_of(aligned(parts, shifts, across))
+    Attributes:
+        upright: (canvas, shift) -> the volume at the origin; the shift may be None.
+        onto: (sum, volume) -> their sum, where the sum so far is as large; it is used up.
+        beside: the same for any sums.
+        mean: (sum, how many) -> the mean.
+        labels: (sum, how many) -> the most probable classes of the mean.
+    """
 
-    def labels(parts: Sequence[Any], shifts: Sequence[Any]) -> list[Any]:
-        volumes = aligned(parts, shifts, across)
-        return [label_of(one) for one in (*volumes, mean_of(volumes))]
+    upright: Wrapped
+    onto: Wrapped
+    beside: Wrapped
+    mean: Wrapped
+    labels: Wrapped
 
-    return jax.jit(mean), jax.jit(labels)
+    def added(self, total: Any, part: Any) -> Any:
+        """Returns a sum with one volume more; the sum so far may be used up."""
+        fits = all(a <= b for a, b in zip(total.shape, part.shape, strict=True))
+        return (self.onto if fits else self.beside)(total, part)
+
+
+def adding(across: Axis) -> Adding:
+    """Compiles the functions for a network whose pictures lie so."""
+
+    def mean(total: Any, count: int) -> Any:
+        return total / count
+
+    return Adding(
+        upright=jax.jit(lambda canvas, shift: upright(canvas, shift, across)),
+        onto=jax.jit(added, donate_argnums=0),
+        beside=jax.jit(added),
+        mean=jax.jit(mean, static_argnums=1),
+        labels=jax.jit(lambda total, count: label_of(mean(total, count)), static_argnums=1),
+    )
 
 
 def donating(train_step: Callable[[Any, Any], Any], placement: Placement) -> Wrapped:

@@ -18,6 +18,7 @@ from jaxfuse.engine.build import without_optimizers
 from jaxfuse.engine.judging.assessment import Assessment
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
+from jaxfuse.inference.mirrors import asked_axes
 from jaxfuse.learning.state import State
 from jaxfuse.patches import output_sides, tile_volume
 
@@ -181,7 +182,8 @@ def validation_interval(phase: Phase, cases: Sequence[PreparedCase], *, asked: i
         return 0
     tile, overlap = output_sides(phase.patch, margin), phase.validation.overlap
     tiles = sum(len(tile_volume(case.facts.shape, tile, overlap=overlap)) for case in cases)
-    return max(asked, math.ceil(tiles / (3 * phase.batch) / _VALIDATION_SHARE))
+    passes = 2 ** min(len(asked_axes("mirror", phase.validation.mirror)), len(tile))
+    return max(asked, math.ceil(passes * tiles / (3 * phase.batch) / _VALIDATION_SHARE))
 
 
 def mean_losses(evaluate: Evaluate, state: State, batches: Sequence[Any]) -> dict[str, float]:

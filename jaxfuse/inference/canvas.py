@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from jaxfuse.inference.tiling import Places, Windows
+from jaxfuse.inference.weighting import EQUAL, summed
 from jaxfuse.patches import Tiling, tile_volume
 
 Sides = tuple[int, ...]
@@ -66,13 +68,16 @@ class Laid:
         canvas[tuple(slice(first + lost, first + lost + length) for first, lost, length in box)] = image
         return canvas
 
-    def places(self, batch: int, overlap: float) -> Places:
+    def places(self, windows: Windows, overlap: float) -> Places:
         """Returns the windows as arguments of a program for this canvas."""
-        tile, starts = self.tiling.tile, np.array(list(self.tiling), np.int32) + np.array(self.lead, np.int32)
+        batch, tile = windows.batch, self.tiling.tile
+        starts = np.array(list(self.tiling), np.int32) + np.array(self.lead, np.int32)
         most = len(tile_volume(self.sides, tile, overlap=overlap, margin=self.tiling.margin))
         filled = np.repeat(starts[-1:], -(-most // batch) * batch - len(starts), axis=0)
         each = zip(self.sides, self.tiling.starts, self.lead, tile, strict=True)
-        held = tuple(_held(side, [one + first for one in axis], length) for side, axis, first, length in each)
+        held = tuple(
+            summed(windows.weighting, side, [one + first for one in axis], length) for side, axis, first, length in each
+        )
         return Places(np.concatenate([starts, filled]), np.array(len(starts), np.int32), held)
 
     def cut(self, canvas: np.ndarray) -> np.ndarray:
@@ -88,17 +93,12 @@ def lay(tiling: Tiling, canvases: Canvases) -> Laid:
     return Laid(tiling, canvases.holding(need, tiling.tile), lead)
 
 
-def windows_of(tiling: Tiling, batch: int, *, stacked: bool = False) -> Windows:
+def windows_of(
+    tiling: Tiling, batch: int, *, stacked: bool = False, weighting: str = EQUAL, mirror: Sequence[int] = ()
+) -> Windows:
     """Returns the facts of these windows that a program is compiled for."""
-    return Windows(tiling.tile, tiling.margin, batch, stacked)
+    return Windows(tiling.tile, tiling.margin, batch, stacked, weighting, tuple(mirror))
 
 
 def _step(side: int) -> int:
     return max(_LEAST_STEP, side // _STEP_SHARE)
-
-
-def _held(side: int, starts: list[int], length: int) -> np.ndarray:
-    count = np.zeros(side, np.float32)
-    for start in starts:
-        count[start : start + length] += 1.0
-    return np.maximum(count, 1.0)

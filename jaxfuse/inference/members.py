@@ -1,8 +1,7 @@
-"""The mean of several networks' class probabilities for one volume, taken where they lie on the device."""
+"""Outputs of several networks for one volume, summed where they lie on the device, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,25 +14,24 @@ Values = Float[Array, "... k"]
 Axis = int | None
 
 
-def aligned(parts: Sequence[Values], shifts: Sequence[Any], across: Sequence[Axis]) -> list[Values]:
-    """Returns outputs of several canvases on one, as large as the smallest along each axis, the volume at its origin.
+def upright(part: Values, shift: Any, across: Axis) -> Values:
+    """Returns the output of a canvas in the axes of the volume, which begins at its origin.
 
     Args:
-        shifts: of each part, the volume's first voxel on its canvas, in the volume's axes.
-        across: of each part, how its pictures lie.
+        shift: the volume's first voxel on the canvas, in the volume's axes; None where it is the origin.
+        across: how the pictures of the canvas lie.
     """
-    axes = tuple(range(parts[0].ndim - 1))
-    turned = [
-        jnp.roll(_turned(part, own), [-shift[axis] for axis in axes], axis=axes)
-        for part, shift, own in zip(parts, shifts, across, strict=True)
-    ]
-    sides = tuple(map(min, zip(*(one.shape[:-1] for one in turned), strict=True)))
-    return [one[tuple(map(slice, sides))] for one in turned]
+    turned = _turned(part, across)
+    if shift is None:
+        return turned
+    axes = tuple(range(part.ndim - 1))
+    return jnp.roll(turned, [-shift[axis] for axis in axes], axis=axes)
 
 
-def mean_of(parts: Sequence[Values]) -> Values:
-    """Returns the mean; all count equally."""
-    return sum(parts[1:], start=parts[0]) / len(parts)
+def added(total: Values, part: Values) -> Values:
+    """Returns the sum of two, as large as the smaller one along each axis."""
+    sides = tuple(slice(min(pair)) for pair in zip(total.shape[:-1], part.shape[:-1], strict=True))
+    return total[sides] + part[sides]
 
 
 def _turned(canvas: Values, across: Axis) -> Values:

@@ -2,8 +2,8 @@
 
 The image lies on a canvas, an array whose sides many images share (`jaxfuse.inference.canvas`), so that a program is
 compiled for a canvas and not for a case. Windows are cut from it in batches, their outputs are summed in float32 where
-they overlap, and sums become means, or the most probable class, before anything leaves the device. How many windows
-there are, and where, are arguments of the program.
+they overlap, each voxel by its weight, and sums become means, or the most probable class, before anything leaves the
+device. How many windows there are, and where, are arguments of the program.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from jaxtyping import Float, Integer, Shaped
 
 from jaxfuse.arrays import Array
 from jaxfuse.errors import UserError
+from jaxfuse.inference.mirrors import over_mirrors
+from jaxfuse.inference.weighting import EQUAL, profile
 
 Outputs = Mapping[str, Array]
 # Weights, and tiles (batch *input_tile m) by the name "image" -> outputs (batch *tile k) by name.
@@ -54,12 +56,16 @@ class Windows:
         batch: how many windows are predicted at once.
         stacked: whether the image is a stack of pictures, and the network sees windows of one picture without the
             stack's axis.
+        weighting: how the voxels of a window count where windows overlap, by `jaxfuse.inference.weighting`.
+        mirror: axes of the windows along which they are mirrored, for the mean of all reflections.
     """
 
     tile: tuple[int, ...]
     margin: tuple[int, ...]
     batch: int
     stacked: bool = False
+    weighting: str = EQUAL
+    mirror: tuple[int, ...] = ()
 
     @property
     def input_tile(self) -> tuple[int, ...]:
@@ -73,7 +79,7 @@ class Places(NamedTuple):
     Attributes:
         starts: first voxel of each window; what follows the last window fills the array and the last batch up.
         count: number of windows.
-        held: for each axis, how many windows along it hold each place; 1 where none does.
+        held: for each axis, the weights of the windows along it that hold each place, summed; 1 where none does.
     """
 
     starts: Integer[Array | np.ndarray, "most axes"]
@@ -86,14 +92,14 @@ def predict_canvas(
 ) -> dict[str, Array]:
     """Predicts the outputs that are asked for over a canvas (*canvas k) or (*canvas).
 
-    Overlapping outputs count equally. `image` reaches beyond the canvas by the margin on all sides; a window sees the
+    `image` reaches beyond the canvas by the margin on all sides; a window sees the
     background 0 where it leaves the image that lies there.
 
     Raises:
         UserError: an output has other sides than the windows.
     """
     sides = tuple(side - 2 * lost for side, lost in zip(image.shape, windows.margin, strict=False))
-    network = _over_tiles(predict, windows, asked)
+    network = over_mirrors(_over_tiles(predict, windows, asked), [1 + axis for axis in windows.mirror])
 
     def cut(start: Array) -> Array:
         return lax.dynamic_slice(image, (*start, 0), (*windows.input_tile, image.shape[-1])).astype(jnp.float32)
@@ -104,7 +110,7 @@ def predict_canvas(
 
         def add(place: Any, sums: dict[str, Array]) -> dict[str, Array]:
             at, counts = (*starts[place], 0), number * windows.batch + place < places.count
-            return {name: _added(sums[name], made[name][place], at, counts) for name in sums}
+            return {name: _added(sums[name], _weighed(made[name][place], windows), at, counts) for name in sums}
 
         return lax.fori_loop(0, windows.batch, add, sums)
 
@@ -178,8 +184,18 @@ def _added(total: Array, part: Array, at: tuple[Any, ...], counts: Array) -> Arr
     return lax.dynamic_update_slice(total, held + jnp.where(counts, part, 0.0), at)
 
 
+def _weighed(part: Array, windows: Windows) -> Array:
+    """The output of one window, each voxel times its weight."""
+    if windows.weighting == EQUAL:
+        return part
+    for axis, side in enumerate(windows.tile):
+        # One axis after the other: a product of all profiles would be a constant as large as a tile.
+        part = part * jnp.expand_dims(profile(windows.weighting, side), [a for a in range(part.ndim) if a != axis])
+    return part
+
+
 def _weight(held: tuple[Any, ...]) -> Array:
-    """How many windows hold each voxel, (*canvas 1): windows stand in rows along every axis."""
+    """The weights that each voxel is summed by, (*canvas 1): windows stand in rows along every axis."""
     axes = range(len(held))
     each = [jnp.reshape(one, [-1 if axis == own else 1 for axis in (*axes, -1)]) for own, one in enumerate(held)]
     return math.prod(each[1:], start=each[0])

@@ -10,8 +10,6 @@ registered images, and both are kept in what is written, as are its unit and its
 from __future__ import annotations
 
 import gzip
-import math
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
@@ -31,8 +28,6 @@ from jaxfuse.io.geometry import Steps, check_sides, inline, shift_in_voxels, spa
 from jaxfuse.io.whole_file import write_whole
 
 _GZIP_MAGIC = b"\x1f\x8b"
-# The method, deflate, and five flags of bits follow.
-_GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]", re.DOTALL)
 _CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])
 # Types that few readers know, and what stands for them unless the caller names a type.
 _ON_DISK = {
@@ -46,8 +41,6 @@ _RGB24 = np.dtype([("R", np.uint8), ("G", np.uint8), ("B", np.uint8)])
 # Greatest distance of corners of one grid, as a share of a voxel.
 _ONE_GRID = 0.05
 _RESAMPLE = "resample one onto the grid of the other"
-# A byte of deflate holds no more.
-_MOST_PACKED = 1032
 # What gzip, zlib and nibabel raise for damaged bytes.
 _DAMAGE = (
     gzip.BadGzipFile,
@@ -101,7 +94,7 @@ class Volume:
         return steps_of(self.affine)
 
 
-def read_volume(path: str | Path, *, channel: int | None = None, as_it_lies: bool = False) -> Volume:
+def read_volume(path: str | Path, *, channel: int | None = None) -> Volume:
     """Reads a single-file NIfTI (`.nii`, `.nii.gz`) or a pair (`jaxfuse.io.analyze`) onto the closest canonical axes.
 
     Lengths are converted to mm. Without a stated orientation the axes as stored are taken for the canonical ones.
@@ -111,35 +104,34 @@ def read_volume(path: str | Path, *, channel: int | None = None, as_it_lies: boo
     Args:
         path: the file.
         channel: index along the fourth axis of a four-dimensional file; None expects one volume.
-        as_it_lies: True leaves the voxels in the memory order of the file, in an array that may be read-only: turning
-            them takes as long as unpacking them. False gives an array in C order of its own.
 
     Raises:
         UserError: names the file where it is missing, damaged, of another kind, not numeric, not three-dimensional,
             without that channel, or without usable sides, affine or unit.
     """
     path = Path(path)
-    return _placed(path, *_read(path), channel, as_it_lies)
+    image = _open(path)
+    return _placed(path, image, _values(path, image), channel)
 
 
-def read_channels(path: str | Path, channels: Sequence[int], *, as_it_lies: bool = False) -> list[Volume]:
+def read_channels(path: str | Path, channels: Sequence[int]) -> list[Volume]:
     """Reads several volumes of a four-dimensional file, which is decoded once; else like `read_volume`."""
     path = Path(path)
-    image, values = _read(path)
-    return [_placed(path, image, values, channel, as_it_lies) for channel in channels]
+    image = _open(path)
+    values = _values(path, image)
+    return [_placed(path, image, values, channel) for channel in channels]
 
 
-def _placed(path: Path, image: nib.Nifti1Image, stored: np.ndarray, channel: int | None, as_it_lies: bool) -> Volume:
+def _placed(path: Path, image: nib.Nifti1Image, stored: np.ndarray, channel: int | None) -> Volume:
     """One volume of a file on its canonical axes."""
     shape = stored.shape
     stored = _one_volume(path, stored) if channel is None else _channel(path, stored, channel)
     standing = standing_of(path, image.header, stored.shape)
     orientation = io_orientation(standing.affine)
     canonical = standing.affine @ inv_ornt_aff(orientation, stored.shape)
-    turned = apply_orientation(stored, orientation)
     return Volume(
         path=path,
-        array=turned if as_it_lies else np.array(turned, order="C"),
+        array=np.ascontiguousarray(apply_orientation(stored, orientation)),
         affine=canonical,
         spacing_mm=spacing_of(canonical),
         header=image.header.copy(),
@@ -213,6 +205,19 @@ def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], referenc
     _write_on_grid(Path(path), voxels, reference_path)
 
 
+def write_channels_like(
+    path: str | Path,
+    array: Float[np.ndarray, "d h w k"],
+    reference_path: str | Path,
+    *,
+    channel: int | None = None,
+    description: str | None = None,
+) -> None:
+    """Writes several canonical volumes as one four-dimensional file of float32; else like `write_like`."""
+    path = Path(path)
+    _write_on_grid(path, _cast(path, np.asarray(array), np.float32), reference_path, channel, description)
+
+
 def _write_on_grid(
     path: Path,
     array: np.ndarray,
@@ -220,11 +225,11 @@ def _write_on_grid(
     channel: int | None = None,
     description: str | None = None,
 ) -> None:
-    """Writes values of the type that is to be on disk."""
+    """Writes values (d h w) or (d h w k) of the type that is to be on disk."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise UserError(f"{path} does not end in .nii or .nii.gz; name the output so")
     reference = read_volume(reference_path, channel=channel)
-    if array.shape != reference.array.shape:
+    if array.shape[:3] != reference.array.shape:
         raise UserError(
             f"the array for {path} has shape {array.shape}, its reference {reference.path} has "
             f"{reference.array.shape} on the canonical axes; write on the grid of the case's own image"
@@ -267,48 +272,31 @@ def geometry_mismatch(a: Volume, b: Volume) -> str:
     return ""
 
 
-def _read(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """The image of a file, and its voxels on the axes as stored, which may be read-only."""
+def _open(path: Path) -> nib.Nifti1Image:
     if is_pair(path):
         try:
-            image = open_pair(path)
+            return open_pair(path)
         except UserError:  # a file of the pair is missing
             raise
         except _DAMAGE as error:
             raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
-        return image, _values(path, image, b"")
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
     try:
         if content[:2] == _GZIP_MAGIC:
-            content = _unpacked(content)
+            content = gzip.decompress(content)
         kind = _kind_of(content)
         if kind is not None:
             size = kind.header_class.sizeof_hdr
             check_sides(path, kind.header_class(content[:size], check=False))
-            image = kind.from_bytes(content)
-            return image, _values(path, image, content)
+            return kind.from_bytes(content)
     except UserError:
         raise
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     raise UserError(f"{path} is not a single-file NIfTI volume; convert it to .nii or .nii.gz")
-
-
-def _unpacked(packed: bytes) -> bytes:
-    """Unpacks a gzip file.
-
-    Memory of the right size is taken at once, by the length that its last bytes state: this halves the time. They
-    state that of the last member; what may be a file of several is unpacked member by member.
-    """
-    stated = int.from_bytes(packed[-4:], "little")
-    if stated <= _MOST_PACKED * len(packed) and not _GZIP_MEMBER.search(packed, 1):
-        content = zlib.decompress(packed, 16 + zlib.MAX_WBITS, stated)
-        if len(content) == stated:
-            return content
-    return gzip.decompress(packed)
 
 
 def _kind_of(content: bytes) -> type[nib.Nifti1Image] | None:
@@ -318,30 +306,17 @@ def _kind_of(content: bytes) -> type[nib.Nifti1Image] | None:
     return nib.Nifti2Image if content[4:7] == b"n+2" else None
 
 
-def _values(path: Path, image: nib.Nifti1Image, content: bytes) -> np.ndarray:
-    """The voxels of an image; without a copy where `content`, its file, holds them as they are meant."""
+def _values(path: Path, image: nib.Nifti1Image) -> np.ndarray:
     kind = np.dtype(image.get_data_dtype())
     if kind.kind not in "iuf":
         raise UserError(f"{path} holds values of type {kind}; real numbers, one per voxel, are expected")
     try:
-        array = _in_place(image, content)
-        array = np.asanyarray(image.dataobj) if array is None else array
+        array = np.asanyarray(image.dataobj)
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     if array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _in_place(image: nib.Nifti1Image, content: bytes) -> np.ndarray | None:
-    """The voxels where they lie in a file's content; None where they are scaled, or not all there."""
-    stored = image.dataobj
-    if not (isinstance(stored, ArrayProxy) and (stored.slope, stored.inter) == (1, 0)):
-        return None
-    count = math.prod(stored.shape)
-    if len(content) < stored.offset + count * stored.dtype.itemsize:
-        return None
-    return np.frombuffer(content, stored.dtype, count, stored.offset).reshape(stored.shape, order="F")
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def _cast(path: Path, array: np.ndarray, dtype: np.dtype | type | str | None) -> np.ndarray:

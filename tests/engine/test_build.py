@@ -6,7 +6,9 @@ import jax
 import numpy as np
 
 from jaxfuse.data.sampling import sampling_rule
+from jaxfuse.data.slices import AXIAL
 from jaxfuse.engine.build import abstract_state, build_system, example_batch, make_sampler
+from jaxfuse.engine.trained.passes import PATCHES, way_of
 from jaxfuse.learning.system import Geometry
 from tests.engine.valid_phases import CLASSES, MODALITIES, TINY, valid_phase
 from tests.refusals import refused
@@ -24,9 +26,9 @@ def test_labels_of_a_batch_are_smaller_by_the_margin_and_patches_and_limits_must
     told = r"patch is \(9, 9, 4\); the network's valid convolutions take 2 voxels"
     refused(told, build_system, valid_phase(patch=(9, 9, 4)), MODALITIES, CLASSES, 4)
     padded = replace(valid_system(2), geometry=Geometry(3, 1))
-    limited = replace(valid_phase(memory_mb=64), build=lambda modalities, classes, total, voxels=(): padded)
+    limited = valid_phase(memory_mb=64)
     told = f"memory_mb is 64, but the network of phase {TINY.name} has no valid conv"
-    refused(told, build_system, limited, MODALITIES, CLASSES, 4)
+    refused(told, way_of, PATCHES, limited, padded, AXIAL)
 
 
 def test_batches_have_the_margin_around_their_labels(labeled, healthy):

@@ -29,7 +29,7 @@ def test_one_program_serves_all_images_of_a_canvas():
         image = RNG.normal(size=(*shape, 1)).astype(np.float32)
         laid = lay(tile_volume(shape, (32, 32, 32)), canvases)
         canvases.keep(laid.sides)
-        made = program(laid.image(image), laid.places(2, 0.0))["image"]
+        made = program(laid.image(image), laid.places(windows, 0.0))["image"]
         np.testing.assert_allclose(laid.cut(np.asarray(made)), image, rtol=1e-6)
     assert program._cache_size() == len(canvases.known) <= 2
 
@@ -54,7 +54,7 @@ def test_a_canvas_far_too_large_serves_no_small_image_and_one_not_kept_serves_no
 def test_windows_on_the_canvas_are_those_of_the_image(tiling):
     image = RNG.normal(size=(*tiling.shape, 2)).astype(np.float32)
     laid = lay(tiling, Canvases())
-    canvas, places = laid.image(image), laid.places(4, 0.4 if len(tiling.tile) == 3 else 0.0)
+    canvas, places = laid.image(image), laid.places(windows_of(tiling, 4), 0.4 if len(tiling.tile) == 3 else 0.0)
     assert (len(places.starts) % 4, int(places.count)) == (0, len(tiling))
     held = np.zeros((*laid.sides, 1))
     for start, place in zip(tiling, places.starts, strict=False):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.slices import AXES, pictures
-from jaxfuse.inference.members import aligned, mean_of
+from jaxfuse.inference.members import added, upright
 
 RNG = np.random.default_rng(0)
 
@@ -20,8 +20,9 @@ def test_a_canvas_of_pictures_is_turned_and_the_volume_moved_to_the_origin(acros
     shift = np.argwhere(turned.any(-1)).min(0)
     other = np.zeros((8, 9, 7, 2), np.float32)
     other[:5, :7, :6] = 2 * volume
-    both = aligned([jnp.asarray(canvas), jnp.asarray(other)], [shift, np.zeros(3, int)], [across, None])
-    assert {one.shape for one in both} == {(8, 9, 7, 2)}
-    for one, factor in zip(both, (1, 2), strict=True):
-        np.testing.assert_array_equal(np.asarray(one)[:5, :7, :6], factor * volume)
-    np.testing.assert_allclose(np.asarray(mean_of(both))[:5, :7, :6], 1.5 * volume, rtol=1e-6)
+    one, two = upright(jnp.asarray(canvas), shift, across), upright(jnp.asarray(other), None, None)
+    for made, factor in ((one, 1), (two, 2)):
+        np.testing.assert_array_equal(np.asarray(made)[:5, :7, :6], factor * volume)
+    for both in (added(one, two), added(two, one)):
+        assert both.shape == (8, 9, 7, 2)
+        np.testing.assert_allclose(np.asarray(both)[:5, :7, :6], 3 * volume, rtol=1e-6)

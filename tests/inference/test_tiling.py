@@ -8,8 +8,8 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.inference.canvas import windows_of
 from jaxfuse.inference.tiling import Asked, canvas_bytes, label_of, output_channels
-from jaxfuse.patches import crop, tile_volume
-from tests.tiles import predict_image
+from jaxfuse.patches import tile_volume
+from tests.tiles import by_hand, predict_image
 from tests.tiny_systems import Valid
 
 RNG = np.random.default_rng(0)
@@ -23,21 +23,6 @@ def centered(tiles):
     """An answer that depends on the whole tile, but on each tile of a batch alone."""
     image = tiles["image"]
     return {"centered": image - image.mean(tuple(range(1, image.ndim - 1)), keepdims=True)}
-
-
-def by_hand(predict, image, tiling):
-    """Puts an output together one tile after the other, summed and divided on the host."""
-    total, weight = 0.0, np.zeros((*image.shape[:-1], 1), np.float32)
-    for start in tiling:
-        made = np.asarray(predict({"image": crop(image, tiling.input_start(start), tiling.input_tile)[None]})[0])
-        whole = np.zeros((*(n + 2 * s for n, s in zip(tiling.shape, tiling.tile, strict=True)), made.shape[-1]))
-        whole[tuple(slice(a + s, a + 2 * s) for a, s in zip(start, tiling.tile, strict=True))] = made
-        inside = tuple(slice(s, s + n) for s, n in zip(tiling.tile, tiling.shape, strict=True))
-        total = total + whole[inside]
-        whole[...] = 0
-        whole[tuple(slice(a + s, a + 2 * s) for a, s in zip(start, tiling.tile, strict=True))] = 1
-        weight += whole[inside][..., :1]
-    return total / weight
 
 
 @pytest.mark.parametrize("batch", [1, 3, 50])

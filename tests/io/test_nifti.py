@@ -7,7 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxfuse.io.nifti import geometry_mismatch, read_volume, write_like, write_rgb_like
+from jaxfuse.io.nifti import (
+    geometry_mismatch,
+    read_channels,
+    read_volume,
+    write_channels_like,
+    write_like,
+    write_rgb_like,
+)
 from tests.made_cases import placed, save_volume
 from tests.refusals import refused
 
@@ -145,6 +152,21 @@ def test_a_color_volume_is_stored_as_rgb24_on_the_grid_of_its_reference(tmp_path
         np.testing.assert_array_equal(voxels[name], values)
 
 
+@pytest.mark.parametrize("frame", FRAMES)
+def test_several_volumes_lie_in_one_file_on_the_grid_of_the_reference(tmp_path, frame):
+    reference, written = save(tmp_path / "like.nii.gz", numbers(), frame), tmp_path / "four.nii.gz"
+    like = read_volume(reference)
+    array = np.random.default_rng(0).normal(size=(*like.array.shape, 3)).astype(np.float32)
+    write_channels_like(written, array, reference, description="three")
+    stored = nib.load(written)
+    assert (stored.shape[3], stored.get_data_dtype(), stored.header["descrip"].item()) == (3, np.float32, b"three")
+    np.testing.assert_array_equal(stored.affine, nib.load(reference).affine)
+    for index, one in enumerate(read_channels(written, range(3))):
+        assert geometry_mismatch(one, like) == ""
+        np.testing.assert_array_equal(one.array, array[..., index])
+    refused("on the canonical axes; write on", write_channels_like, written, array[1:], reference)
+
+
 def test_a_color_volume_of_another_shape_is_refused(tmp_path):
     source = save(tmp_path / "in.nii", np.zeros((2, 2, 2), np.int16))
     refused(r"has shape \(2, 2, 3\)", write_rgb_like, tmp_path / "out.nii", np.zeros((2, 2, 3, 3), np.uint8), source)
@@ -207,33 +229,3 @@ def test_real_label_map_goes_there_and_back(tmp_path, shared_data, name):
     back, there = (np.asarray(nib.load(path).dataobj) for path in (tmp_path / "seg.nii.gz", label))
     np.testing.assert_array_equal(back, there)
     assert not geometry_mismatch(read_volume(tmp_path / "seg.nii.gz"), read_volume(image))
-
-
-def test_voxels_left_as_they_lie_are_those_that_are_turned(tmp_path):
-    for frame in FRAMES:
-        path = save(tmp_path / f"{frame}.nii.gz", numbers(), frame)
-        np.testing.assert_array_equal(read_volume(path, as_it_lies=True).array, read_volume(path).array)
-        turned = read_volume(path).array
-        assert turned.flags.c_contiguous
-        assert turned.flags.writeable
-
-
-def test_scaled_big_endian_and_headers_with_extensions_are_read_alike(tmp_path):
-    image = nib.Nifti1Image(numbers(), np.eye(4), nib.Nifti1Header(endianness=">"))
-    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"a comment"))
-    nib.save(image, tmp_path / "big.nii.gz")
-    np.testing.assert_array_equal(read_volume(tmp_path / "big.nii.gz").array, numbers())
-    image = nib.Nifti1Image(numbers(), np.eye(4))
-    image.header.set_slope_inter(2, 1)
-    nib.save(image, tmp_path / "scaled.nii.gz")
-    np.testing.assert_array_equal(read_volume(tmp_path / "scaled.nii.gz").array, 2 * numbers() + 1)
-
-
-def test_gzip_files_of_several_members_are_read_whole(tmp_path):
-    path = save_volume(tmp_path / "a.nii", numbers())
-    content = path.read_bytes()
-    for parts in (2, 3):
-        side = -(-len(content) // parts)
-        pieces = [content[place : place + side] for place in range(0, len(content), side)]
-        (tmp_path / "b.nii.gz").write_bytes(b"".join(map(gzip.compress, pieces)))
-        np.testing.assert_array_equal(read_volume(tmp_path / "b.nii.gz").array, numbers())

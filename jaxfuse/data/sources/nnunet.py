@@ -22,8 +22,8 @@ from jaxfuse.data.sources.case_folders import (
     HELD_OUT,
     Described,
     Finding,
+    VolumeSource,
     check_modalities,
-    described_source,
     volume_files,
 )
 from jaxfuse.data.sources.dataset_json import (
@@ -33,9 +33,10 @@ from jaxfuse.data.sources.dataset_json import (
     TESTING,
     TRAINING,
     DatasetJson,
-    dataset_of,
+    find_dataset_json,
     glance,
     is_root,
+    read_dataset_json,
 )
 from jaxfuse.errors import UserError
 
@@ -89,7 +90,12 @@ def describe(root: Path) -> Described:
 
 
 def _described(root: Path) -> DatasetJson:
-    return dataset_of(root, advice="copy that of the data set into it")
+    path = find_dataset_json(root)
+    if path is None:
+        raise UserError(
+            f"{root} has no {NAME}, which tells what the numbered images are; copy that of the data set into it"
+        )
+    return read_dataset_json(path)
 
 
 def _remarks(told: DatasetJson) -> tuple[str, ...]:
@@ -173,4 +179,12 @@ def _listed(told: DatasetJson, modalities: Sequence[str]) -> Iterable[Finding]:
         yield Finding(case, told.root, "", images, missing, marked if marked.is_file() else None)
 
 
-SOURCE = described_source(LAYOUT, example=EXAMPLE, layout_of=layout_of, survey=survey, describe=describe)
+SOURCE = VolumeSource(
+    name=LAYOUT,
+    modalities=(),
+    layouts={LAYOUT: ""},
+    example=EXAMPLE,
+    layout_of=layout_of,
+    survey=survey,
+    describe=describe,
+)

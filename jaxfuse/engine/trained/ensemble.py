@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.stages import Wrapped
 from jaxtyping import Float, UInt8
 
 from jaxfuse.data.prepared import Prepared, PreparedCase
-from jaxfuse.engine.programs import over_members
+from jaxfuse.engine.programs import Adding, adding
 from jaxfuse.engine.trained.chosen_devices import weights_on
 from jaxfuse.engine.trained.predictor import CasePredictor, OnDevice
 from jaxfuse.inference.members import Axis
@@ -60,7 +59,7 @@ class Ensemble:
     """
 
     members: Mapping[str, Member]
-    _compiled: dict[tuple[Axis, ...], tuple[Wrapped, Wrapped]] = field(default_factory=dict)
+    _adding: dict[Axis, Adding] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def on(self, device: jax.Device) -> Ensemble:
@@ -70,31 +69,50 @@ class Ensemble:
 
     def probabilities(self, case: Case) -> Float[np.ndarray, "*space k"]:
         """Returns the mean of the class probabilities on the case's cropped grid."""
-        (mean, _), parts, shifts = self._joined(case)
-        return _cut(mean(parts, shifts), case)
+        total, adding = self._summed(case)
+        return _cut(adding.mean(total, len(self.members)), case)
 
     def labels(self, case: Case) -> UInt8[np.ndarray, "*space"]:
         """Returns the most probable classes by the mean."""
         if len(self.members) == 1:
             return next(iter(self.members.values())).labels(case)
-        return self.all_labels(case)[-1]
+        total, adding = self._summed(case)
+        return _cut(adding.labels(total, len(self.members)), case)
 
     def all_labels(self, case: Case) -> list[UInt8[np.ndarray, "*space"]]:
         """Returns the most probable classes by each member, in order, and last by their mean."""
-        (_, labels), parts, shifts = self._joined(case)
-        found = labels(parts, shifts)
+        found: list[jax.Array] = []
+        total, adding = self._summed(case, found)
+        found.append(adding.labels(total, len(self.members)))
         for one in found:
             one.copy_to_host_async()
         return [_cut(one, case) for one in found]
 
-    def _joined(self, case: Case) -> tuple[tuple[Wrapped, Wrapped], list[Any], list[np.ndarray]]:
-        """The programs for such a case, the canvases of all members, and where the volume lies there."""
-        each = [(member.primary, member.on_device(case)) for member in self.members.values()]
-        axes = tuple(made.axis for _, made in each)
+    def _summed(self, case: Case, labels: list[jax.Array] | None = None) -> tuple[jax.Array, Adding]:
+        """The sum of all members' probabilities, the volume at its origin, and what it was added by.
+
+        No member's canvas is kept beyond the next one. Those classes that each finds are put into `labels`.
+        """
+        total = None
+        for member in self.members.values():
+            made = member.on_device(case)
+            shift, adding = made.shift if made.shift.any() else None, self._adding_of(made.axis)
+            still = shift is None and made.axis is None
+            part = made.outputs[member.primary] if still else adding.upright(made.outputs[member.primary], shift)
+            del made
+            if labels is not None:
+                labels.append(adding.labels(part, 1))
+            total = part if total is None else adding.added(total, part)
+            del part
+        if total is None:
+            raise ValueError("an ensemble has a member at least")
+        return total, adding
+
+    def _adding_of(self, axis: Axis) -> Adding:
         with self._lock:
-            if axes not in self._compiled:
-                self._compiled[axes] = over_members(axes)
-        return self._compiled[axes], [made.outputs[name] for name, made in each], [made.shift for _, made in each]
+            if axis not in self._adding:
+                self._adding[axis] = adding(axis)
+            return self._adding[axis]
 
 
 def _cut(canvas: Any, case: Case) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
+from jaxfuse.engine.trained.passes import PATCHES, Passes
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.postprocessed import postprocessing_of, warning_of
-from jaxfuse.engine.trained.segmenter import CaseLabeler, Labels, case_labeler, check_labels, write_labels
+from jaxfuse.engine.trained.probability_maps import write_maps
+from jaxfuse.engine.trained.segmenter import CaseLabeler, Labeled, case_labeler, check_labels, write_labels
 from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
 from jaxfuse.labels import LabelScheme
@@ -29,8 +33,8 @@ def label_cases(
     output: Path,
     display: Display,
     *,
-    overlap: float | None = None,
-    memory_mb: int | None = None,
+    passes: Passes = PATCHES,
+    maps: Sequence[str] = (),
     archive: Path | None = None,
     postprocessing: str = AUTO,
     call: Call = Call(),  # noqa: B008 - it is frozen
@@ -38,6 +42,7 @@ def label_cases(
     """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
 
     Args:
+        maps: those of `MAPS` that are written as OUTPUT/<map>/<case>.nii.gz.
         archive: zip file of all label maps, written where no case was left out.
         postprocessing: auto, none, or the file of a plan (`jaxfuse.engine.trained.postprocessed`).
 
@@ -51,10 +56,11 @@ def label_cases(
     only = cases_of_side(phases, call.side)
     given = given_cases(root, phases[0].data, modalities, display.say, only)
     names = [_name(one) for one in given.files]
-    outputs = open_outputs(output, "--output", reads=given.reads, names=names, overwrite=call.overwrite)
+    every = [name for one in given.files for name in _names(one, maps)]
+    outputs = open_outputs(output, "--output", reads=given.reads, names=every, overwrite=call.overwrite)
     zipped = _open_archive(archive, given.reads, call.overwrite) if archive else None
     devices = call.devices or first_device()
-    labeler = case_labeler(phases, devices, overlap=overlap, memory_mb=memory_mb, postprocessing=after)
+    labeler = case_labeler(phases, devices, passes=passes, postprocessing=after)
     runs = ", ".join(one.name for one in phases)
     display.say(f"{_told(given.files, call.side)} by {runs}; labels of scheme {scheme.name}")
     if after:
@@ -68,37 +74,44 @@ def label_cases(
         if warning := warning_of(sorted(chosen_on)):
             display.say(warning)
 
-    options: dict[str, Any] = {"overlap": overlap, "memory_mb": memory_mb, "zip": archive and str(archive.absolute())}
+    options: dict[str, Any] = {**asdict(passes), "maps": maps, "zip": archive and str(archive.absolute())}
     options["spacing"] = labeler.preparation.spacing_range_mm
     options["postprocessing"] = after and after.plan.digest
-    assignment = Assignment(phases, root, output, given, outputs, options)
-    assignment.carry_out(lambda outputs: _stages(labeler, scheme, outputs, chosen_on), call, devices, display, close)
+    stages = partial(_stages, labeler, scheme, maps, chosen_on)
+    Assignment(phases, root, output, given, outputs, options).carry_out(stages, call, devices, display, close)
 
 
 def _stages(
-    labeler: CaseLabeler, scheme: LabelScheme, outputs: Outputs, chosen_on: list[str]
-) -> Work[CaseFiles, Prepared, tuple[Prepared, Labels], Written]:
+    labeler: CaseLabeler, scheme: LabelScheme, maps: Sequence[str], chosen_on: list[str], outputs: Outputs
+) -> Work[CaseFiles, Prepared, Labeled, Written]:
     """The stages of each case; `chosen_on` takes those that the post-processing was chosen on."""
     grid, after = labeler.preparation.modalities[0], labeler.postprocessing
 
-    def label(case: Prepared, device: object) -> tuple[Prepared, Labels]:
-        return case, labeler.labels(case, device)
+    def label(case: Prepared, device: object) -> Labeled:
+        return labeler.labeled(case, device, keep=bool(maps))
 
-    def write(files: CaseFiles, made: tuple[Prepared, Labels]) -> Written:
-        prepared, labels = made
-        note = after.note(prepared.facts) if after else None
+    def write(files: CaseFiles, made: Labeled) -> Written:
+        names, like, facts = _names(files, maps), files.images[grid], made.case.facts
+        note = after.note(facts) if after else None
         with outputs.together() as folder:
-            path = folder / _name(files)
-            write_labels(path, labels, prepared, scheme, like=files.images[grid], description=note)
-        if after and after.chosen_on(prepared.facts):
+            write_labels(folder / names[0], made.labels, made.case, scheme, like=like, description=note)
+            if made.probabilities is not None:
+                write_maps({one: folder / _name(files, one) for one in maps}, made.probabilities, like=like)
+        if after and after.chosen_on(facts):
             chosen_on.append(files.id)
-        return Written((_name(files),), prepared.facts.background)
+        return Written(names, facts.background)
 
     return Work(labeler.read, label, write)
 
 
-def _name(files: CaseFiles) -> str:
-    return f"{files.id}.nii.gz"
+def _names(files: CaseFiles, maps: Sequence[str]) -> tuple[str, ...]:
+    """The files of a case, the label map first."""
+    return _name(files), *(_name(files, one) for one in maps)
+
+
+def _name(files: CaseFiles, of: str = "") -> str:
+    """A file of a case. Maps lie in folders of their own, where nobody takes them for label maps."""
+    return f"{of}/{files.id}.nii.gz" if of else f"{files.id}.nii.gz"
 
 
 def _open_archive(archive: Path, reads: Sequence[Read], overwrite: bool) -> Outputs:

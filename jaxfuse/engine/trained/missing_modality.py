@@ -16,6 +16,7 @@ from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.resample import on_networks_grid
 from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.data.sources.volumes import source_of, volume_root
 from jaxfuse.engine.display import Display
@@ -100,8 +101,7 @@ def cases_to_complete(
     """
     check_runs(maker, segmenter)
     task, read = task_of(maker), segmenter.preparation.modalities
-    data = segmenter.data
-    cases = volume_root(root, source=data.source, layout=data.layout, entities=data.entities)
+    cases = volume_root(root, source=segmenter.data.source, layout=segmenter.data.layout)
 
     def completion(one: Finding) -> Completion:
         lacking = task.target in one.missing
@@ -220,15 +220,18 @@ def _work(
             write_synthesized(path, maker.make(prepared, device), files, makers)
             # Read back from the file: labels are those that anyone gets from the volumes as written.
             prepared = labeler.read(case.completed(task.target, path))
-        labels = labeler.labels(prepared, device)
+        found = labeler.labeled(prepared, device)
+        labels = on_networks_grid(found.labels, prepared) if found.case is not prepared else found.labels
         like = next(files.images[name] for name in labeler.preparation.modalities if name in files.images)
         description = f"{task.target} {DESCRIPTION}" if made else None
-        write_labels(folder / f"{files.id}.nii.gz", labels, prepared, scheme, like=like, description=description)
+        write_labels(
+            folder / f"{files.id}.nii.gz", found.labels, found.case, scheme, like=like, description=description
+        )
         origin = f"{task}, synthesized by {makers[0].name}" if made else "as it was taken"
         panel, marked = folder / f"{files.id}.png", task.target if made else ""
         with drawing:  # Matplotlib is not made for threads
             _draw(panel, prepared, labels, scheme, f"{files.id}: {origin}", synthesized=marked)
-        volumes = volumes_ml(labels, scheme, prepared.facts.steps_mm)
+        volumes = volumes_ml(found.labels, scheme, found.case.facts.steps_mm)
         return CompletedCase(files.id, made, volumes, panel), prepared.facts.background
 
     return Work(read, make, lambda case, completed: completed)

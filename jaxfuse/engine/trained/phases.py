@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -101,7 +103,7 @@ class Preparation:
             UserError: the case has other voxel sides than the training, or cannot be prepared.
         """
         if not self.resample_mm:
-            check_spacing(f"case {case.id}", case.spacing_mm, case.shape, self.spacing_range_mm)
+            check_spacing(f"case {case.id}", case.spacing_mm, case.image.shape, self.spacing_range_mm)
         rule = self.normalization
         if rule.needs_landmarks and not self.landmarks:
             raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")
@@ -193,16 +195,32 @@ def parse_run(text: str) -> tuple[Path, str, bool]:
     return Path(folder), phase, which == "best"
 
 
+def named_runs(text: str) -> list[tuple[Path, str, bool]]:
+    """Reads RUN[:PHASE][@last|@best] as `parse_run` does, where RUN may be a pattern such as runs/fold* for several.
+
+    Raises:
+        UserError: no folder of a run matches the pattern.
+    """
+    folder, phase, best = parse_run(text)
+    if folder.exists() or not glob.has_magic(str(folder)):
+        return [(folder, phase, best)]
+    found = sorted(path for path in map(Path, glob.glob(str(folder))) if (path / "config.json").is_file())
+    if not found:
+        raise UserError(f"no folder of a run matches {folder}; name runs as `jaxfuse.train` has written them")
+    return [(path, phase, best) for path in found]
+
+
 def load(runs: Sequence[str], *, any_spacing: bool = False) -> tuple[TrainedPhase, ...]:
     """Reads every phase that the runs name, and each run once.
 
     Args:
-        runs: RUN, RUN:PHASE or RUN:PHASE@best; without PHASE all phases that make the run's result.
+        runs: RUN, RUN:PHASE or RUN:PHASE@best; without PHASE all phases that make the run's result. RUN may be a
+            pattern for several.
         any_spacing: whether cases of other voxel sides than those of the training are taken.
     """
     read: dict[Path, tuple[Experiment, DatasetFacts]] = {}
     found: list[TrainedPhase] = []
-    for workdir, name, best in map(parse_run, runs):
+    for workdir, name, best in itertools.chain.from_iterable(map(named_runs, runs)):
         if workdir not in read:
             read[workdir] = parse(read_config(workdir)), read_facts(workdir)
         names = (name,) if name else read[workdir][0].result

@@ -19,9 +19,10 @@ from jaxfuse.postprocessing.steps import Labels
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """A plan as it is applied to label maps of cases, on the grid on which the network worked.
+    """A plan as it is applied to label maps of cases, on the grid of their files.
 
-    There it was chosen, by the same function. What comes back on the grid of the input is brought there afterwards.
+    It was chosen by the same function on the grid on which the network worked, which is another one where a run
+    resamples; volumes count in mm on both.
     """
 
     stored: StoredPlan

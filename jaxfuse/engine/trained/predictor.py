@@ -18,6 +18,7 @@ from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.slices import AXIAL, order_of, pictures, volume_of
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.programs import Programs, bound_shapes
+from jaxfuse.engine.trained.passes import PATCHES, Passes, Way, seen_axes, way_of
 from jaxfuse.errors import UserError
 from jaxfuse.inference.canvas import Canvases, Laid, lay, windows_of
 from jaxfuse.inference.large_tiles import MEGABYTE, LargeTiles, Memory
@@ -71,13 +72,13 @@ class CasePredictor:
     Attributes:
         programs: of the phase's System.
         axis: a 2D network goes over a volume one slice across this array axis after the other.
-        overlap: least share of a tile in common with its neighbor.
+        way: the overlap of its tiles, the weights of their voxels, and mirrored passes.
     """
 
     programs: Programs
     phase: Phase
     axis: int
-    overlap: float
+    way: Way
     tile_of: TileRule
     _compiled: dict[tuple[Windows, Asked], Wrapped] = field(default_factory=dict)
     _summed: dict[tuple[Windows, Asked], Mapping[str, int]] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class CasePredictor:
             self._check_room(case.facts.id, weights, laid, windows, asked, channels=image.shape[-1])
             self._canvases[windows].keep(laid.sides)
             program = self._program(windows, asked)
-        canvas, places = laid.image(image), laid.places(windows.batch, self.overlap)
+        canvas, places = laid.image(image), laid.places(windows, self.way.overlap)
         # One at a time, so that a program is compiled once; it works on when the call has returned.
         with self._lock:
             outputs = program(weights, canvas, places)
@@ -126,10 +127,14 @@ class CasePredictor:
     def _laid(self, weights: Any, shape: tuple[int, ...], asked: Asked) -> tuple[Laid, Windows]:
         """Lays the tiles of an image (*space m); a stack has an axis more, which tiles of one picture divide."""
         (*sides, channels), ndim = shape, self.programs.system.geometry.ndim
+        stacked = len(sides) > ndim
+        seen = seen_axes(self.programs.system.geometry, self.axis)
+        mirror = [stacked + place for place, axis in enumerate(seen) if axis in self.way.mirror]
+        options = {"stacked": stacked, "weighting": self.way.weighting, "mirror": mirror}
 
         def laid(tile: tuple[int, ...]) -> tuple[Laid, Windows]:
             tiling = self._tiling(tuple(sides), tile)
-            windows = windows_of(tiling, self.phase.validation.tile_batch, stacked=len(sides) > ndim)
+            windows = windows_of(tiling, self.phase.validation.tile_batch, **options)
             return lay(tiling, self._canvases.setdefault(windows, Canvases())), windows
 
         def memory(tile: tuple[int, ...]) -> int:
@@ -142,14 +147,14 @@ class CasePredictor:
         return tile_volume(
             sides,
             (1,) * stacked + tile,
-            overlap=self.overlap,
+            overlap=self.way.overlap,
             margin=(0,) * stacked + (geometry.margin,) * geometry.ndim,
             centered=self.phase.sampling.centered,
         )
 
     def _arguments(self, weights: Any, laid: Laid, windows: Windows, channels: int) -> tuple[Any, ...]:
         canvas = (*(side + 2 * lost for side, lost in zip(laid.sides, windows.margin, strict=True)), channels)
-        places = jax.tree.map(jax.typeof, laid.places(windows.batch, self.overlap))
+        places = jax.tree.map(jax.typeof, laid.places(windows, self.way.overlap))
         return bound_shapes(weights), jax.ShapeDtypeStruct(canvas, np.float32), places
 
     def _on_canvas(self, weights: Any, laid: Laid, windows: Windows, asked: Asked, channels: int) -> int:
@@ -181,13 +186,7 @@ class CasePredictor:
 
 
 def case_predictor(
-    system: System,
-    phase: Phase,
-    *,
-    axis: int = AXIAL,
-    overlap: float | None = None,
-    memory_mb: int | None = None,
-    where: Placement | None = None,
+    system: System, phase: Phase, *, axis: int = AXIAL, passes: Passes = PATCHES, where: Placement | None = None
 ) -> CasePredictor:
     """Returns the prediction of cases by a System, compiled for as few canvases as serve them.
 
@@ -197,32 +196,15 @@ def case_predictor(
 
     Args:
         axis: that of the slices that a 2D network was trained on.
-        overlap: replaces that of the phase's validation.
-        memory_mb: replaces that of the phase's validation.
+        passes: what replaces the settings of the phase's validation; `whole` is not heeded.
         where: devices that share each tile, a slab of its first axis on each; None: one device.
 
     Raises:
-        UserError: tiles cannot be divided so, or a limit is given for a network that knows one size of tile only.
+        UserError: tiles cannot be divided so, or an option means nothing to the network (`way_of`).
     """
-    programs, limit = Programs(system, where or one_device()), memory_limit(phase, system, memory_mb)
-    _check_slabs(phase, system, programs.placement.slabs, chosen=bool(limit))
-    overlap = phase.validation.overlap if overlap is None else overlap
-    return CasePredictor(programs, phase, axis, overlap, _tile_rule(programs, phase, overlap=overlap, limit=limit))
-
-
-def memory_limit(phase: Phase, system: System, memory_mb: int | None = None) -> int:
-    """The memory for a tile in bytes; 0 where tiles are the training patch.
-
-    Raises:
-        UserError: a limit is given for a network that knows one size of tile only.
-    """
-    limit = phase.validation.memory_mb if memory_mb is None else memory_mb
-    if limit and not system.geometry.margin:
-        raise UserError(
-            f"memory_mb is {limit}, but the network of phase {phase.name} has no valid convolutions and predicts in "
-            "tiles of its training patch; leave it at 0"
-        )
-    return limit * MEGABYTE
+    programs, way = Programs(system, where or one_device()), way_of(passes, phase, system, axis)
+    _check_slabs(phase, system, programs.placement.slabs, chosen=bool(way.limit_bytes))
+    return CasePredictor(programs, phase, axis, way, _tile_rule(programs, phase, way))
 
 
 def _check_slabs(phase: Phase, system: System, slabs: int, *, chosen: bool) -> None:
@@ -242,21 +224,21 @@ def _check_slabs(phase: Phase, system: System, slabs: int, *, chosen: bool) -> N
         )
 
 
-def _tile_rule(programs: Programs, phase: Phase, *, overlap: float, limit: int) -> TileRule:
+def _tile_rule(programs: Programs, phase: Phase, way: Way) -> TileRule:
     """Tiles of the training patch, or large ones within a limit of memory in bytes, chosen when they are asked for."""
     large: LargeTiles | None = None
     geometry = programs.system.geometry
 
     def tile_of(weights: State, sides: tuple[int, ...], channels: int, memory: Memory) -> tuple[int, ...]:
         nonlocal large
-        if not limit:
+        if not way.limit_bytes:
             return output_sides(phase.patch, geometry.margin)
         if large is None:
             # Shapes, not the weights themselves, which would be kept alive, and bound to no devices.
             anywhere = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), weights)
             count = partial(programs.counted_tile_program, anywhere, phase.validation.tile_batch, channels)
             divisor = math.lcm(geometry.divisor, programs.placement.slabs)
-            large = LargeTiles(count, geometry.ndim, geometry.margin, divisor, overlap, limit)
+            large = LargeTiles(count, geometry.ndim, geometry.margin, divisor, way.overlap, way.limit_bytes)
         return large(sides, memory)
 
     return tile_of

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
-from jaxfuse.data.resample import on_acquired_grid
+from jaxfuse.data.resample import as_acquired, on_acquired_grid, probabilities_on_acquired_grid
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
+from jaxfuse.engine.trained.passes import PATCHES, Passes, each_of
 from jaxfuse.engine.trained.phases import LABELS, Preparation, TrainedPhase
 from jaxfuse.engine.trained.postprocessed import Postprocessing
 from jaxfuse.engine.trained.predictor import case_predictor
@@ -71,38 +72,38 @@ def _difference(first: TrainedPhase, other: TrainedPhase) -> str:
 
 
 def ensemble_of(
-    phases: Sequence[TrainedPhase],
-    *,
-    overlap: float | None = None,
-    memory_mb: int | None = None,
-    where: Placement | None = None,
+    phases: Sequence[TrainedPhase], *, passes: Passes = PATCHES, where: Placement | None = None
 ) -> Ensemble:
     """Returns the mean of the phases' class probabilities, of which all count equally.
 
     Networks of slices go over the volume each along the axis that it was trained on, so that phases trained on
     sagittal, coronal and axial slices give the aggregated views of the InfiNet paper. Each is given the case's channels
-    in its own order. `overlap` and `memory_mb` replace those of the phases' validation. `where` are devices that share
-    each tile.
+    in its own order. `passes` replace the settings of the phases' validation, of each as far as it means something
+    there. `where` are devices that share each tile.
     """
-    where = where or one_device()
-    members = {}
-    for number, (one, limit) in enumerate(zip(phases, _limits(phases, memory_mb), strict=True)):
-        axis = AXES[one.data.axis]
-        predictor = case_predictor(one.system, one.phase, axis=axis, overlap=overlap, memory_mb=limit, where=where)
+    where, members = where or one_device(), {}
+    each = each_of(passes, [(one.name, one.phase, one.system.geometry, AXES[one.data.axis]) for one in phases])
+    for number, (one, own) in enumerate(zip(phases, each, strict=True)):
+        predictor = case_predictor(one.system, one.phase, axis=AXES[one.data.axis], passes=own, where=where)
         weights = one.weights() if where.mesh is None else where.keep(one.weights())
         members[f"{number}: {one.name}"] = Member(predictor, weights, one.preparation.in_channels)
     return Ensemble(members)
 
 
-def _limits(phases: Sequence[TrainedPhase], memory_mb: int | None) -> list[int | None]:
-    """The limit for those phases whose tiles it can change; refused if there is none."""
-    limits = [memory_mb if one.system.geometry.margin else None for one in phases]
-    if memory_mb and not any(limits):
-        raise UserError(
-            f"memory_mb is {memory_mb}, but no network of {', '.join(one.name for one in phases)} has valid "
-            "convolutions: they predict in tiles of their training patch; leave it out"
-        )
-    return limits
+@dataclass(frozen=True)
+class Labeled:
+    """A case with its labels.
+
+    Attributes:
+        case: the case on the grid that the labels lie on: that of the network, cropped, or where the case was resampled
+            the whole grid of its files.
+        labels: class indices.
+        probabilities: on the whole grid of the files, where they were asked for; float32.
+    """
+
+    case: Prepared
+    labels: Labels
+    probabilities: Float[np.ndarray, "_ _ _ k"] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,26 @@ class CaseLabeler:
         return self.preparation.prepare(load_case(files, self.preparation.modalities, None))
 
     def labels(self, case: Prepared, device: Any) -> Labels:
-        """Returns class indices on the cropped grid."""
-        labels = self.ensembles[device].labels(case)
+        """Returns class indices on the network's grid, cropped."""
+        return self._finished(self.ensembles[device].labels(case), case)
+
+    def labeled(self, case: Prepared, device: Any, *, keep: bool = False) -> Labeled:
+        """Returns the labels as they are written, and their probabilities where these are to be kept.
+
+        The labels are the most probable classes; of a case that was resampled they are those on the grid of its files,
+        on which probabilities are interpolated, as in nnU-Net.
+        """
+        resampled = bool(case.facts.acquired_shape)
+        if not (keep or resampled):
+            return Labeled(case, self.labels(case, device))
+        own = self.ensembles[device].probabilities(case)
+        whole = probabilities_on_acquired_grid(own, case)
+        there = as_acquired(case) if resampled else case
+        labels = (whole if resampled else own).argmax(-1).astype(np.uint8)
+        return Labeled(there, self._finished(labels, there), whole if keep else None)
+
+    def _finished(self, labels: Labels, case: Prepared) -> Labels:
+        """Masks and post-processes the most probable classes of a case, on any grid that it lies on."""
         labels = masked_labels(labels, case.brain) if self.masked else labels
         return self.postprocessing(labels, case) if self.postprocessing else labels
 
@@ -138,15 +157,14 @@ def case_labeler(
     phases: Sequence[TrainedPhase],
     devices: Sequence[Any] = (),
     *,
-    overlap: float | None = None,
-    memory_mb: int | None = None,
+    passes: Passes = PATCHES,
     postprocessing: Postprocessing | None = None,
 ) -> CaseLabeler:
     """Returns the labels by the mean of these phases, on these devices or groups; by default on the first one."""
     groups = [one for one in devices if isinstance(one, Placement)]
-    ensembles = {one: ensemble_of(phases, overlap=overlap, memory_mb=memory_mb, where=one) for one in groups}
+    ensembles = {one: ensemble_of(phases, passes=passes, where=one) for one in groups}
     if not groups:
-        ensemble = ensemble_of(phases, overlap=overlap, memory_mb=memory_mb)
+        ensemble = ensemble_of(phases, passes=passes)
         ensembles = {device: ensemble.on(device) for device in devices or first_device()}
     return CaseLabeler(phases[0].preparation, ensembles, phases[0].phase.mask_to_brain, postprocessing)
 

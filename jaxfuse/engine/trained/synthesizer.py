@@ -22,10 +22,12 @@ from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
 from jaxfuse.engine.trained.chosen_devices import first_device, weights_on
 from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
+from jaxfuse.engine.trained.passes import PATCHES, Passes, each_of
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
+from jaxfuse.inference.weighting import EQUAL
 from jaxfuse.io.nifti import write_like
 from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.tables import write_json
@@ -48,31 +50,6 @@ class Task:
 
     def __str__(self) -> str:
         return f"{self.target} from {' and '.join(self.sources)}"
-
-
-@dataclass(frozen=True)
-class Passes:
-    """The way in which networks go over a slice.
-
-    Attributes:
-        whole: each slice in one pass, filled up with background to sides that the network can take; else in patches of
-            the training's size, averaged where they overlap.
-        overlap, memory_mb: replace those of the runs' validation; None keeps them.
-    """
-
-    whole: bool = False
-    overlap: float | None = None
-    memory_mb: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in {"overlap": self.overlap, "memory_mb": self.memory_mb}.items():
-            if self.whole and value is not None:
-                raise UserError(
-                    f"--whole_slices sees slices in one pass, for which --{name} means nothing; leave it out"
-                )
-
-
-PATCHES = Passes()
 
 
 def task_of(phase: TrainedPhase) -> Task:
@@ -145,7 +122,8 @@ class VolumeMaker:
 
 def volume_maker(phases: Sequence[TrainedPhase], passes: Passes = PATCHES, devices: Sequence[Any] = ()) -> VolumeMaker:
     """Returns the synthesis by the mean of these phases, on these devices; by default on the first one."""
-    made = [_predictor(one, passes) for one in phases]
+    each = each_of(passes, [(one.name, one.phase, one.system.geometry, AXES[one.data.axis]) for one in phases])
+    made = [_predictor(one, own) for one, own in zip(phases, each, strict=True)]
     weights = [one.weights() for one in phases]
     return VolumeMaker(
         phases,
@@ -169,11 +147,10 @@ def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[State, Prepared
     """A function from weights and a case in the network's channels to the named outputs of its volume."""
     axis = AXES[phase.data.axis]
     if not passes.whole:
-        predict = case_predictor(
-            phase.system, phase.phase, axis=axis, overlap=passes.overlap, memory_mb=passes.memory_mb
-        )
+        predict = case_predictor(phase.system, phase.phase, axis=axis, passes=passes)
         return lambda weights, case: predict(weights, case, _ASKED)
     divisor, by_patch, lock = phase.system.geometry.divisor, {}, Lock()
+    alone = Passes(overlap=0.0, weighting=EQUAL, mirror=passes.mirror)
 
     def in_one_pass(weights: State, case: Prepared) -> Mapping[str, np.ndarray]:
         # A patch that covers the slice is the only one of it.
@@ -181,7 +158,7 @@ def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[State, Prepared
         with lock:
             if patch not in by_patch:
                 whole = replace(phase.phase, patch=patch)
-                by_patch[patch] = case_predictor(phase.system, whole, axis=axis, overlap=0.0)
+                by_patch[patch] = case_predictor(phase.system, whole, axis=axis, passes=alone)
         return by_patch[patch](weights, case, _ASKED)
 
     return in_one_pass
@@ -262,7 +239,7 @@ def _stages(
         case = load_case(files, task.sources, None)
         if rule.text == NONE:
             return maker.prepare(case), None
-        found = find_backgrounds(case.channels, case.modalities, rule)
+        found = find_backgrounds(case.image, case.modalities, rule)
         return maker.prepare(case), [background and background.value for background in found]
 
     def make(given: tuple[Prepared, Backgrounds], device: object) -> tuple[Volume, Backgrounds]:

@@ -39,7 +39,7 @@ def program_for(system, where, image, side):
     tiling = tile_volume((side,) * 3, (side,) * 3, overlap=0.0, margin=(0,) * 3, centered=False)
     laid = lay(tiling, Canvases())
     program = programs.over_canvas(windows_of(tiling, 1), Asked(values=(system.primary,)))
-    return program, (laid.image(image), laid.places(1, 0.0))
+    return program, (laid.image(image), laid.places(windows_of(tiling, 1), 0.0))
 
 
 def main(side, base, levels):

@@ -89,7 +89,7 @@ def in_patches(case, asked, answer=answer, factor=None):
     tiling = tile_volume(stack.shape[:-1], (1,) * (stack.ndim - 3) + (SIDE, SIDE))
     laid = lay(tiling, Canvases())
     factor = FACTORS[case.id[0]] if factor is None else factor
-    made = program(answer, tiling, asked)(factor, laid.image(stack), laid.places(4, 0.0))
+    made = program(answer, tiling, asked)(factor, laid.image(stack), laid.places(windows_of(tiling, 4), 0.0))
     found = {name: laid.cut(np.asarray(one)) for name, one in made.items()}
     return found if image.ndim == 3 else {name: volume_of(one, 2) for name, one in found.items()}
 

@@ -1,11 +1,15 @@
 """Labels by the mean of networks that see slices along other axes, and by each alone."""
 
 from dataclasses import replace
+from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
+from jaxfuse.engine.programs import adding
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.learning.system import Geometry
@@ -40,3 +44,34 @@ def test_labels_are_those_of_each_and_of_the_mean():
     np.testing.assert_array_equal(ensemble.labels(CASE), found[-1])
     np.testing.assert_array_equal(Ensemble({"one": member("coronal")}).labels(CASE), found[1])
     np.testing.assert_allclose(ensemble.probabilities(CASE)[..., 1], np.mean(each, axis=0), atol=1e-6)
+
+
+class Counting(Member):
+    """A network of an ensemble, which counts the arrays as large as a canvas when it begins."""
+
+    seen: ClassVar[list[int]] = []
+
+    def on_device(self, case):
+        live = [one for one in jax.live_arrays() if one.ndim == 4 and one.shape[-1] == CLASSES]
+        self.seen.append(len(live) - self.before)
+        return super().on_device(case)
+
+    before: ClassVar[int] = 0
+
+
+CLASSES = 2
+
+
+def test_canvases_of_members_are_summed_one_after_the_other():
+    """Never more than the sum so far lies on the device when the next network begins, whatever their number."""
+    phase = replace(TINY, patch=(8, 8, 8))
+    predictor = case_predictor(fixed_system(Geometry(3, 1), "S", lambda image: image, channels=(0, 1)), phase)
+    Counting.seen.clear()
+    Counting.before = sum(one.ndim == 4 and one.shape[-1] == CLASSES for one in jax.live_arrays())
+    ensemble = Ensemble({str(k): Counting(predictor, state_of(), lambda case: case) for k in range(5)})
+    found = ensemble.all_labels(CASE)
+    assert Counting.seen == [0, 1, 1, 1, 1]
+    np.testing.assert_array_equal(found[-1], CASE.image.argmax(-1))
+    canvas = jnp.zeros((16, 24, 16, CLASSES))
+    memory = adding(None).onto.lower(canvas, canvas).compile().memory_analysis()
+    assert (memory.temp_size_in_bytes, memory.alias_size_in_bytes) == (0, canvas.nbytes)

@@ -12,7 +12,7 @@ import pytest
 from jaxfuse import impute, predict
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.engine.trained import phases
-from jaxfuse.engine.trained.phases import Preparation, load, one_kind, parse_run
+from jaxfuse.engine.trained.phases import Preparation, load, named_runs, one_kind, parse_run
 from jaxfuse.errors import UserError
 from tests.commands import call_here
 from tests.made_cases import head, write_case
@@ -126,6 +126,19 @@ def test_what_is_no_trained_run_is_refused(runs, tmp_path):
     unlabeled = replace(untrained, facts=replace(untrained.facts, scheme=""))
     with pytest.raises(UserError, match="was not trained on a label scheme, so that it cannot label volumes"):
         unlabeled.scheme  # noqa: B018
+
+
+def test_a_pattern_names_all_runs_that_match(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b1", "b0", "bare", "[x]"):
+        Path(name).mkdir()
+        if name != "bare":
+            Path(name, "config.json").write_text("{}")
+    assert named_runs("b*:fusion@best") == [(Path("b0"), "fusion", True), (Path("b1"), "fusion", True)]
+    assert named_runs("b[01]") == [(Path("b0"), "", False), (Path("b1"), "", False)]
+    assert named_runs("[x]") == [(Path("[x]"), "", False)]  # a folder of that name is that folder
+    assert named_runs("absent:fusion") == [(Path("absent"), "fusion", False)]
+    refused("no folder of a run matches bar[*]; name runs as", named_runs, "bar*")
 
 
 def test_parse_run(tmp_path, monkeypatch):

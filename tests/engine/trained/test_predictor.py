@@ -10,6 +10,7 @@ import pytest
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
 from jaxfuse.engine.devices.placement import Placement
+from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.learning.system import Geometry, Segmentation
@@ -28,7 +29,9 @@ def test_larger_tiles_change_no_answer():
     expected = system.predict(weights, {"image": jnp.asarray(padded)})["valid"][0]
     for memory_mb, later in ((0, None), (1, None), (100, None), (0, 100)):
         seen = []
-        predict = case_predictor(_noting(system, seen), valid_phase(memory_mb=memory_mb), memory_mb=later)
+        predict = case_predictor(
+            _noting(system, seen), valid_phase(memory_mb=memory_mb), passes=Passes(memory_mb=later)
+        )
         np.testing.assert_allclose(predict(weights, case, ASKED)["valid"], expected, atol=1e-5)
         shapes.append(set(seen))
     assert shapes[0] == {(3, 9, 9, 9, 2)}

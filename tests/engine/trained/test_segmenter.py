@@ -12,6 +12,7 @@ from configs import cmff
 from jaxfuse.config import parse
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
+from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.segmenter import check_labels, ensemble_of
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.system import Geometry
@@ -61,10 +62,23 @@ def test_a_limit_of_memory_is_for_the_networks_whose_tiles_it_changes(case):
     batch = {"image": jnp.zeros((1, 8, 8, 1)), "label": jnp.zeros((1, 4, 4), jnp.int32)}
     weights = valid.init(jax.random.key(0), batch).replace(opt_state={})
     both = [segmenter("coronal"), replace(segmenter("axial"), system=valid, state=weights)]
-    smaller, larger = (ensemble_of(both, memory_mb=limit).probabilities(case) for limit in (None, 50))
+    smaller, larger = (ensemble_of(both, passes=Passes(memory_mb=limit)).probabilities(case) for limit in (None, 50))
     np.testing.assert_allclose(smaller, larger, atol=1e-6)
     told = "memory_mb is 50, but no network of coronal, axial has valid convolutions"
-    refused(told, ensemble_of, [segmenter("coronal"), segmenter("axial")], memory_mb=50)
+    refused(told, ensemble_of, [segmenter("coronal"), segmenter("axial")], passes=Passes(memory_mb=50))
+
+
+def test_folds_of_one_data_set_are_averaged_whatever_cases_trained_them():
+    folds = [segmenter("axial", name=f"fold{k}") for k in range(3)]
+    folds = [
+        replace(
+            one,
+            facts=replace(one.facts, train=(f"case{k}",), val=("a", "b"), voxels_per_class=(k, 1)),
+            preparation=replace(one.preparation, spacing_mm=(1.0 + k,) * 3, spacing_range_mm=((1.0, 2.0 + k),) * 3),
+        )
+        for k, one in enumerate(folds)
+    ]
+    assert check_labels(folds) == label_scheme("brats")
 
 
 WINDOW = {"window": ((0, 4), (0, 4))}
