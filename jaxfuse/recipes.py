@@ -121,6 +121,7 @@ def volume_data(
             "blank_slices": blank_slices,
             "background": "auto",
             "resample_mm": (),
+            "entities": "",
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",

@@ -51,6 +51,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "background", "auto", "The stored value around the head: auto, none, a number, or one for each modality."
     )
+    flags.DEFINE_string(
+        "entities",
+        "",
+        "Data sets of BIDS: which of several files of a kind is meant, as data.entities: acq-fast, or acq- for that "
+        "without it.",
+    )
     flags.DEFINE_string("write_splits", None, "JSON file to write, with the folds of the cases in nnU-Net's form.")
     flags.DEFINE_integer("folds", 5, "With --write_splits: how many folds.", lower_bound=2)
     flags.DEFINE_integer(
@@ -78,6 +84,7 @@ def main(argv: list[str]) -> int:
             modalities=asked.modalities,
             subject=asked.subject,
             background=asked.background,
+            entities=asked.entities,
             on_case=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if asked.write_splits and not verdict.count("fatal"):
@@ -91,7 +98,7 @@ def main(argv: list[str]) -> int:
 
 def write_splits(path: Path, asked: flags.FlagValues) -> None:
     """Draws folds of the cases that are labeled and not held out, and writes them."""
-    root = volume_root(asked.root, layout=asked.layout or "")
+    root = volume_root(asked.root, layout=asked.layout or "", entities=asked.entities)
     files = [files_of(one, labels_required=False) for one in root.look(asked.modalities or root.modalities)]
     labeled = [one for one in files if one.label]
     subject = told_subjects({one.id: one.told for one in labeled}, asked.subject, option="--subject")

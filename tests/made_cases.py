@@ -29,6 +29,11 @@ SUFFIXES = {
 ISLES_KINDS = {"t1": "MR_T1", "t2": "MR_T2", "flair": "MR_Flair", "dwi": "MR_DWI", "lesion": "OT"}
 
 
+def channels_of(image: np.ndarray) -> list[np.ndarray]:
+    """Returns the channels of an image, as a `Case` has them."""
+    return list(np.moveaxis(image, -1, 0))
+
+
 def placed(
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
     origin_mm: Sequence[float] = (0.0, 0.0, 0.0),

@@ -1,17 +1,18 @@
-"""Cases in every layout that describes itself: how data sets of this field are kept on disk."""
+"""Cases in every layout: how data sets of this field are kept on disk."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.made_cases import MODALITIES, head, nested_cubes, save_volume
+from tests.made_cases import MODALITIES, head, nested_cubes, save_volume, write_case
 
 SHAPE = (16, 18, 14)
 # Values of label files by class index: background, core, edema, enhancing tumor.
-BRATS, DECATHLON = (0, 1, 2, 4), (0, 2, 1, 3)
+BRATS, BRATS2023, DECATHLON = (0, 1, 2, 4), (0, 1, 2, 3), (0, 2, 1, 3)
 GLIOMA = {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumor": 3}
 Arrays = Mapping[str, np.ndarray]
 
@@ -33,6 +34,14 @@ def write_json(path: Path, content: Any) -> Path:
     return path
 
 
+def write_folders(root: Path, cases: Mapping[str, Arrays], *, spelling: str = "brats") -> Path:
+    """Writes a folder for each case, as of BraTS, in the names and values of a spelling of `made_cases.SUFFIXES`."""
+    values = BRATS if spelling == "brats" else BRATS2023
+    for name, arrays in cases.items():
+        write_case(root, name, {**arrays, "seg": coded(arrays, values)}, spelling=spelling)
+    return root
+
+
 def write_nnunet(
     root: Path,
     cases: Mapping[str, Arrays],
@@ -51,6 +60,19 @@ def write_nnunet(
         save_volume(root / "labelsTr" / f"{name}.nii.gz", coded(arrays, values))
     told = {"channel_names": dict(enumerate(channels)), "labels": GLIOMA, "numTraining": len(cases)}
     write_json(root / "dataset.json", {**told, "file_ending": ".nii.gz", **content})
+    return root
+
+
+def write_nnunet_1(root: Path, cases: Mapping[str, Arrays]) -> Path:
+    """Writes a raw data set of nnU-Net of version 1, whose `dataset.json` is in the form of the Decathlon's."""
+    write_nnunet(root, cases)
+    listed = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in cases]
+    told = {
+        "modality": {str(number): channel for number, channel in enumerate(MODALITIES)},
+        "labels": {str(value): name for name, value in GLIOMA.items()},
+        "numTraining": len(cases),
+    }
+    write_json(root / "dataset.json", {**told, "training": listed, "test": []})
     return root
 
 
@@ -126,6 +148,20 @@ def write_datalist(root: Path, cases: Mapping[str, Arrays], held_out: Mapping[st
     return write_json(root / "list.json", {"modalities": list(MODALITIES), "labels": labels, **lists})
 
 
+def write_table(root: Path, cases: Mapping[str, Arrays]) -> Path:
+    """Writes what `write_datalist` writes, and a CSV list in place of the JSON one, which it returns."""
+    listed = json.loads(write_datalist(root, cases).read_text())
+    (root / "list.json").unlink()
+    lines = [f"case,{','.join(f'image_{name}' for name in MODALITIES)},label,subject"]
+    for entry in listed["training"]:
+        image = entry["image"]
+        images = image if isinstance(image, list) else [f"{image}#{number}" for number in range(len(MODALITIES))]
+        lines.append(",".join([entry["case"], *images, entry["label"], entry["case"]]))
+    path = root / "list.csv"
+    path.write_text("\n".join([*lines, ""]))
+    return path
+
+
 def write_isles2022(root: Path, cases: Mapping[str, Arrays]) -> Path:
     """Writes cases of ISLES 2022, called sub-strokecase0001 and so on; T1 stands for DWI, T2 for ADC."""
     for name, arrays in cases.items():
@@ -135,3 +171,41 @@ def write_isles2022(root: Path, cases: Mapping[str, Arrays]) -> Path:
         mask = (arrays["seg"] > 0).astype(np.uint8)
         save_volume(root / "derivatives" / name / "ses-0001" / f"{case}_msk.nii.gz", mask)
     return root
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A way to keep the same cases.
+
+    Attributes:
+        layout: the name by which it is recognized.
+        name: the name of a case, with its number from 1 for `{}`.
+        write: writes cases by their names below a folder, and returns the root.
+        labels: the label scheme that is to be named, where the files tell none.
+    """
+
+    layout: str
+    name: str
+    write: Callable[[Path, Mapping[str, Arrays]], Path]
+    labels: str = ""
+
+    def keep(self, root: Path, cases: Sequence[Arrays]) -> Path:
+        """Writes cases, whose numbers are their places; returns the root."""
+        return self.write(root, {self.name.format(place): one for place, one in enumerate(cases, start=1)})
+
+
+# The first is what the others are compared with.
+EVERY: Mapping[str, Kept] = {
+    "folders": Kept("generic", "case-{}", write_folders),
+    "brats2021": Kept("brats2021", "BraTS2021_{:05}", write_folders),
+    "brats2023": Kept(
+        "brats2023", "BraTS-GLI-{:05}-000", lambda root, cases: write_folders(root, cases, spelling="brats2023")
+    ),
+    "nnunet": Kept("nnunet", "case_{:03}", write_nnunet),
+    "nnunet_1": Kept("nnunet", "case_{:03}", write_nnunet_1),
+    "decathlon": Kept("decathlon", "BRATS_{:03}", write_decathlon),
+    "bids": Kept("bids", "sub-{:02}", write_bids),
+    "bids_sessions": Kept("bids", "sub-{:02}_ses-a", write_bids),
+    "datalist": Kept("datalist", "p{}", write_datalist),
+    "table": Kept("datalist", "p{}", write_table, labels="decathlon"),
+}

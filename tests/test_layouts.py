@@ -1,5 +1,6 @@
 """Training, prediction and scoring on data sets as they are kept on disk, without conversion."""
 
+from functools import cache
 from pathlib import Path
 
 import nibabel as nib
@@ -9,17 +10,38 @@ from scipy import ndimage
 
 from configs import cmff
 from jaxfuse import evaluate, predict
+from jaxfuse.data.cases import encode_label
+from jaxfuse.engine.trained import labeled_cases
+from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.segmenter import case_labeler
 from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.labels import LabelScheme, label_scheme
 from tests.commands import call_here
 from tests.made_cases import head, nested_cubes, write_case
-from tests.made_layouts import made_case, write_bids, write_datalist, write_decathlon, write_nnunet
-from tests.runs import run_of
+from tests.made_layouts import EVERY, made_case, write_decathlon, write_nnunet
+from tests.runs import bits, run_of
+from tests.untrained_run import labeling_run
 
 CASES, HELD_OUT = (
     {f"p{number}": made_case(number, (20, 20, 16)) for number in range(3)},
     {"q": made_case(7, (20, 20, 16))},
 )
 WRITERS = {"nnunet": write_nnunet, "decathlon": write_decathlon}
+
+
+def test_label_maps_are_the_same_files_in_every_layout(tmp_path, monkeypatch):
+    """The command on one head as kept in each; the networks are opened once, for all calls."""
+    run, open_once = labeling_run(tmp_path / "run"), cache(lambda number: case_labeler(load([str(run)])))
+    monkeypatch.setattr(labeled_cases, "case_labeler", lambda phases, *_, **__: open_once(len(phases)))
+    made: dict[str, bytes] = {}
+    for name, kept in EVERY.items():
+        output = tmp_path / "out" / name
+        call_here(predict, workdir=run, input=kept.keep(tmp_path / name, [CASES["p0"]]), output=output)
+        (path,) = output.glob("*.nii.gz")
+        assert path.name == f"{kept.name.format(1)}.nii.gz"
+        made[name] = path.read_bytes()
+    assert len(np.unique(np.asarray(nib.load(tmp_path / "out" / "folders" / "case-1.nii.gz").dataobj))) > 1
+    assert {name for name, content in made.items() if content != made["folders"]} == set()
 
 
 def tiny_run(folder: Path, root: Path, **data) -> Path:
@@ -52,16 +74,32 @@ def test_a_data_set_trains_labels_what_it_holds_out_and_is_scored(layout, tmp_pa
     assert {row["region"] for row in rows} == {"WT", "TC", "ET"}
 
 
+def class_maps(folder: Path, scheme: LabelScheme) -> list[np.ndarray]:
+    """Class indices of the label maps in a folder, in the order of names."""
+    maps = [np.asarray(nib.load(path).dataobj) for path in sorted(folder.glob("*.nii.gz"))]
+    return [encode_label(one, scheme) for one in maps]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("write", [write_bids, write_datalist])
-def test_a_list_or_a_data_set_of_bids_trains_is_labeled_and_is_scored(write, tmp_path):
-    cases = {f"sub-{name}": arrays for name, arrays in CASES.items()}
-    root = write(tmp_path / "set", cases)
-    run = tiny_run(tmp_path, root)
-    assert read_json(run / "dataset.json")["scheme"] == "decathlon"
-    call_here(predict, workdir=run, input=root, output=tmp_path / "pred")
-    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores")
-    assert {row["case"] for row in read_rows(tmp_path / "scores" / "cases.csv")} == set(cases)
+def test_training_gives_the_same_weights_maps_and_scores_in_every_layout(tmp_path):
+    heads, found = list(CASES.values()), {}
+    for name, kept in EVERY.items():
+        root = kept.keep(tmp_path / name / "set", heads)
+        run = tiny_run(tmp_path / name, root, labels=kept.labels)
+        scheme = label_scheme(read_json(run / "dataset.json")["scheme"])
+        (phase,) = load([str(run)])
+        pred, out = tmp_path / name / "pred", tmp_path / name / "scores"
+        call_here(predict, workdir=run, input=root, output=pred)
+        call_here(evaluate, pred=pred, ref=root, protocol="brats", out=out, labels=kept.labels or None)
+        rows = [{**row, "case": ""} for row in read_rows(out / "cases.csv")]
+        found[name] = bits(phase.weights().params), class_maps(pred, scheme), rows
+    weights, maps, rows = found["folders"]
+    assert len(rows) == len(heads) * 3
+    assert any(len(np.unique(one)) > 1 for one in maps)
+    for name, (own_weights, own_maps, own_rows) in found.items():
+        assert own_weights == weights, name
+        np.testing.assert_array_equal(own_maps, maps, name)
+        assert own_rows == rows, name
 
 
 @pytest.mark.slow

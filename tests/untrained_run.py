@@ -23,7 +23,7 @@ from jaxfuse.learning.networks import Stateless
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import Geometry, Segmentation, System
 from jaxfuse.recipes import volume_data
-from tests.made_cases import MODALITIES, head
+from tests.made_cases import MODALITIES, channels_of, head
 
 RANGES = {"t1": (0.0, 500.0), "t1ce": (0.0, 600.0), "t2": (0.0, 700.0), "flair": (0.0, 800.0)}
 # The geometry of cases to be synthesized from, for `made_cases.write_case`.
@@ -141,7 +141,7 @@ def case_of(shape: tuple[int, int, int]) -> Case:
     """A head of which T1 and T2 were taken."""
     images = head(shape, 0)
     image = np.stack([images["t1"], images["t2"]], axis=-1).astype(np.float32)
-    return Case("a", ("t1", "t2"), image, None, np.eye(4), (1.0, 1.0, 1.0))
+    return Case("a", ("t1", "t2"), channels_of(image), None, np.eye(4), (1.0, 1.0, 1.0))
 
 
 def synthesis_run(folder: Path, text: str = "tiny", *, seed: int = 0, **data: Any) -> Path:

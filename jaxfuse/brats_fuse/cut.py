@@ -51,9 +51,9 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     """
     layout = plan.layout
     case = load_case(one, layout.modalities, plan.scheme)
-    plan.preparation.check_shown(f"case {case.id}", case.spacing_mm, case.image.shape, layout.axis)
+    plan.preparation.check_shown(f"case {case.id}", case.spacing_mm, case.shape, layout.axis)
     rule = background_rule(plan.preparation.background)
-    found = find_brain(case.image, layout.modalities, rule)
+    found = find_brain(case.channels, layout.modalities, rule)
     # A mask of the brain, or the rule that all is shown, answers what images do not tell.
     asked = brain_of is None and rule.text != NONE
     brain, told = found.mask, tuple(one and one.value for one in found.backgrounds) if asked else ()
@@ -89,8 +89,8 @@ def write_cut(out: Path, layout: Layout, cut: Cut) -> int:
 
 def _fitting(case: Case, brain: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
     """Returns a mask that has the shape of the case; refuses another."""
-    if brain.shape != case.image.shape[:-1]:
-        raise UserError(f"case {case.id}: its brain mask has shape {brain.shape}, its images {case.image.shape[:-1]}")
+    if brain.shape != case.shape:
+        raise UserError(f"case {case.id}: its brain mask has shape {brain.shape}, its images {case.shape}")
     return brain
 
 

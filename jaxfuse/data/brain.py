@@ -25,14 +25,16 @@ The arrays of prepared cases are exactly 0 outside their brain, and say by `show
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Shaped
 from scipy import ndimage
 
+from jaxfuse.data.apart import Apart, apart_from, beyond, differs, distances_from
+from jaxfuse.data.memory_order import in_memory_order, memory_order
+from jaxfuse.data.parts import parts_of
 from jaxfuse.errors import UserError
 
 AUTO, NONE = "auto", "none"
@@ -48,6 +50,7 @@ BULK = (0.1, 99.9)
 
 Image = Shaped[np.ndarray, "*space"]
 Mask = Bool[np.ndarray, "*space"]
+Channels = Sequence[Image] | Shaped[np.ndarray, "*space m"]
 
 
 @dataclass(frozen=True)
@@ -128,24 +131,23 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def find_brain(
-    image: Shaped[np.ndarray, "*space m"], modalities: Sequence[str] = (), rule: BackgroundRule = TOLD
-) -> Brain:
+def find_brain(images: Channels, modalities: Sequence[str] = (), rule: BackgroundRule = TOLD) -> Brain:
     """Finds the brain of a case, a volume or a picture, from its images as stored.
 
     Args:
-        image: one channel per modality.
+        images: one by one, or as the channels of an array.
         modalities: their names, by which `rule` may state values.
     """
-    found = find_backgrounds(image, modalities, rule)
+    found = find_backgrounds(images, modalities, rule)
+    channels = _channels(images)
     if rule.text == NONE:
-        return Brain(np.ones(image.shape[:-1], bool), found)
-    channels = _channels(image)
-    told = [(one, background) for one, background in zip(channels, found, strict=True) if background is not None]
-    if not told:
+        return Brain(np.ones(channels[0].shape, bool), found)
+    if not any(found):
         # Constant images show nothing: a case of such images alone has no brain.
-        return Brain(np.full(image.shape[:-1], any(one.min() != one.max() for one in channels)), found)
-    return Brain(_brain(told), found)
+        return Brain(np.full(channels[0].shape, any(one.min() != one.max() for one in channels)), found)
+    order = memory_order(channels[0])
+    told = [(order.laid(one), background) for one, background in zip(channels, found, strict=True) if background]
+    return Brain(order.back(_brain(told)), found)
 
 
 def surely_shown(images: Sequence[Image], backgrounds: Sequence[Background | None]) -> Mask | None:
@@ -158,18 +160,19 @@ def surely_shown(images: Sequence[Image], backgrounds: Sequence[Background | Non
     found = np.zeros(images[0].shape, bool)
     for image, background in zip(images, backgrounds, strict=True):
         if background is not None:
-            found |= _beyond(image, background.value, background.reach)
+            found |= beyond(image, background.value, background.reach)
     return found
 
 
 def find_backgrounds(
-    image: Shaped[np.ndarray, "*space m"], modalities: Sequence[str] = (), rule: BackgroundRule = TOLD
+    images: Channels, modalities: Sequence[str] = (), rule: BackgroundRule = TOLD
 ) -> tuple[Background | None, ...]:
     """Finds the background of each image of a case; None where it is not told, or said to be none."""
+    channels = _channels(images)
     if rule.text == NONE:
-        return (None,) * image.shape[-1]
-    names = modalities or ("",) * image.shape[-1]
-    return tuple(find_background(one, rule.of(name)) for one, name in zip(_channels(image), names, strict=True))
+        return (None,) * len(channels)
+    names = modalities or ("",) * len(channels)
+    return tuple(find_background(one, rule.of(name)) for one, name in zip(channels, names, strict=True))
 
 
 def find_background(image: Image, stated: float | None = None) -> Background | None:
@@ -178,19 +181,16 @@ def find_background(image: Image, stated: float | None = None) -> Background | N
     Args:
         stated: its value, where it is known; it is then constant, or noise around it.
     """
+    image = in_memory_order(image)
     if image.min() == image.max():
         return None if stated is None else Background(stated, 0.0)
     border = _border(image)
     if stated is not None:
-        contrast = _contrast(image, stated)
-        constant = _is_constant(image, border, stated, NEAR * contrast)
+        apart = apart_from(image, stated)
+        contrast = apart.percentile(CONTRAST)
+        constant = _is_constant(apart, apart_from(border, stated), NEAR * contrast)
         return Background(stated, (NEAR if constant else NOISE) * contrast, noisy=not constant)
-    values, counts = np.unique(border, return_counts=True)
-    common = counts.argmax()
-    candidates = [float(np.median(border))]
-    if counts[common] >= max(FEWEST, COMMON * border.size):
-        candidates.insert(0, float(values[common]))
-    found = (_background_at(image, border, value) for value in candidates)
+    found = (_background_at(image, border, value) for value in _candidates(border))
     return next((one for one in found if one is not None), None)
 
 
@@ -249,28 +249,11 @@ def within(image: Image, mask: Mask) -> Image:
     return np.where(mask, image, image.dtype.type(0))
 
 
-def _channels(image: Shaped[np.ndarray, "*space m"]) -> list[Image]:
-    return [np.ascontiguousarray(image[..., channel]) for channel in range(image.shape[-1])]
-
-
-def _distances(image: Image, value: float) -> Image:
-    """Returns distances from a value, in floating point."""
-    kind = image.dtype if image.dtype.kind == "f" else np.dtype(np.float32)
-    return np.abs(image.astype(kind, copy=False) - kind.type(value))
-
-
-def _beyond(image: Image, value: float, reach: float) -> Mask:
-    """Marks what differs from a value by more than `reach`; whole numbers are compared as such, which is quicker."""
-    if image.dtype.kind not in "iu":
-        return _distances(image, value) > reach
-    # Distances are compared in single precision.
-    reach = float(np.float32(reach))
-    return (image < math.ceil(value - reach)) | (image > math.floor(value + reach))
-
-
-def _differs(image: Image, value: float) -> Mask:
-    """Marks what is not exactly of a value."""
-    return image != (int(value) if image.dtype.kind in "iu" and float(value).is_integer() else value)
+def _channels(images: Channels) -> list[Image]:
+    """The images of a case one by one, each in one piece."""
+    if isinstance(images, np.ndarray):
+        return [np.ascontiguousarray(images[..., channel]) for channel in range(images.shape[-1])]
+    return list(images)
 
 
 def _border(image: Image) -> Shaped[np.ndarray, " n"]:
@@ -284,32 +267,37 @@ def _border(image: Image) -> Shaped[np.ndarray, " n"]:
     return np.concatenate(sides) if sides else image.ravel()
 
 
-def _contrast(image: Image, value: float) -> float:
-    others = image[_differs(image, value)]
-    # Whole numbers above 0 are their own distances from it.
-    distances = others if value == 0 and others.size and others.min() > 0 else _distances(others, value)
-    return float(np.percentile(distances, CONTRAST)) if distances.size else 0.0
+def _candidates(border: Shaped[np.ndarray, " n"]) -> Iterator[float]:
+    """Yields the values that may be the background."""
+    if border.min() == border.max():
+        yield float(border[0])
+        return
+    values, counts = np.unique(border, return_counts=True)
+    common = counts.argmax()
+    if counts[common] >= max(FEWEST, COMMON * border.size):
+        yield float(values[common])
+    yield float(np.median(border))
 
 
 def _background_at(image: Image, border: Shaped[np.ndarray, " n"], value: float) -> Background | None:
     """Returns the background of this value, or of noise around it; None where it is none."""
-    contrast = _contrast(image, value)
+    apart = apart_from(image, value)
+    contrast = apart.percentile(CONTRAST)
     if value != 0 and _share_below(image, value, NOISE * contrast) > BELOW:
         return None
-    if _is_constant(image, border, value, NEAR * contrast):
+    if _is_constant(apart, apart_from(border, value), NEAR * contrast):
         return Background(value, NEAR * contrast)
     # Whole numbers are noise around any of several common ones.
-    middle = float(np.median(border[_distances(border, value) <= AROUND * contrast]))
-    distances = _distances(border, middle)
+    middle = float(np.median(border[distances_from(border, value) <= AROUND * contrast]))
+    distances = distances_from(border, middle)
     close, around = (int(np.count_nonzero(distances <= share * contrast)) for share in (NOISE, AROUND))
     told = close >= BORDER * border.size and close >= SETTLED * around
     return Background(middle, NOISE * contrast, noisy=True) if told else None
 
 
-def _is_constant(image: Image, border: Shaped[np.ndarray, " n"], value: float, reach: float) -> bool:
-    for part, share in ((border, EXACT), (image, EXACT_IN_ALL)):
-        exact = part.size - np.count_nonzero(_differs(part, value))
-        if not exact or exact < share * (part.size - np.count_nonzero(_beyond(part, value, reach))):
+def _is_constant(in_all: Apart, at_border: Apart, reach: float) -> bool:
+    for apart, share in ((at_border, EXACT), (in_all, EXACT_IN_ALL)):
+        if not apart.exact or apart.exact < share * apart.near(reach):
             return False
     return True
 
@@ -323,28 +311,40 @@ def _share_below(image: Image, value: float, reach: float) -> float:
 
 def _brain(told: Sequence[tuple[Image, Background]]) -> Mask:
     """Returns the brain by images whose background is told."""
-    shape = told[0][0].shape
-    sure, noisy, faint = (np.zeros(shape, bool) for _ in range(3))
+    mask = np.zeros(told[0][0].shape, bool)
+    apart = np.zeros(mask.shape, bool)
     for image, background in told:
-        differs = _beyond(image, background.value, background.reach)
-        if background.noisy:
-            noisy |= differs
-        else:
-            sure |= differs
-            faint |= _differs(image, background.value)
+        reach = background.reach
+        apart |= beyond(image, background.value, reach) if background.noisy else differs(image, background.value)
+    if not apart.any():
+        return mask
+    box = _box(apart, RIM)
+    sure, noisy, faint = _marked([(image[box], background) for image, background in told])
     either = sure | noisy
     if not either.any():
-        return either
-    box = _box(either, RIM)
-    sure, noisy, faint, either = sure[box], noisy[box], faint[box], either[box]
+        return mask
+    inner = _box(either, RIM)
+    sure, noisy, faint, either = sure[inner], noisy[inner], faint[inner], either[inner]
     if noisy.any():
         sure |= noisy & _around(ndimage.uniform_filter(either.astype(np.float32), 3) > 0.5)
     faint &= ~sure
     if faint.any():
         sure |= faint & _around(sure)
-    mask = np.zeros(shape, bool)
-    mask[box] = _without_holes(_without_islands(sure))
+    mask[box][inner] = _without_holes(_without_islands(sure))
     return mask
+
+
+def _marked(told: Sequence[tuple[Image, Background]]) -> tuple[Mask, Mask, Mask]:
+    """Marks what is surely no background, what differs from a noisy one, and what at all from a constant one."""
+    sure, noisy, faint = (np.zeros(told[0][0].shape, bool) for _ in range(3))
+    for image, background in told:
+        far = beyond(image, background.value, background.reach)
+        if background.noisy:
+            noisy |= far
+        else:
+            sure |= far
+            faint |= differs(image, background.value)
+    return sure, noisy, faint
 
 
 def _around(mask: Mask) -> Mask:
@@ -352,33 +352,19 @@ def _around(mask: Mask) -> Mask:
     return ndimage.maximum_filter(mask.view(np.uint8), 2 * RIM + 1) > 0
 
 
-def _parts(mask: Mask, neighbors: np.ndarray | None = None) -> tuple[Int[np.ndarray, "*space"], int]:
-    """Numbers the parts of a mask from 1, and counts them; those that touch at a side are one if nothing is said."""
-    parts = np.zeros(mask.shape, np.int32)
-    return parts, int(ndimage.label(mask, neighbors, output=parts))  # pyright: ignore[reportArgumentType]
-
-
 def _without_islands(mask: Mask) -> Mask:
     """Drops parts of less than 0.2 % of the voxels of the largest; parts that touch at a corner are one."""
-    parts, count = _parts(mask, np.ones((3,) * mask.ndim, bool))
-    if count <= 1:
-        return mask
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return (sizes >= max(1, ISLAND * sizes.max()))[parts]
+    parts = parts_of(mask, corners=True)
+    sizes = parts.sizes()
+    kept = sizes >= max(1, ISLAND * sizes.max())
+    return mask if kept.all() else parts.mask_of(kept)
 
 
 def _without_holes(mask: Mask) -> Mask:
     """Fills what is enclosed on all sides."""
-    parts, count = _parts(~mask)
-    if count <= 1:
-        return mask
-    enclosed = np.ones(count + 1, bool)
-    enclosed[0] = False
-    for axis in range(mask.ndim):
-        for place in (0, -1):
-            enclosed[parts.take(place, axis)] = False
-    return mask | enclosed[parts]
+    parts = parts_of(~mask, corners=False)
+    enclosed = ~parts.at_faces()
+    return mask | parts.mask_of(enclosed) if enclosed.any() else mask
 
 
 def _box(mask: Mask, reach: int) -> tuple[slice, ...]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, Integer, Shaped, UInt8
 
+from jaxfuse.data.memory_order import in_memory_order, memory_order
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_channels, read_volume
 from jaxfuse.labels import SCHEMES, LabelScheme, schemes_of_task
@@ -31,13 +32,13 @@ class Image:
     channel: int | None = None
     twins: tuple[Path, ...] = ()
 
-    def read(self) -> Volume:
-        """Reads the image onto its canonical axes.
+    def read(self, *, as_it_lies: bool = False) -> Volume:
+        """Reads the image onto its canonical axes; `as_it_lies` as of `read_volume`.
 
         Raises:
             UserError: that of `read_volume`, and for a twin of other content.
         """
-        volume = read_volume(self.path, channel=self.channel)
+        volume = read_volume(self.path, channel=self.channel, as_it_lies=as_it_lies)
         for twin in self.twins:
             if problem := twin_problem(volume, twin):
                 raise UserError(problem)
@@ -70,7 +71,8 @@ class Case:
     """One case in memory, reoriented to the canonical axes (RAS+).
 
     Attributes:
-        image: intensities as stored, channels in the order of `modalities`.
+        channels: intensities as stored, in the order of `modalities`: float32, or integers of at most 16 bits. Their
+            memory lies as that of their files, and may be read-only.
         label: class indices of the label scheme, or None for an unlabeled case.
         affine: 4 x 4, voxel to world in mm, of the canonical array.
         spacing_mm: voxel sides per array axis.
@@ -78,10 +80,20 @@ class Case:
 
     id: str
     modalities: tuple[str, ...]
-    image: Float[np.ndarray, "d h w m"]
+    channels: Sequence[Shaped[np.ndarray, "d h w"]]
     label: UInt8[np.ndarray, "d h w"] | None
     affine: Float[np.ndarray, "4 4"]
     spacing_mm: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sides of the volumes."""
+        return self.channels[0].shape
+
+    @property
+    def image(self) -> Float[np.ndarray, "d h w m"]:
+        """All channels in one array, float32, made anew."""
+        return np.stack([channel.astype(np.float32, copy=False) for channel in self.channels], axis=-1)
 
 
 def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme | None) -> Case:
@@ -96,23 +108,28 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
     absent = [m for m in modalities if m not in files.images]
     if absent:
         raise UserError(f"case {files.id} has no {', '.join(absent)} image; it has {', '.join(files.images)}")
-    volumes = read_images([files.images[m] for m in modalities])
+    volumes = read_images([files.images[m] for m in modalities], as_it_lies=True)
     first = volumes[0]
-    image = np.empty((*first.array.shape, len(volumes)), np.float32)
-    for channel, volume in enumerate(volumes):
+    for volume in volumes:
         _refuse(files.id, geometry_mismatch(volume, first) or intensity_problem(volume))
-        image[..., channel] = volume.array
+    channels = tuple(_as_measured(volume.array) for volume in volumes)
     label = None
     if scheme is not None and files.label is not None:
-        volume = Image(files.label, twins=files.label_twins).read()
+        volume = Image(files.label, twins=files.label_twins).read(as_it_lies=True)
         _refuse(files.id, geometry_mismatch(volume, first))
         values = whole_values(volume)
-        _refuse(files.id, label_problem(volume.path, np.unique(values), scheme))
+        _refuse(files.id, label_problem(volume.path, held_values(values), scheme))
         label = encode_label(values, scheme)
-    return Case(files.id, tuple(modalities), image, label, first.affine, first.spacing_mm)
+    return Case(files.id, tuple(modalities), channels, label, first.affine, first.spacing_mm)
 
 
-def read_images(images: Sequence[Image]) -> list[Volume]:
+def _as_measured(array: Shaped[np.ndarray, "d h w"]) -> Shaped[np.ndarray, "d h w"]:
+    """Intensities in float32, or as they are where they are integers of at most 16 bits, all of which float32 holds."""
+    exact = array.dtype.kind in "iu" and array.dtype.itemsize <= 2
+    return array if exact else array.astype(np.float32, copy=False)
+
+
+def read_images(images: Sequence[Image], *, as_it_lies: bool = False) -> list[Volume]:
     """Reads images as `Image.read` does; a file of several channels is decoded once."""
     wanted: dict[Path, list[int]] = {}
     for image in images:
@@ -121,9 +138,9 @@ def read_images(images: Sequence[Image]) -> list[Volume]:
     read: dict[tuple[Path, int | None], Volume] = {
         (path, channel): volume
         for path, channels in wanted.items()
-        for channel, volume in zip(channels, read_channels(path, channels), strict=True)
+        for channel, volume in zip(channels, read_channels(path, channels, as_it_lies=as_it_lies), strict=True)
     }
-    return [read.get((image.path, image.channel)) or image.read() for image in images]
+    return [read.get((image.path, image.channel)) or image.read(as_it_lies=as_it_lies) for image in images]
 
 
 def twin_problem(volume: Volume, twin: Path) -> str:
@@ -189,12 +206,26 @@ def _advice(path: Path, values: Sequence[int]) -> str:
     return f"{coded}{would}: name the one that is meant, by data.labels or --labels"
 
 
+def held_values(values: Integer[np.ndarray, "d h w"]) -> Integer[np.ndarray, " n"]:
+    """The different values of a label volume, ascending. Most voxels are 0, and are not sorted."""
+    values = in_memory_order(values)
+    marked = values[values != 0]
+    held = np.unique(marked)
+    return held if marked.size == values.size else np.union1d(held, np.zeros(1, held.dtype))
+
+
 def encode_label(values: Integer[np.ndarray, "d h w"], scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
     """File values -> class indices. The values must all be known to the scheme."""
     table = np.zeros(max(scheme.encode) + 1, np.uint8)
     for value, index in scheme.encode.items():
         table[value] = index
-    return table[values]
+    order = memory_order(values)
+    laid = order.laid(values)
+    marked = laid != 0
+    # Memory that is 0 is given out without being written.
+    label = np.full(laid.shape, table[0], np.uint8) if table[0] else np.zeros(laid.shape, np.uint8)
+    label[marked] = table[laid[marked]]
+    return order.back(label)
 
 
 def _refuse(case_id: str, problem: str) -> None:

@@ -184,7 +184,7 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
 def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[CaseFiles, ...], LabelScheme]:
     """The cases of volumes and their label scheme; phantoms where no root is given."""
     path = Path(data.root).expanduser() if data.root else phantom_root(data, report)
-    root = volume_root(path, source=data.source, layout=data.layout)
+    root = volume_root(path, source=data.source, layout=data.layout, entities=data.entities)
     scheme = label_scheme(data.labels or root.scheme)
     return root.find(data.modalities, labels_required=labels_required), scheme
 

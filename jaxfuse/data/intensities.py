@@ -77,6 +77,7 @@ def between_percentiles(case_id: str, modality: str, values: Float[np.ndarray, "
 
 def whole_range(volume: Shaped[np.ndarray, "*space"], background: Background | None = None) -> Scaling:
     """The straight line from the dark end of a volume that is not constant (`brain.low_end`) to its greatest value."""
+    volume = volume.astype(np.float32, copy=False)
     low, high = low_end(volume, background), float(volume.max())
     return ((low if low < high else float(volume.min()), 0.0), (high, 1.0))
 
@@ -107,7 +108,7 @@ def apply_scaling(values: Float[np.ndarray, " n"], scaling: Scaling) -> Float[np
 class Stored:
     """The intensities of one modality as stored: its whole volume, its background and the voxels of its brain."""
 
-    volume: Float[np.ndarray, "d h w"]
+    volume: Shaped[np.ndarray, "d h w"]
     background: Background | None
     brain: Shaped[np.ndarray, ...]
 
@@ -188,10 +189,10 @@ def landmarks_of(modalities: Sequence[str]) -> Landmarks:
 
 def learned_landmarks(case: Case, background: BackgroundRule = TOLD) -> Landmarks:
     """The percentiles `MATCHED` of a case's own brain, scaled so that its dark end is 0 and the last of them 1."""
-    brain = find_brain(case.image, case.modalities, background)
+    brain = find_brain(case.channels, case.modalities, background)
     found = {}
     for channel, (modality, own) in enumerate(zip(case.modalities, brain.backgrounds, strict=True)):
-        volume = case.image[..., channel]
+        volume = case.channels[channel].astype(np.float32, copy=False)
         if not brain.mask.any() or volume.min() == volume.max():
             value = float(volume.min())
             raise UserError(f"case {case.id}: {modality} is {value:g} everywhere and nothing can be matched to it")

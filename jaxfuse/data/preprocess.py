@@ -17,6 +17,7 @@ from jaxfuse.data.brain import NONE, TOLD, BackgroundRule, Brain, find_backgroun
 from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, Stored, landmarks_of, moments
+from jaxfuse.data.memory_order import in_memory_order, memory_order
 from jaxfuse.data.prepared import Beyond, Prepared, PreparedCase
 from jaxfuse.errors import UserError
 
@@ -49,11 +50,11 @@ def prepare_case(
             an extent that leaves the volume or holds nothing of the brain.
     """
     if brain is None:
-        found = find_brain(case.image, case.modalities, background)
+        found = find_brain(case.channels, case.modalities, background)
     else:
-        found = Brain(brain, find_backgrounds(case.image, case.modalities, background))
+        found = Brain(brain, find_backgrounds(case.channels, case.modalities, background))
     mask = found.mask
-    if not mask.any():
+    if not in_memory_order(mask).any():
         raise UserError(f"case {case.id}: {_blank(case)}; remove or replace the case")
     box = _box(case.id, mask, extent, rest=slice(None) if normalize.whole_volume else None)
     inside = mask[box]
@@ -82,6 +83,8 @@ def _beyond(case: Case, box: tuple[slice, ...]) -> Beyond:
     """Lists the labeled voxels outside the box."""
     if case.label is None:
         return np.zeros((0, 4), np.int32)
+    if np.count_nonzero(in_memory_order(case.label)) == np.count_nonzero(case.label[box]):
+        return np.zeros((0, 4), np.int32)
     left_out = case.label > 0
     left_out[box] = False
     return np.column_stack([np.argwhere(left_out), case.label[left_out]]).astype(np.int32)
@@ -108,31 +111,56 @@ def _box(case_id: str, mask: Bool[np.ndarray, "d h w"], extent: Extent, *, rest:
 def _blank(case: Case) -> str:
     """Says that no image shows anything."""
     names = ", ".join(case.modalities)
-    return f"no voxel of {names} differs from its background" if case.image.any() else f"every voxel of {names} is 0"
+    return (
+        f"no voxel of {names} differs from its background"
+        if any(one.any() for one in case.channels)
+        else f"every voxel of {names} is 0"
+    )
 
 
 def _normalized(
     case: Case, brain: Brain, box: tuple[slice, ...], normalize: Normalization, landmarks: Landmarks
 ) -> tuple[Float[np.ndarray, "*space m"], dict[str, Any]]:
     """The image within the box, and what was measured of each modality, by the names of `CaseFacts`."""
-    inside = brain.mask[box]
+    inside = np.ascontiguousarray(brain.mask[box])
+    count = np.count_nonzero(inside)
     image = np.zeros((*inside.shape, len(case.modalities)), np.float32)
+    # What is normalized: whole channels, or the voxels of the brain, which are put where they belong at once.
+    levels = image if normalize.whole_volume else np.empty((count, len(case.modalities)), np.float32)
+    holds_all = count == np.count_nonzero(in_memory_order(brain.mask))
     both, scalings = [], []
     for channel, (modality, background) in enumerate(zip(case.modalities, brain.backgrounds, strict=True)):
-        values = case.image[..., channel]
-        together = values if normalize.whole_volume else values[brain.mask]
-        kept = values[box]
+        stored = case.channels[channel]
+        kept = stored[box].astype(np.float32) if normalize.whole_volume else _values(stored[box], inside)
+        together = kept if holds_all and not normalize.whole_volume else _together(stored, brain.mask, normalize)
         mean, std = moments(case.id, modality, together)
         both.append((mean, std))
         if normalize.fit is None:
-            normed = (kept - np.float32(mean)) / np.float32(std)
-            image[..., channel] = normed if normalize.whole_volume else np.where(inside, normed, np.float32(0))
+            levels[..., channel] = (kept - np.float32(mean)) / np.float32(std)
         else:
-            stored = Stored(values, background, together)
-            scalings.append(normalize.fit(case.id, modality, stored, landmarks.get(modality, ())))
-            image[inside, channel] = normalize.apply(kept[inside], scalings[-1])
+            seen = Stored(stored, background, together)
+            scalings.append(normalize.fit(case.id, modality, seen, landmarks.get(modality, ())))
+            levels[..., channel] = normalize.apply(kept, scalings[-1])
+    if not normalize.whole_volume:
+        # All channels of a voxel as one item.
+        _as_items(image)[inside] = _as_items(levels)
     means, stds = zip(*both, strict=True)
     return image, {"mean": means, "std": stds, "scaling": tuple(scalings)}
+
+
+def _together(
+    stored: Shaped[np.ndarray, "d h w"], mask: Bool[np.ndarray, "d h w"], normalize: Normalization
+) -> Float[np.ndarray, ...]:
+    """The intensities that are measured together: of a whole volume, or of all of its brain."""
+    return np.array(stored, np.float32, order="C") if normalize.whole_volume else _values(stored, mask)
+
+
+def _values(stored: Shaped[np.ndarray, "d h w"], mask: Bool[np.ndarray, "d h w"]) -> Float[np.ndarray, " n"]:
+    return stored[mask].astype(np.float32, copy=False)
+
+
+def _as_items(array: Float[np.ndarray, "*n m"]) -> np.ndarray:
+    return array.view(f"V{array.itemsize * array.shape[-1]}")[..., 0]
 
 
 def uncrop(array: Shaped[np.ndarray, ...], prepared: Prepared | PreparedCase, fill: float) -> Shaped[np.ndarray, ...]:
@@ -151,11 +179,14 @@ def uncrop(array: Shaped[np.ndarray, ...], prepared: Prepared | PreparedCase, fi
 
 def bounding_box(mask: Shaped[np.ndarray, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """First and one past last index of the true voxels per axis; two equal tuples where there is none."""
-    start, stop = [], []
-    for axis in range(mask.ndim):
-        along = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        start.append(int(along[0]) if along.size else 0)
-        stop.append(int(along[-1]) + 1 if along.size else 0)
+    order = memory_order(mask)
+    laid = order.laid(mask)
+    start, stop = [0] * mask.ndim, [0] * mask.ndim
+    for place, axis in enumerate(order.axes):
+        held = np.asarray(laid.any(axis=tuple(a for a in range(mask.ndim) if a != place)))
+        along = np.flatnonzero(held[::-1] if axis in order.mirrored else held)
+        if along.size:
+            start[axis], stop[axis] = int(along[0]), int(along[-1]) + 1
     return tuple(start), tuple(stop)
 
 

@@ -43,20 +43,21 @@ def prepare_resampled(
     """
     if not spacing_mm:
         return prepare_case(case, background=background, **options)
-    found = find_brain(case.image, case.modalities, background)
+    found = find_brain(case.channels, case.modalities, background)
     shape = resampled_shape(case.id, found.mask.shape, case.spacing_mm, spacing_mm)
     mask = nearest(found.mask, shape)
     thick = thick_axis(case.spacing_mm, spacing_mm)
-    image = np.empty((*shape, len(case.modalities)), np.float32)
-    for channel, value in enumerate(found.backgrounds):
+    channels = []
+    for stored, value in zip(case.channels, found.backgrounds, strict=True):
         around = np.float32(value.value if value else 0)
-        image[..., channel] = np.where(mask, interpolated(case.image[..., channel], shape, thick), around)
+        there = interpolated(stored.astype(np.float32, copy=False), shape, thick)
+        channels.append(np.where(mask, there, around))
     scale = np.array(found.mask.shape) / np.array(shape)
     to_acquired = np.diag([*scale, 1.0])
     to_acquired[:3, 3] = scale / 2 - 0.5
     sides = tuple(float(side) for side in np.array(case.spacing_mm) * scale)
     label = None if case.label is None else nearest(case.label, shape)
-    there = replace(case, image=image, label=label, affine=case.affine @ to_acquired, spacing_mm=sides)
+    there = replace(case, channels=channels, label=label, affine=case.affine @ to_acquired, spacing_mm=sides)
     prepared = prepare_case(there, background=background, brain=mask, **options)
     return replace(prepared, facts=replace(prepared.facts, acquired_shape=found.mask.shape))
 

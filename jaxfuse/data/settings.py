@@ -12,6 +12,7 @@ from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
+from jaxfuse.data.sources.bids import chosen_entities
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, kept_root, source_of
 from jaxfuse.data.subject_names import check_pattern
 from jaxfuse.errors import UserError
@@ -68,6 +69,8 @@ class Data:
             left out validate; 0: none.
         resample_mm: voxel sides, along the axes to the right, to the front and up, to which volumes are brought
             (`jaxfuse.data.resample`); (): each case keeps its own.
+        entities: of data sets of BIDS, those by which one of several files of a kind is chosen, such as
+            "acq-fast,desc-preproc"; "acq-" is a name without that entity; empty: there is one file of each kind.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
         axis: slicing direction: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
         window: the part that pictures of slices show, ((first, one past the last), (first, one past the last)) along
@@ -100,6 +103,7 @@ class Data:
     paper_split: str = ""
     background: str = AUTO
     resample_mm: tuple[float, ...] = ()
+    entities: str = ""
 
     @property
     def background_rule(self) -> BackgroundRule:
@@ -155,7 +159,7 @@ def read_data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background", "paper_split"}
-    later |= {"folds", "stratify", "resample_mm"}
+    later |= {"folds", "stratify", "resample_mm", "entities"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
@@ -175,6 +179,7 @@ def read_data(where: str, group: Any) -> Data:
     _check_background(where, group.get("background", AUTO), group.source, group.modalities)
     _check_split(where, group)
     _check_sides(where, group.get("resample_mm", ()), group.source)
+    _check_entities(where, group.get("entities", ""), group.source)
     data = Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
     _check_cache(where, data)
     return data
@@ -262,6 +267,18 @@ def _check_sides(where: str, sides: Any, source: str) -> None:
         raise UserError(
             f"{where}.resample_mm is {sides}; three sides in mm are expected, such as (1.0, 1.0, 1.0), or ()"
         )
+
+
+def _check_entities(where: str, text: str, source: str) -> None:
+    """Refuses what names no entity of BIDS, and entities that a source would ignore."""
+    if text and source not in (*VOLUMES, *CUTS):
+        raise UserError(
+            f"{where}.entities is given and {where}.source is {source!r}; only volumes have it: leave it out"
+        )
+    try:
+        _ = text and chosen_entities(text)
+    except UserError as error:
+        raise UserError(f"{where}.entities: {error}") from error
 
 
 def _is_range(value: Any) -> bool:

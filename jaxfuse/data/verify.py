@@ -77,18 +77,20 @@ def verify(
     modalities: Sequence[str] | None = None,
     subject: str = "",
     background: str = AUTO,
+    entities: str = "",
     on_case: Callable[[int, int], None] | None = None,
 ) -> Verdict:
     """Reads every file of every case under `root`.
 
     `layout` and `scheme` are names; without them the layout is told from the names on disk and brings its
     scheme, and all `modalities` of the layout are looked for unless some are named. `subject` is the pattern of
-    `data.subject`, and `background` what `data.background` says. `on_case(done, total)` is called after each case.
+    `data.subject`; `background` and `entities` are what `data.background` and `data.entities` say.
+    `on_case(done, total)` is called after each case.
 
     Raises:
         UserError: only where there is nothing to look at: no folder, no case, an unknown name.
     """
-    there = volume_root(root, layout=layout or "")
+    there = volume_root(root, layout=layout or "", entities=entities)
     labels = label_scheme(scheme or there.scheme)
     modalities = tuple(modalities or there.modalities)
     findings = there.survey(modalities)
@@ -181,7 +183,7 @@ def _outside(marked: Mask, images: Mapping[str, Look], rule: BackgroundRule) -> 
     shown = surely_shown([array[marked] for array in arrays], [one.background for one in images.values()])
     if shown is not None and shown.all():
         return 0
-    brain = find_brain(np.stack(arrays, axis=-1), tuple(images), rule).mask
+    brain = find_brain(arrays, tuple(images), rule).mask
     return int(np.count_nonzero(marked & ~brain))
 
 

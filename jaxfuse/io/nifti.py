@@ -10,6 +10,8 @@ registered images, and both are kept in what is written, as are its unit and its
 from __future__ import annotations
 
 import gzip
+import math
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
@@ -28,6 +31,8 @@ from jaxfuse.io.geometry import Steps, check_sides, inline, shift_in_voxels, spa
 from jaxfuse.io.whole_file import write_whole
 
 _GZIP_MAGIC = b"\x1f\x8b"
+# The method, deflate, and five flags of bits follow.
+_GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]", re.DOTALL)
 _CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])
 # Types that few readers know, and what stands for them unless the caller names a type.
 _ON_DISK = {
@@ -41,6 +46,8 @@ _RGB24 = np.dtype([("R", np.uint8), ("G", np.uint8), ("B", np.uint8)])
 # Greatest distance of corners of one grid, as a share of a voxel.
 _ONE_GRID = 0.05
 _RESAMPLE = "resample one onto the grid of the other"
+# A byte of deflate holds no more.
+_MOST_PACKED = 1032
 # What gzip, zlib and nibabel raise for damaged bytes.
 _DAMAGE = (
     gzip.BadGzipFile,
@@ -94,7 +101,7 @@ class Volume:
         return steps_of(self.affine)
 
 
-def read_volume(path: str | Path, *, channel: int | None = None) -> Volume:
+def read_volume(path: str | Path, *, channel: int | None = None, as_it_lies: bool = False) -> Volume:
     """Reads a single-file NIfTI (`.nii`, `.nii.gz`) or a pair (`jaxfuse.io.analyze`) onto the closest canonical axes.
 
     Lengths are converted to mm. Without a stated orientation the axes as stored are taken for the canonical ones.
@@ -104,34 +111,35 @@ def read_volume(path: str | Path, *, channel: int | None = None) -> Volume:
     Args:
         path: the file.
         channel: index along the fourth axis of a four-dimensional file; None expects one volume.
+        as_it_lies: True leaves the voxels in the memory order of the file, in an array that may be read-only: turning
+            them takes as long as unpacking them. False gives an array in C order of its own.
 
     Raises:
         UserError: names the file where it is missing, damaged, of another kind, not numeric, not three-dimensional,
             without that channel, or without usable sides, affine or unit.
     """
     path = Path(path)
-    image = _open(path)
-    return _placed(path, image, _values(path, image), channel)
+    return _placed(path, *_read(path), channel, as_it_lies)
 
 
-def read_channels(path: str | Path, channels: Sequence[int]) -> list[Volume]:
+def read_channels(path: str | Path, channels: Sequence[int], *, as_it_lies: bool = False) -> list[Volume]:
     """Reads several volumes of a four-dimensional file, which is decoded once; else like `read_volume`."""
     path = Path(path)
-    image = _open(path)
-    values = _values(path, image)
-    return [_placed(path, image, values, channel) for channel in channels]
+    image, values = _read(path)
+    return [_placed(path, image, values, channel, as_it_lies) for channel in channels]
 
 
-def _placed(path: Path, image: nib.Nifti1Image, stored: np.ndarray, channel: int | None) -> Volume:
+def _placed(path: Path, image: nib.Nifti1Image, stored: np.ndarray, channel: int | None, as_it_lies: bool) -> Volume:
     """One volume of a file on its canonical axes."""
     shape = stored.shape
     stored = _one_volume(path, stored) if channel is None else _channel(path, stored, channel)
     standing = standing_of(path, image.header, stored.shape)
     orientation = io_orientation(standing.affine)
     canonical = standing.affine @ inv_ornt_aff(orientation, stored.shape)
+    turned = apply_orientation(stored, orientation)
     return Volume(
         path=path,
-        array=np.ascontiguousarray(apply_orientation(stored, orientation)),
+        array=turned if as_it_lies else np.array(turned, order="C"),
         affine=canonical,
         spacing_mm=spacing_of(canonical),
         header=image.header.copy(),
@@ -272,31 +280,48 @@ def geometry_mismatch(a: Volume, b: Volume) -> str:
     return ""
 
 
-def _open(path: Path) -> nib.Nifti1Image:
+def _read(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """The image of a file, and its voxels on the axes as stored, which may be read-only."""
     if is_pair(path):
         try:
-            return open_pair(path)
+            image = open_pair(path)
         except UserError:  # a file of the pair is missing
             raise
         except _DAMAGE as error:
             raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
+        return image, _values(path, image, b"")
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
     try:
         if content[:2] == _GZIP_MAGIC:
-            content = gzip.decompress(content)
+            content = _unpacked(content)
         kind = _kind_of(content)
         if kind is not None:
             size = kind.header_class.sizeof_hdr
             check_sides(path, kind.header_class(content[:size], check=False))
-            return kind.from_bytes(content)
+            image = kind.from_bytes(content)
+            return image, _values(path, image, content)
     except UserError:
         raise
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     raise UserError(f"{path} is not a single-file NIfTI volume; convert it to .nii or .nii.gz")
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """Unpacks a gzip file.
+
+    Memory of the right size is taken at once, by the length that its last bytes state: this halves the time. They
+    state that of the last member; what may be a file of several is unpacked member by member.
+    """
+    stated = int.from_bytes(packed[-4:], "little")
+    if stated <= _MOST_PACKED * len(packed) and not _GZIP_MEMBER.search(packed, 1):
+        content = zlib.decompress(packed, 16 + zlib.MAX_WBITS, stated)
+        if len(content) == stated:
+            return content
+    return gzip.decompress(packed)
 
 
 def _kind_of(content: bytes) -> type[nib.Nifti1Image] | None:
@@ -306,17 +331,30 @@ def _kind_of(content: bytes) -> type[nib.Nifti1Image] | None:
     return nib.Nifti2Image if content[4:7] == b"n+2" else None
 
 
-def _values(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+def _values(path: Path, image: nib.Nifti1Image, content: bytes) -> np.ndarray:
+    """The voxels of an image; without a copy where `content`, its file, holds them as they are meant."""
     kind = np.dtype(image.get_data_dtype())
     if kind.kind not in "iuf":
         raise UserError(f"{path} holds values of type {kind}; real numbers, one per voxel, are expected")
     try:
-        array = np.asanyarray(image.dataobj)
+        array = _in_place(image, content)
+        array = np.asanyarray(image.dataobj) if array is None else array
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     if array.dtype.kind == "f":
-        return array.astype(np.float32)
-    return array.astype(array.dtype.newbyteorder("="))
+        return array.astype(np.float32, copy=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _in_place(image: nib.Nifti1Image, content: bytes) -> np.ndarray | None:
+    """The voxels where they lie in a file's content; None where they are scaled, or not all there."""
+    stored = image.dataobj
+    if not (isinstance(stored, ArrayProxy) and (stored.slope, stored.inter) == (1, 0)):
+        return None
+    count = math.prod(stored.shape)
+    if len(content) < stored.offset + count * stored.dtype.itemsize:
+        return None
+    return np.frombuffer(content, stored.dtype, count, stored.offset).reshape(stored.shape, order="F")
 
 
 def _cast(path: Path, array: np.ndarray, dtype: np.dtype | type | str | None) -> np.ndarray:

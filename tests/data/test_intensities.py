@@ -22,6 +22,7 @@ from jaxfuse.data.intensities import (
     stored_range,
 )
 from jaxfuse.data.preprocess import prepare_case, uncrop
+from tests.made_cases import channels_of
 from tests.refusals import refused
 
 BOX = (slice(1, 11), slice(0, 10), slice(1, 11))
@@ -32,7 +33,7 @@ def case(t1, flair, id_: str = "c") -> Case:
     image = np.zeros((12, 10, 12, 2), np.float32)
     for channel, values in enumerate((t1, flair)):
         image[(*BOX, channel)] = np.asarray(values, np.float32).reshape(10, 10, 10)
-    return Case(id_, ("t1", "flair"), image, None, np.eye(4), (1.0, 1.0, 1.0))
+    return Case(id_, ("t1", "flair"), channels_of(image), None, np.eye(4), (1.0, 1.0, 1.0))
 
 
 def prepared_by(name, given, **options):
@@ -55,7 +56,8 @@ def test_minmax_is_a_line_through_the_whole_range_and_the_background_is_0():
 
 def test_background_within_the_box_stays_0_where_values_go_below_it():
     given = case(COUNT, COUNT - 201)
-    given.image[1, 5, 5] = 0
+    for channel in given.channels:
+        channel[1, 5, 5] = 0
     prepared = prepared_by("minmax", given)
     assert (prepared.image[0, 5, 4].tolist(), len(prepared.brain)) == ([0, 0], 999)
 
@@ -151,7 +153,7 @@ def test_what_is_kept_of_a_volume_does_not_change_its_intensities(name):
 @pytest.mark.parametrize("name", ["minmax", "histmatch"])
 def test_real_brains(real_brain, name):
     stored = nib.load(real_brain("flair")).get_fdata(dtype=np.float32)
-    given = Case("c", ("flair",), stored[..., None], None, np.eye(4), (1.0, 1.0, 1.0))
+    given = Case("c", ("flair",), [stored], None, np.eye(4), (1.0, 1.0, 1.0))
     prepared = prepared_by(name, given)
     brain = prepared.image.ravel()[prepared.brain]
     assert (0 <= brain.min() < 0.2, brain.max()) == (True, 1)

@@ -6,6 +6,7 @@ import pytest
 from jaxfuse.data.intensities import NORMALIZATIONS, normalization
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from tests.data.tiny_case import BOX, SHAPE, case_in_memory, class_map, intensities
+from tests.made_cases import channels_of
 from tests.refusals import refused
 
 
@@ -60,9 +61,9 @@ def test_uncrop_puts_every_voxel_back():
 
 
 def test_empty_and_constant_images_are_refused():
-    black = case_in_memory(image=np.zeros((*SHAPE, 2), np.float32))
+    black = case_in_memory(channels=channels_of(np.zeros((*SHAPE, 2), np.float32)))
     refused("case c: every voxel of t1, flair is 0", prepare_case, black)
     constant = intensities()
     constant[..., 1][np.any(constant != 0, axis=-1)] = 7
-    refused("case c: modality flair is 7 everywhere", prepare_case, case_in_memory(image=constant))
+    refused("case c: modality flair is 7 everywhere", prepare_case, case_in_memory(channels=channels_of(constant)))
     refused("choose brain or volume", normalization, "head")

@@ -19,7 +19,7 @@ from jaxfuse.data.resample import (
     thick_axis,
 )
 from jaxfuse.labels import label_scheme
-from tests.made_cases import head, nested_cubes, placed, save_volume
+from tests.made_cases import channels_of, head, nested_cubes, placed, save_volume
 from tests.refusals import refused
 
 SHAPE, THICK = (30, 26, 9), (1.0, 1.0, 5.0)
@@ -31,7 +31,7 @@ def made_case(seed: int = 0, spacing=THICK) -> Case:
     image = np.stack([images["t1"], images["flair"]], -1).astype(np.float32)
     label = np.random.default_rng(seed).integers(0, 4, SHAPE).astype(np.uint8) * (image[..., 0] > 0)
     affine = placed(spacing, (3.0, -2.0, 7.5))
-    return Case("a", ("t1", "flair"), image, label.astype(np.uint8), affine, spacing)
+    return Case("a", ("t1", "flair"), channels_of(image), label.astype(np.uint8), affine, spacing)
 
 
 @pytest.mark.parametrize("wanted", [(1.0, 1.0, 1.0), (0.9, 1.0, 2.3), (0.7, 0.31, 4.9), (1.0, 1.0, 5.0)])
@@ -160,7 +160,7 @@ def test_a_grid_beyond_memory_is_refused():
 
 def test_oblique_grids_keep_their_axes():
     case = made_case()
-    turned = Case("a", case.modalities, case.image, case.label, placed(THICK, (1, 2, 3), ROTATION), THICK)
+    turned = Case("a", case.modalities, case.channels, case.label, placed(THICK, (1, 2, 3), ROTATION), THICK)
     facts = prepare_resampled(turned, (1.0, 1.0, 1.0)).facts
     np.testing.assert_allclose(np.array(facts.affine)[:3, :3], ROTATION, atol=1e-12)
     assert nib.aff2axcodes(np.array(facts.affine)) == nib.aff2axcodes(turned.affine)

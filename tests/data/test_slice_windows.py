@@ -12,7 +12,7 @@ from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.slices import AXES, View, as_stack, every_slice, prepare_slices, stack_recipe, volume_of
 from jaxfuse.report import planes
-from tests.made_cases import case_files
+from tests.made_cases import case_files, channels_of
 from tests.refusals import refused
 
 AXIAL, CORONAL, SAGITTAL = (AXES[name] for name in ("axial", "coronal", "sagittal"))
@@ -31,7 +31,9 @@ def intensities(seed: int = 0) -> np.ndarray:
 def case(**changes) -> Case:
     label = np.zeros(SHAPE, np.uint8)
     label[5:8, 11:14, 4:6] = 2
-    return dataclasses.replace(Case("c", MODALITIES, intensities(), label, np.eye(4), (1.0, 1.0, 1.0)), **changes)
+    return dataclasses.replace(
+        Case("c", MODALITIES, channels_of(intensities()), label, np.eye(4), (1.0, 1.0, 1.0)), **changes
+    )
 
 
 def files(folder, name: str) -> CaseFiles:
@@ -120,7 +122,7 @@ def test_stacks_made_without_these_options_keep_their_names():
 def test_the_window_of_the_paper_loses_nothing_of_a_real_brain(real_brain):
     image = nib.as_closest_canonical(nib.load(real_brain("t2")))
     array = np.asarray(image.dataobj, np.float32)[..., None]
-    given = Case("c", ("t2",), array, None, image.affine, (1.0, 1.0, 1.0))
+    given = Case("c", ("t2",), channels_of(array), None, image.affine, (1.0, 1.0, 1.0))
     brain, lost = len(prepare_case(given).brain), {}
     for rows in ((20, 200), (30, 210), (40, 220)):
         prepared = prepare_case(given, extent=View(AXIAL, ((40, 200), rows), blank=True).extent)

@@ -18,7 +18,7 @@ from jaxfuse.data.slices import AXIAL, SAGITTAL, View, as_stack, gray_levels, pi
 from jaxfuse.labels import label_scheme
 from jaxfuse.report import planes
 from tests.data.examples import sampled
-from tests.made_cases import case_files
+from tests.made_cases import case_files, channels_of
 from tests.refusals import refused
 
 SCHEME = label_scheme("brats")
@@ -45,7 +45,7 @@ def classes(z_of_most: int | None) -> np.ndarray:
 
 
 def case(**changes) -> Case:
-    given = Case("c", MODALITIES, intensities(), classes(7), np.diag([1.0, 2, 3, 1]), (1.0, 2.0, 3.0))
+    given = Case("c", MODALITIES, channels_of(intensities()), classes(7), np.diag([1.0, 2, 3, 1]), (1.0, 2.0, 3.0))
     return dataclasses.replace(given, **changes)
 
 
@@ -96,7 +96,7 @@ def test_slices_with_one_percent_of_brain_are_kept():
     assert facts(label=None).slices[0] == (72,)
     alone = np.zeros((*SHAPE, 2), np.float32)
     alone[3, 3, 4:6] = [[1, 2], [3, 4]]
-    refused("case c has no slice with at least 1% brain", cut.kept_slices, facts(image=alone))
+    refused("case c has no slice with at least 1% brain", cut.kept_slices, facts(channels=channels_of(alone)))
 
 
 def test_one_slice_has_the_largest_tumor_or_lies_in_the_middle():
@@ -109,7 +109,7 @@ def test_one_slice_has_the_largest_tumor_or_lies_in_the_middle():
 def test_intensities_lie_between_the_percentiles_of_the_volume():
     count, image = np.arange(1, 1001).reshape(10, 10, 10), np.zeros((*SHAPE, 2), np.float32)
     image[4:14, 0:10, 1:11] = np.stack([count, 7.0 + (count - 1) % 2], -1)
-    prepared = prepare_case(case(image=image, label=None), normalize=NORMALIZATIONS["percentiles"])
+    prepared = prepare_case(case(channels=channels_of(image), label=None), normalize=NORMALIZATIONS["percentiles"])
     # Of 1..1000: 1 + 0.005 x 999 and 1 + 0.995 x 999.
     limits = [stored_range(prepared.facts, modality) for modality in prepared.facts.modalities]
     np.testing.assert_allclose(limits, [(5.995, 995.005), (7, 8)], rtol=1e-5)
@@ -136,7 +136,7 @@ def test_z_scores_are_no_gray_levels_and_a_range_is_needed():
     image[..., 1] = np.where(image[..., 1] > 0, 5, 0)
     image[4, 3, 2, 1] = 6
     message = "case c: modality flair is 5 in nearly all of the brain"
-    refused(message, prepare_case, case(image=image), normalize=NORMALIZATIONS["percentiles"])
+    refused(message, prepare_case, case(channels=channels_of(image)), normalize=NORMALIZATIONS["percentiles"])
 
 
 @pytest.fixture(scope="module")

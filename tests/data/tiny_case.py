@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.labels import label_scheme
-from tests.made_cases import case_files
+from tests.made_cases import case_files, channels_of
 
 SCHEME = label_scheme("brats")
 SHAPE = (8, 9, 10)
@@ -31,7 +31,7 @@ def class_map() -> np.ndarray:
 
 
 def case_in_memory(**changes) -> Case:
-    case = Case("c", ("t1", "flair"), intensities(), class_map(), np.diag([1.0, 1, 2, 1]), (1.0, 1.0, 2.0))
+    case = Case("c", ("t1", "flair"), channels_of(intensities()), class_map(), np.diag([1.0, 1, 2, 1]), (1.0, 1.0, 2.0))
     return replace(case, **changes)
 
 

@@ -11,7 +11,7 @@ from jaxfuse.data.intensities import NORMALIZATIONS
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.verify import verify
 from tests.faults.catalogue import given, table
-from tests.made_cases import MODALITIES, ellipsoid, write_case
+from tests.made_cases import MODALITIES, channels_of, ellipsoid, write_case
 
 SHAPE = (48, 48, 36)
 HEAD = ellipsoid(SHAPE, (20, 20, 15))
@@ -33,7 +33,7 @@ def with_value(value, where):
 
 
 def case(image):
-    return Case("a", MODALITIES, image, None, np.eye(4), (1.0, 1.0, 1.0))
+    return Case("a", MODALITIES, channels_of(image), None, np.eye(4), (1.0, 1.0, 1.0))
 
 
 def with_modality(values):

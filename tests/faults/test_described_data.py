@@ -138,7 +138,7 @@ def test_a_description_that_is_none(sound, tmp_path, layout, content):
 @given("numbered images without `dataset.json` beside or above them", "refused: what they are is not guessed")
 def test_images_alone(sound, tmp_path):
     root = shutil.copytree(sound["nnunet"] / "imagesTs", tmp_path / "cases")
-    refused("has no dataset.json, which tells what the numbered images are; copy that", opened, root)
+    refused("has no dataset.json, which tells what the images are; copy that", opened, root)
     shutil.copy(sound["nnunet"] / "dataset.json", root)
     assert [one.id for one in volume_root(root).find(MODALITIES, labels_required=False)] == ["c"]
 

@@ -135,16 +135,36 @@ def test_files_that_are_no_lists(listed, tmp_path):
     refused("is no file; the layout datalist needs a datalist", volume_root, tmp_path, layout="datalist")
 
 
-@given("two T1 images of one session", "refused: which is meant is not guessed")
-def test_two_images_of_one_kind(bids, tmp_path):
+@pytest.fixture
+def acquired_twice(bids, tmp_path):
     root = shutil.copytree(bids, tmp_path / "ds")
     anat = root / "sub-01" / "anat"
     shutil.copy(anat / "sub-01_T1w.nii.gz", anat / "sub-01_acq-fast_T1w.nii.gz")
+    return root
+
+
+@given("two T1 images of one session", "refused: which is meant is not guessed, and `data.entities` says it")
+def test_two_images_of_one_kind(acquired_twice):
     refused(
-        "case sub-01 has 2 files for t1: sub-01_T1w.nii.gz and sub-01_acq-fast_T1w.nii.gz; keep",
+        "case sub-01 has 2 files for t1: sub-01_T1w.nii.gz and sub-01_acq-fast_T1w.nii.gz; choose by an entity",
         opened,
-        root,
+        acquired_twice,
     )
+
+
+@table(
+    "entities, message",
+    ("entities that none of two T1 images has", "refused", "acq-slow", "2 files for t1, none of them with acq-slow"),
+    ("entities that both of two T1 images have", "refused", "sub-01", "2 files for t1, 2 of them with sub-01"),
+    ("an entity without a hyphen", "refused", "acq", "'acq' is no entity of BIDS; write entities with their values"),
+)
+def test_entities_that_choose_nothing(acquired_twice, entities, message):
+    refused(message, lambda: volume_root(acquired_twice, entities=entities).look(("t1",)))
+
+
+@given("entities of BIDS for data in another layout", "refused")
+def test_entities_of_other_names(listed):
+    refused("the entities acq-a were chosen, and .* has the layout datalist", volume_root, listed, entities="acq-a")
 
 
 @given("two label maps of one session", "refused")

@@ -229,3 +229,33 @@ def test_real_label_map_goes_there_and_back(tmp_path, shared_data, name):
     back, there = (np.asarray(nib.load(path).dataobj) for path in (tmp_path / "seg.nii.gz", label))
     np.testing.assert_array_equal(back, there)
     assert not geometry_mismatch(read_volume(tmp_path / "seg.nii.gz"), read_volume(image))
+
+
+def test_voxels_left_as_they_lie_are_those_that_are_turned(tmp_path):
+    for frame in FRAMES:
+        path = save(tmp_path / f"{frame}.nii.gz", numbers(), frame)
+        np.testing.assert_array_equal(read_volume(path, as_it_lies=True).array, read_volume(path).array)
+        turned = read_volume(path).array
+        assert turned.flags.c_contiguous
+        assert turned.flags.writeable
+
+
+def test_scaled_big_endian_and_headers_with_extensions_are_read_alike(tmp_path):
+    image = nib.Nifti1Image(numbers(), np.eye(4), nib.Nifti1Header(endianness=">"))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"a comment"))
+    nib.save(image, tmp_path / "big.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "big.nii.gz").array, numbers())
+    image = nib.Nifti1Image(numbers(), np.eye(4))
+    image.header.set_slope_inter(2, 1)
+    nib.save(image, tmp_path / "scaled.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "scaled.nii.gz").array, 2 * numbers() + 1)
+
+
+def test_gzip_files_of_several_members_are_read_whole(tmp_path):
+    path = save_volume(tmp_path / "a.nii", numbers())
+    content = path.read_bytes()
+    for parts in (2, 3):
+        side = -(-len(content) // parts)
+        pieces = [content[place : place + side] for place in range(0, len(content), side)]
+        (tmp_path / "b.nii.gz").write_bytes(b"".join(map(gzip.compress, pieces)))
+        np.testing.assert_array_equal(read_volume(tmp_path / "b.nii.gz").array, numbers())

@@ -7,13 +7,16 @@
     derivatives/NAME/sub-01/ses-1/anat/sub-01_ses-1_label-lesion_mask.nii.gz      or a mask of lesions
 
 A case is a session, or a subject without sessions; where its images have several runs, each run is one, and an image
-without a run serves all. Masks of the brain are no labels. Images must lie on one grid per case, which raw data seldom
-do: point at the derivatives of a preprocessing then. Columns of `participants.tsv` can be split by.
+without a run serves all. Of several images of one kind, such as two acquisitions, none is taken unless entities of its
+name are chosen. Masks of the brain are no labels, and neither is what jaxfuse made. Images must lie on one grid per
+case, which raw data seldom do: point at the derivatives of a preprocessing then. Columns of `participants.tsv` can be
+split by.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,14 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxfuse.data.cases import Image
-from jaxfuse.data.sources.case_folders import EXTENSIONS, Described, Finding, VolumeSource, check_modalities
+from jaxfuse.data.sources.case_folders import EXTENSIONS, Described, Finding, check_modalities, described_source
 from jaxfuse.data.sources.modality_names import canonical_name
 from jaxfuse.errors import UserError
 from jaxfuse.labels import written_scheme
 
 LAYOUT = "bids"
 EXAMPLE = "sub-01/anat/sub-01_T1w.nii.gz"
-PARTICIPANTS = "participants.tsv"
+PARTICIPANTS, DESCRIPTION = "participants.tsv", "dataset_description.json"
+MAKER = "jaxfuse"
 # Endings of the names of images, by which a missing one is named.
 ENDINGS: Mapping[str, str] = {
     "t1": "_T1w.nii.gz",
@@ -38,11 +42,16 @@ ENDINGS: Mapping[str, str] = {
 }
 _SUBJECT, _SESSION = re.compile(r"sub-[A-Za-z0-9]+"), re.compile(r"ses-[A-Za-z0-9]+")
 _ENTITY = re.compile(r"([a-z]+)-([A-Za-z0-9]+)")
+_CHOICE = re.compile(r"([a-z]+)-([A-Za-z0-9]*)")
 _SEGMENTATIONS = ("dseg", "mask")
 _NO_IMAGES = (*_SEGMENTATIONS, "probseg", "defacemask")
 _BRAIN, _DERIVATIVES = "brain", "derivatives"
 # Names of ISLES 2022, which is a layout of its own.
 _OTHERS = re.compile(r"sub-strokecase\d+")
+
+
+# Entity -> the values of which a file bears one; "" for none.
+Entities = Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,12 @@ class BidsFile:
         return self.suffix in _SEGMENTATIONS and _BRAIN not in {one.lower() for one in of}
 
 
-def survey(root: str | Path, modalities: Sequence[str], layout: str | None = None) -> tuple[Finding, ...]:
+def survey(
+    root: str | Path, modalities: Sequence[str], layout: str | None = None, *, chosen: Entities | None = None
+) -> tuple[Finding, ...]:
     """The cases under `root` by subject, session and run, with what each lacks; without modalities labels alone count.
+
+    Where several files claim to be one image or label, that which bears the entities `chosen` is taken.
 
     Raises:
         UserError: for no case, modalities of which no case has an image, and two files for one image or label.
@@ -80,7 +93,7 @@ def survey(root: str | Path, modalities: Sequence[str], layout: str | None = Non
     known = _modalities(cases)
     check_modalities(modalities, known, layout=LAYOUT)
     told = _participants(root)
-    findings = [_find(*case, modalities, told) for case in cases]
+    findings = [_find(*case, modalities, told, chosen or {}) for case in cases]
     if not findings:
         raise UserError(f"no case lies under {root}; files such as {EXAMPLE} are expected")
     return tuple(findings)
@@ -99,6 +112,20 @@ def describe(root: Path) -> Described:
     cases = list(_cases(root))
     labels = [one for _, _, files in cases for one in files if one.is_label]
     return Described(_modalities(cases), _scheme(root, labels), ENDINGS, _remarks(root, cases))
+
+
+def chosen_entities(text: str) -> Entities:
+    """Reads `acq-fast,desc-preproc`: of one entity several values may stand there, and `acq-` is a name without it."""
+    found: dict[str, frozenset[str]] = {}
+    for part in text.split(","):
+        match = _CHOICE.fullmatch(part.strip())
+        if match is None:
+            raise UserError(
+                f"{part.strip()!r} is no entity of BIDS; write entities with their values, such as acq-fast, or acq- "
+                "for names without it, and commas between them"
+            )
+        found[match.group(1)] = found.get(match.group(1), frozenset()) | {match.group(2)}
+    return found
 
 
 def files_in(folder: Path) -> tuple[BidsFile, ...]:
@@ -126,11 +153,21 @@ def subject_folders(root: Path) -> tuple[Path, ...]:
         return there
     # Derivatives beside raw data are theirs.
     places = [child for child in _children(root) if child.name != _DERIVATIVES] or _children(root)
-    below = [folder for child in places for folder in (child, *_children(child)) if _children(folder, _SUBJECT)]
+    around = [folder for child in places for folder in (child, *_children(child)) if _children(folder, _SUBJECT)]
+    below = [folder for folder in around if not made_here(folder)] or around
     if len(below) > 1:
         names = ", ".join(str(folder.relative_to(root)) for folder in below[:5])
         raise UserError(f"{root} holds {len(below)} data sets ({names}); give the folder of one")
     return _children(below[0], _SUBJECT) if below else ()
+
+
+def made_here(folder: Path) -> bool:
+    """Whether a folder of derivatives says that jaxfuse made it: its label maps are predictions."""
+    try:
+        content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        return any(one["Name"] == MAKER for one in content["GeneratedBy"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # none, or not ours
 
 
 def _cases(root: Path) -> Iterator[tuple[str, Path, tuple[BidsFile, ...]]]:
@@ -170,6 +207,7 @@ def _all_files(session: Path) -> tuple[BidsFile, ...]:
     derived = [
         one
         for place in (*_children(around / _DERIVATIVES), *(other for other in beside if other != around))
+        if not made_here(place)
         for kind in _kinds(place / relative)
         for one in files_in(kind)
         if one.is_label
@@ -178,28 +216,40 @@ def _all_files(session: Path) -> tuple[BidsFile, ...]:
 
 
 def _find(
-    name: str, folder: Path, files: Sequence[BidsFile], modalities: Sequence[str], told: Mapping[str, Mapping[str, str]]
+    name: str,
+    folder: Path,
+    files: Sequence[BidsFile],
+    modalities: Sequence[str],
+    told: Mapping[str, Mapping[str, str]],
+    chosen: Entities,
 ) -> Finding:
     images, missing = {}, {}
     for modality in modalities:
         there = [one for one in files if one.modality == modality and one.suffix not in _NO_IMAGES]
         if there:
-            images[modality] = Image(_only_one(name, modality, there))
+            images[modality] = Image(_only_one(name, modality, there, chosen))
         else:
             missing[modality] = f"{name}{ENDINGS.get(modality, f'_{modality}.nii.gz')}"
     labels = [one for one in files if one.is_label]
     segmented = [one for one in labels if one.suffix == _SEGMENTATIONS[0]] or labels
-    label = _only_one(name, "the label", segmented) if segmented else None
+    label = _only_one(name, "the label", segmented, chosen) if segmented else None
     return Finding(name, folder, "", images, missing, label, told=told.get(name.partition("_")[0], {}))
 
 
-def _only_one(case: str, what: str, files: Sequence[BidsFile]) -> Path:
-    if len(files) > 1:
-        raise UserError(
-            f"case {case} has {len(files)} files for {what}: {' and '.join(one.path.name for one in files[:3])}; keep "
-            "the one that is meant, or list the files in a datalist"
-        )
-    return files[0].path
+def _only_one(case: str, what: str, files: Sequence[BidsFile], chosen: Entities) -> Path:
+    """The one file, or of several that which is chosen."""
+    if len(files) == 1:
+        return files[0].path
+    kept = [one for one in files if all(one.entities.get(name, "") in values for name, values in chosen.items())]
+    if len(kept) == 1:
+        return kept[0].path
+    names = " and ".join(one.path.name for one in (kept or files)[:3])
+    of = ", ".join(f"{name}-{value}" for name, values in chosen.items() for value in sorted(values))
+    among = f", {len(kept) or 'none'} of them with {of}" if chosen else ""
+    raise UserError(
+        f"case {case} has {len(files)} files for {what}{among}: {names}; choose by an entity of the name, as "
+        "data.entities=acq-fast (verify: --entities), acq- for the one without it, or keep the one that is meant"
+    )
 
 
 def _modalities(cases: Iterable[tuple[str, Path, Sequence[BidsFile]]]) -> tuple[str, ...]:
@@ -289,12 +339,4 @@ def _children(folder: Path, named: re.Pattern[str] | None = None) -> tuple[Path,
     return tuple(folder / name for name in kept if (folder / name).is_dir())
 
 
-SOURCE = VolumeSource(
-    name=LAYOUT,
-    modalities=(),
-    layouts={LAYOUT: ""},
-    example=EXAMPLE,
-    layout_of=layout_of,
-    survey=survey,
-    describe=describe,
-)
+SOURCE = described_source(LAYOUT, example=EXAMPLE, layout_of=layout_of, survey=survey, describe=describe)

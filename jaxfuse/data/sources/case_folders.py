@@ -155,6 +155,26 @@ class VolumeSource:
         return detect(Path(os.path.abspath(root)), self.layout_of, example=self.example)
 
 
+def described_source(
+    layout: str,
+    *,
+    example: str,
+    layout_of: Callable[[Path], str],
+    survey: Survey,
+    describe: Callable[[Path], Described],
+) -> VolumeSource:
+    """A way to keep any kind of data in one layout, whose data sets tell their modalities and labels themselves."""
+    return VolumeSource(
+        name=layout,
+        modalities=(),
+        layouts={layout: ""},
+        example=example,
+        layout_of=layout_of,
+        survey=survey,
+        describe=describe,
+    )
+
+
 @dataclass(frozen=True)
 class Layout:
     """One naming of folders and files.

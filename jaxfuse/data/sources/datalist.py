@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.data.cases import Image
-from jaxfuse.data.sources.case_folders import HELD_OUT, Described, Finding, VolumeSource, check_modalities
+from jaxfuse.data.sources.case_folders import HELD_OUT, Described, Finding, check_modalities, described_source
 from jaxfuse.data.sources.dataset_json import NAME
 from jaxfuse.data.sources.modality_names import canonical_names
 from jaxfuse.errors import UserError
@@ -252,12 +252,4 @@ def _told(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-SOURCE = VolumeSource(
-    name=LAYOUT,
-    modalities=(),
-    layouts={LAYOUT: ""},
-    example=EXAMPLE,
-    layout_of=layout_of,
-    survey=survey,
-    describe=describe,
-)
+SOURCE = described_source(LAYOUT, example=EXAMPLE, layout_of=layout_of, survey=survey, describe=describe)

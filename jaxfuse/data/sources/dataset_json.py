@@ -98,6 +98,14 @@ def is_root(folder: Path) -> bool:
     return (folder / NAME).is_file() and any((folder / name).is_dir() for name in LABELS_OF)
 
 
+def dataset_of(root: Path, *, advice: str) -> DatasetJson:
+    """Reads what describes a folder of cases; `advice` is what to do where nothing does."""
+    path = find_dataset_json(root)
+    if path is None:
+        raise UserError(f"{root} has no {NAME}, which tells what the images are; {advice}")
+    return read_dataset_json(path)
+
+
 def read_dataset_json(path: Path) -> DatasetJson:
     """Reads and checks a `dataset.json`.
 

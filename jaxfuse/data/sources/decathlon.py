@@ -22,8 +22,8 @@ from jaxfuse.data.sources.case_folders import (
     HELD_OUT,
     Described,
     Finding,
-    VolumeSource,
     check_modalities,
+    described_source,
 )
 from jaxfuse.data.sources.dataset_json import (
     LABELS_OF,
@@ -31,10 +31,9 @@ from jaxfuse.data.sources.dataset_json import (
     TESTING,
     TRAINING,
     DatasetJson,
-    find_dataset_json,
+    dataset_of,
     glance,
     is_root,
-    read_dataset_json,
 )
 from jaxfuse.errors import UserError
 
@@ -85,10 +84,7 @@ def describe(root: Path) -> Described:
 
 
 def _described(root: Path) -> DatasetJson:
-    path = find_dataset_json(root)
-    if path is None:
-        raise UserError(f"{root} has no {NAME}, which tells what the images are; give the folder of the data set")
-    return read_dataset_json(path)
+    return dataset_of(root, advice="give the folder of the data set")
 
 
 def _files(root: Path, told: DatasetJson) -> Iterator[tuple[Path, Path | None, str]]:
@@ -135,12 +131,4 @@ def _find(
     return Finding(case, path.parent, "", images, missing, label if label and label.is_file() else None, side=side)
 
 
-SOURCE = VolumeSource(
-    name=LAYOUT,
-    modalities=(),
-    layouts={LAYOUT: ""},
-    example=EXAMPLE,
-    layout_of=layout_of,
-    survey=survey,
-    describe=describe,
-)
+SOURCE = described_source(LAYOUT, example=EXAMPLE, layout_of=layout_of, survey=survey, describe=describe)

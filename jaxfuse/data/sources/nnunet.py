@@ -22,8 +22,8 @@ from jaxfuse.data.sources.case_folders import (
     HELD_OUT,
     Described,
     Finding,
-    VolumeSource,
     check_modalities,
+    described_source,
     volume_files,
 )
 from jaxfuse.data.sources.dataset_json import (
@@ -33,10 +33,9 @@ from jaxfuse.data.sources.dataset_json import (
     TESTING,
     TRAINING,
     DatasetJson,
-    find_dataset_json,
+    dataset_of,
     glance,
     is_root,
-    read_dataset_json,
 )
 from jaxfuse.errors import UserError
 
@@ -90,12 +89,7 @@ def describe(root: Path) -> Described:
 
 
 def _described(root: Path) -> DatasetJson:
-    path = find_dataset_json(root)
-    if path is None:
-        raise UserError(
-            f"{root} has no {NAME}, which tells what the numbered images are; copy that of the data set into it"
-        )
-    return read_dataset_json(path)
+    return dataset_of(root, advice="copy that of the data set into it")
 
 
 def _remarks(told: DatasetJson) -> tuple[str, ...]:
@@ -179,12 +173,4 @@ def _listed(told: DatasetJson, modalities: Sequence[str]) -> Iterable[Finding]:
         yield Finding(case, told.root, "", images, missing, marked if marked.is_file() else None)
 
 
-SOURCE = VolumeSource(
-    name=LAYOUT,
-    modalities=(),
-    layouts={LAYOUT: ""},
-    example=EXAMPLE,
-    layout_of=layout_of,
-    survey=survey,
-    describe=describe,
-)
+SOURCE = described_source(LAYOUT, example=EXAMPLE, layout_of=layout_of, survey=survey, describe=describe)

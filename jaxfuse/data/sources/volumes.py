@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from jaxfuse.data.cases import CaseFiles
@@ -75,16 +76,17 @@ class VolumeRoot:
         return Path(f"{case}{self.described.endings[modality]}")
 
 
-def volume_root(path: str | Path, *, source: str = "", layout: str = "") -> VolumeRoot:
+def volume_root(path: str | Path, *, source: str = "", layout: str = "", entities: str = "") -> VolumeRoot:
     """Opens a folder of cases in the layout of this name, else in the one that is recognized.
 
     Args:
         path: any level from the download's folder to a case.
         source: the `data.source` whose layouts may be recognized beside those of `KEPT`; empty: any.
         layout: its name; empty: recognized.
+        entities: those by which one of several files of BIDS is chosen, as of `data.entities`.
 
     Raises:
-        UserError: for an unknown name, and where no layout or several are recognized.
+        UserError: for an unknown name, where no layout or several are recognized, and for entities of other names.
     """
     native = source_of(source) if source else None
     if layout and native and layout not in (known := [name for one in (native, *KEPT) for name in one.layouts]):
@@ -95,6 +97,13 @@ def volume_root(path: str | Path, *, source: str = "", layout: str = "") -> Volu
         described = found.describe(Path(path))
     else:
         described = Described(found.modalities_of(chosen), found.layouts[chosen])
+    if entities and found is not bids.SOURCE:
+        raise UserError(
+            f"the entities {entities} were chosen, and {path} has the layout {chosen}; only names of BIDS have "
+            "entities: leave them out"
+        )
+    if entities:
+        found = replace(found, survey=partial(bids.survey, chosen=bids.chosen_entities(entities)))
     return VolumeRoot(Path(path), found, chosen, described)
 
 

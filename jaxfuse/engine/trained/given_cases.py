@@ -48,7 +48,7 @@ def given_cases(
     Raises:
         UserError: there is no case, or one that is wanted is not there.
     """
-    found = volume_root(root, source=data.source, layout=data.layout).look(modalities)
+    found = volume_root(root, source=data.source, layout=data.layout, entities=data.entities).look(modalities)
     if only is not None:
         if absent := sorted(set(only) - {one.id for one in found}):
             raise UserError(f"case {absent[0]} is not below --input {root} ({len(absent)} of {len(only)} are not)")

@@ -101,7 +101,8 @@ def cases_to_complete(
     """
     check_runs(maker, segmenter)
     task, read = task_of(maker), segmenter.preparation.modalities
-    cases = volume_root(root, source=segmenter.data.source, layout=segmenter.data.layout)
+    data = segmenter.data
+    cases = volume_root(root, source=data.source, layout=data.layout, entities=data.entities)
 
     def completion(one: Finding) -> Completion:
         lacking = task.target in one.missing

@@ -103,7 +103,7 @@ class Preparation:
             UserError: the case has other voxel sides than the training, or cannot be prepared.
         """
         if not self.resample_mm:
-            check_spacing(f"case {case.id}", case.spacing_mm, case.image.shape, self.spacing_range_mm)
+            check_spacing(f"case {case.id}", case.spacing_mm, case.shape, self.spacing_range_mm)
         rule = self.normalization
         if rule.needs_landmarks and not self.landmarks:
             raise UserError("the run's dataset.json has no landmarks to match intensities to; train it again")

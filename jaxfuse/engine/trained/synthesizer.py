@@ -239,7 +239,7 @@ def _stages(
         case = load_case(files, task.sources, None)
         if rule.text == NONE:
             return maker.prepare(case), None
-        found = find_backgrounds(case.image, case.modalities, rule)
+        found = find_backgrounds(case.channels, case.modalities, rule)
         return maker.prepare(case), [background and background.value for background in found]
 
     def make(given: tuple[Prepared, Backgrounds], device: object) -> tuple[Volume, Backgrounds]:

@@ -6,7 +6,7 @@ import pytest
 
 from jaxfuse.data.sources.volumes import detect_layout, volume_root
 from jaxfuse.data.verify import ALL_CASES, verify
-from tests.made_layouts import made_case, write_bids
+from tests.made_layouts import made_case, write_bids, write_json
 from tests.refusals import refused
 
 NAMES = ("sub-01_ses-a", "sub-01_ses-b", "sub-02")
@@ -46,6 +46,28 @@ def test_runs_are_cases_and_an_image_without_run_serves_all(published, tmp_path)
     assert [one.id for one in files] == ["sub-02_run-1", "sub-02_run-2"]
     assert [one.images["t1"].path.name for one in files] == [f"sub-02_run-{n}_T1w.nii.gz" for n in (1, 2)]
     assert {one.images["flair"].path.name for one in files} == {"sub-02_FLAIR.nii.gz"}
+
+
+@pytest.mark.parametrize(("entities", "end"), [("acq-fast", "_acq-fast_T1w"), ("acq-", "_T1w"), ("acq-,desc-", "_T1w")])
+def test_one_of_two_acquisitions_is_chosen_and_files_alone_of_their_kind_stay(published, tmp_path, entities, end):
+    root = shutil.copytree(published / "sub-02", tmp_path / "ds" / "sub-02").parent
+    anat = root / "sub-02" / "anat"
+    shutil.copy(anat / "sub-02_T1w.nii.gz", anat / "sub-02_acq-fast_T1w.nii.gz")
+    shutil.move(anat / "sub-02_FLAIR.nii.gz", anat / "sub-02_acq-space_FLAIR.nii.gz")
+    (one,) = volume_root(root, entities=entities).look(("t1", "flair"))
+    assert one.images["t1"].path.name == f"sub-02{end}.nii.gz"
+    assert one.images["flair"].path.name == "sub-02_acq-space_FLAIR.nii.gz"
+
+
+def test_what_jaxfuse_made_is_neither_label_nor_data_set(published, tmp_path):
+    root = shutil.copytree(published, tmp_path / "ds")
+    derivatives = root / "derivatives"
+    shutil.copytree(derivatives / "manual", derivatives / "predicted")
+    refused("2 files for the label", volume_root(root).look, ("t1",))
+    told = {"Name": "labels", "GeneratedBy": [{"Name": "jaxfuse"}]}
+    write_json(derivatives / "predicted" / "dataset_description.json", told)
+    assert all(one.label.is_relative_to(derivatives / "manual") for one in volume_root(root).look(("t1",)))
+    assert volume_root(derivatives).survey(())[0].label.is_relative_to(derivatives / "manual")
 
 
 def test_masks_of_lesions_are_labels_and_those_of_the_brain_are_none(published, tmp_path):

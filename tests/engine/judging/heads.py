@@ -14,6 +14,7 @@ from jaxfuse.engine.judging.assessment import Assessment, PredictCase
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import SCHEMES
+from tests.made_cases import channels_of
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 LESION = SCHEMES["lesion"]
@@ -36,7 +37,7 @@ def prepared_volumes(
     """Cases of one image (d h w m) and one label."""
 
     def make(files: CaseFiles):
-        case = Case(files.id, modalities, image, label, np.diag([*spacing_mm, 1.0]), spacing_mm)
+        case = Case(files.id, modalities, channels_of(image), label, np.diag([*spacing_mm, 1.0]), spacing_mm)
         return prepare_case(case, classes=classes)
 
     return prepare_with(make, [CaseFiles(name, {}) for name in ids], {}, images=(), label=False, cache=cache)

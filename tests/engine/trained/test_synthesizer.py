@@ -14,6 +14,7 @@ from jaxfuse.engine.trained.passes import PATCHES, Passes
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.synthesizer import Task, check_synthesis, mean_range, task_of, volume_maker
 from jaxfuse.learning.system import SYNTHESIZED, Geometry, Segmentation
+from tests.made_cases import channels_of
 from tests.refusals import refused
 from tests.untrained_run import HeldPhase, case_of, fixed_system, held, state_of, synthesis_run
 
@@ -78,7 +79,7 @@ def test_answers_are_cut_to_range_and_window_and_members_count_equally():
     np.testing.assert_allclose(both[one.image.any(-1)], (10 + 320) / 2, rtol=1e-6)
     # The darkest level of percentiles is the low end of the range.
     image = one.image[..., [0, 0]]
-    brain = made_by([mean(normalize="percentiles")], replace(one, image=image))[image.any(-1)]
+    brain = made_by([mean(normalize="percentiles")], replace(one, channels=channels_of(image)))[image.any(-1)]
     np.testing.assert_allclose((brain.min(), brain.max()), (10, 210), rtol=1e-5)
     # Nothing is made beyond the window.
     made = made_by([mean(window=((4, 20), (2, 18)), blank_slices=True)], one)
