@@ -13,6 +13,10 @@ import pytest
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.protocols import BRATS
+from jaxfuse.postprocessing.note import note_of
+from jaxfuse.postprocessing.plan import Plan
+from jaxfuse.postprocessing.steps import KeepLargest
+from jaxfuse.report.segmentation_table import render_segmentation
 from jaxfuse.scoring.labels import score_labels
 from jaxfuse.scoring.pairing import find_references
 from tests.made_cases import save_pair, save_volume
@@ -89,6 +93,20 @@ def test_processes_write_what_one_writes(tmp_path):
         assert list(summary["refused"]) == ["b"]
     for name in ("cases.csv", "summary.json"):
         assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
+def test_predictions_whose_plan_was_chosen_on_them_are_flagged(tmp_path):
+    plan = Plan("brats", (KeepLargest("WT", "background"),))
+    for case in "abc":
+        save(tmp_path / "ref" / f"{case}.nii.gz", labels())
+        note = note_of(plan, on_it=case != "b").encode()
+        save(tmp_path / "pred" / f"{case}.nii.gz", labels(), description=note)
+    options = {"protocol": BRATS, "labels": "brats", "one_empty": None, "allow_missing": False}
+    summary = score_labels(tmp_path / "pred", tmp_path / "ref", tmp_path / "out", **options)
+    assert summary["postprocessing_chosen_on"] == ["a", "c"]
+    told = "Warning: the post-processing of 2 of these predictions was chosen on their own cases (a, c)"
+    assert told in render_segmentation(summary)
+    assert "Warning" not in render_segmentation({**summary, "postprocessing_chosen_on": []})
 
 
 def test_case_folders_imply_their_scheme(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.data.cases import CaseFiles, load_case
-from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.facts import CaseFacts, counted
 from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
@@ -79,7 +79,7 @@ def choose_postprocessing(phases: Sequence[TrainedPhase], display: Display, devi
             write_json(folder / FILE, document)
     display.say(table(choice))
     told = ", ".join(str(folder / FILE) for folder in folders)
-    display.say(f"Chosen on {len(seen)} validation cases: {choice.plan.told()}. Written: {told}")
+    display.say(f"Chosen on {counted(len(seen), 'case')}: {choice.plan.told()}. Written: {told}")
     return choice
 
 
