@@ -119,7 +119,7 @@ def test_cases_that_it_was_chosen_on_are_flagged_whatever_their_names(phase, roo
 
 
 def test_folds_label_each_its_own_cases_and_share_the_plan(tmp_path):
-    """Of two folds one would be wrong on the cases of the other."""
+    """Two folds, of which one would be wrong on the cases of the other."""
     write_lesion(tmp_path / "cases", "a", BOTH, TRUTH)
     write_lesion(tmp_path / "cases", "b", marked(BRAIN) - BOTH, TRUTH)
     folds = [
