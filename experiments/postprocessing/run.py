@@ -3,10 +3,10 @@
     python -m experiments.postprocessing.run
 
 trains CMFF from random weights (row "random" of `configs/cmff.py`, its default recipe) on phantoms per seed, chooses a
-post-processing on the 4 cases that validate each run (`jaxfuse.postprocess`), and labels phantoms of a seed that nothing
-else uses with and without it (`jaxfuse.predict`, `jaxfuse.evaluate`). Writes table.md and scores.json beside this file:
-mean Dice of each region, and the paired differences with 95 % intervals over cases, each a mean over seeds. What is
-tried, and in which order, is that of the command; it was fixed before any of these phantoms was made. Finished
+post-processing on the 4 cases that validate each run (`jaxfuse.postprocess`), and labels phantoms of a seed that
+nothing else uses with and without it (`jaxfuse.predict`, `jaxfuse.evaluate`). Writes table.md and scores.json beside
+this file: mean Dice of each region, and the paired differences with 95 % intervals over cases, each a mean over seeds.
+What is tried, and in which order, is that of the command; it was fixed before any of these phantoms was made. Finished
 trainings are not repeated.
 """
 
