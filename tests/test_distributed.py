@@ -1,7 +1,7 @@
 """Trainings in several processes: equal to one process's, resumed by any number, stopped and lost together.
 
-Runs are processes of `python -m jaxfuse.train configs/hyperfusion.py:tiny,row=baseline_2d` on this machine, each with a
-CPU device or more.
+Runs are processes of `python -m jaxfuse.train configs/hyperfusion.py:tiny,row=baseline_2d` on this machine, or of CMFF,
+each with a CPU device or more.
 """
 
 import os
@@ -25,6 +25,8 @@ from tests.runs import bits, run_of
 from tests.test_resume import TIMED
 
 ROOT = Path(__file__).resolve().parents[1]
+# Recipe, and phase; of CMFF devices can share the volumes, and the kernels are large enough to be split.
+SLICES, VOLUMES = ("hyperfusion.py:tiny,row=baseline_2d", "segmentation"), ("cmff.py:tiny,row=random", "fusion")
 STEPS, BATCH = 12, 4
 PATIENCE_S = 500.0
 
@@ -32,8 +34,8 @@ PATIENCE_S = 500.0
 class Site:
     """A folder with phantoms, compiled programs and runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, recipe: tuple[str, str] = SLICES) -> None:
+        self.folder, (self.recipe, self.phase) = folder, recipe
         self.environment = {**os.environ, "JAXFUSE_CACHE": str(folder / "cache"), "COLUMNS": "200"}
         self.environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # JAX has set it in this process
 
@@ -43,10 +45,10 @@ class Site:
             sys.executable,
             "-m",
             "jaxfuse.train",
-            f"--config={ROOT / 'configs' / 'hyperfusion.py'}:tiny,row=baseline_2d",
+            f"--config={ROOT / 'configs' / self.recipe}",
         ]
         command += [f"--workdir={self.folder / name}", "--config.log_every=1"]
-        return [*command, *(f"--config.segmentation.{key}={value}" for key, value in plain.items()), *options]
+        return [*command, *(f"--config.{self.phase}.{key}={value}" for key, value in plain.items()), *options]
 
     def start(
         self, name: str, count: int, *options: str, devices: int = 1, own: Sequence[str] = (), wait: float = 300.0
@@ -66,10 +68,10 @@ class Site:
         return ended(self.start(name, count, *options, **how))
 
     def after(
-        self, step: int, name: str, count: int, victim: int, number: signal.Signals, **how: Any
+        self, step: int, name: str, count: int, *options: str, victim: int, number: signal.Signals, **how: Any
     ) -> list[tuple[int, str, str]]:
         """Sends a signal to one process of a run that has passed a step."""
-        started = self.start(name, count, **how)
+        started = self.start(name, count, *options, **how)
         try:
             wait_until(lambda: passed(self.folder / name, step), started)
             started[victim].send_signal(number)
@@ -111,7 +113,7 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
 def last_state(workdir: Path) -> dict[str, Any]:
     """Returns the bits of the last state of a run, and of its best weights."""
     run = run_of(read_config(workdir), workdir, new=False)
-    phase = run.phase("segmentation")
+    phase = run.phase(run.experiment.schedule[-1])
     state, progress = Checkpoints(phase.checkpoint_folder).restore(phase.initial_state())
     best = read_weights(phase.checkpoint_folder, phase.initial_state(), run.placement, best=True)
     return {"state": bits(state), "best": bits(best), "progress": progress}
@@ -168,6 +170,31 @@ def test_a_signal_to_one_of_two_stops_both_after_one_step_and_one_process_goes_o
     assert f"12 steps from step {stopped[1]}" in out
     assert rows(workdir) == rows(wanted)
     assert last_state(workdir) == last_state(wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["shard_state=True", "space=2"])
+def test_what_devices_of_two_processes_share_is_saved_whole_and_one_goes_on(tmp_path, shared):
+    site, option = Site(tmp_path, VOLUMES), f"--config.{shared}"
+    assert [code for code, *_ in site.finish("wanted", 1, option, devices=4)] == [0]
+    found = site.after(4, "grown", 2, option, devices=2, victim=1, number=signal.SIGTERM)
+    assert [code for code, *_ in found] == [143, 143], found
+    assert [code for code, *_ in site.finish("grown", 1, option, devices=4)] == [0]
+    compare(site.folder / "grown", site.folder / "wanted")
+
+
+def compare(workdir: Path, wanted: Path) -> None:
+    """Compares rows and last states up to the order of sums."""
+    ours, theirs = rows(workdir), rows(wanted)
+    assert [(row["step"], row["split"]) for row in ours] == [(row["step"], row["split"]) for row in theirs]
+    assert np.allclose(*([row["net/loss"] for row in found] for found in (ours, theirs)), rtol=1e-6, atol=0)
+    here, there = (last_state(folder) for folder in (workdir, wanted))
+    for which in ("state", "best"):
+        assert here[which].keys() == there[which].keys()
+        for name, (dtype, sides, content) in here[which].items():
+            if "params" in name:
+                pair = (np.frombuffer(one, dtype).reshape(sides) for one in (content, there[which][name][2]))
+                assert np.allclose(*pair, rtol=1e-4, atol=1e-6), name
 
 
 @pytest.mark.slow

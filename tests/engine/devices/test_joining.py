@@ -69,7 +69,9 @@ number = int(sys.argv[2])
 with joined(f"localhost:{sys.argv[1]},2,{number}", {"config.a": 1}, wait_s=60) as processes:
     import jax
     from jaxfuse.engine.devices.placement import on_mesh
+    from jaxfuse.engine.programs import all_finite, donating
     from jaxfuse.engine.run_folder.checkpoints import copied
+    from jaxfuse.learning.state import State
 
     placement = on_mesh(jax.devices())
     compute_first(processes, placement)
@@ -78,12 +80,24 @@ with joined(f"localhost:{sys.argv[1]},2,{number}", {"config.a": 1}, wait_s=60) a
     agree = Late(processes, placement)
     asked = [agree(15 if number and step > 1 else 0, number == 0 and step == 1) for step in range(6)]
     part = copied({"w": rows, "k": state["rng"]}, here=processes.first)
+    splitting = on_mesh(jax.devices(), splits=True)
+    kernel = np.arange(4096.0, dtype=np.float32).reshape(64, 64)
+    begun = State(step=np.int32(0), rng=jax.random.key(7), params={"net": kernel}, stats={}, opt_state={}, memory={})
+    move = lambda state, batch: (state.replace(params={"net": state.params["net"] + batch.sum()}), {"sum": batch.sum()})
+    learned, _ = donating(move, splitting)(splitting.keep(begun), splitting.put(np.ones(2, np.float32)))
+    saved, here = copied(learned, here=processes.first), splitting.local(learned)
+    split = {
+        "sides": sorted({shard.data.shape for shard in learned.params["net"].addressable_shards}),
+        "saved": processes.first and bool((saved.params["net"] == kernel + 4).all()),
+        "again": splitting.keep(learned).params["net"].sharding == learned.params["net"].sharding,
+        "here": bool((np.asarray(here.params["net"]) == kernel + 4).all()), "finite": bool(all_finite(learned.params)),
+    }
     found = {
         "seen": processes.led(lambda: number), "each": processes.gathered(number), "asked": asked,
         "rows": [np.asarray(shard.data).tolist() for shard in rows.addressable_shards],
         "local": [str(one.devices()) for one in jax.tree.leaves(placement.local(state))],
         "w": np.asarray(state["w"]).tolist(), "name": placement.device_name, "again": placement.keep(state) is not None,
-        "kept": jax.tree.map(lambda leaf: leaf.tolist(), part),
+        "kept": jax.tree.map(lambda leaf: leaf.tolist(), part), "split": split,
     }
     print(json.dumps(found), flush=True)
     try:
@@ -114,3 +128,6 @@ def test_two_processes_join_agree_and_leave():
     assert (ours["rows"], theirs["rows"]) == ([[0], [1]], [[2], [3]])
     assert ours["kept"] == {"w": [0, 1, 2, 3], "k": [0, 7]}, "parted arrays are gathered where they are written"
     assert theirs["kept"] == {"w": None, "k": None}
+    shared = {"sides": [[16, 64]], "again": True, "here": True, "finite": True}
+    assert ours["split"] == shared | {"saved": True}, "a state that all share is saved whole by process 0"
+    assert theirs["split"] == shared | {"saved": False}
