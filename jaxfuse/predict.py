@@ -15,6 +15,7 @@ Nothing is written among the cases, nor over a file that jaxfuse did not write, 
 be done is named and left out; the exit code is then 1, or 2 if none could be done. --zip FILE also puts all label maps
 into one flat zip file, for the portal of a challenge; it is written only where no case was left out. --side test labels
 the cases that the run's split holds out. --postprocessing none leaves out what `jaxfuse.postprocess` chose for the run.
+--missing zero also labels cases that lack modalities, whose images are 0; the header of a label map says so.
 
 Cases are read ahead and written behind the device's work. --devices all shares them among the devices of the machine.
 With --shared any number of calls, on any machines, do the cases of one output folder together: each takes the next one,
@@ -28,6 +29,7 @@ from pathlib import Path
 from absl import flags
 
 from jaxfuse import cli
+from jaxfuse.data import presence
 from jaxfuse.engine.trained import conveyor, shared_cases, spacing
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
@@ -64,6 +66,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "side", None, ["val", "test"], "Only the cases on this side of the split that the run was made by."
     )
+    flags.DEFINE_enum(presence.MISSING, presence.REFUSE, [presence.REFUSE, presence.ZERO], presence.MISSING_HELP)
     flags.DEFINE_string(conveyor.DEVICES, "1", conveyor.DEVICES_HELP)
     flags.DEFINE_integer(
         "space",
@@ -134,6 +137,8 @@ def main(argv: list[str]) -> int:
             raise UserError("--space is for networks that label volumes, and these runs synthesize; leave it out")
         if asked.zip:
             raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
+        if asked.missing != presence.REFUSE:
+            raise UserError("--missing is for runs that label, and these synthesize a modality; leave it out")
         if flags.FLAGS[option.OPTION].present:
             raise UserError(f"--{option.OPTION} is for label maps, and these runs synthesize a modality; leave it out")
         if maps:
@@ -144,6 +149,7 @@ def main(argv: list[str]) -> int:
     else:
         archive = Path(asked.zip) if asked.zip else None
         given = {"archive": archive, "postprocessing": asked.postprocessing, "call": call}
+        given["missing"] = asked.missing
         label_cases(phases, root, output, Display(), passes=passes, maps=maps, **given)
     return 0
 

@@ -122,6 +122,7 @@ def volume_data(
             "background": "auto",
             "resample_mm": (),
             "entities": "",
+            "incomplete": "refuse",
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",

@@ -14,7 +14,7 @@ import pytest
 from configs import cmff
 from jaxfuse import predict
 from jaxfuse.data.cases import encode_label, load_case
-from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.prepared import Prepared, with_absent
 from jaxfuse.data.preprocess import prepare_case, uncrop
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
@@ -28,6 +28,7 @@ from jaxfuse.labels import label_scheme
 from tests import made_cases
 from tests.commands import call, call_here
 from tests.made_cases import MODALITIES, ellipsoid, nested_cubes, placed, read_like
+from tests.refusals import refused
 from tests.runs import run_of
 
 SHAPE, SPACING_MM = (22, 20, 18), (1.0, 1.5, 2.0)
@@ -95,6 +96,13 @@ def predicted(runs: list[str], cases: Path, output: Path) -> dict[str, np.ndarra
     return {path.name.removesuffix(".nii.gz"): read_volume(path).array for path in paths}
 
 
+def predicted_with(options: dict[str, str], run: Path, cases: Path, output: Path) -> dict[str, np.ndarray]:
+    """The command with more options."""
+    call_here(predict, workdir=run, input=cases, output=output, **options)
+    paths = sorted(output.glob("*.nii.gz"))
+    return {path.name.removesuffix(".nii.gz"): read_volume(path).array for path in paths}
+
+
 def prepared(cases: Path) -> Prepared:
     (files,) = SOURCE.find(cases, MODALITIES, labels_required=False)
     return prepare_case(load_case(files, MODALITIES, None))
@@ -130,6 +138,24 @@ def test_the_answer_does_not_depend_on_a_label_file(trained, tmp_path):
     for cases, out in ((trained.cases, "without"), (tmp_path / "cases", "with")):
         predicted([str(trained.fusion)], cases, tmp_path / out)
     assert (tmp_path / "with" / "new.nii.gz").read_bytes() == (tmp_path / "without" / "new.nii.gz").read_bytes()
+
+
+def test_a_case_without_a_modality_is_labeled_by_those_that_it_has(trained, tmp_path):
+    """Only where that is asked for; then the header of its label map says what it lacks."""
+    cases = shutil.copytree(trained.cases, tmp_path / "cases")
+    absent = MODALITIES[0]
+    (cases / "new" / f"new_{absent}.nii.gz").unlink()
+    told = f"case new has no {absent} image"
+    refused(told, call_here, predict, workdir=trained.fusion, input=cases, output=tmp_path / "refused")
+    (found,) = predicted_with({"missing": "zero"}, trained.fusion, cases, tmp_path / "out").values()
+    (files,) = SOURCE.find(cases, MODALITIES, labels_required=False, incomplete=True)
+    there = [name for name in MODALITIES if name in files.images]
+    case = with_absent(prepare_case(load_case(files, there, None)), MODALITIES)
+    labels = masked_labels(ensemble_of(load([str(trained.fusion)])).labels(case), case.brain)
+    expected = uncrop(np.array(label_scheme("brats").decode, np.uint8)[labels], case, 0)
+    np.testing.assert_array_equal(found, expected)
+    header = nib.load(tmp_path / "out" / "new.nii.gz").header
+    assert bytes(header["descrip"]).rstrip(b"\0") == f"without {absent}".encode()
 
 
 def test_runs_and_phases_are_averaged(trained, tmp_path):

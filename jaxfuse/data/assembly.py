@@ -66,6 +66,7 @@ class Assembly:
         label_margin: what labels are: as much, or 0.
         labels: whether there are any.
         buffers: where batches lie.
+        presence: whether cases may lack modalities, which their batches tell.
     """
 
     cases: Sequence[PreparedCase]
@@ -74,9 +75,10 @@ class Assembly:
     label_margin: int
     labels: bool
     buffers: Buffers
+    presence: bool = False
 
     def batch(self, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-        """Returns `image` (b *patch m) float32 and, with labels, `label` (b *sides) uint8.
+        """Returns `image` (b *patch m) float32; with labels `label` (b *sides) uint8; `presence` (b m) if it is told.
 
         Where a patch leaves the crop of its case there is background, 0.
 
@@ -88,13 +90,19 @@ class Assembly:
         images = self.buffers.empty((len(draws), *self.patch, modalities), np.float32)
         for image, case, draw in zip(images, cases, draws, strict=True):
             crop_into(image, case.image, [first - self.margin for first in draw.start], draw.mirrored)
+        found = {"image": images, **({"presence": presence_table(cases)} if self.presence else {})}
         if not self.labels:
-            return {"image": images}
+            return found
         labels = self.buffers.empty((len(draws), *output_sides(self.patch, self.label_margin)), np.uint8)
         before = self.margin - self.label_margin
         for label, case, draw in zip(labels, cases, draws, strict=True):
             crop_into(label, _label_of(case), [first - before for first in draw.start], draw.mirrored)
-        return {"image": images, "label": labels}
+        return {**found, "label": labels}
+
+
+def presence_table(cases: Sequence[PreparedCase]) -> np.ndarray:
+    """Returns which modalities each case has, (cases m) bool."""
+    return np.array([case.facts.presence or (True,) * len(case.facts.modalities) for case in cases])
 
 
 def _label_of(case: PreparedCase) -> np.ndarray:

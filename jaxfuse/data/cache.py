@@ -27,7 +27,7 @@ from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.facts import CaseFacts, tuples
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of
-from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase
+from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase, with_absent
 from jaxfuse.data.resample import prepare_resampled
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
@@ -50,12 +50,14 @@ def prepare(
     landmarks: Landmarks | None = None,
     background: BackgroundRule = TOLD,
     resample_mm: tuple[float, ...] = (),
+    incomplete: bool = False,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
     """Prepares each case once, in the order given, below the folder `cache`; `resample_mm` as of `prepare_resampled`.
 
     `on_case(case, fresh)` is called after each, for progress; `fresh` says that the entry was not there yet.
+    Cases that may be `incomplete` are prepared from the modalities that they have; the image of the others is 0.
     Several processes may share a cache.
 
     Raises:
@@ -64,8 +66,9 @@ def prepare(
     modalities = tuple(modalities)
 
     def make(one: CaseFiles) -> Prepared:
-        return prepare_resampled(
-            load_case(one, modalities, scheme),
+        there = [name for name in modalities if name in one.images] if incomplete else modalities
+        prepared = prepare_resampled(
+            load_case(one, there, scheme),
             resample_mm,
             normalize=normalize,
             landmarks=landmarks,
@@ -73,9 +76,11 @@ def prepare(
             classes=len(scheme.classes) if scheme else 0,
             background=background,
         )
+        return with_absent(prepared, modalities)
 
     recipe = volume_recipe(modalities, scheme, normalize, landmarks, background, resample_mm)
-    return prepare_with(make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case)
+    given: dict[str, Any] = {"label": scheme is not None, "cache": cache, "on_case": on_case}
+    return prepare_with(make, files, recipe, images=modalities, incomplete=incomplete, **given)
 
 
 def volume_recipe(
@@ -104,12 +109,14 @@ def prepare_with(
     *,
     images: Sequence[str],
     label: bool,
+    incomplete: bool = False,
     cache: str | Path,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
     """Prepares cases of any kind: `make` prepares one, `recipe` (JSON) names the settings by which it does.
 
-    `images` names the entries of `CaseFiles.images` that count, `label` whether the label file does.
+    `images` names the entries of `CaseFiles.images` that count, all of which a case has that may not be `incomplete`;
+    `label` tells whether the label file does.
     """
     cache = Path(cache)
     make_cache(cache)
@@ -118,7 +125,7 @@ def prepare_with(
     prepared = []
     try:
         for one in files:
-            key = case_key(one, recipe, images, label, digests)
+            key = case_key(one, recipe, images, label, digests, incomplete=incomplete)
             folder = cache / f"{one.id}-{key[:20]}"
             fresh = not folder.exists() or _removed_if_damaged(folder)
             if fresh:
@@ -204,16 +211,24 @@ def read_prepared(folder: str | Path) -> CachedCase:
     return CachedCase(folder, key, CaseFacts(**{k: tuples(v) for k, v in facts.items()}))
 
 
-def case_key(one: CaseFiles, recipe: Mapping[str, Any], images: Sequence[str], label: bool, digests: Digests) -> str:
+def case_key(
+    one: CaseFiles,
+    recipe: Mapping[str, Any],
+    images: Sequence[str],
+    label: bool,
+    digests: Digests,
+    *,
+    incomplete: bool = False,
+) -> str:
     """Returns the name of a case's entry in the cache: a digest of its id, group, files' content and recipe."""
     absent = [m for m in images if m not in one.images]
-    if absent:
+    if absent and not incomplete:
         raise UserError(f"case {one.id} has no {', '.join(absent)} image; it has {', '.join(one.images)}")
     parts = {
         "version": _VERSION,
         "id": one.id,
         "group": one.group,
-        "images": [digests.of_image(one.images[m]) for m in images],
+        "images": [digests.of_image(one.images[m]) if m in one.images else None for m in images],
         "label": digests.of_image(Image(one.label, twins=one.label_twins)) if label and one.label else None,
         "recipe": recipe,
     }

@@ -19,6 +19,7 @@ from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.presence import ZERO, subset_name
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sides import sides_of, subject_counts, subject_of_files
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
@@ -114,6 +115,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         landmarks=landmarks,
         background=data.background_rule,
         resample_mm=data.resample_mm,
+        incomplete=data.incomplete == ZERO,
         cache=data.cache_dir / "cases",
         on_case=_counter(report, len(chosen)),
     )
@@ -186,7 +188,8 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
     path = Path(data.root).expanduser() if data.root else phantom_root(data, report)
     root = volume_root(path, source=data.source, layout=data.layout, entities=data.entities)
     scheme = label_scheme(data.labels or root.scheme)
-    return root.find(data.modalities, labels_required=labels_required), scheme
+    incomplete = data.incomplete == ZERO
+    return root.find(data.modalities, labels_required=labels_required, incomplete=incomplete), scheme
 
 
 def _landmarks(data: Data) -> Landmarks | None:
@@ -296,6 +299,7 @@ def dataset_facts(
         ranges=_ranges([by_id[i] for i in split["train"]], modalities),
         landmarks=dict(landmarks or {}),
         spacing_range_mm=_spacing_range([by_id[i] for i in split["train"]]),
+        subsets=tuple(sorted({subset_name(one.presence or (True,) * len(modalities), modalities) for one in train})),
     )
 
 
@@ -313,5 +317,6 @@ def _ranges(train: Sequence[PreparedCase], modalities: Sequence[str]) -> dict[st
     volumes = list({case.key: case.facts for case in train}.values())
     if not all(facts.scaling for facts in volumes):
         return {}
-    ranges = {m: np.median([stored_range(facts, m) for facts in volumes], axis=0).tolist() for m in modalities}
+    known = {m: [stored_range(facts, m) for facts in volumes if m not in facts.lacks] for m in modalities}
+    ranges = {m: np.median(found, axis=0).tolist() for m, found in known.items() if found}
     return {modality: (low, high) for modality, (low, high) in ranges.items()}

@@ -31,6 +31,8 @@ class CaseFacts:
         background: per modality the stored value around the head, None where it cannot be told; empty where it was not
             asked for.
         acquired_shape: of the canonical grid of the files, where the case was resampled from it; else empty.
+        presence: which of the modalities the case has; empty where it has all. Of one that it lacks the image is 0, and
+            mean, std and scaling say nothing.
     """
 
     id: str
@@ -48,6 +50,12 @@ class CaseFacts:
     scaling: tuple[Scaling, ...] = ()
     background: tuple[float | None, ...] = ()
     acquired_shape: tuple[int, ...] = ()
+    presence: tuple[bool, ...] = ()
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The modalities that the case lacks."""
+        return tuple(m for m, there in zip(self.modalities, self.presence, strict=False) if not there)
 
     @property
     def steps_mm(self) -> Steps:
@@ -73,6 +81,7 @@ class DatasetFacts:
         landmarks: modality -> levels that the brains' percentiles were mapped onto; empty where none were.
         spacing_range_mm: least and greatest side of the voxels of the training volumes, per canonical axis, also where
             slices of them were cut; empty for pictures, which have no size.
+        subsets: the subsets of modalities that training cases have, such as "t1+flair".
     """
 
     modalities: tuple[str, ...]
@@ -89,6 +98,7 @@ class DatasetFacts:
     subjects: Mapping[str, int] = field(default_factory=dict)
     spacing_range_mm: tuple[tuple[float, float], ...] = ()
     train_shapes: tuple[tuple[tuple[int, ...], int], ...] = ()
+    subsets: tuple[str, ...] = ()
 
     def told(self, side: str) -> str:
         """Says how many cases a side has and of how many subjects, for a person; empty for a side without cases."""

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import grain
@@ -98,10 +98,16 @@ class PatchSampler:
 
     def batch(self, draws: Sequence[Any], buffers: Buffers | None = None) -> dict[str, Any]:
         """Makes the batch of these draws: `Assembly.batch`, or with `unpaired` that of each side."""
-        assembly = Assembly(self.cases, self.patch, self.margin, self.label_margin, self.labels, buffers or Buffers())
+        sizes = (self.patch, self.margin, self.label_margin)
+        assembly = Assembly(self.cases, *sizes, self.labels, buffers or Buffers(), self.incomplete)
         if self.unpaired:
             return {side: assembly.batch([one[side] for one in draws]) for side in ("a", "b")}
         return assembly.batch(draws)
+
+    @cached_property
+    def incomplete(self) -> bool:
+        """Whether a case lacks modalities, so that batches tell the presence of their examples."""
+        return any(case.facts.presence for case in self.cases)
 
     @property
     def label_margin(self) -> int:

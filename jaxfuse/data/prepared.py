@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxfuse.data.facts import CaseFacts
+from jaxfuse.errors import UserError
 
 _ONE_AT_A_TIME = threading.Lock()
 # Labeled voxels outside the crop, one a row: place on the grid before cropping, then class index.
@@ -174,6 +176,47 @@ class PreparedSlice(PreparedCase):
         bounds = np.array([self.index, self.index + 1], flat.dtype) * flat.dtype.type(pixels)
         first, last = np.searchsorted(flat, bounds)
         return flat[first:last] - bounds[0]
+
+
+def showing(case: Prepared | PreparedCase, presence: Sequence[bool]) -> Prepared:
+    """Returns a case as if it had these of its modalities alone; the image of the others is 0.
+
+    Raises:
+        UserError: it has none of them.
+    """
+    own = case.facts.presence or (True,) * len(case.facts.modalities)
+    kept = tuple(bool(there and asked) for there, asked in zip(own, presence, strict=True))
+    if not any(kept):
+        raise UserError(f"case {case.facts.id} has none of the modalities that are to be shown; show one that it has")
+    image = np.where(np.array(kept), case.image, np.float32(0))
+    facts = replace(case.facts, presence=() if all(kept) else kept)
+    return Prepared(facts, image, case.label, case.tumor, case.brain, case.beyond)
+
+
+def with_absent(prepared: Prepared, modalities: Sequence[str]) -> Prepared:
+    """Returns a case that was prepared from those of the modalities that it has with all of them, in their order."""
+    facts = prepared.facts
+    if facts.modalities == tuple(modalities):
+        return prepared
+    places = [facts.modalities.index(name) if name in facts.modalities else None for name in modalities]
+
+    def spread(values: Sequence[Any], absent: Any) -> tuple[Any, ...]:
+        return tuple(absent if place is None else values[place] for place in places) if values else ()
+
+    image = np.zeros((*facts.shape, len(modalities)), np.float32)
+    for channel, place in enumerate(places):
+        if place is not None:
+            image[..., channel] = prepared.image[..., place]
+    whole = replace(
+        facts,
+        modalities=tuple(modalities),
+        presence=tuple(place is not None for place in places),
+        mean=spread(facts.mean, 0.0),
+        std=spread(facts.std, 1.0),
+        scaling=spread(facts.scaling, ()),
+        background=spread(facts.background, None),
+    )
+    return replace(prepared, facts=whole, image=image)
 
 
 def brain_mask(case: Prepared | PreparedCase) -> Bool[np.ndarray, "*space"]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
+from jaxfuse.data.presence import REFUSE, ZERO
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
 from jaxfuse.data.sources.bids import chosen_entities
@@ -71,6 +72,8 @@ class Data:
             (`jaxfuse.data.resample`); (): each case keeps its own.
         entities: of data sets of BIDS, those by which one of several files of a kind is chosen, such as
             "acq-fast,desc-preproc"; "acq-" is a name without that entity; empty: there is one file of each kind.
+        incomplete: what is done with a case that lacks some of the modalities: "refuse", or "zero": it trains and
+            validates with those that it has, and the image of the others is 0.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
         axis: slicing direction: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
         window: the part that pictures of slices show, ((first, one past the last), (first, one past the last)) along
@@ -104,6 +107,7 @@ class Data:
     background: str = AUTO
     resample_mm: tuple[float, ...] = ()
     entities: str = ""
+    incomplete: str = REFUSE
 
     @property
     def background_rule(self) -> BackgroundRule:
@@ -159,7 +163,7 @@ def read_data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background", "paper_split"}
-    later |= {"folds", "stratify", "resample_mm", "entities"}
+    later |= {"folds", "stratify", "resample_mm", "entities", "incomplete"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
@@ -180,6 +184,7 @@ def read_data(where: str, group: Any) -> Data:
     _check_split(where, group)
     _check_sides(where, group.get("resample_mm", ()), group.source)
     _check_entities(where, group.get("entities", ""), group.source)
+    _check_incomplete(where, group.get("incomplete", REFUSE), group.source)
     data = Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
     _check_cache(where, data)
     return data
@@ -279,6 +284,16 @@ def _check_entities(where: str, text: str, source: str) -> None:
         _ = text and chosen_entities(text)
     except UserError as error:
         raise UserError(f"{where}.entities: {error}") from error
+
+
+def _check_incomplete(where: str, policy: str, source: str) -> None:
+    """Refuses an unknown policy, and one that a source would ignore."""
+    if policy not in (REFUSE, ZERO):
+        raise UserError(f"{where}.incomplete is {policy!r}; choose {REFUSE} or {ZERO}")
+    if policy != REFUSE and source not in VOLUMES:
+        raise UserError(
+            f"{where}.incomplete is {policy!r} and {where}.source is {source!r}; only volumes have it: leave it out"
+        )
 
 
 def _is_range(value: Any) -> bool:

@@ -15,7 +15,7 @@ from jaxfuse.augment.dropout import Dropout
 from jaxfuse.config import Experiment, Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.presence import weighted_subsets
+from jaxfuse.data.presence import REFUSE, weighted_subsets
 from jaxfuse.data.sampling import check_sampling
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.slices import AXES
@@ -75,6 +75,11 @@ def check_systems(experiment: Experiment) -> None:
     """
     for phase in experiment.phases.values():
         data = experiment.data_of(phase)
+        if experiment.space > 1 and data.incomplete != REFUSE:
+            raise UserError(
+                f"space is {experiment.space} and the data of phase {phase.name} may be incomplete; devices share "
+                "examples that have all modalities: leave space at 1, or data.incomplete at refuse"
+            )
         system = build_system(phase, *declared_facts(data), phase.total_steps(phase.batch))
         way_of(PATCHES, phase, system, AXES[data.axis])
         check_sides(phase.name, phase.patch, system.geometry.margin, experiment.space)
@@ -91,6 +96,8 @@ def make_sampler(
     """
     margin, streams = system.geometry.margin, None
     with _named(phase):
+        if lacking := [case for case in cases if case.facts.presence]:
+            _check_presence(system, f"case {lacking[0].id} has no {' and no '.join(lacking[0].facts.lacks)} image")
         check_sampling(cases, output_sides(phase.patch, margin), phase.sampling, pad=phase.pad)
         if system.holds_out:
             check_halves(phase.batch)

@@ -99,7 +99,8 @@ class Programs:
     def _predict(self, state: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Predicts as the System does, on inputs that the devices share."""
         with self.placement.tracing():
-            return self.system.predict(state, self.placement.shared(inputs))
+            # Examples are divided among devices, not what is told of them.
+            return self.system.predict(state, {**inputs, "image": self.placement.shared(inputs["image"])})
 
     def abstract_init(self, batch: Batch) -> State:
         """Returns the shapes of the state for batches like this one, without drawing it."""

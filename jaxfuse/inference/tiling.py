@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxfuse.arrays import Array
 from jaxfuse.errors import UserError
@@ -25,7 +25,8 @@ from jaxfuse.inference.mirrors import over_mirrors
 from jaxfuse.inference.weighting import EQUAL, profile
 
 Outputs = Mapping[str, Array]
-# Weights, and tiles (batch *input_tile m) by the name "image" -> outputs (batch *tile k) by name.
+# Weights, and tiles (batch *input_tile m) by the name "image", with their "presence" (batch m) where one is told ->
+# outputs (batch *tile k) by name.
 Predict = Callable[[Any, Mapping[str, Array]], Outputs]
 # Computes extra per-tile outputs from the input tiles and the network's outputs.
 Alongside = Callable[[Mapping[str, Array], Outputs], Outputs]
@@ -79,12 +80,14 @@ class Places(NamedTuple):
     Attributes:
         starts: first voxel of each window; what follows the last window fills the array and the last batch up.
         count: number of windows.
+        presence: which modalities the image has, (m) bool; None where it has all.
         held: for each axis, the weights of the windows along it that hold each place, summed; 1 where none does.
     """
 
     starts: Integer[Array | np.ndarray, "most axes"]
     count: Integer[Array | np.ndarray, ""]
     held: tuple[Float[Array | np.ndarray, " side"], ...]
+    presence: Bool[Array | np.ndarray, " m"] | None = None
 
 
 def predict_canvas(
@@ -99,7 +102,8 @@ def predict_canvas(
         UserError: an output has other sides than the windows.
     """
     sides = tuple(side - 2 * lost for side, lost in zip(image.shape, windows.margin, strict=False))
-    network = over_mirrors(_over_tiles(predict, windows, asked), [1 + axis for axis in windows.mirror])
+    one_way = _over_tiles(predict, windows, asked, places.presence)
+    network = over_mirrors(one_way, [1 + axis for axis in windows.mirror])
 
     def cut(start: Array) -> Array:
         return lax.dynamic_slice(image, (*start, 0), (*windows.input_tile, image.shape[-1])).astype(jnp.float32)
@@ -163,12 +167,16 @@ def label_of(probs: Float[Array, "*space k"]) -> Integer[Array, "*space"]:
     return label
 
 
-def _over_tiles(predict: Predict, windows: Windows, asked: Asked) -> Callable[[Any, Array], dict[str, Array]]:
+def _over_tiles(
+    predict: Predict, windows: Windows, asked: Asked, presence: Array | np.ndarray | None = None
+) -> Callable[[Any, Array], dict[str, Array]]:
     """The outputs that are asked for, of a batch of tiles; a stack's axis is taken away and put back."""
     names = (*asked.values, *asked.labels)
 
     def network(weights: Any, tiles: Array) -> dict[str, Array]:
         inputs = {"image": tiles[:, 0] if windows.stacked else tiles}
+        if presence is not None:
+            inputs["presence"] = jnp.broadcast_to(presence, (tiles.shape[0], *presence.shape))
         made = dict(predict(weights, inputs))
         if asked.alongside is not None:
             made |= asked.alongside(inputs, made)

@@ -1,13 +1,15 @@
 """Batches from draws: what is copied where, mirrored, and whose memory is used again."""
 
 import pickle
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 from jaxfuse.data.assembly import Assembly, Buffers
-from jaxfuse.data.sampling import Draw
+from jaxfuse.data.pipeline import PatchSampler
+from jaxfuse.data.sampling import Draw, sampling_rule
 from tests.refusals import refused
 
 
@@ -31,6 +33,16 @@ def test_a_batch_holds_images_and_labels_and_nothing_else(random_cases):
     # The margin of a window at the corner lies outside.
     assert not batch["image"][2, 0].any()
     assert batch["image"][2, 1:, 1:, 1:].all()
+
+
+def test_batches_tell_the_presence_of_their_examples_where_a_case_lacks_a_modality(random_cases):
+    first, *others = random_cases.train
+    cases = (replace(first, facts=replace(first.facts, presence=(True, False))), *others)
+    sampler = PatchSampler(cases, (6, 4, 4), sampling_rule("brain").center, 0.0, unpaired=False)
+    batch = sampler.batch([Draw(1, (0, 0, 0)), Draw(0, (0, 0, 0))])
+    np.testing.assert_array_equal(batch["presence"], [[True, True], [True, False]])
+    whole = PatchSampler(random_cases.train, (6, 4, 4), sampling_rule("brain").center, 0.0, unpaired=False)
+    assert set(whole.batch([Draw(0, (0, 0, 0))])) == {"image", "label"}
 
 
 @pytest.mark.parametrize("axes", [(0,), (2,), (0, 1, 2)])

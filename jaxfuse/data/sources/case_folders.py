@@ -113,17 +113,24 @@ class VolumeSource:
     cuts: Mapping[str, Cut] = field(default_factory=dict)
 
     def find(
-        self, root: str | Path, modalities: Sequence[str], *, labels_required: bool, layout: str = ""
+        self,
+        root: str | Path,
+        modalities: Sequence[str],
+        *,
+        labels_required: bool,
+        layout: str = "",
+        incomplete: bool = False,
     ) -> tuple[CaseFiles, ...]:
         """The cases under `root`, each with all of `modalities`, in a settled order; an empty layout is recognized.
 
-        `root` may be any level from the download's folder to a case.
+        `root` may be any level from the download's folder to a case. Cases that may be `incomplete` have one at least.
 
         Raises:
             UserError: for a root without cases, an unknown name, and the first case that lacks a required file; with
                 `labels_required` a label file is one.
         """
-        return case_files(self.look(root, modalities, layout=layout), labels_required=labels_required)
+        found = self.look(root, modalities, layout=layout)
+        return case_files(found, labels_required=labels_required, incomplete=incomplete)
 
     def look(self, root: str | Path, modalities: Sequence[str], *, layout: str = "") -> tuple[Finding, ...]:
         """The cases under `root` as they are, in a settled order; an empty layout is recognized.
@@ -225,17 +232,19 @@ class Finding:
     told: Mapping[str, str] = field(default_factory=dict)
 
 
-def case_files(findings: Iterable[Finding], *, labels_required: bool) -> tuple[CaseFiles, ...]:
+def case_files(
+    findings: Iterable[Finding], *, labels_required: bool, incomplete: bool = False
+) -> tuple[CaseFiles, ...]:
     """The files of every case; `UserError` for the first that `files_of` refuses."""
-    return tuple(files_of(found, labels_required=labels_required) for found in findings)
+    return tuple(files_of(found, labels_required=labels_required, incomplete=incomplete) for found in findings)
 
 
-def files_of(found: Finding, *, labels_required: bool) -> CaseFiles:
+def files_of(found: Finding, *, labels_required: bool, incomplete: bool = False) -> CaseFiles:
     """The files of one case; `UserError` where it lacks an image, or a label where labels are required.
 
-    A case that the data set holds out for testing needs no label.
+    A case that the data set holds out for testing needs no label; one that may be `incomplete` needs one image.
     """
-    for modality, name in found.missing.items():
+    for modality, name in () if incomplete and found.images else found.missing.items():
         raise UserError(
             f"case {found.id} has no {modality} image: {name} is not in {found.folder}"
             f"{_but(_volumes_in(found.folder), found.folder)}; add the file, leave the case out, or ask for other "

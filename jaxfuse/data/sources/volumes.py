@@ -52,9 +52,12 @@ class VolumeRoot:
             raise UserError(f"{self.path} does not tell what its label values mean; name it by data.labels or --labels")
         return self.described.scheme
 
-    def find(self, modalities: Sequence[str], *, labels_required: bool) -> tuple[CaseFiles, ...]:
+    def find(
+        self, modalities: Sequence[str], *, labels_required: bool, incomplete: bool = False
+    ) -> tuple[CaseFiles, ...]:
         """The cases, as `VolumeSource.find` has them."""
-        return self.source.find(self.path, modalities, labels_required=labels_required, layout=self.layout)
+        asked = {"labels_required": labels_required, "layout": self.layout, "incomplete": incomplete}
+        return self.source.find(self.path, modalities, **asked)
 
     def look(self, modalities: Sequence[str]) -> tuple[Finding, ...]:
         """The cases as they are, as `VolumeSource.look` has them."""

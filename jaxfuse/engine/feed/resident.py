@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfuse.data.assembly import presence_table
 from jaxfuse.data.dataset import Report
 from jaxfuse.data.pipeline import ALL_ROWS, PatchSampler, Share, draws
 from jaxfuse.data.sampling import Draw
@@ -61,13 +62,14 @@ class Resident:
     """The cases of a sampler on the device, and the streams of batches from them.
 
     Attributes:
-        images, labels: as in `Windows`.
+        images, labels, presence: as in `Windows`.
     """
 
     sampler: PatchSampler
     room: Room
     images: Any
     labels: Any
+    presence: Any = None
 
     def stream(self, start: int, *, batch: int, seed: int, stop: int, share: Share = ALL_ROWS) -> Iterator[Any]:
         """Yields the batches of `jaxfuse.data.pipeline.batches` from step `start` to `stop` - 1 as `Windows`."""
@@ -85,7 +87,7 @@ class Resident:
         sampler = self.sampler
         shift = [border - sampler.margin for border in self.room.border]
         places = places_of(drawn, shift, mirrors=bool(sampler.flip))
-        return Windows(self.images, self.labels, places, sampler.patch, sampler.label_margin)
+        return Windows(self.images, self.labels, places, sampler.patch, sampler.label_margin, self.presence)
 
 
 def put_cases(sampler: PatchSampler, placement: Placement, report: Report) -> Resident:
@@ -102,7 +104,8 @@ def put_cases(sampler: PatchSampler, placement: Placement, report: Report) -> Re
         if labels is not None:
             labels = stored(labels, _filled(labels, [case.label for case in some], room), first)
         report("putting cases on the device", first + len(some), count)
-    return Resident(sampler, room, images, labels)
+    presence = placement.keep(jnp.array(presence_table(sampler.cases))) if sampler.incomplete else None
+    return Resident(sampler, room, images, labels, presence)
 
 
 def _filled(like: Any, arrays: Sequence[Any], room: Room) -> np.ndarray:

@@ -45,6 +45,7 @@ class Windows:
     Attributes:
         images: (cases *sides m), with background around each case wherever a patch may reach.
         labels: (cases *sides), or None.
+        presence: (cases m), the modalities that each case has; None where all have all.
         patch: sides of the image.
         margin: what a label is smaller by than its image, on each side.
     """
@@ -54,21 +55,22 @@ class Windows:
     places: Places
     patch: tuple[int, ...] = field(metadata={"static": True})
     margin: int = field(metadata={"static": True})
+    presence: Any = None
 
     def batch(self) -> dict[str, jax.Array]:
-        """Cuts `image` (b *patch m) and, with labels, `label` (b *window).
+        """Cuts `image` (b *patch m) and, with labels, `label` (b *window); tells `presence` (b m) where it is known.
 
         On several devices each cuts the examples whose places it has, by itself.
         """
         lost = self.margin
         window = tuple(side - 2 * lost for side in self.patch)
 
-        def cut(images: Any, labels: Any, places: Places) -> dict[str, Any]:
+        def cut(images: Any, labels: Any, presence: Any, places: Places) -> dict[str, Any]:
             def one(case: Any, start: Any, mirrored: Any) -> dict[str, Any]:
                 found = {"image": _mirrored(_crop(images, case, start, self.patch), mirrored)}
                 if labels is not None:
                     found["label"] = _mirrored(_crop(labels, case, start + lost, window), mirrored)
-                return found
+                return found if presence is None else {**found, "presence": presence[case]}
 
             # A convolution that would have its input in another order must not have all of the data set put into it.
             return jax.tree.map(_in_order, jax.vmap(one)(places.case, places.start, places.mirrored))
@@ -76,9 +78,9 @@ class Windows:
         if (mesh := mesh_of(self.places.case)) is not None:
             # Parted by the compiler, the order of an array would be that of the whole batch, on every device.
             whole, parted = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
-            lie = {"in_specs": (whole, whole, parted), "out_specs": parted, "check_vma": False}
-            return jax.shard_map(cut, mesh=mesh, **lie)(self.images, self.labels, self.places)
-        return cut(self.images, self.labels, self.places)
+            lie = {"in_specs": (whole, whole, whole, parted), "out_specs": parted, "check_vma": False}
+            return jax.shard_map(cut, mesh=mesh, **lie)(self.images, self.labels, self.presence, self.places)
+        return cut(self.images, self.labels, self.presence, self.places)
 
 
 def _in_order(array: Any) -> Any:

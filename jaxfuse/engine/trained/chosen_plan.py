@@ -13,6 +13,7 @@ from jaxfuse.data.facts import CaseFacts, counted
 from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.preprocess import uncrop
+from jaxfuse.data.presence import ZERO
 from jaxfuse.data.sources.case_folders import files_of
 from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.engine.display import Display
@@ -110,7 +111,8 @@ def _labeled(group: Group, scheme: LabelScheme, display: Display, devices: Seque
     labeler = case_labeler(group.phases, devices)
 
     def read(files: CaseFiles) -> Prepared:
-        return first.preparation.prepare(load_case(files, first.preparation.modalities, scheme))
+        there = [name for name in first.preparation.modalities if name in files.images]
+        return first.preparation.prepare(load_case(files, there, scheme))
 
     def label(case: Prepared, device: Any) -> Seen:
         labels = uncrop(labeler.labels(case, device), case, 0)
@@ -129,7 +131,7 @@ def _validation_files(phase: TrainedPhase, cases: frozenset[str], display: Displ
     found = [one for one in there if one.id in cases]
     if absent := sorted(cases - {one.id for one in found}):
         raise UserError(f"case {absent[0]}, which validates {phase.name}, is not below {root} any more; restore it")
-    files = [files_of(one, labels_required=True) for one in found]
+    files = [files_of(one, labels_required=True, incomplete=data.incomplete == ZERO) for one in found]
     for one in files:
         if one.label is None:
             raise UserError(f"case {one.id}, which validates {phase.name}, has no label; restore it")

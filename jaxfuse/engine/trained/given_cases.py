@@ -39,11 +39,14 @@ def given_cases(
     modalities: Sequence[str],
     say: Callable[[str], None],
     only: Collection[str] | None = None,
+    *,
+    incomplete: bool = False,
 ) -> GivenCases:
     """Finds the cases below `root` of the kind of a run's data, of which these modalities are read, and no labels.
 
     Args:
         only: the cases that are wanted; None: all.
+        incomplete: whether a case may lack modalities, of which it has one at least.
 
     Raises:
         UserError: there is no case, or one that is wanted is not there.
@@ -54,7 +57,7 @@ def given_cases(
             raise UserError(f"case {absent[0]} is not below --input {root} ({len(absent)} of {len(only)} are not)")
         found = tuple(one for one in found if one.id in only)
     batch = CaseByCase([one.id for one in found], say)
-    whole = batch.sound({one.id: one for one in found}, partial(files_of, labels_required=False))
+    whole = batch.sound({one.id: one for one in found}, partial(files_of, labels_required=False, incomplete=incomplete))
     return GivenCases(tuple(whole.values()), batch, reads_of(root, whole.values()))
 
 

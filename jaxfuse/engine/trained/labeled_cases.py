@@ -11,11 +11,13 @@ from typing import Any
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.facts import counted
 from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.presence import REFUSE, ZERO
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
+from jaxfuse.engine.trained.incomplete import check_policy, description, told
 from jaxfuse.engine.trained.passes import PATCHES, Passes
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.postprocessed import postprocessing_of, warning_of
@@ -37,6 +39,7 @@ def label_cases(
     maps: Sequence[str] = (),
     archive: Path | None = None,
     postprocessing: str = AUTO,
+    missing: str = REFUSE,
     call: Call = Call(),  # noqa: B008 - it is frozen
 ) -> None:
     """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
@@ -44,6 +47,7 @@ def label_cases(
     Args:
         maps: those of `MAPS` that are written as OUTPUT/<map>/<case>.nii.gz.
         archive: zip file of all label maps, written where no case was left out.
+        missing: what is done with cases that lack modalities: "refuse", or "zero" for their images.
         postprocessing: auto, none, or the file of a plan (`jaxfuse.engine.trained.postprocessed`).
 
     Raises:
@@ -54,7 +58,8 @@ def label_cases(
     scheme, modalities = check_labels(phases), phases[0].preparation.modalities
     after = postprocessing_of(phases, postprocessing)
     only = cases_of_side(phases, call.side)
-    given = given_cases(root, phases[0].data, modalities, display.say, only)
+    check_policy(phases, missing)
+    given = given_cases(root, phases[0].data, modalities, display.say, only, incomplete=missing == ZERO)
     names = [_name(one) for one in given.files]
     every = [name for one in given.files for name in _names(one, maps)]
     outputs = open_outputs(output, "--output", reads=given.reads, names=every, overwrite=call.overwrite)
@@ -63,6 +68,8 @@ def label_cases(
     labeler = case_labeler(phases, devices, passes=passes, postprocessing=after)
     runs = ", ".join(one.name for one in phases)
     display.say(f"{_told(given.files, call.side)} by {runs}; labels of scheme {scheme.name}")
+    for sentence in told(given.files, phases):
+        display.say(sentence)
     if after:
         display.say(after.told())
     chosen_on: list[str] = []
@@ -75,7 +82,7 @@ def label_cases(
             display.say(warning)
 
     options: dict[str, Any] = {**asdict(passes), "maps": maps, "zip": archive and str(archive.absolute())}
-    options["spacing"] = labeler.preparation.spacing_range_mm
+    options |= {"spacing": labeler.preparation.spacing_range_mm, "missing": missing}
     options["postprocessing"] = after and after.plan.digest
     stages = partial(_stages, labeler, scheme, maps, chosen_on)
     Assignment(phases, root, output, given, outputs, options).carry_out(stages, call, devices, display, close)
@@ -85,14 +92,15 @@ def _stages(
     labeler: CaseLabeler, scheme: LabelScheme, maps: Sequence[str], chosen_on: list[str], outputs: Outputs
 ) -> Work[CaseFiles, Prepared, Labeled, Written]:
     """The stages of each case; `chosen_on` takes those that the post-processing was chosen on."""
-    grid, after = labeler.preparation.modalities[0], labeler.postprocessing
+    modalities, after = labeler.preparation.modalities, labeler.postprocessing
 
     def label(case: Prepared, device: object) -> Labeled:
         return labeler.labeled(case, device, keep=bool(maps))
 
     def write(files: CaseFiles, made: Labeled) -> Written:
-        names, like, facts = _names(files, maps), files.images[grid], made.case.facts
-        note = after.note(facts) if after else None
+        names, facts = _names(files, maps), made.case.facts
+        like = next(files.images[name] for name in modalities if name in files.images)
+        note = description(facts.lacks, after.note(facts) if after else None)
         with outputs.together() as folder:
             write_labels(folder / names[0], made.labels, made.case, scheme, like=like, description=note)
             if made.probabilities is not None:

@@ -20,7 +20,7 @@ from jaxfuse.data.cases import Case
 from jaxfuse.data.dataset import read_facts
 from jaxfuse.data.facts import DatasetFacts, tuples
 from jaxfuse.data.intensities import Landmarks, Normalization, normalization
-from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.prepared import Prepared, with_absent
 from jaxfuse.data.resample import prepare_resampled
 from jaxfuse.data.settings import Data
 from jaxfuse.data.slices import AXES, View, Window
@@ -95,9 +95,10 @@ class Preparation:
         return cls(**{name: tuples(value) for name, value in document.items()})
 
     def prepare(self, case: Case) -> Prepared:
-        """Crops and normalizes a case of these modalities as the training cases were.
+        """Crops and normalizes a case of these modalities, or of some of them, as the training cases were.
 
-        Slices keep their window, from the brain's first slice to its last, or all of them where blank ones are kept.
+        The image of those that the case lacks is 0. Slices keep their window, from the brain's first slice to its last,
+        or all of them where blank ones are kept.
 
         Raises:
             UserError: the case has other voxel sides than the training, or cannot be prepared.
@@ -110,7 +111,7 @@ class Preparation:
         extent = View(AXES[self.axis], self.window, self.blank_slices).extent if self.axis else ()
         background = background_rule(self.background)
         given = {"normalize": rule, "landmarks": self.landmarks or None, "extent": extent, "background": background}
-        return prepare_resampled(case, self.resample_mm, **given)
+        return with_absent(prepare_resampled(case, self.resample_mm, **given), self.modalities)
 
     def check_shown(self, what: str, spacing_mm: Sequence[float], shape: Sequence[int], axis: int) -> None:
         """Refuses volumes whose slices across `axis` have other sides than the slices of the training."""
@@ -124,10 +125,12 @@ class Preparation:
             check_spacing(f"case {facts.id}", facts.spacing_mm, facts.original_shape, self.spacing_range_mm)
         if prepared.facts.modalities == self.channels:
             return prepared
-        image = np.zeros((*prepared.facts.shape, len(self.channels)), np.float32)
-        for channel, modality in enumerate(prepared.facts.modalities):
+        image = np.zeros((*facts.shape, len(self.channels)), np.float32)
+        for channel, modality in enumerate(facts.modalities):
             image[..., self.channels.index(modality)] = prepared.image[..., channel]
-        return replace(prepared, image=image)
+        # Of channels that the network does not read nothing is absent.
+        presence = tuple(name not in facts.lacks for name in self.channels) if facts.presence else ()
+        return replace(prepared, image=image, facts=replace(facts, presence=presence))
 
 
 @dataclass(frozen=True)

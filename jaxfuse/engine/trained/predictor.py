@@ -104,6 +104,7 @@ class CasePredictor:
             self._canvases[windows].keep(laid.sides)
             program = self._program(windows, asked)
         canvas, places = laid.image(image), laid.places(windows, self.way.overlap)
+        places = places._replace(presence=np.array(case.facts.presence)) if case.facts.presence else places
         # One at a time, so that a program is compiled once; it works on when the call has returned.
         with self._lock:
             outputs = program(weights, canvas, places)

@@ -126,7 +126,8 @@ class CaseLabeler:
 
         A prediction must not depend on it.
         """
-        return self.preparation.prepare(load_case(files, self.preparation.modalities, None))
+        there = [name for name in self.preparation.modalities if name in files.images]
+        return self.preparation.prepare(load_case(files, there, None))
 
     def labels(self, case: Prepared, device: Any) -> Labels:
         """Returns class indices on the network's grid, cropped."""

@@ -1,5 +1,7 @@
 """Cases of several sizes, and samplers of every kind on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,10 +30,15 @@ def cases(tmp_path_factory):
 def sampler(cases):
     """A function from what differs to a sampler."""
 
-    def make(axes: int, sampling: str, *, flip: float = 0.5, halves: bool = False, **options) -> PatchSampler:
+    def make(
+        axes: int, sampling: str, *, flip: float = 0.5, halves: bool = False, lacking: bool = False, **options
+    ) -> PatchSampler:
         streams = Streams(Stream(("a",), (0, 2)), Stream(("b",), (1,))) if halves else None
         rule = sampling_rule(sampling, {"grid": 1} if sampling == "foreground" else None)
         options = {"unpaired": False, **options}
-        return PatchSampler(cases[axes], PATCH[axes], rule.center, flip, streams=streams, **options)
+        first, *others = cases[axes]
+        if lacking:
+            first = replace(first, facts=replace(first.facts, presence=(False, True)))
+        return PatchSampler((first, *others), PATCH[axes], rule.center, flip, streams=streams, **options)
 
     return make

@@ -28,6 +28,7 @@ def quietly(what: str, done: int, total: int) -> None:
         (3, "brain", {"unpaired": True, "labels": False}),
         (2, "tiles", {"halves": True}),
         (2, "whole", {"unpaired": True, "margin": 2}),
+        (3, "brain", {"lacking": True}),
     ],
 )
 def test_batches_equal_those_of_the_host_bit_by_bit(sampler, monkeypatch, axes, sampling, options):
