@@ -21,7 +21,7 @@ from jaxfuse.scoring.labels import score_labels
 from jaxfuse.scoring.pairing import find_references
 from tests.made_cases import save_pair, save_volume
 
-SPACING_MM, MASKS = (1.0, 2.0, 1.5), "brats, brats2023, brats2023_men, brats2023_met, iseg, stroke"
+SPACING_MM, MASKS = (1.0, 2.0, 1.5), "brats, brats2023, brats2023_men, brats2023_met, iseg, stroke, isles2022"
 
 
 def labels() -> np.ndarray:

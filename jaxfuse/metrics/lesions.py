@@ -16,7 +16,7 @@ from jaxtyping import Int32
 from scipy import ndimage
 
 from jaxfuse.metrics.distances import BoolMask, Spacing, box_of, in_plane, voxel_size
-from jaxfuse.metrics.overlap import Mask, dice
+from jaxfuse.metrics.overlap import Mask, dice, require_same_shape
 from jaxfuse.metrics.surfels import surfel_hd95_mm
 
 Box = tuple[slice, ...]
@@ -38,10 +38,12 @@ class Matching:
     miss_mm: float = 374.0
 
 
-# By the tasks of BraTS 2023.
+# Those of the tasks of BraTS 2023.
 GLIOMA = Matching()
 MENINGIOMA = Matching(dilations=1)
 METASTASES = Matching(dilations=1, smallest_mm3=2.0)
+# Those of ISLES 2022: components as they are, of any size.
+STROKES = Matching(dilations=0, smallest_mm3=0.0)
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,17 @@ def lesion_scores(pred: Mask, truth: Mask, *, spacing_mm: Spacing, matching: Mat
     volumes = np.bincount(parts.numbers.ravel(), minlength=len(parts.boxes) + 1) * voxel_mm3
     false = tuple(float(mm3) for number, mm3 in enumerate(volumes) if number and number not in touched)
     return LesionScores(tuple(lesions), false, matching.miss_mm)
+
+
+def count_of_components(mask: Mask) -> int:
+    """Returns how many components a mask has, connected by faces, edges and corners."""
+    return int(ndimage.label(mask, np.ones((3,) * mask.ndim))[1])
+
+
+def volume_difference_ml(pred: Mask, truth: Mask, *, spacing_mm: Spacing) -> float:
+    """Returns the absolute difference of the volumes in ml; of a 2D case as if it were 1 mm thick."""
+    require_same_shape(pred, truth)
+    return abs(np.count_nonzero(pred) - np.count_nonzero(truth)) * voxel_size(spacing_mm) / 1000
 
 
 class _Parts(NamedTuple):

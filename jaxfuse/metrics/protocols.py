@@ -15,7 +15,16 @@ from typing import Protocol, runtime_checkable
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.distances import Spacing
-from jaxfuse.metrics.lesions import GLIOMA, MENINGIOMA, METASTASES, Matching, lesion_scores
+from jaxfuse.metrics.lesions import (
+    GLIOMA,
+    MENINGIOMA,
+    METASTASES,
+    STROKES,
+    Matching,
+    count_of_components,
+    lesion_scores,
+    volume_difference_ml,
+)
 from jaxfuse.metrics.names import Metric
 from jaxfuse.metrics.overlap import Mask, dice, iou, sensitivity, specificity
 from jaxfuse.metrics.surface import hausdorff_mm, hd95_mm, surface_distances_mm
@@ -125,6 +134,20 @@ LESION_HD95 = Metric(
 )
 LESION_F1 = Metric(
     "lesion_f1", "F1 of lesions", 3, True, "2 TP / (2 TP + FP + FN) of lesions; one that is touched is found"
+)
+LESIONS_MORE = Metric(
+    "lesion_difference",
+    "Lesion difference",
+    2,
+    False,
+    "lesions of the prediction more or fewer than of the truth, connected by faces, edges and corners",
+)
+VOLUME_DIFFERENCE = Metric(
+    "volume_difference_ml",
+    "Volume difference (ml)",
+    2,
+    False,
+    "difference of the volumes of prediction and truth",
 )
 LESIONS_FOUND = Metric("lesions_found", "Lesions found", 1, None, in_console=False)
 LESIONS_MISSED = Metric("lesions_missed", "Lesions missed", 1, False, in_console=False)
@@ -238,6 +261,15 @@ def _by_lesions(matching: Matching) -> Measured:
     return Measured((LESION_DICE, LESION_HD95, LESION_F1, *counts), measure)
 
 
+def _of_strokes(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
+    del one_empty  # no distance is among them
+    return {
+        VOLUME_DIFFERENCE.name: volume_difference_ml(pred, truth, spacing_mm=spacing_mm),
+        LESION_F1.name: lesion_scores(pred, truth, spacing_mm=spacing_mm, matching=STROKES).f1,
+        LESIONS_MORE.name: float(abs(count_of_components(pred) - count_of_components(truth))),
+    }
+
+
 _DICE = _overlap(DICE, dice)
 _SURFACES = Measured((HD, HD95, MHD, ASD, ASSD), surface_distances_mm)
 _VOXEL_SETS = Measured((ISEG_MHD, ISEG_ASD, MHD_DUBUISSON), voxel_set_distances_mm)
@@ -259,10 +291,18 @@ ISEG = LabelProtocol("iseg", "iseg", (_DICE, _SURFACES, _VOXEL_SETS), "nan", (DI
 STROKE = LabelProtocol(
     "stroke", "stroke", (_DICE, _distance(HD, hausdorff_mm), _overlap(HD_VOXELS, _hausdorff_voxels)), "nan", (DICE, HD)
 )
-PROTOCOLS = (BRATS, BRATS2023, BRATS2023_MEN, BRATS2023_MET, ISEG, STROKE)
+# The four by which ISLES 2022 ranked.
+ISLES2022 = LabelProtocol(
+    "isles2022",
+    "stroke",
+    (_DICE, Measured((VOLUME_DIFFERENCE, LESION_F1, LESIONS_MORE), _of_strokes)),
+    "nan",
+    (DICE, VOLUME_DIFFERENCE, LESION_F1, LESIONS_MORE),
+)
+PROTOCOLS = (BRATS, BRATS2023, BRATS2023_MEN, BRATS2023_MET, ISEG, STROKE, ISLES2022)
 # All metrics of label maps, each once.
 METRICS = (*dict.fromkeys(metric for protocol in PROTOCOLS for metric in protocol.metrics), DICE_NONEMPTY)
-_OF_SCHEME = {protocol.scheme: protocol for protocol in PROTOCOLS if protocol.scheme}
+_OF_SCHEME = {protocol.scheme: protocol for protocol in (ISEG, STROKE)}
 
 _PENALTY_MM: Mapping[str, float] = {
     "brats2015": BRATS_PENALTY_MM,

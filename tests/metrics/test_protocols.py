@@ -13,6 +13,7 @@ from jaxfuse.metrics.protocols import (
     BRATS2023_MEN,
     BRATS2023_MET,
     ISEG,
+    ISLES2022,
     PROTOCOLS,
     STROKE,
     one_empty_mm,
@@ -96,6 +97,20 @@ def test_the_tasks_of_2023_tell_lesions_apart_in_their_own_ways():
     assert found["brats2023_met"] == pytest.approx([1 / 2, 1, 1, 0, 2 / 3])
 
 
+def test_strokes_are_counted_as_in_2022():
+    """Two lesions of which one is touched, and a false alarm; 24 voxels of 10 mm3 in place of 16."""
+    truth, pred = np.zeros((4, 30), int), np.zeros((4, 30), int)
+    truth[0:2, 0:4] = truth[0:2, 10:14] = 1
+    pred[0:4, 3:7] = pred[0:2, 20:24] = 1
+    (row,) = score(pred, truth, INFARCTS, protocol=ISLES2022)
+    found = {name: row[name] for name in ("volume_difference_ml", "lesion_f1", "lesion_difference")}
+    assert found == pytest.approx({"volume_difference_ml": 0.08, "lesion_f1": 2 / 4, "lesion_difference": 0})
+    (none,) = score(np.zeros_like(truth), np.zeros_like(truth), INFARCTS, protocol=ISLES2022)
+    assert (none["dice"], none["volume_difference_ml"], none["lesion_f1"], none["lesion_difference"]) == (1, 0, 1, 0)
+    (missed,) = score(np.zeros_like(truth), truth, INFARCTS, protocol=ISLES2022)
+    assert (missed["lesion_f1"], missed["lesion_difference"]) == (0, 2)
+
+
 def test_a_missed_region_costs_374_mm_since_2023():
     scheme = label_scheme("brats2023")
     truth = np.zeros((8, 8, 8), int)
@@ -130,5 +145,5 @@ def test_a_protocol_measures_the_metrics_that_it_names_and_every_distance_is_def
     measured = protocol.measure(one, one, spacing_mm=(1.0, 1.0), one_empty=math.nan)
     assert tuple(measured) == names_of(protocol.metrics)
     distances = [metric for metric in protocol.metrics if metric.name.endswith(("_mm", "_voxels"))]
-    assert distances
+    assert distances or protocol is ISLES2022
     assert all(metric.definition and not metric.larger_is_better for metric in distances)

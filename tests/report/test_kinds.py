@@ -18,6 +18,6 @@ def test_a_kind_is_known_by_what_the_summary_calls_it():
 
 
 def test_whatever_can_be_evaluated_is_printed():
-    assert [protocol.kind for protocol in PROTOCOLS.values()] == ["segmentation"] * 6 + ["synthesis", "fusion"]
+    assert [protocol.kind for protocol in PROTOCOLS.values()] == ["segmentation"] * 7 + ["synthesis", "fusion"]
     for protocol in PROTOCOLS.values():
         assert KINDS[protocol.kind].render is not None
