@@ -7,7 +7,7 @@ post-processing on the 4 cases that validate each run (`jaxfuse.postprocess`), a
 nothing else uses with and without it (`jaxfuse.predict`, `jaxfuse.evaluate`). Writes table.md and scores.json beside
 this file: mean Dice of each region, and the paired differences with 95 % intervals over cases, each a mean over seeds.
 What is tried, and in which order, is that of the command; it was fixed before any of these phantoms was made. Finished
-trainings are not repeated.
+trainings and choices are not repeated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def trained(seed: int, steps: int, folder: Path) -> Path:
     workdir = folder / f"seed{seed}"
     options = (f"--config.seed={seed}", f"--config.fusion.steps={steps}")
     print(f"seed {seed}: {train_once('configs/cmff.py:,row=random', workdir, *options):.0f} s", flush=True)
-    command("postprocess", f"--workdir={workdir}")
+    if not (workdir / "postprocessing.json").is_file():
+        command("postprocess", f"--workdir={workdir}")
     print(f"seed {seed}: {read_plan(workdir / 'postprocessing.json').plan.told()}", flush=True)
     return workdir
 
