@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from jaxfuse.data.presence import ZERO
 from jaxfuse.data.sources.case_folders import files_of
 from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.judging.assessment import whole_truth
 from jaxfuse.engine.run_folder.lock import locked
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.conveyor import Work, conveyed
@@ -106,17 +105,20 @@ def groups_of(phases: Sequence[TrainedPhase]) -> tuple[Group, ...]:
 
 
 def _labeled(group: Group, scheme: LabelScheme, display: Display, devices: Sequence[Any]) -> Iterable[Seen]:
-    """Yields the cases of a group with the labels that `predict` would give them, on the grid of the networks."""
+    """Yields the cases of a group with the labels that `predict` would write, on the grid of their files."""
     first = group.phases[0]
     labeler = case_labeler(group.phases, devices)
 
-    def read(files: CaseFiles) -> Prepared:
+    def read(files: CaseFiles) -> tuple[Prepared, Any]:
         there = [name for name in first.preparation.modalities if name in files.images]
-        return first.preparation.prepare(load_case(files, there, scheme))
+        case = load_case(files, there, scheme)
+        return first.preparation.prepare(replace(case, label=None)), case.label
 
-    def label(case: Prepared, device: Any) -> Seen:
-        labels = uncrop(labeler.labels(case, device), case, 0)
-        return Seen(group, case.facts, labeled(labels, whole_truth(case), case.facts.steps_mm))
+    def label(given: tuple[Prepared, Any], device: Any) -> Seen:
+        case, truth = given
+        made = labeler.labeled(case, device)
+        facts = made.case.facts
+        return Seen(group, facts, labeled(uncrop(made.labels, made.case, 0), truth, facts.steps_mm))
 
     work = Work(read, label, lambda files, seen: seen)
     for _, result in conveyed(_validation_files(first, group.cases, display), work, devices):
@@ -144,8 +146,7 @@ def _document(choice: Choice, groups: Sequence[Group], seen: Sequence[Seen], com
         **choice.plan.document(),
         "side": "val",
         "command": command,
-        "grid": "that on which the networks work, after resampling where the run resamples",
-        "resample_mm": list(groups[0].phases[0].preparation.resample_mm),
+        "grid": "that of the files of each case",
         "dice": {"before": choice.before, "after": choice.after},
         "networks": [
             [{"name": one.name, "weights": weights_digest(one.weights())} for one in group.phases] for group in groups

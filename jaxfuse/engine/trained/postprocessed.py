@@ -19,11 +19,7 @@ from jaxfuse.postprocessing.steps import Labels
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """A plan as it is applied to label maps of cases, on the grid of their files.
-
-    It was chosen by the same function on the grid on which the network worked, which is another one where a run
-    resamples; volumes count in mm on both.
-    """
+    """A plan as it is applied to label maps of cases, on the grid of their files, where it was chosen as well."""
 
     stored: StoredPlan
 

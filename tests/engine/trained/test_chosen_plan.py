@@ -118,6 +118,20 @@ def test_cases_that_it_was_chosen_on_are_flagged_whatever_their_names(phase, roo
     assert "chosen on this case" not in note(tmp_path / "out" / "b.nii.gz")
 
 
+@pytest.mark.parametrize("sides", [pytest.param((), marks=pytest.mark.slow), (2.5, 2.5, 2.5)])
+def test_scores_are_those_of_the_files_that_are_written(sides, tmp_path):
+    """Voxels of 1 x 1 x 4 mm, as they are and brought to others for the network."""
+    cases = tmp_path / "cases"
+    for name, island in (("a", ISLAND), ("b", ISLAND[::-1])):
+        write_lesion(cases, name, marked(LESION, island), TRUTH, spacing_mm=(1.0, 1.0, 4.0))
+    phase = bright_phase(tmp_path / "run", cases, {"val": ("a", "b")}, resample_mm=sides)
+    choice = choose_postprocessing([phase], display())
+    assert choice.plan.steps
+    for asked, told in (("none", choice.before), ("auto", choice.after)):
+        found, _ = labels_of([phase], cases, tmp_path / asked, asked)
+        assert told["lesion"] == np.mean([dice(found[name], TRUTH) for name in ("a", "b")])
+
+
 def test_folds_label_each_its_own_cases_and_share_the_plan(tmp_path):
     """Two folds, of which one would be wrong on the cases of the other."""
     write_lesion(tmp_path / "cases", "a", BOTH, TRUTH)
@@ -137,6 +151,7 @@ def test_folds_label_each_its_own_cases_and_share_the_plan(tmp_path):
     np.testing.assert_array_equal(labels_of(folds[:1], tmp_path / "in", tmp_path / "alone")[0]["new"], TRUTH)
 
 
+@pytest.mark.slow
 def test_networks_that_validate_on_the_same_cases_label_by_their_mean(root, tmp_path):
     seeds = [bright_phase(tmp_path / name, root, SIDES, weight=k) for k, name in enumerate(("one", "two"))]
     (group,) = groups_of(seeds)

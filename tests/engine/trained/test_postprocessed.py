@@ -1,4 +1,4 @@
-"""Post-processing of label maps as they are made: on the grid of the networks, whole, after the brain's mask."""
+"""Post-processing of label maps as they are made: on the grid of the files, whole, after the brain's mask."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.cases import Case
-from jaxfuse.data.preprocess import prepare_case, uncrop
-from jaxfuse.data.resample import on_acquired_grid, prepare_resampled
+from jaxfuse.data.preprocess import prepare_case
+from jaxfuse.data.resample import prepare_resampled
 from jaxfuse.engine.trained.ensemble import Ensemble
 from jaxfuse.engine.trained.phases import Preparation
 from jaxfuse.engine.trained.postprocessed import Postprocessing, images_of, on_whole_grid, warning_of
@@ -29,34 +29,33 @@ class Answer(Ensemble):
     def labels(self, case: Any) -> np.ndarray:
         return self.given
 
+    def probabilities(self, case: Any) -> np.ndarray:
+        return np.stack([1 - self.given, self.given], -1).astype(np.float32)
+
 
 def case(shape, brain, spacing_mm=(1.0, 1.0, 1.0)) -> Case:
-    image = np.zeros((*shape, 1), np.float32)
-    image[brain] = 100 + np.random.default_rng(0).random((*shape, 1))[brain]
-    return Case("a", ("flair",), image, None, np.diag([*spacing_mm, 1.0]), spacing_mm)
+    image = np.zeros(shape, np.float32)
+    image[brain] = 100 + np.random.default_rng(0).random(shape)[brain]
+    return Case("a", ("flair",), [image], None, np.diag([*spacing_mm, 1.0]), spacing_mm)
 
 
 def stored(plan: Plan, **more) -> Postprocessing:
     return Postprocessing(StoredPlan(plan, Path("plan.json"), **more))
 
 
-def test_volumes_are_those_of_the_grid_of_the_networks():
-    """A voxel of 27 mm3 of the working grid comes back as one of 8 mm3, and is kept where 20 mm3 are asked for."""
+def test_volumes_are_those_of_the_grid_of_the_files():
+    """A voxel of 27 mm3 of the network's grid is one of 8 mm3 in the files, too small where 20 mm3 are asked for."""
     given = case((12, 12, 12), (slice(0, 12),) * 3, (2.0, 2.0, 2.0))
-    given.image[0, 0, 0] = 0
+    given.channels[0][0, 0, 0] = 0
     prepared = prepare_resampled(given, (3.0, 3.0, 3.0))
     assert (prepared.facts.shape, prepared.facts.acquired_shape) == ((8, 8, 8), (12, 12, 12))
     labels = np.zeros((8, 8, 8), np.uint8)
     labels[2, 2, 2] = 1
-    acquired = on_acquired_grid(labels, prepared.facts)
-    assert acquired.sum() * 8.0 == 8.0
-    for below, left in ((20.0, 1), (30.0, 0)):
+    for below, left in ((20.0, 0), (8.0, 1)):
         plan = Plan("lesion", (RemoveSmall("lesion", "background", below),))
-        labeler = CaseLabeler(PREPARATION, {0: Answer({}, given=labels)}, False, stored(plan))
-        found = on_acquired_grid(uncrop(labeler.labels(prepared, 0), prepared, 0), prepared.facts)
-        assert found.sum() == left
-    # On the grid of the input the first plan would have removed it.
-    assert Plan("lesion", (RemoveSmall("lesion", "background", 20.0),))(acquired, (2.0,) * 3).sum() == 0
+        made = CaseLabeler(PREPARATION, {0: Answer({}, given=labels)}, False, stored(plan)).labeled(prepared, 0)
+        assert made.labels.shape == (12, 12, 12)
+        assert made.labels.sum() == left
 
 
 def test_a_crop_is_judged_as_the_whole_of_its_grid():
@@ -85,11 +84,11 @@ def test_it_comes_after_the_mask_of_the_brain():
     assert kept == [0, 5]
 
 
-@pytest.mark.parametrize(("channel", "told"), [(0, True), (1, False)])
-def test_a_case_is_known_by_its_images(channel, told):
+@pytest.mark.parametrize(("changed", "told"), [(0, True), (1, False)])
+def test_a_case_is_known_by_its_images(changed, told):
     prepared = prepare_case(case((8, 8, 8), (slice(1, 7),) * 3))
     other = case((8, 8, 8), (slice(1, 7),) * 3)
-    other.image[3, 3, 3] += np.float32(0.01 * channel)
+    other.channels[0][3, 3, 3] += np.float32(0.01 * changed)
     post = stored(Plan("lesion"), images={"another name": images_of(prepare_case(other).facts)})
     assert post.chosen_on(prepared.facts) == told
 
