@@ -21,7 +21,7 @@ from functools import cache
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int, UInt8
 from skimage.measure import marching_cubes
 
 from jaxfuse.errors import UserError
@@ -152,19 +152,18 @@ def _areas(spacing: Float64[np.ndarray, "axes ..."]) -> Areas:
     ndim = len(steps)
     if ndim == 1:
         return np.ones(4)
-    areas = np.zeros(2 ** (2**ndim))
-    for code, pieces in _pieces(ndim).items():
-        edges = pieces @ steps
-        if ndim == 3:
-            edges = np.cross(edges[:, 0], edges[:, 1]) / 2
-        areas[code] = np.linalg.norm(edges, axis=-1).sum()
-    return areas
+    codes, pieces = _pieces(ndim)
+    edges = pieces @ steps
+    if ndim == 3:
+        edges = np.cross(edges[:, 0], edges[:, 1]) / 2
+    return np.bincount(codes, np.linalg.norm(edges, axis=-1), minlength=2 ** (2**ndim))
 
 
 @cache
-def _pieces(ndim: int) -> dict[int, np.ndarray]:
-    """By code: two sides of each triangle (n 2 3) of a unit cube, or the vectors of the lines (n 2) of a square."""
-    return {code: _triangles(code) if ndim == 3 else _lines(code) for code in range(1, 2 ** (2**ndim) - 1)}
+def _pieces(ndim: int) -> tuple[Int[np.ndarray, " n"], Float64[np.ndarray, "n ..."]]:
+    """The codes of pieces, and two sides of each triangle (n 2 3) of a unit cube, or each line (n 2) of a square."""
+    each = {code: _triangles(code) if ndim == 3 else _lines(code) for code in range(1, 2 ** (2**ndim) - 1)}
+    return np.repeat(list(each), [len(one) for one in each.values()]), np.concatenate(list(each.values()))
 
 
 def _triangles(code: int) -> Float64[np.ndarray, "n 2 3"]:
