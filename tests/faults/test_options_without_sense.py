@@ -88,6 +88,8 @@ def test_every_number_of_every_recipe(recipe):
     ("phantoms of -3 mm", "refused", "data.phantom.spacing_mm", -3.0, "it must be above 0"),
     ("a negative weight of a loss", "refused", "transition.args.cycle.cycle_weight", -1.0, "at least 0"),
     ("an overlap of tiles of 1", "refused", "fusion.validation.overlap", 1.0, "below 1"),
+    ("an unknown weighting of tiles", "refused", "fusion.validation.weighting", "flat", "choose equal or gaussian"),
+    ("mirrors along an axis that is none", "refused", "fusion.validation.mirror", "0,3", "choose none, all or axes"),
     ("a patch with a side of 0", "refused", "fusion.patch", (16, 0, 16), "each must be at least 1"),
     ("a patch side that the network cannot halve", "refused", "fusion.patch", (16, 16, 17), "positive multiple of 4"),
     ("a patch of two sides for a network of volumes", "refused", "fusion.patch", (16, 16), "needs 3 sides"),

@@ -25,8 +25,10 @@ from tests.engine.valid_phases import drawn, valid_phase, volume
 asked, case = Asked(values=("valid",)), volume()
 found = {"groups": [len(one.devices) for one in chosen_devices("all", 2)]}
 kinds = (("patch", (12, 9, 9), 0, 4), ("chosen", (9, 9, 9), 100, 4), ("odd", (9, 9, 9), 0, 2))
+kinds += (("mirrored", (12, 9, 9), 0, 4),)
 for name, patch, memory_mb, space in kinds:
-    phase = valid_phase(patch=patch, memory_mb=memory_mb)
+    way = {"overlap": 0.4, "weighting": "gaussian", "mirror": "all"} if name == "mirrored" else {}
+    phase = valid_phase(patch=patch, memory_mb=memory_mb, validation=way)
     system, weights = drawn(phase)
     try:
         (where,) = chosen_devices(str(space), space)
@@ -52,7 +54,7 @@ def test_groups_of_devices_predict_what_one_does():
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["groups"] == [2, 2]
-    for name in ("patch", "chosen"):
+    for name in ("patch", "chosen", "mirrored"):
         apart, devices = found[name]
         assert apart < 1e-5
         assert devices == 4
