@@ -3,9 +3,9 @@
     python -m jaxfuse.evaluate --pred DIR --ref DIR --protocol NAME --out DIR
 
 brats, brats2023 (lesion by lesion; brats2023_men and brats2023_met by the rules of those tasks), iseg, stroke,
-isles2022: label volumes, NIfTI or Analyze pairs. DIR of --pred holds one volume per case, CASE.nii.gz or CASE.hdr. DIR
-of --ref holds the same, with or without the endings _seg, -seg, -label and _lesion, or a data set as it is trained on,
-with or without its images.
+isles2022: label volumes, NIfTI or Analyze pairs. DIR of --pred holds one volume per case, CASE.nii.gz or CASE.hdr, or
+derivatives of BIDS, as `jaxfuse.predict --bids` writes them. DIR of --ref holds the same, with or without the endings
+_seg, -seg, -label and _lesion, or a data set as it is trained on, with or without its images.
 synthesis: synthesized volumes. DIR of --pred holds CASE.nii.gz, DIR of --ref the same of the real modality; or, with
 --target flair, CASE_flair.nii.gz as `jaxfuse.predict` writes it, and a data set as it is trained on. Volumes are scaled
 to [0, 1] by the range of the real one. PSNR depends on how much background is scored, which --window cuts away:

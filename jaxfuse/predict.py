@@ -13,8 +13,10 @@ real image's range is not known; values lie in the median range of the training 
 
 Nothing is written among the cases, nor over a file that jaxfuse did not write, but with --overwrite. A case that cannot
 be done is named and left out; the exit code is then 1, or 2 if none could be done. --zip FILE also puts all label maps
-into one flat zip file, for the portal of a challenge; it is written only where no case was left out. --side test labels
-the cases that the run's split holds out. --postprocessing none leaves out what `jaxfuse.postprocess` chose for the run.
+into one flat zip file, for the portal of a challenge; it is written only where no case was left out. --bids names the
+label maps of cases of BIDS as derivatives, sub-01/anat/sub-01_dseg.nii.gz, with a dataset_description.json and a table
+of their values. --side test labels the cases that the run's split holds out. --postprocessing none leaves out what
+`jaxfuse.postprocess` chose for the run.
 --missing zero also labels cases that lack modalities, whose images are 0; the header of a label map says so.
 
 Cases are read ahead and written behind the device's work. --devices all shares them among the devices of the machine.
@@ -66,6 +68,11 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "side", None, ["val", "test"], "Only the cases on this side of the split that the run was made by."
     )
+    flags.DEFINE_bool(
+        "bids",
+        False,
+        "Cases of BIDS: make OUTPUT a data set of derivatives, sub-01/anat/sub-01_dseg.nii.gz with what describes it.",
+    )
     flags.DEFINE_enum(presence.MISSING, presence.REFUSE, [presence.REFUSE, presence.ZERO], presence.MISSING_HELP)
     flags.DEFINE_string(conveyor.DEVICES, "1", conveyor.DEVICES_HELP)
     flags.DEFINE_integer(
@@ -114,6 +121,7 @@ def main(argv: list[str]) -> int:
     from jaxfuse.engine.display import Display
     from jaxfuse.engine.run_folder.workdir import compilation_cache
     from jaxfuse.engine.trained.carried_out import Call
+    from jaxfuse.engine.trained.case_names import CaseNames
     from jaxfuse.engine.trained.chosen_devices import chosen_devices
     from jaxfuse.engine.trained.labeled_cases import label_cases
     from jaxfuse.engine.trained.passes import Passes
@@ -137,6 +145,8 @@ def main(argv: list[str]) -> int:
             raise UserError("--space is for networks that label volumes, and these runs synthesize; leave it out")
         if asked.zip:
             raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
+        if asked.bids:
+            raise UserError("--bids names label maps, and these runs synthesize a modality; leave it out")
         if asked.missing != presence.REFUSE:
             raise UserError("--missing is for runs that label, and these synthesize a modality; leave it out")
         if flags.FLAGS[option.OPTION].present:
@@ -150,7 +160,7 @@ def main(argv: list[str]) -> int:
         archive = Path(asked.zip) if asked.zip else None
         given = {"archive": archive, "postprocessing": asked.postprocessing, "call": call}
         given["missing"] = asked.missing
-        label_cases(phases, root, output, Display(), passes=passes, maps=maps, **given)
+        label_cases(phases, root, output, Display(), passes=passes, named=CaseNames(maps, asked.bids), **given)
     return 0
 
 

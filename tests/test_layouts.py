@@ -1,5 +1,6 @@
 """Training, prediction and scoring on data sets as they are kept on disk, without conversion."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from scipy import ndimage
 from configs import cmff
 from jaxfuse import evaluate, predict
 from jaxfuse.data.cases import encode_label
+from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.engine.trained import labeled_cases
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.segmenter import case_labeler
@@ -18,7 +20,8 @@ from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import LabelScheme, label_scheme
 from tests.commands import call_here
 from tests.made_cases import head, nested_cubes, write_case
-from tests.made_layouts import EVERY, made_case, write_decathlon, write_nnunet
+from tests.made_layouts import EVERY, made_case, write_bids, write_decathlon, write_folders, write_nnunet
+from tests.refusals import refused
 from tests.runs import bits, run_of
 from tests.untrained_run import labeling_run
 
@@ -147,3 +150,32 @@ def test_cases_of_several_spacings_are_brought_to_one_and_labeled_on_their_own(t
         assert (made.shape, made.affine.tolist()) == (given.shape, given.affine.tolist())
     call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores")
     assert {row["case"] for row in read_rows(tmp_path / "scores" / "cases.csv")} == set(sides)
+
+
+def test_derivatives_of_bids_are_written_and_read_again(tmp_path):
+    """Label maps by the names of BIDS, with a table of their values, and their scores."""
+    heads = {"sub-1_ses-a": CASES["p0"], "sub-2_ses-a": CASES["p1"]}
+    root, run = write_bids(tmp_path / "set", heads), labeling_run(tmp_path / "run")
+    output = root / "derivatives" / "labels"
+    refused("lies within --input", call_here, predict, workdir=run, input=root, output=output, bids=True)
+    output = tmp_path / "labels"
+    call_here(predict, workdir=run, input=root, output=output, bids=True)
+    written = {str(path.relative_to(output)) for path in output.rglob("[!.]*") if path.is_file()}
+    maps = {f"{name.replace('_', '/')}/anat/{name}_dseg.nii.gz" for name in heads}
+    assert written == {*maps, "dataset_description.json", "dseg.tsv"}
+    scores = tmp_path / "scores"
+    call_here(evaluate, pred=output, ref=output, protocol="brats", out=scores, one_empty="nan")
+    rows = read_rows(scores / "cases.csv")
+    assert {(row["case"], row["dice"]) for row in rows} == {(name, 1.0) for name in heads}
+    shutil.copytree(output, root / "derivatives" / "labels")
+    assert (volume_root(root).scheme, len(volume_root(root).survey(()))) == ("decathlon", 2)
+    folders = write_folders(tmp_path / "other", CASES)
+    refused(
+        "have the layout generic; leave it out",
+        call_here,
+        predict,
+        workdir=run,
+        input=folders,
+        output=tmp_path / "out",
+        bids=True,
+    )

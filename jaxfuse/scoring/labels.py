@@ -20,7 +20,7 @@ from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
 from jaxfuse.metrics.regions import score_case, summary_document
 from jaxfuse.postprocessing.note import chosen_on_it
-from jaxfuse.scoring.pairing import find_references, find_volumes, pair
+from jaxfuse.scoring.pairing import find_predictions, find_references, pair
 from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
 
 OUTPUT = "prediction"
@@ -48,7 +48,7 @@ def score_labels(
         overwrite: replace files in `out` that are not our own.
         processes: how many score cases at once; None: as many as pay, at most one for each core.
     """
-    predictions = find_volumes(pred)
+    predictions = find_predictions(pred)
     references, implied = find_references(ref)
     name = labels or protocol.scheme or implied
     if name is None:

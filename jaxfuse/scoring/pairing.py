@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxfuse.data.sources.bids import label_maps, subject_folders
 from jaxfuse.data.sources.dataset_json import LABELS_OF, NAME, read_dataset_json
 from jaxfuse.data.sources.volumes import LABEL_SUFFIXES, volume_root
 from jaxfuse.errors import UserError
@@ -69,6 +70,13 @@ def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
         return find_volumes(folder), read_dataset_json(folder.parent / NAME).scheme
     marked = any(_label_suffix(_stem(path)) for path in _files(folder, _VOLUMES))
     return find_volumes(folder, only_marked=marked), None
+
+
+def find_predictions(folder: Path) -> dict[str, Path]:
+    """Case id -> label map, of a flat folder or of derivatives of BIDS."""
+    if folder.is_dir() and not _files(folder, _VOLUMES) and subject_folders(folder):
+        return dict(label_maps(folder))
+    return find_volumes(folder)
 
 
 def find_volumes(folder: Path, *, only_marked: bool = False) -> dict[str, Path]:

@@ -134,14 +134,35 @@ def files_in(folder: Path) -> tuple[BidsFile, ...]:
         return ()
     found: dict[str, BidsFile] = {}
     for path in sorted(folder.iterdir()):
-        stem = path.name.removesuffix(".gz").removesuffix(".nii")
-        *pairs, suffix = stem.split("_")
-        entities = [_ENTITY.fullmatch(pair) for pair in pairs]
-        if path.name.endswith(EXTENSIONS) and pairs and all(entities) and path.is_file():
-            named = {match.group(1): match.group(2) for match in entities if match}
-            if "sub" in named and (stem not in found or path.name.endswith(".gz")):
-                found[stem] = BidsFile(path, named, suffix)
+        stem, named = _stem(path), entities_of(path)
+        first = stem not in found or path.name.endswith(".gz")
+        if first and path.name.endswith(EXTENSIONS) and "sub" in named and path.is_file():
+            found[stem] = BidsFile(path, named, stem.rpartition("_")[2])
     return tuple(found.values())
+
+
+def entities_of(path: Path) -> Mapping[str, str]:
+    """The entities in the name of a file, with their values; empty for a name that is not of BIDS."""
+    pairs = [_ENTITY.fullmatch(pair) for pair in _stem(path).split("_")[:-1]]
+    return {match.group(1): match.group(2) for match in pairs if match} if all(pairs) else {}
+
+
+def label_maps(root: Path) -> Mapping[str, Path]:
+    """Case -> the label map of derivatives, such as those that `jaxfuse.data.sources.bids_derivatives` names.
+
+    Raises:
+        UserError: two of them are of one case.
+    """
+    found: dict[str, Path] = {}
+    sessions = [session for subject in subject_folders(root) for session in _sessions(subject)]
+    for one in (one for session in sessions for kind in _kinds(session) for one in files_in(kind)):
+        if one.suffix != _SEGMENTATIONS[0]:
+            continue
+        case = "_".join(f"{name}-{one.entities[name]}" for name in ("sub", "ses", "run") if name in one.entities)
+        if case in found:
+            raise UserError(f"case {case} has two label maps, {found[case]} and {one.path.name}; keep one of them")
+        found[case] = one.path
+    return found
 
 
 def subject_folders(root: Path) -> tuple[Path, ...]:
@@ -264,7 +285,7 @@ def _scheme(root: Path, labels: Sequence[BidsFile]) -> str:
     if not segmented:
         return "lesion"
     first = segmented[0].path
-    places = [first.with_name(first.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")]
+    places = [first.with_name(f"{_stem(first)}.tsv")]
     for folder in first.parents:
         places += [*sorted(folder.glob("*dseg.tsv"))] if folder.is_relative_to(root) else []
     table = next((path for path in places if path.is_file()), None)
@@ -324,9 +345,14 @@ def _remarks(root: Path, cases: Sequence[tuple[str, Path, Sequence[BidsFile]]]) 
 
 def _has_sidecar(one: BidsFile, root: Path) -> bool:
     """Whether an image has a JSON file of its name, or its suffix one in a folder above it."""
-    stem = one.path.name.removesuffix(".gz").removesuffix(".nii")
     above = [folder for folder in one.path.parents if folder.is_relative_to(root)]
-    return one.path.with_name(f"{stem}.json").is_file() or any((f / f"{one.suffix}.json").is_file() for f in above)
+    return one.path.with_name(f"{_stem(one.path)}.json").is_file() or any(
+        (f / f"{one.suffix}.json").is_file() for f in above
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _children(folder: Path, named: re.Pattern[str] | None = None) -> tuple[Path, ...]:

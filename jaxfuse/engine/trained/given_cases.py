@@ -26,11 +26,13 @@ class GivenCases:
         files: the cases that have all files.
         batch: of all cases; those that lack a file are left out already.
         reads: what is read, for the check of outputs.
+        layout: the name of that in which they lie.
     """
 
     files: tuple[CaseFiles, ...]
     batch: CaseByCase
     reads: Sequence[Read]
+    layout: str
 
 
 def given_cases(
@@ -51,14 +53,15 @@ def given_cases(
     Raises:
         UserError: there is no case, or one that is wanted is not there.
     """
-    found = volume_root(root, source=data.source, layout=data.layout, entities=data.entities).look(modalities)
+    there = volume_root(root, source=data.source, layout=data.layout, entities=data.entities)
+    found = there.look(modalities)
     if only is not None:
         if absent := sorted(set(only) - {one.id for one in found}):
             raise UserError(f"case {absent[0]} is not below --input {root} ({len(absent)} of {len(only)} are not)")
         found = tuple(one for one in found if one.id in only)
     batch = CaseByCase([one.id for one in found], say)
     whole = batch.sound({one.id: one for one in found}, partial(files_of, labels_required=False, incomplete=incomplete))
-    return GivenCases(tuple(whole.values()), batch, reads_of(root, whole.values()))
+    return GivenCases(tuple(whole.values()), batch, reads_of(root, whole.values()), there.layout)
 
 
 def cases_of_side(phases: Sequence[TrainedPhase], side: str) -> frozenset[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.presence import REFUSE, ZERO
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
+from jaxfuse.engine.trained.case_names import PLAIN, CaseNames
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
@@ -36,16 +37,16 @@ def label_cases(
     display: Display,
     *,
     passes: Passes = PATCHES,
-    maps: Sequence[str] = (),
+    named: CaseNames = PLAIN,
     archive: Path | None = None,
     postprocessing: str = AUTO,
     missing: str = REFUSE,
     call: Call = Call(),  # noqa: B008 - it is frozen
 ) -> None:
-    """Writes the label map of every case below `root` as OUTPUT/<case>.nii.gz.
+    """Writes the label map of every case below `root`, as OUTPUT/<case>.nii.gz or as `named` has it.
 
     Args:
-        maps: those of `MAPS` that are written as OUTPUT/<map>/<case>.nii.gz.
+        named: the files of each case, maps of its probabilities among them.
         archive: zip file of all label maps, written where no case was left out.
         missing: what is done with cases that lack modalities: "refuse", or "zero" for their images.
         postprocessing: auto, none, or the file of a plan (`jaxfuse.engine.trained.postprocessed`).
@@ -60,13 +61,14 @@ def label_cases(
     only = cases_of_side(phases, call.side)
     check_policy(phases, missing)
     given = given_cases(root, phases[0].data, modalities, display.say, only, incomplete=missing == ZERO)
-    names = [_name(one) for one in given.files]
-    every = [name for one in given.files for name in _names(one, maps)]
+    named.check(given.layout)
+    runs = ", ".join(one.name for one in phases)
+    described = named.descriptions(scheme, runs)
+    every = [*(name for one in given.files for name in named.of(one)), *described]
     outputs = open_outputs(output, "--output", reads=given.reads, names=every, overwrite=call.overwrite)
     zipped = _open_archive(archive, given.reads, call.overwrite) if archive else None
     devices = call.devices or first_device()
     labeler = case_labeler(phases, devices, passes=passes, postprocessing=after)
-    runs = ", ".join(one.name for one in phases)
     display.say(f"{_told(given.files, call.side)} by {runs}; labels of scheme {scheme.name}")
     for sentence in told(given.files, phases):
         display.say(sentence)
@@ -75,36 +77,40 @@ def label_cases(
     chosen_on: list[str] = []
 
     def close() -> None:
+        if described:
+            _describe(outputs, described)
         if zipped and archive:
-            whole = [] if given.batch.refused else [outputs.folder / name for name in names]
+            whole = [] if given.batch.refused else [outputs.folder / named.label_map(one) for one in given.files]
             display.say(_write_archive(archive, zipped, whole))
         if warning := warning_of(sorted(chosen_on)):
             display.say(warning)
 
-    options: dict[str, Any] = {**asdict(passes), "maps": maps, "zip": archive and str(archive.absolute())}
+    options: dict[str, Any] = {**asdict(passes), **asdict(named), "zip": archive and str(archive.absolute())}
     options |= {"spacing": labeler.preparation.spacing_range_mm, "missing": missing}
     options["postprocessing"] = after and after.plan.digest
-    stages = partial(_stages, labeler, scheme, maps, chosen_on)
+    stages = partial(_stages, labeler, scheme, named, chosen_on)
     Assignment(phases, root, output, given, outputs, options).carry_out(stages, call, devices, display, close)
 
 
 def _stages(
-    labeler: CaseLabeler, scheme: LabelScheme, maps: Sequence[str], chosen_on: list[str], outputs: Outputs
+    labeler: CaseLabeler, scheme: LabelScheme, named: CaseNames, chosen_on: list[str], outputs: Outputs
 ) -> Work[CaseFiles, Prepared, Labeled, Written]:
     """The stages of each case; `chosen_on` takes those that the post-processing was chosen on."""
     modalities, after = labeler.preparation.modalities, labeler.postprocessing
 
     def label(case: Prepared, device: object) -> Labeled:
-        return labeler.labeled(case, device, keep=bool(maps))
+        return labeler.labeled(case, device, keep=bool(named.maps))
 
     def write(files: CaseFiles, made: Labeled) -> Written:
-        names, facts = _names(files, maps), made.case.facts
+        names, facts = named.of(files), made.case.facts
         like = next(files.images[name] for name in modalities if name in files.images)
         note = description(facts.lacks, after.note(facts) if after else None)
         with outputs.together() as folder:
+            (folder / names[0]).parent.mkdir(parents=True, exist_ok=True)
             write_labels(folder / names[0], made.labels, made.case, scheme, like=like, description=note)
             if made.probabilities is not None:
-                write_maps({one: folder / _name(files, one) for one in maps}, made.probabilities, like=like)
+                paths = {one: folder / name for one, name in named.maps_of(files).items()}
+                write_maps(paths, made.probabilities, like=like)
         if after and after.chosen_on(facts):
             chosen_on.append(files.id)
         return Written(names, facts.background)
@@ -112,14 +118,11 @@ def _stages(
     return Work(labeler.read, label, write)
 
 
-def _names(files: CaseFiles, maps: Sequence[str]) -> tuple[str, ...]:
-    """The files of a case, the label map first."""
-    return _name(files), *(_name(files, one) for one in maps)
-
-
-def _name(files: CaseFiles, of: str = "") -> str:
-    """A file of a case. Maps lie in folders of their own, where nobody takes them for label maps."""
-    return f"{of}/{files.id}.nii.gz" if of else f"{files.id}.nii.gz"
+def _describe(outputs: Outputs, described: Mapping[str, str]) -> None:
+    """Writes the files that describe those of all cases."""
+    with outputs.together() as folder:
+        for name, content in described.items():
+            (folder / name).write_text(content, encoding="utf-8")
 
 
 def _open_archive(archive: Path, reads: Sequence[Read], overwrite: bool) -> Outputs:
