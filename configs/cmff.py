@@ -288,7 +288,6 @@ def voc(sizes):
         assess="engine.judging.losses:losses",
         optimizers={"net": adam(sizes.voc_rate)},
         loss="losses.overlap:cross_entropy",
-        loss_args={"ignore": 255},
         sampling="brain",
         pad=True,  # photographs come in all sizes
         data=volume_data(source="voc", modalities=("r", "g", "b"), shape=(64, 64, 48), cases=1, spacing_mm=3.0),

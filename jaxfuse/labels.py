@@ -4,15 +4,19 @@ A network sees class indices 0..K-1; files keep the data set's own values. The v
 which scheme is meant (Decathlon and BraTS 2023 both use 0-3, in another order), so a scheme is always
 named, by the layout or by the user. A scheme of any other data is written: its name is all of it, such as
 `edema=1,core=2,enhancing=3;WT=1+2+3,TC=2+3,ET=3`, classes with their file values, then the regions that are scored.
+The class `ignore` is none: its voxels are neither learned from nor scored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxfuse.errors import UserError
+
+# Class index of voxels of which nothing is known, as in PASCAL VOC: no loss and no score counts them.
+IGNORED = 255
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class LabelScheme:
     Attributes:
         name: the name by which a config or a command asks for it.
         classes: class names by class index; index 0 is the background.
-        encode: file value -> class index. Several values may share a class.
+        encode: file value -> class index, or `IGNORED`. Several values may share a class.
         decode: class index -> the value written to files.
         regions: scored region -> the class indices that it unites. Regions may overlap.
     """
@@ -129,33 +133,39 @@ def written_scheme(
 ) -> LabelScheme:
     """The scheme of data that name their classes, class -> its file values, and regions -> the values that they unite.
 
-    Without regions each class is one. 0 is background, and so are the values of a class of that name. Classes or
-    regions that are those of gliomas, under any usual name, make the known scheme with these values, if there is one.
+    Without regions each class is one. 0 is background, and so are the values of a class of that name; those of `ignore`
+    are left out of everything. Classes or regions that are those of gliomas, under any usual name, make the known
+    scheme with these values, if there is one.
 
     Raises:
         UserError: no class, a name or a value that stands twice, a value that is none of a file, and a region of values
             that no class has.
     """
-    named = {_plain(name): tuple(values) for name, values in classes.items() if _plain(name) != _BACKGROUND}
+    plain = {_plain(name): tuple(values) for name, values in classes.items()}
+    left_out = plain.pop(_IGNORE, ())
+    named = {name: values for name, values in plain.items() if name != _BACKGROUND}
     behind = {0, *(v for name, values in classes.items() if _plain(name) == _BACKGROUND for v in values)}
     united = {_plain(name): tuple(sorted(set(values))) for name, values in (regions or {}).items()}
-    text = _written(named, behind, united)
-    _check_written(text, classes, named, behind, united)
+    text = _written(named, behind, united, left_out)
+    _check_written(text, classes, named, {*behind, *left_out}, united)
+    if len(left_out) > len(set(left_out) - behind):
+        raise UserError(f"label scheme {text!r} gives one value to ignore and to the background; keep one of them")
+    ignored = dict.fromkeys(sorted(left_out), IGNORED)
     if known := _known(named, united):
-        return known
+        return replace(known, name=text, encode={**known.encode, **ignored}) if ignored else known
     order = sorted(named, key=lambda name: min(named[name]))
     index = {value: place for place, name in enumerate(order, start=1) for value in named[name]}
     scored = united or {name: named[name] for name in order}
     return LabelScheme(
         name=text,
         classes=(_BACKGROUND, *order),
-        encode=dict.fromkeys(sorted(behind), 0) | index,
+        encode=dict.fromkeys(sorted(behind), 0) | index | ignored,
         decode=(0, *(min(named[name]) for name in order)),
         regions={name: tuple(sorted({index[v] for v in values})) for name, values in scored.items()},
     )
 
 
-_BACKGROUND = "background"
+_BACKGROUND, _IGNORE = "background", "ignore"
 _LARGEST = 255  # label maps are stored in 8 bits
 _MARKS = re.compile(r"[=,;+\s]+")
 _NOT_A_LETTER = re.compile(r"[^a-z0-9]+")
@@ -197,9 +207,15 @@ def _values_of(text: str, part: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _written(named: Mapping[str, Sequence[int]], behind: Iterable[int], united: Mapping[str, Sequence[int]]) -> str:
+def _written(
+    named: Mapping[str, Sequence[int]],
+    behind: Iterable[int],
+    united: Mapping[str, Sequence[int]],
+    left_out: Sequence[int],
+) -> str:
     more = sorted(set(behind) - {0})
-    parts = {**({_BACKGROUND: more} if more else {}), **dict(sorted(named.items(), key=lambda one: sorted(one[1])))}
+    classes = dict(sorted(named.items(), key=lambda one: sorted(one[1])))
+    parts = {**({_BACKGROUND: more} if more else {}), **classes, **({_IGNORE: left_out} if left_out else {})}
     texts = [
         ",".join(f"{name}={'+'.join(map(str, sorted(values)))}" for name, values in part.items())
         for part in (parts, united)
@@ -219,6 +235,8 @@ def _check_written(
     fault = ""
     if not named:
         fault = "has no class besides the background"
+    elif len(named) >= IGNORED:
+        fault = f"has more than {IGNORED - 1} classes"
     elif "" in named or len({_plain(name) for name in classes}) < len(classes):
         fault = "has a class without a name, or two of one name"
     elif not all(named.values()) or not all(0 <= value <= _LARGEST for value in (*values, *behind)):

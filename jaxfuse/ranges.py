@@ -50,7 +50,7 @@ SEED = Range(0, 2**32 - 1)
 _NAMES: Mapping[Range, str] = {
     SEED: "seed split_seed",
     COUNT_OR_NONE: (
-        "steps epochs every every_epochs workers threads fold folds bootstrap memory_mb warmup_steps ignore "
+        "steps epochs every every_epochs workers threads fold folds bootstrap memory_mb warmup_steps "
         "inner_steps window checkpoint_every steps_per_call deep_supervision patience"
     ),
     COUNT: "log_every prefetch cases options.steps accumulate space",

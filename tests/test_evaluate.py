@@ -81,6 +81,22 @@ def test_scores_in_the_geometry_of_the_reference(tmp_path):
         assert words in printed
 
 
+def test_what_the_reference_ignores_is_not_scored(tmp_path):
+    """The value 7 in a reference; in a prediction it is refused."""
+    predicted, truth = labels(), labels()
+    predicted[9:, 8:], truth[9:, 8:] = 4, 7
+    save(tmp_path / "pred" / "a.nii.gz", predicted)
+    save(tmp_path / "ref" / "a.nii.gz", truth)
+    options = {"protocol": BRATS, "labels": "NCR=1,ED=2,ET=4,ignore=7", "one_empty": "nan", "allow_missing": False}
+    score_labels(tmp_path / "pred", tmp_path / "ref", tmp_path / "out", **options)
+    rows = by_case_and_region(read_rows(tmp_path / "out" / "cases.csv"))
+    assert {row["dice"] for row in rows.values()} == {row["specificity"] for row in rows.values()} == {1.0}
+    (tmp_path / "out" / "cases.csv").unlink()
+    save(tmp_path / "pred" / "a.nii.gz", truth)
+    told = refusal(tmp_path, labels=options["labels"], one_empty="nan")
+    assert "prediction a.nii.gz holds the value by which labels say ignore" in told
+
+
 def test_processes_write_what_one_writes(tmp_path):
     """One of three predictions is damaged: it is left out alike."""
     for number, case in enumerate("abc"):

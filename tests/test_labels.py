@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxfuse.labels import SCHEMES, label_scheme, written_scheme
+from jaxfuse.labels import IGNORED, SCHEMES, label_scheme, written_scheme
 from tests.refusals import refused
 
 
@@ -41,9 +41,25 @@ def test_gliomas_are_recognized_by_their_names(classes, regions, name):
         ("edema=1,core=1", "gives one value to two classes"),
         ("edema=0", "gives one value to two classes"),
         ("edema=256", "beyond 0 to 255"),
+        ("edema=1,ignore=1", "gives one value to two classes"),
+        ("edema=1,ignore=0", "gives one value to ignore and to the background"),
+        ("edema=1,ignore=300", "beyond 0 to 255"),
+        (",".join(f"c{value}={value}" for value in range(1, 256)), "has more than 254 classes"),
         ("edema=1;whole=1+2", "unites the value 2, which no class has"),
         ("edema", "label scheme 'edema' is not known; choose one of brats, .*or write one"),
     ],
 )
 def test_what_is_no_scheme_is_refused(text, message):
     refused(message, label_scheme, text)
+
+
+def test_ignored_values_are_of_no_class():
+    scheme = label_scheme("edema=1,core=2,ignore=3+9")
+    assert (scheme.classes, scheme.decode) == (("background", "edema", "core"), (0, 1, 2))
+    assert scheme.encode == {0: 0, 1: 1, 2: 2, 3: IGNORED, 9: IGNORED}
+    assert (scheme.regions, scheme.unknown([3, 4])) == ({"edema": (1,), "core": (2,)}, [4])
+    assert label_scheme(scheme.name) == scheme
+    gliomas = label_scheme("NCR=1,ED=2,ET=4,ignore=7")
+    assert (gliomas.classes, gliomas.regions) == (SCHEMES["brats"].classes, SCHEMES["brats"].regions)
+    assert gliomas.encode == {**SCHEMES["brats"].encode, 7: IGNORED}
+    assert label_scheme(gliomas.name) == gliomas

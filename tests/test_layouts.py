@@ -125,6 +125,35 @@ def test_any_number_of_classes_and_any_modalities_train(tmp_path):
 
 
 @pytest.mark.slow
+def test_voxels_to_be_ignored_change_no_weight_and_no_score(tmp_path):
+    """Half of each label is not known: what is predicted there does not count."""
+    labels = {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumor": 3, "ignore": 4}
+    arrays = {name: {**one, "seg": one["seg"].copy()} for name, one in CASES.items()}
+    for one in arrays.values():
+        one["seg"][:10] = 4
+    root = write_nnunet(tmp_path / "set", arrays, values=(0, 2, 1, 3, 4), labels=labels)
+    run = tiny_run(tmp_path, root)
+    facts = read_json(run / "dataset.json")
+    assert (len(facts["classes"]), len(facts["voxels_per_class"])) == (4, 4)
+    summary = read_json(run / "results" / "fusion" / "summary.json")
+    assert set(summary["outputs"]["S_F"]) == {"WT", "TC", "ET", "mean"}
+    call_here(predict, workdir=run, input=root, output=tmp_path / "pred")
+    scored = {}
+    for name, change in (("as predicted", 0), ("other where ignored", 3)):
+        for path in (tmp_path / "pred").glob("*.nii.gz"):
+            made = nib.load(path)
+            array = np.array(made.dataobj)
+            array[:10] = change or array[:10]
+            (tmp_path / name).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(array, None, made.header), tmp_path / name / path.name)
+        call_here(
+            evaluate, pred=tmp_path / name, ref=root, protocol="brats", out=tmp_path / f"{name} scores", one_empty="nan"
+        )
+        scored[name] = (tmp_path / f"{name} scores" / "cases.csv").read_text()
+    assert scored["as predicted"] == scored["other where ignored"]
+
+
+@pytest.mark.slow
 def test_cases_of_several_spacings_are_brought_to_one_and_labeled_on_their_own(tmp_path):
     root, sides = tmp_path / "set", {"p": (1.0, 1.0, 5.0), "q": (2.0, 2.0, 2.0), "r": (1.0, 1.5, 1.0)}
     shapes = {"p": (40, 40, 7), "q": (20, 20, 16), "r": (40, 26, 32)}

@@ -20,6 +20,7 @@ from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, Stored, la
 from jaxfuse.data.memory_order import in_memory_order, memory_order
 from jaxfuse.data.prepared import Beyond, Prepared, PreparedCase
 from jaxfuse.errors import UserError
+from jaxfuse.labels import IGNORED
 
 # Crop per axis: a slice; slice(None) keeps all; None crops to the brain. Empty: crop to the brain on every axis.
 Extent = Sequence[slice | None]
@@ -75,7 +76,7 @@ def prepare_case(
         background=() if background.text == NONE else tuple(one and one.value for one in found.backgrounds),
         **measured,
     )
-    tumor = np.zeros(0, np.int32) if label is None else flat_indices(label > 0)
+    tumor = np.zeros(0, np.int32) if label is None else flat_indices(is_marked(label))
     return Prepared(facts, image, label, tumor, flat_indices(inside), _beyond(case, box))
 
 
@@ -196,5 +197,13 @@ def flat_indices(mask: Shaped[np.ndarray, ...]) -> Int[np.ndarray, " n"]:
 
 
 def count_classes(label: UInt8[np.ndarray, "*space"], classes: int) -> tuple[int, ...]:
-    """Voxels per class index, at least `classes` long."""
-    return tuple(int(n) for n in np.bincount(label.ravel(), minlength=classes))
+    """Voxels per class index, at least `classes` long; ignored ones are of none."""
+    counted = np.bincount(label.ravel(), minlength=classes)
+    if len(counted) > IGNORED:
+        counted = counted[: max(classes, 1 + int(np.flatnonzero(counted[:IGNORED]).max(initial=0)))]
+    return tuple(int(n) for n in counted)
+
+
+def is_marked(label: UInt8[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
+    """Marks the voxels of any class but the background; ignored ones are of none."""
+    return (label > 0) & (label != IGNORED)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.preprocess import is_marked
 from jaxfuse.errors import UserError
 from jaxfuse.patches import grid_starts, tile_volume
 
@@ -137,7 +138,7 @@ def windows_with_label(case: PreparedCase, window: tuple[int, ...], grid: int) -
     They are kept: some 7 kB for 144 x 192 x 256 voxels and a grid of 5.
     """
     starts = tuple(grid_starts(n, side, grid) for n, side in zip(case.facts.shape, window, strict=True))
-    held = np.asarray(case.label) > 0
+    held = is_marked(np.asarray(case.label))
     for axis, (places, side) in enumerate(zip(starts, window, strict=True)):
         box: list[Any] = [slice(None)] * held.ndim
         parts = []

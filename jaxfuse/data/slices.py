@@ -25,7 +25,7 @@ from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, Landmarks, Normalization
 from jaxfuse.data.prepared import Beyond, Prepared, PreparedCase, PreparedSlice
-from jaxfuse.data.preprocess import Extent, count_classes, flat_indices, prepare_case
+from jaxfuse.data.preprocess import Extent, count_classes, flat_indices, is_marked, prepare_case
 from jaxfuse.errors import UserError
 from jaxfuse.io.geometry import is_sheared
 from jaxfuse.labels import LabelScheme
@@ -167,7 +167,7 @@ def as_stack(prepared: Prepared, axis: int) -> Prepared:
         shape=mask.shape,
         slices=tuple(per_slice),
     )
-    tumor = prepared.tumor if label is None else flat_indices(label > 0)
+    tumor = prepared.tumor if label is None else flat_indices(is_marked(label))
     image = np.ascontiguousarray(pictures(prepared.image, axis))
     beyond = turned(prepared.beyond, facts.original_shape, axis)
     beyond[:, 0] -= facts.crop_start[axis]

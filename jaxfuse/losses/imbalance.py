@@ -8,8 +8,9 @@ the values are averaged, as in the ablation of HyperFusionNet. Its Dice is `loss
 Generalized Dice and weighted cross-entropy (InfiNet) weigh classes by `frequencies`, the share of each class among
 the voxels of the training cases, background included. A config leaves that argument out: it is filled in from the data.
 
-An index outside 0..k-1 in a label map belongs to no class: it counts as "rest" everywhere, and adds nothing to
-weighted cross-entropy but its place in the mean.
+Voxels labeled `IGNORED` count in no sum and no mean, and no gradient comes from them. Any other index outside 0..k-1 in
+a label map belongs to no class: it counts as "rest" everywhere, and adds nothing to weighted cross-entropy but its
+place in the mean.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jaxtyping import Float64
 
 from jaxfuse.arrays import Array, Float, Label, Logits
 from jaxfuse.errors import UserError
+from jaxfuse.losses.overlap import known
 
 _LEAST = 1e-7  # Combo's probabilities are clipped to [_LEAST, 1 - _LEAST]
 
@@ -42,6 +44,17 @@ class _AgainstRest(NamedTuple):
     log_s: Array  # log of its probability
     log_rest: Array  # log of 1 minus that, from the logits too: exact where the probability rounds to 1
     y: Array  # 1 where the label names it, else 0
+    known: Array  # (b *space 1): whether the voxel counts
+
+    def mean(self, terms: Array) -> Array:
+        """The mean over classes and over the voxels that count, or 0 where none does."""
+        counted = jnp.maximum(self.known.sum() * terms.shape[-1], 1)
+        return jnp.where(self.known, terms, 0.0).sum() / counted
+
+    @property
+    def s(self) -> Array:
+        """The probability, 0 where the voxel does not count."""
+        return jnp.where(self.known, jnp.exp(self.log_s), 0.0)
 
 
 def _against_rest(logits: Logits, label: Label, include_background: bool) -> _AgainstRest:
@@ -52,7 +65,7 @@ def _against_rest(logits: Logits, label: Label, include_background: bool) -> _Ag
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     others = [jax.nn.logsumexp(jnp.delete(log_probs, c, axis=-1), axis=-1) for c in range(first, classes)]
     y = jax.nn.one_hot(label, classes, dtype=jnp.float32)[..., first:]
-    return _AgainstRest(log_probs[..., first:], jnp.stack(others, axis=-1), y)
+    return _AgainstRest(log_probs[..., first:], jnp.stack(others, axis=-1), y, known(label)[..., None])
 
 
 def combo(
@@ -82,11 +95,11 @@ def combo(
     """
     if form not in _COMBO_FORMS:
         raise UserError(f"form is {form!r}; choose one of {', '.join(_COMBO_FORMS)}")
-    log_s, log_rest, y = _against_rest(logits, label, include_background)
+    log_s, log_rest, y, _ = against = _against_rest(logits, label, include_background)
     low, high = float(np.log(_LEAST)), float(np.log1p(-_LEAST))
     inside, outside = y * jnp.clip(log_s, low, high), (1 - y) * jnp.clip(log_rest, low, high)
-    entropy = _COMBO_FORMS[form](inside, outside, beta).mean()
-    s, voxels = jnp.exp(log_s), tuple(range(y.ndim - 1))
+    entropy = against.mean(_COMBO_FORMS[form](inside, outside, beta))
+    s, voxels = against.s, tuple(range(y.ndim - 1))
     overlap = (2 * (s * y).sum(voxels) + eps) / (s.sum(voxels) + y.sum(voxels) + eps)
     return alpha * entropy - (1 - alpha) * overlap.mean()
 
@@ -99,10 +112,10 @@ def focal(
     p_t is s where the label names the class and 1 - s elsewhere; alpha_t is alpha and 1 - alpha likewise. The factor is
     that of the voxel itself; code that takes it of the mean of a batch is another loss.
     """
-    log_s, log_rest, y = _against_rest(logits, label, include_background)
+    log_s, log_rest, y, _ = against = _against_rest(logits, label, include_background)
     hit = -alpha * jnp.exp(gamma * log_rest) * log_s
     rejected = -(1 - alpha) * jnp.exp(gamma * log_s) * log_rest
-    return (y * hit + (1 - y) * rejected).mean()
+    return against.mean(y * hit + (1 - y) * rejected)
 
 
 def tversky(
@@ -119,8 +132,8 @@ def tversky(
     `b` above `a` punishes what is missed more than what is invented. With a = b = 1/2 it is a Dice loss that smooths
     with 2 eps.
     """
-    log_s, log_rest, y = _against_rest(logits, label, include_background)
-    s, voxels = jnp.exp(log_s), tuple(range(y.ndim - 1))
+    _, log_rest, y, _ = against = _against_rest(logits, label, include_background)
+    s, voxels = against.s, tuple(range(y.ndim - 1))
     tp, fp = (s * y).sum(voxels), (s * (1 - y)).sum(voxels)
     fn = (jnp.exp(log_rest) * y).sum(voxels)
     return 1 - ((tp + eps) / (tp + a * fp + b * fn + eps)).mean()
@@ -138,7 +151,7 @@ def generalized_dice(
         frequencies: f_k, positive, of every class and the background.
     """
     w = _class_weights(frequencies, logits.shape[-1], lambda f: f**-2.0 / (f**-2.0).sum())
-    s = jax.nn.softmax(logits.astype(jnp.float32))
+    s = jnp.where(known(label)[..., None], jax.nn.softmax(logits.astype(jnp.float32)), 0.0)
     y = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)
     voxels = tuple(range(y.ndim - 1))
     overlap = (w * (s * y).sum(voxels)).sum()
@@ -157,7 +170,7 @@ def weighted_cross_entropy(logits: Logits, label: Label, *, frequencies: Sequenc
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     y = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)
     w = w.reshape((1,) * (y.ndim - 1) + (-1,))
-    return -(w * y * log_probs).sum(-1).mean()
+    return -(w * y * log_probs).sum() / jnp.maximum(known(label).sum(), 1)
 
 
 def _class_weights(

@@ -1,16 +1,18 @@
 """Losses between class probabilities and a label map. All of them are computed in float32.
 
-Label maps hold class indices. An index outside 0..k-1 belongs to no class: it counts against every class in Dice, and
-cross-entropy must be told of it (`ignore`).
+Label maps hold class indices. Voxels labeled `IGNORED` count nowhere, and no gradient comes from them. Any other index
+outside 0..k-1 belongs to no class and counts against every class.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
 from jaxfuse.arrays import Array, Float, Label, Logits, Probs
 from jaxfuse.errors import UserError
+from jaxfuse.labels import IGNORED
 
 
 def dice_loss(
@@ -40,7 +42,7 @@ def dice_loss(
     if classes == 1 and not include_background:
         raise UserError("Dice loss without background needs at least 2 classes, got 1; add a class or include class 0")
     first = 0 if include_background else 1
-    s = probs[..., first:].astype(jnp.float32)
+    s = jnp.where(known(label)[..., None], probs[..., first:].astype(jnp.float32), 0.0)
     y = jax.nn.one_hot(label, classes, dtype=jnp.float32)[..., first:]
     voxels = tuple(range(0 if over_batch else 1, probs.ndim - 1))
     predicted = jnp.square(s).sum(voxels) if squared else s.sum(voxels)
@@ -64,17 +66,20 @@ def dice_loss_of_logits(
     )
 
 
-def cross_entropy(logits: Logits, label: Label, *, ignore: int | None = None) -> Float[Array, ""]:
+def cross_entropy(logits: Logits, label: Label) -> Float[Array, ""]:
     """Mean of -log softmax(logits)[label] over the voxels of the whole batch, in nats.
 
-    Voxels labeled `ignore` (255 in PASCAL VOC) count in neither the sum nor the mean; if all are, the loss is 0.
+    Ignored voxels count in neither the sum nor the mean; if all are, the loss is 0.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    counted = jnp.ones(label.shape, bool) if ignore is None else label != ignore
-    # A product with the one-hot label and not a gather, whose gradient is a scatter.
-    chosen = jax.nn.one_hot(jnp.where(counted, label, 0), logits.shape[-1], dtype=jnp.float32)
-    per_voxel = jnp.where(counted, -(chosen * log_probs).sum(-1), 0.0)
-    return per_voxel.sum() / jnp.maximum(counted.sum(), 1)
+    # A product with the one-hot label, 0 where it is ignored, and not a gather, whose gradient is a scatter.
+    chosen = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)
+    return -(chosen * log_probs).sum() / jnp.maximum(known(label).sum(), 1)
+
+
+def known(label: Label) -> Bool[Array, "*shape"]:
+    """Marks the voxels that count."""
+    return label != IGNORED
 
 
 def dice_and_cross_entropy(

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxfuse.errors import UserError
-from jaxfuse.labels import LabelScheme
+from jaxfuse.labels import IGNORED, LabelScheme
 from jaxfuse.metrics.distances import Spacing, voxel_size
 from jaxfuse.metrics.names import metric_of
-from jaxfuse.metrics.overlap import Labels, require_same_shape
-from jaxfuse.metrics.protocols import DICE, DICE_NONEMPTY, METRICS, LabelProtocol, protocol_of
+from jaxfuse.metrics.overlap import Labels, require_same_shape, specificity
+from jaxfuse.metrics.protocols import DICE, DICE_NONEMPTY, METRICS, SPECIFICITY, LabelProtocol, protocol_of
 from jaxfuse.metrics.statistics import statistics
 
 _NAMES, _VOLUMES = ("case", "output", "region"), ("pred_mm3", "truth_mm3")
@@ -40,7 +40,8 @@ def score_case(
     """Scores one prediction against its truth: one row per region of the scheme, in the scheme's order.
 
     Args:
-        pred, truth: class indices 0..K-1 (not file values) of one shape, 2D or 3D.
+        pred, truth: class indices 0..K-1 (not file values) of one shape, 2D or 3D. Voxels whose truth is `IGNORED` are
+            left out: distances are measured as if nothing were there.
         spacing_mm: the side of a voxel, or the step in the world, per array axis.
         one_empty: distances in mm where exactly one mask of a region is empty; see `protocols.one_empty_mm`.
         case, output: written into the rows; `output` names the prediction, such as S_F.
@@ -51,6 +52,9 @@ def score_case(
         2D case these are those of a slice 1 mm thick.
     """
     require_same_shape(pred, truth)
+    known = truth != IGNORED
+    if not known.all():
+        pred, truth = np.where(known, pred, 0), np.where(known, truth, 0)
     for name, array in (("prediction", pred), ("truth", truth)):
         if array.min() < 0 or array.max() >= len(scheme.classes):
             raise UserError(
@@ -64,12 +68,15 @@ def score_case(
         inside = np.zeros(len(scheme.classes), dtype=bool)
         inside[list(classes)] = True
         p, t = inside[pred], inside[truth]
+        measured = measure(p, t, spacing_mm=spacing_mm, one_empty=one_empty)
+        if SPECIFICITY.name in measured and not known.all():
+            measured[SPECIFICITY.name] = specificity(p[known], t[known])
         rows.append(
             {
                 "case": case,
                 "output": output,
                 "region": region,
-                **measure(p, t, spacing_mm=spacing_mm, one_empty=one_empty),
+                **measured,
                 "pred_mm3": float(np.count_nonzero(p) * voxel_mm3),
                 "truth_mm3": float(np.count_nonzero(t) * voxel_mm3),
             }

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfuse.labels import LabelScheme
+from jaxfuse.labels import IGNORED, LabelScheme
 from jaxfuse.metrics.distances import Spacing, voxel_size
 from jaxfuse.metrics.overlap import dice
 from jaxfuse.postprocessing.plan import Plan, box_of
@@ -157,5 +157,5 @@ def mean_dice(cases: Sequence[Labeled] | Iterator[Labeled], scheme: LabelScheme)
         for region, members in scheme.regions.items():
             inside = np.zeros(256, bool)
             inside[list(members)] = True
-            found[region].append(dice(inside[one.labels], inside[one.truth]))
+            found[region].append(dice(inside[one.labels] & (one.truth != IGNORED), inside[one.truth]))
     return {region: float(np.mean(values)) for region, values in found.items()}

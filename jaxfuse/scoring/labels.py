@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from jaxfuse.data.cases import encode_label, label_problem, whole_values
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
-from jaxfuse.labels import SCHEMES, LabelScheme, label_scheme
+from jaxfuse.labels import IGNORED, SCHEMES, LabelScheme, label_scheme
 from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
 from jaxfuse.metrics.regions import score_case, summary_document
@@ -82,7 +82,7 @@ def _score_files(
     if mismatch:
         raise UserError(f"prediction and reference of case {case} do not fit: {mismatch}")
     return score_case(
-        _class_indices("prediction", pred, scheme),
+        _predicted(pred, scheme),
         _class_indices("reference", truth, scheme),
         scheme,
         spacing_mm=truth.steps_mm,
@@ -91,6 +91,17 @@ def _score_files(
         output=OUTPUT,
         protocol=next(one for one in protocols.PROTOCOLS if one.name == protocol),
     )
+
+
+def _predicted(volume: Volume, scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
+    """Class indices of a prediction, in which nothing is ignored."""
+    labels = _class_indices("prediction", volume, scheme)
+    if (labels == IGNORED).any():
+        raise UserError(
+            f"prediction {volume.name} holds the value by which labels say ignore, and a prediction names a class for "
+            "each voxel; give the label maps of a network"
+        )
+    return labels
 
 
 def _class_indices(role: str, volume: Volume, scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:

@@ -5,6 +5,8 @@ import pytest
 
 from jaxfuse.data.intensities import NORMALIZATIONS, normalization
 from jaxfuse.data.preprocess import prepare_case, uncrop
+from jaxfuse.engine.judging.assessment import whole_truth
+from jaxfuse.labels import IGNORED
 from tests.data.tiny_case import BOX, SHAPE, case_in_memory, class_map, intensities
 from tests.made_cases import channels_of
 from tests.refusals import refused
@@ -40,6 +42,17 @@ def test_volume_normalization_counts_the_background():
     mean, std = whole.mean((0, 1, 2)), whole.std((0, 1, 2))
     assert prepared.facts.crop_start == (0, 0, 0)
     np.testing.assert_allclose(prepared.image, (whole - mean) / std, atol=1e-5)
+
+
+def test_ignored_voxels_are_of_no_class():
+    label = class_map()
+    ignored = np.flatnonzero(label)[0]
+    label.flat[ignored] = label.flat[0] = IGNORED
+    known, prepared = prepare_case(case_in_memory(), classes=5), prepare_case(case_in_memory(label=label), classes=5)
+    assert sum(prepared.facts.voxels_per_class) == sum(known.facts.voxels_per_class) - 1
+    assert (len(prepared.facts.voxels_per_class), len(prepared.tumor)) == (5, len(known.tumor) - 1)
+    # Those outside the crop are still known to be ignored.
+    assert (whole_truth(prepared) == IGNORED).sum() == 2
 
 
 def test_tumor_indices_and_class_counts():

@@ -75,7 +75,12 @@ def opened(root: Path, modalities: tuple[str, ...] = MODALITIES) -> Any:
     ("a label of an empty list", "refused", {"labels": {"background": 0, "tumor": []}}, r"'tumor' has the value \[\]"),
     ("two labels of one value", "refused", {"labels": {"background": 0, "a": 1, "b": 1}}, "one value to two classes"),
     ("a label of 300", "refused", {"labels": {"background": 0, "tumor": 300}}, "beyond 0 to 255"),
-    ("a label to be ignored", "refused", {"labels": {"background": 0, "a": 1, "ignore": 2}}, "labels has ignore"),
+    (
+        "a class and `ignore` of one value",
+        "refused",
+        {"labels": {"background": 0, "a": 1, "ignore": 1}},
+        "one value to two classes",
+    ),
     ("only background", "refused", {"labels": {"background": 0}}, "no class besides the background"),
     (
         "images of .mha",

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfuse.labels import IGNORED
 from jaxfuse.losses.imbalance import combo, focal, generalized_dice, tversky, weighted_cross_entropy
-from jaxfuse.losses.overlap import dice_loss_of_logits
+from jaxfuse.losses.overlap import cross_entropy, dice_and_cross_entropy, dice_loss_of_logits
 from tests.refusals import refused
 
 EQUAL, THIRDS = (1 / 3, 1 / 3, 1 / 3), (1 / 2, 1 / 3, 1 / 6)
@@ -186,7 +187,30 @@ def test_gradients_raise_the_true_class(name):
 
 
 def test_an_index_beyond_the_classes_is_rest_everywhere():
-    beyond = jnp.array([[1, 255]])
+    beyond = jnp.array([[1, 254]])
     assert value(focal, binary(*PAIR), beyond) == pytest.approx(value(focal, binary(*PAIR), PAIR_LABEL))
     half = value(weighted_cross_entropy, TRIPLE, beyond, frequencies=EQUAL)
     assert half == pytest.approx(-log(0.6) / 2, abs=1e-6)
+
+
+OF_OVERLAP = {
+    "Dice": dice_loss_of_logits,
+    "Dice, all switches": partial(dice_loss_of_logits, include_background=True, squared=True, over_batch=True),
+    "cross-entropy": cross_entropy,
+    "Dice and cross-entropy": dice_and_cross_entropy,
+    "combo with background": partial(combo, include_background=True),
+    "focal with background": partial(focal, include_background=True),
+    "tversky with background": partial(tversky, include_background=True),
+}
+
+
+@pytest.mark.parametrize("loss", [*LOSSES.values(), *OF_OVERLAP.values()], ids=[*LOSSES, *OF_OVERLAP])
+def test_ignored_voxels_are_as_if_they_were_not_there(loss):
+    """Equal loss and gradient without them, whatever the network says there, and no gradient at all from them."""
+    strange = jnp.array([[[90.0, -90.0, 3.0], [-4.0, 5.0, 60.0], [0.0, 0.0, 0.0]]])
+    logits, label = jnp.concatenate([TRIPLE, strange], 1), jnp.concatenate([TRIPLE_LABEL, jnp.full((1, 3), IGNORED)], 1)
+    expected, wanted = jax.value_and_grad(loss)(TRIPLE, TRIPLE_LABEL)
+    found, gradient = jax.value_and_grad(loss)(logits, label)
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    np.testing.assert_allclose(gradient[:, :2], wanted, rtol=1e-5, atol=1e-7)
+    assert not gradient[:, 2:].any()

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxfuse.labels import label_scheme
+from jaxfuse.labels import IGNORED, label_scheme
 from jaxfuse.metrics.protocols import default_one_empty_mm, one_empty_mm
 from jaxfuse.metrics.regions import score_case, summarize, summary_document
 from tests.refusals import refused
@@ -28,6 +28,15 @@ def test_regions_unite_classes():
     assert [r["region"] for r in rows] == ["WT", "TC", "ET"]
     expected = {"dice": [1, 4 / 5, 1], "iou": [1, 2 / 3, 1], "sensitivity": [1, 1, 1], "specificity": [1, 1 / 2, 1]}
     assert {name: [r[name] for r in rows] for name in expected} == {k: pytest.approx(v) for k, v in expected.items()}
+
+
+def test_ignored_voxels_are_left_out():
+    """Whatever is predicted there: no metric sees it, and specificity does not count it among the background."""
+    rows, expected = (
+        score([[1, 1, 3, 0, 0, 3]], [[2, 1, 3, 0, IGNORED, IGNORED]]),
+        score([[1, 1, 3, 0]], [[2, 1, 3, 0]]),
+    )
+    assert rows == expected
 
 
 def test_a_row_carries_its_names_and_volumes():

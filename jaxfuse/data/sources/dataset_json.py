@@ -9,7 +9,8 @@ Decathlon, which is also the form of version 1:
     {"modality": {"0": "T1"}, "labels": {"0": "background", "1": "tumor"}, "numTraining": 1, "numTest": 1,
      "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}], "test": ["./imagesTs/b.nii.gz"]}
 
-Labels that are lists are regions, which may overlap. Further entries are left to other programs.
+Labels that are lists are regions, which may overlap; the label `ignore` marks voxels of which nothing is known. Further
+entries are left to other programs.
 """
 
 from __future__ import annotations
@@ -155,11 +156,6 @@ def _scheme(path: Path, content: Mapping[str, Any]) -> str:
     if len(named) < len(labels):
         raise UserError(f"{path}: labels gives one name to two values; give each a name of its own")
     values = {name: _values(path, name, value) for name, value in named.items()}
-    if "ignore" in values:
-        raise UserError(
-            f"{path}: labels has ignore, voxels that are not learned from, which volumes cannot have here; give them a "
-            "class, or leave these cases out"
-        )
     if not any(name == "background" or value == (0,) for name, value in values.items()):
         raise UserError(f"{path}: labels has no background; the value 0 is to be it")
     regions = {name: value for name, value in values.items() if isinstance(named[name], list)}
@@ -173,15 +169,18 @@ def _scheme(path: Path, content: Mapping[str, Any]) -> str:
 
 def _of_regions(values: Mapping[str, Sequence[int]]) -> Any:
     """The scheme of overlapping regions: a class for each value, named after the smallest region that holds it."""
+    left_out = {name: value for name, value in values.items() if name == "ignore"}
     regions = {
-        name: of_region for name, of_region in values.items() if tuple(of_region) != (0,) and name != "background"
+        name: value
+        for name, value in values.items()
+        if tuple(value) != (0,) and name != "background" and name not in left_out
     }
     classes: dict[str, Sequence[int]] = {}
     for value in sorted({value for of_region in regions.values() for value in of_region}):
         smallest = min((name for name in regions if value in regions[name]), key=lambda name: len(regions[name]))
         alone = len(regions[smallest]) == 1
         classes[smallest if alone else f"{smallest} {value}"] = (value,)
-    return written_scheme(classes, regions)
+    return written_scheme({**classes, **left_out}, regions)
 
 
 def _values(path: Path, name: str, value: Any) -> tuple[int, ...]:

@@ -15,8 +15,9 @@ from jaxfuse.data.cases import Image as Picture
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import moments
 from jaxfuse.data.prepared import Prepared, PreparedCase
-from jaxfuse.data.preprocess import count_classes, flat_indices
+from jaxfuse.data.preprocess import count_classes, flat_indices, is_marked
 from jaxfuse.errors import UserError
+from jaxfuse.labels import IGNORED
 
 CLASSES = (
     "background",
@@ -24,8 +25,6 @@ CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 CHANNELS = ("red", "green", "blue")
-# Object borders and difficult objects: neither trained on nor scored.
-IGNORED = 255
 _LISTS = Path("ImageSets") / "Segmentation"
 
 
@@ -64,6 +63,7 @@ def load_image(files: CaseFiles) -> tuple[Float[np.ndarray, "h w 3"], UInt8[np.n
         raise UserError(
             f"image {files.id} has the size {image.shape[:2]}, its class map {label.shape}; they must be equal"
         )
+    # Object borders and difficult objects are ignored.
     strange = sorted({int(v) for v in np.unique(label)} - {*range(len(CLASSES)), IGNORED})
     if strange:
         raise UserError(
@@ -89,12 +89,12 @@ def prepare_image(files: CaseFiles) -> Prepared:
         original_shape=shape,
         crop_start=(0, 0),
         shape=shape,
-        voxels_per_class=count_classes(label[label != IGNORED], len(CLASSES)),
+        voxels_per_class=count_classes(label, len(CLASSES)),
         mean=means,
         std=stds,
     )
     normed = (image - np.asarray(means, np.float32)) / np.asarray(stds, np.float32)
-    objects = flat_indices((label > 0) & (label != IGNORED))
+    objects = flat_indices(is_marked(label))
     return Prepared(facts, normed, label, objects, flat_indices(np.ones(shape, bool)))
 
 

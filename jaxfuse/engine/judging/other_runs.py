@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.io.tables import read_json
-from jaxfuse.labels import LabelScheme
+from jaxfuse.labels import IGNORED, LabelScheme
 from jaxfuse.report import figures
 from jaxfuse.report.contours import overlay_of
 from jaxfuse.report.reported_run import on_same_data
@@ -36,7 +36,7 @@ def draw_rows(workdir: Path, related: Sequence[Path], cases: Sequence[PreparedCa
             folder / f"{case.id}.png",
             image=np.asarray(case.image[..., -1]),
             modality=case.facts.modalities[-1],
-            truth=np.asarray(case.label),
+            truth=np.where(np.asarray(case.label) == IGNORED, 0, case.label),
             predictions=shown,
             classes=scheme.classes,
             title=f"Rows trained so far: {case.id}",

@@ -29,7 +29,7 @@ from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.tables import write_json, write_rows
-from jaxfuse.labels import LabelScheme
+from jaxfuse.labels import IGNORED, LabelScheme
 from jaxfuse.metrics.overlap import dice
 from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case, summary_document
@@ -74,7 +74,7 @@ class SegmentationAssessment:
         for case in cases:
             truth = whole_truth(case)
             for output, labels in self._maps(predict(case, self.asked), case).items():
-                whole = uncrop(labels, case, 0)
+                whole = np.where(truth == IGNORED, 0, uncrop(labels, case, 0))
                 for region, members in self.scheme.regions.items():
                     value = dice(np.isin(whole, members), np.isin(truth, members))
                     scores.setdefault(f"{output}/{region}/dice", []).append(value)
@@ -165,7 +165,7 @@ class SegmentationAssessment:
             path,
             image=image,
             modalities=names,
-            truth=truth_of(case),
+            truth=np.where(truth_of(case) == IGNORED, 0, truth_of(case)),
             predictions={name: labels for name, labels in maps.items() if not name.endswith((UNMASKED, MASKED))},
             classes=self.scheme.classes,
             title=title,

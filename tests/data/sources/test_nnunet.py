@@ -51,6 +51,16 @@ def test_labels_that_are_regions_make_a_class_of_each_value(tmp_path):
     assert volume_root(root).scheme == "organ 1=1,lesion 2=2,cyst=5;organ=1+2+5,lesion=2+5,cyst=5"
 
 
+def test_voxels_to_be_ignored_are_of_no_class(tmp_path):
+    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
+    root = write_nnunet(tmp_path / "classes", {"a": made_case(0)}, labels=labels)
+    assert volume_root(root).scheme == "organ=1,lesion=2,ignore=3"
+    assert verify(root).count("fatal") == 0
+    labels = {"background": 0, "organ": [1, 2], "lesion": [2], "ignore": 3}
+    root = write_nnunet(tmp_path / "regions", {"a": made_case(0)}, labels=labels, regions_class_order=[1, 2])
+    assert volume_root(root).scheme == "organ 1=1,lesion=2,ignore=3;organ=1+2,lesion=2"
+
+
 def test_files_may_be_listed_anywhere(published, tmp_path):
     told = json.loads((published / "dataset.json").read_text())
     images = [str(published / "imagesTr" / f"p1_{number:04d}.nii.gz") for number in range(4)]
