@@ -21,7 +21,11 @@ from jaxfuse.engine.trained import conveyor
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("workdir", None, "Run: RUN, RUN:PHASE or RUN:PHASE@best; further ones may follow it.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Run: RUN, RUN:PHASE or RUN:PHASE@best, RUN also as a pattern for several; further ones may follow it.",
+    )
     flags.DEFINE_string(conveyor.DEVICES, "1", conveyor.DEVICES_HELP)
     flags.mark_flag_as_required("workdir")
 
