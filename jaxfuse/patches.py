@@ -75,9 +75,15 @@ def crop(array: np.ndarray, start: Sequence[int], patch: Sequence[int]) -> np.nd
 def crop_into(out: np.ndarray, array: np.ndarray, start: Sequence[int], mirrored: Sequence[int] = ()) -> None:
     """Fills `out` with the window of an array's leading axes that begins at `start`, mirrored along some of them.
 
-    Zeros stand where the window leaves the array. Each voxel is copied once.
+    Zeros stand where the window leaves the array. Each voxel is copied once, and its type becomes that of `out`.
     """
-    if array.ndim > len(start) and _adjacent(out) and _adjacent(array):
+    alike = array.dtype == out.dtype
+    if mirrored and not alike:
+        # Another type is copied as quickly as it can be, and mirrored then.
+        wide = np.empty(out.shape, out.dtype)
+        crop_into(wide, array, start)
+        array, start, mirrored, alike = np.flip(wide, tuple(mirrored)), [0] * len(start), (), True
+    if alike and array.ndim > len(start) and _adjacent(out) and _adjacent(array):
         # All channels as one item: NumPy copies mirrored axes several times faster so.
         voxel = f"V{array.itemsize * array.shape[-1]}"
         out, array = out.view(voxel)[..., 0], array.view(voxel)[..., 0]

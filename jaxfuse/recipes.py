@@ -133,6 +133,8 @@ def volume_data(
             "bootstrap": 0,
             "subject": "",
             "cache": "",
+            "cache_dtype": "float32",
+            "prepare_workers": 0,
             "phantom": {"cases": cases, "seed": 0, "shape": shape, "spacing_mm": spacing_mm},
         }
     )

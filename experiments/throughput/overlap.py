@@ -35,7 +35,7 @@ from jaxfuse.labels import label_scheme
 from jaxfuse.learning.state import State
 from jaxfuse.metrics.protocols import BRATS
 from jaxfuse.scoring.labels import score_labels
-from jaxfuse.scoring.workers import cores
+from jaxfuse.workers import cores
 
 
 @dataclass(frozen=True)

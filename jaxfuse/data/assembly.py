@@ -89,7 +89,7 @@ class Assembly:
         modalities = len(cases[0].facts.modalities)
         images = self.buffers.empty((len(draws), *self.patch, modalities), np.float32)
         for image, case, draw in zip(images, cases, draws, strict=True):
-            crop_into(image, case.image, [first - self.margin for first in draw.start], draw.mirrored)
+            crop_into(image, case.kept_image, [first - self.margin for first in draw.start], draw.mirrored)
         found = {"image": images, **({"presence": presence_table(cases)} if self.presence else {})}
         if not self.labels:
             return found

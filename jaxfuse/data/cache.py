@@ -7,38 +7,33 @@ entry, an unchanged one is never made twice. A BraTS case of four modalities tak
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import os
-import re
-import secrets
-import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from jaxfuse.data.brain import TOLD, BackgroundRule
 from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.digests import Digests
-from jaxfuse.data.facts import CaseFacts, tuples
+from jaxfuse.data.entries import Making, read_prepared, remove_abandoned, remove_begun_by, removed_if_damaged
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of
+from jaxfuse.data.memory import Forecast, fitting, volume_forecast
 from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase, with_absent
 from jaxfuse.data.resample import prepare_resampled
+from jaxfuse.data.shelf import FLOAT32, Shelf, shelf_of
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
+from jaxfuse.workers import Work, as_finished
 
-# Raise when the arrays or the JSON that this file writes change for a recipe that earlier versions knew.
+# Raise when the arrays or the JSON of an entry change for a recipe that earlier versions knew.
 _VERSION = 7
-_CASE = "case.json"
-_BLOCK = 4096
-# No case takes so long to be prepared and written.
-_ABANDONED_S = 86_400
-_IN_THE_MAKING = re.compile(r"\.(.+-[0-9a-f]{20}\.(\d+\.[0-9a-f]{8}|damaged-\d+)|digests\.json\.\d+\.[0-9a-f]{8})")
+# Seconds between two looks at an entry that another process is making.
+_LOOK_AGAIN_S = 0.2
 
 
 def prepare(
@@ -51,10 +46,10 @@ def prepare(
     background: BackgroundRule = TOLD,
     resample_mm: tuple[float, ...] = (),
     incomplete: bool = False,
-    cache: str | Path,
+    cache: str | Path | Shelf,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
-    """Prepares each case once, in the order given, below the folder `cache`; `resample_mm` as of `prepare_resampled`.
+    """Prepares each case once below the folder `cache`; `resample_mm` as of `prepare_resampled`.
 
     `on_case(case, fresh)` is called after each, for progress; `fresh` says that the entry was not there yet.
     Cases that may be `incomplete` are prepared from the modalities that they have; the image of the others is 0.
@@ -64,23 +59,40 @@ def prepare(
         UserError: that of `load_case` and `prepare_case`; entries that were finished before it stay.
     """
     modalities = tuple(modalities)
-
-    def make(one: CaseFiles) -> Prepared:
-        there = [name for name in modalities if name in one.images] if incomplete else modalities
-        prepared = prepare_resampled(
-            load_case(one, there, scheme),
-            resample_mm,
-            normalize=normalize,
-            landmarks=landmarks,
-            group=one.group,
-            classes=len(scheme.classes) if scheme else 0,
-            background=background,
-        )
-        return with_absent(prepared, modalities)
-
+    make = VolumePreparation(modalities, scheme, normalize, landmarks, background, resample_mm, incomplete)
     recipe = volume_recipe(modalities, scheme, normalize, landmarks, background, resample_mm)
     given: dict[str, Any] = {"label": scheme is not None, "cache": cache, "on_case": on_case}
     return prepare_with(make, files, recipe, images=modalities, incomplete=incomplete, **given)
+
+
+@dataclass(frozen=True)
+class VolumePreparation:
+    """The preparation of one case of volumes, with the settings of `prepare`."""
+
+    modalities: tuple[str, ...]
+    scheme: LabelScheme | None
+    normalize: Normalization
+    landmarks: Landmarks | None
+    background: BackgroundRule
+    resample_mm: tuple[float, ...]
+    incomplete: bool = False
+
+    def __call__(self, one: CaseFiles) -> Prepared:
+        there = [name for name in self.modalities if name in one.images] if self.incomplete else self.modalities
+        prepared = prepare_resampled(
+            load_case(one, there, self.scheme),
+            self.resample_mm,
+            normalize=self.normalize,
+            landmarks=self.landmarks,
+            group=one.group,
+            classes=len(self.scheme.classes) if self.scheme else 0,
+            background=self.background,
+        )
+        return with_absent(prepared, self.modalities)
+
+    def forecast(self, one: CaseFiles, precision: str) -> Forecast:
+        """Predicts what the preparation of a case takes."""
+        return volume_forecast(one, self.modalities, self.scheme is not None, precision, self.resample_mm)
 
 
 def volume_recipe(
@@ -110,32 +122,119 @@ def prepare_with(
     images: Sequence[str],
     label: bool,
     incomplete: bool = False,
-    cache: str | Path,
+    cache: str | Path | Shelf,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
     """Prepares cases of any kind: `make` prepares one, `recipe` (JSON) names the settings by which it does.
 
     `images` names the entries of `CaseFiles.images` that count, all of which a case has that may not be `incomplete`;
-    `label` tells whether the label file does.
+    `label` tells whether the label file does. Several processes prepare them only where `make` has a `forecast`, as
+    `VolumePreparation` has.
     """
-    cache = Path(cache)
-    make_cache(cache)
-    remove_abandoned(cache)
-    digests = Digests(cache / "digests.json")
-    prepared = []
-    try:
-        for one in files:
+    shelf, files = shelf_of(cache), tuple(files)
+    make_cache(shelf.folder)
+    remove_abandoned(shelf.folder)
+    recipe = with_precision(recipe, shelf.precision)
+    digests = Digests(shelf.folder / "digests.json")
+    prepared: dict[int, CachedCase] = {}
+
+    def note(place: int, folder: Path, fresh: bool) -> None:
+        prepared[place] = read_prepared(folder)
+        if on_case:
+            on_case(prepared[place], fresh)
+
+    def missing() -> Iterator[tuple[int, Making]]:
+        for place, one in enumerate(files):
             key = case_key(one, recipe, images, label, digests, incomplete=incomplete)
-            folder = cache / f"{one.id}-{key[:20]}"
-            fresh = not folder.exists() or _removed_if_damaged(folder)
-            if fresh:
-                _write(folder, key, make(one))
-            prepared.append(read_prepared(folder))
-            if on_case:
-                on_case(prepared[-1], fresh)
+            folder = shelf.folder / f"{one.id}-{key[:20]}"
+            if not folder.exists() or removed_if_damaged(folder):
+                yield place, Making(make, one, folder, key, shelf.precision)
+            else:
+                note(place, folder, False)
+
+    try:
+        with closing(_made(missing(), files, shelf)) as made:
+            for place, entry, fresh in made:
+                note(place, entry.folder, fresh)
     finally:
         digests.save()
-    return tuple(prepared)
+    return tuple(prepared[place] for place in range(len(files)))
+
+
+def with_precision(recipe: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """Returns a recipe for images of a precision, which is named where it is not float32."""
+    return {**recipe} | ({} if precision == FLOAT32 else {"precision": precision})
+
+
+T = TypeVar("T")
+Missing = tuple[int, Making]
+Made = Generator[T, None, None]
+
+
+def _made(missing: Iterator[Missing], files: Sequence[CaseFiles], shelf: Shelf) -> Made[tuple[int, Making, bool]]:
+    """Makes entries, and yields each with whether this call has made it, in the order in which they are there.
+
+    An entry that another call is making is looked at again when the others are done.
+    """
+    first = next(missing, None)
+    if first is None:
+        return
+    missing = itertools.chain([first], missing)
+    workers = _workers(first[1], files[first[0] :], shelf)
+    busy: list[Missing] = []
+    with closing(_apart(missing, shelf, workers) if workers > 1 else _here(missing)) as tried:
+        for (place, entry), fresh in tried:
+            if fresh is None:
+                busy.append((place, entry))
+            else:
+                yield place, entry, fresh
+    for place, entry in busy:
+        while (fresh := entry()) is None:
+            time.sleep(_LOOK_AGAIN_S)
+        yield place, entry, fresh
+
+
+def _workers(first: Making, files: Sequence[CaseFiles], shelf: Shelf) -> int:
+    """Returns how many processes prepare the cases from the first missing one on."""
+    forecast = getattr(first.make, "forecast", None)
+    if shelf.workers == 1 or len(files) == 1 or forecast is None:
+        return 1
+    return fitting([forecast(one, shelf.precision) for one in files], shelf.workers)
+
+
+def _here(missing: Iterator[Missing]) -> Made[tuple[Missing, bool | None]]:
+    for place, entry in missing:
+        yield (place, entry), entry()
+
+
+def _apart(missing: Iterator[Missing], shelf: Shelf, workers: int) -> Made[tuple[Missing, bool | None]]:
+    """Makes entries in several processes.
+
+    After a case that cannot be prepared no other is begun; those that were are finished before it is refused.
+    """
+    begun: dict[str, Missing] = {}
+    refused: dict[int, Callable[[], Any]] = {}
+
+    def jobs() -> Iterator[tuple[str, Making]]:
+        while not refused and (one := next(missing, None)) is not None:
+            begun[one[1].one.id] = one
+            yield one[1].one.id, one[1]
+
+    clear = partial(remove_begun_by, shelf.folder)
+    work = Work("prepared", "give data.prepare_workers a smaller number", clear)
+    finished = as_finished(jobs(), workers, work)
+    try:
+        for case, outcome in finished:
+            try:
+                fresh = outcome()
+            except Exception:
+                refused[begun[case][0]] = outcome
+            else:
+                yield begun[case], fresh
+    finally:
+        finished.close()
+    if refused:
+        refused[min(refused)]()
 
 
 def make_cache(folder: Path) -> None:
@@ -146,69 +245,6 @@ def make_cache(folder: Path) -> None:
         raise UserError(
             f"the cache {folder} cannot be made ({error.strerror}); name another with JAXFUSE_CACHE or data.cache"
         ) from error
-
-
-def remove_abandoned(cache: Path) -> None:
-    """Removes what processes that were killed have left in a cache: entries in the making for more than a day.
-
-    Their process may have been one of another machine, so that its number does not tell whether it lives.
-    """
-    for path in filter(lambda path: _IN_THE_MAKING.fullmatch(path.name), cache.glob(".*")):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime < _ABANDONED_S:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
-
-
-def fault_of(folder: Path) -> str:
-    """Returns what is wrong with an entry; "" where nothing is.
-
-    Every file has the size and the bytes at its beginning, middle and end that were written. All bytes are not read: a
-    digest of 285 cases of BraTS, 19 GB, would take half a minute of each start, and longer from a cold disk.
-    """
-    try:
-        marks = json.loads((folder / _CASE).read_bytes())["marks"]
-        damaged = [name for name, mark in marks.items() if _mark(folder / name) != mark]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{_CASE} or a file that it names cannot be read"
-    return f"{damaged[0]} is not what was written" if damaged else ""
-
-
-def _removed_if_damaged(folder: Path) -> bool:
-    """Tells whether an entry was damaged; then it is removed, and that is said."""
-    fault = fault_of(folder)
-    if fault:
-        warnings.warn(f"the cache entry {folder} is damaged ({fault}); it is made anew", stacklevel=3)
-        aside = folder.with_name(f".{folder.name}.damaged-{os.getpid()}")
-        try:
-            os.rename(folder, aside)  # at once, for other processes
-        except OSError as error:
-            raise UserError(
-                f"{folder} is damaged ({fault}) and cannot be removed ({error.strerror}); remove it"
-            ) from error
-        shutil.rmtree(aside, ignore_errors=True)
-    return bool(fault)
-
-
-def _mark(path: Path) -> str:
-    """Returns the size of a file and a digest of its beginning, middle and end."""
-    size, digest = path.stat().st_size, hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        for start in (0, size // 2, size - _BLOCK):
-            file.seek(max(0, start))
-            digest.update(file.read(_BLOCK))
-    return f"{size} bytes {digest.hexdigest()}"
-
-
-def read_prepared(folder: str | Path) -> CachedCase:
-    """The prepared case in one folder of a cache."""
-    folder = Path(folder)
-    facts = json.loads((folder / _CASE).read_text())
-    key, _ = facts.pop("key"), facts.pop("marks")
-    return CachedCase(folder, key, CaseFacts(**{k: tuples(v) for k, v in facts.items()}))
 
 
 def case_key(
@@ -233,27 +269,3 @@ def case_key(
         "recipe": recipe,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
-
-
-def _write(folder: Path, key: str, prepared: Prepared) -> None:
-    """Writes an entry in one piece; where another process was first, its entry stays (the content is the same)."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        partial.mkdir()
-        np.save(partial / "image.npy", prepared.image)
-        if prepared.label is not None:
-            np.save(partial / "label.npy", prepared.label)
-        np.save(partial / "tumor.npy", prepared.tumor)
-        np.save(partial / "brain.npy", prepared.brain)
-        np.save(partial / "beyond.npy", prepared.beyond)
-        marks = {path.name: _mark(path) for path in sorted(partial.iterdir())}
-        (partial / _CASE).write_text(json.dumps({"key": key, "marks": marks, **asdict(prepared.facts)}, indent=1))
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            if not (folder / _CASE).is_file():
-                raise
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); free space or choose another cache") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

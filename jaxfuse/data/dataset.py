@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.data.brain import untold
-from jaxfuse.data.cache import prepare, volume_recipe
+from jaxfuse.data.cache import prepare, volume_recipe, with_precision
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
@@ -81,8 +81,11 @@ def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> di
     landmarks = facts.landmarks or None
     if data.source not in CUTS:
         rest = (landmarks, data.background_rule, data.resample_mm)
-        return volume_recipe(data.modalities, scheme, data.normalization, *rest)
-    return stack_recipe(data.modalities, scheme, data.normalization, data.view, landmarks, data.background_rule)
+        recipe = volume_recipe(data.modalities, scheme, data.normalization, *rest)
+    else:
+        rest = (data.view, landmarks, data.background_rule)
+        recipe = stack_recipe(data.modalities, scheme, data.normalization, *rest)
+    return with_precision(recipe, data.cache_dtype)
 
 
 def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
@@ -116,7 +119,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         background=data.background_rule,
         resample_mm=data.resample_mm,
         incomplete=data.incomplete == ZERO,
-        cache=data.cache_dir / "cases",
+        cache=data.shelf("cases"),
         on_case=_counter(report, len(chosen)),
     )
     counts = subject_counts(split, subject_of_files(data, files))
@@ -145,7 +148,7 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
         normalize=data.normalization,
         landmarks=landmarks,
         background=data.background_rule,
-        cache=data.cache_dir / "cases",
+        cache=data.shelf("cases"),
         on_case=_counter(report, len(chosen)),
     )
     sides = {side: tuple(one.id for case in split[side] for one in slices[case]) for side in ("train", "val")}
@@ -177,7 +180,7 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
         chosen,
         data.modalities,
         background=data.background_rule,
-        cache=data.cache_dir / "pairs2d",
+        cache=data.shelf("pairs2d"),
         on_case=_counter(report, len(chosen)),
     )
     return _dataset(prepared, data.modalities, None, split, (), subject_counts(split, subject_of_files(data, files)))
@@ -228,7 +231,7 @@ def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:
         raise UserError("the PASCAL VOC folder is not named; give it with --config.voc.data.root=DIR")
     sides = voc.find_images(Path(data.root).expanduser())
     every: list[CaseFiles] = [*sides["train"], *sides["val"]]
-    prepared = voc.prepare_images(every, cache=data.cache_dir / "voc", on_case=_counter(report, len(every)))
+    prepared = voc.prepare_images(every, cache=data.shelf("voc"), on_case=_counter(report, len(every)))
     split = {side: tuple(one.id for one in files) for side, files in sides.items()}
     return _dataset(prepared, data.modalities, None, split, voc.CLASSES, {})
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxfuse.data.cases import Image
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import files_of
+from jaxfuse.io.claims import in_turn
 from jaxfuse.io.whole_file import write_whole
 
 
@@ -44,8 +45,9 @@ class Digests:
 
     def save(self) -> None:
         if self._new:
-            # Read again: another process may have added its own meanwhile.
-            write_whole(self._path, json.dumps(self._read() | self._new).encode("utf-8"))
+            # One process after the other, and read again: another may have added its own meanwhile.
+            with in_turn(self._path):
+                write_whole(self._path, json.dumps(self._read() | self._new).encode("utf-8"))
             self._new = {}
 
     def _read(self) -> dict[str, list]:

@@ -140,6 +140,9 @@ class Normalization:
     fit: Fit | None = None
     apply: Callable[[Float[np.ndarray, " n"], Scaling], Float[np.ndarray, " n"]] = apply_scaling
 
+    def __reduce__(self) -> tuple[Callable[[str], Normalization], tuple[str]]:
+        return _named, (self.name,)  # other processes have the rules themselves
+
 
 BRAIN = Normalization("brain")
 NORMALIZATIONS: Mapping[str, Normalization] = {
@@ -166,6 +169,10 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
 }
 # Levels of pictures, divided by 255.
 LEVELS = Normalization("levels", picture_levels=True)
+
+
+def _named(name: str) -> Normalization:
+    return LEVELS if name == LEVELS.name else NORMALIZATIONS[name]
 
 
 def normalization(name: str) -> Normalization:

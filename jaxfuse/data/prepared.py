@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.shelf import as_read
 from jaxfuse.errors import UserError
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -69,9 +70,14 @@ class PreparedCase(ABC):
         return bool(self.facts.voxels_per_class)
 
     @property
-    @abstractmethod
     def image(self) -> Float[np.ndarray, "*space m"]:
-        """Normalized intensities, float32."""
+        """Normalized intensities, float32; made anew where the cache has another precision."""
+        return self.kept_image.astype(np.float32, copy=False)
+
+    @property
+    @abstractmethod
+    def kept_image(self) -> Shaped[np.ndarray, "*space m"]:
+        """Normalized intensities in the precision of the cache."""
 
     @property
     @abstractmethod
@@ -107,7 +113,7 @@ class CachedCase(PreparedCase):
     """A whole entry of the cache: a volume, a picture, or a stack of slices."""
 
     @property
-    def image(self) -> Float[np.ndarray, "*space m"]:
+    def kept_image(self) -> Shaped[np.ndarray, "*space m"]:
         return self.stored("image")
 
     @property
@@ -149,7 +155,7 @@ class PreparedSlice(PreparedCase):
         return self.id.rpartition("_")[0]
 
     @property
-    def image(self) -> Float[np.ndarray, "h w m"]:
+    def kept_image(self) -> Shaped[np.ndarray, "h w m"]:
         return self.stored("image")[self.index]
 
     @property
@@ -244,4 +250,4 @@ def _mapped(path: str, *identity: int) -> np.ndarray:
     threads parse at once (python/cpython#106905).
     """
     with _ONE_AT_A_TIME:
-        return np.load(path, mmap_mode="r").view(np.ndarray)
+        return as_read(np.load(path, mmap_mode="r").view(np.ndarray))

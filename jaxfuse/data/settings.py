@@ -11,6 +11,7 @@ from typing import Any
 from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
 from jaxfuse.data.presence import REFUSE, ZERO
+from jaxfuse.data.shelf import FLOAT32, Shelf, check_precision
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
 from jaxfuse.data.sources.bids import chosen_entities
@@ -75,6 +76,8 @@ class Data:
         incomplete: what is done with a case that lacks some of the modalities: "refuse", or "zero": it trains and
             validates with those that it has, and the image of the others is 0.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
+        cache_dtype: precision of the images in it (`jaxfuse.data.shelf`): "float32", "float16" or "bfloat16".
+        prepare_workers: processes that prepare volumes; 0: as many as there are cores, memory and work for.
         axis: slicing direction: "axial", "coronal" or "sagittal". A network of slices labels volumes along it.
         window: the part that pictures of slices show, ((first, one past the last), (first, one past the last)) along
             the two axes of the canonical volume (to the right, to the front, up) that are not cut; (): the brain's box.
@@ -108,6 +111,8 @@ class Data:
     resample_mm: tuple[float, ...] = ()
     entities: str = ""
     incomplete: str = REFUSE
+    cache_dtype: str = FLOAT32
+    prepare_workers: int = 0
 
     @property
     def background_rule(self) -> BackgroundRule:
@@ -136,6 +141,10 @@ class Data:
                 f"the cache {named} has no place ({error}); name a folder with JAXFUSE_CACHE or data.cache"
             ) from error
 
+    def shelf(self, kind: str) -> Shelf:
+        """The place of prepared cases of a kind."""
+        return Shelf(self.cache_dir / kind, self.cache_dtype, self.prepare_workers)
+
 
 def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Modalities and class names as far as they are told without looking at the cases.
@@ -163,7 +172,7 @@ def read_data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background", "paper_split"}
-    later |= {"folds", "stratify", "resample_mm", "entities", "incomplete"}
+    later |= {"folds", "stratify", "resample_mm", "entities", "incomplete", "cache_dtype", "prepare_workers"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
@@ -179,7 +188,8 @@ def read_data(where: str, group: Any) -> Data:
         raise UserError(
             f"{where}.val_fraction is {group.val_fraction}; it must lie between 0 and 1, or be 0 to train on all cases"
         )
-    at_least(f"{where}.", group, split_seed=0)
+    at_least(f"{where}.", {"prepare_workers": 0, **dict(group.items())}, split_seed=0, prepare_workers=0)
+    check_precision(f"{where}.cache_dtype", group.get("cache_dtype", FLOAT32))
     _check_background(where, group.get("background", AUTO), group.source, group.modalities)
     _check_split(where, group)
     _check_sides(where, group.get("resample_mm", ()), group.source)

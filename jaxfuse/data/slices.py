@@ -24,8 +24,10 @@ from jaxfuse.data.cache import prepare_with, volume_recipe
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, Landmarks, Normalization
+from jaxfuse.data.memory import Forecast, volume_forecast
 from jaxfuse.data.prepared import Beyond, Prepared, PreparedCase, PreparedSlice
 from jaxfuse.data.preprocess import Extent, count_classes, flat_indices, is_marked, prepare_case
+from jaxfuse.data.shelf import Shelf
 from jaxfuse.errors import UserError
 from jaxfuse.io.geometry import is_sheared
 from jaxfuse.labels import LabelScheme
@@ -77,7 +79,7 @@ def prepare_slices(
     normalize: Normalization = NORMALIZATIONS["percentiles"],
     landmarks: Landmarks | None = None,
     background: BackgroundRule = TOLD,
-    cache: str | Path,
+    cache: str | Path | Shelf,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> dict[str, tuple[PreparedSlice, ...]]:
     """Prepares volumes once below the folder `cache`; returns the slices of each case by its id, in ascending order.
@@ -91,19 +93,7 @@ def prepare_slices(
         UserError: that of `load_case` and `prepare_case`, and one for a case without a slice to keep.
     """
     modalities = tuple(modalities)
-
-    def make(one: CaseFiles) -> Prepared:
-        prepared = prepare_case(
-            load_case(one, modalities, scheme),
-            normalize=normalize,
-            landmarks=landmarks,
-            extent=view.extent,
-            group=one.group,
-            classes=len(scheme.classes) if scheme else 0,
-            background=background,
-        )
-        return as_stack(prepared, view.axis)
-
+    make = StackPreparation(modalities, scheme, view, normalize, landmarks, background)
     recipe = stack_recipe(modalities, scheme, normalize, view, landmarks, background)
     stacks = prepare_with(
         make, files, recipe, images=modalities, label=scheme is not None, cache=cache, on_case=on_case
@@ -114,6 +104,34 @@ def prepare_slices(
         chosen = (one_slice(stack.facts, kept),) if view.one_per_case else kept
         slices[stack.id] = tuple(_slice(stack, index, view.axis, view.one_per_case) for index in chosen)
     return slices
+
+
+@dataclasses.dataclass(frozen=True)
+class StackPreparation:
+    """The preparation of one case of volumes as a stack of slices, with the settings of `prepare_slices`."""
+
+    modalities: tuple[str, ...]
+    scheme: LabelScheme | None
+    view: View
+    normalize: Normalization
+    landmarks: Landmarks | None
+    background: BackgroundRule
+
+    def __call__(self, one: CaseFiles) -> Prepared:
+        prepared = prepare_case(
+            load_case(one, self.modalities, self.scheme),
+            normalize=self.normalize,
+            landmarks=self.landmarks,
+            extent=self.view.extent,
+            group=one.group,
+            classes=len(self.scheme.classes) if self.scheme else 0,
+            background=self.background,
+        )
+        return as_stack(prepared, self.view.axis)
+
+    def forecast(self, one: CaseFiles, precision: str) -> Forecast:
+        """Predicts what the preparation of a case takes."""
+        return volume_forecast(one, self.modalities, self.scheme is not None, precision)
 
 
 def stack_recipe(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Int, Shaped, UInt8
 
-from jaxfuse.data.cache import read_prepared
+from jaxfuse.data.entries import read_prepared
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import Beyond, PreparedCase, PreparedSlice
 from jaxfuse.data.preprocess import flat_indices
@@ -35,7 +35,7 @@ class SlicedVolume(PreparedCase):
     axis: int
 
     @property
-    def image(self) -> Float[np.ndarray, "d h w m"]:
+    def kept_image(self) -> Shaped[np.ndarray, "d h w m"]:
         return volume_of(self.stored("image"), self.axis)
 
     @property

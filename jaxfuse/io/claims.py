@@ -51,6 +51,44 @@ def alone(path: Path) -> Iterator[None]:
             lock.release()
 
 
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Claims what is to be made at a path, and says whether no other process has; its lock lies beside it meanwhile.
+
+    A file system without locks lets all: each makes it then.
+    """
+    beside = _beside(path)
+    try:
+        lock = claim(beside)
+    except UserError:
+        yield True
+        return
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            give_up(lock, beside)
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Waits until no other process is at a file, and keeps others waiting, where the file system has locks."""
+    beside = _beside(path)
+    try:
+        lock = _acquired(beside, blocking=True)
+    except UserError:
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            give_up(lock, beside)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
 def _acquired(path: Path, *, blocking: bool) -> FileLock | None:
     while True:
         # Without the fallback: a file in place of a lock would outlive a process that is killed.

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +19,14 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from nibabel.arrayproxy import ArrayProxy
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import is_pair, open_pair
+from jaxfuse.io.forms import DAMAGE, GZIP_MAGIC, kind_of, unpacked
 from jaxfuse.io.geometry import Steps, check_sides, inline, shift_in_voxels, spacing_of, standing_of, steps_of
 from jaxfuse.io.whole_file import write_whole
 
-_GZIP_MAGIC = b"\x1f\x8b"
-# The method, deflate, and five flags of bits follow.
-_GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]", re.DOTALL)
 _CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])
 # Types that few readers know, and what stands for them unless the caller names a type.
 _ON_DISK = {
@@ -46,18 +40,6 @@ _RGB24 = np.dtype([("R", np.uint8), ("G", np.uint8), ("B", np.uint8)])
 # Greatest distance of corners of one grid, as a share of a voxel.
 _ONE_GRID = 0.05
 _RESAMPLE = "resample one onto the grid of the other"
-# A byte of deflate holds no more.
-_MOST_PACKED = 1032
-# What gzip, zlib and nibabel raise for damaged bytes.
-_DAMAGE = (
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    ImageFileError,
-    HeaderDataError,
-)
 
 
 @dataclass(frozen=True)
@@ -287,7 +269,7 @@ def _read(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
             image = open_pair(path)
         except UserError:  # a file of the pair is missing
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
         return image, _values(path, image, b"")
     try:
@@ -295,9 +277,9 @@ def _read(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
     try:
-        if content[:2] == _GZIP_MAGIC:
-            content = _unpacked(content)
-        kind = _kind_of(content)
+        if content[:2] == GZIP_MAGIC:
+            content = unpacked(content)
+        kind = kind_of(content)
         if kind is not None:
             size = kind.header_class.sizeof_hdr
             check_sides(path, kind.header_class(content[:size], check=False))
@@ -305,30 +287,9 @@ def _read(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
             return image, _values(path, image, content)
     except UserError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     raise UserError(f"{path} is not a single-file NIfTI volume; convert it to .nii or .nii.gz")
-
-
-def _unpacked(packed: bytes) -> bytes:
-    """Unpacks a gzip file.
-
-    Memory of the right size is taken at once, by the length that its last bytes state: this halves the time. They
-    state that of the last member; what may be a file of several is unpacked member by member.
-    """
-    stated = int.from_bytes(packed[-4:], "little")
-    if stated <= _MOST_PACKED * len(packed) and not _GZIP_MEMBER.search(packed, 1):
-        content = zlib.decompress(packed, 16 + zlib.MAX_WBITS, stated)
-        if len(content) == stated:
-            return content
-    return gzip.decompress(packed)
-
-
-def _kind_of(content: bytes) -> type[nib.Nifti1Image] | None:
-    """The kind of a single-file volume, by its magic."""
-    if content[344:347] == b"n+1":
-        return nib.Nifti1Image
-    return nib.Nifti2Image if content[4:7] == b"n+2" else None
 
 
 def _values(path: Path, image: nib.Nifti1Image, content: bytes) -> np.ndarray:
@@ -339,7 +300,7 @@ def _values(path: Path, image: nib.Nifti1Image, content: bytes) -> np.ndarray:
     try:
         array = _in_place(image, content)
         array = np.asanyarray(image.dataobj) if array is None else array
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)

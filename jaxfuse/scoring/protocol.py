@@ -17,7 +17,7 @@ from jaxfuse.io.outputs import Outputs, folder_read, open_outputs
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.metrics.names import Metric
 from jaxfuse.scoring.progress import tracked
-from jaxfuse.scoring.workers import Jobs, outcomes
+from jaxfuse.workers import Jobs, outcomes
 
 T = TypeVar("T")
 _TABLE, _SUMMARY = "cases.csv", "summary.json"
@@ -81,7 +81,7 @@ def score_each(jobs: Jobs[T], processes: int | None) -> tuple[dict[str, T], dict
     """Scores all cases; one that is refused is named on the error stream at once, and left out.
 
     Args:
-        processes: as of `jaxfuse.scoring.workers.outcomes`.
+        processes: as of `jaxfuse.workers.outcomes`.
 
     Returns:
         What came of each case, in their order, and the sentence of each case that was left out.

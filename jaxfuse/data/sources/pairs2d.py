@@ -27,6 +27,7 @@ from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import moments
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import flat_indices
+from jaxfuse.data.shelf import Shelf
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import png_size, read_png
 
@@ -189,7 +190,7 @@ def prepare_pairs(
     modalities: Sequence[str],
     *,
     background: BackgroundRule = TOLD,
-    cache: str | Path,
+    cache: str | Path | Shelf,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
     """Prepares each pair once below the folder `cache`; see `jaxfuse.data.cache.prepare`."""

@@ -16,6 +16,7 @@ from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import moments
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import count_classes, flat_indices, is_marked
+from jaxfuse.data.shelf import Shelf
 from jaxfuse.errors import UserError
 from jaxfuse.labels import IGNORED
 
@@ -101,7 +102,7 @@ def prepare_image(files: CaseFiles) -> Prepared:
 def prepare_images(
     files: Sequence[CaseFiles],
     *,
-    cache: str | Path,
+    cache: str | Path | Shelf,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
     """Prepares each photograph once below the folder `cache`; see `jaxfuse.data.cache.prepare`."""

@@ -41,9 +41,9 @@ class Room:
     sides: tuple[int, ...]
 
     def bytes_of(self, sampler: PatchSampler) -> int:
-        """Returns the memory that the cases of a sampler take, images as float32 and labels as bytes."""
-        modalities = len(sampler.cases[0].facts.modalities)
-        return len(sampler.cases) * math.prod(self.sides) * (4 * modalities + sampler.labels)
+        """Returns the memory that the cases of a sampler take, images in the cache's precision and labels as bytes."""
+        image = sampler.cases[0].kept_image
+        return len(sampler.cases) * math.prod(self.sides) * (image.itemsize * image.shape[-1] + sampler.labels)
 
 
 def room_for(sampler: PatchSampler) -> Room:
@@ -93,14 +93,14 @@ class Resident:
 def put_cases(sampler: PatchSampler, placement: Placement, report: Report) -> Resident:
     """Puts the cases of a sampler on the device, some at a time, and reports how many are there."""
     room, count = room_for(sampler), len(sampler.cases)
-    modalities = len(sampler.cases[0].facts.modalities)
-    images = placement.keep(jnp.zeros((count, *room.sides, modalities), jnp.float32))
+    like = sampler.cases[0].kept_image
+    images = placement.keep(jnp.zeros((count, *room.sides, like.shape[-1]), like.dtype))
     labels = placement.keep(jnp.zeros((count, *room.sides), jnp.uint8)) if sampler.labels else None
-    at_once = max(1, min(count, _CHUNK_BYTES // (4 * modalities * math.prod(room.sides))))
+    at_once = max(1, min(count, _CHUNK_BYTES // (like.itemsize * like.shape[-1] * math.prod(room.sides))))
     for first in range(0, count, at_once):
         first = min(first, count - at_once)  # the last ones some again: one program for all
         some = sampler.cases[first : first + at_once]
-        images = stored(images, _filled(images, [case.image for case in some], room), first)
+        images = stored(images, _filled(images, [case.kept_image for case in some], room), first)
         if labels is not None:
             labels = stored(labels, _filled(labels, [case.label for case in some], room), first)
         report("putting cases on the device", first + len(some), count)

@@ -43,7 +43,7 @@ class Windows:
     """A batch as places in data on the device.
 
     Attributes:
-        images: (cases *sides m), with background around each case wherever a patch may reach.
+        images: (cases *sides m), with background around each case wherever a patch may reach, in the cache's precision.
         labels: (cases *sides), or None.
         presence: (cases m), the modalities that each case has; None where all have all.
         patch: sides of the image.
@@ -58,7 +58,7 @@ class Windows:
     presence: Any = None
 
     def batch(self) -> dict[str, jax.Array]:
-        """Cuts `image` (b *patch m) and, with labels, `label` (b *window); tells `presence` (b m) where it is known.
+        """Cuts `image` (b *patch m) float32 and, with labels, `label` (b *window); tells `presence` (b m) where known.
 
         On several devices each cuts the examples whose places it has, by itself.
         """
@@ -67,7 +67,7 @@ class Windows:
 
         def cut(images: Any, labels: Any, presence: Any, places: Places) -> dict[str, Any]:
             def one(case: Any, start: Any, mirrored: Any) -> dict[str, Any]:
-                found = {"image": _mirrored(_crop(images, case, start, self.patch), mirrored)}
+                found = {"image": _mirrored(_crop(images, case, start, self.patch), mirrored).astype(jnp.float32)}
                 if labels is not None:
                     found["label"] = _mirrored(_crop(labels, case, start + lost, window), mirrored)
                 return found if presence is None else {**found, "presence": presence[case]}

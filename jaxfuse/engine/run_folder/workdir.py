@@ -32,10 +32,10 @@ _ALIKE = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 def changes_nothing(option: str) -> bool:
     """Tells whether a run may resume with another value of this option.
 
-    Those are lengths, logging, loading, saving by time, and the devices.
+    Those are lengths, logging, loading, preparing, saving by time, and the devices.
     """
     parts = option.split(".")
-    lengths = ("steps", "epochs", "log_every", "checkpoint_minutes", "time_limit", "patience")
+    lengths = ("steps", "epochs", "log_every", "checkpoint_minutes", "time_limit", "patience", "prepare_workers")
     return parts[-1] in lengths or parts[0] in ("loader", "devices", "space", "shard_state")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxfuse import workers
 from jaxfuse.errors import UserError
-from jaxfuse.scoring import workers
-from jaxfuse.scoring.workers import outcomes, scored_apart
+from jaxfuse.workers import outcomes, scored_apart
 
 # Jobs, which the processes find by their names.
 

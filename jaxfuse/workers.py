@@ -1,6 +1,6 @@
-"""Cases that several processes score, of which one may be lost without the others.
+"""Cases that several processes work on, of which one may be lost without the others.
 
-The processes import no JAX. What they are given are paths, and what they return are rows.
+The processes import no JAX. What they are given are paths, and what they return is small.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
@@ -23,12 +23,31 @@ from jaxfuse.errors import UserError
 
 T = TypeVar("T")
 # A job that returns what came of a case, or raises; it survives pickling.
-Jobs = Mapping[str, Callable[[], T]]
+Job = Callable[[], T]
+Jobs = Mapping[str, Job[T]]
 Outcome = Callable[[], Any]
 
 # Seconds that processes have to save before they are started, which takes a second or two of each.
 _WORTH_S = 5.0
 _TRIES = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """A kind of work on cases, in words.
+
+    Attributes:
+        deed: for sentences: what they have done with a case.
+        advice: how to employ fewer of them.
+        clear: removes what a process, by its number, has left half done when it was ended.
+    """
+
+    deed: str = "scored"
+    advice: str = "give fewer --processes"
+    clear: Callable[[int], None] = lambda process: None
+
+
+SCORING = Work()
 
 
 def cores() -> int:
@@ -65,20 +84,42 @@ def scored_apart(jobs: Jobs[T], count: int) -> Generator[tuple[str, Callable[[],
 
     The case of a process that is lost is given to another one; a case that loses two is refused.
     """
-    staff = _Staff(dict(jobs), deque(jobs))
+    found: dict[str, Outcome] = {}
+    finished = as_finished(jobs.items(), count)
     try:
         for case in jobs:
-            while case not in staff.outcomes:
-                staff.employ(count)
-                staff.hear()
-            yield case, staff.outcomes.pop(case)
+            while case not in found:
+                found.update([next(finished)])
+            yield case, found.pop(case)
+    finally:
+        finished.close()
+
+
+def as_finished(
+    jobs: Iterable[tuple[str, Job[T]]], count: int, work: Work = SCORING
+) -> Generator[tuple[str, Callable[[], T]], None, None]:
+    """Yields the cases in the order in which `count` processes finish them, as `outcomes` does.
+
+    A job is asked for when a process is free. All processes are ended where this is closed.
+    """
+    staff, source = _Staff(work), iter(jobs)
+    try:
+        while True:
+            while staff.in_hand < count and (one := next(source, None)) is not None:
+                staff.take_on(*one)
+            staff.employ(count)
+            while staff.outcomes:
+                yield staff.outcomes.popitem()
+            if not staff.in_hand:
+                return
+            staff.hear()
     finally:
         staff.dismiss()
 
 
 @dataclass
 class _Worker:
-    """A process, the way to it, and the case that it scores."""
+    """A process, the way to it, and the case that it works on."""
 
     process: subprocess.Popen[bytes]
     pipe: Connection
@@ -87,18 +128,30 @@ class _Worker:
 
 @dataclass
 class _Staff:
-    """Processes that score cases, and what came of them.
+    """Processes that work on cases, and what came of them.
 
     Attributes:
+        jobs: of the cases that are not finished.
         waiting: cases that no process has yet, or has any more.
         lost: how many processes each case has lost.
     """
 
-    jobs: dict[str, Callable[[], Any]]
-    waiting: deque[str]
+    work: Work
+    jobs: dict[str, Job[Any]] = field(default_factory=dict)
+    waiting: deque[str] = field(default_factory=deque)
     workers: list[_Worker] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def in_hand(self) -> int:
+        """The number of cases that wait or are worked on."""
+        return len(self.jobs)
+
+    def take_on(self, case: str, job: Job[Any]) -> None:
+        """Accepts a case."""
+        self.jobs[case] = job
+        self.waiting.append(case)
 
     def employ(self, count: int) -> None:
         """Gives a case to each process that has none, of which there are at most `count`."""
@@ -122,17 +175,25 @@ class _Staff:
         """Ends all processes."""
         for one in self.workers:
             one.process.kill()
+        for one in self.workers:
             one.process.wait()
             one.pipe.close()
+            self.work.clear(one.process.pid)
 
     def _take(self, worker: _Worker) -> None:
         case, worker.case = worker.case, ""
         try:
-            self.outcomes[case] = _given_back(*pickle.loads(worker.pipe.recv_bytes()))
+            self._finish(case, _given_back(*pickle.loads(worker.pipe.recv_bytes())))
         except (EOFError, OSError):
             self.workers.remove(worker)
             worker.pipe.close()
-            self._lose(case, worker.process.wait())
+            code = worker.process.wait()
+            self.work.clear(worker.process.pid)
+            self._lose(case, code)
+
+    def _finish(self, case: str, outcome: Outcome) -> None:
+        del self.jobs[case]
+        self.outcomes[case] = outcome
 
     def _lose(self, case: str, code: int) -> None:
         self.lost[case] = self.lost.get(case, 0) + 1
@@ -141,10 +202,10 @@ class _Staff:
             return
         how = f"was killed by signal {-code}" if code < 0 else f"ended with the code {code}"
         sentence = (
-            f"case {case}: the process that scored it {how}, twice; memory may be too small: give fewer --processes, "
-            "or leave the case out"
+            f"case {case}: the process that {self.work.deed} it {how}, twice; memory may be too small: "
+            f"{self.work.advice}, or leave the case out"
         )
-        self.outcomes[case] = _given_back(UserError(sentence), raised=True)
+        self._finish(case, _given_back(UserError(sentence), raised=True))
 
 
 def _started() -> _Worker:
@@ -158,9 +219,10 @@ def _started() -> _Worker:
 
 
 def serve(descriptor: int) -> None:
-    """Scores cases that come through a pipe until nobody asks any more."""
+    """Works on cases that come through a pipe until nobody asks any more."""
     pipe = Connection(descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks ends this one
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # both reach all processes; the one that asks ends this one
     with suppress(EOFError, OSError):
         while True:
             pipe.send_bytes(_portable(*_answer(pickle.loads(pipe.recv_bytes()))))
@@ -173,7 +235,7 @@ def _portable(made: Any, raised: bool) -> bytes:
     return pickle.dumps((made, raised))
 
 
-def _answer(job: Callable[[], Any]) -> tuple[Any, bool]:
+def _answer(job: Job[Any]) -> tuple[Any, bool]:
     """Returns what a job returns, or what it raises, and which of them it is."""
     try:
         return job(), False
@@ -181,7 +243,7 @@ def _answer(job: Callable[[], Any]) -> tuple[Any, bool]:
         return error, True
 
 
-def _outcome(job: Callable[[], Any]) -> Outcome:
+def _outcome(job: Job[Any]) -> Outcome:
     return _given_back(*_answer(job))
 
 
