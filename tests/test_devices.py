@@ -102,12 +102,13 @@ def test_every_bilevel_scheme_comes_to_the_same_on_eight_devices():
         check_sizes(found[name] | {"shown": []})
 
 
-GRADIENTS, TWO_POOLS = {"all-reduce": 1}, {"all-reduce": 1, "all-gather": 2}
+GRADIENTS, TWO_GATHERED = {"all-reduce": 1}, {"all-reduce": 1, "all-gather": 2}
 # Recipe, row, phase, batch, and a scheme in place of the row's -> exchanges; None: as many as there are.
 STEPS = {
-    "cmff:ours:transition:8": TWO_POOLS,
+    "cmff:ours:transition:8": TWO_GATHERED,
     "cmff:ours:fusion:8": GRADIENTS,
-    "cmff:w_CA:fusion:8": None,
+    # The weights of channels, of each example.
+    "cmff:w_CA:fusion:8": TWO_GATHERED,
     "cmff:S_A:branch_a:8": None,
     "cmff:voc:voc:8": None,
     "cmff:self:reconstruction:8": None,
@@ -124,7 +125,7 @@ STEPS = {
     "hinet:late:synthesis:8": None,
     "hinet:pix2pix:synthesis:8": {"all-reduce": 14},
     "hinet:mmsyns:synthesis:8": GRADIENTS,
-    "hinet:cyclegan:synthesis:8": TWO_POOLS,
+    "hinet:cyclegan:synthesis:8": TWO_GATHERED,
     "fuse4seg:full:pretraining:8": GRADIENTS,
     "fuse4seg:full:cooperative:8": None,
     "fuse4seg:wo_decoder:cooperative:8": None,
@@ -139,7 +140,7 @@ STEPS = {
     "fuse4seg:film_nnunet:cooperative:8": {"all-reduce": 4},
     "fuse4seg:film_nnunet_detached:cooperative:8": None,
     "fuse4seg:film_nnunet_p:cooperative:8": None,
-    "fuse4seg:mean:alone:8": None,
+    "fuse4seg:mean:alone:8": {"all-reduce": 2},
 }
 
 

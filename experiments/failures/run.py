@@ -110,7 +110,11 @@ def _of_others(kills: Sequence[dict[str, Any]]) -> list[str]:
     codes = Counter((kill["sent"], code) for kill in several for code in kill["others"])
     told = "; ".join(f"after {sent} {code}: {times}" for (sent, code), times in sorted(codes.items()))
     longest = max(kill["ended_s"] for kill in several)
-    return [f"Codes of the other process: {told}; the last one had ended {longest:.0f} s after the signal at most."]
+    lost = [kill["place"] for kill in several if kill["member"] == 0 and "SIGKILL" in kill["sent"]]
+    return [
+        f"Codes of the other process: {told}; the last one had ended {longest:.0f} s after the signal at most.",
+        f"Process 0, in which the coordinator lives, was lost {len(lost)} times ({', '.join(lost) or 'never'}).",
+    ]
 
 
 def _row(name: str, lives: Sequence[dict[str, Any]]) -> dict[str, str]:

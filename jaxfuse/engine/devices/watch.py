@@ -10,8 +10,9 @@ import time
 from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.errors import PROCESS_LOST
 
-# Seconds between two looks, between two signs of life, and for the main thread to end by itself.
-_LOOK_S, _BEAT_S, GRACE_S = 0.5, 5.0, 10.0
+# Seconds between two looks, between two signs of life, and for the main thread to end by itself; between two looks of
+# the main thread.
+_LOOK_S, _BEAT_S, GRACE_S, _PAUSE_S = 0.5, 5.0, 10.0, 0.1
 # So many signs of life are missed by a process that is gone; by one that others cannot compute with. They are counted,
 # not timed: machines may sleep together.
 _MISSED, _MISSED_APART = 12, 4
@@ -47,9 +48,11 @@ class Watch:
             apart: whether a computation with the others has failed.
         """
         self._missed = _MISSED_APART if apart else self._missed
-        deadline = time.monotonic() + seconds
-        while self._processes.lost is None and time.monotonic() < deadline:
-            time.sleep(0.1)
+        # Counted as well.
+        for _ in range(round(seconds / _PAUSE_S)):
+            if self._processes.lost is not None:
+                break
+            time.sleep(_PAUSE_S)
         return self._processes.lost
 
     def _work(self) -> None:

@@ -1,5 +1,6 @@
 """The watch on other processes: signals are forwarded, and their ends noticed."""
 
+import itertools
 import signal
 import time
 from types import SimpleNamespace
@@ -64,3 +65,12 @@ def test_a_process_that_gives_no_sign_of_life_is_named(watched, monkeypatch, apa
         "checkpoint",
         75,
     )
+
+
+def test_a_clock_that_went_on_while_the_machine_slept_ends_no_search(watched, monkeypatch):
+    hours = itertools.count(step=3600.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(hours), sleep=time.sleep))
+    watched.wall.mute = {"beat/1"}
+    sentence, code = watched.watches[0].verdict(20.0, apart=True) or ("", 0)
+    assert sentence.startswith("process 1 is gone")
+    assert code == 75
