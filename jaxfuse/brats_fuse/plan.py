@@ -17,7 +17,7 @@ from jaxfuse.data.sources.case_folders import files_of
 from jaxfuse.engine.trained.phases import Preparation, TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import fusing_system
 from jaxfuse.errors import UserError
-from jaxfuse.labels import LabelScheme, label_scheme
+from jaxfuse.labels import IGNORED, LabelScheme, label_scheme
 
 # The text of an option and modalities -> the combinations that it names.
 ReadCombos = Callable[[str, Sequence[str]], tuple[Combo, ...]]
@@ -93,6 +93,10 @@ def plan_of(order: Order, phase: TrainedPhase, read_combos: ReadCombos, say: Cal
     sides = split_by_patient([(one.id, one.group) for one in files], seed=order.seed)
     split_of = {case: side for side, cases in sides.items() for case in cases}
     scheme = label_scheme(order.labels or SOURCE.scheme_of(naming))
+    if IGNORED in scheme.encode.values():
+        raise UserError(
+            f"the labels {scheme.name} have ignore, and BraTS-Fuse names a class for each pixel; leave it out"
+        )
     known = _trained(phase, modalities)
     untrained = tuple(combo for combo in layout.combos if combo not in known)
     return Plan(files, split_of, layout, scheme, order.one_per_case, phase.preparation, batch, untrained=untrained)
