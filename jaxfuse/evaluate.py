@@ -17,7 +17,8 @@ Further folders behind the options are other methods' predictions of the same ca
 scored into DIR/NAME of its folder, and all are compared pair by pair, by case, and ranked as BraTS ranks: DIR holds
 comparison.json and comparison.csv.
 
-Writes cases.csv (one row per case and region, or per case and image) and summary.json to --out and prints the table.
+Writes cases.csv (one row per case and region, or per case and image), summary.json and report.html, a page to look at
+all of it, to --out and prints the table.
 A case that cannot be scored is named, left out and listed in the summary; the exit code is then 1, or 2 if none can.
 Cases are scored by several processes where that pays (--processes). The case of one that is killed is done again.
 """
@@ -36,11 +37,12 @@ from jaxfuse import cli, scoring
 from jaxfuse.case_by_case import raise_left_out
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
-from jaxfuse.io.tables import read_rows, write_json, write_rows
+from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
+from jaxfuse.report.evaluation import Compared, Evaluation, Method, write_evaluation
 from jaxfuse.report.kinds import KINDS, kind_of
 from jaxfuse.scoring import methods
 from jaxfuse.scoring.pairing import listing
-from jaxfuse.scoring.protocol import Option, Protocol
+from jaxfuse.scoring.protocol import SUMMARY, TABLE, Option, Protocol
 
 
 def _protocols() -> dict[str, Protocol]:
@@ -52,6 +54,7 @@ def _protocols() -> dict[str, Protocol]:
 
 
 PROTOCOLS = _protocols()
+REPORT = "report.html"
 _SHARED = ("pred", "ref", "protocol", "out")
 
 
@@ -63,7 +66,7 @@ def define_flags() -> None:
     flags.DEFINE_string("ref", None, "Folder of references, laid out as the protocol has it.")
     metrics = "; ".join(f"{name}: {protocol.help}" for name, protocol in PROTOCOLS.items())
     flags.DEFINE_enum("protocol", None, list(PROTOCOLS), f"What is scored, and by which metrics and rules. {metrics}.")
-    flags.DEFINE_string("out", None, "Folder for cases.csv and summary.json.")
+    flags.DEFINE_string("out", None, "Folder for cases.csv, summary.json and report.html.")
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     flags.DEFINE_bool("allow_missing", False, "Score the cases that have all files even where others lack one.")
     flags.DEFINE_integer(
@@ -96,10 +99,27 @@ def main(argv: Sequence[str]) -> int:
     given = {option.name: getattr(options, option.name) for option in protocol.options}
     given |= {"allow_missing": options.allow_missing, "overwrite": options.overwrite, "processes": options.processes}
     ref, out = Path(options.ref), Path(options.out)
-    if others := argv[1:]:
-        return _score_several(protocol, [Path(one) for one in (options.pred, *others)], ref, out, given)
-    raise_left_out(*_score(protocol, Path(options.pred), ref, out, given))
+    preds = [Path(one) for one in (options.pred, *argv[1:])]
+    found = dict(zip(methods.names_of_folders(preds), preds, strict=True))
+    written = _open(out, ref, preds, overwrite=options.overwrite)
+    if len(found) > 1:
+        refused, count, compared = _score_several(protocol, found, ref, written, given)
+    else:
+        (refused, count), compared = _score(protocol, preds[0], ref, out, given), None
+    _report(protocol, found, ref, written, compared)
+    raise_left_out(refused, count)
     return 0
+
+
+def _open(out: Path, ref: Path, preds: Sequence[Path], *, overwrite: bool) -> outputs.Outputs:
+    """Checks the places of the page, and of the comparison of several methods, before anything is scored."""
+    several = len(preds) > 1
+    for pred in preds if several else ():
+        if not pred.is_dir():
+            raise UserError(f"{pred} is not a folder; give a folder of predictions for each method")
+    names = (REPORT, *((methods.JSON, methods.TABLE) if several else ()))
+    reads = [("--ref", ref), *(("--pred", pred) for pred in preds)]
+    return outputs.open_outputs(out, "--out", reads=reads, names=names, overwrite=overwrite)
 
 
 def _score(
@@ -112,36 +132,42 @@ def _score(
     for key, lacks in (("without_prediction", "prediction"), ("without_reference", "reference")):
         if summary[key]:
             print(f"Left out, for they have no {lacks}: {listing(summary[key])}.")
-    print(f"Written: {out / 'cases.csv'} and {out / 'summary.json'}")
+    print(f"Written: {out / TABLE} and {out / SUMMARY}")
     return dict(summary["refused"]), summary["cases"] + len(summary["refused"])
 
 
-def _score_several(protocol: Protocol, preds: Sequence[Path], ref: Path, out: Path, given: Mapping[str, Any]) -> int:
-    """Scores several folders, each into a folder of its own name in `out`, and compares them."""
-    names = methods.names_of_folders(preds)
-    for pred in preds:
-        if not pred.is_dir():
-            raise UserError(f"{pred} is not a folder; give a folder of predictions for each method")
-    reads = [("--ref", ref), *(("--pred", pred) for pred in preds)]
-    written = outputs.open_outputs(
-        out, "--out", reads=reads, names=(methods.JSON, methods.TABLE), overwrite=given["overwrite"]
-    )
-    refused, count = dict[str, str](), 0
-    for name, pred in zip(names, preds, strict=True):
+def _score_several(
+    protocol: Protocol, preds: Mapping[str, Path], ref: Path, written: outputs.Outputs, given: Mapping[str, Any]
+) -> tuple[dict[str, str], int, Compared]:
+    """Scores several folders, each into a folder of its own name, and compares them."""
+    out, refused, count = written.folder, dict[str, str](), 0
+    for name, pred in preds.items():
         print(f"{name}:")
         more, cases = _score(protocol, pred, ref, out / name, given)
         refused |= {f"{name}: {case}": sentence for case, sentence in more.items()}
         count += cases
         print()
-    tables = {name: read_rows(out / name / "cases.csv") for name in names}
-    found = methods.compare_methods(tables, protocol)
+    found = methods.compare_methods({name: read_rows(out / name / TABLE) for name in preds}, protocol)
     print(methods.render_comparison(found, protocol.metrics))
     with written.together() as folder:
         write_json(folder / methods.JSON, found)
         write_rows(folder / methods.TABLE, found["pairs"])
     print(f"Written: {out / methods.JSON} and {out / methods.TABLE}")
-    raise_left_out(refused, count)
-    return 0
+    return refused, count, methods.tables_of(found, protocol.metrics)
+
+
+def _report(
+    protocol: Protocol, preds: Mapping[str, Path], ref: Path, written: outputs.Outputs, compared: Compared | None
+) -> None:
+    """Writes the page on what was scored."""
+    folders = {name: written.folder / name if compared else written.folder for name in preds}
+    scored = {
+        name: Method(preds[name], read_rows(folder / TABLE), read_json(folder / SUMMARY))
+        for name, folder in folders.items()
+    }
+    with written.together() as folder:
+        write_evaluation(folder / REPORT, Evaluation(protocol.name, protocol.output, ref, scored, compared))
+    print(f"Written: {written.folder / REPORT}")
 
 
 def _refuse_foreign(chosen: str) -> None:

@@ -92,7 +92,7 @@ def read_results(workdir: Path, config: Mapping[str, Any]) -> list[Result]:
         table = folders[name] / "cases.csv"
         cases = read_rows(table) if table.is_file() else []
         panels = {path.stem: path for path in sorted((workdir / "figures" / name).glob("*.png"))}
-        lines, fusion = (list(_lines(of.get("outputs", {}))) for of in (summary, summary.get("fusion", {})))
+        lines, fusion = (list(lines_of(of.get("outputs", {}))) for of in (summary, summary.get("fusion", {})))
         results.append(Result(name, summary, cases, panels, lines, fusion))
     return results
 
@@ -102,7 +102,7 @@ def metric_names(lines: Sequence[Line]) -> list[str]:
     return list(dict.fromkeys(metric for line in lines for metric in line.statistics))
 
 
-def _lines(outputs: Mapping[str, Any]) -> Iterator[Line]:
+def lines_of(outputs: Mapping[str, Any]) -> Iterator[Line]:
     """Flattens {output: {region: {metric: statistics, "counts": ...}}}, or {output: {metric: statistics}}."""
 
     def line(output: str, region: str, metrics: Mapping[str, Any]) -> Line:

@@ -32,14 +32,17 @@ def _result(result: Result) -> dict[str, Any]:
 
 
 def _footnotes(result: Result) -> list[str]:
-    """Definitions of metrics, the rule for empty masks, and the cases that it concerns."""
-    defined = {**result.summary.get("distances", {}), **result.summary.get("definitions", {})}
-    rule = [f"Empty masks: {result.summary['one_empty']}."] if "one_empty" in result.summary else []
-    empties = [text for line in result.lines if (text := _empty_note(line))]
-    return [*(f"{name}: {text}." for name, text in defined.items()), *rule, *empties]
+    return [*definitions(result.summary), *(text for line in result.lines if (text := empty_note(line)))]
 
 
-def _empty_note(line: Line) -> str:
+def definitions(summary: Mapping[str, Any]) -> list[str]:
+    """Definitions of the metrics of a summary, and the rule for empty masks."""
+    defined = {**summary.get("distances", {}), **summary.get("definitions", {})}
+    rule = [f"Empty masks: {summary['one_empty']}."] if "one_empty" in summary else []
+    return [*(f"{name}: {text}." for name, text in defined.items()), *rule]
+
+
+def empty_note(line: Line) -> str:
     """The number of cases of this line with empty masks, in words; empty for the mean over regions."""
     words = {"truth_empty": "truth empty", "pred_empty": "prediction empty", "one_empty": "exactly one of them empty"}
     facts = [f"{text} in {line.counts[key]}" for key, text in words.items() if line.counts.get(key)]

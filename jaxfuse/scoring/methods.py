@@ -18,6 +18,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.tables import render
 from jaxfuse.metrics.comparison import RESAMPLES, Ranking, compare, holm, rank
 from jaxfuse.metrics.names import Metric
+from jaxfuse.report.evaluation import Compared
 from jaxfuse.scoring.protocol import Protocol, Row
 
 JSON, TABLE = "comparison.json", "comparison.csv"
@@ -110,6 +111,13 @@ def _ranking(methods: Sequence[str], measures: Sequence[tuple[str, Metric]], fou
 
 def render_comparison(document: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
     """Renders the ranking, and the pairs in the metrics that a console has room for, with what they mean."""
+    found = tables_of(document, [metric for metric in metrics if metric.in_console])
+    places, pairs = (render(rows, list(rows[0]), left=left) for rows, left in ((found.places, 2), (found.pairs, 3)))
+    return "\n".join([places, "", pairs, "", *found.notes])
+
+
+def tables_of(document: Mapping[str, Any], metrics: Sequence[Metric]) -> Compared:
+    """The ranking and the pairs in these metrics as tables of texts, with what they mean."""
     names = document["methods"]
     ranking = sorted(document["ranking"]["methods"].items(), key=lambda item: item[1]["place"])
     places = [
@@ -117,7 +125,7 @@ def render_comparison(document: Mapping[str, Any], metrics: Sequence[Metric]) ->
         | {f"ahead of {other} by chance": _p(one["ahead_by_chance"][other]) for other in names}
         for name, one in ranking
     ]
-    by_name = {metric.name: metric for metric in metrics if metric.in_console}
+    by_name = {metric.name: metric for metric in metrics}
     pairs = [_line(by_name[one["metric"]], one) for one in document["pairs"] if one["metric"] in by_name]
     ranked = ", ".join(dict.fromkeys(one["metric"] for one in document["ranking"]["measures"]))
     notes = [
@@ -128,7 +136,7 @@ def render_comparison(document: Mapping[str, Any], metrics: Sequence[Metric]) ->
         f"Cases: {document['cases']} that all methods have"
         + (f"; {len(document['not_of_all'])} more that some lack are left out." if document["not_of_all"] else "."),
     ]
-    return "\n".join([render(places, list(places[0]), left=2), "", render(pairs, list(pairs[0]), left=3), "", *notes])
+    return Compared(places, pairs, notes)
 
 
 def _line(metric: Metric, one: Mapping[str, Any]) -> dict[str, str]:

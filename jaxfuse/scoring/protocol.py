@@ -20,7 +20,7 @@ from jaxfuse.scoring.progress import tracked
 from jaxfuse.workers import Jobs, outcomes
 
 T = TypeVar("T")
-_TABLE, _SUMMARY = "cases.csv", "summary.json"
+TABLE, SUMMARY = "cases.csv", "summary.json"
 
 Row = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ def open_scores(
         UserError: they are not to be written there (`jaxfuse.io.outputs`).
     """
     reads = [*folder_read("--pred", *pred), *folder_read("--ref", *ref)]
-    return open_outputs(out, "--out", reads=reads, names=(_TABLE, _SUMMARY), overwrite=overwrite)
+    return open_outputs(out, "--out", reads=reads, names=(TABLE, SUMMARY), overwrite=overwrite)
 
 
 def score_each(jobs: Jobs[T], processes: int | None) -> tuple[dict[str, T], dict[str, str]]:
@@ -106,6 +106,6 @@ def write_scores(
     """Writes cases.csv and summary.json, and returns the summary, in which `refused` are the cases left out."""
     whole = {**summary, "refused": dict(refused)}
     with outputs.together() as folder:
-        write_rows(folder / _TABLE, rows)
-        write_json(folder / _SUMMARY, whole)
+        write_rows(folder / TABLE, rows)
+        write_json(folder / SUMMARY, whole)
     return whole
