@@ -260,6 +260,7 @@ def fusion_form(sizes, row):
         "mask_mode": "whole",
         "residual_attention": True,
         "stop_gradient_masks": False,
+        "presence": "zeroed",
     }
 
 
@@ -271,7 +272,9 @@ def fusion(sizes, row, init):
 def branch(sizes, side, generator):
     """S_A or S_B alone."""
     init = (("net/trunk", f"transition:generators/{generator}/trunk"),)
-    return segmentation(sizes, "cmff:make_branch", {"side": side, "deep_supervision": 0}, init)
+    return segmentation(
+        sizes, "cmff:make_branch", {"side": side, "deep_supervision": 0, "unet": {"presence": "zeroed"}}, init
+    )
 
 
 def joint(sizes):

@@ -144,6 +144,7 @@ def form(sizes, kind, flat):
         "head": sizes.dense_head if kind == "baseline" else sizes.fusion_head,
         "remat": sizes.remat,
         "dtype": sizes.dtype,
+        "presence": "zeroed",
     }
 
 

@@ -140,6 +140,7 @@ def form(sizes, row):
         "ties": "first",
         "norm_decay": sizes.norm_decay,
         "single_encoder": row == "single_encoder",
+        "presence": "zeroed",
         "remat": sizes.remat,
         "dtype": sizes.dtype,
     }

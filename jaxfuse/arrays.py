@@ -7,13 +7,13 @@ Letters: b batch, d h w volume axes in array-axis order (x, y, z of a canonical 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 from jax.sharding import AbstractMesh
-from jaxtyping import Bool, Float, Int, Integer, Key, PyTree
+from jaxtyping import Bool, Float, Int, Integer, Key, PyTree, Shaped
 
 Image = Float[Array, "b *space m"]
 # Class indices; batches bring them as they are stored, uint8.
@@ -41,15 +41,17 @@ __all__ = [
     "Params",
     "Probs",
     "PyTree",
+    "Shown",
     "channels_of",
     "mesh_of",
     "presence_of",
     "shown",
+    "shown_of",
 ]
 
 
-def channels_of(image: Float[Array, "*map m"], channels: Sequence[int]) -> Float[Array, "*map k"]:
-    """Returns these channels of an image, in this order, without a gather, which XLA fuses with nothing.
+def channels_of(image: Shaped[Array, "*map m"], channels: Sequence[int]) -> Shaped[Array, "*map k"]:
+    """Returns these channels of an image or a presence, in this order, without a gather, which XLA fuses with nothing.
 
     Neighbors in ascending order are one slice; others are laid side by side.
     """
@@ -80,6 +82,20 @@ def shown(batch: Mapping[str, Any]) -> Image:
         return image
     there = presence.reshape(presence.shape[0], *(1,) * (image.ndim - 2), presence.shape[-1])
     return jnp.where(there, image, jnp.zeros((), image.dtype))
+
+
+class Shown(NamedTuple):
+    """An image whose absent channels are 0, and which are present: what a network is given that reads both."""
+
+    image: Image
+    presence: Bool[Array, "b m"]
+
+
+def shown_of(batch: Mapping[str, Any], channels: Sequence[int]) -> Shown:
+    """Returns these channels of what is shown of a batch, and their presence: all are there where none is told."""
+    presence, image = presence_of(batch), channels_of(shown(batch), channels)
+    there = jnp.ones((image.shape[0], len(channels)), bool)
+    return Shown(image, there if presence is None else channels_of(presence, channels))
 
 
 def mesh_of(*arrays: Any) -> AbstractMesh | None:

@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.recipe_phases import RECIPES, argument, config_of, distinct, phases
-from tests.tiny_systems import drawn, same
+from jaxfuse.config import parse
+from jaxfuse.data.settings import declared_facts
+from jaxfuse.engine.build import build_system, check_systems
+from tests.recipe_phases import RECIPES, Built, argument, config_of, distinct, phases
+from tests.refusals import refused
+from tests.tiny_systems import count, drawn, largest, minus, same, structure
 
 TINY = [(recipe, argument("tiny", row)) for recipe in RECIPES for row in RECIPES[recipe].ROWS]
 
@@ -66,3 +70,105 @@ def test_nothing_depends_on_what_stands_in_an_absent_channel(call):
         same(*(step(state, one)[0].params for one in (first, second)))
         evaluate = jax.jit(built.system.eval_step)
         same(*(evaluate(state, one) for one in (first, second)))
+
+
+def _formed(recipe, row, phase, **options):
+    """The phase of a row with other options, and the same without."""
+    found = []
+    for chosen in ({}, options):
+        config = RECIPES[recipe].get_config(argument("tiny", row))
+        config.update_from_flattened_dict(chosen)
+        parsed = parse(config)
+        modalities, classes = declared_facts(parsed.data_of(parsed.phases[phase]))
+        found.append(
+            Built(parsed.phases[phase], build_system(parsed.phases[phase], modalities, classes, 4), modalities, classes)
+        )
+    return found
+
+
+# Form -> the recipe, its row and phase, the options, and the subtree of what belongs to the first modality alone.
+FORMS = {
+    "cmff": ("cmff", "random", "fusion", {"fusion.args.fusion.presence": "masked"}, ("branch_b",)),
+    "hyperdense": ("hyperfusion", "baseline", "segmentation", {"network.form.presence": "masked"}, ()),
+    "hyperfusion": ("hyperfusion", "full", "segmentation", {"network.form.presence": "masked"}, ()),
+    "infinet": ("infinet", "aggregated", "axial", {"network.form.presence": "masked"}, ("T2_arm", "t2_arm")),
+}
+
+
+def _of_last(params, parts):
+    """The parameters that read the last modality, or group, alone."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+
+    def belongs(path):
+        names = [getattr(key, "key", "") for key in path]
+        if parts:
+            return any(part in names for part in parts)
+        return "stream_2" in names  # of networks with two streams
+
+    return [leaf for path, leaf in leaves if belongs(path)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "row", "phase", "options", "parts"), FORMS.values(), ids=FORMS)
+def test_a_masked_form_leaves_out_what_is_absent_and_is_the_plain_form_where_all_is_there(
+    recipe, row, phase, options, parts
+):
+    plain, masked = _formed(recipe, row, phase, **options)
+    assert structure(masked.state.params) == structure(plain.state.params)
+    state, (batch, other) = _weights(masked.state), _batches(masked)
+    predict, predict_plain = jax.jit(masked.system.predict), jax.jit(plain.system.predict)
+    primary = masked.system.primary
+    whole = {"image": batch["image"], "presence": np.ones_like(batch["presence"])}
+    np.testing.assert_allclose(predict(state, whole)[primary], predict_plain(state, whole)[primary], atol=1e-6)
+    given, garbled = ({key: one[key] for key in ("image", "presence")} for one in (batch, other))
+    same(predict(state, given), predict(state, garbled))
+    assert np.abs(predict(state, given)[primary] - predict_plain(state, given)[primary]).max() > 1e-6
+    # With nothing of the last modality, or group, in any example its part learns nothing at all.
+    presence = np.array(batch["presence"])
+    last = list(masked.system.pairing.b) if recipe == "cmff" else [presence.shape[-1] - 1]
+    presence[:], presence[:, last] = True, False
+
+    @jax.jit
+    def slope(params):
+        def loss(params):
+            given = jax.tree.map(jnp.asarray, {**batch, "presence": presence})
+            after = masked.system.eval_step(state.replace(params=params), given)
+            return sum(after.values())
+
+        return jax.grad(loss)(params)
+
+    found = slope(state.params)
+    absent = _of_last(found, parts)
+    assert absent
+    assert all(not np.asarray(leaf).any() for leaf in absent)
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(found))
+
+
+@pytest.mark.slow
+def test_a_conditioned_unet_begins_as_the_plain_one_and_learns_by_what_is_present():
+    plain, told = _formed("cmff", "S_A", "branch_a", **{"branch_a.args.unet.presence": "conditioned"})
+    counted = {name: count(tree) for name, tree in told.system.networks(told.state.params).items()}
+    assert counted["trunk"] + counted["head"] == count(plain.state.params)
+    levels = sum(told.system.network.function.trunk.widths)
+    assert counted["presence"] == (2 * 32 + 32) + (32 * 2 * levels + 2 * levels)
+    batch, _ = _batches(told)
+    state = told.system.init(jax.random.key(0), batch)
+    trunk = {name: state.params["net"][name] for name in ("trunk", "head")}
+    image = {"image": jnp.asarray(batch["image"])}
+    found, expected = (
+        told.system.predict(state, image),
+        plain.system.predict(state.replace(params={"net": trunk}), image),
+    )
+    same(found, expected)
+    after, _ = jax.jit(told.system.train_step)(state, batch)
+    assert largest(minus(after.params["net"]["presence"], state.params["net"]["presence"])) > 0
+
+
+def test_forms_stand_where_they_mean_something():
+    config = RECIPES["cmff"].get_config("tiny,row=joint")
+    phase = config.schedule[-1]
+    config[phase].args["fusion"]["presence"] = "masked"
+    refused("presence is 'masked'; choose one of zeroed", lambda: check_systems(parse(config)))
+    config = RECIPES["infinet"].get_config("tiny,row=single_encoder")
+    config.network.form.presence = "masked"
+    refused("presence is 'masked'; choose one of zeroed", lambda: check_systems(parse(config)))

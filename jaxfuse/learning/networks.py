@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 
-from jaxfuse.arrays import Array, Key, Params
+from jaxfuse.arrays import Array, Key, Params, Shown
 from jaxfuse.learning.state import Optimizers, State, create_state, initializer_key
 
 
@@ -17,11 +17,11 @@ from jaxfuse.learning.state import Optimizers, State, create_state, initializer_
 class Network(Protocol):
     """A pure function of parameters and running statistics."""
 
-    def init(self, rng: Key[Array, ""], image: Array) -> tuple[Params, Params]:
+    def init(self, rng: Key[Array, ""], image: Array | Shown) -> tuple[Params, Params]:
         """Fresh (parameters, statistics)."""
         ...
 
-    def apply(self, params: Params, stats: Params, image: Array, *, train: bool) -> tuple[Any, Params]:
+    def apply(self, params: Params, stats: Params, image: Array | Shown, *, train: bool) -> tuple[Any, Params]:
         """The output, and the statistics after this batch.
 
         `train` normalizes by the statistics of the batch; else the running ones are used, and returned as given.
@@ -35,13 +35,13 @@ class LinenNetwork:
 
     module: nn.Module
 
-    def init(self, rng: Key[Array, ""], image: Array) -> tuple[Params, Params]:
+    def init(self, rng: Key[Array, ""], image: Array | Shown) -> tuple[Params, Params]:
         # Lazily: no forward pass is computed, nor compiled, to draw weights.
-        shape = jax.ShapeDtypeStruct(image.shape, image.dtype)
+        shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), image)
         variables = self.module.lazy_init(rng, shape, train=False)
         return variables["params"], variables.get("batch_stats", {})
 
-    def apply(self, params: Params, stats: Params, image: Array, *, train: bool) -> tuple[Any, Params]:
+    def apply(self, params: Params, stats: Params, image: Array | Shown, *, train: bool) -> tuple[Any, Params]:
         variables = {"params": params, "batch_stats": stats}
         if not train:
             return self.module.apply(variables, image, train=False), stats
@@ -53,9 +53,9 @@ class LinenNetwork:
 class Function(Protocol):
     """A pure function of parameters alone, as a pair: draw them, apply them."""
 
-    def init(self, rng: Key[Array, ""], image: Array) -> Params: ...
+    def init(self, rng: Key[Array, ""], image: Array | Shown) -> Params: ...
 
-    def __call__(self, params: Params, image: Array) -> Any: ...
+    def __call__(self, params: Params, image: Array | Shown) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Stateless:
 
     function: Function
 
-    def init(self, rng: Key[Array, ""], image: Array) -> tuple[Params, Params]:
+    def init(self, rng: Key[Array, ""], image: Array | Shown) -> tuple[Params, Params]:
         return self.function.init(rng, image), {}
 
-    def apply(self, params: Params, stats: Params, image: Array, *, train: bool) -> tuple[Any, Params]:
+    def apply(self, params: Params, stats: Params, image: Array | Shown, *, train: bool) -> tuple[Any, Params]:
         del train
         return self.function(params, image), stats
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, channels_of, shown
+from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, channels_of, shown, shown_of
 from jaxfuse.learning.networks import Network
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 
@@ -139,6 +139,7 @@ class Segmentation(Defaults):
         loss: (logits, label) -> scalar.
         name: the name of its output, class probabilities (b *space k).
         parts: subtrees of the parameters that `describe` counts apart; () counts all of them under `name`.
+        tells_presence: whether the network is given a `jaxfuse.arrays.Shown` in place of an image.
     """
 
     reads_presence = True
@@ -150,6 +151,7 @@ class Segmentation(Defaults):
     geometry: Geometry
     name: str
     parts: tuple[str, ...] = ()
+    tells_presence: bool = False
 
     @property
     def primary(self) -> str:
@@ -163,8 +165,8 @@ class Segmentation(Defaults):
         params, stats = self.network.init(initializer_key(rng), self._inputs(batch))
         return create_state(rng, {"net": params}, self.optimizers, stats={"net": stats})
 
-    def _inputs(self, batch: Batch | Mapping[str, Array]) -> Array:
-        return channels_of(shown(batch), self.channels)
+    def _inputs(self, batch: Batch | Mapping[str, Array]) -> Any:
+        return shown_of(batch, self.channels) if self.tells_presence else channels_of(shown(batch), self.channels)
 
     def _answer(self, state: State, inputs: Batch | Mapping[str, Array]) -> Logits:
         """Logits by the running statistics."""

@@ -40,10 +40,13 @@ from jaxfuse.nn.attention import CBAM
 from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.precision import cast_dtype
+from jaxfuse.nn.presence import MASKED, ZEROED, or_background, or_nothing, where_present
 from jaxfuse.nn.unet import Features
 
 ATTENTION = ("mask", "plain", "none", "cbam")
 MASK_MODES = ("whole", "class")
+# Of each example, whether it has something of group A, and of B; None where all have all.
+GroupsPresent = tuple[Array, Array] | None
 
 
 class FusionBranch(nn.Module):
@@ -96,13 +99,15 @@ class Fusion:
     """Both branches and S_F as one pure function of their parameters {"branch_a", "branch_b", "fusion"}.
 
     `stop_gradient_masks` keeps S_F's loss from reaching the branches through the masks (through the features it
-    always does, Eq. 7).
+    always does, Eq. 7). With `masked`, S_F reads nothing of a branch of whose modalities an example has none: its
+    features are 0, it guides nothing, and what S_F says stands in its place, without a gradient.
     """
 
     branch_a: Network
     branch_b: Network
     fusion: nn.Module
     stop_gradient_masks: bool
+    masked: bool = False
 
     def init(self, rng: Key[Array, ""], image_a: ImageA, image_b: ImageB) -> Params:
         key_a, key_b, key_f = jax.random.split(rng, 3)
@@ -115,22 +120,29 @@ class Fusion:
 
         return {**params, "fusion": self.fusion.lazy_init(key_f, *jax.eval_shape(inputs))["params"]}
 
-    def read(self, params: Params, features_a: Features, features_b: Features) -> dict[str, Logits]:
-        """Logits S_A, S_B and S_F from the trunks' features."""
+    def read(
+        self, params: Params, features_a: Features, features_b: Features, present: GroupsPresent = None
+    ) -> dict[str, Logits]:
+        """Logits S_A, S_B and S_F from the trunks' features; an example may have nothing of a group."""
         logits_a = self.branch_a.read_out(params["branch_a"], features_a)
         logits_b = self.branch_b.read_out(params["branch_b"], features_b)
         probs_a, probs_b = jax.nn.softmax(logits_a), jax.nn.softmax(logits_b)
         if self.stop_gradient_masks:
             probs_a, probs_b = jax.lax.stop_gradient((probs_a, probs_b))
-        fused = self.fusion.apply({"params": params["fusion"]}, features_a, features_b, probs_a, probs_b)
-        return {"S_A": logits_a, "S_B": logits_b, "S_F": fused}  # pyright: ignore[reportReturnType]
+        inputs: Any = (features_a, features_b, probs_a, probs_b)
+        if present is not None and self.masked:
+            inputs = (*map(or_nothing, present, inputs[:2]), *map(or_background, present, inputs[2:]))
+        fused: Any = self.fusion.apply({"params": params["fusion"]}, *inputs)
+        if present is not None and self.masked:
+            held = jax.lax.stop_gradient(fused)
+            logits_a, logits_b = map(where_present, present, (logits_a, logits_b), (held, held))
+        return {"S_A": logits_a, "S_B": logits_b, "S_F": fused}
 
-    def __call__(self, params: Params, image_a: ImageA, image_b: ImageB) -> dict[str, Logits]:
-        return self.read(
-            params,
-            self.branch_a.features(params["branch_a"], image_a),
-            self.branch_b.features(params["branch_b"], image_b),
-        )
+    def __call__(
+        self, params: Params, image_a: ImageA, image_b: ImageB, present: GroupsPresent = None
+    ) -> dict[str, Logits]:
+        features_a = self.branch_a.features(params["branch_a"], image_a)
+        return self.read(params, features_a, self.branch_b.features(params["branch_b"], image_b), present)
 
 
 def fusion_objective(logits: Mapping[str, Logits], label: Label, loss: SegmentationLoss) -> tuple[Array, Metrics]:
@@ -158,22 +170,25 @@ class FusionSegmentation(Defaults):
         return create_state(rng, {"net": params}, self.optimizers)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
-        images = self.pairing.split(batch)
+        inputs = self._inputs(batch)
 
         def objective(params: Params) -> tuple[Array, Aux]:
-            loss, terms = fusion_objective(self.fusion(params, *images), batch["label"], self.loss)
+            loss, terms = fusion_objective(self.fusion(params, *inputs), batch["label"], self.loss)
             return loss, Aux(terms)
 
         state, aux = descend(state, "net", self.optimizers["net"], objective)
         return state.advance(), dict(aux.metrics)
 
+    def _inputs(self, batch: Batch | Mapping[str, Array]) -> tuple[Any, ...]:
+        return *self.pairing.split(batch), self.pairing.present(batch)
+
     def eval_step(self, state: State, batch: Batch) -> Metrics:
-        logits = self.fusion(state.params["net"], *self.pairing.split(batch))
+        logits = self.fusion(state.params["net"], *self._inputs(batch))
         loss, terms = fusion_objective(logits, batch["label"], self.loss)
         return {f"net/{name}": value for name, value in {"loss": loss, **terms}.items()}
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        logits = self.fusion(state.params["net"], *self.pairing.split(inputs))
+        logits = self.fusion(state.params["net"], *self._inputs(inputs))
         return {name: jax.nn.softmax(value) for name, value in logits.items()}
 
     def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
@@ -284,17 +299,21 @@ class JointTraining(Defaults):
 
 @dataclass(frozen=True)
 class FusionForm:
-    """The form of S_F; the defaults are the paper's. See `FusionBranch` and `Fusion` for the attributes."""
+    """The form of S_F; the defaults are the paper's. See `FusionBranch` and `Fusion` for the attributes.
+
+    `presence` is "zeroed", or "masked" for the `masked` of `Fusion`.
+    """
 
     fusion_width: int = 32
     attention: str = "mask"
     mask_mode: str = "whole"
     residual_attention: bool = True
     stop_gradient_masks: bool = False
+    presence: str = ZEROED
 
     def fusion(self, classes: int, unet: UNetForm) -> Fusion:
         """Both branches and S_F."""
-        check_choices(self, {"attention": ATTENTION, "mask_mode": MASK_MODES})
+        check_choices(self, {"attention": ATTENTION, "mask_mode": MASK_MODES, "presence": (ZEROED, MASKED)})
         branch = unet.network(classes)
         branch_type = nn.remat(FusionBranch) if unet.remat else FusionBranch
         fusion = branch_type(
@@ -306,7 +325,7 @@ class FusionForm:
             dtype=cast_dtype(unet.dtype),
             kernel_init=unet.kernel_init,
         )
-        return Fusion(branch, branch, fusion, self.stop_gradient_masks)
+        return Fusion(branch, branch, fusion, self.stop_gradient_masks, self.presence == MASKED)
 
 
 def make_system(
@@ -344,7 +363,9 @@ def make_branch(
     channels = getattr(pairing(pairs, modalities), side)
     network, name = unet.segmenter(classes, deep_supervision), f"S_{side.upper()}"
     learned = supervised(loss) if deep_supervision else loss
-    return Segmentation(network, channels, learned, optimizers, unet.geometry(3), name)
+    own = ("trunk", "head", "presence", *(("coarser",) if deep_supervision else ()))
+    parts = own if unet.conditioned else ()
+    return Segmentation(network, channels, learned, optimizers, unet.geometry(3), name, parts, unet.conditioned)
 
 
 def make_joint(
@@ -360,7 +381,8 @@ def make_joint(
     segmentation_weight: float = 1.0,
     share_trunk: bool = True,
 ) -> JointTraining:
-    """CMFT and CMFF trained together."""
+    """CMFT and CMFF trained together, on examples that have all modalities."""
+    check_choices(fusion, {"presence": (ZEROED,)})
     groups, critics = pairing(pairs, modalities), cycle.critics(unet)
     return JointTraining(
         fusion=fusion.fusion(classes, unet),

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Batch, Float, Image, Key, Metrics, Params, channels_of, shown
+from jaxfuse.arrays import Array, Batch, Bool, Float, Image, Key, Metrics, Params, channels_of, presence_of, shown
 from jaxfuse.errors import UserError
 from jaxfuse.learning.adversarial import (
     Cycle,
@@ -32,10 +32,12 @@ from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend
 from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
+from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.headed_unet import Network, Supervised, shape_of
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_critic import PatchCritic
 from jaxfuse.nn.precision import cast_dtype
+from jaxfuse.nn.presence import CONDITIONED, ZEROED, Modulation
 from jaxfuse.nn.unet import Head, UNet
 
 # The groups need not have the same number of modalities.
@@ -54,6 +56,13 @@ class Pairing:
         """(A, B). A batch with the streams `a` and `b` takes each group from its own subject (unpaired)."""
         image_a, image_b = (shown(batch.get(side, batch)) for side in ("a", "b"))
         return channels_of(image_a, self.a), channels_of(image_b, self.b)
+
+    def present(self, batch: Batch | Mapping[str, Any]) -> tuple[Bool[Array, " b"], Bool[Array, " b"]] | None:
+        """Tells of each example of one subject whether anything of group A is there, and of B; None where all is."""
+        presence = presence_of(batch)
+        if presence is None:
+            return None
+        return tuple(channels_of(presence, group).any(-1) for group in (self.a, self.b))  # pyright: ignore
 
 
 def pairing(pairs: Sequence[str], modalities: Sequence[str]) -> Pairing:
@@ -76,6 +85,8 @@ class UNetForm:
     Attributes:
         remat: each level is computed again in the backward pass.
         dtype: arithmetic of the convolutions, "float32" or "bfloat16"; weights, norms and losses are float32.
+        presence: what a U-Net that labels makes of absent modalities: "zeroed", or "conditioned": its features are
+            scaled and shifted by what is present.
     """
 
     arch: str = "residual"
@@ -84,9 +95,28 @@ class UNetForm:
     kernel_init: KernelInit = normal()
     remat: bool = False
     dtype: str = "float32"
+    presence: str = ZEROED
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether a U-Net that labels is told which modalities are present."""
+        check_choices(self, {"presence": (ZEROED, CONDITIONED)})
+        return self.presence == CONDITIONED
 
     def network(self, outputs: int) -> Network:
-        """A U-Net with `outputs` kernels in its last layer."""
+        """A U-Net with `outputs` kernels in its last layer, which sees images alone.
+
+        Raises:
+            UserError: it is to be conditioned, which one that stands alone and labels can be.
+        """
+        if self.conditioned:
+            raise UserError(
+                "unet.presence is 'conditioned', which is an option of U-Nets that label alone, such as S_A; leave it "
+                "at 'zeroed' for phases that translate, reconstruct or fuse branches"
+            )
+        return self._network(outputs)
+
+    def _network(self, outputs: int) -> Network:
         trunk = UNet(
             base=self.base,
             levels=self.levels,
@@ -95,7 +125,8 @@ class UNetForm:
             dtype=cast_dtype(self.dtype),
             kernel_init=self.kernel_init,
         )
-        return Network(trunk, Head(outputs, kernel_init=self.kernel_init))
+        modulation = Modulation(trunk.widths) if self.conditioned else None
+        return Network(trunk, Head(outputs, kernel_init=self.kernel_init), modulation)
 
     def segmenter(self, classes: int, deep_supervision: int = 0) -> Stateless | Supervised:
         """A U-Net that labels voxels, in training on so many coarser levels of its decoder, too.
@@ -103,7 +134,7 @@ class UNetForm:
         Raises:
             UserError: the decoder has not so many.
         """
-        network = self.network(classes)
+        network = self._network(classes)
         if not deep_supervision:
             return Stateless(network)
         if deep_supervision > self.levels - 2:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Float, Logits
+from jaxfuse.arrays import Array, Float, Logits, Shown
 from jaxfuse.errors import UserError
 from jaxfuse.learning.networks import LinenNetwork
 from jaxfuse.learning.state import Optimizers
@@ -33,6 +33,7 @@ from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.index_pool import TIES, max_pool_with_index, unpool
 from jaxfuse.nn.initializers import KernelInit, glorot_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
+from jaxfuse.nn.presence import MASKED, ZEROED, gains, where_present, with_gains
 
 GLOROT_UNIFORM = glorot_uniform()
 
@@ -56,6 +57,8 @@ class InfiNetForm:
         norm_eps, norm_decay: added to the variance; of the running statistics.
         dtype: arithmetic, "float32" or "bfloat16"; weights, statistics and logits are float32.
         remat: every block is computed again in the backward pass.
+        presence: what is made of absent modalities: "zeroed", or "masked": their arms are left out, and sums over the
+            arms scaled up; not with `single_encoder`.
     """
 
     width: int = 64
@@ -72,6 +75,7 @@ class InfiNetForm:
     dtype: str = "float32"
     remat: bool = False
     kernel_init: KernelInit = GLOROT_UNIFORM
+    presence: str = ZEROED
 
     def network(self, modalities: Sequence[str], classes: int) -> InfiNet:
         """The network of this form, for these input channels and so many classes.
@@ -79,7 +83,8 @@ class InfiNetForm:
         Raises:
             UserError: an option has none of its values.
         """
-        check_choices(self, {"ties": TIES, "dtype": DTYPES, "mix_kernel": (1, 3)})
+        choices = {"ties": TIES, "dtype": DTYPES, "mix_kernel": (1, 3)}
+        check_choices(self, {**choices, "presence": (ZEROED,) if self.single_encoder else (ZEROED, MASKED)})
         for name in ("width", "blocks", "convs_per_block"):
             if (value := getattr(self, name)) < 1:
                 raise UserError(f"{name} is {value}; give a positive number")
@@ -118,7 +123,9 @@ class InfiNet(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, image: Float[Array, "b h w m"], *, train: bool = False) -> Logits:
+    def __call__(self, image: Float[Array, "b h w m"] | Shown, *, train: bool = False) -> Logits:
+        present = image.presence if isinstance(image, Shown) else None
+        image = image.image if isinstance(image, Shown) else image
         self._check(image)
         form = self.form
         if form.single_encoder:
@@ -130,7 +137,7 @@ class InfiNet(nn.Module):
         fuse = form.block(FusionBlock, train)
         for level in range(form.blocks - 1, -1, -1):
             maps, indices = [arm.maps[level] for arm in arms], [arm.indices[level] for arm in arms]
-            fused = fuse(name=f"fusion_{level + 1}")(coarse, maps, indices)
+            fused = fuse(name=f"fusion_{level + 1}")(coarse, maps, indices, present)
             # From here on one map is unpooled once per arm.
             coarse = [fused] * len(arms)
         # In float32 even on bfloat16 features, so that losses start from full precision.
@@ -206,15 +213,29 @@ class FusionBlock(nn.Module):
         coarse: Sequence[Float[Array, "b half_h half_w c"]],
         maps: Sequence[Map],
         indices: Sequence[Array],
+        present: Array | None = None,
     ) -> Map:
         form = self.form
-        x = jnp.concatenate([unpool(y, index) for y, index in zip(coarse, indices, strict=True)], axis=-1)
+        unpooled = [unpool(y, index) for y, index in zip(coarse, indices, strict=True)]
+        if present is not None:
+            unpooled, maps = (_of_present(present, one) for one in (unpooled, maps))
+        x = jnp.concatenate(unpooled, axis=-1)
         x = form.norm("unpooled_norm", self.train)(x)
+        # Behind the normalization, by which channels of 0 would be something else.
+        x = x if present is None else with_gains(x, gains(present, [one.shape[-1] for one in unpooled]))
         x = Layer(form, self.train, form.mix_kernel, name="mix")(x)
         x = jnp.concatenate([x, *maps], axis=-1)
         if form.fused_bn:
             x = form.norm("fused_norm", self.train)(x)
+        if present is not None:
+            widths = [one.shape[-1] for one in maps]
+            mixed = jnp.ones((x.shape[0], x.shape[-1] - sum(widths)))
+            x = with_gains(x, jnp.concatenate([mixed, gains(present, widths)], axis=1))
         return Layer(form, self.train, 3, name="fuse")(x)
+
+
+def _of_present(present: Array, maps: Sequence[Map]) -> list[Map]:
+    return [where_present(present[:, arm], one) for arm, one in enumerate(maps)]
 
 
 class Layer(nn.Module):
@@ -248,4 +269,5 @@ def make_system(
         optimizers=optimizers,
         geometry=form.geometry(),
         name="segmentation",
+        tells_presence=form.presence == MASKED,
     )

@@ -8,6 +8,7 @@ only), nearest-neighbor upsampling, and no network output, so that one trunk may
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
 from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.presence import Film, modulated
 
 _ARCHS = ("residual", "plain")
 
@@ -53,9 +55,18 @@ class UNet(nn.Module):
     def __call__(self, image: Float[Array, "b *space m"]) -> Features:
         return self.decoded(image)[0]
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The channels of each level of the encoder, the finest first."""
+        return tuple(self.base * 2**level for level in range(self.levels))
+
     @nn.compact
-    def decoded(self, image: Float[Array, "b *space m"]) -> tuple[Features, ...]:
-        """The features of every level of the decoder, the finest first; sides halve from one to the next."""
+    def decoded(self, image: Float[Array, "b *space m"], films: Sequence[Film] = ()) -> tuple[Features, ...]:
+        """The features of every level of the decoder, the finest first; sides halve from one to the next.
+
+        Args:
+            films: scale and shift of the features of each level of the encoder; (): they stay what they are.
+        """
         self._check(image)
         common = {"arch": self.arch, "dtype": self.dtype, "kernel_init": self.kernel_init}
         encode = partial(nn.remat(EncoderLevel) if self.remat else EncoderLevel, **common)
@@ -65,6 +76,7 @@ class UNet(nn.Module):
         for level in range(1, self.levels + 1):
             width, strides = self.base * 2 ** (level - 1), 1 if level == 1 else 2
             x = encode(width, strides, name=f"encoder_{level}")(x)
+            x = modulated(x, films[level - 1]) if films else x
             skips.append(x)
         found = [Features(x, skips.pop())]
         for level in range(self.levels - 1, 0, -1):

@@ -36,7 +36,8 @@ def make_system(
     channels = tuple(range(len(modalities)))
     network = unet.segmenter(classes, deep_supervision)
     learned = supervised(loss) if deep_supervision else loss
-    return Segmentation(network, channels, learned, optimizers, unet.geometry(2), "segmentation")
+    told = {"name": "segmentation", "tells_presence": unet.conditioned}
+    return Segmentation(network, channels, learned, optimizers, unet.geometry(2), **told)
 
 
 def inflate(donor: Params, target: Params) -> Params:

@@ -19,6 +19,7 @@ from jaxfuse.nn.channel_weights import PReLU, over_map
 from jaxfuse.nn.conv import Conv, conv
 from jaxfuse.nn.initializers import KernelInit
 from jaxfuse.nn.moments import moments
+from jaxfuse.nn.presence import with_gains
 
 EPS = 1e-5
 # The share of the old value that a running statistic keeps.
@@ -27,6 +28,8 @@ SLOPE = 0.25
 
 Maps = Float[Array, "b *space f"]
 PerStream = Sequence[Array]
+# Of the channels that convolutions read; None leaves them what they are.
+Gain = Float[Array, "b c"] | None
 
 
 class Moments(NamedTuple):
@@ -64,7 +67,7 @@ class ConvBlock(nn.Module):
     kernel_init: KernelInit
 
     @nn.compact
-    def __call__(self, x: Maps, moments: Moments | None) -> Float[Array, "b *out k"]:
+    def __call__(self, x: Maps, moments: Moments | None, read: Gain = None) -> Float[Array, "b *out k"]:
         if moments is not None:
             scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
             bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], jnp.float32)
@@ -72,6 +75,8 @@ class ConvBlock(nn.Module):
             gain, mean, bias = (jax.lax.broadcast_to_rank(one, x.ndim) for one in (gain, moments.mean, bias))
             x = (gain * (x - mean) + bias).astype(x.dtype)
         x = PReLU(name="prelu")(x)
+        # Behind the normalization, by which channels of 0 would be something else.
+        x = x if read is None else with_gains(x, read)
         return Conv(self.features, 3, padding=0, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")(x)
 
 
@@ -97,14 +102,14 @@ class ConvLayer(nn.Module):
     kernel_init: KernelInit
 
     @nn.compact
-    def __call__(self, inputs: PerStream, *, train: bool) -> tuple[Array, ...]:
+    def __call__(self, inputs: PerStream, *, train: bool, gain: Gain = None) -> tuple[Array, ...]:
         moments: list[Moments | None] = [None] * len(inputs)
         if self.normalized:
             names = ["shared"] if len(inputs) == 1 else [f"stream_{m + 1}" for m in range(len(inputs))]
             moments = [BatchMoments(name=f"moments_{n}")(x, train=train) for n, x in zip(names, inputs, strict=True)]
         common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
         return tuple(
-            ConvBlock(self.features, **common, name=f"stream_{m + 1}")(_of(inputs, m), _of(moments, m))
+            ConvBlock(self.features, **common, name=f"stream_{m + 1}")(_of(inputs, m), _of(moments, m), gain)
             for m in range(self.streams)
         )
 
@@ -137,9 +142,9 @@ class Blocks(nn.Module):
     kernel_init: KernelInit
 
     @nn.compact
-    def __call__(self, layer: int, inputs: PerStream, *, train: bool) -> tuple[Array, ...]:
+    def __call__(self, layer: int, inputs: PerStream, *, train: bool, gain: Gain = None) -> tuple[Array, ...]:
         sizes = (self.filters[layer - 1], self.streams, layer > 1)
-        return ConvLayer(*sizes, self.dtype, self.kernel_init, name=f"layer_{layer}")(inputs, train=train)
+        return ConvLayer(*sizes, self.dtype, self.kernel_init, name=f"layer_{layer}")(inputs, train=train, gain=gain)
 
 
 class Fusions(nn.Module):

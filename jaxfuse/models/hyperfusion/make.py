@@ -33,6 +33,7 @@ from jaxfuse.nn.channel_weights import SLOPE
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, he_normal
 from jaxfuse.nn.precision import DTYPES, layer_dtype
+from jaxfuse.nn.presence import MASKED, ZEROED
 
 LAYERS = 9
 FILTERS = ("stepped", "incremental")
@@ -58,6 +59,8 @@ class HyperForm:
         kernel_init: of all kernels but those of a head without activation, which keep the variance as they are.
         remat: makes the tensors between convolutions again in the backward pass.
         dtype: arithmetic of the convolutions, "float32" or "bfloat16"; weights, statistics and logits are float32.
+        presence: what is made of absent modalities: "zeroed", or "masked": their streams are left out, and sums over
+            the streams scaled up; not with `recursive`.
     """
 
     ndim: int = 3
@@ -70,6 +73,7 @@ class HyperForm:
     kernel_init: KernelInit = RECTIFIED
     remat: bool = False
     dtype: str = "float32"
+    presence: str = ZEROED
 
     def module(self, streams: int, classes: int) -> HyperDense:
         """The network for so many modalities."""
@@ -86,6 +90,7 @@ class HyperForm:
             dtype=layer_dtype(self.dtype),
             kernel_init=self.kernel_init,
             head_init=LINEAR if self.head_activation == "none" else self.kernel_init,
+            masked=self.presence == MASKED,
         )
 
     def features(self) -> tuple[int, ...]:
@@ -96,6 +101,7 @@ class HyperForm:
 
     def _check(self) -> None:
         choices = {"filters": FILTERS, "head_activation": HEAD_ACTIVATIONS, "dtype": DTYPES, "ndim": (2, 3)}
+        choices["presence"] = (ZEROED,) if self.recursive else (ZEROED, MASKED)
         check_choices(self, choices)
         if min((self.width, *self.head)) < 1:
             raise UserError(f"width is {self.width} and head {self.head}; give positive numbers")
@@ -126,4 +132,5 @@ def make_system(
         geometry=Geometry(form.ndim, divisor=1, margin=LAYERS),
         name="segmentation",
         parts=("blocks", "resfuse", "head") if form.resfuse else ("blocks", "head"),
+        tells_presence=form.presence == MASKED,
     )
