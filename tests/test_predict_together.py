@@ -197,3 +197,25 @@ def test_devices_share_the_cases(given, tmp_path, run):
     assert done.returncode == 0, done.stderr
     assert contents(three) == contents(one)
     assert len(np.unique(np.frombuffer(contents(one)[next(iter(contents(one)))], np.uint8))) > 2
+
+
+@pytest.mark.slow
+def test_folds_that_a_pattern_names_are_averaged(given, tmp_path):
+    cases, out, runs = tmp_path / "in", tmp_path / "out", tmp_path / "runs"
+    shutil.copytree(given.cases / "a", cases / "a")
+    for number in range(3):
+        labeling_run(runs / f"fold{number}", ("t1", "t2", "flair"), seed=number)
+    means = []
+    for number in range(3):
+        call_here(predict, workdir=runs / f"fold{number}", input=cases, output=tmp_path / f"{number}", **MAPS)
+        means.append(probabilities(tmp_path / f"{number}"))
+    call_here(predict, workdir=f"{runs}/fold*", input=cases, output=out, **MAPS)
+    np.testing.assert_allclose(probabilities(out), np.mean(means, axis=0), atol=1e-6)
+    assert np.abs(means[0] - means[1]).max() > 0.01
+
+
+MAPS = {"save_probabilities": True}
+
+
+def probabilities(folder):
+    return np.stack([one.array for one in read_channels(folder / "probabilities" / "a.nii.gz", range(4))], -1)

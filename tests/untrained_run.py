@@ -158,6 +158,7 @@ def labeling_run(
     source: str = "slices",
     *,
     scheme_name: str = "brats",
+    seed: int = 0,
     **data: Any,
 ) -> Path:
     """A run of a small 2D network that labels what BraTS labels, or in another scheme."""
@@ -167,4 +168,4 @@ def labeling_run(
     config.voc.patch, config.voc.validation.tile_batch = (16, 16), 8
     config.voc.data = volume_data(source=source, modalities=tuple(modalities), cases=1, shape=(8, 8, 8), spacing_mm=1)
     config.voc.data.update({"cache": str(folder / "cache"), **data})
-    return write_untrained_run(folder, config, "voc", train=TRAIN, scheme_name=scheme_name)
+    return write_untrained_run(folder, config, "voc", train=TRAIN, scheme_name=scheme_name, seed=seed)

@@ -19,7 +19,8 @@ RNG = np.random.default_rng(0)
 def sided(tiles):
     """An answer that a mirror changes: each voxel beside the one before it, by another amount along each axis."""
     image = tiles["image"]
-    return {"sided": sum((axis + 1) * jnp.roll(image, 1, axis + 1) ** 2 for axis in range(image.ndim - 2))}
+    roll = np.roll if isinstance(image, np.ndarray) else jnp.roll
+    return {"sided": sum((axis + 1) * roll(image, 1, axis + 1) ** 2 for axis in range(image.ndim - 2))}
 
 
 def one_by_one(axes):
@@ -30,15 +31,14 @@ def one_by_one(axes):
         for count in range(len(axes) + 1):
             for chosen in itertools.combinations(axes, count):
                 along = [1 + axis for axis in chosen]
-                made = np.asarray(sided({"image": jnp.asarray(np.flip(tiles["image"], along))})["sided"])
-                each.append(np.flip(made, along))
+                each.append(np.flip(sided({"image": np.flip(tiles["image"], along)})["sided"], along))
         assert len(each) == 2 ** len(axes)
         return np.mean(each, axis=0)
 
     return predict
 
 
-@pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("axes", [(0,), (0, 1, 2)], ids=str)
 def test_the_mean_is_that_of_all_mirrored_passes(axes):
     image = RNG.normal(size=(9, 8, 7, 2)).astype(np.float32)
     tiling = tile_volume(image.shape[:3], (5, 6, 4), overlap=0.3)
