@@ -18,8 +18,8 @@ from tests.commands import ROOT
 from tests.made_cases import head, write_case
 from tests.untrained_run import SCANNED, labeling_run, synthesis_run, write_untrained_run
 
-# What cannot be equal: it holds a time, or the folder's name.
-_OWN = {"report.html", ".jaxfuse-written"}
+# What cannot be equal: it holds a time, the folder's name, or the command.
+_OWN = {"report.html", ".jaxfuse-written", "builder.json"}
 
 
 def fusing_run(folder: Path, *combos: str) -> Path:
