@@ -109,8 +109,8 @@ STEPS = {
     "cmff:ours:fusion:8": GRADIENTS,
     # The weights of channels, of each example.
     "cmff:w_CA:fusion:8": TWO_GATHERED,
-    "cmff:S_A:branch_a:8": None,
-    "cmff:voc:voc:8": None,
+    "cmff:S_A:branch_a:8": {"all-reduce": 2},
+    "cmff:voc:voc:8": {"all-reduce": 2},
     "cmff:self:reconstruction:8": None,
     "cmff:joint:joint:8": None,
     "hyperfusion:full:segmentation:8": None,
@@ -118,7 +118,7 @@ STEPS = {
     # Two for each of 25 batch norms.
     "infinet:aggregated:coronal:8": {"all-reduce": 51},
     "infinet:single_encoder:coronal:8": None,
-    "infinet:unet_single:coronal:8": None,
+    "infinet:unet_single:coronal:8": {"all-reduce": 2},
     "infinet:unet_double:coronal:8": GRADIENTS,
     "hinet:full:synthesis:8": {"all-reduce": 80},
     "hinet:early:synthesis:8": None,
@@ -127,7 +127,7 @@ STEPS = {
     "hinet:mmsyns:synthesis:8": GRADIENTS,
     "hinet:cyclegan:synthesis:8": TWO_GATHERED,
     "fuse4seg:full:pretraining:8": GRADIENTS,
-    "fuse4seg:full:cooperative:8": None,
+    "fuse4seg:full:cooperative:8": {"all-reduce": 4},
     "fuse4seg:wo_decoder:cooperative:8": None,
     "fuse4seg:pixel:cooperative:8": None,
     "fuse4seg:weights:cooperative:8": None,
@@ -138,7 +138,7 @@ STEPS = {
     # Of critics, fusion and segmentation, one after the other.
     "fuse4seg:detached:cooperative:8": {"all-reduce": 3},
     "fuse4seg:film_nnunet:cooperative:8": {"all-reduce": 4},
-    "fuse4seg:film_nnunet_detached:cooperative:8": None,
+    "fuse4seg:film_nnunet_detached:cooperative:8": {"all-reduce": 3},
     "fuse4seg:film_nnunet_p:cooperative:8": None,
     "fuse4seg:mean:alone:8": {"all-reduce": 2},
 }
