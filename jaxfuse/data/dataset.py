@@ -24,7 +24,7 @@ from jaxfuse.data.settings import Data
 from jaxfuse.data.sides import sides_of, subject_counts, subject_of_files
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
-from jaxfuse.data.sources.volumes import CUTS, VOLUMES, volume_root
+from jaxfuse.data.sources.volumes import CUTS, VOLUMES, check_entities, volume_root
 from jaxfuse.data.subjects import volume_facts_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
@@ -190,6 +190,7 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
     """The cases of volumes and their label scheme; phantoms where no root is given."""
     path = Path(data.root).expanduser() if data.root else phantom_root(data, report)
     root = volume_root(path, source=data.source, layout=data.layout, entities=data.entities)
+    check_entities(root, data.entities)
     scheme = label_scheme(data.labels or root.scheme)
     incomplete = data.incomplete == ZERO
     return root.find(data.modalities, labels_required=labels_required, incomplete=incomplete), scheme
@@ -202,7 +203,8 @@ def _landmarks(data: Data) -> Landmarks | None:
     if not data.reference:
         return landmarks_of(data.modalities)
     folder = Path(data.reference).expanduser()
-    files = volume_root(folder, source=data.source, layout=data.layout).find(data.modalities, labels_required=False)
+    there = volume_root(folder, source=data.source, layout=data.layout, entities=data.entities)
+    files = there.find(data.modalities, labels_required=False)
     if len(files) != 1:
         raise UserError(f"data.reference {folder} holds {len(files)} cases; name the folder of the one to match")
     return learned_landmarks(load_case(files[0], data.modalities, None), data.background_rule)

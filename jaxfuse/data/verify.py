@@ -28,7 +28,7 @@ from jaxfuse.data.copies import Held, copy_problems, held_by
 from jaxfuse.data.looks import CaseLook, Look, look_ahead
 from jaxfuse.data.problems import ALL_CASES, Problem, Severity
 from jaxfuse.data.sources.case_folders import HELD_OUT
-from jaxfuse.data.sources.volumes import volume_root
+from jaxfuse.data.sources.volumes import check_entities, volume_root
 from jaxfuse.data.subject_names import cases_by_subject, told_subjects
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch
@@ -91,6 +91,7 @@ def verify(
         UserError: only where there is nothing to look at: no folder, no case, an unknown name.
     """
     there = volume_root(root, layout=layout or "", entities=entities)
+    check_entities(there, entities)
     labels = label_scheme(scheme or there.scheme)
     modalities = tuple(modalities or there.modalities)
     findings = there.survey(modalities)

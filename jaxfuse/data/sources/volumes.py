@@ -86,10 +86,10 @@ def volume_root(path: str | Path, *, source: str = "", layout: str = "", entitie
         path: any level from the download's folder to a case.
         source: the `data.source` whose layouts may be recognized beside those of `KEPT`; empty: any.
         layout: its name; empty: recognized.
-        entities: those by which one of several files of BIDS is chosen, as of `data.entities`.
+        entities: those by which one of several files of BIDS is chosen, as of `data.entities`; other names have none.
 
     Raises:
-        UserError: for an unknown name, where no layout or several are recognized, and for entities of other names.
+        UserError: for an unknown name, and where no layout or several are recognized.
     """
     native = source_of(source) if source else None
     if layout and native and layout not in (known := [name for one in (native, *KEPT) for name in one.layouts]):
@@ -100,14 +100,18 @@ def volume_root(path: str | Path, *, source: str = "", layout: str = "", entitie
         described = found.describe(Path(path))
     else:
         described = Described(found.modalities_of(chosen), found.layouts[chosen])
-    if entities and found is not bids.SOURCE:
-        raise UserError(
-            f"the entities {entities} were chosen, and {path} has the layout {chosen}; only names of BIDS have "
-            "entities: leave them out"
-        )
-    if entities:
+    if entities and found is bids.SOURCE:
         found = replace(found, survey=partial(bids.survey, chosen=bids.chosen_entities(entities)))
     return VolumeRoot(Path(path), found, chosen, described)
+
+
+def check_entities(root: VolumeRoot, entities: str) -> None:
+    """Refuses entities that were chosen for data of other names than those of BIDS."""
+    if entities and root.layout != bids.LAYOUT:
+        raise UserError(
+            f"the entities {entities} were chosen, and {root.path} has the layout {root.layout}; only names of BIDS "
+            "have entities: leave them out"
+        )
 
 
 def kept_root(path: Path, layout: str = "") -> VolumeRoot | None:

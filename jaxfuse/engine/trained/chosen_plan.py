@@ -129,8 +129,9 @@ def _validation_files(phase: TrainedPhase, cases: frozenset[str], display: Displ
     """Finds the files of these cases; no file of any other is opened."""
     data = phase.data
     root = Path(data.root).expanduser() if data.root else phantom_root(data, display.report)
-    there = volume_root(root, source=data.source, layout=data.layout).look(phase.preparation.modalities)
-    found = [one for one in there if one.id in cases]
+    there = volume_root(root, source=data.source, layout=data.layout, entities=data.entities)
+    listed = there.look(phase.preparation.modalities)
+    found = [one for one in listed if one.id in cases]
     if absent := sorted(cases - {one.id for one in found}):
         raise UserError(f"case {absent[0]}, which validates {phase.name}, is not below {root} any more; restore it")
     files = [files_of(one, labels_required=True, incomplete=data.incomplete == ZERO) for one in found]
