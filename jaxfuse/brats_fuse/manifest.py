@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_rows, write_rows
-from jaxfuse.io.whole_file import write_whole
+from jaxfuse.io.whole_file import at, write_whole
 
 MANIFEST = "manifest.csv"
 # Rows of the manifest, one line per case that has been cut. The manifest replaces it when the data set is whole.
@@ -31,7 +31,8 @@ class Manifest:
         if self.rows.get(case) == list(rows):
             return
         self.rows[case] = [dict(row) for row in rows]
-        with (self._root / UNFINISHED).open("a", encoding="utf-8") as file:
+        path = self._root / UNFINISHED
+        with at(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.rows[case]) + "\n")
 
     def finish(self, cases: Sequence[str]) -> Sequence[Row]:

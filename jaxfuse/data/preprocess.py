@@ -198,7 +198,11 @@ def flat_indices(mask: Shaped[np.ndarray, ...]) -> Int[np.ndarray, " n"]:
 
 def count_classes(label: UInt8[np.ndarray, "*space"], classes: int) -> tuple[int, ...]:
     """Voxels per class index, at least `classes` long; ignored ones are of none."""
-    counted = np.bincount(label.ravel(), minlength=classes)
+    # Most voxels are background, and need not be sorted into classes.
+    marked = label[label > 0]
+    counted = np.bincount(marked, minlength=max(classes, 1 if label.size else 0))
+    if label.size:
+        counted[0] = label.size - marked.size
     if len(counted) > IGNORED:
         counted = counted[: max(classes, 1 + int(np.flatnonzero(counted[:IGNORED]).max(initial=0)))]
     return tuple(int(n) for n in counted)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jaxfuse.errors import OutputError, UserError
-from jaxfuse.io.whole_file import file_digest
+from jaxfuse.io.whole_file import at, file_digest
 
 RECORD = ".jaxfuse-written"
 OVERWRITE = "overwrite"
@@ -260,7 +260,8 @@ def _note(folder: Path, digests: dict[str, str]) -> None:
     known = _recorded(folder)
     # The line's end comes first, so that a line that was cut short spoils no other.
     lines = [f"\n{json.dumps([name, one])}" for name, one in digests.items() if one not in known.get(name, ())]
-    with (folder / RECORD).open("a", encoding="utf-8") as file:
+    path = folder / RECORD
+    with at(path), path.open("a", encoding="utf-8") as file:
         file.write("".join(lines))
 
 

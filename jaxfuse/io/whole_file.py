@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jaxfuse.errors import OutputError
@@ -30,6 +32,17 @@ def write_whole(path: Path, content: bytes) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error
+
+
+@contextmanager
+def at(path: Path) -> Iterator[None]:
+    """Gives errors of the disk their path: of one that fills while a file is written Python tells none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def remove_begun(folder: Path) -> None:

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from jaxfuse.io.whole_file import at
+
 # Okabe and Ito's colors, told apart with any color vision; by class index, so that a class never changes its color.
 CLASS_COLORS = ("#000000", "#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
 COLUMN_INCH = 1.55  # the width of a column, where nothing asks for more
@@ -79,4 +81,5 @@ def finish(figure: Figure, path: Path, title: str, handles: Sequence[Patch | Lin
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, into a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    with at(path):
+        figure.savefig(path, format="png")

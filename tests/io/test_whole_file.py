@@ -1,14 +1,16 @@
 """A file is there whole or not at all, whichever module writes it."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxfuse.errors import machine_sentence
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.png import write_png
 from jaxfuse.io.tables import write_json, write_rows
-from jaxfuse.io.whole_file import remove_begun, write_whole
+from jaxfuse.io.whole_file import at, remove_begun, write_whole
 from tests.refusals import refused
 
 # Name of a file -> writes a number into it.
@@ -60,3 +62,14 @@ def test_what_a_killed_process_had_begun_is_removed_and_nothing_else(tmp_path, m
         path.touch()
     remove_begun(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_a_disk_that_fills_is_told_with_the_path_of_the_file(tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full")
+    with pytest.raises(OSError, match="No space") as caught, at(tmp_path / "a.png"):
+        full.write_bytes(b"a")
+    assert machine_sentence(caught.value).startswith(f"{tmp_path / 'a.png'} cannot be read or written (No space left")
+    with pytest.raises(OSError, match="other") as caught, at(tmp_path / "a.png"):
+        raise OSError(28, "full", "other")

@@ -17,6 +17,7 @@ from jaxtyping import Float, Shaped, UInt8
 from jaxfuse.data.phantom.fields import Grid
 from jaxfuse.data.phantom.record import write_once
 from jaxfuse.errors import UserError
+from jaxfuse.io.whole_file import at
 
 
 def check_view(shape: Sequence[int], spacing_mm: float, least_mm: Sequence[float]) -> None:
@@ -42,12 +43,14 @@ def write_nifti(path: Path, array: Shaped[np.ndarray, "d h w"], affine: Float[np
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     if path.suffix == ".nii":
-        path.write_bytes(image.to_bytes())
+        with at(path):
+            path.write_bytes(image.to_bytes())
         return
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0, compresslevel=4) as stream:
         stream.write(image.to_bytes())
-    path.write_bytes(packed.getvalue())
+    with at(path):
+        path.write_bytes(packed.getvalue())
 
 
 @runtime_checkable

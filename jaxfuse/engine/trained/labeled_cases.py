@@ -26,6 +26,7 @@ from jaxfuse.engine.trained.probability_maps import write_maps
 from jaxfuse.engine.trained.segmenter import CaseLabeler, Labeled, case_labeler, check_labels, write_labels
 from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
+from jaxfuse.io.whole_file import at
 from jaxfuse.labels import LabelScheme
 from jaxfuse.postprocessing.option import AUTO
 
@@ -122,7 +123,8 @@ def _describe(outputs: Outputs, described: Mapping[str, str]) -> None:
     """Writes the files that describe those of all cases."""
     with outputs.together() as folder:
         for name, content in described.items():
-            (folder / name).write_text(content, encoding="utf-8")
+            with at(folder / name):
+                (folder / name).write_text(content, encoding="utf-8")
 
 
 def _open_archive(archive: Path, reads: Sequence[Read], overwrite: bool) -> Outputs:

@@ -1,9 +1,14 @@
 """Cases on the device give the batches of the host, bit by bit, or a sentence says why they do not lie there."""
 
+import shutil
+from dataclasses import replace
+
 import jax
+import numpy as np
 import pytest
 
 from jaxfuse.data.pipeline import Loader, Share, batches
+from jaxfuse.data.shelf import BFLOAT16, FLOAT16, PRECISIONS, as_written
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed import resident as module
 from jaxfuse.engine.feed.resident import put_cases, resident, room_for
@@ -53,6 +58,25 @@ def test_batches_equal_those_of_the_host_bit_by_bit(sampler, monkeypatch, axes, 
     assert (places.mirrored is not None) == mirrors  # no program mirrors for nothing
     # What goes to the device for an example: its case, its first voxel, and whether each axis is mirrored.
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(places)) == 3 * (4 + 4 * axes + axes * mirrors)
+
+
+@pytest.mark.parametrize("precision", [FLOAT16, BFLOAT16])
+def test_cases_of_half_precision_take_half_the_memory_and_give_the_same_batches(sampler, tmp_path, precision):
+    made = sampler(3, "brain")
+    for case in made.cases:
+        shutil.copytree(case.folder, tmp_path / case.id)
+        np.save(tmp_path / case.id / "image.npy", as_written(case.image, precision))
+    half = replace(made, cases=tuple(replace(case, folder=tmp_path / case.id) for case in made.cases))
+    held = put_cases(half, HERE, quietly)
+    assert held.images.dtype == PRECISIONS[precision]
+    room = room_for(half)
+    assert room.bytes_of(half) == held.images.nbytes + held.labels.nbytes
+    assert room.bytes_of(made) - room.bytes_of(half) == held.images.nbytes
+    host = next(iter(batches(half, start=0, loader=Loader(), **STEPS)))
+    here = cut(HERE.put(next(held.stream(0, **STEPS))))
+    for name in ("image", "label"):
+        assert (here[name].dtype, here[name].tobytes()) == (host[name].dtype, host[name].tobytes())
+    assert here["image"].dtype == np.float32
 
 
 def test_cases_have_room_for_every_patch(sampler):
