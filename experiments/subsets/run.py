@@ -1,0 +1,189 @@
+"""Subsets of modalities: by which form of network least is lost. All 15 of four, on phantoms.
+
+    python -m experiments.subsets.run
+
+Trains each form of `FORMS` on complete phantoms, with and without dropout of modalities, then labels phantoms of a seed
+that no training has seen 15 times, each time by one subset of their modalities. Writes table.md, subsets.png and
+scores.json beside this file. Finished trainings are not repeated. The settings stand here as they were before the first
+held-out phantom was looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.cmff_rows.run import LONGER_SEGMENTATION, held_out_cases
+from experiments.shared import HELD_OUT_SEED, REPOSITORY, spread, train_once
+from experiments.subsets.figure import draw
+from jaxfuse.data.prepared import PreparedCase, showing
+from jaxfuse.data.preprocess import uncrop
+from jaxfuse.data.presence import Presence, all_subsets, subset_name
+from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.segmenter import ensemble_of
+from jaxfuse.inference.label_map import masked_labels
+from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.metrics.comparison import compare
+from jaxfuse.metrics.protocols import default_one_empty_mm
+from jaxfuse.metrics.regions import score_case
+
+HERE = Path(__file__).parent
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+SUBSETS = all_subsets(MODALITIES)
+# Every example shows a subset, all 15 of them alike.
+DROPOUT = {"modality_dropout.probability": 1.0}
+# One U-Net that reads all four, from random weights.
+ALL_IN_ONE = ("--config.pairs=('t1+t1ce+t2+flair','t2+flair')", "--config.schedule=('branch_a',)")
+ALL_IN_ONE += ("--config.result=('branch_a',)", "--config.branch_a.init=()")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to train.
+
+    Attributes:
+        row: of configs/cmff.py.
+        phase: the one that labels.
+        settings: of that phase, beside those of the longer recipe.
+        options: of the command.
+    """
+
+    row: str
+    phase: str
+    settings: dict[str, Any]
+    options: tuple[str, ...] = ()
+
+    def arguments(self, seed: int, steps: int) -> list[str]:
+        """Returns the options of the training."""
+        settings = {**LONGER_SEGMENTATION, "steps": steps, **self.settings}
+        own = [f"--config.{self.phase}.{name}={value}" for name, value in settings.items()]
+        return [f"--config.seed={seed}", *self.options, *own]
+
+
+FORMS = {
+    "CMFF, complete cases": Form("random", "fusion", {}),
+    "CMFF, dropout": Form("random", "fusion", DROPOUT),
+    "CMFF, dropout, masked": Form("random", "fusion", {**DROPOUT, "args.fusion.presence": "masked"}),
+    "U-Net, complete cases": Form("S_A", "branch_a", {}, ALL_IN_ONE),
+    "U-Net, dropout": Form("S_A", "branch_a", DROPOUT, ALL_IN_ONE),
+    "U-Net, dropout, conditioned": Form(
+        "S_A", "branch_a", {**DROPOUT, "args.unet.presence": "conditioned"}, ALL_IN_ONE
+    ),
+}
+# What each form is held against: the same network, trained on complete cases.
+AGAINST = {name: f"{name.partition(',')[0]}, complete cases" for name in FORMS}
+
+Rows = list[dict[str, Any]]
+
+
+def measure(name: str, seed: int, steps: int, cases: Sequence[PreparedCase], folder: Path) -> dict[str, Any]:
+    """Trains a form and scores it on every subset of every case; both are done once."""
+    form, workdir = FORMS[name], folder / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
+    found = workdir.with_name(f"{workdir.name}-scores-{len(cases)}.json")
+    seconds = train_once(f"configs/cmff.py:,row={form.row}", workdir, *form.arguments(seed, steps))
+    if not found.is_file():
+        (member,) = load([str(workdir)])
+        counts = [int(np.size(leaf)) for leaf in jax.tree.leaves(member.weights().params)]
+        rows = [row for subset in SUBSETS for row in _scored(member, cases, subset)]
+        write_json(found, {"parameters": sum(counts), "rows": rows})
+    print(f"{workdir.name}: trained in {seconds:.0f} s, scored", flush=True)
+    return {"form": name, "seed": seed, "seconds": seconds, **read_json(found)}
+
+
+def _scored(member: Any, cases: Sequence[PreparedCase], subset: Presence) -> Rows:
+    """Scores by case and region with these modalities alone."""
+    ensemble, scheme, rows = ensemble_of([member]), member.scheme, []
+    for case in cases:
+        labels = masked_labels(ensemble.labels(showing(case, subset)), case.brain)
+        rows += score_case(
+            uncrop(labels, case, 0),
+            uncrop(np.asarray(case.label), case, 0),
+            scheme,
+            spacing_mm=case.facts.spacing_mm,
+            one_empty=default_one_empty_mm(scheme),
+            case=case.id,
+            output=subset_name(subset, MODALITIES),
+        )
+    return [{key: row[key] for key in ("case", "output", "region", "dice", "hd95_mm")} for row in rows]
+
+
+def means(trainings: Sequence[dict[str, Any]], metric: str, subset: str = "", region: str = "") -> np.ndarray:
+    """Means by case over seeds, and over the subsets and regions that are not named; cases in order."""
+    rows = [row for one in trainings for row in one["rows"]]
+    kept = [row for row in rows if subset in ("", row["output"]) and region in ("", row["region"])]
+    names = sorted({row["case"] for row in kept})
+    by_case = {name: [row[metric] for row in kept if row["case"] == name and row[metric] is not None] for name in names}
+    return np.array([np.mean(values) if values else np.nan for values in by_case.values()])
+
+
+def tables(trainings: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Renders mean Dice by subset, and what each form comes to over all of them."""
+    forms = {name: [one for one in trainings if one["form"] == name] for name in FORMS}
+    forms = {name: found for name, found in forms.items() if found}
+    regions = list(dict.fromkeys(row["region"] for row in trainings[0]["rows"]))
+    by_subset, overall = [], []
+    for subset in [subset_name(one, MODALITIES) for one in SUBSETS]:
+        scores = {name: means(found, "dice", subset) for name, found in forms.items()}
+        line = {"modalities": subset, "cases": str(len(next(iter(scores.values()))))}
+        by_subset.append(line | {name: f"{np.nanmean(values):.3f}" for name, values in scores.items()})
+    for name, found in forms.items():
+        line = {"form": name, "parameters": f"{found[0]['parameters']:,}"}
+        line |= {"seconds": spread([one["seconds"] for one in found], 0)}
+        line |= {f"Dice {region}": f"{np.nanmean(means(found, 'dice', region=region)):.3f}" for region in regions}
+        line |= {"HD95 (mm)": f"{np.nanmean(means(found, 'hd95_mm')):.1f}"}
+        overall.append(line | _beside(found, forms.get(AGAINST[name], [])))
+    return render(by_subset, list(by_subset[0])), render(overall, list(overall[0]))
+
+
+def _beside(found: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The paired differences of mean Dice against complete cases: over all subsets, and with all four modalities."""
+    told = {}
+    for title, subset in (("all subsets", ""), ("with all four", subset_name((True,) * 4, MODALITIES))):
+        if found == other or not other:
+            told[title] = ""
+            continue
+        paired = compare(means(found, "dice", subset), means(other, "dice", subset))
+        told[title] = f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
+    return told
+
+
+def _mean(trainings: Sequence[dict[str, Any]], form: str, subset: Presence) -> float:
+    found = [one for one in trainings if one["form"] == form]
+    return float(np.nanmean(means(found, "dice", subset_name(subset, MODALITIES))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cases", type=int, default=12, help="held-out phantoms")
+    parser.add_argument("--steps", type=int, default=LONGER_SEGMENTATION["steps"], help="of each training")
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "subsets")
+    parser.add_argument("--out", type=Path, default=HERE)
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    cases = held_out_cases(options.cases, HELD_OUT_SEED, folder)
+    chosen = [(name, seed) for name in options.forms for seed in options.seeds]
+    trainings = [measure(name, seed, options.steps, cases, folder) for name, seed in chosen]
+    settings = {"seeds": options.seeds, "cases": options.cases, "steps": options.steps}
+    write_json(options.out / "scores.json", {**settings, "trainings": trainings})
+    by_subset, overall = tables(trainings)
+    told = (
+        f"Mean Dice over the regions, {options.cases} held-out phantoms, seeds {options.seeds}, {options.steps} steps."
+    )
+    beside = "Means over the 15 subsets, and paired differences against the network trained on complete cases (95 %)."
+    text = f"{told}\n\n{by_subset}\n\n{beside}\n\n{overall}"
+    (options.out / "table.md").write_text(f"# All subsets of four modalities\n\n{text}\n")
+    scores = {name: [_mean(trainings, name, subset) for subset in SUBSETS] for name in options.forms}
+    draw(scores, SUBSETS, MODALITIES, options.out / "subsets.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
