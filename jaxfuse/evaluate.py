@@ -38,8 +38,10 @@ from jaxfuse.case_by_case import raise_left_out
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
 from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
+from jaxfuse.labels import label_scheme
 from jaxfuse.report.evaluation import Compared, Evaluation, Method, write_evaluation
 from jaxfuse.report.kinds import KINDS, kind_of
+from jaxfuse.report.shown_cases import Pictures
 from jaxfuse.scoring import methods
 from jaxfuse.scoring.pairing import listing
 from jaxfuse.scoring.protocol import SUMMARY, TABLE, Option, Protocol
@@ -54,7 +56,7 @@ def _protocols() -> dict[str, Protocol]:
 
 
 PROTOCOLS = _protocols()
-REPORT = "report.html"
+REPORT, PICTURES = "report.html", "pictures"
 _SHARED = ("pred", "ref", "protocol", "out")
 
 
@@ -74,6 +76,13 @@ def define_flags() -> None:
         None,
         "Processes that score cases at once; if not given one alone for a few seconds' work, else one for each core.",
         lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        PICTURES,
+        3,
+        "Label volumes: how many of the worst cases report.html shows as figures, beside three to scroll through; 0: "
+        "it has numbers alone.",
+        lower_bound=0,
     )
     for option in dict.fromkeys(option for protocol in PROTOCOLS.values() for option in protocol.options):
         _define(option)
@@ -106,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
         refused, count, compared = _score_several(protocol, found, ref, written, given)
     else:
         (refused, count), compared = _score(protocol, preds[0], ref, out, given), None
-    _report(protocol, found, ref, written, compared)
+    _report(protocol, found, ref, written, compared, shown=options.pictures)
     raise_left_out(refused, count)
     return 0
 
@@ -157,16 +166,27 @@ def _score_several(
 
 
 def _report(
-    protocol: Protocol, preds: Mapping[str, Path], ref: Path, written: outputs.Outputs, compared: Compared | None
+    protocol: Protocol,
+    preds: Mapping[str, Path],
+    ref: Path,
+    written: outputs.Outputs,
+    compared: Compared | None,
+    *,
+    shown: int,
 ) -> None:
-    """Writes the page on what was scored."""
+    """Writes the page on what was scored, with figures of so many of the worst cases."""
     folders = {name: written.folder / name if compared else written.folder for name in preds}
     scored = {
         name: Method(preds[name], read_rows(folder / TABLE), read_json(folder / SUMMARY))
         for name, folder in folders.items()
     }
+    pictures = None
+    if shown and protocol.pictures is not None:
+        scheme = label_scheme(next(iter(scored.values())).summary["labels"])
+        pictures = Pictures(protocol.pictures(preds, ref, scheme), scheme, shown)
+    page = Evaluation(protocol.name, protocol.output, ref, scored, compared, pictures)
     with written.together() as folder:
-        write_evaluation(folder / REPORT, Evaluation(protocol.name, protocol.output, ref, scored, compared))
+        write_evaluation(folder / REPORT, page)
     print(f"Written: {written.folder / REPORT}")
 
 
@@ -176,6 +196,7 @@ def _refuse_foreign(chosen: str) -> None:
     for protocol in PROTOCOLS.values():
         for option in protocol.options:
             owners.setdefault(option.name, []).append(protocol.name)
+    owners[PICTURES] = [protocol.name for protocol in PROTOCOLS.values() if protocol.pictures is not None]
     for name, of in owners.items():
         if chosen not in of and flags.FLAGS[name].present:
             raise UserError(f"--{name} is an option of the protocol {', '.join(of)}, not of {chosen}; leave it out")

@@ -38,6 +38,7 @@ def run(root: Path, protocol: str, *more: object, ref: Path | None = None) -> su
     """The command on the folders below `root`; `ref` lies elsewhere where it is given."""
     folders = {"pred": root / "pred", "ref": ref or root / "ref", "out": root / "out"}
     options = [f"--{name}={folder}" for name, folder in folders.items()] + [f"--protocol={protocol}", *map(str, more)]
+    options += [] if protocol in ("synthesis", "fusion") or "--pictures" in str(more) else ["--pictures=0"]
     command = [sys.executable, "-m", "jaxfuse.evaluate", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
 
@@ -167,7 +168,11 @@ def test_cases_without_partner_are_fatal_unless_allowed(tmp_path):
 
 @pytest.mark.parametrize(
     ("protocol", "option", "owner"),
-    [("iseg", "--sources=t1,t2", "fusion"), *((name, "--one_empty=nan", MASKS) for name in ("fusion", "synthesis"))],
+    [
+        ("iseg", "--sources=t1,t2", "fusion"),
+        ("fusion", "--pictures=0", MASKS),
+        *((name, "--one_empty=nan", MASKS) for name in ("fusion", "synthesis")),
+    ],
 )
 def test_an_option_of_another_protocol_is_refused(tmp_path, protocol, option, owner):
     result = run(tmp_path, protocol, option)

@@ -205,7 +205,7 @@ def test_reading_a_recipe_loads_no_jax():
         _runs_without_jax(f"from configs import {path.stem}\n{path.stem}.get_config('tiny')")
 
 
-@pytest.mark.parametrize("options", [("--protocol=brats", "--labels=brats"), ("--protocol=fusion",)])
+@pytest.mark.parametrize("options", [("--protocol=brats", "--labels=brats", "--pictures=1"), ("--protocol=fusion",)])
 def test_evaluating_loads_no_jax(tmp_path, options):
     if "--protocol=fusion" in options:
         for folder in ("pred", "ref/t1", "ref/t2"):

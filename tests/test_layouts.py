@@ -71,7 +71,7 @@ def test_a_data_set_trains_labels_what_it_holds_out_and_is_scored(layout, tmp_pa
     given = nib.load(root / "labelsTr" / "p0.nii.gz")
     assert (made.shape, made.affine.tolist()) == (given.shape, given.affine.tolist())
     assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1, 2, 3}
-    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores")
+    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores", pictures=0)
     rows = read_rows(tmp_path / "scores" / "cases.csv")
     assert {row["case"] for row in rows} == set(CASES)
     assert {row["region"] for row in rows} == {"WT", "TC", "ET"}
@@ -93,7 +93,7 @@ def test_training_gives_the_same_weights_maps_and_scores_in_every_layout(tmp_pat
         (phase,) = load([str(run)])
         pred, out = tmp_path / name / "pred", tmp_path / name / "scores"
         call_here(predict, workdir=run, input=root, output=pred)
-        call_here(evaluate, pred=pred, ref=root, protocol="brats", out=out, labels=kept.labels or None)
+        call_here(evaluate, pred=pred, ref=root, protocol="brats", out=out, labels=kept.labels or None, pictures=0)
         rows = [{**row, "case": ""} for row in read_rows(out / "cases.csv")]
         found[name] = bits(phase.weights().params), class_maps(pred, scheme), rows
     weights, maps, rows = found["folders"]
@@ -119,7 +119,15 @@ def test_any_number_of_classes_and_any_modalities_train(tmp_path):
     assert len(facts["classes"]) == len(facts["voxels_per_class"]) == 7
     assert all(facts["voxels_per_class"])
     call_here(predict, workdir=run, input=root, output=tmp_path / "pred")
-    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores", one_empty="nan")
+    call_here(
+        evaluate,
+        pred=tmp_path / "pred",
+        ref=root,
+        protocol="brats",
+        out=tmp_path / "scores",
+        one_empty="nan",
+        pictures=0,
+    )
     rows = read_rows(tmp_path / "scores" / "cases.csv")
     assert [row["region"] for row in rows[:3]] == ["left", "right", "deep"]
 
@@ -177,7 +185,7 @@ def test_cases_of_several_spacings_are_brought_to_one_and_labeled_on_their_own(t
         np.testing.assert_array_equal(labels, nib.load(tmp_path / "pred" / f"{name}.nii.gz").get_fdata())
         made, given = nib.load(tmp_path / "pred" / f"{name}.nii.gz"), nib.load(root / name / f"{name}_t1.nii.gz")
         assert (made.shape, made.affine.tolist()) == (given.shape, given.affine.tolist())
-    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores")
+    call_here(evaluate, pred=tmp_path / "pred", ref=root, protocol="brats", out=tmp_path / "scores", pictures=0)
     assert {row["case"] for row in read_rows(tmp_path / "scores" / "cases.csv")} == set(sides)
 
 
@@ -193,7 +201,7 @@ def test_derivatives_of_bids_are_written_and_read_again(tmp_path):
     maps = {f"{name.replace('_', '/')}/anat/{name}_dseg.nii.gz" for name in heads}
     assert written == {*maps, "dataset_description.json", "dseg.tsv"}
     scores = tmp_path / "scores"
-    call_here(evaluate, pred=output, ref=output, protocol="brats", out=scores, one_empty="nan")
+    call_here(evaluate, pred=output, ref=output, protocol="brats", out=scores, one_empty="nan", pictures=0)
     rows = read_rows(scores / "cases.csv")
     assert {(row["case"], row["dice"]) for row in rows} == {(name, 1.0) for name in heads}
     shutil.copytree(output, root / "derivatives" / "labels")

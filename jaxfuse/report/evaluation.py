@@ -1,6 +1,7 @@
 """`report.html` of an evaluation: one self-contained page on the scores of one method, or of several side by side.
 
-It is made of what the evaluation wrote. Its few lines of script sort and filter tables.
+It is made of what the evaluation wrote, and of the volumes of a few cases. Its script sorts and filters tables, and
+scrolls through volumes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jaxfuse.report.kinds import metric_named
 from jaxfuse.report.page import write_page
 from jaxfuse.report.results import Line, lines_of, metric_names
 from jaxfuse.report.results_section import definitions, empty_note
+from jaxfuse.report.shown_cases import Pictures, shown_cases
 
 _VOLUMES = (Metric("pred_mm3", "Prediction (mm³)", 0, None), Metric("truth_mm3", "Truth (mm³)", 0, None))
 
@@ -53,6 +55,7 @@ class Evaluation:
         ref: the folder of references.
         methods: by name, at least one.
         compared: None for a single method.
+        pictures: None: no case is shown.
     """
 
     protocol: str
@@ -60,6 +63,7 @@ class Evaluation:
     ref: Path
     methods: Mapping[str, Method]
     compared: Compared | None
+    pictures: Pictures | None = None
 
     def rows(self) -> list[tuple[str, Row]]:
         """The rows of the predictions themselves, each with its method: by case, by region, by method."""
@@ -85,6 +89,8 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> None:
         "points": POINTS,
         "compared": evaluation.compared,
         "metrics": metrics,
+        "leading": metrics[0],
+        **shown_cases(rows, metrics[0], evaluation.pictures),
         "rows": [
             (row["case"], row.get("region", ""), name, [metric.text(row[metric.name]) for metric in metrics])
             for name, row in rows

@@ -9,17 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
-from jaxfuse.data.cases import encode_label, label_problem, whole_values
 from jaxfuse.errors import UserError
-from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
+from jaxfuse.io.nifti import geometry_mismatch, read_volume
 from jaxfuse.labels import IGNORED, SCHEMES, LabelScheme, label_scheme
 from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
 from jaxfuse.metrics.regions import score_case, summary_document
 from jaxfuse.postprocessing.note import chosen_on_it
+from jaxfuse.scoring.label_maps import class_indices, label_pictures
 from jaxfuse.scoring.pairing import find_predictions, find_references, pair
 from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
 
@@ -83,7 +80,7 @@ def _score_files(
         raise UserError(f"prediction and reference of case {case} do not fit: {mismatch}")
     return score_case(
         _predicted(pred, scheme),
-        _class_indices("reference", truth, scheme),
+        class_indices("reference", truth, scheme),
         scheme,
         spacing_mm=truth.steps_mm,
         one_empty=penalty_mm,
@@ -95,21 +92,13 @@ def _score_files(
 
 def _predicted(volume: Volume, scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
     """Class indices of a prediction, in which nothing is ignored."""
-    labels = _class_indices("prediction", volume, scheme)
+    labels = class_indices("prediction", volume, scheme)
     if (labels == IGNORED).any():
         raise UserError(
             f"prediction {volume.name} holds the value by which labels say ignore, and a prediction names a class for "
             "each voxel; give the label maps of a network"
         )
     return labels
-
-
-def _class_indices(role: str, volume: Volume, scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
-    values = whole_values(volume)
-    problem = label_problem(volume.path, np.unique(values), scheme)
-    if problem:
-        raise UserError(f"{role} {problem}")
-    return encode_label(values, scheme)
 
 
 _OPTIONS = (
@@ -135,6 +124,7 @@ PROTOCOLS = tuple(
         OUTPUT,
         scored.metrics,
         scored.ranked,
+        label_pictures,
     )
     for scored in protocols.PROTOCOLS
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxfuse.data.cases import Image
 from jaxfuse.data.sources.bids import label_maps, subject_folders
 from jaxfuse.data.sources.dataset_json import LABELS_OF, NAME, read_dataset_json
 from jaxfuse.data.sources.volumes import LABEL_SUFFIXES, volume_root
@@ -56,7 +57,7 @@ def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
     In a flat folder where some names end as label files do (`_seg`, `-seg`, `-label`, `_lesion`) only those are
     labels: the images lie beside them.
     """
-    if folder.is_file() or (folder.is_dir() and not _files(folder, _VOLUMES)):
+    if _is_data_set(folder):
         there = volume_root(folder)
         found: dict[str, Path] = {}
         for case in there.survey(()):
@@ -77,6 +78,18 @@ def find_predictions(folder: Path) -> dict[str, Path]:
     if folder.is_dir() and not _files(folder, _VOLUMES) and subject_folders(folder):
         return dict(label_maps(folder))
     return find_volumes(folder)
+
+
+def find_beneath(folder: Path) -> dict[str, tuple[str, Image]]:
+    """Case id -> the last modality that it has, and its image; empty for a folder of label volumes alone."""
+    if not _is_data_set(folder):
+        return {}
+    there = volume_root(folder)
+    found: dict[str, tuple[str, Image]] = {}
+    for case in there.survey(there.modalities):
+        for modality in (name for name in there.modalities if name in case.images):
+            found[case.id] = modality, case.images[modality]
+    return found
 
 
 def find_volumes(folder: Path, *, only_marked: bool = False) -> dict[str, Path]:
@@ -120,6 +133,11 @@ def listing(cases: Sequence[str]) -> str:
     """The first five, and how many there are beside them."""
     shown = ", ".join(cases[:5])
     return f"{shown} and {len(cases) - 5} more" if len(cases) > 5 else shown
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Whether cases are found by the layout of a data set, and not by the names of files in one folder."""
+    return folder.is_file() or (folder.is_dir() and not _files(folder, _VOLUMES))
 
 
 def _present(folder: Path, endings: tuple[str, ...], what: str) -> list[Path]:

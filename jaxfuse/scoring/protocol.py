@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.io.outputs import Outputs, folder_read, open_outputs
 from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.names import Metric
+from jaxfuse.report.pictured import Reader
 from jaxfuse.scoring.progress import tracked
 from jaxfuse.workers import Jobs, outcomes
 
@@ -53,6 +55,7 @@ class Protocol:
         output: the "output" of the rows that are those of the predictions themselves.
         metrics: the columns of its rows.
         ranked: those metrics that methods are ranked by.
+        pictures: (method -> folder, references, label scheme) -> function that reads a case to be shown.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Protocol:
     output: str
     metrics: tuple[Metric, ...]
     ranked: tuple[Metric, ...]
+    pictures: Callable[[Mapping[str, Path], Path, LabelScheme], Reader] | None = None
 
 
 def open_scores(

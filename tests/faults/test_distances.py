@@ -58,7 +58,7 @@ def scored(folder: Path, pred: np.ndarray, truth: np.ndarray, affine: np.ndarray
         save_volume(folder / name / "a.nii.gz", array, affine=affine, axes=axes, sform_code=1, qform_code=0)
     out = folder / "out"
     folders = {"pred": folder / "pred", "ref": folder / "ref", "out": out}
-    call_here(evaluate, **folders, protocol="brats", labels="lesion", one_empty="nan")
+    call_here(evaluate, **folders, protocol="brats", labels="lesion", one_empty="nan", pictures=0)
     assert read_json(out / "summary.json")["cases"] == 1
     (row,) = read_rows(out / "cases.csv")
     return row

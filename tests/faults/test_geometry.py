@@ -50,7 +50,7 @@ def as_nibabel_converts(pair: Path, to: Path) -> Path:
 
 def scored(folder: Path, protocol: str, pred: Path, ref: Path, **options: object) -> dict[str, dict]:
     """Scores two folders; returns the summary by region."""
-    call_here(evaluate, pred=pred, ref=ref, protocol=protocol, out=folder / "out", **options)
+    call_here(evaluate, pred=pred, ref=ref, protocol=protocol, out=folder / "out", pictures=0, **options)
     return read_json(folder / "out" / "summary.json")["outputs"]["prediction"]
 
 

@@ -87,7 +87,7 @@ def _brats_fuse(w: Workshop, given: Path, out: Path, **options: Any) -> None:
 def _evaluate(other: str) -> Callable[..., object]:
     def call(w: Workshop, given: Path, out: Path, **options: Any) -> None:
         folders = {"pred": given, "ref": given, other: w.data / other}
-        call_here(evaluate, protocol="brats", labels="brats", out=out, **folders, **options)
+        call_here(evaluate, protocol="brats", labels="brats", out=out, pictures=0, **folders, **options)
 
     return call
 

@@ -30,7 +30,7 @@ def written(root, *methods, cases=CASES):
 
 def compared(root, first, *others, protocol="brats2023", **more):
     folders = {"pred": first, "ref": root / "ref", "out": root / "out"}
-    call_here(evaluate, *others, **folders, protocol=protocol, labels="lesion", **more)
+    call_here(evaluate, *others, **folders, protocol=protocol, labels="lesion", pictures=0, **more)
     return read_json(root / "out" / "comparison.json")
 
 

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from jaxfuse.labels import label_scheme
+from jaxfuse.scoring.label_maps import label_pictures
+from tests.made_cases import head, nested_cubes, save_volume, write_case
+
+SHAPE, SCHEME, CASE = (10, 9, 8), label_scheme("brats"), "Brats18_A_1"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A data set of one case and two methods, of which one predicted half."""
+    write_case(tmp_path / "ref", CASE, head(SHAPE, 0) | {"seg": nested_cubes(SHAPE)}, spacing_mm=(1, 1, 2))
+    for name, label in (("a", nested_cubes(SHAPE)), ("b", nested_cubes(SHAPE, {2: 2}))):
+        save_volume(tmp_path / name / f"{CASE}.nii.gz", label, spacing_mm=(1, 1, 2))
+    return {name: tmp_path / name for name in "ab"}, tmp_path / "ref"
+
+
+def test_a_case_has_its_last_modality_its_truth_and_its_predictions(folders):
+    preds, ref = folders
+    found = label_pictures(preds, ref, SCHEME)(CASE, ["a", "b"])
+    assert (found.beneath, found.spacing_mm) == ("flair", (1, 1, 2))
+    np.testing.assert_array_equal(found.image, head(SHAPE, 0)["flair"])
+    np.testing.assert_array_equal(np.unique(found.truth), [0, 1, 2, 3])
+    np.testing.assert_array_equal(found.predictions["a"], found.truth)
+    np.testing.assert_array_equal(np.unique(found.predictions["b"]), [0, 2])
+    # A method that did not come to a score of the case is not read.
+    assert list(label_pictures(preds, ref, SCHEME)(CASE, ["b"]).predictions) == ["b"]
+
+
+def test_an_image_that_cannot_be_shown_is_told_and_left_out(folders):
+    preds, ref = folders
+    path = ref / CASE / f"{CASE}_flair.nii.gz"
+    save_volume(path, head((4, 4, 4), 0)["flair"])
+    found = label_pictures(preds, ref, SCHEME)(CASE, ["a"])
+    assert found.image is None
+    assert "shape (4, 4, 4)" in found.beneath
+    path.write_bytes(b"no volume")
+    assert str(path) in label_pictures(preds, ref, SCHEME)(CASE, ["a"]).beneath
+
+
+def test_label_volumes_alone_have_no_image(folders):
+    preds, _ = folders
+    found = label_pictures({"b": preds["b"]}, preds["a"], SCHEME)(CASE, ["b"])
+    assert (found.image, found.beneath) == (None, "")
