@@ -216,6 +216,8 @@ def test_evaluating_loads_no_jax(tmp_path, options):
     places = [f"--{name}={tmp_path / name}" for name in ("pred", "ref", "out")]
     _runs_without_jax(_command("evaluate", [*places, *options]))
     assert (tmp_path / "out" / "summary.json").is_file()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert ("Slice by slice" in page) == ("--pictures=1" in options)
 
 
 def test_verifying_loads_no_jax(tmp_path):

@@ -23,7 +23,7 @@ class Box:
 
     Attributes:
         quartiles: 25th, 50th and 75th percentile, linearly interpolated; empty without a finite score.
-        whiskers: lowest and highest score at most 1.5 lengths of the box away from it.
+        whiskers: lowest and highest score at most 1.5 lengths of the box away from it, or the end of the box.
         points: (case, score) of every case, or beyond some number only of those outside the whiskers.
         undefined: how many scores are not finite.
     """
@@ -77,6 +77,6 @@ def _box(region: str, method: str, scores: Sequence[tuple[str, float]]) -> Box:
     low, middle, high = (float(value) for value in np.percentile(values, (25, 50, 75)))
     reach = _REACH * (high - low)
     within = values[(values >= low - reach) & (values <= high + reach)]
-    ends = float(within.min()), float(within.max())
+    ends = min(float(within.min()), low), max(float(within.max()), high)  # quartiles may lie between cases
     points = finite if len(finite) <= POINTS else tuple(p for p in finite if not ends[0] <= p[1] <= ends[1])
     return Box(region, method, (low, middle, high), ends, points, undefined)

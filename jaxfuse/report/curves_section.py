@@ -28,14 +28,14 @@ CURVES = Section(
 <h2>Learning curves</h2>
 {% if learning %}
 <picture>
-<source media="(prefers-color-scheme: dark) and (not print)" srcset="{{ learning.dark }}">
+<source media="screen and (prefers-color-scheme: dark)" srcset="{{ learning.dark }}">
 <img src="{{ learning.light }}" alt="validation score by step">
 </picture>
 <p class="soft">The score chooses the best weights: {{ scores }}. The dot marks the best of this run; the number after a
 name is the best. Thin lines: other runs on the same data.</p>
 {% endif %}
 <picture>
-<source media="(prefers-color-scheme: dark) and (not print)" srcset="{{ curves.dark }}">
+<source media="screen and (prefers-color-scheme: dark)" srcset="{{ curves.dark }}">
 <img src="{{ curves.light }}" alt="losses and validation values by step">
 </picture>
 <p class="soft">Training losses: every row faint, their moving mean solid. The number after a name is its last

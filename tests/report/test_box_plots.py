@@ -23,6 +23,13 @@ def test_a_box_has_quartiles_whiskers_and_the_cases_beyond():
     assert (plot.share(plot.ticks[0]), plot.share(plot.ticks[-1])) == (0, 1)
 
 
+def test_a_whisker_does_not_reach_into_its_box():
+    (box,) = box_plot(DICE, {"": {"a": _scores(0.0, 0.7, 0.75, 0.8)}}).boxes
+    # A quarter lies between 0, which is too far away for a whisker, and 0.7.
+    assert box.quartiles[0] == pytest.approx(0.525)
+    assert box.whiskers == (box.quartiles[0], 0.8)
+
+
 def test_of_many_cases_only_those_beyond_the_whiskers_have_points():
     (box,) = box_plot(DICE, {"": {"a": _scores(0.0, *np.linspace(0.8, 0.9, POINTS))}}).boxes
     assert box.points == (("c0", 0.0),)

@@ -98,6 +98,11 @@ def test_the_page_loads_nothing_from_outside(page):
     assert not re.search(r"<script|<link|@import|url\(|https?://", page)
 
 
+def test_a_dark_screen_has_curves_of_its_own(page):
+    # Browsers take no "(not print)" as a condition.
+    assert re.findall('<source media="(.*?)"', page) == ["screen and (prefers-color-scheme: dark)"]
+
+
 def test_the_time_of_a_slice_is_not_that_of_a_subject(tmp_path):
     path = make_workdir(tmp_path / "slices") / "results" / "fusion" / "summary.json"
     document = read_json(path)
