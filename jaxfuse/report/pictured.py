@@ -1,22 +1,12 @@
-"""Single cases of an evaluation as pictures: which of them to show, and the panels of the worst."""
+"""Cases of label maps as a page shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped
-
-from jaxfuse.labels import LabelScheme
-from jaxfuse.report.contours import overlay_of
-from jaxfuse.report.embedded import data_uri
-from jaxfuse.report.figures import segmentation_panel
-from jaxfuse.report.planes import AXIAL, plane
-
-_HEADER = 20  # characters that fit above a picture
 
 Labels = Integer[np.ndarray, "d h w"]
 
@@ -51,44 +41,3 @@ class Pictured:
 
 # Reads a case with the predictions of some methods.
 Reader = Callable[[str, Collection[str]], Pictured]
-
-
-def panel(case: str, shown: Pictured, scheme: LabelScheme) -> str:
-    """The address of a figure of three planes: the image, the truth, and each method with the outline of the truth."""
-    # Without an image all of the picture is as dark.
-    image = shown.shown.astype(np.float32) if shown.image is None else shown.image.astype(np.float32)
-    modalities = () if shown.image is None else (shown.beneath,)
-    truth, maps = shown.truth, dict(zip(_headers(list(shown.predictions)), shown.predictions.values(), strict=True))
-    spacing: tuple[float, ...] = shown.spacing_mm
-    image = np.where(np.isfinite(image), image, 0)[..., None]
-    if image.shape[2] == 1:
-        # A single slice is a picture, which has no other planes.
-        image, truth, spacing = plane(image, AXIAL, 0), plane(truth, AXIAL, 0), (spacing[1], spacing[0])
-        maps = {name: plane(labels, AXIAL, 0) for name, labels in maps.items()}
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "panel.png"
-        segmentation_panel(
-            path,
-            image=image,
-            modalities=modalities,
-            truth=truth,
-            predictions=maps,
-            classes=scheme.classes,
-            title=_literal(case),
-            spacing_mm=spacing,
-            overlay=overlay_of(scheme),
-        )
-        return data_uri(path)
-
-
-def _headers(names: Sequence[str]) -> list[str]:
-    """The names of methods above their pictures, short, and numbered where that would leave two alike."""
-    short = [name if len(name) <= _HEADER else f"{name[: _HEADER - 1]}…" for name in names]
-    if len({"truth", *short}) <= len(short):
-        short = [f"{number}. {name}" for number, name in enumerate(short, start=1)]
-    return [_literal(name) for name in short]
-
-
-def _literal(name: str) -> str:
-    """The name in a figure, where dollar signs would else begin a formula."""
-    return name.replace("$", r"\$")

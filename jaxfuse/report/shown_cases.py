@@ -10,7 +10,8 @@ from typing import Any
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.names import Metric
 from jaxfuse.report.canvas import CLASS_COLORS
-from jaxfuse.report.pictured import Reader, panel
+from jaxfuse.report.case_panel import panel
+from jaxfuse.report.pictured import Reader
 from jaxfuse.report.slices import VOLUMES_BYTES, Sliced, sliced
 
 Rows = Sequence[tuple[str, Mapping[str, Any]]]
