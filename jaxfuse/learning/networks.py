@@ -51,11 +51,14 @@ class LinenNetwork:
 
 @runtime_checkable
 class Function(Protocol):
-    """A pure function of parameters alone, as a pair: draw them, apply them."""
+    """A pure function of parameters alone, as a pair: draw them, apply them.
 
-    def init(self, rng: Key[Array, ""], image: Array | Shown) -> Params: ...
+    `image` is an array, or `Shown` for a network that is told what lacks.
+    """
 
-    def __call__(self, params: Params, image: Array | Shown) -> Any: ...
+    def init(self, rng: Key[Array, ""], image: Any) -> Params: ...
+
+    def __call__(self, params: Params, image: Any) -> Any: ...
 
 
 @dataclass(frozen=True)

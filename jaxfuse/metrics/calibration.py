@@ -77,8 +77,8 @@ def reliability(
         place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)
     held = counts > 0
-    means = (np.bincount(place, values, minlength=bins)[held] / counts[held] for values in (confidence, hits))
-    return Reliability(*means, counts[held] / counts.sum())
+    mean, accuracy = (np.bincount(place, values, minlength=bins)[held] / counts[held] for values in (confidence, hits))
+    return Reliability(mean, accuracy, counts[held] / counts.sum())
 
 
 def ece(probabilities: Probabilities, truth: Truth, *, within: Within = None, bins: int = BINS) -> float:

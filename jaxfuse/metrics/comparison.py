@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Integer
@@ -75,7 +76,10 @@ def compare(first: Scores, second: Scores, *, seed: int = 0, resamples: int = RE
 
 def signed_rank_p(differences: Scores) -> float:
     """Returns the two-sided p-value of Wilcoxon's signed-rank test, zeros ranked along (Pratt 1959); 1 if all are 0."""
-    return float(stats.wilcoxon(differences, zero_method="pratt").pvalue) if differences.any() else 1.0
+    if not differences.any():
+        return 1.0
+    result: Any = stats.wilcoxon(differences, zero_method="pratt")
+    return float(result.pvalue)
 
 
 def mean_interval(values: Scores, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:

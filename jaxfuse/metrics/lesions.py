@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
@@ -152,7 +152,14 @@ def lesion_scores(pred: Mask, truth: Mask, *, spacing_mm: Spacing, matching: Mat
 
 def count_of_components(mask: Mask) -> int:
     """Returns how many components a mask has, connected by faces, edges and corners."""
-    return int(ndimage.label(mask, np.ones((3,) * mask.ndim))[1])
+    return numbered(mask)[1]
+
+
+def numbered(mask: Mask) -> tuple[Int32[np.ndarray, ...], int]:
+    """Returns the components of a mask by numbers from 1, 0 outside, and how many there are."""
+    numbers = np.empty(mask.shape, np.int32)
+    count: Any = ndimage.label(mask, np.ones((3,) * mask.ndim), output=numbers)
+    return numbers, int(count)
 
 
 def volume_difference_ml(pred: Mask, truth: Mask, *, spacing_mm: Spacing) -> float:
@@ -169,8 +176,7 @@ class _Parts(NamedTuple):
 
     @classmethod
     def of(cls, mask: BoolMask) -> _Parts:
-        numbers = np.empty(mask.shape, np.int32)
-        count = ndimage.label(mask, np.ones((3,) * mask.ndim), output=numbers)
+        numbers, count = numbered(mask)
         return cls(numbers, ndimage.find_objects(numbers, count))
 
 
@@ -189,5 +195,7 @@ def _union(boxes: Sequence[Box]) -> Box:
 def _lesion(made: BoolMask, lesion: BoolMask, spacing: Spacing, voxel_mm3: float, miss_mm: float) -> Lesion:
     """One lesion and what was found of it, in a box that holds both; padded, so that no box is a single slice."""
     made, lesion = np.pad(made, 1), np.pad(lesion, 1)
-    volumes = (float(np.count_nonzero(one) * voxel_mm3) for one in (lesion, made))
-    return Lesion(*volumes, dice(made, lesion), surfel_hd95_mm(made, lesion, spacing_mm=spacing, one_empty=miss_mm))
+    real_mm3, made_mm3 = (float(np.count_nonzero(one) * voxel_mm3) for one in (lesion, made))
+    return Lesion(
+        real_mm3, made_mm3, dice(made, lesion), surfel_hd95_mm(made, lesion, spacing_mm=spacing, one_empty=miss_mm)
+    )

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from jaxfuse.errors import UserError
+from jaxfuse.metrics.lesions import numbered
 from jaxfuse.metrics.overlap import Mask, require_same_shape
 
 HALF = 0.5
@@ -63,9 +63,7 @@ def panoptic_scores(pred: Mask, truth: Mask, *, above: float = HALF) -> Panoptic
     require_same_shape(pred, truth)
     if not HALF <= above < 1:
         raise UserError(f"above is {above}; give an IoU from 0.5 to below 1, so that matches are one to one")
-    near = np.ones((3,) * pred.ndim)
-    made, count = ndimage.label(pred, near)
-    real, number = ndimage.label(truth, near)
+    (made, count), (real, number) = numbered(pred), numbered(truth)
     shared = np.bincount(
         (made.astype(np.int64) * (number + 1) + real).ravel(), minlength=(count + 1) * (number + 1)
     ).reshape(count + 1, number + 1)

@@ -101,7 +101,7 @@ def surfels(pred: Mask, truth: Mask, *, spacing_mm: Spacing) -> Surfels:
     codes = _codes(pair.pred), _codes(pair.truth)
     mixed = [(code > 0) & (code < 2 ** (2**code.ndim) - 1) for code in codes]
     table = _areas(pair.spacing)
-    distances = between(*mixed, pair.spacing)
+    distances = between(mixed[0], mixed[1], pair.spacing)
     first, second = (Directed(mm, table[c[m]]) for mm, c, m in zip(distances, codes, mixed, strict=True))
     return Surfels((first, second))
 

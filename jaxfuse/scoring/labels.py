@@ -9,8 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from jaxfuse.errors import UserError
-from jaxfuse.io.nifti import geometry_mismatch, read_volume
+from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.labels import IGNORED, SCHEMES, LabelScheme, label_scheme
 from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
