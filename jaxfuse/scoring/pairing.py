@@ -57,7 +57,7 @@ def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
     In a flat folder where some names end as label files do (`_seg`, `-seg`, `-label`, `_lesion`) only those are
     labels: the images lie beside them.
     """
-    if _is_data_set(folder):
+    if folder.is_file() or (folder.is_dir() and not _files(folder, _VOLUMES)):
         there = volume_root(folder)
         found: dict[str, Path] = {}
         for case in there.survey(()):
@@ -67,7 +67,7 @@ def find_references(folder: Path) -> tuple[dict[str, Path], str | None]:
                 raise _two_files(case.id, case.label, twin)
             found[case.id] = case.label
         return found, there.described.scheme or None
-    if folder.name in LABELS_OF.values() and (folder.parent / NAME).is_file():
+    if _is_labels_of_data_set(folder):
         return find_volumes(folder), read_dataset_json(folder.parent / NAME).scheme
     marked = any(_label_suffix(_stem(path)) for path in _files(folder, _VOLUMES))
     return find_volumes(folder, only_marked=marked), None
@@ -81,10 +81,11 @@ def find_predictions(folder: Path) -> dict[str, Path]:
 
 
 def find_beneath(folder: Path) -> dict[str, tuple[str, Image]]:
-    """Case id -> the last modality that it has, and its image; empty for a folder of label volumes alone."""
-    if not _is_data_set(folder):
+    """Case id -> the last modality that it has, and its image; empty for label volumes that are no data set's."""
+    try:
+        there = volume_root(folder.parent if _is_labels_of_data_set(folder) else folder)
+    except UserError:  # a folder of any label volumes has no layout
         return {}
-    there = volume_root(folder)
     found: dict[str, tuple[str, Image]] = {}
     for case in there.survey(there.modalities):
         for modality in (name for name in there.modalities if name in case.images):
@@ -135,9 +136,8 @@ def listing(cases: Sequence[str]) -> str:
     return f"{shown} and {len(cases) - 5} more" if len(cases) > 5 else shown
 
 
-def _is_data_set(folder: Path) -> bool:
-    """Whether cases are found by the layout of a data set, and not by the names of files in one folder."""
-    return folder.is_file() or (folder.is_dir() and not _files(folder, _VOLUMES))
+def _is_labels_of_data_set(folder: Path) -> bool:
+    return folder.name in LABELS_OF.values() and (folder.parent / NAME).is_file()
 
 
 def _present(folder: Path, endings: tuple[str, ...], what: str) -> list[Path]:

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from jaxfuse.io.tables import write_json
 from jaxfuse.labels import label_scheme
 from jaxfuse.scoring.label_maps import label_pictures
-from tests.made_cases import head, nested_cubes, save_volume, write_case
+from tests.made_cases import head, nested_cubes, save_pair, save_volume, write_case, write_iseg
 
 SHAPE, SCHEME, CASE = (10, 9, 8), label_scheme("brats"), "Brats18_A_1"
 
@@ -44,3 +45,22 @@ def test_label_volumes_alone_have_no_image(folders):
     preds, _ = folders
     found = label_pictures({"b": preds["b"]}, preds["a"], SCHEME)(CASE, ["b"])
     assert (found.image, found.beneath) == (None, "")
+
+
+def test_images_beside_the_labels_of_a_data_set_are_found(tmp_path):
+    label = nested_cubes(SHAPE, {10: 4, 150: 2})
+    write_iseg(tmp_path / "ref", 1, {"T1": label + 1, "T2": label + 2, "label": label})
+    save_pair(tmp_path / "pred" / "subject-1-label.hdr", label)
+    found = label_pictures({"a": tmp_path / "pred"}, tmp_path / "ref", label_scheme("iseg"))("subject-1", ["a"])
+    assert found.beneath == "t2"
+    np.testing.assert_array_equal(found.image, label + 2)
+    # Files of an nnU-Net: the labels lie in a folder beside that of the images.
+    nnunet = tmp_path / "Dataset001_A"
+    document = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "tumor": 1}, "file_ending": ".nii.gz"}
+    write_json(nnunet / "dataset.json", document | {"numTraining": 1})
+    truth = nested_cubes(SHAPE, {1: 2})
+    save_volume(nnunet / "labelsTr" / "c.nii.gz", truth)
+    save_volume(nnunet / "imagesTr" / "c_0000.nii.gz", truth + 3)
+    scheme = label_scheme("tumor=1")
+    found = label_pictures({"a": nnunet / "labelsTr"}, nnunet / "labelsTr", scheme)("c", ["a"])
+    np.testing.assert_array_equal(found.image, truth + 3)
