@@ -11,9 +11,9 @@ from jaxtyping import Shaped, UInt8
 from jaxfuse.data.cases import Image, encode_label, label_problem, whole_values
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
-from jaxfuse.labels import LabelScheme
+from jaxfuse.labels import IGNORED, LabelScheme
 from jaxfuse.report.pictured import Pictured, Reader
-from jaxfuse.scoring.pairing import find_beneath, find_references, find_volumes
+from jaxfuse.scoring.pairing import find_beneath, find_predictions, find_references
 
 
 def class_indices(role: str, volume: Volume, scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
@@ -34,7 +34,7 @@ def class_indices(role: str, volume: Volume, scheme: LabelScheme) -> UInt8[np.nd
 
 def label_pictures(preds: Mapping[str, Path], ref: Path, scheme: LabelScheme) -> Reader:
     """Returns a function that reads a case from the folders of references and of some methods that were scored."""
-    predictions = {name: find_volumes(folder) for name, folder in preds.items()}
+    predictions = {name: find_predictions(folder) for name, folder in preds.items()}
     references, _ = find_references(ref)
     try:
         beneath, problem = find_beneath(ref), ""
@@ -53,7 +53,9 @@ def label_pictures(preds: Mapping[str, Path], ref: Path, scheme: LabelScheme) ->
         if image is not None:
             array, problem_of_image = _beneath(image, truth)
             modality = problem_of_image or modality
-        return Pictured(array, modality, class_indices("reference", truth, scheme), maps, truth.spacing_mm)
+        labels = class_indices("reference", truth, scheme)
+        # Voxels that are not scored have no color.
+        return Pictured(array, modality, np.where(labels == IGNORED, 0, labels), maps, truth.spacing_mm)
 
     return read
 

@@ -41,6 +41,13 @@ def test_an_image_that_cannot_be_shown_is_told_and_left_out(folders):
     assert str(path) in label_pictures(preds, ref, SCHEME)(CASE, ["a"]).beneath
 
 
+def test_voxels_that_are_not_scored_are_shown_as_background(tmp_path):
+    save_volume(tmp_path / "ref" / "c.nii.gz", nested_cubes(SHAPE, {9: 4, 1: 2}))
+    save_volume(tmp_path / "a" / "c.nii.gz", nested_cubes(SHAPE, {1: 2}))
+    found = label_pictures({"a": tmp_path / "a"}, tmp_path / "ref", label_scheme("tumor=1,ignore=9"))("c", ["a"])
+    np.testing.assert_array_equal(found.truth, nested_cubes(SHAPE, {1: 2}))
+
+
 def test_label_volumes_alone_have_no_image(folders):
     preds, _ = folders
     found = label_pictures({"b": preds["b"]}, preds["a"], SCHEME)(CASE, ["b"])
