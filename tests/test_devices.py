@@ -45,18 +45,23 @@ def small():
     return told("small")
 
 
+# Values of the exchanges of the small network's step.
+SMALL = (1, 4, 6, 8, 17, 87)
+
+
 def test_a_step_with_batch_norms_exchanges_twice_for_each_and_once_for_all_gradients(small):
     check_equal(small["alone"])
     one, many = small["alone"]["metrics"][:3], small["alone"]["metrics"][3:]
     for (before,), (after,) in zip(one, many, strict=True):
         assert after == pytest.approx(before, rel=1e-12)
-    # Of 3 and 2 channels: mean and square forward; sums for shift, scale and mean backward, beside the loss.
-    assert small["alone"]["collectives"] == [["all-reduce", n] for n in (4, 6, 8, 17, 87)]
+    # The voxels that count; of 3 and 2 channels mean and square forward, sums for shift, scale and mean backward,
+    # beside the loss.
+    assert small["alone"]["collectives"] == [["all-reduce", n] for n in SMALL]
 
 
 def test_members_side_by_side_exchange_at_once(small):
     check_equal(small["members"])
-    doubled = [["all-reduce", 2 * n] for n in (4, 6, 8, 17, 87)]
+    doubled = [["all-reduce", 2 * n] for n in SMALL]
     assert small["members"]["collectives"] == doubled
 
 

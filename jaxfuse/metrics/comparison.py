@@ -56,8 +56,8 @@ def compare(first: Scores, second: Scores, *, seed: int = 0, resamples: int = RE
         UserError: the numbers of cases differ.
 
     Example:
-        >>> compare(np.array([0.8, 0.7, 0.9]), np.array([0.7, 0.7, 0.6])).difference
-        0.13333333333333333
+        >>> compare(np.array([0.75, 0.5, 1.0]), np.array([0.5, 0.5, 0.5])).difference
+        0.25
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape or first.ndim != 1:

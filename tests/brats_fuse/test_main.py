@@ -172,6 +172,7 @@ def stamps(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.is_file() and path.name[0] != "."}
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_made_again_and_nothing_else(world, build):
     times = stamps(world.out)
     before = {path: path.read_bytes() for path in times}
@@ -185,6 +186,7 @@ def test_what_is_missing_is_made_again_and_nothing_else(world, build):
     assert {path: path.read_bytes() for path in now} == before
 
 
+@pytest.mark.slow
 def test_a_build_that_was_stopped_goes_on(world, build, monkeypatch, tmp_path):
     def stop(request, where):
         if where == "after A":
@@ -208,6 +210,7 @@ def test_a_build_that_was_stopped_goes_on(world, build, monkeypatch, tmp_path):
         assert area == max(row["tumor_px"] for row in world.rows if row["case"] == case)
 
 
+@pytest.mark.slow
 def test_attention_of_each_source_is_kept(world, build, tmp_path):
     options, where = {"attention": True, "axis": "coronal", "panels": 2}, {"out": tmp_path, "letter": "y"}
     for row in build(out=tmp_path, one_per_case=True, combos="flair+t1", **options):
@@ -219,6 +222,7 @@ def test_attention_of_each_source_is_kept(world, build, tmp_path):
     assert len(list((tmp_path / "panels").glob("*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_a_brain_mask_by_a_program_cuts_what_it_leaves_out(world, build, monkeypatch, tmp_path):
     def half(image, mask, *, program, device):
         assert (program, device, image.name[-9:]) == ("there", "cpu", "t1.nii.gz")
@@ -310,6 +314,7 @@ def test_a_real_head(shared_data, world, build, tmp_path):
     assert read_png(world.path(row, "fused/t1-t2", out=tmp_path)).shape == (218, 182)
 
 
+@pytest.mark.slow
 def test_a_bad_case_is_left_out_and_the_record_names_it(world, build, tmp_path):
     root, out = shutil.copytree(world.root, tmp_path / "root"), tmp_path / "out"
     (root / "B" / "B_t2.nii.gz").write_bytes((root / "B" / "B_t2.nii.gz").read_bytes()[:-99])

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from jaxfuse.data.prepared import PreparedCase
+from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
@@ -93,14 +93,14 @@ def are_slices(cases: Sequence[PreparedCase]) -> bool:
     return any(len(case.facts.shape) == 2 for case in cases)
 
 
-def whole_truth(case: PreparedCase) -> np.ndarray:
+def whole_truth(case: Prepared | PreparedCase) -> np.ndarray:
     """The label map of a case before cropping, with what lies outside the crop; refuses a case without one."""
     truth, beyond = uncrop(truth_of(case), case, 0), case.beyond
     truth[tuple(beyond[:, : truth.ndim].T)] = beyond[:, truth.ndim]
     return truth
 
 
-def truth_of(case: PreparedCase) -> np.ndarray:
+def truth_of(case: Prepared | PreparedCase) -> np.ndarray:
     """The label map of a case on its crop (*space); refuses a case without one."""
     if case.label is None:
         raise UserError(f"case {case.id} has no label to be judged against; leave it out of the validation split")
