@@ -103,5 +103,5 @@ def whole_truth(case: Prepared | PreparedCase) -> np.ndarray:
 def truth_of(case: Prepared | PreparedCase) -> np.ndarray:
     """The label map of a case on its crop (*space); refuses a case without one."""
     if case.label is None:
-        raise UserError(f"case {case.id} has no label to be judged against; leave it out of the validation split")
+        raise UserError(f"case {case.facts.id} has no label to be judged against; leave it out of the validation split")
     return np.asarray(case.label)
