@@ -133,7 +133,7 @@ STEPS = {
     "hinet:mmsyns:synthesis:8": GRADIENTS,
     "hinet:cyclegan:synthesis:8": TWO_GATHERED,
     "fuse4seg:full:pretraining:8": GRADIENTS,
-    "fuse4seg:full:cooperative:8": {"all-reduce": 4},
+    "fuse4seg:full:cooperative:8": {"all-reduce": 5},
     "fuse4seg:wo_decoder:cooperative:8": None,
     "fuse4seg:pixel:cooperative:8": None,
     "fuse4seg:weights:cooperative:8": None,
@@ -141,12 +141,12 @@ STEPS = {
     "fuse4seg:fusion_leader:cooperative:16": None,
     "fuse4seg:rank_one:cooperative:16": None,
     "fuse4seg:full:cooperative:16:unrolled": None,
-    # Of critics, fusion and segmentation, one after the other.
-    "fuse4seg:detached:cooperative:8": {"all-reduce": 3},
-    "fuse4seg:film_nnunet:cooperative:8": {"all-reduce": 4},
-    "fuse4seg:film_nnunet_detached:cooperative:8": {"all-reduce": 3},
+    # Of critics, fusion and segmentation, one after the other, and the count.
+    "fuse4seg:detached:cooperative:8": {"all-reduce": 4},
+    "fuse4seg:film_nnunet:cooperative:8": None,
+    "fuse4seg:film_nnunet_detached:cooperative:8": None,
     "fuse4seg:film_nnunet_p:cooperative:8": None,
-    "fuse4seg:mean:alone:8": {"all-reduce": 2},
+    "fuse4seg:mean:alone:8": {"all-reduce": 3},
 }
 
 
