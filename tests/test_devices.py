@@ -118,7 +118,7 @@ STEPS = {
     "cmff:S_A:branch_a:8": {"all-reduce": 2},
     "cmff:voc:voc:8": {"all-reduce": 2},
     "cmff:self:reconstruction:8": GRADIENTS,
-    "cmff:joint:joint:8": None,
+    "cmff:joint:joint:8": {"all-reduce": 2, "all-gather": 2},
     "hyperfusion:full:segmentation:8": None,
     "hyperfusion:full_2d:segmentation:8": {"all-reduce": 19},
     # Two for each of 25 batch norms.
@@ -134,7 +134,7 @@ STEPS = {
     "hinet:cyclegan:synthesis:8": TWO_GATHERED,
     "fuse4seg:full:pretraining:8": GRADIENTS,
     "fuse4seg:full:cooperative:8": {"all-reduce": 5},
-    "fuse4seg:wo_decoder:cooperative:8": None,
+    "fuse4seg:wo_decoder:cooperative:8": {"all-reduce": 5},
     "fuse4seg:pixel:cooperative:8": None,
     "fuse4seg:weights:cooperative:8": None,
     # Two examples on each device: schemes that hold out take one of them for each half.
@@ -143,9 +143,9 @@ STEPS = {
     "fuse4seg:full:cooperative:16:unrolled": None,
     # Of critics, fusion and segmentation, one after the other, and the count.
     "fuse4seg:detached:cooperative:8": {"all-reduce": 4},
-    "fuse4seg:film_nnunet:cooperative:8": None,
-    "fuse4seg:film_nnunet_detached:cooperative:8": None,
-    "fuse4seg:film_nnunet_p:cooperative:8": None,
+    "fuse4seg:film_nnunet:cooperative:8": {"all-reduce": 5},
+    "fuse4seg:film_nnunet_detached:cooperative:8": {"all-reduce": 3},
+    "fuse4seg:film_nnunet_p:cooperative:8": {"all-reduce": 5},
     "fuse4seg:mean:alone:8": {"all-reduce": 3},
 }
 
