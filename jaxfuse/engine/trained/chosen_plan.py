@@ -72,7 +72,10 @@ def choose_postprocessing(phases: Sequence[TrainedPhase], display: Display, devi
             for one in _labeled(group, scheme, display, devices or first_device()):
                 seen.append(one)
                 display.report("labeling validation cases", len(seen), total)
-        trying = lambda done, of: display.report("trying steps", done, of)  # noqa: E731
+
+        def trying(done: int, of: int) -> None:
+            display.report("trying steps", done, of)
+
         choice = choose([one.labeled for one in seen], scheme, trying)
         document = _document(choice, groups, seen, command_for(phases))
         for folder in folders:
