@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.cmff_rows.run import LONGER_SEGMENTATION, held_out_cases
-from experiments.shared import HELD_OUT_SEED, REPOSITORY, spread, train_once
+from experiments.cmff_rows.run import held_out_cases
+from experiments.shared import REPOSITORY, spread, train_once
 from experiments.subsets.figure import draw
 from jaxfuse.data.prepared import PreparedCase, showing
 from jaxfuse.data.preprocess import uncrop
@@ -34,6 +34,9 @@ from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case
 
 HERE = Path(__file__).parent
+# Phantoms on which the steps were chosen, and those that are scored.
+CHOICE_SEED, HELD_OUT_SEED = 30_216, 30_217
+STEPS = 800
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SUBSETS = all_subsets(MODALITIES)
 # Every example shows a subset, all 15 of them alike.
@@ -50,7 +53,7 @@ class Form:
     Attributes:
         row: of configs/cmff.py.
         phase: the one that labels.
-        settings: of that phase, beside those of the longer recipe.
+        settings: of that phase, beside those of the default recipe.
         options: of the command.
     """
 
@@ -61,7 +64,7 @@ class Form:
 
     def arguments(self, seed: int, steps: int) -> list[str]:
         """Returns the options of the training."""
-        settings = {**LONGER_SEGMENTATION, "steps": steps, **self.settings}
+        settings = {"steps": steps, **self.settings}
         own = [f"--config.{self.phase}.{name}={value}" for name, value in settings.items()]
         return [f"--config.seed={seed}", *self.options, *own]
 
@@ -82,18 +85,29 @@ AGAINST = {name: f"{name.partition(',')[0]}, complete cases" for name in FORMS}
 Rows = list[dict[str, Any]]
 
 
-def measure(name: str, seed: int, steps: int, cases: Sequence[PreparedCase], folder: Path) -> dict[str, Any]:
-    """Trains a form and scores it on every subset of every case; both are done once."""
-    form, workdir = FORMS[name], folder / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
-    found = workdir.with_name(f"{workdir.name}-scores-{len(cases)}.json")
+def workdir_of(name: str, seed: int, folder: Path) -> Path:
+    """Returns the run folder of a form and seed."""
+    return folder / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
+
+
+def train(name: str, seed: int, steps: int, folder: Path) -> float:
+    """Trains a form unless it was done before; returns the seconds of that training."""
+    workdir, form = workdir_of(name, seed, folder), FORMS[name]
     seconds = train_once(f"configs/cmff.py:,row={form.row}", workdir, *form.arguments(seed, steps))
+    print(f"{workdir.name}: trained in {seconds:.0f} s", flush=True)
+    return seconds
+
+
+def score(workdir: Path, cases: Sequence[PreparedCase], phantoms: int) -> dict[str, Any]:
+    """Scores a training on every subset of every case; once for these phantoms."""
+    found = workdir.with_name(f"{workdir.name}-scores-{phantoms}x{len(cases)}.json")
     if not found.is_file():
         (member,) = load([str(workdir)])
         counts = [int(np.size(leaf)) for leaf in jax.tree.leaves(member.weights().params)]
         rows = [row for subset in SUBSETS for row in _scored(member, cases, subset)]
         write_json(found, {"parameters": sum(counts), "rows": rows})
-    print(f"{workdir.name}: trained in {seconds:.0f} s, scored", flush=True)
-    return {"form": name, "seed": seed, "seconds": seconds, **read_json(found)}
+        print(f"{workdir.name}: scored", flush=True)
+    return read_json(found)
 
 
 def _scored(member: Any, cases: Sequence[PreparedCase], subset: Presence) -> Rows:
@@ -162,15 +176,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cases", type=int, default=12, help="held-out phantoms")
-    parser.add_argument("--steps", type=int, default=LONGER_SEGMENTATION["steps"], help="of each training")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each training")
+    parser.add_argument("--phantoms", type=int, default=HELD_OUT_SEED, help="their seed")
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
+    parser.add_argument("--train-only", action="store_true", help="score nothing yet")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "subsets")
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     folder = options.folder.absolute()
-    cases = held_out_cases(options.cases, HELD_OUT_SEED, folder)
-    chosen = [(name, seed) for name in options.forms for seed in options.seeds]
-    trainings = [measure(name, seed, options.steps, cases, folder) for name, seed in chosen]
+    chosen = [(name, seed) for seed in options.seeds for name in options.forms]
+    seconds = [train(name, seed, options.steps, folder) for name, seed in chosen]
+    if options.train_only:
+        return
+    cases = held_out_cases(options.cases, options.phantoms, folder)
+    trainings = [
+        {"form": name, "seed": seed, "seconds": took} | score(workdir_of(name, seed, folder), cases, options.phantoms)
+        for (name, seed), took in zip(chosen, seconds, strict=True)
+    ]
     settings = {"seeds": options.seeds, "cases": options.cases, "steps": options.steps}
     write_json(options.out / "scores.json", {**settings, "trainings": trainings})
     by_subset, overall = tables(trainings)
