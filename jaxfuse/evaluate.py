@@ -18,7 +18,7 @@ scored into DIR/NAME of its folder, and all are compared pair by pair, by case, 
 comparison.json and comparison.csv.
 
 Writes cases.csv (one row per case and region, or per case and image), summary.json and report.html, a page to look at
-all of it, to --out and prints the table.
+all of it, to --out and prints the table. Protocols that tell lesions apart also write lesions.csv, a row for each.
 A case that cannot be scored is named, left out and listed in the summary; the exit code is then 1, or 2 if none can.
 Cases are scored by several processes where that pays (--processes). The case of one that is killed is done again.
 """
@@ -41,8 +41,10 @@ from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
 from jaxfuse.labels import label_scheme
 from jaxfuse.report.evaluation import Compared, Evaluation, Method, write_evaluation
 from jaxfuse.report.kinds import KINDS, kind_of
+from jaxfuse.report.lesions import lesions_part
 from jaxfuse.report.shown_cases import Pictures
 from jaxfuse.scoring import methods
+from jaxfuse.scoring.lesions import LESIONS
 from jaxfuse.scoring.pairing import listing
 from jaxfuse.scoring.protocol import SUMMARY, TABLE, Option, Protocol
 
@@ -141,7 +143,7 @@ def _score(
     for key, lacks in (("without_prediction", "prediction"), ("without_reference", "reference")):
         if summary[key]:
             print(f"Left out, for they have no {lacks}: {listing(summary[key])}.")
-    print(f"Written: {out / TABLE} and {out / SUMMARY}")
+    print(f"Written: {', '.join(str(out / name) for name in (TABLE, *protocol.tables))} and {out / SUMMARY}")
     return dict(summary["refused"]), summary["cases"] + len(summary["refused"])
 
 
@@ -184,7 +186,10 @@ def _report(
     if shown and protocol.pictures is not None:
         scheme = label_scheme(next(iter(scored.values())).summary["labels"])
         pictures = Pictures(protocol.pictures(preds, ref, scheme), scheme, shown)
-    page = Evaluation(protocol.name, protocol.output, ref, scored, compared, pictures)
+    parts = []
+    if LESIONS in protocol.tables:
+        parts += lesions_part({name: read_rows(folder / LESIONS) for name, folder in folders.items()})
+    page = Evaluation(protocol.name, protocol.output, ref, scored, compared, pictures, parts)
     with written.together() as folder:
         write_evaluation(folder / REPORT, page)
     print(f"Written: {written.folder / REPORT}")

@@ -19,15 +19,18 @@ import numpy as np
 from jaxfuse.errors import UserError
 from jaxfuse.io.whole_file import utf8, write_whole
 
-TEXT_COLUMNS = ("case", "subject", "output", "region")
+TEXT_COLUMNS = ("case", "subject", "output", "region", "outcome")
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def write_rows(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows of text and numbers as CSV; the columns are the keys, which all rows must share."""
-    if not rows:
+def write_rows(path: Path | str, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> None:
+    """Writes rows of text and numbers as CSV; the columns are the keys, which all rows must share.
+
+    Where `columns` names them there may be no row.
+    """
+    if not rows and not columns:
         raise UserError(f"there are no rows to write to {path}; give at least one")
-    columns = list(rows[0])
+    columns = list(columns or rows[0])
     for number, row in enumerate(rows, start=1):
         if set(row) != set(columns):
             raise UserError(f"row {number} for {path} has columns {', '.join(row)} instead of {', '.join(columns)}")

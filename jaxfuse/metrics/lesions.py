@@ -16,10 +16,11 @@ from jaxtyping import Int32
 from scipy import ndimage
 
 from jaxfuse.metrics.distances import BoolMask, Spacing, box_of, in_plane, voxel_size
-from jaxfuse.metrics.overlap import Mask, dice, require_same_shape
+from jaxfuse.metrics.overlap import Mask, dice
 from jaxfuse.metrics.surfels import surfel_hd95_mm
 
 Box = tuple[slice, ...]
+Center = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,31 @@ class Lesion:
         found_mm3: volume of all components that touch its surroundings; 0 where it was missed.
         dice: of these and the lesion.
         hd95_mm: of these and the lesion, by surfels; the matching's `miss_mm` where it was missed.
+        center: mean of its voxels' indices, per array axis.
     """
 
     volume_mm3: float
     found_mm3: float
     dice: float
     hd95_mm: float
+    center: Center
 
     @property
     def missed(self) -> bool:
         return self.found_mm3 == 0
+
+
+@dataclass(frozen=True)
+class FalseAlarm:
+    """A component of the prediction that touches no lesion, not even one that does not count.
+
+    Attributes:
+        volume_mm3: its volume.
+        center: mean of its voxels' indices, per array axis.
+    """
+
+    volume_mm3: float
+    center: Center
 
 
 @dataclass(frozen=True)
@@ -73,13 +89,15 @@ class LesionScores:
 
     Attributes:
         lesions: those of the truth that count.
-        false_mm3: volumes of components of the prediction that touch no lesion, not even one that does not count.
+        false_alarms: components of the prediction that touch none.
         miss_mm: the distance that stands for each of these.
+        components: how many the prediction has.
     """
 
     lesions: tuple[Lesion, ...]
-    false_mm3: tuple[float, ...]
+    false_alarms: tuple[FalseAlarm, ...]
     miss_mm: float
+    components: int
 
     @property
     def true_positives(self) -> int:
@@ -94,19 +112,19 @@ class LesionScores:
     @property
     def false_positives(self) -> int:
         """How many components of the prediction are no lesion."""
-        return len(self.false_mm3)
+        return len(self.false_alarms)
 
     @property
     def dice(self) -> float:
         """The mean Dice of lesions and false alarms, which count 0; 1 where there are none."""
-        number = len(self.lesions) + len(self.false_mm3)
+        number = len(self.lesions) + len(self.false_alarms)
         return sum(one.dice for one in self.lesions) / number if number else 1.0
 
     @property
     def hd95_mm(self) -> float:
         """The mean distance of lesions and false alarms in mm; 0 where there are none."""
-        number = len(self.lesions) + len(self.false_mm3)
-        whole = sum(one.hd95_mm for one in self.lesions) + self.miss_mm * len(self.false_mm3)
+        number = len(self.lesions) + len(self.false_alarms)
+        whole = sum(one.hd95_mm for one in self.lesions) + self.miss_mm * len(self.false_alarms)
         return whole / number if number else 0.0
 
     @property
@@ -127,10 +145,10 @@ def lesion_scores(pred: Mask, truth: Mask, *, spacing_mm: Spacing, matching: Mat
     Raises:
         UserError: different shapes, or a spacing that does not fit.
     """
-    voxel_mm3 = voxel_size(spacing_mm)
+    voxel_mm3, shape = voxel_size(spacing_mm), pred.shape
     pred, truth, spacing = in_plane(pred, truth, spacing_mm)
     if not pred.any() and not truth.any():
-        return LesionScores((), (), matching.miss_mm)
+        return LesionScores((), (), matching.miss_mm, 0)
     box = box_of(pred | truth, margin=matching.dilations + 1)
     parts, joined = _Parts.of(pred[box]), _Parts.of(_widened(truth[box], matching.dilations))
     lesions, touched = [], set[int]()
@@ -144,15 +162,15 @@ def lesion_scores(pred: Mask, truth: Mask, *, spacing_mm: Spacing, matching: Mat
             whole = _union([near, *(parts.boxes[one - 1] for one in matched)])
             lesion = truth[box][whole] & (joined.numbers[whole] == index)
             made = np.isin(parts.numbers[whole], matched)
-            lesions.append(_lesion(made, lesion, spacing, voxel_mm3, matching.miss_mm))
-    volumes = np.bincount(parts.numbers.ravel(), minlength=len(parts.boxes) + 1) * voxel_mm3
-    false = tuple(float(mm3) for number, mm3 in enumerate(volumes) if number and number not in touched)
-    return LesionScores(tuple(lesions), false, matching.miss_mm)
-
-
-def count_of_components(mask: Mask) -> int:
-    """Returns how many components a mask has, connected by faces, edges and corners."""
-    return numbered(mask)[1]
+            center = _center(lesion, [box, whole], shape)
+            lesions.append(_lesion(made, lesion, spacing, voxel_mm3, matching.miss_mm, center))
+    false = []
+    for number in sorted({*range(1, len(parts.boxes) + 1)} - touched):
+        near = parts.boxes[number - 1]
+        alarm = parts.numbers[near] == number
+        volume_mm3 = float(np.count_nonzero(alarm) * voxel_mm3)
+        false.append(FalseAlarm(volume_mm3, _center(alarm, [box, near], shape)))
+    return LesionScores(tuple(lesions), tuple(false), matching.miss_mm, len(parts.boxes))
 
 
 def numbered(mask: Mask) -> tuple[Int32[np.ndarray, ...], int]:
@@ -162,10 +180,9 @@ def numbered(mask: Mask) -> tuple[Int32[np.ndarray, ...], int]:
     return numbers, int(count)
 
 
-def volume_difference_ml(pred: Mask, truth: Mask, *, spacing_mm: Spacing) -> float:
-    """Returns the absolute difference of the volumes in ml; of a 2D case as if it were 1 mm thick."""
-    require_same_shape(pred, truth)
-    return abs(np.count_nonzero(pred) - np.count_nonzero(truth)) * voxel_size(spacing_mm) / 1000
+def volume_ml(mask: Mask, *, spacing_mm: Spacing) -> float:
+    """Returns the volume of a mask in ml; of a 2D case as if it were 1 mm thick."""
+    return float(np.count_nonzero(mask) * voxel_size(spacing_mm) / 1000)
 
 
 class _Parts(NamedTuple):
@@ -192,10 +209,18 @@ def _union(boxes: Sequence[Box]) -> Box:
     )
 
 
-def _lesion(made: BoolMask, lesion: BoolMask, spacing: Spacing, voxel_mm3: float, miss_mm: float) -> Lesion:
+def _center(mask: BoolMask, boxes: Sequence[Box], shape: tuple[int, ...]) -> Center:
+    """The center of a mask in boxes within one another, in an array of this shape, which may be a single slice."""
+    starts = np.sum([[side.start for side in box] for box in boxes], axis=0)
+    found = iter((np.argwhere(mask).mean(axis=0) + starts).tolist())
+    return tuple(0.0 if side == 1 and mask.ndim < len(shape) else next(found) for side in shape)
+
+
+def _lesion(
+    made: BoolMask, lesion: BoolMask, spacing: Spacing, voxel_mm3: float, miss_mm: float, center: Center
+) -> Lesion:
     """One lesion and what was found of it, in a box that holds both; padded, so that no box is a single slice."""
     made, lesion = np.pad(made, 1), np.pad(lesion, 1)
     real_mm3, made_mm3 = (float(np.count_nonzero(one) * voxel_mm3) for one in (lesion, made))
-    return Lesion(
-        real_mm3, made_mm3, dice(made, lesion), surfel_hd95_mm(made, lesion, spacing_mm=spacing, one_empty=miss_mm)
-    )
+    hd95_mm = surfel_hd95_mm(made, lesion, spacing_mm=spacing, one_empty=miss_mm)
+    return Lesion(real_mm3, made_mm3, dice(made, lesion), hd95_mm, center)

@@ -20,10 +20,10 @@ from jaxfuse.metrics.lesions import (
     MENINGIOMA,
     METASTASES,
     STROKES,
+    LesionScores,
     Matching,
-    count_of_components,
     lesion_scores,
-    volume_difference_ml,
+    volume_ml,
 )
 from jaxfuse.metrics.names import Metric
 from jaxfuse.metrics.overlap import Mask, dice, iou, sensitivity, specificity
@@ -149,6 +149,22 @@ VOLUME_DIFFERENCE = Metric(
     False,
     "difference of the volumes of prediction and truth",
 )
+VOLUME_ERROR = Metric(
+    "volume_error_ml",
+    "Volume error (ml)",
+    2,
+    None,
+    "volume of the prediction less that of the truth, with its sign",
+    in_console=False,
+)
+VOLUME_SHARE = Metric(
+    "volume_error_share",
+    "Volume error, share",
+    3,
+    None,
+    "volume error over the volume of the truth, with its sign; undefined where the truth alone is empty",
+    in_console=False,
+)
 LESIONS_FOUND = Metric("lesions_found", "Lesions found", 1, None, in_console=False)
 LESIONS_MISSED = Metric("lesions_missed", "Lesions missed", 1, False, in_console=False)
 LESIONS_FALSE = Metric("lesions_false", "False alarms", 1, False, in_console=False)
@@ -182,6 +198,21 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class MeasuredLesions:
+    """Metrics that are taken of the lesions of a region.
+
+    Attributes:
+        metrics: in the order of tables, where they follow all others.
+        matching: how lesions are told apart.
+        values: gives the values of the metrics, in their order.
+    """
+
+    metrics: tuple[Metric, ...]
+    matching: Matching
+    values: Callable[[LesionScores], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
 class LabelProtocol:
     """The scoring of label maps of one kind of data.
 
@@ -190,6 +221,7 @@ class LabelProtocol:
         measured: its metrics, in the order of tables.
         one_empty: the rule of `one_empty_mm` where a user names none.
         ranked: the metrics that methods are ranked by.
+        lesions: those of lesions; None: the protocol tells none apart.
     """
 
     name: str
@@ -197,18 +229,26 @@ class LabelProtocol:
     measured: tuple[Measured, ...]
     one_empty: str
     ranked: tuple[Metric, ...]
+    lesions: MeasuredLesions | None = None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """All metrics, in the order of tables."""
-        return tuple(metric for measured in self.measured for metric in measured.metrics)
+        all_of_them = (*self.measured, *((self.lesions,) if self.lesions else ()))
+        return tuple(metric for measured in all_of_them for metric in measured.metrics)
 
-    def measure(self, pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
-        """All values of one region by the names of the metrics, in the order of tables."""
+    def measure(
+        self, pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float
+    ) -> tuple[dict[str, float], LesionScores | None]:
+        """All values of one region by the names of the metrics, in the order of tables, and its lesions."""
         values: dict[str, float] = {}
         for measured in self.measured:
             values |= measured.measure(pred, truth, spacing_mm=spacing_mm, one_empty=one_empty)
-        return values
+        if self.lesions is None:
+            return values, None
+        found = lesion_scores(pred, truth, spacing_mm=spacing_mm, matching=self.lesions.matching)
+        names = (metric.name for metric in self.lesions.metrics)
+        return values | dict(zip(names, self.lesions.values(found), strict=True)), found
 
 
 def _overlap(metric: Metric, function: Callable[[Mask, Mask], float]) -> Measured:
@@ -244,34 +284,30 @@ def _by_surfels(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: floa
     }
 
 
-def _by_lesions(matching: Matching) -> Measured:
-    def measure(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
-        del one_empty  # what a miss costs is a part of the matching
-        scores = lesion_scores(pred, truth, spacing_mm=spacing_mm, matching=matching)
-        return {
-            LESION_DICE.name: scores.dice,
-            LESION_HD95.name: scores.hd95_mm,
-            LESION_F1.name: scores.f1,
-            LESIONS_FOUND.name: float(scores.true_positives),
-            LESIONS_MISSED.name: float(scores.false_negatives),
-            LESIONS_FALSE.name: float(scores.false_positives),
-        }
-
-    counts = LESIONS_FOUND, LESIONS_MISSED, LESIONS_FALSE
-    return Measured((LESION_DICE, LESION_HD95, LESION_F1, *counts), measure)
-
-
-def _of_strokes(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
+def _volumes(pred: Mask, truth: Mask, *, spacing_mm: Spacing, one_empty: float) -> dict[str, float]:
     del one_empty  # no distance is among them
+    made, real = volume_ml(pred, spacing_mm=spacing_mm), volume_ml(truth, spacing_mm=spacing_mm)
+    share = (made - real) / real if real else (math.nan if made else 0.0)
     return {
-        VOLUME_DIFFERENCE.name: volume_difference_ml(pred, truth, spacing_mm=spacing_mm),
-        LESION_F1.name: lesion_scores(pred, truth, spacing_mm=spacing_mm, matching=STROKES).f1,
-        LESIONS_MORE.name: float(abs(count_of_components(pred) - count_of_components(truth))),
+        VOLUME_DIFFERENCE.name: abs(made - real),
+        VOLUME_ERROR.name: made - real,
+        VOLUME_SHARE.name: share,
     }
+
+
+def _of_lesions(found: LesionScores) -> tuple[float, ...]:
+    counts = found.true_positives, found.false_negatives, found.false_positives
+    return found.dice, found.hd95_mm, found.f1, *map(float, counts)
+
+
+def _of_strokes(found: LesionScores) -> tuple[float, ...]:
+    # No lesion is too small to count.
+    return found.f1, float(abs(found.components - len(found.lesions)))
 
 
 _DICE = _overlap(DICE, dice)
 _SURFACES = Measured((HD, HD95, MHD, ASD, ASSD), surface_distances_mm)
+_VOLUMES = Measured((VOLUME_DIFFERENCE, VOLUME_ERROR, VOLUME_SHARE), _volumes)
 _VOXEL_SETS = Measured((ISEG_MHD, ISEG_ASD, MHD_DUBUISSON), voxel_set_distances_mm)
 _OVERLAP = (_DICE, _overlap(IOU, iou), _overlap(SENSITIVITY, sensitivity), _overlap(SPECIFICITY, specificity))
 BRATS = LabelProtocol("brats", "", (*_OVERLAP, _distance(HD95, hd95_mm)), "penalty", (DICE, HD95))
@@ -279,8 +315,10 @@ BRATS = LabelProtocol("brats", "", (*_OVERLAP, _distance(HD95, hd95_mm)), "penal
 
 def _since_2023(name: str, matching: Matching) -> LabelProtocol:
     """The ranking of BraTS since 2023, by the rules of one of its tasks."""
-    measured = (*_OVERLAP, Measured((HD95_SURFELS, ASD_SURFELS, *NSD), _by_surfels), _by_lesions(matching))
-    return LabelProtocol(name, "", measured, f"{BRATS2023_PENALTY_MM:g}", (LESION_DICE, LESION_HD95))
+    measured = (*_OVERLAP, Measured((HD95_SURFELS, ASD_SURFELS, *NSD), _by_surfels), _VOLUMES)
+    counts = LESIONS_FOUND, LESIONS_MISSED, LESIONS_FALSE
+    lesions = MeasuredLesions((LESION_DICE, LESION_HD95, LESION_F1, *counts), matching, _of_lesions)
+    return LabelProtocol(name, "", measured, f"{BRATS2023_PENALTY_MM:g}", (LESION_DICE, LESION_HD95), lesions)
 
 
 # Gliomas, those of children and of Sub-Saharan Africa too; meningiomas; metastases.
@@ -295,9 +333,10 @@ STROKE = LabelProtocol(
 ISLES2022 = LabelProtocol(
     "isles2022",
     "stroke",
-    (_DICE, Measured((VOLUME_DIFFERENCE, LESION_F1, LESIONS_MORE), _of_strokes)),
+    (_DICE, _VOLUMES),
     "nan",
     (DICE, VOLUME_DIFFERENCE, LESION_F1, LESIONS_MORE),
+    MeasuredLesions((LESION_F1, LESIONS_MORE), STROKES, _of_strokes),
 )
 PROTOCOLS = (BRATS, BRATS2023, BRATS2023_MEN, BRATS2023_MET, ISEG, STROKE, ISLES2022)
 # All metrics of label maps, each once.

@@ -18,6 +18,7 @@ from jaxtyping import Float64
 from jaxfuse.errors import UserError
 from jaxfuse.labels import IGNORED, LabelScheme
 from jaxfuse.metrics.distances import Spacing, voxel_size
+from jaxfuse.metrics.lesions import LesionScores
 from jaxfuse.metrics.names import metric_of
 from jaxfuse.metrics.overlap import Labels, require_same_shape, specificity
 from jaxfuse.metrics.protocols import DICE, DICE_NONEMPTY, METRICS, SPECIFICITY, LabelProtocol, protocol_of
@@ -26,7 +27,12 @@ from jaxfuse.metrics.statistics import statistics
 _NAMES, _VOLUMES = ("case", "output", "region"), ("pred_mm3", "truth_mm3")
 
 
-def score_case(
+def score_case(pred: Labels, truth: Labels, scheme: LabelScheme, **settings: Any) -> list[dict[str, Any]]:
+    """Returns the rows of `score_regions`, which takes the same."""
+    return score_regions(pred, truth, scheme, **settings)[0]
+
+
+def score_regions(
     pred: Labels,
     truth: Labels,
     scheme: LabelScheme,
@@ -36,7 +42,7 @@ def score_case(
     case: str,
     output: str,
     protocol: LabelProtocol | None = None,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, LesionScores]]:
     """Scores one prediction against its truth: one row per region of the scheme, in the scheme's order.
 
     Args:
@@ -49,7 +55,7 @@ def score_case(
 
     Returns:
         Rows with case, output, region, the protocol's metrics, and the region's volumes pred_mm3 and truth_mm3; of a
-        2D case these are those of a slice 1 mm thick.
+        2D case these are those of a slice 1 mm thick. And the lesions by region, of a protocol that tells them apart.
     """
     require_same_shape(pred, truth)
     known = truth != IGNORED
@@ -63,12 +69,14 @@ def score_case(
             )
     measure = (protocol or protocol_of(scheme)).measure
     voxel_mm3 = voxel_size(spacing_mm)
-    rows = []
+    rows, lesions = [], dict[str, LesionScores]()
     for region, classes in scheme.regions.items():
         inside = np.zeros(len(scheme.classes), dtype=bool)
         inside[list(classes)] = True
         p, t = inside[pred], inside[truth]
-        measured = measure(p, t, spacing_mm=spacing_mm, one_empty=one_empty)
+        measured, found = measure(p, t, spacing_mm=spacing_mm, one_empty=one_empty)
+        if found is not None:
+            lesions[region] = found
         if SPECIFICITY.name in measured and not known.all():
             measured[SPECIFICITY.name] = specificity(p[known], t[known])
         rows.append(
@@ -81,7 +89,7 @@ def score_case(
                 "truth_mm3": float(np.count_nonzero(t) * voxel_mm3),
             }
         )
-    return rows
+    return rows, lesions
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:

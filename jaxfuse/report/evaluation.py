@@ -18,6 +18,7 @@ from jaxfuse.report.box_plots import POINTS, Plot, box_plot
 from jaxfuse.report.curves import LINES
 from jaxfuse.report.kinds import metric_named
 from jaxfuse.report.page import write_page
+from jaxfuse.report.parts import Part
 from jaxfuse.report.results import Line, lines_of, metric_names
 from jaxfuse.report.results_section import definitions, empty_note
 from jaxfuse.report.shown_cases import Pictures, shown_cases
@@ -56,6 +57,7 @@ class Evaluation:
         methods: by name, at least one.
         compared: None for a single method.
         pictures: None: no case is shown.
+        parts: further parts of the page, above the cases.
     """
 
     protocol: str
@@ -64,6 +66,7 @@ class Evaluation:
     methods: Mapping[str, Method]
     compared: Compared | None
     pictures: Pictures | None = None
+    parts: Sequence[Part] = ()
 
     def rows(self) -> list[tuple[str, Row]]:
         """The rows of the predictions themselves, each with its method: by case, by region, by method."""
@@ -88,6 +91,7 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> None:
         "plots": _plots(rows, [metric for metric in metrics if metric not in _VOLUMES]),
         "points": POINTS,
         "compared": evaluation.compared,
+        "parts": evaluation.parts,
         "metrics": metrics,
         "leading": metrics[0],
         **shown_cases(rows, metrics[0], evaluation.pictures),

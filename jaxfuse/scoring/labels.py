@@ -17,11 +17,12 @@ from jaxfuse.io.nifti import Volume, geometry_mismatch, read_volume
 from jaxfuse.labels import IGNORED, SCHEMES, LabelScheme, label_scheme
 from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
-from jaxfuse.metrics.regions import score_case, summary_document
+from jaxfuse.metrics.regions import score_regions, summary_document
 from jaxfuse.postprocessing.note import chosen_on_it
 from jaxfuse.scoring.label_maps import class_indices, label_pictures
+from jaxfuse.scoring.lesions import COLUMNS, LESIONS, lesion_rows
 from jaxfuse.scoring.pairing import find_predictions, find_references, pair
-from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
+from jaxfuse.scoring.protocol import Option, Protocol, Row, Table, open_scores, score_each, write_scores
 
 OUTPUT = "prediction"
 
@@ -39,6 +40,8 @@ def score_labels(
     processes: int | None = 1,
 ) -> dict[str, Any]:
     """Scores the folder `pred` against `ref`, writes cases.csv and summary.json to `out` and returns the summary.
+
+    A protocol that tells lesions apart also writes lesions.csv.
 
     Args:
         labels: name of the label scheme of both folders; None: that of the protocol, else the one that the references'
@@ -58,30 +61,33 @@ def score_labels(
     scheme = label_scheme(name)
     penalty_mm = one_empty_mm(protocol.one_empty if one_empty is None else one_empty, scheme)
     paired = pair(predictions, references, allow_missing=allow_missing)
-    outputs = open_scores(out, (pred, predictions.values()), (ref, references.values()), overwrite=overwrite)
+    reads = (pred, predictions.values()), (ref, references.values())
+    tables = (LESIONS,) if protocol.lesions else ()
+    outputs = open_scores(out, *reads, tables=tables, overwrite=overwrite)
 
     rules = scheme, protocol.name, penalty_mm
     jobs = {case: partial(_score_files, case, predictions[case], references[case], *rules) for case in paired.cases}
     found, refused = score_each(jobs, processes)
-    rows = [row for rows in found.values() for row in rows]
+    rows = [row for rows, _ in found.values() for row in rows]
+    lesions = Table(LESIONS, COLUMNS, [row for _, of_case in found.values() for row in of_case])
     summary = summary_document(rows, primary=OUTPUT, one_empty=penalty_mm) | {
         "protocol": protocol.name,
         "labels": scheme.name,
         "postprocessing_chosen_on": [case for case in found if chosen_on_it(predictions[case])],
         **paired.left_out(),
     }
-    return write_scores(outputs, rows, summary, refused)
+    return write_scores(outputs, rows, summary, refused, [lesions] if tables else ())
 
 
 def _score_files(
     case: str, prediction: Path, reference: Path, scheme: LabelScheme, protocol: str, penalty_mm: float
-) -> list[dict[str, Any]]:
-    """Scores one case; `protocol` is a name, which other processes can be told, as its metrics cannot."""
+) -> tuple[list[dict[str, Any]], list[Row]]:
+    """Scores a case and its lesions; `protocol` is a name, which other processes can be told, as its metrics cannot."""
     pred, truth = read_volume(prediction), read_volume(reference)
     mismatch = geometry_mismatch(pred, truth)
     if mismatch:
         raise UserError(f"prediction and reference of case {case} do not fit: {mismatch}")
-    return score_case(
+    rows, lesions = score_regions(
         _predicted(pred, scheme),
         class_indices("reference", truth, scheme),
         scheme,
@@ -91,6 +97,7 @@ def _score_files(
         output=OUTPUT,
         protocol=next(one for one in protocols.PROTOCOLS if one.name == protocol),
     )
+    return rows, lesion_rows(case, OUTPUT, lesions, truth.affine)
 
 
 def _predicted(volume: Volume, scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
@@ -128,6 +135,7 @@ PROTOCOLS = tuple(
         scored.metrics,
         scored.ranked,
         label_pictures,
+        (LESIONS,) if scored.lesions else (),
     )
     for scored in protocols.PROTOCOLS
 )

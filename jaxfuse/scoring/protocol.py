@@ -56,6 +56,7 @@ class Protocol:
         metrics: the columns of its rows.
         ranked: those metrics that methods are ranked by.
         pictures: (method -> folder, references, label scheme) -> function that reads a case to be shown.
+        tables: names of what it writes beside cases.csv.
     """
 
     name: str
@@ -67,18 +68,35 @@ class Protocol:
     metrics: tuple[Metric, ...]
     ranked: tuple[Metric, ...]
     pictures: Callable[[Mapping[str, Path], Path, LabelScheme], Reader] | None = None
+    tables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is written beside cases.csv; it may have no rows."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
 
 
 def open_scores(
-    out: Path, pred: tuple[Path, Iterable[Path]], ref: tuple[Path, Iterable[Path]], *, overwrite: bool
+    out: Path,
+    pred: tuple[Path, Iterable[Path]],
+    ref: tuple[Path, Iterable[Path]],
+    *,
+    overwrite: bool,
+    tables: Iterable[str] = (),
 ) -> Outputs:
-    """Checks the place of cases.csv and summary.json; `pred` and `ref` are the folders that are read, and their files.
+    """Checks the place of cases.csv, summary.json and further tables.
+
+    `pred` and `ref` are the folders that are read, and their files.
 
     Raises:
         UserError: they are not to be written there (`jaxfuse.io.outputs`).
     """
     reads = [*folder_read("--pred", *pred), *folder_read("--ref", *ref)]
-    return open_outputs(out, "--out", reads=reads, names=(TABLE, SUMMARY), overwrite=overwrite)
+    return open_outputs(out, "--out", reads=reads, names=(TABLE, SUMMARY, *tables), overwrite=overwrite)
 
 
 def score_each(jobs: Jobs[T], processes: int | None) -> tuple[dict[str, T], dict[str, str]]:
@@ -105,11 +123,21 @@ def score_each(jobs: Jobs[T], processes: int | None) -> tuple[dict[str, T], dict
 
 
 def write_scores(
-    outputs: Outputs, rows: Sequence[Row], summary: Mapping[str, Any], refused: Mapping[str, str]
+    outputs: Outputs,
+    rows: Sequence[Row],
+    summary: Mapping[str, Any],
+    refused: Mapping[str, str],
+    tables: Iterable[Table] = (),
 ) -> dict[str, Any]:
-    """Writes cases.csv and summary.json, and returns the summary, in which `refused` are the cases left out."""
+    """Writes cases.csv, summary.json and further tables.
+
+    Returns:
+        The summary, in which `refused` are the cases left out.
+    """
     whole = {**summary, "refused": dict(refused)}
     with outputs.together() as folder:
         write_rows(folder / TABLE, rows)
         write_json(folder / SUMMARY, whole)
+        for table in tables:
+            write_rows(folder / table.name, table.rows, columns=table.columns)
     return whole

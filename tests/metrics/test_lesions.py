@@ -68,7 +68,8 @@ def test_a_miss_and_a_false_alarm_by_hand():
     assert (scores.dice, scores.hd95_mm) == (pytest.approx(1 / 3), pytest.approx(2 * 374 / 3))
     assert (scores.true_positives, scores.false_negatives, scores.false_positives, scores.f1) == (1, 1, 1, 0.5)
     assert [(one.volume_mm3, one.found_mm3, one.missed) for one in scores.lesions] == [(64, 64, False), (64, 0, True)]
-    assert scores.false_mm3 == (64.0,)
+    assert [(one.volume_mm3, one.center) for one in scores.false_alarms] == [(64.0, (31.5, 6.5, 31.5))]
+    assert [one.center for one in scores.lesions] == [(6.5, 6.5, 6.5), (21.5, 21.5, 21.5)]
 
 
 def test_small_lesions_do_not_count_but_excuse_what_was_found_of_them():

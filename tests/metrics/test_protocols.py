@@ -142,7 +142,7 @@ def test_tissues_are_averaged_over_subjects():
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
 def test_a_protocol_measures_the_metrics_that_it_names_and_every_distance_is_defined(protocol):
     one = np.ones((1, 1), bool)
-    measured = protocol.measure(one, one, spacing_mm=(1.0, 1.0), one_empty=math.nan)
+    measured, _ = protocol.measure(one, one, spacing_mm=(1.0, 1.0), one_empty=math.nan)
     assert tuple(measured) == names_of(protocol.metrics)
     distances = [metric for metric in protocol.metrics if metric.name.endswith(("_mm", "_voxels"))]
     assert distances or protocol is ISLES2022
