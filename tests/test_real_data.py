@@ -9,6 +9,7 @@ import pytest
 
 from configs import cmff
 from jaxfuse import predict
+from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.io.tables import read_json
 from tests.commands import call_here
@@ -74,3 +75,37 @@ def test_training_and_prediction(shared_data, optimized, tmp_path, folder, case,
     images = [nib.load(root / case / f"{case}_{modality}.nii.gz").get_fdata() for modality in MODALITIES]
     assert values.any()
     assert not values[~np.any(images, axis=0)].any()
+
+
+@pytest.mark.slow
+def test_real_heads_of_two_modalities_train_beside_phantoms_of_four(shared_data, optimized, tmp_path):
+    """Batches mix cases of both kinds, and the heads are labeled by the two modalities that they have."""
+    heads = shared_data / "brats2015_2mod"
+    if not heads.is_dir():
+        pytest.skip(f"the real sample {heads} is not here")
+    root = tmp_path / "data"
+    write_brats_phantoms(root, cases=4, seed=0, shape=(48, 48, 48), spacing_mm=4.0)
+    real = sorted(one.name for one in heads.iterdir() if one.is_dir())
+    for name in real:
+        (root / name).symlink_to(heads / name)
+    config = cmff.get_config("tiny,row=random")
+    config.data.root, config.data.labels, config.data.cache = str(root), "brats2015", str(tmp_path / "cache")
+    config.data.layout, config.data.incomplete, config.data.val_fraction = "generic", "zero", 0.34
+    config.network.unet.base, config.network.unet.levels, config.log_every = 2, 2, 1
+    config.fusion.args.fusion.fusion_width, config.fusion.args.fusion.presence = 2, "masked"
+    config.fusion.assess, config.fusion.steps = "engine.judging.losses:losses", 8
+    config.fusion.batch, config.fusion.modality_dropout.probability = 2, 0.5
+    run = run_of(config, tmp_path / "run")
+    assert run.execute()
+    facts = read_json(tmp_path / "run" / "dataset.json")
+    assert set(facts["subsets"]) == {"t1ce+flair", "t1+t1ce+t2+flair"}
+    assert set(facts["train"]) & set(real)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["split"] == "train"]
+    assert len(rows) == 8
+    assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+    optimized()
+    call_here(predict, workdir=tmp_path / "run", input=heads, output=tmp_path / "out", overlap=0.0, missing="zero")
+    for name in real:
+        made = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+        assert b"without t1, t2" in made.header["descrip"].tobytes()
+        assert made.shape == (240, 240, 155)
