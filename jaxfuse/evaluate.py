@@ -19,6 +19,7 @@ comparison.json and comparison.csv.
 
 Writes cases.csv (one row per case and region, or per case and image), summary.json and report.html, a page to look at
 all of it, to --out and prints the table. Protocols that tell lesions apart also write lesions.csv, a row for each.
+--calibration scores class probabilities too, and adds calibration.csv, reliability.csv and reliability.png.
 A case that cannot be scored is named, left out and listed in the summary; the exit code is then 1, or 2 if none can.
 Cases are scored by several processes where that pays (--processes). The case of one that is killed is done again.
 """
@@ -39,11 +40,13 @@ from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
 from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
 from jaxfuse.labels import label_scheme
+from jaxfuse.report.calibration import FIGURES, calibration_part
 from jaxfuse.report.evaluation import Compared, Evaluation, Method, write_evaluation
 from jaxfuse.report.kinds import KINDS, kind_of
 from jaxfuse.report.lesions import lesions_part
+from jaxfuse.report.parts import Part
 from jaxfuse.report.shown_cases import Pictures
-from jaxfuse.scoring import methods
+from jaxfuse.scoring import calibration, methods
 from jaxfuse.scoring.lesions import LESIONS
 from jaxfuse.scoring.pairing import listing
 from jaxfuse.scoring.protocol import SUMMARY, TABLE, Option, Protocol
@@ -91,7 +94,9 @@ def define_flags() -> None:
 
 
 def _define(option: Option) -> None:
-    if option.choices:
+    if option.switch:
+        flags.DEFINE_bool(option.name, False, option.help)
+    elif option.choices:
         flags.DEFINE_enum(option.name, None, list(option.choices), option.help)
     else:
         (flags.DEFINE_list if option.several else flags.DEFINE_string)(option.name, None, option.help)
@@ -128,7 +133,7 @@ def _open(out: Path, ref: Path, preds: Sequence[Path], *, overwrite: bool) -> ou
     for pred in preds if several else ():
         if not pred.is_dir():
             raise UserError(f"{pred} is not a folder; give a folder of predictions for each method")
-    names = (REPORT, *((methods.JSON, methods.TABLE) if several else ()))
+    names = (REPORT, *FIGURES, *((methods.JSON, methods.TABLE) if several else ()))
     reads = [("--ref", ref), *(("--pred", pred) for pred in preds)]
     return outputs.open_outputs(out, "--out", reads=reads, names=names, overwrite=overwrite)
 
@@ -140,6 +145,8 @@ def _score(
     summary = protocol.score(pred, ref, out, **given)
     if (render := kind_of(summary).render) is not None:
         print(render(summary))
+    if "calibration" in summary:
+        print(calibration.render_calibration(summary["calibration"]))
     for key, lacks in (("without_prediction", "prediction"), ("without_reference", "reference")):
         if summary[key]:
             print(f"Left out, for they have no {lacks}: {listing(summary[key])}.")
@@ -186,13 +193,24 @@ def _report(
     if shown and protocol.pictures is not None:
         scheme = label_scheme(next(iter(scored.values())).summary["labels"])
         pictures = Pictures(protocol.pictures(preds, ref, scheme), scheme, shown)
+    with written.together() as folder:
+        parts = _parts(protocol, folder, folders, {name: one.summary for name, one in scored.items()})
+        page = Evaluation(protocol.name, protocol.output, ref, scored, compared, pictures, parts)
+        write_evaluation(folder / REPORT, page)
+    print(f"Written: {written.folder / REPORT}")
+
+
+def _parts(
+    protocol: Protocol, out: Path, folders: Mapping[str, Path], summaries: Mapping[str, Mapping[str, Any]]
+) -> list[Part]:
+    """The parts of the page that this evaluation has; their figures are written to `out`."""
     parts = []
     if LESIONS in protocol.tables:
         parts += lesions_part({name: read_rows(folder / LESIONS) for name, folder in folders.items()})
-    page = Evaluation(protocol.name, protocol.output, ref, scored, compared, pictures, parts)
-    with written.together() as folder:
-        write_evaluation(folder / REPORT, page)
-    print(f"Written: {written.folder / REPORT}")
+    if found := {name: summary["calibration"] for name, summary in summaries.items() if "calibration" in summary}:
+        bins = {name: read_rows(folder / calibration.BINS) for name, folder in folders.items()}
+        parts.append(calibration_part(out, found, bins))
+    return parts
 
 
 def _refuse_foreign(chosen: str) -> None:

@@ -15,8 +15,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Integer
 
 from jaxfuse.errors import UserError
+from jaxfuse.metrics.names import Metric
 
 BINS = 15
+_GAP = "gap between confidence (the greatest probability) and accuracy"
+ECE = Metric("ece", "ECE", 4, False, f"mean {_GAP} over {BINS} bins of equal width of confidence, weighted by voxels")
+ACE = Metric("ace", "ACE", 4, False, f"mean {_GAP} over {BINS} bins of equally many voxels")
+MCE = Metric("mce", "MCE", 3, False, f"greatest {_GAP} of the bins of equal width")
+BRIER = Metric(
+    "brier", "Brier", 4, False, "squared distance of the probabilities to the true class, summed over classes"
+)
+METRICS = (ECE, ACE, MCE, BRIER)
 _SUM_WITHIN = 1e-3
 
 Probabilities = Float[np.ndarray, "... k"]
@@ -32,11 +41,13 @@ class Reliability:
         confidence: mean of each bin, in rising order.
         accuracy: share of hits of each bin.
         share: of all voxels that each bin holds.
+        bins: their numbers, from 0.
     """
 
     confidence: Float64[np.ndarray, " bins"]
     accuracy: Float64[np.ndarray, " bins"]
     share: Float64[np.ndarray, " bins"]
+    bins: Integer[np.ndarray, " bins"]
 
     @property
     def error(self) -> float:
@@ -60,7 +71,8 @@ def reliability(
         within: the voxels that count, such as those of the brain; None: all.
         bins: how many.
         adaptive: bins hold equally many voxels each, which gives ACE (Nixon et al., CVPR workshops 2019) as the error,
-            in place of equal widths of confidence, which give ECE. Equal confidences may then lie in two bins.
+            in place of equal widths of confidence, which give ECE. Equal confidences share the bin of their middle,
+            so that bins are as even as they allow: of float32 many are exactly 1.
 
     Raises:
         UserError: shapes do not fit, no voxel counts, or values are no probabilities or no class indices.
@@ -70,15 +82,15 @@ def reliability(
         raise UserError(f"bins is {bins}; give one at least")
     confidence, hits = chances.max(axis=1), chances.argmax(axis=1) == classes
     if adaptive:
-        order = np.argsort(confidence, kind="stable")
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order)) * bins // len(order)
+        ranked = np.sort(confidence)
+        first, behind = (np.searchsorted(ranked, confidence, side) for side in ("left", "right"))
+        place = (first + behind - 1) * bins // (2 * len(ranked))
     else:
         place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)
     held = counts > 0
     mean, accuracy = (np.bincount(place, values, minlength=bins)[held] / counts[held] for values in (confidence, hits))
-    return Reliability(mean, accuracy, counts[held] / counts.sum())
+    return Reliability(mean, accuracy, counts[held] / counts.sum(), np.flatnonzero(held))
 
 
 def ece(probabilities: Probabilities, truth: Truth, *, within: Within = None, bins: int = BINS) -> float:

@@ -24,7 +24,7 @@ def curve_images(workdir: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[st
             curves(metrics, path, dark=dark)
         return bool(metrics)
 
-    return _light_and_dark(workdir / "figures" / "curves.png", draw)
+    return light_and_dark(workdir / "figures" / "curves.png", draw)
 
 
 def learning_images(workdir: Path, related: Sequence[Path]) -> dict[str, str]:
@@ -33,10 +33,10 @@ def learning_images(workdir: Path, related: Sequence[Path]) -> dict[str, str]:
     def draw(path: Path, dark: bool) -> bool:
         return learning_curves(workdir, related, path, dark=dark)
 
-    return _light_and_dark(workdir / "figures" / "learning_curve.png", draw)
+    return light_and_dark(workdir / "figures" / "learning_curve.png", draw)
 
 
-def _light_and_dark(path: Path, draw: Callable[[Path, bool], bool]) -> dict[str, str]:
+def light_and_dark(path: Path, draw: Callable[[Path, bool], bool]) -> dict[str, str]:
     """A figure in its light and its dark form; empty where `draw` (path, dark or not) says that nothing was drawn."""
     forms = {"light": (path, False), "dark": (path.with_stem(f"{path.stem}_dark"), True)}
     return {name: data_uri(place) for name, (place, dark) in forms.items() if draw(place, dark)}

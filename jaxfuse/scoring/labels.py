@@ -5,6 +5,7 @@ Distances are in mm, by the voxels of the reference.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,16 @@ from jaxfuse.metrics import protocols
 from jaxfuse.metrics.protocols import LabelProtocol, one_empty_mm
 from jaxfuse.metrics.regions import score_regions, summary_document
 from jaxfuse.postprocessing.note import chosen_on_it
+from jaxfuse.scoring.calibration import (
+    BINS,
+    BINS_COLUMNS,
+    CALIBRATION,
+    CALIBRATION_COLUMNS,
+    Maps,
+    calibration_rows,
+    calibration_summary,
+    find_maps,
+)
 from jaxfuse.scoring.label_maps import class_indices, label_pictures
 from jaxfuse.scoring.lesions import COLUMNS, LESIONS, lesion_rows
 from jaxfuse.scoring.pairing import find_predictions, find_references, pair
@@ -36,18 +47,20 @@ def score_labels(
     labels: str | None,
     one_empty: str | None,
     allow_missing: bool,
+    calibration: bool = False,
     overwrite: bool = False,
     processes: int | None = 1,
 ) -> dict[str, Any]:
     """Scores the folder `pred` against `ref`, writes cases.csv and summary.json to `out` and returns the summary.
 
-    A protocol that tells lesions apart also writes lesions.csv.
+    A protocol that tells lesions apart also writes lesions.csv, `calibration` calibration.csv and reliability.csv.
 
     Args:
         labels: name of the label scheme of both folders; None: that of the protocol, else the one that the references'
             layout implies.
         one_empty: "penalty", "nan" or a number of mm, see `metrics.protocols.one_empty_mm`; None: that of the protocol.
         allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
+        calibration: score the maps of class probabilities in the folder `probabilities` of `pred`, too.
         overwrite: replace files in `out` that are not our own.
         processes: how many score cases at once; None: as many as pay, at most one for each core.
     """
@@ -62,34 +75,58 @@ def score_labels(
     penalty_mm = one_empty_mm(protocol.one_empty if one_empty is None else one_empty, scheme)
     paired = pair(predictions, references, allow_missing=allow_missing)
     reads = (pred, predictions.values()), (ref, references.values())
-    tables = (LESIONS,) if protocol.lesions else ()
-    outputs = open_scores(out, *reads, tables=tables, overwrite=overwrite)
+    maps = find_maps(pred, ref, paired.cases) if calibration else None
+    names = (*((LESIONS,) if protocol.lesions else ()), *((CALIBRATION, BINS) if maps else ()))
+    outputs = open_scores(out, *reads, tables=names, overwrite=overwrite)
 
-    rules = scheme, protocol.name, penalty_mm
+    rules = scheme, protocol.name, penalty_mm, maps
     jobs = {case: partial(_score_files, case, predictions[case], references[case], *rules) for case in paired.cases}
     found, refused = score_each(jobs, processes)
-    rows = [row for rows, _ in found.values() for row in rows]
-    lesions = Table(LESIONS, COLUMNS, [row for _, of_case in found.values() for row in of_case])
+    rows = [row for one in found.values() for row in one.rows]
     summary = summary_document(rows, primary=OUTPUT, one_empty=penalty_mm) | {
         "protocol": protocol.name,
         "labels": scheme.name,
         "postprocessing_chosen_on": [case for case in found if chosen_on_it(predictions[case])],
         **paired.left_out(),
     }
-    return write_scores(outputs, rows, summary, refused, [lesions] if tables else ())
+    if maps:
+        summary["calibration"] = calibration_summary([one.calibration for one in found.values()], maps)
+    tables = {
+        LESIONS: Table(LESIONS, COLUMNS, [row for one in found.values() for row in one.lesions]),
+        CALIBRATION: Table(CALIBRATION, CALIBRATION_COLUMNS, [one.calibration for one in found.values()]),
+        BINS: Table(BINS, BINS_COLUMNS, [row for one in found.values() for row in one.bins]),
+    }
+    return write_scores(outputs, rows, summary, refused, [tables[name] for name in names])
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The rows of one case for each table."""
+
+    rows: list[dict[str, Any]]
+    lesions: list[Row]
+    calibration: Row
+    bins: list[Row]
 
 
 def _score_files(
-    case: str, prediction: Path, reference: Path, scheme: LabelScheme, protocol: str, penalty_mm: float
-) -> tuple[list[dict[str, Any]], list[Row]]:
-    """Scores a case and its lesions; `protocol` is a name, which other processes can be told, as its metrics cannot."""
+    case: str,
+    prediction: Path,
+    reference: Path,
+    scheme: LabelScheme,
+    protocol: str,
+    penalty_mm: float,
+    maps: Maps | None,
+) -> _Scored:
+    """Scores a case; `protocol` is a name, which other processes can be told, as its metrics cannot."""
     pred, truth = read_volume(prediction), read_volume(reference)
     mismatch = geometry_mismatch(pred, truth)
     if mismatch:
         raise UserError(f"prediction and reference of case {case} do not fit: {mismatch}")
+    labels = class_indices("reference", truth, scheme)
     rows, lesions = score_regions(
         _predicted(pred, scheme),
-        class_indices("reference", truth, scheme),
+        labels,
         scheme,
         spacing_mm=truth.steps_mm,
         one_empty=penalty_mm,
@@ -97,7 +134,12 @@ def _score_files(
         output=OUTPUT,
         protocol=next(one for one in protocols.PROTOCOLS if one.name == protocol),
     )
-    return rows, lesion_rows(case, OUTPUT, lesions, truth.affine)
+    calibration, bins = {}, []
+    if maps:
+        calibration, bins = calibration_rows(
+            case, OUTPUT, maps.files[case], maps.images.get(case), truth, labels, scheme
+        )
+    return _Scored(rows, lesion_rows(case, OUTPUT, lesions, truth.affine), calibration, bins)
 
 
 def _predicted(volume: Volume, scheme: LabelScheme) -> UInt8[np.ndarray, "d h w"]:
@@ -122,6 +164,12 @@ _OPTIONS = (
         "Label volumes: distances where exactly one of prediction and reference is empty: penalty (373.13 mm, from "
         "2023 on 374; the default of brats), nan (left out of the mean, and counted; that of iseg and stroke) or a "
         "number of mm.",
+    ),
+    Option(
+        "calibration",
+        "Label volumes: also score the class probabilities in the folder probabilities of each --pred, as "
+        "`predict --save_probabilities` writes them.",
+        switch=True,
     ),
 )
 PROTOCOLS = tuple(

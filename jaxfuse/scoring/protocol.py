@@ -34,12 +34,14 @@ class Option:
     Attributes:
         choices: its possible values; empty: any text.
         several: whether it is a list, written with commas.
+        switch: whether it is there or not, and has no value.
     """
 
     name: str
     help: str
     choices: tuple[str, ...] = ()
     several: bool = False
+    switch: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,18 @@ def test_by_hand():
 
 
 def test_bins_of_equal_counts_by_hand():
-    """Two bins of three voxels: (0.6, 0.6, 0.9) hit twice, (0.9, 0.9, 0.9) twice."""
-    chances, truth = _two_classes([0.9] * 4 + [0.6] * 2, [0, 1, 1, 0, 1, 1])
-    assert ace(chances, truth, bins=2) == pytest.approx((abs(0.7 - 2 / 3) + abs(0.9 - 2 / 3)) / 2)
+    """Two bins of three voxels: (0.6, 0.7, 0.8) hit twice, (0.9, 0.92, 0.94) twice."""
+    chances, truth = _two_classes([0.9, 0.94, 0.6, 0.92, 0.8, 0.7], [0, 1, 1, 1, 0, 1])
+    assert ace(chances, truth, bins=2) == pytest.approx((abs(0.7 - 2 / 3) + abs(0.92 - 2 / 3)) / 2)
+
+
+def test_equal_confidences_lie_in_one_bin_whatever_their_order():
+    """Four voxels of 0.9 hit twice, two of 0.6 do; in one bin each, not by where they lie."""
+    for hits in ([0, 1, 1, 0, 1, 1], [1, 1, 0, 0, 1, 1]):
+        chances, truth = _two_classes([0.9] * 4 + [0.6] * 2, hits)
+        assert ace(chances, truth, bins=2) == pytest.approx(0.4)
+    certain, right = _two_classes(np.ones(60), np.r_[np.zeros(6), np.ones(54)])
+    assert ace(certain, right) == pytest.approx(0.1)
 
 
 def test_probabilities_that_are_right_as_often_as_they_say_have_no_error():
