@@ -138,7 +138,7 @@ STEPS = {
     "fuse4seg:pixel:cooperative:8": None,
     "fuse4seg:weights:cooperative:8": None,
     # Two examples on each device: schemes that hold out take one of them for each half.
-    "fuse4seg:fusion_leader:cooperative:16": None,
+    "fuse4seg:fusion_leader:cooperative:16": {"all-reduce": 12},
     "fuse4seg:rank_one:cooperative:16": None,
     "fuse4seg:full:cooperative:16:unrolled": None,
     # Of critics, fusion and segmentation, one after the other, and the count.
