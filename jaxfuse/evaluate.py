@@ -19,7 +19,9 @@ comparison.json and comparison.csv.
 
 Writes cases.csv (one row per case and region, or per case and image), summary.json and report.html, a page to look at
 all of it, to --out and prints the table. Protocols that tell lesions apart also write lesions.csv, a row for each.
---calibration scores class probabilities too, and adds calibration.csv, reliability.csv and reliability.png.
+Scores by groups (regions that are absent or present, volumes, numbers of lesions, columns of --groups) stand in
+groups.csv, groups.md and on the page. --calibration scores class probabilities too, and adds calibration.csv,
+reliability.csv and reliability.png.
 A case that cannot be scored is named, left out and listed in the summary; the exit code is then 1, or 2 if none can.
 Cases are scored by several processes where that pays (--processes). The case of one that is killed is done again.
 """
@@ -42,14 +44,16 @@ from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
 from jaxfuse.labels import label_scheme
 from jaxfuse.report.calibration import FIGURES, calibration_part
 from jaxfuse.report.evaluation import Compared, Evaluation, Method, write_evaluation
+from jaxfuse.report.groups import groups_part
 from jaxfuse.report.kinds import KINDS, kind_of
 from jaxfuse.report.lesions import lesions_part
 from jaxfuse.report.parts import Part
 from jaxfuse.report.shown_cases import Pictures
 from jaxfuse.scoring import calibration, methods
+from jaxfuse.scoring.groups import GROUPS, Groups, read_groups
 from jaxfuse.scoring.lesions import LESIONS
 from jaxfuse.scoring.pairing import listing
-from jaxfuse.scoring.protocol import SUMMARY, TABLE, Option, Protocol
+from jaxfuse.scoring.protocol import SUMMARY, TABLE, Call, Option, Protocol
 
 
 def _protocols() -> dict[str, Protocol]:
@@ -76,6 +80,11 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "Folder for cases.csv, summary.json and report.html.")
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     flags.DEFINE_bool("allow_missing", False, "Score the cases that have all files even where others lack one.")
+    flags.DEFINE_string(
+        "groups",
+        None,
+        "CSV file with a column case and others, such as grade, whose texts are groups of cases to be scored apart.",
+    )
     flags.DEFINE_integer(
         "processes",
         None,
@@ -113,7 +122,8 @@ def main(argv: Sequence[str]) -> int:
     protocol = PROTOCOLS[options.protocol]
     _refuse_foreign(options.protocol)
     given = {option.name: getattr(options, option.name) for option in protocol.options}
-    given |= {"allow_missing": options.allow_missing, "overwrite": options.overwrite, "processes": options.processes}
+    groups = read_groups(Path(options.groups)) if options.groups else Groups()
+    given["call"] = Call(options.allow_missing, options.overwrite, options.processes, groups)
     ref, out = Path(options.ref), Path(options.out)
     preds = [Path(one) for one in (options.pred, *argv[1:])]
     found = dict(zip(methods.names_of_folders(preds), preds, strict=True))
@@ -150,7 +160,8 @@ def _score(
     for key, lacks in (("without_prediction", "prediction"), ("without_reference", "reference")):
         if summary[key]:
             print(f"Left out, for they have no {lacks}: {listing(summary[key])}.")
-    print(f"Written: {', '.join(str(out / name) for name in (TABLE, *protocol.tables))} and {out / SUMMARY}")
+    tables = TABLE, *protocol.tables, *((GROUPS,) if summary["groups"] else ())
+    print(f"Written: {', '.join(str(out / name) for name in tables)} and {out / SUMMARY}")
     return dict(summary["refused"]), summary["cases"] + len(summary["refused"])
 
 
@@ -205,6 +216,7 @@ def _parts(
 ) -> list[Part]:
     """The parts of the page that this evaluation has; their figures are written to `out`."""
     parts = []
+    parts += groups_part({name: summary["groups"] for name, summary in summaries.items()})
     if LESIONS in protocol.tables:
         parts += lesions_part({name: read_rows(folder / LESIONS) for name, folder in folders.items()})
     if found := {name: summary["calibration"] for name, summary in summaries.items() if "calibration" in summary}:

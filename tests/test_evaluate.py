@@ -19,6 +19,7 @@ from jaxfuse.postprocessing.steps import KeepLargest
 from jaxfuse.report.segmentation_table import render_segmentation
 from jaxfuse.scoring.labels import score_labels
 from jaxfuse.scoring.pairing import find_references
+from jaxfuse.scoring.protocol import Call
 from tests.made_cases import save_pair, save_volume
 
 SPACING_MM, MASKS = (1.0, 2.0, 1.5), "brats, brats2023, brats2023_men, brats2023_met, iseg, stroke, isles2022"
@@ -56,9 +57,9 @@ def by_case_and_region(rows: list[dict]) -> dict[tuple[str, str], dict]:
 
 def refusal(root: Path, *, labels: str | None = "brats", one_empty: str | None = None) -> str:
     """The sentence with which the folders below `root` are refused; nothing may have been written."""
-    options = {"protocol": BRATS, "labels": labels, "one_empty": one_empty, "allow_missing": False}
+    options = {"protocol": BRATS, "labels": labels, "one_empty": one_empty}
     with pytest.raises(UserError) as error:
-        score_labels(root / "pred", root / "ref", root / "out", **options)
+        score_labels(root / "pred", root / "ref", root / "out", Call(), **options)
     assert not (root / "out" / "cases.csv").exists()
     return str(error.value)
 
@@ -88,8 +89,8 @@ def test_what_the_reference_ignores_is_not_scored(tmp_path):
     predicted[9:, 8:], truth[9:, 8:] = 4, 7
     save(tmp_path / "pred" / "a.nii.gz", predicted)
     save(tmp_path / "ref" / "a.nii.gz", truth)
-    options = {"protocol": BRATS, "labels": "NCR=1,ED=2,ET=4,ignore=7", "one_empty": "nan", "allow_missing": False}
-    score_labels(tmp_path / "pred", tmp_path / "ref", tmp_path / "out", **options)
+    options = {"protocol": BRATS, "labels": "NCR=1,ED=2,ET=4,ignore=7", "one_empty": "nan"}
+    score_labels(tmp_path / "pred", tmp_path / "ref", tmp_path / "out", Call(), **options)
     rows = by_case_and_region(read_rows(tmp_path / "out" / "cases.csv"))
     assert {row["dice"] for row in rows.values()} == {row["specificity"] for row in rows.values()} == {1.0}
     (tmp_path / "out" / "cases.csv").unlink()
@@ -104,9 +105,11 @@ def test_processes_write_what_one_writes(tmp_path):
         save(tmp_path / "ref" / f"{case}.nii.gz", labels())
         save(tmp_path / "pred" / f"{case}.nii.gz", np.roll(labels(), number, axis=0))
     (tmp_path / "pred" / "b.nii.gz").write_bytes(b"")
-    options = {"protocol": BRATS, "labels": "brats", "one_empty": None, "allow_missing": False}
+    options = {"protocol": BRATS, "labels": "brats", "one_empty": None}
     for count in (1, 2):
-        summary = score_labels(tmp_path / "pred", tmp_path / "ref", tmp_path / f"{count}", processes=count, **options)
+        summary = score_labels(
+            tmp_path / "pred", tmp_path / "ref", tmp_path / f"{count}", Call(processes=count), **options
+        )
         assert list(summary["refused"]) == ["b"]
     for name in ("cases.csv", "summary.json"):
         assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
@@ -118,8 +121,8 @@ def test_predictions_whose_plan_was_chosen_on_them_are_flagged(tmp_path):
         save(tmp_path / "ref" / f"{case}.nii.gz", labels())
         note = note_of(plan, on_it=case != "b").encode()
         save(tmp_path / "pred" / f"{case}.nii.gz", labels(), description=note)
-    options = {"protocol": BRATS, "labels": "brats", "one_empty": None, "allow_missing": False}
-    summary = score_labels(tmp_path / "pred", tmp_path / "ref", tmp_path / "out", **options)
+    options = {"protocol": BRATS, "labels": "brats", "one_empty": None}
+    summary = score_labels(tmp_path / "pred", tmp_path / "ref", tmp_path / "out", Call(), **options)
     assert summary["postprocessing_chosen_on"] == ["a", "c"]
     told = "Warning: the post-processing of 2 of these predictions was chosen on their own cases (a, c)"
     assert told in render_segmentation(summary)

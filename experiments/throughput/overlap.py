@@ -35,6 +35,7 @@ from jaxfuse.labels import label_scheme
 from jaxfuse.learning.state import State
 from jaxfuse.metrics.protocols import BRATS
 from jaxfuse.scoring.labels import score_labels
+from jaxfuse.scoring.protocol import Call
 from jaxfuse.workers import cores
 
 
@@ -121,10 +122,10 @@ def main() -> None:
         files = list(SOURCE.find(root, ("t1", "t1ce", "t2", "flair"), labels_required=False))
         out.mkdir()
         one = best_of(asked.rounds, labeling(files, asked.base, out))
-        options: dict[str, Any] = {"protocol": BRATS, "labels": "brats", "one_empty": None, "allow_missing": False}
+        options: dict[str, Any] = {"protocol": BRATS, "labels": "brats", "one_empty": None}
 
         def score(processes: int) -> Callable[[], Any]:
-            return lambda: score_labels(out, root, Path(folder, "scores"), processes=processes, **options)
+            return lambda: score_labels(out, root, Path(folder, "scores"), Call(processes=processes), **options)
 
         two = best_of(asked.rounds, {"one process": score(1), f"{cores()} processes": score(cores())})
     for found in (one, two):

@@ -27,28 +27,26 @@ from jaxfuse.metrics.fusion import (
     stretch,
     summarize_fused,
 )
+from jaxfuse.scoring.groups import group_scores
 from jaxfuse.scoring.pairing import find_pictures, listing, pair
-from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
+from jaxfuse.scoring.protocol import Call, Option, Protocol, open_scores, score_each, write_scores
+
+OUTPUT = "fused"
 
 
 def score_fusion(
     pred: Path,
     ref: Path,
     out: Path,
+    call: Call,
     *,
     sources: Sequence[str] | None,
-    allow_missing: bool,
-    overwrite: bool = False,
-    processes: int | None = 1,
 ) -> dict[str, Any]:
     """Scores the PNG files of `pred`, writes cases.csv and summary.json to `out` and returns the summary.
 
     Args:
         ref: holds one folder per source, with files named as in `pred`.
         sources: which of these folders, 2 to 4; None takes all.
-        allow_missing: leave out, and list in the summary, cases that lack the fused image or a source.
-        overwrite: replace files in `out` that are not our own.
-        processes: how many score cases at once; None: as many as pay, at most one for each core.
 
     Raises:
         UserError: folders or files are missing; or of a single case they are damaged, of unequal size, or too small
@@ -58,22 +56,24 @@ def score_fusion(
     predictions = find_pictures(pred)
     folders = _source_folders(ref, sources)
     files = {name: find_pictures(folder) for name, folder in folders.items()}
-    whole = _with_every_source(files, folders, allow_missing=allow_missing)
-    paired = pair(predictions, whole, allow_missing=allow_missing)
+    whole = _with_every_source(files, folders, allow_missing=call.allow_missing)
+    paired = pair(predictions, whole, allow_missing=call.allow_missing)
+    call.groups.check(paired.cases)
     shown = (path for of_source in files.values() for path in of_source.values())
-    outputs = open_scores(out, (pred, predictions.values()), (ref, shown), overwrite=overwrite)
+    outputs = open_scores(out, (pred, predictions.values()), (ref, shown), overwrite=call.overwrite)
 
     of_case = {case: [files[name][case] for name in folders] for case in paired.cases}
     jobs = {case: partial(_score_case, case, predictions[case], paths) for case, paths in of_case.items()}
-    found, refused = score_each(jobs, processes)
+    found, refused = score_each(jobs, call.processes)
     rows = [row for rows in found.values() for row in rows]
     summary = {
         "kind": "fusion",
-        "primary": "fused",
+        "primary": OUTPUT,
         "protocol": "fusion",
         "cases": len(paired.cases) - len(refused),
         "sources": list(folders),
         "outputs": summarize_fused(rows),
+        "groups": group_scores([row for row in rows if row["output"] == OUTPUT], call.groups),
         **paired.left_out(),
     }
     return write_scores(outputs, rows, summary, refused)
@@ -126,7 +126,7 @@ def _score_case(case: str, fused: Path, sources: Sequence[Path]) -> list[dict[st
             if gray.shape != levels.shape:
                 told = " and ".join("{} x {}".format(*image.shape) for image in (levels, gray))
                 raise UserError(f"{fused} and {path} are of {told} pixels; they must show one grid of pixels")
-        images = {"fused": levels, "mean": np.mean(grays, axis=0), "maximum": np.max(grays, axis=0)}
+        images = {OUTPUT: levels, "mean": np.mean(grays, axis=0), "maximum": np.max(grays, axis=0)}
         rows = []
         for name, image in images.items():
             for output, shown in ((name, image), (f"{name}, stretched", stretch(image))):
@@ -147,6 +147,6 @@ _SOURCES = Option(
 )
 PROTOCOLS = (
     Protocol(
-        "fusion", "fusion", score_fusion, (_SOURCES,), "fused images, against their sources", "fused", METRICS, METRICS
+        "fusion", "fusion", score_fusion, (_SOURCES,), "fused images, against their sources", OUTPUT, METRICS, METRICS
     ),
 )

@@ -5,6 +5,7 @@ Distances are in mm, by the voxels of the reference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,11 @@ from jaxfuse.scoring.calibration import (
     calibration_summary,
     find_maps,
 )
+from jaxfuse.scoring.groups import bounds_of, group_scores
 from jaxfuse.scoring.label_maps import class_indices, label_pictures
 from jaxfuse.scoring.lesions import COLUMNS, LESIONS, lesion_rows
 from jaxfuse.scoring.pairing import find_predictions, find_references, pair
-from jaxfuse.scoring.protocol import Option, Protocol, Row, Table, open_scores, score_each, write_scores
+from jaxfuse.scoring.protocol import Call, Option, Protocol, Row, Table, open_scores, score_each, write_scores
 
 OUTPUT = "prediction"
 
@@ -42,14 +44,13 @@ def score_labels(
     pred: Path,
     ref: Path,
     out: Path,
+    call: Call,
     *,
     protocol: LabelProtocol,
     labels: str | None,
     one_empty: str | None,
-    allow_missing: bool,
     calibration: bool = False,
-    overwrite: bool = False,
-    processes: int | None = 1,
+    sizes_mm3: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Scores the folder `pred` against `ref`, writes cases.csv and summary.json to `out` and returns the summary.
 
@@ -59,10 +60,8 @@ def score_labels(
         labels: name of the label scheme of both folders; None: that of the protocol, else the one that the references'
             layout implies.
         one_empty: "penalty", "nan" or a number of mm, see `metrics.protocols.one_empty_mm`; None: that of the protocol.
-        allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
         calibration: score the maps of class probabilities in the folder `probabilities` of `pred`, too.
-        overwrite: replace files in `out` that are not our own.
-        processes: how many score cases at once; None: as many as pay, at most one for each core.
+        sizes_mm3: bounds of the groups by volume; None: thirds.
     """
     predictions = find_predictions(pred)
     references, implied = find_references(ref)
@@ -73,26 +72,30 @@ def score_labels(
         )
     scheme = label_scheme(name)
     penalty_mm = one_empty_mm(protocol.one_empty if one_empty is None else one_empty, scheme)
-    paired = pair(predictions, references, allow_missing=allow_missing)
+    paired = pair(predictions, references, allow_missing=call.allow_missing)
+    call.groups.check(paired.cases)
+    sizes = bounds_of(sizes_mm3)
     reads = (pred, predictions.values()), (ref, references.values())
     maps = find_maps(pred, ref, paired.cases) if calibration else None
     names = (*((LESIONS,) if protocol.lesions else ()), *((CALIBRATION, BINS) if maps else ()))
-    outputs = open_scores(out, *reads, tables=names, overwrite=overwrite)
+    outputs = open_scores(out, *reads, tables=names, overwrite=call.overwrite)
 
     rules = scheme, protocol.name, penalty_mm, maps
     jobs = {case: partial(_score_files, case, predictions[case], references[case], *rules) for case in paired.cases}
-    found, refused = score_each(jobs, processes)
+    found, refused = score_each(jobs, call.processes)
     rows = [row for one in found.values() for row in one.rows]
+    lesions = [row for one in found.values() for row in one.lesions]
     summary = summary_document(rows, primary=OUTPUT, one_empty=penalty_mm) | {
         "protocol": protocol.name,
         "labels": scheme.name,
         "postprocessing_chosen_on": [case for case in found if chosen_on_it(predictions[case])],
+        "groups": group_scores(rows, call.groups, bounds_mm3=sizes, lesions=lesions),
         **paired.left_out(),
     }
     if maps:
         summary["calibration"] = calibration_summary([one.calibration for one in found.values()], maps)
     tables = {
-        LESIONS: Table(LESIONS, COLUMNS, [row for one in found.values() for row in one.lesions]),
+        LESIONS: Table(LESIONS, COLUMNS, lesions),
         CALIBRATION: Table(CALIBRATION, CALIBRATION_COLUMNS, [one.calibration for one in found.values()]),
         BINS: Table(BINS, BINS_COLUMNS, [row for one in found.values() for row in one.bins]),
     }
@@ -170,6 +173,12 @@ _OPTIONS = (
         "Label volumes: also score the class probabilities in the folder probabilities of each --pred, as "
         "`predict --save_probabilities` writes them.",
         switch=True,
+    ),
+    Option(
+        "sizes_mm3",
+        "Label volumes: bounds of the groups by volume of a region, and of a lesion, such as 1000,10000; thirds if not "
+        "given.",
+        several=True,
     ),
 )
 PROTOCOLS = tuple(

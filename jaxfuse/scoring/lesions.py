@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxfuse.metrics.lesions import LesionScores
-from jaxfuse.scoring.protocol import Row
+
+Row = Mapping[str, Any]
 
 LESIONS = "lesions.csv"
 FOUND, MISSED, FALSE = "found", "missed", "false alarm"

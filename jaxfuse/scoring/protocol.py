@@ -8,16 +8,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.io.outputs import Outputs, folder_read, open_outputs
 from jaxfuse.io.tables import write_json, write_rows
+from jaxfuse.io.whole_file import utf8, write_whole
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.names import Metric
 from jaxfuse.report.pictured import Reader
+from jaxfuse.scoring.groups import COLUMNS, GROUPS, MARKDOWN, Groups, long_rows, markdown
 from jaxfuse.scoring.progress import tracked
 from jaxfuse.workers import Jobs, outcomes
 
@@ -25,6 +27,23 @@ T = TypeVar("T")
 TABLE, SUMMARY = "cases.csv", "summary.json"
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The part of a call that every protocol is asked.
+
+    Attributes:
+        allow_missing: leave out, and list in the summary, cases that lack a file, such as a prediction.
+        overwrite: replace files in the output folder that are not our own.
+        processes: how many score cases at once; None: as many as pay, at most one for each core.
+        groups: of cases, by a table.
+    """
+
+    allow_missing: bool = False
+    overwrite: bool = False
+    processes: int | None = 1
+    groups: Groups = field(default_factory=Groups)
 
 
 @dataclass(frozen=True)
@@ -50,8 +69,7 @@ class Protocol:
 
     Attributes:
         kind: the name of its result in `report.kinds`.
-        score: (pred, ref, out, *, allow_missing, overwrite, processes, **options) -> summary; writes cases.csv and
-            summary.json.
+        score: (pred, ref, out, call, **options) -> summary; writes cases.csv and summary.json.
         options: the flags that it understands beside those that all protocols share.
         help: what it scores, by which metrics.
         output: the "output" of the rows that are those of the predictions themselves.
@@ -90,7 +108,7 @@ def open_scores(
     overwrite: bool,
     tables: Iterable[str] = (),
 ) -> Outputs:
-    """Checks the place of cases.csv, summary.json and further tables.
+    """Checks the place of cases.csv, summary.json, the tables by groups, and further ones.
 
     `pred` and `ref` are the folders that are read, and their files.
 
@@ -98,7 +116,9 @@ def open_scores(
         UserError: they are not to be written there (`jaxfuse.io.outputs`).
     """
     reads = [*folder_read("--pred", *pred), *folder_read("--ref", *ref)]
-    return open_outputs(out, "--out", reads=reads, names=(TABLE, SUMMARY, *tables), overwrite=overwrite)
+    return open_outputs(
+        out, "--out", reads=reads, names=(TABLE, SUMMARY, GROUPS, MARKDOWN, *tables), overwrite=overwrite
+    )
 
 
 def score_each(jobs: Jobs[T], processes: int | None) -> tuple[dict[str, T], dict[str, str]]:
@@ -131,7 +151,7 @@ def write_scores(
     refused: Mapping[str, str],
     tables: Iterable[Table] = (),
 ) -> dict[str, Any]:
-    """Writes cases.csv, summary.json and further tables.
+    """Writes cases.csv, summary.json, of its "groups" groups.csv and groups.md, and further tables.
 
     Returns:
         The summary, in which `refused` are the cases left out.
@@ -140,6 +160,9 @@ def write_scores(
     with outputs.together() as folder:
         write_rows(folder / TABLE, rows)
         write_json(folder / SUMMARY, whole)
+        if groups := summary.get("groups"):
+            write_rows(folder / GROUPS, long_rows(groups), columns=COLUMNS)
+            write_whole(folder / MARKDOWN, utf8(markdown(groups)))
         for table in tables:
             write_rows(folder / table.name, table.rows, columns=table.columns)
     return whole

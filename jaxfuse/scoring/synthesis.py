@@ -30,8 +30,9 @@ from jaxfuse.metrics.synthesis import (
     score_synthesized,
     summarize_synthesized,
 )
+from jaxfuse.scoring.groups import group_scores
 from jaxfuse.scoring.pairing import find_images, pair
-from jaxfuse.scoring.protocol import Option, Protocol, open_scores, score_each, write_scores
+from jaxfuse.scoring.protocol import Call, Option, Protocol, open_scores, score_each, write_scores
 
 OUTPUT = "synthesized"
 OFFICIAL_CODE = "official"
@@ -48,13 +49,11 @@ def score_synthesis(
     pred: Path,
     ref: Path,
     out: Path,
+    call: Call,
     *,
     target: str | None,
     emulate: str | None,
     window: str | None,
-    allow_missing: bool,
-    overwrite: bool = False,
-    processes: int | None = 1,
 ) -> dict[str, Any]:
     """Scores the volumes of `pred` against those of `ref`, writes cases.csv and summary.json to `out`.
 
@@ -63,9 +62,6 @@ def score_synthesis(
         ref: holds files named as in `pred`; with `target` a data set of any layout, with this modality.
         emulate: "official" adds what the public code of Hi-Net computes.
         window: "x0:x1,y0:y1", voxels of the canonical axes that are scored; None: the whole volume.
-        allow_missing: leave out, and list in the summary, cases that lack a prediction or a reference.
-        overwrite: replace files in `out` that are not our own.
-        processes: how many score cases at once; None: as many as pay, at most one for each core.
 
     Returns:
         The summary.
@@ -79,13 +75,14 @@ def score_synthesis(
     # `predict` gives this ending to volumes that it synthesizes.
     predictions = find_images(pred, ending=f"_{target}" if target else "")
     references = _references(ref, target)
-    paired = pair(predictions, references, allow_missing=allow_missing)
+    paired = pair(predictions, references, allow_missing=call.allow_missing)
+    call.groups.check(paired.cases)
     reals = (image.path for image in references.values())
-    outputs = open_scores(out, (pred, predictions.values()), (ref, reals), overwrite=overwrite)
+    outputs = open_scores(out, (pred, predictions.values()), (ref, reals), overwrite=call.overwrite)
     jobs = {
         case: partial(_score_files, case, references[case], predictions[case], cut, emulate) for case in paired.cases
     }
-    found, refused = score_each(jobs, processes)
+    found, refused = score_each(jobs, call.processes)
     rows, below = [row for row, _ in found.values()], sum(below for _, below in found.values())
     official = OFFICIAL_OF_VOLUMES if emulate else {}
     summary = {
@@ -96,6 +93,7 @@ def score_synthesis(
         "target": target or "",
         "definitions": {**DEFINITIONS, **official, "Scaling": _SCALING, **_extent(cut), **_told_below(below)},
         "outputs": summarize_synthesized(rows),
+        "groups": group_scores(rows, call.groups),
         **paired.left_out(),
     }
     return write_scores(outputs, rows, summary, refused)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.io.tables import read_rows
+from jaxfuse.scoring.protocol import Call
 from jaxfuse.scoring.synthesis import score_synthesis
 from tests.faults.catalogue import given, table
 from tests.made_cases import ellipsoid, save_volume
@@ -24,9 +25,7 @@ def scores(folder, real, made):
     """The scores of one case, by metric."""
     save_volume(folder / "ref" / "a.nii.gz", real)
     save_volume(folder / "pred" / "a.nii.gz", made)
-    score_synthesis(
-        folder / "pred", folder / "ref", folder / "out", target=None, emulate=None, window=None, allow_missing=False
-    )
+    score_synthesis(folder / "pred", folder / "ref", folder / "out", Call(), target=None, emulate=None, window=None)
     (row,) = read_rows(folder / "out" / "cases.csv")
     return {metric: row[metric] for metric in ("psnr_db", "nmse", "ssim")}
 

@@ -12,6 +12,7 @@ from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.fusion import luminance, score_fused, stretch
 from jaxfuse.report.fusion_table import render_fusion
 from jaxfuse.scoring.fusion import score_fusion
+from jaxfuse.scoring.protocol import Call
 from tests.commands import call
 from tests.refusals import refused
 
@@ -31,9 +32,9 @@ def folders(tmp_path):
     return tmp_path
 
 
-def scored(root, ref="ref", **options):
-    options = {"sources": None, "allow_missing": False} | options
-    return score_fusion(root / "pred", root / ref, root / "out", **options)
+def scored(root, ref="ref", *, allow_missing=False, **options):
+    options = {"sources": None} | options
+    return score_fusion(root / "pred", root / ref, root / "out", Call(allow_missing), **options)
 
 
 def left_out(root, told, **options):
@@ -121,8 +122,6 @@ def test_the_command_prints_the_table(folders):
 @pytest.mark.slow
 def test_processes_write_what_one_writes(folders):
     for count in (1, 2):
-        score_fusion(
-            folders / "pred", folders / "ref", folders / f"{count}", sources=None, allow_missing=False, processes=count
-        )
+        score_fusion(folders / "pred", folders / "ref", folders / f"{count}", Call(processes=count), sources=None)
     for name in ("cases.csv", "summary.json"):
         assert (folders / "2" / name).read_bytes() == (folders / "1" / name).read_bytes()

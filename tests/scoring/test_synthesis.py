@@ -11,6 +11,7 @@ from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.metrics.names import names_of
 from jaxfuse.metrics.synthesis import METRICS, OFFICIAL, official_scores, score_synthesized
 from jaxfuse.report.synthesis_table import render_synthesis
+from jaxfuse.scoring.protocol import Call
 from jaxfuse.scoring.synthesis import score_synthesis
 from tests.made_cases import save_volume
 from tests.refusals import refused
@@ -45,9 +46,9 @@ def folders(tmp_path):
     return tmp_path
 
 
-def scored(root, **options):
-    options = {"target": None, "emulate": None, "window": None, "allow_missing": False} | options
-    return score_synthesis(root / "pred", root / "ref", root / "out", **options)
+def scored(root, *, allow_missing=False, **options):
+    options = {"target": None, "emulate": None, "window": None} | options
+    return score_synthesis(root / "pred", root / "ref", root / "out", Call(allow_missing), **options)
 
 
 def left_out(root, told, **options):
