@@ -1,4 +1,5 @@
-"""python -m experiments.throughput.preparation [--cases 4] [--rounds 5] [--train float32 float16] [--folder DIR]
+"""python -m experiments.throughput.preparation [--cases 4] [--rounds 5] [--train float32 float16] [--memory]
+    [--folder DIR]
 
 Measures the preparation of made cases (four images and a label as BraTS has them: 240 x 240 x 155, int16, a brain of
 1.4 M voxels, gzip) beside nibabel's decoding of the same files: processor seconds of one process each, in turns, the
@@ -7,6 +8,9 @@ best of `--rounds`. Reading a file for its digest, and writing the entry, are pa
 With `--train` it trains a tiny CMFF for a few steps on the cases, with nothing prepared before, once for each precision
 of the cache, and tells the greatest memory of the run with all its processes: what is resident (pages that several
 share counted in each), and the proportional share (counted once). Pages of the cache that are mapped are part of both.
+
+With `--memory` it prepares one case in a process of its own, as it is and filled with noise around the brain, of int16
+and of float32, and tells the most that was resident beside what is predicted from the headers.
 """
 
 from __future__ import annotations
@@ -46,6 +50,25 @@ files = volume_root(Path(sys.argv[1]), source="brats", layout="").find(names, la
 start = time.process_time()
 prepare(files, names, label_scheme("brats"), cache=sys.argv[2])
 print(time.process_time() - start)
+"""
+
+
+_HELD = r"""
+import re, sys
+from pathlib import Path
+from jaxfuse.data.brain import TOLD
+from jaxfuse.data.cache import VolumePreparation
+from jaxfuse.data.entries import write_entry
+from jaxfuse.data.intensities import NORMALIZATIONS
+from jaxfuse.data.memory import PROCESS_BYTES
+from jaxfuse.data.sources.volumes import volume_root
+from jaxfuse.labels import label_scheme
+names = ("t1", "t1ce", "t2", "flair")
+(one,) = volume_root(Path(sys.argv[1]), source="brats", layout="").find(names, labels_required=True)
+make = VolumePreparation(names, label_scheme("brats"), NORMALIZATIONS["brain"], None, TOLD, ())
+write_entry(Path(sys.argv[1], "entry"), "key", make(one), "float32")
+held = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]
+print(1024 * int(held), PROCESS_BYTES + make.forecast(one, "float32").peak_bytes)
 """
 
 
@@ -123,6 +146,28 @@ def train(root: Path, precision: str) -> None:
         print(f"cache {size / 1e9:.2f} GB")
 
 
+def compare_memory(case: Path) -> None:
+    """Prints what the preparation of a case holds in memory and what is predicted, of heads of both kinds."""
+    rng = np.random.default_rng(0)
+    for kind in (np.int16, np.float32):
+        for head in ("stripped", "whole"):
+            with tempfile.TemporaryDirectory(dir=case.parents[1]) as made:
+                folder = Path(made, case.name)
+                folder.mkdir()
+                for path in case.glob("*.nii.gz"):
+                    stored = nib.load(path)
+                    array = np.asarray(stored.dataobj)
+                    if not path.name.endswith("_seg.nii.gz"):
+                        array = array + (rng.integers(50, 200, SHAPE, np.int16) if head == "whole" else np.int16(0))
+                        array[[0, -1]] = 0  # a background, in one plane at each end
+                        array = array.astype(kind)
+                    nib.save(nib.Nifti1Image(array, stored.affine), folder / path.name.removesuffix(".gz"))
+                told = subprocess.run([sys.executable, "-c", _HELD, made], check=True, capture_output=True, text=True)
+                held, predicted = map(int, told.stdout.split())
+            ratio = f"predicted / held {predicted / held:.2f}"
+            print(f"{np.dtype(kind)} {head}: held {held / 1e6:.0f} MB, predicted {predicted / 1e6:.0f} MB, {ratio}")
+
+
 def memory_of(session: int) -> dict[str, int]:
     """Sums what the processes of a session hold in memory, in bytes."""
     found = {"Rss": 0, "Pss": 0}
@@ -145,12 +190,15 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--train", nargs="*", default=[], help="precisions of the cache")
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         root = (asked.folder or Path(made)) / "brats"
-        folders = made_cases(root, asked.cases)
-        if not asked.train:
+        folders = made_cases(root, 1 if asked.memory else asked.cases)
+        if asked.memory:
+            compare_memory(folders[0])
+        elif not asked.train:
             compare(folders, asked.rounds)
         for precision in asked.train:
             train(root, precision)

@@ -15,7 +15,7 @@ from jaxfuse.data.brain import NONE, background_rule, find_brain
 from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
-from jaxfuse.data.preprocess import prepare_case, uncrop
+from jaxfuse.data.preprocess import crop_case, uncrop
 from jaxfuse.data.slices import as_stack, gray_levels, kept_slices, one_slice
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import write_png
@@ -60,10 +60,10 @@ def cut_case(one: CaseFiles, plan: Plan, brain_of: BrainOf | None) -> Cut:
     if brain_of is not None:
         brain = brain & _fitting(case, brain_of(one))
     beyond = 0 if case.label is None else int(np.count_nonzero(case.label[~brain]))
-    prepared = prepare_case(
+    cropped = crop_case(
         case, normalize=NORMALIZATIONS["percentiles"], group=one.group, classes=len(plan.scheme.classes), brain=brain
     )
-    stack = as_stack(prepared, layout.axis)
+    stack = as_stack(cropped, layout.axis)
     kept = kept_slices(stack.facts)
     chosen = (one_slice(stack.facts, kept),) if plan.one_per_case else kept
     places = [stack.facts.crop_start[0] + index for index in chosen]

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Int, Integer, Shaped
 
 Image = Shaped[np.ndarray, "*space"]
+_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,19 @@ def apart_from(image: Image, value: float) -> Apart:
     if not others.size or others.dtype.kind not in "iu" or others.dtype.itemsize > 2:
         return Apart(image.size, distances_from(others, value))
     low = min(int(others.min()), 0)
-    held = np.bincount(others - np.intp(low) if low else others)
+    held = _counts(others, low)
     present = np.flatnonzero(held)
     distances = distances_from(present + low, value)
     order = np.argsort(distances, kind="stable")
     return Apart(image.size, distances[order], held[present][order])
+
+
+def _counts(values: Integer[np.ndarray, " n"], low: int) -> Int[np.ndarray, " levels"]:
+    """Counts small integers from `low` up; NumPy makes 8 bytes of each, so that it gets some at a time."""
+    held = np.zeros(int(values.max()) - low + 1, np.intp)
+    for first in range(0, values.size, _AT_ONCE):
+        held += np.bincount(values[first : first + _AT_ONCE] - np.intp(low), minlength=held.size)
+    return held
 
 
 def distances_from(image: Image, value: float) -> Image:

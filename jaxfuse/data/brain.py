@@ -326,7 +326,7 @@ def _brain(told: Sequence[tuple[Image, Background]]) -> Mask:
     inner = _box(either, RIM)
     sure, noisy, faint, either = sure[inner], noisy[inner], faint[inner], either[inner]
     if noisy.any():
-        sure |= noisy & _around(ndimage.uniform_filter(either.astype(np.float32), 3) > 0.5)
+        sure |= noisy & _around(_mostly(either))
     faint &= ~sure
     if faint.any():
         sure |= faint & _around(sure)
@@ -345,6 +345,14 @@ def _marked(told: Sequence[tuple[Image, Background]]) -> tuple[Mask, Mask, Mask]
             sure |= far
             faint |= differs(image, background.value)
     return sure, noisy, faint
+
+
+def _mostly(mask: Mask) -> Mask:
+    """Marks voxels that most of their block of three along each axis are marked with, themselves among it."""
+    counts = mask.view(np.uint8)
+    for axis in range(mask.ndim):
+        counts = ndimage.correlate1d(counts, [1, 1, 1], axis)
+    return counts > 3**mask.ndim // 2
 
 
 def _around(mask: Mask) -> Mask:

@@ -24,7 +24,7 @@ from jaxfuse.data.entries import Making, read_prepared, remove_abandoned, remove
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of
 from jaxfuse.data.memory import Forecast, fitting, volume_forecast
 from jaxfuse.data.prepared import CachedCase, Prepared, PreparedCase, with_absent
-from jaxfuse.data.resample import prepare_resampled
+from jaxfuse.data.resample import crop_resampled
 from jaxfuse.data.shelf import FLOAT32, Shelf, shelf_of
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
@@ -49,7 +49,7 @@ def prepare(
     cache: str | Path | Shelf,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
-    """Prepares each case once below the folder `cache`; `resample_mm` as of `prepare_resampled`.
+    """Prepares each case once below the folder `cache`; `resample_mm` as of `crop_resampled`.
 
     `on_case(case, fresh)` is called after each, for progress; `fresh` says that the entry was not there yet.
     Cases that may be `incomplete` are prepared from the modalities that they have; the image of the others is 0.
@@ -79,7 +79,8 @@ class VolumePreparation:
 
     def __call__(self, one: CaseFiles) -> Prepared:
         there = [name for name in self.modalities if name in one.images] if self.incomplete else self.modalities
-        prepared = prepare_resampled(
+        # The arrays of the files are given back before voxels are listed.
+        cropped = crop_resampled(
             load_case(one, there, self.scheme),
             self.resample_mm,
             normalize=self.normalize,
@@ -88,7 +89,7 @@ class VolumePreparation:
             classes=len(self.scheme.classes) if self.scheme else 0,
             background=self.background,
         )
-        return with_absent(prepared, self.modalities)
+        return with_absent(cropped.listed(), self.modalities)
 
     def forecast(self, one: CaseFiles, precision: str) -> Forecast:
         """Predicts what the preparation of a case takes."""

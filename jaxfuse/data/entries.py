@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -26,6 +27,8 @@ from jaxfuse.io.claims import claim, claimed, give_up
 
 _CASE = "case.json"
 _BLOCK = 4096
+# Values that are rounded, and written, at once.
+_AT_ONCE = 1 << 20
 # No case takes so long to be prepared and written.
 _ABANDONED_S = 86_400
 _ENTRY = r".+-[0-9a-f]{20}"
@@ -141,7 +144,7 @@ def write_entry(folder: Path, key: str, prepared: Prepared, precision: str) -> N
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         partial.mkdir()
-        _save(partial / "image.npy", as_written(prepared.image, precision))
+        _save(partial / "image.npy", prepared.image, precision)
         if prepared.label is not None:
             _save(partial / "label.npy", prepared.label)
         for name in ("tumor", "brain", "beyond"):
@@ -161,9 +164,13 @@ def write_entry(folder: Path, key: str, prepared: Prepared, precision: str) -> N
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    """Writes a .npy file; `numpy.save` would not say why it cannot."""
-    array = np.ascontiguousarray(array)
+def _save(path: Path, array: np.ndarray, precision: str = "") -> None:
+    """Writes a .npy file, rounded to a precision where one is named; `numpy.save` would not say why it cannot."""
+    form = as_written(array[:0], precision).dtype if precision else array.dtype
+    header = np.lib.format.header_data_from_array_1_0(np.empty(0, form)) | {"shape": array.shape}
+    planes = max(1, _AT_ONCE // max(1, math.prod(array.shape[1:])))
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.data)
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, len(array), planes):
+            some = np.ascontiguousarray(array[first : first + planes])
+            file.write((as_written(some, precision) if precision else some).data)

@@ -31,6 +31,9 @@ DARKEST = 1 / 255
 # Percentiles of the brain's voxels that are matched to landmarks.
 MATCHED = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
 
+# Values whose distances from their mean are held in memory.
+_AT_ONCE = 1 << 16
+
 Landmarks = Mapping[str, tuple[float, ...]]
 # Levels of the images published with Hi-Net at the percentiles `MATCHED` of the brain.
 LANDMARKS: Landmarks = {
@@ -51,7 +54,18 @@ def moments(case_id: str, modality: str, values: Shaped[np.ndarray, ...]) -> tup
         raise UserError(
             f"case {case_id}: modality {modality} is {low:g} everywhere; replace the file or leave the case out"
         )
-    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    mean = values.mean(dtype=np.float64)
+    return float(mean), float(np.sqrt(_squares(np.ravel(values), mean) / values.size))
+
+
+def _squares(values: Shaped[np.ndarray, " n"], mean: np.float64) -> np.float64:
+    """Sums squared distances from the mean, in halves as NumPy does, whose deviation holds all of them at once."""
+    if values.size <= _AT_ONCE:
+        apart = values - mean
+        return np.add.reduce(np.multiply(apart, apart, out=apart))
+    half = values.size // 2
+    half -= half % 8
+    return _squares(values[:half], mean) + _squares(values[half:], mean)
 
 
 def percentile_limits(case_id: str, modality: str, values: Float[np.ndarray, " n"]) -> tuple[float, float]:
@@ -112,6 +126,11 @@ class Stored:
     background: Background | None
     brain: Shaped[np.ndarray, ...]
 
+    @property
+    def levels(self) -> Float[np.ndarray, ...]:
+        """The voxels of the brain in single precision."""
+        return self.brain.astype(np.float32, copy=False)
+
 
 # (case id, modality, its intensities, its landmarks) -> its scaling to [0, 1].
 Fit = Callable[[str, str, Stored, Sequence[float]], Scaling]
@@ -154,7 +173,7 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
             "percentiles",
             picture_levels=True,
             darkest=DARKEST,
-            fit=lambda case, modality, stored, marks: between_percentiles(case, modality, stored.brain),
+            fit=lambda case, modality, stored, marks: between_percentiles(case, modality, stored.levels),
             apply=scaled_between,
         ),
         Normalization(
@@ -163,7 +182,7 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
         Normalization(
             "histmatch",
             needs_landmarks=True,
-            fit=lambda case, modality, stored, marks: matched(case, modality, stored.brain, marks),
+            fit=lambda case, modality, stored, marks: matched(case, modality, stored.levels, marks),
         ),
     )
 }

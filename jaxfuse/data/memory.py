@@ -1,7 +1,8 @@
 """Memory that the preparation of cases takes, predicted from the headers of their files, and how much there is.
 
-Arrays of a case are counted at the moment when most of them are there: its files as read, its image, and what lies
-beside it while intensities are measured. Every voxel is counted as brain: skull-stripped volumes take less.
+Arrays of a case are counted at the moment when most of them are there: while its files are read, its brain found, its
+image filled, or its voxels listed. Every voxel is counted as brain, since headers do not tell how many are: with its
+process, a case of BraTS takes two thirds of that. Noise that falls into hundreds of thousands of parts may take more.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.preprocess import SLAB
 from jaxfuse.data.shelf import PRECISIONS
 from jaxfuse.io.forms import Form, form_of
 from jaxfuse.workers import cores
 
 # A Python process that has loaded NumPy, SciPy and nibabel.
-PROCESS_BYTES = 120_000_000
+PROCESS_BYTES = 90_000_000
 # What cases must hold to be worth other processes, which take a second each to start: a dozen cases of BraTS.
 _WORTH_BYTES = 1_000_000_000
 # Of the memory that is free, what preparation may take.
 _MOST_SHARE = 0.8
-# What measuring the intensities of one modality holds at once, in bytes for each voxel of a brain.
-_MEASURED = 22
+# What finding the brain, or measuring the intensities of one modality, holds at once, in bytes for each voxel.
+_MEASURED = 15
 # SciPy's splines continue an image by so many voxels on each side, and hold it twice in double precision.
 _SPLINE_BORDER, _SPLINE_BYTES = 12, 16
 
@@ -59,20 +61,23 @@ def volume_forecast(
         return Forecast(0, 0, 0)
     label = form_of(one.label) if labeled and one.label is not None else None
     stored = [*forms, *([label] if label else [])]
-    before, channels = math.prod(forms[0].shape[:3]), len(modalities)
-    voxels = before
-    kept = sum(map(_kept_bytes, forms)) + (before if label else 0)
+    before, channels, labels = math.prod(forms[0].shape[:3]), len(modalities), int(label is not None)
+    voxels, absent = before, len(modalities) > sum(name in one.images for name in modalities)
+    kept = sum(map(_kept_bytes, forms)) + labels * before
     reading = kept + max(math.prod(form.shape) * form.dtype.itemsize for form in stored)
     splines = 0
     if resample_mm:
         voxels = math.prod(_resampled(forms[0], resample_mm))
         splines = 6 * before + _SPLINE_BYTES * math.prod(side + 2 * _SPLINE_BORDER for side in forms[0].shape[:3])
-        kept += 4 * channels * voxels
-    # An image, and the levels that it is filled with; later its stack, or its rounded form, in place of these.
-    measuring = (8 * channels + _MEASURED + (label is not None)) * voxels
-    disk = voxels * (PRECISIONS[precision].itemsize * channels + 4 + 5 * (label is not None))
+        kept += before + (4 * channels + labels) * voxels
+    measuring = kept + _MEASURED * voxels
+    # The image, the label, two masks of the brain, and a few planes that are filled.
+    filling = kept + (4 * channels + labels + 2) * voxels + 8 * (channels + 4) * min(voxels, SLAB)
+    # The image, once more with modalities that are absent; label and mask, of slices twice; places of both.
+    listing = (4 * channels * (1 + absent) + 6 * labels + 6) * voxels + 8 * min(voxels, SLAB)
+    disk = voxels * (PRECISIONS[precision].itemsize * channels + 4 + 5 * labels)
     read = sum(math.prod(form.shape) * form.dtype.itemsize for form in stored)
-    return Forecast(read, max(reading, kept + splines, kept + measuring), disk)
+    return Forecast(read, max(reading, kept + splines, measuring, filling, listing), disk)
 
 
 def _kept_bytes(form: Form) -> int:

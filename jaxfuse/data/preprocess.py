@@ -7,7 +7,9 @@ Feature Learning for Brain Tumor Segmentation, section 4; over the brain's voxel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,43 @@ from jaxfuse.labels import IGNORED
 
 # Crop per axis: a slice; slice(None) keeps all; None crops to the brain. Empty: crop to the brain on every axis.
 Extent = Sequence[slice | None]
+# A shape -> an array of zeros.
+Room = Callable[[tuple[int, ...]], Float[np.ndarray, "*space"]]
+# Voxels that are filled, or looked for, at once.
+SLAB = 1 << 17
 
 
-def prepare_case(
+def zeros(shape: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
+    """Makes the memory of an image."""
+    return np.zeros(shape, np.float32)
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """A case cropped and normalized, whose files' arrays may be gone before its voxels are listed.
+
+    Attributes:
+        inside: marks the voxels of the brain.
+    """
+
+    facts: CaseFacts
+    image: Float[np.ndarray, "*space m"]
+    label: UInt8[np.ndarray, "*space"] | None
+    inside: Bool[np.ndarray, "*space"]
+    beyond: Beyond
+
+    def listed(self) -> Prepared:
+        """Lists the voxels of its tumor and its brain."""
+        tumor = np.zeros(0, np.int32) if self.label is None else flat_indices(is_marked(self.label))
+        return Prepared(self.facts, self.image, self.label, tumor, flat_indices(self.inside), self.beyond)
+
+
+def prepare_case(case: Case, **options: Any) -> Prepared:
+    """Crops and normalizes a case as `crop_case` does, with the same options, and lists its voxels."""
+    return crop_case(case, **options).listed()
+
+
+def crop_case(
     case: Case,
     *,
     normalize: Normalization = BRAIN,
@@ -36,7 +72,8 @@ def prepare_case(
     classes: int = 0,
     background: BackgroundRule = TOLD,
     brain: Bool[np.ndarray, "d h w"] | None = None,
-) -> Prepared:
+    room: Room = zeros,
+) -> Cropped:
     """Crops a case to its brain, or to `extent`, and normalizes it.
 
     The brain is what `jaxfuse.data.brain` finds by the rule `background`, or the mask `brain` where it is given. With
@@ -44,7 +81,7 @@ def prepare_case(
     kept. With `"volume"` they are taken over the whole volume, background included, and all of it is kept
     unless `extent` says otherwise, because background is no longer 0. The other rules, of `jaxfuse.data.intensities`,
     scale the brain to [0, 1] by the whole volume, whatever is kept of it; `landmarks` are those of "histmatch", by
-    default the known ones. `classes` is the least length of `voxels_per_class`.
+    default the known ones. `classes` is the least length of `voxels_per_class`; `room` makes the image's memory.
 
     Raises:
         UserError: for images that show nothing, for a modality that is constant or has no landmarks, and for
@@ -61,7 +98,7 @@ def prepare_case(
     inside = mask[box]
     if normalize.needs_landmarks and landmarks is None:
         landmarks = landmarks_of(case.modalities)
-    image, measured = _normalized(case, found, box, normalize, landmarks or {})
+    image, measured = _normalized(case, found, box, normalize, landmarks or {}, room)
     label = None if case.label is None else np.ascontiguousarray(case.label[box])
     facts = CaseFacts(
         id=case.id,
@@ -76,8 +113,7 @@ def prepare_case(
         background=() if background.text == NONE else tuple(one and one.value for one in found.backgrounds),
         **measured,
     )
-    tumor = np.zeros(0, np.int32) if label is None else flat_indices(is_marked(label))
-    return Prepared(facts, image, label, tumor, flat_indices(inside), _beyond(case, box))
+    return Cropped(facts, image, label, np.ascontiguousarray(inside), _beyond(case, box))
 
 
 def _beyond(case: Case, box: tuple[slice, ...]) -> Beyond:
@@ -120,44 +156,89 @@ def _blank(case: Case) -> str:
 
 
 def _normalized(
-    case: Case, brain: Brain, box: tuple[slice, ...], normalize: Normalization, landmarks: Landmarks
+    case: Case, brain: Brain, box: tuple[slice, ...], normalize: Normalization, landmarks: Landmarks, room: Room
 ) -> tuple[Float[np.ndarray, "*space m"], dict[str, Any]]:
     """The image within the box, and what was measured of each modality, by the names of `CaseFacts`."""
     inside = np.ascontiguousarray(brain.mask[box])
     count = np.count_nonzero(inside)
-    image = np.zeros((*inside.shape, len(case.modalities)), np.float32)
-    # What is normalized: whole channels, or the voxels of the brain, which are put where they belong at once.
-    levels = image if normalize.whole_volume else np.empty((count, len(case.modalities)), np.float32)
     holds_all = count == np.count_nonzero(in_memory_order(brain.mask))
-    both, scalings = [], []
+    sources, both, scalings = [], [], []
     for channel, (modality, background) in enumerate(zip(case.modalities, brain.backgrounds, strict=True)):
         stored = case.channels[channel]
-        kept = stored[box].astype(np.float32) if normalize.whole_volume else _values(stored[box], inside)
-        together = kept if holds_all and not normalize.whole_volume else _together(stored, brain.mask, normalize)
+        kept = None if normalize.whole_volume else stored[box][inside]
+        together = kept if holds_all and kept is not None else _together(stored, brain.mask, normalize)
         mean, std = moments(case.id, modality, together)
         both.append((mean, std))
         if normalize.fit is None:
-            levels[..., channel] = (kept - np.float32(mean)) / np.float32(std)
+            level = partial(_standardized, mean=np.float32(mean), std=np.float32(std))
         else:
             seen = Stored(stored, background, together)
             scalings.append(normalize.fit(case.id, modality, seen, landmarks.get(modality, ())))
-            levels[..., channel] = normalize.apply(kept, scalings[-1])
-    if not normalize.whole_volume:
-        # All channels of a voxel as one item.
-        _as_items(image)[inside] = _as_items(levels)
+            level = partial(normalize.apply, scaling=scalings[-1])
+            del seen
+        if kept is not None and kept.nbytes + 4 * inside.size > 4 * brain.mask.size:
+            kept = None  # the crop leaves no room for them
+        sources.append(_Source(stored[box], kept, level))
+        del kept, together
+    image = room((*inside.shape, len(case.modalities)))
+    _fill(image, sources, None if normalize.whole_volume else inside)
     means, stds = zip(*both, strict=True)
     return image, {"mean": means, "std": stds, "scaling": tuple(scalings)}
 
 
 def _together(
     stored: Shaped[np.ndarray, "d h w"], mask: Bool[np.ndarray, "d h w"], normalize: Normalization
-) -> Float[np.ndarray, ...]:
+) -> Shaped[np.ndarray, ...]:
     """The intensities that are measured together: of a whole volume, or of all of its brain."""
-    return np.array(stored, np.float32, order="C") if normalize.whole_volume else _values(stored, mask)
+    return np.ascontiguousarray(stored) if normalize.whole_volume else stored[mask]
 
 
-def _values(stored: Shaped[np.ndarray, "d h w"], mask: Bool[np.ndarray, "d h w"]) -> Float[np.ndarray, " n"]:
-    return stored[mask].astype(np.float32, copy=False)
+def _standardized(values: Float[np.ndarray, "*n"], mean: np.float32, std: np.float32) -> Float[np.ndarray, "*n"]:
+    return (values - mean) / std
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One modality of a case.
+
+    Attributes:
+        stored: its intensities within the box.
+        kept: those of the brain, in the order of its voxels; None where they are taken out once more, because they and
+            the image would be more than an image of the whole volume.
+        level: what becomes of intensities.
+    """
+
+    stored: Shaped[np.ndarray, "*space"]
+    kept: Shaped[np.ndarray, " n"] | None
+    level: Callable[[Float[np.ndarray, "*n"]], Float[np.ndarray, "*n"]]
+
+    def levels(self, slab: slice, inside: Bool[np.ndarray, "*space"] | None, before: int) -> Float[np.ndarray, "*n"]:
+        """Returns the levels of a slab, of the brain in it, which has so many `before` it; without one of all of it."""
+        if inside is None:
+            taken = self.stored[slab]
+        elif self.kept is None:
+            taken = self.stored[slab][inside]
+        else:
+            taken = self.kept[before : before + np.count_nonzero(inside)]
+        return self.level(taken.astype(np.float32, copy=False))
+
+
+def _fill(
+    image: Float[np.ndarray, "*space m"], sources: Sequence[_Source], mask: Bool[np.ndarray, "*space"] | None
+) -> None:
+    """Fills an image with levels, those of its brain where a mask marks it: slab by slab, to hold few of them twice."""
+    before, planes = 0, max(1, SLAB // max(1, image[0].size // len(sources)))
+    for first in range(0, len(image), planes):
+        slab = slice(first, first + planes)
+        inside = None if mask is None else mask[slab]
+        found = [source.levels(slab, inside, before) for source in sources]
+        if inside is None:
+            for channel, levels in enumerate(found):
+                image[slab, ..., channel] = levels
+        else:
+            # All channels of a voxel as one item.
+            _as_items(image[slab])[inside] = _as_items(np.stack(found, axis=-1))
+            before += len(found[0])
 
 
 def _as_items(array: Float[np.ndarray, "*n m"]) -> np.ndarray:
@@ -193,7 +274,15 @@ def bounding_box(mask: Shaped[np.ndarray, ...]) -> tuple[tuple[int, ...], tuple[
 
 def flat_indices(mask: Shaped[np.ndarray, ...]) -> Int[np.ndarray, " n"]:
     """Flat indices of the true voxels, int32 where they fit."""
-    return np.flatnonzero(mask).astype(np.int32 if mask.size < 2**31 else np.int64)
+    flat = np.ravel(mask)
+    found = np.empty(np.count_nonzero(flat), np.int32 if mask.size < 2**31 else np.int64)
+    done = 0
+    # NumPy finds them in 8 bytes each.
+    for first in range(0, flat.size, SLAB):
+        some = np.flatnonzero(flat[first : first + SLAB])
+        np.add(some, first, out=found[done : done + some.size], casting="same_kind")
+        done += some.size
+    return found
 
 
 def count_classes(label: UInt8[np.ndarray, "*space"], classes: int) -> tuple[int, ...]:

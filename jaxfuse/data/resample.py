@@ -21,7 +21,7 @@ from jaxfuse.data.brain import TOLD, BackgroundRule, find_brain
 from jaxfuse.data.cases import Case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.prepared import Prepared, brain_mask
-from jaxfuse.data.preprocess import flat_indices, prepare_case, uncrop
+from jaxfuse.data.preprocess import Cropped, crop_case, flat_indices, uncrop
 from jaxfuse.errors import UserError
 
 # Voxels are thick where a side is so many times the least.
@@ -33,16 +33,19 @@ _MOST_VOXELS = 2**30
 Spacing = tuple[float, ...]
 
 
-def prepare_resampled(
-    case: Case, spacing_mm: Spacing, *, background: BackgroundRule = TOLD, **options: Any
-) -> Prepared:
-    """Prepares a case as `prepare_case` does, on voxels of these sides; on its own without any.
+def prepare_resampled(case: Case, spacing_mm: Spacing, **options: Any) -> Prepared:
+    """Prepares a case as `crop_resampled` does, with the same options, and lists its voxels."""
+    return crop_resampled(case, spacing_mm, **options).listed()
+
+
+def crop_resampled(case: Case, spacing_mm: Spacing, *, background: BackgroundRule = TOLD, **options: Any) -> Cropped:
+    """Crops and normalizes a case as `crop_case` does, on voxels of these sides; on its own without any.
 
     Raises:
-        UserError: that of `prepare_case`, and for sides that make more voxels than memory holds.
+        UserError: that of `crop_case`, and for sides that make more voxels than memory holds.
     """
     if not spacing_mm:
-        return prepare_case(case, background=background, **options)
+        return crop_case(case, background=background, **options)
     found = find_brain(case.channels, case.modalities, background)
     shape = resampled_shape(case.id, found.mask.shape, case.spacing_mm, spacing_mm)
     mask = nearest(found.mask, shape)
@@ -58,8 +61,8 @@ def prepare_resampled(
     sides = tuple(float(side) for side in np.array(case.spacing_mm) * scale)
     label = None if case.label is None else nearest(case.label, shape)
     there = replace(case, channels=channels, label=label, affine=case.affine @ to_acquired, spacing_mm=sides)
-    prepared = prepare_case(there, background=background, brain=mask, **options)
-    return replace(prepared, facts=replace(prepared.facts, acquired_shape=found.mask.shape))
+    cropped = crop_case(there, background=background, brain=mask, **options)
+    return replace(cropped, facts=replace(cropped.facts, acquired_shape=found.mask.shape))
 
 
 def on_acquired_grid(labels: Shaped[np.ndarray, "d h w"], facts: CaseFacts) -> Shaped[np.ndarray, "_ _ _"]:

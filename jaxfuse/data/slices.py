@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, Landmarks, Normalization
 from jaxfuse.data.memory import Forecast, volume_forecast
 from jaxfuse.data.prepared import Beyond, Prepared, PreparedCase, PreparedSlice
-from jaxfuse.data.preprocess import Extent, count_classes, flat_indices, is_marked, prepare_case
+from jaxfuse.data.preprocess import Cropped, Extent, count_classes, crop_case
 from jaxfuse.data.shelf import Shelf
 from jaxfuse.errors import UserError
 from jaxfuse.io.geometry import is_sheared
@@ -118,7 +119,8 @@ class StackPreparation:
     background: BackgroundRule
 
     def __call__(self, one: CaseFiles) -> Prepared:
-        prepared = prepare_case(
+        # The arrays of the files are given back before voxels are listed.
+        cropped = crop_case(
             load_case(one, self.modalities, self.scheme),
             normalize=self.normalize,
             landmarks=self.landmarks,
@@ -126,8 +128,9 @@ class StackPreparation:
             group=one.group,
             classes=len(self.scheme.classes) if self.scheme else 0,
             background=self.background,
+            room=partial(_laid_in_slices, axis=self.view.axis),
         )
-        return as_stack(prepared, self.view.axis)
+        return as_stack(cropped, self.view.axis)
 
     def forecast(self, one: CaseFiles, precision: str) -> Forecast:
         """Predicts what the preparation of a case takes."""
@@ -160,13 +163,16 @@ def volume_of(stack: Shaped[np.ndarray, "s r c *m"], axis: int) -> Shaped[np.nda
     return np.moveaxis(stack[:, ::-1, ::-1].swapaxes(1, 2), 0, axis)
 
 
-def as_stack(prepared: Prepared, axis: int) -> Prepared:
-    """A prepared volume as a stack of pictures; its facts count brain and classes in each slice."""
-    facts = prepared.facts
-    mask = np.zeros(facts.shape, bool)
-    mask.flat[prepared.brain] = True
-    mask = pictures(mask, axis)
-    label = None if prepared.label is None else np.ascontiguousarray(pictures(prepared.label, axis))
+def _laid_in_slices(shape: tuple[int, ...], axis: int) -> Float[np.ndarray, "d h w m"]:
+    """Makes the memory of a volume whose slices lie one after the other: it becomes a stack without being copied."""
+    return volume_of(np.zeros([*(shape[place] for place in order_of(axis)), *shape[3:]], np.float32), axis)
+
+
+def as_stack(cropped: Cropped, axis: int) -> Prepared:
+    """Lists a cropped volume as a stack of pictures; its facts count brain and classes in each slice."""
+    facts = cropped.facts
+    mask = pictures(cropped.inside, axis)
+    label = None if cropped.label is None else np.ascontiguousarray(pictures(cropped.label, axis))
     per_slice = [
         (
             int(np.count_nonzero(mask[k])),
@@ -185,11 +191,10 @@ def as_stack(prepared: Prepared, axis: int) -> Prepared:
         shape=mask.shape,
         slices=tuple(per_slice),
     )
-    tumor = prepared.tumor if label is None else flat_indices(is_marked(label))
-    image = np.ascontiguousarray(pictures(prepared.image, axis))
-    beyond = turned(prepared.beyond, facts.original_shape, axis)
+    image = np.ascontiguousarray(pictures(cropped.image, axis))
+    beyond = turned(cropped.beyond, facts.original_shape, axis)
     beyond[:, 0] -= facts.crop_start[axis]
-    return Prepared(stacked, image, label, tumor, flat_indices(mask), beyond)
+    return Cropped(stacked, image, label, np.ascontiguousarray(mask), beyond).listed()
 
 
 def turned(beyond: Beyond, shape: Sequence[int], axis: int) -> Beyond:

@@ -9,7 +9,7 @@ import pytest
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles
 from jaxfuse.data.intensities import NORMALIZATIONS
-from jaxfuse.data.preprocess import prepare_case, uncrop
+from jaxfuse.data.preprocess import crop_case, prepare_case, uncrop
 from jaxfuse.data.slices import AXES, View, as_stack, every_slice, prepare_slices, stack_recipe, volume_of
 from jaxfuse.report import planes
 from tests.made_cases import case_files, channels_of
@@ -85,9 +85,9 @@ def test_without_blank_slices_a_window_keeps_those_that_show_enough(blank_and_al
     ],
 )
 def test_stacks_of_a_window_go_back_onto_the_volume_along_every_axis(axis, window, box):
-    prepared = prepare_case(case(), normalize=MINMAX, extent=View(axis, window, blank=True).extent)
-    assert prepared.facts.crop_start == tuple(one.start for one in box)
-    stack = as_stack(prepared, axis)
+    cropped = crop_case(case(), normalize=MINMAX, extent=View(axis, window, blank=True).extent)
+    assert cropped.facts.crop_start == tuple(one.start for one in box)
+    stack, prepared = as_stack(cropped, axis), cropped.listed()
     assert len(every_slice(stack.facts)) == SHAPE[axis]
     expected = np.zeros(SHAPE, np.uint8)
     expected[box] = case().label[box]

@@ -12,7 +12,7 @@ from jaxfuse.data.cache import prepare
 from jaxfuse.data.cases import Case, CaseFiles, Image
 from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.preprocess import prepare_case, uncrop
+from jaxfuse.data.preprocess import crop_case, prepare_case, uncrop
 from jaxfuse.data.sampling import SAMPLINGS, check_sampling, tumor
 from jaxfuse.data.slices import AXIAL, SAGITTAL, View, as_stack, gray_levels, pictures, prepare_slices, volume_of
 from jaxfuse.labels import label_scheme
@@ -70,8 +70,8 @@ def test_slices_lie_as_in_the_figures_and_go_back(view):
 @pytest.mark.parametrize(("axis", "axes"), [(AXIAL, (2, 1, 0)), (cut.CORONAL, (1, 2, 0)), (SAGITTAL, (0, 2, 1))])
 def test_a_stack_keeps_places_in_the_world(axis, axes):
     affine = np.array([[1.0, 0.1, 0, -7], [-0.1, 2, 0, 4], [0, 0, 3, 9], [0, 0, 0, 1]])
-    prepared = prepare_case(case(affine=affine))
-    stack = as_stack(prepared, axis)
+    given = case(affine=affine)
+    prepared, stack = prepare_case(given), as_stack(crop_case(given), axis)
     (found,) = np.argwhere(stack.image[..., 0] == prepared.image[2, 3, 4, 0])
     place = np.append(found + stack.facts.crop_start, 1)
     original = np.append(np.array([2, 3, 4]) + prepared.facts.crop_start, 1)
@@ -84,7 +84,7 @@ def test_a_stack_keeps_places_in_the_world(axis, axes):
 
 
 def facts(**changes):
-    return as_stack(prepare_case(case(**changes), classes=4), AXIAL).facts
+    return as_stack(crop_case(case(**changes), classes=4), AXIAL).facts
 
 
 def test_slices_with_one_percent_of_brain_are_kept():
