@@ -39,6 +39,8 @@ ROWS = {
     "self": "CMFF from two U-Nets that reconstruct their own input",
     "other_pairs": "ours with the pairs T1+FLAIR and T2+T1c",
     "joint": "CMFT and CMFF trained at once on shared trunks",
+    "mmformer": "mmFormer, a baseline for missing modalities, with the training of CMFF",
+    "uhved": "U-HVED, a baseline for missing modalities, with the training of CMFF",
 }
 VARIANTS = {}
 PAIRS = ("t1+t1ce", "t2+flair")
@@ -76,6 +78,9 @@ class Sizes:
     log_every: int = 20
     voc: dict = field(default_factory=lambda: {"patch": (64, 64), "batch": 2, "steps": 300})
     voc_rate: float = 1e-3
+    # Half of the published widths, as of CMFF, and as many levels as patches of 24^3 can be halved to.
+    mmformer: dict = field(default_factory=lambda: {"base": 4, "levels": 4, "width": 256, "hidden": 2048, "heads": 8})
+    uhved: dict = field(default_factory=lambda: {"base": 4, "levels": 4})
 
     @property
     def common(self):
@@ -97,6 +102,13 @@ class Sizes:
             "remat": self.remat,
             "dtype": self.dtype,
         }
+
+    @property
+    def baselines(self):
+        """The forms of the baselines for missing modalities, by row; both papers draw kernels as He et al. do."""
+        common = {"kernel_init": "nn.initializers:he_normal", "remat": self.remat, "dtype": self.dtype}
+        grid = tuple(side // 2 ** (self.mmformer["levels"] - 1) for side in self.patch)
+        return {"mmformer": {**self.mmformer, "grid": grid, **common}, "uhved": {**self.uhved, **common}}
 
     @property
     def cycle(self):
@@ -130,6 +142,8 @@ SIZES = {
         checkpoint_every=2,
         log_every=2,
         voc={"patch": (32, 32), "batch": 2, "steps": 4},
+        mmformer={"base": 2, "levels": 3, "width": 8, "hidden": 16, "heads": 2},
+        uhved={"base": 2, "levels": 3},
     ),
     "paper": Sizes(
         base=16,
@@ -153,6 +167,8 @@ SIZES = {
         validate_every=2000,
         voc={"patch": (256, 256), "batch": 8, "epochs": 100},
         voc_rate=1e-4,
+        mmformer={"base": 8, "levels": 5, "width": 512, "hidden": 4096, "heads": 8},
+        uhved={"base": 8, "levels": 4},
     ),
 }
 
@@ -168,7 +184,7 @@ def get_config(argument=None):
         called,
         pairs=pairs,
         data=data,
-        network={"unet": sizes.unet},
+        network={"form": sizes.baselines[row]} if row in sizes.baselines else {"unet": sizes.unet},
         phases=phases,
         # The mean of both branches where a row trains them apart.
         result=tuple(name for name in phases if name.startswith("branch_")),
@@ -188,6 +204,8 @@ def row_phases(row, sizes, data):
         return {"reconstruction": reconstruction(sizes, data), "fusion": fusion(sizes, row, init)}
     if row == "joint":
         return {"joint": joint(sizes)}
+    if row in sizes.baselines:
+        return {"segmentation": segmentation(sizes, f"baselines.{row}", {}, ())}
     phases = {"transition": transition(sizes, data)}
     if row == "S_A" or row == "S_A+S_B":
         phases["branch_a"] = branch(sizes, "a", "ab")

@@ -25,6 +25,8 @@ SYSTEMS = {
     "reconstruction": (cmff, "tiny,row=self", "reconstruction", (32, 32, 32), 1),
     "branch": (cmff, "tiny,row=S_A", "branch_a", (32, 32, 32), 1),
     "unet": (cmff, "tiny,row=voc", "voc", (32, 32), 8),
+    "mmformer": (cmff, "tiny,row=mmformer", "segmentation", (32, 32, 32), 1),
+    "uhved": (cmff, "tiny,row=uhved", "segmentation", (32, 32, 32), 1),
     "joint": (cmff, "tiny,row=joint", "joint", (32, 32, 32), 1),
     "hyperdense": (hyperfusion, "tiny,row=baseline", "segmentation", (27, 27, 27), 2),
     "hyperfusion": (hyperfusion, "tiny", "segmentation", (27, 27, 27), 2),
