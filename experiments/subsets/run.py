@@ -84,7 +84,7 @@ FORMS = {
 
 
 def against(name: str) -> str:
-    """What a form is held against: the same network trained on complete cases, or else CMFF."""
+    """Returns the form against which one is held: the same network trained on complete cases, or else CMFF."""
     own = f"{name.partition(',')[0]}, complete cases"
     return own if own in FORMS else "CMFF, complete cases"
 

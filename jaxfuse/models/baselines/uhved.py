@@ -108,7 +108,7 @@ class Gaussians(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What training reads.
+    """Outputs that training reads.
 
     Attributes:
         images: each modality as it is reconstructed.

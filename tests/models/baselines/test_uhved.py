@@ -23,7 +23,7 @@ def _system(modalities=("t1", "flair"), classes=3, **options):
 
 
 def test_parameters_at_the_published_sizes(tiny):
-    """Of 27 weights for each pair of channels, 8,192 in an encoder and 2,688 in a decoder; and kernels of one voxel."""
+    """27 weights for each pair of channels: 8,192 pairs in an encoder, 2,688 in a decoder; and kernels of one voxel."""
     system = _system(("t1", "t1ce", "t2", "flair"), 4)
     state = jax.eval_shape(system.init, KEY, tiny.shapes(112, 112, 112))
     widths = (8, 16, 32, 64)
@@ -88,7 +88,7 @@ def test_a_batch_may_mix_subsets(trained):
 
 
 def _told(count):
-    """What so many modalities tell of two latent maps of 2 x 1 x 1 voxels, of two examples."""
+    """Distributions of two latent maps of 2 x 1 x 1 voxels by so many modalities, for two examples."""
     return Gaussians(*(jnp.asarray(RNG.normal(size=(2, count, 2, 1, 1, 2)), jnp.float32) for _ in range(2)))
 
 
@@ -109,7 +109,7 @@ def _kl(a, b):
 
 
 def _divergence(told, there):
-    """That of one example whose modalities are `there`, by its definition, over subsets one by one."""
+    """The divergence of an example whose modalities are `there`, by its definition, over subsets one by one."""
 
     def joint(members):
         mean, precision = told[0][list(members)], np.exp(-told[1][list(members)])
