@@ -52,6 +52,7 @@ def recipe(cache: Path, *, side_by_side: bool, steps: int, pixelwise: bool) -> A
         config[view].count_classes = "crop"  # padded slices of each view show another share of background
         config[view].model = "tests.tiny_systems" if pixelwise else "infinet"
         config[view].steps, config[view].checkpoint_every, config[view].validation.every = steps, 2, 2
+        config[view].modality_dropout.probability = 0.5
     return config
 
 
