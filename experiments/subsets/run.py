@@ -25,6 +25,7 @@ from experiments.subsets.figure import draw
 from jaxfuse.data.prepared import PreparedCase, showing
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.presence import Presence, all_subsets, subset_name
+from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.segmenter import ensemble_of
 from jaxfuse.inference.label_map import masked_labels
@@ -39,6 +40,8 @@ CHOICE_SEED, HELD_OUT_SEED = 30_216, 30_217
 STEPS = 1600
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SUBSETS = all_subsets(MODALITIES)
+# Tiles that do not overlap: a third of the passes, for all forms alike.
+SIDE_BY_SIDE = Passes(overlap=0.0)
 # Half of the examples show a subset, all 15 of them alike, the others all that they have.
 DROPOUT = {"modality_dropout.probability": 0.5}
 # One U-Net that reads all four, from random weights.
@@ -119,7 +122,7 @@ def score(workdir: Path, cases: Sequence[PreparedCase], phantoms: int) -> dict[s
 
 def _scored(member: Any, cases: Sequence[PreparedCase], subset: Presence) -> Rows:
     """Scores by case and region with these modalities alone."""
-    ensemble, scheme, rows = ensemble_of([member]), member.scheme, []
+    ensemble, scheme, rows = ensemble_of([member], passes=SIDE_BY_SIDE), member.scheme, []
     for case in cases:
         labels = masked_labels(ensemble.labels(showing(case, subset)), case.brain)
         rows += score_case(
