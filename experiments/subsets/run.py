@@ -25,11 +25,13 @@ from experiments.subsets.figure import draw
 from jaxfuse.data.prepared import PreparedCase, showing
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.presence import Presence, all_subsets, subset_name
+from jaxfuse.engine.trained.ensemble import Ensemble
 from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.segmenter import ensemble_of
 from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.comparison import compare
 from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case
@@ -114,15 +116,17 @@ def score(workdir: Path, cases: Sequence[PreparedCase], phantoms: int) -> dict[s
     if not found.is_file():
         (member,) = load([str(workdir)])
         counts = [int(np.size(leaf)) for leaf in jax.tree.leaves(member.weights().params)]
-        rows = [row for subset in SUBSETS for row in _scored(member, cases, subset)]
+        # One for all subsets: presence is an argument of its program.
+        ensemble = ensemble_of([member], passes=SIDE_BY_SIDE)
+        rows = [row for subset in SUBSETS for row in _scored(ensemble, member.scheme, cases, subset)]
         write_json(found, {"parameters": sum(counts), "rows": rows})
         print(f"{workdir.name}: scored", flush=True)
     return read_json(found)
 
 
-def _scored(member: Any, cases: Sequence[PreparedCase], subset: Presence) -> Rows:
+def _scored(ensemble: Ensemble, scheme: LabelScheme, cases: Sequence[PreparedCase], subset: Presence) -> Rows:
     """Scores by case and region with these modalities alone."""
-    ensemble, scheme, rows = ensemble_of([member], passes=SIDE_BY_SIDE), member.scheme, []
+    rows = []
     for case in cases:
         labels = masked_labels(ensemble.labels(showing(case, subset)), case.brain)
         rows += score_case(
