@@ -1,12 +1,13 @@
 """python -m jaxfuse.describe --config C [--rows] [--cost [--volume 240,240,155]] [--json]
 
-Says what a config builds, without data and without compiling: parameters by player and by the paper's names of the
-networks, what is transferred between phases. `--rows` lists presets, rows and variants instead. `--cost` compiles
-one step of each phase for this machine's backend and adds its operations and memory. `--cost --device h200` compiles
-it for that card, which need not be there (extra `h200`), and adds the kernels of a step and of a prediction, the bytes
-that they move, beside the least that they have to, the memory that they need, and the time that the bytes take at the
-card's bandwidth. Options that are `auto` are settled by that machine. `--volume 240,240,155` adds the memory of the
-prediction of a whole volume, in tiles of the training patch, and the bytes that come to the host.
+Says what a config builds, without reading images and without compiling: parameters by player and by the paper's names
+of the networks, what is transferred between phases, and what preparing the data of a root takes in memory and on disk.
+`--rows` lists presets, rows and variants instead. `--cost` compiles one step of each phase for this machine's backend
+and adds its operations and memory. `--cost --device h200` compiles it for that card, which need not be there (extra
+`h200`), and adds the kernels of a step and of a prediction, the bytes that they move, beside the least that they have
+to, the memory that they need, and the time that the bytes take at the card's bandwidth. Options that are `auto` are
+settled by that machine. `--volume 240,240,155` adds the memory of the prediction of a whole volume, in tiles of the
+training patch, and the bytes that come to the host.
 
 `--cost --devices N [--space S] [--shard_state]` compiles the step of a training on N devices, S of which share each
 example, and tells the memory of each and the exchanges among them; a CPU plays as many. With `--device` it simulates
@@ -116,6 +117,10 @@ def _choices_as_text(found: Mapping[str, Mapping[str, str]]) -> str:
 def _as_text(facts: Mapping[str, Any]) -> str:
     lines = [" ".join(filter(None, [facts["name"], facts["preset"], f"row={facts['row']}", facts["variant"]]))]
     lines += [f"  {name} is {value}, as auto" for name, value in facts.get("settled", {}).items()]
+    for name, needs in facts["data"].items():
+        lines.append(
+            f"  {name}: {needs['told'] if needs else 'its root is not on this machine, and nothing is predicted'}"
+        )
     for name, phase in facts["phases"].items():
         ((unit, length),) = phase["length"].items()
         lines.append(f"\nphase {name}: {length} {unit}, patch {' x '.join(map(str, phase['patch']))}")

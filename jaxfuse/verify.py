@@ -1,4 +1,4 @@
-"""Lists the cases of a data set and every problem found.
+"""Lists the cases of a data set, every problem found, and what preparing the cases takes.
 
     python -m jaxfuse.verify --root DIR [--layout L] [--labels SCHEME] [--modalities t1,t2]
         [--subject PATTERN] [--json] [--write_splits splits_final.json]
@@ -112,7 +112,7 @@ def as_json(verdict: Verdict) -> str:
 
 
 def show(verdict: Verdict, console: Console) -> None:
-    """Prints a table of the problems, case by case, and one line of summary."""
+    """Prints a table of the problems, case by case, one line of summary, and what preparing takes."""
     if verdict.problems:
         table = Table(show_lines=False)
         for column in ("case", "severity", "problem"):
@@ -128,7 +128,8 @@ def show(verdict: Verdict, console: Console) -> None:
         f"{cases} of {subjects} (without remarks: {clean}), layout {verdict.layout}, labels {verdict.scheme}; "
         f"fatal: {verdict.count('fatal')}, warnings: {verdict.count('warning')}"
     )
-    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    for line in (summary, *([verdict.needs.told()] if verdict.needs else [])):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ def command(*arguments: str) -> tuple[int, str, str]:
 def test_sound_data_exit_with_0(tmp_path):
     code, out, err = command("--root", str(make(tmp_path)))
     assert (code, err) == (0, "")
-    assert (
-        out.strip() == "1 case of 1 subject (without remarks: 1), layout generic, labels brats; fatal: 0, warnings: 0"
-    )
+    summary, needs = out.strip().splitlines()
+    assert summary == "1 case of 1 subject (without remarks: 1), layout generic, labels brats; fatal: 0, warnings: 0"
+    assert needs.startswith("preparing 1 case takes at most 90 MB of memory")
 
 
 def test_fatal_problem_exits_with_1_and_json_is_alone_on_standard_output(tmp_path):
@@ -38,7 +38,7 @@ def test_fatal_problem_exits_with_1_and_json_is_alone_on_standard_output(tmp_pat
     assert (code, err) == (1, "")
     verdict = json.loads(out)
     assert verdict["problems"] == [{"case": "p", "severity": "fatal", "message": "no t2 image: p_t2.nii.gz is missing"}]
-    assert (verdict["cases"], verdict["fatal"], verdict["warnings"]) == (["p"], 1, 0)
+    assert (verdict["cases"], verdict["fatal"], verdict["warnings"], verdict["needs"]) == (["p"], 1, 0, None)
 
 
 @pytest.mark.parametrize(

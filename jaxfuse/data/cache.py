@@ -198,7 +198,7 @@ def _made(missing: Iterator[Missing], files: Sequence[CaseFiles], shelf: Shelf) 
 def _workers(first: Making, files: Sequence[CaseFiles], shelf: Shelf) -> int:
     """Returns how many processes prepare the cases from the first missing one on."""
     forecast = getattr(first.make, "forecast", None)
-    if shelf.workers == 1 or len(files) == 1 or forecast is None:
+    if forecast is None:
         return 1
     return fitting([forecast(one, shelf.precision) for one in files], shelf.workers)
 

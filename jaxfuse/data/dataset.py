@@ -257,13 +257,13 @@ def _dataset(
 
 
 def _counter(report: Report, total: int) -> Callable[[PreparedCase, bool], None]:
-    done = 0
+    done = worked = 0
 
     def on_case(case: PreparedCase, fresh: bool) -> None:
-        nonlocal done
-        del case, fresh
-        done += 1
-        report("preparing cases", done, total)
+        nonlocal done, worked
+        del case
+        done, worked = done + 1, worked + fresh
+        report("preparing cases", done, total, worked)
 
     return on_case
 

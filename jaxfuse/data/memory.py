@@ -95,23 +95,41 @@ def _resampled(form: Form, wanted_mm: tuple[float, ...]) -> tuple[int, ...]:
 def fitting(forecasts: Sequence[Forecast], asked: int) -> int:
     """Returns how many processes prepare cases: as many as are asked for, or, for 0, as there are cores and work for.
 
-    They are no more than memory holds, all at their peaks.
+    They are no more than memory holds, all at their peaks; fewer than were asked for are told, and one that may be too
+    many.
     """
+    room = available_bytes()
+    count, wanted = processes_for(forecasts, asked, room), processes_for(forecasts, asked, None)
+    most = max(one.peak_bytes for one in forecasts)
+    if room is not None and most > room:
+        warnings.warn(
+            f"preparing a case may take {size_told(most)} of memory, and {size_told(room)} are free: one process "
+            "tries it; free memory, or raise the limit of the job, if it is killed",
+            stacklevel=2,
+        )
+    elif room is not None and asked and count < wanted:
+        warnings.warn(
+            f"{wanted} processes that prepare cases would take {size_told(wanted * (PROCESS_BYTES + most))}, and "
+            f"{size_told(room)} are free: {count} do it",
+            stacklevel=2,
+        )
+    return count
+
+
+def processes_for(forecasts: Sequence[Forecast], asked: int, room: int | None) -> int:
+    """Returns how many processes `fitting` takes where so much memory is free; None: as many as memory may hold."""
     if not asked and sum(one.read_bytes for one in forecasts) < _WORTH_BYTES:
         return 1
     wanted = min(asked or cores(), len(forecasts))
-    each = PROCESS_BYTES + max(one.peak_bytes for one in forecasts)
-    room = available_bytes()
     if room is None:
         return wanted
-    fit = max(1, int(_MOST_SHARE * room / each))
-    if asked and fit < wanted:
-        warnings.warn(
-            f"{wanted} processes that prepare cases would take {wanted * each / 1e9:.1f} GB, and "
-            f"{room / 1e9:.1f} GB are free: {fit} do it",
-            stacklevel=2,
-        )
-    return min(wanted, fit)
+    each = PROCESS_BYTES + max(one.peak_bytes for one in forecasts)
+    return min(wanted, max(1, int(_MOST_SHARE * room / each)))
+
+
+def size_told(count: int) -> str:
+    """Says how many bytes there are: 2.4 GB, 350 MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 5e5) / 1e6:.0f} MB"
 
 
 def available_bytes() -> int | None:

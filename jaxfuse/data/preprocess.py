@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from jaxfuse.data.brain import NONE, TOLD, BackgroundRule, Brain, find_backgrounds, find_brain
 from jaxfuse.data.cases import Case
-from jaxfuse.data.facts import CaseFacts
+from jaxfuse.data.facts import CaseFacts, Scaling
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, Stored, landmarks_of, moments
 from jaxfuse.data.memory_order import in_memory_order, memory_order
 from jaxfuse.data.prepared import Beyond, Prepared, PreparedCase
@@ -174,7 +174,7 @@ def _normalized(
         else:
             seen = Stored(stored, background, together)
             scalings.append(normalize.fit(case.id, modality, seen, landmarks.get(modality, ())))
-            level = partial(normalize.apply, scaling=scalings[-1])
+            level = partial(_scaled, normalize=normalize, scaling=scalings[-1])
             del seen
         if kept is not None and kept.nbytes + 4 * inside.size > 4 * brain.mask.size:
             kept = None  # the crop leaves no room for them
@@ -195,6 +195,10 @@ def _together(
 
 def _standardized(values: Float[np.ndarray, "*n"], mean: np.float32, std: np.float32) -> Float[np.ndarray, "*n"]:
     return (values - mean) / std
+
+
+def _scaled(values: Float[np.ndarray, "*n"], normalize: Normalization, scaling: Scaling) -> Float[np.ndarray, "*n"]:
+    return normalize.apply(values, scaling)
 
 
 @dataclass(frozen=True)

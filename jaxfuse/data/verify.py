@@ -23,11 +23,14 @@ from jaxfuse.data.brain import (
     find_brain,
     surely_shown,
 )
+from jaxfuse.data.cache import VolumePreparation
 from jaxfuse.data.cases import intensity_problem, label_problem, whole_values
 from jaxfuse.data.copies import Held, copy_problems, held_by
+from jaxfuse.data.intensities import BRAIN
 from jaxfuse.data.looks import CaseLook, Look, look_ahead
+from jaxfuse.data.needs import Needs, needs_of
 from jaxfuse.data.problems import ALL_CASES, Problem, Severity
-from jaxfuse.data.sources.case_folders import HELD_OUT
+from jaxfuse.data.sources.case_folders import HELD_OUT, files_of
 from jaxfuse.data.sources.volumes import check_entities, volume_root
 from jaxfuse.data.subject_names import cases_by_subject, told_subjects
 from jaxfuse.errors import UserError
@@ -43,7 +46,10 @@ _FEW_PLANES = 8
 
 @dataclass(frozen=True)
 class Verdict:
-    """The cases looked at and their subjects, the names used, and every problem found, in the order of the cases."""
+    """The cases looked at and their subjects, the names used, and every problem found, in the order of the cases.
+
+    `needs`: what preparing those takes that lack no image; None where all do.
+    """
 
     root: Path
     layout: str
@@ -52,6 +58,7 @@ class Verdict:
     cases: tuple[str, ...]
     subjects: Mapping[str, tuple[str, ...]]
     problems: tuple[Problem, ...]
+    needs: Needs | None = None
 
     def count(self, severity: Severity) -> int:
         return sum(p.severity == severity for p in self.problems)
@@ -111,7 +118,10 @@ def verify(
     ids = tuple(found.id for found in findings)
     place = {case: number for number, case in enumerate((*ids, ALL_CASES))}
     problems.sort(key=lambda problem: place[problem.case])
-    return Verdict(Path(root), there.layout, labels.name, modalities, ids, subjects, tuple(problems))
+    whole = [files_of(found, labels_required=False) for found in findings if not found.missing]
+    make = VolumePreparation(modalities, labels, BRAIN, None, seen.background, ())
+    needs = needs_of(whole, make.forecast) if whole else None
+    return Verdict(Path(root), there.layout, labels.name, modalities, ids, subjects, tuple(problems), needs)
 
 
 def _case_problems(case: CaseLook, scheme: LabelScheme, seen: _Seen) -> list[tuple[Severity, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxfuse.arrays import Params
 from jaxfuse.config import Experiment, Phase, parse
+from jaxfuse.data.needs import preparation_needs
 from jaxfuse.data.settings import declared_facts
 from jaxfuse.data.slices import AXES, order_of
 from jaxfuse.engine.build import abstract_state, build_system, check_systems, example_batch
@@ -54,7 +56,8 @@ def describe(
         volume: sides of a volume whose prediction, in tiles of the training patch, is compiled with `cost` as well.
 
     Returns:
-        {"name", "preset", "row", "variant", "phases", "result"}; of each phase "length" ({"steps"} or {"epochs"}),
+        {"name", "preset", "row", "variant", "phases", "data", "result"}; of the data what preparing them takes
+        (`jaxfuse.data.needs`), where they have a root; of each phase "length" ({"steps"} or {"epochs"}),
         "patch", "players" and "networks" (parameters by name), "transfers", and with `cost` the "cost" of one step, or
         with `gpu` the cost by program: "step" and "prediction"; and with `volume` the memory of the "volume". Where the
         config names several devices, step and prediction are those of each of them, with their exchanges. With `cost`
@@ -77,7 +80,23 @@ def describe(
         raise UserError(f"phase {only!r} is not in the schedule; choose one of {', '.join(phases)}")
     title = {key: getattr(experiment, key) for key in ("name", "preset", "row", "variant")}
     told = {"settled": settlements(config, chosen)} if cost else {}
-    return {**title, **told, "phases": phases, "result": list(experiment.result)}
+    return {**title, **told, "phases": phases, "data": _needs(experiment), "result": list(experiment.result)}
+
+
+def _needs(experiment: Experiment) -> dict[str, Any]:
+    """Predicts what preparing the data of a config takes, and of phases that have their own.
+
+    None where the root is not on this machine. Phantoms and pictures take little, and are left out.
+    """
+    asked = {"data": experiment.data}
+    asked |= {f"{name}.data": phase.data for name, phase in experiment.phases.items() if phase.data}
+    found: dict[str, Any] = {}
+    for name, data in asked.items():
+        if data.root and not Path(data.root).expanduser().exists():
+            found[name] = None
+        elif needs := preparation_needs(data):
+            found[name] = asdict(needs) | {"told": needs.told()}
+    return found
 
 
 def _phase(experiment: Experiment, phase: Phase, states: dict[str, State]) -> dict[str, Any]:

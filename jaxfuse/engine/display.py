@@ -21,17 +21,28 @@ class Display:
         self._bar: Progress | None = None
         self._task = None
         self._spoke = 0.0
+        self._work: _Work | None = None
+        self._width = 0
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
-    def report(self, what: str, done: int, total: int) -> None:
-        """Shows how far counted work is, such as preparing cases."""
+    def report(self, what: str, done: int, total: int, worked: int | None = None) -> None:
+        """Shows how far counted work is, such as preparing cases, how fast it goes and the time left.
+
+        `worked`: how many of those done took time; all, where not given. The others were there already.
+        """
+        if self._work is None or self._work.what != what or done <= self._work.done:
+            self._work = _Work(what, Countdown(total), done if worked is None else worked)
+        self._work.done = done
+        text = f"{what}: {done} of {total}{self._work.pace(done, total, worked)}"
         if self.console.is_terminal:
-            self.console.print(f"{what}: {done} of {total}", end="\n" if done == total else "\r", markup=False)
+            end = "\n" if done == total else "\r"
+            self.console.print(f"{text:<{self._width}}", end=end, markup=False)
+            self._width = 0 if done == total else len(text)
         elif done == total or time.monotonic() - self._spoke > _LINE_EVERY_S:
             self._spoke = time.monotonic()
-            self.say(f"{what}: {done} of {total}")
+            self.say(text)
 
     def tally(self, total: int, before: int = 0) -> Callable[[object, int], None]:
         """Returns a function that says how many items are done, what came of the last, and the time left for others.
@@ -41,11 +52,7 @@ class Display:
         countdown = Countdown(total)
 
         def tell(what: object, done: int) -> None:
-            worked = done - before
-            self.say(
-                f"{done} of {total}: {what} ({countdown.each_s(worked):.1f} s each, "
-                f"{countdown.left(done, worked=worked)} left)"
-            )
+            self.say(f"{done} of {total}: {what}{countdown.pace(done, done - before)}")
 
         return tell
 
@@ -97,6 +104,32 @@ class Countdown:
     def each_s(self, worked: int) -> float:
         """Returns the mean time of an item in seconds."""
         return (time.perf_counter() - self._began) / max(worked, 1)
+
+    def pace(self, done: int, worked: int) -> str:
+        """Says in brackets how fast the items go that took time, and the time left."""
+        each = self.each_s(worked)
+        rate = f"{each:.1f} s each" if each >= 1 else f"{1 / max(each, 1e-9):.1f} a second"
+        return f" ({rate}, {self.left(done, worked=worked)} left)"
+
+
+@dataclass
+class _Work:
+    """Counted work that is being shown.
+
+    Attributes:
+        before: items that had taken time when it was shown first: from then on its time is known.
+        done: items when it was shown last.
+    """
+
+    what: str
+    countdown: Countdown
+    before: int
+    done: int = 0
+
+    def pace(self, done: int, total: int, worked: int | None) -> str:
+        """Says how fast it goes; nothing before an item took time, and when all are done."""
+        timed = (done if worked is None else worked) - self.before
+        return self.countdown.pace(done, timed) if timed > 0 and done < total else ""
 
 
 def clock(seconds: float) -> str:

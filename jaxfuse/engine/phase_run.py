@@ -71,9 +71,9 @@ class Setting:
         """Tells whether the judgment of a phase, or of the run's result, is on disk as a whole."""
         return (self.results(name) / "summary.json").exists()
 
-    def report(self, what: str, done: int, total: int) -> None:
+    def report(self, what: str, done: int, total: int, worked: int | None = None) -> None:
         """Says how far counted work on the data is, and heeds a signal. Cases that were prepared stay so."""
-        self.display.report(what, done, total)
+        self.display.report(what, done, total, worked)
         self.stop.heed(f"while {what}")
 
     def assess(self, name: str, assessment: Assessment, predict: PredictCase, data: Dataset) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from jaxfuse.data.settings import Data, Phantom
 
 
-def quiet(what: str, done: int, total: int) -> None:
+def quiet(what: str, done: int, total: int, worked: int | None = None) -> None:
     """Takes a report of progress and says nothing."""
 
 

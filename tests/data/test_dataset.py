@@ -47,7 +47,7 @@ def write_split(folder: Path, train: list[str], val: list[str]) -> str:
 class Heard(list[tuple[str, int, int]]):
     """The reports made while the data were opened."""
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, worked: int | None = None) -> None:
         self.append((what, done, total))
 
 

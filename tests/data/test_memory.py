@@ -150,8 +150,10 @@ def test_processes_are_as_many_as_there_are_cores_work_and_memory_for(monkeypatc
         UserWarning, match="5 processes that prepare cases would take 3.0 GB, and 2.4 GB are free: 3 do it"
     ):
         assert fitting([case] * 40, 5) == 3
-    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
-    assert fitting([case] * 40, 0) == 1
+    monkeypatch.setattr(memory, "available_bytes", lambda: 400_000_000)
+    for asked in (0, 1, 5):
+        with pytest.warns(UserWarning, match="may take 500 MB of memory, and 400 MB are free: one process tries it"):
+            assert fitting([case] * 40, asked) == 1
     monkeypatch.setattr(memory, "available_bytes", lambda: None)
     assert fitting([case] * 40, 0) == 8
 

@@ -7,6 +7,7 @@ import pytest
 
 from configs import cmff
 from jaxfuse.engine.description import describe
+from tests.made_cases import head, write_case
 
 TRUNK = 8_261_728  # a U-Net without its output convolution, which the branches have from the generators
 
@@ -59,3 +60,14 @@ def test_cost_of_one_step_names_the_backend_and_that_of_a_volume_what_comes_to_t
     assert volume["result_bytes"] == 32**3
     assert volume["argument_bytes"] > 4 * 4 * 32**3
     assert volume["temporary_bytes"] > 0
+
+
+def test_what_preparing_the_data_takes_is_told_of_roots_that_are_here(tmp_path):
+    config = cmff.get_config("tiny,row=random")
+    assert describe(config, cost=False)["data"] == {}
+    config.data.root = str(tmp_path / "none")
+    assert describe(config, cost=False)["data"] == {"data": None}
+    config.data.root = str(write_case(tmp_path, "a", head((20, 18, 16), 0)).parent)
+    told = describe(config, cost=False)["data"]["data"]
+    assert (told["cases"], told["processes"]) == (1, 1)
+    assert told["told"].startswith("preparing 1 case takes at most ")

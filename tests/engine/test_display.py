@@ -75,3 +75,28 @@ def test_items_are_counted_with_the_time_left_for_the_others(monkeypatch):
     now[0] += 30.0
     # Items that were there already take no time.
     assert (countdown.left(3), countdown.left(8, worked=3), countdown.left(8, worked=0)) == ("1:10", "0:20", "1:00")
+
+
+def test_counted_work_tells_its_rate_and_the_time_left_by_what_took_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    shown, text = display(terminal=True)
+    # Three are there already; the first of the others shows when its time began.
+    for done, worked, seconds in ((1, 0, 0.0), (2, 0, 0.0), (3, 0, 0.0), (4, 1, 3.0), (5, 2, 3.0), (6, 3, 3.0)):
+        now[0] += seconds
+        shown.report("preparing cases", done, 6, worked)
+    for done in (1, 2, 3, 4):
+        now[0] += 0.25
+        shown.report("reading files", done, 4)
+    assert [line.rstrip() for line in text.getvalue().replace("\r", "\n").splitlines()] == [
+        "preparing cases: 1 of 6",
+        "preparing cases: 2 of 6",
+        "preparing cases: 3 of 6",
+        "preparing cases: 4 of 6 (3.0 s each, 0:06 left)",
+        "preparing cases: 5 of 6 (3.0 s each, 0:03 left)",
+        "preparing cases: 6 of 6",
+        "reading files: 1 of 4",
+        "reading files: 2 of 4 (4.0 a second, 0:00 left)",
+        "reading files: 3 of 4 (4.0 a second, 0:00 left)",
+        "reading files: 4 of 4",
+    ]

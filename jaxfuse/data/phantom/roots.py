@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
 from jaxfuse.data.settings import Data
@@ -14,7 +13,12 @@ from jaxfuse.data.sources import pairs2d
 from jaxfuse.data.sources.volumes import source_of
 from jaxfuse.errors import UserError
 
-Report = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+
+@runtime_checkable
+class Report(Protocol):
+    """A place to tell how far work is: what is being done, how many are done, of how many, and how many took time."""
+
+    def __call__(self, what: str, done: int, total: int, worked: int | None = None, /) -> None: ...
 
 
 def phantom_root(data: Data, report: Report) -> Path:

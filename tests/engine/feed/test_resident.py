@@ -19,8 +19,8 @@ HERE = one_device()
 cut = jax.jit(cut_all)
 
 
-def quietly(what: str, done: int, total: int) -> None:
-    del what, done, total
+def quietly(what: str, done: int, total: int, worked: int | None = None) -> None:
+    del what, done, total, worked
 
 
 @pytest.mark.parametrize(
