@@ -119,7 +119,7 @@ STEPS = {
     "cmff:voc:voc:8": {"all-reduce": 2},
     "cmff:self:reconstruction:8": GRADIENTS,
     "cmff:mmformer:segmentation:8": None,
-    "cmff:uhved:segmentation:8": None,
+    "cmff:uhved:segmentation:8": {"all-reduce": 2},
     "cmff:joint:joint:8": {"all-reduce": 2, "all-gather": 2},
     "hyperfusion:full:segmentation:8": None,
     "hyperfusion:full_2d:segmentation:8": {"all-reduce": 19},
