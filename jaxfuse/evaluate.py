@@ -15,7 +15,8 @@ The help of --protocol lists the metrics of each.
 
 Further folders behind the options are other methods' predictions of the same cases: --pred A ... --out DIR B C. Each is
 scored into DIR/NAME of its folder, and all are compared pair by pair, by case, and ranked as BraTS ranks: DIR holds
-comparison.json and comparison.csv.
+comparison.json and comparison.csv. A method that was trained with several seeds is NAME=FOLDER,FOLDER,...; they are
+scored into DIR/NAME/FOLDER, a case counts by the mean of its seeds, and seeds.csv tells how they scatter.
 
 Writes cases.csv (one row per case and region, or per case and image), summary.json and report.html, a page to look at
 all of it, to --out and prints the table. Protocols that tell lesions apart also write lesions.csv, a row for each.
@@ -72,7 +73,10 @@ _SHARED = ("pred", "ref", "protocol", "out")
 def define_flags() -> None:
     """The options of the command; not defined on import, so that commands can be imported side by side."""
     flags.DEFINE_string(
-        "pred", None, "Folder of predictions, one file per case; others behind it are compared with it."
+        "pred",
+        None,
+        "Folder of predictions, one file per case, or NAME=FOLDER,FOLDER for the seeds of a method; others behind it "
+        "are compared with it.",
     )
     flags.DEFINE_string("ref", None, "Folder of references, laid out as the protocol has it.")
     metrics = "; ".join(f"{name}: {protocol.help}" for name, protocol in PROTOCOLS.items())
@@ -125,14 +129,18 @@ def main(argv: Sequence[str]) -> int:
     groups = read_groups(Path(options.groups)) if options.groups else Groups()
     given["call"] = Call(options.allow_missing, options.overwrite, options.processes, groups)
     ref, out = Path(options.ref), Path(options.out)
-    preds = [Path(one) for one in (options.pred, *argv[1:])]
-    found = dict(zip(methods.names_of_folders(preds), preds, strict=True))
-    written = _open(out, ref, preds, overwrite=options.overwrite)
-    if len(found) > 1:
-        refused, count, compared = _score_several(protocol, found, ref, written, given)
+    found = methods.read_methods((options.pred, *argv[1:]))
+    by_method = {
+        name: {f"{name}/{seed}" if seed else name: folder for seed, folder in seeds.items()}
+        for name, seeds in found.items()
+    }
+    preds = {name: folder for seeds in by_method.values() for name, folder in seeds.items()}
+    written = _open(out, ref, list(preds.values()), overwrite=options.overwrite)
+    if len(preds) > 1:
+        refused, count, compared = _score_several(protocol, by_method, ref, written, given)
     else:
-        (refused, count), compared = _score(protocol, preds[0], ref, out, given), None
-    _report(protocol, found, ref, written, compared, shown=options.pictures)
+        (refused, count), compared = _score(protocol, *preds.values(), ref, out, given), None
+    _report(protocol, preds, ref, written, compared, shown=options.pictures)
     raise_left_out(refused, count)
     return 0
 
@@ -143,7 +151,7 @@ def _open(out: Path, ref: Path, preds: Sequence[Path], *, overwrite: bool) -> ou
     for pred in preds if several else ():
         if not pred.is_dir():
             raise UserError(f"{pred} is not a folder; give a folder of predictions for each method")
-    names = (REPORT, *FIGURES, *((methods.JSON, methods.TABLE) if several else ()))
+    names = (REPORT, *FIGURES, *((methods.JSON, methods.TABLE, methods.SEEDS) if several else ()))
     reads = [("--ref", ref), *(("--pred", pred) for pred in preds)]
     return outputs.open_outputs(out, "--out", reads=reads, names=names, overwrite=overwrite)
 
@@ -166,22 +174,29 @@ def _score(
 
 
 def _score_several(
-    protocol: Protocol, preds: Mapping[str, Path], ref: Path, written: outputs.Outputs, given: Mapping[str, Any]
+    protocol: Protocol,
+    by_method: Mapping[str, Mapping[str, Path]],
+    ref: Path,
+    written: outputs.Outputs,
+    given: Mapping[str, Any],
 ) -> tuple[dict[str, str], int, Compared]:
-    """Scores several folders, each into a folder of its own name, and compares them."""
+    """Scores several folders, each into a folder of its own name, and compares the methods that they are of."""
     out, refused, count = written.folder, dict[str, str](), 0
-    for name, pred in preds.items():
+    for name, pred in ((name, pred) for seeds in by_method.values() for name, pred in seeds.items()):
         print(f"{name}:")
         more, cases = _score(protocol, pred, ref, out / name, given)
         refused |= {f"{name}: {case}": sentence for case, sentence in more.items()}
         count += cases
         print()
-    found = methods.compare_methods({name: read_rows(out / name / TABLE) for name in preds}, protocol)
+    tables = {name: [read_rows(out / seed / TABLE) for seed in seeds] for name, seeds in by_method.items()}
+    found = methods.compare_methods(tables, protocol)
     print(methods.render_comparison(found, protocol.metrics))
     with written.together() as folder:
         write_json(folder / methods.JSON, found)
-        write_rows(folder / methods.TABLE, found["pairs"])
-    print(f"Written: {out / methods.JSON} and {out / methods.TABLE}")
+        for name, rows in ((methods.TABLE, found["pairs"]), (methods.SEEDS, found["between_seeds"])):
+            if rows:
+                write_rows(folder / name, rows)
+    print(f"Written: {out / methods.JSON} and the tables beside it")
     return refused, count, methods.tables_of(found, protocol.metrics)
 
 

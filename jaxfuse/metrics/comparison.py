@@ -1,7 +1,8 @@
 """Statistics of methods that were scored on the same cases: which is ahead, by how much, and whether by chance.
 
 Comparisons are paired by case. A case in which a score of either is undefined (nan or infinite) has no difference; it
-is left out there, and counted. Ranks leave no case out: an undefined score ranks last.
+is left out there, and counted. Ranks leave no case out: an undefined score ranks last. A method that was trained with
+several seeds has the mean of theirs in each case.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ RESAMPLES = 10_000
 _LEVEL = 0.95
 
 Scores = Float[np.ndarray, " _"]
+# (seeds, cases); methods may differ in the number of their seeds.
+Seeds = Float[np.ndarray, "_ _"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,14 @@ class Paired:
 
     Attributes:
         cases: how many.
-        undefined: how many cases are left out, for one of the two has no score.
-        difference: mean of the first less the second; nan without cases.
-        low, high: bounds of its bootstrap interval of 95 %, cases drawn with replacement; nan below two cases.
-        p: of the two-sided signed-rank test of Wilcoxon, zeros ranked along (Pratt); 1 where no case differs.
+        undefined: how many cases are left out, for a seed of one of the two has no score.
+        difference: mean of the first less the second, over cases and seeds; nan without cases.
+        low, high: bounds of its bootstrap interval of 95 %, cases and, where there are several, seeds drawn with
+            replacement; nan below two cases.
+        p: of the two-sided signed-rank test of Wilcoxon on the means over seeds, zeros ranked along (Pratt); 1 where no
+            case differs. It speaks of these trained networks.
         effect: matched-pairs rank-biserial correlation, from -1 (the second is ahead in every case) to 1.
+        p_seeds: of `seeds_p`, which speaks of networks of other seeds as well; nan unless both have several.
     """
 
     cases: int
@@ -43,12 +49,14 @@ class Paired:
     high: float
     p: float
     effect: float
+    p_seeds: float = math.nan
 
 
-def compare(first: Scores, second: Scores, *, seed: int = 0, resamples: int = RESAMPLES) -> Paired:
+def compare(first: Scores | Seeds, second: Scores | Seeds, *, seed: int = 0, resamples: int = RESAMPLES) -> Paired:
     """Compares two methods' scores of the same cases, in one order.
 
     Args:
+        first, second: of one training (cases,), or of several with other seeds (seeds, cases).
         seed: of the cases that are drawn for the interval.
         resamples: how often they are drawn.
 
@@ -59,19 +67,72 @@ def compare(first: Scores, second: Scores, *, seed: int = 0, resamples: int = RE
         >>> compare(np.array([0.75, 0.5, 1.0]), np.array([0.5, 0.5, 0.5])).difference
         0.25
     """
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if first.shape != second.shape or first.ndim != 1:
+    first, second = (np.atleast_2d(np.asarray(one, np.float64)) for one in (first, second))
+    if first.shape[1] != second.shape[1] or first.ndim != 2 or second.ndim != 2:
         raise UserError(
-            f"scores of {first.shape} and {second.shape} cannot be paired; give one of each case, in the same order"
+            f"scores of {first.shape[1:]} and {second.shape[1:]} cannot be paired; give one of each case, in the same "
+            "order"
         )
-    both = np.isfinite(first) & np.isfinite(second)
-    differences = first[both] - second[both]
-    left_out = int(both.size - both.sum())
-    if not differences.size:
+    both = np.isfinite(first).all(axis=0) & np.isfinite(second).all(axis=0)
+    first, second, left_out = first[:, both], second[:, both], int(both.size - both.sum())
+    if not first.size:
         return Paired(0, left_out, *(math.nan,) * 5)
-    low, high = mean_interval(differences, seed=seed, resamples=resamples)
+    differences = first.mean(axis=0) - second.mean(axis=0)
+    low, high = difference_interval(first, second, seed=seed, resamples=resamples)
     p, effect = signed_rank_p(differences), rank_biserial(differences)
-    return Paired(len(differences), left_out, float(differences.mean()), low, high, p, effect)
+    mean = float(differences.mean())
+    return Paired(len(differences), left_out, mean, low, high, p, effect, seeds_p(first, second))
+
+
+def seeds_p(first: Seeds, second: Seeds) -> float:
+    """Returns the two-sided p-value of equal methods, were cases and seeds drawn anew; nan below two of either.
+
+    Cases, which both share, and the seeds of each are crossed random effects. The squared error of the difference is
+    the sum of what the means of cases and of seeds tell of it, less what both hold of their interaction, and at least
+    the larger of the two; the degrees of freedom are those of Satterthwaite (Biometrics 1946).
+    """
+    if min(len(first), len(second), first.shape[1]) < 2:
+        return math.nan
+    cases = first.shape[1]
+    difference = first.mean(axis=0) - second.mean(axis=0)
+    of_cases = [(difference.var(ddof=1) / cases, cases - 1)]
+    of_seeds, of_both = [], []
+    for one in (first, second):
+        rest = one - one.mean(axis=0) - one.mean(axis=1, keepdims=True) + one.mean()
+        freedom = (len(one) - 1) * (cases - 1)
+        of_seeds.append((one.mean(axis=1).var(ddof=1) / len(one), len(one) - 1))
+        of_both.append(((rest**2).sum() / freedom / one.size, freedom))
+    by_cases, by_seeds, shared = (sum(part for part, _ in parts) for parts in (of_cases, of_seeds, of_both))
+    error = max(by_cases + by_seeds - shared, by_cases, by_seeds)
+    if error == 0:
+        return 1.0 if difference.mean() == 0 else 0.0
+    freedom = error**2 / sum(part**2 / count for part, count in (*of_cases, *of_seeds, *of_both))
+    return float(2 * stats.t.sf(abs(difference.mean()) / math.sqrt(error), max(freedom, 1.0)))
+
+
+def difference_interval(
+    first: Seeds, second: Seeds, *, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Returns the bounds of the mean difference's bootstrap interval of 95 %, over cases and over seeds.
+
+    Where both have one seed this is `mean_interval`. Draws of s seeds are widened by the root of s / (s - 1), for they
+    scatter less than seeds do.
+    """
+    cases = first.shape[1]
+    if len(first) == len(second) == 1 or cases < 2:
+        return mean_interval((first - second)[0] if cases else np.zeros(0), seed=seed, resamples=resamples)
+    rng = np.random.default_rng(seed)
+    of_first, of_second, of_cases = (_shares(count, resamples, rng) for count in (len(first), len(second), cases))
+    drawn = ((of_first @ first - of_second @ second) * of_cases).sum(axis=1)
+    low, high = np.quantile(drawn, ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2))
+    return float(low), float(high)
+
+
+def _shares(count: int, resamples: int, rng: np.random.Generator) -> Float64[np.ndarray, "resamples count"]:
+    """How much each of so many counts in draws with replacement, widened."""
+    even = np.full(count, 1 / count)
+    widening = math.sqrt(count / (count - 1)) if count > 1 else 1.0
+    return even + widening * (rng.multinomial(count, even, resamples) / count - even)
 
 
 def signed_rank_p(differences: Scores) -> float:

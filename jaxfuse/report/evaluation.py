@@ -39,11 +39,17 @@ class Method:
 
 @dataclass(frozen=True)
 class Compared:
-    """Several methods beside one another, as tables of ready-made texts, and notes on what they mean."""
+    """Several methods beside one another, as tables of ready-made texts, and notes on what they mean.
+
+    Attributes:
+        places, pairs: empty where there is one method, of several seeds.
+        seeds: those of methods of several.
+    """
 
     places: Sequence[Mapping[str, str]]
     pairs: Sequence[Mapping[str, str]]
     notes: Sequence[str]
+    seeds: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxfuse.metrics.comparison import compare, holm, mean_interval, rank, rank_biserial, signed_rank_p
+from jaxfuse.metrics.comparison import compare, holm, mean_interval, rank, rank_biserial, seeds_p, signed_rank_p
 from tests.refusals import refused
 
 
@@ -72,6 +72,59 @@ def test_methods_that_do_not_differ_are_told_apart_in_five_of_a_hundred_draws():
         [rank(draw, [True] * 7, permutations=256).p[0, 1] < 0.05 for draw in rng.normal(size=(1000, 2, 8, 7))]
     )
     assert 0.01 <= chance <= 0.07, "ranks tie, which makes the test of them shy"
+
+
+def _trained(rng, seeds, cases, between):
+    """Scores of two methods of one kind: cases, seeds and each case of each seed have their own offsets."""
+    common = rng.normal(0, 2, cases)
+    return [
+        common + rng.normal(0, between, (seeds, 1)) + rng.normal(0, 0.5, cases) + rng.normal(size=(seeds, cases))
+        for _ in range(2)
+    ]
+
+
+def test_seeds_of_one_training_are_told_apart_in_five_of_a_hundred_draws_though_cases_alone_tell_them_apart():
+    rng = np.random.default_rng(5)
+    drawn = [_trained(rng, 5, 30, 0.5) for _ in range(1000)]
+    assert 0.03 <= np.mean([seeds_p(*one) < 0.05 for one in drawn]) <= 0.07
+    by_cases = np.mean([signed_rank_p(first.mean(0) - second.mean(0)) < 0.05 for first, second in drawn])
+    assert by_cases > 0.3, "a test over cases speaks of the networks at hand"
+
+
+def test_a_gain_that_every_seed_has_is_told_apart():
+    first, second = _trained(np.random.default_rng(6), 5, 30, 0.1)
+    found = compare(first + 1.0, second)
+    assert found.difference == pytest.approx(1.0 + (first.mean() - second.mean()))
+    assert found.low < found.difference < found.high
+    assert found.p_seeds < 0.01
+    assert compare(second, first + 1.0).p_seeds == pytest.approx(found.p_seeds)
+
+
+def test_the_error_of_seeds_by_hand():
+    """Two seeds 0.2 apart in every case, two others equal: only the first two scatter, with one degree of freedom."""
+    cases = np.array([0.1, 0.5, 0.9])
+    first, second = np.stack([cases, cases + 0.2]), np.stack([cases, cases]) - 0.4
+    t = 0.5 / math.sqrt(0.02 / 2)
+    assert seeds_p(first, second) == pytest.approx(2 * stats.t.sf(t, 1))
+    assert seeds_p(second, second) == 1.0
+    assert math.isnan(seeds_p(first, second[:1]))
+    assert math.isnan(seeds_p(first[:, :1], second[:, :1]))
+
+
+def test_seeds_widen_the_interval_of_the_same_means():
+    first, second = _trained(np.random.default_rng(8), 3, 30, 1.0)
+    narrow = compare(first.mean(axis=0), second.mean(axis=0))
+    wide = compare(first, second)
+    assert wide.difference == pytest.approx(narrow.difference)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+    assert (wide.p, wide.effect) == (narrow.p, narrow.effect)
+    assert math.isnan(narrow.p_seeds)
+
+
+def test_a_case_that_one_seed_has_no_score_of_is_left_out():
+    first, second = _trained(np.random.default_rng(9), 2, 6, 0.1)
+    first[1, 2] = math.nan
+    assert (compare(first, second).cases, compare(first, second).undefined) == (5, 1)
 
 
 def test_ranks_by_hand():

@@ -18,6 +18,20 @@ CHANGES = {
 }
 
 
+def _noisy(seed):
+    """A training that errs at random: the truth with its border voxels flipped by chance."""
+
+    def change(truth, case):
+        border = binary_dilation(truth) & ~truth
+        return truth | (border & (np.random.default_rng((seed, case)).random(truth.shape) < 0.3))
+
+    return change
+
+
+CHANGES |= {f"seed{seed}": _noisy(seed) for seed in range(6)}
+WORSE = ("same", "shifted", "dilated", "emptied")
+
+
 def written(root, *methods, cases=CASES):
     for case in range(cases):
         truth = np.zeros((14, 12, 10), bool)
@@ -40,9 +54,9 @@ def _pair(found, metric, first, second):
 
 
 def test_each_change_has_its_difference_and_its_place(tmp_path, capsys):
-    found = compared(tmp_path, *written(tmp_path, "same", "shifted", "dilated", "emptied"))
+    found = compared(tmp_path, *written(tmp_path, *WORSE))
     printed = capsys.readouterr().out
-    assert (found["methods"], found["cases"]) == (["same", "shifted", "dilated", "emptied"], CASES)
+    assert (found["methods"], found["cases"]) == ([*WORSE], CASES)
     shifted = _pair(found, "dice", "same", "shifted")
     # Of six slices one or two are off, in turns: Dice 5/6 and 4/6.
     assert shifted["difference"] == pytest.approx(0.25)
@@ -56,12 +70,41 @@ def test_each_change_has_its_difference_and_its_place(tmp_path, capsys):
     places = {name: one["place"] for name, one in found["ranking"]["methods"].items()}
     assert (places["same"], places["emptied"]) == (1, 2)
     assert {one["metric"] for one in found["ranking"]["measures"]} == {"lesion_dice", "lesion_hd95_mm"}
-    for name in CHANGES:
+    for name in WORSE:
         assert len(read_rows(tmp_path / "out" / name / "cases.csv")) == CASES
     rows = read_rows(tmp_path / "out" / "comparison.csv", text=("metric", "region", "first", "second"))
     assert [{**row} for row in rows] == found["pairs"]
     for words in ("| 1     | same ", "same - shifted", "+0.250", "Cases: 8 that all methods have."):
         assert words in printed
+
+
+def test_another_seed_differs_by_chance_alone_and_a_worse_method_by_more(tmp_path):
+    folders = written(tmp_path, *(f"seed{seed}" for seed in range(6)), "shifted")
+    found = compared(tmp_path, f"a={','.join(map(str, folders[:3]))}", f"b={','.join(map(str, folders[3:6]))}")
+    assert (found["methods"], found["seeds"]) == (["a", "b"], {"a": 3, "b": 3})
+    same = _pair(found, "dice", "a", "b")
+    assert min(same["p"], same["p_seeds"]) > 0.05
+    assert abs(same["difference"]) < 0.02
+    assert same["low"] < 0 < same["high"]
+    tables = [read_rows(tmp_path / "out" / "a" / f"seed{n}" / "cases.csv") for n in range(3)]
+    dice = [np.mean([row["dice"] for row in rows]) for rows in tables]
+    (of_a,) = (one for one in found["between_seeds"] if (one["method"], one["metric"]) == ("a", "dice"))
+    assert (of_a["mean"], of_a["std"]) == pytest.approx((np.mean(dice), np.std(dice, ddof=1)))
+    assert (of_a["lowest"], of_a["highest"]) == pytest.approx((min(dice), max(dice)))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(words in page for words in ("<h3>Between seeds</h3>", "p (seeds)", "<td>a/seed0</td>"))
+    rows = read_rows(tmp_path / "out" / "seeds.csv", text=("method", "region", "metric"))
+    assert {row["method"] for row in rows} == {"a", "b"}
+    worse = compared(tmp_path, f"a={','.join(map(str, folders[:3]))}", folders[-1], overwrite=True)
+    assert _pair(worse, "dice", "a", "shifted")["p"] < 0.01
+    assert "p_seeds" not in worse["pairs"][0]
+
+
+def test_seeds_of_one_method_have_no_pairs(tmp_path):
+    folders = written(tmp_path, "seed0", "seed1", cases=2)
+    found = compared(tmp_path, f"a={','.join(map(str, folders))}", protocol="isles2022")
+    assert (found["pairs"], {one["seeds"] for one in found["between_seeds"]}) == ([], {2})
+    assert "Paired differences" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_equal_predictions_share_a_place_and_differ_by_nothing(tmp_path):
