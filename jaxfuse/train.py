@@ -27,6 +27,12 @@ def define_flags() -> None:
         "0 can be reached, the number of processes, and the number of this one, from 0.",
     )
     flags.DEFINE_float("distributed_wait", 300.0, "Seconds to wait for the other processes.")
+    flags.DEFINE_list(
+        "track",
+        [],
+        "Programs that are told the metrics as well: mlflow, wandb. They write below WORKDIR/tracking, unless their "
+        "own environment variables name a server.",
+    )
     flags.mark_flag_as_required("config")
 
 
@@ -44,7 +50,7 @@ def main(argv: list[str]) -> int:
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     workdir = Path(folder) if folder else default_workdir(config, overrides)
     with joined(flags.FLAGS.distributed, statement(config, workdir), wait_s=flags.FLAGS.distributed_wait) as processes:
-        train(config, workdir, processes)
+        train(config, workdir, processes, track=flags.FLAGS.track)
     return 0
 
 

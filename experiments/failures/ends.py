@@ -14,7 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]  (made at run time)
+from tensorboardX.proto.event_pb2 import (  # made at run time
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 from jaxfuse.io.metric_rows import ROW_KEYS, read_metrics
 
@@ -76,26 +79,39 @@ def csv_rows(workdir: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def event_rows(workdir: Path) -> Iterator[tuple[Any, ...]]:
-    """Yields (tag, step, value) of every number in the files of TensorBoard."""
-    for path in sorted(workdir.glob("events.out.tfevents.*")):
-        for payload in records(path.read_bytes()):
-            event = Event.FromString(payload)
-            for value in event.summary.value:
-                if value.tag.split("/")[-1] not in TIMED:
-                    yield (value.tag, event.step, _exact(value.simple_value))
+    """Yields (tag, step, value) of every number in the files of TensorBoard that a later one does not outdate."""
+    for folder in sorted((workdir / "tensorboard").glob("*")):
+        found: list[tuple[Any, ...]] = []
+        paths = sorted(folder.glob("events.out.tfevents.*"))
+        for path in paths:
+            # A process that was killed may have cut its last record: TensorBoard goes on with the next file.
+            for event in map(Event.FromString, records(path.read_bytes(), whole=path == paths[-1])):
+                if event.session_log.status == SessionLog.START:
+                    found = [one for one in found if one[1] < event.step]
+                found += [
+                    (f"{folder.name}/{value.tag}", event.step, _exact(value.simple_value))
+                    for value in event.summary.value
+                    if value.tag.split("/")[-1] not in TIMED
+                ]
+        yield from found
 
 
-def records(data: bytes) -> Iterator[bytes]:
+def records(data: bytes, *, whole: bool = True) -> Iterator[bytes]:
     """Yields the payloads of a file of TensorBoard.
+
+    Args:
+        whole: whether its last record must be.
 
     Raises:
         ValueError: the last record was cut.
     """
     start = 0
     while start < len(data):
-        (length,) = struct.unpack_from("<Q", data, start)
+        (length,) = struct.unpack_from("<Q", data.ljust(start + 8, b"\0"), start)
         end = start + 12 + length  # after the length and its checksum; the payload's own follows
         if end + 4 > len(data):
+            if not whole:
+                return
             raise ValueError(f"a record of {length} bytes at byte {start} was cut")
         yield data[start + 12 : end]
         start = end + 4
@@ -105,9 +121,7 @@ def left_behind(folder: Path) -> list[str]:
     """Lists what work that was cut short has left in a folder."""
     found = sorted(folder.rglob("*"))
     return [
-        path.relative_to(folder).as_posix()
-        for path in found
-        if (path.name.startswith(".") and path.name not in KEPT) or ".out.partial." in path.name
+        path.relative_to(folder).as_posix() for path in found if path.name.startswith(".") and path.name not in KEPT
     ]
 
 

@@ -41,6 +41,7 @@ from jaxfuse.engine.run_folder.workdir import (
 )
 from jaxfuse.engine.settled import Machine, settled, settlements
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.tracking.tracker import check_trackers, open_trackers
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.training import Training
 from jaxfuse.errors import OutputError, Stopped, UserError, machine_sentence
@@ -59,6 +60,7 @@ class Run:
     stop: StopRequest
     placement: Placement
     processes: Processes = field(default_factory=Processes)
+    track: Sequence[str] = ()
     _datasets: dict[Data, Dataset] = field(default_factory=dict)
     _phases: dict[str, PhaseRun] = field(default_factory=dict)
 
@@ -93,12 +95,16 @@ class Run:
         self.processes.led(lambda: self._note_all_data(phases))
         self._check_result()
         trainings = self._checked_trainings()
-        writer = MetricWriter(self.workdir) if self.processes.first else FollowingWriter()
+        writer = self._writer() if self.processes.first else FollowingWriter()
         try:
             worked = [training.run(writer) for training in trainings]
             return any([*worked, self.processes.led(self._combine)])
         finally:
             writer.close()
+
+    def _writer(self) -> MetricWriter:
+        config = read_json(self.workdir / "config.json") if self.track else {}
+        return MetricWriter(self.workdir, open_trackers(self.track, self.workdir, config))
 
     def draw_rows(self, related: Sequence[Path]) -> None:
         """Sets this run's result beside those of other runs on the same data."""
@@ -194,19 +200,21 @@ class Run:
         return True
 
 
-def train(config: ConfigDict, workdir: Path, processes: Processes | None = None) -> Path:
+def train(config: ConfigDict, workdir: Path, processes: Processes | None = None, *, track: Sequence[str] = ()) -> Path:
     """Trains, judges and reports what a config asks for. Returns the path of the report.
 
     It holds the lock on the workdir all the while.
 
     Args:
         processes: those of the run, which `joined` gives; all train, and process 0 writes.
+        track: names of trackers (`jaxfuse.engine.tracking`) that are told the metrics, too.
 
     Raises:
         UserError: another run is going on in the workdir, or config, data or folder are wrong.
         Stopped: a signal came, or numbers are no longer finite; the same call goes on.
     """
     processes, workdir = processes or Processes(), workdir.absolute()
+    check_trackers(track)
     with processes.in_turn():
         placement = _checked(config, workdir)
     compute_first(processes, placement)
@@ -222,7 +230,7 @@ def train(config: ConfigDict, workdir: Path, processes: Processes | None = None)
         related = related_runs(workdir)
         minutes = experiment.time_limit
         with StopRequest(processes, minutes=minutes) as stop, _reported_as_far_as_it_went(workdir, related, processes):
-            run = Run(experiment, workdir, display, stop, placement, processes)
+            run = Run(experiment, workdir, display, stop, placement, processes, track)
             worked = run.execute()
             processes.led(lambda: run.draw_rows(related))
         report = processes.led(lambda: str(_report(workdir, related)))

@@ -72,17 +72,18 @@ def test_weights_and_scores_of_another_value_are_found(ended, other, tmp_path):
 
 
 def test_a_record_that_was_cut_is_told(ended):
-    (path,) = ended.glob("events.out.tfevents.*")
+    (path,) = ended.glob("tensorboard/*/events.out.tfevents.*")
     content = path.read_bytes()
     assert len(list(records(content))) > 4
     with pytest.raises(ValueError, match="was cut"):
         list(records(content[:-3]))
+    assert len(list(records(content[:-3], whole=False))) == len(list(records(content))) - 1
 
 
 def test_files_of_work_that_was_cut_short_are_listed(tmp_path):
-    for name in (".lock", ".metrics.csv.17.0123abcd", "metrics.csv", "events.out.partial.1"):
+    for name in (".lock", ".metrics.csv.17.0123abcd", "metrics.csv"):
         (tmp_path / name).touch()
-    assert left_behind(tmp_path) == [".metrics.csv.17.0123abcd", "events.out.partial.1"]
+    assert left_behind(tmp_path) == [".metrics.csv.17.0123abcd"]
 
 
 def test_kills_are_drawn_by_the_seed_in_the_order_of_a_run():

@@ -182,12 +182,3 @@ def test_refusals():
     refused("3 sources", scd, F, [A, A, B])
     refused("hartley", mi, F, [A, B], unit="hartley")
     refused("data_range", ssim, F, [A, B], data_range=0)
-
-
-@pytest.mark.oracle
-def test_mutual_information_agrees_with_medpy():
-    image = pytest.importorskip("medpy.metric.image", reason="MedPy comes with the oracle extra")
-    # 256 bins over levels that span 0 to 255 hold one level each.
-    full = [stretch(levels) // 1 for levels in (F, A, B)]
-    expected = sum(image.mutual_information(full[0], source, bins=fusion.LEVELS) for source in full[1:])
-    assert mi(full[0], full[1:], unit="bits") == pytest.approx(expected, rel=1e-12)

@@ -44,13 +44,3 @@ def test_empty_nan_marks_only_what_the_formula_leaves_undefined():
     assert (dice(PRED, EMPTY, empty="nan"), specificity(EMPTY, EMPTY, empty="nan")) == (0, 1)
     refused(r"\(10,\).*\(9,\)", dice, PRED, TRUTH[1:])
     refused("zero", dice, PRED, TRUTH, empty="zero")
-
-
-@pytest.mark.oracle
-def test_agrees_with_medpy():
-    binary = pytest.importorskip("medpy.metric.binary", reason="MedPy comes with the oracle extra")
-    rng = np.random.default_rng(0)
-    for share in (0.05, 0.5, 0.9):
-        pred, truth = rng.random((2, 9, 8, 7)) < share
-        expected = [f(pred, truth) for f in (binary.dc, binary.jc, binary.sensitivity, binary.specificity)]
-        assert [f(pred, truth) for f in ALL] == pytest.approx(expected, rel=1e-12)

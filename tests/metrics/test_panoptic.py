@@ -57,23 +57,3 @@ def test_empty_masks():
 def test_refuses_matches_that_would_not_be_one_to_one():
     refused("above is 0.3; give an IoU from 0.5", panoptic_scores, _line(), _line(), above=0.3)
     refused("bring both onto one voxel grid", panoptic_scores, _line(), _line()[:2])
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize("seed", range(40))
-def test_agrees_with_panoptica(seed):
-    public = pytest.importorskip("panoptica", reason="panoptica is not installed; it wants an older NumPy")
-    shape = (14, 16, 12)
-    truth = blob(seed, shape, 0.1)
-    pred = np.roll(truth, seed % 3, axis=0) | blob(seed + 9, shape, 0.02)
-    evaluator = public.Panoptica_Evaluator(
-        expected_input=public.InputType.SEMANTIC,
-        instance_approximator=public.ConnectedComponentsInstanceApproximator(),
-        # It takes an IoU that equals the threshold for a match.
-        instance_matcher=public.NaiveThresholdMatching(matching_threshold=0.5000001),
-    )
-    result = evaluator.evaluate(pred.astype(np.uint8), truth.astype(np.uint8), verbose=False)["ungrouped"]
-    scores = panoptic_scores(pred, truth)
-    assert (len(scores.ious), scores.false_positives, scores.false_negatives) == (result.tp, result.fp, result.fn)
-    if scores.ious:
-        assert (scores.quality, scores.segmentation) == pytest.approx((result.pq, result.sq), rel=1e-6)

@@ -127,16 +127,3 @@ def test_refuses_spacings_shapes_and_methods_that_do_not_fit():
     refused("shape", assd_mm, flat, np.ones((3, 4)), **PIXELS)
     refused("pooled, directed", hd95_mm, flat, flat, **PIXELS, method="surfel")
     refused("mean_of_means", assd_mm, flat, flat, **PIXELS, method="directed")
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize("shape", [(40, 31), (20, 26, 17)])
-@pytest.mark.parametrize("seed", range(4))
-def test_agrees_with_medpy(shape, seed):
-    binary = pytest.importorskip("medpy.metric.binary", reason="MedPy comes with the oracle extra")
-    spacing = (0.5, 3.0, 1.2)[: len(shape)]
-    pred, truth = blob(seed, shape), blob(seed + 50, shape, 0.1 + 0.1 * seed)
-    at = {"spacing_mm": spacing, "one_empty": math.nan}
-    found = [distance(pred, truth, **at) for distance in (hausdorff_mm, hd95_mm, asd_mm, assd_mm)]
-    expected = [f(pred, truth, spacing) for f in (binary.hd, binary.hd95, binary.asd, binary.assd)]
-    assert found == pytest.approx(expected, rel=1e-6)

@@ -111,22 +111,3 @@ def test_refuses_tolerances_and_percentiles_that_are_none():
     refused("tolerance_mm is -1.0; give a distance in mm", nsd, cube, cube, tolerance_mm=-1.0, **UNIT)
     refused("percent is 0; give a percentile", surfel_hd95_mm, cube, cube, percent=0, one_empty=0.0, **UNIT)
     refused("bring both onto one voxel grid", nsd, cube, cube[:1], tolerance_mm=1.0, **UNIT)
-
-
-@pytest.mark.oracle
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seed", range(200))
-def test_equals_surface_distance(seed):
-    public = pytest.importorskip("surface_distance", reason="surface-distance comes with the oracle extra")
-    rng = np.random.default_rng(seed)
-    axes = 3 if seed % 3 else 2
-    shape, spacing = tuple(rng.integers(5, 28, axes)), tuple(rng.uniform(0.5, 3, axes))
-    pred, truth = (blob(seed + more, shape, rng.uniform(0.01, 0.5)) for more in (0, 1000))
-    found = public.compute_surface_distances(truth, pred, spacing)
-    at = {"spacing_mm": spacing, "one_empty": math.nan}
-    assert surfel_hd95_mm(pred, truth, **at) == pytest.approx(public.compute_robust_hausdorff(found, 95), rel=1e-9)
-    averages = surfel_asd_mm(truth, pred, **at), surfel_asd_mm(pred, truth, **at)
-    assert averages == pytest.approx(public.compute_average_surface_distance(found), rel=1e-9)
-    for mm in (0.5, 1.0, 2.5):
-        expected = public.compute_surface_dice_at_tolerance(found, mm)
-        assert nsd(pred, truth, spacing_mm=spacing, tolerance_mm=mm) == pytest.approx(expected, rel=1e-9)

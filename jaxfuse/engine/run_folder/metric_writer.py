@@ -1,4 +1,4 @@
-"""Metric rows on disk: `metrics.jsonl`, `metrics.csv` and TensorBoard event files of one workdir.
+"""Metric rows on disk: `metrics.jsonl`, `metrics.csv` and the files of TensorBoard of one workdir; and trackers.
 
 The JSONL file is the record; the CSV (long form, for spreadsheets and data frames) is derived from it and is
 rebuilt from it whenever a writer opens. Every row is on disk before `write` returns, so that a killed process
@@ -14,29 +14,18 @@ import csv
 import io
 import json
 import math
-import os
-import struct
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal, SupportsFloat
 
-import numpy as np
-from jaxtyping import UInt8
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]  (made at run time)
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.record_writer import RecordWriter
-from tensorboardX.summary import image as image_summary
-
+from jaxfuse.engine.run_folder.event_files import EventFiles
+from jaxfuse.engine.tracking.tracker import Tracker
 from jaxfuse.errors import OutputError
 from jaxfuse.io.metric_rows import METRICS_FILE, ROW_KEYS, Row, read_metrics
 from jaxfuse.io.whole_file import write_whole
 
-Drop = Callable[[str, int], bool]  # (phase, step) -> is this row to go?
-
-_CSV, _EVENTS = "metrics.csv", "events.out.tfevents.*"
+_CSV = "metrics.csv"
 _CSV_HEADER = (*ROW_KEYS, "name", "value")
 _SPLITS = ("train", "val")
 
@@ -46,21 +35,24 @@ class MetricWriter:
 
     Opening a workdir that already has rows repairs what a killed process left: the half-written last line goes,
     and the CSV is brought in line with the JSONL.
+
+    Args:
+        trackers: further places for every row, which are closed with this one.
     """
 
-    def __init__(self, workdir: Path) -> None:
+    def __init__(self, workdir: Path, trackers: Sequence[Tracker] = ()) -> None:
         self._workdir = Path(workdir)
         self._workdir.mkdir(parents=True, exist_ok=True)
-        self._events: EventsWriter | None = None
+        self._events, self._trackers = EventFiles(workdir), trackers
         _rewrite(self._workdir, read_metrics(self._workdir))
         self._open()
 
     def write(self, step: int, phase: str, split: Literal["train", "val"], values: Mapping[str, SupportsFloat]) -> None:
-        """Writes one row to all three files, and flushes it.
+        """Writes one row to all files, and flushes it, then to the trackers.
 
         Args:
-            step: optimizer steps done in this phase; TensorBoard's global step.
-            phase: name of the phase; first part of the TensorBoard tag `<phase>/<split>/<name>`.
+            step: optimizer steps done in this phase.
+            phase: name of the phase.
             split: "train" or "val".
             values: name -> number; arrays of one element will do. The names step, phase and split are taken.
         """
@@ -69,72 +61,62 @@ class MetricWriter:
         if taken := [name for name in values if name in ROW_KEYS]:
             raise ValueError(f"a metric cannot be called {taken[0]!r}: that is a column of every row")
         row = {"step": int(step), "phase": phase, "split": split, **{name: float(v) for name, v in values.items()}}
-        scalars = [Summary.Value(tag=f"{phase}/{split}/{name}", simple_value=row[name]) for name in values]
         try:
             self._jsonl.write(_json_line(row))
             self._jsonl.flush()
             self._csv.write(_csv_text([row]))
             self._csv.flush()
-            self._write_event(Summary(value=scalars), step)
+            self._events.write(step, phase, split, {name: row[name] for name in values})
         except OSError as error:
             raise OutputError(
                 f"the metrics of step {step} cannot be written to {self._workdir} ({error.strerror}); free space and "
                 "call again: the run goes on from its last checkpoint"
             ) from error
-
-    def write_image(self, tag: str, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Writes one color image to TensorBoard. `tag` begins with the phase (`<phase>/...`), like a scalar's."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-            raise ValueError(f"expected a uint8 image of shape (h, w, 3), got {image.dtype} of shape {image.shape}")
-        self._write_event(image_summary(tag, image, dataformats="HWC"), step)
+        for tracker in self._trackers:
+            tracker.write(step, phase, split, {name: row[name] for name in values})
 
     def truncate(self, phase: str, after_step: int, later_phases: Collection[str] = ()) -> None:
-        """Forgets rows and images of `phase` past `after_step`, and all of `later_phases`.
+        """Forgets rows of `phase` past `after_step`, and all of `later_phases`.
 
-        A resumed run will write them again. Each file is replaced in one piece.
+        A resumed run will write them again. Each text file is replaced in one piece. Trackers keep what they were told.
         """
 
         def drop(row_phase: str, step: int) -> bool:
             return row_phase in later_phases or (row_phase == phase and step > after_step)
 
-        self.close()
+        self._close_texts()
         rows = [row for row in read_metrics(self._workdir) if not drop(row["phase"], row["step"])]
         _rewrite(self._workdir, rows)
-        for path in sorted(self._workdir.glob(_EVENTS)):
-            _filter_events(path, drop)
+        self._events.forget(phase, after_step)
+        for name in later_phases:
+            self._events.forget(name, -1)
         self._open()
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system. `write` does so by itself."""
         self._jsonl.flush()
         self._csv.flush()
-        if self._events is not None:
-            self._events.flush()
 
     def close(self) -> None:
-        """Flushes and closes all files. Closing twice does no harm.
+        """Flushes and closes all files and trackers. Closing twice does no harm.
 
         What could not be written was said by `write`; here it is let go.
         """
-        for file in (self._jsonl, self._csv, self._events):
-            if file is not None:
-                with suppress(OSError):
-                    file.close()
-        self._events = None
+        self._close_texts()
+        self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
+        self._trackers = ()
+
+    def _close_texts(self) -> None:
+        for file in (self._jsonl, self._csv):
+            with suppress(OSError):
+                file.close()
 
     def _open(self) -> None:
         # Both stay open until `close`: a row is written every few seconds, for hours.
         self._jsonl: IO[str] = open(self._workdir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115
         self._csv: IO[str] = open(self._workdir / _CSV, "a", encoding="utf-8")  # noqa: SIM115
-
-    def _write_event(self, summary: Summary, step: int) -> None:
-        if self._events is None:
-            # tensorboardX names the file by the second and opens it for overwriting: the suffix keeps a run that is
-            # resumed within that second from wiping its own file.
-            self._events = EventsWriter(str(self._workdir / "events"), f".{os.getpid()}.{time.time_ns()}")
-        events = self._events
-        events.write_event(Event(wall_time=time.time(), step=int(step), summary=summary))
-        events.flush()
 
 
 class FollowingWriter(MetricWriter):
@@ -144,9 +126,6 @@ class FollowingWriter(MetricWriter):
         pass
 
     def write(self, step: int, phase: str, split: Literal["train", "val"], values: Mapping[str, SupportsFloat]) -> None:
-        pass
-
-    def write_image(self, tag: str, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
         pass
 
     def truncate(self, phase: str, after_step: int, later_phases: Collection[str] = ()) -> None:
@@ -180,34 +159,3 @@ def _rewrite(workdir: Path, rows: list[Row]) -> None:
     """Replaces both text files by `rows`."""
     write_whole(workdir / METRICS_FILE, "".join(map(_json_line, rows)).encode("utf-8"))
     write_whole(workdir / _CSV, (",".join(_CSV_HEADER) + "\n" + _csv_text(rows)).encode("utf-8"))
-
-
-def _records(path: Path) -> Iterator[bytes]:
-    """Yields the payloads of a TensorBoard file (length 8 bytes, checksum 4, payload, checksum 4) but a cut one."""
-    data = path.read_bytes()
-    start = 0
-    while start + 12 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, start)
-        end = start + 12 + length
-        if end + 4 > len(data):
-            return
-        yield data[start + 12 : end]
-        start = end + 4
-
-
-def _filter_events(path: Path, drop: Drop) -> None:
-    """Rewrites one event file without the values that `drop` names by the first part of their tag."""
-    # Neither TensorBoard nor our own glob picks this name up, should the process die before the rename.
-    partial = path.with_name(path.name.replace("tfevents", "partial", 1))
-    writer = RecordWriter(str(partial))
-    for payload in _records(path):
-        event = Event.FromString(payload)
-        if event.HasField("summary"):
-            kept = [v for v in event.summary.value if not drop(v.tag.split("/")[0], event.step)]
-            if not kept:
-                continue
-            if len(kept) < len(event.summary.value):
-                event.summary.CopyFrom(Summary(value=kept))
-        writer.write(event.SerializeToString())
-    writer.close()
-    os.replace(partial, path)
