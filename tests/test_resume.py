@@ -111,7 +111,7 @@ def everything(place: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
             assert int(state.step) == PHASES[phase.name]
             best = read_weights(folder, like, one_device(), best=True)
             summary = read_json(place.folder / name / "results" / phase.name / "summary.json")
-            del summary["seconds_per_subject"]
+            del summary["seconds_per_subject"], summary["seconds_of_training"]
             kept = {"state": bits(state), "best": bits((best.step, best.params, best.stats))}
             found[name][phase.name] = {**kept, "progress": progress, "summary": summary}
     for name in names:

@@ -170,7 +170,7 @@ def _unequal_files(workdir: Path, undisturbed: Path) -> list[str]:
 def _content(path: Path) -> list[bytes]:
     """Returns the lines of a file, without what a clock decides."""
     lines = path.read_bytes().splitlines() if path.is_file() else []
-    return [line for line in lines if not line.lstrip().startswith(b'"seconds_per_')]
+    return [line for line in lines if not line.lstrip().startswith((b'"seconds_per_', b'"seconds_of_'))]
 
 
 def _twice(rows: Iterable[tuple[Any, ...]]) -> int:

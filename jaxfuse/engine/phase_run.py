@@ -38,6 +38,7 @@ from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.predictor import CasePredictor, case_predictor
 from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
 from jaxfuse.inference.tiling import Asked
+from jaxfuse.io.metric_rows import read_metrics, seconds_of_training
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.averaging import begun
 from jaxfuse.learning.state import State
@@ -88,7 +89,10 @@ class Setting:
         )
         if document:
             # Nothing that is held out is looked at here.
-            write_json(self.results(name) / "summary.json", {**document, "side": "val"})
+            phases = self.experiment.schedule if name == RESULT else (name,)
+            took = seconds_of_training(read_metrics(self.workdir), phases)
+            document = {**document, "side": "val", "seconds_of_training": took}
+            write_json(self.results(name) / "summary.json", document)
         if document and (render := kind_of(document).render) is not None:
             self.display.say(render(document))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,23 @@ def read_metrics(workdir: Path) -> list[Row]:
                 "step, phase and split: remove that line"
             ) from error
     return rows
+
+
+def seconds_of_training(rows: Sequence[Row], phases: Collection[str]) -> float:
+    """Returns how long the steps of some phases took, without compilation and validation, in all calls of a run.
+
+    Each row stands for the steps since the one before, at the rate that it names; where a rate is not known yet, at the
+    next one. A phase that is trained beside others has the time of all.
+    """
+    seconds = 0.0
+    for phase in phases:
+        done, steps = 0, 0
+        for row in rows:
+            if row["phase"] == phase and row["split"] == "train":
+                steps, done = steps + row["step"] - done, row["step"]
+                if (rate := row.get("steps_per_s", 0.0)) > 0:
+                    seconds, steps = seconds + steps / rate, 0
+    return seconds
 
 
 def _parse_row(line: bytes) -> Row:

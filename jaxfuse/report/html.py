@@ -132,6 +132,8 @@ def _outcome(result: Result) -> list[str]:
     """The numbers of a result, its cases, and the time that one took."""
     cases = [f"{result.summary['cases']} validation cases"] if "cases" in result.summary else []
     speeds = [f"{seconds} s per {unit}" for unit, seconds in result.seconds()]
+    if took := result.summary.get("seconds_of_training"):
+        speeds.append(f"{took / 60:.3g} min of training steps")
     return [*kind_of(result.summary).told(result), *cases, *speeds]
 
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
-import wandb  # pyright: ignore[reportMissingImports]  (an extra)
-
 
 class WandbRows:
     """One run of Weights & Biases, with a metric `<phase>/<split>/<name>` over `<phase>/step` for each number.
@@ -38,6 +36,9 @@ class WandbRows:
 
 def open_rows(folder: Path, config: Mapping[str, Any]) -> WandbRows:
     """Goes on with the run whose id stands in the folder, or begins one, named as the workdir, with the config."""
+    # An extra: imported where it is asked for.
+    import wandb  # pyright: ignore[reportMissingImports]
+
     noted = folder / "wandb_run"
     if not noted.is_file():
         noted.write_text(secrets.token_hex(4), encoding="utf-8")

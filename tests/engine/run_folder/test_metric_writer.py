@@ -38,7 +38,7 @@ def _long(rows: list[dict]) -> list[tuple[int, str, str, str, float]]:
 
 
 def _scalars(workdir: Path) -> list[tuple[str, int, float]]:
-    """What TensorBoard shows."""
+    """The numbers that TensorBoard shows."""
     return [(tag, step, round(float.fromhex(value), 6)) for tag, step, value in event_rows(workdir)]
 
 
