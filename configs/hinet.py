@@ -11,6 +11,11 @@ trains the paper's sizes on a BraTS folder, for a GPU; neither its hours nor its
 row of the paper's tables, `data=NAME` another target. `pairs` names the sources and the target, and any others that the
 data has may be given, such as `--config.pairs="('t1+t1ce','t2')"`. Labels are not needed.
 
+    python -m jaxfuse.train --config configs/hinet.py:,row=any
+
+trains one network that makes any of the four modalities of any of the others. `data=t2` and the like limit it to one
+target, and `pairs` to other sources and targets. `jaxfuse.impute` fills with it whatever a case lacks.
+
     python -m jaxfuse.predict --workdir RUN --input DIR --output DIR
 
 writes the synthesized volumes of cases that need to have the sources only.
@@ -37,6 +42,7 @@ ROWS = {
     "cyclegan": "CycleGAN from the first source alone",
     "cyclegan_second": "CycleGAN from the second source alone",
     "mmsyns": "MM-Syns: one latent space for all sources",
+    "any": "one Hi-Net from any sources to any target: for data of which cases lack this or that",
 }
 # Target -> (its sources, itself), on BraTS; FLAIR is the target where no variant is named.
 TASKS = {
@@ -52,6 +58,9 @@ VARIANTS = {
     "t1ce": "contrast-enhanced T1 from T1, T2 and FLAIR: three sources, which the paper does not show",
     "isles": "T2 from T1 and FLAIR of ISLES 2015",
 }
+# Of the row `any`: what may be a source, and what is made.
+ALL, ISLES = "t1+t1ce+t2+flair", "t1+t2+dwi+flair"
+ANY = {"": (ALL, ALL), "isles": (ISLES, ISLES)}
 SINGLE = {"pix2pix": 0, "pix2pix_second": 1, "cyclegan": 0, "cyclegan_second": 1}
 BLOCKS = {
     "degraded1": ("concatenate", "concatenate"),
@@ -77,6 +86,8 @@ class Sizes:
     mmsyns: dict = field(default_factory=lambda: {"width": 8, "latent": 8})
     batch: int = 4
     length: dict = field(default_factory=lambda: {"steps": 1000})
+    # Of the row `any`, which learns 28 tasks in place of one.
+    any_length: dict = field(default_factory=lambda: {"steps": 1500})
     validate_every: int = 200
     validation_cases: int = 12
     tile_batch: int = 8
@@ -84,9 +95,9 @@ class Sizes:
     log_every: int = 20
 
     def training(self, kind):
-        """Rate, length and patches of a row; all are trained alike here."""
-        del kind
-        return {"rate": 2e-3, "schedule": "cosine", "batch": self.batch, **self.length, **self.patches()}
+        """Rate, length and patches of a row; all are trained alike here, but that `any` takes longer."""
+        length = self.any_length if kind == "any" else self.length
+        return {"rate": 2e-3, "schedule": "cosine", "batch": self.batch, **length, **self.patches()}
 
     def patches(self):
         """Tiles of slices."""
@@ -104,7 +115,7 @@ class PaperSizes(Sizes):
             whole = {"patch": (180, 160), "sampling": "whole"}
             return {"rate": 1e-4, "schedule": "constant", "batch": 16, "epochs": 100, **whole}
         # An epoch shows all four patches of each slice, where an epoch here takes one.
-        if kind == "hinet":
+        if kind in ("hinet", "any"):
             length = {"schedule": "linear_after_third", "epochs": 4 * 300}
             return {"rate": 2e-4, "batch": self.batch, **length, **self.patches()}
         return {"rate": 2e-4, "schedule": "linear_second_half", "batch": 1, "epochs": 4 * 200, **self.patches()}
@@ -121,6 +132,7 @@ SIZES = {
         mmsyns={"width": 2, "latent": 2},
         batch=2,
         length={"steps": 4},
+        any_length={"steps": 4},
         validate_every=0,
         validation_cases=1,
         checkpoint_every=2,
@@ -149,16 +161,24 @@ SIZES = {
 def get_config(argument=None):
     called = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="full")
     preset, row, variant = called
-    sizes, (sources, target) = SIZES[preset], TASKS[variant]
+    sizes = SIZES[preset]
     return experiment(
         "hinet",
         called,
-        pairs=(sources.split("+")[SINGLE[row]] if row in SINGLE else sources, target),
+        pairs=pairs(row, variant),
         data=data(sizes, isles=variant == "isles"),
         network={"form": {"dtype": sizes.dtype}},
         phases={"synthesis": synthesis(sizes, row)},
         log_every=sizes.log_every,
     )
+
+
+def pairs(row, variant):
+    """The sources of a row, and its target; of `any` the modalities that may be either."""
+    sources, target = TASKS[variant]
+    if row == "any":
+        return ANY.get(variant) or ("+".join(name for name in ALL.split("+") if name != target), target)
+    return (sources.split("+")[SINGLE[row]] if row in SINGLE else sources, target)
 
 
 def data(sizes, *, isles):
@@ -177,9 +197,10 @@ def data(sizes, *, isles):
 
 def synthesis(sizes, row):
     """The only phase of any row."""
-    kind = row.removesuffix("_second") if row in (*SINGLE, "mmsyns") else "hinet"
+    kind = row.removesuffix("_second") if row in (*SINGLE, "mmsyns", "any") else "hinet"
     model, args, players = {
         "hinet": ("hinet", hinet_args(sizes, row), ("generator", "discriminator")),
+        "any": ("hinet.any_to_any", hinet_args(sizes, row), ("generator", "discriminator")),
         "pix2pix": ("baselines.pix2pix", pix2pix_args(sizes), ("generator", "discriminator")),
         "cyclegan": ("baselines.cyclegan", cyclegan_args(sizes), ("generators", "discriminators")),
         "mmsyns": ("baselines.mmsyns", {"form": {**sizes.mmsyns, "slope": 0.3}, "variance_weight": 1.0}, ("net",)),
@@ -190,7 +211,7 @@ def synthesis(sizes, row):
     return phase(
         model=model,
         args=args,
-        assess="engine.judging.synthesis:synthesis",
+        assess="engine.judging.completion:completion" if kind == "any" else "engine.judging.synthesis:synthesis",
         optimizers={player: adam(rate, b1=b1, schedule=schedule) for player in players},
         validate_every=sizes.validate_every,
         validation_cases=sizes.validation_cases,

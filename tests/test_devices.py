@@ -131,6 +131,7 @@ STEPS = {
     "hinet:full:synthesis:8": {"all-reduce": 80},
     "hinet:early:synthesis:8": {"all-reduce": 47},
     "hinet:late:synthesis:8": {"all-reduce": 76},
+    "hinet:any:synthesis:8": None,
     "hinet:pix2pix:synthesis:8": {"all-reduce": 14},
     "hinet:mmsyns:synthesis:8": GRADIENTS,
     "hinet:cyclegan:synthesis:8": TWO_GATHERED,

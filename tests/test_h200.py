@@ -34,6 +34,7 @@ SYSTEMS = {
     "infinet": (infinet, "tiny,row=axial", "axial", (32, 32), 8),
     "unet2d": (infinet, "tiny,row=unet_double", "coronal", (32, 32), 8),
     "hinet": (hinet, "tiny", "synthesis", (40, 40), 8),
+    "hinet_any": (hinet, "tiny,row=any", "synthesis", (40, 40), 8),
     "pix2pix": (hinet, "tiny,row=pix2pix", "synthesis", (40, 40), 8),
     "cyclegan": (hinet, "tiny,row=cyclegan", "synthesis", (40, 40), 8),
     "mmsyns": (hinet, "tiny,row=mmsyns", "synthesis", (40, 40), 8),

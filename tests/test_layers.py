@@ -37,7 +37,7 @@ LAYERS: dict[str, set[str]] = {
     "workers": set(),
     "data": {"patches", "io", "options", "workers"},
     "learning": {"arrays", "implicit"},
-    "models": {"nn", "losses", "learning", "arrays"},
+    "models": {"nn", "losses", "learning", "arrays", "augment"},
     "inference": {"patches", "arrays"},
     "report": {"io", "metrics", "patches"},
     "postprocessing": {"io", "metrics"},

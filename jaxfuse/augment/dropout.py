@@ -31,7 +31,7 @@ class Dropout:
     def __call__(self, key: Key[Array, ""], own: Bool[Array, " m"]) -> Bool[Array, " m"]:
         """Draws a subset of `own`; where the table has none of its subsets, that is all of `own`."""
         table = jnp.array(self.subsets)
-        of_own = (table <= own).all(axis=1)
+        of_own = (table <= own[None]).all(axis=1)
         which, whether = jax.random.split(key)
         drawn = jax.random.categorical(which, jnp.where(of_own, jnp.log(jnp.array(self.weights)), -jnp.inf))
         happens = of_own.any()

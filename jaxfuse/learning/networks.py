@@ -15,13 +15,16 @@ from jaxfuse.learning.state import Optimizers, State, create_state, initializer_
 
 @runtime_checkable
 class Network(Protocol):
-    """A pure function of parameters and running statistics."""
+    """A pure function of parameters and running statistics.
 
-    def init(self, rng: Key[Array, ""], image: Array | Shown) -> tuple[Params, Params]:
+    `image` is an array, or a tree of arrays for a network that is told more than an image.
+    """
+
+    def init(self, rng: Key[Array, ""], image: Any) -> tuple[Params, Params]:
         """Fresh (parameters, statistics)."""
         ...
 
-    def apply(self, params: Params, stats: Params, image: Array | Shown, *, train: bool) -> tuple[Any, Params]:
+    def apply(self, params: Params, stats: Params, image: Any, *, train: bool) -> tuple[Any, Params]:
         """The output, and the statistics after this batch.
 
         `train` normalizes by the statistics of the batch; else the running ones are used, and returned as given.
@@ -35,13 +38,13 @@ class LinenNetwork:
 
     module: nn.Module
 
-    def init(self, rng: Key[Array, ""], image: Array | Shown) -> tuple[Params, Params]:
+    def init(self, rng: Key[Array, ""], image: Any) -> tuple[Params, Params]:
         # Lazily: no forward pass is computed, nor compiled, to draw weights.
         shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), image)
         variables = self.module.lazy_init(rng, shape, train=False)
         return variables["params"], variables.get("batch_stats", {})
 
-    def apply(self, params: Params, stats: Params, image: Array | Shown, *, train: bool) -> tuple[Any, Params]:
+    def apply(self, params: Params, stats: Params, image: Any, *, train: bool) -> tuple[Any, Params]:
         variables = {"params": params, "batch_stats": stats}
         if not train:
             return self.module.apply(variables, image, train=False), stats
@@ -75,9 +78,7 @@ class Stateless:
         return self.function(params, image), stats
 
 
-def create_state_of(
-    rng: Key[Array, ""], networks: Mapping[str, tuple[Network, Array]], optimizers: Optimizers
-) -> State:
+def create_state_of(rng: Key[Array, ""], networks: Mapping[str, tuple[Network, Any]], optimizers: Optimizers) -> State:
     """Draws a state at step 0 of players with one network each, given beside an image such as it will see."""
     keys = jax.random.split(initializer_key(rng), len(networks))
     drawn = {

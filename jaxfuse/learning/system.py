@@ -19,7 +19,14 @@ SegmentationLoss = Callable[[Logits, Label], Array]
 # image (b h w 1) in [0, 1], and the network's own output where another image is made of it; the attention that each
 # pixel of each source receives (b h w m).
 SYNTHESIZED, FUSED, ATTENTION = "synthesized", "fused", "attention"
+# All modalities (b *space t) in [0, 1], each made from the others that are there.
+COMPLETED = "completed"
 FUSED_BY_NETWORK = "fused_by_network"
+
+
+def synthesized(modality: str) -> str:
+    """Names the output of one modality (b *space 1) alone, of a System that makes several."""
+    return f"{SYNTHESIZED}_{modality}"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxfuse.arrays import Array, Float
+from jaxfuse.arrays import Array, Bool, Float
 from jaxfuse.nn.initializers import KernelInit
-from jaxfuse.nn.moments import moments
+from jaxfuse.nn.moments import moments, moments_where
 
 
 class BatchNorm(nn.Module):
@@ -32,16 +32,19 @@ class BatchNorm(nn.Module):
     scale_init: KernelInit = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*map c"]) -> Float[Array, "*map c"]:
+    def __call__(self, x: Float[Array, "*map c"], there: Bool[Array, " b"] | None = None) -> Float[Array, "*map c"]:
+        """Normalizes a map; in training by those examples alone that are `there`, where that is told."""
         width = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
         mean, var = running_mean.value, running_var.value
         if self.train:
-            mean, var = (one.reshape(width) for one in moments(x, range(x.ndim - 1), near=mean))
+            found = moments(x, range(x.ndim - 1), near=mean) if there is None else moments_where(there, x)
+            mean, var = (one.reshape(width) for one in found)
             if not self.is_initializing():
-                running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
-                running_var.value = self.decay * running_var.value + (1 - self.decay) * var
+                for running, new in ((running_mean, mean), (running_var, var)):
+                    moved = self.decay * running.value + (1 - self.decay) * new
+                    running.value = moved if there is None else jnp.where(there.any(), moved, running.value)
         scale = self.param("scale", self.scale_init, width, jnp.float32)
         shift = self.param("bias", nn.initializers.zeros, width, jnp.float32)
         gain = jax.lax.rsqrt(var + self.eps) * scale

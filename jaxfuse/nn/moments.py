@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxfuse.arrays import Array, mesh_of
+from jaxfuse.arrays import Array, Bool, mesh_of
 
 
 def moments(x: Array, axes: Sequence[int], near: ArrayLike = 0.0) -> tuple[Array, Array]:
@@ -37,6 +37,23 @@ def moments(x: Array, axes: Sequence[int], near: ArrayLike = 0.0) -> tuple[Array
     shared = 0 in axes and mesh_of(x) is not None
     form = _form(tuple(axes), x.dtype == jnp.float64, shared)
     return form(x, jax.lax.stop_gradient(jnp.asarray(near, jnp.float32)))
+
+
+def moments_where(there: Bool[Array, " b"], x: Array) -> tuple[Array, Array]:
+    """Returns mean and biased variance of each channel over those examples of a map (b *space c) that are `there`.
+
+    Both have all axes, of length 1 but for the last; float32, or wider if x is. Of no example they are 0. What stands
+    in the others is of no account, and no gradient goes there.
+    """
+    axes, wide = tuple(range(x.ndim - 1)), _wide(x)
+    counted = there.reshape(-1, *(1,) * (x.ndim - 1))
+    values = jnp.maximum(there.sum(), 1) * math.prod(x.shape[1:-1])
+
+    def mean_of(one: Array) -> Array:
+        return jnp.where(counted, one, 0).sum(axes, keepdims=True) / values
+
+    mean = mean_of(wide)
+    return mean, mean_of(jnp.square(wide - mean))
 
 
 @functools.cache

@@ -26,3 +26,19 @@ def test_it_normalizes_by_the_batch_and_then_by_what_it_remembers():
     np.testing.assert_allclose(stats["var"], 0.75 + 0.25 * 4.0, rtol=1e-4)
     after = Normalized().apply({**variables, **changed}, image, train=False)
     np.testing.assert_allclose(after.ravel(), (image.ravel() - 250.0) / np.sqrt(2.75), rtol=1e-4)
+
+
+def test_statistics_of_those_examples_alone_that_are_there():
+    norm = BatchNorm(train=True, decay=0.9, eps=1e-5, dtype=None)
+    x = jax.random.normal(jax.random.key(0), (3, 4, 5, 2))
+    there = jnp.array([True, False, True])
+    other = x.at[1].set(jnp.nan)
+    variables = norm.init(jax.random.key(1), x)
+    apply = jax.jit(lambda x, there: norm.apply(variables, x, there, mutable=["batch_stats"]))
+    alone, expected = norm.apply(variables, x[there], mutable=["batch_stats"])
+    made, found = apply(other, there)
+    np.testing.assert_allclose(made[there], alone, rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+    # Where none is there, statistics stay as they were.
+    _, kept = apply(other, jnp.zeros(3, bool))
+    jax.tree.map(np.testing.assert_array_equal, kept["batch_stats"], variables["batch_stats"])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.nn.moments import _one_pass, _two_passes, moments
+from jaxfuse.nn.moments import _one_pass, _two_passes, moments, moments_where
 from tests.tiny_systems import KEY
 
 AXES = (1, 2, 3)
@@ -91,3 +91,15 @@ def test_a_gpu_program_reduces_once_where_the_cpu_one_reduces_twice():
 def test_reverse_mode_keeps_the_map_alone():
     kept = jax.eval_shape(lambda x: jax.vjp(lambda x: moments(x, AXES), x)[1], X)
     assert [leaf.shape for leaf in jax.tree.leaves(kept) if leaf.shape] == [X.shape]
+
+
+def test_moments_of_some_examples_by_hand_and_what_they_learn():
+    there = jnp.array([False, True])
+    found = moments_where(there, X)
+    axes = (0, 1, 2, 3)
+    np.testing.assert_allclose(found[0], X[1:].mean(axes, keepdims=True), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found[1], X[1:].var(axes, keepdims=True), rtol=1e-4)
+    gradient = jax.grad(lambda x: sum(jnp.sin(one).sum() for one in moments_where(there, x)))(X)
+    assert not gradient[0].any()
+    assert gradient[1].any()
+    assert not any(one.any() for one in moments_where(jnp.zeros(2, bool), X))

@@ -79,15 +79,13 @@ class SynthesisAssessment:
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """The mean PSNR in dB. Cases whose target is blank have none and are left out."""
-        shown = [case for case in cases if self._real(case).any()]
+        shown = [case for case in cases if self.real(case).any()]
         if not shown:
             raise UserError(
                 f"the {self.target} of all {len(cases)} cases that are watched while training is blank; raise "
                 "validation.cases"
             )
-        mean = float(
-            np.mean([psnr_db(self._real(case), self._made(predict(case, self.asked), case)) for case in shown])
-        )
+        mean = float(np.mean([psnr_db(self.real(case), self.made(predict(case, self.asked), case)) for case in shown]))
         return {f"{self.primary}/psnr_db": mean, "score": mean}
 
     def full(
@@ -104,21 +102,21 @@ class SynthesisAssessment:
             outputs = predicted(case)
             rows += self._rows(case, outputs)
             if len(kept) < KEPT:
-                kept[case.id] = self._made(outputs, case).astype(np.float16)  # enough for a figure
+                kept[case.id] = self.made(outputs, case).astype(np.float16)  # enough for a figure
         document = {
             "kind": "synthesis",
             "primary": self.primary,
             "cases": len(subjects),
             "sources": list(self.sources),
             "target": self.target,
-            "definitions": {**DEFINITIONS, **OFFICIAL_DEFINITIONS, "Grids": _grids(subjects)},
+            "definitions": {**DEFINITIONS, **OFFICIAL_DEFINITIONS, "Grids": grids(subjects)},
             "outputs": summarize_synthesized(rows),
             **speed(subjects, seconds),
         }
         for case in self._shown(rows, subjects):
             # Predicted once more: the volumes of all subjects would be as large as the data set.
-            self._draw(
-                case, self._made(predict(case, self.asked), case), figures_dir / f"{case.id}.png", f"{title}: {case.id}"
+            self.draw(
+                case, self.made(predict(case, self.asked), case), figures_dir / f"{case.id}.png", f"{title}: {case.id}"
             )
         write_rows(results / "cases.csv", rows)
         write_npz(results / SYNTHESIZED_FILE, **kept)
@@ -126,9 +124,9 @@ class SynthesisAssessment:
         return document
 
     def _rows(self, case: PreparedCase, outputs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        real, stretched = self._real(case), outputs[STRETCHED]
-        images = {self.primary: self._made(outputs, case)}
-        images |= {f"copy of {name}": image for name, image in zip(self.sources, self._sources(case), strict=True)}
+        real, stretched = self.real(case), outputs[STRETCHED]
+        images = {self.primary: self.made(outputs, case)}
+        images |= {f"copy of {name}": image for name, image in zip(self.sources, self.shown_sources(case), strict=True)}
         places = [-1, *(case.facts.modalities.index(name) for name in self.sources)]
         truth = stretched[..., case.facts.modalities.index(self.target)]
         return [
@@ -146,32 +144,35 @@ class SynthesisAssessment:
         found = {row["case"]: row["psnr_db"] for row in rows if row["output"] == self.primary}
         return worst_first(cases, found)
 
-    def _draw(self, case: PreparedCase, made: np.ndarray, path: Path, title: str) -> None:
+    def draw(self, case: PreparedCase, made: np.ndarray, path: Path, title: str) -> None:
+        """Draws the sources, the target by the network with its error, and the truth."""
         synthesis_panel(
             path,
-            sources=dict(zip(self.sources, self._sources(case), strict=True)),
+            sources=dict(zip(self.sources, self.shown_sources(case), strict=True)),
             made={self.primary: made},
-            truth=self._real(case),
+            truth=self.real(case),
             target=self.target,
             title=title,
             spacing_mm=case.facts.spacing_mm,
             label=None if case.label is None else np.asarray(case.label),
         )
 
-    def _made(self, outputs: Mapping[str, np.ndarray], case: PreparedCase) -> np.ndarray:
+    def made(self, outputs: Mapping[str, np.ndarray], case: PreparedCase) -> np.ndarray:
         """The target by the network, within [0, 1], and exactly 0 where no source shows anything."""
         if self.primary not in outputs or outputs[self.primary].shape[-1] != 1:
             raise UserError(
                 f"the output {self.primary} is not one image, so that it cannot be judged as a synthesis; set assess "
                 "to engine.judging.losses:losses"
             )
-        inside = shown(np.stack(self._sources(case), axis=-1))
+        inside = shown(np.stack(self.shown_sources(case), axis=-1))
         return np.where(inside, np.clip(outputs[self.primary][..., 0], 0, 1), np.float32(0))
 
-    def _real(self, case: PreparedCase) -> np.ndarray:
+    def real(self, case: PreparedCase) -> np.ndarray:
+        """The target as it was taken."""
         return self._channel(case, self.target)
 
-    def _sources(self, case: PreparedCase) -> list[np.ndarray]:
+    def shown_sources(self, case: PreparedCase) -> list[np.ndarray]:
+        """The sources in their order."""
         return [self._channel(case, name) for name in self.sources]
 
     def _channel(self, case: PreparedCase, name: str) -> np.ndarray:
@@ -204,7 +205,7 @@ def _official(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
     return official_scores(real, made)
 
 
-def _grids(cases: Sequence[PreparedCase]) -> str:
+def grids(cases: Sequence[PreparedCase]) -> str:
     """The voxels that the metrics are taken over, in words: PSNR depends on them."""
     shapes = sorted({case.facts.shape for case in cases}, key=math.prod)
     least, most = (" x ".join(map(str, shape)) for shape in (shapes[0], shapes[-1]))

@@ -11,6 +11,7 @@ import flax.linen as nn
 from jaxfuse.arrays import Array, Float
 from jaxfuse.errors import UserError
 from jaxfuse.models.hinet.form import HiNetForm, leaky_relu
+from jaxfuse.models.hinet.layers import There
 from jaxfuse.nn.conv import Conv
 
 HALVINGS = 4
@@ -28,7 +29,9 @@ class Critic(nn.Module):
     form: HiNetForm
 
     @nn.compact
-    def __call__(self, image: Float[Array, "b h w m"], *, train: bool = False) -> Float[Array, "b scores_h scores_w 1"]:
+    def __call__(
+        self, image: Float[Array, "b h w m"], there: There = None, *, train: bool = False
+    ) -> Float[Array, "b scores_h scores_w 1"]:
         if min(image.shape[1:3]) < LEAST_SIDE:
             raise UserError(
                 f"Hi-Net's critic halves its image {HALVINGS} times and needs sides of at least {LEAST_SIDE} pixels, "
@@ -38,7 +41,7 @@ class Critic(nn.Module):
         for layer in range(1, HALVINGS + 1):
             x = Conv(form.critic_width * 2 ** (layer - 1), 3, 2, **form.common, name=f"down_{layer}")(x)
             if layer > 1 or form.critic_first_norm:
-                x = form.norm(f"norm_{layer}", train, form.critic_norm_eps)(x)
+                x = form.norm(f"norm_{layer}", train, form.critic_norm_eps)(x, there)
             x = leaky_relu(x)
         # In float32 even on bfloat16 features, so that losses start from full precision.
         return Conv(1, 3, padding=0, kernel_init=form.kernel_init, name="score")(x)

@@ -8,18 +8,21 @@ by figures alone; they are read as what changes least.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxfuse.arrays import Array, Float
+from jaxfuse.arrays import Array, Bool, Float
 from jaxfuse.models.hinet.form import BLOCKS, Activation, HiNetForm, Map
 from jaxfuse.models.hinet.layers import Layer
 from jaxfuse.nn.index_pool import max_pool
+from jaxfuse.nn.presence import where_present
 
-Join = Callable[[Sequence[Array]], Array]
+# Maps of the sources, and which of them each example has where it may lack some -> one map.
+Join = Callable[..., Array]
 
 
 def mixed(maps: Sequence[Map]) -> Float[Array, "b h w c3"]:
@@ -33,6 +36,34 @@ def concatenated(maps: Sequence[Map]) -> Float[Array, "b h w cs"]:
     return jnp.concatenate(maps, axis=-1)
 
 
+def mixed_over(maps: Sequence[Map], present: Bool[Array, "b s"]) -> Float[Array, "b h w c3"]:
+    """`mixed` over the sources that each example has, P of them, brought to the scale of two: of two it is `mixed`.
+
+    The sum is 2 / P times their sum; the product the mean of the products of all pairs, of one source its square; the
+    maximum is theirs. Of an example without any all three are 0. Absent maps are of no account, whatever they hold.
+    """
+    count = present.sum(1)
+    there = [present[:, place] for place in range(len(maps))]
+    shown = [where_present(one, each) for one, each in zip(there, maps, strict=True)]
+    total = functools.reduce(operator.add, shown)
+    products = functools.reduce(operator.add, [a * b for a, b in itertools.combinations(shown, 2)])
+    products = _times(1 / jnp.maximum(count * (count - 1) / 2, 1), products)
+    lowest = float(jnp.finfo(total.dtype).min)
+    greatest = functools.reduce(
+        jnp.maximum, [where_present(one, each, lowest) for one, each in zip(there, maps, strict=True)]
+    )
+    parts = (
+        _times(2 / jnp.maximum(count, 1), total),
+        where_present(count == 1, jnp.square(total), products),
+        where_present(count > 0, greatest),
+    )
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _times(factor: Float[Array, " b"], x: Map) -> Map:
+    return x * factor.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
+
+
 JOINS: dict[str, Join] = dict(zip(BLOCKS, (mixed, concatenated), strict=True))
 
 
@@ -40,7 +71,7 @@ class FusionBlock(nn.Module):
     """A map of every source, alike in shape -> one map.
 
     What is joined goes through a layer as wide as one source's map; its output, behind which the map of the block
-    before is laid where there is one, through a layer to `features`.
+    before is laid where there is one, through a layer to `features`. `present` goes on to the join where it is told.
     """
 
     form: HiNetForm
@@ -50,8 +81,14 @@ class FusionBlock(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, maps: Sequence[Map], previous: Float[Array, "b h w p"] | None = None) -> Float[Array, "b h w k"]:
-        x = Layer(self.form, self.train, maps[0].shape[-1], self.activation, name="mix")(self.join(maps))
+    def __call__(
+        self,
+        maps: Sequence[Map],
+        previous: Float[Array, "b h w p"] | None = None,
+        present: Bool[Array, "b s"] | None = None,
+    ) -> Float[Array, "b h w k"]:
+        joined = self.join(maps) if present is None else self.join(maps, present)
+        x = Layer(self.form, self.train, maps[0].shape[-1], self.activation, name="mix")(joined)
         if previous is not None:
             x = jnp.concatenate([x, previous], axis=-1)
         return Layer(self.form, self.train, self.features, self.activation, name="fuse")(x)
@@ -82,10 +119,12 @@ class FusionNetwork(nn.Module):
     join: Join
 
     @nn.compact
-    def __call__(self, levels: Sequence[Sequence[Array]]) -> Float[Array, "b h8 w8 c"]:
+    def __call__(
+        self, levels: Sequence[Sequence[Array]], present: Bool[Array, "b s"] | None = None
+    ) -> Float[Array, "b h8 w8 c"]:
         block = self.form.block(FusionBlock, self.train, self.join, self.form.fusion_activation)
         n, x = self.form.width, None
         for number, (maps, width) in enumerate(zip(levels, (2 * n, 4 * n, 4 * n), strict=True), start=1):
             previous = None if x is None else max_pool(x)
-            x = block(width, name=f"block_{number}")(maps, previous)
+            x = block(width, name=f"block_{number}")(maps, previous, present)
         return x  # pyright: ignore[reportReturnType]  # there are levels

@@ -1,0 +1,43 @@
+"""Hi-Net from any sources to any target as a recipe builds it, and what is refused."""
+
+import jax
+import pytest
+
+from jaxfuse.models.hinet.any_to_any import make_system
+from jaxfuse.models.hinet.form import HiNetForm
+from jaxfuse.models.hinet.make import LossForm
+from tests.refusals import refused
+from tests.tiny_systems import KEY, gradient_descent, shape
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+ALL = "+".join(MODALITIES)
+TINY = HiNetForm(width=1, critic_width=1)
+
+
+def made(form=TINY, pairs=(ALL, ALL), **losses):
+    options = {"modalities": MODALITIES, "pairs": pairs, "form": form, "losses": LossForm(**losses)}
+    return make_system(optimizers=gradient_descent("generator", "discriminator"), **options)
+
+
+@pytest.mark.parametrize(("conditional", "channels"), [(False, 1 + 2), (True, 1 + 3 + 2)])
+def test_networks_and_weights_of_the_losses(conditional, channels):
+    form = HiNetForm(width=1, critic_width=1, conditional=conditional)
+    system = made(form, ("t1+t1ce+flair", "t2+flair"), reconstruction_weight=3.0)
+    state = jax.eval_shape(system.init, KEY, {"image": shape(2, 40, 40, 4)})
+    each = {f"{part}_{name}" for part in ("encoder", "decoder") for name in ("t1", "t1ce", "flair")}
+    assert set(system.networks(state.params)) == each | {"fusion", "synthesis", "discriminator"}
+    assert (system.target_weight, system.reconstruction_weight) == (100.0, 3.0)
+    assert state.params["discriminator"]["critic"]["down_1"]["kernel"].shape[2] == channels
+
+
+@pytest.mark.parametrize(
+    ("form", "losses", "message"),
+    [
+        ({"kind": "early"}, {}, "kind is 'early', but Hi-Net from any sources to any target is 'hybrid'; remove it"),
+        ({"fusion_block": "concatenate"}, {}, "fusion_block is 'concatenate', but .* is 'mixed'; remove it"),
+        ({"synthesis_block": "concatenate"}, {}, "synthesis_block is 'concatenate', but .* is 'mixed'; remove it"),
+        ({}, {"gan": "wgan"}, "gan is 'wgan'; choose one of lsgan, bce"),
+    ],
+)
+def test_options_that_it_does_not_read_are_refused(form, losses, message):
+    refused(message, made, HiNetForm(**form), **losses)
