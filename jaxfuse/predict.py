@@ -18,6 +18,7 @@ label maps of cases of BIDS as derivatives, sub-01/anat/sub-01_dseg.nii.gz, with
 of their values. --side test labels the cases that the run's split holds out. --postprocessing none leaves out what
 `jaxfuse.postprocess` chose for the run.
 --missing zero also labels cases that lack modalities, whose images are 0; the header of a label map says so.
+--missing impute --synthesis RUN has that run make them first of those that a case has; the header says that, too.
 
 Cases are read ahead and written behind the device's work. --devices all shares them among the devices of the machine.
 With --shared any number of calls, on any machines, do the cases of one output folder together: each takes the next one,
@@ -59,6 +60,7 @@ def define_flags() -> None:
         lower_bound=0,
     )
     _define_passes()
+    _define_missing()
     flags.DEFINE_bool(
         "whole_slices", False, "Runs that synthesize: each slice in one pass, not in patches of the size of training."
     )
@@ -73,7 +75,6 @@ def define_flags() -> None:
         False,
         "Cases of BIDS: make OUTPUT a data set of derivatives, sub-01/anat/sub-01_dseg.nii.gz with what describes it.",
     )
-    flags.DEFINE_enum(presence.MISSING, presence.REFUSE, [presence.REFUSE, presence.ZERO], presence.MISSING_HELP)
     flags.DEFINE_string(conveyor.DEVICES, "1", conveyor.DEVICES_HELP)
     flags.DEFINE_integer(
         "space",
@@ -87,6 +88,16 @@ def define_flags() -> None:
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("workdir", "input", "output"):
         flags.mark_flag_as_required(name)
+
+
+def _define_missing() -> None:
+    """Defines what is done with cases that lack modalities."""
+    flags.DEFINE_enum(
+        presence.MISSING, presence.REFUSE, [presence.REFUSE, presence.ZERO, presence.IMPUTE], presence.MISSING_HELP
+    )
+    flags.DEFINE_string(
+        "synthesis", None, "With --missing impute: the run that makes what cases lack, such as of Hi-Net."
+    )
 
 
 def _define_passes() -> None:
@@ -123,12 +134,12 @@ def main(argv: list[str]) -> int:
     from jaxfuse.engine.trained.carried_out import Call
     from jaxfuse.engine.trained.case_names import CaseNames
     from jaxfuse.engine.trained.chosen_devices import chosen_devices
+    from jaxfuse.engine.trained.incomplete import Missing
     from jaxfuse.engine.trained.labeled_cases import label_cases
     from jaxfuse.engine.trained.passes import Passes
-    from jaxfuse.engine.trained.phases import load
+    from jaxfuse.engine.trained.phases import MODALITIES, load
     from jaxfuse.engine.trained.probability_maps import MAPS
     from jaxfuse.engine.trained.synthesizer import synthesize_cases
-    from jaxfuse.learning.system import SYNTHESIZED
 
     asked = flags.FLAGS
     phases, root, output = (
@@ -140,28 +151,36 @@ def main(argv: list[str]) -> int:
     call = Call(chosen_devices(asked.devices, asked.space), asked.side or "", asked.overwrite, asked.shared)
     passes = Passes(asked.whole_slices, asked.overlap, asked.memory_mb, asked.weighting, asked.mirror)
     maps = tuple(name for name in MAPS if asked[f"save_{name}"].value)
-    if phases[0].makes == SYNTHESIZED:
-        if asked.space > 1:
-            raise UserError("--space is for networks that label volumes, and these runs synthesize; leave it out")
-        if asked.zip:
-            raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
-        if asked.bids:
-            raise UserError("--bids names label maps, and these runs synthesize a modality; leave it out")
-        if asked.missing != presence.REFUSE:
-            raise UserError("--missing is for runs that label, and these synthesize a modality; leave it out")
-        if flags.FLAGS[option.OPTION].present:
-            raise UserError(f"--{option.OPTION} is for label maps, and these runs synthesize a modality; leave it out")
-        if maps:
-            raise UserError(f"--save_{maps[0]} is for networks that label, and these runs synthesize; leave it out")
+    if phases[0].makes in MODALITIES:
+        _check_options_of_synthesis(maps)
         synthesize_cases(phases, root, output, Display(), passes, call)
     elif asked.whole_slices:
         raise UserError("--whole_slices is an option of runs that synthesize a modality, and these label; leave it out")
     else:
         archive = Path(asked.zip) if asked.zip else None
         given = {"archive": archive, "postprocessing": asked.postprocessing, "call": call}
-        given["missing"] = asked.missing
+        makers = load([asked.synthesis], any_spacing=asked.any_spacing) if asked.synthesis else ()
+        given["missing"] = Missing(asked.missing, makers)
         label_cases(phases, root, output, Display(), passes=passes, named=CaseNames(maps, asked.bids), **given)
     return 0
+
+
+def _check_options_of_synthesis(maps: tuple[str, ...]) -> None:
+    """Refuses options that mean something for label maps alone."""
+    asked = flags.FLAGS
+    if asked.space > 1:
+        raise UserError("--space is for networks that label volumes, and these runs synthesize; leave it out")
+    if asked.zip:
+        raise UserError("--zip holds label maps, and these runs synthesize a modality; leave it out")
+    if asked.bids:
+        raise UserError("--bids names label maps, and these runs synthesize a modality; leave it out")
+    if asked.missing != presence.REFUSE or asked.synthesis:
+        name = "synthesis" if asked.synthesis else presence.MISSING
+        raise UserError(f"--{name} is for runs that label, and these synthesize a modality; leave it out")
+    if asked[option.OPTION].present:
+        raise UserError(f"--{option.OPTION} is for label maps, and these runs synthesize a modality; leave it out")
+    if maps:
+        raise UserError(f"--save_{maps[0]} is for networks that label, and these runs synthesize; leave it out")
 
 
 if __name__ == "__main__":

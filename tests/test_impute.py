@@ -73,6 +73,17 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, poor_and_r
         expected = read_volume(tmp_path / "predicted" / f"{name}.nii.gz").array
         np.testing.assert_array_equal(read_volume(output / f"{name}.nii.gz").array, expected)
         assert len(np.unique(expected)) > 1
+    # And the same as a prediction that has them made.
+    policy = {"missing": "impute", "synthesis": runs[0]}
+    capsys.readouterr()
+    call_here(predict, workdir=runs[1], input=poor_and_rich, output=tmp_path / "at_once", **policy)
+    said = capsys.readouterr().out
+    assert "case poor lacks flair, made from t1, t2 by synthesis:synthesis" in said
+    assert "case rich" not in said
+    for name in ("poor", "rich"):
+        found, expected = (nib.load(folder / f"{name}.nii.gz") for folder in (tmp_path / "at_once", output))
+        np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+        assert found.header["descrip"] == expected.header["descrip"]
     read_like(output / "poor.nii.gz", lacking / "poor_t1.nii.gz")
     told = [nib.load(output / f"{name}.nii.gz").header["descrip"].item() for name in ("poor", "rich")]
     assert told == [b"flair synthesized by jaxfuse", b"as the scanner wrote it"]
@@ -168,3 +179,46 @@ def test_a_background_that_cannot_be_told_is_warned_of(runs, tmp_path, capsys):
     command(*runs, tmp_path / "in", tmp_path / "out")
     said = "Warning: the background of 1 of 1 cases cannot be told in some image (the first is full)"
     assert said in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def any_run(tmp_path_factory) -> Path:
+    return synthesis_run(tmp_path_factory.mktemp("any") / "any", "tiny,row=any")
+
+
+@pytest.mark.slow
+def test_whatever_lacks_is_made_of_all_that_is_there(runs, any_run, tmp_path, capsys):
+    give(tmp_path, "poor", "t1ce")
+    give(tmp_path, "middle", "t1", "t1ce", "flair", axes="ASR")
+    cases, output = give(tmp_path, "rich", *READ).parent, tmp_path / "out"
+    command(any_run, runs[1], cases, output)
+    said = capsys.readouterr().out
+    for sentence in (
+        "t1 or t1ce or t2 or flair from any of t1, t1ce, t2, flair by any:synthesis, labels by labels:voc",
+        "3 cases, 2 without some of t1, t2, flair, 1 segmented as they are",
+        "poor.nii.gz, t1, t2, flair synthesized",
+        "middle.nii.gz, t2 synthesized",
+        "rich.nii.gz, as it is",
+    ):
+        assert sentence in said
+    rows = read_rows(output / "cases.csv", text=("case", *READ, "left_out"))
+    assert [(row["case"], *(row[name] for name in READ)) for row in rows] == [
+        ("middle", "own", "synthesized", "own"),
+        ("poor", "synthesized", "synthesized", "synthesized"),
+        ("rich", "own", "own", "own"),
+    ]
+    made = {case: sorted(path.name for path in (output / case).glob("*.nii.gz")) for case in ("poor", "middle")}
+    assert made["middle"] == ["middle_t2.nii.gz"]
+    assert made["poor"] == [f"poor_{name}.nii.gz" for name in ("flair", "t1", "t2")]
+    origin = read_json(output / "middle" / "middle_t2.json")
+    assert (origin["target"], list(origin["sources"])) == ("t2", ["t1", "t1ce", "flair"])
+    read_like(output / "middle" / "middle_t2.nii.gz", cases / "middle" / "middle_t1.nii.gz", np.float32)
+
+    policy = {"missing": "impute", "synthesis": any_run}
+    call_here(predict, workdir=runs[1], input=cases, output=tmp_path / "at_once", **policy)
+    for name in ("poor", "middle", "rich"):
+        found, expected = (read_volume(folder / f"{name}.nii.gz").array for folder in (tmp_path / "at_once", output))
+        np.testing.assert_array_equal(found, expected)
+        assert len(np.unique(expected)) > 1
+    described = nib.load(tmp_path / "at_once" / "poor.nii.gz").header["descrip"].item()
+    assert described == b"t1, t2, flair synthesized by jaxfuse"

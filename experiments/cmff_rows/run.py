@@ -85,8 +85,13 @@ def train(row: str, seed: int, recipe: str, folder: Path) -> Path:
     return workdir
 
 
+def held_out_root(count: int, seed: int, folder: Path) -> Path:
+    """Returns the folder that held-out phantoms lie in."""
+    return folder / f"held-out-{count}-seed{seed}"
+
+
 def held_out_cases(count: int, seed: int, folder: Path) -> tuple[PreparedCase, ...]:
-    root = folder / f"held-out-{count}-seed{seed}"
+    root = held_out_root(count, seed, folder)
     write_brats_phantoms(root, cases=count, seed=seed)
     modalities = ("t1", "t1ce", "t2", "flair")
     files = SOURCE.find(root, modalities, labels_required=True)

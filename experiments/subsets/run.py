@@ -11,7 +11,7 @@ held-out phantom was looked at.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.cmff_rows.run import held_out_cases
+from experiments.cmff_rows.run import held_out_cases, held_out_root
 from experiments.shared import REPOSITORY, spread, train_once
+from experiments.subsets import imputed
 from experiments.subsets.figure import draw
-from jaxfuse.data.prepared import PreparedCase, showing
+from jaxfuse.data.prepared import Prepared, PreparedCase, showing
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.presence import Presence, all_subsets, subset_name
 from jaxfuse.engine.trained.ensemble import Ensemble
@@ -86,6 +87,9 @@ FORMS = {
     "mmFormer, dropout": Form("mmformer", "segmentation", DROPOUT),
     "U-HVED, dropout": Form("uhved", "segmentation", DROPOUT),
 }
+# Ends the name of a form whose trainings are those of the form before it; what a case lacks is synthesized first.
+IMPUTED = ", imputed by Hi-Net"
+FORMS |= {f"CMFF, complete cases{IMPUTED}": FORMS["CMFF, complete cases"]}
 
 
 def against(name: str) -> str:
@@ -95,11 +99,17 @@ def against(name: str) -> str:
 
 
 Rows = list[dict[str, Any]]
+# A complete case and a subset of its modalities -> what the network is given.
+Shown = Callable[[PreparedCase, Presence], Prepared]
 
 
 def workdir_of(name: str, seed: int, folder: Path) -> Path:
     """Returns the run folder of a form and seed."""
-    return folder / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
+    return folder / f"{_in_a_path(name.removesuffix(IMPUTED))}-seed{seed}"
+
+
+def _in_a_path(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "_")
 
 
 def train(name: str, seed: int, steps: int, folder: Path) -> float:
@@ -107,30 +117,38 @@ def train(name: str, seed: int, steps: int, folder: Path) -> float:
     workdir, form = workdir_of(name, seed, folder), FORMS[name]
     seconds = train_once(f"configs/cmff.py:,row={form.row}", workdir, *form.arguments(seed, steps))
     print(f"{workdir.name}: trained in {seconds:.0f} s", flush=True)
-    return seconds
+    return seconds + imputed.train(seed, folder)[1] if name.endswith(IMPUTED) else seconds
 
 
-def score(workdir: Path, cases: Sequence[PreparedCase], phantoms: int) -> dict[str, Any]:
-    """Scores a training on every subset of every case; once for these phantoms."""
-    found = workdir.with_name(f"{workdir.name}-scores-{phantoms}x{len(cases)}.json")
+def score(name: str, seed: int, cases: Sequence[PreparedCase], phantoms: int, folder: Path) -> dict[str, Any]:
+    """Scores a form on every subset of every case; once for these phantoms."""
+    found = folder / f"{_in_a_path(name)}-seed{seed}-scores-{phantoms}x{len(cases)}.json"
     if not found.is_file():
-        (member,) = load([str(workdir)])
-        counts = [int(np.size(leaf)) for leaf in jax.tree.leaves(member.weights().params)]
+        (member,) = runs = list(load([str(workdir_of(name, seed, folder))]))
+        shown: Shown = showing
+        if name.endswith(IMPUTED):
+            run, _ = imputed.train(seed, folder)
+            shown = imputed.imputer(run, member, held_out_root(len(cases), phantoms, folder))
+            runs += load([str(run)])
+        counts = [int(np.size(leaf)) for one in runs for leaf in jax.tree.leaves(one.weights().params)]
         # One for all subsets: presence is an argument of its program.
         ensemble = ensemble_of([member], passes=SIDE_BY_SIDE)
-        rows = [row for subset in SUBSETS for row in _scored(ensemble, member.scheme, cases, subset)]
+        rows = [row for subset in SUBSETS for row in _scored(ensemble, member.scheme, cases, subset, shown)]
         write_json(found, {"parameters": sum(counts), "rows": rows})
-        print(f"{workdir.name}: scored", flush=True)
+        print(f"{name}, seed {seed}: scored", flush=True)
     return read_json(found)
 
 
-def _scored(ensemble: Ensemble, scheme: LabelScheme, cases: Sequence[PreparedCase], subset: Presence) -> Rows:
+def _scored(
+    ensemble: Ensemble, scheme: LabelScheme, cases: Sequence[PreparedCase], subset: Presence, shown: Shown
+) -> Rows:
     """Scores by case and region with these modalities alone."""
     rows = []
     for case in cases:
-        labels = masked_labels(ensemble.labels(showing(case, subset)), case.brain)
+        given = shown(case, subset)
+        labels = masked_labels(ensemble.labels(given), given.brain)
         rows += score_case(
-            uncrop(labels, case, 0),
+            uncrop(labels, given, 0),
             uncrop(np.asarray(case.label), case, 0),
             scheme,
             spacing_mm=case.facts.spacing_mm,
@@ -204,7 +222,7 @@ def main() -> None:
         return
     cases = held_out_cases(options.cases, options.phantoms, folder)
     trainings = [
-        {"form": name, "seed": seed, "seconds": took} | score(workdir_of(name, seed, folder), cases, options.phantoms)
+        {"form": name, "seed": seed, "seconds": took} | score(name, seed, cases, options.phantoms, folder)
         for (name, seed), took in zip(chosen, seconds, strict=True)
     ]
     settings = {"seeds": options.seeds, "cases": options.cases, "steps": options.steps}

@@ -16,12 +16,12 @@ from jaxfuse.errors import UserError
 from jaxfuse.options import record
 
 Presence = tuple[bool, ...]
-# What is done with a case that lacks modalities: it is refused, or their image is 0.
-REFUSE, ZERO = "refuse", "zero"
+# What is done with a case that lacks modalities: it is refused, their image is 0, or they are synthesized first.
+REFUSE, ZERO, IMPUTE = "refuse", "zero", "impute"
 MISSING = "missing"
 MISSING_HELP = (
     "Cases that lack some of the modalities: refuse leaves them out by name; zero labels them by those that they have, "
-    "with 0 for the others. jaxfuse.impute synthesizes what lacks."
+    "with 0 for the others; impute synthesizes these first, by the run that --synthesis names."
 )
 # A table of all subsets has 2^m - 1 rows.
 MOST_MODALITIES = 8

@@ -1,4 +1,4 @@
-"""`report.html` of cases that were completed by a synthesized modality and then segmented."""
+"""`report.html` of cases that were completed by synthesized modalities and then segmented."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class CompletedCase:
     """One segmented case.
 
     Attributes:
-        synthesized: whether it lacked the modality.
+        synthesized: the modalities that it lacked.
         volumes_ml: by region of the label scheme.
         panel: the PNG file of its figure.
     """
 
     id: str
-    synthesized: bool
+    synthesized: tuple[str, ...]
     volumes_ml: Mapping[str, float]
     panel: Path
 
@@ -32,23 +32,25 @@ def write_completed_report(
     path: Path,
     cases: Sequence[CompletedCase],
     *,
-    target: str,
-    sources: Sequence[str],
+    targets: Sequence[str],
+    sources: str,
     facts: Sequence[tuple[str, str]],
     left_out: Mapping[str, str],
 ) -> None:
-    """One self-contained page: which cases rest on a synthesized `target`, what was found in each, the first figures.
+    """One self-contained page: which cases rest on synthesized images, what was found in each, the first figures.
 
     Args:
         cases: at least one.
+        targets: the modalities that may have been synthesized.
+        sources: what they were made from, in words.
         facts: further lines at the head of the page, as (name, text).
         left_out: the sentence of each case that could not be done.
     """
     context = {
-        "title": f"Segmentation with {target} synthesized where it was missing",
-        "target": target,
-        "sources": " and ".join(sources),
-        "synthesized": sum(case.synthesized for case in cases),
+        "title": f"Segmentation with {' or '.join(targets)} synthesized where it was missing",
+        "targets": targets,
+        "sources": sources,
+        "synthesized": sum(bool(case.synthesized) for case in cases),
         "facts": facts,
         "regions": list(cases[0].volumes_ml),
         "cases": cases,

@@ -2,22 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.presence import MISSING, REFUSE, present, read_subset, subset_name, weighted_subsets
+from jaxfuse.data.presence import IMPUTE, MISSING, REFUSE, ZERO, present, read_subset, subset_name, weighted_subsets
+from jaxfuse.engine.devices.placement import Placement
+from jaxfuse.engine.trained.completer import Completer, completer_for
+from jaxfuse.engine.trained.given_cases import GivenCases, given_cases
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import FusingSystem
 
+SYNTHESIS = "synthesis"
 # Of a header's description.
 _MOST_LETTERS = 80
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The choice what is done with cases that lack modalities.
+
+    Attributes:
+        policy: "refuse"; "zero" for their images; or "impute", they are made first.
+        makers: phases that make them, of which the mean is taken.
+
+    Raises:
+        UserError: there are makers and nothing to make, or the other way round.
+    """
+
+    policy: str = REFUSE
+    makers: tuple[TrainedPhase, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.policy == IMPUTE) != bool(self.makers):
+            named = ", ".join(one.name for one in self.makers) or "not given"
+            raise UserError(
+                f"--{MISSING} is {self.policy} and --{SYNTHESIS} {named}; give --{MISSING} {IMPUTE} together with "
+                f"--{SYNTHESIS} RUN, or neither"
+            )
+
+    def completer(self, phases: Sequence[TrainedPhase], devices: Sequence[Any]) -> Completer | None:
+        """Returns what completes cases for these phases; None where nothing is made.
+
+        Raises:
+            UserError: the phases cannot label incomplete cases, or do not go with those that make modalities.
+        """
+        check_policy(phases, self.policy)
+        if not self.makers:
+            return None
+        if any(isinstance(one, Placement) for one in devices):
+            raise UserError(
+                f"--space is above 1, and --{MISSING} {IMPUTE} makes modalities on one device each; leave one out"
+            )
+        return completer_for(self.makers, phases[0], devices)
+
+    def cases(
+        self,
+        completer: Completer | None,
+        phase: TrainedPhase,
+        root: Path,
+        say: Callable[[str], None],
+        only: Collection[str] | None,
+    ) -> GivenCases:
+        """Finds the cases that can be labeled, as `given_cases` does; of the others each is left out by its name."""
+        reads = completer.reads if completer else phase.preparation.modalities
+        given = given_cases(root, phase.data, reads, say, only, incomplete=self.policy != REFUSE)
+        if completer is None:
+            return given
+        files = {one.id: one for one in given.files}
+        sound = given.batch.sound(files, lambda one: completer.tasks(one.id, one.images))
+        return replace(given, files=tuple(files[case] for case in sound))
+
+
+REFUSED = Missing()
 
 
 def check_policy(phases: Sequence[TrainedPhase], policy: str) -> None:
     """Refuses to label incomplete cases by a network to which nobody can tell what is absent."""
     for one in phases:
-        if policy != REFUSE and not (one.system.reads_presence or isinstance(one.system, FusingSystem)):
+        if policy == ZERO and not (one.system.reads_presence or isinstance(one.system, FusingSystem)):
             raise UserError(
                 f"--{MISSING} is {policy}, and {one.name} labels cases that have all modalities; leave it out, or name "
                 "another run"
@@ -39,8 +105,10 @@ def _within(subset: Sequence[bool], other: Sequence[bool]) -> bool:
     return all(there or not asked for asked, there in zip(subset, other, strict=True))
 
 
-def told(files: Sequence[CaseFiles], phases: Sequence[TrainedPhase]) -> list[str]:
+def told(files: Sequence[CaseFiles], phases: Sequence[TrainedPhase], completer: Completer | None = None) -> list[str]:
     """Says which cases lack modalities, and which have a subset that a network has never been shown."""
+    if completer:
+        return [sentence for one in files for sentence in _made(one, completer)]
     modalities = phases[0].preparation.modalities
     subsets = {one.id: subset_name(present(modalities, one.images), modalities) for one in files}
     whole = subset_name((True,) * len(modalities), modalities)
@@ -55,6 +123,16 @@ def told(files: Sequence[CaseFiles], phases: Sequence[TrainedPhase]) -> list[str
             if frozenset(subset.split("+")) not in seen
         ]
     return said
+
+
+def _made(files: CaseFiles, completer: Completer) -> list[str]:
+    """Says what is made for a case, and of what."""
+    tasks = completer.tasks(files.id, files.images)
+    if not tasks:
+        return []
+    made, sources = ", ".join(task.target for task in tasks), ", ".join(tasks[0].sources)
+    said = f"case {files.id} lacks {made}, made from {sources} by {completer.name}"
+    return [said, *completer.never_shown(files.id, tasks)]
 
 
 def description(lacks: Sequence[str], note: str | None = None) -> str | None:

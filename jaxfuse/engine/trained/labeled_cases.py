@@ -11,19 +11,20 @@ from typing import Any
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.facts import counted
 from jaxfuse.data.prepared import Prepared
-from jaxfuse.data.presence import REFUSE, ZERO
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
 from jaxfuse.engine.trained.case_names import PLAIN, CaseNames
 from jaxfuse.engine.trained.chosen_devices import first_device
+from jaxfuse.engine.trained.completer import Completer, Lacking, synthesized_note
 from jaxfuse.engine.trained.conveyor import Work
-from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
-from jaxfuse.engine.trained.incomplete import check_policy, description, told
+from jaxfuse.engine.trained.given_cases import cases_of_side
+from jaxfuse.engine.trained.incomplete import REFUSED, Missing, description, told
 from jaxfuse.engine.trained.passes import PATCHES, Passes
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
 from jaxfuse.engine.trained.postprocessed import postprocessing_of, warning_of
 from jaxfuse.engine.trained.probability_maps import write_maps
 from jaxfuse.engine.trained.segmenter import CaseLabeler, Labeled, case_labeler, check_labels, write_labels
+from jaxfuse.engine.trained.synthesizer import Task
 from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
 from jaxfuse.io.whole_file import at
@@ -41,7 +42,7 @@ def label_cases(
     named: CaseNames = PLAIN,
     archive: Path | None = None,
     postprocessing: str = AUTO,
-    missing: str = REFUSE,
+    missing: Missing = REFUSED,
     call: Call = Call(),  # noqa: B008 - it is frozen
 ) -> None:
     """Writes the label map of every case below `root`, as OUTPUT/<case>.nii.gz or as `named` has it.
@@ -49,7 +50,7 @@ def label_cases(
     Args:
         named: the files of each case, maps of its probabilities among them.
         archive: zip file of all label maps, written where no case was left out.
-        missing: what is done with cases that lack modalities: "refuse", or "zero" for their images.
+        missing: what is done with cases that lack modalities.
         postprocessing: auto, none, or the file of a plan (`jaxfuse.engine.trained.postprocessed`).
 
     Raises:
@@ -57,21 +58,19 @@ def label_cases(
         CasesLeftOut: some cases cannot be labeled; the others are.
     """
     one_kind(phases)
-    scheme, modalities = check_labels(phases), phases[0].preparation.modalities
-    after = postprocessing_of(phases, postprocessing)
-    only = cases_of_side(phases, call.side)
-    check_policy(phases, missing)
-    given = given_cases(root, phases[0].data, modalities, display.say, only, incomplete=missing == ZERO)
+    scheme, after = check_labels(phases), postprocessing_of(phases, postprocessing)
+    only, devices = cases_of_side(phases, call.side), call.devices or first_device()
+    completer = missing.completer(phases, devices)
+    given = missing.cases(completer, phases[0], root, display.say, only)
     named.check(given.layout)
     runs = ", ".join(one.name for one in phases)
     described = named.descriptions(scheme, runs)
     every = [*(name for one in given.files for name in named.of(one)), *described]
     outputs = open_outputs(output, "--output", reads=given.reads, names=every, overwrite=call.overwrite)
     zipped = _open_archive(archive, given.reads, call.overwrite) if archive else None
-    devices = call.devices or first_device()
     labeler = case_labeler(phases, devices, passes=passes, postprocessing=after)
     display.say(f"{_told(given.files, call.side)} by {runs}; labels of scheme {scheme.name}")
-    for sentence in told(given.files, phases):
+    for sentence in told(given.files, phases, completer):
         display.say(sentence)
     if after:
         display.say(after.told())
@@ -87,25 +86,40 @@ def label_cases(
             display.say(warning)
 
     options: dict[str, Any] = {**asdict(passes), **asdict(named), "zip": archive and str(archive.absolute())}
-    options |= {"spacing": labeler.preparation.spacing_range_mm, "missing": missing}
+    options |= {"spacing": labeler.preparation.spacing_range_mm, "missing": missing.policy}
     options["postprocessing"] = after and after.plan.digest
-    stages = partial(_stages, labeler, scheme, named, chosen_on)
+    options["synthesis"] = completer and completer.name
+    stages = partial(_stages, labeler, scheme, named, chosen_on, completer)
     Assignment(phases, root, output, given, outputs, options).carry_out(stages, call, devices, display, close)
 
 
 def _stages(
-    labeler: CaseLabeler, scheme: LabelScheme, named: CaseNames, chosen_on: list[str], outputs: Outputs
-) -> Work[CaseFiles, Prepared, Labeled, Written]:
+    labeler: CaseLabeler,
+    scheme: LabelScheme,
+    named: CaseNames,
+    chosen_on: list[str],
+    completer: Completer | None,
+    outputs: Outputs,
+) -> Work[CaseFiles, Prepared | Lacking, Labeled, Written]:
     """The stages of each case; `chosen_on` takes those that the post-processing was chosen on."""
     modalities, after = labeler.preparation.modalities, labeler.postprocessing
 
-    def label(case: Prepared, device: object) -> Labeled:
-        return labeler.labeled(case, device, keep=bool(named.maps))
+    def tasks_of(files: CaseFiles) -> Sequence[Task]:
+        return completer.tasks(files.id, files.images) if completer else ()
+
+    def read(files: CaseFiles) -> Prepared | Lacking:
+        return completer.read(files) if completer and tasks_of(files) else labeler.read(files)
+
+    def label(given: Prepared | Lacking, device: object) -> Labeled:
+        whole = labeler.preparation.prepare(given.completed(device)) if isinstance(given, Lacking) else given
+        return labeler.labeled(whole, device, keep=bool(named.maps))
 
     def write(files: CaseFiles, made: Labeled) -> Written:
         names, facts = named.of(files), made.case.facts
-        like = next(files.images[name] for name in modalities if name in files.images)
-        note = description(facts.lacks, after.note(facts) if after else None)
+        reads = completer.reads if completer else modalities
+        like = next(files.images[name] for name in reads if name in files.images)
+        made_of = [synthesized_note(tasks_of(files)), (after.note(facts) if after else None) or ""]
+        note = description(facts.lacks, "; ".join(filter(None, made_of)))
         with outputs.together() as folder:
             (folder / names[0]).parent.mkdir(parents=True, exist_ok=True)
             write_labels(folder / names[0], made.labels, made.case, scheme, like=like, description=note)
@@ -116,7 +130,7 @@ def _stages(
             chosen_on.append(files.id)
         return Written(names, facts.background)
 
-    return Work(labeler.read, label, write)
+    return Work(read, label, write)
 
 
 def _describe(outputs: Outputs, described: Mapping[str, str]) -> None:

@@ -33,8 +33,10 @@ from jaxfuse.engine.trained.spacing import Range, axes_across, check_spacing
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import SYNTHESIZED, System
+from jaxfuse.learning.system import COMPLETED, SYNTHESIZED, System
 
+# The results of phases that make modalities of others.
+MODALITIES = (SYNTHESIZED, COMPLETED)
 # A phase whose result is class probabilities makes this; others make the output that is their result.
 LABELS = "labels"
 
@@ -240,7 +242,7 @@ def _trained_phase(workdir: Path, experiment: Experiment, facts: DatasetFacts, n
     total = phase.total_steps(len(facts.train))
     system = build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts))
     data = experiment.data_of(phase)
-    read = tuple(experiment.pairs[0].split("+")) if system.primary == SYNTHESIZED else data.modalities
+    read = tuple(experiment.pairs[0].split("+")) if system.primary in MODALITIES else data.modalities
     return TrainedPhase(
         name=f"{workdir.name}:{name}" + ("@best" if best else ""),
         system=system,
@@ -288,8 +290,8 @@ def weights_digest(state: State) -> str:
 
 def one_kind(phases: Sequence[TrainedPhase]) -> str:
     """Returns the kind of result of all phases; refuses some that synthesize a modality beside others."""
-    makers = [one.name for one in phases if one.makes == SYNTHESIZED]
-    others = [one.name for one in phases if one.makes != SYNTHESIZED]
+    makers = [one.name for one in phases if one.makes in MODALITIES]
+    others = [one.name for one in phases if one.makes not in MODALITIES]
     if makers and others:
         raise UserError(
             f"{makers[0]} synthesizes a modality and {others[0]} does not; name runs of one kind, or use "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from jaxfuse.engine.trained.chosen_devices import first_device, weights_on
 from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side, given_cases
 from jaxfuse.engine.trained.passes import PATCHES, Passes, each_of
-from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
+from jaxfuse.engine.trained.phases import MODALITIES, TrainedPhase, one_kind
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
@@ -32,10 +32,9 @@ from jaxfuse.io.nifti import write_like
 from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.tables import write_json
 from jaxfuse.learning.state import State
-from jaxfuse.learning.system import SYNTHESIZED
+from jaxfuse.learning.system import COMPLETED, SYNTHESIZED, synthesized
 
 DESCRIPTION = "synthesized by jaxfuse"
-_ASKED = Asked(values=(SYNTHESIZED,))
 
 Volume = Float[np.ndarray, "d h w"]
 Backgrounds = Sequence[float | None] | None
@@ -52,36 +51,80 @@ class Task:
         return f"{self.target} from {' and '.join(self.sources)}"
 
 
-def task_of(phase: TrainedPhase) -> Task:
-    """Returns the task of a phase that synthesizes; refuses one that does not, or whose range is not known."""
-    if phase.makes != SYNTHESIZED:
+@dataclass(frozen=True)
+class Skill:
+    """The modalities that a network makes, and those that it reads.
+
+    Attributes:
+        sources: the modalities that it reads.
+        targets: those that it makes.
+        any_of: whether any of the sources will do for any target; else it takes all of them.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    any_of: bool
+
+    def __str__(self) -> str:
+        if not self.any_of:
+            return str(Task(self.sources, self.targets[0]))
+        return f"{' or '.join(self.targets)} from any of {', '.join(self.sources)}"
+
+    def task(self, target: str, there: Collection[str]) -> Task | None:
+        """Returns how it makes a target of the modalities that are there; None where it cannot."""
+        used = tuple(name for name in self.sources if name in there and name != target)
+        enough = used if self.any_of else len(used) == len(self.sources)
+        return Task(used, target) if target in self.targets and enough else None
+
+
+def skill_of(phase: TrainedPhase) -> Skill:
+    """Returns what a phase makes; refuses one that makes no modality, or none whose range is known."""
+    if phase.makes not in MODALITIES:
         raise UserError(
             f"{phase.name} makes {phase.system.primary}, no modality; name a run that synthesizes, as of Hi-Net"
         )
-    sources, target = phase.pairs
-    if target not in phase.facts.ranges:
+    sources, targets = (tuple(one.split("+")) for one in phase.pairs)
+    known = tuple(name for name in targets if name in phase.facts.ranges)
+    if not known and phase.facts.ranges:
+        raise UserError(
+            f"{phase.name} was trained on cases of which none has {targets[0]}, so that it cannot make it; train one "
+            "on cases that have it"
+        )
+    if not known:
         raise UserError(
             f"{phase.name} was trained on intensities normalized by {phase.data.normalize!r}, so that the range of "
-            f"{target} is not known; train one with data.normalize minmax, histmatch or percentiles"
+            f"{targets[0]} is not known; train one with data.normalize minmax, histmatch or percentiles"
         )
-    return Task(tuple(sources.split("+")), target)
+    return Skill(sources, known, phase.makes == COMPLETED)
 
 
-def check_synthesis(phases: Sequence[TrainedPhase]) -> Task:
-    """Returns the task of the first; refuses phases of another task, or that want cases prepared in another way."""
-    first, task = phases[0], task_of(phases[0])
+def check_skills(phases: Sequence[TrainedPhase]) -> Skill:
+    """Returns what the first makes; refuses phases of another task, or that want cases prepared in another way."""
+    first, skill = phases[0], skill_of(phases[0])
     for other in phases:
-        its = task_of(other)
-        if (its.target, set(its.sources)) != (task.target, set(task.sources)):
+        its = skill_of(other)
+        if (its.any_of, set(its.targets), set(its.sources)) != (skill.any_of, set(skill.targets), set(skill.sources)):
             raise UserError(
-                f"{first.name} and {other.name} cannot be averaged: they make {task} and {its}; predict with each alone"
+                f"{first.name} and {other.name} cannot be averaged: they make {skill} and {its}; predict with each "
+                "alone"
             )
         if other.preparation != first.preparation:
             raise UserError(
                 f"{first.name} and {other.name} cannot be averaged: their intensities are scaled in another way, or "
                 "their slices show other windows; predict with each alone"
             )
-    return task
+    return skill
+
+
+def check_synthesis(phases: Sequence[TrainedPhase]) -> Task:
+    """Returns the one task of all phases; refuses what `check_skills` does, and phases that make whatever lacks."""
+    skill = check_skills(phases)
+    if skill.any_of:
+        raise UserError(
+            f"{phases[0].name} makes {skill}, whichever a case lacks, and here one modality is made of all cases; use "
+            "jaxfuse.impute, or predict --missing impute of a run that labels"
+        )
+    return Task(skill.sources, skill.targets[0])
 
 
 @dataclass(frozen=True)
@@ -95,28 +138,29 @@ class VolumeMaker:
     """
 
     phases: Sequence[TrainedPhase]
-    predictors: Mapping[Any, Sequence[Callable[[Prepared], Mapping[str, np.ndarray]]]]
+    predictors: Mapping[Any, Sequence[Callable[[Prepared, Asked], Mapping[str, np.ndarray]]]]
 
     def prepare(self, case: Case) -> Prepared:
-        """Crops and normalizes a case of the first phase's sources."""
+        """Crops and normalizes a case of the first phase's sources, or of some of them."""
         return self.phases[0].preparation.prepare(case)
 
-    def make(self, case: Prepared, device: Any) -> Volume:
-        """Returns the target on the case's whole grid, in the units of its files.
+    def make(self, case: Prepared, device: Any, target: str) -> Volume:
+        """Returns a target on the case's whole grid, in the units of its files.
 
         It is exactly 0 where no source shows anything, and beyond the window of the runs' pictures.
         """
         levels = np.zeros(case.facts.shape)
+        output = SYNTHESIZED if self.phases[0].makes == SYNTHESIZED else synthesized(target)
         for one, predict in zip(self.phases, self.predictors[device], strict=True):
-            outputs = predict(one.preparation.in_channels(case))
-            levels += np.clip(outputs[SYNTHESIZED][..., 0], 0, 1) / len(self.phases)
+            outputs = predict(one.preparation.in_channels(case), Asked(values=(output,)))
+            levels += np.clip(outputs[output][..., 0], 0, 1) / len(self.phases)
         if not np.isfinite(levels).all():
             raise UserError(
                 f"case {case.facts.id}: {', '.join(one.name for one in self.phases)} made values that are no numbers; "
                 "look at the losses of the training"
             )
         volume, ends = np.zeros(levels.shape, np.float32), (self.phases[0].preparation.normalization.darkest, 1.0)
-        volume.flat[case.brain] = np.interp(levels.flat[case.brain], ends, mean_range(self.phases))
+        volume.flat[case.brain] = np.interp(levels.flat[case.brain], ends, mean_range(self.phases, target))
         return uncrop(volume, case, 0)
 
 
@@ -134,46 +178,50 @@ def volume_maker(phases: Sequence[TrainedPhase], passes: Passes = PATCHES, devic
     )
 
 
-def mean_range(phases: Sequence[TrainedPhase]) -> tuple[float, float]:
-    """Returns the stored values for 0 and 1: medians over training volumes, averaged over the runs.
+def mean_range(phases: Sequence[TrainedPhase], target: str) -> tuple[float, float]:
+    """Returns the stored values of a target for 0 and 1: medians over training volumes, averaged over the runs.
 
     The range of the real image, were there one, is not known.
     """
-    low, high = np.mean([one.facts.ranges[task_of(one).target] for one in phases], axis=0).tolist()
+    low, high = np.mean([one.facts.ranges[target] for one in phases], axis=0).tolist()
     return low, high
 
 
-def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[State, Prepared], Mapping[str, np.ndarray]]:
-    """A function from weights and a case in the network's channels to the named outputs of its volume."""
+def _predictor(phase: TrainedPhase, passes: Passes) -> Callable[[State, Prepared, Asked], Mapping[str, np.ndarray]]:
+    """A function from weights and a case in the network's channels to the outputs of its volume that are asked for."""
     axis = AXES[phase.data.axis]
     if not passes.whole:
-        predict = case_predictor(phase.system, phase.phase, axis=axis, passes=passes)
-        return lambda weights, case: predict(weights, case, _ASKED)
+        return case_predictor(phase.system, phase.phase, axis=axis, passes=passes)
     divisor, by_patch, lock = phase.system.geometry.divisor, {}, Lock()
     alone = Passes(overlap=0.0, weighting=EQUAL, mirror=passes.mirror)
 
-    def in_one_pass(weights: State, case: Prepared) -> Mapping[str, np.ndarray]:
+    def in_one_pass(weights: State, case: Prepared, asked: Asked) -> Mapping[str, np.ndarray]:
         # A patch that covers the slice is the only one of it.
         patch = tuple(side + -side % divisor for side in pictures(case.image, axis).shape[1:3])
         with lock:
             if patch not in by_patch:
                 whole = replace(phase.phase, patch=patch)
                 by_patch[patch] = case_predictor(phase.system, whole, axis=axis, passes=alone)
-        return by_patch[patch](weights, case, _ASKED)
+        return by_patch[patch](weights, case, asked)
 
     return in_one_pass
 
 
 def write_synthesized(
-    path: Path, volume: Volume, files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes = PATCHES
+    path: Path,
+    volume: Volume,
+    files: CaseFiles,
+    task: Task,
+    phases: Sequence[TrainedPhase],
+    passes: Passes = PATCHES,
 ) -> None:
     """Writes a volume on the grid of its first source, float32, and a JSON file beside it with its origin.
 
     The header names its origin as well. `path` ends in `.nii.gz`, the other file in `.json`.
     """
-    grid = files.images[phases[0].preparation.modalities[0]]
+    grid = files.images[task.sources[0]]
     write_like(path, volume, grid.path, channel=grid.channel, dtype="float32", description=DESCRIPTION)
-    write_json(path.with_name(origin_file(path.name)), _sidecar(files, phases, passes))
+    write_json(path.with_name(origin_file(path.name)), _sidecar(files, task, phases, passes))
 
 
 def origin_file(volume: str) -> str:
@@ -181,8 +229,8 @@ def origin_file(volume: str) -> str:
     return volume.removesuffix(".nii.gz") + ".json"
 
 
-def _sidecar(files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes) -> dict[str, Any]:
-    preparation, task = phases[0].preparation, task_of(phases[0])
+def _sidecar(files: CaseFiles, task: Task, phases: Sequence[TrainedPhase], passes: Passes) -> dict[str, Any]:
+    preparation = phases[0].preparation
     return {
         "synthesized": True,
         "case": files.id,
@@ -190,7 +238,7 @@ def _sidecar(files: CaseFiles, phases: Sequence[TrainedPhase], passes: Passes) -
         "sources": {name: files.images[name].path.name for name in task.sources},
         "runs": [one.name for one in phases],
         "normalization": preparation.normalize,
-        "range": list(mean_range(phases)),
+        "range": list(mean_range(phases, task.target)),
         "range_of": f"median over the training volumes of the stored values of {task.target} for 0 and 1",
         "zero": "where no source shows anything, and beyond the window",
         "window": [list(one) for one in preparation.window],
@@ -244,13 +292,13 @@ def _stages(
 
     def make(given: tuple[Prepared, Backgrounds], device: object) -> tuple[Volume, Backgrounds]:
         case, backgrounds = given
-        return maker.make(case, device), backgrounds
+        return maker.make(case, device, task.target), backgrounds
 
     def write(files: CaseFiles, made: tuple[Volume, Backgrounds]) -> Written:
         volume, backgrounds = made
         names = _names(files, task)
         with outputs.together() as folder:
-            write_synthesized(folder / names[0], volume, files, maker.phases, passes)
+            write_synthesized(folder / names[0], volume, files, task, maker.phases, passes)
         return Written(names, backgrounds)
 
     return Work(read, make, write)

@@ -1,4 +1,4 @@
-"""What Hi-Net from any sources to any target learns in one step: of each example some sources and one target."""
+"""Tasks of Hi-Net from any sources to any target in one step: of each example some sources and one target."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class AnyTask:
 
     @property
     def _same(self) -> tuple[tuple[bool, ...], ...]:
-        """Of each target and each source, whether they are one modality."""
+        """Marks of each target the source that is the same modality."""
         return tuple(tuple(source == target for source in self.sources) for target in self.targets)
 
     @property

@@ -12,9 +12,17 @@ from jaxfuse.config import parse
 from jaxfuse.data.cases import Case
 from jaxfuse.engine.trained.passes import PATCHES, Passes
 from jaxfuse.engine.trained.phases import load
-from jaxfuse.engine.trained.synthesizer import Task, check_synthesis, mean_range, task_of, volume_maker
+from jaxfuse.engine.trained.synthesizer import (
+    Skill,
+    Task,
+    check_skills,
+    check_synthesis,
+    mean_range,
+    skill_of,
+    volume_maker,
+)
 from jaxfuse.learning.system import SYNTHESIZED, Geometry, Segmentation
-from tests.made_cases import channels_of
+from tests.made_cases import MODALITIES, channels_of
 from tests.refusals import refused
 from tests.untrained_run import HeldPhase, case_of, fixed_system, held, state_of, synthesis_run
 
@@ -57,7 +65,7 @@ def made_by(phases, case, passes=PATCHES):
     """The target of a case by these phases, on the first device."""
     maker = volume_maker(phases, passes)
     (device,) = maker.predictors
-    return maker.make(maker.prepare(case), device)
+    return maker.make(maker.prepare(case), device, "flair")
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
@@ -94,8 +102,8 @@ def hybrid(tmp_path_factory) -> Path:
 
 def test_a_run_of_hinet_is_read_with_its_task_and_range(hybrid):
     (found,) = load([str(hybrid)])
-    assert (task_of(found), mean_range([found])) == (Task(("t1", "t2"), "flair"), (0, 800))
-    assert (str(task_of(found)), found.name, found.makes) == ("flair from t1 and t2", "run:synthesis", SYNTHESIZED)
+    assert (check_synthesis([found]), mean_range([found], "flair")) == (Task(("t1", "t2"), "flair"), (0, 800))
+    assert (str(skill_of(found)), found.name, found.makes) == ("flair from t1 and t2", "run:synthesis", SYNTHESIZED)
     assert float(found.weights().stats["generator"]["synthesis"]["block_1"]["fuse"]["norm"]["mean"][0]) == 1
 
 
@@ -128,3 +136,24 @@ def test_runs_of_other_tasks_are_not_averaged():
     for other in (mean(normalize="percentiles"), mean(blank_slices=True), mean(landmarks={"t1": (1.0,)})):
         told = "run0 and run1 cannot be averaged: their intensities are scaled in another"
         refused(told, check_synthesis, [one, replace(other, name="run1")])
+
+
+def test_what_is_made_of_what_is_there():
+    one = Skill(("t1", "t2"), ("flair",), any_of=False)
+    assert one.task("flair", {"t1", "t2", "t1ce"}) == Task(("t1", "t2"), "flair")
+    assert [one.task("flair", {"t1"}), one.task("t1ce", {"t1", "t2"})] == [None, None]
+    many = Skill(("t1", "t2", "flair"), ("t2", "flair"), any_of=True)
+    assert str(many) == "t2 or flair from any of t1, t2, flair"
+    assert many.task("flair", {"t2"}) == Task(("t2",), "flair")
+    assert many.task("t2", {"t2", "flair", "pd"}) == Task(("flair",), "t2")
+    assert [many.task("t1", {"t2"}), many.task("t2", {"pd"}), many.task("t2", {"t2"})] == [None, None, None]
+
+
+def test_a_run_that_makes_whatever_lacks_makes_no_one_modality_of_all_cases(tmp_path):
+    (found,) = load([str(synthesis_run(tmp_path / "run", "tiny,row=any"))])
+    assert check_skills([found]) == Skill(MODALITIES, MODALITIES, any_of=True)
+    refused("makes t1 or t1ce or t2 or flair from any of t1, t1ce, t2, flair, whichever", check_synthesis, [found])
+    # One of which the data told no range is not made.
+    known = {name: found.facts.ranges[name] for name in ("t1", "t2")}
+    without = replace(found, facts=replace(found.facts, ranges=known))
+    assert skill_of(without).targets == ("t1", "t2")
