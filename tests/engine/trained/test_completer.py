@@ -1,4 +1,4 @@
-"""What cases lack, made by a network whose answer is the mean of what is there, beside what they have."""
+"""Modalities that cases lack, made by a network whose answer is the mean of what is there, beside what they have."""
 
 from dataclasses import replace
 from pathlib import Path
