@@ -2,10 +2,11 @@
 
 Chooses a post-processing of label maps for a trained run, on the cases that validate it, and stores it with the run.
 
-The validation cases are labeled as `jaxfuse.predict` labels. Then steps are tried one after the other: for each region
-small parts are removed, or all but the largest, and holes are filled; at the end regions that are too small in all
-become what is around them. A step is taken where the mean Dice rises and that of no region falls. What was taken, what
-it was chosen on and all that was tried stand in RUN/postprocessing.json; `jaxfuse.predict` applies it from then on.
+The validation cases are labeled as `jaxfuse.predict` labels. First the probability of each class in turn is weighed by
+factors, which moves its threshold. Then steps are tried one after the other: for each region small parts are removed,
+or all but the largest, and holes are filled; at the end regions that are too small in all become what is around them. A
+factor or step is taken where the mean Dice rises and that of no region falls. What was taken, what it was chosen on and
+all that was tried stand in RUN/postprocessing.json; `jaxfuse.predict` applies it from then on.
 
 Several runs that validate on the same cases are averaged, as `jaxfuse.predict` averages them. Runs of different folds
 label each its own cases; the choice is made on all of them, and stored with each. Cases that are held out (the side

@@ -48,14 +48,20 @@ def _dark(image: Any) -> Any:
     return -_bright(image)
 
 
+def _timid(image: Any) -> Any:
+    lesion = jnp.where(image > 0, 0.3, 0.01)
+    return jnp.log(jnp.concatenate([1 - lesion, lesion], -1))
+
+
 def bright_phase(
-    run: Path, root: Path, sides: Mapping[str, Sequence[str]], *, weight: float = 0.0, dark: bool = False, **data: Any
+    run: Path, root: Path, sides: Mapping[str, Sequence[str]], *, weight: float = 0.0, kind: str = "bright", **data: Any
 ) -> HeldPhase:
     """A phase of a run in the folder `run`, trained on the cases below `root` by this split.
 
-    `weight`: its one weight, which changes nothing but the digest. `dark`: it labels the rest of the brain.
+    `weight`: its one weight, which changes nothing but the digest. `kind`: "dark" labels the rest of the brain; "timid"
+    gives a lesion a probability of 0.3, and so labels nothing.
     """
-    system = fixed_system(Geometry(3, 1), "S", _dark if dark else _bright)
+    system = fixed_system(Geometry(3, 1), "S", {"bright": _bright, "dark": _dark, "timid": _timid}[kind])
     phase = replace(TINY, name="S", patch=(8, 8, 8))
     given = replace(DATA, modalities=("flair",), root=str(root), **data)
     made = held(f"{run.name}:S", system, phase, given, state_of({"net": {"weight": jnp.float32(weight)}}))

@@ -1,14 +1,17 @@
 """The choice of a plan on label maps whose truth is known: a step is taken where it raises the mean Dice.
 
-Steps are tried in groups, in a stated order, each on what those before it left. Of a group at most one is taken: that
-of the highest mean over regions of the mean Dice over cases, and of equals the first, if that mean rises and the Dice
-of no region falls. nnU-Net chooses alike (Isensee et al., Nat Methods 18:203, 2021), among largest parts alone.
+Where class probabilities are known as well, a factor of each class in turn is chosen first. Then steps are tried in
+groups, in a stated order. Each is tried on what those before it left. Of a group, and of the factors of a class, at
+most one is taken: that of the highest mean over regions of the mean Dice over cases, and of equals the first, if that
+mean rises and the Dice of no region falls. nnU-Net chooses alike (Isensee et al., Nat Methods 18:203, 2021), among
+largest parts alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ from jaxfuse.postprocessing.steps import (
     members_of,
     step_document,
 )
+from jaxfuse.postprocessing.thresholds import FACTORS, Factors, Unsure, Weigh, by_class
 
 # Volumes in mm3 that are tried: of parts, and of all of a region.
 PARTS_MM3 = (10.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
@@ -41,18 +45,23 @@ Scores = Mapping[str, float]  # region -> mean Dice over cases
 
 @dataclass(frozen=True)
 class Labeled:
-    """A predicted label map and its truth, within the box that holds both."""
+    """A predicted label map and its truth, within the box that holds both.
+
+    Attributes:
+        unsure: the voxels whose label factors of classes may change; None where probabilities are not known.
+    """
 
     labels: Labels
     truth: Labels
     voxel_mm3: float
+    unsure: Unsure | None = None
 
 
 @dataclass(frozen=True)
 class Trial:
     """A step that was tried on what those before it left, and what came of it."""
 
-    step: Step
+    step: Step | Weigh
     dice: Scores
     taken: bool
 
@@ -76,10 +85,18 @@ class Choice:
     trials: tuple[Trial, ...] = field(default=())
 
 
-def labeled(labels: Labels, truth: Labels, spacing_mm: Spacing) -> Labeled:
-    """Cuts a label map and its truth (d h w), on a whole grid, to the box of both, beyond which nothing changes."""
-    box = box_of(np.maximum(labels, truth)) or (slice(None),) * labels.ndim
-    return Labeled(labels[box].copy(), truth[box].copy(), voxel_size(spacing_mm))
+def labeled(labels: Labels, truth: Labels, spacing_mm: Spacing, unsure: Unsure | None = None) -> Labeled:
+    """Cuts a label map and its truth (d h w), on a whole grid, to the box of all that is marked or unsure.
+
+    Beyond it nothing changes.
+    """
+    marked = np.maximum(labels, truth)
+    if unsure is not None:
+        marked.flat[unsure.places] = 1
+    box = box_of(marked) or (slice(None),) * labels.ndim
+    if unsure is not None:
+        unsure = unsure.within(box, labels.shape)
+    return Labeled(labels[box].copy(), truth[box].copy(), voxel_size(spacing_mm), unsure)
 
 
 def groups_of(scheme: LabelScheme) -> Iterator[tuple[Step, ...]]:
@@ -121,20 +138,47 @@ def choose(cases: Sequence[Labeled], scheme: LabelScheme, report: Callable[[int,
     """Chooses a plan.
 
     Args:
-        report: takes the number of groups of steps that are done, and of all.
+        report: takes the number of classes and groups of steps that are done, and of all.
     """
-    groups, steps, trials = list(groups_of(scheme)), list[Step](), list[Trial]()
+    groups, known = list(groups_of(scheme)), all(one.unsure is not None for one in cases)
+    total = len(groups) + known * len(scheme.classes[1:])
     before = now = mean_dice(cases, scheme)
-    for number, group in enumerate(groups, start=1):
-        tried = [Trial(step, mean_dice(_after(step, cases, scheme), scheme), False) for step in group]
-        best = max(tried, key=lambda trial: _rise(now, trial.dice))
-        if _rise(now, best.dice) > 0:
-            tried[tried.index(best)] = replace(best, taken=True)
+    factors, steps, trials = dict[str, float](), list[Step](), list[Trial]()
+    for name in scheme.classes[1:] if known else ():
+        weighed = {Weigh(name, one): partial(_relabeled, cases, scheme, {**factors, name: one}) for one in FACTORS}
+        best = _best_of(weighed, now, scheme, trials)
+        if best is not None:
+            factors[name], now = best.step.factor, best.dice
+        report(len(trials) // len(FACTORS), total)
+    cases = list(_relabeled(cases, scheme, factors))
+    for number, group in enumerate(groups, start=total - len(groups) + 1):
+        best = _best_of({step: partial(_after, step, cases, scheme) for step in group}, now, scheme, trials)
+        if best is not None:
             steps.append(best.step)
             cases, now = list(_after(best.step, cases, scheme)), best.dice
-        trials += tried
-        report(number, len(groups))
-    return Choice(Plan(scheme.name, tuple(steps)), before, now, tuple(trials))
+        report(number, total)
+    return Choice(Plan(scheme.name, tuple(steps), factors), before, now, tuple(trials))
+
+
+def _best_of(
+    group: Mapping[Any, Callable[[], Iterator[Labeled]]], now: Scores, scheme: LabelScheme, trials: list[Trial]
+) -> Any:
+    """Tries what is in a group, adds the trials, and returns the one that is taken; None where none is."""
+    tried = [Trial(step, mean_dice(make(), scheme), False) for step, make in group.items()]
+    best = max(tried, key=lambda trial: _rise(now, trial.dice))
+    rises = _rise(now, best.dice) > 0
+    trials += [replace(one, taken=rises and one is best) for one in tried]
+    return best if rises else None
+
+
+def _relabeled(cases: Sequence[Labeled], scheme: LabelScheme, factors: Factors) -> Iterator[Labeled]:
+    """Yields the cases labeled by factors; as they are where there are none, or no probabilities."""
+    weights = by_class(factors, scheme)
+    for one in cases:
+        if not factors or one.unsure is None:
+            yield one
+        else:
+            yield replace(one, labels=one.unsure.relabeled(one.labels, weights))
 
 
 def _after(step: Step, cases: Sequence[Labeled], scheme: LabelScheme) -> Iterator[Labeled]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy import ndimage
 
 from jaxfuse.errors import UserError
@@ -18,6 +19,7 @@ from jaxfuse.io.tables import read_json
 from jaxfuse.labels import LabelScheme, label_scheme
 from jaxfuse.metrics.distances import Spacing, voxel_size
 from jaxfuse.postprocessing.steps import Labels, Step, applied, check_step, read_step, step_document
+from jaxfuse.postprocessing.thresholds import Factors, by_class, read_factors, told_factors
 
 KIND = "post-processing"
 # Modality -> moments of its image: what tells a case from another that bears its name.
@@ -26,17 +28,19 @@ Images = Mapping[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in order.
+    """Factors of class probabilities, whose most probable classes are the labels, and steps on these in order.
 
     Attributes:
         scheme: name of the label scheme whose classes and regions they name.
+        factors: of `jaxfuse.postprocessing.thresholds`, which whoever makes label maps heeds.
     """
 
     scheme: str
     steps: tuple[Step, ...] = ()
+    factors: Factors = field(default_factory=dict)
 
     def __call__(self, labels: Labels, spacing_mm: Spacing) -> Labels:
-        """Returns the label map after all steps; the given one stays as it is.
+        """Returns the label map, made by the factors, after all steps; the given one stays as it is.
 
         Args:
             labels: class indices on a whole grid; of a single slice one axis has one voxel.
@@ -67,7 +71,18 @@ class Plan:
 
     def document(self) -> dict[str, Any]:
         """Returns the plan as JSON."""
-        return {"kind": KIND, "scheme": self.scheme, "steps": [step_document(step) for step in self.steps]}
+        factors = {"factors": dict(self.factors)} if self.factors else {}
+        return {"kind": KIND, "scheme": self.scheme, **factors, "steps": [step_document(step) for step in self.steps]}
+
+    @property
+    def does_something(self) -> bool:
+        """Whether a label map may change."""
+        return bool(self.steps or self.factors)
+
+    @property
+    def weights(self) -> Float[np.ndarray, " k"] | None:
+        """The factor of each class, in the scheme's order; None where all are 1."""
+        return by_class(self.factors, self._labels) if self.factors else None
 
     @property
     def digest(self) -> str:
@@ -76,7 +91,7 @@ class Plan:
 
     def told(self) -> str:
         """Says what is done, in one line."""
-        return "; ".join(step.told() for step in self.steps) or "no step"
+        return "; ".join([*told_factors(self.factors), *(step.told() for step in self.steps)]) or "no step"
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,7 @@ def box_of(labels: Labels) -> tuple[slice, ...] | None:
 
 
 def read_plan(path: Path) -> StoredPlan:
-    """Reads a plan that was chosen, or written by hand: JSON with `scheme` and `steps`.
+    """Reads a plan that was chosen, or written by hand: JSON with `scheme`, `steps` and perhaps `factors`.
 
     Raises:
         UserError: it cannot be read, is no plan, or names what its scheme lacks.
@@ -123,7 +138,8 @@ def read_plan(path: Path) -> StoredPlan:
     scheme = label_scheme(document["scheme"])
     for step in steps:
         check_step(step, scheme, where)
-    return StoredPlan(Plan(document["scheme"], steps), path, *_chosen_on(document, path))
+    factors = read_factors(document.get("factors", {}), scheme, where)
+    return StoredPlan(Plan(document["scheme"], steps, factors), path, *_chosen_on(document, path))
 
 
 def _chosen_on(document: Mapping[str, Any], path: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, Images]]:

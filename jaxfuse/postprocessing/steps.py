@@ -18,6 +18,7 @@ from jaxtyping import Bool, UInt8
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 from jaxfuse.postprocessing.components import CONNECTIVITIES, holes_of, largest_part, small_parts
+from jaxfuse.postprocessing.thresholds import Weigh
 
 FOREGROUND = "foreground"
 # Share by which a volume may fall short: sides in headers are floats of 32 bits.
@@ -143,7 +144,7 @@ def applied(step: Step, labels: Labels, scheme: LabelScheme, voxel_mm3: float) -
     return np.where(changed, np.uint8(scheme.classes.index(step.becomes)), labels)
 
 
-def step_document(step: Step) -> dict[str, Any]:
+def step_document(step: Step | Weigh) -> dict[str, Any]:
     """Returns a step as JSON."""
     return {"step": step.kind, **asdict(step)}
 

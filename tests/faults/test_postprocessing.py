@@ -79,6 +79,14 @@ def hold(phase, content):
         document({**STEP, "step": "fill_holes"}),
         "fill_holes of lesion becomes background; name a class of it",
     ),
+    ("factors in a list", "refused", document(factors=[2]), "has the factors .2.; give an object of classes"),
+    (
+        "a factor of a class that the scheme lacks",
+        "refused",
+        document(factors={"edema": 2}),
+        "a factor of 'edema', which the label scheme lesion lacks; choose one of background, lesion",
+    ),
+    ("a factor of 0", "refused", document(factors={"lesion": 0}), "the factor 0 of lesion; give a positive number"),
     ("networks told by a word", "refused", document(networks="mine"), "tells networks or cases otherwise than jaxfuse"),
 )
 def test_plans_that_are_none(tmp_path, content, message):

@@ -11,7 +11,7 @@ from typing import Any
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, counted
 from jaxfuse.data.phantom.roots import phantom_root
-from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.prepared import Prepared, brain_mask
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.presence import ZERO
 from jaxfuse.data.sources.case_folders import files_of
@@ -29,6 +29,7 @@ from jaxfuse.io.tables import render, write_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.postprocessing.choice import Choice, Labeled, Scores, choose, labeled
 from jaxfuse.postprocessing.option import FILE
+from jaxfuse.postprocessing.thresholds import unsure_of
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,12 @@ def _labeled(group: Group, scheme: LabelScheme, display: Display, devices: Seque
 
     def label(given: tuple[Prepared, Any], device: Any) -> Seen:
         case, truth = given
-        made = labeler.labeled(case, device)
-        facts = made.case.facts
-        return Seen(group, facts, labeled(uncrop(made.labels, made.case, 0), truth, facts.steps_mm))
+        made = labeler.labeled(case, device, keep=True)
+        facts, unsure = made.case.facts, None
+        if made.probabilities is not None:
+            inside = uncrop(brain_mask(made.case), made.case, False) if labeler.masked else None
+            unsure = unsure_of(made.probabilities, inside)
+        return Seen(group, facts, labeled(uncrop(made.labels, made.case, 0), truth, facts.steps_mm, unsure))
 
     work = Work(read, label, lambda files, seen: seen)
     for _, result in conveyed(_validation_files(first, group.cases, display), work, devices):

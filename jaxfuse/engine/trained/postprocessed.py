@@ -88,7 +88,7 @@ def postprocessing_of(phases: Sequence[TrainedPhase], asked: str) -> Postprocess
     if asked != AUTO:
         stored = read_plan(Path(asked))
         stored.plan.check(phases[0].scheme, asked)
-        return Postprocessing(stored) if stored.plan.steps else None
+        return Postprocessing(stored) if stored.plan.does_something else None
     held = {one.workdir: one.workdir / FILE for one in phases}
     if not any(path.is_file() for path in held.values()):
         return None
@@ -103,7 +103,7 @@ def postprocessing_of(phases: Sequence[TrainedPhase], asked: str) -> Postprocess
             )
     first.plan.check(phases[0].scheme, str(first.path))
     _check_weights(phases, plans)
-    return Postprocessing(first) if first.plan.steps else None
+    return Postprocessing(first) if first.plan.does_something else None
 
 
 def _check_weights(phases: Sequence[TrainedPhase], plans: Mapping[Path, StoredPlan]) -> None:

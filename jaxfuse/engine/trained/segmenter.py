@@ -26,6 +26,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.nifti import write_like
 from jaxfuse.labels import LabelScheme
+from jaxfuse.postprocessing.thresholds import most_probable
 
 Labels = UInt8[np.ndarray, "d h w"]
 
@@ -131,13 +132,20 @@ class CaseLabeler:
 
     def labels(self, case: Prepared, device: Any) -> Labels:
         """Returns class indices on the network's grid, cropped."""
-        return self._finished(self.ensembles[device].labels(case), case)
+        ensemble, weights = self.ensembles[device], self._weights
+        found = ensemble.labels(case) if weights is None else most_probable(ensemble.probabilities(case), weights)
+        return self._finished(found, case)
+
+    @property
+    def _weights(self) -> Float[np.ndarray, " k"] | None:
+        """The factors of classes that the post-processing asks for."""
+        return self.postprocessing.plan.weights if self.postprocessing else None
 
     def labeled(self, case: Prepared, device: Any, *, keep: bool = False) -> Labeled:
         """Returns the labels as they are written, and their probabilities where these are to be kept.
 
-        The labels are the most probable classes; of a case that was resampled they are those on the grid of its files,
-        on which probabilities are interpolated, as in nnU-Net.
+        The labels are the most probable classes, by the factors of the post-processing if it has any; of a case that
+        was resampled they are those on the grid of its files, on which probabilities are interpolated, as in nnU-Net.
         """
         resampled = bool(case.facts.acquired_shape)
         if not (keep or resampled):
@@ -145,7 +153,7 @@ class CaseLabeler:
         own = self.ensembles[device].probabilities(case)
         whole = probabilities_on_acquired_grid(own, case)
         there = as_acquired(case) if resampled else case
-        labels = (whole if resampled else own).argmax(-1).astype(np.uint8)
+        labels = most_probable(whole if resampled else own, self._weights)
         return Labeled(there, self._finished(labels, there), whole if keep else None)
 
     def _finished(self, labels: Labels, case: Prepared) -> Labels:

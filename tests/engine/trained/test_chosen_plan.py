@@ -78,6 +78,27 @@ def test_a_plan_is_chosen_on_the_cases_that_validate_and_on_no_others(phase):
     assert sum(trial["taken"] for trial in stored["tried"]) == 1 < len(stored["tried"])
 
 
+def test_a_threshold_is_chosen_on_the_cases_that_validate_and_labels_new_ones(root, tmp_path):
+    timid = bright_phase(tmp_path / "run", root, SIDES, kind="timid")
+    screen = display()
+    choose_postprocessing([timid], screen)
+    stored = read_json(timid.workdir / "postprocessing.json")
+    assert stored["factors"] == {"lesion": 4.0}  # 0.3 beside 0.7 needs 2.33 and more
+    assert [step["step"] for step in stored["steps"]] == ["remove_small"]
+    assert stored["dice"] == {"before": {"lesion": 0.0}, "after": {"lesion": 1.0}}
+    assert {trial["factor"]: trial["taken"] for trial in stored["tried"] if trial["step"] == "weigh"} == {
+        0.7: False, 1.4: False, 0.5: False, 2.0: False, 0.25: False, 4.0: True
+    }  # fmt: skip
+    assert "lesion: probability times 4" in said(screen)
+    # What is held out is garbage, here and there: nothing but the cases that validate has been read.
+    assert [case["case"] for case in stored["cases"]] == ["a", "b"]
+    write_lesion(tmp_path / "in", "new", BOTH, None)
+    found, _ = labels_of([timid], tmp_path / "in", tmp_path / "auto")
+    np.testing.assert_array_equal(found["new"], TRUTH)
+    found, _ = labels_of([timid], tmp_path / "in", tmp_path / "none", "none")
+    assert not found["new"].any()
+
+
 def test_opening_a_case_that_is_held_out_would_be_noticed(phase, root):
     moved = replace(phase, facts=replace(phase.facts, val=("t",), test=()))
     refused("case t.* is not a NIfTI|t_flair.nii.gz", choose_postprocessing, [moved], display())
@@ -138,7 +159,7 @@ def test_folds_label_each_its_own_cases_and_share_the_plan(tmp_path):
     write_lesion(tmp_path / "cases", "b", marked(BRAIN) - BOTH, TRUTH)
     folds = [
         bright_phase(tmp_path / "one", tmp_path / "cases", {"train": ("b",), "val": ("a",)}),
-        bright_phase(tmp_path / "two", tmp_path / "cases", {"train": ("a",), "val": ("b",)}, weight=1.0, dark=True),
+        bright_phase(tmp_path / "two", tmp_path / "cases", {"train": ("a",), "val": ("b",)}, weight=1.0, kind="dark"),
     ]
     choice = choose_postprocessing(folds, display())
     assert choice.before["lesion"] == dice(BOTH, TRUTH)
