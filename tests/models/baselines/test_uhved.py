@@ -39,7 +39,7 @@ def test_parameters_at_the_published_sizes(tiny):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A batch of two examples, and the gradient of the terms as weighted, at weights as after training."""
+    """The gradient of the terms as weighted, at weights as after training, and a batch of two examples."""
     system = _system(**SMALL)
     batch = {
         "image": jnp.asarray(RNG.normal(size=(2, 4, 4, 4, 2)), jnp.float32),
