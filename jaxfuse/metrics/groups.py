@@ -104,7 +104,8 @@ def scores_by_group(rows: Sequence[Row], grouping: Grouping, metrics: Sequence[s
     """Returns statistics by group, region and metric; groups without rows are left out.
 
     Returns:
-        {"groups": {group: {region: {"count": rows, metric: statistics}}}, "in_none": rows in no group, "bounds_mm3"}.
+        {"groups": {group: {region: {"count": rows, metric: statistics}}}, "regions": in the order of the rows,
+        "in_none": rows in no group, "bounds_mm3"}.
     """
     parted: dict[str, dict[str, list[Row]]] = {group: {} for group in grouping.groups}
     in_none = 0
@@ -118,7 +119,8 @@ def scores_by_group(rows: Sequence[Row], grouping: Grouping, metrics: Sequence[s
         for group, regions in parted.items()
         if regions
     }
-    return {"groups": found, "in_none": in_none, "bounds_mm3": dict(grouping.bounds_mm3)}
+    regions = list(dict.fromkeys(row.get("region", "") for row in rows))
+    return {"groups": found, "regions": regions, "in_none": in_none, "bounds_mm3": dict(grouping.bounds_mm3)}
 
 
 def _statistics(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, dict[str, float]]:

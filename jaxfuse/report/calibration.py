@@ -43,7 +43,9 @@ def calibration_part(folder: Path, summaries: Mapping[str, Row], bins: Mapping[s
     ]
     first = next(iter(summaries.values()))
     notes = [f"{title}: {text}." for title, text in first["definitions"].items()]
-    notes += [f"{name}: {one['within']}." for name, one in summaries.items()]
+    counted = {name: one["within"] for name, one in summaries.items()}
+    same = len(set(counted.values())) == 1
+    notes += [f"Counted: {first['within']}."] if same else [f"{name}: {within}." for name, within in counted.items()]
     notes.append("The figure has the mean over cases of each bin; dots are larger where it holds more voxels.")
     return Part("Calibration", [TextTable(rows, 1)], notes, light_and_dark(folder / FIGURES[0], draw))
 
@@ -60,7 +62,7 @@ def mean_bins(rows: Sequence[Row]) -> Float[np.ndarray, "bins 3"]:
 
 def reliability_figure(curves: Mapping[str, Float[np.ndarray, "bins 3"]], path: Path, *, dark: bool = False) -> None:
     """Draws accuracy over confidence of each method, beside the diagonal on which both are equal."""
-    figure, ink = Figure(figsize=(4.6, 4.4), layout="constrained", dpi=150), ink_of(dark)
+    figure, ink = Figure(figsize=(6.4, 4.4), layout="constrained", dpi=150), ink_of(dark)
     figure.patch.set_alpha(0.0)
     ax: Axes = figure.subplots()
     ax.plot([0, 1], [0, 1], color=ink, linewidth=0.8, linestyle="--", alpha=0.6, label="as certain as right")
@@ -78,5 +80,5 @@ def reliability_figure(curves: Mapping[str, Float[np.ndarray, "bins 3"]], path: 
     ax.patch.set_alpha(0.0)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(ink)
-    ax.legend(loc="upper left", fontsize=8, frameon=False, labelcolor=ink)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=8, frameon=False, labelcolor=ink)
     save(figure, path)

@@ -39,7 +39,8 @@ def _table(grouping: str, methods: Mapping[str, Mapping[str, Any]]) -> TextTable
         for group, regions in scored["groups"].items()
         for region, values in regions.items()
     ]
-    regions, groups = (list(dict.fromkeys(line[at] for line in lines)) for at in (0, 1))
+    regions = list(dict.fromkeys(region for scored in methods.values() for region in scored["regions"]))
+    groups = list(dict.fromkeys(group for _, group, _, _ in lines))
     lines.sort(key=lambda line: (regions.index(line[0]), groups.index(line[1])))
     rows = [
         {"Region": region, "Group": group, **({"Method": method} if several else {}), **_cells(values)}

@@ -46,5 +46,5 @@ def _texts(method: str, row: Row) -> dict[str, str]:
         "Found (mm³)": f"{row['found_mm3']:.0f}",
         DICE.title: DICE.text(row["dice"]),
         HD95_SURFELS.title: HD95_SURFELS.text(row["hd95_mm"]),
-        **{name: f"{row[f'{name}_mm']:.1f}" for name in "xyz"},
+        **{f"{name} (mm)": f"{row[f'{name}_mm']:.1f}" for name in "xyz"},
     }
