@@ -50,7 +50,7 @@ def drawn_folds(
     return tuple(_split(ids, part, subject) for part in parts)
 
 
-def numbered(folds: Sequence[Split], number: int, *, said_by: str) -> Split:
+def fold_numbered(folds: Sequence[Split], number: int, *, said_by: str) -> Split:
     """The fold of a number from 1; refuses one that is not there."""
     if not 1 <= number <= len(folds):
         raise UserError(f"{said_by} has {len(folds)} folds; choose one by data.fold, 1 to {len(folds)}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.digests import Digests
-from jaxfuse.data.folds import drawn_folds, listed_folds, numbered, read_folds
+from jaxfuse.data.folds import drawn_folds, fold_numbered, listed_folds, read_folds
 from jaxfuse.data.paper_splits import paper_split
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sources.case_folders import HELD_OUT
@@ -81,7 +81,7 @@ def _split(data: Data, files: Sequence[CaseFiles], subject: SubjectOf, cache: Pa
         split = _drawn(data, rest, subject, cache)
     else:
         folds = read_folds(Path(data.split), content, {one.id for one in rest}, subject=subject)
-        split = numbered(folds, data.fold, said_by=f"split file {data.split}")
+        split = fold_numbered(folds, data.fold, said_by=f"split file {data.split}")
     if held_out:
         split = {**split, HELD_OUT: held_out}
         check_sides(split, subject, said_by=f"the data set, which holds {len(held_out)} cases out")
@@ -98,9 +98,9 @@ def _drawn(data: Data, files: Sequence[CaseFiles], subject: SubjectOf, cache: Pa
     ids = [one.id for one in files]
     if data.folds:
         drawn = {"seed": data.split_seed, "stratify": data.stratify, "subject": subject, "cache": cache}
-        return numbered(folds_of(files, data.folds, **drawn), data.fold, said_by="data.folds")
+        return fold_numbered(folds_of(files, data.folds, **drawn), data.fold, said_by="data.folds")
     if data.fold and any(FOLD in one.told for one in files):
-        split = numbered(_listed_folds(files), data.fold, said_by="the data set")
+        split = fold_numbered(_listed_folds(files), data.fold, said_by="the data set")
         check_sides(split, subject, said_by="the data set")
         return split
     if data.fold:

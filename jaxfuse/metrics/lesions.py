@@ -173,10 +173,15 @@ def lesion_scores(pred: Mask, truth: Mask, *, spacing_mm: Spacing, matching: Mat
     return LesionScores(tuple(lesions), tuple(false), matching.miss_mm, len(parts.boxes))
 
 
-def numbered(mask: Mask) -> tuple[Int32[np.ndarray, ...], int]:
-    """Returns the components of a mask by numbers from 1, 0 outside, and how many there are."""
+def numbered(mask: Mask, steps: int | None = None) -> tuple[Int32[np.ndarray, ...], int]:
+    """Returns the components of a mask by numbers from 1, 0 outside, and how many there are.
+
+    Args:
+        steps: along how many axes neighbors may lie apart: 1 connects by faces; None, all of them, by corners too.
+    """
     numbers = np.empty(mask.shape, np.int32)
-    count: Any = ndimage.label(mask, np.ones((3,) * mask.ndim), output=numbers)
+    neighbors = ndimage.generate_binary_structure(mask.ndim, mask.ndim if steps is None else steps)
+    count: Any = ndimage.label(mask, neighbors, output=numbers)
     return numbers, int(count)
 
 

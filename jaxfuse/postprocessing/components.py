@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy import ndimage
 
+from jaxfuse.metrics.lesions import numbered
+
 # Neighbors of a voxel -> most steps along different axes that lead to one.
 CONNECTIVITIES = {6: 1, 18: 2, 26: 3}
 
@@ -23,8 +25,7 @@ def parts_of(mask: Mask, connectivity: int) -> tuple[Int[np.ndarray, "d h w"], I
     Args:
         connectivity: a key of `CONNECTIVITIES`.
     """
-    labeled: Any = ndimage.label(mask, ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity]))
-    found, count = labeled
+    found, count = numbered(mask, CONNECTIVITIES[connectivity])
     sizes = np.bincount(found.ravel(), minlength=count + 1)
     sizes[0] = 0
     return found, sizes

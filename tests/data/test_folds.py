@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxfuse.data.folds import drawn_folds, listed_folds, numbered, ranks, read_folds, write_folds
+from jaxfuse.data.folds import drawn_folds, fold_numbered, listed_folds, ranks, read_folds, write_folds
 from jaxfuse.data.subject_names import subject_of, subject_rule
 from tests.refusals import refused
 
@@ -46,8 +46,8 @@ def test_folds_hold_alike_many_of_each_stratum():
 def test_listed_folds_are_counted_from_0():
     folds = listed_folds({"a": "0", "b": "1", "c": "0"}, said_by="the data set")
     assert folds == ({"train": ("b",), "val": ("a", "c")}, {"train": ("a", "c"), "val": ("b",)})
-    assert numbered(folds, 2, said_by="x") is folds[1]
-    refused("x has 2 folds; choose one by data.fold, 1 to 2", numbered, folds, 3, said_by="x")
+    assert fold_numbered(folds, 2, said_by="x") is folds[1]
+    refused("x has 2 folds; choose one by data.fold, 1 to 2", fold_numbered, folds, 3, said_by="x")
     refused("tells the fold '' of case b", listed_folds, {"a": "0", "b": ""}, said_by="the data set")
 
 
