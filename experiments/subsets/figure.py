@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-_COLORS = ("#999999", "#0072B2", "#009E73", "#CCCCCC", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
+_COLORS = ("#999999", "#0072B2", "#009E73", "#CCCCCC", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 
 
 def draw(
