@@ -123,6 +123,7 @@ def volume_data(
             "resample_mm": (),
             "entities": "",
             "incomplete": "refuse",
+            "all_background": "present",
             "val_fraction": 0.2,
             "split_seed": 0,
             "split": "",

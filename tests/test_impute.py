@@ -222,3 +222,25 @@ def test_whatever_lacks_is_made_of_all_that_is_there(runs, any_run, tmp_path, ca
         assert len(np.unique(expected)) > 1
     described = nib.load(tmp_path / "at_once" / "poor.nii.gz").header["descrip"].item()
     assert described == b"t1, t2, flair synthesized by jaxfuse"
+
+
+@pytest.mark.slow
+def test_an_image_of_one_value_is_synthesized_where_it_counts_as_absent(runs, tmp_path, capsys):
+    labels = labeling_run(tmp_path / "labels", READ, incomplete="zero", all_background="absent")
+    images = head(SHAPE, 0)
+    arrays = {"t1": images["t1"], "t2": images["t2"], "flair": 0 * images["flair"]}
+    cases, outputs = write_case(tmp_path / "in", "poor", arrays, **SCANNED).parent, [tmp_path / "a", tmp_path / "b"]
+    refused(
+        "case poor has a flair image of one value everywhere, which counts as absent",
+        call_here,
+        predict,
+        workdir=labels,
+        input=cases,
+        output=outputs[0],
+    )
+    call_here(predict, workdir=labels, input=cases, output=outputs[0], missing="zero")
+    assert "case poor has t1+t2 alone" in capsys.readouterr().out
+    command(runs[0], labels, cases, outputs[1])
+    assert "poor.nii.gz, flair synthesized" in capsys.readouterr().out
+    told = [nib.load(folder / "poor.nii.gz").header["descrip"].item() for folder in outputs]
+    assert told == [b"without flair", b"flair synthesized by jaxfuse"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +121,44 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
         _refuse(files.id, label_problem(volume.path, held_values(values), scheme))
         label = encode_label(values, scheme)
     return Case(files.id, tuple(modalities), channels, label, first.affine, first.spacing_mm)
+
+
+def load_present(
+    files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme | None, *, blank_absent: bool = False
+) -> Case:
+    """Reads one case as `load_case` does, of these modalities those that it has.
+
+    With `blank_absent` an image that has one value everywhere counts as absent, too.
+
+    Raises:
+        UserError: that of `load_case`, and for a case of which nothing is there.
+    """
+    case = load_case(files, [name for name in modalities if name in files.images], scheme)
+    if not blank_absent:
+        return case
+    shown = [place for place, channel in enumerate(case.channels) if channel.min() != channel.max()]
+    if not shown:
+        raise UserError(_all_blank(files))
+    channels = tuple(case.channels[place] for place in shown)
+    return replace(case, modalities=tuple(case.modalities[place] for place in shown), channels=channels)
+
+
+def without_blank(files: CaseFiles) -> CaseFiles:
+    """Returns the files of a case without the images that have one value everywhere; reads them all.
+
+    Raises:
+        UserError: an image cannot be read, or all are blank.
+    """
+    names = tuple(files.images)
+    volumes = read_images(list(files.images.values()), as_it_lies=True)
+    shown = [name for name, one in zip(names, volumes, strict=True) if one.array.min() != one.array.max()]
+    if names and not shown:
+        raise UserError(_all_blank(files))
+    return replace(files, images={name: files.images[name] for name in shown})
+
+
+def _all_blank(files: CaseFiles) -> str:
+    return f"case {files.id} has images of one value everywhere alone ({', '.join(files.images)}); leave the case out"
 
 
 def _as_measured(array: Shaped[np.ndarray, "d h w"]) -> Shaped[np.ndarray, "d h w"]:

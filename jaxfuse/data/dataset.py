@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.data.brain import untold
-from jaxfuse.data.cache import prepare, volume_recipe, with_precision
+from jaxfuse.data.cache import prepare, volume_recipe, with_blank_absent, with_precision
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.presence import ZERO, subset_name
+from jaxfuse.data.presence import ABSENT, ZERO, subset_name
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sides import sides_of, subject_counts, subject_of_files
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
@@ -85,7 +85,7 @@ def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> di
     else:
         rest = (data.view, landmarks, data.background_rule)
         recipe = stack_recipe(data.modalities, scheme, data.normalization, *rest)
-    return with_precision(recipe, data.cache_dtype)
+    return with_precision(with_blank_absent(recipe, data.all_background == ABSENT), data.cache_dtype)
 
 
 def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
@@ -119,6 +119,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         background=data.background_rule,
         resample_mm=data.resample_mm,
         incomplete=data.incomplete == ZERO,
+        blank_absent=data.all_background == ABSENT,
         cache=data.shelf("cases"),
         on_case=_counter(report, len(chosen)),
     )
@@ -148,6 +149,8 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
         normalize=data.normalization,
         landmarks=landmarks,
         background=data.background_rule,
+        incomplete=data.incomplete == ZERO,
+        blank_absent=data.all_background == ABSENT,
         cache=data.shelf("cases"),
         on_case=_counter(report, len(chosen)),
     )

@@ -18,6 +18,8 @@ from jaxfuse.options import record
 Presence = tuple[bool, ...]
 # What is done with a case that lacks modalities: it is refused, their image is 0, or they are synthesized first.
 REFUSE, ZERO, IMPUTE = "refuse", "zero", "impute"
+# What an image of one value everywhere counts as.
+PRESENT, ABSENT = "present", "absent"
 MISSING = "missing"
 MISSING_HELP = (
     "Cases that lack some of the modalities: refuse leaves them out by name; zero labels them by those that they have, "

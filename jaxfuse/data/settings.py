@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
-from jaxfuse.data.presence import REFUSE, ZERO
+from jaxfuse.data.presence import ABSENT, PRESENT, REFUSE, ZERO
 from jaxfuse.data.shelf import FLOAT32, Shelf, check_precision
 from jaxfuse.data.slices import AXES, View, Window
 from jaxfuse.data.sources import voc
@@ -75,6 +75,7 @@ class Data:
             "acq-fast,desc-preproc"; "acq-" is a name without that entity; empty: there is one file of each kind.
         incomplete: what is done with a case that lacks some of the modalities: "refuse", or "zero": it trains and
             validates with those that it has, and the image of the others is 0.
+        all_background: what an image of one value everywhere counts as: "present", or "absent".
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
         cache_dtype: precision of the images in it (`jaxfuse.data.shelf`): "float32", "float16" or "bfloat16".
         prepare_workers: processes that prepare volumes; 0: as many as there are cores, memory and work for.
@@ -111,6 +112,7 @@ class Data:
     resample_mm: tuple[float, ...] = ()
     entities: str = ""
     incomplete: str = REFUSE
+    all_background: str = PRESENT
     cache_dtype: str = FLOAT32
     prepare_workers: int = 0
 
@@ -172,7 +174,16 @@ def read_data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background", "paper_split"}
-    later |= {"folds", "stratify", "resample_mm", "entities", "incomplete", "cache_dtype", "prepare_workers"}
+    later |= {
+        "folds",
+        "stratify",
+        "resample_mm",
+        "entities",
+        "incomplete",
+        "all_background",
+        "cache_dtype",
+        "prepare_workers",
+    }
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
@@ -195,6 +206,7 @@ def read_data(where: str, group: Any) -> Data:
     _check_sides(where, group.get("resample_mm", ()), group.source)
     _check_entities(where, group.get("entities", ""), group.source)
     _check_incomplete(where, group.get("incomplete", REFUSE), group.source)
+    _check_all_background(where, group.get("all_background", PRESENT), group.get("incomplete", REFUSE))
     data = Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
     _check_cache(where, data)
     return data
@@ -300,9 +312,21 @@ def _check_incomplete(where: str, policy: str, source: str) -> None:
     """Refuses an unknown policy, and one that a source would ignore."""
     if policy not in (REFUSE, ZERO):
         raise UserError(f"{where}.incomplete is {policy!r}; choose {REFUSE} or {ZERO}")
-    if policy != REFUSE and source not in VOLUMES:
+    if policy != REFUSE and source not in (*VOLUMES, *CUTS):
         raise UserError(
-            f"{where}.incomplete is {policy!r} and {where}.source is {source!r}; only volumes have it: leave it out"
+            f"{where}.incomplete is {policy!r} and {where}.source is {source!r}; only volumes and their slices have "
+            "it: leave it out"
+        )
+
+
+def _check_all_background(where: str, policy: str, incomplete: str) -> None:
+    """Refuses an unknown choice, and one that nothing comes of."""
+    if policy not in (PRESENT, ABSENT):
+        raise UserError(f"{where}.all_background is {policy!r}; choose {PRESENT} or {ABSENT}")
+    if policy == ABSENT and incomplete == REFUSE:
+        raise UserError(
+            f"{where}.all_background is {ABSENT!r} and {where}.incomplete {REFUSE!r}, so that a case with such an "
+            f"image is refused either way; set {where}.incomplete to {ZERO!r}, or leave all_background out"
         )
 
 

@@ -1,13 +1,17 @@
 """Data sets whose cases lack modalities: what is read, cached and told of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from jaxfuse.data.cache import prepare
+from jaxfuse.data.cases import load_present, without_blank
 from jaxfuse.data.dataset import open_dataset
 from jaxfuse.data.prepared import showing, with_absent
 from jaxfuse.data.settings import read_data
 from jaxfuse.data.sources.brats import SOURCE
+from jaxfuse.data.subjects import subjects_of
 from jaxfuse.recipes import brats_data
 from tests.data.opening import quiet, settings
 from tests.made_cases import head, nested_cubes, write_case
@@ -85,9 +89,64 @@ def test_channels_are_put_in_the_order_of_the_data(root):
     assert turned.facts.mean == (whole.facts.mean[1], 0.0, whole.facts.mean[0])
 
 
-def test_only_volumes_may_be_incomplete_and_the_policy_is_known():
+def test_only_volumes_and_their_slices_may_be_incomplete_and_the_policy_is_known():
     options = brats_data(modalities=("t1", "flair"), shape=(32, 32, 24), cases=3, spacing_mm=6.0)
     options.incomplete = "ignore"
     refused("data.incomplete is 'ignore'; choose refuse or zero", read_data, "data", options)
-    options.incomplete, options.source = "zero", "slices"
-    refused("data.incomplete is 'zero' and data.source is 'slices'; only volumes have it", read_data, "data", options)
+    options.incomplete, options.source = "zero", "pairs2d"
+    options.normalize = "brain"
+    refused("data.incomplete is 'zero' and data.source is 'pairs2d'; only volumes and", read_data, "data", options)
+
+
+def test_slices_lack_what_their_volumes_lack(root):
+    data = settings(root, root=str(root / "cases"), val_fraction=0.0, source="slices", incomplete="zero")
+    found = open_dataset(data, quiet)
+    lacking = [one for one in found.train if one.of_case == "Brats18_2_1"]
+    whole = [one for one in found.train if one.of_case == "Brats18_1_1"]
+    assert found.facts.subsets == ("t1", "t1+flair")
+    assert lacking
+    for one, other in zip(lacking, whole, strict=True):
+        assert (one.facts.lacks, other.facts.lacks) == (("flair",), ())
+        np.testing.assert_array_equal(one.image[..., 0], other.image[..., 0])
+        assert not one.image[..., 1].any()
+    (volume, *_) = (one for one in subjects_of(found.train) if one.id == "Brats18_2_1")
+    assert volume.facts.lacks == ("flair",)
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory):
+    """Two cases, the second with a FLAIR of 7 everywhere."""
+    folder = tmp_path_factory.mktemp("blank")
+    for number in range(2):
+        arrays = head(SHAPE, 1) | {"seg": nested_cubes(SHAPE)}
+        if number:
+            arrays["flair"] = np.full(SHAPE, 7, np.int16)
+        write_case(folder / "cases", f"Brats18_{number}_1", arrays)
+    return folder
+
+
+@pytest.mark.parametrize("source", ["brats", "slices"])
+def test_an_image_of_one_value_counts_as_absent_where_that_is_asked_for(blank, source):
+    given = {"root": str(blank / "cases"), "val_fraction": 0.0, "source": source, "incomplete": "zero"}
+    refused("Brats18_1_1: modality flair is 7 everywhere", open_dataset, settings(blank, **given), quiet)
+    found = open_dataset(settings(blank, **given, all_background="absent"), quiet)
+    assert found.facts.subsets == ("t1", "t1+flair")
+    assert {one.of_case for one in found.train if one.facts.lacks == ("flair",)} == {"Brats18_1_1"}
+    assert not any(np.any(one.image[..., 1]) for one in found.train if one.facts.lacks)
+
+
+def test_files_without_blank_images_and_a_case_of_which_nothing_is_there(blank):
+    _, one = SOURCE.find(blank / "cases", ("t1", "flair"), labels_required=False)
+    assert set(without_blank(one).images) == {"t1"}
+    only = replace(one, images={"flair": one.images["flair"]})
+    told = "case Brats18_1_1 has images of one value everywhere alone .flair.; leave the case out"
+    refused(told, without_blank, only)
+    refused(told, lambda: load_present(only, ("t1", "flair"), None, blank_absent=True))
+
+
+def test_what_counts_as_absent_makes_sense():
+    options = brats_data(modalities=("t1", "flair"), shape=(32, 32, 24), cases=3, spacing_mm=6.0)
+    options.all_background = "no"
+    refused("data.all_background is 'no'; choose present or absent", read_data, "data", options)
+    options.all_background = "absent"
+    refused("data.all_background is 'absent' and data.incomplete 'refuse', so that", read_data, "data", options)

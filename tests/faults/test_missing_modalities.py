@@ -4,9 +4,12 @@ from dataclasses import replace
 
 from configs import cmff, hinet
 from jaxfuse.config import parse
+from jaxfuse.data.cases import without_blank
+from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.build import build_system, check_systems, make_sampler
+from jaxfuse.engine.trained.incomplete import Missing
 from tests.faults.catalogue import given, table
-from tests.made_cases import without_arrays
+from tests.made_cases import head, without_arrays, write_case
 from tests.refusals import refused
 
 
@@ -68,3 +71,46 @@ def test_synthesis_learns_from_complete_cases():
         [case],
         seed=0,
     )
+
+
+@table(
+    "policy,told",
+    (
+        "what lacks is to be synthesized, and no run is named that does",
+        "refused: both options go together",
+        "impute",
+        "--missing is impute and --synthesis not given; give --missing impute together with --synthesis RUN, or",
+    ),
+)
+def test_policies_that_make_no_sense(policy, told):
+    refused(told, Missing, policy)
+
+
+@table(
+    "options,told",
+    (
+        "images of one value everywhere count as absent, and cases that lack something are refused",
+        "refused: nothing would come of it",
+        {"all_background": "absent"},
+        "data.all_background is 'absent' and data.incomplete 'refuse', so that a case with such an image is refused",
+    ),
+)
+def test_absence_that_makes_no_sense(options, told):
+    config = cmff.get_config("tiny")
+    config.data.update(options)
+    refused(told, parse, config)
+
+
+@given("a case of nothing but volumes of 0, where these count as absent", "refused by its name: it has no modality")
+def test_a_case_of_background_alone(tmp_path):
+    images = head((8, 8, 8), 0)
+    write_case(tmp_path, "blank", {name: 0 * images[name] for name in ("t1", "flair")})
+    (files,) = SOURCE.find(tmp_path, ("t1", "flair"), labels_required=False)
+    refused("case blank has images of one value everywhere alone .t1, flair.; leave the case out", without_blank, files)
+
+
+@given("one Hi-Net from any sources to any target, of a single source", "refused, with what pairs must name")
+def test_one_source_is_no_choice():
+    config = hinet.get_config("tiny,row=any")
+    config.pairs = ("t1", "t2")
+    refused("it must name the two to 8 modalities that may be sources", lambda: check_systems(parse(config)))

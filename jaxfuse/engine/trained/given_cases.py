@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from jaxfuse.case_by_case import CaseByCase
-from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.cases import CaseFiles, without_blank
+from jaxfuse.data.presence import ABSENT
 from jaxfuse.data.settings import Data
-from jaxfuse.data.sources.case_folders import files_of
+from jaxfuse.data.sources.case_folders import Finding, files_of
 from jaxfuse.data.sources.volumes import CUTS, volume_root
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
@@ -60,8 +61,21 @@ def given_cases(
             raise UserError(f"case {absent[0]} is not below --input {root} ({len(absent)} of {len(only)} are not)")
         found = tuple(one for one in found if one.id in only)
     batch = CaseByCase([one.id for one in found], say)
-    whole = batch.sound({one.id: one for one in found}, partial(files_of, labels_required=False, incomplete=incomplete))
+    taken = partial(_files, incomplete=incomplete, blank_absent=data.all_background == ABSENT)
+    whole = batch.sound({one.id: one for one in found}, taken)
     return GivenCases(tuple(whole.values()), batch, reads_of(root, whole.values()), there.layout)
+
+
+def _files(found: Finding, *, incomplete: bool, blank_absent: bool) -> CaseFiles:
+    """The files of a case; images of one value everywhere are left out where they count as absent."""
+    files = files_of(found, labels_required=False, incomplete=incomplete)
+    shown = without_blank(files) if blank_absent else files
+    if not incomplete and (blank := [name for name in files.images if name not in shown.images]):
+        raise UserError(
+            f"case {found.id} has a {' and a '.join(blank)} image of one value everywhere, which counts as absent; "
+            "give a policy with --missing, or leave the case out"
+        )
+    return shown
 
 
 def cases_of_side(phases: Sequence[TrainedPhase], side: str) -> frozenset[str] | None:

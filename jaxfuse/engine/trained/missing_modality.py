@@ -14,8 +14,9 @@ import numpy as np
 
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.brain import untold
-from jaxfuse.data.cases import CaseFiles, Image
+from jaxfuse.data.cases import CaseFiles, Image, without_blank
 from jaxfuse.data.prepared import Prepared
+from jaxfuse.data.presence import ABSENT
 from jaxfuse.data.resample import on_networks_grid
 from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.data.sources.volumes import volume_root
@@ -87,9 +88,11 @@ def cases_to_complete(
     cases = volume_root(root, source=data.source, layout=data.layout, entities=data.entities)
 
     def completion(one: Finding) -> Completion:
-        tasks = completer.tasks(one.id, one.images)
+        files = CaseFiles(one.id, one.images, group=one.group)
+        files = without_blank(files) if data.all_background == ABSENT else files
+        tasks = completer.tasks(one.id, files.images)
         places = {task.target: cases.place(one.id, task.target) for task in tasks}
-        return Completion(CaseFiles(one.id, one.images, group=one.group), tasks, places)
+        return Completion(files, tasks, places)
 
     found = cases.survey(completer.reads)
     batch = CaseByCase([one.id for one in found], display.say)

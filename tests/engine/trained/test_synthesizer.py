@@ -149,6 +149,7 @@ def test_what_is_made_of_what_is_there():
     assert [many.task("t1", {"t2"}), many.task("t2", {"pd"}), many.task("t2", {"t2"})] == [None, None, None]
 
 
+@pytest.mark.slow
 def test_a_run_that_makes_whatever_lacks_makes_no_one_modality_of_all_cases(tmp_path):
     (found,) = load([str(synthesis_run(tmp_path / "run", "tiny,row=any"))])
     assert check_skills([found]) == Skill(MODALITIES, MODALITIES, any_of=True)
