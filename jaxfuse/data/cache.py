@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxfuse.data.brain import TOLD, BackgroundRule
-from jaxfuse.data.cases import CaseFiles, Image, load_case, load_present
+from jaxfuse.data.cases import CaseFiles, Image, load_case
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.entries import Making, read_prepared, remove_abandoned, remove_begun_by, removed_if_damaged
 from jaxfuse.data.intensities import BRAIN, Landmarks, Normalization, landmarks_of
@@ -46,27 +46,21 @@ def prepare(
     background: BackgroundRule = TOLD,
     resample_mm: tuple[float, ...] = (),
     incomplete: bool = False,
-    blank_absent: bool = False,
     cache: str | Path | Shelf,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> tuple[PreparedCase, ...]:
     """Prepares each case once below the folder `cache`; `resample_mm` as of `crop_resampled`.
 
     `on_case(case, fresh)` is called after each, for progress; `fresh` says that the entry was not there yet.
-    Cases that may be `incomplete` are prepared from the modalities that they have; the image of the others is 0. With
-    `blank_absent` those of one value everywhere are among the others.
+    Cases that may be `incomplete` are prepared from the modalities that they have; the image of the others is 0.
     Several processes may share a cache.
 
     Raises:
         UserError: that of `load_case` and `prepare_case`; entries that were finished before it stay.
     """
     modalities = tuple(modalities)
-    make = VolumePreparation(
-        modalities, scheme, normalize, landmarks, background, resample_mm, incomplete, blank_absent
-    )
-    recipe = with_blank_absent(
-        volume_recipe(modalities, scheme, normalize, landmarks, background, resample_mm), blank_absent
-    )
+    make = VolumePreparation(modalities, scheme, normalize, landmarks, background, resample_mm, incomplete)
+    recipe = volume_recipe(modalities, scheme, normalize, landmarks, background, resample_mm)
     given: dict[str, Any] = {"label": scheme is not None, "cache": cache, "on_case": on_case}
     return prepare_with(make, files, recipe, images=modalities, incomplete=incomplete, **given)
 
@@ -82,13 +76,12 @@ class VolumePreparation:
     background: BackgroundRule
     resample_mm: tuple[float, ...]
     incomplete: bool = False
-    blank_absent: bool = False
 
     def __call__(self, one: CaseFiles) -> Prepared:
-        read = partial(load_present, blank_absent=self.blank_absent) if self.incomplete else load_case
+        there = [name for name in self.modalities if name in one.images] if self.incomplete else self.modalities
         # The arrays of the files are given back before voxels are listed.
         cropped = crop_resampled(
-            read(one, self.modalities, self.scheme),
+            load_case(one, there, self.scheme),
             self.resample_mm,
             normalize=self.normalize,
             landmarks=self.landmarks,
@@ -167,11 +160,6 @@ def prepare_with(
     finally:
         digests.save()
     return tuple(prepared[place] for place in range(len(files)))
-
-
-def with_blank_absent(recipe: Mapping[str, Any], blank_absent: bool) -> dict[str, Any]:
-    """Returns a recipe by which images of one value everywhere count as absent, where they do."""
-    return {**recipe} | ({"blank_absent": True} if blank_absent else {})
 
 
 def with_precision(recipe: Mapping[str, Any], precision: str) -> dict[str, Any]:

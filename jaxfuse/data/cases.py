@@ -123,26 +123,6 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
     return Case(files.id, tuple(modalities), channels, label, first.affine, first.spacing_mm)
 
 
-def load_present(
-    files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme | None, *, blank_absent: bool = False
-) -> Case:
-    """Reads one case as `load_case` does, of these modalities those that it has.
-
-    With `blank_absent` an image that has one value everywhere counts as absent, too.
-
-    Raises:
-        UserError: that of `load_case`, and for a case of which nothing is there.
-    """
-    case = load_case(files, [name for name in modalities if name in files.images], scheme)
-    if not blank_absent:
-        return case
-    shown = [place for place, channel in enumerate(case.channels) if channel.min() != channel.max()]
-    if not shown:
-        raise UserError(_all_blank(files))
-    channels = tuple(case.channels[place] for place in shown)
-    return replace(case, modalities=tuple(case.modalities[place] for place in shown), channels=channels)
-
-
 def without_blank(files: CaseFiles) -> CaseFiles:
     """Returns the files of a case without the images that have one value everywhere; reads them all.
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.data.brain import untold
-from jaxfuse.data.cache import prepare, volume_recipe, with_blank_absent, with_precision
-from jaxfuse.data.cases import CaseFiles, load_case
+from jaxfuse.data.cache import prepare, volume_recipe, with_precision
+from jaxfuse.data.cases import CaseFiles, load_case, without_blank
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
@@ -85,7 +85,7 @@ def recipe_of(data: Data, scheme: LabelScheme | None, facts: DatasetFacts) -> di
     else:
         rest = (data.view, landmarks, data.background_rule)
         recipe = stack_recipe(data.modalities, scheme, data.normalization, *rest)
-    return with_precision(with_blank_absent(recipe, data.all_background == ABSENT), data.cache_dtype)
+    return with_precision(recipe, data.cache_dtype)
 
 
 def open_dataset(data: Data, report: Report, *, labels_required: bool = True) -> Dataset:
@@ -119,7 +119,6 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         background=data.background_rule,
         resample_mm=data.resample_mm,
         incomplete=data.incomplete == ZERO,
-        blank_absent=data.all_background == ABSENT,
         cache=data.shelf("cases"),
         on_case=_counter(report, len(chosen)),
     )
@@ -149,8 +148,6 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
         normalize=data.normalization,
         landmarks=landmarks,
         background=data.background_rule,
-        incomplete=data.incomplete == ZERO,
-        blank_absent=data.all_background == ABSENT,
         cache=data.shelf("cases"),
         on_case=_counter(report, len(chosen)),
     )
@@ -196,7 +193,8 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
     check_entities(root, data.entities)
     scheme = label_scheme(data.labels or root.scheme)
     incomplete = data.incomplete == ZERO
-    return root.find(data.modalities, labels_required=labels_required, incomplete=incomplete), scheme
+    found = root.find(data.modalities, labels_required=labels_required, incomplete=incomplete)
+    return tuple(map(without_blank, found)) if data.all_background == ABSENT else found, scheme
 
 
 def _landmarks(data: Data) -> Landmarks | None:

@@ -75,7 +75,8 @@ class Data:
             "acq-fast,desc-preproc"; "acq-" is a name without that entity; empty: there is one file of each kind.
         incomplete: what is done with a case that lacks some of the modalities: "refuse", or "zero": it trains and
             validates with those that it has, and the image of the others is 0.
-        all_background: what an image of one value everywhere counts as: "present", or "absent".
+        all_background: what an image of one value everywhere counts as: "present", or "absent", for which all images
+            are read whenever the data are opened.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
         cache_dtype: precision of the images in it (`jaxfuse.data.shelf`): "float32", "float16" or "bfloat16".
         prepare_workers: processes that prepare volumes; 0: as many as there are cores, memory and work for.

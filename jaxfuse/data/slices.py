@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from jaxfuse.data.brain import TOLD, BackgroundRule
-from jaxfuse.data.cache import prepare_with, volume_recipe, with_blank_absent
-from jaxfuse.data.cases import CaseFiles, load_case, load_present
+from jaxfuse.data.cache import prepare_with, volume_recipe
+from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts
 from jaxfuse.data.intensities import NORMALIZATIONS, Landmarks, Normalization
 from jaxfuse.data.memory import Forecast, volume_forecast
@@ -80,8 +80,6 @@ def prepare_slices(
     normalize: Normalization = NORMALIZATIONS["percentiles"],
     landmarks: Landmarks | None = None,
     background: BackgroundRule = TOLD,
-    incomplete: bool = False,
-    blank_absent: bool = False,
     cache: str | Path | Shelf,
     on_case: Callable[[PreparedCase, bool], None] | None = None,
 ) -> dict[str, tuple[PreparedSlice, ...]]:
@@ -90,16 +88,16 @@ def prepare_slices(
     Kept are the slices that `keep` chooses by the facts of their stack, else those of which at least 1 % is brain
     (`kept_slices`); of a view of one slice the one of them that `one_slice` picks. A slice is named after its case and
     its place along the axis of the canonical volume, such as CASE_z077. Of a view with blank slices, `every_slice`
-    keeps all. Cases that may be `incomplete`, and `blank_absent`, are as of `jaxfuse.data.cache.prepare`.
+    keeps all. Of a case that lacks some of the modalities their image is 0; who finds the cases may refuse it.
 
     Raises:
         UserError: that of `load_case` and `prepare_case`, and one for a case without a slice to keep.
     """
     modalities = tuple(modalities)
-    make = StackPreparation(modalities, scheme, view, normalize, landmarks, background, incomplete, blank_absent)
-    recipe = with_blank_absent(stack_recipe(modalities, scheme, normalize, view, landmarks, background), blank_absent)
+    make = StackPreparation(modalities, scheme, view, normalize, landmarks, background)
+    recipe = stack_recipe(modalities, scheme, normalize, view, landmarks, background)
     given: dict[str, Any] = {"label": scheme is not None, "cache": cache, "on_case": on_case}
-    stacks = prepare_with(make, files, recipe, images=modalities, incomplete=incomplete, **given)
+    stacks = prepare_with(make, files, recipe, images=modalities, incomplete=True, **given)
     slices = {}
     for stack in stacks:
         kept = (keep or kept_slices)(stack.facts)
@@ -118,14 +116,12 @@ class StackPreparation:
     normalize: Normalization
     landmarks: Landmarks | None
     background: BackgroundRule
-    incomplete: bool = False
-    blank_absent: bool = False
 
     def __call__(self, one: CaseFiles) -> Prepared:
-        read = partial(load_present, blank_absent=self.blank_absent) if self.incomplete else load_case
+        there = [name for name in self.modalities if name in one.images]
         # The arrays of the files are given back before voxels are listed.
         cropped = crop_case(
-            read(one, self.modalities, self.scheme),
+            load_case(one, there, self.scheme),
             normalize=self.normalize,
             landmarks=self.landmarks,
             extent=self.view.extent,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.cache import prepare
-from jaxfuse.data.cases import load_present, without_blank
+from jaxfuse.data.cases import without_blank
 from jaxfuse.data.dataset import open_dataset
 from jaxfuse.data.prepared import showing, with_absent
 from jaxfuse.data.settings import read_data
@@ -141,7 +141,6 @@ def test_files_without_blank_images_and_a_case_of_which_nothing_is_there(blank):
     only = replace(one, images={"flair": one.images["flair"]})
     told = "case Brats18_1_1 has images of one value everywhere alone .flair.; leave the case out"
     refused(told, without_blank, only)
-    refused(told, lambda: load_present(only, ("t1", "flair"), None, blank_absent=True))
 
 
 def test_what_counts_as_absent_makes_sense():
