@@ -40,13 +40,17 @@ def open_rows(folder: Path, config: Mapping[str, Any]) -> MlflowRows:
     import mlflow  # pyright: ignore[reportMissingImports]
     from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
-    client = mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or (folder / "mlruns").as_uri())
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    client = mlflow.MlflowClient(server or f"sqlite:///{folder / 'mlflow.db'}")
     noted = folder / "mlflow_run"
     if noted.is_file():
-        return MlflowRows(client, noted.read_text(encoding="utf-8"), Metric)
+        run = noted.read_text(encoding="utf-8")
+        client.update_run(run, status="RUNNING")
+        return MlflowRows(client, run, Metric)
     name = str(config.get("name") or "jaxfuse")
     found = client.get_experiment_by_name(name)
-    experiment = found.experiment_id if found else client.create_experiment(name)
+    files = None if server else (folder / "mlflow").as_uri()
+    experiment = found.experiment_id if found else client.create_experiment(name, artifact_location=files)
     run = client.create_run(experiment, run_name=folder.parent.name).info.run_id
     client.log_dict(run, dict(config), "config.json")
     noted.write_text(run, encoding="utf-8")
