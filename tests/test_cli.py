@@ -80,10 +80,10 @@ def test_help_needs_no_jax(command):
     assert "python -m jaxfuse." + command in out
 
 
-def test_short_help_of_training_lists_its_four_options():
+def test_short_help_of_training_lists_its_five_options():
     done = python("-m", "jaxfuse.train", "--helpshort")
     listed = [line.split(":")[0].strip() for line in done.stdout.splitlines() if line.startswith("  --")]
-    assert listed == ["--config", "--distributed", "--distributed_wait", "--workdir"]
+    assert listed == ["--config", "--distributed", "--distributed_wait", "--track", "--workdir"]
     assert "configs/cmff.py:paper,row=S_A" in done.stdout
 
 
