@@ -10,6 +10,8 @@ makes; a case that has it is segmented as it is. For each case are written:
     OUTPUT/<case>/          where a modality was missing: the synthesized volume, named as it would be in the input, and
                             a JSON file beside it with its origin
 
+With --bids label maps and volumes bear the names of derivatives of BIDS, figures lie in OUTPUT/figures/.
+
 OUTPUT/report.html and OUTPUT/cases.csv list, for each case, whether it rests on a synthesized modality and the volume
 of each region in ml. The headers of such label maps say so, too.
 
@@ -34,6 +36,9 @@ def define_flags() -> None:
     flags.DEFINE_string("segmentation", None, "The run that labels: RUN, RUN:PHASE or RUN:PHASE@best.")
     flags.DEFINE_string("input", None, "Folder of cases that lack one modality; labels are not needed.")
     flags.DEFINE_string("output", None, "Folder for label maps, figures and synthesized volumes; made if need be.")
+    flags.DEFINE_bool(
+        "bids", False, "Name label maps and synthesized volumes as derivatives of BIDS, as predict --bids."
+    )
     flags.DEFINE_string(conveyor.DEVICES, "1", conveyor.DEVICES_HELP)
     flags.DEFINE_bool(spacing.ANY_SPACING, False, spacing.ANY_SPACING_HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
@@ -52,7 +57,7 @@ def main(argv: list[str]) -> int:
     asked, display = flags.FLAGS, Display()
     makers, segmenters = (load([run], any_spacing=asked.any_spacing) for run in (asked.synthesis, asked.segmentation))
     compilation_cache(segmenters[0].data.cache_dir)
-    how = {"overwrite": asked.overwrite, "devices": chosen_devices(asked.devices)}
+    how = {"bids": asked.bids, "overwrite": asked.overwrite, "devices": chosen_devices(asked.devices)}
     report = impute(makers, segmenters, Path(asked.input), Path(asked.output), display, **how)
     display.say(f"Done: {report}")
     return 0

@@ -16,7 +16,7 @@ from jaxfuse.io.png import png_size
 from jaxfuse.io.tables import read_json, read_rows
 from jaxfuse.labels import label_scheme
 from tests.commands import call_here
-from tests.made_cases import head, read_like, write_case
+from tests.made_cases import head, read_like, save_volume, write_case
 from tests.refusals import refused
 from tests.untrained_run import SCANNED, labeling_run, synthesis_run
 
@@ -87,6 +87,36 @@ def test_a_case_is_completed_and_segmented_and_another_as_it_is(runs, poor_and_r
     read_like(output / "poor.nii.gz", lacking / "poor_t1.nii.gz")
     told = [nib.load(output / f"{name}.nii.gz").header["descrip"].item() for name in ("poor", "rich")]
     assert told == [b"flair synthesized by jaxfuse", b"as the scanner wrote it"]
+
+
+def test_with_bids_all_that_is_made_bears_its_names(runs, capsys, tmp_path):
+    ends = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR"}
+    for subject, modalities in (("sub-1", ("t1", "t2")), ("sub-2", READ)):
+        images = head(SHAPE, subject == "sub-2")
+        for one in modalities:
+            path = tmp_path / "in" / subject / "anat" / f"{subject}_space-MNI_{ends[one]}.nii.gz"
+            save_volume(path, images[one], **SCANNED)
+    output = tmp_path / "out"
+    given = {"synthesis": runs[0], "segmentation": runs[1], "input": tmp_path / "in", "output": output}
+    call_here(impute, **given, bids=True)
+    made = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    volume = "sub-1/anat/sub-1_space-MNI_desc-synthesized_FLAIR"
+    assert {name for name in made if not Path(name).name.startswith(".")} == {
+        "dataset_description.json",
+        "dseg.tsv",
+        "cases.csv",
+        "report.html",
+        *(f"figures/sub-{number}.png" for number in (1, 2)),
+        *(f"sub-{number}/anat/sub-{number}_space-MNI_dseg.nii.gz" for number in (1, 2)),
+        f"{volume}.nii.gz",
+        f"{volume}.json",
+    }
+    capsys.readouterr()
+    plain = tmp_path / "plain"
+    refused("--bids names files after those of BIDS, and the cases have the layout", call_here, impute, **{
+        **given, "input": give(plain, "poor", "t1", "t2").parent, "output": tmp_path / "none"
+    }, bids=True)  # fmt: skip
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_report_says_which_labels_rest_on_what_was_synthesized(runs, poor_and_rich, tmp_path):

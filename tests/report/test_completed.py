@@ -21,7 +21,7 @@ def test_many_cases_are_tabled_and_the_first_are_shown(tmp_path):
     page = path.read_text()
     assert page.count("<td>its own</td>") == len(cases)
     assert page.count("data:image/png;base64,") == PANELS_SHOWN
-    assert "The panels of the other 3 cases lie beside this page." in page
+    assert "The panels of the other 3 cases are files of their own in the folder of this page." in page
     assert "Synthesized." not in page
     assert "&lt;in&gt;" in page
 

@@ -3,6 +3,7 @@
     OUTPUT/dataset_description.json    which says that jaxfuse made it
     OUTPUT/dseg.tsv                    the values of the label maps
     OUTPUT/sub-01/ses-1/anat/sub-01_ses-1_space-MNI152_dseg.nii.gz
+    OUTPUT/sub-01/ses-1/anat/sub-01_ses-1_space-MNI152_desc-synthesized_FLAIR.nii.gz
 
 Names bear the entities that all images of a case share, so that what was made of images in a space says so.
 """
@@ -22,17 +23,26 @@ from jaxfuse.labels import LabelScheme
 LABEL_MAP, PROBABILITIES = "dseg", "probseg"
 _VERSION = "1.9.0"
 # Entities of names in their order, and those of the images that what is made of them keeps.
-_ORDER = ("sub", "ses", "acq", "rec", "run", "space", "res", "den")
+_ORDER = ("sub", "ses", "acq", "ce", "rec", "run", "space", "res", "den", "desc")
 _KEPT = ("acq", "rec", "space", "res", "den")
 
 
-def place(files: CaseFiles, suffix: str = LABEL_MAP) -> str:
-    """The place of what is made of a case of BIDS, relative to the root of the derivatives."""
+def place_of_image(files: CaseFiles, modality: str) -> str:
+    """The place of an image that was synthesized for a case of BIDS, relative to the root of the derivatives."""
+    *entities, suffix = bids.ENDINGS.get(modality, f"_{modality}.nii.gz").removesuffix(".nii.gz")[1:].split("_")
+    return place(files, suffix, **dict(one.split("-", 1) for one in entities), desc="synthesized")
+
+
+def place(files: CaseFiles, suffix: str = LABEL_MAP, **more: str) -> str:
+    """The place of what is made of a case of BIDS, relative to the root of the derivatives.
+
+    `more`: entities of its name beside those of the case and of all of its images.
+    """
     path = next(iter(files.images.values())).path
     first, *others = [entities_of(image.path) for image in files.images.values()]
     shared = {name for name in first if all(one.get(name) == first[name] for one in others)}
     case = dict(pair.split("-", 1) for pair in files.id.split("_"))
-    named = {**{name: first[name] for name in _KEPT if name in shared}, **case}
+    named = {**{name: first[name] for name in _KEPT if name in shared}, **case, **more}
     stem = "_".join(f"{name}-{named[name]}" for name in _ORDER if name in named)
     folders = [f"{name}-{case[name]}" for name in _ORDER[:2] if name in case]
     return "/".join([*folders, path.parent.name, f"{stem}_{suffix}.nii.gz"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.sources import bids_derivatives
 from jaxfuse.engine.trained.probability_maps import ENTROPY, PROBABILITIES
 from jaxfuse.errors import UserError
+from jaxfuse.io.outputs import Outputs
+from jaxfuse.io.whole_file import at
 from jaxfuse.labels import LabelScheme
 
 
@@ -34,6 +37,12 @@ class CaseNames:
             return {one: bids_derivatives.place(files, bids_derivatives.PROBABILITIES) for one in self.maps}
         return {one: f"{one}/{files.id}.nii.gz" for one in self.maps}
 
+    def synthesized(self, files: CaseFiles, modality: str, place: Callable[[str, str], Path]) -> str:
+        """An image that a case lacks; without BIDS in its folder, where `place` puts it."""
+        if self.bids:
+            return bids_derivatives.place_of_image(files, modality)
+        return f"{files.id}/{place(files.id, modality).as_posix()}"
+
     def of(self, files: CaseFiles) -> tuple[str, ...]:
         """All files of a case, the label map first."""
         return self.label_map(files), *self.maps_of(files).values()
@@ -50,6 +59,15 @@ class CaseNames:
             bids_derivatives.check_layout(layout)
         if self.bids and ENTROPY in self.maps:
             raise UserError(f"BIDS has no name for a map of {ENTROPY}; leave out --save_{ENTROPY}, or --bids")
+
+
+def write_descriptions(outputs: Outputs, described: Mapping[str, str]) -> None:
+    """Writes the files that describe those of all cases."""
+    if described:
+        with outputs.together() as folder:
+            for name, content in described.items():
+                with at(folder / name):
+                    (folder / name).write_text(content, encoding="utf-8")
 
 
 PLAIN = CaseNames()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from jaxfuse.data.facts import counted
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
-from jaxfuse.engine.trained.case_names import PLAIN, CaseNames
+from jaxfuse.engine.trained.case_names import PLAIN, CaseNames, write_descriptions
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.completer import Completer, Lacking, synthesized_note
 from jaxfuse.engine.trained.conveyor import Work
@@ -27,7 +27,6 @@ from jaxfuse.engine.trained.segmenter import CaseLabeler, Labeled, case_labeler,
 from jaxfuse.engine.trained.synthesizer import Task
 from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
-from jaxfuse.io.whole_file import at
 from jaxfuse.labels import LabelScheme
 from jaxfuse.postprocessing.option import AUTO
 
@@ -77,8 +76,7 @@ def label_cases(
     chosen_on: list[str] = []
 
     def close() -> None:
-        if described:
-            _describe(outputs, described)
+        write_descriptions(outputs, described)
         if zipped and archive:
             whole = [] if given.batch.refused else [outputs.folder / named.label_map(one) for one in given.files]
             display.say(_write_archive(archive, zipped, whole))
@@ -131,14 +129,6 @@ def _stages(
         return Written(names, facts.background)
 
     return Work(read, label, write)
-
-
-def _describe(outputs: Outputs, described: Mapping[str, str]) -> None:
-    """Writes the files that describe those of all cases."""
-    with outputs.together() as folder:
-        for name, content in described.items():
-            with at(folder / name):
-                (folder / name).write_text(content, encoding="utf-8")
 
 
 def _open_archive(archive: Path, reads: Sequence[Read], overwrite: bool) -> Outputs:

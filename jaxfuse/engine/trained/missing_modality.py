@@ -21,6 +21,7 @@ from jaxfuse.data.resample import on_networks_grid
 from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.engine.display import Display
+from jaxfuse.engine.trained.case_names import CaseNames, write_descriptions
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.completer import Completer, Lacking, completer_for, synthesized_note
 from jaxfuse.engine.trained.conveyor import Work, conveyed
@@ -48,19 +49,20 @@ class Completion:
     Attributes:
         files: its images as they are.
         tasks: how each modality that it lacks is made; none for a case that has all.
-        places: of the missing images in the case's folder, by modality.
+        places: of the missing images among the outputs, by modality.
+        label_map, panel: their places among the outputs.
     """
 
     files: CaseFiles
     tasks: tuple[Task, ...]
-    places: Mapping[str, Path]
+    places: Mapping[str, str]
+    label_map: str
+    panel: str
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The files that are made of the case, relative to the output folder."""
-        volumes = [f"{self.files.id}/{place.as_posix()}" for place in self.places.values()]
-        named = (f"{self.files.id}.nii.gz", f"{self.files.id}.png")
-        return (*named, *(name for volume in volumes for name in (volume, origin_file(volume))))
+        return (self.label_map, self.panel, *(name for one in self.places.values() for name in (one, origin_file(one))))
 
     @property
     def synthesized(self) -> tuple[str, ...]:
@@ -69,30 +71,35 @@ class Completion:
 
     def completed(self, folder: Path) -> CaseFiles:
         """Returns the files with the images that were missing, below the folder of the outputs."""
-        made = {name: Image(folder / self.files.id / place) for name, place in self.places.items()}
+        made = {name: Image(folder / place) for name, place in self.places.items()}
         return replace(self.files, images={**self.files.images, **made})
 
 
 def cases_to_complete(
-    root: Path, completer: Completer, segmenter: TrainedPhase, display: Display
+    root: Path, completer: Completer, segmenter: TrainedPhase, display: Display, *, bids: bool = False
 ) -> tuple[list[Completion], CaseByCase]:
     """Finds the cases below `root`, in a settled order; one that lacks what cannot be made is left out.
+
+    `bids` names what is made of them as derivatives of BIDS.
 
     Returns:
         Those to be completed, and the batch of all.
 
     Raises:
-        UserError: there is no case.
+        UserError: there is no case, or it has no names of BIDS.
     """
     data = segmenter.data
     cases = volume_root(root, source=data.source, layout=data.layout, entities=data.entities)
+    names = CaseNames(bids=bids)
+    names.check(cases.layout)
 
     def completion(one: Finding) -> Completion:
         files = CaseFiles(one.id, one.images, group=one.group)
         files = without_blank(files) if data.all_background == ABSENT else files
         tasks = completer.tasks(one.id, files.images)
-        places = {task.target: cases.place(one.id, task.target) for task in tasks}
-        return Completion(files, tasks, places)
+        places = {task.target: names.synthesized(files, task.target, cases.place) for task in tasks}
+        panel = f"figures/{one.id}.png" if bids else f"{one.id}.png"
+        return Completion(files, tasks, places, names.label_map(files), panel)
 
     found = cases.survey(completer.reads)
     batch = CaseByCase([one.id for one in found], display.say)
@@ -115,10 +122,12 @@ def impute(
     *,
     overwrite: bool = False,
     devices: Sequence[Any] = (),
+    bids: bool = False,
 ) -> Path:
     """Completes and segments all cases below `root`; returns the path of the report, which lies in `output`.
 
     Args:
+        bids: names label maps and synthesized volumes as derivatives of BIDS.
         devices: they share the cases; none: the first one does them all.
 
     Raises:
@@ -126,12 +135,14 @@ def impute(
         CasesLeftOut: some cases cannot be done; the others are, and the report names those left out.
     """
     check_skills(makers)
-    check_labels(segmenters)
+    scheme = check_labels(segmenters)
     devices = devices or first_device()
     completer = completer_for(makers, segmenters[0], devices)
-    cases, batch = cases_to_complete(root, completer, segmenters[0], display)
+    cases, batch = cases_to_complete(root, completer, segmenters[0], display, bids=bids)
+    described = CaseNames(bids=bids).descriptions(scheme, f"{completer.name}, {_names(segmenters)}")
     reads, names = reads_of(root, (case.files for case in cases)), [name for case in cases for name in case.outputs]
-    outputs = open_outputs(output, "--output", reads=reads, names=[*names, *_OF_ALL], overwrite=overwrite)
+    names += [*described, *_OF_ALL]
+    outputs = open_outputs(output, "--output", reads=reads, names=names, overwrite=overwrite)
     makes = completer.makes
     display.say(f"{completer.skill} by {completer.name}, labels by {_names(segmenters)}")
     display.say(summary(cases, makes))
@@ -143,12 +154,13 @@ def impute(
         for number, (case, result) in enumerate(belt, start=1):
             with batch.case(case.files.id):
                 one, backgrounds[case.files.id] = result()
-                done.append(replace(one, panel=outputs.folder / one.panel.name))
-                tell(f"{output / case.files.id}.nii.gz, {_used(one, makes)}", number)
+                done.append(replace(one, panel=outputs.folder / case.panel))
+                tell(f"{output / case.label_map}, {_used(one, makes)}", number)
     if warning := untold(backgrounds):
         display.say(f"Warning: {warning}")
     if done:
         facts = [("Synthesis", _names(makers)), ("Segmentation", _names(segmenters)), ("Input", str(root))]
+        write_descriptions(outputs, described)
         with outputs.together() as folder:
             write_rows(folder / _TABLE, _rows(done, batch.refused, makes))
             sources = "the others" if completer.skill.any_of else " and ".join(completer.skill.sources)
@@ -214,7 +226,8 @@ def _work(
         if isinstance(given, Lacking):
             volumes = given.volumes(device)
             for task in case.tasks:
-                path = folder / files.id / case.places[task.target]
+                path = folder / case.places[task.target]
+                path.parent.mkdir(parents=True, exist_ok=True)
                 write_synthesized(path, volumes[task.target], files, task, makers)
             # Read back from the files: labels are those that anyone gets from the volumes as written.
             given = labeler.read(case.completed(folder))
@@ -223,8 +236,10 @@ def _work(
         labels = on_networks_grid(found.labels, prepared) if found.case is not prepared else found.labels
         like = next(files.images[name] for name in completer.reads if name in files.images)
         note = synthesized_note(case.tasks) or None
-        write_labels(folder / f"{files.id}.nii.gz", found.labels, found.case, scheme, like=like, description=note)
-        panel = folder / f"{files.id}.png"
+        for name in (case.label_map, case.panel):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_labels(folder / case.label_map, found.labels, found.case, scheme, like=like, description=note)
+        panel = folder / case.panel
         with drawing:  # Matplotlib is not made for threads
             title = f"{files.id}: {_origin(case.tasks, makers[0].name)}"
             _draw(panel, prepared, labels, scheme, title, synthesized=case.synthesized)
