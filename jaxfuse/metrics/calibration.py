@@ -41,13 +41,13 @@ class Reliability:
         confidence: mean of each bin, in rising order.
         accuracy: share of hits of each bin.
         share: of all voxels that each bin holds.
-        bins: their numbers, from 0.
+        numbers: those of the bins, from 0.
     """
 
     confidence: Float64[np.ndarray, " bins"]
     accuracy: Float64[np.ndarray, " bins"]
     share: Float64[np.ndarray, " bins"]
-    bins: Integer[np.ndarray, " bins"]
+    numbers: Integer[np.ndarray, " bins"]
 
     @property
     def error(self) -> float:

@@ -102,7 +102,7 @@ def calibration_rows(
         values = widths.error, counts.error, widths.greatest_error, brier(*given)
     except UserError as error:
         raise UserError(f"{path} of case {case}: {error}") from error
-    bins = zip(widths.bins, widths.confidence, widths.accuracy, widths.share, strict=True)
+    bins = zip(widths.numbers, widths.confidence, widths.accuracy, widths.share, strict=True)
     return (
         dict(zip(CALIBRATION_COLUMNS, (case, output, *values, int(within.sum())), strict=True)),
         [dict(zip(BINS_COLUMNS, (case, output, *map(float, one)), strict=True)) for one in bins],

@@ -118,20 +118,19 @@ def compare_methods(tables: Mapping[str, Sequence[Sequence[Row]]], protocol: Pro
 
 def _pairs(tables: Mapping[str, Any], regions: Sequence[str], metrics: Sequence[Metric], values: Values) -> list[Row]:
     """A row for each metric, region and pair of methods, with p-values after Holm; of seeds where all have several."""
-    several, pairs = min(len(seeds) for seeds in tables.values()) > 1, []
+    several, pairs = min(len(seeds) for seeds in tables.values()) > 1, list[Row]()
     for metric in metrics:
-        found = [
+        found: list[dict[str, Any]] = [
             {"metric": metric.name, "region": region, "first": first, "second": second}
             | asdict(compare(values(first, region, metric), values(second, region, metric)))
             for region in regions
             for first, second in combinations(tables, 2)
         ]
-        of_seeds = holm([one.pop("p_seeds") if not several else one["p_seeds"] for one in found])
-        adjusted = holm([one["p"] for one in found])
-        pairs += [
-            one | {"p_holm": p} | ({"p_seeds_holm": of} if several else {})
-            for one, p, of in zip(found, adjusted, of_seeds, strict=True)
-        ]
+        names = ("p", "p_seeds") if several else ("p",)
+        adjusted = [holm([one[name] for one in found]) for name in names]
+        for one, *ps in zip(found, *adjusted, strict=True):
+            kept = {name: value for name, value in one.items() if several or name != "p_seeds"}
+            pairs.append(kept | dict(zip((f"{name}_holm" for name in names), ps, strict=True)))
     return pairs
 
 
