@@ -8,10 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jaxfuse.data.prepared import Prepared, PreparedCase
+from jaxfuse.data.preprocess import uncrop
 from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.protocols import default_one_empty_mm
+from jaxfuse.metrics.regions import score_case
 
 REPOSITORY = Path(__file__).parent.parent
 # Seed of the held-out phantoms; no training uses it.
@@ -43,6 +49,21 @@ def train_all(jobs: Mapping[str, Callable[[], float]], together: int) -> dict[st
             seconds[name] = took
             print(f"{name}: {took:.0f} s", flush=True)
     return seconds
+
+
+def scored_whole(
+    labels: np.ndarray, given: Prepared | PreparedCase, case: PreparedCase, scheme: LabelScheme, output: str
+) -> list[dict[str, Any]]:
+    """Scores a label map (d h w), on the crop of what the network was given, on the whole grid of its case."""
+    return score_case(
+        uncrop(labels, given, 0),
+        uncrop(np.asarray(case.label), case, 0),
+        scheme,
+        spacing_mm=case.facts.spacing_mm,
+        one_empty=default_one_empty_mm(scheme),
+        case=case.id,
+        output=output,
+    )
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

@@ -1,23 +1,24 @@
 """python -m jaxfuse.impute --synthesis RUN --segmentation RUN --input DIR --output DIR
 
-Segments cases that lack a modality: it is synthesized from the others first.
+Segments cases that lack modalities: these are synthesized from the others first.
 
-Cases lie below DIR as in the data that the runs were trained on, and lack at most the modality that the first run
-makes; a case that has it is segmented as it is. For each case are written:
+Cases lie below DIR as in the data that the runs were trained on, and lack at most what the first run makes of what they
+have; a case that lacks nothing is segmented as it is. For each case are written:
 
     OUTPUT/<case>.nii.gz    the label map, on the grid of the input
-    OUTPUT/<case>.png       three planes with all modalities and the labels; a synthesized modality is marked
-    OUTPUT/<case>/          where a modality was missing: the synthesized volume, named as it would be in the input, and
-                            a JSON file beside it with its origin
+    OUTPUT/<case>.png       three planes with all modalities and the labels; synthesized modalities are marked
+    OUTPUT/<case>/          where modalities were missing: the synthesized volumes, named as they would be in the input,
+                            and a JSON file beside each with its origin
 
 With --bids label maps and volumes bear the names of derivatives of BIDS, figures lie in OUTPUT/figures/.
 
-OUTPUT/report.html and OUTPUT/cases.csv list, for each case, whether it rests on a synthesized modality and the volume
+OUTPUT/report.html and OUTPUT/cases.csv list, for each case, whether it rests on synthesized modalities and the volume
 of each region in ml. The headers of such label maps say so, too.
 
 Nothing is written among the cases, nor over a file that jaxfuse did not write, but with --overwrite. A case that cannot
 be done is named and left out, in the report as well; the exit code is then 1, or 2 if none could be done. An image that
-is 0 everywhere, in place of one that was not taken, is to be removed: it is not taken for missing by itself.
+is 0 everywhere, in place of one that was not taken, is to be removed: it is taken for missing only where the second run
+was trained with data.all_background=absent.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from jaxfuse.io import outputs
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("synthesis", None, "The run that makes the missing modality: RUN, RUN:PHASE or RUN:PHASE@best.")
+    flags.DEFINE_string("synthesis", None, "The run that makes what cases lack: RUN, RUN:PHASE or RUN:PHASE@best.")
     flags.DEFINE_string("segmentation", None, "The run that labels: RUN, RUN:PHASE or RUN:PHASE@best.")
-    flags.DEFINE_string("input", None, "Folder of cases that lack one modality; labels are not needed.")
+    flags.DEFINE_string("input", None, "Folder of cases that may lack modalities; labels are not needed.")
     flags.DEFINE_string("output", None, "Folder for label maps, figures and synthesized volumes; made if need be.")
     flags.DEFINE_bool(
         "bids", False, "Name label maps and synthesized volumes as derivatives of BIDS, as predict --bids."

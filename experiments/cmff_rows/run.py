@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from configs import cmff
-from experiments.shared import HELD_OUT_SEED, REPOSITORY, spread, train_once
+from experiments.shared import HELD_OUT_SEED, REPOSITORY, scored_whole, spread, train_once
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.judging.segmentation import label_maps
 from jaxfuse.engine.trained.phases import load
@@ -30,8 +29,7 @@ from jaxfuse.engine.trained.segmenter import ensemble_of
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import label_scheme
-from jaxfuse.metrics.protocols import default_one_empty_mm
-from jaxfuse.metrics.regions import score_case, summarize
+from jaxfuse.metrics.regions import summarize
 
 HERE = Path(__file__).parent
 
@@ -113,15 +111,7 @@ def score(trained: str, workdir: Path, cases: tuple[PreparedCase, ...]) -> dict[
             outputs[trained] = mean.labels(case)
             judged.append(trained)
         for output, labels in label_maps(outputs, case.brain, judged).items():
-            rows += score_case(
-                uncrop(labels, case, 0),
-                uncrop(np.asarray(case.label), case, 0),
-                scheme,
-                spacing_mm=case.facts.spacing_mm,
-                one_empty=default_one_empty_mm(scheme),
-                case=case.id,
-                output=output,
-            )
+            rows += scored_whole(labels, case, case, scheme, output)
     return summarize(rows)
 
 

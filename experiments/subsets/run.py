@@ -20,11 +20,10 @@ import jax
 import numpy as np
 
 from experiments.cmff_rows.run import held_out_cases, held_out_root
-from experiments.shared import REPOSITORY, spread, train_once
+from experiments.shared import REPOSITORY, scored_whole, spread, train_once
 from experiments.subsets import imputed
 from experiments.subsets.figure import draw
 from jaxfuse.data.prepared import Prepared, PreparedCase, showing
-from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.presence import Presence, all_subsets, subset_name
 from jaxfuse.engine.trained.ensemble import Ensemble
 from jaxfuse.engine.trained.passes import Passes
@@ -34,8 +33,6 @@ from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.comparison import compare
-from jaxfuse.metrics.protocols import default_one_empty_mm
-from jaxfuse.metrics.regions import score_case
 
 HERE = Path(__file__).parent
 # Phantoms on which steps and share of dropout were chosen, and those that are scored.
@@ -147,15 +144,7 @@ def _scored(
     for case in cases:
         given = shown(case, subset)
         labels = masked_labels(ensemble.labels(given), given.brain)
-        rows += score_case(
-            uncrop(labels, given, 0),
-            uncrop(np.asarray(case.label), case, 0),
-            scheme,
-            spacing_mm=case.facts.spacing_mm,
-            one_empty=default_one_empty_mm(scheme),
-            case=case.id,
-            output=subset_name(subset, MODALITIES),
-        )
+        rows += scored_whole(labels, given, case, scheme, subset_name(subset, MODALITIES))
     return [{key: row[key] for key in ("case", "output", "region", "dice", "hd95_mm")} for row in rows]
 
 

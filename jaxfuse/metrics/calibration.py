@@ -4,7 +4,7 @@ The confidence of a voxel is its greatest probability, its hit whether that clas
 are pooled into bins by confidence; cases are not pooled with one another.
 
     found = reliability(probabilities, labels, within=brain)
-    found.ece, found.ace(bins=15), brier(probabilities, labels)
+    found.error, found.greatest_error, ace(probabilities, labels, within=brain), brier(probabilities, labels)
 """
 
 from __future__ import annotations

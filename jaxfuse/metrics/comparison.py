@@ -115,8 +115,8 @@ def difference_interval(
 ) -> tuple[float, float]:
     """Returns the bounds of the mean difference's bootstrap interval of 95 %, over cases and over seeds.
 
-    Where both have one seed this is `mean_interval`. Draws of s seeds are widened by the root of s / (s - 1), for they
-    scatter less than seeds do.
+    Where both have one seed this is `mean_interval`. Draws of n seeds, and of n cases beside them, are widened by the
+    root of n / (n - 1), for they scatter less than seeds and cases do.
     """
     cases = first.shape[1]
     if len(first) == len(second) == 1 or cases < 2:

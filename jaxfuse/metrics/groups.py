@@ -22,6 +22,8 @@ THIRDS = ("smallest third", "middle third", "largest third")
 FEWEST = 6
 NUMBERS = ("no lesion", "1 lesion", "2 to 3 lesions", "4 lesions or more")
 _AT_LEAST = (0, 1, 2, 4)
+# Names of the groupings that need no table; the former goes on with a region.
+BY_PRESENCE, BY_NUMBER = "truth of ", "number of lesions"
 
 Row = Mapping[str, Any]
 
@@ -50,7 +52,7 @@ def by_presence(rows: Sequence[Row]) -> list[Grouping]:
         empty = {row["case"]: row["truth_mm3"] == 0 for row in rows if row["region"] == region}
         if len(set(empty.values())) == 2:
             groups = {case: ABSENT if nothing else PRESENT for case, nothing in empty.items()}
-            found.append(Grouping(f"truth of {region}", (ABSENT, PRESENT), lambda row, of=groups: of[row["case"]]))
+            found.append(Grouping(BY_PRESENCE + region, (ABSENT, PRESENT), lambda row, of=groups: of[row["case"]]))
     return found
 
 
@@ -91,7 +93,7 @@ def by_number(rows: Sequence[Row]) -> list[Grouping]:
         number = row[LESIONS_FOUND.name] + row[LESIONS_MISSED.name]
         return NUMBERS[sum(number >= least for least in _AT_LEAST) - 1]
 
-    return [Grouping("number of lesions", NUMBERS, group_of)]
+    return [Grouping(BY_NUMBER, NUMBERS, group_of)]
 
 
 def by_table(name: str, group_of_case: Mapping[str, str]) -> Grouping:

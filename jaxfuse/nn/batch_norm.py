@@ -33,7 +33,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*map c"], there: Bool[Array, " b"] | None = None) -> Float[Array, "*map c"]:
-        """Normalizes a map; in training by those examples alone that are `there`, where that is told."""
+        """Normalizes a map; in training by those examples alone that are `there`, where that is told.
+
+        Where none is there it normalizes by the running statistics, which stay as they are.
+        """
         width = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
@@ -41,10 +44,15 @@ class BatchNorm(nn.Module):
         if self.train:
             found = moments(x, range(x.ndim - 1), near=mean) if there is None else moments_where(there, x)
             mean, var = (one.reshape(width) for one in found)
+            if there is not None:
+                # A variance of 0 would enlarge maps from layer to layer until they are no numbers, and neither were
+                # the gradients then, though nothing is made of them.
+                some = there.any()
+                mean, var = jnp.where(some, mean, running_mean.value), jnp.where(some, var, running_var.value)
             if not self.is_initializing():
                 for running, new in ((running_mean, mean), (running_var, var)):
                     moved = self.decay * running.value + (1 - self.decay) * new
-                    running.value = moved if there is None else jnp.where(there.any(), moved, running.value)
+                    running.value = moved if there is None else jnp.where(some, moved, running.value)
         scale = self.param("scale", self.scale_init, width, jnp.float32)
         shift = self.param("bias", nn.initializers.zeros, width, jnp.float32)
         gain = jax.lax.rsqrt(var + self.eps) * scale

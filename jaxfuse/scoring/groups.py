@@ -11,14 +11,14 @@ from typing import Any
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import TEXT_COLUMNS, render
-from jaxfuse.metrics.groups import by_number, by_presence, by_table, by_volume, scores_by_group
+from jaxfuse.metrics.groups import BY_NUMBER, BY_PRESENCE, by_number, by_presence, by_table, by_volume, scores_by_group
 from jaxfuse.report.groups import group_tables
 from jaxfuse.scoring.lesions import FALSE, FOUND
 from jaxfuse.scoring.pairing import listing
 
 GROUPS, MARKDOWN = "groups.csv", "groups.md"
 COLUMNS = ("grouping", "group", "region", "metric", "count", "mean", "std", "median", "n", "undefined")
-OF_LESIONS = "volume of the lesion"
+OF_TRUTHS, OF_LESIONS = "volume of the truth", "volume of the lesion"
 _VOLUMES = ("pred_mm3", "truth_mm3")
 
 Row = Mapping[str, Any]
@@ -50,7 +50,7 @@ def read_groups(path: Path) -> Groups:
     """Reads a CSV file with a column "case"; each other column is a grouping.
 
     Raises:
-        UserError: it is no such file, or names a case twice.
+        UserError: it is no such file, names a case twice, or has a grouping by a name that others bear.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -63,6 +63,9 @@ def read_groups(path: Path) -> Groups:
             f"{path} has the columns {', '.join(header) or 'none'}; give a column case and one for each grouping, of "
             "different names"
         )
+    for name in header:
+        if name in (BY_NUMBER, OF_TRUTHS, OF_LESIONS) or name.startswith(BY_PRESENCE):
+            raise UserError(f"{path} has the column {name}, a name of groups that are made without a table; rename it")
     found: dict[str, dict[str, str]] = {name: {} for name in header if name != "case"}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
@@ -102,7 +105,7 @@ def group_scores(
     found = [by_table(name, of_case) for name, of_case in groups.tables.items()]
     if _VOLUMES[1] in rows[0]:
         found += by_presence(rows)
-        found += by_volume(rows, _VOLUMES[1], bounds_mm3, name="volume of the truth")
+        found += by_volume(rows, _VOLUMES[1], bounds_mm3, name=OF_TRUTHS)
         found += by_number(rows)
     metrics = [name for name in rows[0] if name not in (*TEXT_COLUMNS, *_VOLUMES)]
     scored = {one.name: scores_by_group(rows, one, metrics) for one in found}

@@ -29,6 +29,12 @@ CASES = "".join(f"c{n},HGG\n" for n in range(6))
         "case\nc0\n",
         "has the columns case; give a column case",
     ),
+    (
+        "`evaluate --groups`: a column with the name of groups that are made without a table",
+        "refused",
+        "case,number of lesions\nc0,few\n",
+        "has the column number of lesions, a name of groups that are made without",
+    ),
     ("`evaluate --groups`: a case in two rows", "refused", f"case,grade\nc0,LGG\n{CASES}", "names the case c0 twice"),
     (
         "`evaluate --groups`: a row that is cut short",

@@ -39,6 +39,7 @@ def test_statistics_of_those_examples_alone_that_are_there():
     made, found = apply(other, there)
     np.testing.assert_allclose(made[there], alone, rtol=1e-5, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
-    # Where none is there, statistics stay as they were.
-    _, kept = apply(other, jnp.zeros(3, bool))
+    # Where none is there, statistics stay as they were, and maps are normalized by them.
+    made, kept = apply(x, jnp.zeros(3, bool))
     jax.tree.map(np.testing.assert_array_equal, kept["batch_stats"], variables["batch_stats"])
+    np.testing.assert_allclose(made, x, rtol=1e-4)

@@ -147,7 +147,8 @@ class VolumeMaker:
     def make(self, case: Prepared, device: Any, target: str) -> Volume:
         """Returns a target on the case's whole grid, in the units of its files.
 
-        It is exactly 0 where no source shows anything, and beyond the window of the runs' pictures.
+        Where no source shows anything, and beyond the window of the runs' pictures, it is the target's background
+        (`background_of`).
         """
         levels = np.zeros(case.facts.shape)
         output = SYNTHESIZED if self.phases[0].makes == SYNTHESIZED else synthesized(target)
@@ -159,9 +160,15 @@ class VolumeMaker:
                 f"case {case.facts.id}: {', '.join(one.name for one in self.phases)} made values that are no numbers; "
                 "look at the losses of the training"
             )
-        volume, ends = np.zeros(levels.shape, np.float32), (self.phases[0].preparation.normalization.darkest, 1.0)
+        around, ends = background_of(self.phases, target), (self.phases[0].preparation.normalization.darkest, 1.0)
+        volume = np.full(levels.shape, around, np.float32)
         volume.flat[case.brain] = np.interp(levels.flat[case.brain], ends, mean_range(self.phases, target))
-        return uncrop(volume, case, 0)
+        return uncrop(volume, case, around)
+
+
+def background_of(phases: Sequence[TrainedPhase], target: str) -> float:
+    """Returns the value of a target's background: the one that `data.background` states for it, else 0."""
+    return background_rule(phases[0].preparation.background).of(target) or 0.0
 
 
 def volume_maker(phases: Sequence[TrainedPhase], passes: Passes = PATCHES, devices: Sequence[Any] = ()) -> VolumeMaker:
@@ -240,7 +247,8 @@ def _sidecar(files: CaseFiles, task: Task, phases: Sequence[TrainedPhase], passe
         "normalization": preparation.normalize,
         "range": list(mean_range(phases, task.target)),
         "range_of": f"median over the training volumes of the stored values of {task.target} for 0 and 1",
-        "zero": "where no source shows anything, and beyond the window",
+        "background": background_of(phases, task.target),
+        "background_is": "where no source shows anything, and beyond the window",
         "window": [list(one) for one in preparation.window],
         "slices": [one.data.axis for one in phases],
         "patches": "whole slices" if passes.whole else [list(one.phase.patch) for one in phases],

@@ -95,6 +95,16 @@ def test_answers_are_cut_to_range_and_window_and_members_count_equally():
     np.testing.assert_allclose(made, inside, rtol=1e-5)
 
 
+def test_the_background_that_a_run_states_is_that_of_what_it_makes():
+    one = case_of(SHAPE)
+    shows = one.image.any(-1)
+    below = replace(one, channels=channels_of(np.where(shows[..., None], one.image, np.float32(-7))))
+    made = made_by([mean(background="t1=-7,t2=-7,flair=-3.5")], below)
+    assert not shows.all()
+    assert (made[~shows] == -3.5).all()
+    assert (made[shows] >= 10).all()
+
+
 @pytest.fixture(scope="module")
 def hybrid(tmp_path_factory) -> Path:
     return synthesis_run(tmp_path_factory.mktemp("hybrid") / "run", window=((0, 40), (0, 40)), blank_slices=True)
