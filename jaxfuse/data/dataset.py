@@ -108,7 +108,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
     """Opens volumes, split by subject."""
     files, scheme = _volumes(data, report, labels_required)
     split = sides_of(data, files, data.cache_dir / "cases")
-    chosen = _listed(files, split, labels_required)
+    chosen = _listed(data, files, split, labels_required)
     landmarks = _landmarks(data)
     prepared = prepare(
         chosen,
@@ -130,7 +130,7 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
     """Opens slices of volumes, all that show enough or one of each case; split by case, so by patient."""
     files, scheme = _volumes(data, report, labels_required)
     split = sides_of(data, files, data.cache_dir / "cases")
-    chosen = _listed(files, split, labels_required)
+    chosen = _listed(data, files, split, labels_required)
     cut, landmarks = CUTS[data.source], _landmarks(data)
     of_labels = {one.id for one in chosen if one.label and one.id in split["train"]} if cut.labeled else set()
 
@@ -175,7 +175,7 @@ def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
     root = Path(data.root).expanduser() if data.root else pair_phantom_root(data, report)
     files = pairs2d.find_pairs(root, data.modalities)
     split = sides_of(data, files, data.cache_dir / "pairs2d")
-    chosen = _listed(files, split, labels_required)
+    chosen = _listed(data, files, split, labels_required)
     prepared = pairs2d.prepare_pairs(
         chosen,
         data.modalities,
@@ -193,8 +193,7 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
     check_entities(root, data.entities)
     scheme = label_scheme(data.labels or root.scheme)
     incomplete = data.incomplete == ZERO
-    found = root.find(data.modalities, labels_required=labels_required, incomplete=incomplete)
-    return tuple(map(without_blank, found)) if data.all_background == ABSENT else found, scheme
+    return root.find(data.modalities, labels_required=labels_required, incomplete=incomplete), scheme
 
 
 def _landmarks(data: Data) -> Landmarks | None:
@@ -211,10 +210,12 @@ def _landmarks(data: Data) -> Landmarks | None:
     return learned_landmarks(load_case(files[0], data.modalities, None), data.background_rule)
 
 
-def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]], labels_required: bool) -> list[CaseFiles]:
+def _listed(
+    data: Data, files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]], labels_required: bool
+) -> list[CaseFiles]:
     """The cases that train or validate; refuses one without a label where labels are required.
 
-    Only a case that the data set holds out came here without one.
+    Only a case that the data set holds out came here without one. Blank images are left out where they count as absent.
     """
     wanted = {*split["train"], *split["val"]}
     chosen = [one for one in files if one.id in wanted]
@@ -224,7 +225,8 @@ def _listed(files: Sequence[CaseFiles], split: Mapping[str, Sequence[str]], labe
                 f"case {one.id} has no label, which its data set holds out for testing, and the split lets it train or "
                 "validate; list it under test"
             )
-    return chosen
+    # Not before: images of cases that are held out are not opened.
+    return [without_blank(one) for one in chosen] if data.all_background == ABSENT else chosen
 
 
 def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:

@@ -76,7 +76,7 @@ class Data:
         incomplete: what is done with a case that lacks some of the modalities: "refuse", or "zero": it trains and
             validates with those that it has, and the image of the others is 0.
         all_background: what an image of one value everywhere counts as: "present", or "absent", for which all images
-            are read whenever the data are opened.
+            that train or validate are read whenever the data are opened.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
         cache_dtype: precision of the images in it (`jaxfuse.data.shelf`): "float32", "float16" or "bfloat16".
         prepare_workers: processes that prepare volumes; 0: as many as there are cores, memory and work for.

@@ -4,6 +4,6 @@ FILE = "postprocessing.json"
 OPTION = "postprocessing"
 AUTO, NONE = "auto", "none"
 HELP = (
-    "Runs that label: steps on their label maps. auto: those that jaxfuse.postprocess chose for the run, where it did; "
-    "none; or the file of a plan."
+    "Runs that label: thresholds of probabilities, and steps on label maps. auto: those that jaxfuse.postprocess chose "
+    "for the run, where it did; none; or the file of a plan."
 )

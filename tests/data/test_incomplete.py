@@ -1,5 +1,7 @@
 """Data sets whose cases lack modalities: what is read, cached and told of them."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -133,6 +135,15 @@ def test_an_image_of_one_value_counts_as_absent_where_that_is_asked_for(blank, s
     assert found.facts.subsets == ("t1", "t1+flair")
     assert {one.of_case for one in found.train if one.facts.lacks == ("flair",)} == {"Brats18_1_1"}
     assert not any(np.any(one.image[..., 1]) for one in found.train if one.facts.lacks)
+
+
+def test_blank_images_of_cases_that_are_held_out_are_not_looked_for(blank, tmp_path):
+    cases, split = shutil.copytree(blank / "cases", tmp_path / "cases"), tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["Brats18_1_1"], "val": [], "test": ["Brats18_0_1"]}))
+    (cases / "Brats18_0_1" / "Brats18_0_1_t1.nii.gz").write_bytes(b"not to be opened")
+    given = {"root": str(cases), "split": str(split), "incomplete": "zero", "all_background": "absent"}
+    found = open_dataset(settings(tmp_path, **given), quiet)
+    assert (found.facts.train, found.facts.subsets) == (("Brats18_1_1",), ("t1",))
 
 
 def test_files_without_blank_images_and_a_case_of_which_nothing_is_there(blank):

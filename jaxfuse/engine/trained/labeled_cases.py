@@ -20,7 +20,7 @@ from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side
 from jaxfuse.engine.trained.incomplete import REFUSED, Missing, description, told
 from jaxfuse.engine.trained.passes import PATCHES, Passes
-from jaxfuse.engine.trained.phases import TrainedPhase, one_kind
+from jaxfuse.engine.trained.phases import TrainedPhase, one_kind, weights_digest
 from jaxfuse.engine.trained.postprocessed import postprocessing_of, warning_of
 from jaxfuse.engine.trained.probability_maps import write_maps
 from jaxfuse.engine.trained.segmenter import CaseLabeler, Labeled, case_labeler, check_labels, write_labels
@@ -86,7 +86,8 @@ def label_cases(
     options: dict[str, Any] = {**asdict(passes), **asdict(named), "zip": archive and str(archive.absolute())}
     options |= {"spacing": labeler.preparation.spacing_range_mm, "missing": missing.policy}
     options["postprocessing"] = after and after.plan.digest
-    options["synthesis"] = completer and completer.name
+    if completer and call.shared:
+        options["synthesis"] = [(one.name, weights_digest(one.weights())) for one in completer.maker.phases]
     stages = partial(_stages, labeler, scheme, named, chosen_on, completer)
     Assignment(phases, root, output, given, outputs, options).carry_out(stages, call, devices, display, close)
 

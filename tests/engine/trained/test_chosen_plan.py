@@ -104,6 +104,15 @@ def test_opening_a_case_that_is_held_out_would_be_noticed(phase, root):
     refused("case t.* is not a NIfTI|t_flair.nii.gz", choose_postprocessing, [moved], display())
 
 
+def test_images_of_one_value_count_as_in_the_training(tmp_path):
+    write_lesion(tmp_path, "a", BOTH, TRUTH)
+    (image,) = (tmp_path / "a").glob("*flair*")
+    nib.save(nib.Nifti1Image(np.full(BOTH.shape, 7, np.int16), nib.load(image).affine), image)
+    made = bright_phase(tmp_path / "run", tmp_path, {"val": ("a",)}, incomplete="zero", all_background="absent")
+    told = "case a has images of one value everywhere alone .flair.; leave the case out"
+    refused(told, choose_postprocessing, [made], display())
+
+
 def test_it_is_applied_to_new_cases_unless_it_is_not_wanted(phase, tmp_path):
     write_lesion(tmp_path / "in", "new", BOTH, None)
     found, told = labels_of([phase], tmp_path / "in", tmp_path / "auto")
