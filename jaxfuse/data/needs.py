@@ -1,4 +1,7 @@
-"""Memory and disk that the preparation of a data set takes, told beforehand from the headers of its files alone."""
+"""Memory and disk that the preparation of a data set takes, told beforehand from the headers of its files alone.
+
+What JAX and a network take in the process of a training is not part of it.
+"""
 
 from __future__ import annotations
 
