@@ -73,7 +73,7 @@ def _files(found: Finding, *, incomplete: bool, blank_absent: bool) -> CaseFiles
     if not incomplete and (blank := [name for name in files.images if name not in shown.images]):
         raise UserError(
             f"case {found.id} has a {' and a '.join(blank)} image of one value everywhere, which counts as absent; "
-            "give a policy with --missing, or leave the case out"
+            "leave the case out, or give a policy with --missing where runs label"
         )
     return shown
 
