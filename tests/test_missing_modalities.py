@@ -172,3 +172,17 @@ def test_forms_stand_where_they_mean_something():
     config = RECIPES["infinet"].get_config("tiny,row=single_encoder")
     config.network.form.presence = "masked"
     refused("presence is 'masked'; choose one of zeroed", lambda: check_systems(parse(config)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_steps_on_images_that_show_nothing_keep_numbers(call):
+    """All channels are 0 in each voxel, as in a patch of background, or where all that a branch reads lacks."""
+    recipe, text, name = call
+    built = phases(recipe, text)[name]
+    label = np.random.default_rng(0).integers(0, len(built.classes), built.batch["label"].shape, np.int32)
+    batch = {"image": np.zeros(built.batch["image"].shape, np.float32), "label": label}
+    state, step = jax.jit(built.system.init)(jax.random.key(0), batch), jax.jit(built.system.train_step)
+    for _ in range(2):
+        state, _ = step(state, batch)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.stats)))

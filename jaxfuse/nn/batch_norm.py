@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Bool, Float
 from jaxfuse.nn.initializers import KernelInit
-from jaxfuse.nn.moments import moments, moments_where
+from jaxfuse.nn.moments import moments, moments_where, per_deviation
 
 
 class BatchNorm(nn.Module):
@@ -55,7 +55,7 @@ class BatchNorm(nn.Module):
                     running.value = moved if there is None else jnp.where(some, moved, running.value)
         scale = self.param("scale", self.scale_init, width, jnp.float32)
         shift = self.param("bias", nn.initializers.zeros, width, jnp.float32)
-        gain = jax.lax.rsqrt(var + self.eps) * scale
+        gain = (per_deviation(mean, var, self.eps) if self.train else jax.lax.rsqrt(var + self.eps)) * scale
         mean, gain, shift = (jax.lax.broadcast_to_rank(one, x.ndim) for one in (mean, gain, shift))
         y = (x - mean) * gain + shift
         return y.astype(self.dtype or jnp.result_type(x, scale))

@@ -27,7 +27,7 @@ from jaxfuse.nn.conv_forms import Window
 from jaxfuse.nn.conv_primitive import FORMS, convolve
 from jaxfuse.nn.conv_rule import native
 from jaxfuse.nn.initializers import KernelInit, normal
-from jaxfuse.nn.moments import moments
+from jaxfuse.nn.moments import moments, per_deviation
 
 _implementation: ContextVar[str] = ContextVar("convolution implementation", default="auto")
 
@@ -156,7 +156,7 @@ def instance_norm(x: Float[Array, "b *space m"], eps: float = 1e-5) -> Float[Arr
     """Each channel of each sample to mean 0 and biased variance 1 over its voxels; no scale, no shift.
 
     Statistics are float32 whatever the dtype of x, which is also the dtype of the result. A constant channel
-    becomes 0.
+    becomes 0, and no gradient flows through it.
 
     Raises:
         UserError: there is one voxel only, so that every result would be 0.
@@ -168,7 +168,7 @@ def instance_norm(x: Float[Array, "b *space m"], eps: float = 1e-5) -> Float[Arr
             "use larger patches or a network with fewer levels"
         )
     mean, variance = moments(x, axes)
-    return ((x - mean) * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
+    return ((x - mean) * per_deviation(mean, variance, eps)).astype(x.dtype)
 
 
 class ConvNormAct(nn.Module):

@@ -39,6 +39,21 @@ def moments(x: Array, axes: Sequence[int], near: ArrayLike = 0.0) -> tuple[Array
     return form(x, jax.lax.stop_gradient(jnp.asarray(near, jnp.float32)))
 
 
+# A map whose deviation is this share of its mean is constant, but for the rounding of float32.
+_CONSTANT = 1e-6
+
+
+def per_deviation(mean: Array, variance: Array, eps: float) -> Array:
+    """Returns 1 / sqrt(variance + eps), by which a normalization scales what is left when the mean is taken off.
+
+    Of a constant map nothing is left but rounding, and it is 0, and so are the derivatives. Else each normalization of
+    a network that is shown nothing, such as an image that is 0 throughout, would enlarge the gradient 1 / sqrt(eps)
+    times, until it is no number.
+    """
+    constant = variance <= jnp.square(_CONSTANT * mean)
+    return jnp.where(constant, 0, jax.lax.rsqrt(variance + eps))
+
+
 def moments_where(there: Bool[Array, " b"], x: Array) -> tuple[Array, Array]:
     """Returns mean and biased variance of each channel over those examples of a map (b *space c) that are `there`.
 
