@@ -71,7 +71,7 @@ def main() -> None:
     seconds = train_once(f"configs/cmff.py:,row={form.row}", folder / "run", *given)
     names = write_subsets(files, folder / "cases")
     command("predict", f"--workdir={folder / 'run'}", f"--input={folder / 'cases'}", f"--output={folder / 'labels'}",
-            "--missing=zero")  # fmt: skip
+            "--missing=zero", "--overlap=0")  # fmt: skip
     case = load_case(files, MODALITIES, SCHEME)
     written = {name: replace(files, label=folder / "labels" / f"{one}.nii.gz") for one, name in names.items()}
     made = {name: np.asarray(load_case(one, MODALITIES, SCHEME).label) for name, one in written.items()}
