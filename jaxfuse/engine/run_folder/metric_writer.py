@@ -14,8 +14,9 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Literal, SupportsFloat
 
@@ -100,13 +101,16 @@ class MetricWriter:
     def close(self) -> None:
         """Flushes and closes all files and trackers. Closing twice does no harm.
 
-        What could not be written was said by `write`; here it is let go.
+        What could not be written was said by `write`; here it is let go. A tracker that fails keeps no other one open,
+        and says so only where nothing else has gone wrong.
         """
         self._close_texts()
         self._events.close()
-        for tracker in self._trackers:
-            tracker.close()
-        self._trackers = ()
+        trackers, self._trackers = self._trackers, ()
+        stopped_by = sys.exc_info()[1]
+        with suppress(OutputError) if stopped_by else nullcontext(), ExitStack() as closing:
+            for tracker in trackers:
+                closing.callback(tracker.close)
 
     def _close_texts(self) -> None:
         for file in (self._jsonl, self._csv):

@@ -11,6 +11,7 @@ import pytest
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
 from jaxfuse.engine.tracking import tracker
 from jaxfuse.engine.tracking.tracker import FOLDER, open_trackers
+from jaxfuse.errors import OutputError
 
 CONFIG = {"name": "cmff", "seed": 1}
 
@@ -35,6 +36,25 @@ def test_a_row_goes_to_the_files_and_then_to_every_tracker(tmp_path):
     assert first.rows == second.rows == [(3, "fusion", "train", {"loss": 0.5})]
     assert (first.closed, second.closed) == (1, 1)
     assert len(read_metrics(tmp_path)) == 1
+
+
+class Failing(Told):
+    """A tracker that cannot be closed."""
+
+    def close(self):
+        super().close()
+        raise OutputError("wandb takes no more numbers")
+
+
+def test_a_tracker_that_fails_in_the_end_leaves_no_other_open_and_hides_nothing(tmp_path):
+    first, second = Failing(), Told()
+    with pytest.raises(OutputError, match="no more numbers"), closing(MetricWriter(tmp_path, [first, second])):
+        pass
+    assert (first.closed, second.closed) == (1, 1)
+    failing, other = Failing(), Told()
+    with pytest.raises(KeyError, match="what stopped the run"), closing(MetricWriter(tmp_path, [failing, other])):
+        raise KeyError("what stopped the run")
+    assert (failing.closed, other.closed) == (1, 1)
 
 
 def _module(monkeypatch, name, **content):
