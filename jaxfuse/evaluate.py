@@ -139,7 +139,8 @@ def main(argv: Sequence[str]) -> int:
     if len(preds) > 1:
         refused, count, compared = _score_several(protocol, by_method, ref, written, given)
     else:
-        (refused, count), compared = _score(protocol, *preds.values(), ref, out, given), None
+        (pred,) = preds.values()
+        (refused, count), compared = _score(protocol, pred, ref, out, given), None
     _report(protocol, preds, ref, written, compared, shown=options.pictures)
     raise_left_out(refused, count)
     return 0

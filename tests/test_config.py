@@ -183,7 +183,10 @@ def test_values_are_refused_with_one_sentence(changes, sentence):
     ("group", "sentence"),
     [
         ("", "config has no option surprise; it has"),
-        ("data", "data has no option surprise; it has axis, background, blank_slices, bootstrap, cache"),
+        (
+            "data",
+            "data has no option surprise; it has all_background, axis, background, blank_slices",
+        ),
         ("data.phantom", "data.phantom has no option surprise; it has cases, seed, shape, spacing_mm"),
         ("loader", "loader has no option surprise; it has on_device, prefetch, steps_per_call, threads, workers"),
         ("network", "transition: the model cmft has no option surprise"),

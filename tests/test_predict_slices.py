@@ -56,7 +56,7 @@ def trained(tmp_path_factory) -> Trained:
     config.schedule = config.result = ("voc", "again")
     run = run_of(config, folder / "run")
     run.execute()
-    root = phantom_root(run.phase("voc").phase.data, lambda what, done, total: None)
+    root = phantom_root(run.phase("voc").phase.data, lambda *told: None)
     case = next(path.parent for path in sorted(root.rglob("*_t1.nii.gz")))
     return Trained(run.workdir, case, folder / "cache")
 

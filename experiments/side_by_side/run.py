@@ -37,7 +37,7 @@ def prepared(preset: str) -> tuple[SideBySide, dict[str, State], dict[str, Any]]
     experiment = parse(infinet.get_config(preset))
     states, first = {}, {}
     for number, (name, phase) in enumerate(experiment.phases.items()):
-        data = open_dataset(experiment.data_of(phase), lambda what, done, total: None)
+        data = open_dataset(experiment.data_of(phase), lambda *told: None)
         facts, total = data.facts, phase.total_steps(len(data.train))
         system = build_system(phase, facts.modalities, facts.classes, total, phase.counted(facts))
         states[name] = initial_state(system, phase, facts.modalities, seed=experiment.seed, number=number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxfuse.metrics.protocols import DICE, HD95_SURFELS
+from jaxfuse.metrics.protocols import DICE, HD95, HD95_SURFELS
 from jaxfuse.report.parts import Part, TextTable
 
 MOST = 1000
@@ -45,6 +45,6 @@ def _texts(method: str, row: Row) -> dict[str, str]:
         "Volume (mm³)": f"{row['volume_mm3']:.0f}",
         "Found (mm³)": f"{row['found_mm3']:.0f}",
         DICE.title: DICE.text(row["dice"]),
-        HD95_SURFELS.title: HD95_SURFELS.text(row["hd95_mm"]),
+        HD95_SURFELS.title: HD95_SURFELS.text(row[HD95.name]),
         **{f"{name} (mm)": f"{row[f'{name}_mm']:.1f}" for name in "xyz"},
     }

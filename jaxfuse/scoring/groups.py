@@ -12,6 +12,7 @@ from typing import Any
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import TEXT_COLUMNS, render
 from jaxfuse.metrics.groups import BY_NUMBER, BY_PRESENCE, by_number, by_presence, by_table, by_volume, scores_by_group
+from jaxfuse.metrics.protocols import DICE, HD95
 from jaxfuse.report.groups import group_tables
 from jaxfuse.scoring.lesions import FALSE, FOUND
 from jaxfuse.scoring.pairing import listing
@@ -111,7 +112,7 @@ def group_scores(
     scored = {one.name: scores_by_group(rows, one, metrics) for one in found}
     real = [{**row, "found": float(row["outcome"] == FOUND)} for row in lesions if row["outcome"] != FALSE]
     for one in by_volume(real, "volume_mm3", bounds_mm3, name=OF_LESIONS) if real else ():
-        scored[one.name] = scores_by_group(real, one, ("found", "dice", "hd95_mm"))
+        scored[one.name] = scores_by_group(real, one, ("found", DICE.name, HD95.name))
     return {name: one for name, one in scored.items() if one["groups"]}
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxfuse.metrics.lesions import LesionScores
+from jaxfuse.metrics.protocols import DICE, HD95
 
 Row = Mapping[str, Any]
 
 LESIONS = "lesions.csv"
 FOUND, MISSED, FALSE = "found", "missed", "false alarm"
 COLUMNS = (
-    *("case", "output", "region", "lesion", "outcome", "volume_mm3", "found_mm3", "dice", "hd95_mm"),
+    *("case", "output", "region", "lesion", "outcome", "volume_mm3", "found_mm3", DICE.name, HD95.name),
     *("x_mm", "y_mm", "z_mm"),
 )
 

@@ -80,7 +80,8 @@ def test_one_slice_of_each_case_and_a_split_file_that_names_cases(volumes, tmp_p
 def test_phantom_pairs_are_cases_of_two_modalities(tmp_path):
     given, told = pairs(tmp_path), []
     data = open_dataset(given, lambda *report: told.append(report), labels_required=False)
-    assert told == [(what, i, 2) for what in ("writing phantoms", "preparing cases") for i in (1, 2)]
+    written = [("writing phantoms", i, 2) for i in (1, 2)]
+    assert told == [*written, *(("preparing cases", i, 2, i) for i in (1, 2))]
     assert (len(data.train), len(data.val), data.scheme) == (1, 1, None)
     assert (data.facts.modalities, data.facts.classes) == (("mri", "pet"), ())
     case, folder = data.train[0], pair_phantom_root(given, quiet)

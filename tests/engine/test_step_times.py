@@ -18,7 +18,7 @@ POSITIVE += ("end_to_end_examples_per_s", "flops", "flops_per_s", "argument_byte
 
 def timed(config, **options):
     asked = Asked(**{"only": None, "steps": 1, "forms": ["auto"], **options})
-    return time_steps(config, asked, lambda what, done, total: None)
+    return time_steps(config, asked, lambda *told: None)
 
 
 @pytest.fixture
