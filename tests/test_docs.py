@@ -63,15 +63,23 @@ def recipe(named: str) -> ConfigDict:
     return runpy.run_path(str(ROOT / path))["get_config"](argument)
 
 
+def anchors(path: Path) -> set[str]:
+    """Names of a page's headings as pages of git have them: lower case, hyphens for spaces, no other signs."""
+    text = re.sub(_FENCED, "", path.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
 def is_placeholder(text: str) -> bool:
     return any(sign in text for sign in _PLACEHOLDERS)
 
 
 @pages
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#\s]+)\)", TEXTS[page])
-    here = (ROOT / page).parent
-    assert [link for link in links if "://" not in link and not (here / link).exists()] == []
+    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", TEXTS[page])
+    here = ROOT / page
+    ours = [(here.parent / link if link else here, anchor) for link, anchor in links if "://" not in link]
+    assert [path for path, _ in ours if not path.exists()] == []
+    assert [(path, anchor) for path, anchor in ours if anchor and anchor not in anchors(path)] == []
 
 
 @pages
