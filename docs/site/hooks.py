@@ -27,9 +27,8 @@ def on_files(files: Files, *, config: Any) -> Files:
     for source, name in beside.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
-        files.append(
-            File.generated(config, notebook.src_uri.removesuffix("ipynb") + "md", content=page_of(notebook.abs_src_path))
-        )
+        name = notebook.src_uri.removesuffix(".ipynb") + ".md"
+        files.append(File.generated(config, name, content=page_of(notebook.abs_src_path)))
     return files
 
 
