@@ -1,4 +1,4 @@
-"""python -m jaxfuse.benchmark --config C [--phase NAME] [--steps N] [--convolution auto,native] [--json] [--trace DIR]
+"""python -m jaxfuse.benchmark RECIPE [--phase NAME] [--steps N] [--convolution auto,native] [--json] [--trace DIR]
 
 Times the training step of each phase: compilation, cold and from a cache; the step alone, on a batch that lies on the
 device; the step on the batches of a training; the loader alone; memory, operations, and the share of what bounds it.
@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from jaxfuse import cli
+from jaxfuse import cli, named_recipe
 
 
 def define_flags() -> None:
     """Declares the options of the command."""
-    config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/cmff.py.", lock_config=True)
+    named_recipe.define_flags()
     flags.DEFINE_string("phase", None, "One phase only; all phases of the schedule if not given.")
     flags.DEFINE_integer("steps", 10, "Steps of each way of timing, in each form.", lower_bound=1)
     flags.DEFINE_list("convolution", ["auto"], "Forms of convolution to compare: auto, products, native, folded.")
     flags.DEFINE_bool("json", False, "Print JSON.")
     flags.DEFINE_string("trace", None, "Folder for a profiler's trace of a few steps, for TensorBoard or Perfetto.")
-    flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:

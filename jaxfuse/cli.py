@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from absl import app, flags, logging
 
+from jaxfuse import named_recipe
 from jaxfuse.errors import Unfinished, UserError, machine_sentence
 
 # Part of a message of the flag parser -> what was expected.
@@ -61,8 +60,7 @@ def no_arguments(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        _check_config_file(argv)
-        return flags.FLAGS(argv)
+        return flags.FLAGS(named_recipe.gathered(argv) if "config" in flags.FLAGS else argv)
     # ml_collections raises AttributeError, KeyError or TypeError for an option that the config lacks.
     except (AttributeError, KeyError, TypeError) as error:
         sys.exit(_refuse(_unknown_option(error, argv)))
@@ -77,18 +75,6 @@ def _raised_first(error: BaseException | None) -> UserError | None:
         found = error if isinstance(error, UserError) else found
         error = error.__context__
     return found
-
-
-def _check_config_file(argv: Sequence[str]) -> None:
-    """ml_collections would tell of an absent file only when the config is used, or call it a failure to load."""
-    if "config" not in flags.FLAGS:
-        return
-    for argument, following in itertools.pairwise([*argv[1:], ""]):
-        name, has_value, value = argument.partition("=")
-        if name in ("--config", "-config"):
-            path = (value if has_value else following).partition(":")[0]
-            if path and not Path(path).is_file():
-                raise UserError(f"the config file {path} is not there; name one such as --config configs/cmff.py")
 
 
 def _unknown_option(error: Exception, argv: Sequence[str]) -> str:
@@ -109,9 +95,10 @@ def _bad_flag(error: Exception) -> str:
     """Says in one way what absl says in several: what came, what was expected, what to do."""
     text = _one_line(str(error))
     if missing := re.search(r"Flag (--\S+) must have a value other than None", text):
-        return f"{missing.group(1)} is not given and has to be; see the options with --helpshort"
-    if early := re.match(r"Found (\S+) in argv before a value for --config", text):
-        return f"{early.group(1)} stands before --config, whose option it is; write --config first"
+        first = "; a recipe may also stand first, such as jaxfuse train cmff" if missing.group(1) == "--config" else ""
+        return f"{missing.group(1)} is not given and has to be{first}; see the options with --helpshort"
+    if early := re.match(r"Unknown command line flag '(config\.[\w.]+)'", text):
+        return f"--{early.group(1)} is an option of a recipe, and none is named; name it with --config"
     if unknown := re.match(r"Unknown command line flag '(\w+)'(?:\. Did you mean: (\w+) \?)?", text):
         near = f"did you mean --{unknown.group(2)}? " if unknown.group(2) else ""
         return f"--{unknown.group(1)} is no option of this command; {near}see the options with --helpshort"

@@ -1,4 +1,4 @@
-"""python -m jaxfuse.describe --config C [--rows] [--cost [--volume 240,240,155]] [--json]
+"""python -m jaxfuse.describe RECIPE [--preset P] [--row NAME] [--rows] [--cost [--volume 240,240,155]] [--json]
 
 Says what a config builds, without reading images and without compiling: parameters by player and by the paper's names
 of the networks, what is transferred between phases, and what preparing the data of a root takes in memory and on disk.
@@ -16,7 +16,6 @@ how long the exchanges take, over NVLink in machines of eight and InfiniBand bet
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,13 +24,14 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxfuse import cli
+from jaxfuse import cli, named_recipe
 from jaxfuse.errors import UserError
+from jaxfuse.recipe_files import choices
 
 
 def define_flags() -> None:
     """Declares the options of the command."""
-    config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/cmff.py:paper.", lock_config=True)
+    named_recipe.define_flags()
     flags.DEFINE_bool("rows", False, "List the config's presets, rows and data variants.")
     flags.DEFINE_bool("cost", False, "Compile one step of each phase here, and add its operations and memory.")
     flags.DEFINE_string("device", None, "With --cost: a card to compile for, one of h200, h100, a100, l40s.")
@@ -40,7 +40,6 @@ def define_flags() -> None:
     flags.DEFINE_integer("space", None, "With --devices: how many share an example; as config.space.", lower_bound=1)
     flags.DEFINE_bool("shard_state", None, "With --devices: they share the state; as config.shard_state.")
     flags.DEFINE_bool("json", False, "Print JSON.")
-    flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +47,7 @@ def main(argv: list[str]) -> int:
     cli.no_arguments(argv)
     options = flags.FLAGS
     if options.rows:
-        found = choices(config_flags.get_config_filename(options["config"]).partition(":")[0])
+        found = choices(Path(config_flags.get_config_filename(options["config"]).partition(":")[0]))
         text = _choices_as_text(found)
     else:
         # Imported late: --help, --rows and a mistyped option need no JAX.
@@ -93,16 +92,6 @@ def _on_devices(options: Any) -> ConfigDict:
     config = options.config.copy_and_resolve_references()
     config.update(asked)
     return config
-
-
-def choices(path: str) -> dict[str, dict[str, str]]:
-    """Returns presets, rows and data variants of a config file, each with its one line."""
-    spec = importlib.util.spec_from_file_location("recipe", path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
-        raise UserError(f"{path} is not a config file; give a Python file such as configs/cmff.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {"presets": dict(module.PRESETS), "rows": dict(module.ROWS), "data": dict(module.VARIANTS)}
 
 
 def _choices_as_text(found: Mapping[str, Mapping[str, str]]) -> str:

@@ -1,4 +1,7 @@
-"""python -m jaxfuse.train --config configs/X.py[:PRESET][,row=NAME][,data=VARIANT] [--workdir DIR] [--config.a.b=v ...]
+"""python -m jaxfuse.train RECIPE [--preset P] [--row NAME] [--data VARIANT] [--workdir DIR] [--config.a.b=v ...]
+
+RECIPE is the name of a recipe of jaxfuse, such as cmff, or a file, such as configs/cmff.py; in one word it is --config
+configs/X.py[:PRESET][,row=NAME][,data=VARIANT].
 
 Runs the schedule of a config: trains its phases (going on where an earlier call stopped), judges them on whole
 volumes and writes tables, figures and `report.html` into the workdir. One run at a time may do so in one workdir; it
@@ -13,12 +16,12 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from jaxfuse import cli
+from jaxfuse import cli, named_recipe
 
 
 def define_flags() -> None:
     """Declares the options of the command."""
-    config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/cmff.py:paper,row=S_A.", lock_config=True)
+    named_recipe.define_flags()
     flags.DEFINE_string("workdir", None, "Folder of the run; made from the config's name where not given.")
     flags.DEFINE_string(
         "distributed",
@@ -33,7 +36,6 @@ def define_flags() -> None:
         "Programs that are told the metrics as well: mlflow, wandb. They write below WORKDIR/tracking, unless their "
         "own environment variables name a server.",
     )
-    flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:

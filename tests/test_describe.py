@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs import cmff
-from jaxfuse.describe import choices, sides_of
+from jaxfuse.describe import sides_of
 from tests.commands import ROOT, call
 from tests.refusals import refused
 
@@ -83,18 +83,12 @@ def test_devices_are_for_what_is_compiled(tmp_path):
 
 
 def test_every_preset_and_row_is_listed(tmp_path):
-    assert choices(str(CONFIG)) == {"presets": cmff.PRESETS, "rows": cmff.ROWS, "data": cmff.VARIANTS}
     done = call("describe", "--config", str(CONFIG), "--rows", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     shown = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     assert shown == {"(default)", "tiny", "paper", *cmff.ROWS}
     done = call("describe", "--config", f"{CONFIG}:paper", "--rows", "--json", folder=tmp_path)
     assert json.loads(done.stdout)["rows"] == cmff.ROWS
-
-
-def test_what_is_no_config_file_is_refused(tmp_path):
-    for path in (tmp_path / "absent.py", tmp_path):
-        refused("is not a config file; give a Python file such as configs/cmff.py", choices, str(path))
 
 
 def test_a_volume_has_three_sides():

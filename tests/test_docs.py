@@ -14,6 +14,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import jaxfuse
+from jaxfuse import named_recipe
+from jaxfuse.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "experiments" / "README.md"])
@@ -21,9 +23,9 @@ TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for
 pages = pytest.mark.parametrize("page", TEXTS)
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`(python -m [^`]+)`")
+_INLINE = re.compile(r"`((?:python -m|jaxfuse) [^`]+)`")
 _PATH = re.compile(r"`((?:jaxfuse|configs|experiments|tests|docs)/[\w./]*)`")
-_PLACEHOLDERS = ("NAME", "/X.py", "a/b.py", "test_b.py")
+_PLACEHOLDERS = ("NAME", "COMMAND", "/X.py", "a/b.py", "test_b.py")
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -31,8 +33,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(page: str) -> list[list[str]]:
-    """Every `python -m MODULE ...` of a page as words, `python` and `-m` left out."""
-    indented = re.findall(r"^    (python -m (?:.*\\\n)*.*)", TEXTS[page], re.MULTILINE)
+    """Every `python -m MODULE ...` of a page as words, `python` and `-m` left out; `jaxfuse X` is jaxfuse.X."""
+    indented = re.findall(r"^    ((?:python -m|jaxfuse) (?:.*\\\n)*.*)", TEXTS[page], re.MULTILINE)
     lines = [line for code in blocks(page, "sh") for line in code.replace("\\\n", " ").splitlines()]
     said = [*lines, *(re.sub(r"\\?\n", " ", text) for text in (*indented, *_INLINE.findall(TEXTS[page])))]
     found = []
@@ -41,6 +43,8 @@ def commands(page: str) -> list[list[str]]:
             words = shlex.split(part.replace("...", "").replace("[", "").replace("]", ""), comments=True)
             if len(words) > 2 and words[0].endswith("python") and words[1] == "-m":
                 found.append(words[2:])
+            elif len(words) > 1 and Path(words[0]).name == "jaxfuse" and not words[1].startswith("-"):
+                found.append([f"jaxfuse.{words[1]}", *words[2:]])
     return found
 
 
@@ -107,12 +111,14 @@ def test_options_of_commands_exist(page):
 @pages
 def test_options_of_recipes_exist(page):
     for module, *words in commands(page):
-        if module not in ("jaxfuse.train", "jaxfuse.benchmark", "jaxfuse.describe") or "--config" not in words:
+        if module not in ("jaxfuse.train", "jaxfuse.benchmark", "jaxfuse.describe"):
             continue
-        named = words[words.index("--config") + 1]
-        if not named.startswith("configs/") or is_placeholder(named):
+        if {"C", "RECIPE"} & {word.partition(":")[0] for word in words} or any(map(is_placeholder, words)):
             continue
-        config = recipe(named)
+        (named, *_) = [word for word in named_recipe.gathered(["", *words]) if word.startswith("--config=")] or [""]
+        if not named:
+            continue
+        config = recipe(named.removeprefix("--config="))
         for option in re.findall(r"--config\.(?!a\.b)([\w.]+)", " ".join(words)):
             functools.reduce(lambda group, key: group[key], option.split("."), config)
 
@@ -146,7 +152,6 @@ def test_the_citation_names_the_version():
 
 def test_every_command_and_every_recipe_is_told_of():
     documented = {words[0] for words in commands("docs/reference/commands.md")}
-    modules = {f"jaxfuse.{path.stem}" for path in (ROOT / "jaxfuse").glob("*.py") if "cli.run(" in path.read_text()}
-    assert modules <= documented
-    assert all(f"{path.stem}.py" in TEXTS["README.md"] for path in (ROOT / "configs").glob("*.py"))
+    assert {f"jaxfuse.{name}" for name in COMMANDS} <= documented
+    assert all(path.stem in TEXTS["README.md"] for path in (ROOT / "configs").glob("*.py"))
     assert "exit code" in TEXTS["docs/reference/commands.md"]

@@ -213,10 +213,11 @@ def test_an_option_is_named_as_it_was_given(refused, options, told):
         ([*ASKED, "--nosuch=1"], "--nosuch is no option of this command; see the options with --helpshort"),
         ([*ASKED, "--workdir"], "Missing value for flag --workdir"),
         ([*ASKED, "stray"], "'stray' is not understood; every setting is a flag, such as --workdir DIR"),
-        ([], "--config is not given and has to be; see the options with --helpshort"),
+        ([], "--config is not given and has to be; a recipe may also stand first, such as jaxfuse train cmff; see the"),
         (["--config=configs/nosuch.py"], "the config file configs/nosuch.py is not there; name one such as --config"),
         (["--config", "nosuch.py:tiny", "--config.seed=1"], "the config file nosuch.py is not there"),
-        (["--config.seed=1", "--config", CONFIG], "--config.seed=1 stands before --config, whose option it is"),
+        (["--config.seed=1"], "--config.seed is an option of a recipe, and none is named; name it with --config"),
+        (["cmff:tiny", "--preset=paper"], "the preset is given twice, in cmff:tiny and as --preset=paper; leave one"),
         (["--config", f"{CONFIG},row=nosuch"], "row 'nosuch' is not known; choose one of ours, S_A, S_B,"),
     ],
 )
