@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.hinet_rows.run import SOURCES, TARGET, copies, image, judged, linear, network, table
+from experiments.hinet_rows.images import SOURCES, TARGET, copies, image, judged, linear, network, table
 from experiments.shared import command, train_once
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.intensities import normalization

@@ -1,183 +1,178 @@
-"""Does Hi-Net beat what needs no network, and its own ablations? On phantoms.
+"""Does Hi-Net beat what needs no network, its own ablations, and its baselines at equal widths? On phantoms.
 
+    python -m experiments.hinet_rows.run --choose
+    python -m experiments.hinet_rows.run --train-only
     python -m experiments.hinet_rows.run
 
-Per seed and row: trains by the command that a user would run, then makes FLAIR of T1 and T2 for phantoms of a seed
-that no training has seen. Beside the rows: each source in place of the target, a linear regression by voxel fitted on
-the training phantoms, and the "noise ceiling", the same phantoms without noise, which no network reaches: nothing in
-the sources tells the target's gain and sensitivity. Writes table.md, scores.json and a panel beside this file. Finished
-trainings are not repeated.
+The first line trains each kind of network at three rates and scores them on phantoms of a seed of their own; what it
+finds stands in `rows.CHOSEN`. The second trains all rows, short and long. The last opens phantoms of a seed that no
+training and no choice has seen, makes FLAIR of T1 and T2 by every row, by copies of the sources and by a linear
+regression fitted on the training phantoms, and gives each in place of FLAIR to CMFF, trained on complete cases. Writes
+table.md, scores.json (every case) and a panel beside this file. Finished trainings and scores are not repeated. The
+settings stand here as they were before the first held-out phantom was looked at.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from configs import hinet
-from experiments.shared import HELD_OUT_SEED, spread, train_all, train_once
-from jaxfuse.data.cache import prepare
-from jaxfuse.data.intensities import NORMALIZATIONS, stored_range
-from jaxfuse.data.phantom.brats import is_low_grade, make_case, write_brats_phantoms
-from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.sources.brats import SOURCE
-from jaxfuse.engine.trained.phases import load
-from jaxfuse.engine.trained.predictor import case_predictor
-from jaxfuse.inference.tiling import Asked
-from jaxfuse.io.tables import render, write_json
-from jaxfuse.learning.system import SYNTHESIZED
-from jaxfuse.metrics.synthesis import apply_linear, fit_linear, score_synthesized
+from experiments.hinet_rows import rows
+from experiments.hinet_rows.images import (
+    SOURCES,
+    TARGET,
+    Make,
+    copies,
+    image,
+    judged,
+    linear,
+    made_of,
+    network,
+    phantoms,
+)
+from experiments.hinet_rows.scores import METRICS, HeldOut, Judge, judge, score, segmented
+from experiments.shared import REPOSITORY, spread
+from jaxfuse.errors import UserError
+from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.metrics.comparison import compare
 from jaxfuse.report.synthesis import synthesis_panel
 
 HERE = Path(__file__).parent
+REFERENCE = "full"
+SHOWN = ("linear regression", "full", "mmsyns", "late", "pix2pix")
 
-SOURCES, TARGET = ("t1", "t2"), "flair"
-MODALITIES = ("t1", "t1ce", "t2", "flair")
-ROWS = ("full", "degraded1", "degraded2", "degraded3", "early", "late")
-FURTHER = ("pix2pix", "pix2pix_second", "cyclegan", "cyclegan_second", "mmsyns")
-HELD_OUT = 8
-METRICS = {"psnr_db": "PSNR (dB)", "nmse": "NMSE", "ssim": "SSIM"}
+Scores = list[dict[str, Any]]  # by case
 
 
-def train(row: str, seed: int, folder: Path) -> float:
-    options = (f"--config.seed={seed}", "--config.synthesis.validation.every=0")
-    return train_once(f"configs/hinet.py:,row={row}", folder / f"{row}-seed{seed}", *options)
+def choose(folder: Path) -> None:
+    """Trains and scores each kind at each rate, and prints PSNR."""
+    cases = phantoms(folder, rows.CHOICE_CASES, rows.CHOICE_SEED)
+    for one in rows.choices():
+        one.run(folder)
+        found, _ = judged(network(one.workdir(folder)), cases)
+        print(f"{one.row}, rate {rows.RATE * one.factor:g}: {found['psnr_db']:.2f} dB", flush=True)
 
 
-def phantoms(folder: Path, cases: int, seed: int) -> tuple[PreparedCase, ...]:
-    """Reads phantoms as volumes, prepared as in the recipe."""
-    phantom, root = hinet.SIZES[""].phantom, folder / f"phantoms-{cases}-seed{seed}"
-    write_brats_phantoms(root, cases=cases, seed=seed, shape=phantom["shape"], spacing_mm=phantom["spacing_mm"])
-    files = SOURCE.find(root, MODALITIES, labels_required=False)
-    return prepare(files, MODALITIES, None, normalize=NORMALIZATIONS["minmax"], cache=folder / "cases")
-
-
-Make = Callable[[PreparedCase], np.ndarray]  # the target, by whatever means
-Made = dict[str, np.ndarray]  # by case
-
-
-def image(case: PreparedCase, modality: str) -> np.ndarray:
-    return np.asarray(case.image)[..., case.facts.modalities.index(modality)]
-
-
-def sources(case: PreparedCase) -> np.ndarray:
-    return np.stack([image(case, name) for name in SOURCES], axis=-1)
-
-
-def judged(make: Make, cases: Sequence[PreparedCase]) -> tuple[dict[str, float], Made]:
-    """Means over the cases, as a run judges its own, and the images."""
-    made: Made = {}
-    rows = []
+def held_out(folder: Path) -> list[HeldOut]:
+    """Opens the held-out phantoms, as synthesis and segmentation see them."""
+    images = phantoms(folder, rows.HELD_OUT, rows.HELD_OUT_SEED)
+    labeled = {one.id: one for one in segmented(folder / f"phantoms-{rows.HELD_OUT}-seed{rows.HELD_OUT_SEED}", folder)}
+    cases = [HeldOut(one, labeled[one.id]) for one in images]
     for case in cases:
-        inside = np.any(sources(case) != 0, axis=-1)
-        made[case.id] = np.where(inside, np.clip(make(case), 0, 1), 0)
-        rows.append(score_synthesized(image(case, TARGET), made[case.id]))
-    return {metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS}, made
+        if case.image.facts.crop_start != case.segmented.facts.crop_start:
+            raise UserError(f"{case.image.id} is cropped in two ways: its images cannot stand for each other")
+    return cases
 
 
-def copies() -> dict[str, Make]:
-    """Each source in place of the target."""
-    return {f"copy of {name}": functools.partial(image, modality=name) for name in SOURCES}
+def trivial(folder: Path) -> dict[str, Make | None]:
+    """What needs no network; the regression is fitted on all phantoms that the recipe has."""
+    seen = phantoms(folder, hinet.SIZES[""].phantom["cases"], seed=0)
+    return {"real": None, **copies(), "linear regression": linear(seen)}
 
 
-def network(workdir: Path, patch: tuple[int, int] | None = None) -> Make:
-    """Images that a run makes, in patches of its training or of another size."""
-    (trained,) = load([str(workdir)])
-    phase = replace(trained.phase, patch=patch or trained.phase.patch)
-    predictor, weights = case_predictor(trained.system, phase), trained.weights()
-    return lambda case: predictor(weights, case, Asked(values=(SYNTHESIZED,)))[SYNTHESIZED][..., 0]
+def scored(name: str, make: Make | None, cases: Sequence[HeldOut], by: Judge, folder: Path) -> Scores:
+    """Scores by case, made once."""
+    path = folder / f"scores-{name.replace(' ', '_')}-{rows.HELD_OUT_SEED}x{len(cases)}.json"
+    if not path.is_file():
+        write_json(path, {"rows": score(make, cases, by)})
+        print(f"{name}: scored", flush=True)
+    return read_json(path)["rows"]
 
 
-def linear(cases: Iterable[PreparedCase]) -> Make:
-    """A regression by voxel, fitted on these cases."""
-    weights = fit_linear((sources(case), image(case, TARGET)) for case in cases)
-    return lambda case: apply_linear(weights, sources(case))
+def values(found: Sequence[Scores], metric: str) -> np.ndarray:
+    """Scores (seeds, cases)."""
+    return np.array([[row[metric] for row in one] for one in found])
 
 
-def without_noise(case: PreparedCase) -> np.ndarray:
-    """Makes the target of the same phantom without noise, in the gray levels of the noisy one."""
-    phantom, index = hinet.SIZES[""].phantom, int(case.id.split("_")[2])
-    clean, _ = make_case(
-        HELD_OUT_SEED,
-        index,
-        shape=phantom["shape"],
-        spacing_mm=phantom["spacing_mm"],
-        low_grade=is_low_grade(index, 0.2),
-        noise=False,
-    )
-    low, high = stored_range(case.facts, TARGET)
-    # Phantoms lie in LPS, prepared cases in RAS.
-    volume = clean[TARGET][::-1, ::-1]
-    box = tuple(slice(a, a + n) for a, n in zip(case.facts.crop_start, case.facts.shape, strict=True))
-    return (volume[box] - low) / (high - low)
-
-
-def table(scores: dict[str, list[dict[str, float]]]) -> str:
-    lines = [
-        {
-            "Image": name,
-            **{title: spread([one[m] for one in found], 2 if m == "psnr_db" else 4) for m, title in METRICS.items()},
-        }
-        for name, found in scores.items()
-    ]
+def table(by_row: Mapping[str, Sequence[Scores]]) -> str:
+    """Renders means over cases, ± over seeds where there are several."""
+    lines = []
+    for name, found in by_row.items():
+        line = {"image": rows.ROWS[name].title if name in rows.ROWS else name, "seeds": str(len(found))}
+        for metric, (title, digits, _) in METRICS.items():
+            known = metric in found[0][0]
+            line[title] = spread(values(found, metric).mean(axis=1).tolist(), digits) if known else "-"
+        lines.append(line)
     return render(lines, list(lines[0]))
 
 
-def draw(case: PreparedCase, made: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Draws one case as every row makes it; `made` is by row and case id."""
+def differences(by_row: Mapping[str, Sequence[Scores]]) -> str:
+    """Renders what Hi-Net is ahead of each row by, paired by case, with intervals over cases and seeds."""
+    lines = []
+    for name, found in by_row.items():
+        if name == REFERENCE or "psnr_db" not in found[0][0]:
+            continue
+        line = {"Hi-Net less": rows.ROWS[name].title if name in rows.ROWS else name}
+        # Of one seed each where the other has no more.
+        own = by_row[REFERENCE] if len(found) > 1 or name not in rows.ROWS else by_row[REFERENCE][:1]
+        for metric, (title, digits, _) in METRICS.items():
+            paired = compare(values(own, metric), values(found, metric))
+            line[title] = f"{paired.difference:+.{digits}f} [{paired.low:+.{digits}f}, {paired.high:+.{digits}f}]"
+        lines.append(line)
+    return render(lines, list(lines[0]))
+
+
+def report(by_length: Mapping[int, Mapping[str, Sequence[Scores]]]) -> str:
+    """Renders both tables of each length."""
+    parts = []
+    for steps, by_row in by_length.items():
+        parts += [f"## {steps} steps", "", table(by_row), "", "Paired differences, 95 %:", "", differences(by_row), ""]
+    return "\n".join(parts)
+
+
+def draw(case: HeldOut, makers: Mapping[str, Make]) -> None:
+    """Draws one case as several rows make it."""
     synthesis_panel(
         HERE / "panel.png",
-        sources={name: image(case, name) for name in SOURCES},
-        made={name: images[case.id] for name, images in made.items()},
-        truth=image(case, TARGET),
+        sources={name: image(case.image, name) for name in SOURCES},
+        made={name: made_of(make, case.image) for name, make in makers.items()},
+        truth=image(case.image, TARGET),
         target=TARGET,
-        title=f"{TARGET} from {' and '.join(SOURCES)}, phantom of seed {HELD_OUT_SEED}",
-        spacing_mm=case.facts.spacing_mm,
+        title=f"{TARGET} from {' and '.join(SOURCES)}, phantom of seed {rows.HELD_OUT_SEED}",
+        spacing_mm=case.image.facts.spacing_mm,
         label=None,
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=(*ROWS, *FURTHER))
-    parser.add_argument("--folder", type=Path, default=Path("runs") / "hinet_rows", help="trainings and phantoms")
-    parser.add_argument("--together", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--choose", action="store_true", help="compare rates, and stop")
+    parser.add_argument("--train-only", action="store_true", help="score nothing yet")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "hinet_rows")
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(row, seed) for seed in options.seeds for row in options.rows]
-    named = {f"{row}-seed{seed}": functools.partial(train, row, seed, folder) for row, seed in jobs}
-    seconds = train_all(named, options.together)
-    cases = phantoms(folder, HELD_OUT, HELD_OUT_SEED)
-    # All phantoms that the recipe has, its validation cases included.
-    seen = phantoms(folder, hinet.SIZES[""].phantom["cases"], seed=0)
-    trivial = {**copies(), "linear regression": linear(seen), "noise ceiling": without_noise}
-    scores, shown = {}, {}
-    for name, make in trivial.items():
-        found, shown[name] = judged(make, cases)
-        scores[name] = [found]
-    for row in options.rows:
-        scores[row] = []
-        for seed in options.seeds:
-            found, made = judged(network(folder / f"{row}-seed{seed}"), cases)
-            scores[row].append(found)
-            shown.setdefault(row, made)
-        print(f"{row}: scored", flush=True)
-    draw(cases[0], {name: shown[name] for name in ("linear regression", *options.rows)})
-    write_json(
-        HERE / "scores.json", {"seeds": options.seeds, "cases": HELD_OUT, "images": scores, "training_s": seconds}
-    )
-    text = table(scores)
-    (HERE / "table.md").write_text(
-        f"# Hi-Net on held-out phantoms\n\nSeeds {options.seeds}; see README.md.\n\n{text}\n"
-    )
+    if options.choose:
+        return choose(folder)
+    seconds = {one.workdir(folder).name: one.run(folder) for one in rows.trainings()}
+    by = judge(folder)
+    if options.train_only:
+        return None
+    cases = held_out(folder)
+    known = trivial(folder)
+    fixed = {name: [scored(name, make, cases, by, folder)] for name, make in known.items()}
+    by_length: dict[int, dict[str, list[Scores]]] = {steps: dict(fixed) for steps in rows.LENGTHS}
+    for one in rows.trainings():
+        workdir = one.workdir(folder)
+        found = scored(workdir.name, network(workdir), cases, by, folder)
+        by_length[one.steps].setdefault(one.row, []).append(found)
+    settings = {"cases": rows.HELD_OUT, "held_out_seed": rows.HELD_OUT_SEED, "rate": rows.RATE, "factors": rows.CHOSEN}
+    write_json(HERE / "scores.json", {**settings, "training_s": seconds, "steps": by_length})
+    last = {
+        one.row: one.workdir(folder) for one in rows.trainings() if one.seed == 0 and one.steps == max(rows.LENGTHS)
+    }
+    shown = {"linear regression": known["linear regression"], **{name: network(path) for name, path in last.items()}}
+    draw(cases[0], {name: make for name in SHOWN if (make := shown[name]) is not None})
+    text = report(by_length)
+    told = f"{rows.HELD_OUT} held-out phantoms; see ../README.md."
+    (HERE / "table.md").write_text(f"# FLAIR from T1 and T2 at equal widths\n\n{told}\n\n{text}")
     print(text)
+    return None
 
 
 if __name__ == "__main__":
