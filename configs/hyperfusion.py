@@ -61,8 +61,9 @@ class Sizes:
     steps: dict = field(default_factory=lambda: {"iseg": 700, "stroke": 250})
     validate_every: dict = field(default_factory=lambda: {"iseg": 350, "stroke": 350})
     validation_cases: int = 2
-    # Tiles of the training patch: small heads have few, and no further program is compiled.
+    # 0 is tiles of the training patch: small heads have few, and no further program is compiled. Slices have many.
     memory_mb: int = 0
+    flat_memory_mb: int = 300
     remat: str = "off"
     dtype: str = "float32"
     checkpoint_every: int = 0
@@ -107,6 +108,7 @@ SIZES = {
         validate_every={"iseg": 10 * 1000 // 5, "stroke": 10 * 1000 // 10},
         validation_cases=10,
         memory_mb=16_000,
+        flat_memory_mb=16_000,
         remat="auto",
         dtype="auto",
         log_every=50,
@@ -166,6 +168,6 @@ def segmentation(sizes, data, kind, flat):
         pad=True,
         validate_every=sizes.validate_every[data],
         validation_cases=sizes.validation_cases,
-        memory_mb=sizes.memory_mb,
+        memory_mb=sizes.flat_memory_mb if flat else sizes.memory_mb,
         checkpoint_every=sizes.checkpoint_every,
     )

@@ -1,127 +1,147 @@
-"""HyperFusionNet beside HyperDense-Net, and InfiNet's views beside their aggregation, on held-out phantoms.
+"""What do HyperFusionNet's parts bring, and InfiNet's arms and views; and what is won by masking? On held-out phantoms.
 
+    python -m experiments.supervised_rows.run --choose
+    python -m experiments.supervised_rows.run --train-only
     python -m experiments.supervised_rows.run
 
-Per seed: trains each network by its default recipe, labels phantoms of a seed that no training has seen, and scores
-them, all by the commands that a user would run. Writes table.md and scores.json beside this file. Finished trainings
-and scores are not repeated.
+The first line trains each kind of row at three rates and scores them on phantoms of a seed of their own; what it finds
+stands in `rows.KINDS`. The second trains all rows, short and long. The last opens phantoms of a seed that no training
+and no choice has seen, and scores the label maps, masked to the brain and as the network gives them. Writes table.md
+and scores.json (every case) beside this file. Finished trainings and scores are not repeated. The settings stand here
+as they were before the first held-out phantom was looked at.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.shared import HELD_OUT_SEED, command, spread, train_all, train_once
-from jaxfuse.data.phantom.infant import write_infant_phantoms
-from jaxfuse.data.phantom.stroke import write_stroke_phantoms
+from experiments.inference_options.run import held_out
+from experiments.shared import REPOSITORY, spread
+from experiments.supervised_rows import rows
+from experiments.supervised_rows.rows import Family, Training
+from jaxfuse.engine.trained.passes import Passes
+from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.segmenter import ensemble_of
+from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.metrics.comparison import compare
+from jaxfuse.metrics.protocols import DICE
+from jaxfuse.metrics.regions import score_case
 
 HERE = Path(__file__).parent
+HD = "hd_mm"
+WAYS = ("masked", "unmasked")
+# Large tiles of valid convolutions say what small ones do, in a third of the time.
+PASSES = {rows.INFANT: Passes(memory_mb=2000), rows.STROKE: Passes(memory_mb=2000), rows.SLICES: Passes()}
 
-TISSUES, LESION = ("CSF", "GM", "WM"), ("lesion",)
-METRICS = ("dice", "hd_mm")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table: which training it comes from, and which of its phases (all if none is named)."""
-
-    training: str
-    config: str
-    phases: tuple[str, ...] = ()
-    protocol: str = "iseg"
-
-    def runs(self, workdir: Path) -> list[str]:
-        return [f"{workdir}:{phase}" for phase in self.phases] or [str(workdir)]
+Found = list[dict[str, Any]]  # rows of cases, regions and ways
 
 
-INFINET = ("infinet", "configs/infinet.py")
-STROKE = "configs/hyperfusion.py:,data=stroke"
-ROWS = {
-    "HyperDense-Net": Row("hyperdense", "configs/hyperfusion.py:,row=baseline"),
-    "HyperFusionNet, cross-entropy": Row("resfuse", "configs/hyperfusion.py:,row=resfuse"),
-    "HyperFusionNet": Row("hyperfusion", "configs/hyperfusion.py"),
-    "InfiNet, sagittal": Row(*INFINET, ("sagittal",)),
-    "InfiNet, coronal": Row(*INFINET, ("coronal",)),
-    "InfiNet, axial": Row(*INFINET, ("axial",)),
-    "InfiNet, aggregated": Row(*INFINET),
-    "HyperDense-Net, stroke": Row("hyperdense-stroke", f"{STROKE},row=baseline", protocol="stroke"),
-    "HyperFusionNet, stroke": Row("hyperfusion-stroke", STROKE, protocol="stroke"),
-}
+def phantoms(family: Family, cases: int, seed: int, folder: Path) -> Path:
+    """Writes a family's phantoms, or finds them; returns their folder."""
+    root = folder / f"{family.phantoms}-{cases}-seed{seed}"
+    rows.WRITERS[family.phantoms](root, cases=cases, seed=seed)
+    return root
 
 
-def train(row: Row, seed: int, folder: Path) -> float:
-    return train_once(row.config, folder / f"{row.training}-seed{seed}", f"--config.seed={seed}")
+def score(training: Training, cases: int, seed: int, folder: Path) -> Found:
+    """Scores by case, region and way, made once."""
+    name = f"{training.workdir(folder).name}-{'-'.join(rows.ROWS[training.row].shown or ('all',))}"
+    path = folder / f"scores-{name}-{seed}x{cases}.json"
+    if not path.is_file():
+        members = load(training.runs(folder))
+        ensemble, found = ensemble_of(members, passes=PASSES[training.family]), []
+        for case in held_out(members[0], phantoms(training.family, cases, seed, folder)):
+            labels = ensemble.labels(case)
+            sides = {"spacing_mm": case.facts.spacing_mm, "one_empty": np.nan, "case": case.facts.id}
+            for way, made in zip(WAYS, (masked_labels(labels, case.brain), labels), strict=True):
+                found += score_case(made, np.asarray(case.label), members[0].scheme, output=way, **sides)
+        kept = ("case", "output", "region", DICE.name, HD)
+        write_json(path, {"rows": [{key: row[key] for key in kept} for row in found]})
+        print(f"{name}: scored", flush=True)
+    return read_json(path)["rows"]
 
 
-def score(name: str, row: Row, seed: int, folder: Path) -> dict[str, Any]:
-    """Statistics over the held-out phantoms, by tissue."""
-    out = folder / "scores" / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
-    if not (out / "summary.json").is_file():
-        held_out = folder / f"held-out-{row.protocol}"
-        runs = row.runs(folder / f"{row.training}-seed{seed}")
-        labels = folder / "labels" / out.name
-        command("predict", "--workdir", *runs, "--input", str(held_out), "--output", str(labels))
-        command(
-            "evaluate",
-            *("--pred", str(labels), "--ref", str(held_out), "--protocol", row.protocol, "--out", str(out)),
-        )
-    document = read_json(out / "summary.json")
-    (by_region,) = document["outputs"].values()
-    return {region: {metric: scores[metric]["mean"] for metric in METRICS} for region, scores in by_region.items()}
+def choose(folder: Path) -> None:
+    """Trains and scores each kind at each rate, and prints its Dice."""
+    for one in rows.choices():
+        one.run(folder)
+        found = [score(one, rows.CHOICE_CASES, rows.CHOICE_SEED, folder)]
+        rate = rows.ROWS[one.row].rate * one.factor
+        print(f"{one.row}, rate {rate:g}: Dice {by_case(found, DICE.name).mean():.3f}", flush=True)
 
 
-def table(scores: dict[str, dict[str, dict[str, Any]]], seeds: list[int], regions: tuple[str, ...], hd: str) -> str:
-    """Mean over the seeds ± their standard deviation."""
-    lines = []
-    for name, by_seed in scores.items():
-        of_seeds = [by_seed[str(seed)] for seed in seeds]
-        line = {"Network": name}
-        for region in regions:
-            line[f"Dice {region}"] = spread([one[region]["dice"] for one in of_seeds])
+def by_case(found: Sequence[Found], metric: str, way: str = WAYS[0], region: str = "") -> np.ndarray:
+    """Scores (seeds, cases), a mean over the regions unless one is named; a distance to nothing is left out."""
+    names = sorted({row["case"] for row in found[0]})
+    kept = [[row for row in one if row["output"] == way and region in ("", row["region"])] for one in found]
+    own = [[[row[metric] for row in one if row["case"] == name] for name in names] for one in kept]
+    return np.array([[_mean(values) for values in cases] for cases in own])
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(known)) if known else np.nan
+
+
+def table(family: Family, by_row: Mapping[str, Sequence[Found]]) -> str:
+    """Renders means over cases, ± over seeds where there are several, and what each row is ahead of the reference."""
+    reference, lines = by_row[family.reference], []
+    regions = list(dict.fromkeys(row["region"] for row in reference[0]))
+    for name, found in by_row.items():
+        line = {"row": name}
+        line |= {f"Dice {region}": _over_seeds(by_case(found, DICE.name, region=region)) for region in regions}
         if len(regions) > 1:
-            line["Dice mean"] = spread([float(np.mean([one[r]["dice"] for r in regions])) for one in of_seeds])
-        line["HD mean (mm)"] = spread([float(np.mean([one[r][hd] for r in regions])) for one in of_seeds], digits=1)
+            line["Dice mean"] = _over_seeds(by_case(found, DICE.name))
+        paired = compare(by_case(found, DICE.name), by_case(reference, DICE.name))
+        own = f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
+        line[f"less {family.reference}"] = "" if name == family.reference else own
+        line["HD (mm)"] = _over_seeds(by_case(found, HD), digits=1)
+        line["Dice, not masked"] = _over_seeds(by_case(found, DICE.name, WAYS[1]))
         lines.append(line)
     return render(lines, list(lines[0]))
 
 
+def _over_seeds(values: np.ndarray, digits: int = 3) -> str:
+    return spread([_mean(one.tolist()) for one in values], digits)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--cases", type=int, default=8, help="held-out phantoms")
-    parser.add_argument("--together", type=int, default=1, help="trainings at a time")
-    parser.add_argument("--folder", type=Path, default=Path("runs") / "supervised_rows")
+    parser.add_argument("--choose", action="store_true", help="compare rates, and stop")
+    parser.add_argument("--train-only", action="store_true", help="score nothing yet")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "supervised_rows")
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    write_infant_phantoms(folder / "held-out-iseg", cases=options.cases, seed=HELD_OUT_SEED)
-    write_stroke_phantoms(folder / "held-out-stroke", cases=options.cases, seed=HELD_OUT_SEED)
-    rows = {name: ROWS[name] for name in options.rows}
-    trainings = {row.training: row for row in rows.values()}
-    jobs = [(row, seed) for seed in options.seeds for row in trainings.values()]
-    named = {f"{row.training}-seed{seed}": partial(train, row, seed, folder) for row, seed in jobs}
-    seconds = train_all(named, options.together)
-    scores: dict[str, dict[str, Any]] = {}
-    for name, row in rows.items():
-        scores[name] = {str(seed): score(name, row, seed, folder) for seed in options.seeds}
-        print(f"{name}: scored", flush=True)
-    write_json(
-        HERE / "scores.json", {"seeds": options.seeds, "cases": options.cases, "rows": scores, "training_s": seconds}
-    )
+    if options.choose:
+        return choose(folder)
+    trainings = rows.trainings(options.seeds)
+    seconds = {one.workdir(folder).name: one.run(folder) for one in trainings}
+    if options.train_only:
+        return None
+    found: dict[Family, dict[int, dict[str, list[Found]]]] = {}
+    for one in trainings:
+        scores = score(one, rows.HELD_OUT, rows.HELD_OUT_SEED, folder)
+        found.setdefault(one.family, {}).setdefault(one.steps, {}).setdefault(one.row, []).append(scores)
     parts = []
-    for protocol, regions, hd in (("iseg", TISSUES, "hd_mm"), ("stroke", LESION, "hd_mm")):
-        if of := {name: scores[name] for name, row in rows.items() if row.protocol == protocol}:
-            parts += [f"## {protocol} phantoms", "", table(of, options.seeds, regions, hd), ""]
-    (HERE / "table.md").write_text("# Supervised networks on held-out phantoms\n\n" + "\n".join(parts))
+    for family, by_length in found.items():
+        parts += [f"## {family.title}", ""]
+        for steps, by_row in by_length.items():
+            parts += [f"{steps} steps:", "", table(family, by_row), ""]
+    settings = {"cases": rows.HELD_OUT, "held_out_seed": rows.HELD_OUT_SEED, "seeds": options.seeds}
+    kept = {family.title: by_length for family, by_length in found.items()}
+    write_json(HERE / "scores.json", {**settings, "training_s": seconds, "scores": kept})
+    told = f"{rows.HELD_OUT} held-out phantoms, seeds {options.seeds}; see ../README.md. Differences are paired, 95 %."
+    (HERE / "table.md").write_text(f"# Supervised networks on held-out phantoms\n\n{told}\n\n" + "\n".join(parts))
     print("\n".join(parts))
+    return None
 
 
 if __name__ == "__main__":
