@@ -70,7 +70,7 @@ def held_out(folder: Path) -> list[HeldOut]:
 
 
 def trivial(folder: Path) -> dict[str, Make | None]:
-    """What needs no network; the regression is fitted on all phantoms that the recipe has."""
+    """Returns what needs no network; the regression is fitted on all phantoms that the recipe has."""
     seen = phantoms(folder, hinet.SIZES[""].phantom["cases"], seed=0)
     return {"real": None, **copies(), "linear regression": linear(seen)}
 

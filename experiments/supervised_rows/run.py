@@ -1,4 +1,4 @@
-"""What do HyperFusionNet's parts bring, and InfiNet's arms and views; and what is won by masking? On held-out phantoms.
+"""HyperFusionNet by its parts, InfiNet by its arms and views, each masked to the brain and not, on held-out phantoms.
 
     python -m experiments.supervised_rows.run --choose
     python -m experiments.supervised_rows.run --train-only
