@@ -127,7 +127,8 @@ def test_options_of_recipes_exist(page):
 def test_python_of_a_page_runs(page, capsys):
     names: dict[str, object] = {}
     exec("\n".join(blocks(page, "python")), names)
-    assert "no test failed" in capsys.readouterr().out
+    if "check_hypergradient" in TEXTS[page]:
+        assert "no test failed" in capsys.readouterr().out
 
 
 def test_the_front_page_is_short_and_shows_a_picture():
