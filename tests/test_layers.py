@@ -43,13 +43,14 @@ LAYERS: dict[str, set[str]] = {
     "inference": {"patches", "arrays"},
     "report": {"io", "metrics", "patches"},
     "postprocessing": {"io", "metrics"},
+    "weights": {"io"},
     "scoring": {"case_by_case", "data", "io", "metrics", "postprocessing", "report", "workers"},
     "config": TOOLS | {"ranges"},
     "engine": TOOLS | {"config", "nn", "losses"},
     "brats_fuse": TOOLS | {"config", "engine"},
 }
 WITHOUT_JAX = EVERYONE | {"case_by_case", "patches", "recipes", "options", "ranges", "metrics", "io", "data"}
-WITHOUT_JAX |= {"report", "scoring", "postprocessing", "workers", "commands", "recipe_files"}
+WITHOUT_JAX |= {"report", "scoring", "postprocessing", "weights", "workers", "commands", "recipe_files"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
 LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex"}
 # A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to; rows

@@ -13,8 +13,9 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.system import System
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.hyperfusion.make import HYPER_FUSION_NET, HyperForm, make_system
-from jaxfuse.models.hyperfusion.network import HyperDense, own_first_order
+from jaxfuse.models.hyperfusion.network import HyperDense
 from jaxfuse.nn.initializers import he_normal
+from jaxfuse.weights.hyperdense import own_first_order
 from tests.refusals import refused
 from tests.tiny_systems import KEY, close, count, kept_in_training, same, shape
 
@@ -97,14 +98,6 @@ def test_nine_voxels_are_lost_on_each_side(ndim, side, inner):
     inputs = {"image": jax.ShapeDtypeStruct((2, *(side,) * ndim, 3), jnp.float32)}
     outputs = jax.eval_shape(system.predict, state, inputs)
     assert outputs["segmentation"].shape == (2, *(inner,) * ndim, 4)
-
-
-def test_own_channels_come_first_in_each_layer():
-    # Layers of 1 and 2 features, three streams: canonically 1 2 3 | 11 22 33.
-    assert own_first_order(3, (1, 2), 2, 2).tolist() == [1, 0, 2, 5, 6, 3, 4, 7, 8]
-    assert own_first_order(3, (1, 2), 3, 1).tolist() == [2, 0, 1]
-    assert own_first_order(2, (25, 33), 1, 2).tolist() == list(range(116))
-    refused("counted from 1", own_first_order, 2, (1, 2), 0, 1)
 
 
 SMALL = (2, 1, 3)

@@ -10,11 +10,11 @@ ones its four layers multiply the logits by 4, which a short training spends its
 those of the batch (divided by n, not n - 1). Where the paper is open: fused features are not fused again (`recursive`
 does so), and what is concatenated are outputs of convolutions, which the printed widths ask for.
 
-What is kept once. Each stream of the papers sorts the concatenated features with its own first. That is a
-permutation of the input channels of its weights and of nothing else, so all streams read one tensor here, in the
-canonical order: by layer, oldest first, and by stream within a layer (`own_first_order` translates weights). Without
-fusion its batch statistics are shared too, and so is its product with the first layer of the head. With `remat`,
-what the backward pass keeps is the output of each convolution, once (and fused tensors where they are read on); the
+What is kept once. Each stream of the papers sorts the concatenated features with its own first. That is a permutation
+of the input channels of its weights and of nothing else, so all streams read one tensor here, in the canonical order:
+by layer, oldest first, and by stream within a layer (`jaxfuse.weights.hyperdense` translates weights). Without fusion
+its batch statistics are shared too, and so is its product with the first layer of the head. With `remat`, what the
+backward pass keeps is the output of each convolution, once (and fused tensors where they are read on); the
 concatenated, normalized and rectified ones, the bulk otherwise, are made again. XLA for CPU merges both passes again,
 so that memory is gained on accelerators only.
 """

@@ -1,4 +1,4 @@
-"""The hyper-dense network, and how its channels are ordered."""
+"""The hyper-dense network."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Int
 
 from jaxfuse.arrays import Array, Float, Image, Shown
 from jaxfuse.errors import UserError
@@ -114,23 +112,3 @@ def _concatenated(tensors: Sequence[Array]) -> Array:
         return x[(slice(None), *window)]
 
     return jnp.concatenate([center(x) for x in tensors], axis=-1)
-
-
-def own_first_order(streams: int, filters: Sequence[int], stream: int, layer: int) -> Int[np.ndarray, " channels"]:
-    """Where the channels of a stream's concatenation, as the papers sort it, stand in the canonical one.
-
-    `own_first = canonical[..., order]`. A kernel (*kernel in out) for the own-first concatenation becomes one for the
-    canonical by `canonical_kernel[..., order, :] = own_first_kernel`; normalization likewise.
-
-    Args:
-        filters: features of each layer; those up to `layer` count.
-        stream, layer: counted from 1; the concatenation is that after `layer`.
-    """
-    if not (1 <= stream <= streams and 1 <= layer <= len(filters)):
-        raise UserError(f"stream {stream} of {streams}, layer {layer} of {len(filters)}: both are counted from 1")
-    others = [other for other in range(streams) if other != stream - 1]
-    order, start = [], 0
-    for width in filters[:layer]:
-        order += [start + width * source + np.arange(width) for source in (stream - 1, *others)]
-        start += streams * width
-    return np.concatenate(order)
