@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer, Shaped, UInt8
 
 from jaxfuse.data.memory_order import in_memory_order, memory_order
 from jaxfuse.errors import UserError
-from jaxfuse.io.nifti import Volume, geometry_mismatch, read_channels, read_volume
+from jaxfuse.io.nifti import Grid, Volume, geometry_mismatch, read_channels, read_volume
 from jaxfuse.labels import SCHEMES, LabelScheme, schemes_of_task
 
 # A mask stored with intensity scaling reads as 0.99999997.
@@ -43,6 +43,30 @@ class Image:
             if problem := twin_problem(volume, twin):
                 raise UserError(problem)
         return volume
+
+    @property
+    def grid(self) -> Grid:
+        """The place of the grid that it lies on, for what is written there; of its `channel`."""
+        return self.path
+
+
+@dataclass(frozen=True)
+class HeldImage(Image):
+    """An image that lies in memory; `path` is a name for sentences, and no file.
+
+    Attributes:
+        volume: the image on its canonical axes.
+    """
+
+    volume: Volume = field(kw_only=True, compare=False)
+
+    def read(self, *, as_it_lies: bool = False) -> Volume:
+        """Returns the image as `Image.read` does."""
+        return self.volume if as_it_lies else replace(self.volume, array=np.array(self.volume.array, order="C"))
+
+    @property
+    def grid(self) -> Grid:
+        return self.volume
 
 
 @dataclass(frozen=True)
@@ -105,9 +129,7 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
         UserError: names the case, for a missing modality, a damaged file, volumes that lie on different grids,
             intensities that are not finite, and label values that are not whole numbers of the scheme.
     """
-    absent = [m for m in modalities if m not in files.images]
-    if absent:
-        raise UserError(f"case {files.id} has no {', '.join(absent)} image; it has {', '.join(files.images)}")
+    check_images(files, modalities)
     volumes = read_images([files.images[m] for m in modalities], as_it_lies=True)
     first = volumes[0]
     for volume in volumes:
@@ -121,6 +143,12 @@ def load_case(files: CaseFiles, modalities: Sequence[str], scheme: LabelScheme |
         _refuse(files.id, label_problem(volume.path, held_values(values), scheme))
         label = encode_label(values, scheme)
     return Case(files.id, tuple(modalities), channels, label, first.affine, first.spacing_mm)
+
+
+def check_images(files: CaseFiles, modalities: Sequence[str]) -> None:
+    """Refuses a case that lacks the image of a modality."""
+    if absent := [m for m in modalities if m not in files.images]:
+        raise UserError(f"case {files.id} has no {', '.join(absent)} image; it has {', '.join(files.images)}")
 
 
 def without_blank(files: CaseFiles) -> CaseFiles:

@@ -83,6 +83,10 @@ class Volume:
         return steps_of(self.affine)
 
 
+# The file of a volume, or a volume that was read, on whose grid others are written.
+Grid = str | Path | Volume
+
+
 def read_volume(path: str | Path, *, channel: int | None = None, as_it_lies: bool = False) -> Volume:
     """Reads a single-file NIfTI (`.nii`, `.nii.gz`) or a pair (`jaxfuse.io.analyze`) onto the closest canonical axes.
 
@@ -109,6 +113,30 @@ def read_channels(path: str | Path, channels: Sequence[int], *, as_it_lies: bool
     path = Path(path)
     image, values = _read(path)
     return [_placed(path, image, values, channel, as_it_lies) for channel in channels]
+
+
+def volume_in_memory(image: nib.Nifti1Image, name: str, *, as_it_lies: bool = False) -> Volume:
+    """Returns the volume of an image that nibabel holds, as `read_volume` returns that of its file.
+
+    Args:
+        image: of any kind that nibabel knows; one that is no NIfTI is converted.
+        name: stands for the file in sentences.
+        as_it_lies: as of `read_volume`.
+
+    Raises:
+        UserError: as of `read_volume`.
+    """
+    path = Path(name)
+    if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):
+        image = nib.Nifti1Image.from_image(image)
+    check_sides(path, image.header)
+    return _placed(path, image, _values(path, image, b""), None, as_it_lies)
+
+
+def as_stored(array: Shaped[np.ndarray, "d h w *k"], reference: Volume) -> Shaped[np.ndarray, "_ _ _ *k"]:
+    """Returns a canonical array, with or without channels behind, on the axes of a volume as it is stored."""
+    back = ornt_transform(_CANONICAL, reference.orientation)
+    return np.ascontiguousarray(apply_orientation(array, back))
 
 
 def _placed(path: Path, image: nib.Nifti1Image, stored: np.ndarray, channel: int | None, as_it_lies: bool) -> Volume:
@@ -158,13 +186,13 @@ def _channel(path: Path, stored: np.ndarray, channel: int) -> np.ndarray:
 def write_like(
     path: str | Path,
     array: Shaped[np.ndarray, "d h w"],
-    reference_path: str | Path,
+    reference: Grid,
     *,
     channel: int | None = None,
     dtype: np.dtype | type | str | None = None,
     description: str | None = None,
 ) -> None:
-    """Writes a canonical array in the orientation and geometry of the file `reference_path`, or of its `channel`.
+    """Writes a canonical array in the orientation and geometry of the file `reference`, or of its `channel`.
 
     Affine, qform and sform with their codes, zooms and units are the reference's. Intensity scaling, display range
     and header extensions (which may hold patient data) are not taken over. The file appears in one piece or not at
@@ -173,7 +201,7 @@ def write_like(
     Args:
         path: the file, `.nii` or `.nii.gz`.
         array: values on the canonical axes.
-        reference_path: a volume on the grid to write on.
+        reference: a volume on the grid to write on: its file, or as it was read.
         channel: index along the fourth axis of the reference; None expects one volume.
         dtype: type on disk; by default the array's own, with booleans as uint8, float64 as float32 and 64-bit integers
             as int32.
@@ -183,49 +211,48 @@ def write_like(
         UserError: values do not fit the type, shapes differ, or the name ends otherwise.
     """
     path = Path(path)
-    _write_on_grid(path, _cast(path, np.asarray(array), dtype), reference_path, channel, description)
+    _write_on_grid(path, _cast(path, np.asarray(array), dtype), reference, channel, description)
 
 
-def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], reference_path: str | Path) -> None:
+def write_rgb_like(path: str | Path, rgb: UInt8[np.ndarray, "d h w 3"], reference: Grid) -> None:
     """Writes a canonical color volume as RGB24 (NIfTI data type 128); else like `write_like`.
 
     Each voxel is one value of red, green and blue of 8 bits, so that the volume has three axes like its reference.
     """
     voxels = np.ascontiguousarray(rgb).view(_RGB24)[..., 0]
-    _write_on_grid(Path(path), voxels, reference_path)
+    _write_on_grid(Path(path), voxels, reference)
 
 
 def write_channels_like(
     path: str | Path,
     array: Float[np.ndarray, "d h w k"],
-    reference_path: str | Path,
+    reference: Grid,
     *,
     channel: int | None = None,
     description: str | None = None,
 ) -> None:
     """Writes several canonical volumes as one four-dimensional file of float32; else like `write_like`."""
     path = Path(path)
-    _write_on_grid(path, _cast(path, np.asarray(array), np.float32), reference_path, channel, description)
+    _write_on_grid(path, _cast(path, np.asarray(array), np.float32), reference, channel, description)
 
 
 def _write_on_grid(
     path: Path,
     array: np.ndarray,
-    reference_path: str | Path,
+    grid: Grid,
     channel: int | None = None,
     description: str | None = None,
 ) -> None:
     """Writes values (d h w) or (d h w k) of the type that is to be on disk."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise UserError(f"{path} does not end in .nii or .nii.gz; name the output so")
-    reference = read_volume(reference_path, channel=channel)
+    reference = grid if isinstance(grid, Volume) else read_volume(grid, channel=channel)
     if array.shape[:3] != reference.array.shape:
         raise UserError(
             f"the array for {path} has shape {array.shape}, its reference {reference.path} has "
             f"{reference.array.shape} on the canonical axes; write on the grid of the case's own image"
         )
-    back = ornt_transform(_CANONICAL, reference.orientation)
-    stored = np.ascontiguousarray(apply_orientation(array, back))
+    stored = as_stored(array, reference)
     header = reference.header.copy()
     header.extensions.clear()
     header.set_data_dtype(stored.dtype)

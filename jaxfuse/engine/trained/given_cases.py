@@ -67,12 +67,16 @@ def given_cases(
 
 
 def _files(found: Finding, *, incomplete: bool, blank_absent: bool) -> CaseFiles:
-    """The files of a case; images of one value everywhere are left out where they count as absent."""
     files = files_of(found, labels_required=False, incomplete=incomplete)
+    return images_taken(files, incomplete=incomplete, blank_absent=blank_absent)
+
+
+def images_taken(files: CaseFiles, *, incomplete: bool, blank_absent: bool) -> CaseFiles:
+    """Returns a case without images of one value everywhere, where they count as absent; refuses it if none may be."""
     shown = without_blank(files) if blank_absent else files
     if not incomplete and (blank := [name for name in files.images if name not in shown.images]):
         raise UserError(
-            f"case {found.id} has a {' and a '.join(blank)} image of one value everywhere, which counts as absent; "
+            f"case {files.id} has a {' and a '.join(blank)} image of one value everywhere, which counts as absent; "
             "leave the case out, or give a policy with --missing where runs label"
         )
     return shown

@@ -15,19 +15,18 @@ from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
 from jaxfuse.engine.trained.case_names import PLAIN, CaseNames, write_descriptions
 from jaxfuse.engine.trained.chosen_devices import first_device
-from jaxfuse.engine.trained.completer import Completer, Lacking, synthesized_note
+from jaxfuse.engine.trained.completer import Lacking
 from jaxfuse.engine.trained.conveyor import Work
 from jaxfuse.engine.trained.given_cases import cases_of_side
-from jaxfuse.engine.trained.incomplete import REFUSED, Missing, description, told
+from jaxfuse.engine.trained.incomplete import REFUSED, Missing, told
+from jaxfuse.engine.trained.labeling import Labeling
 from jaxfuse.engine.trained.passes import PATCHES, Passes
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind, weights_digest
 from jaxfuse.engine.trained.postprocessed import postprocessing_of, warning_of
 from jaxfuse.engine.trained.probability_maps import write_maps
-from jaxfuse.engine.trained.segmenter import CaseLabeler, Labeled, case_labeler, check_labels, write_labels
-from jaxfuse.engine.trained.synthesizer import Task
+from jaxfuse.engine.trained.segmenter import Labeled, case_labeler, check_labels, write_labels
 from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
-from jaxfuse.labels import LabelScheme
 from jaxfuse.postprocessing.option import AUTO
 
 
@@ -88,40 +87,22 @@ def label_cases(
     options["postprocessing"] = after and after.plan.digest
     if completer and call.shared:
         options["synthesis"] = [(one.name, weights_digest(one.weights())) for one in completer.maker.phases]
-    stages = partial(_stages, labeler, scheme, named, chosen_on, completer)
+    stages = partial(_stages, Labeling(labeler, scheme, completer), named, chosen_on)
     Assignment(phases, root, output, given, outputs, options).carry_out(stages, call, devices, display, close)
 
 
 def _stages(
-    labeler: CaseLabeler,
-    scheme: LabelScheme,
-    named: CaseNames,
-    chosen_on: list[str],
-    completer: Completer | None,
-    outputs: Outputs,
+    labeling: Labeling, named: CaseNames, chosen_on: list[str], outputs: Outputs
 ) -> Work[CaseFiles, Prepared | Lacking, Labeled, Written]:
     """The stages of each case; `chosen_on` takes those that the post-processing was chosen on."""
-    modalities, after = labeler.preparation.modalities, labeler.postprocessing
-
-    def tasks_of(files: CaseFiles) -> Sequence[Task]:
-        return completer.tasks(files.id, files.images) if completer else ()
-
-    def read(files: CaseFiles) -> Prepared | Lacking:
-        return completer.read(files) if completer and tasks_of(files) else labeler.read(files)
-
-    def label(given: Prepared | Lacking, device: object) -> Labeled:
-        whole = labeler.preparation.prepare(given.completed(device)) if isinstance(given, Lacking) else given
-        return labeler.labeled(whole, device, keep=bool(named.maps))
+    after = labeling.labeler.postprocessing
 
     def write(files: CaseFiles, made: Labeled) -> Written:
-        names, facts = named.of(files), made.case.facts
-        reads = completer.reads if completer else modalities
-        like = next(files.images[name] for name in reads if name in files.images)
-        made_of = [synthesized_note(tasks_of(files)), (after.note(facts) if after else None) or ""]
-        note = description(facts.lacks, "; ".join(filter(None, made_of)))
+        names, facts, like = named.of(files), made.case.facts, labeling.like(files)
+        note = labeling.description(files, made)
         with outputs.together() as folder:
             (folder / names[0]).parent.mkdir(parents=True, exist_ok=True)
-            write_labels(folder / names[0], made.labels, made.case, scheme, like=like, description=note)
+            write_labels(folder / names[0], made.labels, made.case, labeling.scheme, like=like, description=note)
             if made.probabilities is not None:
                 paths = {one: folder / name for one, name in named.maps_of(files).items()}
                 write_maps(paths, made.probabilities, like=like)
@@ -129,7 +110,7 @@ def _stages(
             chosen_on.append(files.id)
         return Written(names, facts.background)
 
-    return Work(read, label, write)
+    return Work(labeling.read, partial(labeling.label, keep=bool(named.maps)), write)
 
 
 def _open_archive(archive: Path, reads: Sequence[Read], overwrite: bool) -> Outputs:

@@ -32,12 +32,12 @@ def entropy_nats(probabilities: Probabilities) -> Float[np.ndarray, "d h w"]:
 
 
 def _write_probabilities(path: Path, probabilities: Probabilities, like: Image) -> None:
-    write_channels_like(path, probabilities, like.path, channel=like.channel, description="class probabilities")
+    write_channels_like(path, probabilities, like.grid, channel=like.channel, description="class probabilities")
 
 
 def _write_entropy(path: Path, probabilities: Probabilities, like: Image) -> None:
     entropy = entropy_nats(probabilities)
-    write_like(path, entropy, like.path, channel=like.channel, dtype="float32", description="entropy in nats")
+    write_like(path, entropy, like.grid, channel=like.channel, dtype="float32", description="entropy in nats")
 
 
 MAPS: Mapping[str, Callable[[Path, Probabilities, Image], None]] = {

@@ -24,7 +24,7 @@ from jaxfuse.engine.trained.postprocessed import Postprocessing
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.errors import UserError
 from jaxfuse.inference.label_map import masked_labels
-from jaxfuse.io.nifti import write_like
+from jaxfuse.io.nifti import Grid, write_like
 from jaxfuse.labels import LabelScheme
 from jaxfuse.postprocessing.thresholds import most_probable
 
@@ -178,10 +178,19 @@ def case_labeler(
     return CaseLabeler(phases[0].preparation, ensembles, phases[0].phase.mask_to_brain, postprocessing)
 
 
+def label_values(labels: Labels, prepared: Prepared, scheme: LabelScheme) -> UInt8[np.ndarray, "_ _ _"]:
+    """Returns class indices as the values of label files, on the whole canonical grid of a case's files."""
+    decoded = np.array(scheme.decode, np.uint8)[labels]
+    return on_acquired_grid(uncrop(decoded, prepared, 0), prepared.facts)
+
+
 def write_labels(
     path: Path, labels: Labels, prepared: Prepared, scheme: LabelScheme, *, like: Image, description: str | None = None
 ) -> None:
-    """Writes class indices as the values of the scheme's label files, on the grid of the image `like`."""
-    decoded = np.array(scheme.decode, np.uint8)[labels]
-    volume = on_acquired_grid(uncrop(decoded, prepared, 0), prepared.facts)
-    write_like(path, volume, like.path, channel=like.channel, dtype="uint8", description=description)
+    """Writes class indices as `label_values` has them, on the grid of the image `like`."""
+    write_label_values(path, label_values(labels, prepared, scheme), like.grid, like.channel, description)
+
+
+def write_label_values(path: Path, values: Labels, grid: Grid, channel: int | None, description: str | None) -> None:
+    """Writes label values on a grid, with what the header says of them."""
+    write_like(path, values, grid, channel=channel, dtype="uint8", description=description)

@@ -226,8 +226,8 @@ def write_synthesized(
 
     The header names its origin as well. `path` ends in `.nii.gz`, the other file in `.json`.
     """
-    grid = files.images[task.sources[0]]
-    write_like(path, volume, grid.path, channel=grid.channel, dtype="float32", description=DESCRIPTION)
+    first = files.images[task.sources[0]]
+    write_like(path, volume, first.grid, channel=first.channel, dtype="float32", description=DESCRIPTION)
     write_json(path.with_name(origin_file(path.name)), _sidecar(files, task, phases, passes))
 
 
@@ -280,36 +280,43 @@ def synthesize_cases(
     display.say(f"{len(given.files)} cases: {task} by {', '.join(one.name for one in phases)}")
     options = {**asdict(passes), "spacing": phases[0].preparation.spacing_range_mm}
 
-    def stages(outputs: Outputs) -> Work[CaseFiles, Any, Any, Written]:
-        return _stages(maker, task, passes, outputs)
-
+    stages = partial(_stages, Synthesizing(maker, task), passes)
     Assignment(phases, root, output, given, outputs, options).carry_out(stages, call, devices, display)
 
 
-def _stages(
-    maker: VolumeMaker, task: Task, passes: Passes, outputs: Outputs
-) -> Work[CaseFiles, tuple[Prepared, Backgrounds], tuple[Volume, Backgrounds], Written]:
-    rule = background_rule(maker.phases[0].preparation.background)
+@dataclass(frozen=True)
+class Synthesizing:
+    """The way in which one modality is made of cases."""
 
-    def read(files: CaseFiles) -> tuple[Prepared, Backgrounds]:
-        case = load_case(files, task.sources, None)
+    maker: VolumeMaker
+    task: Task
+
+    def read(self, files: CaseFiles) -> tuple[Prepared, Backgrounds]:
+        """Reads and prepares the sources of a case; returns what is around the head in each, too."""
+        rule = background_rule(self.maker.phases[0].preparation.background)
+        case = load_case(files, self.task.sources, None)
         if rule.text == NONE:
-            return maker.prepare(case), None
+            return self.maker.prepare(case), None
         found = find_backgrounds(case.channels, case.modalities, rule)
-        return maker.prepare(case), [background and background.value for background in found]
+        return self.maker.prepare(case), [background and background.value for background in found]
 
-    def make(given: tuple[Prepared, Backgrounds], device: object) -> tuple[Volume, Backgrounds]:
+    def make(self, given: tuple[Prepared, Backgrounds], device: object) -> tuple[Volume, Backgrounds]:
+        """Makes the modality of a case."""
         case, backgrounds = given
-        return maker.make(case, device, task.target), backgrounds
+        return self.maker.make(case, device, self.task.target), backgrounds
 
+
+def _stages(
+    synthesizing: Synthesizing, passes: Passes, outputs: Outputs
+) -> Work[CaseFiles, tuple[Prepared, Backgrounds], tuple[Volume, Backgrounds], Written]:
     def write(files: CaseFiles, made: tuple[Volume, Backgrounds]) -> Written:
-        volume, backgrounds = made
+        (volume, backgrounds), task = made, synthesizing.task
         names = _names(files, task)
         with outputs.together() as folder:
-            write_synthesized(folder / names[0], volume, files, task, maker.phases, passes)
+            write_synthesized(folder / names[0], volume, files, task, synthesizing.maker.phases, passes)
         return Written(names, backgrounds)
 
-    return Work(read, make, write)
+    return Work(synthesizing.read, synthesizing.make, write)
 
 
 def _names(files: CaseFiles, task: Task) -> tuple[str, str]:
