@@ -1,4 +1,4 @@
-"""What a prediction is given: arrays, images, files, or folders of cases, all as the files of cases.
+"""Input of predictions: arrays, images, files, or folders of cases, all as the files of cases.
 
 From there on the Python interface and the commands go one way: images that lie in memory are read as files are.
 """
@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
 from jaxfuse.data.cases import CaseFiles, HeldImage, Image
 from jaxfuse.data.sources.modality_names import canonical_name
@@ -112,7 +113,7 @@ def _image(name: str, given: Any, placing: Placing) -> Image:
         if path.is_dir():
             raise UserError(f"{name} is the folder {path}; give the file of the image")
         return Image(path)
-    if not isinstance(given, nib.spatialimages.SpatialImage):
+    if not isinstance(given, SpatialImage):
         given = placing.image(_array(name, given), name)
     return HeldImage(Path(name), volume=volume_in_memory(given, name, as_it_lies=True))
 

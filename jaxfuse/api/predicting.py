@@ -203,7 +203,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a prediction, whatever the cases are.
+    """A request for predictions, whatever the cases are.
 
     Attributes:
         placing: the place of arrays.
@@ -219,7 +219,7 @@ class Asked:
 
     def one(self, files: CaseFiles) -> Any:
         """Predicts one case."""
-        work = self.way.work(keep=self.keep)
+        work: Work[CaseFiles, Any, Any, Any] = self.way.work(keep=self.keep)
         return work.write(files, work.make(work.read(files), self.devices[0]))
 
     def several(self, cases: Iterable[Case], refused: Mapping[str, str]) -> Predictions[Any]:
@@ -248,7 +248,7 @@ def predict_given(asked: Asked, given: Given | Iterable[Given], *, name: str, on
         return asked.one(asked.opened(given, name))
     if name:
         raise UserError("name is that of a single case of images, and others came; leave it out")
-    if not is_folder(given):
+    if not isinstance(given, str | os.PathLike):
         return asked.several(_cases(given, asked), {})
     root = Path(os.fspath(given))
     found = asked.way.found(root, only)

@@ -79,7 +79,7 @@ class Run:
 
     @property
     def task(self) -> str:
-        """What it makes: "segmentation", or "synthesis" of a modality."""
+        """The kind of its result: "segmentation", or "synthesis" of a modality."""
         return SYNTHESIS if self.phases[0].makes in MODALITIES else SEGMENTATION
 
     @property
@@ -125,7 +125,7 @@ class Run:
 
     @property
     def scores(self) -> Mapping[str, Scores]:
-        """What each phase that was judged scored in validation; that of the result comes last."""
+        """The scores of each phase that was judged in validation, the result last."""
         return scores_of(self.workdir, self.config)
 
     @property
@@ -202,7 +202,8 @@ class Run:
     def _way(self, options: Options) -> Segmenting | Making:
         """Returns the way in which cases are predicted; it is kept, with its programs."""
         check_options(options)
-        makers = self._run_of(options["synthesis"]).phases if options.get("synthesis") else ()
+        named = options.get("synthesis")
+        makers = self._run_of(named).phases if named else ()
         key = (
             tuple(sorted((name, value) for name, value in options.items() if name != "synthesis")),
             tuple(map(id, makers)),

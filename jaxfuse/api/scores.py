@@ -68,7 +68,7 @@ def scores_of(workdir: Path, config: Mapping[str, Any]) -> dict[str, Scores]:
     return {one.name: Scores(one.cases, one.summary) for one in read_results(workdir, config)}
 
 
-def _lines(summary: Mapping[str, Any]) -> list[dict[str, object]]:
+def _lines(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The lines of a summary with the metrics that consoles have room for."""
     lines = list(lines_of(summary.get("outputs", {})))
     shown = [one for one in map(metric_named, metric_names(lines)) if one.in_console]

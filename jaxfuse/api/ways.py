@@ -58,7 +58,7 @@ def way_of(
         UserError: an option means nothing for them, or they do not go together.
     """
     source_of(phases[0].data.source)  # others have no volumes
-    if jax.config.jax_compilation_cache_dir is None:  # else whoever set it has chosen
+    if jax.config.values["jax_compilation_cache_dir"] is None:  # else whoever set it has chosen
         compilation_cache(phases[0].data.cache_dir)
     passes = Passes(
         whole=options.get("whole_slices", False),

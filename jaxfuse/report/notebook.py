@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Integer, Shaped
 
 from jaxfuse.labels import LabelScheme
-from jaxfuse.report.contours import overlay_of
+from jaxfuse.report.contours import FILLED, overlay_of
 from jaxfuse.report.embedded import data_uri
 from jaxfuse.report.figures import segmentation_panel
 from jaxfuse.report.planes import AXIAL, plane
@@ -38,7 +38,6 @@ def three_planes(
     if image.shape[2] == 1:
         image, spacing_mm = plane(image, AXIAL, 0), (spacing_mm[1], spacing_mm[0])
         maps = {name: plane(one, AXIAL, 0) for name, one in maps.items()}
-    drawn = {"overlay": overlay_of(scheme)} if scheme else {}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "planes.png"
         segmentation_panel(
@@ -50,7 +49,7 @@ def three_planes(
             classes=scheme.classes if scheme else ("background",),
             title=_literal(title),
             spacing_mm=spacing_mm,
-            **drawn,
+            overlay=overlay_of(scheme) if scheme else FILLED,
         )
         return f'<img alt="{escape(title)}" src="{data_uri(path)}">'
 
