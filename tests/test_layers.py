@@ -27,6 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "recipes": set(),
     "recipe_files": set(),
     "commands": set(),
+    "shell_scripts": set(),
     "nn": {"arrays"},
     "losses": {"arrays"},
     "augment": {"arrays"},
@@ -51,7 +52,8 @@ LAYERS: dict[str, set[str]] = {
     "brats_fuse": TOOLS | {"config", "engine"},
 }
 WITHOUT_JAX = EVERYONE | {"case_by_case", "patches", "recipes", "options", "ranges", "metrics", "io", "data"}
-WITHOUT_JAX |= {"report", "scoring", "postprocessing", "weights", "workers", "commands", "recipe_files"}
+WITHOUT_JAX |= {"report", "scoring", "postprocessing", "weights", "workers"}
+WITHOUT_JAX |= {"commands", "recipe_files", "shell_scripts"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
 LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex"}
 # A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to; rows
