@@ -20,6 +20,7 @@ import pytest
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints, read_weights
 from jaxfuse.engine.run_folder.metric_writer import read_metrics
 from jaxfuse.engine.run_folder.workdir import read_config
+from jaxfuse.io.tables import read_json
 from tests.engine.devices.ports import free_port
 from tests.runs import bits, run_of
 from tests.test_resume import TIMED
@@ -110,6 +111,19 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in TIMED} for row in read_metrics(workdir)]
 
 
+def judgment(workdir: Path) -> dict[str, Any]:
+    """Returns the files of all results of a run, but for the seconds that they took."""
+    found: dict[str, Any] = {}
+    for path in sorted((workdir / "results").rglob("*.*")):
+        found[path.relative_to(workdir).as_posix()] = path.read_bytes()
+        if path.name == "summary.json":
+            document = read_json(path)
+            untimed = {key: value for key, value in document.items() if not key.startswith("seconds")}
+            assert len(document) == len(untimed) + 2
+            found[path.relative_to(workdir).as_posix()] = repr(untimed)
+    return found
+
+
 def last_state(workdir: Path) -> dict[str, Any]:
     """Returns the bits of the last state of a run, and of its best weights."""
     run = run_of(read_config(workdir), workdir, new=False)
@@ -148,6 +162,7 @@ def test_processes_train_as_one_with_as_many_devices(site, alone, count, devices
     if count * devices == 2:  # two numbers have one sum; of more, processes add in another order than devices do
         assert rows(site.folder / name) == rows(wanted)
         assert last_state(site.folder / name) == last_state(wanted)
+        assert judgment(site.folder / name) == judgment(wanted)
     ours, theirs = ([row["net/loss"] for row in rows(folder)] for folder in (site.folder / name, wanted))
     assert np.allclose(ours, theirs, rtol=1e-6, atol=0)
     here, there = (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from jaxfuse.engine.build import (
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.judging.assessment import Assessment, Judged, PredictCase
+from jaxfuse.engine.judging.assessment import Assessment, Judged, Needs, PredictCase
+from jaxfuse.engine.judging.division import judged_by_all
 from jaxfuse.engine.judging.losses import LossAssessment
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.run_folder.checkpoints import newest_step, read_weights
@@ -46,6 +47,7 @@ from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules
 from jaxfuse.report.kinds import kind_of
 
+Found = TypeVar("Found")
 # The name of a run's result where it is made of several phases.
 RESULT = "result"
 
@@ -77,9 +79,19 @@ class Setting:
         self.display.report(what, done, total, worked)
         self.stop.heed(f"while {what}")
 
-    def assess(self, name: str, assessment: Assessment, predict: PredictCase, data: Dataset) -> None:
-        """Judges predictions of all validation cases, writes tables and figures, and prints the table."""
+    def judged(self, needs: Needs, predict: PredictCase, judging: Callable[[PredictCase], Found]) -> Found:
+        """Judges in process 0 what all processes of the run predict; all get what it returns."""
+        return judged_by_all(self.processes, self.workdir, needs, predict, judging)
 
+    def assess(self, name: str, assessment: Assessment, predict: PredictCase, data: Dataset) -> None:
+        """Judges predictions of all validation cases, writes tables and figures, and prints the table.
+
+        All processes predict their part of the cases.
+        """
+        needs = assessment.needs(data.val, at_end=True)
+        self.judged(needs, predict, lambda predict: self._assess(name, assessment, predict, data))
+
+    def _assess(self, name: str, assessment: Assessment, predict: PredictCase, data: Dataset) -> None:
         def heeding(case: PreparedCase, asked: Asked) -> Mapping[str, np.ndarray]:
             self.stop.heed(f"while {name} was judged")
             return predict(case, asked)
@@ -235,8 +247,8 @@ class PhaseRun:
         fixed = fixed_batches(self.phase, self.watched, seed=self.seed, margin=self.system.geometry.margin)
         fixed = [one_device().put(batch) for batch in fixed]
         local = self.setting.placement.local
-        led = self.setting.processes.led
-        return Validation(self.programs.evaluate, self.predict, self.assessment, self.watched, fixed, local, led)
+        evaluate, judged = self.programs.evaluate, self.setting.judged
+        return Validation(evaluate, self.predict, self.assessment, self.watched, fixed, local, judged)
 
     @property
     def is_judged(self) -> bool:
@@ -249,8 +261,7 @@ class PhaseRun:
         if not self.data.val:
             return
         weights = self.setting.placement.local(without_optimizers(state))
-        predict = partial(self.predict, weights)
-        self.setting.processes.led(lambda: self.setting.assess(self.name, self.assessment, predict, self.data))
+        self.setting.assess(self.name, self.assessment, partial(self.predict, weights), self.data)
 
     def forget_judgment(self) -> None:
         """Removes judgments that training outdates. A run killed in between would take them for its own."""

@@ -24,6 +24,7 @@ from jaxfuse.engine.devices.placement import Placement, idle_sentence, placed
 from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.judging.assessment import PredictCase
+from jaxfuse.engine.judging.division import clear
 from jaxfuse.engine.judging.other_runs import draw_rows, draw_synthesized
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment
 from jaxfuse.engine.phase_run import RESULT, PhaseRun, Setting
@@ -98,7 +99,7 @@ class Run:
         writer = self._writer() if self.processes.first else FollowingWriter()
         try:
             worked = [training.run(writer) for training in trainings]
-            return any([*worked, self.processes.led(self._combine)])
+            return any([*worked, self._combine()])
         finally:
             writer.close()
 
@@ -189,7 +190,7 @@ class Run:
         """Judges the mean of several phases' probabilities, where the run's result is made of several."""
         members = [self.phase(name) for name in self.experiment.result]
         data = members[0].data
-        if len(members) < 2 or not data.val or self.setting.is_judged(RESULT):
+        if len(members) < 2 or not data.val or self.processes.led(lambda: self.setting.is_judged(RESULT)):
             return False
         if data.scheme is None:
             raise UserError("result averages several phases, which needs a label scheme")
@@ -233,6 +234,7 @@ def train(config: ConfigDict, workdir: Path, processes: Processes | None = None,
             run = Run(experiment, workdir, display, stop, placement, processes, track)
             worked = run.execute()
             processes.led(lambda: run.draw_rows(related))
+            processes.led(lambda: clear(workdir))
         report = processes.led(lambda: str(_report(workdir, related)))
     display.say(("Done" if worked else "This run was finished already; its report is written anew") + f": {report}")
     return Path(report)
@@ -263,6 +265,7 @@ def _settled(config: ConfigDict, placement: Placement, workdir: Path, processes:
 
 def _begin(config: ConfigDict, workdir: Path, placement: Placement) -> None:
     open_workdir(workdir, config)
+    clear(workdir)
     note_environment(workdir, placement)
 
 

@@ -15,7 +15,7 @@ from jaxfuse.config import Phase
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.engine.build import without_optimizers
-from jaxfuse.engine.judging.assessment import Assessment
+from jaxfuse.engine.judging.assessment import Assessment, Needs, PredictCase
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter
 from jaxfuse.inference.mirrors import asked_axes
@@ -27,6 +27,7 @@ _VALIDATION_SHARE = 0.1
 _MOST_EXAMPLES = 8
 
 Evaluate = Callable[[State, Any], Mapping[str, Any]]
+Scores = dict[str, float]
 
 
 @runtime_checkable
@@ -140,7 +141,7 @@ class Validation:
         watched: the cases that are predicted.
         fixed: the batches, equal in every validation, which stay where they lie.
         local: a state of the training -> the same on the device that validates.
-        led: carries out a function in the process that validates, and returns what it does in all.
+        judged: scores, in process 0, cases that all processes predict (`jaxfuse.engine.judging.division`).
     """
 
     evaluate: Evaluate
@@ -149,17 +150,18 @@ class Validation:
     watched: tuple[PreparedCase, ...]
     fixed: Sequence[Any]
     local: Callable[[State], State]
-    led: Callable[[Callable[[], dict[str, float]]], dict[str, float]]
+    judged: Callable[[Needs, PredictCase, Callable[[PredictCase], Scores]], Scores]
 
-    def __call__(self, state: State) -> dict[str, float]:
+    def __call__(self, state: State) -> Scores:
         if not self.watched:
             return {}
         weights = self.local(without_optimizers(state))
-        return self.led(lambda: self._scores(weights))
+        needs = self.assessment.needs(self.watched, at_end=False)
+        return self.judged(needs, partial(self.predict, weights), partial(self._scores, weights))
 
-    def _scores(self, weights: State) -> dict[str, float]:
+    def _scores(self, weights: State, predict: PredictCase) -> Scores:
         losses = mean_losses(self.evaluate, weights, self.fixed)
-        quick = self.assessment.quick(partial(self.predict, weights), self.watched)
+        quick = self.assessment.quick(predict, self.watched)
         return {name: float(value) for name, value in {**losses, **quick}.items()}
 
 

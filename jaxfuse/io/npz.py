@@ -1,4 +1,4 @@
-"""Several arrays by name in one compressed file."""
+"""Several arrays by name in one file."""
 
 from __future__ import annotations
 
@@ -18,4 +18,11 @@ def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
     path = Path(path)
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
+    write_whole(path, packed.getvalue())
+
+
+def write_loose_npz(path: Path, /, **arrays: np.ndarray) -> None:
+    """Writes as `write_npz` does, but does not compress: for files that are soon read and removed."""
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **arrays)
     write_whole(path, packed.getvalue())

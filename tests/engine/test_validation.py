@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.data.sampling import sampling_rule
+from jaxfuse.engine.judging.assessment import Needs
 from jaxfuse.engine.run_folder.metric_writer import MetricWriter, read_metrics
 from jaxfuse.engine.validation import (
     PhaseJudge,
@@ -17,6 +18,7 @@ from jaxfuse.engine.validation import (
     spread,
     validation_interval,
 )
+from jaxfuse.inference.tiling import Asked
 from jaxfuse.learning.state import State
 from tests.engine.valid_phases import Kept, case, valid_phase
 
@@ -50,20 +52,27 @@ def test_a_pass_over_the_validation_cases_counts_the_windows_of_the_output():
     assert validation_interval(phase, [one], asked=1, margin=2) == 27
 
 
+SCORE = Asked(values=("score",))
+
+
 def state(loss: float = 0.0) -> State:
     return State(jnp.int32(0), None, {"net": loss}, {}, {"net": "moments"}, {"pool": "fakes"})  # pyright: ignore
 
 
 def test_a_validation_joins_losses_and_scores_of_weights_alone():
     class Assessed:
+        def needs(self, cases, *, at_end):
+            assert not at_end
+            return Needs(cases, SCORE)
+
         def quick(self, predict, cases):
-            return {"score": sum(predict(one, "score") for one in cases)}
+            return {"score": sum(predict(one, SCORE) for one in cases)}
 
         def full(self, predict, cases, *, results, figures_dir, title):
             raise AssertionError
 
     def predict(weights, case, asked):
-        assert asked == "score"
+        assert asked == SCORE
         assert (weights.opt_state, weights.memory) == ({}, {})
         return weights.params["net"] + int(case.id)
 
@@ -73,7 +82,13 @@ def test_a_validation_joins_losses_and_scores_of_weights_alone():
     # Losses are means over the fixed batches.
     fixed = [jnp.float32(1), 3]
     validate = Validation(
-        losses, predict, Assessed(), (case(1), case(2)), fixed, lambda state: state, lambda work: work()
+        losses,
+        predict,
+        Assessed(),
+        (case(1), case(2)),
+        fixed,
+        lambda state: state,
+        lambda needs, predict, judging: judging(predict),
     )
     assert validate(state(10.0)) == {"a": 20.0, "b": 5.0, "score": 23.0}
 

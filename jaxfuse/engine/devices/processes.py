@@ -79,16 +79,32 @@ class Processes:
         return self.count > 1
 
     @property
+    def together(self) -> bool:
+        """Whether there are others, and they take part in the next call; not within what one carries out."""
+        return self.several and not self._turns
+
+    @property
+    def turn(self) -> int:
+        """The number of what is carried out now, the same in all."""
+        return self._said
+
+    @property
     def free(self) -> bool:
         """Whether this process may end here by itself: the others wait for it, and hear of it."""
         return not self.several or (self.first and self._turns > 0)
 
-    def led(self, work: Callable[[], Made]) -> Made:
-        """Carries out `work` in process 0, while the others wait; all get what it returns, JSON, or end as it does."""
-        if not self.several or self._turns:
+    def led(self, work: Callable[[], Made], *, meanwhile: Callable[[], None] | None = None) -> Made:
+        """Carries out `work` in process 0, while the others wait; all get what it returns, JSON, or end as it does.
+
+        Args:
+            meanwhile: what the others do before they wait.
+        """
+        if not self.together:
             return work()
         with self._turn() as (name, mine):
             if not mine:
+                if meanwhile is not None:
+                    meanwhile()
                 return json.loads(self._hear(name))["value"]
             value = work()
             self._put(name, {"value": value})
@@ -97,7 +113,7 @@ class Processes:
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Carries out what stands in it in process 0 first, then in the others; all end where process 0 does."""
-        if not self.several or self._turns:
+        if not self.together:
             yield
             return
         with self._turn() as (name, mine):
@@ -106,6 +122,27 @@ class Processes:
             yield
             if mine:
                 self._put(name, {"value": None})
+
+    def tell(self, word: str) -> None:
+        """Tells all a word, within what `led` carries out, where each is told once."""
+        self._put(f"{self.turn}/{word}", {"value": None})
+
+    def is_told(self, word: str) -> bool:
+        """Waits for a word, within what `led` carries out; false where process 0 has come to its end without it."""
+        name = f"{self.turn}/{word}"
+        assert self.board is not None
+        while self.board.wait(name, _WAIT_S) is None:
+            if self.lost is not None:
+                raise Unfinished(*self.lost)
+            if self.has_ended:
+                return False
+        return True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether process 0 has come to the end of what it carries out."""
+        assert self.board is not None
+        return self.board.wait(f"{self.turn}", 0.0) is not None
 
     def gathered(self, value: Any) -> list[Any]:
         """Returns what each process gives, JSON, in order."""
@@ -126,20 +163,23 @@ class Processes:
 
         self.led(check)
 
-    def await_visible(self, path: Path, text: str | None = None) -> None:
-        """Waits until what process 0 wrote is seen here: a file or folder, or a file with this text.
+    def await_visible(self, path: Path, text: str | None = None, *, maker: int = 0) -> None:
+        """Waits until what a process wrote is seen here: a file or folder, or a file with this text.
+
+        Args:
+            maker: the process that wrote it.
 
         Raises:
             UserError: it is not.
         """
-        if self.first:
+        if self.number == maker:
             return
         deadline = time.monotonic() + SEEN_S
         while not (path.exists() if text is None else path.is_file() and path.read_text() == text):
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"process {self.number} does not find {path}, which process 0 wrote; the processes of a run need "
-                    "one file system that all of them see, for --workdir as for data and cache"
+                    f"process {self.number} does not find {path}, which process {maker} wrote; the processes of a run "
+                    "need one file system that all of them see, for --workdir as for data and cache"
                 )
             os.scandir(path.parent if path.parent.is_dir() else "/").close()  # a listing brings a client up to date
             time.sleep(0.2)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from jaxfuse.labels import LabelScheme
 
 # A prepared case, and what is asked for -> outputs by name on the cropped grid: values (*space k), labels (*space).
 PredictCase = Callable[[PreparedCase, Asked], Mapping[str, np.ndarray]]
-T = TypeVar("T")
 FIGURES_AT_MOST = 6
 WORST = 3
 
@@ -46,9 +45,27 @@ class Judged:
     mask_to_brain: bool = True
 
 
+@dataclass(frozen=True)
+class Needs:
+    """The predictions that a judgment begins with: its cases in order, and what it asks of each."""
+
+    cases: Sequence[PreparedCase] = ()
+    asked: Asked = field(default_factory=Asked)
+
+
+class MadeElsewhere(dict[str, np.ndarray]):
+    """Outputs by name that another process has made, and the seconds that it took."""
+
+    seconds: float = 0.0
+
+
 @runtime_checkable
 class Assessment(Protocol):
     """Scores of cases, volumes or slices."""
+
+    def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
+        """What `quick`, or `full` at the end, predicts first. Processes that divide it all ask this."""
+        ...
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """Scores by name. Among them "score", larger is better, chooses the best checkpoint; without it none is."""
@@ -61,14 +78,15 @@ class Assessment(Protocol):
         ...
 
 
-def timed(function: Callable[[PreparedCase], T]) -> tuple[Callable[[PreparedCase], T], list[float]]:
-    """The function, and the seconds that each of its calls will have taken."""
+def timed(predict: PredictCase) -> tuple[PredictCase, list[float]]:
+    """The prediction, and the seconds that each of its calls will have taken, wherever it was made."""
     seconds: list[float] = []
 
-    def measured(case: PreparedCase) -> T:
+    def measured(case: PreparedCase, asked: Asked) -> Mapping[str, np.ndarray]:
         started = time.perf_counter()
-        found = function(case)
-        seconds.append(time.perf_counter() - started)
+        found = predict(case, asked)
+        elsewhere = isinstance(found, MadeElsewhere)
+        seconds.append(found.seconds if elsewhere else time.perf_counter() - started)
         return found
 
     return measured, seconds

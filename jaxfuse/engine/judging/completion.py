@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.subjects import subjects_of
-from jaxfuse.engine.judging.assessment import Judged, PredictCase, speed, timed, worst_first
+from jaxfuse.engine.judging.assessment import Judged, Needs, PredictCase, speed, timed, worst_first
 from jaxfuse.engine.judging.synthesis import SynthesisAssessment, grids
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
@@ -55,6 +55,10 @@ class CompletionAssessment:
                 found.append(SynthesisAssessment(synthesized(target), others, target))
         return found
 
+    def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
+        """Every case; at the end every subject that has two modalities of which one could be made from the other."""
+        return Needs([case for case in subjects_of(cases) if self.of_case(case)] if at_end else cases, self.asked)
+
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """The mean PSNR in dB, of each target and over all. Blank ones have none and are left out."""
         found: dict[str, list[float]] = {name: [] for name in self.targets}
@@ -77,11 +81,11 @@ class CompletionAssessment:
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
         """Writes cases.csv, one row per subject and image, summary.json and panels; returns the summary."""
-        subjects = [case for case in subjects_of(cases) if self.of_case(case)]
+        subjects = self.needs(cases, at_end=True).cases
         if not subjects:
             raise UserError("no case to be judged has two modalities, of which one could be made from the other")
-        predicted, seconds = timed(lambda case: predict(case, self.asked))
-        rows = [row for case in subjects for row in self._rows(case, predicted(case))]
+        predicted, seconds = timed(predict)
+        rows = [row for case in subjects for row in self._rows(case, predicted(case, self.asked))]
         document = {
             "kind": "synthesis",
             "primary": self.primary,

@@ -23,7 +23,7 @@ from jaxfuse.data.prepared import PreparedCase, brain_mask
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import gray_levels
 from jaxfuse.data.subjects import shown_by, subjects_of
-from jaxfuse.engine.judging.assessment import Judged, PredictCase
+from jaxfuse.engine.judging.assessment import Judged, Needs, PredictCase
 from jaxfuse.engine.judging.segmentation import SegmentationAssessment, segmentation
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
@@ -50,6 +50,11 @@ class FusionAssessment:
 
     segmentation: SegmentationAssessment
     sources: tuple[str, ...]
+
+    def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
+        """What its segmentation needs, with fused images."""
+        needs = self.segmentation.needs(cases, at_end=at_end)
+        return replace(needs, asked=_with_image(needs.asked))
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """The scores of the segmentation, and the mean Qabf of the fused images."""
@@ -156,13 +161,17 @@ def _noting(predict: PredictCase, levels: dict[str, np.ndarray]) -> PredictCase:
     """
 
     def noting(case: PreparedCase, asked: Asked) -> Mapping[str, np.ndarray]:
-        outputs = predict(case, replace(asked, values=(*asked.values, FUSED)))
+        outputs = predict(case, _with_image(asked))
         if FUSED in outputs:
             # Means of overlapping tiles can leave [0, 1] by a rounding.
             levels[case.id] = gray_levels(within(np.clip(outputs[FUSED][..., 0], 0, 1), brain_mask(case)))
         return outputs
 
     return noting
+
+
+def _with_image(asked: Asked) -> Asked:
+    return replace(asked, values=(*asked.values, FUSED))
 
 
 def _whole(levels: np.ndarray, case: PreparedCase) -> np.ndarray:

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.engine.judging.assessment import Judged, PredictCase
+from jaxfuse.engine.judging.assessment import Judged, Needs, PredictCase
 
 
 @dataclass(frozen=True)
 class LossAssessment:
     """Follows the validation loss alone; the last weights are the result."""
+
+    def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
+        """Needs nothing."""
+        del cases, at_end
+        return Needs()
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """Gives no scores."""

@@ -15,6 +15,7 @@ from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.subjects import subjects_of
 from jaxfuse.engine.judging.assessment import (
     Judged,
+    Needs,
     PredictCase,
     are_slices,
     speed,
@@ -68,6 +69,10 @@ class SegmentationAssessment:
         """The outputs that are judged."""
         return Asked(labels=self.probabilities)
 
+    def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
+        """Every case; at the end every subject."""
+        return Needs(subjects_of(cases) if at_end else cases, self.asked)
+
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """Mean Dice by output and region; the score is the mean over the regions of the primary output."""
         scores: dict[str, list[float]] = {}
@@ -96,10 +101,10 @@ class SegmentationAssessment:
     def judge(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> tuple[Rows, Maps, dict[str, Any]]:
         """Scores by case, output and region; label maps by case and output; the summary."""
         one_empty = self._one_empty_mm(cases)
-        labeled, seconds = timed(lambda case: self._maps(predict(case, self.asked), case, both=self.both))
+        predicted, seconds = timed(predict)
         rows, maps = [], {}
         for case in cases:
-            maps[case.id] = labeled(case)
+            maps[case.id] = self._maps(predicted(case, self.asked), case, both=self.both)
             # On the whole grid, not the crop: labels outside of it are missed, and specificity counts all background.
             truth = whole_truth(case)
             for output, labels in maps[case.id].items():

@@ -22,7 +22,7 @@ from jaxfuse.arrays import Array
 from jaxfuse.data.brain import shown
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.subjects import subjects_of
-from jaxfuse.engine.judging.assessment import Judged, PredictCase, speed, timed, worst_first
+from jaxfuse.engine.judging.assessment import Judged, Needs, PredictCase, speed, timed, worst_first
 from jaxfuse.engine.judging.other_runs import KEPT, SYNTHESIZED_FILE
 from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
@@ -77,6 +77,10 @@ class SynthesisAssessment:
         low, high = given.min(axes, keepdims=True), given.max(axes, keepdims=True)
         return {STRETCHED: (given - low) / jnp.where(high > low, high - low, 1.0)}
 
+    def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
+        """Every case; at the end every subject, in full."""
+        return Needs(subjects_of(cases), self.asked_in_full) if at_end else Needs(cases, self.asked)
+
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """The mean PSNR in dB. Cases whose target is blank have none and are left out."""
         shown = [case for case in cases if self.real(case).any()]
@@ -96,10 +100,10 @@ class SynthesisAssessment:
         The first volumes stay, to set the rows of a table side by side.
         """
         subjects = subjects_of(cases)
-        predicted, seconds = timed(lambda case: predict(case, self.asked_in_full))
+        predicted, seconds = timed(predict)
         rows, kept = [], {}
         for case in subjects:
-            outputs = predicted(case)
+            outputs = predicted(case, self.asked_in_full)
             rows += self._rows(case, outputs)
             if len(kept) < KEPT:
                 kept[case.id] = self.made(outputs, case).astype(np.float16)  # enough for a figure

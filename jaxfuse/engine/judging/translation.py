@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.data.prepared import PreparedCase, brain_mask
-from jaxfuse.engine.judging.assessment import FIGURES_AT_MOST, Judged, PredictCase, speed, timed
+from jaxfuse.engine.judging.assessment import FIGURES_AT_MOST, Judged, Needs, PredictCase, speed, timed
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import write_json, write_rows
 from jaxfuse.metrics.translation import mean_absolute_error, summarize_translated
@@ -32,6 +32,11 @@ class TranslationAssessment:
         """The outputs that are judged."""
         return Asked(values=tuple(f"{kind}_{side}" for kind in ("fake", "cycle") for side in self.groups))
 
+    def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
+        """Every case."""
+        del at_end
+        return Needs(cases, self.asked)
+
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:
         """Mean errors by output; the score is minus the mean error of the cycles."""
         per_case = [self._errors(predict(case, self.asked), case) for case in cases]
@@ -45,10 +50,10 @@ class TranslationAssessment:
         self, predict: PredictCase, cases: Sequence[PreparedCase], *, results: Path, figures_dir: Path, title: str
     ) -> dict[str, Any]:
         """Writes cases.csv, one row per case and output, summary.json and panels; returns the summary."""
-        predicted, seconds = timed(lambda case: predict(case, self.asked))
+        predicted, seconds = timed(predict)
         rows = []
         for number, case in enumerate(cases):
-            outputs = predicted(case)
+            outputs = predicted(case, self.asked)
             errors = self._errors(outputs, case)
             rows += [{"case": case.id, "output": name, "mae": error} for name, error in errors.items()]
             if number < FIGURES_AT_MOST:

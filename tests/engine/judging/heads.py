@@ -98,3 +98,24 @@ def rows_of(folder: Path, *keys: str, table: str = "cases.csv") -> dict[Any, dic
 def summary_of(folder: Path) -> dict[str, Any]:
     """The summary of a judgment below `folder`."""
     return read_json(folder / "results" / "summary.json")
+
+
+def begins_as_it_says(judge: Assessment, predict: PredictCase, cases: Any, folder: Path, *, skips: int = 0) -> bool:
+    """Whether both judgments ask first, in order, for what `needs` says; `skips`: cases that `quick` leaves out."""
+    found = []
+    for at_end in (False, True):
+        asked_for = []
+
+        def noting(case: PreparedCase, asked: Asked, into: list = asked_for) -> Any:
+            into.append((case.id, asked))
+            return predict(case, asked)
+
+        if at_end:
+            full(judge, noting, cases, folder)
+        else:
+            judge.quick(noting, cases)
+        needs = judge.needs(cases, at_end=at_end)
+        wanted = [(case.id, needs.asked) for case in needs.cases]
+        left = [one for one in wanted if one in asked_for]
+        found.append(bool(left) and asked_for[: len(left)] == left and len(wanted) - len(left) == skips * (not at_end))
+    return all(found)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxfuse.engine.judging.assessment import Assessment, Judged, speed, timed
+from jaxfuse.engine.judging.assessment import Assessment, Judged, MadeElsewhere, speed, timed
 from jaxfuse.labels import SCHEMES
 from jaxfuse.options import resolve
 from tests.engine.judging.heads import prepared
@@ -22,9 +22,13 @@ def test_every_phase_of_a_config_names_a_factory_that_takes_what_is_judged(name)
 
 
 def test_the_speed_is_the_median_and_named_after_what_was_judged(tmp_path):
-    measured, seconds = timed(lambda case: case.id)
+    def predict(case, asked):
+        return MadeElsewhere() if case.id == "d" else {case.id: asked}
+
+    measured, seconds = timed(predict)
     cases = prepared(tmp_path)
-    assert [measured(case) for case in cases] == list("abcd")
+    assert [measured(case, "labels") for case in cases] == [{"a": "labels"}, {"b": "labels"}, {"c": "labels"}, {}]
     assert len(seconds) == 4
-    assert min(seconds) > 0
+    assert min(seconds[:3]) > 0
+    assert seconds[3] == 0.0, "told by who has made it"
     assert speed(cases, [9.0, 1.0, 2.0]) == {"seconds_per_subject": 2.0}

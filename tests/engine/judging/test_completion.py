@@ -75,6 +75,8 @@ def test_the_score_is_the_mean_over_modalities(cases):
 
 
 def test_rows_and_summary(cases, tmp_path, drawn):
+    assert heads.begins_as_it_says(judge(), predict, cases, tmp_path / "noted")
+    drawn.clear()
     document = heads.full(judge(), predict, cases, tmp_path)
     rows = heads.rows_of(tmp_path, "case", "output")
     a, b = ([output for case, output in rows if case == name] for name in "ab")

@@ -12,7 +12,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.metrics.fusion import METRICS, qabf, score_fused
 from jaxfuse.metrics.names import names_of
-from tests.engine.judging.heads import LESION, full, prepared_slices, rows_of, summary_of
+from tests.engine.judging.heads import LESION, begins_as_it_says, full, prepared_slices, rows_of, summary_of
 
 CROP = slice(2, 44), slice(3, 45)
 
@@ -76,6 +76,8 @@ def test_quick_scores_are_dice_and_qabf_of_a_fused_image_and_dice_chooses(cases,
     sources = [on_the_whole_picture(SOURCES[name]) for name in ("flair", "t1")]
     assert scores["fused/qabf"] == pytest.approx(qabf(expected(), sources))
     assert scores["score"] == scores["S/lesion/dice"] == pytest.approx(2 / 3)
+    assert begins_as_it_says(judge(), predict, cases, tmp_path / "noted")
+    drawn.clear()
     assert set(judge().quick(segmentation_only, cases)) == {"score", "S/lesion/dice"}
     document = full(judge(), segmentation_only, cases, tmp_path)
     assert list(document["fusion"]["outputs"]) == ["mean", "maximum"]

@@ -15,6 +15,7 @@ from tests.engine.judging.heads import (
     DICE,
     LESION,
     OUTPUTS,
+    begins_as_it_says,
     full,
     predict,
     prepared,
@@ -41,6 +42,7 @@ def test_figures_show_the_worst_three_first_up_to_a_limit(tmp_path, drawn, monke
 def test_quick_scores_and_tables_on_disk(tmp_path, drawn):
     judge, cases, mean = segmentation(JUDGED), prepared(tmp_path), pytest.approx(np.mean(list(DICE.values())))
     assert judge.quick(predict, cases) == {"S_A/lesion/dice": 0.0, "S_F/lesion/dice": mean, "score": mean}
+    assert begins_as_it_says(judge, predict, cases, tmp_path / "noted")
     document = full(judge, predict, cases, tmp_path)
     rows = rows_of(tmp_path, "case", "output")
     assert sorted(rows) == [(case, output) for case in "abcd" for output in ("S_A", "S_F")]

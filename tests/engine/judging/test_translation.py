@@ -7,7 +7,15 @@ from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.translation import translation
 from jaxfuse.inference.tiling import Asked
-from tests.engine.judging.heads import MODALITIES, full, prepared, prepared_volumes, rows_of, summary_of
+from tests.engine.judging.heads import (
+    MODALITIES,
+    begins_as_it_says,
+    full,
+    prepared,
+    prepared_volumes,
+    rows_of,
+    summary_of,
+)
 
 
 def translate(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
@@ -23,6 +31,8 @@ def test_translation_errors_by_modality(tmp_path, drawn):
     scores = judge.quick(translate, cases)
     assert scores["score"] == pytest.approx(-0.125)
     assert (scores["fake_t1/mae"], scores["fake_t2/mae"]) == (pytest.approx(0.5), pytest.approx(0.25))
+    assert begins_as_it_says(judge, translate, cases, tmp_path / "noted")
+    drawn.clear()
     full(judge, translate, cases, tmp_path)
     assert len(rows_of(tmp_path, "case", "output")) == 2 * 8
     found = summary_of(tmp_path)
