@@ -51,7 +51,7 @@ from jaxfuse.report.lesions import lesions_part
 from jaxfuse.report.parts import Part
 from jaxfuse.report.shown_cases import Pictures
 from jaxfuse.scoring import calibration, methods
-from jaxfuse.scoring.groups import GROUPS, Groups, read_groups
+from jaxfuse.scoring.groups import GROUPS, MARKDOWN, Groups, read_groups
 from jaxfuse.scoring.lesions import LESIONS
 from jaxfuse.scoring.pairing import listing
 from jaxfuse.scoring.protocol import SUMMARY, TABLE, Call, Option, Protocol
@@ -67,6 +67,11 @@ def _protocols() -> dict[str, Protocol]:
 
 PROTOCOLS = _protocols()
 REPORT, PICTURES = "report.html", "pictures"
+# Everything that a call may write into a folder.
+WRITTEN = (
+    *(TABLE, SUMMARY, GROUPS, MARKDOWN, *dict.fromkeys(name for one in PROTOCOLS.values() for name in one.tables)),
+    *(calibration.CALIBRATION, calibration.BINS, *FIGURES, methods.JSON, methods.TABLE, methods.SEEDS, REPORT),
+)
 _SHARED = ("pred", "ref", "protocol", "out")
 
 
@@ -136,12 +141,14 @@ def main(argv: Sequence[str]) -> int:
     }
     preds = {name: folder for seeds in by_method.values() for name, folder in seeds.items()}
     written = _open(out, ref, list(preds.values()), overwrite=options.overwrite)
+    before = {folder: outputs.standing(folder, WRITTEN) for folder in _folders(out, preds)}
     if len(preds) > 1:
         refused, count, compared = _score_several(protocol, by_method, ref, written, given)
     else:
         (pred,) = preds.values()
         (refused, count), compared = _score(protocol, pred, ref, out, given), None
     _report(protocol, preds, ref, written, compared, shown=options.pictures)
+    _clear(before)
     raise_left_out(refused, count)
     return 0
 
@@ -239,6 +246,24 @@ def _parts(
         bins = {name: read_rows(folder / calibration.BINS) for name, folder in folders.items()}
         parts.append(calibration_part(out, found, bins))
     return parts
+
+
+def _folders(out: Path, preds: Mapping[str, Path]) -> list[Path]:
+    """The folders that a call writes into."""
+    return [out, *(out / name for name in preds)] if len(preds) > 1 else [out]
+
+
+def _clear(before: Mapping[Path, Mapping[str, tuple[int, int]]]) -> None:
+    """Removes what an earlier call has written and this one has not, and tells of what is left of others."""
+    for folder, files in before.items():
+        removed, kept = outputs.remove_outdated(folder, files)
+        for names, told in ((removed, "Removed, as of an earlier call"), (kept, "Kept, but of an earlier call")):
+            if names:
+                print(f"{told}: {', '.join(str(folder / name) for name in names)}")
+    top = next(iter(before))
+    others = [path for path in sorted([*top.glob("*/"), *top.glob("*/*/")]) if outputs.wrote(path, SUMMARY)]
+    if left := [str(path) for path in others if path not in before]:
+        print(f"Scores of methods of an earlier call: {listing(left)}")
 
 
 def _refuse_foreign(chosen: str) -> None:

@@ -17,7 +17,7 @@ from jaxfuse.case_by_case import raise_left_out
 from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, check_images
 from jaxfuse.data.prepared import Prepared
-from jaxfuse.data.presence import ABSENT, REFUSE
+from jaxfuse.data.presence import REFUSE
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.completer import Lacking
 from jaxfuse.engine.trained.conveyor import Work, conveyed
@@ -296,7 +296,7 @@ def _opening(work: Work[CaseFiles, Any, Any, Made]) -> Work[Case, Any, Any, Made
 
 
 def _taken(files: CaseFiles, phase: TrainedPhase, *, incomplete: bool) -> CaseFiles:
-    return images_taken(files, incomplete=incomplete, blank_absent=phase.data.all_background == ABSENT)
+    return images_taken(files, phase.data, incomplete=incomplete)
 
 
 def _warn_untold(case: str, backgrounds: Sequence[float | None] | None) -> None:

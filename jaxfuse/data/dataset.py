@@ -14,12 +14,12 @@ import numpy as np
 
 from jaxfuse.data.brain import untold
 from jaxfuse.data.cache import prepare, volume_recipe, with_precision
-from jaxfuse.data.cases import CaseFiles, load_case, without_blank
+from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
-from jaxfuse.data.presence import ABSENT, ZERO, subset_name
+from jaxfuse.data.presence import ZERO, subset_name
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sides import sides_of, subject_counts, subject_of_files
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
@@ -226,7 +226,7 @@ def _listed(
                 "validate; list it under test"
             )
     # Not before: images of cases that are held out are not opened.
-    return [without_blank(one) for one in chosen] if data.all_background == ABSENT else chosen
+    return [data.there(one) for one in chosen]
 
 
 def _open_voc(data: Data, report: Report, labels_required: bool) -> Dataset:

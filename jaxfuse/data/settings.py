@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
+from jaxfuse.data.cases import CaseFiles, without_blank
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
 from jaxfuse.data.presence import ABSENT, PRESENT, REFUSE, ZERO
 from jaxfuse.data.shelf import FLOAT32, Shelf, check_precision
@@ -143,6 +144,14 @@ class Data:
             raise UserError(
                 f"the cache {named} has no place ({error}); name a folder with JAXFUSE_CACHE or data.cache"
             ) from error
+
+    def there(self, files: CaseFiles) -> CaseFiles:
+        """Returns the files of a case without the images that count as absent; reads them where any may.
+
+        Raises:
+            UserError: an image cannot be read, or all are of one value everywhere.
+        """
+        return without_blank(files) if self.all_background == ABSENT else files
 
     def shelf(self, kind: str) -> Shelf:
         """The place of prepared cases of a kind."""

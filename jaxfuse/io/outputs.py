@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -187,6 +187,36 @@ def keep_whole(folder: Path, option: str, *, own: bool, kind: str) -> None:
         raise UserError(
             f"{folder} holds {', '.join(others[:5])}{more} and no {kind}; name a new or empty folder as {option}"
         )
+
+
+def standing(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """The files of these names that are there, each with what tells whether it has been written since."""
+    found = {}
+    for name in names:
+        with suppress(OSError):
+            state = os.stat(folder / name)
+            found[name] = state.st_ino, state.st_mtime_ns
+    return found
+
+
+def wrote(folder: Path, name: str) -> bool:
+    """Whether a call has written a file of this name, which is there."""
+    return (folder / name).is_file() and name in _recorded(folder)
+
+
+def remove_outdated(folder: Path, before: Mapping[str, tuple[int, int]]) -> tuple[list[str], list[str]]:
+    """Removes files that an earlier call has written, and that stand as they did before this one.
+
+    Returns:
+        The names of those removed, and of those kept: somebody has changed them.
+    """
+    record, removed, kept = _recorded(folder), list[str](), list[str]()
+    for name in (name for name, state in standing(folder, before).items() if state == before[name] and name in record):
+        own = _is_own(folder / name, record[name])
+        if own:
+            (folder / name).unlink()
+        (removed if own else kept).append(name)
+    return removed, kept
 
 
 def folder_read(option: str, root: Path, files: Iterable[Path] = ()) -> list[Read]:

@@ -28,7 +28,7 @@ FOLDER = "probabilities"
 CALIBRATION, BINS = "calibration.csv", "reliability.csv"
 CALIBRATION_COLUMNS = ("case", "output", *(metric.name for metric in METRICS), "voxels")
 BINS_COLUMNS = ("case", "output", "bin", "confidence", "accuracy", "share")
-_BRAIN = "voxels of the brain, as the last modality of each case shows it"
+_BRAIN = "voxels of the brain, as the images of each case show it"
 _ALL = "all voxels, for there is not an image of each case; most are background, and easily right"
 
 
@@ -37,7 +37,7 @@ class Maps:
     """Where the probabilities of each case lie, and the images that show its brain; none: all voxels count."""
 
     files: Mapping[str, Path]
-    images: Mapping[str, Image]
+    images: Mapping[str, Sequence[Image]]
 
     @property
     def within(self) -> str:
@@ -64,7 +64,7 @@ def find_maps(pred: Path, ref: Path, cases: Sequence[str]) -> Maps:
             "leave --calibration out"
         )
     try:
-        beneath = {case: image for case, (_, image) in find_beneath(ref).items()}
+        beneath = {case: tuple(images.values()) for case, images in find_beneath(ref).items()}
     except UserError:  # what is scored is scored without images
         beneath = {}
     whole = all(case in beneath for case in cases)
@@ -75,7 +75,7 @@ def calibration_rows(
     case: str,
     output: str,
     path: Path,
-    image: Image | None,
+    images: Sequence[Image],
     truth: Volume,
     labels: UInt8[np.ndarray, "d h w"],
     scheme: LabelScheme,
@@ -83,7 +83,7 @@ def calibration_rows(
     """Returns the row of a case, and one for each bin of its confidences that holds voxels.
 
     Args:
-        image: its brain counts; None: all voxels do.
+        images: the brain that any of them shows counts; none: all voxels do.
         truth, labels: the reference as read, and its class indices.
 
     Raises:
@@ -91,11 +91,12 @@ def calibration_rows(
     """
     chances = _probabilities(case, path, truth, scheme)
     within = labels != IGNORED
-    if image is not None:
-        volume = image.read()
+    volumes = [image.read() for image in images]
+    for volume in volumes:
         if mismatch := geometry_mismatch(volume, truth):
             raise UserError(f"image and reference of case {case} do not fit: {mismatch}")
-        within &= find_brain(volume.array[..., None]).mask
+    if volumes:
+        within &= find_brain([volume.array for volume in volumes]).mask
     try:
         given = chances[within], labels[within].astype(np.int64)
         widths, counts = reliability(*given), reliability(*given, adaptive=True)

@@ -48,7 +48,7 @@ def label_pictures(preds: Mapping[str, Path], ref: Path, scheme: LabelScheme) ->
             for name, paths in predictions.items()
             if name in methods
         }
-        modality, image = beneath.get(case, (problem, None))
+        modality, image = list(beneath.get(case, {problem: None}).items())[-1]  # the last that it has
         array = None
         if image is not None:
             array, problem_of_image = _beneath(image, truth)

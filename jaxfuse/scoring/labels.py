@@ -140,7 +140,7 @@ def _score_files(
     calibration, bins = {}, []
     if maps:
         calibration, bins = calibration_rows(
-            case, OUTPUT, maps.files[case], maps.images.get(case), truth, labels, scheme
+            case, OUTPUT, maps.files[case], maps.images.get(case, ()), truth, labels, scheme
         )
     return _Scored(rows, lesion_rows(case, OUTPUT, lesions, truth.affine), calibration, bins)
 

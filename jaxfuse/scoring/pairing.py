@@ -80,17 +80,20 @@ def find_predictions(folder: Path) -> dict[str, Path]:
     return find_volumes(folder)
 
 
-def find_beneath(folder: Path) -> dict[str, tuple[str, Image]]:
-    """Case id -> the last modality that it has, and its image; empty for label volumes that are no data set's."""
+def find_beneath(folder: Path) -> dict[str, dict[str, Image]]:
+    """Case id -> its images by modality, one at least, in the order of the data set.
+
+    It is empty for label volumes that are no data set's.
+    """
     try:
         there = volume_root(folder.parent if _is_labels_of_data_set(folder) else folder)
     except UserError:  # a folder of any label volumes has no layout
         return {}
-    found: dict[str, tuple[str, Image]] = {}
-    for case in there.survey(there.modalities):
-        for modality in (name for name in there.modalities if name in case.images):
-            found[case.id] = modality, case.images[modality]
-    return found
+    found = {
+        case.id: {name: case.images[name] for name in there.modalities if name in case.images}
+        for case in there.survey(there.modalities)
+    }
+    return {case: images for case, images in found.items() if images}
 
 
 def find_volumes(folder: Path, *, only_marked: bool = False) -> dict[str, Path]:

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from jaxfuse.errors import OutputError, UserError
-from jaxfuse.io.outputs import RECORD, Outputs, check_writable, folder_read, open_outputs
+from jaxfuse.io.outputs import (
+    RECORD,
+    Outputs,
+    check_writable,
+    folder_read,
+    open_outputs,
+    remove_outdated,
+    standing,
+    wrote,
+)
 from tests.refusals import refused
 
 
@@ -157,3 +166,19 @@ def test_places_that_are_no_places_for_files(given, out, tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
         refused(r"cannot be written \(.*\); name another with --out", check_writable, folder, "--out")
     refused("cannot be written .*File name too long", opened, given, out, "n" * 300)
+
+
+def test_what_an_earlier_call_wrote_and_this_one_did_not_is_removed_unless_it_was_changed(given, out):
+    write(opened(given, out, "a", "b", "c", "d"), a="1", b="1", c="1", d="1")
+    (out / "mine").write_text("my own")
+    before = standing(out, ["a", "b", "c", "d", "mine", "none"])
+    assert set(before) == {"a", "b", "c", "d", "mine"}
+    (out / "c").write_text("changed")
+    before = standing(out, before)
+    write(opened(given, out, "a"), a="1")  # equal, and yet anew
+    (out / "d").unlink()
+    assert wrote(out, "a")
+    assert not wrote(out, "d")
+    assert not wrote(out, "mine")
+    assert remove_outdated(out, before) == (["b"], ["c"])
+    assert seen(out) == {"a": "1", "c": "changed", "mine": "my own"}

@@ -30,6 +30,17 @@ def test_in_the_plane_and_apart():
     assert cl_dice(line, np.roll(line, 3, axis=0)) == 0.0
 
 
+def test_a_solid_part_whose_skeleton_vanishes_has_a_center():
+    """Of a cube of an even side nothing would be left, and the scores would be 0 / 0."""
+    cube, other = np.zeros((12, 12, 12), bool), np.zeros((12, 12, 12), bool)
+    cube[2:8, 2:8, 2:8] = True
+    other[6:12, 6:12, 6:12] = True
+    assert cl_dice(cube, cube) == 1.0
+    assert cl_dice(cube, other) == 0.0
+    both = cube | _tube(8, 12, width=0, shape=(12, 12, 12))
+    assert cl_dice(both, both) == 1.0
+
+
 def test_empty_masks_and_shapes():
     tube, none = _tube(), np.zeros((9, 9, 30), bool)
     assert [cl_dice(*pair) for pair in ((none, none), (none, tube), (tube, none))] == [1, 0, 0]

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from jaxfuse.metrics.lesions import GLIOMA, MENINGIOMA, METASTASES, Matching, lesion_scores
-from jaxfuse.metrics.overlap import dice
 from jaxfuse.metrics.surfels import surfel_hd95_mm
+from tests.metrics.slow_lesions import slow_lesion_scores
 from tests.metrics.test_surface import blob
 
 UNIT = {"spacing_mm": (1.0, 1.0, 1.0)}
@@ -19,35 +18,6 @@ def _cubes(*corners, side=4, shape=(40, 40, 40)):
     return mask
 
 
-def _slowly(pred, truth, spacing, matching):
-    """Returns the same by its definition on whole arrays: dice, hd95, found, missed, false."""
-    near = ndimage.generate_binary_structure(pred.ndim, 2)
-
-    def widen(mask):
-        return ndimage.binary_dilation(mask, near, matching.dilations) if matching.dilations else mask
-
-    parts, count = ndimage.label(pred, np.ones((3,) * pred.ndim))
-    joined, number = ndimage.label(widen(truth), np.ones((3,) * pred.ndim))
-    touched, dices, distances, missed = set(), [], [], 0
-    for index in range(1, number + 1):
-        lesion = truth & (joined == index)
-        around = widen(lesion)
-        matched = [one for one in range(1, count + 1) if (around & (parts == one)).any()]
-        touched |= set(matched)
-        if lesion.sum() * np.prod(spacing) <= matching.smallest_mm3:
-            continue
-        made = np.isin(parts, matched)
-        missed += not matched
-        dices.append(dice(made, lesion))
-        distances.append(surfel_hd95_mm(made, lesion, spacing_mm=spacing, one_empty=matching.miss_mm))
-    false = count - len(touched)
-    all_of_them = len(dices) + false
-    if not all_of_them:
-        return 1.0, 0.0, 0, 0, 0
-    hd95 = (sum(distances) + false * matching.miss_mm) / all_of_them
-    return sum(dices) / all_of_them, hd95, len(dices) - missed, missed, false
-
-
 @pytest.mark.parametrize("matching", [GLIOMA, MENINGIOMA, METASTASES, PLAIN])
 @pytest.mark.parametrize("seed", range(8))
 def test_equals_the_definition_step_by_step(seed, matching):
@@ -58,7 +28,7 @@ def test_equals_the_definition_step_by_step(seed, matching):
     pred = blob(seed + 50, shape, 0.04) | (truth & blob(seed + 90, shape, 0.5))
     found = lesion_scores(pred, truth, spacing_mm=spacing, matching=matching)
     values = (found.dice, found.hd95_mm, found.true_positives, found.false_negatives, found.false_positives)
-    assert values == pytest.approx(_slowly(pred, truth, spacing, matching), rel=1e-12)
+    assert values == pytest.approx(slow_lesion_scores(pred, truth, spacing, matching), rel=1e-12)
 
 
 def test_a_miss_and_a_false_alarm_by_hand():

@@ -70,6 +70,15 @@ def test_each_case_has_its_errors_and_its_bins(tmp_path, capsys):
     assert "Calibration: ECE 0.1000 ± 0.0707" in capsys.readouterr().out
 
 
+def test_what_any_image_shows_counts(tmp_path):
+    _written(tmp_path, "Brats18_A_1", 0.9)
+    more = np.where(np.roll(INSIDE, 1, 0), 50 + np.indices(SHAPE).sum(0), 0).astype(np.int16)
+    save_volume(tmp_path / "ref" / "Brats18_A_1" / "Brats18_A_1_flair.nii.gz", more)
+    _call(tmp_path)
+    (row,) = read_rows(tmp_path / "out" / "calibration.csv")
+    assert row["voxels"] == (INSIDE | (more > 0)).sum() > INSIDE.sum()
+
+
 def test_without_images_all_voxels_count(tmp_path):
     _written(tmp_path, "Brats18_A_1", 0.9, image=False)
     _call(tmp_path)

@@ -100,6 +100,32 @@ def test_another_seed_differs_by_chance_alone_and_a_worse_method_by_more(tmp_pat
     assert "p_seeds" not in worse["pairs"][0]
 
 
+def test_what_an_earlier_call_has_written_and_this_one_has_not_goes(tmp_path, capsys):
+    first, second = written(tmp_path, "same", "shifted", cases=2)
+    out = tmp_path / "out"
+    compared(tmp_path, first, second)
+    assert {"comparison.json", "comparison.csv", "report.html"} == names(out)
+    (out / "comparison.json").write_text("{}")
+    plain = {"protocol": "brats", "one_empty": "nan"}
+    call_here(evaluate, pred=first, ref=tmp_path / "ref", out=out, labels="lesion", pictures=0, **plain)
+    printed = capsys.readouterr().out
+    assert f"Removed, as of an earlier call: {out / 'comparison.csv'}\n" in printed
+    assert f"Kept, but of an earlier call: {out / 'comparison.json'}\n" in printed, "somebody has changed it"
+    assert f"Scores of methods of an earlier call: {out / 'same'}, {out / 'shifted'}\n" in printed
+    assert names(out) == {"cases.csv", "summary.json", "comparison.json", "report.html"}
+    (out / "comparison.json").unlink()
+    compared(tmp_path, first, second, **plain)
+    printed = capsys.readouterr().out
+    assert names(out) == {"comparison.json", "comparison.csv", "report.html"}
+    assert "lesions.csv" not in names(out / "same"), "brats tells none apart"
+    assert f"Removed, as of an earlier call: {out / 'same' / 'lesions.csv'}\n" in printed
+    assert "Scores of methods" not in printed
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+
+
 def test_seeds_of_one_method_have_no_pairs(tmp_path):
     folders = written(tmp_path, "seed0", "seed1", cases=2)
     found = compared(tmp_path, f"a={','.join(map(str, folders))}", protocol="isles2022")

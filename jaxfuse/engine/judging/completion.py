@@ -1,8 +1,8 @@
 """The judge of networks that make any modality from any others: each that a case has, made from all others it has.
 
 Metrics are those of one synthesized modality (`jaxfuse.engine.judging.synthesis`); what the public code of Hi-Net
-computes beside them is left out. The row `completed` of a case is the mean over its modalities. Beside each stands the
-mean image of its sources in its place, which needs no network.
+computes beside them is left out. The row `completed` of a case is the mean over its modalities; what one of them lacks
+is left out of it. Beside each stands the mean image of its sources in its place, which needs no network.
 """
 
 from __future__ import annotations
@@ -113,8 +113,12 @@ class CompletionAssessment:
         return [*means, *made, *plain]
 
     def _over(self, case: PreparedCase, name: str, rows: Sequence[Row]) -> Row:
-        """The means over the modalities of one case."""
-        means = {metric.name: float(np.mean([row[metric.name] for row in rows])) for metric in METRICS}
+        """The means over the modalities of one case that have a score each; where none has, there is none."""
+        means = {}
+        for metric in METRICS:
+            values = np.array([row[metric.name] for row in rows])
+            defined = values[np.isfinite(values)]
+            means[metric.name] = float(np.mean(defined if defined.size else values))
         return {"case": case.id, "output": name, **means}
 
     def _draw_worst(

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jaxfuse.data.cases import CaseFiles, load_case, without_blank
+from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, counted
 from jaxfuse.data.phantom.roots import phantom_root
 from jaxfuse.data.prepared import Prepared, brain_mask
 from jaxfuse.data.preprocess import uncrop
-from jaxfuse.data.presence import ABSENT, ZERO
+from jaxfuse.data.presence import ZERO
 from jaxfuse.data.sources.case_folders import files_of
 from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.engine.display import Display
@@ -145,7 +145,7 @@ def _validation_files(phase: TrainedPhase, cases: frozenset[str], display: Displ
     for one in files:
         if one.label is None:
             raise UserError(f"case {one.id}, which validates {phase.name}, has no label; restore it")
-    return [without_blank(one) for one in files] if data.all_background == ABSENT else files
+    return [data.there(one) for one in files]
 
 
 def _document(choice: Choice, groups: Sequence[Group], seen: Sequence[Seen], command: str) -> dict[str, Any]:

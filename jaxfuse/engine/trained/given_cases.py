@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from jaxfuse.case_by_case import CaseByCase
-from jaxfuse.data.cases import CaseFiles, without_blank
-from jaxfuse.data.presence import ABSENT
+from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sources.case_folders import Finding, files_of
 from jaxfuse.data.sources.volumes import CUTS, volume_root
@@ -61,19 +60,18 @@ def given_cases(
             raise UserError(f"case {absent[0]} is not below --input {root} ({len(absent)} of {len(only)} are not)")
         found = tuple(one for one in found if one.id in only)
     batch = CaseByCase([one.id for one in found], say)
-    taken = partial(_files, incomplete=incomplete, blank_absent=data.all_background == ABSENT)
+    taken = partial(_files, incomplete=incomplete, data=data)
     whole = batch.sound({one.id: one for one in found}, taken)
     return GivenCases(tuple(whole.values()), batch, reads_of(root, whole.values()), there.layout)
 
 
-def _files(found: Finding, *, incomplete: bool, blank_absent: bool) -> CaseFiles:
-    files = files_of(found, labels_required=False, incomplete=incomplete)
-    return images_taken(files, incomplete=incomplete, blank_absent=blank_absent)
+def _files(found: Finding, *, incomplete: bool, data: Data) -> CaseFiles:
+    return images_taken(files_of(found, labels_required=False, incomplete=incomplete), data, incomplete=incomplete)
 
 
-def images_taken(files: CaseFiles, *, incomplete: bool, blank_absent: bool) -> CaseFiles:
+def images_taken(files: CaseFiles, data: Data, *, incomplete: bool) -> CaseFiles:
     """Returns a case without images of one value everywhere, where they count as absent; refuses it if none may be."""
-    shown = without_blank(files) if blank_absent else files
+    shown = data.there(files)
     if not incomplete and (blank := [name for name in files.images if name not in shown.images]):
         raise UserError(
             f"case {files.id} has a {' and a '.join(blank)} image of one value everywhere, which counts as absent; "

@@ -14,9 +14,8 @@ import numpy as np
 
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.brain import untold
-from jaxfuse.data.cases import CaseFiles, Image, without_blank
+from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.prepared import Prepared
-from jaxfuse.data.presence import ABSENT
 from jaxfuse.data.resample import on_networks_grid
 from jaxfuse.data.sources.case_folders import Finding
 from jaxfuse.data.sources.volumes import volume_root
@@ -94,8 +93,7 @@ def cases_to_complete(
     names.check(cases.layout)
 
     def completion(one: Finding) -> Completion:
-        files = CaseFiles(one.id, one.images, group=one.group)
-        files = without_blank(files) if data.all_background == ABSENT else files
+        files = data.there(CaseFiles(one.id, one.images, group=one.group))
         tasks = completer.tasks(one.id, files.images)
         places = {task.target: names.synthesized(files, task.target, cases.place) for task in tasks}
         panel = f"figures/{one.id}.png" if bids else f"{one.id}.png"

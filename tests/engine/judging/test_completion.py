@@ -10,7 +10,8 @@ from jaxfuse.data.prepared import with_absent
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.engine.judging.assessment import Judged
 from jaxfuse.engine.judging.completion import completion
-from jaxfuse.metrics.synthesis import psnr_db
+from jaxfuse.metrics.names import names_of
+from jaxfuse.metrics.synthesis import METRICS, psnr_db
 from tests.engine.judging import heads
 from tests.made_cases import channels_of
 from tests.refusals import refused
@@ -94,6 +95,24 @@ def test_rows_and_summary(cases, tmp_path, drawn):
     # Drawn is what is made worst, of the worst case first.
     worst = sorted("ab", key=lambda name: rows[name, "completed"]["psnr_db"])
     assert [(one["path"].name, one["target"]) for one in drawn] == [(f"{name}.png", "flair") for name in worst]
+
+
+def test_a_score_that_one_modality_lacks_is_left_out_of_the_mean(cases, tmp_path, drawn):
+    def exact_t1(case, asked):
+        places = {f"synthesized_{name}": place for place, name in enumerate(MODALITIES)}
+        image = np.asarray(case.image)
+        return {
+            name: (1.0 if name == "synthesized_t1" else 0.9) * image[..., places[name], None] for name in asked.values
+        }
+
+    heads.full(judge(), exact_t1, cases, tmp_path)
+    rows = heads.rows_of(tmp_path, "case", "output")
+    assert np.isinf(rows["a", "t1"]["psnr_db"])
+    others = [rows["a", name]["psnr_db"] for name in ("t2", "flair")]
+    assert rows["a", "completed"]["psnr_db"] == pytest.approx(np.mean(others))
+    assert rows["a", "completed"]["ssim"] == pytest.approx(np.mean([rows["a", name]["ssim"] for name in MODALITIES]))
+    nothing = {"case": "a", "output": "t1", **dict.fromkeys(names_of(METRICS), np.nan)}
+    assert np.isnan(judge()._over(cases[0], "completed", [nothing])["psnr_db"])
 
 
 def test_what_cannot_be_judged_is_refused(cases, tmp_path):
