@@ -4,14 +4,22 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxfuse.labels import label_scheme
+from jaxfuse.metrics.calibration import METRICS
+from jaxfuse.metrics.groups import by_table, scores_by_group
+from jaxfuse.metrics.statistics import statistics
+from jaxfuse.report.calibration import calibration_part
 from jaxfuse.report.canvas import CLASS_COLORS
 from jaxfuse.report.evaluation import Evaluation, write_evaluation
+from jaxfuse.report.groups import groups_part
+from jaxfuse.report.lesions import lesions_part
+from jaxfuse.report.parts import Part
 from jaxfuse.report.pictured import Pictured
 from jaxfuse.report.planes import VIEWS, plane
 from jaxfuse.report.shown_cases import Pictures
@@ -67,14 +75,22 @@ VIEWER = """
 """
 
 
-def opened(folder: Path, steps: str, pictures: Pictures | None = None, *names: str) -> dict:
+def opened(
+    folder: Path,
+    steps: str,
+    pictures: Pictures | None = None,
+    *names: str,
+    parts: Sequence[Part] = (),
+    scheme: str = "light",
+) -> dict:
     """Opens the page of these methods, takes the steps in it, and returns what they found."""
     methods = {name: method(name, SHIFTS) for name in names or ("a", "b")}
     path = folder / "report.html"
-    write_evaluation(path, Evaluation("brats", "prediction", Path("ref"), methods, None, pictures))
+    write_evaluation(path, Evaluation("brats", "prediction", Path("ref"), methods, None, pictures, parts))
     page = path.read_text(encoding="utf-8").replace("</body>", HARNESS.replace("STEPS", steps))
     path.write_text(page, encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'browser'}"]
+    command += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
     command += ["--virtual-time-budget=20000", "--dump-dom", path.as_uri()]
     dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     text = re.findall('<pre id="found">(.*)</pre>', dumped)[0]
@@ -164,3 +180,108 @@ def test_a_slice_is_the_upright_plane_with_the_chosen_labels(tmp_path, number):
     expected = np.where(marked, 0.55 * gray[..., None] + 0.45 * fill, gray[..., None])
     np.testing.assert_allclose(np.array(found["filled"]), expected, atol=3)
     assert found["far"] > found["bare"]
+
+
+# The table below a title: its columns, and a click on one; the texts of a column, from above.
+TITLED = """
+  const section = (title) => all("section").find((one) => one.querySelector("h2")?.textContent === title);
+  const table = (title) => section(title).querySelector("table");
+  const place = (title, name) => [...table(title).tHead.rows[0].cells]
+    .findIndex((head) => head.textContent.trim().startsWith(name));
+  const down = (title, name) => [...table(title).tBodies[0].rows]
+    .map((row) => row.cells[place(title, name)].textContent);
+  const press = (title, name) => table(title).tHead.rows[0].cells[place(title, name)].querySelector("button").click();
+"""
+# (case, number, outcome, mm3, Dice); of the false alarm nothing is to be found.
+LESIONS = (
+    ("c10", 2, "found", 120.0, 0.91),
+    ("c2", 10, "missed", 1500.0, 0.0),
+    ("c2", 9, "false alarm", 80.0, 0.0),
+    (ODD, 1, "found", 9.0, 0.5),
+)
+
+
+def lesions() -> list[Part]:
+    """The lesions of two methods, of which both have the same."""
+    rows = [
+        {"case": case, "region": "WT", "lesion": number, "outcome": outcome, "volume_mm3": mm3, "found_mm3": mm3 / 2}
+        | {"dice": dice, "hd95_mm": 374.0 if dice == 0 else 2.0, "x_mm": -1.5, "y_mm": 2.0, "z_mm": 30.25}
+        for case, number, outcome, mm3, dice in LESIONS
+    ]
+    return lesions_part({"a": rows, "b": rows})
+
+
+def test_lesions_are_worst_first_and_a_click_sorts_them(tmp_path):
+    steps = """
+      found.first = down("Lesions", "Volume"); found.cases = down("Lesions", "Case");
+      press("Lesions", "Volume"); found.up = down("Lesions", "Volume");
+      press("Lesions", "Volume"); found.down = down("Lesions", "Volume");
+      press("Lesions", "Lesion"); found.numbers = down("Lesions", "Lesion");
+      press("Lesions", "Outcome"); found.outcomes = down("Lesions", "Outcome");
+      found.marked = table("Lesions").querySelectorAll("[aria-sort]").length;
+      found.others = all("#cases [aria-sort]").length;
+    """
+    found = opened(tmp_path, TITLED + steps, parts=lesions())
+    assert found["first"] == ["1500"] * 2 + ["80"] * 2 + ["9"] * 2 + ["120"] * 2, "by Dice, of equal ones the largest"
+    assert found["cases"] == ["c2"] * 4 + [ODD] * 2 + ["c10"] * 2
+    assert found["up"] == [text for mm3 in ("9", "80", "120", "1500") for text in (mm3, mm3)]
+    assert found["down"] == found["up"][::-1]
+    assert found["numbers"] == [text for number in ("1", "2", "9", "10") for text in (number, number)]
+    assert found["outcomes"] == ["false alarm"] * 2 + ["found"] * 4 + ["missed"] * 2
+    assert (found["marked"], found["others"]) == (1, 0), "the other tables stay as they are"
+
+
+def test_groups_are_sorted_by_their_means_and_a_group_without_a_score_is_last(tmp_path):
+    scores = {"c1": (0.9, 3.0), "c2": (0.7, np.nan), "c10": (0.25, np.nan)}
+    rows = [{"case": case, "region": "WT", "dice": dice, "hd95_mm": mm} for case, (dice, mm) in scores.items()]
+    grades = by_table("grade", {"c1": "HGG", "c2": "LGG", "c10": "unknown"})
+    steps = """
+      const title = "Scores by groups";
+      found.columns = [...table(title).tHead.rows[0].cells].map((head) => head.textContent.trim());
+      press(title, "Dice"); found.up = [down(title, "Group"), down(title, "Dice")];
+      press(title, "HD95"); found.mm = [down(title, "Group"), down(title, "HD95")];
+      press(title, "HD95"); found.down = down(title, "Group");
+    """
+    parts = groups_part({"a": {"grade": scores_by_group(rows, grades, ["dice", "hd95_mm"])}})
+    found = opened(tmp_path, TITLED + steps, None, "a", parts=parts)
+    assert found["columns"] == ["Region", "Group", "Count", "Dice ↑", "HD95 (mm) ↓"]
+    assert found["up"] == [["unknown", "LGG", "HGG"], ["0.250", "0.700", "0.900"]]
+    groups, texts = found["mm"]
+    assert (groups[0], texts[0]) == ("HGG", "3.00")
+    assert set(groups[1:]) == set(found["down"][1:]) == {"LGG", "unknown"}
+    assert all("1 undefined" in text for text in texts[1:])
+    assert found["down"][0] == "HGG", "undefined is last in both directions"
+
+
+def calibrated(folder: Path) -> Part:
+    """Two methods, of which b is too sure of itself."""
+    errors = {"a": (0.01, 0.02), "b": (0.2, 0.1)}
+    summaries = {
+        name: {
+            "within": "all voxels",
+            "definitions": {one.title: one.definition for one in METRICS},
+            "metrics": {one.name: statistics(np.array(values)) for one in METRICS},
+        }
+        for name, values in errors.items()
+    }
+    bins = [{"bin": number, "confidence": number / 15 + 0.03, "accuracy": 0.5, "share": 0.1} for number in (7, 10, 14)]
+    return calibration_part(folder, summaries, dict.fromkeys(errors, bins))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_calibration_has_its_table_and_the_figure_of_the_page_it_is_on(tmp_path, scheme):
+    steps = """
+      const title = "Calibration", figure = section(title).querySelector("img");
+      await figure.decode();
+      found.size = [figure.naturalWidth, figure.naturalHeight];
+      found.dark = matchMedia("(prefers-color-scheme: dark)").matches;
+      found.shown = figure.currentSrc === figure.src ? "light" : "dark";
+      press(title, "ECE"); press(title, "ECE"); found.methods = down(title, "Method"); found.ece = down(title, "ECE");
+      found.wide = document.documentElement.scrollWidth <= document.documentElement.clientWidth;
+    """
+    found = opened(tmp_path, TITLED + steps, parts=[calibrated(tmp_path)], scheme=scheme)
+    assert min(found["size"]) > 300
+    assert (found["dark"], found["shown"]) == (scheme == "dark", scheme)
+    assert found["methods"] == ["b", "a"]
+    assert found["ece"][0].startswith("0.1500 ± ")
+    assert found["wide"], "nothing but tables scrolls to the side"
