@@ -31,7 +31,7 @@ def test_in_the_plane_and_apart():
 
 
 def test_a_solid_part_whose_skeleton_vanishes_has_a_center():
-    """Of a cube of an even side nothing would be left, and the scores would be 0 / 0."""
+    """Nothing would be left of a cube of an even side, and its scores would be 0 / 0."""
     cube, other = np.zeros((12, 12, 12), bool), np.zeros((12, 12, 12), bool)
     cube[2:8, 2:8, 2:8] = True
     other[6:12, 6:12, 6:12] = True

@@ -64,7 +64,7 @@ class Assessment(Protocol):
     """Scores of cases, volumes or slices."""
 
     def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
-        """What `quick`, or `full` at the end, predicts first. Processes that divide it all ask this."""
+        """The predictions that `quick`, or `full` at the end, begins with. Processes that divide it all ask this."""
         ...
 
     def quick(self, predict: PredictCase, cases: Sequence[PreparedCase]) -> dict[str, float]:

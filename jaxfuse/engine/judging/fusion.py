@@ -52,7 +52,7 @@ class FusionAssessment:
     sources: tuple[str, ...]
 
     def needs(self, cases: Sequence[PreparedCase], *, at_end: bool) -> Needs:
-        """What its segmentation needs, with fused images."""
+        """The needs of its segmentation, with fused images."""
         needs = self.segmentation.needs(cases, at_end=at_end)
         return replace(needs, asked=_with_image(needs.asked))
 
