@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 if TYPE_CHECKING:
+    from jaxfuse.api.evaluation import evaluate as evaluate
     from jaxfuse.api.predicting import Predictions as Predictions
     from jaxfuse.api.results import Segmentation as Segmentation
     from jaxfuse.api.results import Synthesis as Synthesis
     from jaxfuse.api.runs import Run as Run
     from jaxfuse.api.runs import load as load
+    from jaxfuse.api.scores import Comparison as Comparison
     from jaxfuse.api.scores import Scores as Scores
+    from jaxfuse.api.training import train as train
     from jaxfuse.errors import UserError as UserError
 
 __version__ = "0.1.0"
@@ -31,12 +34,28 @@ _PLACES = {
     "Synthesis": "jaxfuse.api.results",
     "Predictions": "jaxfuse.api.predicting",
     "Scores": "jaxfuse.api.scores",
+    "Comparison": "jaxfuse.api.scores",
     "UserError": "jaxfuse.errors",
 }
-__all__ = ["__version__", *_PLACES]
+# Modules of commands that are called as functions, and that importing them puts here.
+_MODULES = ("train", "evaluate")
+__all__ = [
+    "Comparison",
+    "Predictions",
+    "Run",
+    "Scores",
+    "Segmentation",
+    "Synthesis",
+    "UserError",
+    "evaluate",
+    "load",
+    "train",
+]
 
 
 def __getattr__(name: str) -> _Any:
+    if name in _MODULES:
+        return _import_module(f"jaxfuse.{name}")
     if name not in _PLACES:
         raise AttributeError(f"module 'jaxfuse' has no attribute {name!r}")
     found = globals()[name] = getattr(_import_module(_PLACES[name]), name)

@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxfuse import cli, named_recipe
+from jaxfuse.api.called import callable_module
 
 
 def define_flags() -> None:
@@ -54,6 +55,9 @@ def main(argv: list[str]) -> int:
     with joined(flags.FLAGS.distributed, statement(config, workdir), wait_s=flags.FLAGS.distributed_wait) as processes:
         train(config, workdir, processes, track=flags.FLAGS.track)
     return 0
+
+
+callable_module(__name__, "jaxfuse.api.training:train")
 
 
 if __name__ == "__main__":

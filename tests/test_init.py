@@ -20,6 +20,7 @@ def test_importing_loads_nothing():
 
 
 def test_every_name_is_there_and_no_other():
+    assert set(jaxfuse.__all__) == {*jaxfuse._PLACES, *jaxfuse._MODULES}
     for name in jaxfuse.__all__:
         assert getattr(jaxfuse, name).__doc__, name
     assert jaxfuse.load is jaxfuse.load

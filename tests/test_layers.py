@@ -48,7 +48,7 @@ LAYERS: dict[str, set[str]] = {
     "scoring": {"case_by_case", "data", "io", "metrics", "postprocessing", "report", "workers"},
     "config": TOOLS | {"ranges"},
     "engine": TOOLS | {"config", "nn", "losses"},
-    "api": TOOLS | {"config", "engine", "scoring"},
+    "api": TOOLS | {"config", "engine", "scoring", "recipe_files"},
     "brats_fuse": TOOLS | {"config", "engine"},
 }
 WITHOUT_JAX = EVERYONE | {"case_by_case", "patches", "recipes", "options", "ranges", "metrics", "io", "data"}

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.io.tables import write_rows
+from jaxfuse.metrics.names import Metric
 from jaxfuse.report.kinds import kind_of, metric_named
 from jaxfuse.report.notebook import table
 from jaxfuse.report.results import lines_of, metric_names, read_results
+from jaxfuse.scoring.methods import render_comparison, tables_of
 
 Row = Mapping[str, Any]
 
@@ -61,6 +63,40 @@ class Scores:
 
     def _repr_html_(self) -> str:
         return table(_lines(self.summary))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The scores of several methods of the same cases, compared pair by pair.
+
+    Attributes:
+        scores: of each method by its name, or of each of its seeds.
+        document: the content of `comparison.json`: pairs, ranking, scatter of seeds.
+    """
+
+    scores: Mapping[str, Scores]
+    document: Mapping[str, Any]
+    _metrics: Sequence[Metric] = field(repr=False)
+
+    def __getitem__(self, method: str) -> Scores:
+        return self.scores[method]
+
+    @property
+    def pairs(self) -> Sequence[Row]:
+        """A row for each metric, region and pair of methods, as in `comparison.csv`."""
+        return self.document["pairs"]
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Writes the pairs as the command writes `comparison.csv`, and returns the path."""
+        write_rows(path, self.pairs)
+        return Path(path)
+
+    def __str__(self) -> str:
+        return render_comparison(self.document, self._metrics)
+
+    def _repr_html_(self) -> str:
+        found = tables_of(self.document, [metric for metric in self._metrics if metric.in_console])
+        return "".join(map(table, (found.places, found.pairs, found.seeds)))
 
 
 def scores_of(workdir: Path, config: Mapping[str, Any]) -> dict[str, Scores]:

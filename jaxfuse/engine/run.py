@@ -42,6 +42,7 @@ from jaxfuse.engine.run_folder.workdir import (
 )
 from jaxfuse.engine.settled import Machine, settled, settlements
 from jaxfuse.engine.stop_request import StopRequest
+from jaxfuse.engine.tracking.called_rows import Callback, CalledRows
 from jaxfuse.engine.tracking.tracker import check_trackers, open_trackers
 from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.training import Training
@@ -62,6 +63,7 @@ class Run:
     placement: Placement
     processes: Processes = field(default_factory=Processes)
     track: Sequence[str] = ()
+    callbacks: Sequence[Callback] = ()
     _datasets: dict[Data, Dataset] = field(default_factory=dict)
     _phases: dict[str, PhaseRun] = field(default_factory=dict)
 
@@ -105,7 +107,8 @@ class Run:
 
     def _writer(self) -> MetricWriter:
         config = read_json(self.workdir / "config.json") if self.track else {}
-        return MetricWriter(self.workdir, open_trackers(self.track, self.workdir, config))
+        called = [CalledRows(one, self.stop.ask) for one in self.callbacks]
+        return MetricWriter(self.workdir, [*open_trackers(self.track, self.workdir, config), *called])
 
     def draw_rows(self, related: Sequence[Path]) -> None:
         """Sets this run's result beside those of other runs on the same data."""
@@ -201,7 +204,15 @@ class Run:
         return True
 
 
-def train(config: ConfigDict, workdir: Path, processes: Processes | None = None, *, track: Sequence[str] = ()) -> Path:
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    processes: Processes | None = None,
+    *,
+    track: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+) -> Path:
     """Trains, judges and reports what a config asks for. Returns the path of the report.
 
     It holds the lock on the workdir all the while.
@@ -209,6 +220,8 @@ def train(config: ConfigDict, workdir: Path, processes: Processes | None = None,
     Args:
         processes: those of the run, which `joined` gives; all train, and process 0 writes.
         track: names of trackers (`jaxfuse.engine.tracking`) that are told the metrics, too.
+        callbacks: functions that process 0 calls with each row of metrics; a true answer stops the run.
+        quiet: says nothing.
 
     Raises:
         UserError: another run is going on in the workdir, or config, data or folder are wrong.
@@ -219,7 +232,7 @@ def train(config: ConfigDict, workdir: Path, processes: Processes | None = None,
     with processes.in_turn():
         placement = _checked(config, workdir)
     compute_first(processes, placement)
-    display = Display() if processes.first else Display(Console(quiet=True))
+    display = Display() if processes.first and not quiet else Display(Console(quiet=True))
     with ExitStack() as held:
         holder = processes.led(lambda: _take(held, workdir))
         processes.await_visible(workdir / HOLDER, holder)
@@ -231,7 +244,7 @@ def train(config: ConfigDict, workdir: Path, processes: Processes | None = None,
         related = related_runs(workdir)
         minutes = experiment.time_limit
         with StopRequest(processes, minutes=minutes) as stop, _reported_as_far_as_it_went(workdir, related, processes):
-            run = Run(experiment, workdir, display, stop, placement, processes, track)
+            run = Run(experiment, workdir, display, stop, placement, processes, track, callbacks)
             worked = run.execute()
             processes.led(lambda: run.draw_rows(related))
             processes.led(lambda: clear(workdir))

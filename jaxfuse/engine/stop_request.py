@@ -15,7 +15,7 @@ from jaxfuse.errors import Stopped
 
 def reason(number: signal.Signals) -> str:
     """Returns what asked for the stop, for a person."""
-    return "time limit" if number == signal.SIGALRM else number.name
+    return {signal.SIGALRM: "time limit", signal.SIGUSR1: "callback"}.get(number, number.name)
 
 
 class StopRequest:
@@ -46,6 +46,10 @@ class StopRequest:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+
+    def ask(self) -> None:
+        """Asks for the stop as a signal does, from within the process."""
+        self.requested = self.requested or signal.SIGUSR1
 
     def heed(self, where: str) -> None:
         """Raises `Stopped` if a signal came; for the places between steps where there is nothing to save.

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.spatialimages import SpatialImage
 
 from jaxfuse.errors import UserError
 from jaxfuse.io.analyze import is_pair, open_pair
@@ -115,7 +116,7 @@ def read_channels(path: str | Path, channels: Sequence[int], *, as_it_lies: bool
     return [_placed(path, image, values, channel, as_it_lies) for channel in channels]
 
 
-def volume_in_memory(image: nib.Nifti1Image, name: str, *, as_it_lies: bool = False) -> Volume:
+def volume_in_memory(image: SpatialImage, name: str, *, as_it_lies: bool = False) -> Volume:
     """Returns the volume of an image that nibabel holds, as `read_volume` returns that of its file.
 
     Args:
