@@ -6,14 +6,17 @@ import io
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from jaxfuse import named_recipe
+from jaxfuse import last_error, named_recipe
 from jaxfuse.errors import Unfinished, UserError, machine_sentence
 
+# Errors by which a failing machine shows itself, among others.
+_OF_MACHINES = (OSError, MemoryError, RuntimeError, AssertionError)
 # Part of a message of the flag parser -> what was expected.
 _EXPECTED = {
     "for int()": "a whole number",
@@ -36,14 +39,16 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except Unfinished as ended:
             if str(ended):  # else another process of the run says why
                 print(ended, file=sys.stderr)
+                last_error.keep(str(ended))
             return ended.exit_code
         except BrokenPipeError:  # whoever read the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except (OSError, MemoryError, RuntimeError, AssertionError) as error:
-            if not (sentence := machine_sentence(error)):
-                raise
-            return _refuse(sentence)
+        except Exception as error:
+            if isinstance(error, _OF_MACHINES) and (sentence := machine_sentence(error)):
+                return _refuse(sentence)
+            last_error.keep(traceback.format_exc())
+            raise
 
     warnings.formatwarning = lambda message, *place, **line: f"warning: {message}\n"
     for stream in (sys.stdout, sys.stderr):
@@ -115,4 +120,5 @@ def _one_line(text: str) -> str:
 
 def _refuse(error: object) -> int:
     print(f"error: {error}", file=sys.stderr)
+    last_error.keep(str(error))
     return 2

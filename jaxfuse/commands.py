@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "impute": "completes cases that lack modalities, then segments them",
     "fuse": "fuses registered images of one subject into one",
     "brats_fuse": "builds the data set BraTS-Fuse",
+    "env": "prints versions, devices, caches and the last error, for a report of a fault",
     "completion": "prints the script by which bash, zsh or fish completes jaxfuse",
 }
 

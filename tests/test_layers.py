@@ -18,7 +18,7 @@ PACKAGE = ROOT / "jaxfuse"
 # Layer -> the layers that it may import, besides itself and those that all may import.
 EVERYONE = {"errors", "labels"}
 TOOLS = {"arrays", "case_by_case", "options", "patches", "data", "learning", "inference", "io", "metrics", "report"}
-TOOLS |= {"augment", "postprocessing"}
+TOOLS |= {"augment", "postprocessing", "surroundings"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "labels": set(),
@@ -28,6 +28,8 @@ LAYERS: dict[str, set[str]] = {
     "recipe_files": set(),
     "commands": set(),
     "shell_scripts": set(),
+    "surroundings": set(),
+    "last_error": {"io"},
     "nn": {"arrays"},
     "losses": {"arrays"},
     "augment": {"arrays"},
@@ -53,7 +55,7 @@ LAYERS: dict[str, set[str]] = {
 }
 WITHOUT_JAX = EVERYONE | {"case_by_case", "patches", "recipes", "options", "ranges", "metrics", "io", "data"}
 WITHOUT_JAX |= {"report", "scoring", "postprocessing", "weights", "workers"}
-WITHOUT_JAX |= {"commands", "recipe_files", "shell_scripts"}
+WITHOUT_JAX |= {"commands", "recipe_files", "shell_scripts", "surroundings", "last_error"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
 LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex"}
 # A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to; rows

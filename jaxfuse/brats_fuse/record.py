@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +83,8 @@ def note_left_out(root: Path, sentences: Mapping[str, str]) -> None:
 
 
 def _surroundings() -> dict[str, Any]:
-    """Versions and device, and the command that was given."""
-    return {**environment(one_device()), "command": " ".join(["python -m jaxfuse.brats_fuse", *sys.argv[1:]])}
+    """Versions and device, and the command that was given; no variables, for a data set is passed on."""
+    return {name: told for name, told in environment(one_device(), "brats_fuse").items() if name != "variables"}
 
 
 def _text(value: Any) -> str:

@@ -37,6 +37,21 @@ class Phantom:
     spacing_mm: float
 
 
+def cache_folder(named: str = "") -> Path:
+    """Returns the folder of caches: the one that is named, that of JAXFUSE_CACHE, or that in the home folder.
+
+    Raises:
+        UserError: it lies in the home folder, and none is known.
+    """
+    named = named or os.environ.get("JAXFUSE_CACHE") or "~/.cache/jaxfuse"
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(
+            f"the cache {named} has no place ({error}); name a folder with JAXFUSE_CACHE or data.cache"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Data:
     """The origin of the cases and their preparation.
@@ -136,14 +151,8 @@ class Data:
 
     @property
     def cache_dir(self) -> Path:
-        """The folder of prepared arrays; refuses to guess one where no home folder is known."""
-        named = self.cache or os.environ.get("JAXFUSE_CACHE") or "~/.cache/jaxfuse"
-        try:
-            return Path(named).expanduser().absolute()
-        except RuntimeError as error:
-            raise UserError(
-                f"the cache {named} has no place ({error}); name a folder with JAXFUSE_CACHE or data.cache"
-            ) from error
+        """The folder of prepared arrays."""
+        return cache_folder(self.cache)
 
     def there(self, files: CaseFiles) -> CaseFiles:
         """Returns the files of a case without the images that count as absent; reads them where any may.

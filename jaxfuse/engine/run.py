@@ -279,7 +279,7 @@ def _settled(config: ConfigDict, placement: Placement, workdir: Path, processes:
 def _begin(config: ConfigDict, workdir: Path, placement: Placement) -> None:
     open_workdir(workdir, config)
     clear(workdir)
-    note_environment(workdir, placement)
+    note_environment(workdir, placement, config)
 
 
 def _introduce(

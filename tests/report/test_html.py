@@ -22,7 +22,13 @@ def make_workdir(folder: Path, *, row: str = "ours", dice: float = 0.5, pictures
     config = {"name": "cmff", "preset": "", "row": row, "variant": "", "seed": 0, "data": {"root": ""}}
     write_json(folder / "config.json", {**config, "schedule": ["transition", "fusion"]})
     command = "python -m jaxfuse.train --config configs/cmff.py"
-    write_json(folder / "environment.json", {"versions": {"jax": "0.10.2"}, "device": "1 x cpu", "command": command})
+    told = {
+        "device": "1 x cpu",
+        "seeds": {"seed": 7},
+        "variables": {"XLA_FLAGS": "--dump=/a"},
+        "earlier": [{"host": "b"}],
+    }
+    write_json(folder / "environment.json", {"versions": {"jax": "0.10.2"}, **told, "command": command})
     facts = {"fingerprint": "abc", "modalities": ("t1", "flair"), "train": ["d"], "val": CASES}
     write_json(folder / "dataset.json", facts)
     for phase, name in (("transition", "translation"), ("fusion", "brats_penalty")):
@@ -122,7 +128,9 @@ def test_what_ran_is_said_and_phantoms_are_called_phantoms(page):
     facts = ("cmff · ours", "transition → fusion", "1 x cpu", "configs/cmff.py", "jax 0.10.2", "1 training, 3 val")
     for fact in (*facts, "Phantom scores."):
         assert fact in text, fact
-    assert "Overfit check" not in page
+    assert "seeds: seed" in text
+    for kept_apart in ("XLA_FLAGS", "earlier", "Overfit check"):
+        assert kept_apart not in page
 
 
 def test_training_cases_in_the_validation_are_said(tmp_path):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from jaxfuse import surroundings
 from jaxfuse.engine.devices.placement import Placement
 from jaxfuse.engine.run_folder.compiled import remove_cut
 from jaxfuse.errors import UserError
@@ -24,7 +24,8 @@ from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.io.whole_file import remove_begun
 from jaxfuse.options import flat
 
-_REPORTED_PACKAGES = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "nibabel")
+ENVIRONMENT = "environment.json"
+_EARLIER = "earlier"
 # Of the processes of a run: they decide what is computed.
 _ALIKE = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
@@ -124,37 +125,38 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def note_environment(workdir: Path, placement: Placement) -> None:
-    """Writes `environment.json`, for the report."""
-    write_json(workdir / "environment.json", environment(placement))
+def note_environment(workdir: Path, placement: Placement, config: Any) -> None:
+    """Writes `environment.json`: the surroundings of this call and the seeds.
+
+    Those of earlier calls that differ stay in it, the oldest first: a run may go on elsewhere.
+    """
+    path = workdir / ENVIRONMENT
+    seeds = {name: value for name, value in flat(config).items() if name.rpartition(".")[2].endswith("seed")}
+    now = {**environment(placement), "seeds": {name: value for name, value in seeds.items() if value is not None}}
+    before = read_json(path) if path.is_file() and has_begun(workdir) else {}
+    earlier = before.pop(_EARLIER, [])
+    write_json(path, {**now, _EARLIER: [*earlier, *([before] if before and before != now else [])]})
 
 
 def statement(config: Any, workdir: Path) -> dict[str, Any]:
     """Returns what has to be the same in all processes of a run: versions, folder, and options."""
     options = flat(json.loads(config.to_json_best_effort()))
-    versions = {package: version for package, version in _versions().items() if package in _ALIKE}
+    versions = {package: version for package, version in surroundings.versions().items() if package in _ALIKE}
     return {**versions, "workdir": str(workdir.absolute()), **{f"config.{name}": options[name] for name in options}}
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _REPORTED_PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed as a package"
-    return versions
-
-
-def environment(placement: Placement) -> dict[str, Any]:
-    """Returns versions, the devices in use and the command."""
+def environment(placement: Placement, command: str = "train") -> dict[str, Any]:
+    """Returns versions, the machine, the devices in use, variables that matter, and the command."""
     return {
-        "versions": _versions(),
+        "versions": surroundings.versions(),
+        "revision": surroundings.revision(),
         "python": platform.python_version(),
         "device": placement.device_name,
         "backend": placement.backend,
-        "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "command": " ".join(["python -m jaxfuse.train", *sys.argv[1:]]),
+        "host": surroundings.host(),
+        "system": platform.platform(),
+        "variables": surroundings.variables(),
+        "command": shlex.join(["python", "-m", f"jaxfuse.{command}", *sys.argv[1:]]),
     }
 
 

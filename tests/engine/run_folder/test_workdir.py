@@ -1,10 +1,13 @@
 """The folder of a run: its name, and who may go on in it."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
+import jaxfuse
+from configs import cmff
 from jaxfuse.engine.devices.placement import one_device
 from jaxfuse.engine.run_folder.workdir import (
     changes_nothing,
@@ -58,10 +61,6 @@ def test_config_and_environment_are_written_and_read_back(tmp_path, monkeypatch)
     assert workdir == tmp_path / "a" / "b"  # a relative folder is made absolute
     assert read_config(workdir).to_dict() == recipe().to_dict()
     assert read_config(workdir).fusion.patch == (16, 16, 16)
-    note_environment(workdir, one_device())
-    environment = read_json(workdir / "environment.json")
-    assert environment["versions"]["jaxfuse"]
-    assert (environment["backend"], environment["device"]) == ("cpu", "cpu")
     open_workdir(workdir, recipe(row="random"))  # a run that never began binds nobody
     assert read_config(workdir).row == "random"
     (tmp_path / "file").touch()
@@ -69,6 +68,31 @@ def test_config_and_environment_are_written_and_read_back(tmp_path, monkeypatch)
     for folder in (tmp_path / "file" / "run", Path("/proc/run")):
         with pytest.raises(UserError, match=f"{folder} cannot be written .*; name another with --workdir"):
             open_workdir(folder, recipe())
+
+
+def test_surroundings_and_seeds_are_noted_and_those_of_earlier_calls_stay(tmp_path, monkeypatch):
+    def noted() -> dict:
+        note_environment(tmp_path, one_device(), cmff.get_config("tiny"))
+        return read_json(tmp_path / "environment.json")
+
+    first = noted()
+    assert first["versions"]["jaxfuse"] == jaxfuse.__version__
+    assert (first["backend"], first["device"], first["earlier"]) == ("cpu", "cpu", [])
+    assert first["seeds"] == {"seed": 0, "data.split_seed": 0, "data.phantom.seed": 0}
+    assert first["variables"]["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+    monkeypatch.setenv("JAXFUSE_CACHE", "elsewhere")
+    second = noted()
+    assert second["earlier"] == []  # nothing has been trained in the first surroundings
+    assert second["variables"]["JAXFUSE_CACHE"] == "elsewhere"
+    (tmp_path / "checkpoints").mkdir()
+    assert noted()["earlier"] == []  # the same again
+    monkeypatch.setattr(sys, "argv", ["train", "--config", "a b"])
+    third = noted()
+    assert third["command"] == "python -m jaxfuse.train --config 'a b'"
+    del second["earlier"]
+    assert third["earlier"] == [second]
+    monkeypatch.delenv("JAXFUSE_CACHE")
+    assert [one["command"] for one in noted()["earlier"]] == [second["command"], third["command"]]
 
 
 def test_run_goes_on_with_other_lengths_and_another_config_is_refused_option_by_option(tmp_path):
