@@ -12,7 +12,6 @@ It holds the words of this version: print it anew after an update.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 from typing import Any
 
@@ -63,8 +62,9 @@ def words() -> Words:
 def _options(command: str, recipes: tuple[str, ...]) -> list[Option]:
     """Returns the options that a command declares, which are taken back: others have some of the same names."""
     name = module_of(command)
-    is_package = importlib.import_module(name).__spec__.submodule_search_locations is not None
-    module = importlib.import_module(f"{name}.__main__" if is_package else name)
+    module = importlib.import_module(name)
+    if hasattr(module, "__path__"):  # a package runs by a module of its own
+        module = importlib.import_module(f"{name}.__main__")
     before = set(flags.FLAGS)
     module.define_flags()
     found = []
