@@ -26,7 +26,7 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:python -m|jaxfuse) [^`]+)`")
 _PATH = re.compile(r"`((?:jaxfuse|configs|experiments|tests|docs)/[\w./]*)`")
 # The page on adding a paper has a test of its own for its files, `two_layers`.
-_PLACEHOLDERS = ("NAME", "/X.py", "a/b.py", "test_b.py", "two_layers")
+_PLACEHOLDERS = ("NAME", "COMMAND", "/X.py", "a/b.py", "test_b.py", "two_layers")
 
 
 def blocks(page: str, language: str) -> list[str]:
