@@ -26,7 +26,8 @@ def site(tmp_path_factory):
 
 @pytest.mark.docs
 def test_the_site_has_every_page(site):
-    names = [path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").rglob("*.md")]
+    pages = [path for pattern in ("*.md", "*.ipynb") for path in (ROOT / "docs").rglob(pattern)]
+    names = [path.relative_to(ROOT / "docs").with_suffix("") for path in pages]
     assert len(names) > 20
     for name in (*names, Path("changelog"), Path("contributing"), Path("experiments/README")):
         assert (site / (name.parent if name.name == "README" else name) / "index.html").is_file(), name

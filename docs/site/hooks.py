@@ -50,12 +50,14 @@ def page_of(notebook: str) -> str:
     """Returns a notebook as Markdown: its texts, and its code in fences."""
     cells = nbformat.read(notebook, as_version=4).cells
     parts = [cell.source if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```" for cell in cells]
-    return "\n\n".join(parts) + f"\n\n[This page as a notebook]({Path(notebook).name})\n"
+    # A page of the site lies in a folder of its own, beside which the notebook is.
+    return "\n\n".join(parts) + f'\n\n<a href="../{Path(notebook).name}" download>This page as a notebook</a>\n'
 
 
 def _place_of(source: str) -> str:
     """Returns the name on the site of a file of the repository; the front page's is the index."""
-    return source.removeprefix("docs/") if source.startswith("docs/") else _BESIDE.get(source, source)
+    page = source.removesuffix(".ipynb") + ".md" if source.endswith(".ipynb") else source
+    return page.removeprefix("docs/") if page.startswith("docs/") else _BESIDE.get(page, page)
 
 
 def _source_of(place: str) -> str:
