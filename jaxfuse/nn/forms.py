@@ -1,10 +1,11 @@
-"""Checks of forms, the frozen records of what a recipe may choose about a network."""
+"""Checks of forms, the frozen records of what a recipe may choose about a network, and of what it is given."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from jaxfuse.arrays import Array
 from jaxfuse.errors import UserError
 
 
@@ -28,3 +29,20 @@ def check_least(form: Any, least: Mapping[str, int]) -> None:
     for name, minimum in least.items():
         if (value := getattr(form, name)) < minimum:
             raise UserError(f"{name} is {value}; give at least {minimum}")
+
+
+def check_volume(image: Array, levels: int, *, called: str) -> None:
+    """Refuses an image (b d h w m) that a network of so many levels cannot halve that often, down to sides of two.
+
+    Args:
+        called: the network, with its article.
+
+    Raises:
+        UserError: names the network, its levels and the sides that it takes.
+    """
+    divisor = 2 ** (levels - 1)
+    if image.ndim != 5 or any(side % divisor or side < 2 * divisor for side in image.shape[1:-1]):
+        raise UserError(
+            f"{called} of {levels} levels takes images (b d h w m) whose sides are multiples of {divisor}, and at "
+            f"least {2 * divisor}, got shape {image.shape}; change the patch size or the levels"
+        )

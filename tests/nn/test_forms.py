@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
-from jaxfuse.nn.forms import check_choices, check_least
+import jax.numpy as jnp
+
+from jaxfuse.nn.forms import check_choices, check_least, check_volume
 from tests.refusals import refused
 
 
@@ -12,3 +14,11 @@ def test_values_are_checked_option_by_option():
     check_least(form, {"kernel": 3, "width": 0})
     refused("^kind is 'early'; choose one of late, 1$", check_choices, form, {"kernel": (1, 3), "kind": ("late", 1)})
     refused("^width is 0; give at least 1$", check_least, form, {"kernel": 1, "width": 1})
+
+
+def test_volumes_have_sides_that_can_be_halved_down_to_two():
+    check_volume(jnp.zeros((1, 8, 12, 8, 2)), 3, called="a net")
+    sentence = r"^a net of 3 levels takes images .* multiples of 4, and at least 8, got shape \(1, {}\); change the"
+    refused(sentence.format("8, 8, 10, 2"), check_volume, jnp.zeros((1, 8, 8, 10, 2)), 3, called="a net")
+    refused(sentence.format("8, 4, 8, 2"), check_volume, jnp.zeros((1, 8, 4, 8, 2)), 3, called="a net")
+    refused(sentence.format("8, 8, 2"), check_volume, jnp.zeros((1, 8, 8, 2)), 3, called="a net")

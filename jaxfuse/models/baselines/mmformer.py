@@ -32,28 +32,29 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Bool, Float, Label, Logits, Metrics, Shown
 from jaxfuse.errors import UserError
 from jaxfuse.learning.several_terms import SegmentationByTerms, Terms
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, SegmentationLoss
-from jaxfuse.nn.conv import Conv, instance_norm
-from jaxfuse.nn.cross_attention import token_attention
-from jaxfuse.nn.forms import check_choices, check_least
-from jaxfuse.nn.initializers import KernelInit, he_normal
+from jaxfuse.models.baselines.mmformer_layers import (
+    HE,
+    DecoderLevel,
+    EncoderLevel,
+    Map,
+    Places,
+    Positions,
+    PreNormConv,
+    Transformer,
+)
+from jaxfuse.nn.conv import Conv
+from jaxfuse.nn.forms import check_choices, check_least, check_volume
+from jaxfuse.nn.initializers import KernelInit
 from jaxfuse.nn.interpolation import upsample_linear
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.presence import where_present
 from jaxfuse.nn.restormer import check_heads
-
-SLOPE = 0.2
-HE = he_normal(SLOPE)
-
-# (b d h w c), of sides and channels that layers change.
-Map = Float[Array, "b _ _ _ _"]
-Places = Float[Array, "1 _ _ _ _"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ class MmFormerForm:
         return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
 
     @property
+    def transformer(self) -> dict[str, Any]:
+        """Options of every transformer."""
+        own = {name: getattr(self, name) for name in ("depth", "heads", "hidden", "dropout", "remat")}
+        return {**own, **self.common}
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each level."""
         return tuple(self.base * 2**level for level in range(self.levels))
@@ -114,118 +121,6 @@ class Made(NamedTuple):
     logits: Logits
     separate: Float[Array, "b m d h w k"]
     coarser: tuple[Logits, ...]
-
-
-class PreNormConv(nn.Module):
-    """Instance normalization, LeakyReLU 0.2, convolution with bias of the map as reflected beyond its edge."""
-
-    features: int
-    kernel_size: int = 3
-    strides: int = 1
-    kernel_init: KernelInit = HE
-    dtype: DTypeLike | None = None
-
-    @nn.compact
-    def __call__(self, x: Map) -> Map:
-        x = nn.leaky_relu(instance_norm(x), SLOPE)
-        return Reflected(self.features, self.kernel_size, self.strides, self.kernel_init, self.dtype, name="conv")(x)
-
-
-class Reflected(nn.Module):
-    """Convolution, with bias, of a map that is reflected beyond its edge."""
-
-    features: int
-    kernel_size: int
-    strides: int
-    kernel_init: KernelInit
-    dtype: DTypeLike | None
-
-    @nn.compact
-    def __call__(self, x: Map) -> Map:
-        edge = self.kernel_size // 2
-        if edge:
-            x = jnp.pad(x, ((0, 0), *((edge, edge),) * 3, (0, 0)), mode="reflect")
-        common = {"kernel_init": self.kernel_init, "dtype": self.dtype}
-        return Conv(self.features, self.kernel_size, self.strides, 0, **common, name="layer")(x)
-
-
-class EncoderLevel(nn.Module):
-    """A convolution, halving but for the finest level, plus two more of its result."""
-
-    features: int
-    finest: bool
-    kernel_init: KernelInit
-    dtype: DTypeLike | None
-
-    @nn.compact
-    def __call__(self, x: Map) -> Map:
-        common = {"kernel_init": self.kernel_init, "dtype": self.dtype}
-        # An image is not normalized before it is read.
-        if self.finest:
-            x = Reflected(self.features, 3, 1, **common, name="enter")(x)
-        else:
-            x = PreNormConv(self.features, 3, 2, **common, name="enter")(x)
-        y = PreNormConv(self.features, **common, name="conv_1")(x)
-        return x + PreNormConv(self.features, **common, name="conv_2")(y)
-
-
-class Block(nn.Module):
-    """h = x + attention(norm x) between all places of a map, then h + MLP(norm h)."""
-
-    heads: int
-    hidden: int
-    dropout: float
-    kernel_init: KernelInit
-    dtype: DTypeLike | None
-
-    @nn.compact
-    def __call__(self, x: Map) -> Map:
-        batch, channels = x.shape[0], x.shape[-1]
-        layer = partial(Conv, kernel_size=1, kernel_init=self.kernel_init, dtype=self.dtype)
-        qkv = layer(3 * channels, use_bias=False, name="qkv")(_layer_norm(x, "norm_1"))
-        query, key, value = jnp.split(qkv.reshape(batch, -1, 3 * channels), 3, axis=-1)
-        found, _ = token_attention(query, key, value, self.heads)
-        h = x + self._dropped(layer(channels, name="project")(found.reshape(x.shape)))
-        y = self._dropped(jax.nn.gelu(layer(self.hidden, name="expand")(_layer_norm(h, "norm_2")), approximate=False))
-        return h + self._dropped(layer(channels, name="contract")(y))
-
-    def _dropped(self, x: Map) -> Map:
-        return nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
-
-
-def _layer_norm(x: Array, name: str) -> Array:
-    """LayerNorm as a submodule of the module that is being traced; keeps the dtype of x."""
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)(x).astype(x.dtype)
-
-
-class Transformer(nn.Module):
-    """Blocks, to each of which the positions are added."""
-
-    form: MmFormerForm
-
-    @nn.compact
-    def __call__(self, x: Map, positions: Places) -> Map:
-        form = self.form
-        block = nn.remat(Block) if form.remat else Block
-        for number in range(1, form.depth + 1):
-            x = x + positions.astype(x.dtype)
-            x = block(form.heads, form.hidden, form.dropout, **form.common, name=f"block_{number}")(x)
-        return x
-
-
-class Positions(nn.Module):
-    """One learned vector for each place of the coarsest level, interpolated where that has another grid; 0 at first."""
-
-    form: MmFormerForm
-
-    @nn.compact
-    def __call__(self, sides: Sequence[int]) -> Places:
-        shape = (*self.form.grid, self.form.width)
-        table = self.param("table", nn.initializers.zeros_init(), shape, jnp.float32)
-        if tuple(sides) != shape[:3]:
-            # Without smoothing: a smaller grid samples the larger one.
-            table = jax.image.resize(table, (*sides, shape[-1]), "trilinear", antialias=False)
-        return table[None]
 
 
 class ModalityEncoder(nn.Module):
@@ -241,21 +136,7 @@ class ModalityEncoder(nn.Module):
             x = level(width, number == 1, **form.common, name=f"level_{number}")(x)
             maps.append(x)
         tokens = Conv(form.width, 1, **form.common, name="embed")(x)
-        return tuple(maps), Transformer(form, name="transformer")(tokens, positions)
-
-
-class DecoderLevel(nn.Module):
-    """Doubles a coarser map, joins it to one of this level, and narrows both."""
-
-    features: int
-    kernel_init: KernelInit
-    dtype: DTypeLike | None
-
-    @nn.compact
-    def __call__(self, coarse: Map, skip: Map) -> Map:
-        layer = partial(PreNormConv, self.features, kernel_init=self.kernel_init, dtype=self.dtype)
-        up = layer(name="up")(upsample_linear(coarse, 2))
-        return layer(1, name="narrow")(layer(name="join")(jnp.concatenate([skip, up], axis=-1)))
+        return tuple(maps), Transformer(**form.transformer, name="transformer")(tokens, positions)
 
 
 class Decoder(nn.Module):
@@ -308,10 +189,11 @@ class MmFormer(nn.Module):
     @nn.compact
     def __call__(self, shown: Shown, *, train: bool) -> Logits | Made:
         image, presence = shown
-        self._check(image)
+        check_volume(image, self.form.levels, called="an mmFormer")
         count, divisor = image.shape[-1], 2 ** (self.form.levels - 1)
         sides = [side // divisor for side in image.shape[1:-1]]
-        positions = [Positions(self.form, name=f"positions_{number}")(sides) for number in range(1, count + 1)]
+        table = partial(Positions, self.form.grid, self.form.width)
+        positions = [table(name=f"positions_{number}")(sides) for number in range(1, count + 1)]
         by_modality, tokens = [], []
         for place in range(count):
             encoder = ModalityEncoder(self.form, name=f"encoder_{place + 1}")
@@ -331,7 +213,7 @@ class MmFormer(nn.Module):
         """Tokens of all modalities -> what they make of each other, as the fusing decoder's coarsest map."""
         # One modality after the other along the first axis of space.
         all_tokens, all_positions = jnp.concatenate(tokens, axis=1), jnp.concatenate(positions, axis=1)
-        x = Transformer(self.form, name="between")(all_tokens, all_positions)
+        x = Transformer(**self.form.transformer, name="between")(all_tokens, all_positions)
         x = jnp.concatenate(jnp.split(x, len(tokens), axis=1), axis=-1)
         return Conv(len(tokens) * self.form.widths[-1], 1, **self.form.common, name="leave")(x)
 
@@ -341,14 +223,6 @@ class MmFormer(nn.Module):
         flat = [level.reshape(-1, *level.shape[2:]) for level in stacked]
         (logits,) = Decoder(self.form, self.classes, False, name="separate_decoder")(flat)
         return logits.reshape(*stacked[0].shape[:2], *logits.shape[1:])
-
-    def _check(self, image: Array) -> None:
-        divisor = 2 ** (self.form.levels - 1)
-        if image.ndim != 5 or any(side % divisor or side < 2 * divisor for side in image.shape[1:-1]):
-            raise UserError(
-                f"an mmFormer of {self.form.levels} levels takes images (b d h w m) whose sides are multiples of "
-                f"{divisor}, and at least {2 * divisor}, got shape {image.shape}; change the patch size or the levels"
-            )
 
 
 def terms_of(loss: SegmentationLoss) -> Terms:

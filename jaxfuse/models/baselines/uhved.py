@@ -44,7 +44,7 @@ from jaxfuse.learning.several_terms import SegmentationByTerms, Terms
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, SegmentationLoss
 from jaxfuse.nn.conv import Conv, instance_norm
-from jaxfuse.nn.forms import check_choices, check_least
+from jaxfuse.nn.forms import check_choices, check_least, check_volume
 from jaxfuse.nn.initializers import KernelInit, he_normal
 from jaxfuse.nn.interpolation import upsample_linear
 from jaxfuse.nn.precision import DTYPES, layer_dtype
@@ -190,7 +190,7 @@ class UHVED(nn.Module):
     @nn.compact
     def __call__(self, shown: Shown, *, train: bool) -> Logits | Made:
         image, presence = shown
-        self._check(image)
+        check_volume(image, self.form.levels, called="a U-HVED")
         numbers = range(1, image.shape[-1] + 1)
         told = [Encoder(self.form, name=f"encoder_{n}")(image[..., n - 1 : n]) for n in numbers]
         by_level = [
@@ -211,14 +211,6 @@ class UHVED(nn.Module):
             return latent.mean
         noise = jax.random.normal(self.make_rng("noise"), latent.mean.shape, latent.mean.dtype)
         return latent.mean + jnp.exp(0.5 * latent.log_variance) * noise
-
-    def _check(self, image: Array) -> None:
-        divisor = 2 ** (self.form.levels - 1)
-        if image.ndim != 5 or any(side % divisor or side < 2 * divisor for side in image.shape[1:-1]):
-            raise UserError(
-                f"a U-HVED of {self.form.levels} levels takes images (b d h w m) whose sides are multiples of "
-                f"{divisor}, and at least {2 * divisor}, got shape {image.shape}; change the patch size or the levels"
-            )
 
 
 def _turned(told: Sequence[Sequence[Gaussians]]) -> list[tuple[Gaussians, ...]]:

@@ -7,9 +7,16 @@ import pytest
 
 from jaxfuse.arrays import Shown
 from jaxfuse.losses.overlap import dice_and_cross_entropy
-from jaxfuse.models.baselines.mmformer import Positions, make_system, terms_of
+from jaxfuse.models.baselines.mmformer import make_system, terms_of
+from tests.models.baselines.by_terms import (
+    convolved_in_bfloat16,
+    drawing,
+    lacking_the_second,
+    mixed_equals_the_mean,
+    trained_on,
+)
 from tests.refusals import refused
-from tests.tiny_systems import KEY, close, count, counts, drawn, gradient_descent, in_float32, largest, made, same
+from tests.tiny_systems import KEY, count, counts, gradient_descent, largest, made, same
 
 TERMS = ("fused", "separate", "coarser")
 SMALL = {"base": 1, "levels": 2, "width": 4, "hidden": 4, "heads": 2, "grid": (2, 2, 2), "dropout": 0.0}
@@ -46,25 +53,7 @@ def test_parameters_at_the_published_sizes(tiny):
 
 @pytest.fixture(scope="module")
 def trained():
-    """The gradient of the terms as weighted, at weights as after training, and a batch of two examples."""
-    system = _system(**SMALL)
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": jnp.asarray(rng.normal(size=(2, 4, 4, 4, 2)), jnp.float32),
-        "label": jnp.asarray(rng.integers(0, 3, (2, 4, 4, 4)), jnp.int32),
-        "presence": jnp.ones((2, 2), bool),
-    }
-    params = drawn(jax.eval_shape(system.init, KEY, batch).params["net"], 0.5)
-
-    @jax.jit
-    def slope(batch, weights):
-        def loss(params):
-            _, terms = system.objective(params, batch)
-            return sum(weights[name] * terms[name] for name in TERMS), terms
-
-        return jax.grad(loss, has_aux=True)(params)
-
-    return lambda batch, *chosen: slope(batch, {name: jnp.float32(name in chosen) for name in TERMS}), batch
+    return trained_on(_system(**SMALL), TERMS)
 
 
 def _moved(gradient):
@@ -94,8 +83,7 @@ def test_each_term_moves_what_it_is_of(trained):
 
 def test_nothing_is_read_of_an_absent_modality_nor_learned_by_its_encoder(trained):
     of, batch = trained
-    batch = {**batch, "presence": jnp.asarray([[True, False], [True, False]])}
-    garbled = {**batch, "image": batch["image"].at[..., 1].set(jnp.nan)}
+    batch, garbled = lacking_the_second(batch)
     gradient, terms = of(batch, *TERMS)
     same((gradient, terms), of(garbled, *TERMS))
     assert largest(gradient["encoder_2"]) == 0
@@ -106,13 +94,9 @@ def test_nothing_is_read_of_an_absent_modality_nor_learned_by_its_encoder(traine
 
 
 def test_a_batch_may_mix_subsets(trained):
-    of, batch = trained
-    batch = {**batch, "presence": jnp.asarray([[True, False], [False, True]])}
-    twice = [jax.tree.map(lambda leaf, n=n: jnp.stack([leaf[n], leaf[n]]), batch) for n in (0, 1)]
-    first, second = (of(one, *TERMS) for one in twice)
-    close(of(batch, *TERMS), jax.tree.map(lambda a, b: (a + b) / 2, first, second))
+    first, second = mixed_equals_the_mean(*trained, TERMS)
     # Each example moves the encoder of the other's modality not at all.
-    assert [largest(first[0]["encoder_2"]), largest(second[0]["encoder_1"])] == [0, 0]
+    assert [largest(first["encoder_2"]), largest(second["encoder_1"])] == [0, 0]
 
 
 def test_by_each_modality_alone_only_those_present_count():
@@ -133,37 +117,15 @@ def test_by_each_modality_alone_only_those_present_count():
     np.testing.assert_allclose(terms["fused"], dice_and_cross_entropy(separate[:, 0], label), rtol=1e-5)
 
 
-def test_positions_have_their_grid_and_are_interpolated_for_others():
-    positions = Positions(_system(**SMALL).module.form)
-    table = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 2, 4)), jnp.float32)
-    variables = {"params": {"table": table}}
-    np.testing.assert_array_equal(positions.apply(variables, (2, 2, 2))[0], table)
-    wider = positions.apply(variables, (4, 2, 2))
-    assert wider.shape == (1, 4, 2, 2, 4)
-    # Between the centers of the table's cells, and constant beyond them.
-    np.testing.assert_allclose(wider[0, [0, 3]], table, atol=1e-6)
-    np.testing.assert_allclose(wider[0, 1], 0.75 * table[0] + 0.25 * table[1], atol=1e-6)
-
-
 @pytest.mark.slow
 def test_dropout_acts_in_training_steps_alone(tiny):
-    system = _system(**SMALL | {"dropout": 0.5})
-    state = jax.eval_shape(system.init, KEY, tiny.shapes(4, 4, 4, modalities=2))
-
-    def drawn_in(function):
-        return "random_bits" in str(jax.make_jaxpr(function)(state, tiny.shapes(4, 4, 4, modalities=2)))
-
-    assert drawn_in(system.train_step)
-    assert not drawn_in(system.eval_step)
-    assert not drawn_in(system.predict)
+    assert drawing(_system(**SMALL | {"dropout": 0.5}), tiny.shapes(4, 4, 4, modalities=2)) == {"train_step"}
 
 
 @pytest.mark.slow
 def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):
-    system = _system(**SMALL, dtype="bfloat16")
-    batch = tiny.shapes(4, 4, 4, modalities=2)
-    convolved = in_float32(system, jax.eval_shape(system.init, KEY, batch), batch)
-    assert len([made for made in convolved if made.startswith("bf16")]) == len(convolved) > 10
+    low, all_of_them = convolved_in_bfloat16(_system(**SMALL, dtype="bfloat16"), tiny.shapes(4, 4, 4, modalities=2))
+    assert low == all_of_them > 10
 
 
 def test_refusals(tiny):

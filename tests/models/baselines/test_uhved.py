@@ -9,8 +9,15 @@ import pytest
 
 from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.baselines.uhved import Gaussians, divergence_of_subsets, halved, make_system, product
+from tests.models.baselines.by_terms import (
+    convolved_in_bfloat16,
+    drawing,
+    lacking_the_second,
+    mixed_equals_the_mean,
+    trained_on,
+)
 from tests.refusals import refused
-from tests.tiny_systems import KEY, close, count, counts, drawn, gradient_descent, in_float32, largest, made, same
+from tests.tiny_systems import KEY, count, counts, gradient_descent, largest, made, same
 
 TERMS = ("segmentation", "divergence", "reconstruction")
 SMALL = {"base": 2, "levels": 2}
@@ -39,24 +46,7 @@ def test_parameters_at_the_published_sizes(tiny):
 
 @pytest.fixture(scope="module")
 def trained():
-    """The gradient of the terms as weighted, at weights as after training, and a batch of two examples."""
-    system = _system(**SMALL)
-    batch = {
-        "image": jnp.asarray(RNG.normal(size=(2, 4, 4, 4, 2)), jnp.float32),
-        "label": jnp.asarray(RNG.integers(0, 3, (2, 4, 4, 4)), jnp.int32),
-        "presence": jnp.ones((2, 2), bool),
-    }
-    params = drawn(jax.eval_shape(system.init, KEY, batch).params["net"], 0.5)
-
-    @jax.jit
-    def slope(batch, weights):
-        def loss(params):
-            _, terms = system.objective(params, batch)
-            return sum(weights[name] * terms[name] for name in TERMS), terms
-
-        return jax.grad(loss, has_aux=True)(params)
-
-    return lambda batch, *chosen: slope(batch, {name: jnp.float32(name in chosen) for name in TERMS}), batch
+    return trained_on(_system(**SMALL), TERMS)
 
 
 def test_each_term_moves_what_it_is_of(trained):
@@ -70,8 +60,7 @@ def test_each_term_moves_what_it_is_of(trained):
 
 def test_nothing_is_read_of_an_absent_modality_nor_learned_by_what_belongs_to_it(trained):
     of, batch = trained
-    batch = {**batch, "presence": jnp.asarray([[True, False], [True, False]])}
-    garbled = {**batch, "image": batch["image"].at[..., 1].set(jnp.nan)}
+    batch, garbled = lacking_the_second(batch)
     gradient, terms = of(batch, *TERMS)
     same((gradient, terms), of(garbled, *TERMS))
     moved = {part for part, tree in gradient.items() if largest(tree) > 0}
@@ -79,12 +68,9 @@ def test_nothing_is_read_of_an_absent_modality_nor_learned_by_what_belongs_to_it
 
 
 def test_a_batch_may_mix_subsets(trained):
-    of, batch = trained
-    batch = {**batch, "presence": jnp.asarray([[True, False], [False, True]])}
-    twice = [jax.tree.map(lambda leaf, n=n: jnp.stack([leaf[n], leaf[n]]), batch) for n in (0, 1)]
-    first, second = (of(one, *TERMS) for one in twice)
-    close(of(batch, *TERMS), jax.tree.map(lambda a, b: (a + b) / 2, first, second))
-    assert [largest(first[0]["encoder_2"]), largest(second[0]["encoder_1"])] == [0, 0]
+    first, second = mixed_equals_the_mean(*trained, TERMS)
+    # Each example moves the encoder of the other's modality not at all.
+    assert [largest(first["encoder_2"]), largest(second["encoder_1"])] == [0, 0]
 
 
 def _told(count):
@@ -137,22 +123,13 @@ def test_maps_are_halved_by_the_largest_of_eight():
 
 @pytest.mark.slow
 def test_it_draws_in_training_steps_alone(tiny):
-    system = _system(**SMALL)
-    batch = tiny.shapes(4, 4, 4, modalities=2)
-    state = jax.eval_shape(system.init, KEY, batch)
-    drawing = {
-        name: "random_bits" in str(jax.make_jaxpr(getattr(system, name))(state, batch))
-        for name in ("train_step", "eval_step", "predict")
-    }
-    assert drawing == {"train_step": True, "eval_step": False, "predict": False}
+    assert drawing(_system(**SMALL), tiny.shapes(4, 4, 4, modalities=2)) == {"train_step"}
 
 
 @pytest.mark.slow
 def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):
-    system = _system(**SMALL, dtype="bfloat16")
-    batch = tiny.shapes(4, 4, 4, modalities=2)
-    convolved = in_float32(system, jax.eval_shape(system.init, KEY, batch), batch)
-    assert len([made for made in convolved if made.startswith("bf16")]) == len(convolved) > 5
+    low, all_of_them = convolved_in_bfloat16(_system(**SMALL, dtype="bfloat16"), tiny.shapes(4, 4, 4, modalities=2))
+    assert low == all_of_them > 5
 
 
 def test_refusals(tiny):
