@@ -20,27 +20,20 @@ import numpy as np
 from experiments.cmff_rows.run import recipe_options
 from experiments.shared import HELD_OUT_SEED, REPOSITORY, command, spread, train_once
 from jaxfuse.data.cache import prepare
-from jaxfuse.data.cases import encode_label, whole_values
+from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import Prepared, PreparedCase
-from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.trained.phases import TrainedPhase, load
-from jaxfuse.engine.trained.segmenter import ensemble_of
+from jaxfuse.engine.trained.segmenter import ensemble_of, write_labels
 from jaxfuse.inference.label_map import masked_labels
-from jaxfuse.io.nifti import read_volume
-from jaxfuse.io.tables import render, write_json
-from jaxfuse.labels import LabelScheme
-from jaxfuse.metrics.protocols import default_one_empty_mm
-from jaxfuse.metrics.regions import score_case, summarize
+from jaxfuse.io.tables import read_json, render, write_json
 
 HERE = Path(__file__).parent
 
 SOURCES, TARGET = ("t1", "t2"), "flair"
 REGIONS = ("WT", "TC", "ET", "mean")
 CONFIGS = {"segmentation": "configs/cmff.py", "synthesis": "configs/hinet.py"}
-
-Labels = dict[str, np.ndarray]  # class indices of the whole volume, by case
 
 
 def train(name: str, seed: int, folder: Path) -> Path:
@@ -57,31 +50,32 @@ def without_target(root: Path, copy: Path) -> Path:
     return copy
 
 
+def found_in(root: Path, member: TrainedPhase) -> Sequence[CaseFiles]:
+    """Finds the files of the cases."""
+    return SOURCE.find(root, member.data.modalities, labels_required=True)
+
+
 def prepared(root: Path, member: TrainedPhase, folder: Path) -> tuple[PreparedCase, ...]:
     """Prepares cases as the segmentation sees them."""
-    modalities = member.data.modalities
-    files = SOURCE.find(root, modalities, labels_required=True)
+    files, modalities = found_in(root, member), member.data.modalities
     return prepare(files, modalities, member.scheme, normalize=member.data.normalization, cache=folder / "cases")
 
 
-def read_labels(folder: Path, cases: Sequence[PreparedCase], scheme: LabelScheme) -> Labels:
-    """Reads label maps that a command has written, in the orientation of the prepared cases."""
-    return {case.id: encode_label(whole_values(read_volume(folder / f"{case.id}.nii.gz")), scheme) for case in cases}
-
-
-def labels_with(
-    member: TrainedPhase, cases: Sequence[PreparedCase], instead: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> Labels:
-    """Label maps with another image in the place of the target's: `instead` makes it of the image and the brain."""
+def label_with(
+    member: TrainedPhase, root: Path, folder: Path, instead: Callable[[np.ndarray, np.ndarray], np.ndarray], out: Path
+) -> Path:
+    """Writes label maps with another image in the place of the target's: `instead` makes it of image and brain."""
     ensemble, place = ensemble_of([member]), member.data.modalities.index(TARGET)
-    found = {}
-    for case in cases:
+    files = {one.id: one for one in found_in(root, member)}
+    for case in prepared(root, member, folder):
         image, brain = np.array(case.image), np.zeros(case.facts.shape, bool)
         brain.flat[case.brain] = True
         image[..., place] = np.where(brain, instead(image, brain), 0)
         given = Prepared(case.facts, image, None, np.asarray(case.tumor), np.asarray(case.brain))
-        found[case.id] = uncrop(masked_labels(ensemble.labels(given), given.brain), case, 0)
-    return found
+        labels = masked_labels(ensemble.labels(given), given.brain)
+        like = files[case.id].images[member.data.modalities[0]]
+        write_labels(out / f"{case.id}.nii.gz", labels, given, member.scheme, like=like)
+    return out
 
 
 def linear(member: TrainedPhase, cases: Sequence[PreparedCase]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -97,20 +91,16 @@ def linear(member: TrainedPhase, cases: Sequence[PreparedCase]) -> Callable[[np.
     return instead
 
 
-def scored(found: Labels, cases: Sequence[PreparedCase], scheme: LabelScheme) -> dict[str, float]:
-    """Mean Dice over the cases, by region."""
-    rows = []
-    for case in cases:
-        rows += score_case(
-            found[case.id],
-            uncrop(np.asarray(case.label), case, 0),
-            scheme,
-            spacing_mm=case.facts.spacing_mm,
-            one_empty=default_one_empty_mm(scheme),
-            case=case.id,
-            output="labels",
-        )
-    statistics = summarize(rows)["labels"]
+def scored(labels: Path, root: Path) -> dict[str, float]:
+    """Mean Dice over the cases, by region, as `jaxfuse.evaluate` scores them."""
+    out = labels.with_name(f"{labels.name}-scores")
+    folders = (f"--pred={labels}", f"--ref={root}", f"--out={out}")
+    # Beside label maps `impute` writes the volumes that it made, of which there is no reference.
+    command("evaluate", *folders, "--protocol=brats", "--pictures=0", "--allow_missing")
+    summary = read_json(out / "summary.json")
+    if lacking := summary["without_prediction"]:
+        raise ValueError(f"there is no label map of {', '.join(lacking)} in {labels}")
+    statistics = summary["outputs"]["prediction"]
     return {region: statistics[region]["dice"]["mean"] for region in REGIONS}
 
 
@@ -125,17 +115,15 @@ def measure(seed: int, cases: int, folder: Path) -> dict[str, dict[str, float]]:
     runs = (f"--synthesis={synthesis}", f"--segmentation={segmentation}")
     command("impute", *runs, f"--input={lacking}", f"--output={imputed}")
     (member,) = load([str(segmentation)])
-    held_out = prepared(root, member, folder)
     seen = folder / "phantoms-seen"
     write_brats_phantoms(seen, cases=20, seed=0)
     regression = linear(member, prepared(seen, member, folder))
-    found = {
-        "real": read_labels(complete, held_out, member.scheme),
-        "synthesized by Hi-Net": read_labels(imputed, held_out, member.scheme),
-        "linear regression": labels_with(member, held_out, regression),
-        "zero": labels_with(member, held_out, lambda image, brain: np.zeros(brain.shape)),
+    instead = {"linear regression": regression, "zero": lambda image, brain: np.zeros(brain.shape)}
+    found = {"real": complete, "synthesized by Hi-Net": imputed} | {
+        name: label_with(member, root, folder, made, folder / f"{name.split()[0]}-seed{seed}")
+        for name, made in instead.items()
     }
-    return {name: scored(labels, held_out, member.scheme) for name, labels in found.items()}
+    return {name: scored(labels, root) for name, labels in found.items()}
 
 
 def table(scores: dict[str, list[dict[str, float]]]) -> str:
