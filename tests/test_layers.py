@@ -62,6 +62,7 @@ LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex
 # of a paper may put baselines in the places of its own networks.
 ONE_PAPER = {("cmff", "cmft"), ("baselines.unet", "cmft")}
 ONE_PAPER |= {("fuse4seg", "baselines.film"), ("fuse4seg", "baselines.nnunet2d")}
+ONE_PAPER |= {("baselines.mmformer", "baselines.mmformer_layers")}
 
 
 def _modules():
