@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import jaxfuse
+from jaxfuse import surroundings
 from jaxfuse.errors import OutputError
 from jaxfuse.io.whole_file import utf8, write_whole
 
@@ -34,12 +33,10 @@ def keep(told: str) -> None:
     file = place()
     if file is None:
         return
-    program = getattr(sys.modules["__main__"], "__spec__", None)
-    name = program.name.removesuffix(".__main__") if program else Path(sys.argv[0]).name
     noted = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "version": jaxfuse.__version__,
-        "command": shlex.join(["python", "-m", name, *sys.argv[1:]]),
+        "command": surroundings.command(),
         "told": told[-_LENGTH:],
     }
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -29,6 +31,13 @@ def versions() -> dict[str, str]:
             if package in REQUIRED:
                 found[package] = "not installed as a package"
     return found
+
+
+def command() -> str:
+    """Returns the call of this process: `python -m` and a module, or a script; in a notebook, that of its kernel."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    called = ["-m", module.name.removesuffix(".__main__")] if module else [sys.argv[0]]
+    return shlex.join(["python", *filter(None, called), *sys.argv[1:]])
 
 
 def revision() -> str:

@@ -29,7 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "commands": set(),
     "shell_scripts": set(),
     "surroundings": set(),
-    "last_error": {"io"},
+    "last_error": {"io", "surroundings"},
     "nn": {"arrays"},
     "losses": {"arrays"},
     "augment": {"arrays"},

@@ -1,6 +1,9 @@
 """Surroundings: what is told of versions and the machine, and that no secret is among the variables."""
 
 import subprocess
+import sys
+import types
+from importlib.machinery import ModuleSpec
 
 import jaxfuse
 from jaxfuse import surroundings
@@ -41,6 +44,20 @@ def test_the_revision_is_that_of_the_checkout(monkeypatch, tmp_path):
     assert surroundings.revision() == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", "")
     assert surroundings.revision() == ""
+
+
+def test_the_command_is_the_module_or_the_script_that_was_called(monkeypatch):
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", ["work/mine.py", "--input", "a b"])
+    assert surroundings.command() == "python work/mine.py --input 'a b'"
+    main.__spec__ = ModuleSpec("jaxfuse.train", None)
+    assert surroundings.command() == "python -m jaxfuse.train --input 'a b'"
+    main.__spec__ = ModuleSpec("jaxfuse.brats_fuse.__main__", None)
+    assert surroundings.command() == "python -m jaxfuse.brats_fuse --input 'a b'"
+    main.__spec__ = None
+    monkeypatch.setattr(sys, "argv", [""])
+    assert surroundings.command() == "python"
 
 
 def test_the_machine_is_told_with_its_memory(monkeypatch):

@@ -84,7 +84,7 @@ def note_left_out(root: Path, sentences: Mapping[str, str]) -> None:
 
 def _surroundings() -> dict[str, Any]:
     """Versions and device, and the command that was given; no variables, for a data set is passed on."""
-    return {name: told for name, told in environment(one_device(), "brats_fuse").items() if name != "variables"}
+    return {name: told for name, told in environment(one_device()).items() if name != "variables"}
 
 
 def _text(value: Any) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,7 +143,7 @@ def statement(config: Any, workdir: Path) -> dict[str, Any]:
     return {**versions, "workdir": str(workdir.absolute()), **{f"config.{name}": options[name] for name in options}}
 
 
-def environment(placement: Placement, command: str = "train") -> dict[str, Any]:
+def environment(placement: Placement) -> dict[str, Any]:
     """Returns versions, the machine, the devices in use, variables that matter, and the command."""
     return {
         "versions": surroundings.versions(),
@@ -156,7 +154,7 @@ def environment(placement: Placement, command: str = "train") -> dict[str, Any]:
         "host": surroundings.host(),
         "system": platform.platform(),
         "variables": surroundings.variables(),
-        "command": shlex.join(["python", "-m", f"jaxfuse.{command}", *sys.argv[1:]]),
+        "command": surroundings.command(),
     }
 
 
