@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "benchmark": "times compilation, the training step and the loader",
     "impute": "completes cases that lack modalities, then segments them",
     "fuse": "fuses registered images of one subject into one",
+    "convert": "reads weights that others have trained into a run, and writes those of a run under their names",
     "brats_fuse": "builds the data set BraTS-Fuse",
     "env": "prints versions, devices, caches and the last error, for a report of a fault",
     "completion": "prints the script by which bash, zsh or fish completes jaxfuse",

@@ -83,6 +83,7 @@ class Phase:
         patch: the sides that the network sees, in pixels or voxels, margins of valid convolutions included.
         sampling: how its patches are placed.
         data: its own data, or None for that of the experiment.
+        start: files of weights that it begins with, as `engine.conversion.sources` reads them; "" draws all weights.
         modality_dropout: the subsets of modalities that its examples show; None: all that they have.
         labeled: whether it learns from labels; a phase that does not may train on unlabeled cases.
         rules: the weights that it takes over from earlier phases.
@@ -114,6 +115,7 @@ class Phase:
     mask_to_brain: bool = True
     count_classes: str = CROP
     ema_decay: float = 0.0
+    start: str = ""
     modality_dropout: ModalityDropout | None = None
 
     @property
@@ -281,7 +283,7 @@ def _check_alike(config: Any, first: str, name: str) -> None:
 def _phase(name: str, group: Any, config: Any) -> Phase:
     expected = {f.name for f in fields(Phase)} - {"name", "build", "rules", "labeled", "weighs_classes"}
     optional = {"loss", "loss_args", "data", "sampling_args", "mask_to_brain", "count_classes", "ema_decay"}
-    optional, expected = optional | {"modality_dropout"}, expected | {"model", "args", "optimizers", "init"}
+    optional, expected = optional | {"modality_dropout", "start"}, expected | {"model", "args", "optimizers", "init"}
     same_keys(name, group, expected | optional, optional=optional)
     if not (group.steps or group.epochs):
         raise UserError(f"{name}.steps and {name}.epochs are {group.steps} and {group.epochs}; one must be positive")
@@ -299,11 +301,9 @@ def _phase(name: str, group: Any, config: Any) -> Phase:
         rules=tuple(parse_rule(entry) for entry in group.init),
         validation=_validation(name, group.validation),
         data=data,
-        mask_to_brain=group.get("mask_to_brain", True),
         count_classes=_count_classes(name, group.get("count_classes", CROP)),
-        ema_decay=group.get("ema_decay", 0.0),
         modality_dropout=read_dropout(name, group.get("modality_dropout")),
-        **{key: group[key] for key in plain},
+        **{key: group[key] for key in (*plain, "mask_to_brain", "ema_decay", "start") if key in group},
     )
 
 

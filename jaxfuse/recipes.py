@@ -279,7 +279,7 @@ def phase(
         data: its own data, of which options that are None are those of the experiment; None has none of its own.
     """
     config = ConfigDict({"model": model, "args": dict(args or {}), "assess": assess, "optimizers": dict(optimizers)})
-    config.update({"steps": steps, "epochs": epochs, "batch": batch, "patch": patch, "init": init})
+    config.update({"steps": steps, "epochs": epochs, "batch": batch, "patch": patch, "init": init, "start": ""})
     config.update({"sampling": sampling, "pad": pad, "unpaired": unpaired})
     config.update({"checkpoint_every": checkpoint_every, "checkpoint_minutes": checkpoint_minutes, "ema_decay": 0.0})
     config.augment = augment(flip)

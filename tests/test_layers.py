@@ -49,7 +49,7 @@ LAYERS: dict[str, set[str]] = {
     "weights": {"io"},
     "scoring": {"case_by_case", "data", "io", "metrics", "postprocessing", "report", "workers"},
     "config": TOOLS | {"ranges"},
-    "engine": TOOLS | {"config", "nn", "losses"},
+    "engine": TOOLS | {"config", "nn", "losses", "weights"},
     "api": TOOLS | {"config", "engine", "scoring", "recipe_files"},
     "brats_fuse": TOOLS | {"config", "engine"},
 }

@@ -176,7 +176,12 @@ def declared_facts(data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return data.modalities, voc.CLASSES
     if data.source == "pairs2d":
         return data.modalities, ()  # images without labels
-    return data.modalities, label_scheme(data.labels or _told_scheme(data)).classes
+    return data.modalities, label_scheme(declared_scheme(data)).classes
+
+
+def declared_scheme(data: Data) -> str:
+    """Returns the label scheme as far as it is told without looking at the cases; "" where there are none of ours."""
+    return "" if data.source in ("voc", "pairs2d") else data.labels or _told_scheme(data)
 
 
 def _told_scheme(data: Data) -> str:

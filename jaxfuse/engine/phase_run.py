@@ -27,6 +27,8 @@ from jaxfuse.engine.build import (
     make_sampler,
     without_optimizers,
 )
+from jaxfuse.engine.conversion.sources import sources_of
+from jaxfuse.engine.conversion.started import start_arrays, started
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.devices.processes import Processes
 from jaxfuse.engine.display import Display
@@ -193,6 +195,20 @@ class PhaseRun:
         """Draws the state that the phase begins with, before anything is taken over from others."""
         run_seed, modalities = self.setting.experiment.seed, self.data.facts.modalities
         return initial_state(self.system, self.phase, modalities, seed=run_seed, number=self.number)
+
+    def check_start(self) -> None:
+        """Refuses files that the phase cannot start from, before anything is trained; one that has begun reads none."""
+        if self.phase.start and not self.checkpoint_folder.is_dir():
+            like = abstract_state(self.system, self.phase, self.data.facts.modalities)
+            start_arrays(like, self.phase.start, sources_of(self.setting.experiment.pairs))
+
+    def begin(self, state: State, donors: Mapping[str, PhaseRun]) -> State:
+        """Puts into a state the weights of the files that the phase starts from, and then those of other phases."""
+        if not self.phase.start:
+            return self.transfer(state, donors)
+        state, told = started(state, self.phase.start, sources_of(self.setting.experiment.pairs))
+        self.setting.display.say(told)
+        return self.transfer(self.setting.placement.keep(begun(state, self.phase.ema_decay)), donors)
 
     def transfer(self, state: State, donors: Mapping[str, PhaseRun]) -> State:
         """Puts into a state the weights that the phase's rules take over from other phases, and says so."""

@@ -127,6 +127,7 @@ class Run:
         for name in self.experiment.schedule:
             phase = self.phase(name)
             _ = phase.system, phase.sampler
+            phase.check_start()
             for rule in phase.phase.rules:
                 if rule.best and not self.phase(rule.donor).data.val:
                     raise UserError(

@@ -191,7 +191,7 @@ class Training:
         self._check_alike(fresh)
         self.setting.display.say(self._announcement(begun, fresh[self.phases[0].name]))
         if begun is None:
-            return keep(self.group.stack({p.name: p.transfer(fresh[p.name], self.donors) for p in self.phases}))
+            return keep(self.group.stack({p.name: p.begin(fresh[p.name], self.donors) for p in self.phases}))
         state, found = checkpoints.restore(self.group.stack(fresh))
         judge.recall(found)
         if begun > self.total_steps:

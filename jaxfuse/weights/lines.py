@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+# What stands for our own names where a table is asked for.
+OWN = "jaxfuse"
+
 Arrays = Mapping[str, np.ndarray]
 Shape = tuple[int, ...]
 
@@ -136,7 +139,8 @@ class Table:
         recipe: "config:ARGUMENT,row=NAME" of the recipe whose run such weights make; "" where they make none.
         phase: the phase of the recipe.
         overrides: options of the recipe by which it is the public code's network, and prepares cases as that does.
-        writes: whether our weights can be written under these names.
+        written_as: the table by whose names our weights are written instead, where these cannot tell them all;
+            `OWN` for our own names.
     """
 
     title: str
@@ -144,7 +148,7 @@ class Table:
     recipe: str = ""
     phase: str = ""
     overrides: Mapping[str, Any] | None = None
-    writes: bool = True
+    written_as: str = ""
 
 
 def conv(theirs: str, ours: str, *, bias: bool = True, form: Form = CONV) -> list[Line]:

@@ -59,8 +59,8 @@ def write_part(part: Part, arrays: Arrays, sources: Sequence[str] = ()) -> dict[
         if line.theirs in made and not np.array_equal(made[line.theirs], value):
             first = next(one.ours for one in lines if one.theirs == line.theirs)
             raise UserError(
-                f"the public code has one tensor {line.theirs} for {first} and {line.ours}, which differ in this run; "
-                "write it by names that hold them apart, such as --to hinet_apart"
+                f"the public code has one tensor {line.theirs} for {first} and {line.ours}, which differ in this run, "
+                "so that no file of its can hold both; write our own names, with --to jaxfuse"
             )
         made[line.theirs] = value
     return made | dict(counters(lines))

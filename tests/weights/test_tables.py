@@ -68,7 +68,7 @@ def test_one_convolution_for_three_images_is_not_written_for_three():
     ours = here.ours(CASES["hinet"], sizes.IMAGES["hinet"])
     random = np.random.default_rng(0)
     arrays = {path: random.random(shape, np.float32) for path, shape in ours.shapes.items()}
-    refused("one tensor out.0.* hinet_apart", write_part, CASES["hinet"].part, arrays, ours.sources)
+    refused("one tensor out.0.* --to jaxfuse", write_part, CASES["hinet"].part, arrays, ours.sources)
 
 
 def test_tables_are_found_by_their_names():

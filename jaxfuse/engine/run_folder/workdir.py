@@ -24,6 +24,8 @@ from jaxfuse.options import flat
 
 ENVIRONMENT = "environment.json"
 _EARLIER = "earlier"
+# In the folder of a run whose weights others have trained: which files they are of.
+CONVERTED = "converted.json"
 # Of the processes of a run: they decide what is computed.
 _ALIKE = ("jaxfuse", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
@@ -55,6 +57,11 @@ def check_workdir(workdir: Path, roots: Iterable[str]) -> None:
     Raises:
         UserError: the folder is one of those.
     """
+    if (workdir / CONVERTED).is_file():
+        raise UserError(
+            f"{workdir} holds weights that jaxfuse.convert has read, and nothing is trained there; start from them "
+            "with --config.PHASE.start, in another --workdir"
+        )
     try:
         keep_apart(workdir, "--workdir", [("data.root", Path(root)) for root in sorted({*roots} - {""})])
         keep_whole(workdir, "--workdir", own=_is_run(workdir), kind="run of jaxfuse")
@@ -101,8 +108,11 @@ def begun_config(workdir: Path) -> dict[str, Any] | None:
 
 def _check_same(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     old, new = flat(before), flat(now)
+    # An option that is newer than the run is as good as absent where it is empty.
     differ = [
-        key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not changes_nothing(key)
+        key
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not changes_nothing(key) and (key in old or new[key] != "")
     ]
     if differ:
         lines = "; ".join(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} now" for key in differ)
