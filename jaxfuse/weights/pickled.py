@@ -203,7 +203,7 @@ def _named(tree: Any, read: Callable[[_Storage], np.ndarray]) -> dict[str, np.nd
         if key not in held:
             held[key] = read(tensor.storage)
         values = tensor.of(held[key])
-        found[name] = values.astype(values.dtype.newbyteorder("="))
+        found[name] = values.astype(values.dtype.newbyteorder("="), copy=False)
     return found
 
 

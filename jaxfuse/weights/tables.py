@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxfuse.errors import UserError
-from jaxfuse.weights import cddfuse, hinet, hyperdense, transformer, translation
+from jaxfuse.weights import cddfuse, film, hinet, hyperdense, transformer, translation
 from jaxfuse.weights.lines import OWN, Table
 
 # The public code of Hi-Net was trained on images matched to one histogram per modality, and normalizes by the
@@ -23,6 +23,7 @@ TABLES: dict[str, Table] = {
     "pix2pix": Table("pix2pix", translation.PIX2PIX, "hinet:paper,row=pix2pix", "synthesis"),
     "cyclegan": Table("CycleGAN", translation.CYCLEGAN, "hinet:paper,row=cyclegan", "synthesis"),
     "cddfuse": Table("CDDFuse", (cddfuse.FUSION,)),
+    "film": Table("IF-FILM", (film.FUSION,), written_as=OWN),
     "transunet": Table("TransUNet", (transformer.TRANSUNET,), written_as=OWN),
     "vit_r50": Table("R50+ViT of Google", (transformer.VIT,), written_as=OWN),
     "vit": Table("ViT of Google", (transformer.VIT_ALONE,), written_as=OWN),

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxfuse.weights.lines import COUNTERS
+from jaxfuse.weights.film import FUSION as FILM
+from jaxfuse.weights.lines import COUNTERS, Ours
 from jaxfuse.weights.matching import read_part, write_part
 from jaxfuse.weights.tables import TABLES, table_of
 from tests.refusals import refused
@@ -69,6 +70,17 @@ def test_one_convolution_for_three_images_is_not_written_for_three():
     random = np.random.default_rng(0)
     arrays = {path: random.random(shape, np.float32) for path, shape in ours.shapes.items()}
     refused("one tensor out.0.* --to jaxfuse", write_part, CASES["hinet"].part, arrays, ours.sources)
+
+
+def test_a_start_of_film_takes_thirds_of_one_tensor():
+    attention = "restormerca1.cross_attentionA1.multihead_attn"
+    lines = {line.ours: line for line in FILM.lines(Ours({"guidance/round_1/text": ()}))}
+    value = lines["guidance/round_1/weights/value/kernel"]
+    assert value.theirs == f"{attention}.in_proj_weight"
+    tensor = np.arange(24.0).reshape(6, 2, 2)[:, 0]
+    assert np.array_equal(value.read(tensor, (2, 2)), tensor[4:].T)
+    bias = lines["guidance/round_1/weights/key/bias"]
+    assert bias.read(np.arange(6.0), (2,)).tolist() == [2, 3]
 
 
 def test_tables_are_found_by_their_names():
