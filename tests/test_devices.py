@@ -121,7 +121,7 @@ STEPS = {
     "cmff:mmformer:segmentation:8": {"all-reduce": 2},
     "cmff:uhved:segmentation:8": {"all-reduce": 2},
     "cmff:joint:joint:8": {"all-reduce": 2, "all-gather": 2},
-    "hyperfusion:full:segmentation:8": None,
+    "hyperfusion:full:segmentation:8": {"all-reduce": 19},
     "hyperfusion:full_2d:segmentation:8": {"all-reduce": 19},
     # Two for each of 25 batch norms.
     "infinet:aggregated:coronal:8": {"all-reduce": 51},
@@ -131,18 +131,19 @@ STEPS = {
     "hinet:full:synthesis:8": {"all-reduce": 80},
     "hinet:early:synthesis:8": {"all-reduce": 47},
     "hinet:late:synthesis:8": {"all-reduce": 76},
-    "hinet:any:synthesis:8": None,
+    "hinet:any:synthesis:8": {"all-reduce": 233},
     "hinet:pix2pix:synthesis:8": {"all-reduce": 14},
     "hinet:mmsyns:synthesis:8": GRADIENTS,
     "hinet:cyclegan:synthesis:8": TWO_GATHERED,
     "fuse4seg:full:pretraining:8": GRADIENTS,
     "fuse4seg:full:cooperative:8": {"all-reduce": 5},
     "fuse4seg:wo_decoder:cooperative:8": {"all-reduce": 5},
-    "fuse4seg:pixel:cooperative:8": None,
-    "fuse4seg:weights:cooperative:8": None,
+    # A number of each example, for its system of equations.
+    "fuse4seg:pixel:cooperative:8": {"all-reduce": 11, "all-gather": 7},
+    "fuse4seg:weights:cooperative:8": {"all-reduce": 14},
     # Two examples on each device: schemes that hold out take one of them for each half.
     "fuse4seg:fusion_leader:cooperative:16": {"all-reduce": 12},
-    "fuse4seg:rank_one:cooperative:16": None,
+    "fuse4seg:rank_one:cooperative:16": {"all-reduce": 10},
     "fuse4seg:full:cooperative:16:unrolled": None,
     # Of critics, fusion and segmentation, one after the other, and the count.
     "fuse4seg:detached:cooperative:8": {"all-reduce": 4},

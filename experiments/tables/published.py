@@ -160,7 +160,7 @@ def draw(table: Published, made: Mapping[str, Values], path: Path) -> None:
                 panel.errorbar(np.mean(values), place, xerr=np.std(values), fmt="o", color="#0072B2", markersize=5)
             panel.plot(number(line.published.get(name, "")), place, "|", color="#D55E00", markersize=14, mew=2)
         metric = column.metric.removesuffix("_mm")
-        panel.set_title(f"{name} ({metric})" if column.region and metric != name.lower() else name, fontsize=9)
+        panel.set_title(f"{name} ({metric})" if column.region and metric not in name.lower() else name, fontsize=9)
         panel.set_yticks(places, names, fontsize=8)
         panel.tick_params(axis="x", labelsize=8)
         panel.grid(axis="x", alpha=0.25)
