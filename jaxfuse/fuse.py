@@ -27,9 +27,9 @@ from absl import flags
 
 from jaxfuse import cli
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.trained import conveyor, spacing
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
+from jaxfuse.prediction import conveyor, spacing
 
 # Options of --images alone; None where they are not given.
 _OF_IMAGES = ("color", "axis", "preview", "background")

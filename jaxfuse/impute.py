@@ -28,8 +28,8 @@ from pathlib import Path
 from absl import flags
 
 from jaxfuse import cli
-from jaxfuse.engine.trained import conveyor, spacing
 from jaxfuse.io import outputs
+from jaxfuse.prediction import conveyor, spacing
 
 
 def define_flags() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from absl import flags
 
 from jaxfuse import cli
-from jaxfuse.engine.trained import conveyor
+from jaxfuse.prediction import conveyor
 
 
 def define_flags() -> None:

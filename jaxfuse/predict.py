@@ -33,10 +33,11 @@ from absl import flags
 
 from jaxfuse import cli
 from jaxfuse.data import presence
-from jaxfuse.engine.trained import conveyor, shared_cases, spacing
+from jaxfuse.engine.trained import shared_cases
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
 from jaxfuse.postprocessing import option
+from jaxfuse.prediction import conveyor, spacing
 
 
 def define_flags() -> None:
@@ -138,8 +139,8 @@ def main(argv: list[str]) -> int:
     from jaxfuse.engine.trained.labeled_cases import label_cases
     from jaxfuse.engine.trained.passes import Passes
     from jaxfuse.engine.trained.phases import MODALITIES, load
-    from jaxfuse.engine.trained.probability_maps import MAPS
     from jaxfuse.engine.trained.synthesizer import synthesize_cases
+    from jaxfuse.prediction.probability_maps import MAPS
 
     asked = flags.FLAGS
     phases, root, output = (

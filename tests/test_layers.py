@@ -18,7 +18,7 @@ PACKAGE = ROOT / "jaxfuse"
 # Layer -> the layers that it may import, besides itself and those that all may import.
 EVERYONE = {"errors", "labels"}
 TOOLS = {"arrays", "case_by_case", "options", "patches", "data", "learning", "inference", "io", "metrics", "report"}
-TOOLS |= {"augment", "postprocessing", "surroundings"}
+TOOLS |= {"augment", "postprocessing", "prediction", "surroundings"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "labels": set(),
@@ -44,6 +44,7 @@ LAYERS: dict[str, set[str]] = {
     "learning": {"arrays", "implicit"},
     "models": {"nn", "losses", "learning", "arrays", "augment"},
     "inference": {"patches", "arrays"},
+    "prediction": {"arrays", "case_by_case", "data", "inference", "io", "patches", "postprocessing"},
     "report": {"io", "metrics", "patches"},
     "postprocessing": {"io", "metrics"},
     "weights": {"io"},

@@ -15,11 +15,11 @@ import pytest
 
 from jaxfuse import predict
 from jaxfuse.engine.trained import labeled_cases
-from jaxfuse.engine.trained.probability_maps import entropy_nats
 from jaxfuse.errors import CasesLeftOut
 from jaxfuse.io.nifti import read_channels, read_volume
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import label_scheme
+from jaxfuse.prediction.probability_maps import entropy_nats
 from jaxfuse.scoring.pairing import find_volumes
 from tests.commands import ROOT, call_here
 from tests.made_cases import head, write_case

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxfuse.engine.trained.ensemble import Ensemble
 
 from experiments.hinet_rows.images import MODALITIES, TARGET, Make, image, made_of
 from experiments.shared import scored_whole
@@ -16,7 +17,6 @@ from experiments.subsets.run import train as train_form
 from jaxfuse.data.cache import prepare
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.sources.brats import SOURCE
-from jaxfuse.engine.trained.ensemble import Ensemble
 from jaxfuse.engine.trained.phases import TrainedPhase, load
 from jaxfuse.engine.trained.segmenter import ensemble_of
 from jaxfuse.inference.label_map import masked_labels

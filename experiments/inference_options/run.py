@@ -36,7 +36,6 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sources.case_folders import files_of
 from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.engine.run_folder.workdir import compilation_cache
-from jaxfuse.engine.trained.ensemble import Ensemble
 from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import TrainedPhase, load
 from jaxfuse.engine.trained.segmenter import ensemble_of
@@ -45,6 +44,7 @@ from jaxfuse.inference.mirrors import asked_axes
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.metrics.regions import score_case
 from jaxfuse.patches import output_sides, tile_volume
+from jaxfuse.prediction.ensemble import Ensemble
 
 HERE = Path(__file__).parent
 HELD_OUT_SEED = 30_117

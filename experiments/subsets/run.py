@@ -25,7 +25,6 @@ from experiments.subsets import imputed
 from experiments.subsets.figure import draw
 from jaxfuse.data.prepared import Prepared, PreparedCase, showing
 from jaxfuse.data.presence import Presence, all_subsets, subset_name
-from jaxfuse.engine.trained.ensemble import Ensemble
 from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.segmenter import ensemble_of
@@ -33,6 +32,7 @@ from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.tables import read_json, render, write_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.comparison import compare
+from jaxfuse.prediction.ensemble import Ensemble
 
 HERE = Path(__file__).parent
 # Phantoms on which steps and share of dropout were chosen, and those that are scored.

@@ -28,12 +28,13 @@ from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.build import build_system, example_batch, without_optimizers
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.trained.chosen_devices import first_device
-from jaxfuse.engine.trained.conveyor import Work, conveyed
 from jaxfuse.engine.trained.phases import TrainedPhase, preparation_of
-from jaxfuse.engine.trained.segmenter import case_labeler, write_labels
+from jaxfuse.engine.trained.segmenter import case_labeler
 from jaxfuse.labels import label_scheme
 from jaxfuse.learning.state import State
 from jaxfuse.metrics.protocols import BRATS
+from jaxfuse.prediction.conveyor import Work, conveyed
+from jaxfuse.prediction.labeler import write_labels
 from jaxfuse.scoring.labels import score_labels
 from jaxfuse.scoring.protocol import Call
 from jaxfuse.workers import cores

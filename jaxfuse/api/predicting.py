@@ -20,17 +20,17 @@ from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.presence import REFUSE
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.completer import Lacking
-from jaxfuse.engine.trained.conveyor import Work, conveyed
-from jaxfuse.engine.trained.given_cases import GivenCases, given_cases, images_taken
 from jaxfuse.engine.trained.incomplete import Missing, told
 from jaxfuse.engine.trained.labeling import Labeling
 from jaxfuse.engine.trained.missing_modality import volumes_ml
 from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import TrainedPhase
-from jaxfuse.engine.trained.postprocessed import warning_of
-from jaxfuse.engine.trained.segmenter import Labeled, label_values
-from jaxfuse.engine.trained.synthesizer import Backgrounds, Synthesizing, Volume
 from jaxfuse.errors import UserError
+from jaxfuse.prediction.conveyor import Work, conveyed
+from jaxfuse.prediction.given_cases import GivenCases, given_cases, images_taken
+from jaxfuse.prediction.labeler import Labeled, label_values
+from jaxfuse.prediction.maker import Backgrounds, Synthesizing, Volume
+from jaxfuse.prediction.postprocessed import warning_of
 
 Made = TypeVar("Made", bound=Segmentation | Synthesis)
 # What is left of a sentence that a command prints as a warning.
@@ -122,7 +122,7 @@ class Making:
         (volume, backgrounds), task = made, self.synthesizing.task
         _warn_untold(files.id, backgrounds)
         place = Place.of(files.images[task.sources[0]], files)
-        return Synthesis(files.id, task.target, task.sources, place, volume, files, (self.phases, self.passes))
+        return Synthesis(files.id, task.target, task.sources, place, volume, files, (self.phases, self.passes.whole))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,15 +12,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxfuse.data.cases import CaseFiles, HeldImage, Image
-from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import TrainedPhase
-from jaxfuse.engine.trained.probability_maps import ENTROPY, PROBABILITIES, entropy_nats, write_maps
-from jaxfuse.engine.trained.segmenter import write_label_values
-from jaxfuse.engine.trained.synthesizer import Task, origin_file, write_synthesized
 from jaxfuse.errors import UserError
 from jaxfuse.io.nifti import Volume, as_stored
 from jaxfuse.io.outputs import open_outputs
 from jaxfuse.labels import LabelScheme
+from jaxfuse.prediction.labeler import write_label_values
+from jaxfuse.prediction.maker import Task, origin_file, write_synthesized
+from jaxfuse.prediction.probability_maps import ENTROPY, PROBABILITIES, entropy_nats, write_maps
 from jaxfuse.report.notebook import table, three_planes
 
 NIFTI = (".nii", ".nii.gz")
@@ -171,7 +170,7 @@ class Synthesis:
     _place: Place = field(repr=False)
     _volume: Float[np.ndarray, "d h w"] = field(repr=False)
     _files: CaseFiles = field(repr=False)
-    _made_by: tuple[Sequence[TrainedPhase], Passes] = field(repr=False)
+    _made_by: tuple[Sequence[TrainedPhase], bool] = field(repr=False)
 
     @property
     def file_name(self) -> str:

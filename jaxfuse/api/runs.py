@@ -18,8 +18,8 @@ from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.engine.trained import phases as trained
 from jaxfuse.engine.trained.chosen_devices import chosen_devices
-from jaxfuse.engine.trained.given_cases import cases_of_side
 from jaxfuse.engine.trained.phases import MODALITIES, TrainedPhase, one_kind
+from jaxfuse.engine.trained.sides import cases_of_side
 from jaxfuse.engine.trained.synthesizer import skill_of
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme

@@ -17,9 +17,10 @@ from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import MODALITIES, TrainedPhase
 from jaxfuse.engine.trained.postprocessed import postprocessing_of
 from jaxfuse.engine.trained.segmenter import case_labeler, check_labels
-from jaxfuse.engine.trained.synthesizer import Synthesizing, check_synthesis, volume_maker
+from jaxfuse.engine.trained.synthesizer import check_synthesis, volume_maker
 from jaxfuse.errors import UserError
 from jaxfuse.postprocessing.option import AUTO
+from jaxfuse.prediction.maker import Synthesizing
 
 # Options of label maps alone.
 _OF_LABELS = ("missing", "synthesis", "postprocessing")

@@ -16,8 +16,8 @@ from absl import flags
 
 from jaxfuse import cli
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.trained import spacing
 from jaxfuse.labels import SCHEMES
+from jaxfuse.prediction import spacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,12 +23,12 @@ from jaxfuse.data.slices import gray_levels
 from jaxfuse.engine.display import Countdown, Display
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.chosen_devices import chosen_devices
-from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.png import read_png, write_png
 from jaxfuse.learning.system import ATTENTION, FUSED
+from jaxfuse.prediction.given_cases import reads_of
 
 _BATCHES_AT_ONCE = 4
 

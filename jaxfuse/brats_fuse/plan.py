@@ -14,10 +14,11 @@ from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.slices import AXES
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.data.sources.case_folders import files_of
-from jaxfuse.engine.trained.phases import Preparation, TrainedPhase
+from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import fusing_system
 from jaxfuse.errors import UserError
 from jaxfuse.labels import IGNORED, LabelScheme, label_scheme
+from jaxfuse.prediction.preparation import Preparation
 
 # The text of an option and modalities -> the combinations that it names.
 ReadCombos = Callable[[str, Sequence[str]], tuple[Combo, ...]]

@@ -38,7 +38,7 @@ from jaxfuse.engine.judging.losses import LossAssessment
 from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.run_folder.checkpoints import newest_step, read_weights
 from jaxfuse.engine.stop_request import StopRequest
-from jaxfuse.engine.trained.predictor import CasePredictor, case_predictor
+from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.engine.validation import Validation, fixed_batches, spread, validation_interval
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.metric_rows import read_metrics, seconds_of_training
@@ -47,6 +47,7 @@ from jaxfuse.learning.averaging import begun
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules
+from jaxfuse.prediction.predictor import CasePredictor
 from jaxfuse.report.kinds import kind_of
 
 Found = TypeVar("Found")

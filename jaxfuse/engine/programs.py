@@ -20,13 +20,13 @@ from jaxfuse.arrays import Batch, Metrics
 from jaxfuse.augment.batch import Augmentation, augmented
 from jaxfuse.engine.devices.placement import Placement, one_device
 from jaxfuse.engine.feed.windows import Block, cut_all
-from jaxfuse.inference.members import Axis, added, upright
-from jaxfuse.inference.tiling import Asked, Windows, label_of, predict_canvas
+from jaxfuse.inference.tiling import Asked, Windows
 from jaxfuse.learning.averaging import averaging
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import FusingSystem, System
 from jaxfuse.nn.conv import implementation
 from jaxfuse.nn.drawing import carried_out
+from jaxfuse.prediction.programs import over_canvas
 
 
 @jax.tree_util.register_dataclass
@@ -131,13 +131,10 @@ class Programs:
         def predict(weights: State, tiles: Mapping[str, Any]) -> dict[str, Any]:
             return self.placement.copied(self._predict(weights, tiles))
 
-        def prediction(weights: State, image: Any, places: Any) -> dict[str, Any]:
-            return predict_canvas(predict, weights, image, places, windows, asked)
-
         # The devices that share a tile each put all tiles together.
         lie = self.placement.state
         shared: dict[str, Any] = {} if self.placement.mesh is None else {"in_shardings": lie, "out_shardings": lie}
-        return jax.jit(prediction, **shared)
+        return over_canvas(predict, windows, asked, **shared)
 
     def counted_tile_program(self, weights: Any, batch: int, channels: int, sides: tuple[int, ...]) -> Lowered:
         """Lowers `predict` with an accelerator's 3D convolutions, whose operations grow equally along all axes."""
@@ -147,45 +144,6 @@ class Programs:
 
         with implementation("native"):
             return jax.jit(predict).lower(weights, _tiles(batch, sides, channels))
-
-
-@dataclass(frozen=True)
-class Adding:
-    """Functions that add the outputs of one network after the other, so that two canvases lie on the device at most.
-
-    Attributes:
-        upright: (canvas, shift) -> the volume at the origin; the shift may be None.
-        onto: (sum, volume) -> their sum, where the sum so far is as large; it is used up.
-        beside: the same for any sums.
-        mean: (sum, how many) -> the mean.
-        labels: (sum, how many) -> the most probable classes of the mean.
-    """
-
-    upright: Wrapped
-    onto: Wrapped
-    beside: Wrapped
-    mean: Wrapped
-    labels: Wrapped
-
-    def added(self, total: Any, part: Any) -> Any:
-        """Returns a sum with one volume more; the sum so far may be used up."""
-        fits = all(a <= b for a, b in zip(total.shape, part.shape, strict=True))
-        return (self.onto if fits else self.beside)(total, part)
-
-
-def adding(across: Axis) -> Adding:
-    """Compiles the functions for a network whose pictures lie so."""
-
-    def mean(total: Any, count: int) -> Any:
-        return total / count
-
-    return Adding(
-        upright=jax.jit(lambda canvas, shift: upright(canvas, shift, across)),
-        onto=jax.jit(added, donate_argnums=0),
-        beside=jax.jit(added),
-        mean=jax.jit(mean, static_argnums=1),
-        labels=jax.jit(lambda total, count: label_of(mean(total, count)), static_argnums=1),
-    )
 
 
 def donating(train_step: Callable[[Any, Any], Any], placement: Placement) -> Wrapped:
@@ -235,16 +193,6 @@ def all_finite(tree: Any) -> jax.Array:
     """Tells whether every value of every array is finite."""
     leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
     return jnp.stack(leaves).all()
-
-
-def bound_shapes(tree: Any) -> Any:
-    """Returns the shapes of arrays, bound to a device where the array is, as programs are compiled for either."""
-
-    def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-        sharding = leaf.sharding if getattr(leaf, "committed", False) else None
-        return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(shape_of, tree)
 
 
 def program_memory(compiled: Compiled) -> dict[str, int]:

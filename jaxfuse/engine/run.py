@@ -44,11 +44,11 @@ from jaxfuse.engine.settled import Machine, settled, settlements
 from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.tracking.called_rows import Callback, CalledRows
 from jaxfuse.engine.tracking.tracker import check_trackers, open_trackers
-from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.training import Training
 from jaxfuse.errors import OutputError, Stopped, UserError, machine_sentence
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.tables import read_json, write_json
+from jaxfuse.prediction.ensemble import Ensemble, Member
 from jaxfuse.report.html import write_report
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxfuse import evaluate
-from jaxfuse.engine.trained.probability_maps import PROBABILITIES
 from jaxfuse.io.tables import read_json, read_rows
+from jaxfuse.prediction.probability_maps import PROBABILITIES
 from jaxfuse.scoring.calibration import FOLDER
 from tests.commands import call_here
 from tests.made_cases import placed, save_volume

@@ -11,11 +11,11 @@ from typing import Any
 from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.trained.conveyor import Work, conveyed
-from jaxfuse.engine.trained.given_cases import GivenCases
 from jaxfuse.engine.trained.phases import TrainedPhase, weights_digest
 from jaxfuse.engine.trained.shared_cases import Cases, OwnCases, SharedCases, order_of, writing_apart
 from jaxfuse.io.outputs import Outputs
+from jaxfuse.prediction.conveyor import Work, conveyed
+from jaxfuse.prediction.given_cases import GivenCases
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.sources import bids_derivatives
-from jaxfuse.engine.trained.probability_maps import ENTROPY, PROBABILITIES
 from jaxfuse.errors import UserError
 from jaxfuse.io.outputs import Outputs
 from jaxfuse.io.whole_file import at
 from jaxfuse.labels import LabelScheme
+from jaxfuse.prediction.probability_maps import ENTROPY, PROBABILITIES
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,18 @@ from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.run_folder.lock import locked
 from jaxfuse.engine.trained.chosen_devices import first_device
-from jaxfuse.engine.trained.conveyor import Work, conveyed
-from jaxfuse.engine.trained.given_cases import cases_on
 from jaxfuse.engine.trained.phases import TrainedPhase, weights_digest
-from jaxfuse.engine.trained.postprocessed import command_for, images_of
+from jaxfuse.engine.trained.postprocessed import command_for
 from jaxfuse.engine.trained.segmenter import case_labeler, check_labels
+from jaxfuse.engine.trained.sides import cases_on
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import render, write_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.postprocessing.choice import Choice, Labeled, Scores, choose, labeled
 from jaxfuse.postprocessing.option import FILE
 from jaxfuse.postprocessing.thresholds import unsure_of
+from jaxfuse.prediction.conveyor import Work, conveyed
+from jaxfuse.prediction.postprocessed import images_of
 
 
 @dataclass(frozen=True)

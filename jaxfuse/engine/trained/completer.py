@@ -10,17 +10,9 @@ from jaxfuse.data.cases import Case, CaseFiles, load_case
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.data.sources.volumes import source_of
 from jaxfuse.engine.trained.phases import TrainedPhase
-from jaxfuse.engine.trained.synthesizer import (
-    DESCRIPTION,
-    Skill,
-    Task,
-    Volume,
-    VolumeMaker,
-    check_skills,
-    skill_of,
-    volume_maker,
-)
+from jaxfuse.engine.trained.synthesizer import Skill, check_skills, skill_of, volume_maker
 from jaxfuse.errors import UserError
+from jaxfuse.prediction.maker import DESCRIPTION, Task, Volume, VolumeMaker
 
 
 def check_runs(maker: TrainedPhase, segmenter: TrainedPhase) -> None:
@@ -63,7 +55,7 @@ class Lacking:
     case: Case
     sources: Prepared
     tasks: tuple[Task, ...]
-    maker: VolumeMaker
+    maker: VolumeMaker[TrainedPhase]
     wanted: tuple[str, ...]
 
     def volumes(self, device: Any) -> dict[str, Volume]:
@@ -85,7 +77,7 @@ class Completer:
         wanted: the modalities that every case shall have.
     """
 
-    maker: VolumeMaker
+    maker: VolumeMaker[TrainedPhase]
     skill: Skill
     wanted: tuple[str, ...]
 

@@ -22,8 +22,6 @@ from jaxfuse.data.registered import Registered
 from jaxfuse.data.slices import AXES, gray_levels
 from jaxfuse.data.sources.pairs2d import PARTNERS, Pair, collection_names, files_of, load_pair, survey
 from jaxfuse.engine.display import Display
-from jaxfuse.engine.trained.conveyor import Work, conveyed
-from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser, untrained_count
 from jaxfuse.errors import UserError
@@ -31,6 +29,8 @@ from jaxfuse.io.nifti import write_like, write_rgb_like
 from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.png import write_png
 from jaxfuse.learning.system import FUSED, FUSED_BY_NETWORK
+from jaxfuse.prediction.conveyor import Work, conveyed
+from jaxfuse.prediction.given_cases import reads_of
 from jaxfuse.report.fusion import fusion_panel
 
 Made = TypeVar("Made")

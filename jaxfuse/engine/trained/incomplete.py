@@ -11,14 +11,12 @@ from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.presence import IMPUTE, MISSING, REFUSE, ZERO, present, read_subset, subset_name, weighted_subsets
 from jaxfuse.engine.devices.placement import Placement
 from jaxfuse.engine.trained.completer import Completer, completer_for
-from jaxfuse.engine.trained.given_cases import GivenCases, given_cases
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import FusingSystem
+from jaxfuse.prediction.given_cases import GivenCases, given_cases
 
 SYNTHESIS = "synthesis"
-# Of a header's description.
-_MOST_LETTERS = 80
 
 
 @dataclass(frozen=True)
@@ -133,9 +131,3 @@ def _made(files: CaseFiles, completer: Completer) -> list[str]:
     made, sources = ", ".join(task.target for task in tasks), ", ".join(tasks[0].sources)
     said = f"case {files.id} lacks {made}, made from {sources} by {completer.name}"
     return [said, *completer.never_shown(files.id, tasks)]
-
-
-def description(lacks: Sequence[str], note: str | None = None) -> str | None:
-    """Returns what the header of a label map says of its case; None where there is nothing to say."""
-    parts = [f"without {', '.join(lacks)}" if lacks else "", note or ""]
-    return "; ".join(filter(None, parts))[:_MOST_LETTERS] or None

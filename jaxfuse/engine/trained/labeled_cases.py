@@ -16,18 +16,20 @@ from jaxfuse.engine.trained.carried_out import Assignment, Call, Written
 from jaxfuse.engine.trained.case_names import PLAIN, CaseNames, write_descriptions
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.completer import Lacking
-from jaxfuse.engine.trained.conveyor import Work
-from jaxfuse.engine.trained.given_cases import cases_of_side
 from jaxfuse.engine.trained.incomplete import REFUSED, Missing, told
 from jaxfuse.engine.trained.labeling import Labeling
 from jaxfuse.engine.trained.passes import PATCHES, Passes
 from jaxfuse.engine.trained.phases import TrainedPhase, one_kind, weights_digest
-from jaxfuse.engine.trained.postprocessed import postprocessing_of, warning_of
-from jaxfuse.engine.trained.probability_maps import write_maps
-from jaxfuse.engine.trained.segmenter import Labeled, case_labeler, check_labels, write_labels
+from jaxfuse.engine.trained.postprocessed import postprocessing_of
+from jaxfuse.engine.trained.segmenter import case_labeler, check_labels
+from jaxfuse.engine.trained.sides import cases_of_side
 from jaxfuse.io.archive import check_name, write_zip
 from jaxfuse.io.outputs import Outputs, Read, check_writable, keep_apart, open_outputs
 from jaxfuse.postprocessing.option import AUTO
+from jaxfuse.prediction.conveyor import Work
+from jaxfuse.prediction.labeler import Labeled, write_labels
+from jaxfuse.prediction.postprocessed import warning_of
+from jaxfuse.prediction.probability_maps import write_maps
 
 
 def label_cases(

@@ -9,10 +9,9 @@ from typing import Any
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.prepared import Prepared
 from jaxfuse.engine.trained.completer import Completer, Lacking, synthesized_note
-from jaxfuse.engine.trained.incomplete import description
-from jaxfuse.engine.trained.segmenter import CaseLabeler, Labeled
-from jaxfuse.engine.trained.synthesizer import Task
 from jaxfuse.labels import LabelScheme
+from jaxfuse.prediction.labeler import CaseLabeler, Labeled, description
+from jaxfuse.prediction.maker import Task
 
 
 @dataclass(frozen=True)

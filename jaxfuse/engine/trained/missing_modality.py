@@ -23,16 +23,18 @@ from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.case_names import CaseNames, write_descriptions
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.completer import Completer, Lacking, completer_for, synthesized_note
-from jaxfuse.engine.trained.conveyor import Work, conveyed
-from jaxfuse.engine.trained.given_cases import reads_of
 from jaxfuse.engine.trained.phases import TrainedPhase
-from jaxfuse.engine.trained.segmenter import Labels, case_labeler, check_labels, write_labels
-from jaxfuse.engine.trained.synthesizer import Task, check_skills, origin_file, write_synthesized
+from jaxfuse.engine.trained.segmenter import case_labeler, check_labels
+from jaxfuse.engine.trained.synthesizer import check_skills
 from jaxfuse.errors import UserError
 from jaxfuse.io.outputs import Outputs, open_outputs
 from jaxfuse.io.tables import write_rows
 from jaxfuse.labels import LabelScheme
 from jaxfuse.metrics.distances import Spacing, voxel_size
+from jaxfuse.prediction.conveyor import Work, conveyed
+from jaxfuse.prediction.given_cases import reads_of
+from jaxfuse.prediction.labeler import Labels, write_labels
+from jaxfuse.prediction.maker import Task, origin_file, write_synthesized
 from jaxfuse.report import figures
 from jaxfuse.report.completed import CompletedCase, write_completed_report
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jaxfuse.config import Phase
-from jaxfuse.data.slices import order_of
 from jaxfuse.errors import UserError
 from jaxfuse.inference.large_tiles import MEGABYTE
 from jaxfuse.inference.mirrors import ALL, NONE, asked_axes
 from jaxfuse.inference.weighting import EQUAL, GAUSSIAN
 from jaxfuse.learning.system import Geometry, System
+from jaxfuse.prediction.predictor import Way, seen_axes
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,6 @@ class Passes:
 PATCHES = Passes()
 
 
-@dataclass(frozen=True)
-class Way:
-    """The way of one network, checked.
-
-    Attributes:
-        limit_bytes: memory for a tile; 0 where tiles are the training patch.
-        mirror: canonical axes of the volume, of those that the network sees.
-    """
-
-    overlap: float
-    limit_bytes: int
-    weighting: str
-    mirror: tuple[int, ...]
-
-
 def way_of(passes: Passes, phase: Phase, system: System, axis: int) -> Way:
     """Returns the way of one network.
 
@@ -77,7 +62,7 @@ def way_of(passes: Passes, phase: Phase, system: System, axis: int) -> Way:
         UserError: a limit of memory for a network that knows one size of tile only, mirrors that it does not see, or
             weights for tiles that never overlap.
     """
-    asked, margin, seen = passes.filled(phase), system.geometry.margin, seen_axes(system.geometry, axis)
+    asked, margin, seen = passes.filled(phase), system.geometry.margin, seen_axes(system.geometry.ndim, axis)
     if asked.memory_mb and not margin:
         raise UserError(
             f"memory_mb is {asked.memory_mb}, but the network of phase {phase.name} has no valid convolutions and "
@@ -98,11 +83,6 @@ def way_of(passes: Passes, phase: Phase, system: System, axis: int) -> Way:
     return Way(asked.overlap or 0.0, (asked.memory_mb or 0) * MEGABYTE, asked.weighting or EQUAL, chosen)
 
 
-def seen_axes(geometry: Geometry, axis: int) -> tuple[int, ...]:
-    """Returns the canonical axes of a volume that the axes of a network's input are."""
-    return (0, 1, 2) if geometry.ndim == 3 else order_of(axis)[1:]
-
-
 def each_of(passes: Passes, members: Sequence[tuple[str, Phase, Geometry, int]]) -> list[Passes]:
     """Returns the passes of each of several networks, of which every option changes at least one.
 
@@ -113,7 +93,7 @@ def each_of(passes: Passes, members: Sequence[tuple[str, Phase, Geometry, int]])
         UserError: an option would change none of them.
     """
     names = ", ".join(name for name, *_ in members)
-    filled = [(passes.filled(phase), geometry, seen_axes(geometry, axis)) for _, phase, geometry, axis in members]
+    filled = [(passes.filled(phase), geometry, seen_axes(geometry.ndim, axis)) for _, phase, geometry, axis in members]
     if passes.memory_mb and not any(geometry.margin for _, geometry, _ in filled):
         raise UserError(
             f"memory_mb is {passes.memory_mb}, but no network of {names} has valid convolutions: they predict in tiles "

@@ -13,8 +13,9 @@ from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.engine.trained.chosen_devices import first_device
 from jaxfuse.engine.trained.completer import Completer, check_runs, completer_for, synthesized_note
 from jaxfuse.engine.trained.phases import load
-from jaxfuse.engine.trained.synthesizer import Task, skill_of
+from jaxfuse.engine.trained.synthesizer import skill_of
 from jaxfuse.learning.system import COMPLETED, Geometry, Segmentation
+from jaxfuse.prediction.maker import Task
 from tests.made_cases import case_files, head
 from tests.refusals import refused
 from tests.untrained_run import HeldPhase, fixed_system, held, labeling_run, state_of

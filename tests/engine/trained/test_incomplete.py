@@ -10,9 +10,10 @@ from jaxfuse.config import parse
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.prepared import with_absent
 from jaxfuse.data.presence import ModalityDropout
-from jaxfuse.engine.trained.incomplete import check_policy, description, seen_subsets, told
+from jaxfuse.engine.trained.incomplete import check_policy, seen_subsets, told
 from jaxfuse.engine.trained.segmenter import ensemble_of
 from jaxfuse.learning.system import Geometry
+from jaxfuse.prediction.labeler import description
 from tests.engine.valid_phases import TINY, volume
 from tests.refusals import refused
 from tests.untrained_run import fixed_system, held, state_of

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.trained.passes import PATCHES, Passes, Way, each_of, seen_axes, way_of
+from jaxfuse.engine.trained.passes import PATCHES, Passes, each_of, way_of
 from jaxfuse.inference.large_tiles import MEGABYTE
 from jaxfuse.learning.system import Geometry
+from jaxfuse.prediction.predictor import Way, seen_axes
 from tests.engine.valid_phases import TINY, valid_phase
 from tests.refusals import refused
 from tests.tiny_systems import valid_system
@@ -28,7 +29,7 @@ def test_passes_replace_the_settings_of_the_validation():
 @pytest.mark.parametrize(("axis", "seen"), [("axial", (1, 0)), ("coronal", (2, 0)), ("sagittal", (2, 1))])
 def test_slices_are_mirrored_along_the_axes_of_their_plane(axis, seen):
     across = AXES[axis]
-    assert seen_axes(SQUARES.geometry, across) == seen
+    assert seen_axes(SQUARES.geometry.ndim, across) == seen
     assert way_of(Passes(mirror="all"), PHASE, SQUARES, across).mirror == tuple(sorted(seen))
     assert way_of(Passes(mirror=str(seen[0])), PHASE, SQUARES, across).mirror == seen[:1]
     told = f"mirror is {across}, but the slices of phase p lie across axis {across}, and each is the same in a mirror"

@@ -14,14 +14,13 @@ from jaxfuse.engine.trained.passes import PATCHES, Passes
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.engine.trained.synthesizer import (
     Skill,
-    Task,
     check_skills,
     check_synthesis,
-    mean_range,
     skill_of,
     volume_maker,
 )
 from jaxfuse.learning.system import SYNTHESIZED, Geometry, Segmentation
+from jaxfuse.prediction.maker import Task, mean_range
 from tests.made_cases import MODALITIES, channels_of
 from tests.refusals import refused
 from tests.untrained_run import HeldPhase, case_of, fixed_system, held, state_of, synthesis_run

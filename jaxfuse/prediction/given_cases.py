@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.settings import Data
 from jaxfuse.data.sources.case_folders import Finding, files_of
-from jaxfuse.data.sources.volumes import CUTS, volume_root
-from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.data.sources.volumes import volume_root
 from jaxfuse.errors import UserError
 from jaxfuse.io.outputs import Read, folder_read
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """How the cases of a training lie on disk; the options of `jaxfuse.data.settings.Data` by these names."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def layout(self) -> str: ...
+
+    @property
+    def entities(self) -> str: ...
+
+    def there(self, files: CaseFiles) -> CaseFiles:
+        """Returns a case without the images that count as absent."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,14 +53,14 @@ class GivenCases:
 
 def given_cases(
     root: Path,
-    data: Data,
+    data: Kept,
     modalities: Sequence[str],
     say: Callable[[str], None],
     only: Collection[str] | None = None,
     *,
     incomplete: bool = False,
 ) -> GivenCases:
-    """Finds the cases below `root` of the kind of a run's data, of which these modalities are read, and no labels.
+    """Finds the cases below `root` of the kind of a training's data, of which these modalities are read, and no labels.
 
     Args:
         only: the cases that are wanted; None: all.
@@ -65,11 +81,11 @@ def given_cases(
     return GivenCases(tuple(whole.values()), batch, reads_of(root, whole.values()), there.layout)
 
 
-def _files(found: Finding, *, incomplete: bool, data: Data) -> CaseFiles:
+def _files(found: Finding, *, incomplete: bool, data: Kept) -> CaseFiles:
     return images_taken(files_of(found, labels_required=False, incomplete=incomplete), data, incomplete=incomplete)
 
 
-def images_taken(files: CaseFiles, data: Data, *, incomplete: bool) -> CaseFiles:
+def images_taken(files: CaseFiles, data: Kept, *, incomplete: bool) -> CaseFiles:
     """Returns a case without images of one value everywhere, where they count as absent; refuses it if none may be."""
     shown = data.there(files)
     if not incomplete and (blank := [name for name in files.images if name not in shown.images]):
@@ -78,31 +94,6 @@ def images_taken(files: CaseFiles, data: Data, *, incomplete: bool) -> CaseFiles
             "leave the case out, or give a policy with --missing where runs label"
         )
     return shown
-
-
-def cases_of_side(phases: Sequence[TrainedPhase], side: str) -> frozenset[str] | None:
-    """Returns the cases on one side of the split that all of these phases were trained by; None without a side.
-
-    Raises:
-        UserError: there are none, or the phases have been split differently.
-    """
-    if not side:
-        return None
-    sides = [frozenset(cases_on(one, side)) for one in phases]
-    for one, cases in zip(phases, sides, strict=True):
-        if not cases:
-            raise UserError(f"{one.name} has no case on the side {side} of its split; leave --side out")
-        if cases != sides[0]:
-            raise UserError(
-                f"{phases[0].name} and {one.name} have other cases on the side {side}; predict with each alone"
-            )
-    return sides[0]
-
-
-def cases_on(phase: TrainedPhase, side: str) -> Iterable[str]:
-    """Lists the cases of a side; slices are traced back to their cases, and those held out were never cut."""
-    ids = {"val": phase.facts.val, "test": phase.facts.test}[side]
-    return (re.sub(r"_[xyz]\d{3,}$", "", one) for one in ids) if phase.data.source in CUTS and side == "val" else ids
 
 
 def reads_of(root: Path, files: Iterable[CaseFiles], option: str = "--input") -> Sequence[Read]:

@@ -12,12 +12,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxfuse.data.prepared import Prepared, PreparedCase
-from jaxfuse.engine.programs import Adding, adding
-from jaxfuse.engine.trained.chosen_devices import weights_on
-from jaxfuse.engine.trained.predictor import CasePredictor, OnDevice
 from jaxfuse.inference.members import Axis
 from jaxfuse.inference.tiling import Asked
-from jaxfuse.learning.state import State
+from jaxfuse.prediction.predictor import CasePredictor, OnDevice
+from jaxfuse.prediction.programs import Adding, adding
 
 Case = PreparedCase | Prepared
 
@@ -31,13 +29,13 @@ class Member:
     """
 
     predictor: CasePredictor
-    weights: State
+    weights: Any
     own: Callable[[Any], Case]
 
     @property
     def primary(self) -> str:
         """The output that is its result, class probabilities."""
-        return self.predictor.programs.system.primary
+        return self.predictor.network.primary
 
     def on_device(self, case: Case) -> OnDevice:
         """Predicts its class probabilities and leaves them on the device."""
@@ -62,9 +60,9 @@ class Ensemble:
     _adding: dict[Axis, Adding] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
-    def on(self, device: jax.Device) -> Ensemble:
-        """Returns the networks with their weights on this device; all programs are shared."""
-        members = {name: replace(one, weights=weights_on(device, one.weights)) for name, one in self.members.items()}
+    def on(self, lay: Callable[[Any], Any]) -> Ensemble:
+        """Returns the networks with weights that `lay` has put on a device; all programs are shared."""
+        members = {name: replace(one, weights=lay(one.weights)) for name, one in self.members.items()}
         return replace(self, members=members)
 
     def probabilities(self, case: Case) -> Float[np.ndarray, "*space k"]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from jaxfuse.data.sampling import sampling_rule
 from jaxfuse.data.slices import AXES
-from jaxfuse.engine.programs import adding
-from jaxfuse.engine.trained.ensemble import Ensemble, Member
 from jaxfuse.engine.trained.predictor import case_predictor
 from jaxfuse.learning.system import Geometry
+from jaxfuse.prediction.ensemble import Ensemble, Member
+from jaxfuse.prediction.programs import adding
 from tests.engine.valid_phases import TINY, volume
 from tests.untrained_run import fixed_system, state_of, sum_of_picture
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from jaxfuse.data.cases import Image
-from jaxfuse.engine.trained.probability_maps import ENTROPY, PROBABILITIES, entropy_nats, write_maps
 from jaxfuse.io.nifti import read_channels, read_volume
+from jaxfuse.prediction.probability_maps import ENTROPY, PROBABILITIES, entropy_nats, write_maps
 from tests.made_cases import save_volume
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaxfuse.engine.trained.conveyor import Work, conveyed
+from jaxfuse.prediction.conveyor import Work, conveyed
 
 WAIT_S = 20
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxfuse.engine.trained.spacing import axes_across, check_spacing
+from jaxfuse.prediction.spacing import axes_across, check_spacing
 from tests.refusals import refused
 
 SHAPE = (8, 8, 8)

@@ -10,12 +10,12 @@ import pytest
 from jaxfuse.data.cases import Case
 from jaxfuse.data.preprocess import prepare_case
 from jaxfuse.data.resample import prepare_resampled
-from jaxfuse.engine.trained.ensemble import Ensemble
-from jaxfuse.engine.trained.phases import Preparation
-from jaxfuse.engine.trained.postprocessed import Postprocessing, images_of, on_whole_grid, warning_of
-from jaxfuse.engine.trained.segmenter import CaseLabeler
 from jaxfuse.postprocessing.plan import Plan, StoredPlan
 from jaxfuse.postprocessing.steps import FillHoles, RemoveSmall
+from jaxfuse.prediction.ensemble import Ensemble
+from jaxfuse.prediction.labeler import CaseLabeler
+from jaxfuse.prediction.postprocessed import Postprocessing, images_of, on_whole_grid, warning_of
+from jaxfuse.prediction.preparation import Preparation
 
 PREPARATION = Preparation(("flair",), ("flair",), "brain")
 

@@ -2,7 +2,7 @@
 
 from configs import cmff
 from jaxfuse.config import parse
-from jaxfuse.engine.trained.given_cases import given_cases
+from jaxfuse.prediction.given_cases import given_cases
 from tests.made_cases import head, write_case
 
 
