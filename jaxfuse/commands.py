@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, str] = {
     "describe": "tells what a recipe builds: parameters, presets, rows, memory and cost of a step",
     "benchmark": "times compilation, the training step and the loader",
     "impute": "completes cases that lack modalities, then segments them",
+    "export": "exports a trained run, so that it predicts without jaxfuse",
     "fuse": "fuses registered images of one subject into one",
     "convert": "reads weights that others have trained into a run, and writes those of a run under their names",
     "brats_fuse": "builds the data set BraTS-Fuse",

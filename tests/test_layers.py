@@ -44,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
     "learning": {"arrays", "implicit"},
     "models": {"nn", "losses", "learning", "arrays", "augment"},
     "inference": {"patches", "arrays"},
-    "prediction": {"arrays", "case_by_case", "data", "inference", "io", "patches", "postprocessing"},
+    "prediction": {"arrays", "case_by_case", "data", "inference", "io", "nn", "patches", "postprocessing"},
     "report": {"io", "metrics", "patches"},
     "postprocessing": {"io", "metrics"},
     "weights": {"io"},

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxfuse.engine.trained.ensemble import Ensemble
 
 from experiments.hinet_rows.images import MODALITIES, TARGET, Make, image, made_of
 from experiments.shared import scored_whole
@@ -23,6 +22,7 @@ from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.labels import label_scheme
 from jaxfuse.metrics.protocols import DICE
 from jaxfuse.metrics.synthesis import score_synthesized
+from jaxfuse.prediction.ensemble import Ensemble
 
 JUDGE, JUDGE_SEED = "CMFF, complete cases", 0
 # Metric -> (title, digits, larger is better).

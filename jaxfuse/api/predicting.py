@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from jaxfuse.api.given import Given, Placing, case_of, is_folder
 from jaxfuse.api.results import Place, Segmentation, Synthesis
 from jaxfuse.case_by_case import raise_left_out
 from jaxfuse.data.brain import untold
@@ -27,6 +26,7 @@ from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.prediction.conveyor import Work, conveyed
+from jaxfuse.prediction.given import Given, Placing, case_of, is_folder
 from jaxfuse.prediction.given_cases import GivenCases, given_cases, images_taken
 from jaxfuse.prediction.labeler import Labeled, label_values
 from jaxfuse.prediction.maker import Backgrounds, Synthesizing, Volume

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-from jaxfuse.api.given import Given, Placing, is_folder
 from jaxfuse.api.history import History, history_of
 from jaxfuse.api.predicting import Asked, Making, Segmenting, predict_given
 from jaxfuse.api.scores import Scores, scores_of
@@ -24,6 +23,7 @@ from jaxfuse.engine.trained.synthesizer import skill_of
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
 from jaxfuse.learning.system import FusingSystem
+from jaxfuse.prediction.given import Given, Placing, is_folder
 from jaxfuse.report.notebook import table
 
 SEGMENTATION, SYNTHESIS = "segmentation", "synthesis"

@@ -22,6 +22,7 @@ from itertools import product
 
 import numpy as np
 from jaxtyping import Float64, Int, UInt8
+from skimage.measure import marching_cubes
 
 from jaxfuse.errors import UserError
 from jaxfuse.metrics.distances import BOTH, BoolMask, Distances, Spacing, between, paired
@@ -169,8 +170,6 @@ def _triangles(code: int) -> Float64[np.ndarray, "n 2 3"]:
     """The triangles of marching cubes (Lorensen and Cline 1987) for a cube, or its complement if that is smaller."""
     smaller = code if code.bit_count() <= 4 else 255 - code
     cube = np.array([smaller >> bit & 1 for bit in range(8)], np.float64).reshape(2, 2, 2)
-    from skimage.measure import marching_cubes  # takes long to import, and who labels needs no surface
-
     vertices, faces, *_ = marching_cubes(cube, 0.5, method="lorensen")
     corners = vertices[faces].astype(np.float64)
     return corners[:, 1:] - corners[:, :1]

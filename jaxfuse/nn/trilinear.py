@@ -8,7 +8,9 @@ program that is exported for several platforms holds that of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -23,6 +25,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxfuse.arrays import Array, mesh_of
 
 Form = Callable[..., Array]
+
+# Whether a program that is exported is for one CPU device of a process like this one.
+_EXPORTED_ALONE: ContextVar[bool] = ContextVar("exported for one device", default=False)
+
+
+@contextmanager
+def exported_alone() -> Iterator[None]:
+    """Within the block, programs that are exported take the forms of those that run in this process on one device."""
+    token = _EXPORTED_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _EXPORTED_ALONE.reset(token)
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,8 @@ def _primitive(name: str, options: Sequence[str], forms: Forms, batched: bool) -
 
     def on_cpu(context: mlir.LoweringRuleContext, *arguments: Any, **given: Any) -> Any:
         module = context.module_context
-        is_alone = getattr(module.axis_context, "num_devices", None) == 1 and not module.lowering_parameters.for_export
+        is_alone = getattr(module.axis_context, "num_devices", None) == 1
+        is_alone = is_alone and (_EXPORTED_ALONE.get() or not module.lowering_parameters.for_export)
         return (alone if is_alone else several)(context, *arguments, **given)
 
     mlir.register_lowering(primitive, on_cpu, platform="cpu")

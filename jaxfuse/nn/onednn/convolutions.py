@@ -19,6 +19,8 @@ from jaxfuse.nn.onednn.frames import Call, register
 from jaxfuse.nn.onednn.library import Convolution, Library, OneDnnError, Part, installed
 
 _NAMES: dict[Part, str] = {part: f"jaxfuse_onednn_{part}" for part in ("result", "image", "kernel")}
+# What programs call the functions by.
+TARGETS = tuple(_NAMES.values())
 
 
 @functools.cache

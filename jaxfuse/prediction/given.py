@@ -113,9 +113,8 @@ def _image(name: str, given: Any, placing: Placing) -> Image:
         if path.is_dir():
             raise UserError(f"{name} is the folder {path}; give the file of the image")
         return Image(path)
-    if not isinstance(given, SpatialImage):
-        given = placing.image(_array(name, given), name)
-    return HeldImage(Path(name), volume=volume_in_memory(given, name, as_it_lies=True))
+    image: Any = given if isinstance(given, SpatialImage) else placing.image(_array(name, given), name)
+    return HeldImage(Path(name), volume=volume_in_memory(image, name, as_it_lies=True))
 
 
 def _array(name: str, given: Any) -> np.ndarray:

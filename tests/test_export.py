@@ -1,0 +1,104 @@
+"""Exported runs: what a bundle predicts where there is no jaxfuse, and bundles that are damaged."""
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytest.importorskip("flatbuffers", reason="JAX writes exported programs with it")
+
+from jaxfuse import export, predict
+from jaxfuse.errors import UserError
+from jaxfuse.prediction.bundle import Bundle
+from tests.commands import call_here
+from tests.exported import exported, run_alone
+from tests.made_cases import head, write_case
+from tests.untrained_run import labeling_run, synthesis_run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, its bundle, and two cases."""
+    folder = tmp_path_factory.mktemp("export")
+    labeling_run(folder / "run")
+    call_here(export, workdir=folder / "run", output=folder / "bundle")
+    for number, shape in enumerate([(20, 18, 12), (17, 18, 9)]):
+        write_case(folder / "in", f"case{number}", head(shape, number))
+    return folder
+
+
+def check_files(ours: Path, theirs: Path) -> int:
+    """Compares all volumes of two folders: integers voxel for voxel, others to 1e-6; returns their number."""
+    paths = sorted(ours.rglob("*.nii.gz"))
+    for path in paths:
+        one, other = nib.load(path), nib.load(theirs / path.relative_to(ours))
+        assert one.header.binaryblock == other.header.binaryblock
+        first, second = np.asarray(one.dataobj), np.asarray(other.dataobj)
+        if first.dtype.kind in "iu":
+            np.testing.assert_array_equal(first, second)
+        else:
+            np.testing.assert_allclose(first, second, rtol=0, atol=1e-6 * max(1, np.abs(first).max()))
+    return len(paths)
+
+
+def test_a_bundle_predicts_alone_as_its_run_does(place):
+    given = {"input": place / "in", "save_probabilities": True}
+    call_here(predict, workdir=place / "run", output=place / "ours", **given)
+    told = run_alone(place / "bundle", "--input", place / "in", "--output", place / "theirs", "--probabilities")
+    assert told.returncode == 0, told.stderr
+    assert check_files(place / "ours", place / "theirs") == 4
+    assert {np.asarray(nib.load(path).dataobj).max() > 0 for path in (place / "ours").glob("*.nii.gz")} == {True}
+
+
+def test_one_case_in_memory_is_that_of_the_command(place):
+    folder = place / "in" / "case0"
+    bundle = Bundle(place / "bundle")
+    paths = {name: folder / f"case0_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair")}
+    by_path = bundle.predict(paths, probabilities=True)
+    images = {name: nib.load(path) for name, path in paths.items()}
+    arrays = {name: np.asarray(image.dataobj) for name, image in images.items()}
+    by_array = bundle.predict(arrays, affine=images["t1"].affine)
+    np.testing.assert_array_equal(by_path.values, by_array.values)
+    assert (by_path.probabilities.shape, by_array.probabilities) == ((*by_path.values.shape, 4), None)
+    saved = nib.load(by_array.save(place / "one" / "labels.nii.gz"))
+    np.testing.assert_array_equal(np.asarray(saved.dataobj), by_path.values)
+    with pytest.raises(UserError, match="the case has no flair image; give one"):
+        bundle.predict({name: arrays[name] for name in ("t1", "t1ce", "t2")}, affine=images["t1"].affine)
+    lacking = bundle.predict({"t1": arrays["t1"]}, affine=images["t1"].affine, missing="zero")
+    assert (lacking.values != by_path.values).any()
+
+
+def test_the_card_tells_data_use_and_limits(place):
+    card = (place / "bundle" / "MODEL_CARD.md").read_text()
+    for words in ("It is no medical device", "simulated heads of no patient", "`baselines.unet`", "Trained on 1 case"):
+        assert words in card
+    assert (place / "bundle" / "LICENSE").read_text().count("Apache") > 1
+
+
+def test_a_program_of_another_jax_is_refused_and_its_weights_are_kept(place, monkeypatch):
+    monkeypatch.setattr("jax.export.maximum_supported_calling_convention_version", 1)
+    with pytest.raises(UserError, match=r"by jax .*, which jax .* cannot read .*weights.safetensors has its weights"):
+        Bundle(place / "bundle").labeler(None)
+
+
+@pytest.mark.slow
+def test_damage_ends_the_command_before_a_module_is_read(place, tmp_path):
+    shutil.copytree(place / "bundle", tmp_path / "bundle")
+    (tmp_path / "bundle" / "runner/prediction/bundle.py").write_text("(")
+    told = run_alone(tmp_path / "bundle", "--input", place / "in", "--output", tmp_path / "out")
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert "runner/prediction/bundle.py is not as it was written" in told.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_synthesizes_is_exported(place, tmp_path):
+    synthesis_run(tmp_path / "run")
+    exported(tmp_path / "run", tmp_path / "bundle")
+    call_here(predict, workdir=tmp_path / "run", input=place / "in", output=tmp_path / "ours")
+    told = run_alone(tmp_path / "bundle", "--input", place / "in", "--output", tmp_path / "theirs")
+    assert told.returncode == 0, told.stderr
+    assert check_files(tmp_path / "ours", tmp_path / "theirs") == 2
+    for path in (tmp_path / "ours").glob("*.json"):
+        assert path.read_text() == (tmp_path / "theirs" / path.name).read_text()
