@@ -48,7 +48,8 @@ class Site:
             "jaxfuse.train",
             f"--config={ROOT / 'configs' / self.recipe}",
         ]
-        command += [f"--workdir={self.folder / name}", "--config.log_every=1"]
+        # Half of the subjects validate, so that there are some to be judged by each process.
+        command += [f"--workdir={self.folder / name}", "--config.log_every=1", "--config.data.val_fraction=0.5"]
         return [*command, *(f"--config.{self.phase}.{key}={value}" for key, value in plain.items()), *options]
 
     def start(

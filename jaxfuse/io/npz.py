@@ -17,7 +17,9 @@ def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
     """
     path = Path(path)
     packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    # However they lie in memory.
+    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    np.savez_compressed(packed, allow_pickle=False, **ordered)
     write_whole(path, packed.getvalue())
 
 

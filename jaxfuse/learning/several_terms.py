@@ -12,14 +12,14 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, Shown, shown_of
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key, player_metrics
-from jaxfuse.learning.system import Defaults, Geometry
+from jaxfuse.learning.system import Geometry, Labeling
 
 # (what the network made in training, what it was shown, the label map) -> the terms of the loss by their names.
 Terms = Callable[[Any, Shown, Label], Metrics]
 
 
 @dataclass(frozen=True)
-class SegmentationByTerms(Defaults):
+class SegmentationByTerms(Labeling):
     """A network trained alone, by one player `net`, to label every voxel; its loss is a weighted sum of terms.
 
     Attributes:
@@ -44,14 +44,6 @@ class SegmentationByTerms(Defaults):
     geometry: Geometry
     name: str
     parts: tuple[str, ...]
-
-    @property
-    def primary(self) -> str:
-        return self.name
-
-    @property
-    def probabilities(self) -> tuple[str, ...]:
-        return (self.name,)
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shown_of(batch, self.channels))

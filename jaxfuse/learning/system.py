@@ -133,8 +133,26 @@ class Defaults:
     holds_out: ClassVar[bool] = False
 
 
+class Labeling(Defaults):
+    """Values of a System whose one output is class probabilities (b *space k).
+
+    Attributes:
+        name: of that output.
+    """
+
+    name: str
+
+    @property
+    def primary(self) -> str:
+        return self.name
+
+    @property
+    def probabilities(self) -> tuple[str, ...]:
+        return (self.name,)
+
+
 @dataclass(frozen=True)
-class Segmentation(Defaults):
+class Segmentation(Labeling):
     """A network trained alone, by one player `net`, to label every voxel.
 
     A network with running statistics normalizes by its own batch in a training step, which moves them. Evaluation and
@@ -159,14 +177,6 @@ class Segmentation(Defaults):
     name: str
     parts: tuple[str, ...] = ()
     tells_presence: bool = False
-
-    @property
-    def primary(self) -> str:
-        return self.name
-
-    @property
-    def probabilities(self) -> tuple[str, ...]:
-        return (self.name,)
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         params, stats = self.network.init(initializer_key(rng), self._inputs(batch))

@@ -1,7 +1,8 @@
 """The division of a judgment among the processes of a run: all predict cases, and process 0 judges them.
 
 Case i is predicted by process i modulo their number, each on a device of its own. What the others make goes through
-files in the run folder. Process 0 takes it in the order of the cases, so that tables are those of one process.
+files in the run folder. Process 0 takes it in the order of the cases, so that tables are those of one process. However
+outputs are made, they lie in memory alike, for a mean adds numbers in the order in which they lie.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ def judged_by_all(processes: Processes, workdir: Path, needs: Needs, predict: Pr
         needs: the cases that are divided; what is asked beside them process 0 predicts alone.
         judging: is given the prediction that it uses in place of `predict`.
     """
+
+    def laid(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
+        return {name: np.asarray(array, order="C") for name, array in predict(case, asked).items()}
+
     if not processes.together or len(needs.cases) < 2:
-        return processes.led(lambda: judging(predict))
-    division = Division(processes, workdir / EXCHANGE, needs, predict)
+        return processes.led(lambda: judging(laid))
+    division = Division(processes, workdir / EXCHANGE, needs, laid)
     try:
         return processes.led(lambda: judging(division), meanwhile=division.predict_own)
     finally:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Bool, Float, Key, Metrics, Params
-from jaxfuse.learning.adversarial import adversarial_update
 from jaxfuse.learning.networks import LinenNetwork, create_state_of
-from jaxfuse.learning.state import Aux, Optimizers, State, player_metrics
+from jaxfuse.learning.state import Optimizers, State
 from jaxfuse.learning.synthesis_task import from_signed
 from jaxfuse.learning.system import COMPLETED, Defaults, Geometry, synthesized
 from jaxfuse.losses.adversarial import GanForm
 from jaxfuse.models.hinet.any_network import Answer, Judged, Question
 from jaxfuse.models.hinet.any_task import AnyTask, Ask
+from jaxfuse.models.hinet.rounds import Round
 
 Image = Float[Array, "b h w 1"]
 Scores = Float[Array, "b scores_h scores_w 1"]
@@ -34,13 +34,6 @@ class Drawn(NamedTuple):
     target: Image
     ask: Ask
     there: Bool[Array, " b"]
-
-
-class Fakes(NamedTuple):
-    """Handed from the generator's step to the critic's: the fakes, and the critic's statistics after judging them."""
-
-    image: Array
-    stats: Params
 
 
 @dataclass(frozen=True)
@@ -83,43 +76,24 @@ class AnySynthesis(Defaults):
         return create_state_of(rng, networks, self.optimizers)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
-        drawn, before = self._drawn(state.key(), batch), state.stats
-
-        def make(params: Params, critic: Params) -> tuple[Array, Aux]:
-            answer, stats = self.generator.apply(params, before["generator"], _question(drawn), train=True)
-            (fake,) = answer.made
-            scores, critic_stats = self._scores(critic, before["discriminator"], drawn, fake, train=True)
-            loss, terms = self._generator_loss(answer, scores, drawn)
-            moved = {"generator": stats, "discriminator": critic_stats}
-            return loss, Aux(terms, stats=moved, values=Fakes(fake, critic_stats))
-
-        def judge(params: Params, fakes: Fakes) -> tuple[Array, Aux]:
-            real_scores, stats = self._scores(params, fakes.stats, drawn, drawn.target, train=True)
-            fake_scores, stats = self._scores(params, stats, drawn, fakes.image, train=True)
-            loss, terms = self._critic_loss(real_scores, fake_scores, drawn)
-            return loss, Aux(terms, stats={"discriminator": stats})
-
-        return adversarial_update(
-            state,
-            maker="generator",
-            critic="discriminator",
-            optimizers=self.optimizers,
-            make=make,
-            remember=lambda state, fakes: (state, fakes),
-            judge=judge,
-        )
+        return self._round(state, batch).update(state, self.optimizers)
 
     def eval_step(self, state: State, batch: Batch) -> Metrics:
         """The losses of a step, by running statistics, of the tasks that the step would draw."""
+        return self._round(state, batch).look(state)
+
+    def _round(self, state: State, batch: Batch) -> Round:
         drawn = self._drawn(state.key(), batch)
-        params, stats = state.params["discriminator"], state.stats["discriminator"]
-        answer = self._answer(state, _question(drawn), train=False)
-        real_scores, _ = self._scores(params, stats, drawn, drawn.target, train=False)
-        fake_scores, _ = self._scores(params, stats, drawn, answer.made[0], train=False)
-        return {
-            **player_metrics("generator", *self._generator_loss(answer, fake_scores, drawn)),
-            **player_metrics("discriminator", *self._critic_loss(real_scores, fake_scores, drawn)),
-        }
+        return Round(
+            target=drawn.target,
+            make=lambda params, stats, train: self.generator.apply(params, stats, _question(drawn), train=train),
+            fake=lambda answer: answer.made[0],
+            score=lambda params, stats, image, train: self.critic.apply(
+                params, stats, self.judged(drawn, image), train=train
+            ),
+            generator_loss=lambda answer, scores: self._generator_loss(answer, scores, drawn),
+            critic_loss=lambda real, fake: self._critic_loss(real, fake, drawn),
+        )
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Every target in [0, 1], made of all the sources that an example has but the target itself.
@@ -154,11 +128,6 @@ class AnySynthesis(Defaults):
 
     def _answer(self, state: State, question: Question, *, train: bool) -> Answer:
         return self.generator.apply(state.params["generator"], state.stats["generator"], question, train=train)[0]
-
-    def _scores(
-        self, params: Params, stats: Params, drawn: Drawn, image: Image, *, train: bool
-    ) -> tuple[Scores, Params]:
-        return self.critic.apply(params, stats, self.judged(drawn, image), train=train)
 
     def _generator_loss(self, answer: Answer, fake_scores: Scores, drawn: Drawn) -> tuple[Array, Metrics]:
         terms = {

@@ -23,13 +23,11 @@ from collections.abc import Sequence
 from jaxfuse.errors import UserError
 from jaxfuse.learning.networks import LinenNetwork
 from jaxfuse.learning.state import Optimizers
-from jaxfuse.learning.system import Geometry
 from jaxfuse.models.hinet.any_network import AnyToAny, TargetCritic
 from jaxfuse.models.hinet.any_system import AnySynthesis
 from jaxfuse.models.hinet.any_task import any_task_of
 from jaxfuse.models.hinet.form import HiNetForm
-from jaxfuse.models.hinet.make import FORM, LOSSES, LossForm
-from jaxfuse.models.hinet.networks import DIVISOR
+from jaxfuse.models.hinet.make import FORM, LOSSES, LossForm, shared_options
 
 
 def make_system(
@@ -55,11 +53,5 @@ def make_system(
         generator=LinenNetwork(AnyToAny(form, task.sources)),
         critic=LinenNetwork(TargetCritic(form)),
         task=task,
-        game=losses.game(),
-        target_weight=losses.target_weight,
-        reconstruction_weight=losses.of_sources(form),
-        conditional=form.conditional,
-        batch_stats_at_test=form.bn_batch_stats_at_test,
-        optimizers=optimizers,
-        geometry=Geometry(2, DIVISOR),
+        **shared_options(form, losses, optimizers),
     )

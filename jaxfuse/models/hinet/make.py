@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxfuse.errors import UserError
 from jaxfuse.learning.networks import LinenNetwork
@@ -77,6 +78,23 @@ FORM = HiNetForm()
 LOSSES = LossForm()
 
 
+def shared_options(form: HiNetForm, losses: LossForm, optimizers: Optimizers) -> dict[str, Any]:
+    """Options of the learning rule, whichever sources and target it has.
+
+    Raises:
+        UserError: an option of the losses has none of its values, or does not fit the network.
+    """
+    return {
+        "game": losses.game(),
+        "target_weight": losses.target_weight,
+        "reconstruction_weight": losses.of_sources(form),
+        "conditional": form.conditional,
+        "batch_stats_at_test": form.bn_batch_stats_at_test,
+        "optimizers": optimizers,
+        "geometry": Geometry(2, DIVISOR),
+    }
+
+
 def make_system(
     *,
     optimizers: Optimizers,
@@ -92,12 +110,6 @@ def make_system(
         generator=LinenNetwork(GENERATORS[form.kind](form, task.sources)),
         critic=LinenNetwork(Critic(form)),
         task=task,
-        game=losses.game(),
-        target_weight=losses.target_weight,
-        reconstruction_weight=losses.of_sources(form),
         reconstructs=form.reconstructs,
-        conditional=form.conditional,
-        batch_stats_at_test=form.bn_batch_stats_at_test,
-        optimizers=optimizers,
-        geometry=Geometry(2, DIVISOR),
+        **shared_options(form, losses, optimizers),
     )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Float, Key, Metrics, Params
-from jaxfuse.learning.adversarial import adversarial_update
 from jaxfuse.learning.networks import LinenNetwork, create_state_of
-from jaxfuse.learning.state import Aux, Optimizers, State, player_metrics
+from jaxfuse.learning.state import Optimizers, State
 from jaxfuse.learning.synthesis_task import Task, from_signed
 from jaxfuse.learning.system import SYNTHESIZED, Defaults, Geometry
 from jaxfuse.losses.adversarial import GanForm
 from jaxfuse.losses.image import l1
+from jaxfuse.models.hinet.rounds import Round
 
 Sources = Float[Array, "b h w s"]
 Target = Float[Array, "b h w 1"]
@@ -24,24 +24,16 @@ Made = Float[Array, "b h w k"]
 Scores = Float[Array, "b scores_h scores_w 1"]
 
 
-class Shown(NamedTuple):
-    """Handed from the generator's step to the critic's: the fake, and the critic's statistics after judging it."""
-
-    fake: Array
-    stats: Params
-
-
 @dataclass(frozen=True)
 class HybridSynthesis(Defaults):
     """The learning rule of Hi-Net (Eqs. 1 and 4 to 6), in the order of the public code.
 
-    The generator moves against the critic as it stands, by adversarial term + `target_weight` times the mean absolute
-    error of the target + `reconstruction_weight` times that of each source; then the critic moves, at half the pace,
-    on the same target, which the generator made before it moved. Errors are those of images in [-1, 1].
+    The generator moves (`Round`) by adversarial term + `target_weight` times the mean absolute error of the target +
+    `reconstruction_weight` times that of each source, the critic at half the pace. Errors are those of images in
+    [-1, 1].
 
-    In training either network normalizes by what it sees in one pass, so the critic keeps real and fake targets apart,
-    and its running statistics move three times a step: fake, in the generator's part, then real and fake. Evaluation
-    reads running statistics, as prediction does unless `batch_stats_at_test`.
+    In training either network normalizes by what it sees in one pass, so the critic keeps real and fake targets apart.
+    Evaluation reads running statistics, as prediction does unless `batch_stats_at_test`.
 
     Attributes:
         generator, critic: pure functions of parameters and running statistics.
@@ -75,44 +67,24 @@ class HybridSynthesis(Defaults):
         return create_state_of(rng, networks, self.optimizers)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
-        sources, target = self.task.sources_of(batch), self.task.target_of(batch)
-        before = state.stats
-
-        def make(params: Params, critic: Params) -> tuple[Array, Aux]:
-            made, stats = self.generator.apply(params, before["generator"], sources, train=True)
-            fake = made[..., :1]
-            scores, critic_stats = self._scores(critic, before["discriminator"], sources, fake, train=True)
-            loss, terms = self._generator_loss(made, scores, sources, target)
-            moved = {"generator": stats, "discriminator": critic_stats}
-            return loss, Aux(terms, stats=moved, values=Shown(fake, critic_stats))
-
-        def judge(params: Params, shown: Shown) -> tuple[Array, Aux]:
-            real_scores, stats = self._scores(params, shown.stats, sources, target, train=True)
-            fake_scores, stats = self._scores(params, stats, sources, shown.fake, train=True)
-            loss, terms = self._critic_loss(real_scores, fake_scores)
-            return loss, Aux(terms, stats={"discriminator": stats})
-
-        return adversarial_update(
-            state,
-            maker="generator",
-            critic="discriminator",
-            optimizers=self.optimizers,
-            make=make,
-            remember=lambda state, shown: (state, shown),
-            judge=judge,
-        )
+        return self._round(batch).update(state, self.optimizers)
 
     def eval_step(self, state: State, batch: Batch) -> Metrics:
         """The losses of a step, by running statistics."""
+        return self._round(batch).look(state)
+
+    def _round(self, batch: Batch) -> Round:
         sources, target = self.task.sources_of(batch), self.task.target_of(batch)
-        params, stats = state.params["discriminator"], state.stats["discriminator"]
-        made = self._made(state, sources, train=False)
-        real_scores, _ = self._scores(params, stats, sources, target, train=False)
-        fake_scores, _ = self._scores(params, stats, sources, made[..., :1], train=False)
-        return {
-            **player_metrics("generator", *self._generator_loss(made, fake_scores, sources, target)),
-            **player_metrics("discriminator", *self._critic_loss(real_scores, fake_scores)),
-        }
+        return Round(
+            target=target,
+            make=lambda params, stats, train: self.generator.apply(params, stats, sources, train=train),
+            fake=lambda made: made[..., :1],
+            score=lambda params, stats, image, train: self.critic.apply(
+                params, stats, self.judged(sources, image), train=train
+            ),
+            generator_loss=lambda made, scores: self._generator_loss(made, scores, sources, target),
+            critic_loss=self._critic_loss,
+        )
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The target, `synthesized` (b h w 1), and the sources given back, `reconstructed` (b h w s), in [0, 1].
@@ -135,11 +107,6 @@ class HybridSynthesis(Defaults):
 
     def _made(self, state: State, sources: Sources, *, train: bool) -> Made:
         return self.generator.apply(state.params["generator"], state.stats["generator"], sources, train=train)[0]
-
-    def _scores(
-        self, params: Params, stats: Params, sources: Sources, target: Target, *, train: bool
-    ) -> tuple[Scores, Params]:
-        return self.critic.apply(params, stats, self.judged(sources, target), train=train)
 
     def _generator_loss(
         self, made: Made, fake_scores: Scores, sources: Sources, target: Target

@@ -21,7 +21,8 @@ CASES = [case(number) for number in range(9)]
 
 
 def answer(one, asked):
-    return {"S": np.full((2, 3), int(one.id), np.uint8), "values": np.float32([[int(one.id) / 3]])}
+    turned = np.random.default_rng(int(one.id)).random((5, 4, 3), np.float32).transpose(1, 2, 0)
+    return {"S": np.full((2, 3), int(one.id), np.uint8), "values": turned}
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -65,6 +66,7 @@ def test_outputs_come_bit_by_bit_in_any_order_and_what_was_not_foreseen_is_made_
             assert all(one.seconds > 0 for one in found)
             others = [predict(CASES[4], ASKED), predict(CASES[7], Asked())]  # the one again, the other otherwise
             assert not any(isinstance(one, MadeElsewhere) for one in others)
+            assert all(one["values"].flags.c_contiguous for one in [*found, *others]), "they lie alike in memory"
             for one, place in zip([*found, *others], (1, 4, 2, 8, 4, 7), strict=True):
                 wanted = answer(CASES[place], ASKED)
                 assert {name: (a.dtype, a.tobytes()) for name, a in one.items()} == {
@@ -138,7 +140,8 @@ def test_process_0_ends_where_one_is_lost_that_it_waits_for(tmp_path):
 
 def test_one_case_one_process_and_what_is_within_a_turn_are_judged_as_before(tmp_path):
     def judged(processes, cases):
-        return judged_by_all(processes, tmp_path, Needs(cases, ASKED), answer, lambda predict: predict is answer)
+        made_here = lambda predict: type(predict(CASES[1], ASKED)) is dict
+        return judged_by_all(processes, tmp_path, Needs(cases, ASKED), answer, made_here)
 
     assert judged(Processes(), CASES)
     assert in_all(2, lambda processes: judged(processes, CASES[:1])) == [True, True]
