@@ -67,9 +67,10 @@ def target_of(config: ConfigDict, phase: str = "") -> Target:
     experiment = parse(config)
     if phase and phase not in experiment.phases:
         raise UserError(f"the recipe has no phase {phase!r}; it has {', '.join(experiment.schedule)}")
-    if not phase and len(experiment.result) > 1:
+    first, *others = experiment.result
+    if others and not phase:
         raise UserError(f"the recipe makes its result of {', '.join(experiment.result)}; name one with --phase")
-    own = experiment.phases[phase or experiment.result[0]]
+    own = experiment.phases[phase or first]
     modalities, classes = declared_facts(experiment.data_of(own))
     system = build_system(own, modalities, classes, own.total_steps(own.batch), (1,) * len(classes))
     return Target(experiment, own, system)

@@ -41,6 +41,7 @@ def phase(run):
     return found
 
 
+@pytest.mark.slow
 def test_its_phase_makes_what_pytorch_makes(phase):
     given = image("hinet", sizes.IMAGES["hinet"])
     channels = np.zeros((*given.shape[:3], 4), np.float32)
