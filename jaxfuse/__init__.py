@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 if TYPE_CHECKING:
+    from jaxfuse import networks as networks
     from jaxfuse.api.evaluation import evaluate as evaluate
     from jaxfuse.api.predicting import Predictions as Predictions
     from jaxfuse.api.results import Segmentation as Segmentation
@@ -37,8 +38,8 @@ _PLACES = {
     "Comparison": "jaxfuse.api.scores",
     "UserError": "jaxfuse.errors",
 }
-# Modules of commands that are called as functions, and that importing them puts here.
-_MODULES = ("train", "evaluate")
+# Modules: commands that are called as functions, and the networks.
+_MODULES = ("train", "evaluate", "networks")
 __all__ = [
     "Comparison",
     "Predictions",
@@ -49,6 +50,7 @@ __all__ = [
     "UserError",
     "evaluate",
     "load",
+    "networks",
     "train",
 ]
 

@@ -125,7 +125,7 @@ def test_options_of_recipes_exist(page):
 
 
 # These have tests of their own.
-LONGER = ("docs/how_to/from_jaxopt.md", "docs/how_to/new_paper.md")
+LONGER = ("docs/how_to/from_jaxopt.md", "docs/how_to/new_paper.md", "docs/how_to/python.md")
 WITH_PYTHON = [page for page in TEXTS if page.startswith("docs/how_to") and blocks(page, "python")]
 
 

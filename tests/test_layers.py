@@ -43,6 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "data": {"patches", "io", "options", "workers"},
     "learning": {"arrays", "implicit"},
     "models": {"nn", "losses", "learning", "arrays", "augment"},
+    "networks": {"models", "learning", "arrays"},
     "inference": {"patches", "arrays"},
     "prediction": {"arrays", "case_by_case", "data", "inference", "io", "nn", "patches", "postprocessing"},
     "report": {"io", "metrics", "patches"},

@@ -26,7 +26,7 @@ from jaxfuse.engine.trained.passes import Passes
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.prediction.conveyor import Work, conveyed
-from jaxfuse.prediction.given import Given, Placing, case_of, is_folder
+from jaxfuse.prediction.given import CASE, Given, Placing, case_of, is_folder
 from jaxfuse.prediction.given_cases import GivenCases, given_cases, images_taken
 from jaxfuse.prediction.labeler import Labeled, label_values
 from jaxfuse.prediction.maker import Backgrounds, Synthesizing, Volume
@@ -226,11 +226,11 @@ class Asked:
         """Returns the predictions of several cases; those that are `refused` already are none of them."""
         return Predictions(dict(refused), cases, self.way.work(keep=self.keep), self.devices, self.progress)
 
-    def opened(self, given: Any, name: str) -> CaseFiles:
+    def opened(self, given: Any, name: str = "", unnamed: str = CASE) -> CaseFiles:
         """Returns one case that is given as images or as its folder."""
         if not is_folder(given):
             by = ", ".join(one.name for one in self.way.phases)
-            return self.way.checked(case_of(given, self.way.reads, self.placing, name=name, by=by))
+            return self.way.checked(case_of(given, self.way.reads, self.placing, name=name, unnamed=unnamed, by=by))
         found = self.way.found(Path(os.fspath(given)), None)
         if len(found.batch.names) > 1:
             raise UserError(f"{given} holds {len(found.batch.names)} cases; give the folder of one, or this one alone")
@@ -265,7 +265,7 @@ def _cases(given: Iterable[Given], asked: Asked) -> Iterable[Case]:
             "sequence of these"
         )
     numbered = enumerate(given, start=1)
-    cases = (Case(f"case {n}", partial(asked.opened, one, f"case {n}")) for n, one in numbered)
+    cases = (Case(f"case {n}", partial(asked.opened, one, unnamed=f"case {n}")) for n, one in numbered)
     return list(cases) if isinstance(given, Sized) else cases
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -50,6 +50,18 @@ class LinenNetwork:
             return self.module.apply(variables, image, train=False), stats
         output, changed = self.module.apply(variables, image, train=True, mutable=["batch_stats"])
         return output, changed.get("batch_stats", {})
+
+
+class Functions(NamedTuple):
+    """A network as two functions.
+
+    Attributes:
+        init: (key, *inputs) -> parameters; inputs may be shapes (`jax.ShapeDtypeStruct`).
+        apply: (parameters, *inputs) -> output.
+    """
+
+    init: Callable[..., Params]
+    apply: Callable[..., Any]
 
 
 @runtime_checkable

@@ -75,12 +75,14 @@ def is_folder(given: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(given, str | os.PathLike)
 
 
-def case_of(given: object, modalities: Sequence[str], placing: Placing, *, name: str = "", by: str = "") -> CaseFiles:
+def case_of(
+    given: object, modalities: Sequence[str], placing: Placing, *, name: str = "", unnamed: str = CASE, by: str = ""
+) -> CaseFiles:
     """Returns one case that is given as modality -> array, nibabel image, or path of a file.
 
     Args:
         modalities: those that are read; names that data sets of this field use for them will do.
-        name: that of the case, for sentences; empty: that of its first file's folder, else "case".
+        name: that of the case, for sentences; empty: that of its first file's folder, else `unnamed`.
         by: the name of what reads it, for sentences.
 
     Raises:
@@ -95,7 +97,7 @@ def case_of(given: object, modalities: Sequence[str], placing: Placing, *, name:
     if len(named) < len(given) or not named:
         raise UserError(f"a case came as images of {_listed(given)}; give each of {', '.join(modalities)} once")
     paths = [Path(os.fspath(value)) for value in named.values() if is_folder(value)]
-    case = name or (paths[0].absolute().parent.name if paths else CASE)
+    case = name or (paths[0].absolute().parent.name if paths else unnamed)
     return CaseFiles(case, {key: _image(key, value, placing) for key, value in named.items()})
 
 

@@ -117,7 +117,7 @@ def test_a_folder_of_cases_comes_one_by_one(given, run, tmp_path):
     for path in several.save(tmp_path / "out"):
         assert path.read_bytes() == (given.folder / "plain" / path.name).read_bytes()
     listed = list(run.predict([given.files("b"), given.cases / "a"], progress=False))
-    assert [one.case for one in listed] == ["case 1", "a"]
+    assert [one.case for one in listed] == ["b", "a"]
     np.testing.assert_array_equal(listed[1].labels, np.asarray(nib.load(given.folder / "plain" / "a.nii.gz").dataobj))
 
 
@@ -146,6 +146,7 @@ def test_a_second_case_compiles_nothing_and_an_import_is_one_line(given):
     assert len(compiled) == before
 
 
+@pytest.mark.slow
 def test_synthesized_volumes_are_those_of_the_command(given, tmp_path):
     out, run = tmp_path / "out", jaxfuse.load(given.synthesis)
     call_here(predict, workdir=given.synthesis, input=given.cases, output=out)

@@ -26,6 +26,7 @@ def config(tmp_path_factory) -> ConfigDict:
     return recipe(tmp_path_factory.mktemp("cache"), side_by_side=False, steps=2, pixelwise=True)
 
 
+@pytest.mark.slow
 def test_a_training_returns_its_run_with_what_it_wrote(config, tmp_path, capsys):
     rows = []
     overrides = {"coronal.steps": 1, "log_every": 1}
@@ -59,6 +60,7 @@ def test_a_function_may_stop_the_training_which_then_goes_on(config, tmp_path):
     assert set(run.history) == {"coronal", "axial"}
 
 
+@pytest.mark.slow
 def test_what_a_function_raises_ends_the_training(config, tmp_path):
     def fails(row):
         raise KeyError("mine")
