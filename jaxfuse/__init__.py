@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxfuse import networks as networks
     from jaxfuse.api.evaluation import evaluate as evaluate
     from jaxfuse.api.predicting import Predictions as Predictions
+    from jaxfuse.api.results import Fusion as Fusion
     from jaxfuse.api.results import Segmentation as Segmentation
     from jaxfuse.api.results import Synthesis as Synthesis
     from jaxfuse.api.runs import Run as Run
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "load": "jaxfuse.api.runs",
     "Run": "jaxfuse.api.runs",
+    "Fusion": "jaxfuse.api.results",
     "Segmentation": "jaxfuse.api.results",
     "Synthesis": "jaxfuse.api.results",
     "Predictions": "jaxfuse.api.predicting",
@@ -42,6 +44,7 @@ _PLACES = {
 _MODULES = ("train", "evaluate", "networks")
 __all__ = [
     "Comparison",
+    "Fusion",
     "Predictions",
     "Run",
     "Scores",

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import jaxfuse
 from configs import fuse4seg
 from jaxfuse import fuse
 from jaxfuse.engine.trained.slice_fuser import load_fuser, slice_fuser
@@ -118,6 +119,26 @@ def test_volumes_keep_the_geometry_of_the_first(command, volumes):
     # The same slices, whatever axes they are stored along.
     turned = nib.load(command("mni-PET.nii.gz", "mni-T1.nii.gz", output="turned.nii"))
     np.testing.assert_allclose(np.asarray(turned.dataobj)[::-1].astype(int), voxels, atol=1)
+
+
+def test_python_fuses_what_the_command_fuses(command, compiled, workdir, pictures, volumes):
+    run, color = jaxfuse.load(workdir), ("2=hot",)
+    by_command = (
+        command("a.png", "b.png", output="c.png", overwrite=True),
+        command("mni-T1.nii.gz", "mni-PET.nii.gz", output="c.nii.gz", color="2=hot"),
+    )
+    with pytest.warns(UserWarning, match="a, b: no background can be told"):
+        picture = run.fuse([pictures / "a.png", pictures / "b.png"])
+    np.testing.assert_array_equal(picture.image, read_png(by_command[0]))
+    assert picture.save(pictures / "d.png").read_bytes() == by_command[0].read_bytes()
+    assert (picture.affine, picture.names, run.fuses) == (None, ("a", "b"), True)
+    volume = run.fuse([volumes / "mni-T1.nii.gz", volumes / "mni-PET.nii.gz"], color=color)
+    assert volume.save(volumes / "d.nii.gz").read_bytes() == by_command[1].read_bytes()
+    np.testing.assert_array_equal(volume.image, rgb_of(nib.load(by_command[1])))
+    np.testing.assert_array_equal(volume.affine, nib.load(by_command[1]).affine)
+    assert "data:image/png" in volume._repr_html_()
+    refused("would replace .*a.png, which is read", picture.save, pictures / "a.png", overwrite=True)
+    refused("axis says which slices", run.fuse, [pictures / "a.png", pictures / "b.png"], axis="axial")
 
 
 def test_colored_volumes_are_rgb(command, volumes, capsys):

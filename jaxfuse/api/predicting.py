@@ -58,13 +58,13 @@ class Segmenting:
         return _taken(files, self.phases[0], incomplete=incomplete)
 
     def found(self, root: Path, only: frozenset[str] | None) -> GivenCases:
-        return self.missing.cases(self.labeling.completer, self.phases[0], root, _warn, only)
+        return self.missing.cases(self.labeling.completer, self.phases[0], root, warn, only)
 
     def work(self, *, keep: bool) -> Work[CaseFiles, Prepared | Lacking, Labeled, Segmentation]:
         def read(files: CaseFiles) -> Prepared | Lacking:
             for sentence in told([files], self.phases, self.labeling.completer):
                 if sentence.startswith(_WARNING):
-                    _warn(sentence)
+                    warn(sentence)
             return self.labeling.read(files)
 
         return Work(read, partial(self.labeling.label, keep=keep), self._segmentation)
@@ -74,7 +74,7 @@ class Segmenting:
         after = labeling.labeler.postprocessing
         _warn_untold(files.id, facts.background)
         if after and after.chosen_on(facts):
-            _warn(warning_of([files.id]))
+            warn(warning_of([files.id]))
         kept = made.probabilities
         return Segmentation(
             files.id,
@@ -111,7 +111,7 @@ class Making:
         return _taken(files, self.phases[0], incomplete=False)
 
     def found(self, root: Path, only: frozenset[str] | None) -> GivenCases:
-        return given_cases(root, self.phases[0].data, self.reads, _warn, only)
+        return given_cases(root, self.phases[0].data, self.reads, warn, only)
 
     def work(self, *, keep: bool) -> Work[CaseFiles, tuple[Prepared, Backgrounds], tuple[Volume, Backgrounds], Any]:
         if keep:
@@ -162,7 +162,7 @@ class Predictions(Generic[Made]):
                     made = result()
                 except UserError as error:
                     self.refused[case.name] = str(error)
-                    _warn(f"left out: {error}")
+                    warn(f"left out: {error}")
                 else:
                     done += 1
                     yield made
@@ -301,8 +301,9 @@ def _taken(files: CaseFiles, phase: TrainedPhase, *, incomplete: bool) -> CaseFi
 
 def _warn_untold(case: str, backgrounds: Sequence[float | None] | None) -> None:
     if backgrounds is not None and (sentence := untold({case: backgrounds})):
-        _warn(sentence)
+        warn(sentence)
 
 
-def _warn(sentence: str) -> None:
+def warn(sentence: str) -> None:
+    """Warns as the command does in a line of its output."""
     warnings.warn(sentence.removeprefix(_WARNING), stacklevel=2)

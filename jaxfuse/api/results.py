@@ -1,4 +1,4 @@
-"""Predictions of one case, on the grid of what was given: a label map, or a synthesized modality."""
+"""Predictions of one case, on the grid of what was given: a label map, a synthesized modality, or a fused image."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxfuse.data.cases import CaseFiles, HeldImage, Image
+from jaxfuse.engine.trained.fused_files import GivenImages, Levels, open_fused
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
-from jaxfuse.io.nifti import Volume, as_stored
+from jaxfuse.io.nifti import Volume, as_stored, read_volume
 from jaxfuse.io.outputs import open_outputs
 from jaxfuse.labels import LabelScheme
 from jaxfuse.prediction.labeler import write_label_values
 from jaxfuse.prediction.maker import Task, origin_file, write_synthesized
 from jaxfuse.prediction.probability_maps import ENTROPY, PROBABILITIES, entropy_nats, write_maps
+from jaxfuse.report.embedded import data_uri
 from jaxfuse.report.notebook import table, three_planes
 
 NIFTI = (".nii", ".nii.gz")
@@ -209,3 +212,53 @@ class Synthesis:
         source = self._place.image.read(as_it_lies=True)
         images = {self.sources[0]: source.array, f"{self.target} (synthesized)": self._volume}
         return three_planes(images, {}, None, title=self.case, spacing_mm=source.spacing_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class Fusion:
+    """An image that was fused of several.
+
+    Attributes:
+        names: those of the images, in the network's slots.
+        made_by: the name of the network.
+    """
+
+    names: tuple[str, ...]
+    made_by: str
+    _given: GivenImages = field(repr=False)
+    _levels: Levels = field(repr=False)
+
+    @cached_property
+    def image(self) -> Levels:
+        """Levels of 8 bits: a picture (h w), or a volume on the axes of the first one as stored; color comes last."""
+        return self._levels if self._reference is None else as_stored(self._levels, self._reference)
+
+    @property
+    def affine(self) -> Float[np.ndarray, "4 4"] | None:
+        """Voxel to world in mm of a volume's axes; None for a picture."""
+        return None if self._reference is None else self._reference.stored_affine
+
+    @cached_property
+    def _reference(self) -> Volume | None:
+        return None if self._given.axis is None else read_volume(self._given.paths[0], as_it_lies=True)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the image as the command does, byte for byte, and returns its path.
+
+        Args:
+            path: the file, .png for pictures, .nii or .nii.gz for volumes.
+            overwrite: replace a file there that jaxfuse did not write.
+
+        Raises:
+            UserError: the name ends otherwise, or there is such a file, or it is one that was read.
+        """
+        path, outputs = Path(path), open_fused(self._given.paths, Path(path), overwrite=overwrite)
+        with outputs.together() as folder:
+            self._given.write(folder / path.name, self._levels)
+        return path
+
+    def _repr_html_(self) -> str:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "fused.png"
+            self._given.draw(path, self._levels, self.made_by)
+            return f'<img alt="fused" src="{data_uri(path)}">'

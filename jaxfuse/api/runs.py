@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from jaxfuse.api.history import History, history_of
-from jaxfuse.api.predicting import Asked, Making, Segmenting, predict_given
+from jaxfuse.api.predicting import Asked, Making, Segmenting, predict_given, warn
+from jaxfuse.api.results import Fusion
 from jaxfuse.api.scores import Scores, scores_of
 from jaxfuse.api.ways import Options, check_options, way_of
+from jaxfuse.data.brain import AUTO
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.engine.run_folder.workdir import read_config
 from jaxfuse.engine.trained import phases as trained
 from jaxfuse.engine.trained.chosen_devices import chosen_devices
+from jaxfuse.engine.trained.fused_files import given_images, image_fuser
 from jaxfuse.engine.trained.phases import MODALITIES, TrainedPhase, one_kind
 from jaxfuse.engine.trained.sides import cases_of_side
+from jaxfuse.engine.trained.slice_fuser import the_fuser
 from jaxfuse.engine.trained.synthesizer import skill_of
 from jaxfuse.errors import UserError
 from jaxfuse.labels import LabelScheme
@@ -56,7 +60,7 @@ class Run:
 
     phases: tuple[TrainedPhase, ...]
     devices: tuple[Any, ...]
-    _ways: dict[Any, Segmenting | Making] = field(default_factory=dict, repr=False)
+    _ways: dict[Any, Any] = field(default_factory=dict, repr=False)
     _runs: dict[Any, Run] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -84,7 +88,7 @@ class Run:
 
     @property
     def fuses(self) -> bool:
-        """Whether it also makes fused images (`jaxfuse.fuse`)."""
+        """Whether it also makes fused images (`fuse`)."""
         return any(isinstance(one.system, FusingSystem) for one in self.phases)
 
     @property
@@ -191,6 +195,40 @@ class Run:
         placing = Placing(affine, tuple(spacing_mm), self._assumed_mm)
         asked = Asked(way, placing, self.devices, probabilities, progress)
         return predict_given(asked, given, name=name, only=only)
+
+    def fuse(
+        self,
+        images: Sequence[str | os.PathLike[str]],
+        *,
+        color: Sequence[str] = (),
+        axis: str | None = None,
+        background: str = AUTO,
+        by_network: bool = False,
+    ) -> Fusion:
+        """Fuses registered images of one subject, as `python -m jaxfuse.fuse` does, by a run that can (`fuses`).
+
+            fused = jaxfuse.load("runs/fuse4seg").fuse(["t1.nii.gz", "pet.nii.gz"])
+            fused.save("fused.nii.gz")
+
+        Args:
+            images: 2 to 4 files: PNG pictures, or NIfTI volumes on one grid. They stand in the network's slots in this
+                order, whatever modality the run had there.
+            color: color maps of gray images: NUMBER=MAP or NAME=MAP, such as "2=hot".
+            axis: which slices of volumes are fused: "axial" (if None), "coronal" or "sagittal".
+            background: the stored value around the head: "auto", "none", a number, or NAME=NUMBER,...
+            by_network: the image of the network itself, of runs whose scheme settles another one.
+
+        Raises:
+            UserError: the run makes no fused images, or these cannot be fused.
+        """
+        phase, paths = the_fuser(self.phases, self.name), [Path(os.fspath(one)) for one in images]
+        key = "fuse", len(paths), by_network
+        if key not in self._ways:
+            self._ways[key] = image_fuser(phase, len(paths), by_network=by_network, devices=self.devices)
+        fuser, given = self._ways[key], given_images(phase, paths, color=color, axis=axis, background=background)
+        for sentence in given.remarks(phase):
+            warn(sentence)
+        return Fusion(given.images.names, fuser.name, given, given.fused(fuser))
 
     @property
     def _assumed_mm(self) -> tuple[float, ...]:

@@ -34,6 +34,7 @@ from jaxfuse.prediction.given_cases import reads_of
 from jaxfuse.report.fusion import fusion_panel
 
 Made = TypeVar("Made")
+Levels = UInt8[np.ndarray, "*space_and_rgb"]
 # By pair what came of it, or the error that refuses it.
 Tried = Mapping[str, Made | UserError]
 
@@ -113,42 +114,94 @@ def fuse_images(
         by_network: as in `image_fuser`.
         overwrite: replace files that are not our own.
     """
-    kind = registered.kind_of(paths)
-    files = _open_files(paths, kind, output, preview, overwrite=overwrite)
-    volumes = kind == registered.NIFTI
-    if axis is not None and not volumes:
-        raise UserError("--axis says which slices of volumes are fused, and these are pictures; leave it out")
-    maps = registered.chosen_maps(color, registered.names_of(paths))
+    files = _open_files(paths, registered.kind_of(paths), output, preview, overwrite=overwrite)
     fuser = image_fuser(phase, len(paths), by_network=by_network)
-    rule = background_rule(background, registered.names_of(paths))
-    images = (registered.read_volumes if volumes else registered.read_pictures)(paths, maps, rule)
-    if volumes:
-        phase.preparation.check_shown(paths[0].name, images.spacing_mm, images.shown.shape, AXES[axis or "axial"])
-    if images.nearly_gray:
-        display.say(f"{', '.join(images.nearly_gray)}: {_TAKEN_FOR_GRAY}")
-    if images.untold:
-        display.say(f"Warning: {', '.join(images.untold)}: {_UNTOLD}")
-    display.say(f"{fuser.name} fuses {', '.join(images.names)} in its slots {', '.join(fuser.slots)}")
-    if warning := untrained_count(phase, len(paths)):
-        display.say(warning)
+    given = given_images(phase, paths, color=color, axis=axis, background=background)
+    display.say(f"{fuser.name} fuses {', '.join(given.images.names)} in its slots {', '.join(fuser.slots)}")
+    for sentence in given.remarks(phase):
+        display.say(sentence)
     started = time.perf_counter()
-    if volumes:
-        fused = registered.fuse_volume(fuser, images, AXES[axis or "axial"])
-    else:
-        fused = registered.fuse_picture(fuser, images)
-    levels = registered.in_levels(fused, list(images.color.values()))
+    levels = given.fused(fuser)
     seconds = time.perf_counter() - started
     with files[output].together() as folder:
-        if volumes:
-            (write_rgb_like if images.color else write_like)(folder / output.name, levels, paths[0])
-        else:
-            write_png(folder / output.name, levels)
-    size = " x ".join(map(str, fused.shape))
-    display.say(f"{output}: {'RGB' if images.color else 'gray'}, {size}, fused in {seconds:.1f} s")
+        given.write(folder / output.name, levels)
+    size, kind = " x ".join(map(str, given.images.shown.shape)), "RGB" if given.images.color else "gray"
+    display.say(f"{output}: {kind}, {size}, fused in {seconds:.1f} s")
     if preview is not None:
         with files[preview].together() as folder:
-            _draw_preview(folder / preview.name, images, levels, fuser.name)
+            given.draw(folder / preview.name, levels, fuser.name)
         display.say(f"preview: {preview}")
+
+
+@dataclass(frozen=True)
+class GivenImages:
+    """Registered images of one subject, read from files.
+
+    Attributes:
+        axis: the array axis across which slices of volumes are fused; None for pictures.
+    """
+
+    paths: Sequence[Path]
+    images: Registered
+    axis: int | None
+
+    def remarks(self, phase: TrainedPhase) -> list[str]:
+        """Says what was taken for granted, and what the network was not trained for."""
+        found = [f"{', '.join(self.images.nearly_gray)}: {_TAKEN_FOR_GRAY}"] if self.images.nearly_gray else []
+        found += [f"Warning: {', '.join(self.images.untold)}: {_UNTOLD}"] if self.images.untold else []
+        return [*found, *filter(None, [untrained_count(phase, len(self.paths))])]
+
+    def fused(self, fuser: ImageFuser) -> Levels:
+        """Returns the fused image in levels of 8 bits, on the canonical axes, in color where an image has color."""
+        if self.axis is None:
+            fused = registered.fuse_picture(fuser, self.images)
+        else:
+            fused = registered.fuse_volume(fuser, self.images, self.axis)
+        return registered.in_levels(fused, list(self.images.color.values()))
+
+    def write(self, path: Path, levels: Levels) -> None:
+        """Writes a fused image in the geometry of the first one."""
+        if self.axis is None:
+            write_png(path, levels)
+        else:
+            (write_rgb_like if self.images.color else write_like)(path, levels, self.paths[0])
+
+    def draw(self, path: Path, levels: Levels, name: str) -> None:
+        """Draws all images and the fused one side by side; `name` is that of the network."""
+        images = self.images
+        sources = [gray_levels(images.color.get(i, images.gray[..., i])) for i in range(len(images.names))]
+        fusion_panel(
+            path,
+            images=[*sources, levels],
+            headers=[*images.names, "fused"],
+            shown=images.shown,
+            title=f"fused by {name}",
+            spacing_mm=images.spacing_mm,
+        )
+
+
+def given_images(
+    phase: TrainedPhase, paths: Sequence[Path], *, color: Sequence[str], axis: str | None, background: str
+) -> GivenImages:
+    """Reads images of one subject; the arguments are those of `fuse_images`.
+
+    Raises:
+        UserError: they cannot be read, lie on several grids, or are volumes of other voxels than those of the training.
+    """
+    volumes, names = registered.kind_of(paths) == registered.NIFTI, registered.names_of(paths)
+    if axis is not None and not volumes:
+        raise UserError("--axis says which slices of volumes are fused, and these are pictures; leave it out")
+    maps, rule = registered.chosen_maps(color, names), background_rule(background, names)
+    if not volumes:
+        return GivenImages(paths, registered.read_pictures(paths, maps, rule), None)
+    images, across = registered.read_volumes(paths, maps, rule), AXES[axis or "axial"]
+    phase.preparation.check_shown(paths[0].name, images.spacing_mm, images.shown.shape, across)
+    return GivenImages(paths, images, across)
+
+
+def open_fused(paths: Sequence[Path], output: Path, *, overwrite: bool) -> Outputs:
+    """Returns the place of the file of a fused image; refuses names that do not say its kind, and taken ones."""
+    return _open_files(paths, registered.kind_of(paths), output, None, overwrite=overwrite)[output]
 
 
 def _open_files(
@@ -169,18 +222,6 @@ def _open_files(
         path: open_outputs(path.parent, option, reads=reads, names=[path.name], overwrite=overwrite)
         for path, option in written.items()
     }
-
-
-def _draw_preview(path: Path, images: Registered, levels: UInt8[np.ndarray, "*space_and_rgb"], name: str) -> None:
-    sources = [gray_levels(images.color.get(i, images.gray[..., i])) for i in range(len(images.names))]
-    fusion_panel(
-        path,
-        images=[*sources, levels],
-        headers=[*images.names, "fused"],
-        shown=images.shown,
-        title=f"fused by {name}",
-        spacing_mm=images.spacing_mm,
-    )
 
 
 def fuse_pairs(

@@ -46,7 +46,12 @@ def load_fuser(run: str, *, any_spacing: bool = False) -> TrainedPhase:
 
     That it also fuses is checked by `slice_fuser`.
     """
-    first, *others = phases = load([run], any_spacing=any_spacing)
+    return the_fuser(load([run], any_spacing=any_spacing), run)
+
+
+def the_fuser(phases: Sequence[TrainedPhase], run: str) -> TrainedPhase:
+    """Returns the one phase of a run that was read; refuses what `load_fuser` does."""
+    first, *others = phases
     check_labels(phases)
     if others:
         raise UserError(
