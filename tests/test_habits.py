@@ -20,6 +20,8 @@ WORKFLOWS = {name: one for name, one in READ.items() if "/workflows/" in name}
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 # Modules of packages that a workflow or an extra installs, which need not be here.
 INSTALLED = {"build": "build", "mkdocs": "docs"}
+# It comes with Python; looked for within a test, setuptools would warn that it is late.
+OF_PYTHON = {"pip"}
 
 
 def steps(name: str) -> Iterator[dict[str, Any]]:
@@ -52,7 +54,7 @@ def fault(line: str) -> str:
         return "" if rest[0] in COMMANDS else f"jaxfuse has no command {rest[0]}"
     if program == "python" and rest[0] == "-m":
         module, *rest = rest[1:]
-        known = module in INSTALLED or importlib.util.find_spec(module) is not None
+        known = module in OF_PYTHON | set(INSTALLED) or importlib.util.find_spec(module) is not None
         if not known:
             return f"no module {module}"
     elif program not in ("python", "bash", "ruff", "test"):
