@@ -12,6 +12,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 import jaxfuse
@@ -145,3 +147,8 @@ def test_commands_of_the_wheel_away_from_a_checkout(place):
     scores = ["--pred", "labels", "--ref", cases, "--protocol", "brats", "--out", "scores"]
     call(place, "jaxfuse", "evaluate", *scores)
     assert (place / "away" / "scores" / "summary.json").is_file()
+    call(place, "jaxfuse", "export", "--workdir", "runs/cmff-tiny", "--output", "bundle")
+    call(place, "python", "bundle/run.py", "--input", cases, "--output", "again")
+    for name in labels:
+        made, again = (nib.load(place / "away" / folder / name).get_fdata() for folder in ("labels", "again"))
+        np.testing.assert_array_equal(made, again)
