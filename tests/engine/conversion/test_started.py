@@ -41,7 +41,7 @@ def test_what_no_file_has_stays_as_it_is_drawn(folder):
         start_arrays,
         shapes,
         f"hinet/generator:{public_file(folder, 'cddfuse')}",
-        ("a", "b"),
+        ("t1", "t2"),
     )
 
 
