@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool
 from scipy import ndimage
@@ -37,10 +39,11 @@ def cl_dice(pred: Mask, truth: Mask) -> float:
 def _skeleton(mask: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
     """The skeleton of a mask, of which each connected part has a voxel at least."""
     line = skeletonize(mask).astype(bool)
-    parts, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    labeled: Any = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    parts, count = labeled
     places = ndimage.find_objects(parts)
     for number in np.setdiff1d(np.arange(1, count + 1), parts[line]):
         part = np.pad(parts[places[number - 1]] == number, 1)
-        depth = ndimage.distance_transform_edt(part)[(slice(1, -1),) * mask.ndim]
-        line[places[number - 1]].flat[np.argmax(depth)] = True
+        depth: Any = ndimage.distance_transform_edt(part)
+        line[places[number - 1]].flat[np.argmax(depth[(slice(1, -1),) * mask.ndim])] = True
     return line

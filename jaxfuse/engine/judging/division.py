@@ -23,7 +23,6 @@ from jaxfuse.inference.tiling import Asked
 from jaxfuse.io.npz import write_loose_npz
 
 Made = TypeVar("Made")
-Judging = Callable[[PredictCase], Made]
 
 # In the run folder, while it is written into.
 EXCHANGE = ".exchange"
@@ -32,7 +31,9 @@ AHEAD = 2
 _SECONDS = "seconds it took"
 
 
-def judged_by_all(processes: Processes, workdir: Path, needs: Needs, predict: PredictCase, judging: Judging) -> Made:
+def judged_by_all(
+    processes: Processes, workdir: Path, needs: Needs, predict: PredictCase, judging: Callable[[PredictCase], Made]
+) -> Made:
     """Judges in process 0 what all processes predict; all get what it returns, JSON, or end as it does.
 
     Args:
