@@ -36,6 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "mirror", None, "Axes along which tiles are mirrored as well: none, all, or such as 0 or 0,1; those of the run."
     )
+    flags.DEFINE_bool("onnx", False, "Write each network as ONNX as well, by jax2onnx (extra `onnx`).")
     flags.DEFINE_string(option.OPTION, option.AUTO, option.HELP)
     flags.DEFINE_bool(outputs.OVERWRITE, False, outputs.OVERWRITE_HELP)
     for name in ("workdir", "output"):
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int:
         passes=passes,
         postprocessing=asked.postprocessing,
         command=" ".join(["python -m jaxfuse.export", *sys.argv[1:]]),
+        onnx=asked.onnx,
         overwrite=asked.overwrite,
     )
     return 0

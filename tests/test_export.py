@@ -1,16 +1,23 @@
 """Exported runs: what a bundle predicts where there is no jaxfuse, and bundles that are damaged."""
 
 import shutil
+import sys
 from pathlib import Path
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
+from jax import ShapeDtypeStruct
+from jax.export import deserialize
 
 pytest.importorskip("flatbuffers", reason="JAX writes exported programs with it")
 
 from jaxfuse import export, predict
+from jaxfuse.engine.cost.gpus import GPUS, compiled_for
+from jaxfuse.engine.trained.phases import load
 from jaxfuse.errors import UserError
+from jaxfuse.io.safetensors import read_safetensors
 from jaxfuse.prediction.bundle import Bundle
 from tests.commands import call_here
 from tests.exported import exported, run_alone
@@ -80,7 +87,7 @@ def test_the_card_tells_data_use_and_limits(place):
 def test_a_program_of_another_jax_is_refused_and_its_weights_are_kept(place, monkeypatch):
     monkeypatch.setattr("jax.export.maximum_supported_calling_convention_version", 1)
     with pytest.raises(UserError, match=r"by jax .*, which jax .* cannot read .*weights.safetensors has its weights"):
-        Bundle(place / "bundle").labeler(None)
+        Bundle(place / "bundle").labeler(jax.devices()[0])
 
 
 @pytest.mark.slow
@@ -102,3 +109,35 @@ def test_a_run_that_synthesizes_is_exported(place, tmp_path):
     assert check_files(tmp_path / "ours", tmp_path / "theirs") == 2
     for path in (tmp_path / "ours").glob("*.json"):
         assert path.read_text() == (tmp_path / "theirs" / path.name).read_text()
+
+
+@pytest.mark.h200
+def test_the_program_for_cuda_compiles_for_an_h200(place):
+    folder = place / "bundle"
+    (one,) = Bundle(folder).phases
+    program = deserialize(bytearray((folder / one.programs["whole"]).read_bytes()))
+    arrays = read_safetensors(folder / "weights.safetensors").arrays
+    weights = {name.partition("/")[2]: ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
+    image = ShapeDtypeStruct((one.tile_batch, *one.patch, 4), np.float32)
+    compiled = compiled_for(GPUS["h200"], jax.jit(program.call), weights, image)
+    assert "__cudnn$conv" in compiled.as_text()
+
+
+@pytest.mark.oracle
+def test_a_network_as_onnx_gives_the_same(place, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("jax2onnx")
+    folder = exported(place / "run", tmp_path / "bundle", onnx=True)
+    session = runtime.InferenceSession(folder / "onnx" / "0.onnx")
+    (one,) = load([str(place / "run")])
+    tiles = np.random.default_rng(0).normal(size=(8, 16, 16, 4)).astype(np.float32)
+    (found,) = session.run(None, {session.get_inputs()[0].name: tiles})
+    expected = one.system.predict(one.weights(), {"image": jax.numpy.asarray(tiles)})["segmentation"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_onnx_without_its_library_is_refused(place, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(UserError, match="ONNX takes jax2onnx, which is not installed; call pip install"):
+        exported(place / "run", tmp_path / "bundle", onnx=True)
+    assert not (tmp_path / "bundle").exists()

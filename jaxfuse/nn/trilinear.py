@@ -26,6 +26,9 @@ from jaxfuse.arrays import Array, mesh_of
 
 Form = Callable[..., Array]
 
+# Primitive -> its form for any device, for whoever carries out a traced function elsewhere.
+DEFAULTS: dict[str, Form] = {}
+
 # Whether a program that is exported is for one CPU device of a process like this one.
 _EXPORTED_ALONE: ContextVar[bool] = ContextVar("exported for one device", default=False)
 
@@ -100,6 +103,7 @@ def trilinear(
 
 def _primitive(name: str, options: Sequence[str], forms: Forms, batched: bool) -> Primitive:
     primitive, compiled = Primitive(name), partial(jax.jit, static_argnames=tuple(options))
+    DEFAULTS[name] = forms.default
 
     @lru_cache(maxsize=1024)
     def made(a: jax.ShapeDtypeStruct, b: jax.ShapeDtypeStruct, given: tuple[tuple[str, Any], ...]) -> ShapedArray:

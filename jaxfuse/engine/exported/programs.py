@@ -34,12 +34,16 @@ class ExportedNetwork:
         weights: those that the programs read, by name.
         any_batch: whether the programs take any number of tiles; else as many as the phase predicts at once. Those with
             oneDNN take as many in any case.
+        forward: the function that was exported.
+        image: sides of as many tiles as the phase predicts at once, with their channels.
     """
 
     outputs: tuple[str, ...]
     programs: Mapping[str, export.Exported]
     weights: Mapping[str, np.ndarray]
     any_batch: bool
+    forward: Forward
+    image: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +102,7 @@ def export_network(phase: TrainedPhase, tile: Sequence[int], outputs: Sequence[s
         programs, any_batch = exported(own), False
     if onednn.available():
         programs |= {with_library(kind): one for kind, one in exported(own, library=True).items()}
-    return ExportedNetwork(forward.outputs, programs, weights, any_batch)
+    return ExportedNetwork(forward.outputs, programs, weights, any_batch, forward, (own, *tile, channels))
 
 
 def _read(forward: Forward, named: Mapping[str, np.ndarray], image: tuple[int, ...]) -> list[str]:

@@ -20,6 +20,7 @@ from jaxfuse.data.sources.volumes import source_of
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.exported.carried_modules import RUNNER, runner_files
 from jaxfuse.engine.exported.model_card import Exported, model_card
+from jaxfuse.engine.exported.onnx_file import check_installed, write_onnx
 from jaxfuse.engine.exported.programs import ExportedNetwork, export_network
 from jaxfuse.engine.trained.passes import PATCHES, Passes, each_of, way_of
 from jaxfuse.engine.trained.phases import MODALITIES, TrainedPhase, one_kind
@@ -188,6 +189,7 @@ def export_bundle(
     passes: Passes = PATCHES,
     postprocessing: str = AUTO,
     command: str = "",
+    onnx: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Writes a bundle of trained phases into a folder.
@@ -196,12 +198,15 @@ def export_bundle(
         passes: what replaces the settings of the phases' validation.
         postprocessing: auto, none, or the file of a plan (`jaxfuse.engine.trained.postprocessed`).
         command: the command line, for the card.
+        onnx: whether each network is written as ONNX as well.
         overwrite: replace files in the folder that are not our own.
 
     Raises:
-        UserError: the phases cannot be exported (`exporting`), flatbuffers is not installed, or the folder holds
+        UserError: the phases cannot be exported (`exporting`), a library is not installed, or the folder holds
             something else.
     """
+    if onnx:
+        check_installed()
     what = exporting(phases, passes)
     after = postprocessing_of(phases, postprocessing) if what.labels else None
     texts, copies = _texts(), _copies() | ({PLAN: after.stored.path} if after else {})
@@ -212,11 +217,14 @@ def export_bundle(
         for number, one in enumerate(networks)
         for kind, program in one.programs.items()
     }
-    names = [*programs, *texts, *copies, WEIGHTS, PREPARATION, RECORD, CARD, HASHES]
+    graphs = {f"onnx/{number}.onnx": one for number, one in enumerate(networks)} if onnx else {}
+    names = [*programs, *graphs, *texts, *copies, WEIGHTS, PREPARATION, RECORD, CARD, HASHES]
     outputs = open_outputs(folder, "--output", reads=_reads(phases), names=names, overwrite=overwrite)
     with outputs.together() as staged:
         for path in {(staged / name).parent for name in names}:
             path.mkdir(parents=True, exist_ok=True)
+        for name, one in graphs.items():
+            write_onnx(staged / name, one.forward, one.weights, one.image)
         for name, program in programs.items():
             (staged / name).write_bytes(program.serialize())
         for name, text in texts.items():
@@ -226,7 +234,7 @@ def export_bundle(
         write_safetensors(staged / WEIGHTS, _weights(networks), {"format": "flax"})
         write_json(staged / PREPARATION, {"networks": [one.preparation.document() for one in phases]})
         write_json(staged / RECORD, what.record(networks, made))
-        files = {name: (staged / name).stat().st_size for name in (*programs, WEIGHTS, PREPARATION, RECORD)}
+        files = {name: (staged / name).stat().st_size for name in (*programs, *graphs, WEIGHTS, PREPARATION, RECORD)}
         counts = [sum(array.size for array in one.weights.values()) for one in networks]
         card = model_card(phases, Exported(made, what.result, files, counts))
         (staged / CARD).write_text(card, encoding="utf-8")
