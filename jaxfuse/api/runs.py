@@ -134,7 +134,7 @@ class Run:
 
     @property
     def history(self) -> History:
-        """The rows of metrics that training wrote, by phase and side: history["fusion"]["train"]["net/loss"]."""
+        """The rows of metrics that training wrote, by phase and side: `history["fusion"]["train"]["net/loss"]`."""
         return history_of(self.workdir)
 
     def _repr_html_(self) -> str:
