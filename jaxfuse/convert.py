@@ -30,6 +30,7 @@ from ml_collections import config_flags
 from jaxfuse import cli, recipe_files
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
+from jaxfuse.options import flat
 
 
 def define_flags() -> None:
@@ -85,14 +86,30 @@ def _read(asked: Any, files: list[str]) -> int:
         raise UserError("give either --workdir RUN, for a run, or --output FILE, for the weights by our own names")
     sources = [read_as(asked.to, text) for text in files]
     if asked.workdir is not None:
+        if asked.overwrite:
+            raise UserError("--overwrite is an option of --output; leave it out, and name a new or empty --workdir")
         if not table.recipe:
             raise UserError(
                 f"weights of {table.title} make no run of jaxfuse by themselves; a training starts from them with "
                 f"--config.PHASE.start={asked.to}:FILE"
             )
-        print(write_run(_recipe(asked, table), sources, Path(asked.workdir), asked.phase or table.phase))
+        config = _recipe(asked, table)
+        told = write_run(config, sources, Path(asked.workdir), asked.phase or table.phase)
+        print("\n".join([told, *others(config, table)]))
         return 0
     return _write_arrays(asked, table, sources)
+
+
+def others(config: Any, table: Any) -> list[str]:
+    """Returns a sentence for each option by which a recipe that was named departs from the public code."""
+    from jaxfuse.engine.conversion.run import settled_for_all
+
+    own = flat(settled_for_all(config))
+    return [
+        f"--config.{name} is {own[name]!r}, and {table.title} has {value!r}; name that to have the same"
+        for name, value in (table.overrides or {}).items()
+        if name in own and own[name] != value
+    ]
 
 
 def _write_arrays(asked: Any, table: Any, sources: list[Any]) -> int:

@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from configs import hinet
 from jaxfuse import convert
 from jaxfuse.weights.tables import TABLES
 from tests.commands import call, call_here
@@ -34,9 +35,19 @@ def test_wrong_calls_are_refused(tmp_path):
         to="cddfuse",
         workdir=tmp_path / "r",
     )
+    refuses("--overwrite is an option of --output", weights=path, to="hinet", workdir=tmp_path / "r", overwrite=True)
     refuses("sizes of CDDFuse are those of a recipe", weights=path, to="cddfuse", output=tmp_path / "a.npz")
     refuses("--workdir is an option of --weights", run=tmp_path, to="hinet", workdir=tmp_path)
     refuses("--output is not given", run=tmp_path, to="hinet")
+
+
+def test_a_recipe_that_prepares_cases_in_another_way_is_told():
+    named = hinet.get_config("paper,data=t2")
+    (told,) = convert.others(named, TABLES["hinet"])
+    assert told.startswith("--config.data.normalize is 'minmax', and Hi-Net has 'histmatch'")
+    named.data.normalize = "histmatch"
+    assert convert.others(named, TABLES["hinet"]) == []
+    assert convert.others(named, TABLES["pix2pix"]) == []
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ _METADATA = "__metadata__"
 # The format's own limit, which keeps a reader from taking a damaged length for an order of memory.
 _LONGEST_HEADER = 100_000_000
 _ALIGNED = 8
+_MOST_SIDES = 32
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def _header(path: Path, text: bytes) -> dict[str, Any]:
 
     try:
         header = json.loads(text, object_pairs_hook=once)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"its header is no JSON ({error})") from error
     assert isinstance(header, dict)  # it begins with a brace
     return header
@@ -128,7 +131,9 @@ def _place(path: Path, name: str, entry: Any) -> _Place:
         raise _damaged(path, f"the header's entry of {name!r} lacks dtype, shape or data_offsets") from error
     if not all(type(one) is int and one >= 0 for one in numbers):
         raise _damaged(path, f"the sides or offsets of {name!r} are no whole numbers from 0 on")
-    if kind not in _TYPES:
+    if len(shape) > _MOST_SIDES:
+        raise _damaged(path, f"{name!r} has {len(shape)} sides")
+    if not isinstance(kind, str) or kind not in _TYPES:
         known = ", ".join(_TYPES)
         raise UserError(f"{path} holds {name!r} in the type {kind!r}, which is not read here; store it as {known}")
     dtype = _type_of(kind)

@@ -3,7 +3,8 @@
 Such a file tells by a pickle which tensors it holds, and a pickle can call any function. Here it may name what
 `ALLOWED` has and nothing else, so that reading calls no code but this module's: tensors, parameters, the dictionaries
 and lists around them, numbers and text. All other names are refused before any of them is looked up. There is one way
-for all users, whether PyTorch is installed or not, so that what can be read does not depend on it.
+for all users, whether PyTorch is installed or not, so that what can be read does not depend on it. What stands for a
+name has no attributes that a pickle could set, and a small file asks for little memory.
 
 Both forms are read: the archive of PyTorch 1.6 and later (`data.pkl` beside a file of bytes for each storage), and the
 one before it, five pickles in a row with the storages behind them.
@@ -12,14 +13,15 @@ one before it, five pickles in a row with the storages behind them.
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import pickletools
 import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -33,29 +35,29 @@ _TYPES |= {"Long": np.int64, "Int": np.int32, "Short": np.int16, "Char": np.int8
 _ADVICE = (
     "where you trust it, read it with PyTorch and write its state_dict as safetensors (safetensors.torch.save_file)"
 )
+# What no file of weights comes near: entries of its dictionaries, dictionaries within each other, and how many times
+# over its tensors hold the values of its storages, which tied weights share.
+_ENTRIES, _DEPTH, _TIMES = 1_000_000, 100, 16
 
 
 class _Refused(Exception):
     """A pickle that is not one of tensors; the message says why."""
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """The type of a storage's values."""
 
     dtype: np.dtype[Any]
 
 
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     """A storage that is named, and not read yet."""
 
     key: str
     kind: _Kind
 
 
-@dataclass(frozen=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """A view of a storage: where it begins, its sides and steps, in values."""
 
     storage: _Storage
@@ -63,12 +65,17 @@ class _Tensor:
     shape: Any
     steps: Any
 
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """Returns a copy of the view; refuses one that reaches beyond the storage."""
-        shape, steps = (tuple(one) for one in (self.shape, self.steps))
+    def size(self) -> int:
+        """Returns how many values it has; refuses what are no sides and steps."""
+        shape, steps = tuple(self.shape), tuple(self.steps)
         numbers = [self.start, *shape, *steps]
         if len(shape) != len(steps) or not all(type(one) is int and one >= 0 for one in numbers):
             raise _Refused(f"a tensor of sides {shape} and steps {steps}")
+        return math.prod(shape)
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Returns a copy of the view; refuses one that reaches beyond the storage."""
+        shape, steps = tuple(self.shape), tuple(self.steps)
         last = self.start + sum((side - 1) * step for side, step in zip(shape, steps, strict=True))
         if 0 not in shape and last >= values.size:
             raise _Refused(f"a tensor that reaches value {last} of a storage of {values.size}")
@@ -126,6 +133,20 @@ class _Reader(pickle.Unpickler):
         return _Storage(key, kind)
 
 
+def _load(file: io.BufferedIOBase) -> tuple[Any, dict[str, _Kind]]:
+    """Reads the pickle at which a file stands; returns it and the kinds of its storages.
+
+    A pickle notes what it names again under numbers, and memory is taken for all numbers up to the largest.
+    """
+    start = file.tell()
+    for count, (operation, number, _) in enumerate(pickletools.genops(file)):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number) > count:
+            raise ValueError(f"note {number} of fewer")
+    file.seek(start)
+    reader = _Reader(file)
+    return reader.load(), reader.kinds
+
+
 def read_pickled(path: Path) -> dict[str, np.ndarray]:
     """Reads every tensor of a file of PyTorch, by its name; those within dictionaries are named `outer.inner`.
 
@@ -166,26 +187,33 @@ def _archive(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
             raise ValueError("an archive without a data.pkl")
         root = pickles[0].removesuffix("data.pkl")
         order = archive.read(f"{root}byteorder").decode() if f"{root}byteorder" in archive.namelist() else "little"
-        tree = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
+        tree, _ = _load(io.BytesIO(_stored(archive, pickles[0])))
 
         def read(storage: _Storage) -> np.ndarray:
-            return np.frombuffer(archive.read(f"{root}data/{storage.key}"), _ordered(storage.kind.dtype, order))
+            return np.frombuffer(_stored(archive, f"{root}data/{storage.key}"), _ordered(storage.kind.dtype, order))
 
         return _named(tree, read)
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Reads a part of an archive; refuses a compressed one, which a small file could have unpacked to any size."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed, as torch.save leaves nothing")
+    return archive.read(name)
 
 
 def _in_a_row(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
     """Reads the form before archives: magic number, version, facts of the system, tree, keys; then the storages."""
     file.seek(0)
-    if _Reader(file).load() != _MAGIC:
+    if _load(file)[0] != _MAGIC:
         raise ValueError("another beginning")
-    _, system = (_Reader(file).load() for _ in range(2))
+    _, system = (_load(file)[0] for _ in range(2))
     order = "little" if system.get("little_endian", True) else "big"
-    reader = _Reader(file)
-    tree, keys = reader.load(), _Reader(file).load()
+    tree, kinds = _load(file)
+    keys, _ = _load(file)
     held: dict[str, np.ndarray] = {}
     for key in keys:
-        count, dtype = int.from_bytes(file.read(8), order), _ordered(reader.kinds[key].dtype, order)
+        count, dtype = int.from_bytes(file.read(8), order), _ordered(kinds[key].dtype, order)
         held[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
     return _named(tree, lambda storage: held[storage.key])
 
@@ -198,20 +226,32 @@ def _named(tree: Any, read: Callable[[_Storage], np.ndarray]) -> dict[str, np.nd
     """Reads the storages of all tensors, each once, and cuts the tensors from them."""
     held: dict[str, np.ndarray] = {}
     found = {}
+    room = 0
     for name, tensor in _leaves(tree).items():
         key = tensor.storage.key
         if key not in held:
             held[key] = read(tensor.storage)
+            room += _TIMES * held[key].nbytes
+        room -= tensor.size() * held[key].itemsize
+        if room < 0:
+            raise ValueError(f"its tensors hold more than {_TIMES} times the values of its storages")
         values = tensor.of(held[key])
         found[name] = values.astype(values.dtype.newbyteorder("="), copy=False)
     return found
 
 
-def _leaves(tree: Any, prefix: str = "") -> dict[str, _Tensor]:
+def _leaves(tree: Any) -> dict[str, _Tensor]:
     """Returns the tensors of nested dictionaries by their names; lists are left out, as those of optimizers are."""
-    if isinstance(tree, _Tensor):
-        return {prefix or "tensor": tree}
     found: dict[str, _Tensor] = {}
-    for key, value in tree.items() if isinstance(tree, Mapping) else ():
-        found |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    left, met = [("", tree, 0)], 0
+    while left:
+        name, value, depth = left.pop()
+        met += 1
+        if met > _ENTRIES or depth > _DEPTH:
+            raise ValueError(f"more than {_ENTRIES:,} entries, or {_DEPTH} dictionaries within each other")
+        if isinstance(value, _Tensor):
+            found[name or "tensor"] = value
+        elif isinstance(value, Mapping):
+            named = [(key, inner) for key, inner in value.items() if isinstance(key, (str, int))]
+            left += [(f"{name}.{key}" if name else str(key), inner, depth + 1) for key, inner in reversed(named)]
     return found

@@ -70,6 +70,9 @@ def test_arrays_off_their_own_width_are_read(tmp_path):
         ({"a": _entry(begin=4, end=12)}, b"123456789012", "'a' begins at byte 4, and the one before it ends at 0"),
         ({"a": _entry()}, b"1234567", "its header tells of 8 bytes of arrays, and it holds 7"),
         ({"a": _entry()}, b"123456789", "its header tells of 8 bytes of arrays, and it holds 9"),
+        ({"a": _entry(dtype=["F32"])}, b"12345678", "in the type .*, which is not read here"),
+        ({"a": _entry([1] * 100, end=4)}, b"1234", "'a' has 100 sides"),
+        (b'{"a":' + b"9" * 5000 + b"}", b"", "its header is no JSON"),
         ({"a": _entry(dtype="F8_E4M3")}, b"12345678", "in the type 'F8_E4M3', which is not read here; store it as"),
     ],
 )

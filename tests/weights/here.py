@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import flax.linen as nn
@@ -91,10 +92,17 @@ def cases() -> dict[str, Case]:
 
 def ours(case: Case, image: tuple[int, ...]) -> Ours:
     """Returns the sides of all arrays of a network for images of these sides."""
+    return Ours(_shapes(case.module, tuple(case.options.items()), image), SOURCES)
+
+
+@cache
+def _shapes(
+    module: nn.Module, options: tuple[tuple[str, Any], ...], image: tuple[int, ...]
+) -> Mapping[str, tuple[int, ...]]:
     given = jax.ShapeDtypeStruct(image, np.float32)
-    made = jax.eval_shape(lambda key: case.module.lazy_init(key, given, **case.options), jax.random.key(0))
+    made = jax.eval_shape(lambda key: module.lazy_init(key, given, **dict(options)), jax.random.key(0))
     leaves = [leaf for name in made for leaf in jax.tree_util.tree_leaves_with_path(made[name])]
-    return Ours({jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}, SOURCES)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
 
 
 def applied(case: Case, arrays: Mapping[str, np.ndarray], image: np.ndarray) -> np.ndarray:

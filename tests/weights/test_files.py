@@ -25,3 +25,9 @@ def test_other_files_are_refused(tmp_path):
     refused("a.npz is no whole file of arrays", read_weights_file, tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", a=np.array([{}], object))
     refused("b.npz is no whole file of arrays .*pickle", read_weights_file, tmp_path / "b.npz")
+    with (tmp_path / "c.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    refused("c.npz is no whole file of arrays", read_weights_file, tmp_path / "c.npz")
+    for array in (np.array(["words"]), np.zeros(2, np.complex64)):
+        np.savez(tmp_path / "d.npz", a=array)
+        refused("d.npz holds a, an array of .* weights are numbers", read_weights_file, tmp_path / "d.npz")

@@ -107,6 +107,37 @@ def test_a_view_lies_within_its_storage(tmp_path):
         refused("asks for a tensor", read_pickled, path)
 
 
+def text(word: str) -> bytes:
+    """An operation that puts a text on the stack."""
+    return pickle.BINUNICODE + len(word).to_bytes(4, "little") + word.encode()
+
+
+def test_what_stands_for_a_name_cannot_be_changed(tmp_path):
+    storage = pickle.GLOBAL + b"torch\nFloatStorage\n"
+    state = pickle.EMPTY_DICT + text("dtype") + text("int32") + pickle.SETITEM
+    before = ALLOWED["torch", "FloatStorage"]
+    for given in (state, pickle.NONE + state + pickle.TUPLE2):
+        content = pickle.PROTO + b"\x02" + storage + given + pickle.BUILD + pickle.STOP
+        refused("is no whole file", read_pickled, archive(tmp_path / "a.pth", content))
+    assert before.dtype == np.float32
+
+
+def test_a_small_file_asks_for_little_memory(tmp_path):
+    wide = tensor_file(tmp_path / "wide.pth", 0, (10**6, 10**6), (0, 0))
+    refused("more than 16 times the values of its storages", read_pickled, wide)
+    notes = pickle.PROTO + b"\x02" + pickle.NONE + pickle.LONG_BINPUT + (2**30).to_bytes(4, "little") + pickle.STOP
+    refused("note 1073741824 of fewer", read_pickled, archive(tmp_path / "notes.pth", notes))
+    (tmp_path / "notes.pkl").write_bytes(notes)
+    refused("note 1073741824 of fewer", read_pickled, tmp_path / "notes.pkl")
+    doubled: dict = {}
+    for _ in range(40):
+        doubled = {"a": doubled, "b": doubled}
+    refused("more than 1,000,000 entries", read_pickled, archive(tmp_path / "d.pth", pickle.dumps(doubled, 2)))
+    with zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("weights/data.pkl", pickle.dumps({}, 2))
+    refused("data.pkl is compressed", read_pickled, tmp_path / "packed.pth")
+
+
 @pytest.mark.parametrize("name", ["archive.pth", "in_a_row.pkl"])
 def test_a_file_that_was_cut_is_told(tmp_path, name):
     whole = (STORED / name).read_bytes()
