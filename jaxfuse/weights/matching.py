@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -88,12 +88,12 @@ def _check_ours(part: Part, lines: Sequence[Line], here: Ours) -> None:
     ours = {line.ours for line in lines}
     if absent := sorted(ours - here.shapes.keys()):
         raise UserError(
-            f"this recipe's network has no {_listed(absent)}, which the public code has; choose the row and the sizes "
+            f"this recipe's network has no {listed(absent)}, which the public code has; choose the row and the sizes "
             "of the public code"
         )
     if not part.partial and (further := sorted(here.shapes.keys() - ours)):
         raise UserError(
-            f"this recipe's network has {_listed(further)}, for which the public code has no name; choose the row and "
+            f"this recipe's network has {listed(further)}, for which the public code has no name; choose the row and "
             "the sizes of the public code"
         )
 
@@ -107,17 +107,12 @@ def _check_names(part: Part, lines: Sequence[Line], given: Arrays, where: str) -
     )
     if not missing and not stray:
         return
-    faults = [f"{len(missing)} of its {len(expected)} tensors are missing, {_listed(missing)}"] if missing else []
-    faults += [f"{len(stray)} of the file's are none of it, {_listed(stray)}"] if stray else []
+    faults = [f"{len(missing)} of its {len(expected)} tensors are missing, {listed(missing)}"] if missing else []
+    faults += [f"{len(stray)} of the file's are none of it, {listed(stray)}"] if stray else []
     raise UserError(
         f"{where} is not read as {part.name}: {'; '.join(faults)}; name the file that holds it, or another table and "
         "recipe"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_LISTED])
-    return f"{shown} and {len(names) - _LISTED} more" if len(names) > _LISTED else shown
 
 
 def _fitting(line: Line, theirs: np.ndarray, here: Ours, where: str) -> np.ndarray:
@@ -134,13 +129,7 @@ def _fitting(line: Line, theirs: np.ndarray, here: Ours, where: str) -> np.ndarr
     return value
 
 
-def tree_of(arrays: Mapping[str, np.ndarray]) -> dict:
-    """Returns nested dictionaries of arrays that are named by paths."""
-    tree: dict = {}
-    for path, array in arrays.items():
-        *folders, leaf = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = array
-    return tree
+def listed(names: Sequence[str]) -> str:
+    """Returns the first names, and how many more there are."""
+    shown = ", ".join(names[:_LISTED])
+    return f"{shown} and {len(names) - _LISTED} more" if len(names) > _LISTED else shown

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from jaxfuse.models.baselines import cyclegan, pix2pix
 from jaxfuse.models.fuse4seg.fusion import FusionForm
@@ -21,7 +22,6 @@ from jaxfuse.models.hyperfusion.make import HyperForm
 from jaxfuse.nn.vision_transformer import VisionTransformer
 from jaxfuse.weights import cddfuse, hinet, hyperdense, transformer, translation
 from jaxfuse.weights.lines import Ours, Part
-from jaxfuse.weights.matching import tree_of
 from tests.weights import sizes
 
 _HINET = HiNetForm(width=sizes.HINET, critic_width=sizes.HINET)
@@ -109,8 +109,10 @@ def applied(case: Case, arrays: Mapping[str, np.ndarray], image: np.ndarray) -> 
     """Returns what a network makes of an image by these arrays."""
     running = ("mean", "var", "variance")
     statistics = {path: array for path, array in arrays.items() if path.rpartition("/")[2] in running}
-    variables = {"params": tree_of({path: array for path, array in arrays.items() if path not in statistics})}
-    variables |= {"batch_stats": tree_of(statistics)} if statistics else {}
+    variables = {
+        "params": unflatten_dict({path: array for path, array in arrays.items() if path not in statistics}, "/")
+    }
+    variables |= {"batch_stats": unflatten_dict(statistics, "/")} if statistics else {}
     apply = jax.jit(lambda variables, image: case.module.apply(variables, image, **case.options))
     # Compiled once and run once: what an optimizer saves is less than it takes.
     quickly = apply.lower(variables, image).compile(compiler_options={"xla_backend_optimization_level": 0})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfuse.weights.lines import LINEAR, RESHAPED, Line, Ours, Part, batch_norm, conv, counters
-from jaxfuse.weights.matching import bare, matched, read_part, tree_of, write_part
+from jaxfuse.weights.matching import bare, listed, matched, read_part, write_part
 from tests.refusals import refused
 
 OURS = Ours({"a/kernel": (3, 3, 2, 4), "a/bias": (4,), "both/kernel": (1, 1, 2, 6), "n/scale": (4,), "n/bias": (4,)})
@@ -98,6 +98,6 @@ def test_values_in_order_take_our_sides():
         RESHAPED.read(np.arange(6), (4,))
 
 
-def test_paths_become_a_tree():
-    b, c, d = (np.array(number) for number in range(3))
-    assert tree_of({"a/b": b, "a/c": c, "d": d}) == {"a": {"b": b, "c": c}, "d": d}
+def test_three_names_are_listed():
+    assert listed(list("abcde")) == "a, b, c and 2 more"
+    assert listed(["a"]) == "a"

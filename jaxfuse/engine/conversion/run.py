@@ -18,7 +18,7 @@ from jaxfuse.data.intensities import LANDMARKS
 from jaxfuse.data.settings import Data, declared_facts, declared_scheme
 from jaxfuse.engine.build import abstract_state, build_system, initial_state
 from jaxfuse.engine.conversion.arrays import own_arrays, with_arrays
-from jaxfuse.engine.conversion.sources import Source, arrays_of, listed, sources_of
+from jaxfuse.engine.conversion.sources import Source, arrays_of, sources_of
 from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.engine.run_folder.workdir import CONVERTED, check_workdir, open_workdir
 from jaxfuse.errors import UserError
@@ -27,6 +27,7 @@ from jaxfuse.io.whole_file import file_digest
 from jaxfuse.learning.state import State
 from jaxfuse.learning.system import System
 from jaxfuse.options import AUTO, flat
+from jaxfuse.weights.matching import listed
 
 # What is `auto` in presets of papers; a converted run computes as the code that it comes from.
 _SETTLED = {"dtype": "float32", "remat": "off"}

@@ -13,11 +13,8 @@ from jaxfuse.engine.conversion.arrays import network_paths
 from jaxfuse.errors import UserError
 from jaxfuse.weights.files import read_weights_file
 from jaxfuse.weights.lines import Arrays, Ours, Part, Table
-from jaxfuse.weights.matching import matched, read_part
+from jaxfuse.weights.matching import listed, matched, read_part
 from jaxfuse.weights.tables import TABLES, table_of
-
-# Names that a sentence lists.
-_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -132,12 +129,6 @@ def _in_own_names(source: Source, found: Arrays, own: Mapping[str, Any]) -> dict
                 "choose the recipe's sizes to be those of the file"
             )
     return {name: np.asarray(array, np.float32) for name, array in found.items()}
-
-
-def listed(names: Sequence[str]) -> str:
-    """Returns the first names, and how many more there are."""
-    shown = ", ".join(names[:_LISTED])
-    return f"{shown} and {len(names) - _LISTED} more" if len(names) > _LISTED else shown
 
 
 def sources_of(pairs: Sequence[str]) -> tuple[str, ...]:

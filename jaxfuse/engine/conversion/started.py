@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxfuse.engine.conversion.arrays import own_arrays, with_arrays
-from jaxfuse.engine.conversion.sources import Source, arrays_of, listed, parse_sources
+from jaxfuse.engine.conversion.sources import Source, arrays_of, parse_sources
 from jaxfuse.errors import UserError
 from jaxfuse.learning.state import State
+from jaxfuse.weights.matching import listed
 
 
 def started(state: State, text: str, sources: Sequence[str]) -> tuple[State, str]:

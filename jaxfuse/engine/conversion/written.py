@@ -14,7 +14,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.outputs import open_outputs
 from jaxfuse.io.safetensors import write_safetensors
-from jaxfuse.weights.lines import OWN
+from jaxfuse.weights.lines import OWN, Table
 from jaxfuse.weights.matching import write_part
 from jaxfuse.weights.tables import table_of
 
@@ -31,8 +31,9 @@ def write_weights(phase: TrainedPhase, table: str, folder: Path, *, overwrite: b
     Raises:
         UserError: the table cannot be written or is of another network, or the folder cannot be written.
     """
+    names = None if table == OWN else _written(table)
     arrays = {name: np.asarray(leaf) for name, leaf in own_arrays(phase.weights()).items()}
-    files = {OWN_FILE: arrays} if table == OWN else _by_parts(phase, table, arrays)
+    files = _by_parts(phase, names, arrays) if names else {OWN_FILE: arrays}
     reads = [("the run", phase.workdir)]
     outputs = open_outputs(folder, "--output", reads=reads, names=files, overwrite=overwrite)
     metadata = {"format": "pt", "code": table, "from": phase.name}
@@ -42,14 +43,19 @@ def write_weights(phase: TrainedPhase, table: str, folder: Path, *, overwrite: b
     return [folder / name for name in files]
 
 
-def _by_parts(phase: TrainedPhase, table: str, arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the tensors of each network by the names of its file."""
+def _written(table: str) -> Table:
+    """Returns a table by whose names weights can be written; refuses the others."""
     names = table_of(table)
     if names.written_as:
         raise UserError(
             f"the names of {table} cannot tell all of our weights, which differ from {names.title}'s; write them with "
             f"--to {names.written_as}"
         )
+    return names
+
+
+def _by_parts(phase: TrainedPhase, names: Table, arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the tensors of each network by the names of its file."""
     files = {}
     for part in names.parts:
         paths = network_paths(arrays, part.at, names.title)

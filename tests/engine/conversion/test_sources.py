@@ -7,7 +7,7 @@ import pytest
 
 from jaxfuse.engine.conversion.arrays import own_arrays
 from jaxfuse.engine.conversion.run import target_of
-from jaxfuse.engine.conversion.sources import Source, arrays_of, listed, parse_sources, read_as, sources_of
+from jaxfuse.engine.conversion.sources import Source, arrays_of, parse_sources, read_as, sources_of
 from jaxfuse.io.safetensors import write_safetensors
 from tests.engine.conversion.public_files import hinet_config, public_file, tensors
 from tests.refusals import refused
@@ -73,9 +73,7 @@ def test_another_number_of_sources_is_told(folder, own):
     refused("makes an image of 2 others, and this recipe reads t1", arrays_of, Source(path, "hinet"), own, ("t1",))
 
 
-def test_three_names_are_listed():
-    assert listed(list("abcde")) == "a, b, c and 2 more"
-    assert listed(["a"]) == "a"
+def test_sources_are_those_of_the_first_pair():
     assert sources_of(("t2+flair", "t1")) == ("t2", "flair")
     assert sources_of(()) == ()
     assert len(tensors("hinet_critic")) == 25

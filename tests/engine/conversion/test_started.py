@@ -27,7 +27,7 @@ def shapes(folder):
 
 def test_what_no_file_has_stays_as_it_is_drawn(folder):
     shapes = target_of(hinet_config(folder)).shapes()
-    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), (shapes.params, shapes.stats))
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), (shapes.params, shapes.stats))
     begun = shapes.replace(params=ones[0], stats=ones[1])
     state, told = started(begun, f"hinet:{public_file(folder, 'hinet')}", ("t1", "t2"))
     assert "values start from" in told
