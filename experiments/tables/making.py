@@ -91,9 +91,8 @@ def held_out(table: Published, line: Line, asked: Asked) -> Path:
     if table.pairs:
         partner = table.pairs.removeprefix("MRI_").lower()
         root = asked.folder / f"held-out-{partner}"
-        return write_pair_phantoms(root, pairs=DEMO_CASES, seed=HELD_OUT_SEED, partners=(partner,), shape=(64, 64))[
-            partner
-        ]
+        sizes = {"shape": (64, 64), "spacing_mm": 3.5}
+        return write_pair_phantoms(root, pairs=DEMO_CASES, seed=HELD_OUT_SEED, partners=(partner,), **sizes)[partner]
     _, config = config_of(table, line, asked)
     source, phantom = source_of(config.data.source), config.data.phantom
     root = asked.folder / f"held-out-{config.data.source}-{'x'.join(map(str, phantom.shape))}"

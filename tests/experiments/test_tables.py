@@ -35,6 +35,17 @@ def test_rows_open_at_both_presets_and_ask_for_scores_that_there_are(table):
     assert {column.metric for column in table.columns.values()} <= SCORES[table.protocol[0]]
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return making.Asked(making.DEMO, (0,), tmp_path_factory.mktemp("demo"), None, None, {})
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.key)
+def test_a_demo_has_cases_to_score(table, demo):
+    line = next(line for line in table.lines if not line.absent)
+    assert len(list(making.held_out(table, line, demo).iterdir())) >= 2
+
+
 def test_keys_are_unique_and_runs_of_one_name_are_of_one_training():
     assert len({table.key for table in TABLES}) == len(TABLES)
     runs: dict[tuple[str, str], set[tuple[str, ...]]] = {}
