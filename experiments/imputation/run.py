@@ -25,9 +25,10 @@ from jaxfuse.data.phantom.brats import write_brats_phantoms
 from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.sources.brats import SOURCE
 from jaxfuse.engine.trained.phases import TrainedPhase, load
-from jaxfuse.engine.trained.segmenter import ensemble_of, write_labels
+from jaxfuse.engine.trained.segmenter import ensemble_of
 from jaxfuse.inference.label_map import masked_labels
 from jaxfuse.io.tables import read_json, render, write_json
+from jaxfuse.prediction.labeler import write_labels
 
 HERE = Path(__file__).parent
 

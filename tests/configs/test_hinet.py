@@ -1,6 +1,7 @@
 """Networks of configs/hinet.py by their counts, its tasks, its schedule, and what rows change."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -63,7 +64,7 @@ def test_tasks_are_those_of_the_variants_and_single_sources_those_of_the_rows():
     second = phases("hinet", "tiny,row=cyclegan_second,data=t2")["synthesis"].system.task
     assert (second.sources, second.target) == (("flair",), 2)
     assert phases("hinet", "tiny,row=pix2pix,data=t1")["synthesis"].system.task.sources == ("t2",)
-    assert set(choices("configs/hinet.py")["rows"]) == {*COUNTS, "pix2pix_second", "cyclegan_second"}
+    assert set(choices(Path("configs/hinet.py"))["rows"]) == {*COUNTS, "pix2pix_second", "cyclegan_second"}
 
 
 def test_the_row_any_makes_all_or_the_target_of_the_variant():

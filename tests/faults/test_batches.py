@@ -225,7 +225,7 @@ def test_a_fault_of_the_program(workshop, monkeypatch, tmp_path):
     def broken(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("jaxfuse.engine.trained.segmenter.load_case", broken)
+    monkeypatch.setattr("jaxfuse.prediction.labeler.load_case", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         COMMANDS[LABELS].call(workshop, workshop.data / "cases", tmp_path / "out")
     assert not (tmp_path / "out").exists()

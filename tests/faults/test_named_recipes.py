@@ -50,7 +50,7 @@ def test_recipe_in_several_words(away, words, told):
     refused(told, gathered, ["train", *words.split()])
 
 
-@given("`jaxfuse pretict`", "refused: names the nearest command, exit code 2")
+@given("a command of jaxfuse with a letter wrong", "refused: names the nearest command, exit code 2")
 def test_command_with_a_wrong_letter(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["jaxfuse", "pretict", "--workdir=a"])
     assert entry.main() == 2

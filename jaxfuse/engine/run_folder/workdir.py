@@ -57,12 +57,12 @@ def check_workdir(workdir: Path, roots: Iterable[str]) -> None:
     Raises:
         UserError: the folder is one of those.
     """
-    if (workdir / CONVERTED).is_file():
-        raise UserError(
-            f"{workdir} holds weights that jaxfuse.convert has read, and nothing is trained there; start from them "
-            "with --config.PHASE.start, in another --workdir"
-        )
     try:
+        if (workdir / CONVERTED).is_file():
+            raise UserError(
+                f"{workdir} holds weights that jaxfuse.convert has read, and nothing is trained there; start from them "
+                "with --config.PHASE.start, in another --workdir"
+            )
         keep_apart(workdir, "--workdir", [("data.root", Path(root)) for root in sorted({*roots} - {""})])
         keep_whole(workdir, "--workdir", own=_is_run(workdir), kind="run of jaxfuse")
     except OSError as error:
