@@ -18,7 +18,10 @@ from jaxfuse.engine.cost.gpus import GPUS, compiled_for
 from jaxfuse.engine.trained.phases import load
 from jaxfuse.errors import UserError
 from jaxfuse.io.safetensors import read_safetensors
+from jaxfuse.io.tables import write_json
+from jaxfuse.postprocessing.plan import KIND
 from jaxfuse.prediction.bundle import Bundle
+from jaxfuse.prediction.bundle_files import PLAN
 from tests.commands import call_here
 from tests.exported import exported, run_alone
 from tests.made_cases import head, write_case
@@ -91,6 +94,32 @@ def test_a_program_of_another_jax_is_refused_and_its_weights_are_kept(place, mon
 
 
 @pytest.mark.slow
+def test_an_export_over_an_earlier_one_leaves_nothing_of_it(place, tmp_path):
+    plan, bundle = tmp_path / "plan.json", tmp_path / "bundle"
+    write_json(plan, {"kind": KIND, "scheme": "brats", "factors": {"edema": 2}, "steps": []})
+    exported(place / "run", bundle, postprocessing=str(plan))
+    assert Bundle(bundle).postprocessing.plan.factors == {"edema": 2}
+    assert (bundle / PLAN).is_file()
+    exported(place / "run", bundle, postprocessing="none")
+    assert Bundle(bundle).postprocessing is None
+    assert not (bundle / PLAN).exists()
+    shutil.copyfile(plan, bundle / PLAN)  # no file of the bundle
+    assert Bundle(bundle).postprocessing is None
+
+
+@pytest.mark.parametrize(
+    ("images", "how", "sentence"),
+    [
+        ({}, {"missing": "impute"}, "missing is 'impute'; choose refuse or zero"),
+        ({"t1": "t1.nii"}, {"affine": np.eye(4)}, "affine is of arrays, and what came are files or images"),
+    ],
+)
+def test_what_a_bundle_cannot_do_is_refused(place, images, how, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Bundle(place / "bundle").predict(images, **how)
+
+
+@pytest.mark.slow
 def test_damage_ends_the_command_before_a_module_is_read(place, tmp_path):
     shutil.copytree(place / "bundle", tmp_path / "bundle")
     (tmp_path / "bundle" / "runner/prediction/bundle.py").write_text("(")
@@ -102,6 +131,8 @@ def test_damage_ends_the_command_before_a_module_is_read(place, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_synthesizes_is_exported(place, tmp_path):
     synthesis_run(tmp_path / "run")
+    with pytest.raises(UserError, match="--postprocessing is for label maps"):
+        exported(tmp_path / "run", tmp_path / "bundle", postprocessing="none")
     exported(tmp_path / "run", tmp_path / "bundle")
     call_here(predict, workdir=tmp_path / "run", input=place / "in", output=tmp_path / "ours")
     told = run_alone(tmp_path / "bundle", "--input", place / "in", "--output", tmp_path / "theirs")
@@ -125,8 +156,8 @@ def test_the_program_for_cuda_compiles_for_an_h200(place):
 
 @pytest.mark.oracle
 def test_a_network_as_onnx_gives_the_same(place, tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("jax2onnx")
+    why = "the extra onnx, and onnxruntime, which no extra brings, are not installed"
+    runtime, _ = pytest.importorskip("onnxruntime", reason=why), pytest.importorskip("jax2onnx", reason=why)
     folder = exported(place / "run", tmp_path / "bundle", onnx=True)
     session = runtime.InferenceSession(folder / "onnx" / "0.onnx")
     (one,) = load([str(place / "run")])

@@ -17,6 +17,7 @@ from typing import Any
 
 from jaxfuse import scoring
 from jaxfuse.api.scores import Comparison, Scores
+from jaxfuse.api.sentences import in_python, told_in_python
 from jaxfuse.errors import UserError
 from jaxfuse.io import outputs
 from jaxfuse.io.tables import read_json, read_rows, write_json, write_rows
@@ -86,7 +87,7 @@ def evaluate(
     allow_missing: bool = False,
     processes: int | None = 1,
     overwrite: bool = False,
-    pictures: int = SHOWN,
+    pictures: int | None = None,
     **options: Any,
 ) -> Scores | Comparison:
     """Scores predictions against references, as `python -m jaxfuse.evaluate` does.
@@ -106,7 +107,7 @@ def evaluate(
         processes: how many score cases at once; None: as many as pay. Scripts that ask for several guard their own
             start by `if __name__ == "__main__"`, as Python's `multiprocessing` asks of them.
         overwrite: replace files in `out` that jaxfuse did not write.
-        pictures: label volumes: how many of the worst cases the page shows as figures.
+        pictures: label volumes, with `out`: how many of the worst cases the page shows as figures; None: 3.
         options: those of the protocol, by the names that the command has for them.
 
     Returns:
@@ -119,13 +120,17 @@ def evaluate(
     """
     chosen = _chosen(protocol)
     given = _given(chosen, options)
-    given["call"] = Call(allow_missing, overwrite, processes, read_groups(Path(groups)) if groups else Groups())
-    with TemporaryDirectory() as scratch:
+    if pictures is not None and (out is None or chosen.pictures is None):
+        why = "out is not given, so that there is no page" if out is None else f"those of {protocol} have none"
+        raise UserError(f"pictures is {pictures}, for pages of label volumes, and {why}; leave it out")
+    shown = SHOWN if pictures is None else pictures
+    with told_in_python(), TemporaryDirectory() as scratch:
+        given["call"] = Call(allow_missing, overwrite, processes, read_groups(Path(groups)) if groups else Groups())
         folder = Path(scratch, "scores") if out is None else Path(out)
         methods_found = _methods_of(pred, Path(scratch))
-        scored = evaluate_folders(chosen, methods_found, Path(ref), folder, given, shown=pictures, page=out is not None)
+        scored = evaluate_folders(chosen, methods_found, Path(ref), folder, given, shown=shown, page=out is not None)
     for sentence in scored.refused.values():
-        warnings.warn(f"left out: {sentence}", stacklevel=2)
+        warnings.warn(f"left out: {in_python(sentence)}", stacklevel=2)
     if scored.comparison is None:
         return next(iter(scored.by_method.values()))
     return Comparison(scored.by_method, scored.comparison, chosen.metrics)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from jaxfuse.api.results import Place, Segmentation, Synthesis
+from jaxfuse.api.sentences import in_python
 from jaxfuse.case_by_case import raise_left_out
 from jaxfuse.data.brain import untold
 from jaxfuse.data.cases import CaseFiles, check_images
@@ -153,6 +154,7 @@ class Predictions(Generic[Made]):
 
         Raises:
             CasesLeftOut: no case could be done.
+            UserError: there was none.
         """
         total, done = len(self._cases) if isinstance(self._cases, Sized) else 0, 0
         show = Display().report if self._progress and total else lambda *counts: None
@@ -161,12 +163,14 @@ class Predictions(Generic[Made]):
                 try:
                     made = result()
                 except UserError as error:
-                    self.refused[case.name] = str(error)
+                    self.refused[case.name] = in_python(str(error))
                     warn(f"left out: {error}")
                 else:
                     done += 1
                     yield made
                 show("predicted", number, total)
+        if not done and not self.refused:
+            raise UserError("no case came; give one at least, and a list where cases are gone over twice")
         if not done:
             raise_left_out(self.refused, len(self.refused))
 
@@ -244,6 +248,10 @@ def predict_given(asked: Asked, given: Given | Iterable[Given], *, name: str, on
         name: that of a single case of images.
         only: the cases of a folder that are wanted; None: all.
     """
+    if isinstance(given, Mapping) or is_folder(given):
+        asked.placing.check(given)
+    if name in (".", "..") or {"/", os.sep} & set(name):
+        raise UserError(f"name is {name!r}, which cannot be that of a file; leave the folder out")
     if isinstance(given, Mapping):
         return asked.one(asked.opened(given, name))
     if name:
@@ -254,7 +262,8 @@ def predict_given(asked: Asked, given: Given | Iterable[Given], *, name: str, on
     found = asked.way.found(root, only)
     if only is None and _is_case(root, found):
         return asked.one(found.files[0])
-    return asked.several([Case(one.id, partial(_same, one)) for one in found.files], found.batch.refused)
+    refused = {case: in_python(sentence) for case, sentence in found.batch.refused.items()}
+    return asked.several([Case(one.id, partial(_same, one)) for one in found.files], refused)
 
 
 def _cases(given: Iterable[Given], asked: Asked) -> Iterable[Case]:
@@ -305,5 +314,5 @@ def _warn_untold(case: str, backgrounds: Sequence[float | None] | None) -> None:
 
 
 def warn(sentence: str) -> None:
-    """Warns as the command does in a line of its output."""
-    warnings.warn(sentence.removeprefix(_WARNING), stacklevel=2)
+    """Warns as the command does in a line of its output, in the words of Python."""
+    warnings.warn(in_python(sentence.removeprefix(_WARNING)), stacklevel=2)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from jaxfuse.api.sentences import told_in_python
 from jaxfuse.data.cases import CaseFiles, HeldImage, Image
 from jaxfuse.engine.trained.fused_files import GivenImages, Levels, open_fused
 from jaxfuse.engine.trained.phases import TrainedPhase
@@ -61,9 +62,10 @@ class Place:
         if not path.name.endswith(NIFTI):
             raise UserError(f"{path} does not end in .nii or .nii.gz; name the output so")
         reads = [("the image", one) for one in self.reads]
-        outputs = open_outputs(path.parent, "path", reads=reads, names=names, overwrite=overwrite)
-        with outputs.together() as folder:
-            yield folder
+        with told_in_python():
+            outputs = open_outputs(path.parent, "path", reads=reads, names=names, overwrite=overwrite)
+            with outputs.together() as folder:
+                yield folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,8 +254,8 @@ class Fusion:
         Raises:
             UserError: the name ends otherwise, or there is such a file, or it is one that was read.
         """
-        path, outputs = Path(path), open_fused(self._given.paths, Path(path), overwrite=overwrite)
-        with outputs.together() as folder:
+        path = Path(path)
+        with told_in_python(), open_fused(self._given.paths, path, overwrite=overwrite).together() as folder:
             self._given.write(folder / path.name, self._levels)
         return path
 

@@ -13,7 +13,8 @@ from jaxfuse.api.history import History, history_of
 from jaxfuse.api.predicting import Asked, Making, Segmenting, predict_given, warn
 from jaxfuse.api.results import Fusion
 from jaxfuse.api.scores import Scores, scores_of
-from jaxfuse.api.ways import Options, check_options, way_of
+from jaxfuse.api.sentences import told_in_python
+from jaxfuse.api.ways import Options, check_options, plans_of, way_of
 from jaxfuse.data.brain import AUTO
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.engine.run_folder.workdir import read_config
@@ -62,6 +63,7 @@ class Run:
     devices: tuple[Any, ...]
     _ways: dict[Any, Any] = field(default_factory=dict, repr=False)
     _runs: dict[Any, Run] = field(default_factory=dict, repr=False)
+    _any_spacing: bool = field(default=False, repr=False)
 
     def __repr__(self) -> str:
         return f"<Run {self.name}: {self.task} of {', '.join(self.modalities)}>"
@@ -188,13 +190,12 @@ class Run:
             UserError: a case cannot be done, in the words of the command; of several it is left out and named.
             TypeError: an option is not known.
         """
-        way = self._way(options)
         if side and not is_folder(given):
             raise UserError("side chooses cases of a folder, and other cases came; leave it out")
-        only = cases_of_side(self.phases, side)
-        placing = Placing(affine, tuple(spacing_mm), self._assumed_mm)
-        asked = Asked(way, placing, self.devices, probabilities, progress)
-        return predict_given(asked, given, name=name, only=only)
+        placing = Placing(affine, tuple(spacing_mm), self.phases[0].preparation.assumed_mm)
+        with told_in_python():
+            asked = Asked(self._way(options), placing, self.devices, probabilities, progress)
+            return predict_given(asked, given, name=name, only=cases_of_side(self.phases, side))
 
     def fuse(
         self,
@@ -223,19 +224,13 @@ class Run:
         """
         phase, paths = the_fuser(self.phases, self.name), [Path(os.fspath(one)) for one in images]
         key = "fuse", len(paths), by_network
-        if key not in self._ways:
-            self._ways[key] = image_fuser(phase, len(paths), by_network=by_network, devices=self.devices)
-        fuser, given = self._ways[key], given_images(phase, paths, color=color, axis=axis, background=background)
-        for sentence in given.remarks(phase):
-            warn(sentence)
-        return Fusion(given.images.names, fuser.name, given, given.fused(fuser))
-
-    @property
-    def _assumed_mm(self) -> tuple[float, ...]:
-        """The voxel sides of arrays that come without any; none where a run resamples."""
-        preparation = self.phases[0].preparation
-        known = preparation.spacing_mm if len(preparation.spacing_mm) == 3 else (1.0, 1.0, 1.0)
-        return () if preparation.resample_mm else known
+        with told_in_python():
+            if key not in self._ways:
+                self._ways[key] = image_fuser(phase, len(paths), by_network=by_network, devices=self.devices)
+            fuser, given = self._ways[key], given_images(phase, paths, color=color, axis=axis, background=background)
+            for sentence in given.remarks(phase):
+                warn(sentence)
+            return Fusion(given.images.names, fuser.name, given, given.fused(fuser))
 
     def _way(self, options: Options) -> Segmenting | Making:
         """Returns the way in which cases are predicted; it is kept, with its programs."""
@@ -245,6 +240,7 @@ class Run:
         key = (
             tuple(sorted((name, value) for name, value in options.items() if name != "synthesis")),
             tuple(map(id, makers)),
+            plans_of(self.phases, options),
         )
         if key not in self._ways:
             self._ways[key] = way_of(self.phases, self.devices, options, makers)
@@ -254,8 +250,10 @@ class Run:
         """Returns a run that an option names, which is read once."""
         if isinstance(named, Run):
             return named
+        if not is_folder(named):
+            raise UserError(f"synthesis came as {type(named).__name__}; give a run that was loaded, or its folder")
         if named not in self._runs:
-            self._runs[named] = load(named)
+            self._runs[named] = load(named, any_spacing=self._any_spacing)
         return self._runs[named]
 
 
@@ -278,4 +276,4 @@ def load(*runs: str | os.PathLike[str], any_spacing: bool = False, devices: int 
         raise UserError("no run was named; give the folder that training printed")
     phases = trained.load([os.fspath(run) for run in runs], any_spacing=any_spacing)
     one_kind(phases)
-    return Run(phases, tuple(chosen_devices(str(devices))))
+    return Run(phases, tuple(chosen_devices(str(devices))), _any_spacing=any_spacing)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxfuse import recipe_files
 from jaxfuse.api.runs import Run, load
+from jaxfuse.api.sentences import told_in_python
 from jaxfuse.engine import run
 from jaxfuse.engine.run_folder.workdir import default_workdir
 from jaxfuse.engine.tracking.called_rows import Callback
@@ -55,7 +56,8 @@ def train(
         UserError: an option is not known or not of its kind, or data or folder are wrong.
         Stopped: a signal came, or numbers are no longer finite.
     """
-    config = configured(recipe, preset=preset, row=row, data=data)
+    with told_in_python():
+        config = configured(recipe, preset=preset, row=row, data=data)
     changed = dict(flat(overrides or {}))
     for name, value in changed.items():
         _set(config, name, value)
@@ -72,7 +74,8 @@ def train(
         return call
 
     try:
-        run.train(config, folder, track=track, callbacks=[called(one) for one in callbacks], quiet=quiet)
+        with told_in_python():
+            run.train(config, folder, track=track, callbacks=[called(one) for one in callbacks], quiet=quiet)
     except Stopped:
         if not asked:
             raise

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypedDict
 
 import jax
@@ -19,11 +22,23 @@ from jaxfuse.engine.trained.postprocessed import postprocessing_of
 from jaxfuse.engine.trained.segmenter import case_labeler, check_labels
 from jaxfuse.engine.trained.synthesizer import check_synthesis, volume_maker
 from jaxfuse.errors import UserError
-from jaxfuse.postprocessing.option import AUTO
+from jaxfuse.io.outputs import standing
+from jaxfuse.postprocessing.option import AUTO, FILE, NONE
 from jaxfuse.prediction.maker import Synthesizing
 
 # Options of label maps alone.
 _OF_LABELS = ("missing", "synthesis", "postprocessing")
+# Option -> the types of its values, and what they are called.
+_TEXT = (str,), "a text"
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "missing": _TEXT,
+    "postprocessing": ((str, os.PathLike), "a text or a path"),
+    "overlap": ((Real,), "a number"),
+    "memory_mb": ((Integral,), "a whole number"),
+    "weighting": _TEXT,
+    "mirror": _TEXT,
+    "whole_slices": ((bool,), "True or False"),
+}
 
 
 class Options(TypedDict, total=False):
@@ -81,9 +96,27 @@ def way_of(
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuses names of no option, as Python refuses those of no argument."""
+    """Refuses names of no option, as Python refuses those of no argument, and values of another kind.
+
+    Raises:
+        TypeError: a name is no option.
+        UserError: a value is of another type than those of its option.
+    """
     if unknown := sorted(options.keys() - Options.__annotations__.keys()):
         raise TypeError(f"predict has no option {unknown[0]!r}; it has {', '.join(Options.__annotations__)}")
+    for name in options.keys() & _KINDS.keys():
+        value, (kinds, called) = options[name], _KINDS[name]
+        if not isinstance(value, kinds) or isinstance(value, bool) != (bool in kinds):
+            raise UserError(f"{name} is {value!r}, of type {type(value).__name__}; give {called}, or leave it out")
+
+
+def plans_of(phases: Sequence[TrainedPhase], options: Options) -> tuple[Any, ...]:
+    """Returns what tells whether the files of a post-processing are those that they were."""
+    asked = options.get("postprocessing", AUTO)
+    if asked == NONE:
+        return ()
+    files = [one.workdir / FILE for one in phases] if asked == AUTO else [Path(asked)]
+    return tuple(tuple(standing(file.parent, [file.name]).items()) for file in files)
 
 
 def _making(phases: Sequence[TrainedPhase], devices: Sequence[Any], options: Options, passes: Passes) -> Making:

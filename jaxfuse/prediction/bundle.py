@@ -165,6 +165,8 @@ class Bundle:
             raise UserError(
                 f"{self.path} is a bundle of form {form}, and this reads form {FORMAT}; use the run.py that lies in it"
             )
+        if self.tile_batch < 0:
+            raise UserError(f"tile_batch is {self.tile_batch}; give a number above 0, or 0 for that of the run")
         if self.tile_batch and (fixed := [one for one in self.phases if not one.any_batch]):
             raise UserError(
                 f"tile_batch is {self.tile_batch}, and the program of {fixed[0].name} takes {fixed[0].tile_batch} "
@@ -221,9 +223,7 @@ class Bundle:
     @cached_property
     def postprocessing(self) -> Postprocessing | None:
         """The last work on label maps; None for nothing."""
-        path = self.path / PLAN
-        stored = read_plan(path) if path.is_file() else None
-        return Postprocessing(stored) if stored and stored.plan.does_something else None
+        return Postprocessing(read_plan(self.path / PLAN)) if self.record["postprocessed"] else None
 
     def predict(
         self,

@@ -23,11 +23,12 @@ def damage_of(folder: Path) -> str:
     """Says in one sentence what is wrong with a bundle's files; "" where all are as they were written."""
     advice = "fetch the bundle again, or export the run anew"
     try:
-        digests = json.loads((folder / HASHES).read_text(encoding="utf-8"))
-        listed = dict(digests)
+        listed = json.loads((folder / HASHES).read_text(encoding="utf-8"))
     except OSError:
         return f"{folder} is no bundle: it has no {HASHES}; name a folder that `jaxfuse.export` has written"
-    except ValueError:
+    except (ValueError, RecursionError):
+        listed = None
+    if not isinstance(listed, dict) or not {RECORD, PREPARATION, WEIGHTS} <= listed.keys():
         return f"{folder / HASHES} is damaged; {advice}"
     for name, digest in listed.items():
         try:

@@ -85,8 +85,11 @@ class OneByOne:
     ) -> Predicted:
         """Predicts a case that is given as modality -> image; the rest is that of `Bundle.predict`."""
         by, own = ", ".join(one.name for one in self.bundle.phases), self.bundle.phases[0].preparation
-        known = own.spacing_mm if len(own.spacing_mm) == 3 else (1.0, 1.0, 1.0)
-        files = case_of(given, self.reads, Placing(affine, tuple(spacing_mm), () if own.resample_mm else known), by=by)
+        if missing not in (REFUSE, ZERO):
+            raise UserError(f"missing is {missing!r}; choose {REFUSE} or {ZERO}")
+        placing = Placing(affine, tuple(spacing_mm), own.assumed_mm)
+        placing.check(given)
+        files = case_of(given, self.reads, placing, by=by)
         if missing == ZERO and not self.bundle.takes_incomplete:
             raise UserError("missing is zero, and the networks label cases that have all modalities; leave it out")
         if missing != ZERO and (absent := [name for name in self.reads if name not in files.images]):

@@ -44,6 +44,15 @@ class Placing:
     spacing_mm: Sides = ()
     assumed_mm: Sides = ()
 
+    def check(self, given: object) -> None:
+        """Refuses a place of arrays where a folder came, or images that all tell their own."""
+        told = "affine" if self.affine is not None else "spacing_mm" if len(self.spacing_mm) else ""
+        images = list(given.values()) if isinstance(given, Mapping) else [given]
+        if told and images and all(is_folder(one) or isinstance(one, SpatialImage) for one in images):
+            raise UserError(
+                f"{told} is of arrays, and what came are files or images, which tell their own; leave it out"
+            )
+
     def image(self, array: np.ndarray, name: str) -> nib.Nifti1Image:
         """Returns an array as an image in its place.
 
@@ -120,7 +129,12 @@ def _image(name: str, given: Any, placing: Placing) -> Image:
 
 
 def _array(name: str, given: Any) -> np.ndarray:
-    array = np.asarray(given)
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise UserError(
+            f"{name} came as rows of different lengths; give a volume of numbers with three axes"
+        ) from error
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "biuf":
         raise UserError(
             f"{name} is {'an array' if array.ndim else type(given).__name__} of shape {array.shape} and type "

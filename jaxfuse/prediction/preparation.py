@@ -66,6 +66,12 @@ class Preparation:
         """The rule that `normalize` names."""
         return normalization(self.normalize)
 
+    @property
+    def assumed_mm(self) -> tuple[float, ...]:
+        """The voxel sides of arrays that come without any; none where volumes are resampled."""
+        known = self.spacing_mm if len(self.spacing_mm) == 3 else (1.0, 1.0, 1.0)
+        return () if self.resample_mm else known
+
     def document(self) -> dict[str, Any]:
         """Returns the settings as JSON."""
         return json.loads(json.dumps(asdict(self)))

@@ -79,6 +79,8 @@ def test_a_case_that_cannot_be_scored_is_named(folders, tmp_path):
         ("brats", {"target": "flair"}, "target is an option of the protocol synthesis, not of brats"),
         ("synthesis", {"emulate": "x"}, "emulate is 'x'; choose one of"),
         ("brats", {"labels": "x"}, "label scheme 'x' is not known"),
+        ("brats", {"labels": "brats", "pictures": 2}, "out is not given, so that there is no page"),
+        ("brats", {"labels": "brats", "groups": "none.csv"}, "^groups none.csv cannot be read"),
     ],
 )
 def test_odd_requests_are_refused(folders, protocol, options, sentence):

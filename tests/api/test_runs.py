@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 import jaxfuse
+from configs import cmff
 from jaxfuse import predict
+from jaxfuse.io.tables import write_json
+from jaxfuse.postprocessing.plan import KIND
 from tests.commands import call_here
 from tests.made_cases import head, write_case
 from tests.refusals import refused
-from tests.untrained_run import SCANNED, labeling_run, synthesis_run
+from tests.untrained_run import SCANNED, TRAIN, labeling_run, synthesis_run, write_untrained_run
 
 SHAPES = {"a": (30, 26, 4), "b": (28, 30, 3)}
 READS = ("t1", "t2", "flair")
@@ -110,6 +113,32 @@ def test_probabilities_are_those_of_the_command(given, run, tmp_path):
         assert path.read_bytes() == (tmp_path / "out" / name / "a.nii.gz").read_bytes()
 
 
+@pytest.mark.slow
+def test_a_network_of_volumes_labels_as_by_the_command(given, tmp_path):
+    config = cmff.get_config("tiny,row=random")
+    config.network.unet.base = config.network.unet.levels = 2
+    config.data.cache = str(tmp_path / "cache")
+    folder = write_untrained_run(tmp_path / "run", config, "fusion", train=TRAIN)
+    call_here(predict, workdir=folder, input=given.cases, output=tmp_path / "out", save_probabilities=True)
+    run = jaxfuse.load(folder)
+    assert run.phases[0].system.geometry.ndim == 3
+    for seg in run.predict(given.cases, probabilities=True, progress=False):
+        written = tmp_path / "out" / "probabilities" / seg.file_name
+        assert len(np.unique(seg.labels)) > 1
+        assert (
+            seg.save(tmp_path / "own" / seg.file_name).read_bytes() == (tmp_path / "out" / seg.file_name).read_bytes()
+        )
+        np.testing.assert_array_equal(seg.probabilities, np.asarray(nib.load(written).dataobj))
+    images = {name: nib.load(path) for name, path in given.files("b", run.modalities).items()}
+    expected = np.asarray(nib.load(tmp_path / "out" / "b.nii.gz").dataobj)
+    np.testing.assert_array_equal(run.predict(images).labels, expected, strict=True)
+
+
+@pytest.mark.slow
+def test_cases_of_any_spacing_are_also_made_so(given):
+    assert jaxfuse.load(given.labeling, any_spacing=True)._run_of(given.synthesis)._any_spacing
+
+
 def test_a_folder_of_cases_comes_one_by_one(given, run, tmp_path):
     several = run.predict(given.cases, progress=False)
     assert len(several) == 2
@@ -129,6 +158,15 @@ def test_a_case_that_cannot_be_done_is_named_and_left_out(given, run, tmp_path):
         (one,) = several
     assert one.case == "b"
     assert "a_t2.nii.gz" in several.refused["a"]
+
+
+def test_a_plan_that_is_changed_is_read_anew(given, run, tmp_path):
+    plan, files = tmp_path / "plan.json", given.files("a")
+    found = []
+    for factor in (1e6, 1e-6):
+        write_json(plan, {"kind": KIND, "scheme": "brats", "factors": {"edema": factor}, "steps": []})
+        found.append((run.predict(files, postprocessing=plan).labels == 2).sum())
+    assert found[0] > found[1] == 0
 
 
 def test_a_second_case_compiles_nothing_and_an_import_is_one_line(given):
@@ -214,15 +252,26 @@ def nan_at_one_voxel():
         (array(), {"affine": np.eye(3)}, r"affine has shape \(3, 3\)"),
         (array(), {"affine": np.eye(4), "spacing_mm": (1, 1, 1)}, "both given"),
         (array(), {"mirror": "2"}, "mirror is 2, but"),
+        (array(), {"mirror": 0}, "mirror is 0, of type int; give a text"),
+        (array(), {"overlap": [0.5]}, "overlap is .*, of type list; give a number"),
+        (array(), {"memory_mb": -1}, "memory_mb is -1; give a limit in MB"),
+        (array(), {"weighting": "gauss"}, "weighting is 'gauss'; choose equal or gaussian"),
+        (array(), {"missing": "zeros"}, "^missing is 'zeros'; choose refuse, zero or impute"),
+        (array(), {"missing": "impute", "synthesis": ["a"]}, "synthesis came as list; give a run"),
+        ("somewhere", {"side": "train"}, "^side is 'train'; choose val or test"),
+        (array(), {"name": "../a"}, "name is '../a', which cannot be that of a file"),
+        (array(t1=[[1, 2], [3]]), {}, "t1 came as rows of different lengths"),
+        ({name: f"{name}.nii" for name in READS}, {"spacing_mm": (1, 1, 1)}, "spacing_mm is of arrays, and what came"),
+        ([], {}, "no case came"),
         (array(), {"side": "test"}, "side chooses cases of a folder"),
-        (array(), {"missing": "impute"}, "--missing is impute and --synthesis not given"),
+        (array(), {"missing": "impute"}, "^missing is impute and synthesis not given"),
         (array(), {"whole_slices": True}, "whole_slices is an option of runs that synthesize"),
         (array(T1=np.ones((2, 2, 2))), {}, "give each of t1, t2, flair once"),
         ({}, {}, "a case came as images of nothing"),
     ],
 )
 def test_odd_input_is_refused_in_one_sentence(run, images, how, sentence):
-    refused(sentence, run.predict, images, **how)
+    refused(sentence, lambda: list(run.predict(images, **how)))
 
 
 def test_an_option_that_is_not_known_is_no_argument(run):
@@ -235,5 +284,5 @@ def test_nothing_that_is_read_is_replaced(given, run, tmp_path):
     refused("would replace .*a_t1.nii.gz, which is read", seg.save, given.files("a")["t1"], overwrite=True)
     refused("does not end in .nii", seg.save, tmp_path / "a.mgz")
     (tmp_path / "a.nii.gz").write_bytes(b"mine")
-    refused("was not written by jaxfuse", seg.save, tmp_path / "a.nii.gz")
+    refused("was not written by jaxfuse.* or pass overwrite to", seg.save, tmp_path / "a.nii.gz")
     assert seg.save(tmp_path / "a.nii.gz", overwrite=True).stat().st_size > 4

@@ -30,6 +30,8 @@ def bundle(folder: Path, form: int = 1) -> Path:
     ("one whose program was changed", REFUSED, "programs/0_whole.stablehlo", b"Program", "is not as it was written"),
     ("one that lacks a file", REFUSED, "preparation.json", None, "cannot be read .No such file or directory."),
     ("one whose list of digests was cut short", REFUSED, HASHES, b'{"a": ', "hashes.json is damaged"),
+    ("one whose list of digests names no file", REFUSED, HASHES, b"{}", "hashes.json is damaged"),
+    ("one whose list of digests is no list", REFUSED, HASHES, b"[1]", "hashes.json is damaged"),
 )
 def test_a_damaged_bundle_is_refused(name, content, told, tmp_path):
     folder = bundle(tmp_path / "bundle")

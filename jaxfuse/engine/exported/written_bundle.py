@@ -28,9 +28,9 @@ from jaxfuse.engine.trained.postprocessed import postprocessing_of
 from jaxfuse.engine.trained.segmenter import check_labels
 from jaxfuse.engine.trained.synthesizer import check_synthesis
 from jaxfuse.errors import UserError
-from jaxfuse.io.outputs import open_outputs
+from jaxfuse.io.outputs import open_outputs, remove_outdated, standing
 from jaxfuse.io.safetensors import write_safetensors
-from jaxfuse.io.tables import write_json
+from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.labels import LabelScheme
 from jaxfuse.patches import output_sides
 from jaxfuse.postprocessing.option import AUTO
@@ -43,9 +43,11 @@ from jaxfuse.prediction.bundle_files import (
     PROGRAMS,
     RECORD,
     WEIGHTS,
+    damage_of,
     digest_of,
 )
 from jaxfuse.prediction.maker import Task
+from jaxfuse.prediction.postprocessed import Postprocessing
 
 CARD, LICENSE, LIBRARIES = "MODEL_CARD.md", "LICENSE", "libraries"
 # What JAX reads exported programs with, and does not bring.
@@ -65,14 +67,15 @@ if str(HERE) not in sys.path:
 # At the end, so that one that is installed comes first.
 sys.path.append(str(HERE / "{LIBRARIES}"))
 
-try:
-    from {RUNNER}.prediction.bundle_files import damage_of
-
-    damage = damage_of(HERE)
-except (ImportError, SyntaxError, ValueError) as error:
-    damage = f"{{HERE / '{RUNNER}'}} is damaged ({{error}}); fetch the bundle again, or export the run anew"
 if sys.version_info < (3, 11):
     damage = "this bundle needs Python 3.11 or newer"
+else:
+    try:
+        from {RUNNER}.prediction.bundle_files import damage_of
+
+        damage = damage_of(HERE)
+    except (ImportError, SyntaxError, ValueError) as error:
+        damage = f"{{HERE / '{RUNNER}'}} is damaged ({{error}}); fetch the bundle again, or export the run anew"
 if damage and __name__ == "__main__":
     print(damage, file=sys.stderr)
     sys.exit(2)
@@ -208,7 +211,7 @@ def export_bundle(
     if onnx:
         check_installed()
     what = exporting(phases, passes)
-    after = postprocessing_of(phases, postprocessing) if what.labels else None
+    after = _after(what, postprocessing)
     texts, copies = _texts(), _copies() | ({PLAN: after.stored.path} if after else {})
     display.say(f"exporting {', '.join(one.name for one in phases)}")
     networks, made = what.networks(), _made(command)
@@ -220,6 +223,7 @@ def export_bundle(
     graphs = {f"onnx/{number}.onnx": one for number, one in enumerate(networks)} if onnx else {}
     names = [*programs, *graphs, *texts, *copies, WEIGHTS, PREPARATION, RECORD, CARD, HASHES]
     outputs = open_outputs(folder, "--output", reads=_reads(phases), names=names, overwrite=overwrite)
+    before = standing(folder, _listed(folder))
     with outputs.together() as staged:
         for path in {(staged / name).parent for name in names}:
             path.mkdir(parents=True, exist_ok=True)
@@ -233,13 +237,28 @@ def export_bundle(
             shutil.copyfile(path, staged / name)
         write_safetensors(staged / WEIGHTS, _weights(networks), {"format": "flax"})
         write_json(staged / PREPARATION, {"networks": [one.preparation.document() for one in phases]})
-        write_json(staged / RECORD, what.record(networks, made))
+        write_json(staged / RECORD, {**what.record(networks, made), "postprocessed": after is not None})
         files = {name: (staged / name).stat().st_size for name in (*programs, *graphs, WEIGHTS, PREPARATION, RECORD)}
         counts = [sum(array.size for array in one.weights.values()) for one in networks]
         card = model_card(phases, Exported(made, what.result, files, counts))
         (staged / CARD).write_text(card, encoding="utf-8")
         write_json(staged / HASHES, {name: digest_of(staged / name) for name in sorted(set(names) - {HASHES})})
+    remove_outdated(folder, before)
     _tell(display, folder, networks, phases)
+
+
+def _after(what: Exporting, asked: str) -> Postprocessing | None:
+    """Returns the last work on label maps; refuses to be asked for it where none come of it."""
+    if what.labels:
+        return postprocessing_of(what.phases, asked)
+    if asked != AUTO:
+        raise UserError("--postprocessing is for label maps, and these runs synthesize a modality; leave it out")
+    return None
+
+
+def _listed(folder: Path) -> list[str]:
+    """Names the files of a bundle that lies in a folder already; none where there is no whole one."""
+    return [] if damage_of(folder) else list(read_json(folder / HASHES))
 
 
 def _texts() -> dict[str, str]:

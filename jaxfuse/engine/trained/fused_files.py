@@ -191,6 +191,8 @@ def given_images(
     volumes, names = registered.kind_of(paths) == registered.NIFTI, registered.names_of(paths)
     if axis is not None and not volumes:
         raise UserError("--axis says which slices of volumes are fused, and these are pictures; leave it out")
+    if axis is not None and axis not in AXES:
+        raise UserError(f"--axis is {axis!r}; choose {', '.join(AXES)}")
     maps, rule = registered.chosen_maps(color, names), background_rule(background, names)
     if not volumes:
         return GivenImages(paths, registered.read_pictures(paths, maps, rule), None)

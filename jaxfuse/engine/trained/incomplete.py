@@ -28,13 +28,15 @@ class Missing:
         makers: phases that make them, of which the mean is taken.
 
     Raises:
-        UserError: there are makers and nothing to make, or the other way round.
+        UserError: there is no such policy, or there are makers and nothing to make, or the other way round.
     """
 
     policy: str = REFUSE
     makers: tuple[TrainedPhase, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.policy not in (REFUSE, ZERO, IMPUTE):
+            raise UserError(f"--{MISSING} is {self.policy!r}; choose {REFUSE}, {ZERO} or {IMPUTE}")
         if (self.policy == IMPUTE) != bool(self.makers):
             named = ", ".join(one.name for one in self.makers) or "not given"
             raise UserError(

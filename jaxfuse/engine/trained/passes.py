@@ -9,7 +9,7 @@ from jaxfuse.config import Phase
 from jaxfuse.errors import UserError
 from jaxfuse.inference.large_tiles import MEGABYTE
 from jaxfuse.inference.mirrors import ALL, NONE, asked_axes
-from jaxfuse.inference.weighting import EQUAL, GAUSSIAN
+from jaxfuse.inference.weighting import EQUAL, GAUSSIAN, check_weighting
 from jaxfuse.learning.system import Geometry, System
 from jaxfuse.prediction.predictor import Way, seen_axes
 
@@ -36,6 +36,9 @@ class Passes:
                 raise UserError(
                     f"--whole_slices sees slices in one pass, for which --{name} means nothing; leave it out"
                 )
+        check_weighting("weighting", self.weighting or EQUAL)
+        if (self.memory_mb or 0) < 0:
+            raise UserError(f"memory_mb is {self.memory_mb}; give a limit in MB, or 0 for tiles of the training patch")
         asked_axes("mirror", self.mirror or NONE)
 
     def filled(self, phase: Phase) -> Passes:

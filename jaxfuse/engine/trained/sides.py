@@ -14,10 +14,12 @@ def cases_of_side(phases: Sequence[TrainedPhase], side: str) -> frozenset[str] |
     """Returns the cases on one side of the split that all of these phases were trained by; None without a side.
 
     Raises:
-        UserError: there are none, or the phases have been split differently.
+        UserError: there is no such side, or no case on it, or the phases have been split differently.
     """
     if not side:
         return None
+    if side not in ("val", "test"):
+        raise UserError(f"--side is {side!r}; choose val or test")
     sides = [frozenset(cases_on(one, side)) for one in phases]
     for one, cases in zip(phases, sides, strict=True):
         if not cases:
