@@ -138,7 +138,8 @@ def test_python_fuses_what_the_command_fuses(command, compiled, workdir, picture
     np.testing.assert_array_equal(volume.affine, nib.load(by_command[1]).affine)
     assert "data:image/png" in volume._repr_html_()
     refused("would replace .*a.png, which is read", picture.save, pictures / "a.png", overwrite=True)
-    refused("axis says which slices", run.fuse, [pictures / "a.png", pictures / "b.png"], axis="axial")
+    refused("^axis says which slices", run.fuse, [pictures / "a.png", pictures / "b.png"], axis="axial")
+    refused("^axis is 'z'; choose axial, coronal", run.fuse, [volumes / "mni-T1.nii.gz"] * 2, axis="z")
 
 
 def test_colored_volumes_are_rgb(command, volumes, capsys):

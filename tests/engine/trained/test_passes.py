@@ -47,6 +47,8 @@ def test_what_means_nothing_to_a_network_is_refused():
         refused(f"in one pass, for which --{name} means nothing", Passes, whole=True, **{name: value})
     assert Passes(whole=True, mirror="all").mirror == "all"
     refused("mirror is 'up'; choose none, all or axes", Passes, mirror="up")
+    refused("weighting is 'gauss'; choose equal or gaussian", Passes, weighting="gauss")
+    refused("memory_mb is -1; give a limit in MB, or 0", Passes, memory_mb=-1)
 
 
 def test_each_of_several_networks_takes_what_means_something_to_it():
