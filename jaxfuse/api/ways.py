@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
 
     missing: str
     synthesis: Any
-    postprocessing: str
+    postprocessing: str | os.PathLike[str]
     overlap: float
     memory_mb: int
     weighting: str
@@ -88,7 +88,7 @@ def way_of(
     if passes.whole:
         raise UserError("whole_slices is an option of runs that synthesize a modality, and these label; leave it out")
     policy = options.get("missing", IMPUTE if makers else REFUSE)
-    scheme, after = check_labels(phases), postprocessing_of(phases, options.get("postprocessing", AUTO))
+    scheme, after = check_labels(phases), postprocessing_of(phases, os.fspath(options.get("postprocessing", AUTO)))
     missing = Missing(policy, tuple(makers))
     completer = missing.completer(phases, devices)
     labeler = case_labeler(phases, devices, passes=passes, postprocessing=after)
