@@ -10,7 +10,9 @@ several are averaged, as `predict` averages them.
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -58,11 +60,20 @@ def main(argv: list[str]) -> int:
         Display(),
         passes=passes,
         postprocessing=asked.postprocessing,
-        command=" ".join(["python -m jaxfuse.export", *sys.argv[1:]]),
+        command=without_places(sys.argv[1:]),
         onnx=asked.onnx,
         overwrite=asked.overwrite,
     )
     return 0
+
+
+def without_places(words: Sequence[str]) -> str:
+    """Returns the call with the names of its folders alone: a bundle is passed on, and tells not where they lay."""
+    told = []
+    for word in words:
+        option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        told.append(f"{option}{equals}{Path(value).name}" if "/" in value else word)
+    return shlex.join(["python", "-m", "jaxfuse.export", *told])
 
 
 if __name__ == "__main__":

@@ -62,6 +62,12 @@ def test_a_bundle_predicts_alone_as_its_run_does(place):
     assert {np.asarray(nib.load(path).dataobj).max() > 0 for path in (place / "ours").glob("*.nii.gz")} == {True}
 
 
+def test_a_bundle_does_not_tell_where_its_runs_lay():
+    words = ["--workdir", "/home/ann/runs/a:fusion@best", "runs/b/", "--output=/data/out", "--mirror=0,1", "--onnx"]
+    told = "python -m jaxfuse.export --workdir a:fusion@best b --output=out --mirror=0,1 --onnx"
+    assert export.without_places(words) == told
+
+
 def test_one_case_in_memory_is_that_of_the_command(place):
     folder = place / "in" / "case0"
     bundle = Bundle(place / "bundle")
