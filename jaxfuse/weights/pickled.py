@@ -21,7 +21,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
@@ -114,7 +114,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
 class _Reader(pickle.Unpickler):
     """A reader of pickles that knows the names of `ALLOWED` alone; `kinds` are those of the storages it met."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         super().__init__(file)
         self.kinds: dict[str, _Kind] = {}
 
@@ -133,13 +133,13 @@ class _Reader(pickle.Unpickler):
         return _Storage(key, kind)
 
 
-def _load(file: IO[bytes]) -> tuple[Any, dict[str, _Kind]]:
+def _load(file: io.BufferedIOBase) -> tuple[Any, dict[str, _Kind]]:
     """Reads the pickle at which a file stands; returns it and the kinds of its storages.
 
     A pickle notes what it names again under numbers, and memory is taken for all numbers up to the largest.
     """
     start = file.tell()
-    for count, (operation, number, _) in enumerate(pickletools.genops(file)):
+    for count, (operation, number, _) in enumerate(pickletools.genops(cast("IO[bytes]", file))):
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and (number or 0) > count:
             raise ValueError(f"note {number} of fewer")
     file.seek(start)
@@ -178,7 +178,7 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:100]
 
 
-def _archive(file: IO[bytes]) -> dict[str, np.ndarray]:
+def _archive(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
     """Reads the form of an archive."""
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
@@ -202,7 +202,7 @@ def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def _in_a_row(file: IO[bytes]) -> dict[str, np.ndarray]:
+def _in_a_row(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
     """Reads the form before archives: magic number, version, facts of the system, tree, keys; then the storages."""
     file.seek(0)
     if _load(file)[0] != _MAGIC:
