@@ -24,10 +24,7 @@ def _third(number: int, *, kernel: bool) -> Form:
         own = np.split(theirs, 3)[number]
         return LINEAR.read(own, shape) if kernel else own
 
-    def write(ours: np.ndarray) -> np.ndarray:
-        raise NotImplementedError("starts are read and never written")
-
-    return Form(read, write)
+    return Form(read)
 
 
 def _images(theirs: str, ours: str) -> list[Line]:

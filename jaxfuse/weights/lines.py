@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxfuse.errors import UserError
+
 # What stands for our own names where a table is asked for.
 OWN = "jaxfuse"
 
@@ -43,11 +45,11 @@ class Form:
 
     Attributes:
         read: (theirs, our shape) -> ours; may raise ValueError where it does not fit.
-        write: ours -> theirs.
+        write: ours -> theirs; None where nothing leads back, as from what a start was averaged or resized to.
     """
 
     read: Callable[[np.ndarray, Shape], np.ndarray]
-    write: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def _front(ours: np.ndarray) -> np.ndarray:
@@ -98,7 +100,13 @@ class Line:
         return ours if self.order is None else np.take(ours, np.argsort(self.order), self.axis)
 
     def write(self, ours: np.ndarray) -> np.ndarray:
-        """Returns their tensor."""
+        """Returns their tensor.
+
+        Raises:
+            UserError: nothing leads back from ours to theirs.
+        """
+        if self.form.write is None:
+            raise UserError(f"{self.theirs} is read as a start and cannot be made of {self.ours}; write our own names")
         number, count = self.share
         own = np.split(ours, count, -1)[number]
         return np.ascontiguousarray(self.form.write(own if self.order is None else np.take(own, self.order, self.axis)))

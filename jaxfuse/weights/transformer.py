@@ -46,15 +46,11 @@ def _summed(kernel: np.ndarray, shape: Shape) -> np.ndarray:
     return kernel.sum(-2, keepdims=True) if shape[-2] == 1 else kernel
 
 
-def _of_start(ours: np.ndarray) -> np.ndarray:
-    raise NotImplementedError("starts are read and never written")
-
-
-POSITIONS = Form(_positions, _of_start)
-STEM = Form(_summed, _of_start)
-STEM_OF_TORCH = Form(lambda theirs, shape: _summed(CONV.read(theirs, shape), shape), _of_start)
+POSITIONS = Form(_positions)
+STEM = Form(_summed)
+STEM_OF_TORCH = Form(lambda theirs, shape: _summed(CONV.read(theirs, shape), shape))
 # One number per channel in a map's sides.
-FLAT = Form(lambda theirs, shape: theirs.reshape(-1), _of_start)
+FLAT = Form(lambda theirs, shape: theirs.reshape(-1))
 
 # (theirs, ours, number of units' layer or norm) -> lines, in the words of either code.
 Words = Callable[[str, str], list[Line]]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxfuse.weights.lines import LINEAR, RESHAPED, Line, Ours, Part, batch_norm, conv, counters
+from jaxfuse.weights.lines import LINEAR, RESHAPED, Form, Line, Ours, Part, batch_norm, conv, counters
 from jaxfuse.weights.matching import bare, listed, matched, read_part, write_part
 from tests.refusals import refused
 
@@ -101,3 +101,8 @@ def test_values_in_order_take_our_sides():
 def test_three_names_are_listed():
     assert listed(list("abcde")) == "a, b, c and 2 more"
     assert listed(["a"]) == "a"
+
+
+def test_what_is_read_as_a_start_is_not_written():
+    summed = Line("stem.weight", "a/kernel", Form(lambda theirs, shape: theirs))
+    refused("stem.weight is read as a start and cannot be made of a/kernel", summed.write, np.zeros((3, 3, 2, 4)))
