@@ -40,6 +40,7 @@ ROWS = {
     "film_nnunet_detached": "film_nnunet without the task: its plain form, which the paper mentions and does not show",
     "mean": "segmentation alone, on the mean of the two modalities that validation shows",
     "maximum": "the same on their maximum",
+    "both_channels": "the same on both as channels, which a fused image has to be compared with: nothing is lost",
 }
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 ROWS.update({name: f"segmentation alone, on {name}" for name in MODALITIES})
@@ -48,31 +49,19 @@ COMBINATIONS = ("t1+t1ce", "t1+t2", "t1+flair", "t1ce+t2", "t1ce+flair", "t2+fla
 SHOWN = ("t1ce+flair",)
 # The options of each scheme, written out so that a command can change them.
 SCHEMES = {
-    "pixel": {
-        "gamma": 0.01,
-        "kappa": 1.0,
-        "width": 0.01,
-        "inner_steps": 4,
-        "steps": 20,
-        "curvature": "gauss_newton",
-    },
-    "fusion_leader": {
-        "steps": 10,
-        "damping": 0.01,
-        "weight_decay": 1e-4,
-        "curvature": "fisher",
-        "entropy_weight": 0.5,
-    },
+    "pixel": {"gamma": 0.01, "kappa": 1.0, "width": 0.01, "inner_steps": 4, "steps": 20, "curvature": "gauss_newton"},
+    "fusion_leader": {"steps": 10, "damping": 0.01, "weight_decay": 1e-4, "curvature": "fisher", "entropy_weight": 0.5},
     "rank_one": {"memory_decay": 0.99, "weight_decay": 1e-4},
     "weights": {"coupling": 1.0, "steps": 10, "damping": 0.01},
 }
 # FILM and a 2D nnU-Net in the places of the paper's networks.
 PLUGINS = ("film_nnunet", "film_nnunet_p", "film_nnunet_detached")
-# Segmentation without a fusion network: the modalities it reads, and how they become one image.
+# Segmentation without a fusion network: the modalities it reads, and how they become one image, or none.
 ALONE = {
     **{name: ((name,), "mean") for name in MODALITIES},
     "mean": (tuple(SHOWN[0].split("+")), "mean"),
     "maximum": (tuple(SHOWN[0].split("+")), "maximum"),
+    "both_channels": (tuple(SHOWN[0].split("+")), "channels"),
 }
 # The correlation loss can jump to a hundred times its usual size.
 CLIP_NORM = 1.0

@@ -90,7 +90,7 @@ SAID = {
     "make_system": {
         "combos": "combinations of modalities that are fused, one of them in each step",
         "reads": "modalities that segmentation alone reads",
-        "fusion": 'how several of them become one image: "mean" or "maximum"',
+        "fusion": 'how several of them are read: their "mean", their "maximum", or each as one of the "channels"',
         "target_weight": "weight of the difference from the target beside the adversarial loss",
         "cycle_weight": "weight of the cycle's loss",
         "identity_weight": "weight of the loss of what a target becomes, times `cycle_weight`",

@@ -54,6 +54,8 @@ _TELLING = {
     "hyperfusion": ("full", "baseline", "full_2d"),
     "infinet": ("aggregated", "unet_double"),
     "hinet": ("full", "pix2pix", "cyclegan", "mmsyns"),
+    # Of those that segment alone one that reads one image, and one that reads two channels.
+    "fuse4seg": tuple(row for row in RECIPES["fuse4seg"].ROWS if row not in ("t1", "t1ce", "t2", "flair", "maximum")),
 }
 
 

@@ -26,7 +26,8 @@ def test_rows_without_fusion_read_what_they_are_called_after(row):
     (phase,) = built(row).values()
     modalities, shown = fuse4seg.MODALITIES, fuse4seg.SHOWN[0].split("+")
     read = [modalities[channel] for channel in phase.system.channels]
-    assert (read, phase.system.fusion) == (shown, row) if row in ("mean", "maximum") else read == [row]
+    expected = {"mean": "mean", "maximum": "maximum", "both_channels": "channels"}
+    assert (read, phase.system.fusion) == (shown, expected[row]) if row in expected else read == [row]
     # The network that the paper's row trains, no other.
     assert phase.system.segmentation.form == built("full")["cooperative"].system.segmentation.form
 

@@ -1,11 +1,12 @@
-"""Fuse4Seg's segmentation network alone: on one modality, or on a fusion that needs no training.
+"""Fuse4Seg's segmentation network alone: on one modality, on a fusion that needs no training, or on all as channels.
 
-The fused image has to be compared with it: the same network, loss and optimizer on the images before fusion.
+The fused image has to be compared with it: the same network, loss and optimizer on the images before fusion. With a
+channel for each modality nothing is lost before the network reads it; its first convolution alone has more weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -18,7 +19,17 @@ from jaxfuse.learning.system import Defaults, Geometry, SegmentationLoss
 from jaxfuse.models.fuse4seg.parts import SegmentationModule, SegmentationPart
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
 
-FUSIONS = {"mean": jnp.mean, "maximum": jnp.max}
+
+def _reduced(reduce: Callable[..., Array]) -> Callable[[Array], Array]:
+    return lambda chosen: reduce(chosen, axis=-1, keepdims=True)
+
+
+# What the network reads of the modalities (b h w m).
+FUSIONS: Mapping[str, Callable[[Array], Array]] = {
+    "mean": _reduced(jnp.mean),
+    "maximum": _reduced(jnp.max),
+    "channels": lambda chosen: chosen,
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Alone(Defaults):
 
     Attributes:
         channels: of the batch's image, those that are read.
-        fusion: name in FUSIONS by which several of them become one image.
+        fusion: name in FUSIONS by which several of them become what the network reads.
     """
 
     segmentation: SegmentationPart
@@ -67,7 +78,7 @@ class Alone(Defaults):
 
     def _theta(self, inputs: Batch | Mapping[str, Array]) -> Array:
         chosen = jnp.stack([inputs["image"][..., channel] for channel in self.channels], axis=-1)
-        return FUSIONS[self.fusion](chosen, axis=-1, keepdims=True)
+        return FUSIONS[self.fusion](chosen)
 
 
 def make_system(
@@ -80,7 +91,7 @@ def make_system(
     fusion: str = "mean",
     segmentation: SegmentationForm = SegmentationForm(),
 ) -> Alone:
-    """`reads`: the modalities; where they are several, `fusion` ("mean" or "maximum") makes one image of them."""
+    """`reads`: the modalities; of several, `fusion` makes one image ("mean", "maximum") or as many "channels"."""
     if not reads or not set(reads) <= set(modalities):
         raise UserError(f"reads is {tuple(reads)}; at least one of {', '.join(modalities)} was expected")
     if fusion not in FUSIONS:

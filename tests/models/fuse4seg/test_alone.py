@@ -12,7 +12,7 @@ from jaxfuse.losses.overlap import dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.alone import Alone, make_system
 from jaxfuse.models.fuse4seg.parts import DeeplySupervised
 from tests.refusals import refused
-from tests.tiny_systems import gradient_descent, pictures
+from tests.tiny_systems import count, gradient_descent, pictures
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 
@@ -23,7 +23,7 @@ def alone(reads, fusion="mean"):
 
 
 def theta(system, image):
-    return system._theta({"image": image})[..., 0]
+    return np.squeeze(system._theta({"image": image}), -1)
 
 
 def test_reads_one_modality_or_the_mean_or_maximum_of_several():
@@ -34,12 +34,29 @@ def test_reads_one_modality_or_the_mean_or_maximum_of_several():
     np.testing.assert_array_equal(theta(alone(pair, "maximum"), image), jnp.maximum(image[..., 1], image[..., 3]))
 
 
+def test_channels_are_read_in_the_order_of_their_names():
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 3, 3, 4)), jnp.float32)
+    read = alone(("flair", "t1ce", "t1"), "channels")._theta({"image": image})
+    np.testing.assert_array_equal(read, np.asarray(image)[..., [3, 1, 0]])
+
+
+def test_a_channel_more_costs_the_weights_of_one_more_in_the_first_convolution():
+    batch = {"image": jax.ShapeDtypeStruct((1, 32, 32, 4), jnp.float32)}
+    drawn = [
+        jax.eval_shape(system.init, jax.random.key(0), batch).params["segmentation"]
+        for system in (alone(("t1",)), alone(("t1ce", "flair"), "channels"))
+    ]
+    one, two = (params["encoder"]["stem"]["kernel"] for params in drawn)
+    assert (one.shape, two.shape) == ((7, 7, 1, 64), (7, 7, 2, 64))
+    assert count(drawn[1]) - count(drawn[0]) == 49 * 64
+
+
 @pytest.mark.parametrize(
     ("reads", "fusion", "sentence"),
     [
         ((), "mean", r"reads is \(\); at least one of t1, t1ce, t2, flair was expected"),
         (("pet",), "mean", r"reads is \('pet',\); at least one"),
-        (("t1", "t2"), "product", "fusion is 'product'; choose one of mean, maximum"),
+        (("t1", "t2"), "product", "fusion is 'product'; choose one of mean, maximum, channels"),
     ],
 )
 def test_refuses_what_it_cannot_read(reads, fusion, sentence):
