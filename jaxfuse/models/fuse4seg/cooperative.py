@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -83,7 +84,8 @@ class Cooperation(Defaults):
     Attributes:
         shown: number of the combination that is evaluated, and predicted where no presence is given.
         scheme: finds the leader's gradient.
-        fusion_weight: of L^f beside the task in the leader's objective (lambda of Eq. 6).
+        fusion_weight: of L^f beside the task in the leader's objective (lambda of Eq. 6). A state holds it as
+            `memory["fusion_weight"]`, which is what a step reads: one compiled step serves all weights.
         warmup_steps: number of first steps in which the fusion network gets no task gradient.
     """
 
@@ -119,8 +121,10 @@ class Cooperation(Defaults):
         params = {"fusion": fusion, "segmentation": self.segmentation.init(key_segmentation, fused.theta)}
         if self.fusion_loss.critics is not None:
             params["critics"] = self.fusion_loss.critics.init(key_critics, image)
-        remembered = self.scheme.start()
-        return create_state(rng, params, self.optimizers, memory={"bilevel": dict(remembered)} if remembered else {})
+        memory: dict[str, Any] = {"fusion_weight": jnp.float32(self.fusion_weight)}
+        if remembered := self.scheme.start():
+            memory["bilevel"] = dict(remembered)
+        return create_state(rng, params, self.optimizers, memory=memory)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         key_choice, key_networks, key_penalty = jax.random.split(state.key(), 3)
@@ -145,7 +149,8 @@ class Cooperation(Defaults):
         weight = 1.0
         if self.warmup_steps:
             weight = (state.step >= self.warmup_steps).astype(jnp.float32)
-        game = self.game(state.params.get("critics"), batch, choice, key_networks, task_weight=weight)
+        held = state.params.get("critics")
+        game = self.game(held, batch, choice, key_networks, task_weight=weight, memory=state.memory)
         psi = state.params["segmentation"]
         if self.scheme.leader == "fusion":
             leader, follower = "fusion", "segmentation"
@@ -169,8 +174,12 @@ class Cooperation(Defaults):
         rng: Key[Array, ""] | None,
         *,
         task_weight: float | Array = 1.0,
+        memory: Mapping[str, Any] = MappingProxyType({}),
     ) -> Game:
-        """The bi-level game of one batch, a function of the weights of both networks."""
+        """The bi-level game of one batch, a function of the weights of both networks.
+
+        The weight of L^f is that of a state's memory, and of the recipe where there is none, as in an evaluation.
+        """
         sources, presence = choice.of(batch["image"])
 
         def fuse(phi: Params, part: Part) -> Fused:
@@ -185,12 +194,12 @@ class Cooperation(Defaults):
             logits=lambda psi, theta: self.segmentation.segment(psi, theta, rng),
             energy=partial(pixel_energy, sources, presence),
             task_weight=task_weight,
-            fusion_weight=self.fusion_weight,
+            fusion_weight=memory.get("fusion_weight", self.fusion_weight),
         )
 
     def eval_step(self, state: State, batch: Batch) -> Metrics:
         choice = self.combinations.choice(self.shown)
-        game = self.game(state.params.get("critics"), batch, choice, None)
+        game = self.game(state.params.get("critics"), batch, choice, None, memory=state.memory)
         made = game.fuse(state.params["fusion"], "all")
         theta = self.scheme.image(made.theta, game.energy)
         loss, terms = game.judged(made, theta, state.params["segmentation"])

@@ -121,11 +121,12 @@ def test_every_scheme_makes_a_step(name):
     assert all(jnp.isfinite(value) for value in metrics.values())
     assert all(largest(moved(before, after, player)) > 1e-4 for player in system.players)
     assert f"{system.scheme.leader}/bilevel/residual" in metrics
+    assert after.memory["fusion_weight"] == 0.5
     if name == "rank_one":
         assert int(after.memory["bilevel"]["count"]) == 1
         assert float(after.memory["bilevel"]["squared"]) > 0
     else:
-        assert after.memory == before.memory == {}
+        assert set(after.memory) == set(before.memory) == {"fusion_weight"}
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, before)
 
 
