@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
 def read_combos(text: str, modalities: Sequence[str]) -> tuple[Combo, ...]:
     """Reads "all", "pairs", or names such as "t1+t2,t1+t1ce+t2"."""
     from jaxfuse.brats_fuse.layout import combos_of
-    from jaxfuse.models.fuse4seg.combinations import combinations
+    from jaxfuse.learning.combinations import combinations
 
     asked = combinations(text if text in ("all", "pairs") else tuple(text.split(",")), modalities)
     return combos_of(([modalities[member] for member in members] for members in asked.members), modalities)

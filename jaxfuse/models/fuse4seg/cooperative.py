@@ -21,13 +21,14 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Key, Metrics, Params
 from jaxfuse.errors import UserError
+from jaxfuse.learning.combinations import Choice, Combinations
+from jaxfuse.learning.fusing import AttentiveFusionPart, Fused, FusionPart, presented
 from jaxfuse.learning.game import Energy, Game, Part, Scheme, part_of, remembered
 from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.fusion import band_correlation, fusion_content, fusion_energy_of, smooth_fusion_energy
-from jaxfuse.models.fuse4seg.combinations import Choice, Combinations
 from jaxfuse.models.fuse4seg.judging import Critics
-from jaxfuse.models.fuse4seg.parts import AttentiveFusionPart, Fused, FusionPart, SegmentationPart
+from jaxfuse.models.fuse4seg.parts import SegmentationPart
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,7 @@ class Cooperation(Defaults):
 
     @property
     def trained_combos(self) -> tuple[tuple[str, ...], ...]:
-        known = self.combinations.modalities
-        return tuple(tuple(known[member] for member in members) for members in self.combinations.members)
+        return self.combinations.named
 
     def fuse(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The fused images and the attention of `predict`, without the segmentation network."""
@@ -236,24 +236,15 @@ class Cooperation(Defaults):
 
     def _fused(self, state: State, inputs: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         """Fuses; returns what segmentation reads, and the outputs that `fuse` gives."""
-        image = inputs["image"]
-        if "presence" in inputs:
-            presence = jnp.broadcast_to(inputs["presence"], (image.shape[0], image.shape[-1]))
-            presence = (presence > 0).astype(jnp.float32)
-            sources = jnp.where(presence[:, None, None, :] > 0, image, 0.0)
-            slots = jnp.arange(image.shape[-1])
-        else:
-            choice = self.combinations.choice(self.shown)
-            sources, presence = choice.of(image)
-            slots = choice.modality
+        given = presented(inputs, self.combinations, self.shown)
+        sources, presence = given.sources, given.presence
         fused = self._predicted(state.params["fusion"], sources, presence)
         theta, outputs = fused.theta, {"fused": fused.image}
         if self.scheme.settles:
             theta = self.scheme.image(theta, partial(pixel_energy, sources, presence))
             outputs = {"fused": theta, "fused_by_network": fused.image}
         if fused.attention is not None:
-            # Added: slots that are left over name a modality too, and hold 0.
-            outputs["attention"] = jnp.zeros(image.shape, jnp.float32).at[..., slots].add(fused.attention)
+            outputs["attention"] = given.by_channel(fused.attention, inputs["image"])
         return theta, {name: output for name, output in outputs.items() if output is not None}
 
     def _predicted(self, phi: Params, sources: Array, presence: Array) -> Fused:

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Image, Key, Metrics, Params
 from jaxfuse.errors import UserError
+from jaxfuse.learning.combinations import Choice
 from jaxfuse.learning.optim import by_part
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.losses.adversarial import GanForm, gan_form, gradient_penalty
 from jaxfuse.losses.fusion import present_mean
-from jaxfuse.models.fuse4seg.combinations import Choice
 from jaxfuse.models.fuse4seg.critics import SourceCritic
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, fan_in_uniform

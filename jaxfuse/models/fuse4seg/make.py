@@ -14,14 +14,15 @@ from typing import Any
 
 from jaxfuse.errors import UserError
 from jaxfuse.learning.bilevel import SCHEMES
+from jaxfuse.learning.combinations import combinations, named, number_of
+from jaxfuse.learning.fusing import FusionPart
 from jaxfuse.learning.game import Scheme
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import Geometry, SegmentationLoss
-from jaxfuse.models.fuse4seg.combinations import Combinations, combinations
 from jaxfuse.models.fuse4seg.cooperative import Cooperation, FusionLoss
 from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.judging import CriticForm, apart
-from jaxfuse.models.fuse4seg.parts import FusionModule, FusionPart, SegmentationModule, SegmentationPart
+from jaxfuse.models.fuse4seg.parts import FusionModule, SegmentationModule, SegmentationPart
 from jaxfuse.models.fuse4seg.pretraining import Pretraining
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
 
@@ -167,24 +168,6 @@ def cooperate(
         optimizers=apart(optimizers),
         geometry=Geometry(2, math.lcm(fusion.divisor, segmentation.divisor)),
     )
-
-
-def named(shown: str, pairs: Sequence[str]) -> str:
-    """The combination that is shown, named by one of the two."""
-    if shown and pairs:
-        raise UserError(f"shown is {shown!r} and pairs begins with {pairs[0]!r}; give one of them")
-    return shown or "".join(pairs[:1])
-
-
-def number_of(name: str, trained: Combinations) -> int:
-    """The number of a combination such as "t1+t2", in any order; the first if empty."""
-    if not name:
-        return 0
-    wanted = set(name.split("+"))
-    for number, members in enumerate(trained.members):
-        if {trained.modalities[member] for member in members} == wanted:
-            return number
-    raise UserError(f"shown is {name!r}, which is not among the combinations that are trained")
 
 
 def share(correlation_weight: float) -> float:

@@ -1,4 +1,4 @@
-"""Contracts of a fusion and of a segmentation network in cooperative training, and the networks that keep them.
+"""The contract of a segmentation network in cooperative training, and the networks that keep it or that of fusion.
 
 Any pair of objects with these methods can be trained together: the paper's own, or others in their place.
 """
@@ -7,69 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Key, Label, Logits, Params
+from jaxfuse.learning.fusing import Fused, MaybeKey, Presence, Sources
 from jaxfuse.losses.deep_supervision import supervised
 from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.segmentation import DIVISOR, SegmentationForm
 from jaxfuse.nn.cross_attention import received_by_source
 
-Sources = Float[Array, "b h w m"]
-Presence = Float[Array, "b m"]
 Theta = Float[Array, "b h w c"]
-MaybeKey = Key[Array, ""] | None
-
-
-class Fused(NamedTuple):
-    """Outputs of a fusion network.
-
-    Attributes:
-        theta: the input of the segmentation network, (b h w c).
-        image: the fused image (b h w 1) in [0, 1], or None where the network makes none.
-        bands: low and high band of each source, (b h w c m) each, or None where it has none.
-        attention: how much each pixel of each source is attended to by the other sources, (b h w m) float32, or None
-            where it was not asked for or the network has no such maps. 1 is what every pixel receives from
-            indifferent attention, and the mean over the pixels of a source; sources that are absent are 0.
-    """
-
-    theta: Array
-    image: Array | None
-    bands: tuple[Array, Array] | None
-    attention: Array | None = None
-
-
-@runtime_checkable
-class FusionPart(Protocol):
-    """A fusion network as pure functions."""
-
-    @property
-    def divisor(self) -> int:
-        """Sides of an image are multiples of it."""
-        ...
-
-    def init(self, rng: Key[Array, ""], sources: Any) -> Params: ...
-
-    def fuse(self, params: Params, sources: Sources, presence: Presence, rng: MaybeKey) -> Fused:
-        """Sources in [0, 1] with 1 in `presence` where a slot holds one. Without a key nothing is random."""
-        ...
-
-    def networks(self, params: Params) -> dict[str, Params]:
-        """Names the parameters, each once."""
-        ...
-
-
-@runtime_checkable
-class AttentiveFusionPart(FusionPart, Protocol):
-    """A fusion network that can also tell where it looks. Predictions ask it to; training never does."""
-
-    def fuse_with_attention(self, params: Params, sources: Sources, presence: Presence) -> Fused:
-        """Fuses without a key, and adds `attention` where this form of the network has it."""
-        ...
 
 
 @runtime_checkable

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 
 from jaxfuse.arrays import Key, Params
+from jaxfuse.learning.combinations import named
+from jaxfuse.learning.fusing import Fused, MaybeKey, Presence, Sources
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.system import SegmentationLoss
 from jaxfuse.models.baselines.film import FilmForm, FilmNet
@@ -22,8 +24,8 @@ from jaxfuse.models.baselines.nnunet2d import NNUNet2D
 from jaxfuse.models.fuse4seg.cooperative import Cooperation
 from jaxfuse.models.fuse4seg.fusion import Encoder, FusionForm
 from jaxfuse.models.fuse4seg.judging import CriticForm
-from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate, named
-from jaxfuse.models.fuse4seg.parts import DeeplySupervised, Fused, MaybeKey, Presence, Sources
+from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate
+from jaxfuse.models.fuse4seg.parts import DeeplySupervised
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Key, Metrics, Params
 from jaxfuse.learning.adversarial import adversarial_update
+from jaxfuse.learning.combinations import Choice, Combinations
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.fusion import band_correlation, reconstruction
-from jaxfuse.models.fuse4seg.combinations import Choice, Combinations
 from jaxfuse.models.fuse4seg.fusion import FusionForm, FusionNet
 from jaxfuse.models.fuse4seg.judging import Critics
 

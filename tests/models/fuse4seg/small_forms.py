@@ -6,10 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from jaxfuse.learning.fusing import Fused
 from jaxfuse.losses.overlap import cross_entropy, dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate
-from jaxfuse.models.fuse4seg.parts import Fused
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
 from tests.tiny_systems import gradient_descent
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfuse.learning.fusing import AttentiveFusionPart, Fused, FusionPart
 from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.make import LossForm, cooperate
-from jaxfuse.models.fuse4seg.parts import AttentiveFusionPart, Fused, FusionModule, FusionPart
+from jaxfuse.models.fuse4seg.parts import FusionModule
 from tests.models.fuse4seg.small_forms import NAMES, NO_CRITICS, Softmax
 from tests.tiny_systems import KEY, gradient_descent
 from tests.tiny_systems import drawn as drawn_values

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from jaxfuse.errors import UserError
+from jaxfuse.learning.fusing import FusionPart
 from jaxfuse.learning.system import System
 from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.make import make_pretraining, make_system
-from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
+from jaxfuse.models.fuse4seg.parts import SegmentationPart
 from tests.models.fuse4seg.small_forms import ALL, CLASSES, CRITICS, EQ_14, NAMES, NO_CRITICS, TINY
 from tests.tiny_systems import KEY, count, gradient_descent, largest, moved, moving, pictures, same
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxfuse.learning.fusing import FusionPart
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import apply_rules, parse_rule
 from jaxfuse.losses.overlap import dice_and_cross_entropy
@@ -15,7 +16,7 @@ from jaxfuse.models.baselines.film import FilmForm
 from jaxfuse.models.fuse4seg.fusion import Encoder, FusionForm
 from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, make_pretraining
-from jaxfuse.models.fuse4seg.parts import FusionPart, SegmentationPart
+from jaxfuse.models.fuse4seg.parts import SegmentationPart
 from jaxfuse.models.fuse4seg.plugin import NO_CRITICS, FilmModule, NNUNetForm, make_film, make_film_p
 from tests.models.fuse4seg.small_forms import CLASSES, NAMES
 from tests.refusals import refused

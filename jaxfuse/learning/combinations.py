@@ -53,6 +53,11 @@ class Combinations:
     def slots(self) -> int:
         return max(map(len, self.members))
 
+    @property
+    def named(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the modalities of each."""
+        return tuple(tuple(self.modalities[member] for member in members) for members in self.members)
+
     def draw(self, key: Key[Array, ""]) -> Choice:
         """One of them, all with the same probability."""
         if len(self.members) == 1:
@@ -93,6 +98,27 @@ def combinations(asked: str | Sequence[str], modalities: Sequence[str]) -> Combi
     else:
         members = [_read(name, names) for name in asked]
     return Combinations(names, tuple(members))
+
+
+def named(shown: str, pairs: Sequence[str]) -> str:
+    """The combination that is shown, named by one of the two."""
+    if shown and pairs:
+        raise UserError(f"shown is {shown!r} and pairs begins with {pairs[0]!r}; give one of them")
+    return shown or "".join(pairs[:1])
+
+
+def number_of(name: str, trained: Combinations) -> int:
+    """The number of a combination such as "t1+t2", in any order; the first if empty."""
+    if not name:
+        return 0
+    wanted = set(name.split("+"))
+    for number, members in enumerate(trained.members):
+        if {trained.modalities[member] for member in members} == wanted:
+            return number
+    raise UserError(
+        f"the combination that is shown is {name!r}, which is not among those that are trained; name one of these as "
+        "the first of pairs"
+    )
 
 
 def _read(name: str, modalities: tuple[str, ...]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfuse.models.fuse4seg.combinations import combinations
+from jaxfuse.learning.combinations import combinations
 from tests.refusals import refused
 from tests.tiny_systems import KEY
 
