@@ -94,7 +94,7 @@ class Seen(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a network makes of a batch in a lesson.
+    """The outcome of one pass of a batch through a network in a lesson.
 
     Attributes:
         values: all that the loss reads; any pytree of arrays.
@@ -107,7 +107,7 @@ class Made(NamedTuple):
 
 @runtime_checkable
 class Lesson(Protocol):
-    """What a network learns in one phase. `critics` are the parameters of the critics, held; None without any.
+    """A task of a network in one phase. `critics` are the parameters of the critics, held; None without any.
 
     `params` are those of `FusionPart`, with running statistics as the part `RUNNING` of a network that has some.
     """
@@ -121,7 +121,7 @@ class Lesson(Protocol):
         ...
 
     def fakes(self, made: Any, seen: Seen) -> Any:
-        """What critics are shown of `Made.values`; None without critics."""
+        """Returns the part of `Made.values` that critics are shown; None without critics."""
         ...
 
 
