@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxfuse import implicit
+from jaxfuse.implicit import solvers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,4 +49,4 @@ def test_docstrings_are_pages_of_reference(site):
 def test_every_public_name_of_implicit_gradients_is_in_the_reference():
     lines = (ROOT / "docs" / "reference" / "implicit.md").read_text(encoding="utf-8").splitlines()
     listed = [line.removeprefix("::: jaxfuse.implicit.") for line in lines if line.startswith(":::")]
-    assert sorted(listed) == sorted(implicit.__all__)
+    assert sorted(listed) == sorted([*implicit.__all__, *(f"solvers.{name}" for name in solvers.__all__)])
