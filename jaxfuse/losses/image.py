@@ -34,11 +34,31 @@ def sobel_magnitude(images: Float[Array, "b h w m"], width: float = 0.0) -> Floa
     return jnp.abs(along) + jnp.abs(across)
 
 
+def neighbor_difference(images: Float[Array, "b h w m"]) -> Float[Array, "b h w m"]:
+    """The mean of a pixel's eight neighbors minus the pixel, by channel; 0 lies beyond the border.
+
+    DDcGAN and U2Fusion take it for the gradient of an image or of a map of features.
+    """
+    images = images.astype(jnp.float32)
+    height, breadth = images.shape[1:3]
+    padded = jax.vmap(lambda image: jnp.pad(image, ((1, 1), (1, 1), (0, 0))))(images)
+    rows = padded[:, :height] + padded[:, 1 : height + 1] + padded[:, 2:]
+    blocks = rows[:, :, :breadth] + rows[:, :, 1 : breadth + 1] + rows[:, :, 2:]
+    return (blocks - images) / 8 - images
+
+
 def ssim(a: Float[Array, "b h w m"], b: Float[Array, "b h w m"], *, data_range: float = 1.0) -> Float[Array, "b m"]:
     """Structural similarity by sample and channel (Wang et al. 2004): 11x11 Gaussian window of sd 1.5, valid windows.
 
     1 for equal images. Sides of at least 11 pixels.
     """
+    return ssim_map(a, b, data_range=data_range).mean((1, 2))
+
+
+def ssim_map(
+    a: Float[Array, "b h w m"], b: Float[Array, "b h w m"], *, data_range: float = 1.0
+) -> Float[Array, "b windows_h windows_w m"]:
+    """The likeness of every window of `ssim`, at the pixels that are 5 or more away from the border."""
     if min(a.shape[1:3]) < 11:
         raise UserError(f"SSIM has windows of 11 x 11 pixels, got images of {a.shape[1:3]}; use larger ones")
     offsets = jnp.arange(11) - 5
@@ -58,4 +78,4 @@ def ssim(a: Float[Array, "b h w m"], b: Float[Array, "b h w m"], *, data_range: 
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (var_a + var_b + c2)
-    return (luminance * structure).mean((1, 2))
+    return luminance * structure

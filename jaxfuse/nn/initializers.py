@@ -33,6 +33,11 @@ def lecun_normal() -> KernelInit:
     return _init(drawn_truncated, lambda fan_in, fan_out: _root(1.0 / fan_in) / _CUT_STDDEV)
 
 
+def truncated_normal(stddev: float) -> KernelInit:
+    """N(0, stddev^2) cut at two standard deviations, whatever the fan-in, as TensorFlow's function of this name."""
+    return _init(drawn_truncated, lambda fan_in, fan_out: stddev)
+
+
 def fan_in_uniform() -> KernelInit:
     """U(-1, 1) / sqrt(fan-in), which PyTorch draws for a convolution unless told otherwise."""
     return _init(drawn_uniform, lambda fan_in, fan_out: _root(1.0 / fan_in))

@@ -11,8 +11,8 @@ from jaxfuse.engine.build import build_system
 from jaxfuse.learning.bilevel import SCHEMES
 from jaxfuse.losses.overlap import cross_entropy
 from jaxfuse.models.baselines.film import FilmForm
-from jaxfuse.models.fuse4seg.critics import SourceCritic
 from jaxfuse.models.fuse4seg.plugin import NNUNetForm
+from jaxfuse.nn.source_critic import SourceCritic
 from tests.recipe_phases import argument, phases
 from tests.refusals import refused
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from jaxfuse.losses.image import l1, sobel_magnitude, ssim
+from jaxfuse.losses.image import l1, neighbor_difference, sobel_magnitude, ssim, ssim_map
 from tests.refusals import refused
 
 PAIR = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 14, 16, 2)), jnp.float32)
@@ -35,3 +35,25 @@ def test_ssim_is_that_of_scikit_image_over_valid_windows():
     assert float(ssim(PAIR[:1, ..., :1], PAIR[:1, ..., 1:])[0, 0]) == pytest.approx(expected, abs=1e-5)
     np.testing.assert_allclose(ssim(PAIR, PAIR), 1, atol=1e-5)
     refused("11 x 11", ssim, PAIR[:, :10], PAIR[:, :10])
+
+
+def test_ssim_of_windows_lies_five_pixels_within_the_border():
+    made = ssim_map(PAIR[:1], PAIR[1:])
+    assert made.shape == (1, 4, 6, 2)
+    np.testing.assert_allclose(made.mean((1, 2)), ssim(PAIR[:1], PAIR[1:]), rtol=1e-6)
+    # The window around a changed pixel changes, and no other one that lacks it.
+    changed = np.abs(ssim_map(PAIR[:1].at[0, 0, 0, 0].add(0.5), PAIR[1:]) - made) > 0
+    assert changed[0, 0, 0].tolist() == [True, False]
+    assert changed.sum() == 1
+
+
+def test_neighbor_difference_by_hand():
+    image = jnp.zeros((1, 4, 5, 1)).at[0, 1, 2].set(8.0)
+    expected = np.zeros((4, 5))
+    expected[0:3, 1:4] = 1
+    expected[1, 2] = -8
+    np.testing.assert_allclose(neighbor_difference(image)[0, ..., 0], expected, atol=1e-6)
+    # A constant image lacks neighbors at the border alone: three of eight at an edge, five at a corner.
+    flat = neighbor_difference(jnp.ones((1, 3, 4, 1)))[0, ..., 0]
+    np.testing.assert_allclose(flat[1, 1:3], 0, atol=1e-6)
+    np.testing.assert_allclose(flat[0], [-0.625, -0.375, -0.375, -0.625], atol=1e-6)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxfuse.nn.initializers import fan_in_uniform, he_normal, normal
+from jaxfuse.nn.initializers import fan_in_uniform, he_normal, normal, truncated_normal
 
 KEY = jax.random.key(0, impl="rbg")
 
@@ -10,6 +10,12 @@ KEY = jax.random.key(0, impl="rbg")
 def test_normal_ignores_the_fan_in():
     for shape in ((3, 3, 3, 16, 64), (1, 1, 1, 64, 256)):
         assert float(normal()(KEY, shape, jnp.float32).std()) == pytest.approx(0.02, rel=0.03)
+
+
+def test_truncated_normal_is_cut_at_twice_its_deviation():
+    kernel = truncated_normal(0.05)(KEY, (3, 3, 16, 256), jnp.float32)
+    assert 0.099 < float(jnp.abs(kernel).max()) <= 0.1
+    assert float(kernel.std()) == pytest.approx(0.05 * 0.8796, rel=0.03)
 
 
 def test_fan_in_uniform_is_bounded_by_the_root_of_the_fan_in():

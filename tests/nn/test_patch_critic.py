@@ -43,7 +43,7 @@ def test_scores_are_unbounded_and_depend_on_the_image():
 
 @pytest.mark.parametrize(("layers", "side"), [(2, 24), (4, 64)])
 def test_its_norms_make_up_for_small_first_weights(layers, side):
-    """Unlike a critic without norms (`jaxfuse.models.fuse4seg.critics`), it tells its maker at once where to go."""
+    """Unlike a critic without norms (`jaxfuse.nn.source_critic`), it tells its maker at once where to go."""
     image = jax.random.normal(KEY, (1, side, side, 2))
 
     def slope(critic):

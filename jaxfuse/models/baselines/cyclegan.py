@@ -42,6 +42,7 @@ from jaxfuse.nn.forms import check_choices, check_least
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.patch_gan import PatchGan
 from jaxfuse.nn.precision import DTYPES, layer_dtype
+from jaxfuse.nn.reflected_conv import ReflectedConv
 from jaxfuse.nn.transposed_conv import TransposedConv
 
 # The generators' halvings; sides of the image are multiples of this.
@@ -110,7 +111,7 @@ class Generator(nn.Module):
     def __call__(self, image: Slice) -> Slice:
         self._check(image)
         form = self.form
-        x = Normalized(Reflected(form.width, 7, **form.common, parent=None), name="enter")(image)
+        x = Normalized(ReflectedConv(form.width, 7, **form.common, parent=None), name="enter")(image)
         for number, times in enumerate((2, 4), start=1):
             conv = Conv(form.width * times, 3, 2, **form.common, parent=None)
             x = Normalized(conv, name=f"down_{number}")(x)
@@ -120,7 +121,7 @@ class Generator(nn.Module):
             double = TransposedConv(form.width * times, 3, **form.common, parent=None)
             x = Normalized(double, name=f"up_{number}")(x)
         # In float32 even on bfloat16 features, so that losses start from full precision.
-        return jnp.tanh(Reflected(1, 7, kernel_init=form.kernel_init, name="leave")(x))
+        return jnp.tanh(ReflectedConv(1, 7, kernel_init=form.kernel_init, name="leave")(x))
 
     def _check(self, image: Array) -> None:
         wrong = image.ndim != 4 or image.shape[-1] != 1
@@ -129,22 +130,6 @@ class Generator(nn.Module):
                 f"a CycleGAN generator takes slices (b h w 1) whose sides are multiples of {DIVISOR}, and at least "
                 f"{LEAST_SIDE}, got shape {image.shape}; pad or crop them"
             )
-
-
-class Reflected(nn.Module):
-    """Convolution that keeps the sides, of an image reflected beyond its edge."""
-
-    features: int
-    kernel_size: int
-    kernel_init: KernelInit = normal()
-    dtype: DTypeLike | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w m"]) -> Map:
-        edge = self.kernel_size // 2
-        x = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)), mode="reflect")
-        common = {"padding": 0, "kernel_init": self.kernel_init, "dtype": self.dtype}
-        return Conv(self.features, self.kernel_size, **common, name="conv")(x)
 
 
 class Normalized(nn.Module):
@@ -166,7 +151,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Map) -> Map:
-        layer = partial(Reflected, self.features, 3, kernel_init=self.kernel_init, dtype=self.dtype)
+        layer = partial(ReflectedConv, self.features, 3, kernel_init=self.kernel_init, dtype=self.dtype)
         y = nn.relu(instance_norm(layer(name="conv_1")(x)))
         return x + instance_norm(layer(name="conv_2")(y))
 

@@ -19,10 +19,10 @@ from jaxfuse.learning.optim import by_part
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.losses.adversarial import GanForm, gan_form, gradient_penalty
 from jaxfuse.losses.fusion import present_mean
-from jaxfuse.models.fuse4seg.critics import SourceCritic
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, fan_in_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
+from jaxfuse.nn.source_critic import SourceCritic
 
 Sources = Float[Array, "b h w m"]
 Presence = Float[Array, "b m"]

@@ -1,11 +1,11 @@
-"""The critic of Fuse4Seg: sizes, heads, refusals."""
+"""The critic of sources: sizes, heads, refusals."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxfuse.models.fuse4seg.critics import SourceCritic
 from jaxfuse.nn.initializers import normal
+from jaxfuse.nn.source_critic import SourceCritic
 from tests.recipe_phases import phases
 from tests.refusals import refused
 from tests.tiny_systems import abstract, count

@@ -1,9 +1,9 @@
-"""The critic of Fuse4Seg (2024): does an image look like a source of one modality?
+"""A critic that tells whether an image looks like a source of one modality: that of TarDAL, and of Fuse4Seg.
 
-The paper names a discriminator per modality without its layers; the layers are those of the public code of TarDAL
-(Liu et al., 2022), which its adversarial losses follow. Departs from that code: the default head scores patches, so
-that any image size works and many small decisions replace one. There is no normalization and no sigmoid. Weights are
-drawn by the fan-in, as elsewhere in the fusion network: without norms, N(0, 0.02^2) sends its maker next to nothing.
+The layers are those of the public code of TarDAL (Liu et al., 2022). Fuse4Seg (2024), whose adversarial losses follow
+it, names a critic per modality without its layers. The default head departs from that code: it scores patches, so that
+any image size works and many small decisions replace one. There is no normalization and no sigmoid. Weights are drawn
+by the fan-in: without norms, N(0, 0.02^2) sends its maker next to nothing.
 """
 
 from __future__ import annotations
