@@ -1,4 +1,4 @@
-"""What a convolution sees beyond the edge of a map, in 2D and 3D, with and without strides."""
+"""Convolutions of maps that are reflected beyond their edge, in 2D and 3D, with and without strides."""
 
 import jax
 import jax.numpy as jnp
