@@ -67,8 +67,10 @@ class Oracles:
     def lower_slope(self, x: Any, y: Any, batch: Any) -> Any:
         return jax.grad(lambda y: self.value("lower", x, y, batch))(y)
 
-    def lower_slope_x(self, x: Any, y: Any, batch: Any) -> Any:
-        return jax.grad(lambda x: self.value("lower", x, y, batch))(x)
+    def lower_slopes(self, x: Any, y: Any, batch: Any) -> tuple[Array, Any, Any]:
+        """lower, d lower / dx and d lower / dy."""
+        value, (slope_x, slope_y) = jax.value_and_grad(lambda x, y: self.value("lower", x, y, batch), (0, 1))(x, y)
+        return value, slope_x, slope_y
 
     def lower_products(self, x: Any, y: Any, q: Any, batch: Any) -> LowerProducts:
         """All products with q by one reverse pass over the gradient."""

@@ -36,7 +36,7 @@ def directions_of(upper: UpperSlopes, lower: LowerProducts) -> Directions:
     return Directions(lower.slope, combine(lower.image, upper.y, -1), combine(upper.x, lower.cross, -1))
 
 
-def step_jointly(solver: soba | saba, state: State, directions: Directions) -> State:
+def step_jointly(solver: Any, state: State, directions: Directions) -> State:
     """Steps y, q and x, each by its transformation."""
     states, of_q = state.optimizers, solver.system or solver.inner
     y, of_y_state = descend(solver.inner, directions.y, states["y"], state.y)

@@ -46,6 +46,11 @@ SOLVERS = {
     "amigo": AMIGO,
     "saba": solvers.saba(**RATES, upper_batches=4, lower_batches=4),
     "stocbio": solvers.stocbio(**RATES, learning_rate=0.1, inner_steps=2, terms=3),
+    "mrbo": solvers.mrbo(**RATES, learning_rate=0.1, terms=3),
+    "sustain": solvers.sustain(**RATES, learning_rate=0.1, terms=3),
+    "fsla": solvers.fsla(**RATES),
+    "srba": solvers.srba(**RATES, period=5),
+    "vrbo": solvers.vrbo(**RATES, learning_rate=0.1, period=5, inner_steps=2, terms=3),
     "bsa": solvers.bsa(**RATES, learning_rate=0.1, inner_steps=2, terms=3),
 }
 CHEAP = ("soba", "amigo")

@@ -30,12 +30,23 @@ from tests.implicit.solvers.recursions import (
 RATES = {"inner": optax.sgd(recursions.RATE), "outer": optax.sgd(recursions.OUTER_RATE)}
 SYSTEM = {"system": optax.sgd(recursions.SYSTEM_RATE)}
 SERIES = {"learning_rate": recursions.SERIES_RATE, "inner_steps": INNER_STEPS}
+SHARES = dict(zip(("inner_share", "outer_share"), recursions.SHARES, strict=True))
 SOLVERS = {
     "soba": solvers.soba(**RATES, **SYSTEM),
     "saba": solvers.saba(**RATES, upper_batches=N_UPPER, lower_batches=N_LOWER),
     "amigo": solvers.amigo(**RATES, **SYSTEM, inner_steps=INNER_STEPS, system_steps=TERMS),
     "stocbio": solvers.stocbio(**RATES, **SERIES, terms=TERMS),
     "bsa": solvers.bsa(**RATES, **SERIES, terms=TERMS),
+    "mrbo": solvers.mrbo(**RATES, learning_rate=recursions.SERIES_RATE, terms=TERMS, **SHARES),
+    "sustain": solvers.sustain(**RATES, learning_rate=recursions.SERIES_RATE, terms=TERMS, **SHARES),
+    "fsla": solvers.fsla(**RATES, **SYSTEM, outer_share=lambda step: recursions.SHARES[1]),
+    "srba": solvers.srba(**RATES, period=recursions.PERIOD),
+    "vrbo": solvers.vrbo(**RATES, **SERIES, terms=TERMS, period=recursions.PERIOD),
+    "f2sa": solvers.f2sa(**RATES, penalty=lambda step: recursions.penalty(step.astype(float)), inner_steps=INNER_STEPS),
+    "bome": solvers.bome(
+        **RATES, eta=recursions.ETA, search=optax.sgd(recursions.SYSTEM_RATE), inner_steps=INNER_STEPS
+    ),
+    "pzobo": solvers.pzobo(**RATES, smoothing=recursions.SMOOTHING, directions=2, inner_steps=INNER_STEPS),
     "ttsa": solvers.ttsa(**RATES, learning_rate=recursions.SERIES_RATE, terms=TERMS),
 }
 KEY = 3
@@ -69,6 +80,10 @@ def expected(name, solver):
 
 
 def extra_draws(name, solver, keys):
+    if name == "pzobo":
+        draw = lambda key: jax.random.normal(jax.random.split(key, 1)[0], (OUTER,))
+        drawn = jax.vmap(lambda key: jax.vmap(draw)(jax.random.split(key, solver.directions)))(keys)
+        return {"drawn": np.asarray(drawn)}
     counts = jax.vmap(lambda key: jax.random.randint(key, (), 0, solver.terms))(keys)
     return {"counts": np.asarray(counts)}
 
