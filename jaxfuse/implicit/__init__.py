@@ -6,6 +6,7 @@ from jaxfuse.implicit.check import HypergradientReport, check_hypergradient
 from jaxfuse.implicit.curvature import Levenberg, fisher, gauss_newton, hessian, minibatch_hessian
 from jaxfuse.implicit.estimators import cg, dense, minres
 from jaxfuse.implicit.hypergradient import hypergradient
+from jaxfuse.implicit.influence import influence
 from jaxfuse.implicit.info import Info, UnreliableGradient, UnreliableGradientWarning
 from jaxfuse.implicit.linear_solvers import bicgstab, gmres, linear, lsmr
 from jaxfuse.implicit.nystrom import NystromPreconditioner, nystrom, nystrom_preconditioner
@@ -40,6 +41,7 @@ __all__ = [
     "implicit_fixed_point",
     "implicit_minimum",
     "implicit_root",
+    "influence",
     "linear",
     "lsmr",
     "minibatch_hessian",
