@@ -189,10 +189,8 @@ def _attach(
         return y, trees.scale(solve(*arguments) if equation.closed else solve(more, *arguments), -1)
 
     # Copies, because JAX refuses the rows of an array of NumPy that `vmap` makes inside another trace.
-    rest = iter(attached(*jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (x, equation.held, more, y))))
-    leaves, treedef = jax.tree.flatten(y_tree)
-    leaves = [next(rest).astype(jnp.result_type(leaf)) if trees.is_float(leaf) else leaf for leaf in leaves]
-    return jax.tree.unflatten(treedef, leaves)
+    copies = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (x, equation.held, more, y))
+    return trees.replaced(y_tree, attached(*copies))
 
 
 def _solver(

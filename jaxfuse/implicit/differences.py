@@ -80,7 +80,7 @@ def solved_differences(
 ) -> tuple[Difference, ...]:
     """Central differences of x -> value(x, solve(x)) along random unit directions, on the host."""
     vector, merge = trees.split(x, "x")
-    slopes = trees.split(gradient, "the gradient")[0]
+    slopes = trees.read_gradient(gradient, vector, "the gradient")
     length = float(trees.norm(vector)) or 1.0
     # The digits of a quotient are those of the coarsest type on the way.
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in vector + trees.split(y, "y")[0])

@@ -45,7 +45,8 @@ def hypergradient(
 
     Args:
         upper, lower: (x, y) -> real scalar, or (scalar, auxiliary), the auxiliaries being returned in `Info.aux`.
-        x: outer variables, any pytree. Leaves that are not floating (counters, masks, keys) are constants.
+        x: outer variables, any pytree. Leaves that are neither floating nor complex (counters, masks, keys) are
+            constants.
         y: inner variables at (or near) the minimum of lower(x, .), any pytree, likewise.
         estimator: how; if None, undamped and exact: `dense()` for at most 512 unknowns, else (or if y is known to be
             sharded) `cg()`.
@@ -57,10 +58,11 @@ def hypergradient(
         inner_tolerance: how far y may be from the optimum, relative to |y|; 1e-4 in float64, 1e-3 in float32.
 
     Returns:
-        The gradient, in the structure and the types of x (zeros at constants), and `Info`.
+        The gradient, in the structure and the types of x (zeros at constants; of complex leaves as `jax.grad` has it,
+        the conjugate of the direction of ascent), and `Info`.
 
     Raises:
-        TypeError: a function returns no real scalar, or a variable is complex.
+        TypeError: a function returns no real scalar, or x or y has no variable.
         ValueError: curvature and estimator do not go together.
 
     Leaves of bfloat16 or float16 are handed to upper and lower as float32, since a solve needs the digits.
@@ -103,7 +105,7 @@ def hypergradient(
         policy=policy,
         estimator=type(chosen).__name__,
     )
-    return trees.like(x, apply_policy(info, found.gradient, found.direct)), info
+    return trees.gradient_like(x, apply_policy(info, found.gradient, found.direct)), info
 
 
 def apply_policy(info: Info, gradient: Vector, direct: Vector) -> Vector:

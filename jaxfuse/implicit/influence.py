@@ -1,4 +1,4 @@
-"""What each training example does to a loss: influence functions, as hypergradients in the weights of the examples.
+"""Influence functions: what each training example does to another loss, as a hypergradient in their weights.
 
 With y(w) the minimum of sum_i w_i loss(y, i) / n + penalty(y), leaving out example i is w_i from 1 to 0. To first order
 it changes another loss by -d loss / d w_i = <grad loss, H^-1 grad loss(y, i)> / n (Cook 1977; Koh and Liang 2017).
@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxfuse.implicit import trees
-from jaxfuse.implicit.curvature import Curvature, hessian
-from jaxfuse.implicit.hypergradient import Estimator, hypergradient
-from jaxfuse.implicit.info import Info, Policy
+from jaxfuse.implicit.hypergradient import hypergradient
+from jaxfuse.implicit.info import Info
 
 
 def influence(
@@ -27,12 +26,9 @@ def influence(
     *,
     penalty: Callable[[Any], Array] | None = None,
     test_loss: Callable[[Any, Any], Array] | None = None,
-    estimator: Estimator | None = None,
-    curvature: Curvature = hessian(),
-    policy: Policy = "warn",
-    inner_tolerance: float | None = None,
     chunk: int | None = None,
     at_once: int = 16,
+    **options: Any,
 ) -> tuple[Array, Info]:
     """Predicts by how much each test loss would change if each training example were left out, without retraining.
 
@@ -48,11 +44,11 @@ def influence(
         penalty: y -> real scalar, such as weight decay; none if None.
         test_loss: (y, test example) -> real scalar; `loss` if None. For a loss over a whole set in one solve, let
             `test` have one example that holds the set.
-        estimator, curvature, policy, inner_tolerance: as in `hypergradient`, whose x are the weights of the training
-            examples: a curvature's functions are called as f(weights, y), with weights (n,) of 1. Networks that are not
-            at a strict minimum want `gauss_newton`, or damping.
         chunk: training examples whose intermediate values are held together; all of them if None.
         at_once: test examples solved together; a matrix of `dense` is made once for them.
+        options: estimator, curvature, policy and inner_tolerance of `hypergradient`, whose x are the weights of the
+            training examples: a curvature's functions are called as f(weights, y), with weights (n,) of 1. Networks
+            that are not at a strict minimum want `gauss_newton`, or damping.
 
     Returns:
         The predicted changes (test, train), and `Info` with a first axis over test examples.
@@ -73,7 +69,7 @@ def influence(
         >>> bool(info.converged.all())
         True
     """
-    if policy == "fallback":
+    if options.get("policy") == "fallback":
         raise ValueError(
             "policy 'fallback' was asked of an influence, which has no direct part to fall back on: use nan"
         )
@@ -87,16 +83,8 @@ def influence(
         return total if penalty is None else total + penalty(y).astype(total.dtype)
 
     def of_one(example: Any) -> tuple[Array, Info]:
-        gradient, info = hypergradient(
-            lambda weights, y: (test_loss or loss)(y, example),
-            lower,
-            weights,
-            y,
-            estimator=estimator,
-            curvature=curvature,
-            policy=policy,
-            inner_tolerance=inner_tolerance,
-        )
+        judge = test_loss or loss
+        gradient, info = hypergradient(lambda weights, y: judge(y, example), lower, weights, y, **options)
         return -gradient, info
 
     return lax.map(of_one, test, batch_size=at_once)

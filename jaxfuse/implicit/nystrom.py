@@ -128,18 +128,13 @@ class NystromPreconditioner:
 
     def __call__(self, tree: Any) -> Any:
         """M v in the structure of v, a pytree in the structure of y; leaves that are not floating stay as they are."""
-        leaves, treedef = jax.tree.flatten(tree)
-        places = [place for place, leaf in enumerate(leaves) if trees.is_float(leaf)]
-        vector = [jnp.asarray(leaves[place]) for place in places]
+        vector, merge = trees.split(tree, "what is preconditioned")
         shapes, expected = [leaf.shape for leaf in vector], [leaf.shape[1:] for leaf in self.basis]
         if shapes != expected:
             raise ValueError(f"this preconditioner is for leaves of shapes {expected}, and {shapes} came")
         rest = 1 / (self.eigenvalues[-1] + self.damping)
         seen = (1 / (self.eigenvalues + self.damping) - rest) * _dots(self.basis, vector)
-        result = trees.add(trees.scale(vector, rest), _combine(seen, self.basis))
-        for place, leaf in zip(places, result, strict=True):
-            leaves[place] = leaf
-        return jax.tree.unflatten(treedef, leaves)
+        return merge(trees.add(trees.scale(vector, rest), _combine(seen, self.basis)))
 
 
 def nystrom_preconditioner(

@@ -47,7 +47,8 @@ def root_vjp(
         residual: (x, y) -> pytree like y.
         x: any pytree.
         y: the root, any pytree.
-        cotangent: pytree like y, the gradient in y of whatever is computed from it.
+        cotangent: pytree like y, the gradient in y of whatever is computed from it (complex leaves as `jax.grad` has
+            them).
         estimator: a solver of linear systems; if None, `dense()` for at most 512 unknowns on one device, else
             `gmres()`, or `minres()` if symmetric.
         symmetric: whether R_y equals its transpose, which the caller answers for: it allows `cg` and `minres`, and
@@ -194,7 +195,7 @@ def _vjp(
 ) -> tuple[Any, Info]:
     _check_policy(policy)
     chosen = chosen_solver(estimator, root.y, default_solver(symmetric))
-    target = trees.read(cotangent, root.y, "cotangent")
+    target = trees.read_gradient(cotangent, root.y, "cotangent")
     value, pull_y = jax.vjp(lambda inner: root.residual(root.x, inner), root.y)
     system = root_system(chosen, lambda vector: pull_y(vector)[0], target, root.y, root.y_tree, symmetric)
     solved = solve_system(chosen, system)
@@ -204,7 +205,7 @@ def _vjp(
     gradient, along = trees.scale(cross, -1), trees.dot(target, root.y)
     place = place_of(root.y_tree, root.y, value, system.transposed, tolerance)
     gradient, info = _judged(chosen, system, solved, image, place, gradient, along, policy)
-    return trees.like(root.x_tree, gradient), info
+    return trees.gradient_like(root.x_tree, gradient), info
 
 
 def _jvp(

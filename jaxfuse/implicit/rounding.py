@@ -25,8 +25,8 @@ def place_of(tree: Any, y: Vector, inner: Vector, product: Product, tolerance: A
 
 
 def coarseness(tree: Any) -> float:
-    """The largest eps of the types of the floating leaves."""
-    return max((_eps(leaf) for leaf in jax.tree.leaves(tree) if trees.is_float(leaf)), default=0.0)
+    """The largest eps of the types of the variables."""
+    return max((_eps(leaf) for leaf in trees.variables(tree)), default=0.0)
 
 
 def blur(tree: Any, y: Vector, product: Product) -> Array | None:
@@ -37,7 +37,7 @@ def blur(tree: Any, y: Vector, product: Product) -> Array | None:
     """
     if coarseness(tree) <= float(jnp.finfo(jnp.float32).eps):
         return None
-    sizes = [_eps(leaf) for leaf in jax.tree.leaves(tree) if trees.is_float(leaf)]
+    sizes = [_eps(leaf) for leaf in trees.variables(tree)]
     reach = [size * jnp.abs(leaf) for size, leaf in zip(sizes, lax.stop_gradient(y), strict=True)]
     drawn = [_signs(jax.random.key(place), leaf) for place, leaf in enumerate(reach)]
 

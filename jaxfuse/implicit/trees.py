@@ -1,4 +1,6 @@
-"""Vectors made of many arrays: the floating leaves of a pytree, with the few operations that a linear solver needs.
+"""Vectors made of many arrays: the variables of a pytree, with the few operations that a linear solver needs.
+
+A complex variable is two real arrays, so that every solver and certificate sees real numbers.
 
 Nothing here flattens leaves into one array, so parameters keep whatever sharding they have. Inner products are plain
 sums of products, which JAX reduces over any mesh axis, automatic or explicit; inside `jax.shard_map` (with its
@@ -7,7 +9,7 @@ default `check_vma=True`) a leaf's type says over which axes it is split, and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -33,38 +35,54 @@ _ARRAYS = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
 
 
 def is_float(leaf: Any) -> bool:
-    """Tells whether a leaf is a variable: a real floating-point array or number.
-
-    Integers, masks, keys, functions and strings are not.
-    """
+    """Tells whether a leaf is a real floating-point array or number."""
     kind = kind_of(leaf)
     return kind is not None and jnp.issubdtype(kind, jnp.floating)
 
 
+def is_complex(leaf: Any) -> bool:
+    """Tells whether a leaf is an array of complex numbers, or one."""
+    kind = kind_of(leaf)
+    return kind is not None and jnp.issubdtype(kind, jnp.complexfloating)
+
+
+def is_variable(leaf: Any) -> bool:
+    """Tells whether a leaf is a variable: integers, masks, keys, functions and strings are not."""
+    return is_float(leaf) or is_complex(leaf)
+
+
+def parts(leaf: Any) -> list[Array]:
+    """The real arrays, at least float32, that stand for a variable: itself, or its real and its imaginary part."""
+    array = jnp.asarray(leaf)
+    return [array.real, array.imag] if is_complex(array) else [promote(array)]
+
+
+def variables(tree: Any) -> list[Any]:
+    """The variables of a tree, each as often as it has parts."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if is_variable(leaf)]
+    return [leaf for leaf in leaves for _ in range(1 + is_complex(leaf))]
+
+
 def split(tree: Any, name: str) -> tuple[Vector, Callable[[Vector], Any]]:
-    """Returns the floating leaves of `tree`, at least float32, and the function that puts new ones in their places.
+    """Returns the parts of the variables of `tree`, and the function that puts new ones in their places.
 
     Raises:
-        TypeError: a leaf is complex, or `tree` has nothing to differentiate.
+        TypeError: `tree` has nothing to differentiate.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    for leaf in leaves:
-        kind = kind_of(leaf)
-        if kind is not None and jnp.issubdtype(kind, jnp.complexfloating):
-            raise TypeError(f"{name} has a complex leaf; real leaves were expected: split it into two real arrays")
-    places = [place for place, leaf in enumerate(leaves) if is_float(leaf)]
-    if not places:
+    vector = [part for leaf in jax.tree.leaves(tree) if is_variable(leaf) for part in parts(leaf)]
+    if not vector:
+        kinds = sorted({_told(leaf) for leaf in jax.tree.leaves(tree)})
         raise TypeError(
-            f"{name} has no floating-point leaf, so there is nothing to differentiate; check what is passed"
+            f"{name} has no floating-point leaf ({', '.join(kinds) or 'no leaf'} came), so there is nothing to "
+            "differentiate; check what is passed"
         )
 
-    def merge(vector: Vector) -> Any:
-        merged = list(leaves)
-        for place, leaf in zip(places, vector, strict=True):
-            merged[place] = leaf
-        return jax.tree.unflatten(treedef, merged)
+    return vector, lambda vector: _filled(tree, vector, _joined, lambda leaf: leaf)
 
-    return [promote(jnp.asarray(leaves[place])) for place in places], merge
+
+def _told(leaf: Any) -> str:
+    kind = kind_of(leaf)
+    return type(leaf).__name__ if kind is None else str(kind)
 
 
 def promote(leaf: Array) -> Array:
@@ -82,17 +100,38 @@ def coarsest_type(vector: Vector) -> Any:
     return min((leaf.dtype for leaf in vector), key=lambda kind: jnp.finfo(kind).bits)
 
 
+def _filled(tree: Any, vector: Vector, fill: Callable[[Any, Iterator[Array]], Any], constant: Callable) -> Any:
+    """The tree with `fill` of the parts at variables, and `constant` of the leaf elsewhere."""
+    leaves, treedef = jax.tree.flatten(tree)
+    rest = iter(vector)
+    filled = [fill(leaf, rest) if is_variable(leaf) else constant(leaf) for leaf in leaves]
+    if next(rest, None) is not None:
+        raise ValueError(f"{len(vector)} parts came for a tree that has {len(variables(tree))}")
+    return jax.tree.unflatten(treedef, filled)
+
+
+def _joined(leaf: Any, rest: Iterator[Array]) -> Array:
+    """The next parts as one leaf, in their own type."""
+    return lax.complex(next(rest), next(rest)) if is_complex(leaf) else next(rest)
+
+
+def _typed(leaf: Any, rest: Iterator[Array]) -> Array:
+    """The next parts as one leaf of the type of `leaf`."""
+    return _joined(leaf, rest).astype(jnp.result_type(leaf))
+
+
+def replaced(tree: Any, vector: Vector) -> Any:
+    """`tree` with these variables, in its types; all other leaves stay."""
+    return _filled(tree, vector, _typed, lambda leaf: leaf)
+
+
 def like(tree: Any, vector: Vector) -> Any:
     """`vector` in the structure and the types of `tree`.
 
     A leaf that is no variable gets zeros (float0 for keys), and None where it is neither array nor number.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    rest = iter(vector)
 
-    def place(leaf: Any) -> Any:
-        if is_float(leaf):
-            return next(rest).astype(jnp.result_type(leaf))
+    def constant(leaf: Any) -> Any:
         kind = kind_of(leaf)
         if kind is None:
             return None
@@ -100,23 +139,34 @@ def like(tree: Any, vector: Vector) -> Any:
             return jnp.zeros(jnp.shape(leaf), jax.dtypes.float0)
         return jnp.zeros_like(leaf)
 
-    return jax.tree.unflatten(treedef, [place(leaf) for leaf in leaves])
+    return _filled(tree, vector, _typed, constant)
+
+
+def gradient_like(tree: Any, vector: Vector) -> Any:
+    """`like` of a gradient: complex leaves are conjugated, d / d real - i d / d imaginary, as those of `jax.grad`."""
+    found = like(tree, vector)
+    return jax.tree.map(lambda leaf: jnp.conj(leaf) if is_complex(leaf) else leaf, found)
 
 
 def with_none(tree: Any, vector: Vector) -> Any:
     """`vector` in the structure of `tree`, None where a leaf is no variable: what `Info.adjoint` holds."""
-    leaves, treedef = jax.tree.flatten(tree)
-    rest = iter(vector)
-    return jax.tree.unflatten(treedef, [next(rest) if is_float(leaf) else None for leaf in leaves])
+    return _filled(tree, vector, _joined, lambda leaf: None)
 
 
 def read(tree: Any, pattern: Vector, name: str) -> Vector:
-    """The floating leaves of `tree`, refused unless they have the shapes of `pattern`, in its types."""
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_float(leaf)]
-    shapes, expected = [leaf.shape for leaf in leaves], [leaf.shape for leaf in pattern]
+    """The parts of the variables of `tree`, refused unless they have the shapes of `pattern`, in its types."""
+    found = [part for leaf in jax.tree.leaves(tree) if is_variable(leaf) for part in parts(leaf)]
+    shapes, expected = [leaf.shape for leaf in found], [leaf.shape for leaf in pattern]
     if shapes != expected:
-        raise ValueError(f"{name} has leaves of shapes {shapes}; those of the variable are {expected}")
-    return [leaf.astype(model.dtype) for leaf, model in zip(leaves, pattern, strict=True)]
+        raise ValueError(
+            f"{name} has leaves of shapes {shapes}; those of the variable are {expected} (a complex leaf is two)"
+        )
+    return [leaf.astype(model.dtype) for leaf, model in zip(found, pattern, strict=True)]
+
+
+def read_gradient(tree: Any, pattern: Vector, name: str) -> Vector:
+    """`read` of a gradient in the convention of `jax.grad`, see `gradient_like`."""
+    return read(jax.tree.map(lambda leaf: jnp.conj(leaf) if is_complex(leaf) else leaf, tree), pattern, name)
 
 
 def varying_axes(leaf: Array) -> tuple[str, ...]:

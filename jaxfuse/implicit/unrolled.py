@@ -127,7 +127,7 @@ class UnrolledEstimator:
             if self.optimizer is None:
                 return trees.add(y, slope, -cast(Any, self.learning_rate)), state
             updates, state = self.optimizer.update(problem.tree_y(slope), state, problem.tree_y(y))
-            return trees.add(y, jax.tree.leaves(updates)), state
+            return trees.add(y, problem.read_y(updates, "the optimizer's updates")), state
 
         def move(x: Vector, carry: tuple[Vector, Any]) -> tuple[Vector, Any]:
             y, state = carry

@@ -1,6 +1,6 @@
 """Variables with leaves that are no plain floats: functions, strings, whole numbers, keys, bfloat16, complex numbers.
 
-What cannot vary is a constant and stays as it is; what is coarse is right to its digits; complex leaves are refused.
+What cannot vary is a constant and stays as it is; what is coarse is right to its digits; a complex number is two.
 """
 
 import functools
@@ -130,14 +130,6 @@ WHOLE = (
 @pytest.mark.parametrize("call", WHOLE)
 @table(
     "x, y, sentence",
-    (
-        "a complex leaf of y",
-        "refused: real leaves were expected",
-        1.0,
-        1j,
-        "y has a complex leaf; real leaves were expected",
-    ),
-    ("a complex leaf of x", "refused", {"k": np.ones(2, np.complex64)}, 1.0, "x has a complex leaf; real leaves"),
     (
         "y of whole numbers alone",
         "refused: nothing to differentiate",
