@@ -73,7 +73,8 @@ _NAMES: Mapping[Range, str] = {
         "most_mm coefficient noise.sigma shift.most a b gamma kappa damping weight_decay cycle_weight "
         "identity_weight target_weight variance_weight "
         "segmentation_weight fusion_weight adversarial_weight penalty_weight gradient_weight intensity_weight "
-        "reconstruction_weight dice_weight entropy_weight checkpoint_minutes time_limit"
+        "reconstruction_weight dice_weight entropy_weight ssim_weight difference_weight decomposition_weight "
+        "checkpoint_minutes time_limit"
     ),
 }
 RANGES: Mapping[str, Range] = {name: one for one, names in _NAMES.items() for name in names.split()}

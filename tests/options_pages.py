@@ -88,7 +88,7 @@ SAID = {
     },
     "make_pretraining": {"correlation_weight": "share of the bands' decorrelation in the loss, from 0 to 1"},
     "make_system": {
-        "combos": "combinations of modalities that are fused, one of them in each step",
+        "rule": "`mean` or `maximum`",
         "reads": "modalities that segmentation alone reads",
         "fusion": 'how several of them are read: their "mean", their "maximum", or each as one of the "channels"',
         "target_weight": "weight of the difference from the target beside the adversarial loss",
@@ -114,6 +114,7 @@ SAID = {
         "include_background": "Dice counts the background, too",
         "squared": "squares the terms of Dice's denominator",
         "over_batch": "sums of Dice run over the whole batch, not over one example",
+        "combos": "combinations of modalities that are fused, one of them in each step",
         "grid": "voxels along each axis from one window of patches to the next",
     },
 }

@@ -81,7 +81,13 @@ def test_every_training_step_traces(recipe, text, name):
     assert structure(after) == structure(state)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+# Networks of Fuse4Seg, which its own recipe compiles.
+_ELSEWHERE = ("fusion",)
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(one, marks=[pytest.mark.slow] * (one in _ELSEWHERE)) for one in RECIPES]
+)
 def test_the_tiny_preset_trains_two_steps_of_each_phase(recipe):
     trained = {}
     for number, (name, built) in enumerate(phases(recipe, "tiny").items()):

@@ -65,6 +65,7 @@ LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex
 ONE_PAPER = {("cmff", "cmft"), ("baselines.unet", "cmft")}
 ONE_PAPER |= {("fuse4seg", "baselines.film"), ("fuse4seg", "baselines.nnunet2d")}
 ONE_PAPER |= {("baselines.mmformer", "baselines.mmformer_layers")}
+ONE_PAPER |= {("baselines.cddfuse", "fuse4seg")}
 
 
 def _modules():

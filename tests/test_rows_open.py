@@ -32,7 +32,7 @@ def true_root(tmp_path_factory) -> Callable[[str], Path]:
     folder = tmp_path_factory.mktemp("true")
 
     def root_of(source: str) -> Path:
-        name = "voc" if source == "voc" else source_of(source).name
+        name = source if source in ("voc", "pairs2d") else source_of(source).name
         if not (folder / name).exists():
             WRITE[name](folder / name)
         return folder / name
@@ -56,7 +56,8 @@ def _called(recipe: str, text: str, cache: Path, true_root: Callable[[str], Path
     """The config of a call, on made data."""
     config = RECIPES[recipe].get_config(text)
     for data in _sections(config):
-        if config.preset == "paper" or data.source == "voc":
+        # Of these there are no made ones.
+        if config.preset == "paper" or data.source == "voc" or "ir" in data.modalities:
             data.root = str(true_root(data.source))
         data.phantom.cases = CASES + 1
         data.cache = str(cache)

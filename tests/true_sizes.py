@@ -86,10 +86,24 @@ def write_voc(root: Path) -> None:
         (year / "ImageSets" / "Segmentation" / f"{side}.txt").write_text(f"{name}\n")
 
 
+def write_pairs(root: Path) -> None:
+    """Pictures of the Harvard collection's sides, and of a camera's, under every name that a recipe asks for."""
+    for first, second, sides in (("MRI", "CT", 256), ("MRI", "PET", 256), ("MRI", "SPECT", 256), ("VIS", "IR", 300)):
+        for number in range(CASES):
+            rng = np.random.default_rng(number)
+            head = ellipsoid((sides, sides, 1), (90, 80, 1))[..., 0]
+            for name in (first, second):
+                levels = rng.integers(30, 255, (sides, sides), dtype=np.uint8) * head
+                path = root / f"{first}_{second}" / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(levels.astype(np.uint8)).save(path)
+
+
 WRITE: dict[str, Callable[[Path], None]] = {
     "brats": write_brats,
     "iseg": write_iseg,
     "stroke": write_stroke,
     "isles": write_isles,
     "voc": write_voc,
+    "pairs2d": write_pairs,
 }

@@ -60,8 +60,9 @@ class Data:
         source: volumes: "brats", "iseg" (subject-1-T1.hdr, ...) or "stroke" (folders of T2 and diffusion). Slices of
             such volumes, each a 2D case: "slices" (those of "brats" that show enough brain), "one_slice" (one of each
             volume of "brats", that of the largest tumor), "iseg_slices" and "stroke_slices" (in training those that
-            hold a labeled voxel), and "isles_slices" (like "slices"). "pairs2d": registered PNG pairs, MRI with CT,
-            PET or SPECT. "voc": photographs. A source of 2D cases needs a phase with a patch of two sides.
+            hold a labeled voxel), and "isles_slices" (like "slices"). "pairs2d": registered PNG pictures, MRI with
+            CT, PET or SPECT, visible light with infrared, or any two to four in a folder each. "voc": photographs. A
+            source of 2D cases needs a phase with a patch of two sides.
         root: folder of the data set; empty: phantoms are written and used.
         layout: a layout of `jaxfuse.data.sources`; empty: recognized from folder and file names. Any source is read
             from the layouts that describe themselves: "nnunet", "decathlon", "bids", "isles2022" and "datalist", whose

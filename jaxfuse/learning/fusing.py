@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -98,11 +97,11 @@ class Made(NamedTuple):
 
     Attributes:
         values: all that the loss reads; any pytree of arrays.
-        running: the running statistics after the batch, of a network that has some.
+        running: the running statistics after the batch; None of a network that has none.
     """
 
     values: Any
-    running: Params = MappingProxyType({})
+    running: Params | None = None
 
 
 @runtime_checkable

@@ -123,6 +123,11 @@ class FusingSystem(System, Protocol):
         ...
 
 
+def fuses_alone(system: System) -> bool:
+    """Whether a System fuses pictures and does nothing else with them."""
+    return isinstance(system, FusingSystem) and system.primary == FUSED
+
+
 class Defaults:
     """Values that most Systems declare; one that inherits them states what differs. There is no behavior here."""
 

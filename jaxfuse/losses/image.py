@@ -14,11 +14,8 @@ def l1(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]
     return jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).mean()
 
 
-def sobel_magnitude(images: Float[Array, "b h w m"], width: float = 0.0) -> Float[Array, "b h w m"]:
-    """|Sobel_x| + |Sobel_y| of every channel, edges repeated at the border; in the unit of the images times 8.
-
-    With a positive `width`, each absolute value is sqrt(r^2 + width^2) - width, which has a curvature.
-    """
+def sobel(images: Float[Array, "b h w m"]) -> tuple[Float[Array, "b h w m"], Float[Array, "b h w m"]]:
+    """Sobel responses along rows and along columns of every channel, edges repeated; the images' unit times 8."""
     # Each image by itself: the gradient of a padded batch, though padded by nothing, moves images between devices.
     padded = jax.vmap(lambda image: jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge"))(images.astype(jnp.float32))
     height, breadth = images.shape[1:3]
@@ -28,7 +25,15 @@ def sobel_magnitude(images: Float[Array, "b h w m"], width: float = 0.0) -> Floa
 
     column = [shifted(0, j) + 2 * shifted(1, j) + shifted(2, j) for j in (0, 2)]
     row = [shifted(i, 0) + 2 * shifted(i, 1) + shifted(i, 2) for i in (0, 2)]
-    along, across = column[1] - column[0], row[1] - row[0]
+    return column[1] - column[0], row[1] - row[0]
+
+
+def sobel_magnitude(images: Float[Array, "b h w m"], width: float = 0.0) -> Float[Array, "b h w m"]:
+    """|Sobel_x| + |Sobel_y| of every channel, as of `sobel`.
+
+    With a positive `width`, each absolute value is sqrt(r^2 + width^2) - width, which has a curvature.
+    """
+    along, across = sobel(images)
     if width > 0:
         return jnp.sqrt(along**2 + width**2) + jnp.sqrt(across**2 + width**2) - 2 * width
     return jnp.abs(along) + jnp.abs(across)
@@ -45,6 +50,16 @@ def neighbor_difference(images: Float[Array, "b h w m"]) -> Float[Array, "b h w 
     rows = padded[:, :height] + padded[:, 1 : height + 1] + padded[:, 2:]
     blocks = rows[:, :, :breadth] + rows[:, :, 1 : breadth + 1] + rows[:, :, 2:]
     return (blocks - images) / 8 - images
+
+
+def gradient_difference(a: Float[Array, "b h w m"], b: Float[Array, "b h w m"]) -> Float[Array, "b m"]:
+    """Mean absolute difference of the gradients of two images, by sample and channel; in the unit of the images.
+
+    The mean is over pixels and both directions, each response of `sobel` divided by 8.
+    """
+    # Gradients are linear.
+    along, across = sobel(a.astype(jnp.float32) - b.astype(jnp.float32))
+    return (jnp.abs(along) + jnp.abs(across)).mean((1, 2)) / 16
 
 
 def ssim(a: Float[Array, "b h w m"], b: Float[Array, "b h w m"], *, data_range: float = 1.0) -> Float[Array, "b m"]:

@@ -101,8 +101,11 @@ def test_phantom_pairs_are_cases_of_two_modalities(tmp_path):
         ({"normalize": "brain"}, "data.normalize is 'brain'; with data.source 'pairs2d' it can only be 'levels'"),
         ({"labels": "brats"}, "data.labels is 'brats'; with data.source 'pairs2d' it can only be ''"),
         ({"layout": "generic"}, "data.layout is 'generic'"),
-        ({"modalities": ("t1", "flair")}, "mri and one of ct, pet, spect are expected"),
-        ({"root": "nowhere"}, "nowhere/MRI_PET is not a folder"),
+        (
+            {"modalities": ("t1", "flair")},
+            "made pairs of mri and one of ct, pet, spect alone, not of t1 and flair",
+        ),
+        ({"root": "nowhere"}, "nowhere holds no folders MRI and PET, nor MRI_PET or PET-MRI"),
         (
             {"phantom": Phantom(cases=1, seed=0, shape=(64, 64, 48), spacing_mm=3.6)},
             r"data.phantom.shape is \(64, 64, 48\); pairs are single slices",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from jaxfuse.losses.image import l1, neighbor_difference, sobel_magnitude, ssim, ssim_map
+from jaxfuse.losses.image import gradient_difference, l1, neighbor_difference, sobel_magnitude, ssim, ssim_map
 from tests.refusals import refused
 
 PAIR = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 14, 16, 2)), jnp.float32)
@@ -26,6 +26,14 @@ def test_sobel_of_a_ramp_is_eight_inside_and_half_at_the_border():
     np.testing.assert_allclose(sobel_magnitude(ramp)[0, ..., 0], expected)
     smooth = sobel_magnitude(ramp, 1e-2)[0, 2, 2, 0]
     assert float(smooth) == pytest.approx(np.hypot(8, 0.01) - 0.01, rel=1e-6)
+
+
+def test_gradients_differ_by_their_parts_in_the_unit_of_the_images():
+    along = jnp.tile(jnp.arange(6.0)[None, :, None, None], (1, 1, 6, 1))
+    across = 3 * along.swapaxes(1, 2)
+    # Of six steps the outer two count by half: (1 + 3) / 2, times 5 / 6.
+    np.testing.assert_allclose(gradient_difference(along, -across), [[5 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(gradient_difference(along, along + 7), [[0]], atol=1e-6)
 
 
 def test_ssim_is_that_of_scikit_image_over_valid_windows():

@@ -1,17 +1,20 @@
-"""Pairs of registered PNG images of one head, MRI with CT, PET or SPECT, in the folders of the Harvard collection.
+"""Registered PNG pictures of one view, two to four of each, in folders of their kind: heads and scenes.
 
-    <root>/{MRI_CT,MRI_PET,MRI_SPECT}/{MRI,CT|PET|SPECT}/<same name>.png
-    <root>/{CT-MRI,PET-MRI,SPECT-MRI}/{train,test}/{CT|PET|SPECT,MRI}/<same name>.png     those of test are held out
+    <root>/{MRI_CT,MRI_PET,MRI_SPECT,VIS_IR}/{MRI,CT|PET|SPECT, or VIS,IR}/<same name>.png
+    <root>/{CT-MRI,PET-MRI,SPECT-MRI,IR-VIS}/{train,test}/{...}/<same name>.png     those of test are held out
+    <root>/{train,test}/{vi,ir}/<same name>.png, or <root>/{A,B,C}/<same name>.png    a folder for each modality
 
-PET and SPECT are shown in color; their luminance is what is fused (`jaxfuse.data.color`), and a gray image stored as
-RGB counts as gray, also where its channels differ by a few levels. Names do not tell which images show one patient:
-where they do, a split file keeps a patient on one side.
+The first two are the Harvard collection's: MRI with CT, PET or SPECT. Names of folders are read in small and capital
+letters; of visible light and infrared (`vis`, `ir`) as public sets have them. PET, SPECT and pictures in visible light
+are shown in color; their luminance is what is fused (`jaxfuse.data.color`), and a gray image stored as RGB counts as
+gray, also where its channels differ by a few levels. MRI and CT have no color. Names do not tell which images show one
+patient: where they do, a split file keeps a patient on one side.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +35,10 @@ from jaxfuse.errors import UserError
 from jaxfuse.io.png import png_size, read_png
 
 PARTNERS = ("ct", "pet", "spect")
-COLORED = ("pet", "spect")
+FEWEST, MOST = 2, 4
+_GRAY = ("mri", "ct")
+# Names of a modality's folder, beside its own.
+_FURTHER = {"vis": ("vi", "visible"), "ir": ("infrared",)}
 # Folder of a part of the collection -> its side of a split.
 _PARTS = {"train": "", "test": "test"}
 
@@ -67,21 +73,24 @@ class Pair:
 
 
 def partner_of(modalities: Sequence[str]) -> str:
-    """The modality paired with MRI; refuses anything but `mri` and one of `PARTNERS`. It names the collection."""
+    """The modality paired with MRI, of which there are made pairs; refuses anything but `mri` and one of `PARTNERS`."""
     partners = [m for m in modalities if m in PARTNERS]
     if len(modalities) != 2 or "mri" not in modalities or len(partners) != 1:
-        raise UserError(f"modalities are {tuple(modalities)}; mri and one of {', '.join(PARTNERS)} are expected")
+        raise UserError(
+            f"data.root is not set, and there are made pairs of mri and one of {', '.join(PARTNERS)} alone, not of "
+            f"{' and '.join(modalities)}; set data.root to the folder of your pictures"
+        )
     return partners[0]
 
 
 def find_pairs(root: str | Path, modalities: Sequence[str]) -> tuple[CaseFiles, ...]:
     """The pairs under `root`, sorted by name; `root` is the folder around the collection, or the collection.
 
-    `modalities` is `mri` with one of `ct`, `pet` and `spect`, in the order wanted.
+    `modalities` are two to four, such as `mri` and one of `ct`, `pet` and `spect`, in the order wanted.
 
     Raises:
-        UserError: for other modalities, missing folders, a name that only one of them holds, and images of unequal
-            size.
+        UserError: for other numbers of modalities, missing folders, a name that only some of them hold, and images of
+            unequal size.
     """
     return tuple(files_of(one) for one in survey(root, modalities))
 
@@ -106,22 +115,46 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
     return tuple(found.values())
 
 
-def collection_names(partner: str) -> tuple[str, str]:
-    """The names of the folder of all pairs with a partner of MRI, in both layouts."""
-    return f"MRI_{partner.upper()}", f"{partner.upper()}-MRI"
+def collection_names(modalities: Sequence[str]) -> tuple[str, ...]:
+    """The names of the folder of all pairs of two modalities, in both layouts; none for others."""
+    known = {frozenset(("mri", partner)): ("mri", partner) for partner in PARTNERS} | {
+        frozenset(("vis", "ir")): ("vis", "ir")
+    }
+    if (pair := known.get(frozenset(modalities))) is None:
+        return ()
+    first, second = (name.upper() for name in pair)
+    return f"{first}_{second}", f"{second}-{first}"
+
+
+def holds_all(root: Path, modalities: Sequence[str]) -> bool:
+    """Whether a folder, or one of its parts, holds a folder for each modality."""
+    parts = [root, *(root / part for part in _PARTS)]
+    return any(all(_named(part, modality) for modality in modalities) for part in parts)
+
+
+def _named(parent: Path, modality: str) -> list[Path]:
+    """The folders of a modality."""
+    names = {modality.lower(), *_FURTHER.get(modality, ())}
+    return sorted(path for path in parent.glob("*") if path.name.lower() in names and path.is_dir())
+
+
+def _folder_of(parent: Path, modality: str) -> Path:
+    found = _named(parent, modality)
+    if len(found) > 1:
+        raise UserError(f"{parent} holds {' and '.join(_folder_names(found))}, both for {modality}; keep one of them")
+    return found[0] if found else parent / modality.upper()
 
 
 def _pairs_of(folder: Path, modalities: Sequence[str], side: str) -> Iterator[Finding]:
-    """The pairs in the folders of two modalities."""
-    folders = {modality: folder / modality.upper() for modality in modalities}
+    """The pairs in the folders of some modalities."""
+    folders = {modality: _folder_of(folder, modality) for modality in modalities}
+    told = " and ".join(_folder_names(folders.values()))
     for path in folders.values():
         if not path.is_dir():
-            raise UserError(
-                f"{path} is missing; {folder.name} needs the folders {' and '.join(_folder_names(folders))}"
-            )
+            raise UserError(f"{path} is missing; {folder.name} needs the folders {told}")
     names = sorted({p.name for path in folders.values() for p in path.glob("*.png") if not p.name.startswith(".")})
     if not names:
-        raise UserError(f"no PNG image lies in {' and '.join(_folder_names(folders))} of {folder}; check the path")
+        raise UserError(f"no PNG image lies in {told} of {folder}; check the path")
     return (_find(name, folders, side) for name in names)
 
 
@@ -140,7 +173,7 @@ def load_pair(files: CaseFiles, modalities: Sequence[str], background: Backgroun
             nearly.append(path)
         if single is not None:
             gray[modality] = _unit(single)
-        elif modality in COLORED:
+        elif modality not in _GRAY:
             color[modality] = _unit(pixels)
             gray[modality] = to_ycbcr(color[modality])[..., 0]
         else:
@@ -201,13 +234,18 @@ def prepare_pairs(
 
 
 def _collection_folder(root: Path, modalities: Sequence[str]) -> Path:
-    names = collection_names(partner_of(modalities))
-    if root.name in names or (root.name in _PARTS and root.parent.name in names):
+    if not FEWEST <= len(set(modalities)) == len(modalities) <= MOST:
+        raise UserError(
+            f"modalities are {tuple(modalities)}; {FEWEST} to {MOST} different ones are expected of pictures"
+        )
+    names = collection_names(modalities)
+    there = [root / name for name in names if (root / name).is_dir()]
+    if root.name in names or (root.name in _PARTS and root.parent.name in names) or holds_all(root, modalities):
         there = [root]
-    else:
-        there = [root / name for name in names if (root / name).is_dir()]
     if not there or not there[0].is_dir():
-        raise UserError(f"{root / names[0]} is not a folder; give the folder that holds {' or '.join(names)}")
+        folders = " and ".join(modality.upper() for modality in modalities)
+        whole = f", nor {' or '.join(names)}" if names else ""
+        raise UserError(f"{root} holds no folders {folders}{whole}; give the folder that does")
     if len(there) > 1:
         raise UserError(f"{root} holds {' and '.join(names)}; give one of these folders")
     return there[0]
@@ -237,5 +275,5 @@ def _unit(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(255)
 
 
-def _folder_names(folders: Mapping[str, Path]) -> list[str]:
-    return [path.name for path in folders.values()]
+def _folder_names(folders: Iterable[Path]) -> list[str]:
+    return [path.name for path in folders]

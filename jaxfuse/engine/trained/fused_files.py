@@ -20,7 +20,7 @@ from jaxfuse.data.brain import AUTO, background_rule
 from jaxfuse.data.cases import CaseFiles
 from jaxfuse.data.registered import Registered
 from jaxfuse.data.slices import AXES, gray_levels
-from jaxfuse.data.sources.pairs2d import PARTNERS, Pair, collection_names, files_of, load_pair, survey
+from jaxfuse.data.sources.pairs2d import PARTNERS, Pair, collection_names, files_of, holds_all, load_pair, survey
 from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser, untrained_count
@@ -245,7 +245,7 @@ def fuse_pairs(
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
         CasesLeftOut: some pairs cannot be fused; the others are.
     """
-    collections = pair_collections(root)
+    collections = pair_collections(root, phase.data.modalities)
     found = {
         # A collection that was named itself needs no folder of its own.
         name: {one.id if root.name == name else f"{name}/{one.id}": one for one in survey(root, modalities)}
@@ -256,7 +256,8 @@ def fuse_pairs(
     reads = reads_of(root, (one for pairs in files.values() for one in pairs.values()), "--pairs")
     names = [f"{pair}.png" for pairs in files.values() for pair in pairs]
     outputs = open_outputs(output, "--output", reads=reads, names=names, overwrite=overwrite)
-    fuser, at_once = image_fuser(phase, 2, by_network=by_network, devices=devices), _PAIRS_AT_ONCE * len(devices or "1")
+    count, at_once = len(next(iter(collections.values()))), _PAIRS_AT_ONCE * len(devices or "1")
+    fuser = image_fuser(phase, count, by_network=by_network, devices=devices)
     for name, pairs in files.items():
         display.say(f"{fuser.name} fuses {len(pairs)} pairs of {name} in its slots {', '.join(fuser.slots)}")
         nearly, gone, named = list[Path](), 0, list(pairs.items())
@@ -274,19 +275,28 @@ def fuse_pairs(
     batch.end()
 
 
-def pair_collections(root: Path) -> dict[str, tuple[str, str]]:
-    """Returns the modalities of each collection that `root` is or holds, by the name of its folder."""
-    known = {name: ("mri", partner) for partner in PARTNERS for name in collection_names(partner)}
+def pair_collections(root: Path, own: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Returns the modalities of each collection that `root` is or holds, by the name of its folder.
+
+    `own` are those of the run: a folder that holds a folder for each of them is such a collection, whatever its name.
+    """
+    both = [("mri", partner) for partner in PARTNERS] + [("vis", "ir")]
+    known = {name: modalities for modalities in both for name in collection_names(modalities)}
     if root.name in known:
         return {root.name: known[root.name]}
+    if holds_all(root, own):
+        return {root.name: own}
     held = {name: modalities for name, modalities in known.items() if (root / name).is_dir()}
     if not held:
-        raise UserError(f"{root} is and holds none of the folders {', '.join(known)}; check the path of --pairs")
+        raise UserError(
+            f"{root} is and holds none of the folders {', '.join(known)}, nor those of {' and '.join(own)}; check the "
+            "path of --pairs"
+        )
     return held
 
 
 def _work(
-    fuser: ImageFuser, modalities: tuple[str, str], outputs: Outputs
+    fuser: ImageFuser, modalities: tuple[str, ...], outputs: Outputs
 ) -> Work[Mapping[str, CaseFiles], Tried[Pair], Tried[tuple[Pair, np.ndarray]], Tried[Sequence[Path]]]:
     """Returns the stages of some pairs at once; of each that is refused the error goes on in its place."""
 
@@ -297,7 +307,7 @@ def _work(
         """Fuses neighbors of one size together."""
         fused: Tried[tuple[Pair, np.ndarray]] = {name: one for name, one in pairs.items() if isinstance(one, UserError)}
         sound = [(name, one) for name, one in pairs.items() if isinstance(one, Pair)]
-        for _, alike in itertools.groupby(sound, key=lambda named: named[1].gray["mri"].shape):
+        for _, alike in itertools.groupby(sound, key=lambda named: named[1].shown.shape):
             group = list(alike)
             stack = np.stack([np.stack([pair.gray[m] for m in modalities], axis=-1) for _, pair in group])
             made = np.clip(fuser(np.clip(stack, 0, 1), np.stack([pair.shown for _, pair in group])), 0, 1)

@@ -15,9 +15,12 @@ from jaxfuse.engine.programs import Programs
 from jaxfuse.engine.trained.passes import PATCHES, Passes, way_of
 from jaxfuse.errors import UserError
 from jaxfuse.inference.large_tiles import LargeTiles
-from jaxfuse.learning.system import System
+from jaxfuse.learning.system import System, fuses_alone
 from jaxfuse.patches import output_sides
 from jaxfuse.prediction.predictor import CasePredictor, Memory, Network, TileRule, Way
+
+# Sides of whole pictures are filled up to multiples of it, so that few programs serve pictures of many sizes.
+_COARSE = 16
 
 
 def case_predictor(
@@ -70,12 +73,18 @@ def _check_slabs(phase: Phase, system: System, slabs: int, *, chosen: bool) -> N
 
 
 def _tile_rule(programs: Programs, phase: Phase, way: Way) -> TileRule:
-    """Tiles of the training patch, or large ones within a limit of memory in bytes, chosen when they are asked for."""
+    """Tiles of the training patch, or large ones within a limit of memory in bytes, chosen when they are asked for.
+
+    A system that fuses pictures and does nothing else sees them whole, as where files are fused.
+    """
     large: LargeTiles | None = None
     geometry = programs.system.geometry
+    coarse = math.lcm(geometry.divisor, _COARSE)
 
     def tile_of(weights: Any, sides: tuple[int, ...], channels: int, memory: Memory) -> tuple[int, ...]:
         nonlocal large
+        if fuses_alone(programs.system):
+            return tuple(-(-side // coarse) * coarse for side in sides)
         if not way.limit_bytes:
             return output_sides(phase.patch, geometry.margin)
         if large is None:

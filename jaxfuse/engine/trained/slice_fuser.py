@@ -42,9 +42,10 @@ class FuseSlices(Protocol):
 
 
 def load_fuser(run: str, *, any_spacing: bool = False) -> TrainedPhase:
-    """Reads the one phase that RUN, RUN:PHASE or RUN:PHASE@best names; refuses results of several, or without labels.
+    """Reads the one phase that RUN, RUN:PHASE or RUN:PHASE@best names.
 
-    That it also fuses is checked by `slice_fuser`.
+    Refused are results of several phases, and a segmentation without labels. That it also fuses is checked by
+    `slice_fuser`.
     """
     return the_fuser(load([run], any_spacing=any_spacing), run)
 
@@ -52,7 +53,8 @@ def load_fuser(run: str, *, any_spacing: bool = False) -> TrainedPhase:
 def the_fuser(phases: Sequence[TrainedPhase], run: str) -> TrainedPhase:
     """Returns the one phase of a run that was read; refuses what `load_fuser` does."""
     first, *others = phases
-    check_labels(phases)
+    if first.makes != FUSED:
+        check_labels(phases)
     if others:
         raise UserError(
             f"{run} has the results {', '.join(one.name for one in phases)}; name one of them as RUN:PHASE, such as "

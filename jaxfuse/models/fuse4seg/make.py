@@ -149,17 +149,10 @@ def cooperate(
             f"warmup_steps is {scheme.warmup_steps} and fusion_weight {scheme.fusion_weight}; neither may be negative"
         )
     trained = combinations(combos, modalities)
-    loss = FusionLoss(
-        critics=critics.critics(trained.modalities),
-        adversarial_weight=critics.adversarial_weight,
-        correlation_weight=share(losses.correlation_weight),
-        intensity_weight=losses.intensity_weight,
-        gradient_weight=losses.gradient_weight,
-    )
     return Cooperation(
         fusion=fusion,
         segmentation=segmentation,
-        fusion_loss=loss,
+        fusion_loss=fusion_loss(critics, losses, modalities),
         combinations=trained,
         shown=number_of(shown, trained),
         scheme=scheme.scheme(),
@@ -167,6 +160,17 @@ def cooperate(
         warmup_steps=scheme.warmup_steps,
         optimizers=apart(optimizers),
         geometry=Geometry(2, math.lcm(fusion.divisor, segmentation.divisor)),
+    )
+
+
+def fusion_loss(critics: CriticForm, losses: LossForm, modalities: Sequence[str]) -> FusionLoss:
+    """The loss L^f with these weights, and critics of these modalities."""
+    return FusionLoss(
+        critics=critics.critics(tuple(modalities)),
+        adversarial_weight=critics.adversarial_weight,
+        correlation_weight=share(losses.correlation_weight),
+        intensity_weight=losses.intensity_weight,
+        gradient_weight=losses.gradient_weight,
     )
 
 

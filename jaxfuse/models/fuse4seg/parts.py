@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Key, Label, Logits, Params
-from jaxfuse.learning.fusing import Fused, MaybeKey, Presence, Sources
+from jaxfuse.learning.fusing import Fused, FusionPart, MaybeKey, Presence, Sources
 from jaxfuse.losses.deep_supervision import supervised
 from jaxfuse.models.fuse4seg.fusion import FusionForm
 from jaxfuse.models.fuse4seg.segmentation import DIVISOR, SegmentationForm
@@ -41,6 +41,23 @@ class SegmentationPart(Protocol):
     def networks(self, params: Params) -> dict[str, Params]: ...
 
 
+class Parted(NamedTuple):
+    """Images (b h w m) given back or fused, and the low and high band of each source (b h w c m)."""
+
+    images: Array
+    low: Array
+    high: Array
+
+
+@runtime_checkable
+class RestoringPart(FusionPart, Protocol):
+    """A fusion network that also gives its sources back, each alone."""
+
+    def reconstruct(self, params: Params, sources: Sources) -> Parted:
+        """Encodes and decodes each source; the layers that fuse have no part in it."""
+        ...
+
+
 @dataclass(frozen=True)
 class FusionModule:
     """Fuse4Seg's fusion module; without decoder theta is the embedding.
@@ -60,6 +77,11 @@ class FusionModule:
 
     def fuse(self, params: Params, sources: Sources, presence: Presence, rng: MaybeKey) -> Fused:
         return _fused(self.form.network().apply({"params": params}, sources, presence))
+
+    def reconstruct(self, params: Params, sources: Sources) -> Parted:
+        made: Any = self.form.network().apply({"params": params}, sources, method="reconstruct")
+        low, high = (jnp.stack(made[name], axis=-1) for name in ("low", "high"))
+        return Parted(made["reconstruction"], low, high)
 
     def fuse_with_attention(self, params: Params, sources: Sources, presence: Presence) -> Fused:
         if not self.form.attends_to_places(sources.shape[-1]):

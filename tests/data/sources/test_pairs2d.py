@@ -140,13 +140,46 @@ def test_foreign_files_are_reported_and_refused(tmp_path):
     refused("pair a: .*a.png is no PNG image", find_pairs, tmp_path, ("mri", "pet"))
 
 
-@pytest.mark.parametrize("modalities", [("mri", "t1"), ("ct", "pet"), ("mri",), ("mri", "ct", "pet"), ("mri", "mri")])
-def test_other_modalities_are_refused(tmp_path, modalities):
-    refused("mri and one of ct, pet, spect are expected", find_pairs, tmp_path, modalities)
+@pytest.mark.parametrize("modalities", [("mri",), ("mri", "mri"), ("a", "b", "c", "d", "e")])
+def test_other_numbers_of_modalities_are_refused(tmp_path, modalities):
+    refused("pictures have 2 to 4 different ones", find_pairs, tmp_path, modalities)
+
+
+def write_scene(folder: Path, *names: str, **pixels) -> None:
+    for modality, one in pixels.items():
+        for name in names:
+            write_png(folder / modality / f"{name}.png", one)
+
+
+def test_visible_and_infrared_lie_as_public_sets_have_them(tmp_path):
+    write_scene(tmp_path / "MSRS" / "train", "1", vi=color(2), ir=gray(1))
+    write_scene(tmp_path / "MSRS" / "test", "2", vi=color(2), ir=gray(1))
+    found = find_pairs(tmp_path / "MSRS", ("vis", "ir"))
+    assert [(one.id, one.side) for one in found] == [("1", ""), ("2", "test")]
+    pair = load_pair(found[0], ("vis", "ir"))
+    assert list(pair.color) == ["vis"]
+    np.testing.assert_allclose(pair.gray["vis"], color(2) @ [0.299, 0.587, 0.114] / 255, atol=1e-6)
+    write_scene(tmp_path / "all" / "VIS_IR", "7", Visible=gray(), INFRARED=gray(1))
+    assert [one.id for one in find_pairs(tmp_path / "all", ("ir", "vis"))] == ["7"]
+    write_scene(tmp_path / "MSRS" / "train", "1", VIS=gray())
+    refused("train holds VIS and vi, both for vis; keep one", find_pairs, tmp_path / "MSRS", ("vis", "ir"))
+
+
+def test_a_folder_for_each_of_three_modalities(tmp_path):
+    write_scene(tmp_path / "any", "x", "y", T1=gray(), t2=gray(1), Flair=gray(2))
+    found = find_pairs(tmp_path / "any", ("flair", "t1", "t2"))
+    assert [one.id for one in found] == ["x", "y"]
+    assert list(load_pair(found[1], ("flair", "t1", "t2")).gray) == ["flair", "t1", "t2"]
+    refused("any holds no folders T1 and PD; give the folder that does", find_pairs, tmp_path / "any", ("t1", "pd"))
 
 
 def test_missing_folders_are_refused(tmp_path):
-    refused("MRI_CT is not a folder; give the folder that holds MRI_CT", find_pairs, tmp_path, ("mri", "ct"))
+    refused(
+        "holds no folders MRI and CT, nor MRI_CT or CT-MRI; give the folder that does",
+        find_pairs,
+        tmp_path,
+        ("mri", "ct"),
+    )
     (tmp_path / "MRI_CT" / "MRI").mkdir(parents=True)
     refused("CT is missing; MRI_CT needs the folders MRI and CT", find_pairs, tmp_path, ("mri", "ct"))
     (tmp_path / "MRI_CT" / "CT").mkdir()

@@ -12,42 +12,22 @@ from jaxfuse.errors import UserError
 from jaxfuse.inference.tiling import Asked
 from jaxfuse.metrics.fusion import METRICS, qabf, score_fused
 from jaxfuse.metrics.names import names_of
-from tests.engine.judging.heads import LESION, begins_as_it_says, full, prepared_slices, rows_of, summary_of
+from tests.engine.judging.fused_pictures import SOURCES, expected, fused_in_unit, on_the_whole_picture, pictures
+from tests.engine.judging.heads import LESION, begins_as_it_says, full, rows_of, summary_of
 
 CROP = slice(2, 44), slice(3, 45)
 
 
-def levels(seed: int) -> np.ndarray:
-    """A picture of whole gray levels, 20 to 230."""
-    return np.random.default_rng(seed).integers(20, 231, (42, 42)).astype(np.float32)
-
-
-SOURCES = {"t1": levels(1), "t2": levels(2), "flair": levels(3)}
-FUSED = np.floor((SOURCES["t1"] + 2 * SOURCES["flair"]) / 3)
-
-
-def on_the_whole_picture(crop: np.ndarray) -> np.ndarray:
-    """The picture of 46 x 48 pixels, black around the crop."""
-    return np.pad(crop.astype(float), ((2, 2), (3, 3)))
-
-
 @pytest.fixture
 def cases(tmp_path) -> tuple[PreparedCase, ...]:
-    """Two slices of 42 x 42 pixels in pictures of 46 x 48, with four lesion pixels each; levels in [0, 1]."""
-    image = np.stack(list(SOURCES.values()), axis=-1) / np.float32(255)
-    label = np.zeros((42, 42), np.uint8)
-    label[10, 10:14] = 1
-    at = {"whole": (46, 48), "start": (2, 3), "spacing_mm": (1.0, 1.0)}
-    return prepared_slices(tmp_path / "cache", {"one": label, "two": label}, image, tuple(SOURCES), **at, classes=2)
+    return pictures(tmp_path / "cache")
 
 
 def predict(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
-    """The fused image, above 1 by a rounding in one pixel that is 255 then; two of the four lesion pixels."""
-    fused = FUSED / np.float32(255)
-    fused[0, 0] = 1.0000001
+    """The fused image, and two of the four lesion pixels."""
     found = np.zeros((42, 42), np.uint8)
     found[10, 10:12] = 1
-    return {"fused": fused[..., None], "S": found}
+    return {"fused": fused_in_unit(), "S": found}
 
 
 def segmentation_only(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
@@ -59,12 +39,6 @@ def attentive(case: PreparedCase, asked: Asked) -> dict[str, np.ndarray]:
     received = np.zeros((42, 42, 3), np.float32)
     received[:21, :, 0], received[21:, :, 0], received[..., 2] = 4, 0.25, 1
     return {**predict(case, asked), "attention": received}
-
-
-def expected() -> np.ndarray:
-    whole = on_the_whole_picture(FUSED)
-    whole[2, 3] = 255
-    return whole
 
 
 def judge(pairs: tuple[str, ...] = ("flair+t1", "t1+t2")):

@@ -10,8 +10,9 @@ from jaxfuse.learning.fusing import Fused
 from jaxfuse.losses.overlap import cross_entropy, dice_and_cross_entropy
 from jaxfuse.models.fuse4seg.judging import CriticForm
 from jaxfuse.models.fuse4seg.make import BilevelForm, LossForm, cooperate
+from jaxfuse.models.fuse4seg.parts import Parted
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
-from tests.tiny_systems import gradient_descent
+from tests.tiny_systems import gradient_descent, largest
 
 NAMES = ("t1", "t1ce", "t2")
 CLASSES = 3
@@ -81,6 +82,45 @@ class Pixelwise:
 
     def networks(self, params):
         return {"pixelwise": params}
+
+
+@dataclass(frozen=True)
+class Banded:
+    """A fusion network of two bands that gives images back, too: an encoder, a layer that fuses, and a decoder."""
+
+    divisor: int = 1
+
+    def init(self, rng, sources):
+        encoder, decoder = jax.random.normal(rng, (2, 2))
+        return {"encoder": encoder, "fusion": jnp.array(0.8), "decoder": decoder}
+
+    def bands(self, params, sources):
+        bands = jnp.tanh(sources[..., None, :] * params["encoder"][:, None])
+        return bands, bands[..., ::-1, :] ** 2
+
+    def fuse(self, params, sources, presence, rng):
+        bands = self.bands(params, sources)
+        joined = params["fusion"] * ((bands[0] + bands[1]) * presence[:, None, None, None, :]).sum(-1)
+        image = jax.nn.sigmoid(joined @ params["decoder"])[..., None]
+        return Fused(image, image, bands)
+
+    def reconstruct(self, params, sources):
+        low, high = self.bands(params, sources)
+        return Parted(jax.nn.sigmoid(jnp.einsum("bhwcm,c->bhwm", low + high, params["decoder"])), low, high)
+
+    def networks(self, params):
+        return dict(params)
+
+
+def moved_by_terms(lesson, seen, params, critics=None):
+    """The parts of a network that each term of a lesson has a derivative by."""
+
+    @jax.jit
+    def slopes(params):
+        return jax.jacrev(lambda params: lesson.loss(lesson.make(params, seen).values, critics, seen)[1])(params)
+
+    found = slopes(params)
+    return {term: {part for part in parts if largest(parts[part]) > 1e-6} for term, parts in found.items()}
 
 
 def small_system(players=ALL, critics=CRITICS, combos=("t1+t2",), losses=LossForm(), optimizers=None, **scheme):
