@@ -47,7 +47,7 @@ HELD_OUT_EVERY = 3
 
 # Frozen before any held-out pair was fused: crops, examples of a step, and steps of first phases and of the last.
 SIDE, BATCH = 160, 1
-FIRST_STEPS, LAST_STEPS = 240, 400
+FIRST_STEPS, LAST_STEPS = 160, 280
 
 Scores = dict[str, dict[str, list[float]]]
 

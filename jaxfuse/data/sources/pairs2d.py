@@ -235,9 +235,7 @@ def prepare_pairs(
 
 def _collection_folder(root: Path, modalities: Sequence[str]) -> Path:
     if not FEWEST <= len(set(modalities)) == len(modalities) <= MOST:
-        raise UserError(
-            f"modalities are {tuple(modalities)}; {FEWEST} to {MOST} different ones are expected of pictures"
-        )
+        raise UserError(f"modalities are {tuple(modalities)}; name {FEWEST} to {MOST} different ones of pictures")
     names = collection_names(modalities)
     there = [root / name for name in names if (root / name).is_dir()]
     if root.name in names or (root.name in _PARTS and root.parent.name in names) or holds_all(root, modalities):

@@ -142,7 +142,7 @@ def test_foreign_files_are_reported_and_refused(tmp_path):
 
 @pytest.mark.parametrize("modalities", [("mri",), ("mri", "mri"), ("a", "b", "c", "d", "e")])
 def test_other_numbers_of_modalities_are_refused(tmp_path, modalities):
-    refused("pictures have 2 to 4 different ones", find_pairs, tmp_path, modalities)
+    refused("name 2 to 4 different ones of pictures", find_pairs, tmp_path, modalities)
 
 
 def write_scene(folder: Path, *names: str, **pixels) -> None:
