@@ -5,25 +5,36 @@ from jaxfuse.implicit.bound import ErrorBound, error_bound
 from jaxfuse.implicit.check import HypergradientReport, check_hypergradient
 from jaxfuse.implicit.curvature import Levenberg, fisher, gauss_newton, hessian, minibatch_hessian
 from jaxfuse.implicit.estimators import cg, dense, minres
+from jaxfuse.implicit.face import Face
 from jaxfuse.implicit.hypergradient import hypergradient
 from jaxfuse.implicit.influence import influence
 from jaxfuse.implicit.info import Info, UnreliableGradient, UnreliableGradientWarning
+from jaxfuse.implicit.kkt import Constraints, implicit_kkt, kkt_hypergradient
+from jaxfuse.implicit.levels import ChainInfo, Level, chain_hypergradient
 from jaxfuse.implicit.linear_solvers import bicgstab, gmres, linear, lsmr
 from jaxfuse.implicit.nystrom import NystromPreconditioner, nystrom, nystrom_preconditioner
+from jaxfuse.implicit.proximal import implicit_proximal_minimum, proximal_hypergradient, proximal_step
 from jaxfuse.implicit.roots import fixed_point_jvp, fixed_point_vjp, root_jvp, root_vjp
 from jaxfuse.implicit.series import direct, finite_difference, fixed_point, identity, neumann, rank_one
+from jaxfuse.implicit.terms import box, group_norm, l1_ball, l1_norm, l2_ball, simplex
 from jaxfuse.implicit.unrolled import one_step, phantom, truncated, unroll
 
 __all__ = [
+    "ChainInfo",
+    "Constraints",
     "ErrorBound",
+    "Face",
     "HypergradientReport",
     "Info",
+    "Level",
     "Levenberg",
     "NystromPreconditioner",
     "UnreliableGradient",
     "UnreliableGradientWarning",
     "bicgstab",
+    "box",
     "cg",
+    "chain_hypergradient",
     "check_hypergradient",
     "dense",
     "direct",
@@ -35,13 +46,20 @@ __all__ = [
     "fixed_point_vjp",
     "gauss_newton",
     "gmres",
+    "group_norm",
     "hessian",
     "hypergradient",
     "identity",
     "implicit_fixed_point",
+    "implicit_kkt",
     "implicit_minimum",
+    "implicit_proximal_minimum",
     "implicit_root",
     "influence",
+    "kkt_hypergradient",
+    "l1_ball",
+    "l1_norm",
+    "l2_ball",
     "linear",
     "lsmr",
     "minibatch_hessian",
@@ -51,9 +69,12 @@ __all__ = [
     "nystrom_preconditioner",
     "one_step",
     "phantom",
+    "proximal_hypergradient",
+    "proximal_step",
     "rank_one",
     "root_jvp",
     "root_vjp",
+    "simplex",
     "truncated",
     "unroll",
 ]

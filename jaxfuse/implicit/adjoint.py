@@ -50,6 +50,7 @@ class AdjointEstimator:
         one_matrix: its recursion needs the same matrix in every product.
         exact: its answer is that of the system up to a tolerance, so it is differentiated as such.
         uses_curvature: it solves a system at all; one that does not takes no other curvature than `hessian()`.
+        moves: it evaluates `lower` away from y.
     """
 
     symmetric: ClassVar[bool] = False
@@ -57,6 +58,7 @@ class AdjointEstimator:
     one_matrix: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     uses_curvature: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
     tolerance: float | None
 
     def solve(self, system: LinearSystem) -> Solved:

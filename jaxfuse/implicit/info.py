@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxfuse.implicit.certificate import Certificate, Scalar, Steps, at_hand
+from jaxfuse.implicit.face import Face
 
 Policy = Literal["ignore", "warn", "nan", "raise", "fallback"]
 _SCALARS = (
@@ -32,11 +33,11 @@ class UnreliableGradientWarning(UserWarning):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """The trust that an implicit gradient deserves. Every field but the last two is an array; scalars where not said.
+    """The trust that an implicit gradient deserves. Fields are arrays but for the static ones; scalars where not said.
 
     What is not known is a number too, never NaN: -1 for a length, infinite for a curvature.
 
-    Written for minima; derivatives of roots read the numbers as `root_vjp` says. Fields are arrays that the device
+    Written for minima; derivatives of roots read the numbers as `root_vjp` says. Fields are those that the device
     computed. Properties follow from them when they are asked for: as JAX arrays inside jit; outside of it as NumPy's,
     after waiting for the device.
 
@@ -55,6 +56,7 @@ class Info:
         results_finite: whether the gradient, its parts and the values are finite.
         policy: what `check` does: static.
         estimator: the estimator's name: static.
+        face: which constraints hold y, and how far it is from a kink; None where nothing constrains it.
 
     Properties:
         inner_gradient_norm: Euclidean norm of d lower / dy. Zero at an inner optimum.
@@ -70,7 +72,8 @@ class Info:
             the rounding of y to bfloat16 or float16. True where it makes no claim.
         solve_converged: whether the linear solve reached what it promises (its tolerance; without one, an adjoint_error
             of 1e-9 in float64 and 1e-3 in float32; for approximations by name, less residual than the zero vector).
-        positive: whether all curvature met was positive. Only estimators that need it can say False.
+        positive: whether all curvature met was positive. Only estimators that need it can say False, and faces.
+        smooth: whether y lies on no kink, as far as y is known; at one, it has no derivative. True without a face.
         finite: whether these results and inner_gradient_norm are finite.
         converged: whether every check passed: the gradient may be taken at its word.
         fell_back: whether policy "fallback" replaced the gradient by the direct one, d upper / dx.
@@ -88,6 +91,7 @@ class Info:
     results_finite: Array
     policy: Policy = dataclasses.field(metadata={"static": True}, default="warn")
     estimator: str = dataclasses.field(metadata={"static": True}, default="")
+    face: Face | None = None
 
     @property
     def inner_gradient_norm(self) -> Scalar:
@@ -123,7 +127,14 @@ class Info:
 
     @property
     def positive(self) -> Scalar:
-        return self.evidence.positive
+        return self.evidence.positive if self.face is None else self.evidence.positive & self.face.positive
+
+    @property
+    def smooth(self) -> Scalar:
+        if self.face is not None:
+            return self.face.smooth(self.displacement)
+        xp, norm = at_hand(self.inner_gradient_norm)
+        return xp.ones_like(norm, dtype=bool)
 
     @property
     def finite(self) -> Scalar:
@@ -132,7 +143,7 @@ class Info:
 
     @property
     def converged(self) -> Scalar:
-        return self.inner_converged & self.solve_converged & self.positive & self.finite
+        return self.inner_converged & self.solve_converged & self.positive & self.smooth & self.finite
 
     @property
     def fell_back(self) -> Scalar:
@@ -150,8 +161,14 @@ class Info:
             )
         if not np.all(self.positive):
             said["positive"] = (
-                f"the curvature is not positive (least value met {_least(self.least_curvature)}), so y is no strict "
+                f"the curvature is not positive (least value met {_least(self._least_met())}), so y is no strict "
                 "minimum: use gauss_newton, fisher or damping, or minres for a stationary point"
+            )
+        if self.face is not None and not np.all(self.smooth):
+            said["smooth"] = (
+                "y lies on a kink, where it has no derivative, or is not known well enough to say on which side (the "
+                f"next is {_least(self.face.margin)} away, and y about {_worst(self.displacement)} off): run the inner "
+                "solver longer; if the margin stays near zero, take another x"
             )
         if not np.all(self.solve_converged):
             said["solve_converged"] = (
@@ -161,6 +178,9 @@ class Info:
             if isinstance(self.evidence, Certificate) and self.evidence.kind.claimed:
                 said["solve_converged"] += "; or leave out symmetric=True, if the matrix is not"
         return said
+
+    def _least_met(self) -> Scalar:
+        return self.least_curvature if self.face is None else np.fmin(self.least_curvature, self.face.curvature)
 
     def check(self) -> Info:
         """Acts on the host as the policy says, and returns itself.

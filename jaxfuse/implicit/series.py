@@ -247,6 +247,7 @@ class finite_difference(Approximation):
     """
 
     uses_curvature: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
     scale: float | Array = 1.0
     step: float = 0.01
 

@@ -153,6 +153,11 @@ def with_none(tree: Any, vector: Vector) -> Any:
     return _filled(tree, vector, _joined, lambda leaf: None)
 
 
+def constant(tree: Any) -> Any:
+    """`tree` without derivatives."""
+    return jax.tree.map(lambda leaf: lax.stop_gradient(leaf) if is_float(leaf) else leaf, tree)
+
+
 def read(tree: Any, pattern: Vector, name: str) -> Vector:
     """The parts of the variables of `tree`, refused unless they have the shapes of `pattern`, in its types."""
     found = [part for leaf in jax.tree.leaves(tree) if is_variable(leaf) for part in parts(leaf)]

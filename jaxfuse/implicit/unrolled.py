@@ -45,6 +45,7 @@ class UnrolledEstimator:
         relaxation: tau of y <- (1 - tau) y + tau T(x, y), in (0, 1].
         claims_optimum: whether the last iterate is meant to be the inner optimum, judged by the length of the last
             step.
+        moves: it evaluates `lower` away from y.
     """
 
     steps: int
@@ -55,6 +56,7 @@ class UnrolledEstimator:
     checkpoint: bool = False
     relaxation: float = 1.0
     claims_optimum: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -71,14 +73,7 @@ class UnrolledEstimator:
 
     def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         refuse_curvature(type(self).__name__, curvature)
-
-        def path(x: Vector) -> tuple[Vector, Vector]:
-            first = self._first(problem, x)
-            return run(
-                self._move(problem), x, first, self._state(problem, first), self.steps, checkpoint=self.checkpoint
-            )
-
-        last, pull, before = jax.vjp(path, problem.x, has_aux=True)
+        last, pull, before = jax.vjp(self.path(problem), problem.x, has_aux=True)
         (value, aux), (direct, slope) = jax.value_and_grad(problem.upper, argnums=(0, 1), has_aux=True)(problem.x, last)
         (indirect,) = pull(slope)
         inner = lax.stop_gradient(_slope(problem, problem.x, last))
@@ -105,6 +100,16 @@ class UnrolledEstimator:
             damping=jnp.zeros_like(move_squared),
             best_iterate=jnp.array(False),
         )
+
+    def path(self, problem: Problem) -> Callable[[Vector], tuple[Vector, Vector]]:
+        """x -> the last iterate, as a function of x, and the one before it."""
+
+        def iterate(x: Vector) -> tuple[Vector, Vector]:
+            first = self._first(problem, x)
+            state = self._state(problem, first)
+            return run(self._move(problem), x, first, state, self.steps, checkpoint=self.checkpoint)
+
+        return iterate
 
     def _first(self, problem: Problem, x: Vector) -> Vector:
         if self.start is None:
