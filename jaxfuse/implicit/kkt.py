@@ -90,12 +90,15 @@ def kkt_hypergradient(
     Example:
         The point of a half plane that is nearest to x:
 
+        >>> import jax
         >>> import jax.numpy as jnp
         >>> from jaxfuse import implicit
         >>> lower = lambda x, y: 0.5 * ((y - x) ** 2).sum()
         >>> below = implicit.Constraints(inequality=lambda x, y: y.sum() - 1)
-        >>> x, y = jnp.array([2.0, 1.0]), jnp.array([1.0, 0.0])
-        >>> gradient, info = implicit.kkt_hypergradient(lambda x, y: y[0], lower, x, y, constraints=below)
+        >>> @jax.jit
+        ... def differentiate(x, y):
+        ...     return implicit.kkt_hypergradient(lambda x, y: y[0], lower, x, y, constraints=below)
+        >>> gradient, info = differentiate(jnp.array([2.0, 1.0]), jnp.array([1.0, 0.0]))
         >>> print(gradient)
         [ 0.5 -0.5]
         >>> bool(info.face.active), bool(info.converged)
@@ -162,7 +165,7 @@ def implicit_kkt(
         >>> on_a_line = implicit.Constraints(equality=lambda x, y: y.sum())
         >>> def centered(x):
         ...     return implicit.implicit_kkt(lower, x, x - x.mean(), constraints=on_a_line)
-        >>> print(jax.jacobian(centered)(jnp.array([1.0, 3.0])))
+        >>> print(jax.jit(jax.jacobian(centered))(jnp.array([1.0, 3.0])))
         [[ 0.5 -0.5]
          [-0.5  0.5]]
     """

@@ -119,13 +119,16 @@ def chain_hypergradient(
     Example:
         Three levels: z = x y follows y, y minimizes (y - x)^2 + z^2, and x is judged by z:
 
+        >>> import jax
         >>> import jax.numpy as jnp
         >>> from jaxfuse import implicit
         >>> middle = implicit.Level(lambda x, y, z: (y - x) ** 2 + z**2, estimator=implicit.cg())
         >>> lowest = implicit.Level(lambda x, y, z: (z - x * y) ** 2)
-        >>> x = jnp.array(0.5)
-        >>> y = x / (1 + x**2)
-        >>> gradient, info = implicit.chain_hypergradient(lambda x, y, z: z, [middle, lowest], x, [y, x * y])
+        >>> @jax.jit
+        ... def differentiate(x):
+        ...     y = x / (1 + x**2)
+        ...     return implicit.chain_hypergradient(lambda x, y, z: z, [middle, lowest], x, [y, x * y])
+        >>> gradient, info = differentiate(jnp.array(0.5))
         >>> print(f"{gradient:.4f}")  # z = x^2 / (1 + x^2), and so 2 x / (1 + x^2)^2
         0.6400
         >>> [bool(level.converged) for level in info.levels]

@@ -91,14 +91,17 @@ def proximal_hypergradient(
     Example:
         A lasso by its weight: entries at zero stay there, the others shrink alike.
 
+        >>> import jax
         >>> import jax.numpy as jnp
         >>> from jaxfuse import implicit
         >>> data = jnp.array([3.0, 0.5, -2.0])
         >>> lower = lambda x, y: 0.5 * ((y - data) ** 2).sum()
         >>> upper = lambda x, y: (y**2).sum()
         >>> term = implicit.l1_norm(lambda x: x)
-        >>> y = jnp.array([2.0, 0.0, -1.0])  # shrunk by 1
-        >>> gradient, info = implicit.proximal_hypergradient(upper, lower, jnp.array(1.0), y, term=term)
+        >>> @jax.jit
+        ... def differentiate(x, y):
+        ...     return implicit.proximal_hypergradient(upper, lower, x, y, term=term)
+        >>> gradient, info = differentiate(jnp.array(1.0), jnp.array([2.0, 0.0, -1.0]))  # shrunk by 1
         >>> print(f"{gradient:.4f}")  # -2 (2 + 1)
         -6.0000
         >>> info.face.active.tolist(), bool(info.converged)
@@ -156,7 +159,7 @@ def implicit_proximal_minimum(
         >>> lower = lambda x, y: 0.5 * ((y - x) ** 2).sum()
         >>> def clipped(x):
         ...     return implicit.implicit_proximal_minimum(lower, x, jnp.clip(x, 0, 1), term=implicit.box(0.0, 1.0))
-        >>> print(jnp.diag(jax.jacobian(clipped)(jnp.array([-1.0, 0.5, 2.0]))))
+        >>> print(jax.jit(jax.jacfwd(lambda x: clipped(x).sum()))(jnp.array([-1.0, 0.5, 2.0])))
         [0. 1. 0.]
     """
     held_x, held_y = trees.constant(x), trees.constant(y)
