@@ -25,7 +25,7 @@ _DISPLACEMENTS = 10  # the estimate of |y - y*| is no bound
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """Which constraints hold a minimum, and how far it is from being held by others. All are arrays.
+    """The constraints that hold a minimum, and how far it is from being held by others. All are arrays.
 
     Attributes:
         active: True where a constraint or a kink holds an entry: in the structure of y (of `kkt_hypergradient`, of the

@@ -35,7 +35,7 @@ _NEAR = 1e-3  # of the size of y
 
 
 class Constraints(NamedTuple):
-    """What y is held to: equality(x, y) = 0 and inequality(x, y) <= 0, both pytrees of arrays, either one None.
+    """The constraints of y: equality(x, y) = 0 and inequality(x, y) <= 0, both pytrees of arrays, either one None.
 
     Example:
         >>> from jaxfuse.implicit import Constraints

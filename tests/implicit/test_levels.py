@@ -29,7 +29,7 @@ class Chain(NamedTuple):
 
 @functools.cache
 def chain(least: float = 0.3) -> Chain:
-    """Of 3, 5 and 4 variables; eigenvalues of C from `least` to 1, of A from 0.2 to 1."""
+    """Returns a chain of 3, 5 and 4 variables; eigenvalues of C from `least` to 1, of A from 0.2 to 1."""
     rng = np.random.default_rng(5)
     a, c = spd(5, 5, 1), spd(4, 1 / least, 2)
     b, d, e = rng.normal(size=(5, 3)), rng.normal(size=(4, 3)), rng.normal(size=(4, 5)) / 4
