@@ -118,13 +118,13 @@ def kkt_hypergradient(
         kkt.residual,
         x,
         (y, kkt.multipliers),
-        (trees.with_none(y, target), nothing),
+        (trees.cotangent(y, target), nothing),
         estimator=estimator,
         symmetric=True,
         policy="ignore",
         inner_tolerance=inner_tolerance,
     )
-    gradient = trees.add(direct, trees.read(indirect, direct, "the gradient"))
+    gradient = trees.add(direct, trees.read_gradient(indirect, direct, "the gradient"))
     tangent = trees.read(info.adjoint[0], target, "the adjoint")
     whole = lax.stop_gradient(tangent)
     curvature = along_face(whole, whole, lax.stop_gradient(target), kkt.length)
@@ -137,7 +137,7 @@ def kkt_hypergradient(
         face=kkt.face(y_vector, curvature),
         policy=policy,
     )
-    return trees.like(x, apply_policy(info, gradient, direct)), info
+    return trees.gradient_like(x, apply_policy(info, gradient, direct)), info
 
 
 def implicit_kkt(

@@ -141,12 +141,12 @@ def chain_hypergradient(
     settled = trees.constant((x, *ys))
     others = [chain.differentiate(k, settled[: k + 1], policy)[1] for k in range(1, len(levels))]
     info = ChainInfo((first, *others), policy)
-    vector = trees.read(gradient[0], trees.split(x, "x")[0], "the gradient")
+    vector = trees.read_gradient(gradient[0], trees.split(x, "x")[0], "the gradient")
     if policy == "nan":
         vector = trees.spoil(vector, jnp.asarray(info.converged))
     elif policy == "fallback":
         vector = trees.select(jnp.asarray(info.converged), vector, _direct(upper, x, ys))
-    return trees.like(x, vector), info
+    return trees.gradient_like(x, vector), info
 
 
 class _Chain(NamedTuple):
@@ -199,9 +199,7 @@ def follow(lower: Callable[[Any, Any], Any], x: Any, y: Any, level: Level, polic
         return y
     if isinstance(estimator, UnrolledEstimator):
         problem = pose(lower, lower, x, y)
-        kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(y) if trees.is_float(leaf)]
-        last = estimator.path(problem)(problem.x)[0]
-        return trees.split(y, "y")[1]([leaf.astype(kind) for leaf, kind in zip(last, kinds, strict=True)])
+        return trees.replaced(y, estimator.path(problem)(problem.x)[0])
     if isinstance(estimator, rank_one):
         raise ValueError(
             "rank_one was given to a level below the second, where its own derivative is needed and it has none: use "

@@ -48,10 +48,9 @@ def proximal_step(lower: Callable[[Any, Any], Any], term: Any, x: Any, y: Any, l
         >>> print(proximal_step(lower, l1_norm(1.0), jnp.array([3.0, 0.5, -2.0]), jnp.zeros(3), 1.0))
         [ 2.  0. -1.]
     """
-    y_vector, merge = trees.split(y, "y")
-    kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(y) if trees.is_float(leaf)]
-    point = _step(objective(lower, "lower"), term, x, y, jnp.asarray(length, trees.scalar_type(y_vector))).point
-    return merge([leaf.astype(kind) for leaf, kind in zip(point, kinds, strict=True)])
+    kind = trees.scalar_type(trees.split(y, "y")[0])
+    point = _step(objective(lower, "lower"), term, x, y, jnp.asarray(length, kind)).point
+    return trees.replaced(y, point)
 
 
 def proximal_hypergradient(
@@ -117,12 +116,12 @@ def proximal_hypergradient(
         lambda x, y: proximal_step(lower, term, x, y, length),
         x,
         y,
-        trees.with_none(y, target),
+        trees.cotangent(y, target),
         estimator=estimator,
         policy="ignore",
         inner_tolerance=inner_tolerance,
     )
-    gradient = trees.add(direct, trees.read(indirect, direct, "the gradient"))
+    gradient = trees.add(direct, trees.read_gradient(indirect, direct, "the gradient"))
     face = _face(problem, term, x, y, length, trees.read(info.adjoint, target, "the adjoint"), target)
     info = dataclasses.replace(
         info,
@@ -133,7 +132,7 @@ def proximal_hypergradient(
         face=face,
         policy=policy,
     )
-    return trees.like(x, apply_policy(info, gradient, direct)), info
+    return trees.gradient_like(x, apply_policy(info, gradient, direct)), info
 
 
 def implicit_proximal_minimum(

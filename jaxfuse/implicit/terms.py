@@ -175,8 +175,10 @@ def step_of(terms: Any, x: Any, y: Any, argument: Vector, length: Array) -> Step
 
     Raises:
         ValueError: the terms do not have the structure of the upper part of y.
-        TypeError: a leaf of them is no term.
+        TypeError: a leaf of them is no term, or y is complex.
     """
+    if any(trees.is_complex(leaf) for leaf in jax.tree.leaves(y)):
+        raise TypeError("y has a complex leaf, whose entries a term cannot order: split it into two real arrays")
     rest = iter(argument)
     point, active, kinks = [], [], [jnp.full((), jnp.inf, trees.scalar_type(argument))]
     for term, part in _parts(terms, y):

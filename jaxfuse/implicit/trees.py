@@ -155,7 +155,7 @@ def with_none(tree: Any, vector: Vector) -> Any:
 
 def constant(tree: Any) -> Any:
     """`tree` without derivatives."""
-    return jax.tree.map(lambda leaf: lax.stop_gradient(leaf) if is_float(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: lax.stop_gradient(leaf) if is_variable(leaf) else leaf, tree)
 
 
 def read(tree: Any, pattern: Vector, name: str) -> Vector:
@@ -172,6 +172,11 @@ def read(tree: Any, pattern: Vector, name: str) -> Vector:
 def read_gradient(tree: Any, pattern: Vector, name: str) -> Vector:
     """`read` of a gradient in the convention of `jax.grad`, see `gradient_like`."""
     return read(jax.tree.map(lambda leaf: jnp.conj(leaf) if is_complex(leaf) else leaf, tree), pattern, name)
+
+
+def cotangent(tree: Any, vector: Vector) -> Any:
+    """`with_none` of a gradient, in the convention of `jax.grad`: what `read_gradient` reads."""
+    return jax.tree.map(lambda leaf: jnp.conj(leaf) if is_complex(leaf) else leaf, with_none(tree, vector))
 
 
 def varying_axes(leaf: Array) -> tuple[str, ...]:
