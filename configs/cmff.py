@@ -37,6 +37,10 @@ ROWS = {
     "random": "CMFF from random weights, without CMFT",
     "voc": "CMFF from a 2D U-Net trained on PASCAL VOC, inflated to 3D; needs voc.data.root",
     "self": "CMFF from two U-Nets that reconstruct their own input",
+    "denoising": "CMFF from two U-Nets that reconstruct their own input from a noisy one",
+    "paired": "CMFF from two U-Nets that translate each pair into the other by its voxels, without critics and cycles",
+    "slow": "ours with a tenth of the rate for the trunks that CMFT hands over",
+    "frozen": "ours with the trunks that CMFT hands over as they are",
     "other_pairs": "ours with the pairs T1+FLAIR and T2+T1c",
     "joint": "CMFT and CMFF trained at once on shared trunks",
     "mmformer": "mmFormer, a baseline for missing modalities, with the training of CMFF",
@@ -45,6 +49,10 @@ ROWS = {
 VARIANTS = {}
 PAIRS = ("t1+t1ce", "t2+flair")
 OTHER_PAIRS = ("t1+flair", "t2+t1ce")
+# Standard deviation of the noise that is added to what is reconstructed, in z-scores of the brain.
+CORRUPTION = {"self": 0.0, "denoising": 0.5}
+# The rate of the trunks beside that of the rest.
+TRUNK_RATE = {"slow": 0.1, "frozen": 0.0}
 
 
 @dataclass(frozen=True)
@@ -199,9 +207,12 @@ def row_phases(row, sizes, data):
     if row == "voc":
         init = both_branches("voc", "net", "net", "models.baselines.unet:inflate")
         return {"voc": voc(sizes), "fusion": fusion(sizes, row, init)}
-    if row == "self":
+    if row in CORRUPTION:
         init = both_branches("reconstruction", "generators/a", "generators/b")
-        return {"reconstruction": reconstruction(sizes, data), "fusion": fusion(sizes, row, init)}
+        return {"reconstruction": reconstruction(sizes, data, row), "fusion": fusion(sizes, row, init)}
+    if row == "paired":
+        init = both_branches("translation", "generators/ab", "generators/ba")
+        return {"translation": paired_translation(sizes, data), "fusion": fusion(sizes, row, init)}
     if row == "joint":
         return {"joint": joint(sizes)}
     if row in sizes.baselines:
@@ -239,11 +250,21 @@ def transition(sizes, data):
     )
 
 
-def reconstruction(sizes, data):
-    """The first phase of row "self", in place of CMFT."""
+def reconstruction(sizes, data, row):
+    """The first phase of the rows "self" and "denoising", in place of CMFT."""
+    return images_alone(sizes, data, "cmft_rivals:make_reconstruction", {"corruption": CORRUPTION[row]})
+
+
+def paired_translation(sizes, data):
+    """The first phase of row "paired", in place of CMFT."""
+    return images_alone(sizes, data, "cmft_rivals:make_paired_translation", {})
+
+
+def images_alone(sizes, data, model, args):
+    """A first phase that learns from images alone and is judged by its loss."""
     return phase(
-        model="cmft:make_reconstruction",
-        args={"corruption": 0.0},
+        model=model,
+        args=args,
         assess="engine.judging.losses:losses",
         optimizers={"generators": adam(sizes.transition_rate)},
         sampling="tumor_or_brain",
@@ -284,7 +305,8 @@ def fusion_form(sizes, row):
 
 def fusion(sizes, row, init):
     """CMFF."""
-    return segmentation(sizes, "cmff", {"fusion": fusion_form(sizes, row)}, init)
+    args = {"fusion": fusion_form(sizes, row), "trunk_rate": TRUNK_RATE.get(row, 1.0)}
+    return segmentation(sizes, "cmff", args, init)
 
 
 def branch(sizes, side, generator):
@@ -299,7 +321,7 @@ def joint(sizes):
     """CMFT and CMFF at once."""
     args = {"cycle": sizes.cycle, "fusion": fusion_form(sizes, "joint")}
     args |= {"segmentation_weight": 1.0, "share_trunk": True}
-    return segmentation(sizes, "cmff:make_joint", args, (), discriminators=sizes.gan_adam())
+    return segmentation(sizes, "cmff_joint:make_joint", args, (), discriminators=sizes.gan_adam())
 
 
 def voc(sizes):

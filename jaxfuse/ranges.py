@@ -62,13 +62,16 @@ _NAMES: Mapping[Range, str] = {
     ),
     Range(2, 3): "ndim",
     RATE: "b1 b2 momentum ema_decay norm_decay memory_decay overlap val_fraction dropout",
-    SHARE: "probability modality_probability corruption slope correlation_weight alpha beta",
+    SHARE: "trunk_rate probability modality_probability corruption slope correlation_weight alpha beta",
     Range(0, 1, open_below=True): "factor low_resolution.range",
     Range(0, 180): "degrees",
     POSITIVE: (
         "learning_rate clip_norm spacing_mm eps norm_eps critic_norm_eps expansion clamp coupling options.width "
         "options.entropy_weight frequencies range control_mm view_mm"
     ),
+    Range(0, 2, open_below=True): "phantom.contrast",
+    Range(0, 10): "noise_scale phantom.mimics",
+    Range(0, 24): "lesion_mm",
     NOT_NEGATIVE: (
         "most_mm coefficient noise.sigma shift.most a b gamma kappa damping weight_decay cycle_weight "
         "identity_weight target_weight variance_weight "

@@ -136,7 +136,16 @@ def volume_data(
             "cache": "",
             "cache_dtype": "float32",
             "prepare_workers": 0,
-            "phantom": {"cases": cases, "seed": 0, "shape": shape, "spacing_mm": spacing_mm},
+            "phantom": {
+                "cases": cases,
+                "seed": 0,
+                "shape": shape,
+                "spacing_mm": spacing_mm,
+                "contrast": 1.0,
+                "noise_scale": 1.0,
+                "lesion_mm": 0.0,
+                "mimics": 1.0,
+            },
         }
     )
 

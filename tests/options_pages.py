@@ -89,6 +89,7 @@ SAID = {
     "make_pretraining": {"correlation_weight": "share of the bands' decorrelation in the loss, from 0 to 1"},
     "make_system": {
         "rule": "`mean` or `maximum`",
+        "trunk_rate": "rate of the trunks that are taken over beside that of the rest; 0: they are frozen",
         "reads": "modalities that segmentation alone reads",
         "fusion": 'how several of them are read: their "mean", their "maximum", or each as one of the "channels"',
         "target_weight": "weight of the difference from the target beside the adversarial loss",

@@ -118,6 +118,7 @@ STEPS = {
     "cmff:S_A:branch_a:8": {"all-reduce": 2},
     "cmff:voc:voc:8": {"all-reduce": 2},
     "cmff:self:reconstruction:8": GRADIENTS,
+    "cmff:paired:translation:8": GRADIENTS,
     "cmff:mmformer:segmentation:8": {"all-reduce": 2},
     "cmff:uhved:segmentation:8": {"all-reduce": 2},
     "cmff:joint:joint:8": {"all-reduce": 2, "all-gather": 2},

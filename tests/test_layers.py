@@ -60,9 +60,10 @@ WITHOUT_JAX |= {"report", "scoring", "postprocessing", "weights", "workers"}
 WITHOUT_JAX |= {"commands", "recipe_files", "shell_scripts", "surroundings", "last_error"}
 # Modules that load JAX, whether or not they use it. jaxtyping does so only when asked for an array of it.
 LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex"}
-# A paper may be told in two files, the second built on the first; a baseline may use the paper that it belongs to; rows
-# of a paper may put baselines in the places of its own networks.
-ONE_PAPER = {("cmff", "cmft"), ("baselines.unet", "cmft")}
+# A paper may be told in several files, the later ones built on the first; a baseline may use the paper that it belongs
+# to; rows of a paper may put baselines in the places of its own networks.
+ONE_PAPER = {("cmff", "cmft"), ("cmff_joint", "cmff"), ("cmff_joint", "cmft"), ("cmft_rivals", "cmft")}
+ONE_PAPER |= {("baselines.unet", "cmft")}
 ONE_PAPER |= {("fuse4seg", "baselines.film"), ("fuse4seg", "baselines.nnunet2d")}
 ONE_PAPER |= {("baselines.mmformer", "baselines.mmformer_layers")}
 ONE_PAPER |= {("baselines.cddfuse", "fuse4seg")}

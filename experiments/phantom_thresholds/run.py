@@ -3,6 +3,7 @@
     python -m experiments.phantom_thresholds.run
     python -m experiments.phantom_thresholds.run --phantom infant
     python -m experiments.phantom_thresholds.run --phantom stroke
+    python -m experiments.phantom_thresholds.run --contrast 0.5
 
 Draws phantoms and scores, for each region of their label scheme, by the mean Dice per case:
 
@@ -33,6 +34,7 @@ from scipy import ndimage
 from scipy.special import logsumexp
 
 from jaxfuse.data.phantom import brats, infant, stroke
+from jaxfuse.data.phantom.looks import PLAIN, Looks
 from jaxfuse.labels import LabelScheme, label_scheme
 
 # Thresholds tried: multiples of 0.01 standard deviations, or of natural log odds.
@@ -211,9 +213,10 @@ def _best(rows: Sequence[Mapping[str, Any]], score: str) -> dict[str, float]:
 
 
 def _draw(phantom: Phantom, index: int, args: argparse.Namespace) -> Case:
-    grade = {}
+    grade: dict[str, Any] = {}
     if phantom.module is brats:
-        grade = {"low_grade": brats.is_low_grade(index, args.low_grade_fraction)}
+        looks = Looks(args.contrast, args.noise_scale, args.lesion_mm, args.mimics)
+        grade = {"low_grade": brats.is_low_grade(index, args.low_grade_fraction), "looks": looks}
     return phantom.make(args.seed, index, shape=tuple(args.shape), spacing_mm=args.spacing_mm, **grade)
 
 
@@ -226,16 +229,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=3)
     parser.add_argument("--spacing_mm", type=float)
     parser.add_argument("--low_grade_fraction", type=float, help="of the gliomas; 0.2 if not given")
+    for name, usual in vars(PLAIN).items():
+        parser.add_argument(f"--{name}", type=float, help=f"of harder gliomas; {usual:g} if not given")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
+    harder = {name: value for name in vars(PLAIN) if (value := getattr(args, name)) is not None}
     if args.phantom == "brats":
         args.low_grade_fraction = 0.2 if args.low_grade_fraction is None else args.low_grade_fraction
     elif args.low_grade_fraction is not None:
         parser.error("--low_grade_fraction is an option of the gliomas")
+    if harder and args.phantom != "brats":
+        parser.error(f"--{next(iter(harder))} is an option of the gliomas")
+    for name, usual in vars(PLAIN).items():
+        setattr(args, name, harder.get(name, usual))
     phantom = PHANTOMS[args.phantom]
     args.shape = args.shape or phantom.shape
     args.spacing_mm = args.spacing_mm or phantom.spacing_mm
     own = "" if args.phantom == "brats" else f"_{args.phantom}"
+    own += "".join(f"_{name}_{value:g}" for name, value in harder.items())
     args.out = args.out or Path(__file__).with_name(f"scores{own}.json")
     return args
 

@@ -11,6 +11,7 @@ from typing import Any
 from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.cases import CaseFiles, without_blank
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
+from jaxfuse.data.phantom.looks import PLAIN, Looks
 from jaxfuse.data.presence import ABSENT, PRESENT, REFUSE, ZERO
 from jaxfuse.data.shelf import FLOAT32, Shelf, check_precision
 from jaxfuse.data.slices import AXES, View, Window
@@ -29,12 +30,22 @@ class Phantom:
 
     Attributes:
         spacing_mm: voxel sides; of "stroke", whose slices share 160 mm, the sides in the plane.
+        contrast, noise_scale, lesion_mm, mimics: of "brats" and its slices, as of `jaxfuse.data.phantom.looks.Looks`.
     """
 
     cases: int
     seed: int
     shape: tuple[int, int, int]
     spacing_mm: float
+    contrast: float = 1.0
+    noise_scale: float = 1.0
+    lesion_mm: float = 0.0
+    mimics: float = 1.0
+
+    @property
+    def looks(self) -> Looks:
+        """How hard its tumors are to find."""
+        return Looks(self.contrast, self.noise_scale, self.lesion_mm, self.mimics)
 
 
 def cache_folder(named: str = "") -> Path:
@@ -232,9 +243,23 @@ def read_data(where: str, group: Any) -> Data:
     _check_entities(where, group.get("entities", ""), group.source)
     _check_incomplete(where, group.get("incomplete", REFUSE), group.source)
     _check_all_background(where, group.get("all_background", PRESENT), group.get("incomplete", REFUSE))
-    data = Data(phantom=record(Phantom, f"{where}.phantom", group.phantom, cases=1, seed=0), **values)
+    data = Data(phantom=_phantom(f"{where}.phantom", group), **values)
     _check_cache(where, data)
     return data
+
+
+def _phantom(where: str, group: Any) -> Phantom:
+    """Reads the phantoms; refuses looks that a source's phantoms lack, and lesions of less than two voxels."""
+    found = record(Phantom, where, group.phantom, optional=tuple(vars(PLAIN)), cases=1, seed=0)
+    for name, value in found.looks.told.items():
+        if group.source not in (*VOLUMES, *CUTS) or source_of(group.source).name != "brats":
+            raise UserError(f"{where}.{name} is {value:g}, which only phantoms of gliomas have; leave it out")
+    if 0 < found.lesion_mm < 2 * found.spacing_mm:
+        raise UserError(
+            f"{where}.lesion_mm is {found.lesion_mm:g}, and voxels have {found.spacing_mm:g} mm; choose a radius of "
+            "at least two voxels, or 0 for the usual one"
+        )
+    return found
 
 
 def _check_cache(where: str, data: Data) -> None:

@@ -1,4 +1,4 @@
-"""CMFF, cross-modality feature fusion (Zhang et al., Pattern Recognition 110, 2021), and its joint training with CMFT.
+"""CMFF, cross-modality feature fusion (Zhang et al., Pattern Recognition 110, 2021).
 
 Two segmentation branches S_A and S_B, one per group of modalities, start from the generators of
 `jaxfuse.models.cmft`; a fusion branch S_F reads their last two feature maps and, guided by their predicted
@@ -6,14 +6,13 @@ masks, gives the result. All three learn by the Dice loss (Eqs. 7, 8).
 
 Departs from the paper: its figures do not fix how masks act, so the fused features are multiplied by
 (1 + whole-tumor probability) of each branch, in residual form, so that a tumor which both branches miss is not
-erased. The joint training, which the paper names and rejects for memory, shares one trunk per group between
-translation and segmentation.
+erased. Joint training with CMFT is `jaxfuse.models.cmff_joint`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -22,20 +21,11 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Batch, Key, Label, Logits, Metrics, Params, Probs
 from jaxfuse.errors import UserError
-from jaxfuse.learning.adversarial import Cycle, CycleLosses, cyclic_update, empty_pool
+from jaxfuse.learning.part_rates import with_part_rates
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry, Segmentation, SegmentationLoss
 from jaxfuse.losses.deep_supervision import supervised
-from jaxfuse.models.cmft import (
-    Critics,
-    CycleForm,
-    ImageA,
-    ImageB,
-    Network,
-    Pairing,
-    UNetForm,
-    pairing,
-)
+from jaxfuse.models.cmft import ImageA, ImageB, Network, Pairing, UNetForm, pairing
 from jaxfuse.nn.attention import CBAM
 from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.forms import check_choices
@@ -99,8 +89,9 @@ class Fusion:
     """Both branches and S_F as one pure function of their parameters {"branch_a", "branch_b", "fusion"}.
 
     `stop_gradient_masks` keeps S_F's loss from reaching the branches through the masks (through the features it
-    always does, Eq. 7). With `masked`, S_F reads nothing of a branch of whose modalities an example has none: its
-    features are 0, it guides nothing, and what S_F says stands in its place, without a gradient.
+    always does, Eq. 7). No loss reaches `frozen_trunks`. With `masked`, S_F reads nothing of a branch of whose
+    modalities an example has none: its features are 0, it guides nothing, and what S_F says stands in its place,
+    without a gradient.
     """
 
     branch_a: Network
@@ -108,6 +99,7 @@ class Fusion:
     fusion: nn.Module
     stop_gradient_masks: bool
     masked: bool = False
+    frozen_trunks: bool = False
 
     def init(self, rng: Key[Array, ""], image_a: ImageA, image_b: ImageB) -> Params:
         key_a, key_b, key_f = jax.random.split(rng, 3)
@@ -142,7 +134,10 @@ class Fusion:
         self, params: Params, image_a: ImageA, image_b: ImageB, present: GroupsPresent = None
     ) -> dict[str, Logits]:
         features_a = self.branch_a.features(params["branch_a"], image_a)
-        return self.read(params, features_a, self.branch_b.features(params["branch_b"], image_b), present)
+        features_b = self.branch_b.features(params["branch_b"], image_b)
+        if self.frozen_trunks:
+            features_a, features_b = jax.lax.stop_gradient((features_a, features_b))
+        return self.read(params, features_a, features_b, present)
 
 
 def fusion_objective(logits: Mapping[str, Logits], label: Label, loss: SegmentationLoss) -> tuple[Array, Metrics]:
@@ -197,107 +192,6 @@ class FusionSegmentation(Defaults):
 
 
 @dataclass(frozen=True)
-class JointTraining(Defaults):
-    """CMFT and CMFF at once, on trunks that both share.
-
-    Per step L_G(CMFT) + segmentation_weight * (L_seg(S_A) + L_seg(S_B) + L_seg(S_F)) moves the player `net`
-    (trunks, translation heads, segmentation heads, S_F), then the critics move. One pass of a trunk over a real
-    image gives its fake and its segmentation; two further passes close the cycles. With `share_trunk=False`
-    the generators have trunks of their own, and only the objective is joint.
-    """
-
-    fusion: Fusion
-    ab: Network
-    ba: Network
-    critics: Critics
-    pairing: Pairing
-    loss: SegmentationLoss
-    segmentation_weight: float
-    share_trunk: bool
-    optimizers: Optimizers
-    losses: CycleLosses
-    pool_size: int
-    geometry: Geometry
-
-    players = ("net", "discriminators")
-    primary = "S_F"
-    probabilities = ("S_A", "S_B", "S_F")
-
-    def init(self, rng: Key[Array, ""], batch: Batch) -> State:
-        image_a, image_b = self.pairing.split(batch)
-        key_fusion, key_ab, key_ba, key_critics = jax.random.split(initializer_key(rng), 4)
-        net = self.fusion.init(key_fusion, image_a, image_b)
-        generators = {"ab": self.ab.init(key_ab, image_a), "ba": self.ba.init(key_ba, image_b)}
-        if self.share_trunk:
-            generators = {side: {"head": generator["head"]} for side, generator in generators.items()}
-        params = {
-            "net": {**net, "translation": generators},
-            "discriminators": self.critics.init(key_critics, image_a, image_b),
-        }
-        pool = {"a": empty_pool(self.pool_size, image_a), "b": empty_pool(self.pool_size, image_b)}
-        return create_state(rng, params, self.optimizers, memory={"pool": pool})
-
-    def generators(self, net: Params) -> tuple[Params, Params]:
-        """Parameters of G_AB and G_BA; their trunks are those of S_A and S_B where they are shared."""
-        ab, ba = net["translation"]["ab"], net["translation"]["ba"]
-        if self.share_trunk:
-            return {**ab, "trunk": net["branch_a"]["trunk"]}, {**ba, "trunk": net["branch_b"]["trunk"]}
-        return ab, ba
-
-    def forward(self, net: Params, image_a: ImageA, image_b: ImageB) -> tuple[Cycle, dict[str, Logits]]:
-        """Both translations with their cycles, and the three segmentations."""
-        params_ab, params_ba = self.generators(net)
-        features_a = self.fusion.branch_a.features(net["branch_a"], image_a)
-        features_b = self.fusion.branch_b.features(net["branch_b"], image_b)
-        logits = self.fusion.read(net, features_a, features_b)
-        if self.share_trunk:
-            fake_b, fake_a = self.ab.read_out(params_ab, features_a), self.ba.read_out(params_ba, features_b)
-        else:
-            fake_b, fake_a = self.ab(params_ab, image_a), self.ba(params_ba, image_b)
-        return Cycle(fake_a, fake_b, self.ba(params_ba, fake_b), self.ab(params_ab, fake_a)), logits
-
-    def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
-        image_a, image_b = self.pairing.split(batch)
-
-        def translate(net: Params) -> tuple[Cycle, Array, Metrics]:
-            cycle, logits = self.forward(net, image_a, image_b)
-            loss, terms = fusion_objective(logits, batch["label"], self.loss)
-            return cycle, self.segmentation_weight * loss, terms
-
-        return cyclic_update(
-            state,
-            image_a,
-            image_b,
-            optimizers=self.optimizers,
-            maker="net",
-            translate=translate,
-            judge=self.critics.judge,
-            losses=self.losses,
-        )
-
-    def eval_step(self, state: State, batch: Batch) -> Metrics:
-        logits = self.fusion(state.params["net"], *self.pairing.split(batch))
-        _, terms = fusion_objective(logits, batch["label"], self.loss)
-        return {f"net/{name}": value for name, value in terms.items()}
-
-    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        # Translations are left out: nothing that is labeled reads them, and their cycles are two more passes of U-Nets.
-        logits = self.fusion(state.params["net"], *self.pairing.split(inputs))
-        return {name: jax.nn.softmax(value) for name, value in logits.items()}
-
-    def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
-        net = params["net"]
-        return {
-            "S_A": net["branch_a"],
-            "S_B": net["branch_b"],
-            "S_F": net["fusion"],
-            "translation": net["translation"],
-            "D_A": params["discriminators"]["a"],
-            "D_B": params["discriminators"]["b"],
-        }
-
-
-@dataclass(frozen=True)
 class FusionForm:
     """The form of S_F; the defaults are the paper's. See `FusionBranch` and `Fusion` for the attributes.
 
@@ -337,10 +231,19 @@ def make_system(
     loss: SegmentationLoss,
     unet: UNetForm = UNetForm(),
     fusion: FusionForm = FusionForm(),
+    trunk_rate: float = 1.0,
 ) -> FusionSegmentation:
-    """CMFF for the named pairs."""
+    """CMFF for the named pairs.
+
+    The rate at which both trunks learn is multiplied by `trunk_rate`; at 0 they stay as they were taken over, and no
+    backward pass is made through them.
+    """
     groups = pairing(pairs, modalities)
-    return FusionSegmentation(fusion.fusion(classes, unet), groups, loss, optimizers, unet.geometry(3))
+    parts = replace(fusion.fusion(classes, unet), frozen_trunks=trunk_rate == 0)
+    if trunk_rate != 1:
+        rates = dict.fromkeys(("branch_a/trunk", "branch_b/trunk"), trunk_rate)
+        optimizers = {**optimizers, "net": with_part_rates(optimizers["net"], rates)}
+    return FusionSegmentation(parts, groups, loss, optimizers, unet.geometry(3))
 
 
 def make_branch(
@@ -366,35 +269,3 @@ def make_branch(
     own = ("trunk", "head", "presence", *(("coarser",) if deep_supervision else ()))
     parts = own if unet.conditioned else ()
     return Segmentation(network, channels, learned, optimizers, unet.geometry(3), name, parts, unet.conditioned)
-
-
-def make_joint(
-    *,
-    optimizers: Optimizers,
-    modalities: Sequence[str],
-    classes: int,
-    pairs: Sequence[str],
-    loss: SegmentationLoss,
-    unet: UNetForm = UNetForm(),
-    fusion: FusionForm = FusionForm(),
-    cycle: CycleForm = CycleForm(),
-    segmentation_weight: float = 1.0,
-    share_trunk: bool = True,
-) -> JointTraining:
-    """CMFT and CMFF trained together, on examples that have all modalities."""
-    check_choices(fusion, {"presence": (ZEROED,)})
-    groups, critics = pairing(pairs, modalities), cycle.critics(unet)
-    return JointTraining(
-        fusion=fusion.fusion(classes, unet),
-        ab=unet.network(len(groups.b)),
-        ba=unet.network(len(groups.a)),
-        critics=critics,
-        pairing=groups,
-        loss=loss,
-        segmentation_weight=segmentation_weight,
-        share_trunk=share_trunk,
-        optimizers=optimizers,
-        losses=cycle.losses(),
-        pool_size=cycle.pool_size,
-        geometry=unet.geometry(3, critics),
-    )

@@ -28,7 +28,7 @@ from jaxfuse.learning.adversarial import (
     maker_objective,
 )
 from jaxfuse.learning.networks import Stateless
-from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
+from jaxfuse.learning.state import Optimizers, State, create_state, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import l1
@@ -248,67 +248,6 @@ class CycleTranslation(Defaults):
 
 
 @dataclass(frozen=True)
-class Reconstruction(Defaults):
-    """The row "self" of the paper: each U-Net reproduces its own input by mean absolute error, without critics.
-
-    `corruption` is the standard deviation of Gaussian noise added to the input; 0, the default, is the plain row.
-    """
-
-    a: Network
-    b: Network
-    pairing: Pairing
-    optimizers: Optimizers
-    corruption: float
-    geometry: Geometry
-
-    players = ("generators",)
-    primary = "reconstruction_a"
-    accepts_unpaired = True
-
-    def init(self, rng: Key[Array, ""], batch: Batch) -> State:
-        image_a, image_b = self.pairing.split(batch)
-        key_a, key_b = jax.random.split(initializer_key(rng))
-        return create_state(
-            rng, {"generators": {"a": self.a.init(key_a, image_a), "b": self.b.init(key_b, image_b)}}, self.optimizers
-        )
-
-    def _terms(self, generators: Params, inputs: Sequence[Array], targets: Sequence[Array]) -> tuple[Array, Metrics]:
-        outputs = self.a(generators["a"], inputs[0]), self.b(generators["b"], inputs[1])
-        terms = {f"l1_{side}": l1(out, want) for side, out, want in zip(("a", "b"), outputs, targets, strict=True)}
-        return terms["l1_a"] + terms["l1_b"], terms
-
-    def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
-        images = self.pairing.split(batch)
-        keys = jax.random.split(state.key())
-        noisy = [
-            x + self.corruption * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(images, keys, strict=True)
-        ]
-
-        def objective(generators: Params) -> tuple[Array, Aux]:
-            loss, terms = self._terms(generators, noisy if self.corruption else images, images)
-            return loss, Aux(terms)
-
-        state, aux = descend(state, "generators", self.optimizers["generators"], objective)
-        return state.advance(), dict(aux.metrics)
-
-    def eval_step(self, state: State, batch: Batch) -> Metrics:
-        images = self.pairing.split(batch)
-        loss, terms = self._terms(state.params["generators"], images, images)
-        return {f"generators/{name}": value for name, value in {"loss": loss, **terms}.items()}
-
-    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        image_a, image_b = self.pairing.split(inputs)
-        generators = state.params["generators"]
-        return {
-            "reconstruction_a": self.a(generators["a"], image_a),
-            "reconstruction_b": self.b(generators["b"], image_b),
-        }
-
-    def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
-        return {"R_A": params["generators"]["a"], "R_B": params["generators"]["b"]}
-
-
-@dataclass(frozen=True)
 class CycleForm:
     """Critics, losses and fake pool of the cycle GAN; the defaults are the paper's (Table 1, Eqs. 2-6)."""
 
@@ -324,26 +263,6 @@ class CycleForm:
 
     def losses(self) -> CycleLosses:
         return CycleLosses(gan_form("lsgan"), l1, self.cycle_weight)
-
-
-def make_reconstruction(
-    *,
-    optimizers: Optimizers,
-    modalities: Sequence[str],
-    pairs: Sequence[str],
-    unet: UNetForm = UNetForm(),
-    corruption: float = 0.0,
-) -> Reconstruction:
-    """Two U-Nets, A -> A and B -> B, to stand in for CMFT before the fusion phase."""
-    groups = pairing(pairs, modalities)
-    return Reconstruction(
-        a=unet.network(len(groups.a)),
-        b=unet.network(len(groups.b)),
-        pairing=groups,
-        optimizers=optimizers,
-        corruption=corruption,
-        geometry=unet.geometry(3),
-    )
 
 
 def make_system(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from jaxfuse.losses.overlap import dice_and_cross_entropy
+from jaxfuse.models import cmff, cmft
 from jaxfuse.nn.initializers import he_normal
+from tests.tiny_systems import gradient_descent, made
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SIDE = 8  # two levels halve it once, two critic layers leave 8 // 4 - 1 = 1 score
@@ -39,3 +41,24 @@ def tiny():
         key=jax.random.key(0),
         shapes=_shapes,
     )
+
+
+@pytest.fixture(scope="session")
+def fusion(tiny):
+    """The system, its first state and its first step."""
+    system = made(cmff.make_system, optimizers=gradient_descent("net"), **tiny.fusion)
+    state = jax.jit(system.init)(tiny.key, tiny.batch)
+    return system, state, *jax.jit(system.train_step)(state, tiny.batch)
+
+
+@pytest.fixture(scope="session")
+def translation(tiny, fusion):
+    """CMFT from the trunks of `fusion`: its first state and its first step."""
+    system = made(cmft.make_system, optimizers=gradient_descent("generators", "discriminators"), **tiny.translation)
+    state = jax.jit(system.init)(tiny.key, tiny.batch)
+    net = fusion[1].params["net"]
+    tied = dict(state.params["generators"])
+    for generator, branch in (("ab", "branch_a"), ("ba", "branch_b")):
+        tied[generator] = {**tied[generator], "trunk": net[branch]["trunk"]}
+    state = state.replace(params={**state.params, "generators": tied})
+    return state, *jax.jit(system.train_step)(state, tiny.batch)

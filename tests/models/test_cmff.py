@@ -1,4 +1,4 @@
-"""CMFF and joint training: counts at the paper's sizes, how masks act, what each loss moves, both phases as parts."""
+"""CMFF: counts at the paper's sizes, how masks act, what each loss moves, and rates of the trunks."""
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from tests.tiny_systems import (
     kept_bytes,
     largest,
     made,
+    minus,
+    same,
     slopes,
     structure,
 )
@@ -32,11 +34,6 @@ DATA = {"modalities": ("t1", "t1ce", "t2", "flair"), "pairs": ("t1+t1ce", "t2+fl
 
 def _fusion(tiny, **changes):
     return made(cmff.make_system, optimizers=gradient_descent("net"), **tiny.fusion | changes)
-
-
-def _joint(tiny, **changes):
-    optimizers = gradient_descent("net", "discriminators")
-    return made(cmff.make_joint, optimizers=optimizers, **tiny.translation | tiny.fusion | changes)
 
 
 def _paper(tiny, make=cmff.make_system, players=("net",), **changes):
@@ -63,14 +60,6 @@ def test_parameter_counts(tiny, changes, branch, fusion):
     system, state = _paper(tiny, **changes)
     assert counts(system.networks(state.params)) == {"S_A": branch, "S_B": branch, "S_F": fusion}
     assert count(state.params) == 2 * branch + fusion
-
-
-@pytest.mark.parametrize(("share_trunk", "total"), [(True, 18_086_450), (False, 34_609_906)])
-def test_counts_of_joint_training(tiny, share_trunk, total):
-    options = {"share_trunk": share_trunk, "critic_layers": 4, "pool_size": 0}
-    system, state = _paper(tiny, cmff.make_joint, ("net", "discriminators"), **options)
-    assert count(state.params) == total
-    assert sum(map(count, system.networks(state.params).values())) == total
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
@@ -199,46 +188,6 @@ def test_plain_has_the_layers_of_mask_guidance_and_masks_of_one(inputs, mask_mod
     assert largest(slopes) == 0
 
 
-@pytest.fixture(scope="module")
-def fusion(tiny):
-    """The system, its first state and its first step."""
-    system = _fusion(tiny)
-    state = jax.jit(system.init)(tiny.key, tiny.batch)
-    return system, state, *jax.jit(system.train_step)(state, tiny.batch)
-
-
-@pytest.fixture(scope="module")
-def translation(tiny, fusion):
-    """CMFT from the trunks of `fusion`: its first state and its first step."""
-    system = made(cmft.make_system, optimizers=gradient_descent("generators", "discriminators"), **tiny.translation)
-    state = jax.jit(system.init)(tiny.key, tiny.batch)
-    net = fusion[1].params["net"]
-    tied = dict(state.params["generators"])
-    for generator, branch in (("ab", "branch_a"), ("ba", "branch_b")):
-        tied[generator] = {**tied[generator], "trunk": net[branch]["trunk"]}
-    state = state.replace(params={**state.params, "generators": tied})
-    return state, *jax.jit(system.train_step)(state, tiny.batch)
-
-
-def _joint_start(fusion, translation, *, share_trunk):
-    """The joint state made of both phases' states."""
-    start = translation[0]
-    generators = start.params["generators"]
-    if share_trunk:
-        generators = {side: {"head": params["head"]} for side, params in generators.items()}
-    net = {**fusion[1].params["net"], "translation": generators}
-    params = {"net": net, "discriminators": start.params["discriminators"]}
-    opt_state = {"net": fusion[1].opt_state["net"], "discriminators": start.opt_state["discriminators"]}
-    return start.replace(params=params, stats={"net": {}, "discriminators": {}}, opt_state=opt_state)
-
-
-@pytest.fixture(scope="module")
-def joint(tiny, fusion, translation):
-    """The joint state on shared trunks and its first step."""
-    start = _joint_start(fusion, translation, share_trunk=True)
-    return start, *jax.jit(_joint(tiny).train_step)(start, tiny.batch)
-
-
 def _reached(gradient):
     """Parts of the fusion's parameters in which a gradient is not zero."""
     parts = {"S_F": gradient["fusion"]}
@@ -257,6 +206,33 @@ def test_each_loss_moves_the_weights_that_it_should_and_no_others(tiny, fusion, 
     # S_F's loss reaches a branch's head through the masks alone.
     through_masks = set() if stop else {"head_a", "head_b"}
     assert _reached(gradients["net/S_F"]) == {"S_F", "trunk_a", "trunk_b"} | through_masks
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_trunks_learn_at_their_own_rate_and_all_else_as_before(tiny, fusion, rate):
+    _, state, whole, metrics = fusion
+    after, values = jax.jit(_fusion(tiny, trunk_rate=rate).train_step)(state, tiny.batch)
+    before = state.params["net"]
+    for part in ("branch_a", "branch_b"):
+        far, near = (minus(x.params["net"][part]["trunk"], before[part]["trunk"]) for x in (whole, after))
+        assert largest(far) > 0
+        if rate == 0:
+            same(after.params["net"][part]["trunk"], before[part]["trunk"])
+        else:
+            close(near, jax.tree.map(lambda x: rate * x, far), 1e-3)
+        close(after.params["net"][part]["head"], whole.params["net"][part]["head"])
+    close(after.params["net"]["fusion"], whole.params["net"]["fusion"])
+    close(values, metrics)
+
+
+def test_frozen_trunks_cost_no_backward_pass(tiny, fusion):
+    params, image = fusion[1].params["net"], tiny.batch["image"]
+
+    def kept(rate):
+        forward = _fusion(tiny, trunk_rate=rate).fusion
+        return kept_bytes(lambda p, x: forward(p, x[..., :2], x[..., 2:]), params, image)
+
+    assert kept(1.0) == kept(0.5) > 1.5 * kept(0.0)
 
 
 def test_the_loss_is_the_sum_of_the_three(tiny, fusion):
@@ -284,68 +260,6 @@ def test_remat_changes_no_gradient_of_the_fusion(tiny, fusion):
     close(values, metrics)
 
 
-@pytest.mark.slow
-def test_joint_training_on_trunks_of_its_own_is_both_phases_side_by_side(tiny, fusion, translation):
-    start = _joint_start(fusion, translation, share_trunk=False)
-    system = _joint(tiny, share_trunk=False, segmentation_weight=0.5)
-    after, metrics = jax.jit(system.train_step)(start, tiny.batch)
-    net = {name: tree for name, tree in after.params["net"].items() if name != "translation"}
-    _, before, stepped, fusion_metrics = fusion
-    half = jax.tree.map(lambda a, b: (a + b) / 2, before.params["net"], stepped.params["net"])
-    close(net, half)
-    close(after.params["net"]["translation"], translation[1].params["generators"])
-    close(after.params["discriminators"], translation[1].params["discriminators"])
-    close(after.memory, translation[1].memory)
-    loss = translation[2]["generators/loss"] + 0.5 * fusion_metrics["net/loss"]
-    np.testing.assert_allclose(metrics["net/loss"], loss, rtol=1e-5)
-
-
-def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(fusion, translation, joint):
-    (_, _, segmented, _), (_, translated, _), (start, after, metrics) = fusion, translation, joint
-    for branch, generator in (("branch_a", "ab"), ("branch_b", "ba")):
-        old, new = start.params["net"][branch], after.params["net"][branch]
-        by_loss, by_cycle = segmented.params["net"][branch], translated.params["generators"][generator]
-        both = jax.tree.map(lambda a, b, c: a + b - c, by_loss["trunk"], by_cycle["trunk"], old["trunk"])
-        close(new["trunk"], both)
-        close(new["head"], by_loss["head"])
-        close(after.params["net"]["translation"][generator]["head"], by_cycle["head"])
-    close(after.params["net"]["fusion"], segmented.params["net"]["fusion"])
-    close(after.params["discriminators"], translated.params["discriminators"])
-    assert {"net/S_A", "net/S_B", "net/S_F", "net/cycle_a", "discriminators/critic_b"} <= set(metrics)
-    assert int(after.step) == 1
-
-
-@pytest.mark.slow
-def test_remat_changes_no_gradient_of_joint_training(tiny, joint):
-    start, after, metrics = joint
-    again, values = jax.jit(_joint(tiny, remat=True).train_step)(start, tiny.batch)
-    close(again.params, after.params)
-    close(values, metrics)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("remat", "gigabytes"), [(False, 20.87), (True, 2.07)])
-def test_what_joint_training_keeps_for_the_backward_pass_at_the_paper_size(tiny, remat, gigabytes):
-    system, state = _paper(tiny, cmff.make_joint, ("net", "discriminators"), pool_size=0, remat=remat)
-    forward = lambda p, image: system.forward(p, image[..., :2], image[..., 2:])
-    found = kept_bytes(forward, state.params["net"], tiny.shapes(128, 128, 128)["image"])
-    assert found == pytest.approx(gigabytes * 1e9, rel=0.06)
-
-
-@pytest.mark.parametrize("share_trunk", [True, False])
-def test_joint_prediction_makes_segmentations_and_no_translations(tiny, share_trunk):
-    system = _joint(tiny, share_trunk=share_trunk)
-    state = jax.eval_shape(system.init, tiny.key, tiny.batch)
-    outputs = jax.eval_shape(system.predict, state, tiny.batch)
-    channels = {name: out.shape[-1] for name, out in outputs.items()}
-    assert channels == dict.fromkeys(("S_A", "S_B", "S_F"), 4)
-    assert system.probabilities == tuple(channels)
-    # Neither the translation heads nor the critics are read: without them it predicts the same.
-    net = {name: part for name, part in state.params["net"].items() if name != "translation"}
-    without = state.replace(params={"net": net})
-    assert jax.eval_shape(system.predict, without, tiny.batch) == outputs
-
-
 def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):
     system = _fusion(tiny, dtype="bfloat16")
     state = jax.eval_shape(system.init, tiny.key, tiny.batch)
@@ -355,7 +269,7 @@ def test_bfloat16_keeps_weights_losses_and_outputs_in_float32(tiny):
 
 def test_refusals(tiny):
     refused("attention is 'guided'; choose one of mask, plain, none, cbam", _fusion, tiny, attention="guided")
-    refused("mask_mode is 'classes'; choose one of whole, class", _joint, tiny, mask_mode="classes")
+    refused("mask_mode is 'classes'; choose one of whole, class", _fusion, tiny, mask_mode="classes")
     with pytest.raises(UserError, match="side is 'A'; choose a or b"):
         made(cmff.make_branch, optimizers=gradient_descent("net"), side="A", **tiny.branch)
 

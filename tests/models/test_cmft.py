@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.models.cmft import make_reconstruction, make_system, pairing
+from jaxfuse.models.cmft import make_system, pairing
 from tests.refusals import refused
 from tests.tiny_systems import (
     close,
@@ -17,7 +17,6 @@ from tests.tiny_systems import (
     made,
     minus,
     moving,
-    slopes,
 )
 
 PAIRS = ("t1+t1ce", "t2+flair")
@@ -155,31 +154,6 @@ def test_unpaired_batches_take_each_group_from_its_own_subject(tiny, system, sta
 def test_other_pairs_read_the_channels_by_name():
     found = pairing(("flair+t1", "t2"), MODALITIES)
     assert (found.a, found.b) == ((3, 0), (2,))
-
-
-def test_reconstruction_is_two_networks_that_learn_apart(tiny):
-    optimizers = gradient_descent("generators")
-    system = made(make_reconstruction, optimizers=optimizers, **tiny.reconstruction)
-    state = jax.jit(system.init)(tiny.key, tiny.batch)
-    outputs, metrics = jax.jit(lambda s, b: (system.predict(s, b), system.eval_step(s, b)))(state, tiny.batch)
-    image = tiny.batch["image"]
-    for side, truth in (("a", image[..., :2]), ("b", image[..., 2:])):
-        distance = np.abs(np.asarray(outputs[f"reconstruction_{side}"]) - truth).mean()
-        np.testing.assert_allclose(metrics[f"generators/l1_{side}"], distance, rtol=1e-5)
-    total = metrics["generators/l1_a"] + metrics["generators/l1_b"]
-    np.testing.assert_allclose(metrics["generators/loss"], total, rtol=1e-6)
-    gradients = slopes(system, state, tiny.batch, ("generators/l1_a", "generators/l1_b"))
-    for term, own in (("l1_a", "a"), ("l1_b", "b")):
-        gradient = gradients[f"generators/{term}"]["generators"]
-        assert [side for side in ("a", "b") if largest(gradient[side]) > 0] == [own]
-    clean = jax.jit(lambda s: system.train_step(s, tiny.batch)[1]["generators/loss"])
-    np.testing.assert_allclose(clean(state), total, rtol=1e-5)
-    noisy = made(make_reconstruction, optimizers=optimizers, corruption=1.0, **tiny.reconstruction)
-    noisy_loss = jax.jit(lambda s: noisy.train_step(s, tiny.batch)[1]["generators/loss"])
-    # Noise is drawn anew in each step, and an evaluation has none.
-    losses = {float(clean(state)), float(noisy_loss(state)), float(noisy_loss(state.advance()))}
-    assert len(losses) == 3
-    assert float(clean(state.advance())) == float(clean(state))
 
 
 def test_refusals(tiny):

@@ -18,6 +18,7 @@ from jaxtyping import Float, Shaped, UInt8
 from jaxfuse.data.phantom.anatomy import Anatomy, draw_anatomy, draw_head, head_position
 from jaxfuse.data.phantom.fields import Grid, Volume, smooth_field
 from jaxfuse.data.phantom.glioma import draw_glioma, glioma_maps
+from jaxfuse.data.phantom.looks import PLAIN, Looks
 from jaxfuse.data.phantom.mimics import bleedings, choroid_plexus, draw_mimics, gliosis, vessels
 from jaxfuse.data.phantom.signal import (
     R1_BLOOD,
@@ -75,11 +76,11 @@ def _take(fractions: dict[str, Volume], name: str, share: Volume) -> None:
 
 
 def _tissue_fractions(
-    seed: int, index: int, grid: Grid, anatomy: Anatomy, tumor: dict[str, Volume]
+    seed: int, index: int, grid: Grid, anatomy: Anatomy, tumor: dict[str, Volume], times_mimics: float
 ) -> dict[str, Volume]:
     """Shares of all tissues of a case; later ones displace earlier ones, and the shares keep their sum of 1."""
     rng = _stream(seed, index, "mimics")
-    amounts = draw_mimics(rng)
+    amounts = draw_mimics(rng, times=times_mimics)
     fractions = dict(anatomy.fractions)
     _take(fractions, "gliosis", gliosis(rng, grid, anatomy, amounts))
     _take(fractions, "choroid plexus", choroid_plexus(rng, grid, anatomy, amounts))
@@ -134,6 +135,7 @@ def make_case(
     low_grade: bool = False,
     noise: bool = True,
     scanner: Scanner = SCANNER_3T,
+    looks: Looks = PLAIN,
 ) -> tuple[dict[str, Float[np.ndarray, "d h w"]], UInt8[np.ndarray, "d h w"]]:
     """One phantom glioma.
 
@@ -143,6 +145,7 @@ def make_case(
         low_grade: a tumor without enhancement.
         noise: without it, the same images as a scanner without noise would give them.
         scanner: by which they are taken; another one shows the same head.
+        looks: how hard the tumor is to find, in the same head.
 
     Returns:
         Images by modality (flair, t1, t1ce, t2), arbitrary units, exactly 0 outside the brain and at least 1
@@ -155,20 +158,21 @@ def make_case(
     grid = Grid(shape, spacing_mm)
     head = draw_head(_stream(seed, index, "head"))
     position = head_position(_stream(seed, index, "position"), grid, head)
-    glioma = draw_glioma(_stream(seed, index, "tumor"), low_grade=low_grade)
+    glioma = draw_glioma(_stream(seed, index, "tumor"), low_grade=low_grade, size=looks.size)
     anatomy = draw_anatomy(_stream(seed, index, "folds"), grid, head, position, glioma.displace)
     tumor = glioma_maps(_stream(seed, index, "tumor maps"), grid, anatomy, position, glioma)
-    fractions = _tissue_fractions(seed, index, grid, anatomy, tumor.fractions)
-    tissues = _case_tissues(_stream(seed, index, "tissue"), scanner.tissues)
+    fractions = _tissue_fractions(seed, index, grid, anatomy, tumor.fractions, looks.mimics)
+    rim_mmol_l = tumor.concentration_mmol_l * np.float32(looks.contrast)
+    tissues = _case_tissues(_stream(seed, index, "tissue"), looks.faded(scanner.tissues))
     acquisition, thermal = _stream(seed, index, "acquisition"), _stream(seed, index, "noise")
     images = {}
     for modality in MODALITIES:
-        signal = _modality_signal(modality, fractions, tissues, tumor.concentration_mmol_l)
+        signal = _modality_signal(modality, fractions, tissues, rim_mmol_l)
         level = float(signal[anatomy.brain].mean())
         bias = np.exp(np.float32(acquisition.uniform(*scanner.bias)) * smooth_field(acquisition, grid, 80.0))
         least, most = (math.log(gain) for gain in scanner.gain)
         gain = math.exp(acquisition.uniform(least, most)) / level
-        sigma = acquisition.uniform(*scanner.noise) * level
+        sigma = acquisition.uniform(*scanner.noise) * level * looks.noise_scale
         measured = rician(signal * bias, sigma, thermal) if noise else signal * bias
         images[modality] = np.where(anatomy.brain, np.maximum(measured * gain, 1), 0).astype(np.float32)
     return images, tumor.label
@@ -178,12 +182,12 @@ def _place(index: int, fraction: float) -> Path:
     return Path(FOLDER, "LGG" if is_low_grade(index, fraction) else "HGG", f"Brats18_PHANTOM_{index:03d}_1")
 
 
-def _phantoms(fraction: float, scanner: Scanner) -> VolumePhantoms:
+def _phantoms(fraction: float, scanner: Scanner, looks: Looks) -> VolumePhantoms:
     """The data set by this scanner in which this share of cases has no enhancing tumor."""
 
     def make(seed: int, index: int, *, shape: tuple[int, int, int], spacing_mm: float) -> Any:
-        low_grade = is_low_grade(index, fraction)
-        return make_case(seed, index, shape=shape, spacing_mm=spacing_mm, low_grade=low_grade, scanner=scanner)
+        drawn = {"low_grade": is_low_grade(index, fraction), "scanner": scanner, "looks": looks}
+        return make_case(seed, index, shape=shape, spacing_mm=spacing_mm, **drawn)
 
     def save(root: Path, index: int, arrays: Mapping[str, Shaped[np.ndarray, "d h w"]], grid: Grid) -> None:
         folder = root / _place(index, fraction)
@@ -192,7 +196,7 @@ def _phantoms(fraction: float, scanner: Scanner) -> VolumePhantoms:
             name = "seg" if part == "label" else part
             write_nifti(folder / f"{folder.name}_{name}.nii.gz", array, grid.affine())
 
-    other = {} if scanner == SCANNER_3T else {"scanner": repr(scanner)}
+    other = looks.told | ({} if scanner == SCANNER_3T else {"scanner": repr(scanner)})
     return VolumePhantoms(
         generator=__name__,
         version=VERSION,
@@ -215,6 +219,7 @@ def write_brats_phantoms(
     spacing_mm: float = 3.0,
     low_grade_fraction: float = 0.2,
     scanner: Scanner = SCANNER_3T,
+    looks: Looks = PLAIN,
     on_case: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Writes `cases` phantoms under `root` in the layout of BraTS 2018, or finds them there.
@@ -223,6 +228,7 @@ def write_brats_phantoms(
         root, cases, seed, shape, spacing_mm, on_case: as of `VolumePhantoms`.
         low_grade_fraction: share of cases without enhancing tumor, in [0, 1].
         scanner: by which they are taken.
+        looks: how hard the tumors are to find.
 
     Returns:
         The case folders, in the order of their index.
@@ -235,7 +241,7 @@ def write_brats_phantoms(
             "phantoms need at least 1 case, a seed of at least 0 and a low-grade fraction within 0 and 1;"
             f" came {cases}, {seed} and {low_grade_fraction}"
         )
-    write = _phantoms(low_grade_fraction, scanner)
+    write = _phantoms(low_grade_fraction, scanner, looks)
     folders = write(root, cases=cases, seed=seed, shape=shape, spacing_mm=spacing_mm, on_case=on_case)
     if lost := [str(folder.relative_to(root)) for folder in folders if not folder.is_dir()]:
         raise UserError(f"{root} is not whole: {len(lost)} of {cases} cases are missing ({lost[0]} ...); delete it")

@@ -28,6 +28,7 @@ class Glioma:
         rim_gap: the rim is missing where a smooth unit-variance field exceeds this value.
         concentration_mmol_l: mean gadolinium in the rim.
         push_mm: largest displacement of the tissue around.
+        size: of all lengths, beside the usual ones.
     """
 
     center: tuple[float, float, float]
@@ -40,6 +41,7 @@ class Glioma:
     rim_gap: float
     concentration_mmol_l: float
     push_mm: float
+    size: float = 1.0
 
     def displace(self, position: Position) -> Position:
         """Mass effect: tissue now at a position came from nearer the center of the tumor."""
@@ -68,11 +70,14 @@ class GliomaMaps:
     concentration_mmol_l: Volume
 
 
-def draw_glioma(rng: np.random.Generator, *, low_grade: bool) -> Glioma:
-    """Draws place, size, shape and enhancement; high-grade tumors enhance and carry more edema."""
+def draw_glioma(rng: np.random.Generator, *, low_grade: bool, size: float = 1.0) -> Glioma:
+    """Draws place, size, shape and enhancement; high-grade tumors enhance and carry more edema.
+
+    All its lengths are multiplied by `size`; where it lies does not depend on it.
+    """
     side = rng.choice([-1.0, 1.0])
     center = (side * rng.uniform(24, 40), rng.uniform(-42, 38), rng.uniform(2, 30))
-    radius = rng.uniform(14, 20)
+    radius = rng.uniform(14, 20) * size
     semi = radius * rng.uniform(0.85, 1.2, 3)
     direction = rng.standard_normal(3)
     direction /= np.linalg.norm(direction)
@@ -83,15 +88,17 @@ def draw_glioma(rng: np.random.Generator, *, low_grade: bool) -> Glioma:
         "semi_mm": tuple(float(s) for s in semi),
         "lobe_center": tuple(float(c) for c in lobe_center),
         "lobe_mm": lobe if low_grade or rng.uniform() < 0.7 else 0.0,
-        "roughness_mm": float(rng.uniform(2.0, 3.5)),
-        "push_mm": float(rng.uniform(2, 6)),
+        "roughness_mm": float(rng.uniform(2.0, 3.5)) * size,
+        "push_mm": float(rng.uniform(2, 6)) * size,
+        "size": size,
     }
     if low_grade:
-        return Glioma(**shape, extent_mm=float(rng.uniform(3, 8)), rim_mm=0.0, rim_gap=0.0, concentration_mmol_l=0.0)
+        extent_mm = float(rng.uniform(3, 8)) * size
+        return Glioma(**shape, extent_mm=extent_mm, rim_mm=0.0, rim_gap=0.0, concentration_mmol_l=0.0)
     return Glioma(
         **shape,
-        extent_mm=float(rng.uniform(5, 11)),
-        rim_mm=float(rng.uniform(6.5, 9.0)),
+        extent_mm=float(rng.uniform(5, 11)) * size,
+        rim_mm=float(rng.uniform(6.5, 9.0)) * size,
         rim_gap=float(rng.uniform(0.7, 1.6)),
         # Drops T1 from 1500 ms by 700 to 950 ms.
         concentration_mmol_l=float(rng.uniform(0.12, 0.23)),
@@ -111,7 +118,7 @@ def _core_parts(
     """Splits the core's share of each voxel: the rim enhances except in gaps, and what it encloses is necrotic."""
     if glioma.rim_mm == 0:
         return {"non-enhancing": share}
-    rim_mm = np.float32(glioma.rim_mm) + np.float32(0.8) * smooth_field(rng, grid, 12.0)
+    rim_mm = np.float32(glioma.rim_mm) + np.float32(0.8 * glioma.size) * smooth_field(rng, grid, 12.0)
     gap = smooth_field(rng, grid, _GAP_MM) - np.float32(glioma.rim_gap)
     enclosed = grid.occupancy(core_mm - rim_mm)
     closed = grid.occupancy(-np.float32(smooth_field_length_mm(_GAP_MM)) * gap)
@@ -141,17 +148,18 @@ def glioma_maps(
     Args:
         position: head coordinates without displacement: the tumor sits where the tissue was pushed away.
     """
-    rough = np.float32(glioma.roughness_mm) * smooth_field(rng, grid, 14.0) + smooth_field(rng, grid, 7.0)
+    size = np.float32(glioma.size)
+    rough = np.float32(glioma.roughness_mm) * smooth_field(rng, grid, 14.0) + size * smooth_field(rng, grid, 7.0)
     core_mm = ellipsoid_mm(position, glioma.center, glioma.semi_mm) + rough
     solid_mm = core_mm
     if glioma.lobe_mm > 0:
         lobe = ellipsoid_mm(position, glioma.lobe_center, (glioma.lobe_mm, glioma.lobe_mm, glioma.lobe_mm))
         solid_mm = np.maximum(core_mm, lobe + rough)
     white = ndimage.gaussian_filter(anatomy.fractions["white"], 3.0 / grid.spacing_mm)
-    ripple = 2.5 * smooth_field(rng, grid, 16.0) + 1.2 * smooth_field(rng, grid, 8.0)
+    ripple = size * (2.5 * smooth_field(rng, grid, 16.0) + 1.2 * smooth_field(rng, grid, 8.0))
     # A thin edema varies less than a broad one.
     spread = np.float32(glioma.extent_mm) * (np.float32(0.3) + white) + ripple * np.float32(
-        min(1.0, glioma.extent_mm / 8)
+        min(1.0, glioma.extent_mm / (8 * glioma.size))
     )
     whole_mm = np.maximum(solid_mm, solid_mm + spread)
 

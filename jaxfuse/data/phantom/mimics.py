@@ -39,16 +39,19 @@ class Mimics:
     bleedings: int
 
 
-def draw_mimics(rng: np.random.Generator) -> Mimics:
-    """Draws the amounts; hyperintensities and caps grow together, as with age and small-vessel disease."""
+def draw_mimics(rng: np.random.Generator, *, times: float = 1.0) -> Mimics:
+    """Draws the amounts; hyperintensities and caps grow together, as with age and small-vessel disease.
+
+    There are `times` as many hyperintensities and bleedings as usual.
+    """
     load = rng.uniform()
     return Mimics(
         sinus_mm=float(rng.uniform(3.5, 5.0)),
         vessel_mm=float(rng.uniform(1.1, 1.7)),
         plexus_mm=float(rng.uniform(1.5, 2.5)),
         caps_mm=float(0.8 + 2.7 * load),
-        lesions=int(rng.integers(2, 6) + 10 * load),
-        bleedings=int(rng.integers(1, 5)),
+        lesions=round(int(rng.integers(2, 6) + 10 * load) * times),
+        bleedings=round(int(rng.integers(1, 5)) * times),
     )
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from jaxfuse.data.phantom.looks import PLAIN
 from jaxfuse.data.phantom.pairs2d import write_pair_phantoms
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sources import pairs2d
@@ -33,6 +34,7 @@ def phantom_root(data: Data, report: Report) -> Path:
         seed=phantom.seed,
         shape=phantom.shape,
         spacing_mm=phantom.spacing_mm,
+        **({"looks": phantom.looks} if phantom.looks != PLAIN else {}),
         on_case=lambda done, total: report("writing phantoms", done, total),
     )
     return root
@@ -63,5 +65,6 @@ def pair_phantom_root(data: Data, report: Report) -> Path:
 def _folder(data: Data, kind: str, *further: Any) -> Path:
     """A folder of the cache for these phantoms, named by what decides them."""
     phantom = data.phantom
-    settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm, *further])
+    departing = [phantom.looks.told] if phantom.looks != PLAIN else []
+    settings = json.dumps([phantom.cases, phantom.seed, phantom.shape, phantom.spacing_mm, *further, *departing])
     return data.cache_dir / "phantoms" / f"{kind}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
