@@ -187,7 +187,7 @@ def test_values_are_refused_with_one_sentence(changes, sentence):
             "data",
             "data has no option surprise; it has all_background, axis, background, blank_slices",
         ),
-        ("data.phantom", "data.phantom has no option surprise; it has cases, seed, shape, spacing_mm"),
+        ("data.phantom", "data.phantom has no option surprise; it has cases, contrast, lesion_mm, mimics"),
         ("loader", "loader has no option surprise; it has on_device, prefetch, steps_per_call, threads, workers"),
         ("network", "transition: the model cmft has no option surprise"),
         ("fusion", "fusion has no option surprise; it has args, assess"),
