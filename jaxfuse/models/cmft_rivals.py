@@ -1,4 +1,4 @@
-"""What may stand in the place of CMFT: U-Nets that learn images from images by mean absolute error, without critics.
+"""Rivals of CMFT in its place: U-Nets that learn images from images by mean absolute error, without critics.
 
 The row "self" of the paper reconstructs each group of modalities from itself. Two further rows are not the paper's.
 Denoising reconstructs it from a noisy one. Paired translation learns each group from the other, voxel by voxel: CMFT

@@ -1,4 +1,4 @@
-"""What stands in the place of CMFT: what each U-Net reads, learns and moves."""
+"""Rivals of CMFT: what each U-Net reads, learns and moves."""
 
 import jax
 import numpy as np

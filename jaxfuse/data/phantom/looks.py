@@ -48,7 +48,7 @@ class Looks:
 
     @property
     def told(self) -> dict[str, float]:
-        """What departs, by name."""
+        """Values that depart, by name."""
         return {name: float(value) for name, value in vars(self).items() if value != getattr(PLAIN, name)}
 
 
