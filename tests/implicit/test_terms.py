@@ -93,5 +93,6 @@ def test_refusals():
     y = [jnp.ones(2)]
     refuses("nothing constrains y", lambda: step_of(None, None, y, y, jnp.array(1.0)))
     refuses("not that of the upper part of y", lambda: step_of({"a": box()}, None, y, y, jnp.array(1.0)))
-    refuses("y has a complex leaf", lambda: step_of([box()], None, [jax.lax.complex(y[0], y[0])], y, jnp.array(1.0)), TypeError)
+    both = [jax.lax.complex(y[0], y[0])]
+    refuses("y has a complex leaf", lambda: step_of([box()], None, both, y, jnp.array(1.0)), TypeError)
     refuses("terms such as box", lambda: step_of([0.5], None, y, y, jnp.array(1.0)), TypeError)
