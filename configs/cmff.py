@@ -14,7 +14,8 @@ paper's tables.
 
     python -m jaxfuse.train --config configs/cmff.py --config.data.root=DIR --config.transition.data.root=MORE
 
-pre-trains on the cases of MORE, which need no labels.
+pre-trains on the cases of MORE, which need no labels. `--config.data.unlabeled=keep` does so on cases without a label
+among those of DIR; `--config.data.labeled=4` tries what four labels are worth.
 """
 
 from dataclasses import dataclass, field
@@ -321,7 +322,10 @@ def joint(sizes):
     """CMFT and CMFF at once."""
     args = {"cycle": sizes.cycle, "fusion": fusion_form(sizes, "joint")}
     args |= {"segmentation_weight": 1.0, "share_trunk": True}
-    return segmentation(sizes, "cmff_joint:make_joint", args, (), discriminators=sizes.gan_adam())
+    found = segmentation(sizes, "cmff_joint:make_joint", args, (), discriminators=sizes.gan_adam())
+    if found.sampling == "tumor":
+        found.sampling = "tumor_or_brain"  # of cases without a label, which it learns from as well
+    return found
 
 
 def voc(sizes):

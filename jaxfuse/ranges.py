@@ -51,7 +51,8 @@ _NAMES: Mapping[Range, str] = {
     SEED: "seed split_seed",
     COUNT_OR_NONE: (
         "steps epochs every every_epochs workers threads fold folds bootstrap memory_mb warmup_steps "
-        "inner_steps window checkpoint_every steps_per_call deep_supervision patience prepare_workers"
+        "labeled labeled_draw inner_steps window checkpoint_every steps_per_call deep_supervision patience "
+        "prepare_workers"
     ),
     COUNT: "log_every prefetch cases options.steps accumulate space",
     SIZE: (

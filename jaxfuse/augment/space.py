@@ -21,6 +21,7 @@ from jaxfuse.arrays import Array, Float, Integer, Key
 from jaxfuse.augment.draw import around_one, between, happens, settled
 from jaxfuse.augment.settings import Elastic, QuarterTurn, Rotation, Scaling
 from jaxfuse.errors import UserError
+from jaxfuse.labels import IGNORED
 
 # Slices that are thicker than so many times the finest side stay what they are (nnU-Net's threshold, there of patches).
 THICK = 3.0
@@ -222,10 +223,14 @@ def interpolated(image: Float[Array, "*space m"], places: Sequence[Float[Array, 
 
 
 def nearest(label: Integer[Array, "*space"], places: Sequence[Float[Array, ...]]) -> Integer[Array, ...]:
-    """Returns the label of the voxel nearest to each place, and 0 beyond them: no value is new."""
+    """Returns the label of the voxel nearest to each place, and 0 beyond them: no value is new.
+
+    Of a label in which no voxel counts, none does beyond it.
+    """
     index, inside = jnp.zeros((), jnp.int32), jnp.asarray(True)
     for place, side in zip(places, label.shape, strict=True):
         at = jnp.floor(place + 0.5).astype(jnp.int32)
         inside = inside & (at >= 0) & (at < side)
         index = index * side + jnp.clip(at, 0, side - 1)
-    return jnp.where(inside, label.reshape(-1).at[index].get(mode="promise_in_bounds"), 0)
+    beyond = jnp.where((label == IGNORED).all(), IGNORED, 0).astype(label.dtype)
+    return jnp.where(inside, label.reshape(-1).at[index].get(mode="promise_in_bounds"), beyond)

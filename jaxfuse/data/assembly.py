@@ -13,6 +13,7 @@ import numpy as np
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.sampling import Draw
 from jaxfuse.errors import UserError
+from jaxfuse.labels import IGNORED
 from jaxfuse.patches import crop_into, output_sides
 
 _ALIGNED = 64  # bytes: on a CPU, JAX takes an array that is aligned so without a copy
@@ -67,6 +68,7 @@ class Assembly:
         labels: whether there are any.
         buffers: where batches lie.
         presence: whether cases may lack modalities, which their batches tell.
+        unlabeled: whether cases may lack a label; of them no voxel counts.
     """
 
     cases: Sequence[PreparedCase]
@@ -76,6 +78,7 @@ class Assembly:
     labels: bool
     buffers: Buffers
     presence: bool = False
+    unlabeled: bool = False
 
     def batch(self, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
         """Returns `image` (b *patch m) float32; with labels `label` (b *sides) uint8; `presence` (b m) if it is told.
@@ -96,7 +99,10 @@ class Assembly:
         labels = self.buffers.empty((len(draws), *output_sides(self.patch, self.label_margin)), np.uint8)
         before = self.margin - self.label_margin
         for label, case, draw in zip(labels, cases, draws, strict=True):
-            crop_into(label, _label_of(case), [first - before for first in draw.start], draw.mirrored)
+            if self.unlabeled and case.label is None:
+                label[...] = IGNORED  # beyond the case, too: nothing is known there either
+            else:
+                crop_into(label, _label_of(case), [first - before for first in draw.start], draw.mirrored)
         return {**found, "label": labels}
 
 

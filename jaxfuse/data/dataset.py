@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxfuse.data.cache import prepare, volume_recipe, with_precision
 from jaxfuse.data.cases import CaseFiles, load_case
 from jaxfuse.data.facts import CaseFacts, DatasetFacts
 from jaxfuse.data.intensities import LEVELS, Landmarks, landmarks_of, learned_landmarks, stored_range
+from jaxfuse.data.labeled import check_labeled, held_back
 from jaxfuse.data.phantom.roots import Report, pair_phantom_root, phantom_root
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.presence import ZERO, subset_name
@@ -25,6 +26,7 @@ from jaxfuse.data.sides import sides_of, subject_counts, subject_of_files
 from jaxfuse.data.slices import every_slice, kept_slices, labeled_slices, prepare_slices, stack_recipe
 from jaxfuse.data.sources import pairs2d, voc
 from jaxfuse.data.sources.volumes import CUTS, VOLUMES, check_entities, volume_root
+from jaxfuse.data.subject_names import SubjectOf
 from jaxfuse.data.subjects import volume_facts_of
 from jaxfuse.errors import UserError
 from jaxfuse.io.tables import read_json
@@ -33,12 +35,18 @@ from jaxfuse.labels import LabelScheme, label_scheme
 
 @dataclass(frozen=True)
 class Dataset:
-    """Prepared cases of both sides of the split. `scheme` is None where the classes are the data set's own."""
+    """Prepared cases of both sides of the split.
+
+    Attributes:
+        scheme: None where the classes are the data set's own.
+        labeled: the same without the training cases that have no label, where only some have one.
+    """
 
     train: tuple[PreparedCase, ...]
     val: tuple[PreparedCase, ...]
     scheme: LabelScheme | None
     facts: DatasetFacts
+    labeled: Dataset | None = None
 
     @property
     def overfit_check(self) -> bool:
@@ -108,6 +116,7 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
     """Opens volumes, split by subject."""
     files, scheme = _volumes(data, report, labels_required)
     split = sides_of(data, files, data.cache_dir / "cases")
+    subject = subject_of_files(data, files)
     chosen = _listed(data, files, split, labels_required)
     landmarks = _landmarks(data)
     prepared = prepare(
@@ -122,14 +131,16 @@ def _open_volumes(data: Data, report: Report, labels_required: bool) -> Dataset:
         cache=data.shelf("cases"),
         on_case=_counter(report, len(chosen)),
     )
-    counts = subject_counts(split, subject_of_files(data, files))
-    return _dataset(prepared, data.modalities, scheme, split, scheme.classes, counts, landmarks)
+    counts = subject_counts(split, subject)
+    whole = _dataset(prepared, data.modalities, scheme, split, scheme.classes, counts, landmarks)
+    return _beside_labeled(whole, subject)
 
 
 def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
     """Opens slices of volumes, all that show enough or one of each case; split by case, so by patient."""
     files, scheme = _volumes(data, report, labels_required)
     split = sides_of(data, files, data.cache_dir / "cases")
+    subject = subject_of_files(data, files)
     chosen = _listed(data, files, split, labels_required)
     cut, landmarks = CUTS[data.source], _landmarks(data)
     of_labels = {one.id for one in chosen if one.label and one.id in split["train"]} if cut.labeled else set()
@@ -154,8 +165,29 @@ def _open_slices(data: Data, report: Report, labels_required: bool) -> Dataset:
     sides = {side: tuple(one.id for case in split[side] for one in slices[case]) for side in ("train", "val")}
     sides["test"] = split.get("test", ())
     every = [one for case in slices.values() for one in case]
-    counts = subject_counts(split, subject_of_files(data, files))
-    return _dataset(every, data.modalities, scheme, sides, scheme.classes, counts, landmarks)
+    counts = subject_counts(split, subject)
+    whole = _dataset(every, data.modalities, scheme, sides, scheme.classes, counts, landmarks)
+    return _beside_labeled(whole, subject)
+
+
+def _beside_labeled(whole: Dataset, subject: SubjectOf) -> Dataset:
+    """Puts beside a data set the same without its unlabeled training cases, where only some of them have a label."""
+    labeled = tuple(case for case in whole.train if case.labeled)
+    if len(labeled) in (0, len(whole.train)):
+        return whole
+    facts, cases = whole.facts, {*labeled, *whole.val}
+    split = {"train": tuple(case.id for case in labeled), "val": facts.val, "test": facts.test}
+    counts = {**facts.subjects, **subject_counts({"train": [case.of_case for case in labeled]}, subject)}
+    some = dataset_facts(
+        list(cases),
+        facts.modalities,
+        whole.scheme,
+        split,
+        classes=facts.classes,
+        subjects=counts,
+        landmarks=facts.landmarks,
+    )
+    return replace(whole, labeled=Dataset(labeled, whole.val, whole.scheme, some))
 
 
 def _open_pairs(data: Data, report: Report, labels_required: bool) -> Dataset:
@@ -192,7 +224,7 @@ def _volumes(data: Data, report: Report, labels_required: bool) -> tuple[tuple[C
     root = volume_root(path, source=data.source, layout=data.layout, entities=data.entities)
     check_entities(root, data.entities)
     scheme = label_scheme(data.labels or root.scheme)
-    incomplete = data.incomplete == ZERO
+    incomplete, labels_required = data.incomplete == ZERO, labels_required and not data.keeps_unlabeled
     return root.find(data.modalities, labels_required=labels_required, incomplete=incomplete), scheme
 
 
@@ -215,9 +247,15 @@ def _listed(
 ) -> list[CaseFiles]:
     """The cases that train or validate; refuses one without a label where labels are required.
 
-    Only a case that the data set holds out came here without one. Blank images are left out where they count as absent.
+    Labels are held back where few are asked for; where cases without one are kept, those that train may lack it, else
+    only a case that the data set holds out came here without. Blank images are left out where they count as absent.
     """
     wanted = {*split["train"], *split["val"]}
+    few = {"labeled": data.labeled, "draw": data.labeled_draw, "seed": data.split_seed}
+    files = held_back(files, split["train"], subject_of_files(data, files), **few)
+    if data.keeps_unlabeled and labels_required:
+        check_labeled(files, split)
+        labels_required = False
     chosen = [one for one in files if one.id in wanted]
     for one in chosen:
         if labels_required and one.label is None:

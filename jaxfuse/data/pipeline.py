@@ -76,7 +76,7 @@ class PatchSampler:
     With `unpaired`, an example is {"a": ..., "b": ...} from two different cases; without `labels`, images only.
     Patches are mirrored along each axis with the probability `flip`. `margin` is what the network loses on each side:
     labels are smaller than the patch by it, unless they are `whole_labels`, which a step cuts. `streams` part the cases
-    where half of every batch is held out.
+    where half of every batch is held out. With `unlabeled`, cases may lack a label; then no voxel of theirs counts.
     """
 
     cases: Sequence[PreparedCase]
@@ -88,6 +88,7 @@ class PatchSampler:
     margin: int = 0
     streams: Streams | None = None
     whole_labels: bool = False
+    unlabeled: bool = False
 
     def draw(self, index: int, rng: np.random.Generator) -> Drawn:
         """Draws all that chance decides of one example of case number `index`; no image is read."""
@@ -99,7 +100,8 @@ class PatchSampler:
     def batch(self, draws: Sequence[Any], buffers: Buffers | None = None) -> dict[str, Any]:
         """Makes the batch of these draws: `Assembly.batch`, or with `unpaired` that of each side."""
         sizes = (self.patch, self.margin, self.label_margin)
-        assembly = Assembly(self.cases, *sizes, self.labels, buffers or Buffers(), self.incomplete)
+        told = (self.labels, buffers or Buffers(), self.incomplete, self.unlabeled)
+        assembly = Assembly(self.cases, *sizes, *told)
         if self.unpaired:
             return {side: assembly.batch([one[side] for one in draws]) for side in ("a", "b")}
         return assembly.batch(draws)

@@ -11,6 +11,8 @@ from typing import Any
 from jaxfuse.data.brain import AUTO, BackgroundRule, background_rule
 from jaxfuse.data.cases import CaseFiles, without_blank
 from jaxfuse.data.intensities import LEVELS, Normalization, normalization
+from jaxfuse.data.labeled import KEEP, check_labels
+from jaxfuse.data.labeled import REFUSE as REFUSE_UNLABELED
 from jaxfuse.data.phantom.looks import PLAIN, Looks
 from jaxfuse.data.presence import ABSENT, PRESENT, REFUSE, ZERO
 from jaxfuse.data.shelf import FLOAT32, Shelf, check_precision
@@ -103,6 +105,10 @@ class Data:
             "acq-fast,desc-preproc"; "acq-" is a name without that entity; empty: there is one file of each kind.
         incomplete: what is done with a case that lacks some of the modalities: "refuse", or "zero": it trains and
             validates with those that it has, and the image of the others is 0.
+        unlabeled: what is done with a case without a label where a phase learns from labels: "refuse", or "keep": it
+            trains what learns from images, and never validates (`jaxfuse.data.labeled`).
+        labeled: so many of the training subjects keep their labels, as if the others had none; 0: all do.
+        labeled_draw: which draw of them, by `split_seed`.
         all_background: what an image of one value everywhere counts as: "present", or "absent", for which all images
             that train or validate are read whenever the data are opened.
         cache: folder of prepared arrays; empty: $JAXFUSE_CACHE, else ~/.cache/jaxfuse.
@@ -144,6 +150,14 @@ class Data:
     all_background: str = PRESENT
     cache_dtype: str = FLOAT32
     prepare_workers: int = 0
+    unlabeled: str = REFUSE_UNLABELED
+    labeled: int = 0
+    labeled_draw: int = 0
+
+    @property
+    def keeps_unlabeled(self) -> bool:
+        """Whether cases without a label train what learns from images alone."""
+        return self.unlabeled == KEEP or bool(self.labeled)
 
     @property
     def background_rule(self) -> BackgroundRule:
@@ -210,16 +224,8 @@ def read_data(where: str, group: Any) -> Data:
     values = {key: value for key, value in group.items() if key != "phantom"}
     # Runs of versions without these options: on axial slices of the brain, and on neither folds nor samples.
     later = {"axis", "fold", "bootstrap", "reference", "window", "blank_slices", "subject", "background", "paper_split"}
-    later |= {
-        "folds",
-        "stratify",
-        "resample_mm",
-        "entities",
-        "incomplete",
-        "all_background",
-        "cache_dtype",
-        "prepare_workers",
-    }
+    later |= {"folds", "stratify", "resample_mm", "entities", "incomplete", "all_background", "cache_dtype"}
+    later |= {"prepare_workers", "unlabeled", "labeled", "labeled_draw"}
     same_keys(where, group, {f.name for f in fields(Data)}, optional=later)
     if not group.modalities or len(set(group.modalities)) != len(group.modalities):
         raise UserError(f"{where}.modalities is {group.modalities}; it must name at least one, each once")
@@ -242,6 +248,7 @@ def read_data(where: str, group: Any) -> Data:
     _check_sides(where, group.get("resample_mm", ()), group.source)
     _check_entities(where, group.get("entities", ""), group.source)
     _check_incomplete(where, group.get("incomplete", REFUSE), group.source)
+    check_labels(where, group, (*VOLUMES, *CUTS))
     _check_all_background(where, group.get("all_background", PRESENT), group.get("incomplete", REFUSE))
     data = Data(phantom=_phantom(f"{where}.phantom", group), **values)
     _check_cache(where, data)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxfuse.data.cases import CaseFiles, Image
 from jaxfuse.data.digests import Digests
 from jaxfuse.data.folds import drawn_folds, fold_numbered, listed_folds, read_folds
+from jaxfuse.data.labeled import with_unlabeled
 from jaxfuse.data.paper_splits import paper_split
 from jaxfuse.data.settings import Data
 from jaxfuse.data.sources.case_folders import HELD_OUT
@@ -78,7 +79,7 @@ def _split(data: Data, files: Sequence[CaseFiles], subject: SubjectOf, cache: Pa
     held_out = tuple(one.id for one in files if one.side == HELD_OUT)
     rest = [one for one in files if one.side != HELD_OUT]
     if content is None:
-        split = _drawn(data, rest, subject, cache)
+        split = _drawn_of_labeled(data, rest, subject, cache)
     else:
         folds = read_folds(Path(data.split), content, {one.id for one in rest}, subject=subject)
         split = fold_numbered(folds, data.fold, said_by=f"split file {data.split}")
@@ -86,6 +87,14 @@ def _split(data: Data, files: Sequence[CaseFiles], subject: SubjectOf, cache: Pa
         split = {**split, HELD_OUT: held_out}
         check_sides(split, subject, said_by=f"the data set, which holds {len(held_out)} cases out")
     return split
+
+
+def _drawn_of_labeled(data: Data, files: Sequence[CaseFiles], subject: SubjectOf, cache: Path) -> Split:
+    """Draws among the cases that have a label, where others are kept to train."""
+    labeled = [one for one in files if one.label is not None]
+    if not data.keeps_unlabeled or len(labeled) in (0, len(files)):
+        return _drawn(data, files, subject, cache)
+    return with_unlabeled(_drawn(data, labeled, subject, cache), files, subject)
 
 
 def _paper_split(data: Data, files: Sequence[CaseFiles], subject: SubjectOf) -> Split:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxfuse.augment.batch import Augmentation, augmentation
 from jaxfuse.augment.dropout import Dropout
 from jaxfuse.config import Experiment, Phase
+from jaxfuse.data.dataset import Dataset
 from jaxfuse.data.pipeline import PatchSampler
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.presence import REFUSE, weighted_subsets
@@ -85,6 +86,15 @@ def check_systems(experiment: Experiment) -> None:
         check_sides(phase.name, phase.patch, system.geometry.margin, experiment.space)
 
 
+def learned_from(phase: Phase, opened: Dataset) -> Dataset:
+    """Returns the part of opened data that a phase learns from: unlabeled cases train what learns from images."""
+    if opened.labeled is None or not phase.needs_label:
+        return opened
+    facts = opened.facts
+    system = build_system(phase, facts.modalities, facts.classes, phase.total_steps(1), phase.counted(facts))
+    return opened if system.accepts_unlabeled else opened.labeled
+
+
 def make_sampler(
     phase: Phase, system: System, cases: Sequence[PreparedCase], *, seed: int, subject: str = ""
 ) -> PatchSampler:
@@ -104,7 +114,8 @@ def make_sampler(
             streams = held_out_streams(cases, seed=seed, subject=subject_rule(subject))
     center = phase.sampling.center
     flip, whole = phase.augment.flip.probability, phase.augment.resamples
-    return PatchSampler(cases, phase.patch, center, flip, phase.unpaired, phase.labeled, margin, streams, whole)
+    rest = (margin, streams, whole, system.accepts_unlabeled)
+    return PatchSampler(cases, phase.patch, center, flip, phase.unpaired, phase.labeled, *rest)
 
 
 def make_augmentation(

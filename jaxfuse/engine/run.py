@@ -18,7 +18,7 @@ from jaxfuse.data.dataset import Dataset, open_dataset
 from jaxfuse.data.prepared import PreparedCase
 from jaxfuse.data.settings import Data
 from jaxfuse.data.subjects import subjects_of
-from jaxfuse.engine.build import check_systems
+from jaxfuse.engine.build import check_systems, learned_from
 from jaxfuse.engine.devices.agreement import compute_first
 from jaxfuse.engine.devices.placement import Placement, idle_sentence, placed
 from jaxfuse.engine.devices.processes import Processes
@@ -75,7 +75,7 @@ class Run:
         """Returns a phase of the schedule. Its data are opened when it is first asked for."""
         if name not in self._phases:
             phase = self.experiment.phases[name]
-            self._phases[name] = PhaseRun(self.setting, phase, self._dataset(phase))
+            self._phases[name] = PhaseRun(self.setting, phase, learned_from(phase, self._dataset(phase)))
         return self._phases[name]
 
     def _dataset(self, phase: Phase) -> Dataset:

@@ -24,7 +24,14 @@ from ml_collections import ConfigDict
 from jaxfuse.config import Experiment, Phase, parse
 from jaxfuse.data.dataset import Dataset, Report, open_dataset
 from jaxfuse.data.pipeline import batches
-from jaxfuse.engine.build import build_system, check_systems, initial_state, make_augmentation, make_sampler
+from jaxfuse.engine.build import (
+    build_system,
+    check_systems,
+    initial_state,
+    learned_from,
+    make_augmentation,
+    make_sampler,
+)
 from jaxfuse.engine.cost.ceilings import product_rate
 from jaxfuse.engine.cost.gpus import GPUS
 from jaxfuse.engine.cost.kernels import CompiledKernels
@@ -95,7 +102,8 @@ def time_steps(config: ConfigDict, asked: Asked, say: Report) -> dict[str, Any]:
     results, device = {}, ""
     for name in [asked.only] if asked.only else experiment.schedule:
         phase = experiment.phases[name]
-        data = open_dataset(experiment.data_of(phase), say, labels_required=phase.needs_label)
+        opened = open_dataset(experiment.data_of(phase), say, labels_required=phase.needs_label)
+        data = learned_from(phase, opened)
         with fresh_cache():
             bench = bench_of(experiment, phase, data, placement, say)
             device = bench.placement.device_name

@@ -72,6 +72,14 @@ class System(Protocol):
         ...
 
     @property
+    def accepts_unlabeled(self) -> bool:
+        """Whether it learns from images of examples without a label, too, all of whose voxels are labeled `IGNORED`.
+
+        Then no term that compares with labels has a gradient from them.
+        """
+        ...
+
+    @property
     def holds_out(self) -> bool:
         """Whether the examples at odd places of a batch and the others must be of different subjects."""
         ...
@@ -134,6 +142,7 @@ class Defaults:
     players: ClassVar[tuple[str, ...]] = ("net",)
     probabilities: ClassVar[tuple[str, ...]] = ()
     accepts_unpaired: ClassVar[bool] = False
+    accepts_unlabeled: ClassVar[bool] = False
     reads_presence: ClassVar[bool] = False
     holds_out: ClassVar[bool] = False
 

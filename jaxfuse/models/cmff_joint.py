@@ -26,7 +26,8 @@ class JointTraining(Defaults):
 
     Per step L_G(CMFT) + segmentation_weight * (L_seg(S_A) + L_seg(S_B) + L_seg(S_F)) moves the player `net`
     (trunks, translation heads, segmentation heads, S_F), then the critics move. One pass of a trunk over a real
-    image gives its fake and its segmentation; two further passes close the cycles. With `share_trunk=False`
+    image gives its fake and its segmentation; two further passes close the cycles. Examples without a label learn
+    by translation alone. With `share_trunk=False`
     the generators have trunks of their own, and only the objective is joint.
     """
 
@@ -44,6 +45,7 @@ class JointTraining(Defaults):
     geometry: Geometry
 
     players = ("net", "discriminators")
+    accepts_unlabeled = True
     primary = "S_F"
     probabilities = ("S_A", "S_B", "S_F")
 

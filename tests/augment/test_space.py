@@ -108,6 +108,8 @@ def test_between_voxels_values_are_linear_and_beyond_the_patch_is_background():
     label = jnp.asarray(np.arange(20).reshape(4, 5), jnp.uint8)
     found = nearest(label, [jnp.asarray([0.4, 2.6, -0.6, 3.4]), jnp.asarray([0.6, 3.6, 0.0, 4.6])])
     assert (found.tolist(), found.dtype) == ([1, 19, 0, 0], jnp.uint8)
+    # Of an example without a label nothing is known beyond it either.
+    assert nearest(jnp.full((4, 5), 255), [jnp.asarray([0.0, -3.0])] * 2).tolist() == [255, 255]
 
 
 @pytest.mark.slow

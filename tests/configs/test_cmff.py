@@ -23,6 +23,21 @@ def test_data_of_pre_training_are_those_of_the_experiment_but_for_what_is_set(ro
 
 
 @pytest.mark.slow
+def test_joint_training_on_cases_with_and_without_a_label_end_to_end(tmp_path, capsys):
+    for number in range(6):
+        label = nested_cubes((32, 32, 24)) if number < 3 else None
+        write_case(tmp_path / "cases", f"c{number}", {**head((32, 32, 24), number), "seg": label})
+    config = cmff.get_config("tiny,row=joint")
+    config.data.root, config.data.cache = str(tmp_path / "cases"), str(tmp_path / "cache")
+    config.data.unlabeled = "keep"
+    assert train(config, tmp_path / "run").stat().st_size
+    assert "3 of them without a label" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any(row.get("net/cycle_a", 0) > 0 for row in rows)
+    assert json.loads((tmp_path / "run/results/joint/summary.json").read_text())["cases"] == 1
+
+
+@pytest.mark.slow
 def test_pre_training_on_unlabeled_cases_end_to_end(tmp_path, capsys):
     for number in range(6):
         label = nested_cubes((32, 32, 24)) if number < 3 else None

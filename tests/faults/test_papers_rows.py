@@ -128,12 +128,14 @@ def test_voxels_of_several_cases_are_never_pooled(shape):
 
 @pytest.fixture(scope="module")
 def few_labels(tmp_path_factory):
-    """A folder of three labeled cases, and one of four without labels."""
+    """A folder of three labeled cases, one of four without labels, and one of all."""
     root = tmp_path_factory.mktemp("few")
     for number in range(7):
         images = head((32, 32, 24), number)
         label = nested_cubes((32, 32, 24)) if number < 3 else None
-        write_case(root / ("labeled" if number < 3 else "unlabeled"), f"c{number}", {**images, "seg": label})
+        folder = write_case(root / ("labeled" if number < 3 else "unlabeled"), f"c{number}", {**images, "seg": label})
+        (root / "all").mkdir(exist_ok=True)
+        (root / "all" / folder.name).symlink_to(folder)
     return root
 
 
@@ -168,6 +170,43 @@ def test_pre_training_on_cases_without_labels(few_labels, tmp_path, row, first):
 def test_data_that_are_not_set_are_shared(few_labels, tmp_path):
     run = _pre_trained(few_labels, tmp_path)
     assert run.phase("transition").data is run.phase("fusion").data
+
+
+@table(
+    "row,options,trained",
+    (
+        "`data.unlabeled=keep`, three of seven cases having a label",
+        "pre-training sees the images of all but one that validates, segmentation two that have a label",
+        "ours",
+        {"data.unlabeled": "keep"},
+        {"transition": (6, 4), "fusion": (2, 0)},
+    ),
+    (
+        "joint training on such data",
+        "it learns from all; of those without a label no voxel counts",
+        "joint",
+        {"data.unlabeled": "keep"},
+        {"joint": (6, 4)},
+    ),
+    (
+        "`data.labeled=1`",
+        "labels of all other training cases are held back, from pre-training too",
+        "ours",
+        {"data.labeled": 1},
+        {"transition": (6, 5), "fusion": (1, 0)},
+    ),
+)
+def test_cases_without_a_label_among_others(few_labels, tmp_path, row, options, trained):
+    run = _pre_trained(few_labels, tmp_path, row, **{"data.root": str(few_labels / "all"), **options})
+    for name, (cases, bare) in trained.items():
+        phase = run.phase(name)
+        assert len(phase.data.train) == cases
+        assert sum(not case.labeled for case in phase.data.train) == bare
+        assert {case.id for case in phase.data.val} < {"c0", "c1", "c2"}
+        rng = np.random.default_rng(0)
+        batches = [phase.sampler.batch([phase.sampler.draw(place, rng)]) for place in range(cases)]
+        uncounted = [(one["label"] == 255).all() for one in batches if "label" in one]
+        assert sum(uncounted) == (bare if name == "joint" else 0)
 
 
 @table(

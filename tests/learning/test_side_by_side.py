@@ -32,6 +32,7 @@ class Duel:
     primary = "upper"
     probabilities = ()
     accepts_unpaired = False
+    accepts_unlabeled = False
     holds_out = False
     reads_presence = False
 

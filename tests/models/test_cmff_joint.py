@@ -1,12 +1,14 @@
 """Joint training of CMFT and CMFF: counts at the paper's sizes, both phases as parts, what is kept and predicted."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfuse.labels import IGNORED
 from jaxfuse.models.cmff_joint import make_joint
 from tests.refusals import refused
-from tests.tiny_systems import close, count, gradient_descent, kept_bytes, made
+from tests.tiny_systems import close, count, gradient_descent, kept_bytes, largest, made, minus, same
 
 DATA = {"modalities": ("t1", "t1ce", "t2", "flair"), "pairs": ("t1+t1ce", "t2+flair")}
 
@@ -42,10 +44,16 @@ def _joint_start(fusion, translation, *, share_trunk):
 
 
 @pytest.fixture(scope="module")
-def joint(tiny, fusion, translation):
+def joint_step(tiny):
+    """The compiled step on shared trunks."""
+    return jax.jit(_joint(tiny).train_step)
+
+
+@pytest.fixture(scope="module")
+def joint(tiny, fusion, translation, joint_step):
     """The joint state on shared trunks and its first step."""
     start = _joint_start(fusion, translation, share_trunk=True)
-    return start, *jax.jit(_joint(tiny).train_step)(start, tiny.batch)
+    return start, *joint_step(start, tiny.batch)
 
 
 @pytest.mark.slow
@@ -77,6 +85,22 @@ def test_joint_training_on_shared_trunks_adds_the_gradients_of_both_phases(fusio
     close(after.params["discriminators"], translated.params["discriminators"])
     assert {"net/S_A", "net/S_B", "net/S_F", "net/cycle_a", "discriminators/critic_b"} <= set(metrics)
     assert int(after.step) == 1
+
+
+def test_examples_without_a_label_learn_by_translation_alone(tiny, translation, joint, joint_step):
+    start, labeled, _ = joint
+    assert _joint(tiny).accepts_unlabeled
+    bare = {**tiny.batch, "label": jnp.full_like(tiny.batch["label"], IGNORED)}
+    after, metrics = joint_step(start, bare)
+    old, new = start.params["net"], after.params["net"]
+    same(new["fusion"], old["fusion"])
+    for branch, generator in (("branch_a", "ab"), ("branch_b", "ba")):
+        same(new[branch]["head"], old[branch]["head"])
+        by_cycle = translation[1].params["generators"][generator]
+        close(new[branch]["trunk"], by_cycle["trunk"])
+        close(new["translation"][generator]["head"], by_cycle["head"])
+        assert largest(minus(labeled.params["net"][branch]["head"], old[branch]["head"])) > 0
+    assert [float(metrics[f"net/{name}"]) for name in ("S_A", "S_B", "S_F")] == [0.0] * 3
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from jaxfuse.engine.feed.windows import Windows, places_of
 from jaxfuse.engine.loop import close_stream
 from jaxfuse.engine.programs import stored
 from jaxfuse.errors import UserError
+from jaxfuse.labels import IGNORED
 from jaxfuse.patches import crop_into, output_sides
 
 AUTO, ON, OFF = "auto", "on", "off"
@@ -112,7 +113,10 @@ def _filled(like: Any, arrays: Sequence[Any], room: Room) -> np.ndarray:
     """Returns arrays of cases in their room, of the type of the array on the device."""
     made = np.empty((len(arrays), *like.shape[1:]), like.dtype)
     for number, array in enumerate(arrays):
-        crop_into(made[number, ...], array, [-before for before in room.border])
+        if array is None:
+            made[number] = IGNORED  # a case without a label, of which no voxel counts
+        else:
+            crop_into(made[number, ...], array, [-before for before in room.border])
     return made
 
 

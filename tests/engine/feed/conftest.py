@@ -33,12 +33,15 @@ def sampler(cases):
     def make(
         axes: int, sampling: str, *, flip: float = 0.5, halves: bool = False, lacking: bool = False, **options
     ) -> PatchSampler:
+        bare = options.get("unlabeled", False)
         streams = Streams(Stream(("a",), (0, 2)), Stream(("b",), (1,))) if halves else None
         rule = sampling_rule(sampling, {"grid": 1} if sampling == "foreground" else None)
         options = {"unpaired": False, **options}
         first, *others = cases[axes]
         if lacking:
             first = replace(first, facts=replace(first.facts, presence=(False, True)))
+        if bare:
+            first = replace(first, facts=replace(first.facts, voxels_per_class=()))
         return PatchSampler((first, *others), PATCH[axes], rule.center, flip, streams=streams, **options)
 
     return make

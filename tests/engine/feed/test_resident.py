@@ -34,6 +34,7 @@ def quietly(what: str, done: int, total: int, worked: int | None = None) -> None
         (2, "tiles", {"halves": True}),
         (2, "whole", {"unpaired": True, "margin": 2}),
         (3, "brain", {"lacking": True}),
+        (3, "brain", {"unlabeled": True, "margin": 1}),
     ],
 )
 def test_batches_equal_those_of_the_host_bit_by_bit(sampler, monkeypatch, axes, sampling, options):
