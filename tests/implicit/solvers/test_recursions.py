@@ -50,6 +50,7 @@ SOLVERS = {
     "ttsa": solvers.ttsa(**RATES, learning_rate=recursions.SERIES_RATE, terms=TERMS),
 }
 KEY = 3
+COUSINS = ("amigo", "ttsa", "sustain")  # share all but a line with others
 
 
 @functools.cache
@@ -88,7 +89,9 @@ def extra_draws(name, solver, keys):
     return {"counts": np.asarray(counts)}
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in COUSINS else name for name in SOLVERS]
+)
 def test_a_hundred_steps_are_those_of_the_recursion(name):
     solver = SOLVERS[name]
     functions = solver.bind(quadratic, quadratic, evidence=solver.has_adjoint)
