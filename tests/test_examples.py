@@ -3,14 +3,24 @@
 import doctest
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jaxfuse import implicit
+
 ROOT = Path(__file__).resolve().parents[1]
 WITH_EXAMPLES = sorted(path for path in (ROOT / "jaxfuse").rglob("*.py") if ">>> " in path.read_text())
+# Most compile, and all of them for the half of a minute: the front page's and the shortest are run each time.
+OFTEN = {"hypergradient", "influence"}
 
 
-@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def marked(path: Path) -> Any:
+    seldom = "implicit" in path.parts and path.stem not in OFTEN
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.docs] if seldom else [])
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in WITH_EXAMPLES])
 def test_examples_run_as_they_stand(path):
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     result = doctest.testmod(module)
@@ -18,6 +28,15 @@ def test_examples_run_as_they_stand(path):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", ["implicit/hypergradient", "learning/transfer", "data/pipeline"])
+@pytest.mark.parametrize("name", ["learning/transfer", "data/pipeline"])
 def test_these_have_an_example(name):
     assert ROOT / "jaxfuse" / f"{name}.py" in WITH_EXAMPLES
+
+
+# These are shown at work in the examples of others.
+SHOWN = {"ChainInfo", "Face", "Level", "box", "group_norm", "l1_ball", "l1_norm", "l2_ball", "simplex"}
+
+
+def test_each_name_of_implicit_gradients_has_an_example():
+    names = {name: getattr(implicit, name) for name in implicit.__all__ if name not in SHOWN}
+    assert [name for name, value in names.items() if ">>> " not in (value.__doc__ or "")] == []

@@ -1,5 +1,6 @@
 """Implicit gradients of any pytree problem, each with the evidence of how far to trust it; usable without the rest."""
 
+from jaxfuse.implicit.adapted import sama
 from jaxfuse.implicit.attached import implicit_fixed_point, implicit_minimum, implicit_root
 from jaxfuse.implicit.bound import ErrorBound, error_bound
 from jaxfuse.implicit.check import HypergradientReport, check_hypergradient
@@ -10,6 +11,7 @@ from jaxfuse.implicit.hypergradient import hypergradient
 from jaxfuse.implicit.influence import influence
 from jaxfuse.implicit.info import Info, UnreliableGradient, UnreliableGradientWarning
 from jaxfuse.implicit.kkt import Constraints, implicit_kkt, kkt_hypergradient
+from jaxfuse.implicit.layers import LayerPreconditioner, block_preconditioner, layer_preconditioner
 from jaxfuse.implicit.levels import ChainInfo, Level, chain_hypergradient
 from jaxfuse.implicit.linear_solvers import bicgstab, gmres, linear, lsmr
 from jaxfuse.implicit.nystrom import NystromPreconditioner, nystrom, nystrom_preconditioner
@@ -26,12 +28,14 @@ __all__ = [
     "Face",
     "HypergradientReport",
     "Info",
+    "LayerPreconditioner",
     "Level",
     "Levenberg",
     "NystromPreconditioner",
     "UnreliableGradient",
     "UnreliableGradientWarning",
     "bicgstab",
+    "block_preconditioner",
     "box",
     "cg",
     "chain_hypergradient",
@@ -60,6 +64,7 @@ __all__ = [
     "l1_ball",
     "l1_norm",
     "l2_ball",
+    "layer_preconditioner",
     "linear",
     "lsmr",
     "minibatch_hessian",
@@ -74,6 +79,7 @@ __all__ = [
     "rank_one",
     "root_jvp",
     "root_vjp",
+    "sama",
     "simplex",
     "truncated",
     "unroll",

@@ -53,6 +53,16 @@ def implicit_root(
 
     Other arguments and errors as in `roots.root_vjp`. An estimator that approximates (`neumann`) does so in
     both modes and in every order.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> def root(x):
+        ...     y = jnp.sqrt(jax.lax.stop_gradient(x))  # by any solver
+        ...     return implicit.implicit_root(lambda x, y: y**2 - x, x, y)
+        >>> print(jax.grad(root)(4.0), jax.grad(jax.grad(root))(4.0))
+        0.25 -0.03125
     """
     return _implicit(pose_root(residual, x, y, "residual"), estimator, symmetric, policy, inner_tolerance)
 
@@ -67,7 +77,17 @@ def implicit_fixed_point(
     policy: AttachedPolicy = "nan",
     inner_tolerance: float | None = None,
 ) -> Any:
-    """y itself, as the function of x that y = step(x, y) makes it: `implicit_root` of y - step(x, y)."""
+    """y itself, as the function of x that y = step(x, y) makes it: `implicit_root` of y - step(x, y).
+
+    Example:
+        >>> import jax
+        >>> from jaxfuse import implicit
+        >>> def solution(x):
+        ...     y = 2 * jax.lax.stop_gradient(x)  # by any iteration
+        ...     return implicit.implicit_fixed_point(lambda x, y: y / 2 + x, x, y)
+        >>> print(jax.grad(solution)(3.0))
+        2.0
+    """
     return _implicit(pose_root(step, x, y, "step"), estimator, symmetric, policy, inner_tolerance)
 
 
@@ -89,6 +109,15 @@ def implicit_minimum(
         curvature: stands for the Hessian wherever a system is solved. With any other than `hessian()`, derivatives are
             those of that approximation, and second derivatives are no longer symmetric. Its damping may be traced, but
             not `Levenberg`.
+
+    Example:
+        >>> import jax
+        >>> from jaxfuse import implicit
+        >>> def solution(x):
+        ...     y = jax.lax.stop_gradient(x) / 4  # by any solver
+        ...     return implicit.implicit_minimum(lambda x, y: 2 * y**2 - x * y, x, y)
+        >>> print(jax.grad(solution)(8.0))
+        0.25
     """
     x_vector, x_merge = trees.split(x, "x")
     y_vector, y_merge = trees.split(y, "y")

@@ -52,6 +52,16 @@ class ErrorBound:
         norms: upper bounds on operator norms: "cross" of lower_yx, "mixed" of L_xy, "inner" of L_yy.
         inner_gradient_norm: |lower_y| at (x, y).
         residual_norm: |upper_y - H q|, not relative.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> _, info = implicit.hypergradient(upper, lower, x, y + 0.5)
+        >>> bound = implicit.error_bound(upper, lower, x, y + 0.5, info, strong_convexity=4.0)
+        >>> print(bound.inner_gradient_norm)  # of 4 y - x
+        2.0
     """
 
     bound: Array
@@ -106,6 +116,16 @@ def error_bound(
     Raises:
         ValueError: `info` is of an estimator without an adjoint, a constant is out of its range, or it is called
             inside `jax.shard_map`, where no shard can draw a whole random vector.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y**2
+        >>> x, y = jnp.array(8.0), jnp.array(2.5)  # the minimum is at 2
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y)
+        >>> bound = implicit.error_bound(upper, lower, x, y, info, strong_convexity=4.0)
+        >>> print(gradient, f"{bound.bound:.3f}")  # exact: 1
+        1.25 0.250
     """
     given = dict(norms or {})
     _check(info, steps, norm_steps, strong_convexity, given)

@@ -54,6 +54,15 @@ class HypergradientReport:
         differences: the finite differences, one for each direction.
         scale: the size of a directional derivative, to which differences are relative.
         gradient, info: the implicit gradient that was judged, and its evidence.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> report = implicit.check_hypergradient(upper, lower, x, y + 1)  # no minimum
+        >>> report.passed, "inner optimum" in report.failed
+        (False, True)
     """
 
     checks: tuple[Check, ...]
@@ -135,6 +144,15 @@ def check_hypergradient(
 
     An approximation by name (a damped curvature, Gauss-Newton away from a perfect fit, a truncated series) fails the
     finite differences by as much as it is off: the table says by how much.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> report = implicit.check_hypergradient(upper, lower, x, y, solve=lambda x: x / 4)
+        >>> print(str(report).partition(chr(10))[0])
+        implicit gradient by dense: no test failed
     """
     if directions < 1:
         raise ValueError(f"directions is {directions}; at least 1 was expected")

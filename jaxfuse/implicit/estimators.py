@@ -55,6 +55,15 @@ class cg(AdjointEstimator):
         start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
         preconditioner: v -> M v on pytrees in the structure of y, M positive definite and near the inverse, such as
             `nystrom_preconditioner` gives.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=implicit.cg())
+        >>> print(gradient, info.steps)
+        0.25 1
     """
 
     symmetric: ClassVar[bool] = True
@@ -73,7 +82,17 @@ class cg(AdjointEstimator):
 
 @dataclasses.dataclass(frozen=True)
 class minres(AdjointEstimator):
-    """MINRES: for symmetric curvature of either sign (a stationary point that is no minimum). Arguments as in `cg`."""
+    """MINRES: for symmetric curvature of either sign (a stationary point that is no minimum). Arguments as in `cg`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y[0] ** 2 - 2 * y[1] ** 2 - x * y.sum(), lambda x, y: y.sum()  # a saddle
+        >>> x, y = jnp.array(8.0), jnp.array([2.0, -2.0])
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=implicit.minres())
+        >>> print(f"{gradient:.2f}")  # 1 / 4 - 1 / 4
+        0.00
+    """
 
     symmetric: ClassVar[bool] = True
     tolerance: float | None = None
@@ -112,6 +131,15 @@ class dense(AdjointEstimator):
 
     Args:
         chunk: products evaluated at a time (their intermediate values are held together).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=implicit.dense())
+        >>> print(gradient, info.products)
+        0.25 2
     """
 
     definite: ClassVar[bool] = True

@@ -23,11 +23,37 @@ _SCALARS = (
 
 
 class UnreliableGradient(ArithmeticError):
-    """Raised by `Info.check` under the policy "raise": the sentence says which check failed and by how much."""
+    """Raised by `Info.check` under the policy "raise": the sentence says which check failed and by how much.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> _, info = implicit.hypergradient(upper, lower, x, y + 1, policy="raise")
+        >>> try:
+        ...     info.check()
+        ... except implicit.UnreliableGradient as error:
+        ...     print(str(error)[:62])
+        implicit gradient by dense: y does not solve the inner problem
+    """
 
 
 class UnreliableGradientWarning(UserWarning):
-    """Given by `Info.check` under the policy "warn"."""
+    """Given by `Info.check` under the policy "warn".
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> import warnings
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> _, info = implicit.hypergradient(upper, lower, x, y + 1)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     _ = info.check()
+        >>> caught[0].category.__name__
+        'UnreliableGradientWarning'
+    """
 
 
 @jax.tree_util.register_dataclass
@@ -77,6 +103,18 @@ class Info:
         finite: whether these results and inner_gradient_norm are finite.
         converged: whether every check passed: the gradient may be taken at its word.
         fell_back: whether policy "fallback" replaced the gradient by the direct one, d upper / dx.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> _, info = implicit.hypergradient(upper, lower, x, y)
+        >>> bool(info.converged), float(info.inner_gradient_norm), float(info.least_curvature)
+        (True, 0.0, 4.0)
+        >>> _, info = implicit.hypergradient(upper, lower, x, y + 1)  # no minimum
+        >>> sorted(info.complaints())
+        ['inner_converged']
     """
 
     value: Array

@@ -42,6 +42,15 @@ class gmres(AdjointEstimator):
         restart: steps of a cycle.
         start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
         preconditioner: v -> M v on pytrees in the structure of y, M near the inverse.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> residual = lambda x, y: jnp.array([[2.0, 0.0], [1.0, 4.0]]) @ y - x
+        >>> x, y, cotangent = jnp.array([2.0, 5.0]), jnp.array([1.0, 1.0]), jnp.array([0.0, 1.0])
+        >>> gradient, _ = implicit.root_vjp(residual, x, y, cotangent, estimator=implicit.gmres())
+        >>> print([f"{part:.3f}" for part in gradient])
+        ['-0.125', '0.250']
     """
 
     tolerance: float | None = None
@@ -74,6 +83,13 @@ class bicgstab(AdjointEstimator):
 
     Where its recursion breaks down it begins anew from the residual of that moment; it keeps the iterate of least
     residual. Preconditioned from the right. Arguments as in `gmres`; `steps` are counted one by one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper, x = lambda x, y: 2 * y**2 - x * y, lambda x, y: y, jnp.array(8.0)  # y*(x) = x / 4
+        >>> print(implicit.hypergradient(upper, lower, x, x / 4, estimator=implicit.bicgstab())[0])
+        0.25
     """
 
     tolerance: float | None = None
@@ -102,6 +118,13 @@ class lsmr(AdjointEstimator):
     Two products a step, one of them with the transposed matrix; as slow as conjugate gradients on the squared matrix.
     It also stops where rounding allows no smaller residual. Computes in float64 (with products in the types of y) if
     64-bit mode is on. Takes no preconditioner. Other arguments as in `gmres`; `steps` are counted one by one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper, x = lambda x, y: 2 * y**2 - x * y, lambda x, y: y, jnp.array(8.0)  # y*(x) = x / 4
+        >>> print(f"{implicit.hypergradient(upper, lower, x, x / 4, estimator=implicit.lsmr())[0]:.3f}")
+        0.250
     """
 
     tolerance: float | None = None
@@ -139,6 +162,15 @@ class linear(AdjointEstimator):
             With GMRES, lineax measures the preconditioned residual: `gmres` does not.
 
     A tolerance out of reach makes lineax's CG diverge unless it has `stabilise_every=None`; the certificate shows it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import lineax as lx
+        >>> from jaxfuse import implicit
+        >>> lower, upper, x = lambda x, y: 2 * y**2 - x * y, lambda x, y: y, jnp.array(8.0)  # y*(x) = x / 4
+        >>> gradient, _ = implicit.hypergradient(upper, lower, x, x / 4, estimator=implicit.linear(lx.QR()))
+        >>> print(f"{gradient:.3f}")
+        0.250
     """
 
     solver: Any

@@ -65,6 +65,14 @@ def root_vjp(
     Raises:
         ValueError: a residual unlike y, or an estimator that needs symmetry where it was not promised.
         TypeError: an estimator that solves no linear system.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> x, y = jnp.array([4.0, 16.0]), jnp.array([2.0, 4.0])  # y = sqrt(x)
+        >>> gradient, info = implicit.root_vjp(lambda x, y: y**2 - x, x, y, jnp.array([1.0, 2.0]))
+        >>> print(gradient)
+        [0.25 0.25]
     """
     return _vjp(pose_root(residual, x, y, "residual"), cotangent, estimator, symmetric, policy, inner_tolerance)
 
@@ -84,6 +92,14 @@ def root_jvp(
 
     Arguments, errors and `Info` as in `root_vjp`, with `tangent` a pytree like x. There is no upper function: adjoint
     is the solution, the tangent of y, and value its length.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> x, y = jnp.array([4.0, 16.0]), jnp.array([2.0, 4.0])  # y = sqrt(x)
+        >>> change, info = implicit.root_jvp(lambda x, y: y**2 - x, x, y, jnp.array([1.0, 1.0]))
+        >>> print(change)
+        [0.25  0.125]
     """
     return _jvp(pose_root(residual, x, y, "residual"), tangent, estimator, symmetric, policy, inner_tolerance)
 
@@ -102,6 +118,14 @@ def fixed_point_vjp(
     """The gradient in x of <cotangent, y*(x)>, where y* = step(x, y*): step_x' w with (I - step_y)' w = cotangent.
 
     `root_vjp` of y - step(x, y); `symmetric` says that step_y is (a step of gradient descent).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> step = lambda x, y: y / 2 + x  # y = 2 x
+        >>> gradient, info = implicit.fixed_point_vjp(step, jnp.array(3.0), jnp.array(6.0), jnp.array(1.0))
+        >>> print(gradient)
+        2.0
     """
     return _vjp(pose_root(step, x, y, "step"), cotangent, estimator, symmetric, policy, inner_tolerance)
 
@@ -117,7 +141,16 @@ def fixed_point_jvp(
     policy: Policy = "warn",
     inner_tolerance: float | None = None,
 ) -> tuple[Any, Info]:
-    """The change of the fixed point along a tangent of x: (I - step_y)^-1 step_x tangent; else as `root_jvp`."""
+    """The change of the fixed point along a tangent of x: (I - step_y)^-1 step_x tangent; else as `root_jvp`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> step = lambda x, y: y / 2 + x  # y = 2 x
+        >>> change, info = implicit.fixed_point_jvp(step, jnp.array(3.0), jnp.array(6.0), jnp.array(10.0))
+        >>> print(change)
+        20.0
+    """
     return _jvp(pose_root(step, x, y, "step"), tangent, estimator, symmetric, policy, inner_tolerance)
 
 

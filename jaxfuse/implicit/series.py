@@ -50,6 +50,18 @@ class neumann(Approximation):
         terms: k, at least 1.
         learning_rate: a.
         tolerance: residual up to which the gradient counts as converged.
+
+    Example:
+        An eighth, and half of an eighth, of the series that sums to a quarter:
+
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> solver = implicit.neumann(terms=2, learning_rate=0.125)
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=solver)
+        >>> print(gradient)
+        0.1875
     """
 
     definite: ClassVar[bool] = True
@@ -104,6 +116,16 @@ class fixed_point(AdjointEstimator):
         tolerance: relative residual to stop at; 1e-12 in float64 and 1e-6 in float32 if None.
         steps: most steps; ten for each unknown, 20,000 at most, if None.
         start: first adjoint in the structure of y (`Info.adjoint` of the outer step before); zero if None.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> solver = implicit.fixed_point(learning_rate=0.25)
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=solver)
+        >>> print(gradient, info.steps)
+        0.25 1
     """
 
     definite: ClassVar[bool] = True
@@ -163,6 +185,15 @@ class identity(Approximation):
     """q = scale * b: the inverse Hessian taken for a multiple of the identity. `neumann` of one term.
 
     That is the gradient through one inner gradient step of learning rate `scale` (T1-T2: Luketina 2016).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=implicit.identity(scale=0.125))
+        >>> print(gradient)
+        0.125
     """
 
     uses_curvature: ClassVar[bool] = False
@@ -177,6 +208,16 @@ class direct(Approximation):
     """q = 0: the gradient of the upper function in x alone, as if y did not depend on x. No second derivatives.
 
     Exact where d upper / dy is zero, as for an upper and a lower function that are the same.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: 3 * x + y
+        >>> gradient, info = implicit.hypergradient(
+        ...     upper, lower, jnp.array(8.0), jnp.array(2.0), estimator=implicit.direct()
+        ... )
+        >>> print(gradient)  # without the 0.25 by which y answers
+        3.0
     """
 
     uses_curvature: ClassVar[bool] = False
@@ -185,7 +226,7 @@ class direct(Approximation):
         def slope(target: Vector) -> tuple[Vector, Vector, Vector]:
             return trees.zeros(target), trees.zeros(problem.x), trees.zeros(target)
 
-        return _approximate(self, problem, curvature, inner_tolerance, slope, products=0)
+        return approximate(self, problem, curvature, inner_tolerance, slope, products=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +244,17 @@ class rank_one(Approximation):
     Args:
         damping: added to |g|^2.
         limit: bound on |c|; none if None.
+
+    Example:
+        Off the minimum, where the outer products are not 0; exact is a quarter:
+
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(3.0)
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=implicit.rank_one())
+        >>> print(gradient)
+        0.75
     """
 
     uses_curvature: ClassVar[bool] = False
@@ -231,7 +283,7 @@ class rank_one(Approximation):
             outer = jax.grad(lambda x: problem.lower(x, problem.y)[0])(problem.x)
             return adjoint, trees.scale(outer, coefficient), problem.hessian(adjoint)
 
-        return _approximate(self, problem, curvature, inner_tolerance, slope, products=1)
+        return approximate(self, problem, curvature, inner_tolerance, slope, products=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +296,16 @@ class finite_difference(Approximation):
     Args:
         scale: as in `identity`.
         step: Euclidean distance from y.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # y*(x) = x / 4
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> solver = implicit.finite_difference(scale=0.25)
+        >>> gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=solver)
+        >>> print(f"{gradient:.2f}")
+        0.25
     """
 
     uses_curvature: ClassVar[bool] = False
@@ -271,7 +333,7 @@ class finite_difference(Approximation):
             )
             return adjoint, cross, image
 
-        return _approximate(self, problem, curvature, inner_tolerance, slope, products=1)
+        return approximate(self, problem, curvature, inner_tolerance, slope, products=1)
 
 
 def _quotient(vector: Vector, image: Vector) -> Array:
@@ -286,7 +348,7 @@ def _known(adjoint: Vector) -> Solved:
     return Solved(adjoint, jnp.array(0), jnp.array(0), nothing, jnp.array(False))
 
 
-def _approximate(
+def approximate(
     estimator: AdjointEstimator,
     problem: Problem,
     curvature: Curvature,
