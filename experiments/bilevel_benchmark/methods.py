@@ -43,6 +43,10 @@ def period_of(task: Task) -> int:
     return sum(task.batches)
 
 
+def penalty(step: Any) -> Any:
+    return 1 + 0.1 * step.astype(float)
+
+
 Make = Callable[[Task, Any, Any, Any], solvers.StochasticSolver]  # (task, inner, outer, inner rate) -> solver
 
 MAKERS: dict[str, tuple[Make, Callable[[Task], float]]] = {
@@ -79,7 +83,10 @@ MAKERS: dict[str, tuple[Make, Callable[[Task], float]]] = {
         lambda task: 3 * 2 * (1 + TERMS + 3) + (2 * task.batches[0] + (TERMS + 2) * task.batches[1]) / period_of(task),
     ),
     "F2SA": (
-        lambda task, i, o, rate: solvers.f2sa(i, o, lambda step: 1 + 0.1 * step.astype(float), INNER_STEPS),
+        # The paper's rate of x is that of y over the penalty, times a constant.
+        lambda task, i, o, rate: solvers.f2sa(
+            i, optax.chain(o, optax.scale_by_schedule(lambda step: 1 / penalty(step))), penalty, INNER_STEPS
+        ),
         lambda task: 3 * INNER_STEPS + 3,
     ),
     "BOME": (

@@ -17,7 +17,7 @@ from experiments.bilevel_benchmark.methods import Method
 from experiments.bilevel_benchmark.tasks import Task
 
 INNER_RATES = (1.0, 0.3, 0.1, 0.03)  # over the largest eigenvalue of lower_yy
-OUTER_RATES = (10.0, 3.0, 1.0, 0.3, 0.1)  # in units of the task
+OUTER_RATES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # in units of the task
 POINTS = 15
 CHOICE_SEED, SEEDS = 0, (1, 2, 3)
 
