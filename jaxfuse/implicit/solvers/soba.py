@@ -109,7 +109,7 @@ def empty_table(pattern: Any, count: int) -> Table:
 
 
 def correct(table: Table, number: Array, new: Any) -> tuple[Any, Table]:
-    """Returns new - row + mean, and the table with the row replaced: the estimate of SAGA (equation 9 of the paper)."""
+    """Returns new - row + mean, and the table with the row replaced: the estimate of SAGA (Defazio and others 2014)."""
     count = len(jax.tree.leaves(table.rows)[0])
     change = combine(new, jax.tree.map(lambda rows: rows[number], table.rows), -1)
     rows = jax.tree.map(lambda rows, leaf: rows.at[number].set(leaf), table.rows, new)
@@ -118,7 +118,7 @@ def correct(table: Table, number: Array, new: Any) -> tuple[Any, Table]:
 
 @dataclasses.dataclass(frozen=True)
 class saba(StochasticSolver):
-    """SABA: SOBA with the variance reduction of SAGA in each of the five sums (Algorithm 1 with section 2.3).
+    """SABA: SOBA with the variance reduction of SAGA in each of the five sums (Algorithm 1 with the estimates of SAGA).
 
     All five quantities (lower_y, lower_yy q, lower_xy q, upper_x, upper_y) of every batch are remembered: three arrays
     like y and two like x for each batch. The memory is filled by one pass at the first step, from the first point.

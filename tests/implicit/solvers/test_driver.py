@@ -1,4 +1,4 @@
-"""`solve` and the step functions: what goes in, what comes out, and what is refused in a sentence."""
+"""`solve` and the step functions: what goes in and what comes out; refusals are in test_faults_solvers.py."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxfuse.implicit import hypergradient, solvers
-from tests.implicit.problems import near, refuses
+from tests.implicit.problems import near
 from tests.implicit.solvers.recursions import INNER, LOWER_DATA, OUTER, UPPER_DATA, quadratic
 
 RATES = {"inner": optax.sgd(0.1), "outer": optax.sgd(0.05)}
@@ -60,54 +60,12 @@ def test_a_step_compiles_once_and_stays_on_the_device():
     assert float(jnp.linalg.norm(exact)) < 0.5
 
 
-def test_what_is_refused():
-    x, y = point()
-    functions = SOBA.bind(quadratic, quadratic)
-    state = functions.init(x, y)
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), UPPER_DATA)
-    two = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), UPPER_DATA)
-    refuses("soba takes 1 batch of lower a step, and none came", lambda: functions.update(state, one, None))
-    refuses("soba takes 1 batch of upper a step, and the data have shapes", lambda: functions.update(state, two, one))
-    saba = solvers.saba(**RATES, upper_batches=5, lower_batches=8).bind(quadratic, quadratic)
-    refuses("saba remembers every batch of upper and was not told which came", lambda: saba.update(state, one, one))
-    stocbio = solvers.stocbio(**RATES, learning_rate=0.1).bind(quadratic, quadratic)
-    refuses("stocbio takes 21 batches of lower a step", lambda: stocbio.update(state, one, two))
-    bsa = solvers.bsa(**RATES, learning_rate=0.1).bind(quadratic, quadratic)
-    refuses("bsa draws random numbers of its own: pass init a key", lambda: bsa.init(x, y))
-    told = lambda: solvers.f2sa(**RATES, penalty=1.0).bind(quadratic, quadratic, evidence=True)
-    refuses("f2sa solves no adjoint equation, so there is no residual to measure", told)
-    srba = solvers.srba(**RATES, period=2).bind(quadratic, quadratic)
-    refuses("srba takes passes over all batches of upper, and they did not come", lambda: srba.update(state, one, one))
-    refuses("x has a leaf of type int", lambda: functions.init({"a": x, "n": jnp.array(1)}, y), TypeError)
-    refuses("y has no floating-point leaf", lambda: functions.init(x, jnp.array(1)), TypeError)
-    refuses("inner_steps=0; a whole number of at least 1", lambda: solvers.amigo(**RATES, inner_steps=0))
-
-
-def test_what_the_driver_refuses():
-    x, y = point()
-    options = {"steps": 1, "key": jax.random.key(0)}
-    solve = lambda **more: solvers.solve(quadratic, quadratic, SOBA, x, y, **options | more)
-    refuses("steps is 0; at least 1", lambda: solve(steps=0))
-    uneven = {"a": jnp.ones((3, 1)), "b": jnp.ones((2, 1))}
-    refuses("the data of upper has arrays with first axes of lengths", lambda: solve(data=(uneven, None)))
-    saba = solvers.saba(**RATES, upper_batches=5, lower_batches=4)
-    data = {"data": jax.tree.map(jnp.asarray, (UPPER_DATA, LOWER_DATA))}
-    told = lambda: solvers.solve(quadratic, quadratic, saba, x, y, **options, **data)
-    refuses("saba was told of 4 batches of lower, and 8 came", told)
-    pair = lambda x, y, batch: (quadratic(x, y, batch), 1.0)
-    told = lambda: solvers.solve(pair, quadratic, SOBA, x, y, **options, **data)
-    refuses("upper(x, y, batch) returned an auxiliary".replace("(", r"\(").replace(")", r"\)"), told, TypeError)
-
-
 def test_batches():
     data = {"a": jnp.arange(12.0), "b": jnp.ones((12, 2))}
     cut = solvers.split_batches(data, 4)
     assert (cut["a"].shape, cut["b"].shape) == ((3, 4), (3, 4, 2))
     drawn = solvers.draw(cut, jnp.array([2, 0]))
     np.testing.assert_array_equal(drawn.data["a"][:, 0], [8.0, 0.0])
-    refuses(
-        "data has 12 samples, which batches of 5 do not divide: leave out 2", lambda: solvers.split_batches(data, 5)
-    )
 
 
 @pytest.mark.parametrize(
