@@ -47,10 +47,11 @@ ROWS.update({name: f"segmentation alone, on {name}" for name in MODALITIES})
 VARIANTS = {}
 COMBINATIONS = ("t1+t1ce", "t1+t2", "t1+flair", "t1ce+t2", "t1ce+flair", "t2+flair")
 SHOWN = ("t1ce+flair",)
+SOLVE = {"steps": 10, "damping": 0.03, "damping_scale": "trace", "warm_start": True}
 # The options of each scheme, written out so that a command can change them.
 SCHEMES = {
     "pixel": {"gamma": 0.01, "kappa": 1.0, "width": 0.01, "inner_steps": 4, "steps": 20, "curvature": "gauss_newton"},
-    "fusion_leader": {"steps": 10, "damping": 0.01, "weight_decay": 1e-4, "curvature": "fisher", "entropy_weight": 0.5},
+    "fusion_leader": {**SOLVE, "weight_decay": 1e-4, "curvature": "hessian", "entropy_weight": 0.5},
     "rank_one": {"memory_decay": 0.99, "weight_decay": 1e-4},
     "weights": {"coupling": 1.0, "steps": 10, "damping": 0.01},
 }
@@ -320,8 +321,10 @@ def cooperative(sizes, row, dtype):
 
 def scheme(sizes, bilevel):
     """A bi-level scheme with its own options."""
-    shared = {"bilevel": bilevel, "fusion_weight": 1.0, "warmup_steps": sizes.warmup_steps}
-    return {**shared, "options": SCHEMES.get(bilevel, {})}
+    # Fewer, and an implicit gradient points away from the exact one (experiments/fuse4seg_rows, the toy).
+    follower_steps = 10 if bilevel == "fusion_leader" else 1
+    pace = {"warmup_steps": sizes.warmup_steps, "follower_steps": follower_steps, "leader_every": 1, "share_every": 0}
+    return {"bilevel": bilevel, "fusion_weight": 1.0, **pace, "options": SCHEMES.get(bilevel, {})}
 
 
 def alone(sizes, row, dtype):

@@ -35,7 +35,7 @@ from jaxfuse.options import (
     record,
     resolve,
     same_keys,
-    with_initializers,
+    with_functions,
     with_switches,
 )
 from jaxfuse.ranges import check_ranges
@@ -338,7 +338,7 @@ def _builder(name: str, group: Any, config: Any) -> Callable[..., System]:
     module, _, function = group.model.partition(":")
     make = resolve(f"{module}:{function or 'make_system'}", package="jaxfuse.models")
     accepted = inspect.signature(make).parameters
-    options = with_switches(with_initializers(merge(config.network, group.args)), where=name)
+    options = with_switches(with_functions(merge(config.network, group.args)), where=name)
     try:
         args = grouped(make, options)
     except UserError as error:

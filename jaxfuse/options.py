@@ -85,12 +85,14 @@ def given(options: Any) -> dict[str, Any]:
     return {**plain, **{name: group for name, group in groups.items() if group}}
 
 
-def with_initializers(options: Any) -> dict[str, Any]:
-    """Returns the options, each named initializer in them resolved."""
+def with_functions(options: Any) -> dict[str, Any]:
+    """Returns the options, each initializer, and each bi-level scheme of one's own, that they name resolved."""
 
     def one(name: str, value: Any) -> Any:
         if is_group(value):
-            return with_initializers(value)
+            return with_functions(value)
+        if name == "bilevel" and isinstance(value, str) and ":" in value:
+            return resolve(value, package="jaxfuse.learning")
         return resolve(value)() if name == "kernel_init" else value
 
     return {name: one(name, value) for name, value in options.items()}

@@ -51,10 +51,10 @@ _NAMES: Mapping[Range, str] = {
     SEED: "seed split_seed",
     COUNT_OR_NONE: (
         "steps epochs every every_epochs workers threads fold folds bootstrap memory_mb warmup_steps "
-        "labeled labeled_draw inner_steps window checkpoint_every steps_per_call deep_supervision patience "
-        "prepare_workers"
+        "labeled labeled_draw inner_steps window share_every checkpoint_every steps_per_call deep_supervision "
+        "patience prepare_workers"
     ),
-    COUNT: "log_every prefetch cases options.steps accumulate space",
+    COUNT: "log_every prefetch cases options.steps accumulate space follower_steps leader_every",
     SIZE: (
         "batch tile_batch patch shape grid pool_size base levels width widths decoder_widths head heads hidden dim "
         "blocks convs_per_block decoder_blocks front high_nodes cell text_dim rounds downs latent widest mix_kernel "

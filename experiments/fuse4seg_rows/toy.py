@@ -7,6 +7,7 @@ fusion network as follower (exact: dense formula at its optimum).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from configs import fuse4seg
 from jaxfuse.learning import bilevel
 from jaxfuse.learning.game import Energy, Game, part_of
 
@@ -83,6 +85,46 @@ def descended(loss: Any, start: Any, steps: int, rate: float) -> Any:
     return jax.lax.scan(step, start, None, steps)[0]
 
 
+def recipe_scheme(**options: Any) -> Any:
+    """`fusion_leader` as in configs/fuse4seg.py, with the weight decay of this follower."""
+    given = recipe_options()["options"].to_dict() | options
+    return bilevel.SCHEMES["fusion_leader"](**given | {"weight_decay": DECAY, "entropy_weight": 1.0})
+
+
+def recipe_options() -> Any:
+    return fuse4seg.get_config(",row=fusion_leader").cooperative.args.scheme
+
+
+def trained_by_recipe(moves: int, rate: float = 0.05) -> float:
+    """The cosine of the leader's gradient with the exact one, in a training from the start by the recipe's scheme.
+
+    Both networks learn: before each move of the leader the follower makes as many steps as the recipe says.
+    """
+    with jax.enable_x64(True):
+        game, phi, psi = networks()
+        scheme, steps = recipe_scheme(), recipe_options().follower_steps
+
+        def lower(phi: Any, psi: Any) -> Any:
+            return game.task(phi, psi, "lower") + DECAY / 2 * optax.tree.norm(psi, squared=True)
+
+        def move(state: Any, key: Any) -> Any:
+            phi, psi, memory = state
+            psi = descended(lambda w: lower(phi, w), psi, steps, 2.0)
+            lead = scheme(replace(game, key=key), phi, psi, memory)
+            moved = jax.tree.map(lambda weight, slope: weight - rate * slope, phi, lead.gradient)
+            return (moved, psi, dict(lead.memory)), (phi, psi, lead.gradient)
+
+        keys = jax.random.split(jax.random.key(1), moves)
+        start = (phi, psi, dict(scheme.start(phi, psi)))
+        _, (all_phi, all_psi, gradients) = jax.jit(lambda keys: jax.lax.scan(move, start, keys))(keys)
+        phi, psi, found = jax.tree.map(lambda leaf: leaf[-1], (all_phi, all_psi, gradients))
+
+        def after(phi: Any) -> Any:
+            return game.upper(phi, descended(lambda w: lower(phi, w), psi, 3000, 2.0), "upper")[0]
+
+        return row("segmentation", "", found, jax.jit(jax.grad(after))(phi))["cosine"]
+
+
 def segmentation_follows(game: Game, phi: Any, psi: Any) -> list[dict[str, Any]]:
     def lower(phi: Any, psi: Any) -> Any:
         return game.task(phi, psi, "lower") + DECAY / 2 * optax.tree.norm(psi, squared=True)
@@ -98,9 +140,20 @@ def segmentation_follows(game: Game, phi: Any, psi: Any) -> list[dict[str, Any]]
         "detached": (bilevel.detached(), {}),
         "joint (both halves of the batch)": (bilevel.joint(), {}),
         "rank_one": (bilevel.rank_one(weight_decay=DECAY), remembered),
-        "fusion_leader, as in the recipe": (bilevel.fusion_leader(weight_decay=DECAY, entropy_weight=1.0), {}),
+        "fusion_leader, as in the recipe": (recipe_scheme(warm_start=False), {}),
+        "fusion_leader, Fisher, damping 0.01": (
+            bilevel.fusion_leader(
+                weight_decay=DECAY,
+                entropy_weight=1.0,
+                curvature="fisher",
+                damping=0.01,
+                damping_scale="fixed",
+                warm_start=False,
+            ),
+            {},
+        ),
         "fusion_leader, Hessian, no damping": (
-            bilevel.fusion_leader(steps=200, damping=0.0, weight_decay=DECAY, curvature="hessian"),
+            bilevel.fusion_leader(steps=200, damping=0.0, weight_decay=DECAY, warm_start=False),
             {},
         ),
         "unrolled, 20 steps": (bilevel.unrolled(steps=20, learning_rate=2.0, weight_decay=DECAY), {}),

@@ -4,7 +4,7 @@ from jaxfuse.implicit.adapted import sama
 from jaxfuse.implicit.attached import implicit_fixed_point, implicit_minimum, implicit_root
 from jaxfuse.implicit.bound import ErrorBound, error_bound
 from jaxfuse.implicit.check import HypergradientReport, check_hypergradient
-from jaxfuse.implicit.curvature import Levenberg, fisher, gauss_newton, hessian, minibatch_hessian
+from jaxfuse.implicit.curvature import Levenberg, TraceShare, fisher, gauss_newton, hessian, minibatch_hessian
 from jaxfuse.implicit.estimators import cg, dense, minres
 from jaxfuse.implicit.face import Face
 from jaxfuse.implicit.hypergradient import hypergradient
@@ -32,6 +32,7 @@ __all__ = [
     "Level",
     "Levenberg",
     "NystromPreconditioner",
+    "TraceShare",
     "UnreliableGradient",
     "UnreliableGradientWarning",
     "bicgstab",

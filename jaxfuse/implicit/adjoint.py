@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.certificate import Certificate, Limits, Place, Steps, certify, inner_limit
-from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, is_undamped, refuse_curvature
+from jaxfuse.implicit.curvature import Curvature, Levenberg, TraceShare, hessian, is_undamped, refuse_curvature
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem, Problem
 from jaxfuse.implicit.rounding import place_of
@@ -228,6 +228,10 @@ def _solve(
     if isinstance(curvature.damping, Levenberg):
         solved, damping = _levenberg(estimator, curvature.damping, damped, scalar)
         return solved, damped(damping), damping
+    if isinstance(curvature.damping, TraceShare):
+        damping = lax.stop_gradient(curvature.damping.of(product, problem.y)).astype(scalar)
+        solved = solve_system(estimator, damped(damping))
+        return solved._replace(products=solved.products + curvature.damping.probes), damped(damping), damping
     damping = jnp.asarray(curvature.damping, scalar)
     system = dataclasses.replace(damped(0.0), product=product) if is_undamped(curvature) else damped(damping)
     return solve_system(estimator, system), system, damping

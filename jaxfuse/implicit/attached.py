@@ -20,7 +20,7 @@ from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import AdjointEstimator, solve_system
 from jaxfuse.implicit.certificate import Place
 from jaxfuse.implicit.closures import hoist, may_capture
-from jaxfuse.implicit.curvature import Curvature, Levenberg, hessian, is_undamped, refuse_curvature
+from jaxfuse.implicit.curvature import Curvature, Levenberg, TraceShare, hessian, is_undamped, refuse_curvature
 from jaxfuse.implicit.estimators import cg
 from jaxfuse.implicit.krylov import Solved
 from jaxfuse.implicit.problem import LinearSystem, objective, pose
@@ -108,7 +108,7 @@ def implicit_minimum(
         estimator: if None, `dense()` for at most 512 unknowns on one device, else `cg()`.
         curvature: stands for the Hessian wherever a system is solved. With any other than `hessian()`, derivatives are
             those of that approximation, and second derivatives are no longer symmetric. Its damping may be traced, but
-            not `Levenberg`.
+            not `Levenberg` or `TraceShare`.
 
     Example:
         >>> import jax
@@ -146,7 +146,7 @@ def implicit_minimum(
 
 def _check_curvature(curvature: Curvature, estimator: AdjointEstimator) -> None:
     name, damping = type(curvature).__name__, curvature.damping
-    if curvature.fresh or isinstance(damping, Levenberg):
+    if curvature.fresh or isinstance(damping, Levenberg | TraceShare):
         raise ValueError(
             f"implicit_minimum was given {name} with damping {damping}, but its derivatives need one matrix: use a "
             "curvature of one batch and a fixed damping"

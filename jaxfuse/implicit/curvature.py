@@ -47,12 +47,62 @@ class Levenberg:
             raise ValueError(f"{self}: start must be positive, factor above 1, tries at least 1")
 
 
+@dataclasses.dataclass(frozen=True)
+class TraceShare:
+    """Damping as a share of the mean eigenvalue: `share` * |trace| / unknowns, and `beside` added to that.
+
+    So that it means the same at any scale of `lower` and any number of unknowns. The trace is Hutchinson's (1990): the
+    mean of v'C v over probes v of random signs, one product each; exact where C is diagonal.
+
+    Args:
+        share: of the mean eigenvalue.
+        key: what the probes are drawn with.
+        probes: how many.
+        beside: added as it is, such as a weight decay that the curvature does not know.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 2 * y**2 - x * y, lambda x, y: y  # curvature 4
+        >>> damping = implicit.TraceShare(0.25, jax.random.key(0))
+        >>> x, y = jnp.array(8.0), jnp.array(2.0)
+        >>> _, info = implicit.hypergradient(upper, lower, x, y, curvature=implicit.hessian(damping))
+        >>> print(info.damping)
+        1.0
+    """
+
+    share: float | Array
+    key: Array
+    probes: int = 1
+    beside: float | Array = 0.0
+
+    def __post_init__(self) -> None:
+        _check_damping(self.share)
+        _check_damping(self.beside)
+        if self.probes < 1:
+            raise ValueError(f"probes is {self.probes}; at least 1 was expected")
+
+    def of(self, product: Callable[[Vector, Array], Vector], like: Vector) -> Array:
+        """The damping of the curvature with this product, of vectors like this one."""
+
+        def one(total: Array, key: Array) -> tuple[Array, None]:
+            probe = [jnp.where(leaf < 0, -1, 1).astype(leaf.dtype) for leaf in trees.random_like(key, like)]
+            return total + trees.dot(probe, product(probe, jnp.array(0))), None
+
+        first, *others = jax.random.split(self.key, self.probes)
+        total, _ = one(jnp.zeros((), trees.scalar_type(like)), first)
+        if others:
+            total, _ = jax.lax.scan(one, total, jnp.stack(others))
+        return self.share * jnp.abs(total) / (self.probes * trees.size(like)) + self.beside
+
+
 @runtime_checkable
 class Curvature(Protocol):
     """Attributes: damping, what is added to the diagonal; fresh, whether each product draws a new batch."""
 
     @property
-    def damping(self) -> float | Array | Levenberg: ...
+    def damping(self) -> float | Array | Levenberg | TraceShare: ...
     @property
     def fresh(self) -> bool: ...
     def __call__(self, problem: Problem) -> Callable[[Vector, Array], Vector]: ...
@@ -68,7 +118,7 @@ class hessian:
     """The exact Hessian of `lower` in y, as the jvp of its gradient: about two gradients a product.
 
     Args:
-        damping: multiple of the identity added to it, fixed or `Levenberg`.
+        damping: multiple of the identity added to it, fixed, `TraceShare` or `Levenberg`.
 
     Example:
         Damping as large as the curvature itself halves what is exact:
@@ -82,7 +132,7 @@ class hessian:
         0.125
     """
 
-    damping: float | Array | Levenberg = 0.0
+    damping: float | Array | Levenberg | TraceShare = 0.0
     fresh = False
 
     def __post_init__(self) -> None:
@@ -117,7 +167,7 @@ class gauss_newton:
 
     residual: Callable[[Any, Any], Any]
     convex: Callable[[Any], Any]
-    damping: float | Array | Levenberg = 0.0
+    damping: float | Array | Levenberg | TraceShare = 0.0
     fresh = False
 
     def __post_init__(self) -> None:
@@ -156,7 +206,7 @@ class fisher:
     outputs: Callable[[Any, Any], Any]
     family: Literal["categorical", "bernoulli", "gaussian"]
     scale: float | Array = 1.0
-    damping: float | Array | Levenberg = 0.0
+    damping: float | Array | Levenberg | TraceShare = 0.0
     fresh = False
 
     def __post_init__(self) -> None:
@@ -215,8 +265,8 @@ class minibatch_hessian:
 
     def __post_init__(self) -> None:
         _check_damping(self.damping)
-        if isinstance(self.damping, Levenberg):
-            raise ValueError("minibatch_hessian takes a fixed damping: its solvers do not tell when a try succeeded")
+        if isinstance(self.damping, Levenberg | TraceShare):
+            raise ValueError("minibatch_hessian takes a fixed damping: its products are of several batches")
 
     def __call__(self, problem: Problem) -> Callable[[Vector, Array], Vector]:
         count = {len(leaf) for leaf in jax.tree.leaves(self.batches)}

@@ -19,42 +19,27 @@ Lower case, like functions: that is how a recipe names them. Everything else abo
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxfuse import implicit
 from jaxfuse.arrays import Array, Metrics, Params
 from jaxfuse.errors import UserError
-from jaxfuse.learning.game import Energy, Game, Lead, Memory, Part, Scheme, guard, part_of, report, with_implicit
+from jaxfuse.learning.game import Energy, FusionLeads, Game, Lead, Memory, Part, Scheme, guard, report, with_implicit
+from jaxfuse.learning.held_out import HESSIAN, fusion_leader, known_choice, rank_one, refuse_unless, unrolled
 from jaxfuse.learning.settling import settle
 
-FISHER, HESSIAN, GAUSS_NEWTON = "fisher", "hessian", "gauss_newton"
-
-
-class FusionLeads:
-    """A scheme in which the fusion network leads and the segmentation network learns from `follower_part`."""
-
-    leader: ClassVar[str] = "fusion"
-    follower_part: ClassVar[Part] = "all"
-    settles: ClassVar[bool] = False
-    back_propagates: ClassVar[bool] = False
-
-    def start(self) -> Memory:
-        return {}
-
-    def image(self, output: Array, energy: Callable[..., Energy] | None) -> Array:
-        del energy
-        return output
-
-    def follow(self, game: Game, made: Any, psi: Params) -> tuple[Array, Metrics]:
-        theta = jax.lax.stop_gradient(part_of(self.image(made.theta, game.energy), self.follower_part))
-        return game.segmentation_loss(psi, theta, self.follower_part), {}
+GAUSS_NEWTON = "gauss_newton"
+# What a scheme consists of.
+_PARTS = (
+    *("leader", "follower_part", "settles", "back_propagates"),
+    *("start", "image", "follow", "without_task", "__call__"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,12 +60,7 @@ class detached(FusionLeads):
     back_propagates: ClassVar[bool] = True
 
     def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
-        def objective(phi: Params) -> tuple[Array, Metrics]:
-            fusion, terms = game.fusion_loss(game.fuse(phi, "all"))
-            return game.fusion_weight * fusion, {**terms, "fusion_loss": fusion}
-
-        (value, terms), gradient = jax.value_and_grad(objective, has_aux=True)(phi)
-        return Lead(gradient, value, terms, memory)
+        return Lead(*self.without_task(game, phi, psi), memory)
 
 
 @dataclass(frozen=True)
@@ -110,9 +90,9 @@ class pixel(FusionLeads):
     curvature: str = GAUSS_NEWTON
 
     def __post_init__(self) -> None:
-        _refuse_unless(self.gamma >= 0 and self.kappa >= 0 and self.width > 0, self)
-        _refuse_unless(self.inner_steps >= 0 and self.steps >= 1, self)
-        _known("curvature", self.curvature, (GAUSS_NEWTON, HESSIAN))
+        refuse_unless(self.gamma >= 0 and self.kappa >= 0 and self.width > 0, self)
+        refuse_unless(self.inner_steps >= 0 and self.steps >= 1, self)
+        known_choice("curvature", self.curvature, (GAUSS_NEWTON, HESSIAN))
 
     def image(self, output: Array, energy: Callable[..., Energy] | None) -> Array:
         return _picture(settle(self._energy(energy), output, self.inner_steps, self.steps))
@@ -146,7 +126,7 @@ class pixel(FusionLeads):
             curvature=curvature,
             policy="ignore",
         )
-        image, dropped = guard(direct, filtered - direct, info.system_residual)
+        image, guarded = guard(direct, filtered - direct, info.system_residual)
 
         def surrogate(phi: Params) -> tuple[Array, tuple[Array, Metrics]]:
             made = game.fuse(phi, "all")
@@ -156,130 +136,7 @@ class pixel(FusionLeads):
 
         gradient, (fusion, terms) = jax.grad(surrogate, has_aux=True)(phi)
         value = info.value + game.fusion_weight * fusion
-        return Lead(gradient, value, {**terms, "fusion_loss": fusion, **report(info, dropped)}, memory)
-
-
-class HeldOut(FusionLeads):
-    """The follower minimizes L^s on the lower half of the batch, with weight decay; F has L^s on the upper half."""
-
-    follower_part: ClassVar[Part] = "lower"
-    weight_decay: float
-
-    def upper(self, game: Game) -> Callable[[Params, Params], tuple[Array, Metrics]]:
-        return lambda phi, psi: game.upper(phi, psi, "upper")
-
-    def lower(self, game: Game) -> Callable[[Params, Params], Array]:
-        """L^s on the lower half + weight_decay |psi|^2 / 2."""
-
-        def objective(phi: Params, psi: Params) -> Array:
-            return game.task(phi, psi, "lower") + 0.5 * self.weight_decay * optax.tree.norm(psi, squared=True)
-
-        return objective
-
-
-@dataclass(frozen=True)
-class fusion_leader(HeldOut):
-    """F_phi - f_{phi psi} q with (C + damping) q = F_psi by conjugate gradients, f being the follower's loss.
-
-    Attributes:
-        steps: most conjugate-gradient steps.
-        damping: added to the curvature; beside the weight decay, which `f` has.
-        weight_decay: that of the follower's optimizer, whose minimum it moves.
-        curvature: "fisher" (of the predicted classes: never negative; of Eq. 14 it knows the cross-entropy alone) or
-            "hessian" (exact, and negative in places away from a minimum).
-        entropy_weight: weight of the cross-entropy in L^s, for the Fisher information.
-    """
-
-    steps: int = 10
-    damping: float = 1e-2
-    weight_decay: float = 1e-4
-    curvature: str = FISHER
-    entropy_weight: float = 0.5
-
-    def __post_init__(self) -> None:
-        _refuse_unless(self.damping >= 0 and self.weight_decay >= 0 and self.steps >= 1, self)
-        _refuse_unless(self.entropy_weight > 0, self)
-        _known("curvature", self.curvature, (FISHER, HESSIAN))
-
-    def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
-        curvature = implicit.hessian(damping=self.damping)
-        if self.curvature == FISHER:
-            curvature = self._fisher(game, phi, psi)
-        estimator = implicit.cg(steps=self.steps)
-        return with_implicit(self.upper(game), self.lower(game), phi, psi, estimator, curvature)[0]
-
-    def _fisher(self, game: Game, phi: Params, psi: Params) -> implicit.fisher:
-        def logits(phi: Params, psi: Params) -> Array:
-            return game.logits(psi, game.fuse(phi, "lower").theta)
-
-        pixels = math.prod(jax.eval_shape(logits, phi, psi).shape[:-1])
-        scale, damping = self.entropy_weight / pixels, self.damping + self.weight_decay
-        return implicit.fisher(logits, "categorical", scale=scale, damping=damping)
-
-
-@dataclass(frozen=True)
-class rank_one(HeldOut):
-    """Outer products of gradients in place of second derivatives: F_phi - c f_phi, c = <g, F_psi> / (|g|^2 + mu).
-
-    g = f_psi. mu is the running mean of |g|^2 over the steps before, |c| <= 1. Limits: at the follower's optimum g is
-    zero, and the gradient the direct one; on one batch for both levels c would be near 1 and the gradient cancel,
-    which is why each has a half of its own; and it is no curvature (see `implicit.rank_one`). The first step, which
-    has no mean yet, takes the direct gradient.
-
-    Attributes:
-        memory_decay: how much of the mean a step keeps, once there have been 1 / (1 - memory_decay) of them.
-        weight_decay: as in `fusion_leader`.
-    """
-
-    memory_decay: float = 0.99
-    weight_decay: float = 1e-4
-
-    def __post_init__(self) -> None:
-        _refuse_unless(0 <= self.memory_decay < 1 and self.weight_decay >= 0, self)
-
-    def start(self) -> Memory:
-        return {"squared": jnp.zeros((), jnp.float32), "count": jnp.zeros((), jnp.int32)}
-
-    def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
-        mean, count = memory["squared"], memory["count"]
-        estimator = implicit.rank_one(damping=jnp.where(count > 0, mean, jnp.inf), limit=1.0)
-        upper, lower = self.upper(game), self.lower(game)
-        lead, info = with_implicit(upper, lower, phi, psi, estimator, implicit.hessian())
-        squared = jnp.square(info.inner_gradient_norm).astype(mean.dtype)
-        pace = jnp.maximum(1 / (count + 1), 1 - self.memory_decay)
-        # One bad batch must not make the mean useless for ever.
-        known = jnp.isfinite(squared)
-        kept = {
-            "squared": jnp.where(known, mean + pace * (squared - mean), mean),
-            "count": count + known.astype(count.dtype),
-        }
-        return lead._replace(metrics={**lead.metrics, "bilevel/mean_squared": mean}, memory=kept)
-
-
-@dataclass(frozen=True)
-class unrolled(HeldOut):
-    """F at the follower's weights after further steps of gradient descent on f, differentiated through: for checks.
-
-    Attributes:
-        steps: how many, from psi on.
-        learning_rate: of them.
-        weight_decay: as in `fusion_leader`.
-    """
-
-    steps: int = 5
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-4
-
-    def __post_init__(self) -> None:
-        _refuse_unless(self.steps >= 1 and self.learning_rate > 0 and self.weight_decay >= 0, self)
-
-    def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
-        upper = self.upper(game)
-        direct = jax.grad(lambda phi: upper(phi, psi)[0])(phi)
-        estimator = implicit.unroll(self.steps, learning_rate=self.learning_rate)
-        found, info = implicit.hypergradient(upper, self.lower(game), phi, psi, estimator=estimator, policy="ignore")
-        gradient, dropped = guard(direct, jax.tree.map(jnp.subtract, found, direct), info.system_residual)
-        return Lead(gradient, info.value, {**info.aux["upper"], **report(info, dropped)}, memory)
+        return Lead(gradient, value, {**terms, "fusion_loss": fusion, **report(info, guarded)}, memory)
 
 
 @dataclass(frozen=True)
@@ -304,9 +161,10 @@ class weights:
     damping: float = 1e-2
 
     def __post_init__(self) -> None:
-        _refuse_unless(self.coupling > 0 and self.damping >= 0 and self.steps >= 1, self)
+        refuse_unless(self.coupling > 0 and self.damping >= 0 and self.steps >= 1, self)
 
-    def start(self) -> Memory:
+    def start(self, phi: Params, psi: Params) -> Memory:
+        del phi, psi
         return {}
 
     def image(self, output: Array, energy: Callable[..., Energy] | None) -> Array:
@@ -318,6 +176,11 @@ class weights:
         task = game.segmentation_loss(psi, made.theta, "all")
         value = game.fusion_weight * fusion + self.coupling * game.task_weight * task
         return value, {**terms, "fusion_loss": fusion, "task_loss": task}
+
+    def without_task(self, game: Game, phi: Params, psi: Params) -> tuple[Params, Array, Metrics]:
+        """Returns those of L^s: the follower does not answer, as its objective lacks L^s."""
+        value, gradient = jax.value_and_grad(lambda psi: game.task(phi, psi))(psi)
+        return gradient, value, {}
 
     def __call__(self, game: Game, phi: Params, psi: Params, memory: Memory) -> Lead:
         lead, _ = with_implicit(
@@ -336,15 +199,34 @@ SCHEMES: Mapping[str, Callable[..., Scheme]] = {
 }
 
 
+def scheme_of(bilevel: str | Callable[..., Any], options: Mapping[str, Any]) -> Scheme:
+    """Returns the scheme of a name, or one's own, with the options given.
+
+    Raises:
+        UserError: the name is not known, the scheme has no such option or lacks one, or it is no `Scheme`.
+    """
+    name, make = repr(bilevel), bilevel
+    if isinstance(bilevel, str):
+        if bilevel not in SCHEMES:
+            raise UserError(f"bilevel is {name}; choose one of {', '.join(SCHEMES)}, or module:function of your own")
+        make = SCHEMES[bilevel]
+    else:
+        name = f"'{bilevel.__module__}:{bilevel.__qualname__}'"
+    accepted = inspect.signature(make).parameters
+    if stray := sorted(set(options) - set(accepted)):
+        has = ", ".join(sorted(accepted)) or "none"
+        raise UserError(f"bilevel {name} has no option {', '.join(stray)}; it has {has}")
+    given = [one for one, parameter in accepted.items() if parameter.default is not inspect.Parameter.empty]
+    if absent := sorted(set(accepted) - set(given) - set(options)):
+        raise UserError(f"bilevel {name} needs a value of {', '.join(absent)}; set it in scheme.options")
+    made = make(**options)  # pyright: ignore[reportCallIssue]
+    if absent := [one for one in _PARTS if not hasattr(made, one)]:
+        raise UserError(
+            f"bilevel {name} makes a {type(made).__name__}, which is no scheme: it lacks {', '.join(absent)}; derive "
+            "it from jaxfuse.learning.game.FusionLeads and write its __call__"
+        )
+    return made
+
+
 def _picture(theta: Array) -> Array:
     return jnp.clip(theta, 0, 1)
-
-
-def _refuse_unless(sound: bool, scheme: Any) -> None:
-    if not sound:
-        raise UserError(f"{scheme}: counts must be at least 1, widths and rates positive, weights not negative")
-
-
-def _known(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}")

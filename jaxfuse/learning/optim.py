@@ -226,14 +226,27 @@ def accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.Gr
     if every == 1:
         return optimizer
     several = optax.MultiSteps(optimizer, every)
+    counting = optax.GradientTransformation(several.init, several.update)  # pyright: ignore[reportArgumentType]
+    return paced(counting, every)
+
+
+def paced(optimizer: optax.GradientTransformation, every: float) -> optax.GradientTransformation:
+    """The optimizer of a player that makes one update in `every` steps, below 1 several in a step.
+
+    Its schedules go on counting steps of the run, at whose end they end.
+    """
+    if every == 1:
+        return optimizer
 
     def init(params: optax.Params) -> Any:
         def counting(node: Any) -> Any:
-            return node._replace(every=jnp.float32(every)) if _is_schedule(node) else node
+            if not _is_schedule(node):
+                return node
+            return node._replace(every=jnp.float32(every) * (1 if node.every is None else node.every))
 
-        return jax.tree.map(counting, several.init(params), is_leaf=_is_schedule)
+        return jax.tree.map(counting, optimizer.init(params), is_leaf=_is_schedule)
 
-    return optax.GradientTransformation(init, several.update)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformation(init, optimizer.update)
 
 
 def by_part(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

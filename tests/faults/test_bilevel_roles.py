@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import fuse4seg
+from jaxfuse.config import parse
 from jaxfuse.data.pipeline import HalvesHeldOut
 from jaxfuse.data.streams import held_out_streams
 from jaxfuse.data.subject_names import subject_rule
@@ -257,3 +258,35 @@ def test_other_schemes_give_the_image_of_the_network(batch):
     assert set(made) == {"fused", "S"}
     game = system.game(None, batch, system.combinations.choice(0), None)
     np.testing.assert_allclose(made["fused"], game.fuse(state.params["fusion"], "all").theta, atol=1e-6)
+
+
+@table(
+    "bilevel,told",
+    (
+        "a scheme of one's own whose module cannot be imported",
+        "told so by its name",
+        "no_such_package.schemes:mine",
+        "'no_such_package.schemes:mine' names no module of jaxfuse.learning and no importable module",
+    ),
+    (
+        "a scheme of one's own whose module lacks it",
+        "told so",
+        "game:mine",
+        "'game:mine' names a function that jaxfuse.learning.game lacks",
+    ),
+    (
+        "a function that makes no scheme",
+        "told what it lacks, and what to derive it from",
+        "settling:settle",
+        "bilevel 'jaxfuse.learning.settling:settle' needs a value of energy, output, rounds, steps; set it in scheme.o",
+    ),
+)
+def test_a_scheme_of_ones_own_that_is_none_is_refused(bilevel, told):
+    config = fuse4seg.get_config("tiny")
+    config.cooperative.args.scheme.bilevel = bilevel
+
+    def build():
+        phase = parse(config).phases["cooperative"]
+        phase.build(fuse4seg.MODALITIES, ("background", "tumor"), 4)
+
+    refused(told, build)

@@ -129,6 +129,25 @@ def test_damping_given_as_a_number_is_that_of_an_array():
     assert float(info.damping) == 0.3
 
 
+def test_damping_by_the_trace_is_a_share_of_the_mean_eigenvalue_at_any_scale():
+    diagonal, key = np.array([0.5, 1.0, 2.0, 4.5]), jax.random.key(3)
+    for scale in (1.0, 1e-4):
+        matrix = scale * np.diag(diagonal)
+        *problem, cross, target = linear(matrix)
+        damping = implicit.TraceShare(0.1, key, beside=0.02 * scale)
+        gradient, info = gradient_of(*problem, curvature=implicit.hessian(damping=damping))
+        near(info.damping, scale * (0.1 * 2.0 + 0.02), 1e-12)  # random signs are exact for a diagonal
+        near(gradient, cross.T @ (target / (scale * (diagonal + 0.22))), 1e-12)
+    plain = gradient_of(*problem, curvature=implicit.hessian(damping=float(info.damping)))[1]
+    assert int(info.products) == int(plain.products) + 1
+    # Of any matrix it is right in the mean over many probes.
+    *problem, _, _ = linear(spd(20, 1e2))
+    many = gradient_of(*problem, curvature=implicit.hessian(implicit.TraceShare(1.0, key, probes=400)))[1]
+    np.testing.assert_allclose(many.damping, np.trace(spd(20, 1e2)) / 20, rtol=0.05)
+    refuses("probes is 0; at least 1", lambda: implicit.TraceShare(0.1, key, probes=0))
+    refuses("damping is -1.0", lambda: implicit.TraceShare(-1.0, key))
+
+
 @pytest.mark.parametrize(("estimator", "tries"), [(implicit.cg(), 2), (implicit.cg(), 6), (implicit.dense(), 6)])
 def test_levenberg_grows_until_the_curvature_is_positive(estimator, tries):
     matrix = np.diag([-0.5, 1.0, 2.0, 3.0])

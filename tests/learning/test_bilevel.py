@@ -109,7 +109,9 @@ def converged(logits):
 
 
 def _led(scheme, game, psi, memory=None):
-    return jax.jit(lambda phi, psi, memory: scheme(game, phi, psi, memory))(drawn()[0], psi, memory or scheme.start())
+    return jax.jit(lambda phi, psi, memory: scheme(game, phi, psi, memory))(
+        drawn()[0], psi, memory or scheme.start(drawn()[0], psi)
+    )
 
 
 def _distance(found, exact):
@@ -334,17 +336,19 @@ def test_guard():
     direct, small = {"x": jnp.array([3.0, 4.0])}, {"x": jnp.array([1.0, 0.0])}
 
     def dropped(implicit, residual):
-        gradient, flag = guard(direct, {"x": jnp.array(implicit)}, jnp.array(residual))
-        expected = direct["x"] + (0 if flag else jnp.array(implicit))
+        gradient, found = guard(direct, {"x": jnp.array(implicit)}, jnp.array(residual))
+        expected = direct["x"] + (0 if found.dropped else jnp.array(implicit))
         np.testing.assert_array_equal(gradient["x"], expected)
-        return bool(flag)
+        assert float(found.direct_norm) == 5
+        np.testing.assert_allclose(found.implicit_norm, np.linalg.norm(implicit), rtol=1e-6)
+        return bool(found.dropped)
 
     # A residual that is not a number: no system was solved.
     for implicit, residual in (([1.0, 0.0], 0.5), ([1.0, 0.0], 1.0), ([1.0, 0.0], jnp.nan), ([30.0, 40.0], 0.0)):
         assert not dropped(implicit, residual)
     for implicit, residual in (([30.0, 40.1], 0.0), ([1.0, 0.0], 1.5), ([jnp.nan, 0.0], 0.0), ([jnp.inf, 0.0], 0.0)):
         assert dropped(implicit, residual)
-    assert guard(direct, small, jnp.array(0.0), limit=0.1)[1]
+    assert guard(direct, small, jnp.array(0.0), limit=0.1)[1].dropped
 
 
 def test_a_solve_that_fails_is_dropped_and_said():

@@ -24,11 +24,15 @@ from jaxfuse.errors import UserError
 from jaxfuse.learning.combinations import Choice, Combinations
 from jaxfuse.learning.fusing import AttentiveFusionPart, Fused, FusionPart, presented
 from jaxfuse.learning.game import Energy, Game, Part, Scheme, part_of, remembered
-from jaxfuse.learning.state import Aux, Optimizers, State, apply_gradient, create_state, descend, initializer_key
+from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry
 from jaxfuse.losses.fusion import band_correlation, fusion_content, fusion_energy_of, smooth_fusion_energy
 from jaxfuse.models.fuse4seg.judging import Critics
 from jaxfuse.models.fuse4seg.parts import SegmentationPart
+from jaxfuse.models.fuse4seg.turns import Pace, move_follower, move_leader, remembering
+
+# Marks the key of a step by which a scheme draws, apart from those of networks.
+_PROBES = 7
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,17 @@ class FusionLoss:
             loss = loss + self.adversarial_weight * terms["adversarial"]
         return loss, terms
 
+    def weighted(self, terms: Metrics) -> Metrics:
+        """The terms of `__call__` that have a weight, with it; their sum is the loss."""
+        content = 1 - self.correlation_weight
+        weights = {
+            "correlation": self.correlation_weight,
+            "intensity": content * self.intensity_weight,
+            "gradient": content * self.gradient_weight,
+            "adversarial": self.adversarial_weight,
+        }
+        return {name: weight * terms[name] for name, weight in weights.items() if weight and name in terms}
+
 
 def fakes_of(fused: Fused, sources: Array) -> Array:
     """The fused image in every slot (b h w m), to be judged by each slot's critic."""
@@ -87,7 +102,7 @@ class Cooperation(Defaults):
         scheme: finds the leader's gradient.
         fusion_weight: of L^f beside the task in the leader's objective (lambda of Eq. 6). A state holds it as
             `memory["fusion_weight"]`, which is what a step reads: one compiled step serves all weights.
-        warmup_steps: number of first steps in which the fusion network gets no task gradient.
+        pace: how often follower and leader move.
     """
 
     fusion: FusionPart
@@ -97,7 +112,7 @@ class Cooperation(Defaults):
     shown: int
     scheme: Scheme
     fusion_weight: float
-    warmup_steps: int
+    pace: Pace
     optimizers: Optimizers
     geometry: Geometry
 
@@ -123,9 +138,11 @@ class Cooperation(Defaults):
         if self.fusion_loss.critics is not None:
             params["critics"] = self.fusion_loss.critics.init(key_critics, image)
         memory: dict[str, Any] = {"fusion_weight": jnp.float32(self.fusion_weight)}
-        if remembered := self.scheme.start():
-            memory["bilevel"] = dict(remembered)
-        return create_state(rng, params, self.optimizers, memory=memory)
+        if kept := self.scheme.start(fusion, params["segmentation"]):
+            memory["bilevel"] = dict(kept)
+        state = create_state(rng, params, self.optimizers, memory=memory)
+        told_later = self.pace.leader_every > 1 or self.pace.share_every
+        return remembering(self.train_step, state, batch) if told_later else state
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         key_choice, key_networks, key_penalty = jax.random.split(state.key(), 3)
@@ -147,25 +164,23 @@ class Cooperation(Defaults):
             moves = critics.moves(choice)
             state, judged = descend(state, "critics", self.optimizers["critics"], judge, moves=moves)
             metrics |= judged.metrics
-        weight = 1.0
-        if self.warmup_steps:
-            weight = (state.step >= self.warmup_steps).astype(jnp.float32)
-        held = state.params.get("critics")
-        game = self.game(held, batch, choice, key_networks, task_weight=weight, memory=state.memory)
+        weight, warmup = 1.0, self.pace.warmup_steps
+        if warmup:
+            weight = (state.step >= warmup).astype(jnp.float32)
+        held, memory = state.params.get("critics"), state.memory
+        game = self.game(held, batch, choice, key_networks, task_weight=weight, memory=memory)
         psi = state.params["segmentation"]
         if self.scheme.leader == "fusion":
-            leader, follower = "fusion", "segmentation"
-            follow = _objective(lambda psi: self.scheme.follow(game, fused, psi))
-            game = replace(game, fuse=lambda phi, part: known(phi)) if kept else game
+            follower, follow = "segmentation", lambda psi: self.scheme.follow(game, fused, psi)
         else:
-            leader, follower = "segmentation", "fusion"
-            follow = _objective(lambda phi: self.scheme.follow(game, game.fuse(phi, "all"), psi))
-        moved, followed = descend(state, follower, self.optimizers[follower], follow)
-        lead = self.scheme(game, *_both(moved.params), moved.memory.get("bilevel", {}))
-        moved, led = apply_gradient(moved, leader, self.optimizers[leader], lead.gradient, lead.loss, Aux(lead.metrics))
-        if lead.memory:
-            moved = moved.replace(memory={**moved.memory, "bilevel": dict(lead.memory)})  # pyright: ignore
-        return moved.advance(), {**metrics, **followed.metrics, **led.metrics}
+            follower, follow = "fusion", lambda phi: self.scheme.follow(game, game.fuse(phi, "all"), psi)
+        optimizer, times = self.optimizers[follower], self.pace.follower_steps
+        state, followed = move_follower(state, follower, optimizer, _objective(follow), times)
+        # A scheme is asked once the task has its weight.
+        led = replace(game, task_weight=1.0, key=jax.random.fold_in(key_networks, _PROBES))
+        led = replace(led, fuse=lambda phi, part: known(phi)) if kept else led
+        state, told = move_leader(state, led, self.scheme, self.optimizers[self.scheme.leader], self.pace)
+        return state.advance(), {**metrics, **followed, **told}
 
     def game(
         self,
@@ -186,9 +201,13 @@ class Cooperation(Defaults):
         def fuse(phi: Params, part: Part) -> Fused:
             return self.fusion.fuse(phi, part_of(sources, part), part_of(presence, part), rng)
 
+        def fusion_loss(made: Fused) -> tuple[Array, Metrics]:
+            return self.fusion_loss(made, critics, choice, sources, presence)
+
         return Game(
             fuse=fuse,
-            fusion_loss=lambda made: self.fusion_loss(made, critics, choice, sources, presence),
+            fusion_loss=fusion_loss,
+            fusion_terms=lambda made: self.fusion_loss.weighted(fusion_loss(made)[1]),
             segmentation_loss=lambda psi, theta, part: self.segmentation.loss(
                 psi, theta, part_of(batch["label"], part), rng
             ),
@@ -286,8 +305,3 @@ def _objective(function: Callable[[Params], tuple[Array, Metrics]]) -> Callable[
         return loss, Aux(terms)
 
     return objective
-
-
-def _both(params: Mapping[str, Params]) -> tuple[Params, Params]:
-    """(phi, psi)."""
-    return params["fusion"], params["segmentation"]

@@ -6,14 +6,13 @@ The rows of the paper's ablation are options: `decoder=False`, `adversarial_weig
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxfuse.errors import UserError
-from jaxfuse.learning.bilevel import SCHEMES
+from jaxfuse.learning.bilevel import scheme_of
 from jaxfuse.learning.combinations import combinations, named, number_of
 from jaxfuse.learning.fusing import FusionPart
 from jaxfuse.learning.game import Scheme
@@ -25,6 +24,7 @@ from jaxfuse.models.fuse4seg.judging import CriticForm, apart
 from jaxfuse.models.fuse4seg.parts import FusionModule, SegmentationModule, SegmentationPart
 from jaxfuse.models.fuse4seg.pretraining import Pretraining
 from jaxfuse.models.fuse4seg.segmentation import SegmentationForm
+from jaxfuse.models.fuse4seg.turns import Pace
 
 
 @dataclass(frozen=True)
@@ -41,30 +41,27 @@ class BilevelForm:
     """The bi-level scheme and its options.
 
     Attributes:
-        bilevel: name of a scheme of `jaxfuse.learning.bilevel`.
-        fusion_weight, warmup_steps: of `Cooperation`.
+        bilevel: name of a scheme of `jaxfuse.learning.bilevel`, or a scheme of one's own, "module:function" in a
+            recipe.
+        fusion_weight: of `Cooperation`.
+        warmup_steps, follower_steps, leader_every, share_every: of `turns.Pace`.
         options: those of the scheme, by name; what is not named has the scheme's own default.
     """
 
-    bilevel: str = "joint"
+    bilevel: str | Callable[..., Any] = "joint"
     fusion_weight: float = 1.0
     warmup_steps: int = 0
+    follower_steps: int = 1
+    leader_every: int = 1
+    share_every: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def scheme(self) -> Scheme:
-        """Returns the scheme with the options given.
+    def pace(self) -> Pace:
+        return Pace(self.warmup_steps, self.follower_steps, self.leader_every, self.share_every)
 
-        Raises:
-            UserError: it is not known, or has no such option.
-        """
-        if self.bilevel not in SCHEMES:
-            raise UserError(f"bilevel is {self.bilevel!r}; choose one of {', '.join(SCHEMES)}")
-        make = SCHEMES[self.bilevel]
-        accepted = inspect.signature(make).parameters
-        if stray := sorted(set(self.options) - set(accepted)):
-            has = ", ".join(sorted(accepted)) or "none"
-            raise UserError(f"bilevel {self.bilevel!r} has no option {', '.join(stray)}; it has {has}")
-        return make(**self.options)
+    def scheme(self) -> Scheme:
+        """Returns the scheme with the options given."""
+        return scheme_of(self.bilevel, self.options)
 
 
 def make_pretraining(
@@ -149,16 +146,18 @@ def cooperate(
             f"warmup_steps is {scheme.warmup_steps} and fusion_weight {scheme.fusion_weight}; neither may be negative"
         )
     trained = combinations(combos, modalities)
+    made, pace = scheme.scheme(), scheme.pace()
+    pace.check(made)
     return Cooperation(
         fusion=fusion,
         segmentation=segmentation,
         fusion_loss=fusion_loss(critics, losses, modalities),
         combinations=trained,
         shown=number_of(shown, trained),
-        scheme=scheme.scheme(),
+        scheme=made,
         fusion_weight=scheme.fusion_weight,
-        warmup_steps=scheme.warmup_steps,
-        optimizers=apart(optimizers),
+        pace=pace,
+        optimizers=pace.optimizers(apart(optimizers), made),
         geometry=Geometry(2, math.lcm(fusion.divisor, segmentation.divisor)),
     )
 
