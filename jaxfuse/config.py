@@ -23,7 +23,7 @@ from jaxfuse.data.settings import Data, read_data
 from jaxfuse.errors import UserError
 from jaxfuse.inference.mirrors import NONE, asked_axes
 from jaxfuse.inference.weighting import EQUAL, check_weighting
-from jaxfuse.learning.optim import accumulated, adam, sgd
+from jaxfuse.learning.optim import accumulated, adam, rmsprop, sgd
 from jaxfuse.learning.system import System
 from jaxfuse.learning.transfer import Rule, parse_rule
 from jaxfuse.options import (
@@ -40,7 +40,7 @@ from jaxfuse.options import (
 )
 from jaxfuse.ranges import check_ranges
 
-_OPTIMIZERS = {"adam": adam, "sgd": sgd}
+_OPTIMIZERS = {"adam": adam, "sgd": sgd, "rmsprop": rmsprop}
 
 
 @dataclass(frozen=True)

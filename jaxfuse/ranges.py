@@ -59,16 +59,16 @@ _NAMES: Mapping[Range, str] = {
         "batch tile_batch patch shape grid pool_size base levels width widths decoder_widths head heads hidden dim "
         "blocks convs_per_block decoder_blocks front high_nodes cell text_dim rounds downs latent widest mix_kernel "
         "most stem units train_side vit_depth vit_heads vit_hidden vit_width fusion_width critic_base "
-        "critic_layers critic_width stages"
+        "critic_layers critic_width critic_widths growth layers narrowing enter depth stages"
     ),
     Range(2, 3): "ndim",
-    RATE: "b1 b2 momentum ema_decay norm_decay memory_decay overlap val_fraction dropout",
+    RATE: "b1 b2 momentum decay ema_decay norm_decay memory_decay overlap val_fraction dropout",
     SHARE: "trunk_rate probability modality_probability corruption slope correlation_weight alpha beta",
     Range(0, 1, open_below=True): "factor low_resolution.range",
     Range(0, 180): "degrees",
     POSITIVE: (
         "learning_rate clip_norm spacing_mm eps norm_eps critic_norm_eps expansion clamp coupling options.width "
-        "options.entropy_weight frequencies range control_mm view_mm"
+        "options.entropy_weight frequencies range control_mm view_mm keeping.constant"
     ),
     Range(0, 2, open_below=True): "phantom.contrast",
     Range(0, 10): "noise_scale phantom.mimics",
@@ -76,9 +76,10 @@ _NAMES: Mapping[Range, str] = {
     NOT_NEGATIVE: (
         "most_mm coefficient noise.sigma shift.most a b gamma kappa damping weight_decay cycle_weight "
         "identity_weight target_weight variance_weight "
-        "segmentation_weight fusion_weight adversarial_weight penalty_weight gradient_weight intensity_weight "
-        "reconstruction_weight dice_weight entropy_weight ssim_weight difference_weight decomposition_weight "
-        "checkpoint_minutes time_limit"
+        "segmentation_weight fusion_weight adversarial_weight penalty_weight gradient_weight "
+        "intensity_weight likeness_weight detail_weight first_weight second_weight pixel_weight "
+        "content_weight error_weight first_times second_times reconstruction_weight dice_weight "
+        "entropy_weight ssim_weight difference_weight decomposition_weight checkpoint_minutes time_limit"
     ),
 }
 RANGES: Mapping[str, Range] = {name: one for one, names in _NAMES.items() for name in names.split()}

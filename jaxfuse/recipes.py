@@ -212,6 +212,22 @@ def sgd(
     return _with_open(options, stages=stages, factor=factor, clip_norm=clip_norm)
 
 
+def rmsprop(
+    learning_rate: float,
+    *,
+    decay: float = 0.99,
+    momentum: float = 0.0,
+    schedule: str = "constant",
+    stages: int | None = None,
+    factor: float | None = None,
+    clip_norm: float | None = None,
+) -> ConfigDict:
+    """Returns options of RMSprop for one player; None is left out, and can be set later."""
+    options = ConfigDict({"kind": "rmsprop", "learning_rate": learning_rate, "decay": decay, "momentum": momentum})
+    options.schedule = schedule
+    return _with_open(options, stages=stages, factor=factor, clip_norm=clip_norm)
+
+
 def _with_open(options: ConfigDict, *, stages: int | None, factor: float | None, clip_norm: float | None) -> ConfigDict:
     """Adds the schedule options; those that are None become placeholders that a command line may fill."""
     options.stages, options.factor, options.clip_norm = placeholder(int), placeholder(float), placeholder(float)

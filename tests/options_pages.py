@@ -180,19 +180,23 @@ def shared_page(page: str) -> str:
 
 @cache
 def _over_recipes() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """Returns types and values of each option: of the recipes as they are, or, where none has it, of their rows."""
+    """Returns types and values of each option: of the recipes as they are, or, where none has it, of their rows.
+
+    An option that presets for the papers' sizes alone have is not set.
+    """
     kinds: dict[str, set[str]] = {}
     values: dict[str, set[str]] = {}
-    for calls in ([(recipe, "") for recipe in RECIPES], [(recipe, row) for recipe in RECIPES for row in _rows(recipe)]):
+    rows, papers = ([(recipe, call) for recipe in RECIPES for call in _rows(recipe, of)] for of in ("", "paper"))
+    for calls in ([(recipe, "") for recipe in RECIPES], rows, papers):
         met = [setting for call in calls for setting in settings(*call) if setting.option not in kinds]
         for setting in met:
             kinds.setdefault(setting.option, set()).add(setting.kind)
-            values.setdefault(setting.option, set()).add(setting.value)
+            values.setdefault(setting.option, set()).add(written(None) if calls is papers else setting.value)
     return kinds, values
 
 
-def _rows(recipe: str) -> list[str]:
-    return [argument("", row) for row in RECIPES[recipe].ROWS]
+def _rows(recipe: str, preset: str = "") -> list[str]:
+    return [argument(preset, row) for row in RECIPES[recipe].ROWS]
 
 
 def _kinds(kinds: set[str]) -> str:

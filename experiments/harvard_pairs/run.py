@@ -39,7 +39,7 @@ from jaxfuse.metrics.fusion import METRICS, score_fused
 
 HERE = Path(__file__).parent
 KINDS = ("ct", "pet", "spect")
-ROWS = ("fuse4seg", "cddfuse")
+ROWS = ("fuse4seg", "cddfuse", "didfuse", "tardal", "ddcgan", "u2fusion", "rfn_nest")
 PLAIN = {"mean": np.mean, "maximum": np.max}
 # The eight of published tables; the ninth is a variant of the last.
 EIGHT = tuple(metric for metric in METRICS if metric.name != "ssim_255")

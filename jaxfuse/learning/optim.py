@@ -187,6 +187,32 @@ def sgd(
     )
 
 
+def rmsprop(
+    *,
+    learning_rate: float,
+    total_steps: int,
+    decay: float = 0.99,
+    momentum: float = 0.0,
+    schedule: str = "constant",
+    stages: int | None = None,
+    factor: float | None = None,
+    clip_norm: float | None = None,
+    warmup_steps: int | None = None,
+) -> optax.GradientTransformation:
+    """Gradients divided by the root of their mean square, 1e-8 added: s <- decay s + (1 - decay) gradient^2, from 0.
+
+    With `momentum`, m <- momentum m + the quotient, the update being the rate times m. That is PyTorch's form; other
+    arguments as in `adam`.
+    """
+    _check_not_negative(decay=decay, momentum=momentum, warmup_steps=warmup_steps)
+    return optax.chain(
+        *_clipping(clip_norm),
+        optax.scale_by_rms(decay=decay, eps=1e-8, eps_in_sqrt=False),
+        *([optax.trace(momentum)] if momentum else []),
+        _descent(learning_rate, total_steps, schedule_named(schedule, stages, factor), warmup_steps),
+    )
+
+
 def _check_not_negative(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value < 0:

@@ -80,6 +80,25 @@ def gradient_penalty(
 
     `critic` gives scores whose first axis is the batch; a sample's score is their mean.
     """
+    # The root's derivative at zero is infinite; a critic that is flat everywhere must not give NaN.
+    return jnp.square(jnp.sqrt(_squared_slopes(critic, real, fake, key) + 1e-12) - 1)
+
+
+def divergence_penalty(
+    critic: Callable[[Array], Array],
+    real: Float[Array, b * image],
+    fake: Float[Array, b * image],
+    key: Key[Array, ""],
+    power: int = 6,
+) -> Float[Array, " b"]:
+    """|d critic / d image|^power at such points (Wu et al. 2018, Wasserstein divergence); `power` is even."""
+    return _squared_slopes(critic, real, fake, key) ** (power // 2)
+
+
+def _squared_slopes(
+    critic: Callable[[Array], Array], real: Array, fake: Array, key: Key[Array, ""]
+) -> Float[Array, " b"]:
+    """The squared length of the slope of each sample's score at a random point between real and fake."""
     mix = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1), real.dtype)
     between = mix * real + (1 - mix) * fake
 
@@ -88,5 +107,4 @@ def gradient_penalty(
         return scores.reshape(scores.shape[0], -1).mean(1).sum()
 
     slope = jax.grad(total)(between).astype(jnp.float32).reshape(real.shape[0], -1)
-    # The root's derivative at zero is infinite; a critic that is flat everywhere must not give NaN.
-    return jnp.square(jnp.sqrt(jnp.square(slope).sum(1) + 1e-12) - 1)
+    return jnp.square(slope).sum(1)

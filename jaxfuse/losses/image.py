@@ -39,6 +39,13 @@ def sobel_magnitude(images: Float[Array, "b h w m"], width: float = 0.0) -> Floa
     return jnp.abs(along) + jnp.abs(across)
 
 
+def gradient_length(images: Float[Array, "b h w m"]) -> Float[Array, "b h w m"]:
+    """The length of the gradient of every channel by Sobel's responses: 1 on a ramp of 1 per pixel, 1e-4 where flat."""
+    along, across = sobel(images)
+    # The root's derivative at zero is infinite.
+    return jnp.sqrt(jnp.square(along / 8) + jnp.square(across / 8) + 1e-8)
+
+
 def neighbor_difference(images: Float[Array, "b h w m"]) -> Float[Array, "b h w m"]:
     """The mean of a pixel's eight neighbors minus the pixel, by channel; 0 lies beyond the border.
 

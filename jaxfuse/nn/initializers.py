@@ -33,7 +33,7 @@ def lecun_normal() -> KernelInit:
     return _init(drawn_truncated, lambda fan_in, fan_out: _root(1.0 / fan_in) / _CUT_STDDEV)
 
 
-def truncated_normal(stddev: float) -> KernelInit:
+def truncated_normal(stddev: float = 0.05) -> KernelInit:
     """N(0, stddev^2) cut at two standard deviations, whatever the fan-in, as TensorFlow's function of this name."""
     return _init(drawn_truncated, lambda fan_in, fan_out: stddev)
 

@@ -15,6 +15,7 @@ from jaxfuse.learning.optim import (
     adam,
     by_part,
     held,
+    rmsprop,
     scale_by_schedule,
     schedule_named,
     sgd,
@@ -90,6 +91,16 @@ def test_sgd_by_hand():
         update, state = transform.update(jnp.array(gradient), state, w)
         np.testing.assert_allclose(update, -rate * momentum, rtol=1e-6)
         w = w + update
+
+
+def test_rmsprop_by_hand():
+    optimizer = rmsprop(learning_rate=0.1, total_steps=10, decay=0.75, momentum=0.5)
+    state, square, moved = optimizer.init(jnp.array(0.0)), 0.0, 0.0
+    for gradient in (2.0, -1.0, 4.0):
+        update, state = optimizer.update(jnp.array(gradient), state)
+        square = 0.75 * square + 0.25 * gradient**2
+        moved = 0.5 * moved + gradient / square**0.5
+        assert float(update) == pytest.approx(-0.1 * moved, rel=1e-5)
 
 
 def test_nesterov_looks_ahead_and_plain_descent_does_not_remember():
@@ -186,6 +197,7 @@ def test_refusals():
 # Whatever a recipe can say of a player, where momentum or weight decay would move weights that have no gradient.
 RESTLESS = {
     "adam": ({}, {"b1": 0.5}, {"clip_norm": 1.0}, {"schedule": "halving", "stages": 2}),
+    "rmsprop": ({"momentum": 0.5},),
     "sgd": ({}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.1}, {"clip_norm": 1.0}),
 }
 

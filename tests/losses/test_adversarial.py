@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfuse.losses.adversarial import GAN_FORMS, gan_form, gradient_penalty
+from jaxfuse.losses.adversarial import GAN_FORMS, divergence_penalty, gan_form, gradient_penalty
 from tests.refusals import refused
 
 LSGAN = gan_form("lsgan")
@@ -52,3 +52,6 @@ def test_gradient_penalty_of_a_linear_critic():
         images = jnp.zeros((3, 4, 4, 1)), jnp.ones((3, 4, 4, 1))
         found = gradient_penalty(lambda x, s=scale: s * (x * weights).sum((1, 2, 3)), *images, jax.random.key(0))
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # The same slope at every point, to the sixth power.
+    found = divergence_penalty(lambda x: (x * weights).sum((1, 2, 3)), *images, jax.random.key(0))
+    np.testing.assert_allclose(found, float(jnp.linalg.norm(weights)) ** 6, rtol=1e-5)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from jaxfuse.losses.image import gradient_difference, l1, neighbor_difference, sobel_magnitude, ssim, ssim_map
+from jaxfuse.losses.image import (
+    gradient_difference,
+    gradient_length,
+    l1,
+    neighbor_difference,
+    sobel_magnitude,
+    ssim,
+    ssim_map,
+)
 from tests.refusals import refused
 
 PAIR = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 14, 16, 2)), jnp.float32)
@@ -24,6 +32,8 @@ def test_sobel_of_a_ramp_is_eight_inside_and_half_at_the_border():
     ramp = jnp.tile(jnp.arange(6.0)[None, :, None, None], (1, 1, 5, 1))
     expected = np.repeat([[4], [8], [8], [8], [8], [4]], 5, axis=1)
     np.testing.assert_allclose(sobel_magnitude(ramp)[0, ..., 0], expected)
+    np.testing.assert_allclose(gradient_length(ramp)[0, 1:-1, :, 0], 1, rtol=1e-6)
+    assert float(jax.grad(lambda image: gradient_length(image).sum())(jnp.ones((1, 3, 3, 1))).max()) == 0
     smooth = sobel_magnitude(ramp, 1e-2)[0, 2, 2, 0]
     assert float(smooth) == pytest.approx(np.hypot(8, 0.01) - 0.01, rel=1e-6)
 
