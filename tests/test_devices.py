@@ -152,7 +152,6 @@ STEPS = {
     "fuse4seg:film_nnunet_detached:cooperative:8": {"all-reduce": 3},
     "fuse4seg:film_nnunet_p:cooperative:8": {"all-reduce": 5},
     "fuse4seg:mean:alone:8": {"all-reduce": 3},
-    # Two for each pass of each of seven norms of an auto-encoder, which sees either image by itself.
     "fusion:didfuse:fusion:8": {"all-reduce": 26},
     "fusion:tardal:fusion:8": {"all-reduce": 10},
     "fusion:ddcgan:fusion:8": {"all-reduce": 18},
