@@ -69,7 +69,7 @@ class U2FusionForm:
 
 @dataclass(frozen=True)
 class KeepingForm:
-    """What the fused image is to keep.
+    """Weights of the terms by which the fused image keeps its sources.
 
     Attributes:
         constant: divides the measures of the sources before their softmax; the smaller, the more the source with the
