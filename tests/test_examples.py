@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jaxfuse import implicit
+from jaxfuse.implicit import solvers
 
 ROOT = Path(__file__).resolve().parents[1]
 WITH_EXAMPLES = sorted(path for path in (ROOT / "jaxfuse").rglob("*.py") if ">>> " in path.read_text())
@@ -35,8 +36,10 @@ def test_these_have_an_example(name):
 
 # These are shown at work in the examples of others.
 SHOWN = {"ChainInfo", "Face", "Level", "box", "group_norm", "l1_ball", "l1_norm", "l2_ball", "simplex"}
+SHOWN |= {"Draws", "Solution", "State", "StepFunctions"}
 
 
 def test_each_name_of_implicit_gradients_has_an_example():
-    names = {name: getattr(implicit, name) for name in implicit.__all__ if name not in SHOWN}
+    names = {name: getattr(module, name) for module in (implicit, solvers) for name in module.__all__}
+    names = {name: value for name, value in names.items() if name not in SHOWN}
     assert [name for name, value in names.items() if ">>> " not in (value.__doc__ or "")] == []

@@ -73,6 +73,14 @@ class amigo(AlternatingSolver):
         inner, outer: optax transformations of the steps in y and in x (`optax.sgd` of rates alpha and gamma).
         inner_steps, system_steps: T and N.
         system: the transformation of the steps in q (beta); another copy of `inner` if None.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.amigo(inner=rate, outer=rate, inner_steps=2, system_steps=3)
+        >>> solver.upper_draws, solver.lower_draws  # 2 for y, 3 for q, 1 for the cross product
+        (1, 6)
     """
 
     inner: optax.GradientTransformation
@@ -109,6 +117,14 @@ class stocbio(AlternatingSolver):
         learning_rate: eta of the series, below 2 / L, L the largest eigenvalue of lower_yy.
         inner_steps: T (D in the paper).
         terms: Q, the products of the series, which has one term more.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.stocbio(inner=rate, outer=rate, learning_rate=0.1, inner_steps=2, terms=3)
+        >>> solver.upper_draws, solver.lower_draws  # 2 for y, 3 products, 1 for the cross product
+        (1, 6)
     """
 
     inner: optax.GradientTransformation
@@ -139,6 +155,14 @@ class bsa(AlternatingSolver):
         learning_rate: 1 / L in the paper, L the largest eigenvalue of lower_yy.
         inner_steps: T; the paper lets it grow with the steps done.
         terms: K; at most K - 1 products are made. Their batches come whether or not they are used.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.bsa(inner=rate, outer=rate, learning_rate=0.1, inner_steps=2, terms=3)
+        >>> solver.upper_draws, solver.lower_draws  # 2 for y, 2 products at most, 1 for the cross product
+        (1, 5)
     """
 
     needs_key: ClassVar[bool] = True
@@ -168,6 +192,14 @@ class ttsa(bsa):
     Journal on Optimization). The rates of the paper are schedules: inner c / (k + 1)^(2/5), outer c / (k + 1)^(3/5).
 
     Args: as in `bsa`.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.ttsa(inner=rate, outer=rate, learning_rate=0.1, terms=3)
+        >>> solver.upper_draws, solver.lower_draws  # 1 for y, 2 products at most, 1 for the cross product
+        (1, 4)
     """
 
     inner_steps: int = dataclasses.field(default=1, init=False)

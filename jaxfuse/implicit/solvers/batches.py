@@ -39,6 +39,12 @@ def split_batches(data: Any, size: int) -> Any:
 
     Raises:
         ValueError: arrays of different lengths, or batches that would leave samples over.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxfuse.implicit import solvers
+        >>> solvers.split_batches(np.zeros((12, 3)), 4).shape
+        (3, 4, 3)
     """
     samples = _count(data, "data")
     if size < 1 or samples % size:
@@ -49,8 +55,16 @@ def split_batches(data: Any, size: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.reshape(leaf, (samples // size, size, *jnp.shape(leaf)[1:])), data)
 
 
-def draw(whole: Any, numbers: Array) -> Draws:
-    """Returns the batches of these numbers, with all that a solver may need of them; `whole` None means no data."""
+def draw(whole: Any, numbers: Any) -> Draws:
+    """Returns the batches of these numbers, with all that a solver may need of them; `whole` None means no data.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxfuse.implicit import solvers
+        >>> batches = np.arange(12.0).reshape(3, 4)
+        >>> solvers.draw(batches, np.array([2, 0])).data.tolist()
+        [[8.0, 9.0, 10.0, 11.0], [0.0, 1.0, 2.0, 3.0]]
+    """
     numbers = jnp.asarray(numbers)
     return Draws(jax.tree.map(lambda leaf: leaf[numbers], whole), numbers, whole)
 

@@ -75,20 +75,21 @@ def solve(
 
         >>> import jax, jax.numpy as jnp, optax
         >>> from jaxfuse.implicit import solvers
-        >>> targets = jax.random.normal(jax.random.key(0), (64, 3)) + 2.0
+        >>> noise = jax.random.normal(jax.random.key(0), (64, 3))
+        >>> targets = noise - noise.mean(axis=0) + 2.0
         >>> def lower(x, y, batch):
         ...     return ((y - batch) ** 2).sum(axis=1).mean() + jnp.exp(x) * (y**2).sum()
         >>> def upper(x, y, batch):
         ...     return ((y - 1.0) ** 2).sum()
-        >>> solver = solvers.soba(inner=optax.sgd(0.05), outer=optax.sgd(0.05))
+        >>> solver = solvers.soba(inner=optax.sgd(0.02), outer=optax.sgd(0.02))
         >>> data = (None, solvers.split_batches(targets, 16))
         >>> x, y = jnp.array(-2.0), jnp.zeros(3)
         >>> key = jax.random.key(1)
-        >>> found = solvers.solve(upper, lower, solver, x, y, steps=500, key=key, data=data, evidence=True)
+        >>> found = solvers.solve(upper, lower, solver, x, y, steps=2000, key=key, data=data, evidence=True)
         >>> print(f"{jnp.exp(found.x):.1f} {found.y.mean():.1f}")  # y = 2 / (1 + exp(x)) is 1 at exp(x) = 1
         1.0 1.0
         >>> found.info.residual.shape  # of the adjoint equation, on the batch of each step
-        (500,)
+        (2000,)
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; at least 1 was expected")

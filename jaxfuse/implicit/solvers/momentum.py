@@ -132,6 +132,14 @@ class mrbo(DoubleMomentum):
         inner_share, outer_share: beta_k and alpha_k, the share of the fresh estimate: a number in (0, 1], or a
             schedule.
         terms: Q, the products of the series, which has one term more.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.mrbo(inner=rate, outer=rate, learning_rate=0.1, terms=3)
+        >>> solver.upper_draws, solver.lower_draws  # 1 for y, 3 products, 1 for the cross product
+        (1, 5)
     """
 
     inner: optax.GradientTransformation
@@ -164,6 +172,14 @@ class sustain(DoubleMomentum):
         learning_rate: 1 / L_g in the paper.
         inner_share, outer_share: eta of g and of f, as in `mrbo`.
         terms: K; at most K - 1 products are made. Their batches come whether or not they are used.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.sustain(inner=rate, outer=rate, learning_rate=0.1, terms=3)
+        >>> solver.upper_draws, solver.lower_draws  # 1 for y, 2 products at most, 1 for the cross product
+        (1, 4)
     """
 
     needs_key: ClassVar[bool] = True
@@ -199,6 +215,14 @@ class fsla(StochasticSolver):
         inner, outer: optax transformations of the steps in y and in x (`optax.sgd` of tau and of gamma).
         outer_share: eta, the share of the fresh hypergradient, as in `mrbo`.
         system: that of the steps in q; another copy of `inner` if None.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.fsla(inner=rate, outer=rate)
+        >>> solver.upper_draws, solver.lower_draws  # for q and x; for y, q and x
+        (2, 3)
     """
 
     inner: optax.GradientTransformation

@@ -32,6 +32,14 @@ class f2sa(StochasticSolver):
         inner, outer: optax transformations of the steps in y and w, and in x (`optax.sgd` of gamma_k and xi alpha_k).
         penalty: p (lambda_k), a number, or a function of the steps done that grows.
         inner_steps: T.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.f2sa(inner=rate, outer=rate, penalty=2.0, inner_steps=2)
+        >>> solver.upper_draws, solver.lower_draws  # 1 and 2 for each of 2 steps, then 1 and 2
+        (3, 6)
     """
 
     has_adjoint: ClassVar[bool] = False
@@ -103,6 +111,14 @@ class bome(StochasticSolver):
         eta: how fast q has to fall.
         search: that of the T steps, begun afresh each time (`optax.sgd` of alpha); like `inner` if None.
         inner_steps: T.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.bome(inner=rate, outer=rate, inner_steps=2)
+        >>> solver.upper_draws, solver.lower_draws  # 2 steps, then the gap
+        (1, 3)
     """
 
     has_adjoint: ClassVar[bool] = False

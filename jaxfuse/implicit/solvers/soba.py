@@ -73,6 +73,14 @@ class soba(StochasticSolver):
         inner, outer: optax transformations of the steps in y and in x. The paper's are `optax.sgd` of rates rho and
             gamma.
         system: that of the steps in q; another copy of `inner` if None, as in the paper.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.soba(inner=rate, outer=rate)
+        >>> solver.upper_draws, solver.lower_draws  # batches of either function that a step takes
+        (1, 1)
     """
 
     inner: optax.GradientTransformation
@@ -126,6 +134,14 @@ class saba(StochasticSolver):
     Args:
         inner, outer, system: as in `soba`.
         upper_batches, lower_batches: number of batches that either function has; 1 for a function without data.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.saba(inner=rate, outer=rate, upper_batches=5, lower_batches=8)
+        >>> solver.upper_draws, solver.lower_draws  # and all of them once, at the first step
+        (1, 1)
     """
 
     needs_numbers: ClassVar[bool] = True

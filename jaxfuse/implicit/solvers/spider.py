@@ -35,6 +35,14 @@ class srba(StochasticSolver):
     Args:
         inner, outer, system: as in `soba`.
         period: steps from one pass over all batches to the next, the one with the pass included (q in the paper).
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.srba(inner=rate, outer=rate, period=10)
+        >>> solver.upper_draws, solver.lower_draws  # and all of them every 10 steps
+        (1, 1)
     """
 
     needs_whole: ClassVar[bool] = True
@@ -91,6 +99,14 @@ class vrbo(StochasticSolver):
         period: steps in x from one pass over all batches to the next (q in the paper).
         inner_steps: steps in y for each step in x (m + 1 in the paper).
         terms: Q, the products of the series, which has one term more.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.vrbo(inner=rate, outer=rate, learning_rate=0.1, period=10, inner_steps=2, terms=3)
+        >>> solver.upper_draws, solver.lower_draws  # each of 2 steps in y takes 1 and 1 + 3 + 1
+        (2, 10)
     """
 
     needs_whole: ClassVar[bool] = True

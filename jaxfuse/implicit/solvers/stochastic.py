@@ -63,6 +63,23 @@ class StochasticSolver:
         has_adjoint: it keeps an adjoint, whose evidence can be asked for.
         needs_key, needs_numbers, needs_whole: it draws random numbers of its own; it must be told which batches came;
             it takes a pass over all batches now and then.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from jaxfuse.implicit import solvers
+        >>> def upper(x, y, batch):
+        ...     return (y - 1.0) ** 2
+        >>> def lower(x, y, batch):
+        ...     return jnp.mean((y - x - batch) ** 2)
+        >>> solver = solvers.soba(inner=optax.sgd(0.3), outer=optax.sgd(0.2))
+        >>> functions = solver.bind(upper, lower, evidence=True)
+        >>> update = jax.jit(functions.update)
+        >>> state = functions.init(jnp.array(0.0), jnp.array(0.0))
+        >>> for step in range(400):
+        ...     batch = jnp.array([[0.1, 0.3]])  # one batch, of two samples
+        ...     state, info = update(state, solvers.Draws(None), solvers.Draws(batch))
+        >>> print(f"{state.x:.3f} {state.y:.3f}")  # y = x + 0.2 is 1
+        0.800 1.000
     """
 
     has_adjoint: ClassVar[bool] = True

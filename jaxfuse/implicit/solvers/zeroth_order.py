@@ -35,6 +35,14 @@ class pzobo(StochasticSolver):
         smoothing: mu.
         directions: Q, the points beside x, run side by side.
         inner_steps: N.
+
+    Example:
+        >>> import optax
+        >>> from jaxfuse.implicit import solvers
+        >>> rate = optax.sgd(0.1)
+        >>> solver = solvers.pzobo(inner=rate, outer=rate, directions=4, inner_steps=2)
+        >>> solver.upper_draws, solver.lower_draws  # all 5 runs see the same 2 batches
+        (1, 2)
     """
 
     has_adjoint: ClassVar[bool] = False
