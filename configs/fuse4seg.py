@@ -42,6 +42,16 @@ ROWS = {
     "maximum": "the same on their maximum",
     "both_channels": "the same on both as channels, which a fused image has to be compared with: nothing is lost",
 }
+# Networks of the paper's Table 1 in the place of its own, with the sizes of their public codes.
+PYRAMID = {"widths": (64, 128, 320, 512), "depths": (3, 4, 6, 3), "heads": (1, 2, 5, 8), "patch": 4, "drop_path": 0.1}
+RIVALS = {
+    "attention_unet": {"base": 64, "levels": 5},
+    "unet_3plus": {"base": 64, "levels": 5},
+    "swin_unet": {"width": 96, "depths": (2,) * 4, "heads": (3, 6, 12, 24), "window": 7, "patch": 4, "drop_path": 0.2},
+    "cascade": PYRAMID,
+    "emcad": {**PYRAMID, "sizes": (1, 3, 5), "expansion": 2},
+}
+ROWS.update({name: f"both_channels by {name}, without weights of ImageNet" for name in RIVALS})
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 ROWS.update({name: f"segmentation alone, on {name}" for name in MODALITIES})
 VARIANTS = {}
@@ -62,8 +72,10 @@ ALONE = {
     **{name: ((name,), "mean") for name in MODALITIES},
     "mean": (tuple(SHOWN[0].split("+")), "mean"),
     "maximum": (tuple(SHOWN[0].split("+")), "maximum"),
-    "both_channels": (tuple(SHOWN[0].split("+")), "channels"),
+    **{name: (tuple(SHOWN[0].split("+")), "channels") for name in ("both_channels", *RIVALS)},
 }
+FILM = ("dim", "heads", "expansion", "rounds", "hidden", "text_dim", "decoder_blocks")
+TRANSUNET = ("stem", "widths", "units", "vit_width", "vit_depth", "vit_heads", "vit_hidden", "decoder_widths")
 # The correlation loss can jump to a hundred times its usual size.
 CLIP_NORM = 1.0
 
@@ -73,6 +85,11 @@ SEGMENTATION_LOSS = {
     "loss": "losses.overlap:dice_and_cross_entropy",
     "loss_args": {**HALVES, "include_background": True, "squared": True, "over_batch": True},
 }
+
+
+def named(names, *sizes):
+    """Sizes by their names, which stand in the same order."""
+    return dict(zip(names, sizes, strict=True))
 
 
 @dataclass(frozen=True)
@@ -89,29 +106,12 @@ class Sizes:
     )
     critic_base: int = 8
     segmentation: dict = field(
-        default_factory=lambda: {
-            "stem": 16,
-            "widths": (32, 64, 128),
-            "units": (1, 1, 1),
-            "vit_width": 64,
-            "vit_depth": 2,
-            "vit_heads": 2,
-            "vit_hidden": 128,
-            "decoder_widths": (64, 32, 32, 16),
-        }
+        default_factory=lambda: named(TRANSUNET, 16, (32, 64, 128), (1, 1, 1), 64, 2, 2, 128, (64, 32, 32, 16))
     )
-    film: dict = field(
-        default_factory=lambda: {
-            "dim": 16,
-            "heads": 2,
-            "expansion": 2.0,
-            "rounds": 2,
-            "hidden": 64,
-            "text_dim": 8,
-            "decoder_blocks": 1,
-        }
-    )
+    film: dict = field(default_factory=lambda: named(FILM, 16, 2, 2.0, 2, 64, 8, 1))
     nnunet: dict = field(default_factory=lambda: {"stages": 4, "base": 8, "most": 64})
+    # Of rivals: published widths are divided by `part`; and what else differs from them.
+    rival: dict = field(default_factory=lambda: {"part": 8, "patch": 2, "window": 3})
     remat: str = "off"
     dtype: str = "float32"
     # Twice that of the long recipe: in a short training edges come late.
@@ -137,6 +137,10 @@ class Sizes:
         """For the segmentation network."""
         return adam(3e-3, schedule="cosine", clip_norm=CLIP_NORM)
 
+    def alone_optimizer(self, row):
+        """For the segmentation network of a row without fusion."""
+        return self.segmentation_optimizer()
+
     def film_adam(self):
         """For FILM, where it takes the place of the fusion network."""
         return self.fusion_adam("cooperative")
@@ -158,6 +162,14 @@ class PaperSizes(Sizes):
     def segmentation_optimizer(self):
         return sgd(0.01, momentum=0.9, weight_decay=1e-4, schedule="poly", clip_norm=1.0)
 
+    def alone_optimizer(self, row):
+        # Those of the public codes; the paper tells none for the networks that it compares with.
+        if row in ("cascade", "emcad"):
+            return adam(1e-4, weight_decay=1e-4)
+        if row == "swin_unet":
+            return sgd(0.05, momentum=0.9, weight_decay=1e-4, schedule="poly")
+        return self.segmentation_optimizer()
+
     def film_adam(self):
         # As released: 0.6 of the rate after each 50 of 150 epochs.
         return adam(1e-5, schedule="stepwise", stages=3, factor=0.6)
@@ -175,18 +187,10 @@ SIZES = {
         batch=2,
         fusion={"dim": 8, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "cell": 8},
         critic_base=4,
-        segmentation={
-            "stem": 4,
-            "widths": (8, 16, 32),
-            "units": (1, 1, 1),
-            "vit_width": 16,
-            "vit_depth": 1,
-            "vit_heads": 2,
-            "vit_hidden": 32,
-            "decoder_widths": (16, 8, 8, 4),
-        },
-        film={"dim": 8, "heads": 2, "expansion": 1.0, "rounds": 1, "hidden": 16, "text_dim": 2, "decoder_blocks": 1},
+        segmentation=named(TRANSUNET, 4, (8, 16, 32), (1, 1, 1), 16, 1, 2, 32, (16, 8, 8, 4)),
+        film=named(FILM, 8, 2, 1.0, 1, 16, 2, 1),
         nnunet={"stages": 3, "base": 4, "most": 8},
+        rival={"part": 16, "patch": 2, "window": 2, "depths": (1, 1, 1, 1), "levels": 3},
         pretraining_length={"steps": 2},
         cooperative_length={"steps": 4},
         film_length={"steps": 4},
@@ -202,18 +206,10 @@ SIZES = {
         batch=16,
         fusion={"dim": 64, "front": 4, "decoder_blocks": 4, "heads": 8, "high_nodes": 3, "cell": 8},
         critic_base=32,
-        segmentation={
-            "stem": 64,
-            "widths": (256, 512, 1024),
-            "units": (3, 4, 9),
-            "vit_width": 768,
-            "vit_depth": 12,
-            "vit_heads": 12,
-            "vit_hidden": 3072,
-            "decoder_widths": (256, 128, 64, 16),
-        },
-        film={"dim": 32, "heads": 8, "expansion": 4.0, "rounds": 3, "hidden": 256, "text_dim": 32, "decoder_blocks": 2},
+        segmentation=named(TRANSUNET, 64, (256, 512, 1024), (3, 4, 9), 768, 12, 12, 3072, (256, 128, 64, 16)),
+        film=named(FILM, 32, 8, 4.0, 3, 256, 32, 2),
         nnunet={"stages": 6, "base": 32, "most": 512},
+        rival={"part": 1},
         remat="auto",
         dtype="auto",
         gradient_weight=10.0,
@@ -330,16 +326,25 @@ def scheme(sizes, bilevel):
 def alone(sizes, row, dtype):
     """The segmentation network as in cooperative training, for as many steps."""
     reads, fusion = ALONE[row]
+    own = {"fusion": fusion, "segmentation": segmentation_form(sizes, dtype)}
     return phase(
-        model="fuse4seg.alone",
-        args={"reads": reads, "fusion": fusion, "segmentation": segmentation_form(sizes, dtype)},
+        model=f"fuse4seg.rivals:make_{row}" if row in RIVALS else "fuse4seg.alone",
+        args={"reads": reads, **({"segmentation": rival(sizes, row, dtype)} if row in RIVALS else own)},
         assess="engine.judging.segmentation:segmentation",
-        optimizers={"segmentation": sizes.segmentation_optimizer()},
+        optimizers={"segmentation": sizes.alone_optimizer(row)},
         **SEGMENTATION_LOSS,
         overlap=sizes.overlap,
         **sizes.cooperative_length,
         **common(sizes),
     )
+
+
+def rival(sizes, row, dtype):
+    """A network of others at the share of its published widths that the preset asks for."""
+    own, part = {**RIVALS[row], "remat": sizes.remat, "dtype": dtype}, sizes.rival["part"]
+    own.update({name: own[name] // part for name in ("base", "width") if name in own})
+    own.update({name: tuple(width // part for width in own[name]) for name in ("widths",) if name in own})
+    return {name: sizes.rival.get(name, value) for name, value in own.items()}
 
 
 def plugged_in(sizes, row, dtype):

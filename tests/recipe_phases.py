@@ -56,7 +56,11 @@ _TELLING = {
     "fusion": ("fuse4seg", "maximum"),
     "hinet": ("full", "pix2pix", "cyclegan", "mmsyns"),
     # Of those that segment alone one that reads one image, and one that reads two channels.
-    "fuse4seg": tuple(row for row in RECIPES["fuse4seg"].ROWS if row not in ("t1", "t1ce", "t2", "flair", "maximum")),
+    "fuse4seg": tuple(
+        row
+        for row in RECIPES["fuse4seg"].ROWS
+        if row not in ("t1", "t1ce", "t2", "flair", "maximum", *RECIPES["fuse4seg"].RIVALS)
+    ),
 }
 
 

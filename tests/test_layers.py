@@ -67,6 +67,9 @@ ONE_PAPER |= {("baselines.unet", "cmft")}
 ONE_PAPER |= {("fuse4seg", "baselines.film"), ("fuse4seg", "baselines.nnunet2d")}
 ONE_PAPER |= {("baselines.mmformer", "baselines.mmformer_layers")}
 ONE_PAPER |= {("baselines.cddfuse", "fuse4seg")}
+ONE_PAPER |= {("fuse4seg", f"baselines.{name}") for name in ("attention_unet", "unet_3plus", "swin_unet")}
+ONE_PAPER |= {("fuse4seg", f"baselines.{name}") for name in ("pvt", "cascade", "emcad")}
+ONE_PAPER |= {("baselines.cascade", "baselines.pvt"), ("baselines.emcad", "baselines.pvt")}
 
 
 def _modules():

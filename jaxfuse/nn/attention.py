@@ -7,6 +7,8 @@ size 1 the two are the same in training, and this one has no running statistics 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,34 +20,40 @@ from jaxfuse.nn.initializers import KernelInit, normal
 
 
 class ChannelGate(nn.Module):
-    """sigmoid(MLP(average over voxels) + MLP(maximum over voxels)), one shared MLP with a ReLU layer between.
+    """sigmoid(MLP(average over voxels) + MLP(maximum over voxels)), one shared MLP with a layer between.
 
-    The layer between has m // reduction channels, at least one. Returns a gate in (0, 1), (b 1.. m).
+    The layer between has m // reduction channels, at least one, and `activation`. Returns a gate in (0, 1), (b 1.. m).
     """
 
     reduction: int = 16
     dtype: DTypeLike | None = None
     kernel_init: KernelInit = normal()
+    use_bias: bool = True
+    activation: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space m"]) -> Float[Array, "b *one m"]:
         axes, channels = tuple(range(1, x.ndim - 1)), x.shape[-1]
-        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        common = {"dtype": self.dtype, "kernel_init": self.kernel_init, "use_bias": self.use_bias}
         squeeze = Conv(max(channels // self.reduction, 1), 1, **common, name="squeeze")
         excite = Conv(channels, 1, **common, name="excite")
         average = x.astype(jnp.float32).mean(axes, keepdims=True).astype(x.dtype)
         pooled = jnp.stack([average, x.max(axes, keepdims=True)])
         # Both summaries go through the MLP as one batch: (2 b) 1.. m.
-        mixed = excite(nn.relu(squeeze(pooled.reshape(-1, *pooled.shape[2:]))))
+        mixed = excite(self.activation(squeeze(pooled.reshape(-1, *pooled.shape[2:]))))
         return jax.nn.sigmoid(mixed.reshape(pooled.shape).sum(0)).astype(x.dtype)
 
 
 class SpatialGate(nn.Module):
-    """sigmoid(norm(conv([channel maximum; channel mean]))), a gate in (0, 1) per voxel, (b *space 1)."""
+    """sigmoid(norm(conv([channel maximum; channel mean]))), a gate in (0, 1) per voxel, (b *space 1).
+
+    Without `normed` there is no norm.
+    """
 
     kernel_size: int = 7
     dtype: DTypeLike | None = None
     kernel_init: KernelInit = normal()
+    normed: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space m"]) -> Float[Array, "b *space 1"]:
@@ -54,6 +62,8 @@ class SpatialGate(nn.Module):
         y = Conv(1, self.kernel_size, use_bias=False, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")(
             summary
         )
+        if not self.normed:
+            return jax.nn.sigmoid(y).astype(x.dtype)
         scale = self.param("scale", nn.initializers.ones_init(), (1,), jnp.float32)
         shift = self.param("shift", nn.initializers.zeros_init(), (1,), jnp.float32)
         scale, shift = (jax.lax.broadcast_to_rank(one, y.ndim) for one in (scale, shift))

@@ -46,3 +46,19 @@ def check_volume(image: Array, levels: int, *, called: str) -> None:
             f"{called} of {levels} levels takes images (b d h w m) whose sides are multiples of {divisor}, and at "
             f"least {2 * divisor}, got shape {image.shape}; change the patch size or the levels"
         )
+
+
+def check_picture(image: Array, divisor: int, *, called: str) -> None:
+    """Refuses an image that is not (b h w m), or whose sides are no multiples of a network's divisor.
+
+    Args:
+        called: the network, with its article.
+
+    Raises:
+        UserError: names the network and the sides that it takes.
+    """
+    if image.ndim != 4 or any(side < 1 or side % divisor for side in image.shape[1:3]):
+        raise UserError(
+            f"{called} takes images (b h w m) whose sides are multiples of {divisor}, got shape {image.shape}; pad or "
+            "crop them"
+        )

@@ -1,7 +1,8 @@
-"""Linear interpolation between the voxels of a map whose corners stay where they are."""
+"""Linear interpolation between the voxels of a map: its corners stay where they are, or the centers of its voxels."""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,6 +18,17 @@ def upsample_linear(x: Float[Array, "b *space c"], factor: int) -> Float[Array, 
         weights = jnp.asarray(_weights(x.shape[axis], factor * x.shape[axis]), x.dtype)
         x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1)), -1, axis)
     return x
+
+
+def upsample_by_centers(x: Float[Array, "b *space c"], factor: int) -> Float[Array, "b *finer c"]:
+    """`factor` times as many voxels along every axis of space, whose centers lie evenly within those of x.
+
+    Beyond the outer centers values stay as they are, as PyTorch's `align_corners=False` has it.
+    """
+    if factor == 1:
+        return x
+    sides = (factor * side for side in x.shape[1:-1])
+    return jax.image.resize(x, (x.shape[0], *sides, x.shape[-1]), "linear")
 
 
 def _weights(coarse: int, fine: int) -> np.ndarray:

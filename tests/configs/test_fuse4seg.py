@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from configs import fuse4seg
@@ -26,10 +27,25 @@ def test_rows_without_fusion_read_what_they_are_called_after(row):
     (phase,) = built(row).values()
     modalities, shown = fuse4seg.MODALITIES, fuse4seg.SHOWN[0].split("+")
     read = [modalities[channel] for channel in phase.system.channels]
-    expected = {"mean": "mean", "maximum": "maximum", "both_channels": "channels"}
+    expected = {"mean": "mean", "maximum": "maximum", **dict.fromkeys(("both_channels", *fuse4seg.RIVALS), "channels")}
     assert (read, phase.system.fusion) == (shown, expected[row]) if row in expected else read == [row]
-    # The network that the paper's row trains, no other.
-    assert phase.system.segmentation.form == built("full")["cooperative"].system.segmentation.form
+    if row not in fuse4seg.RIVALS:
+        # The network that the paper's row trains, no other.
+        assert phase.system.segmentation.form == built("full")["cooperative"].system.segmentation.form
+
+
+@pytest.mark.parametrize("row", fuse4seg.RIVALS)
+def test_rivals_are_as_published_and_as_much_narrower_as_the_preset_says(row):
+    published, small, least = (
+        phases("fuse4seg", argument(preset, row))["alone"].system.segmentation.network.form
+        for preset in ("paper", "", "tiny")
+    )
+    assert published == type(published)()
+    for name in ("base", "width", "widths"):
+        if hasattr(published, name):
+            theirs, ours, fewest = (np.atleast_1d(getattr(form, name)) for form in (published, small, least))
+            np.testing.assert_array_equal(theirs, 8 * ours)
+            np.testing.assert_array_equal(theirs, 16 * fewest)
 
 
 @pytest.mark.parametrize("row", [row for row in fuse4seg.ROWS if row not in fuse4seg.ALONE])

@@ -43,6 +43,16 @@ def test_spatial_gate_against_its_definition():
     np.testing.assert_allclose(SpatialGate(kernel_size=3).apply(moved, x), _sigmoid(2.0), atol=1e-6)
 
 
+def test_gates_may_go_without_biases_and_without_norm():
+    x = jnp.arange(1.0, 5.0).reshape(1, 1, 1, 4)
+    weights = {"squeeze": {"kernel": -jnp.ones((1, 1, 4, 1))}, "excite": {"kernel": jnp.ones((1, 1, 1, 4))}}
+    plain = ChannelGate(4, use_bias=False, activation=jnp.negative)
+    np.testing.assert_allclose(plain.apply({"params": weights}, x), np.full((1, 1, 1, 4), _sigmoid(20.0)))
+    kernel = {"params": {"conv": {"kernel": jnp.array([2.0, 1.0]).reshape(1, 1, 2, 1)}}}
+    made = SpatialGate(kernel_size=1, normed=False).apply(kernel, x)
+    np.testing.assert_allclose(made, np.full((1, 1, 1, 1), _sigmoid(2 * 4 + 2.5)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("sides", [(6, 6), (6, 6, 6)])
 def test_attention_shrinks_every_value_and_no_sign_changes(sides):
     x = 1.0 + jax.random.uniform(KEY, (1, *sides, 16))

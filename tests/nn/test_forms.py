@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 
-from jaxfuse.nn.forms import check_choices, check_least, check_volume
+from jaxfuse.nn.forms import check_choices, check_least, check_picture, check_volume
 from tests.refusals import refused
 
 
@@ -22,3 +22,10 @@ def test_volumes_have_sides_that_can_be_halved_down_to_two():
     refused(sentence.format("8, 8, 10, 2"), check_volume, jnp.zeros((1, 8, 8, 10, 2)), 3, called="a net")
     refused(sentence.format("8, 4, 8, 2"), check_volume, jnp.zeros((1, 8, 4, 8, 2)), 3, called="a net")
     refused(sentence.format("8, 8, 2"), check_volume, jnp.zeros((1, 8, 8, 2)), 3, called="a net")
+
+
+def test_pictures_have_sides_that_the_divisor_divides():
+    check_picture(jnp.zeros((1, 8, 12, 2)), 4, called="a net")
+    for shape in ((1, 8, 10, 2), (1, 0, 8, 2), (8, 8, 2)):
+        sentence = "^a net takes images .* multiples of 4, got shape .*; pad or crop them$"
+        refused(sentence, check_picture, jnp.zeros(shape), 4, called="a net")

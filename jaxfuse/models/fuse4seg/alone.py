@@ -92,11 +92,22 @@ def make_system(
     segmentation: SegmentationForm = SegmentationForm(),
 ) -> Alone:
     """`reads`: the modalities; of several, `fusion` makes one image ("mean", "maximum") or as many "channels"."""
+    segmentation.network(classes)
+    part = SegmentationModule(segmentation, classes, loss)
+    return alone_on(part, optimizers=optimizers, modalities=modalities, reads=reads, fusion=fusion)
+
+
+def alone_on(
+    part: SegmentationPart, *, optimizers: Optimizers, modalities: Sequence[str], reads: Sequence[str], fusion: str
+) -> Alone:
+    """Any segmentation network alone; `reads` and `fusion` as in `make_system`.
+
+    Raises:
+        UserError: a modality or the fusion is not known.
+    """
     if not reads or not set(reads) <= set(modalities):
         raise UserError(f"reads is {tuple(reads)}; at least one of {', '.join(modalities)} was expected")
     if fusion not in FUSIONS:
         raise UserError(f"fusion is {fusion!r}; choose one of {', '.join(FUSIONS)}")
-    segmentation.network(classes)
-    part = SegmentationModule(segmentation, classes, loss)
     channels = tuple(list(modalities).index(name) for name in reads)
     return Alone(part, channels, fusion, optimizers, Geometry(2, part.divisor))

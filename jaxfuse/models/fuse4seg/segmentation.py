@@ -28,6 +28,7 @@ from jaxfuse.nn.adapter import ADAPTERS
 from jaxfuse.nn.conv import Conv, conv
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, lecun_normal, normal
+from jaxfuse.nn.norms import group_norm
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.vision_transformer import NO_ADAPTER, VisionTransformer
 
@@ -264,17 +265,6 @@ class StandardizedConv(nn.Module):
         kernel = centered * jax.lax.rsqrt(jnp.square(centered).mean((0, 1, 2), keepdims=True) + 1e-5)
         dtype = self.dtype or jnp.result_type(x, kernel)
         return conv(x.astype(dtype), kernel.astype(dtype), strides=self.strides, padding=self.kernel_size // 2)
-
-
-def group_norm(x: Map, name: str) -> Map:
-    """GroupNorm with scale and shift, a submodule of the module that is being traced; keeps the dtype of x."""
-    groups = norm_groups(x.shape[-1])
-    return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False, name=name)(x).astype(x.dtype)
-
-
-def norm_groups(channels: int) -> int:
-    """The largest divisor of the channels up to 32 that leaves two or more in a group, or 1."""
-    return max((g for g in range(1, min(32, channels // 2) + 1) if channels % g == 0), default=1)
 
 
 def max_pool(x: Map) -> Float[Array, "b h2 w2 c"]:

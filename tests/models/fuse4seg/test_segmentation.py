@@ -14,7 +14,6 @@ from jaxfuse.models.fuse4seg.segmentation import (
     SegmentationForm,
     StandardizedConv,
     max_pool,
-    norm_groups,
     upsample_bilinear,
 )
 from tests.models.fuse4seg.small_forms import COMPACT, TINY
@@ -131,11 +130,6 @@ def test_doubling_is_bilinear_between_pixel_centers():
     np.testing.assert_array_equal(upsample(x)[0, :, :, 0], [[0.0, 1.0, 3.0, 5.0, 7.0, 8.0]] * 2)
     x = jax.random.normal(KEY, (2, 3, 5, 4))
     np.testing.assert_allclose(upsample(x), jax.image.resize(x, (2, 6, 10, 4), "bilinear"), atol=1e-6)
-
-
-def test_norms_have_32_groups_or_two_channels_in_each():
-    channels = (1, 2, 4, 8, 16, 32, 64, 96, 128, 1024, 7)
-    assert [norm_groups(c) for c in channels] == [1, 1, 2, 4, 8, 16, 32, 32, 32, 32, 1]
 
 
 def test_kernels_have_mean_zero_and_variance_one():
