@@ -59,7 +59,8 @@ _NAMES: Mapping[Range, str] = {
         "batch tile_batch patch shape grid pool_size base levels width widths decoder_widths head heads hidden dim "
         "blocks convs_per_block decoder_blocks front high_nodes cell text_dim rounds downs latent widest mix_kernel "
         "most stem units train_side vit_depth vit_heads vit_hidden vit_width fusion_width critic_base "
-        "critic_layers critic_width critic_widths growth layers narrowing enter depth depths sizes segmentation.window stages"
+        "critic_layers critic_width critic_widths growth layers narrowing enter depth stages depths sizes "
+        "segmentation.window"
     ),
     Range(2, 3): "ndim",
     RATE: "b1 b2 momentum decay ema_decay norm_decay memory_decay overlap val_fraction dropout drop_path",
