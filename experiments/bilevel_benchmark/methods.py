@@ -29,13 +29,18 @@ class Method:
         calls: Task -> mean oracle calls of a step.
         start: (task, inner rate, outer rate, key) -> state.
         advance: (task, inner rate, outer rate, key, state) -> state after a step; the state has `.x` and `.y`.
+        program: (task, steps between two points, points) -> (inner rate, outer rate, seed) -> x and y at all points;
+            of a method that is not in JAX.
+        tasks: the tasks that it can do; all if empty.
     """
 
     name: str
     group: str
     calls: Callable[[Task], float]
-    start: Callable[..., Any]
-    advance: Callable[..., Any]
+    start: Callable[..., Any] | None
+    advance: Callable[..., Any] | None
+    program: Callable[..., Any] | None = None
+    tasks: tuple[str, ...] = ()
 
 
 def period_of(task: Task) -> int:
@@ -156,11 +161,13 @@ def descent(name: str, group: str, gradient: Callable[..., tuple[Any, Any]], pro
         found, q = gradient(upper, lower, state.x, y, state.q)
         return Whole(jax.tree.map(lambda a, b: a - outer * b, state.x, found), y, q)
 
-    def calls(task: Task) -> float:
-        upper, lower = task.batches
-        return 2 * upper + (INNER_STEPS + products + 1) * lower
+    return Method(name, group, lambda task: calls_of_descent(task, products), start, advance)
 
-    return Method(name, group, calls, start, advance)
+
+def calls_of_descent(task: Task, products: int) -> float:
+    """Counts the oracle calls of a step over all data: two slopes above; steps, products, a cross product below."""
+    upper, lower = task.batches
+    return 2 * upper + (INNER_STEPS + products + 1) * lower
 
 
 def own_gradient(upper: Any, lower: Any, x: Any, y: Any, q: Any) -> tuple[Any, Any]:

@@ -1,18 +1,25 @@
 """Hypergradient descent by other libraries, where they are installed: the same inner steps, the same linear solver.
 
-None of them has a stochastic solver. PyTorch's libraries (TorchOpt, Betty) would need these tasks in PyTorch; single
-hypergradients of theirs are compared in `experiments.implicit_gradients`.
+None of them has a stochastic solver. TorchOpt takes part in the quadratic alone, whose formula PyTorch can read too;
+single hypergradients of it and of Betty are compared in `experiments.implicit_gradients`.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from experiments.bilevel_benchmark.methods import TERMS, Method, descent
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bilevel_benchmark.methods import INNER_STEPS, TERMS, Method, calls_of_descent, descent
+from experiments.bilevel_benchmark.tasks import Task
 from experiments.implicit_gradients import peers
 
-LIBRARIES = ("jaxopt", "optimistix")
+LIBRARIES = ("jaxopt", "optimistix", "torchopt")
 
 
 def missing() -> list[str]:
@@ -44,7 +51,50 @@ def optimistix_gradient(upper: Any, lower: Any, x: Any, y: Any, q: Any) -> tuple
     return peers.optimistix_gradient(adjoint, tags, upper, lower, x, y)[0], q
 
 
+def torchopt_program(task: Task, steps: int, points: int) -> Callable[..., Any]:
+    """Descent in PyTorch with TorchOpt's `custom_root` and its conjugate gradients; eager, as PyTorch is."""
+    import torch
+    from torchopt.diff.implicit import custom_root
+    from torchopt.linear_solve import solve_cg
+
+    def tensors(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: torch.as_tensor(np.array(leaf)), tree)
+
+    data = tensors(jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), task.data))
+    slope = torch.func.grad(lambda y, x: task.lower(x, y, data[1]))
+
+    def step(x: Any, y: Any, inner: float, outer: float) -> tuple[Any, Any]:
+        with torch.no_grad():
+            for _ in range(INNER_STEPS):
+                y = y - inner * slope(y, x)
+        x = x.detach().requires_grad_()
+
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torchopt")
+
+        @custom_root(slope, argnums=1, solve=solve_cg(rtol=1e-12, atol=0.0, maxiter=TERMS))
+        def solution(start: Any, x: Any) -> Any:
+            return y.detach().clone()
+
+        (found,) = torch.autograd.grad(task.upper(x, solution(None, x), data[0]), x)
+        return (x - outer * found).detach(), y
+
+    def run(inner: Any, outer: Any, seed: Any) -> tuple[Any, Any]:
+        x, y = tensors(task.start)
+        kept = []
+        for _ in range(points):
+            for _ in range(steps):
+                x, y = step(x, y, float(inner), float(outer))
+            kept.append((x.numpy(), y.numpy()))
+        return tuple(jnp.asarray(np.stack(part)) for part in zip(*kept, strict=True))
+
+    return run
+
+
 def methods() -> list[Method]:
     """Descent by each library that is installed."""
     made = {"jaxopt": jaxopt_gradient, "optimistix": optimistix_gradient}
-    return [descent(name, name, made[name], TERMS + 1) for name in LIBRARIES if name not in missing()]
+    found = [descent(name, name, gradient, TERMS + 1) for name, gradient in made.items() if name not in missing()]
+    if "torchopt" not in missing():
+        calls = functools.partial(calls_of_descent, products=TERMS + 1)
+        found.append(Method("TorchOpt", "torchopt", calls, None, None, torchopt_program, ("quadratic",)))
+    return found

@@ -68,7 +68,7 @@ def compete(method: Method, task: Task, value: Callable[..., Any], settings: Set
     `value` maps x and y with a leading axis to F. Seconds are of the processor, compilation left out.
     """
     steps = stretch_of(method, task, settings.share)
-    run = program(method, task, steps)
+    run = method.program(task, steps, POINTS) if method.program else program(method, task, steps)
     ends = {}
     for inner, outer in itertools.product(settings.inner, settings.outer):
         rates = (inner / task.largest, outer * task.outer_unit)

@@ -83,10 +83,13 @@ def least_value(value: Callable[[Any, Any], Array], x: Any, y: Any) -> float:
 
 
 def _form(x: Any, y: Any, batch: Any) -> Array:
-    """Means of (h'y)^2 / 2 + (o'x)^2 / 2 + (x'u)(v'y) + c'y + d'x: the quadratic of benchmark_bilevel, factored."""
-    bent = 0.5 * jnp.mean((batch["h"] @ y) ** 2) + 0.5 * jnp.mean((batch["o"] @ x) ** 2)
-    crossed = jnp.mean((batch["u"] @ x) * (batch["v"] @ y))
-    return bent + crossed + jnp.mean(batch["c"] @ y) + jnp.mean(batch["d"] @ x)
+    """Means of (h'y)^2 / 2 + (o'x)^2 / 2 + (x'u)(v'y) + c'y + d'x: the quadratic of benchmark_bilevel, factored.
+
+    For arrays of JAX and tensors of PyTorch.
+    """
+    bent = 0.5 * ((batch["h"] @ y) ** 2).mean() + 0.5 * ((batch["o"] @ x) ** 2).mean()
+    crossed = ((batch["u"] @ x) * (batch["v"] @ y)).mean()
+    return bent + crossed + (batch["c"] @ y).mean() + (batch["d"] @ x).mean()
 
 
 def _factors(rng: np.random.Generator, samples: int, size: int, spectra: dict[str, Any]) -> dict[str, np.ndarray]:
