@@ -163,6 +163,7 @@ def random_batch(built: Built, seed: int) -> dict[str, Any]:
     def fill(leaf: np.ndarray) -> np.ndarray:
         if leaf.dtype.kind == "f":
             return rng.normal(size=leaf.shape).astype(leaf.dtype)
+        # Data without labels have no classes.
         return rng.integers(0, max(1, len(built.classes)), leaf.shape).astype(leaf.dtype)
 
     return jax.tree.map(fill, built.batch)

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from experiments.shared import train_once
+from jaxfuse.data.facts import counted
 from jaxfuse.data.registered import in_levels
 from jaxfuse.data.slices import gray_levels
 from jaxfuse.data.sources.pairs2d import Pair, find_pairs, load_pair
@@ -166,7 +167,9 @@ def write_table(document: Mapping[str, Any]) -> str:
     parts = ["# Fusion without labels on real pairs", ""]
     for kind, found in document.items():
         heads = sorted({head_of(name) for name in found["held_out"]}, key=int)
-        told = f"{len(found['held_out'])} held-out pairs of {len(heads)} heads ({', '.join(heads)})"
+        told = (
+            f"{counted(len(found['held_out']), 'held-out pair')} of {counted(len(heads), 'head')} ({', '.join(heads)})"
+        )
         parts += [f"## MRI with {kind.upper()}", "", f"{told}.", "", table_of(found["scores"]), ""]
     text = "\n".join(parts)
     (HERE / "table.md").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The table of fused images on the console."""
+"""Fused images in numbers: their table on the console, and the numbers that stand for them in a report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxfuse.io.tables import render
-from jaxfuse.metrics.fusion import METRICS
+from jaxfuse.metrics.fusion import METRICS, QABF
 from jaxfuse.metrics.names import metric_of
+from jaxfuse.report.results import Cell, Line, Result
 
 
 def render_fusion(summary: Mapping[str, Any]) -> str:
@@ -24,3 +25,21 @@ def render_fusion(summary: Mapping[str, Any]) -> str:
         f"Cases: {summary['cases']}; means over cases. Stretched: levels from 0 to 255, as published tables have it.",
     ]
     return "\n".join([render(table, list(table[0])), "", *notes, *undefined])
+
+
+def compared(result: Result) -> dict[str, Line]:
+    """The line of the fused image by the modalities that it was made of; else empty."""
+    line = next(iter(result.of_primary.values()), None)
+    return {} if line is None else {" + ".join(result.summary["sources"]): line}
+
+
+def tiles(result: Result) -> list[tuple[str, Cell]]:
+    """Qabf of the fused image, and of the maximum of its sources."""
+    shown = {line.output: line.cell(QABF) for line in result.lines}
+    return [(f"{QABF.title}, {name}", shown[name]) for name in (result.primary, "maximum") if name in shown]
+
+
+def mean_qabf(result: Result) -> float:
+    """The mean Qabf of the fused image over cases."""
+    (line,) = result.of_primary.values()
+    return line.statistics[QABF.name]["mean"]

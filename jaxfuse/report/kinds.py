@@ -88,7 +88,17 @@ KINDS: Mapping[str, Kind] = {
             score="the mean PSNR of the cases that are watched",
         ),
         Kind("translation", translation.METRICS),
-        Kind("fusion", fusion.METRICS, render=fusion_table.render_fusion),
+        Kind(
+            "fusion",
+            fusion.METRICS,
+            render=fusion_table.render_fusion,
+            compared=fusion_table.compared,
+            leading=fusion.METRICS,
+            rank=fusion_table.mean_qabf,
+            rank_title=fusion.QABF.title,
+            tiles=fusion_table.tiles,
+            score="the mean Qabf of the cases that are watched",
+        ),
     )
 }
 _UNKNOWN = Kind("", ())

@@ -245,7 +245,7 @@ def fuse_pairs(
         UserError: nothing can be done, or an output is not to be written (`jaxfuse.io.outputs`).
         CasesLeftOut: some pairs cannot be fused; the others are.
     """
-    collections = pair_collections(root, phase.data.modalities)
+    collections = pair_collections(root, phase)
     found = {
         # A collection that was named itself needs no folder of its own.
         name: {one.id if root.name == name else f"{name}/{one.id}": one for one in survey(root, modalities)}
@@ -275,24 +275,24 @@ def fuse_pairs(
     batch.end()
 
 
-def pair_collections(root: Path, own: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def pair_collections(root: Path, phase: TrainedPhase) -> dict[str, tuple[str, ...]]:
     """Returns the modalities of each collection that `root` is or holds, by the name of its folder.
 
-    `own` are those of the run: a folder that holds a folder for each of them is such a collection, whatever its name.
+    A folder of any other name that holds a folder for each modality of the run is such a collection, too.
     """
     both = [("mri", partner) for partner in PARTNERS] + [("vis", "ir")]
     known = {name: modalities for modalities in both for name in collection_names(modalities)}
     if root.name in known:
         return {root.name: known[root.name]}
-    if holds_all(root, own):
-        return {root.name: own}
-    held = {name: modalities for name, modalities in known.items() if (root / name).is_dir()}
-    if not held:
+    if held := {name: modalities for name, modalities in known.items() if (root / name).is_dir()}:
+        return held
+    own = phase.data.modalities
+    if not holds_all(root, own):
         raise UserError(
             f"{root} is and holds none of the folders {', '.join(known)}, nor those of {' and '.join(own)}; check the "
             "path of --pairs"
         )
-    return held
+    return {root.name: own}
 
 
 def _work(
