@@ -43,13 +43,20 @@ ROWS = {
     "slow": "ours with a tenth of the rate for the trunks that CMFT hands over",
     "frozen": "ours with the trunks that CMFT hands over as they are",
     "other_pairs": "ours with the pairs T1+FLAIR and T2+T1c",
+    "three_groups": "CMFT and CMFF of three groups: T1+T1c, T2 and FLAIR",
+    "four_groups": "CMFT and CMFF of four groups of one modality each",
     "joint": "CMFT and CMFF trained at once on shared trunks",
     "mmformer": "mmFormer, a baseline for missing modalities, with the training of CMFF",
     "uhved": "U-HVED, a baseline for missing modalities, with the training of CMFF",
 }
 VARIANTS = {}
 PAIRS = ("t1+t1ce", "t2+flair")
-OTHER_PAIRS = ("t1+flair", "t2+t1ce")
+# Rows of other groups of modalities.
+GROUPS = {
+    "other_pairs": ("t1+flair", "t2+t1ce"),
+    "three_groups": ("t1+t1ce", "t2", "flair"),
+    "four_groups": ("t1", "t1ce", "t2", "flair"),
+}
 # Standard deviation of the noise that is added to what is reconstructed, in z-scores of the brain.
 CORRUPTION = {"self": 0.0, "denoising": 0.5}
 # The rate of the trunks beside that of the rest.
@@ -185,7 +192,7 @@ SIZES = {
 def get_config(argument=None):
     called = parse_argument(argument, presets=PRESETS, rows=ROWS, variants=VARIANTS, default_row="ours")
     preset, row, _ = called
-    sizes, pairs = SIZES[preset], OTHER_PAIRS if row == "other_pairs" else PAIRS
+    sizes, pairs = SIZES[preset], GROUPS.get(row, PAIRS)
     data = brats_data(modalities=tuple("+".join(pairs).split("+")), paper_split="cmff", **sizes.phantom)
     phases = row_phases(row, sizes, data)
     return experiment(
@@ -218,6 +225,14 @@ def row_phases(row, sizes, data):
         return {"joint": joint(sizes)}
     if row in sizes.baselines:
         return {"segmentation": segmentation(sizes, f"baselines.{row}", {}, ())}
+    if row in ("three_groups", "four_groups"):
+        sides = "abcd"[: len(GROUPS[row])]
+        init = tuple(
+            (f"net/branch_{side}/trunk", f"transition:generators/{side}{sides.replace(side, '')}/trunk")
+            for side in sides
+        )
+        model = "cmft_groups:make_group_translation"
+        return {"transition": transition(sizes, data, model), "fusion": fusion(sizes, row, init)}
     phases = {"transition": transition(sizes, data)}
     if row == "S_A" or row == "S_A+S_B":
         phases["branch_a"] = branch(sizes, "a", "ab")
@@ -237,10 +252,10 @@ def both_branches(donor, source_a, source_b, *transform):
     )
 
 
-def transition(sizes, data):
+def transition(sizes, data, model="cmft"):
     """CMFT, which needs no labels: cases of `transition.data.root` may lack them."""
     return phase(
-        model="cmft",
+        model=model,
         args={"cycle": sizes.cycle},
         assess="engine.judging.translation:translation",
         optimizers={"generators": sizes.gan_adam(), "discriminators": sizes.gan_adam()},

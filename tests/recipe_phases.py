@@ -49,8 +49,13 @@ class Built:
 
 # Of these recipes the rows whose networks differ most; the others are traced by tests marked slow.
 _TELLING = {
-    # All but mmFormer, whose trace is long, U-HVED being of the same kind, and rows that differ from others in a rate.
-    "cmff": tuple(row for row in RECIPES["cmff"].ROWS if row not in ("mmformer", "denoising", "slow", "frozen")),
+    # All but mmFormer, whose trace is long, U-HVED being of the same kind, and rows that differ from others in a rate
+    # or in the number of groups.
+    "cmff": tuple(
+        row
+        for row in RECIPES["cmff"].ROWS
+        if row not in ("mmformer", "denoising", "slow", "frozen", "three_groups", "four_groups")
+    ),
     "hyperfusion": ("full", "baseline", "full_2d"),
     "infinet": ("aggregated", "unet_double"),
     "fusion": ("fuse4seg", "maximum"),

@@ -120,6 +120,7 @@ STEPS = {
     "cmff:voc:voc:8": {"all-reduce": 2},
     "cmff:self:reconstruction:8": GRADIENTS,
     "cmff:paired:translation:8": GRADIENTS,
+    "cmff:three_groups:transition:8": {"all-reduce": 1, "all-gather": 3},
     "cmff:mmformer:segmentation:8": {"all-reduce": 2},
     "cmff:uhved:segmentation:8": {"all-reduce": 2},
     "cmff:joint:joint:8": {"all-reduce": 2, "all-gather": 2},

@@ -63,6 +63,7 @@ LOADS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "lineax", "grain", "chex
 # A paper may be told in several files, the later ones built on the first; a baseline may use the paper that it belongs
 # to; rows of a paper may put baselines in the places of its own networks.
 ONE_PAPER = {("cmff", "cmft"), ("cmff_joint", "cmff"), ("cmff_joint", "cmft"), ("cmft_rivals", "cmft")}
+ONE_PAPER |= {("cmft_groups", "cmft")}
 ONE_PAPER |= {("baselines.unet", "cmft")}
 ONE_PAPER |= {("fuse4seg", "baselines.film"), ("fuse4seg", "baselines.nnunet2d")}
 ONE_PAPER |= {("baselines.mmformer", "baselines.mmformer_layers")}

@@ -41,9 +41,9 @@ class Trunks(Defaults):
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
         fusion, net = self.system.fusion, state.params["net"]
-        image_a, image_b = self.system.pairing.split(inputs)
-        a, b = fusion.branch_a.features(net["branch_a"], image_a), fusion.branch_b.features(net["branch_b"], image_b)
-        return {"features": jnp.concatenate([a.penultimate, a.last, b.penultimate, b.last], -1).astype(jnp.float32)}
+        features = fusion.features(net, self.system.pairing.split(inputs))
+        maps = [one for pair in features for one in (pair.penultimate, pair.last)]
+        return {"features": jnp.concatenate(maps, -1).astype(jnp.float32)}
 
 
 def features_of(workshop: Workshop, row: str, seed: int) -> Features:

@@ -25,7 +25,7 @@ from jaxfuse.learning.part_rates import with_part_rates
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry, Segmentation, SegmentationLoss
 from jaxfuse.losses.deep_supervision import supervised
-from jaxfuse.models.cmft import ImageA, ImageB, Network, Pairing, UNetForm, pairing
+from jaxfuse.models.cmft import Network, Pairing, UNetForm, pairing
 from jaxfuse.nn.attention import CBAM
 from jaxfuse.nn.conv import Conv, ConvNormAct
 from jaxfuse.nn.forms import check_choices
@@ -35,12 +35,12 @@ from jaxfuse.nn.unet import Features
 
 ATTENTION = ("mask", "plain", "none", "cbam")
 MASK_MODES = ("whole", "class")
-# Of each example, whether it has something of group A, and of B; None where all have all.
-GroupsPresent = tuple[Array, Array] | None
+# Of each example, whether it has something of each group; None where all have all.
+GroupsPresent = tuple[Array, ...] | None
 
 
 class FusionBranch(nn.Module):
-    """S_F: features and masks of both branches -> logits (b d h w k) (Fig. 4 of the paper).
+    """S_F: features and masks of all branches -> logits (b d h w k) (Fig. 4 of the paper, of two branches).
 
     Attributes:
         width: channels of every layer (32 in the paper's size).
@@ -61,15 +61,19 @@ class FusionBranch(nn.Module):
     kernel_init: Any
 
     @nn.compact
-    def __call__(self, a: Features, b: Features, probs_a: Probs, probs_b: Probs) -> Logits:
+    def __call__(self, *inputs: Any) -> Logits:
+        """Takes the `Features` of each branch, and then the probabilities of each."""
+        count = len(inputs) // 2
+        features: Sequence[Features] = inputs[:count]
+
         def layer(x: Array, name: str) -> Array:
             return ConvNormAct(self.width, 3, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(x)
 
-        x = layer(jnp.concatenate([a.penultimate, b.penultimate], -1), "fuse_penultimate")
-        x = layer(jnp.concatenate([x, a.last, b.last], -1), "fuse_last")
+        x = layer(jnp.concatenate([one.penultimate for one in features], -1), "fuse_penultimate")
+        x = layer(jnp.concatenate([x, *(one.last for one in features)], -1), "fuse_last")
         x = layer(x, "mix")
         if self.attention in ("mask", "plain"):
-            masks = [mask for probs in (probs_a, probs_b) for mask in self._masks(probs)]
+            masks = [mask for probs in inputs[count:] for mask in self._masks(probs)]
             if self.attention == "plain":
                 masks = [jnp.ones_like(mask) for mask in masks]
             x = layer(jnp.concatenate([x * mask.astype(x.dtype) for mask in masks], -1), "guided")
@@ -86,7 +90,7 @@ class FusionBranch(nn.Module):
 
 @dataclass(frozen=True)
 class Fusion:
-    """Both branches and S_F as one pure function of their parameters {"branch_a", "branch_b", "fusion"}.
+    """All branches and S_F as one pure function of their parameters {"branch_a", "branch_b", ..., "fusion"}.
 
     `stop_gradient_masks` keeps S_F's loss from reaching the branches through the masks (through the features it
     always does, Eq. 7). No loss reaches `frozen_trunks`. With `masked`, S_F reads nothing of a branch of whose
@@ -94,61 +98,71 @@ class Fusion:
     without a gradient.
     """
 
-    branch_a: Network
-    branch_b: Network
+    branches: tuple[Network, ...]
     fusion: nn.Module
     stop_gradient_masks: bool
     masked: bool = False
     frozen_trunks: bool = False
 
-    def init(self, rng: Key[Array, ""], image_a: ImageA, image_b: ImageB) -> Params:
-        key_a, key_b, key_f = jax.random.split(rng, 3)
-        params = {"branch_a": self.branch_a.init(key_a, image_a), "branch_b": self.branch_b.init(key_b, image_b)}
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the branches' parameters."""
+        return tuple(f"branch_{letter}" for letter in "abcd"[: len(self.branches)])
+
+    def init(self, rng: Key[Array, ""], *images: Array) -> Params:
+        *keys, last = jax.random.split(rng, len(self.branches) + 1)
+        parts = zip(self.names, self.branches, keys, images, strict=True)
+        params = {name: branch.init(key, image) for name, branch, key, image in parts}
 
         def inputs() -> tuple[Any, ...]:
-            a = self.branch_a.features(params["branch_a"], image_a)
-            b = self.branch_b.features(params["branch_b"], image_b)
-            return a, b, self.branch_a.read_out(params["branch_a"], a), self.branch_b.read_out(params["branch_b"], b)
+            features = self.features(params, images)
+            return *features, *self._read_out(params, features)
 
-        return {**params, "fusion": self.fusion.lazy_init(key_f, *jax.eval_shape(inputs))["params"]}
+        return {**params, "fusion": self.fusion.lazy_init(last, *jax.eval_shape(inputs))["params"]}
 
-    def read(
-        self, params: Params, features_a: Features, features_b: Features, present: GroupsPresent = None
-    ) -> dict[str, Logits]:
-        """Logits S_A, S_B and S_F from the trunks' features; an example may have nothing of a group."""
-        logits_a = self.branch_a.read_out(params["branch_a"], features_a)
-        logits_b = self.branch_b.read_out(params["branch_b"], features_b)
-        probs_a, probs_b = jax.nn.softmax(logits_a), jax.nn.softmax(logits_b)
+    def features(self, params: Params, images: Sequence[Array]) -> tuple[Features, ...]:
+        """The features of every branch's trunk."""
+        parts = zip(self.names, self.branches, images, strict=True)
+        return tuple(branch.features(params[name], image) for name, branch, image in parts)
+
+    def _read_out(self, params: Params, features: Sequence[Features]) -> tuple[Logits, ...]:
+        parts = zip(self.names, self.branches, features, strict=True)
+        return tuple(branch.read_out(params[name], one) for name, branch, one in parts)
+
+    def read(self, params: Params, features: Sequence[Features], present: GroupsPresent = None) -> dict[str, Logits]:
+        """Logits S_A, S_B, ... and S_F from the trunks' features; an example may have nothing of a group."""
+        logits = self._read_out(params, features)
+        probs = tuple(map(jax.nn.softmax, logits))
         if self.stop_gradient_masks:
-            probs_a, probs_b = jax.lax.stop_gradient((probs_a, probs_b))
-        inputs: Any = (features_a, features_b, probs_a, probs_b)
+            probs = jax.lax.stop_gradient(probs)
+        inputs: Any = (*features, *probs)
         if present is not None and self.masked:
-            inputs = (*map(or_nothing, present, inputs[:2]), *map(or_background, present, inputs[2:]))
+            inputs = (*map(or_nothing, present, features), *map(or_background, present, probs))
         fused: Any = self.fusion.apply({"params": params["fusion"]}, *inputs)
         if present is not None and self.masked:
-            held = jax.lax.stop_gradient(fused)
-            logits_a, logits_b = map(where_present, present, (logits_a, logits_b), (held, held))
-        return {"S_A": logits_a, "S_B": logits_b, "S_F": fused}
+            held = (jax.lax.stop_gradient(fused),) * len(logits)
+            logits = tuple(map(where_present, present, logits, held))
+        return {**dict(zip(outputs_of(self.names), logits, strict=True)), "S_F": fused}
 
-    def __call__(
-        self, params: Params, image_a: ImageA, image_b: ImageB, present: GroupsPresent = None
-    ) -> dict[str, Logits]:
-        features_a = self.branch_a.features(params["branch_a"], image_a)
-        features_b = self.branch_b.features(params["branch_b"], image_b)
-        if self.frozen_trunks:
-            features_a, features_b = jax.lax.stop_gradient((features_a, features_b))
-        return self.read(params, features_a, features_b, present)
+    def __call__(self, params: Params, *images: Array, present: GroupsPresent = None) -> dict[str, Logits]:
+        features = self.features(params, images)
+        return self.read(params, jax.lax.stop_gradient(features) if self.frozen_trunks else features, present)
+
+
+def outputs_of(branches: Sequence[str]) -> tuple[str, ...]:
+    """The names of branches' outputs: S_A of branch_a."""
+    return tuple(f"S_{name[-1].upper()}" for name in branches)
 
 
 def fusion_objective(logits: Mapping[str, Logits], label: Label, loss: SegmentationLoss) -> tuple[Array, Metrics]:
-    """L_seg(S_A) + L_seg(S_B) + L_seg(S_F), equal weights (Eq. 7)."""
+    """L_seg(S_A) + L_seg(S_B) + L_seg(S_F), equal weights (Eq. 7); with more branches, of all of them."""
     terms = {name: loss(value, label) for name, value in logits.items()}
     return sum(terms.values(), jnp.float32(0)), terms
 
 
 @dataclass(frozen=True)
 class FusionSegmentation(Defaults):
-    """CMFF: one player `net` holds both branches and S_F, and all three learn together."""
+    """CMFF: one player `net` holds all branches and S_F, which learn together."""
 
     fusion: Fusion
     pairing: Pairing
@@ -157,38 +171,40 @@ class FusionSegmentation(Defaults):
     geometry: Geometry
 
     primary = "S_F"
-    probabilities = ("S_A", "S_B", "S_F")
     reads_presence = True
+
+    @property
+    def probabilities(self) -> tuple[str, ...]:
+        return *outputs_of(self.fusion.names), "S_F"
 
     def init(self, rng: Key[Array, ""], batch: Batch) -> State:
         params = self.fusion.init(initializer_key(rng), *self.pairing.split(batch))
         return create_state(rng, {"net": params}, self.optimizers)
 
     def train_step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
-        inputs = self._inputs(batch)
-
         def objective(params: Params) -> tuple[Array, Aux]:
-            loss, terms = fusion_objective(self.fusion(params, *inputs), batch["label"], self.loss)
+            loss, terms = fusion_objective(self._logits(params, batch), batch["label"], self.loss)
             return loss, Aux(terms)
 
         state, aux = descend(state, "net", self.optimizers["net"], objective)
         return state.advance(), dict(aux.metrics)
 
-    def _inputs(self, batch: Batch | Mapping[str, Array]) -> tuple[Any, ...]:
-        return *self.pairing.split(batch), self.pairing.present(batch)
+    def _logits(self, params: Params, batch: Batch | Mapping[str, Array]) -> dict[str, Logits]:
+        return self.fusion(params, *self.pairing.split(batch), present=self.pairing.present(batch))
 
     def eval_step(self, state: State, batch: Batch) -> Metrics:
-        logits = self.fusion(state.params["net"], *self._inputs(batch))
+        logits = self._logits(state.params["net"], batch)
         loss, terms = fusion_objective(logits, batch["label"], self.loss)
         return {f"net/{name}": value for name, value in {"loss": loss, **terms}.items()}
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        logits = self.fusion(state.params["net"], *self._inputs(inputs))
+        logits = self._logits(state.params["net"], inputs)
         return {name: jax.nn.softmax(value) for name, value in logits.items()}
 
     def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
         net = params["net"]
-        return {"S_A": net["branch_a"], "S_B": net["branch_b"], "S_F": net["fusion"]}
+        names = self.fusion.names
+        return {**{o: net[n] for o, n in zip(outputs_of(names), names, strict=True)}, "S_F": net["fusion"]}
 
 
 @dataclass(frozen=True)
@@ -205,8 +221,8 @@ class FusionForm:
     stop_gradient_masks: bool = False
     presence: str = ZEROED
 
-    def fusion(self, classes: int, unet: UNetForm) -> Fusion:
-        """Both branches and S_F."""
+    def fusion(self, classes: int, unet: UNetForm, groups: int = 2) -> Fusion:
+        """A branch for each group, and S_F."""
         check_choices(self, {"attention": ATTENTION, "mask_mode": MASK_MODES, "presence": (ZEROED, MASKED)})
         branch = unet.network(classes)
         branch_type = nn.remat(FusionBranch) if unet.remat else FusionBranch
@@ -219,7 +235,7 @@ class FusionForm:
             dtype=cast_dtype(unet.dtype),
             kernel_init=unet.kernel_init,
         )
-        return Fusion(branch, branch, fusion, self.stop_gradient_masks, self.presence == MASKED)
+        return Fusion((branch,) * groups, fusion, self.stop_gradient_masks, self.presence == MASKED)
 
 
 def make_system(
@@ -233,15 +249,15 @@ def make_system(
     fusion: FusionForm = FusionForm(),
     trunk_rate: float = 1.0,
 ) -> FusionSegmentation:
-    """CMFF for the named pairs.
+    """CMFF for the named groups, two to four of them.
 
-    The rate at which both trunks learn is multiplied by `trunk_rate`; at 0 they stay as they were taken over, and no
+    The rate at which the trunks learn is multiplied by `trunk_rate`; at 0 they stay as they were taken over, and no
     backward pass is made through them.
     """
-    groups = pairing(pairs, modalities)
-    parts = replace(fusion.fusion(classes, unet), frozen_trunks=trunk_rate == 0)
+    groups = pairing(pairs, modalities, most=4)
+    parts = replace(fusion.fusion(classes, unet, len(groups.groups)), frozen_trunks=trunk_rate == 0)
     if trunk_rate != 1:
-        rates = dict.fromkeys(("branch_a/trunk", "branch_b/trunk"), trunk_rate)
+        rates = {f"{name}/trunk": trunk_rate for name in parts.names}
         optimizers = {**optimizers, "net": with_part_rates(optimizers["net"], rates)}
     return FusionSegmentation(parts, groups, loss, optimizers, unet.geometry(3))
 
@@ -263,7 +279,7 @@ def make_branch(
     """
     if side not in ("a", "b"):
         raise UserError(f"side is {side!r}; choose a or b")
-    channels = getattr(pairing(pairs, modalities), side)
+    channels = pairing(pairs, modalities).groups["ab".index(side)]
     network, name = unet.segmenter(classes, deep_supervision), f"S_{side.upper()}"
     learned = supervised(loss) if deep_supervision else loss
     own = ("trunk", "head", "presence", *(("coarser",) if deep_supervision else ()))

@@ -73,9 +73,8 @@ class JointTraining(Defaults):
     def forward(self, net: Params, image_a: ImageA, image_b: ImageB) -> tuple[Cycle, dict[str, Logits]]:
         """Both translations with their cycles, and the three segmentations."""
         params_ab, params_ba = self.generators(net)
-        features_a = self.fusion.branch_a.features(net["branch_a"], image_a)
-        features_b = self.fusion.branch_b.features(net["branch_b"], image_b)
-        logits = self.fusion.read(net, features_a, features_b)
+        features_a, features_b = features = self.fusion.features(net, (image_a, image_b))
+        logits = self.fusion.read(net, features)
         if self.share_trunk:
             fake_b, fake_a = self.ab.read_out(params_ab, features_a), self.ba.read_out(params_ba, features_b)
         else:
@@ -141,8 +140,8 @@ def make_joint(
     groups, critics = pairing(pairs, modalities), cycle.critics(unet)
     return JointTraining(
         fusion=fusion.fusion(classes, unet),
-        ab=unet.network(len(groups.b)),
-        ba=unet.network(len(groups.a)),
+        ab=unet.network(len(groups.groups[1])),
+        ba=unet.network(len(groups.groups[0])),
         critics=critics,
         pairing=groups,
         loss=loss,

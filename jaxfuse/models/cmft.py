@@ -47,35 +47,51 @@ ImageB = Float[Array, "b *space m_b"]
 
 @dataclass(frozen=True)
 class Pairing:
-    """Channels of a batch's image that form group A, and group B."""
+    """Channels of a batch's image that form each group of modalities: A, B, and more where there are more."""
 
-    a: tuple[int, ...]
-    b: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
 
-    def split(self, batch: Batch | Mapping[str, Any]) -> tuple[ImageA, ImageB]:
-        """(A, B). A batch with the streams `a` and `b` takes each group from its own subject (unpaired)."""
-        image_a, image_b = (shown(batch.get(side, batch)) for side in ("a", "b"))
-        return channels_of(image_a, self.a), channels_of(image_b, self.b)
+    @property
+    def letters(self) -> str:
+        """The letter of each group."""
+        return "abcd"[: len(self.groups)]
 
-    def present(self, batch: Batch | Mapping[str, Any]) -> tuple[Bool[Array, " b"], Bool[Array, " b"]] | None:
-        """Tells of each example of one subject whether anything of group A is there, and of B; None where all is."""
+    def split(self, batch: Batch | Mapping[str, Any]) -> tuple[Array, ...]:
+        """The image of each group. A batch with the streams `a` and `b` takes each from its own subject (unpaired)."""
+        images = (shown(batch.get(side, batch)) for side in self.letters)
+        return tuple(channels_of(image, group) for image, group in zip(images, self.groups, strict=True))
+
+    def present(self, batch: Batch | Mapping[str, Any]) -> tuple[Bool[Array, " b"], ...] | None:
+        """Tells of each example of one subject whether anything of each group is there; None where all is."""
         presence = presence_of(batch)
         if presence is None:
             return None
-        return tuple(channels_of(presence, group).any(-1) for group in (self.a, self.b))  # pyright: ignore
+        return tuple(channels_of(presence, group).any(-1) for group in self.groups)  # pyright: ignore
 
 
-def pairing(pairs: Sequence[str], modalities: Sequence[str]) -> Pairing:
-    """Reads pairs such as ("t1+t1ce", "t2+flair") against the channel order of the data."""
-    if len(pairs) != 2:
-        raise UserError(f"pairs is {tuple(pairs)}; it must name two groups, such as ('t1+t1ce', 't2+flair')")
-    groups = []
+def pairing(pairs: Sequence[str], modalities: Sequence[str], *, most: int = 2) -> Pairing:
+    """Reads pairs such as ("t1+t1ce", "t2+flair") against the channel order of the data.
+
+    Raises:
+        UserError: they are fewer than two groups or more than `most`, one is empty, or a modality is not in the data,
+            or in a group already.
+    """
+    if not 2 <= len(pairs) <= most:
+        expected = "two" if most == 2 else f"two to {most}"
+        raise UserError(
+            f"pairs is {tuple(pairs)}; it must name {expected} groups, such as ('t1+t1ce', 't2+flair')"
+            + ("; the rows three_groups and four_groups of configs/cmff.py have more" if len(pairs) > most else "")
+        )
+    seen: list[str] = []
     for group in pairs:
-        names = group.split("+")
+        if not all(names := group.split("+")):
+            raise UserError(f"pairs is {tuple(pairs)}, of which the group {group!r} names an empty modality; fill it")
         if absent := [name for name in names if name not in modalities]:
             raise UserError(f"pairs names {', '.join(absent)}, but the data has {', '.join(modalities)}")
-        groups.append(tuple(list(modalities).index(name) for name in names))
-    return Pairing(*groups)
+        if twice := [name for number, name in enumerate(names) if name in [*seen, *names[:number]]]:
+            raise UserError(f"pairs is {tuple(pairs)}, and {twice[0]} stands twice; a modality is in one group only")
+        seen += names
+    return Pairing(tuple(tuple(list(modalities).index(name) for name in group.split("+")) for group in pairs))
 
 
 @dataclass(frozen=True)
@@ -151,15 +167,15 @@ class UNetForm:
 
 @dataclass(frozen=True)
 class Critics:
-    """Two patch critics of the same form, one per group of modalities."""
+    """Patch critics of the same form, one per group of modalities."""
 
     network: PatchCritic
 
-    def init(self, rng: Key[Array, ""], image_a: ImageA, image_b: ImageB) -> Params:
-        keys = jax.random.split(rng)
+    def init(self, rng: Key[Array, ""], *images: Array) -> Params:
+        keys = jax.random.split(rng, len(images))
         return {
             side: self.network.lazy_init(key, shape_of(image))["params"]
-            for side, key, image in zip(("a", "b"), keys, (image_a, image_b), strict=True)
+            for side, key, image in zip("abcd"[: len(images)], keys, images, strict=True)
         }
 
     def judge(self, params: Params, image: Image) -> Array:
@@ -276,8 +292,8 @@ def make_system(
     """CMFT for the named pairs."""
     groups, critics = pairing(pairs, modalities), cycle.critics(unet)
     return CycleTranslation(
-        ab=unet.network(len(groups.b)),
-        ba=unet.network(len(groups.a)),
+        ab=unet.network(len(groups.groups[1])),
+        ba=unet.network(len(groups.groups[0])),
         critics=critics,
         pairing=groups,
         optimizers=optimizers,

@@ -115,11 +115,11 @@ def make_reconstruction(
     unet: UNetForm = UNetForm(),
     corruption: float = 0.0,
 ) -> ImagesFromImages:
-    """Two U-Nets, A -> A and B -> B, in place of CMFT: the row "self", or "denoising" with a `corruption`."""
-    groups = pairing(pairs, modalities)
+    """A U-Net of each group, A -> A, B -> B, in place of CMFT: the row "self", or "denoising" with a `corruption`."""
+    groups = pairing(pairs, modalities, most=4)
     lessons = {
-        "a": Lesson(unet.network(len(groups.a)), 0, 0, "reconstruction_a", "R_A"),
-        "b": Lesson(unet.network(len(groups.b)), 1, 1, "reconstruction_b", "R_B"),
+        side: Lesson(unet.network(len(group)), place, place, f"reconstruction_{side}", f"R_{side.upper()}")
+        for place, (side, group) in enumerate(zip(groups.letters, groups.groups, strict=True))
     }
     return ImagesFromImages(lessons, groups, optimizers, corruption, unet.geometry(3))
 
@@ -130,7 +130,7 @@ def make_paired_translation(
     """Two U-Nets, A -> B and B -> A, that learn from images of one subject: the generators of CMFT without its game."""
     groups = pairing(pairs, modalities)
     lessons = {
-        "ab": Lesson(unet.network(len(groups.b)), 0, 1, "fake_b", "G_AB"),
-        "ba": Lesson(unet.network(len(groups.a)), 1, 0, "fake_a", "G_BA"),
+        "ab": Lesson(unet.network(len(groups.groups[1])), 0, 1, "fake_b", "G_AB"),
+        "ba": Lesson(unet.network(len(groups.groups[0])), 1, 0, "fake_a", "G_BA"),
     }
     return ImagesFromImages(lessons, groups, optimizers, 0.0, unet.geometry(3))

@@ -112,6 +112,6 @@ def test_what_nothing_settled_is_as_without_a_gpu():
     given = (AUTO, {"dtype": "float32", "remat": "off"}, {"dtype": "float32", "remat": "on"})
     build = [parse(recipe(**options)).phases["fusion"].build for options in given]
     systems = [one(("t1", "t1ce", "t2", "flair"), ("a", "b"), 4) for one in build]
-    trunks = [system.fusion.branch_a.trunk for system in systems]
+    trunks = [system.fusion.branches[0].trunk for system in systems]
     assert [(trunk.dtype, trunk.remat) for trunk in trunks] == [(jnp.float32, False)] * 2 + [(jnp.float32, True)]
     refused("fusion: remat is 'level'; choose one of auto, on, off", parse, recipe(remat="level"))

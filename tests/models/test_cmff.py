@@ -208,7 +208,7 @@ def test_each_loss_moves_the_weights_that_it_should_and_no_others(tiny, fusion, 
     assert _reached(gradients["net/S_F"]) == {"S_F", "trunk_a", "trunk_b"} | through_masks
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.25])
+@pytest.mark.parametrize("rate", [0.0, pytest.param(0.25, marks=pytest.mark.slow)])
 def test_trunks_learn_at_their_own_rate_and_all_else_as_before(tiny, fusion, rate):
     _, state, whole, metrics = fusion
     after, values = jax.jit(_fusion(tiny, trunk_rate=rate).train_step)(state, tiny.batch)

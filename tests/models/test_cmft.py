@@ -153,10 +153,16 @@ def test_unpaired_batches_take_each_group_from_its_own_subject(tiny, system, sta
 
 def test_other_pairs_read_the_channels_by_name():
     found = pairing(("flair+t1", "t2"), MODALITIES)
-    assert (found.a, found.b) == ((3, 0), (2,))
+    assert found.groups == ((3, 0), (2,))
 
 
 def test_refusals(tiny):
     refused("pairs names t1c, but the data has t1, t1ce, t2, flair", _system, tiny, pairs=("t1+t1c", "t2+flair"))
     refused(r"pairs is \('t1\+t1ce',\); it must name two groups", _system, tiny, pairs=("t1+t1ce",))
+    refused(
+        "it must name two groups.*the rows three_groups and four_groups", _system, tiny, pairs=("t1", "t2", "flair")
+    )
+    refused("the group 't2\+' names an empty modality; fill it", _system, tiny, pairs=("t1", "t2+"))
+    refused("t1 stands twice; a modality is in one group only", _system, tiny, pairs=("t1+t1ce", "flair+t1"))
+    refused("t2 stands twice", _system, tiny, pairs=("t1", "t2+t2"))
     refused("dtype is 'float16'; choose one of float32, bfloat16", _system, tiny, dtype="float16")

@@ -22,7 +22,7 @@ class TranslationAssessment:
     """Errors of fakes and of cycles inside the brain, in the z-scores of the prepared images.
 
     Attributes:
-        groups: side ("a" or "b") -> modality names.
+        groups: side, "a", "b", ... -> modality names.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -83,7 +83,7 @@ class TranslationAssessment:
         }
 
     def _draw(self, outputs: Mapping[str, np.ndarray], case: PreparedCase, path: Path, title: str) -> None:
-        if len(self.groups["a"]) != len(self.groups["b"]):
+        if len(self.groups) > 2 or len(self.groups["a"]) != len(self.groups["b"]):
             return  # the panel pairs modalities one to one
         image = np.asarray(case.image)
         brain = brain_mask(case)[..., None]
@@ -103,5 +103,5 @@ class TranslationAssessment:
 
 
 def translation(judged: Judged) -> TranslationAssessment:
-    """Judges cycle translations between the two groups of `pairs`."""
-    return TranslationAssessment({"a": judged.pairs[0].split("+"), "b": judged.pairs[1].split("+")})
+    """Judges cycle translations between the groups of `pairs`."""
+    return TranslationAssessment({side: group.split("+") for side, group in zip("abcd", judged.pairs, strict=False)})
