@@ -182,7 +182,7 @@ class Critics:
         for slot, side in enumerate(SIDES):
             terms[f"real_{side}"] = GAME.real(self.scores(params[side], seen.sources[..., slot : slot + 1])).mean()
             terms[f"fake_{side}"] = GAME.fake(self.scores(params[side], fakes)).mean()
-        return sum(terms.values(), jnp.float32(0)), terms
+        return jnp.asarray(sum(terms.values())), terms
 
     def moves(self, choice: Choice) -> Mapping[str, Array] | None:
         del choice

@@ -241,7 +241,7 @@ class Rule:
 
     def fuse(self, params: Params, sources: Sources, presence: Presence, rng: Key[Array, ""] | None) -> Fused:
         del rng
-        image = self.module.apply(_variables(params), sources, presence)
+        image: Any = self.module.apply(_variables(params), sources, presence)
         return Fused(image, image, None)
 
     def networks(self, params: Params) -> dict[str, Params]:
@@ -269,7 +269,8 @@ class Decomposition:
 
     def loss(self, made: Any, critics: Params | None, seen: Seen) -> tuple[Array, Metrics]:
         del critics
-        return decomposition_loss(seen.sources, *made, self.weights)
+        again, maps = made
+        return decomposition_loss(seen.sources, again, maps, self.weights)
 
     def fakes(self, made: Any, seen: Seen) -> Any:
         return None

@@ -248,7 +248,8 @@ class ResidualFusing:
 
     def loss(self, made: Any, critics: Params | None, seen: Seen) -> tuple[Array, Metrics]:
         del critics
-        return fusion_loss(*made, seen.sources, self.form, self.detail_weight)
+        fused, maps = made
+        return fusion_loss(fused, maps, seen.sources, self.form, self.detail_weight)
 
     def fakes(self, made: Any, seen: Seen) -> Any:
         return None

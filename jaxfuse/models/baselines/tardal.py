@@ -221,7 +221,7 @@ class Critics:
                 lambda image, weights=weights: self.scores(weights, image), real[side], fake[side], own
             )
             terms[f"penalty_{side}"] = PENALTY * slopes.mean()
-        return sum(terms.values(), jnp.float32(0)), terms
+        return jnp.asarray(sum(terms.values())), terms
 
     def moves(self, choice: Choice) -> Mapping[str, Array] | None:
         del choice
@@ -244,8 +244,8 @@ class Contest:
 
     def loss(self, made: Gray, critics: Params | None, seen: Seen) -> tuple[Array, Metrics]:
         terms = {**content_terms(made, seen.sources), **self.critics.maker_terms(critics, made, mask_of(seen.sources))}
-        loss = sum((getattr(self.weights, f"{name}_weight") * value for name, value in terms.items()), jnp.float32(0))
-        return loss, terms
+        loss = sum(getattr(self.weights, f"{name}_weight") * value for name, value in terms.items())
+        return jnp.asarray(loss), terms
 
     def fakes(self, made: Gray, seen: Seen) -> Gray:
         return made
