@@ -16,6 +16,7 @@ from jaxfuse.data.prepared import Prepared, PreparedCase
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.io.tables import read_json, write_json
 from jaxfuse.labels import LabelScheme
+from jaxfuse.metrics.comparison import compare
 from jaxfuse.metrics.protocols import default_one_empty_mm
 from jaxfuse.metrics.regions import score_case
 
@@ -64,6 +65,17 @@ def scored_whole(
         case=case.id,
         output=output,
     )
+
+
+def over_seeds(scores: np.ndarray) -> str:
+    """Renders scores (seeds, cases) as the mean over cases, and its standard deviation over seeds."""
+    return spread(scores.mean(axis=1).tolist())
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> str:
+    """Renders the mean difference of scores (seeds, cases) of the same cases, with its interval of 95 %."""
+    paired = compare(first, second)
+    return f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

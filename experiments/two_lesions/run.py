@@ -18,12 +18,11 @@ import jax
 import numpy as np
 
 from experiments import dice_against_qabf
-from experiments.shared import REPOSITORY, spread
+from experiments.shared import REPOSITORY, difference, over_seeds, spread
 from experiments.two_lesions import rows
 from experiments.two_lesions.pictures import CLASSES
 from experiments.two_lesions.training import first_state, scored, trained
 from jaxfuse.io.tables import read_json, render, write_json
-from jaxfuse.metrics.comparison import compare
 
 HERE = Path(__file__).parent
 LESIONS = CLASSES[1:]
@@ -71,28 +70,19 @@ def table(found: Found) -> str:
         reference["better single"] = max(singles, key=lambda name: means[name])
     lines = []
     for name, of_seeds in found.items():
-        line = {"Row": name, "Dice": _over_seeds(by_case(of_seeds))}
-        line |= {lesion: _over_seeds(by_case(of_seeds, lesion)) for lesion in LESIONS}
+        line = {"Row": name, "Dice": over_seeds(by_case(of_seeds))}
+        line |= {lesion: over_seeds(by_case(of_seeds, lesion)) for lesion in LESIONS}
         with_image = all("qabf" in one["scores"] for one in of_seeds.values())
-        line["Qabf"] = _over_seeds(by_case(of_seeds, "qabf")) if with_image else "-"
+        line["Qabf"] = over_seeds(by_case(of_seeds, "qabf")) if with_image else "-"
         shares = [one["log"][-1].get("fusion/share/task") for one in of_seeds.values()]
         cosines = [one["log"][-1].get("fusion/share_cosine") for one in of_seeds.values()]
         known = None not in shares
         line["task's share"] = spread(shares, 2) if known else "-"  # pyright: ignore[reportArgumentType]
         line["cosine"] = spread(cosines, 2) if known else "-"  # pyright: ignore[reportArgumentType]
         for title, other in reference.items():
-            line[f"less {title}"] = "" if other == name else _difference(of_seeds, found[other])
+            line[f"less {title}"] = "" if other == name else difference(by_case(of_seeds), by_case(found[other]))
         lines.append(line)
     return render(lines, list(lines[0]))
-
-
-def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    paired = compare(by_case(first), by_case(second))
-    return f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
-
-
-def _over_seeds(scores: np.ndarray) -> str:
-    return spread(scores.mean(axis=1).tolist())
 
 
 def figure(found: Found, path: Path) -> None:

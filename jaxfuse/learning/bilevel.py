@@ -199,27 +199,31 @@ SCHEMES: Mapping[str, Callable[..., Scheme]] = {
 }
 
 
-def scheme_of(bilevel: str | Callable[..., Any], options: Mapping[str, Any]) -> Scheme:
+def scheme_of(bilevel: Any, options: Mapping[str, Any]) -> Scheme:
     """Returns the scheme of a name, or one's own, with the options given.
 
     Raises:
         UserError: the name is not known, the scheme has no such option or lacks one, or it is no `Scheme`.
     """
-    name, make = repr(bilevel), bilevel
+    name: str = repr(bilevel)
+    make: Any = bilevel
     if isinstance(bilevel, str):
         if bilevel not in SCHEMES:
             raise UserError(f"bilevel is {name}; choose one of {', '.join(SCHEMES)}, or module:function of your own")
         make = SCHEMES[bilevel]
+    elif callable(bilevel):
+        name = f"'{bilevel.__module__}:{getattr(bilevel, '__qualname__', type(bilevel).__name__)}'"
     else:
-        name = f"'{bilevel.__module__}:{bilevel.__qualname__}'"
-    accepted = inspect.signature(make).parameters
+        raise UserError(f"bilevel names {name}, which makes no scheme; name a class or a function of your own")
+    collects = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    accepted = {one: p for one, p in inspect.signature(make).parameters.items() if p.kind not in collects}
     if stray := sorted(set(options) - set(accepted)):
         has = ", ".join(sorted(accepted)) or "none"
         raise UserError(f"bilevel {name} has no option {', '.join(stray)}; it has {has}")
-    given = [one for one, parameter in accepted.items() if parameter.default is not inspect.Parameter.empty]
-    if absent := sorted(set(accepted) - set(given) - set(options)):
+    needed = {one for one, parameter in accepted.items() if parameter.default is inspect.Parameter.empty}
+    if absent := sorted(needed - set(options)):
         raise UserError(f"bilevel {name} needs a value of {', '.join(absent)}; set it in scheme.options")
-    made = make(**options)  # pyright: ignore[reportCallIssue]
+    made = make(**options)
     if absent := [one for one in _PARTS if not hasattr(made, one)]:
         raise UserError(
             f"bilevel {name} makes a {type(made).__name__}, which is no scheme: it lacks {', '.join(absent)}; derive "

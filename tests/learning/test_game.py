@@ -97,6 +97,7 @@ def test_a_scheme_of_ones_own():
     refused("bilevel 'test_game:without_image' needs a value of steps", own(without_image), {})
     told = "makes a object, which is no scheme: it lacks leader, follower_part, settles, .* derive it from"
     refused(told, own(without_image), {"steps": 3})
+    refused("bilevel names 7, which makes no scheme", bilevel.scheme_of, 7, {})
     refused("bilevel is 'upper'; choose one of joint, pixel", bilevel.scheme_of, "upper", {})
 
 

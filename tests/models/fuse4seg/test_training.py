@@ -125,6 +125,8 @@ def test_every_scheme_makes_a_step(name):
     if name == "rank_one":
         assert int(after.memory["bilevel"]["count"]) == 1
         assert float(after.memory["bilevel"]["squared"]) > 0
+    elif name == "fusion_leader":
+        assert largest(after.memory["bilevel"]["adjoint"]) > 0
     else:
         assert set(after.memory) == set(before.memory) == {"fusion_weight"}
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, before)

@@ -1,0 +1,79 @@
+"""Two experiments on Dice against Qabf: their pictures, their rows, and tables of made scores."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import dice_against_qabf
+from experiments.fuse4seg_tradeoff import rows as phantoms
+from experiments.fuse4seg_tradeoff import run as phantoms_run
+from experiments.fuse4seg_tradeoff.frozen import frozen
+from experiments.two_lesions import rows as lesions
+from experiments.two_lesions import run as lesions_run
+from experiments.two_lesions.pictures import CONTRAST, pictures
+from experiments.two_lesions.training import kind_of
+from jaxfuse.learning.bilevel import scheme_of
+
+
+def test_each_lesion_is_bright_in_its_own_picture_alone():
+    made = jax.device_get(jax.jit(lambda key: pictures(key, 16))(jax.random.key(0)))
+    image, label = made["image"], made["label"]
+    assert image.min() >= 0
+    assert image.max() <= 1
+    for lesion, own in ((1, 0), (2, 1)):
+        inside = np.where(label == lesion, 1.0, np.nan)
+        between = image[..., own] - image[..., 1 - own]
+        np.testing.assert_allclose(np.nanmean(between * inside), CONTRAST, atol=0.01)
+    # All four are as large, and decoys are bright in both: a picture alone shows three alike.
+    counts = [(label == kind).sum(axis=(1, 2)) for kind in (1, 2)]
+    assert all(one.min() > 20 and one.max() < 85 for one in counts)
+    bright = (image.min(-1) > 0.4 + CONTRAST / 2).sum() / len(image)
+    assert bright > np.concatenate(counts).mean()
+
+
+def test_rows_name_what_they_build_on_and_share_programs():
+    for experiment in (lesions, phantoms):
+        assert set(experiment.REFERENCES) - {"better single"} <= set(experiment.ROWS)
+        assert {row.part for row in experiment.ROWS.values()} == set(experiment.PARTS)
+    for row in lesions.ROWS.values():
+        if row.reads.startswith("frozen"):
+            assert lesions.ROWS[row.reads.removeprefix("frozen ")].scheme
+    assert all(phantoms.ROWS[row.donor].scheme for row in phantoms.ROWS.values() if row.donor)
+    kinds = {kind_of(lesions.ROWS[f"joint, {weight:g}"], 10) for weight in lesions.LAMBDAS}
+    assert len(kinds) == 1, "one compiled program for all weights"
+
+
+def test_a_frozen_fusion_network_has_no_gradient():
+    scheme = scheme_of(frozen, {})
+    phi = {"a": jnp.ones(3)}
+    lead = scheme(None, phi, {}, {})
+    np.testing.assert_array_equal(lead.gradient["a"], np.zeros(3))
+    assert scheme.follower_part == "all"
+
+
+def made_scores(level, image):
+    scores = {name: [level, level + 0.1] for name in ("lesion 1", "lesion 2", "WT", "TC", "ET")}
+    return scores | ({"qabf": [image, image]} if image else {})
+
+
+@pytest.mark.parametrize("of", ["lesions", "phantoms"])
+def test_tables_and_figures_are_of_the_scores(of, tmp_path):
+    singles = ("A", "B") if of == "lesions" else ("T1c", "FLAIR")
+    levels = {singles[0]: (0.3, 0.0), singles[1]: (0.4, 0.0), "joint, 1": (0.5, 0.7), "joint, 0.1": (0.6, 0.5)}
+    log = [{"fusion/share/task": 0.25, "fusion/share_cosine": -0.5}]
+    found = {}
+    for name, (level, image) in levels.items():
+        scores = made_scores(level, image)
+        whole = scores if of == "lesions" else dict.fromkeys(phantoms.CONDITIONS, scores)
+        found[name] = {str(seed): {"scores": whole, "log": log if "joint" in name else [{}]} for seed in (0, 1)}
+    run = lesions_run if of == "lesions" else phantoms_run
+    table = run.table(found)
+    assert "+0.200 [+0.200, +0.200]" in table, "joint, 0.1 less the better single one"
+    assert "-0.50 ± 0.00" in table
+    arguments = (
+        (tmp_path / "figure.png",) if of == "lesions" else ({"mean": 0.5, "maximum": 0.6}, tmp_path / "figure.png")
+    )
+    run.figure(found, *arguments)
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
+    dice_against_qabf.draw({}, [], {}, tmp_path / "empty.png")
