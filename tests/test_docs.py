@@ -125,7 +125,9 @@ def test_options_of_recipes_exist(page):
 
 
 # These have tests of their own.
-LONGER = ("docs/how_to/from_jaxopt.md", "docs/how_to/new_paper.md", "docs/how_to/python.md")
+LONGER = {
+    f"docs/how_to/{page}.md" for page in ("choose_an_estimator", "from_jaxopt", "from_others", "new_paper", "python")
+}
 WITH_PYTHON = [page for page in TEXTS if page.startswith("docs/how_to") and blocks(page, "python")]
 
 
