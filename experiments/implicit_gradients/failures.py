@@ -1,36 +1,33 @@
-"""Does a route say so when its hypergradient is wrong? Six cases that go wrong, five that do not.
+"""Does a route say so when its hypergradient is wrong? Twelve cases that go wrong, ten that do not.
 
-Detected: our `info.converged` is False, a peer raises, or the gradient is NaN; anything else is silent. A false alarm
-is the same on a healthy problem.
+    python -m experiments.implicit_gradients.failures
+
+asks anew with whichever peers are installed, and writes this part of scores.json and table.md. Detected: our
+`info.converged` is False, a peer raises, or the gradient is NaN; anything else is silent. A false alarm is the same on
+a healthy problem.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.implicit_gradients import tasks
+from experiments.implicit_gradients import further_failures, tables, tasks
 from experiments.implicit_gradients.measure import error_and_cosine, flat, summary
 from experiments.implicit_gradients.network import descend
 from experiments.implicit_gradients.peers import hand_cg, installed, jaxopt_gradient, optimistix_gradient
+from experiments.implicit_gradients.wrong import Case
 from jaxfuse import implicit
+from jaxfuse.io.tables import write_json
 
-
-@dataclass(frozen=True)
-class Case:
-    """One problem. `steps`, `tolerance`: what every CG is told, None: the usual. `exact`: None where none exists."""
-
-    name: str
-    double: bool
-    problem: Callable[[], tuple[Any, Any, Any, Any]]
-    exact: Any = None
-    tolerance: float | None = None
-    steps: int | None = None
+HERE = Path(__file__).parent
 
 
 def _plain(matrix: np.ndarray, right: np.ndarray, y: np.ndarray) -> Callable[[], tuple[Any, Any, Any, Any]]:
@@ -76,6 +73,7 @@ def failing_cases() -> list[Case]:
         Case("singular Hessian, no solution", True, _plain(singular, in_range, right)),
         Case("NaN in the lower function", True, not_a_number),
         Case("float32, tolerance 1e-10", False, single.in_jax, single.exact, tolerance=1e-10),
+        *further_failures.failing_cases(),
     ]
 
 
@@ -94,6 +92,7 @@ def healthy_cases() -> list[Case]:
         *(Case(f"quadratic, {task.size}", task.double, task.in_jax, task.exact) for task in quadratics),
         Case(f"logistic, {logistic.size}", True, logistic.in_jax, logistic.exact),
         Case("upper = lower (zero right-hand side)", True, envelope, slope),
+        *further_failures.healthy_cases(),
     ]
 
 
@@ -101,12 +100,12 @@ def routes() -> dict[str, Callable[[Any, Any, Any, Any, Case, int], tuple[Any, A
     """Name -> function of (upper, lower, x, y, case, unknowns) that returns (gradient, converged or None)."""
 
     def limits(case: Case, unknowns: int) -> tuple[float, int]:
-        return case.tolerance or (1e-10 if case.double else 1e-6), case.steps or min(10 * unknowns, 20_000)
+        return case.tolerance or (1e-10 if case.fine else 1e-6), case.steps or min(10 * unknowns, 20_000)
 
     def ours(upper: Any, lower: Any, x: Any, y: Any, case: Case, unknowns: int) -> tuple[Any, Any]:
         # In float32 the usual tolerance is our default, which is judged by the estimated error of the adjoint.
         tolerance, steps = limits(case, unknowns)
-        estimator = implicit.cg(tolerance if case.double or case.tolerance else None, steps)
+        estimator = implicit.cg(tolerance if case.fine or case.tolerance else None, steps)
         gradient, info = implicit.hypergradient(upper, lower, x, y, estimator=estimator, policy="ignore")
         return gradient, info.converged
 
@@ -182,18 +181,32 @@ def _ask(case: Case) -> dict[str, dict[str, Any]]:
     """Collects the verdict of every route that the case applies to."""
     found = {}
     with jax.enable_x64(case.double):
-        upper, lower, x, y = case.problem()
-        size = sum(leaf.size for leaf in jax.tree.leaves(y))
-        start = jax.tree.map(jnp.zeros_like, y)
         own = inner_optimizers() if case.name.startswith("inner solve cut") else {}
         for name, route in routes().items():
             if name == "ours: no options" and (case.steps or case.tolerance):
                 continue  # it is told no such thing
-            if name in own:
-                found[name] = _verdict(lambda name=name: (own[name](upper, lower, x, start), None), case, name)
-            else:
-                found[name] = _verdict(lambda route=route: route(upper, lower, x, y, case, size), case, name)
+            found[name] = _verdict(_call(case, route, own.get(name)), case, name)
     return found
+
+
+def _call(case: Case, route: Callable, own: Callable | None) -> Callable[[], tuple[Any, Any]]:
+    """The call of a route, or of a peer's `own` inner solver; in a batch, converged means that all rows have."""
+    if case.rows is not None:
+        rows = jnp.asarray(case.rows)
+
+        def of_row(row: Any) -> tuple[Any, Any]:
+            upper, lower, x, y = case.problem(row)
+            return route(upper, lower, x, y, case, _size(y))
+
+        return lambda: jax.vmap(of_row)(rows)
+    upper, lower, x, y = case.problem()
+    if own is not None:
+        return lambda: (own(upper, lower, x, jax.tree.map(jnp.zeros_like, y)), None)
+    return lambda: route(upper, lower, x, y, case, _size(y))
+
+
+def _size(y: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(y))
 
 
 def _verdict(call: Callable[[], tuple[Any, Any]], case: Case, name: str) -> dict[str, Any]:
@@ -208,4 +221,19 @@ def _verdict(call: Callable[[], tuple[Any, Any]], case: Case, name: str) -> dict
     if converged is None:
         finite = bool(np.all(np.isfinite(values)))  # NaN is no word, but it cannot be overlooked
         return {"said": "nothing" if finite else "NaN", "detected": not finite, "error": error}
-    return {"said": "converged" if converged else "not converged", "detected": not converged, "error": error}
+    sure = bool(np.all(converged))
+    return {"said": "converged" if sure else "not converged", "detected": not sure, "error": error}
+
+
+def main() -> None:
+    logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)  # peers raise inside compiled code
+    path = HERE / "scores.json"
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    scores["failures"] = judge(print)
+    write_json(path, scores)
+    (HERE / "table.md").write_text(tables.table(scores), encoding="utf-8")
+    print(tables.of_failures(scores["failures"]))
+
+
+if __name__ == "__main__":
+    main()

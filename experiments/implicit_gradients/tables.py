@@ -36,7 +36,7 @@ def table(scores: dict[str, Any]) -> str:
     blocks += [
         _overhead(scores["overhead"]),
         _memory(scores["memory"]),
-        _failures(scores["failures"]),
+        of_failures(scores["failures"]),
         _reuse(scores["reuse"]),
         _inexact(scores["inexact"]),
         _cleaning(scores["cleaning"]),
@@ -133,7 +133,7 @@ samples, float32) and the hypergradient of its weight decay.
 {render(*_rows(lines))}"""
 
 
-def _failures(found: dict[str, list[dict[str, Any]]]) -> str:
+def of_failures(found: dict[str, list[dict[str, Any]]]) -> str:
     blocks = []
     for kind, title in (("failing", "Cases that go wrong"), ("healthy", "Healthy problems")):
         names = list(dict.fromkeys(row["route"] for row in found[kind]))

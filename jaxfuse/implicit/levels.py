@@ -16,10 +16,11 @@ import jax.numpy as jnp
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.attached import AttachedPolicy, implicit_minimum
-from jaxfuse.implicit.curvature import Curvature, hessian, refuse_curvature
+from jaxfuse.implicit.curvature import Curvature, hessian, is_undamped, refuse_curvature
 from jaxfuse.implicit.hypergradient import Estimator, hypergradient
 from jaxfuse.implicit.info import Info, Policy, check_policy
 from jaxfuse.implicit.problem import objective, pose
+from jaxfuse.implicit.proximal import implicit_proximal_minimum, proximal_hypergradient
 from jaxfuse.implicit.series import direct, finite_difference, identity, rank_one
 from jaxfuse.implicit.unrolled import UnrolledEstimator
 
@@ -37,6 +38,8 @@ class Level:
             a level above has an estimator that evaluates it away from its solution (`moves`): there the given value is
             the minimum no more. If None, the value that is passed is used.
         inner_tolerance: as in `hypergradient`.
+        term: what is added to the objective where that is not smooth, as in `proximal_hypergradient`; its numbers see
+            the variables above as one tuple. Leaves no choice of curvature.
     """
 
     objective: Callable[..., Any]
@@ -44,6 +47,7 @@ class Level:
     curvature: Curvature = hessian()
     solve: Callable[..., Any] | None = None
     inner_tolerance: float | None = None
+    term: Any = None
 
 
 @jax.tree_util.register_dataclass
@@ -165,10 +169,12 @@ class _Chain(NamedTuple):
         """The gradient in the prefix of the objective above level k through level k; no policy has acted on it."""
         level = self.levels[k]
         above = self.levels[k - 1].objective if k else self.upper
-        options = {"estimator": level.estimator, "curvature": level.curvature, "inner_tolerance": level.inner_tolerance}
-        gradient, info = hypergradient(
-            self.completed(above), self.completed(level.objective), prefix, self.ys[k], policy="ignore", **options
-        )
+        options: Any = {"estimator": level.estimator, "inner_tolerance": level.inner_tolerance, "policy": "ignore"}
+        problem = self.completed(above), self.completed(level.objective), prefix, self.ys[k]
+        if level.term is None:
+            gradient, info = hypergradient(*problem, curvature=level.curvature, **options)
+        else:
+            gradient, info = proximal_hypergradient(*problem, term=level.term, **options)
         return gradient, dataclasses.replace(info, policy=policy)
 
     def completed(self, function: Callable[..., Any]) -> Callable[[tuple[Any, ...], Any], Any]:
@@ -193,6 +199,9 @@ class _Chain(NamedTuple):
 def follow(lower: Callable[[Any, Any], Any], x: Any, y: Any, level: Level, policy: AttachedPolicy) -> Any:
     """y as the function of x that an estimator takes it for; `lower` is the level's own, completed."""
     estimator: Any = level.estimator
+    if level.term is not None:
+        options: Any = {"estimator": estimator, "policy": policy, "inner_tolerance": level.inner_tolerance}
+        return implicit_proximal_minimum(lower, x, y, term=level.term, **options)
     if isinstance(estimator, (direct, finite_difference, UnrolledEstimator)):
         refuse_curvature(type(estimator).__name__, level.curvature)
     if isinstance(estimator, direct):
@@ -224,6 +233,12 @@ def _check(levels: Sequence[Level], ys: Sequence[Any]) -> None:
             f"{len(levels)} levels and {len(ys)} variables were given; at least one, and as many, expected"
         )
     for k, level in enumerate(levels):
+        plain = isinstance(level.curvature, hessian) and is_undamped(level.curvature)
+        if level.term is not None and not plain:
+            raise ValueError(
+                f"level {k + 2} has a term and {level.curvature}, but where there is a term the curvature is the "
+                "problem's own: leave it out"
+            )
         still = [below for below in range(k + 1, len(levels)) if levels[below].solve is None]
         if getattr(level.estimator, "moves", False) and still:
             name = type(level.estimator).__name__

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.implicit_gradients import cleaning, figures, measure, methods, peers, run, tables, tasks
+from experiments.implicit_gradients import cleaning, failures, figures, measure, methods, peers, run, tables, tasks
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "implicit_gradients"
 
@@ -154,3 +154,15 @@ def test_the_tutorial_is_right_and_short(capsys):
     assert names["steps"][-1] < names["steps"][0]
     assert names["x"][:5].mean() < names["x"][5:].mean()
     assert len((FOLDER / "tutorial.py").read_text().splitlines()) <= 60
+
+
+@pytest.mark.slow
+def test_twelve_ways_to_go_wrong_are_told_and_ten_healthy_problems_are_not(monkeypatch):
+    ours = {name: route for name, route in failures.routes().items() if name.startswith("ours")}
+    monkeypatch.setattr(failures, "routes", lambda: ours)
+    found = failures.judge(lambda said: None)
+    names = {kind: {row["case"] for row in rows} for kind, rows in found.items()}
+    assert {kind: len(cases) for kind, cases in names.items()} == {"failing": 12, "healthy": 10}
+    assert [row for row in found["failing"] if not row["detected"]] == []
+    assert [row for row in found["healthy"] if row["detected"]] == []
+    assert all(math.isnan(row["error"]) or row["error"] < 1e-5 for row in found["healthy"])

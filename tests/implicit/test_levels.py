@@ -221,12 +221,32 @@ def test_ignore_hands_out_what_came():
     assert not info.converged
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("held", ["lowest", "middle"])
+def test_a_level_may_have_a_term(held):
+    """z and y are clipped copies of what is above, so that half of the gradient is held back."""
+    follow = [lambda x, y, z: jnp.sum((y - 2 * x) ** 2), lambda x, y, z: jnp.sum((z - 3 * y) ** 2)]
+    within = implicit.box(0.0, 4.0)
+    levels = [Level(follow[0], term=within if held == "middle" else None), Level(follow[1], term=within)]
+    x = jnp.array([0.5, 3.0])
+    y = jnp.minimum(2 * x, 4.0) if held == "middle" else 2 * x
+    z = jnp.minimum(3 * y, 4.0)
+    upper = lambda x, y, z: jnp.sum(y) + 10 * jnp.sum(z)
+    gradient, info = jax.jit(lambda x, y, z: implicit.chain_hypergradient(upper, levels, x, [y, z]))(x, y, z)
+    near(gradient, np.array([2 + 60.0, 0.0 if held == "middle" else 2.0]), 1e-9)
+    assert info.check().levels[1].face.active.tolist() == [False, True]
+
+
 def test_refusals():
     case = chain()
     refuses("0 levels and 2 variables", lambda: implicit.chain_hypergradient(case.upper, [], case.x, case.ys))
     refuses("truncated evaluates level 2 away", lambda: gradient_of(case, EXACT["truncated"]))
     refuses("rank_one was given to a level below the second", lambda: gradient_of(case, None, implicit.rank_one()))
-    curved = [Level(case.middle), Level(case.lowest, implicit.direct(), implicit.hessian(0.1))]
-    refuses(
-        "would be ignored", lambda: implicit.chain_hypergradient(case.upper, curved, case.x, case.ys, policy="ignore")
+    check = lambda **options: implicit.chain_hypergradient(
+        case.upper,
+        [Level(case.middle), Level(case.lowest, curvature=implicit.hessian(0.1), **options)],
+        case.x,
+        case.ys,
     )
+    refuses("would be ignored", lambda: check(estimator=implicit.direct()))
+    refuses("level 3 has a term and hessian", lambda: check(term=implicit.box()))
