@@ -42,6 +42,9 @@ ROWS = {
     "maximum": "the same on their maximum",
     "both_channels": "the same on both as channels, which a fused image has to be compared with: nothing is lost",
 }
+# Channels of fused images: red and cyan; red, green and blue.
+COLORS = {"two_colors": 2, "color": 3}
+ROWS.update({name: f"full, fused into {n} channels; hues are left to the task" for name, n in COLORS.items()})
 # Networks of the paper's Table 1 in the place of its own, with the sizes of their public codes.
 PYRAMID = {"widths": (64, 128, 320, 512), "depths": (3, 4, 6, 3), "heads": (1, 2, 5, 8), "patch": 4, "drop_path": 0.1}
 RIVALS = {
@@ -54,10 +57,14 @@ RIVALS = {
 ROWS.update({name: f"both_channels by {name}, without weights of ImageNet" for name in RIVALS})
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 ROWS.update({name: f"segmentation alone, on {name}" for name in MODALITIES})
+TRIPLES = ("t1+t1ce+flair", "t1+t1ce+t2", "t1+t2+flair", "t1ce+t2+flair")
+TOGETHER = {"triples": TRIPLES, "quadruple": ("t1+t1ce+t2+flair",), "all_combos": ("all",)}
+ROWS.update({name: f"full on combinations: {', '.join(combos)}" for name, combos in TOGETHER.items()})
 VARIANTS = {}
 COMBINATIONS = ("t1+t1ce", "t1+t2", "t1+flair", "t1ce+t2", "t1ce+flair", "t2+flair")
 SHOWN = ("t1ce+flair",)
 SOLVE = {"steps": 10, "damping": 0.03, "damping_scale": "trace", "warm_start": True}
+PAIR = tuple(SHOWN[0].split("+"))
 # The options of each scheme, written out so that a command can change them.
 SCHEMES = {
     "pixel": {"gamma": 0.01, "kappa": 1.0, "width": 0.01, "inner_steps": 4, "steps": 20, "curvature": "gauss_newton"},
@@ -70,21 +77,18 @@ PLUGINS = ("film_nnunet", "film_nnunet_p", "film_nnunet_detached")
 # Segmentation without a fusion network: the modalities it reads, and how they become one image, or none.
 ALONE = {
     **{name: ((name,), "mean") for name in MODALITIES},
-    "mean": (tuple(SHOWN[0].split("+")), "mean"),
-    "maximum": (tuple(SHOWN[0].split("+")), "maximum"),
-    **{name: (tuple(SHOWN[0].split("+")), "channels") for name in ("both_channels", *RIVALS)},
+    **{name: (PAIR, name) for name in ("mean", "maximum")},
+    **dict.fromkeys(("both_channels", *RIVALS), (PAIR, "channels")),
 }
+FUSION = ("dim", "front", "decoder_blocks", "heads", "high_nodes", "cell")
 FILM = ("dim", "heads", "expansion", "rounds", "hidden", "text_dim", "decoder_blocks")
 TRANSUNET = ("stem", "widths", "units", "vit_width", "vit_depth", "vit_heads", "vit_hidden", "decoder_widths")
 # The correlation loss can jump to a hundred times its usual size.
 CLIP_NORM = 1.0
 
 # Eq. 14 with TransUNet's Dice.
-HALVES = {"dice_weight": 0.5, "entropy_weight": 0.5}
-SEGMENTATION_LOSS = {
-    "loss": "losses.overlap:dice_and_cross_entropy",
-    "loss_args": {**HALVES, "include_background": True, "squared": True, "over_batch": True},
-}
+HALVES = {"dice_weight": 0.5, "entropy_weight": 0.5, "include_background": True, "squared": True, "over_batch": True}
+SEGMENTATION_LOSS = {"loss": "losses.overlap:dice_and_cross_entropy", "loss_args": HALVES}
 
 
 def named(names, *sizes):
@@ -101,9 +105,7 @@ class Sizes:
     phantom: dict = field(default_factory=lambda: {"shape": (64, 64, 48), "cases": 60, "spacing_mm": 3.0})
     side: int = 48
     batch: int = 2
-    fusion: dict = field(
-        default_factory=lambda: {"dim": 16, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "cell": 6}
-    )
+    fusion: dict = field(default_factory=lambda: named(FUSION, 16, 1, 1, 2, 1, 6))
     critic_base: int = 8
     segmentation: dict = field(
         default_factory=lambda: named(TRANSUNET, 16, (32, 64, 128), (1, 1, 1), 64, 2, 2, 128, (64, 32, 32, 16))
@@ -185,7 +187,7 @@ SIZES = {
         phantom={"shape": (48, 48, 36), "cases": 3, "spacing_mm": 4.0},
         side=32,
         batch=2,
-        fusion={"dim": 8, "front": 1, "decoder_blocks": 1, "heads": 2, "high_nodes": 1, "cell": 8},
+        fusion=named(FUSION, 8, 1, 1, 2, 1, 8),
         critic_base=4,
         segmentation=named(TRANSUNET, 4, (8, 16, 32), (1, 1, 1), 16, 1, 2, 32, (16, 8, 8, 4)),
         film=named(FILM, 8, 2, 1.0, 1, 16, 2, 1),
@@ -204,7 +206,7 @@ SIZES = {
         source="slices",
         side=224,
         batch=16,
-        fusion={"dim": 64, "front": 4, "decoder_blocks": 4, "heads": 8, "high_nodes": 3, "cell": 8},
+        fusion=named(FUSION, 64, 4, 4, 8, 3, 8),
         critic_base=32,
         segmentation=named(TRANSUNET, 64, (256, 512, 1024), (3, 4, 9), 768, 12, 12, 3072, (256, 128, 64, 16)),
         film=named(FILM, 32, 8, 4.0, 3, 256, 32, 2),
@@ -232,7 +234,7 @@ def get_config(argument=None):
     return experiment(
         "fuse4seg",
         called,
-        pairs=SHOWN,
+        pairs=TOGETHER[row][:1] if row in ("triples", "quadruple") else SHOWN,
         data=data,
         network=network(sizes, row, dtype),
         phases=phases_of(sizes, row, dtype),
@@ -245,7 +247,7 @@ def network(sizes, row, dtype):
     if row in ALONE:
         return {}
     critics = {"gan": "nonsaturating", "critic_base": sizes.critic_base, "critic_head": "patch", "dtype": dtype}
-    shared = {"combos": COMBINATIONS, "critics": critics}
+    shared = {"combos": TOGETHER.get(row, COMBINATIONS), "critics": critics}
     return {**shared, "fusion": fusion_form(sizes, row, dtype)} if pretrained(row) else shared
 
 
@@ -268,7 +270,8 @@ def fusion_form(sizes, row, dtype):
     if row in PLUGINS:
         return {**{name: value for name, value in form.items() if name != "cell"}, "cross_attention": "none"}
     attention = "none" if row == "wo_cross_attention" else "tokens"
-    return {**form, "cross_attention": attention, "direction": "both", "combine": "all"}
+    shared = {"direction": "both", "combine": "all", "image_channels": COLORS.get(row, 1)}
+    return {**form, "cross_attention": attention, **shared}
 
 
 def segmentation_form(sizes, dtype):

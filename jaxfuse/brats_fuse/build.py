@@ -46,6 +46,10 @@ def make_data_set(order: Order, phase: TrainedPhase, read_combos: ReadCombos, di
     out = check_folder(Path(order.out).absolute(), reads_of(Path(order.root), plan.files, "--root"))
     made, devices = (FUSED, *([ATTENTION] if order.attention else [])), chosen_devices(order.devices)
     fuse = slice_fuser(phase, outputs=made, batch=order.batch, devices=devices)
+    if fuse.channels > 1:
+        raise UserError(
+            f"{phase.name} fuses into color, and BraTS-Fuse holds gray images; name a run that fuses to gray"
+        )
     display.say(_split_told(plan))
     options = deciding_options(order, plan, device)
     seen = begin(out, phase, plan.files, options, allow_trained=order.allow_trained, display=display)

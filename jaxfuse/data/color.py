@@ -79,6 +79,16 @@ def to_rgb(ycbcr: Color) -> Color:
     return np.stack([red, (y - _RED * red - _BLUE * blue) / _GREEN, blue], axis=-1)
 
 
+def seen_in_gray(image: Float[np.ndarray, "*space c"]) -> Image:
+    """The luminance of an image in [0, 1] of one, two or three channels: gray, red and cyan, or red, green and blue."""
+    return image[..., 0] if image.shape[-1] == 1 else seen_in_color(image) @ np.array([_RED, _GREEN, _BLUE], np.float32)
+
+
+def seen_in_color(image: Float[np.ndarray, "*space c"]) -> Color:
+    """Red, green and blue of an image of two channels, red and cyan, or of three; where they are equal it is gray."""
+    return image[..., [0, 1, 1]] if image.shape[-1] == 2 else image
+
+
 def combined_chroma(*chromas: Chroma) -> Chroma:
     """Cb and Cr of several images: the mean weighted by |value - 0.5|, each pixel and channel for itself.
 

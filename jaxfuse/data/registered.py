@@ -192,17 +192,21 @@ def read_volumes(paths: Sequence[Path], maps: Mapping[int, str], rule: Backgroun
     return Registered(names, gray, color, volumes[0].spacing_mm, seen.in_any(), untold=tuple(seen.untold))
 
 
-def fuse_picture(fuse: Fuse, images: Registered) -> Float[np.ndarray, "h w"]:
-    """The fused picture in [0, 1]; 0 where no image shows anything."""
+def fuse_picture(fuse: Fuse, images: Registered) -> Float[np.ndarray, "h w *rgb"]:
+    """The fused picture in [0, 1], in color where `fuse` makes such; 0 where no image shows anything."""
     return _clipped(fuse(images.gray[None], images.shown[None])[0])
 
 
-def fuse_volume(fuse: Fuse, images: Registered, axis: int) -> Float[np.ndarray, "d h w"]:
-    """The fused volume in [0, 1], slice by slice across `axis`; 0 where no image shows anything."""
+def fuse_volume(fuse: Fuse, images: Registered, axis: int) -> Float[np.ndarray, "d h w *rgb"]:
+    """The fused volume in [0, 1], slice by slice across `axis`, in color where `fuse` makes such.
+
+    It is 0 where no image shows anything.
+    """
     stack, shown = pictures(images.gray, axis), pictures(images.shown, axis)
     used = np.flatnonzero(shown.any(axis=(1, 2)))
-    fused = np.zeros(stack.shape[:-1], np.float32)
-    fused[used] = _clipped(fuse(np.ascontiguousarray(stack[used]), np.ascontiguousarray(shown[used])))
+    made = _clipped(fuse(np.ascontiguousarray(stack[used]), np.ascontiguousarray(shown[used])))
+    fused = np.zeros((*stack.shape[:-1], *made.shape[3:]), np.float32)
+    fused[used] = made
     return volume_of(fused, axis)
 
 

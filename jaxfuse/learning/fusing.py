@@ -33,7 +33,8 @@ class Fused(NamedTuple):
 
     Attributes:
         theta: the input of the segmentation network, (b h w c).
-        image: the fused image (b h w 1) in [0, 1], or None where the network makes none.
+        image: the fused image (b h w c) in [0, 1], or None where the network makes none. c is 1, or of an image in
+            color 2 (red and cyan) or 3 (red, green, blue).
         bands: low and high band of each source, (b h w c m) each, or None where it has none.
         attention: how much each pixel of each source is attended to by the other sources, (b h w m) float32, or None
             where it was not asked for or the network has no such maps. 1 is what every pixel receives from

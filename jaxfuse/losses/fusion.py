@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxfuse.arrays import Array, Float
 from jaxfuse.losses.image import sobel_magnitude, ssim
 
+# Weights by which a picture in gray, in red and cyan, or in red, green and blue is seen in gray (ITU-R BT.601).
+SEEN_IN_GRAY = {1: (1.0,), 2: (0.299, 0.701), 3: (0.299, 0.587, 0.114)}
 Images = Float[Array, "b h w m"]
 Presence = Float[Array, "b m"]
 Bands = Float[Array, "b h w c m"]
@@ -22,6 +24,14 @@ def present_mean(values: Float[Array, "b m"], presence: Presence) -> Float[Array
     # Absent values are cut off before they are weighed: 0 times infinity would not be 0.
     kept = jnp.where(weights > 0, values.astype(jnp.float32), 0)
     return (kept.sum(1) / jnp.maximum(weights.sum(1), 1)).mean()
+
+
+def in_gray(image: Float[Array, "b h w c"]) -> Float[Array, "b h w 1"]:
+    """The luminance of a fused image of one, two or three channels: itself, of one."""
+    if image.shape[-1] == 1:
+        return image
+    weights = jnp.array(SEEN_IN_GRAY[image.shape[-1]], jnp.float32)
+    return (image.astype(jnp.float32) * weights).sum(-1, keepdims=True)
 
 
 def reconstruction(sources: Images, made: Images, presence: Presence) -> Float[Array, ""]:
@@ -52,7 +62,7 @@ def band_correlation(low: Bands, high: Bands, presence: Presence) -> Float[Array
 
 
 def fusion_content(
-    fused: Float[Array, "b h w 1"],
+    fused: Float[Array, "b h w c"],
     sources: Images,
     presence: Presence,
     *,
@@ -62,10 +72,11 @@ def fusion_content(
     """Eq. 13 with CDDFuse's intensity term: the fused image against the maxima over the modalities present.
 
     intensity * mean |fused - max sources| + gradient * mean ||grad fused| - max |grad sources||, |grad| being the sum
-    of the absolute Sobel responses. `intensity=0` is the printed form, which leaves the mean gray level free.
+    of the absolute Sobel responses. `intensity=0` is the printed form, which leaves the mean gray level free. Of a
+    fused image in color its luminance is compared: hues are free.
     Returns the sum and both terms, unweighted, as "intensity" and "gradient".
     """
-    fused, sources = fused.astype(jnp.float32), sources.astype(jnp.float32)
+    fused, sources = in_gray(fused).astype(jnp.float32), sources.astype(jnp.float32)
     shown = presence[:, None, None, :] > 0
     brightest = jnp.where(shown, sources, 0).max(-1, keepdims=True)
     steepest = jnp.where(shown, sobel_magnitude(jnp.where(shown, sources, 0)), 0).max(-1, keepdims=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxfuse.data.brain import within
+from jaxfuse.data.color import seen_in_gray
 from jaxfuse.data.prepared import PreparedCase, brain_mask
 from jaxfuse.data.preprocess import uncrop
 from jaxfuse.data.slices import gray_levels
@@ -159,7 +160,7 @@ def noting(predict: PredictCase, levels: Levels) -> PredictCase:
         outputs = predict(case, with_image(asked))
         if FUSED in outputs:
             # Means of overlapping tiles can leave [0, 1] by a rounding.
-            levels[case.id] = gray_levels(within(np.clip(outputs[FUSED][..., 0], 0, 1), brain_mask(case)))
+            levels[case.id] = gray_levels(within(np.clip(seen_in_gray(outputs[FUSED]), 0, 1), brain_mask(case)))
         return outputs
 
     return noted

@@ -18,6 +18,7 @@ from jaxfuse.case_by_case import CaseByCase
 from jaxfuse.data import registered
 from jaxfuse.data.brain import AUTO, background_rule
 from jaxfuse.data.cases import CaseFiles
+from jaxfuse.data.color import seen_in_color
 from jaxfuse.data.registered import Registered
 from jaxfuse.data.slices import AXES, gray_levels
 from jaxfuse.data.sources.pairs2d import PARTNERS, Pair, collection_names, files_of, holds_all, load_pair, survey
@@ -62,12 +63,30 @@ class ImageFuser:
 
     def __call__(
         self, pictures: Float[np.ndarray, "n h w count"], shown: Bool[np.ndarray, "n h w"]
-    ) -> Float[np.ndarray, "n h w"]:
-        """Fuses stacks of pictures in [0, 1]; 0 where nothing is shown."""
+    ) -> Float[np.ndarray, "n h w *rgb"]:
+        """Fuses stacks of pictures in [0, 1], into color where the network does; 0 where nothing is shown."""
         count = len(self.slots)
         filled = np.zeros((*pictures.shape[:-1], self.width), np.float32)
         filled[..., :count] = pictures
-        return self.fuse_slices(filled, np.arange(self.width) < count, shown)[self.output][..., 0]
+        made = self.fuse_slices(filled, np.arange(self.width) < count, shown)[self.output]
+        return seen_in_color(made) if self.colors else made[..., 0]
+
+    @property
+    def colors(self) -> bool:
+        """Whether the network makes images in color, of its own."""
+        return self.fuse_slices.channels > 1
+
+    def levels(self, fused: Float[np.ndarray, "*space_and_rgb"], color: Mapping[Any, np.ndarray]) -> Levels:
+        """Returns what was fused in levels of 8 bits: in the network's colors, or in those of these images."""
+        return gray_levels(fused) if self.colors else registered.in_levels(fused, list(color.values()))
+
+    def check_gray(self, color: Sequence[str]) -> None:
+        """Refuses images in color, by their names, where the network makes colors of its own."""
+        if color and self.colors:
+            raise UserError(
+                f"{self.name} fuses into colors of its own, and {', '.join(color)} came in color; give gray images "
+                "without --color, or a run that fuses to gray"
+            )
 
 
 def image_fuser(
@@ -125,7 +144,7 @@ def fuse_images(
     seconds = time.perf_counter() - started
     with files[output].together() as folder:
         given.write(folder / output.name, levels)
-    size, kind = " x ".join(map(str, given.images.shown.shape)), "RGB" if given.images.color else "gray"
+    size, kind = " x ".join(map(str, given.images.shown.shape)), "RGB" if fuser.colors or given.images.color else "gray"
     display.say(f"{output}: {kind}, {size}, fused in {seconds:.1f} s")
     if preview is not None:
         with files[preview].together() as folder:
@@ -152,19 +171,20 @@ class GivenImages:
         return [*found, *filter(None, [untrained_count(phase, len(self.paths))])]
 
     def fused(self, fuser: ImageFuser) -> Levels:
-        """Returns the fused image in levels of 8 bits, on the canonical axes, in color where an image has color."""
+        """Returns the fused image in levels of 8 bits, on the canonical axes, in color where one has color."""
+        fuser.check_gray([self.images.names[place] for place in self.images.color])
         if self.axis is None:
             fused = registered.fuse_picture(fuser, self.images)
         else:
             fused = registered.fuse_volume(fuser, self.images, self.axis)
-        return registered.in_levels(fused, list(self.images.color.values()))
+        return fuser.levels(fused, self.images.color)
 
     def write(self, path: Path, levels: Levels) -> None:
         """Writes a fused image in the geometry of the first one."""
         if self.axis is None:
             write_png(path, levels)
         else:
-            (write_rgb_like if self.images.color else write_like)(path, levels, self.paths[0])
+            (write_like if levels.ndim == self.images.shown.ndim else write_rgb_like)(path, levels, self.paths[0])
 
     def draw(self, path: Path, levels: Levels, name: str) -> None:
         """Draws all images and the fused one side by side; `name` is that of the network."""
@@ -316,8 +336,9 @@ def _work(
 
     def write(_: object, fused: Tried[tuple[Pair, np.ndarray]]) -> Tried[Sequence[Path]]:
         def written(name: str, pair: Pair, picture: np.ndarray) -> Sequence[Path]:
+            fuser.check_gray(list(pair.color))
             with outputs.together() as folder:
-                write_png(folder / f"{name}.png", registered.in_levels(picture, list(pair.color.values())))
+                write_png(folder / f"{name}.png", fuser.levels(picture, pair.color))
             return pair.nearly_gray
 
         return {

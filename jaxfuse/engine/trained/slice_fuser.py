@@ -9,7 +9,8 @@ tells which of them are fused.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,11 +35,28 @@ Shown = Bool[np.ndarray, "n h w"]
 
 @runtime_checkable
 class FuseSlices(Protocol):
-    """A function from pictures to the named outputs of a network, as `slice_fuser` makes it."""
+    """A function from pictures to the named outputs of a network, as `slice_fuser` makes it.
+
+    `channels` are those of the fused image: 1, or of one in color 2 (red and cyan) or 3.
+    """
+
+    @property
+    def channels(self) -> int: ...
 
     def __call__(self, images: Images, presence: Presence, shown: Shown | None = None) -> dict[str, np.ndarray]:
         """Fuses pictures; `shown`: what is not background, by default what is not 0 in every image."""
         ...
+
+
+@dataclass(frozen=True)
+class SliceFuser:
+    """A `FuseSlices` around a function of its arguments."""
+
+    channels: int
+    fuse: Callable[[Images, Presence, Shown | None], dict[str, np.ndarray]]
+
+    def __call__(self, images: Images, presence: Presence, shown: Shown | None = None) -> dict[str, np.ndarray]:
+        return self.fuse(images, presence, shown)
 
 
 def load_fuser(run: str, *, any_spacing: bool = False) -> TrainedPhase:
@@ -65,14 +83,14 @@ def the_fuser(phases: Sequence[TrainedPhase], run: str) -> TrainedPhase:
 
 def slice_fuser(
     phase: TrainedPhase, *, outputs: Sequence[str] = (FUSED,), batch: int = 4, devices: Sequence[Any] = ()
-) -> FuseSlices:
+) -> SliceFuser:
     """Returns a function from pictures and a mask of their modalities to the named outputs of the network.
 
     It takes images (n h w m) in [0, 1], as many channels as the run has modalities and in their order, and presence
     (m) or (n m), 1 for the modalities to fuse; channels that are not fused have no influence. It returns float32
-    arrays on the host: "fused" (n h w 1) in [0, 1], exactly 0 where no image shows anything, and "attention" (n h w m)
-    where `outputs` names it. A run whose scheme settles another image than its network makes (pixel) also gives that of
-    the network, "fused_by_network".
+    arrays on the host: "fused" (n h w channels) in [0, 1], exactly 0 where no image shows anything, and "attention"
+    (n h w m) where `outputs` names it. A run whose scheme settles another image than its network makes (pixel) also
+    gives that of the network, "fused_by_network".
 
     Args:
         batch: how many pictures are fused at once.
@@ -83,11 +101,11 @@ def slice_fuser(
             refuses arrays of other shapes or ranges.
     """
     weights = phase.weights()
-    system = _checked(phase, weights, outputs)
+    system, channels = _checked(phase, weights, outputs)
     divisor, compiled = system.fusing_divisor, Programs(system).fuse_slices(system, outputs)
     on_devices = [weights_on(device, weights) for device in devices or first_device()]
 
-    def fuse(images: Images, presence: Presence, shown: Shown | None = None) -> dict[str, np.ndarray]:
+    def fuse(images: Images, presence: Presence, shown: Shown | None) -> dict[str, np.ndarray]:
         masks = _masks(phase, images, presence)
         made: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
         pending = deque[tuple[int, Mapping[str, Any]]]()
@@ -103,7 +121,7 @@ def slice_fuser(
         whole = {name: np.concatenate(parts) for name, parts in made.items()}
         return {name: one if name == ATTENTION else brain.within(one, mask) for name, one in whole.items()}
 
-    return fuse
+    return SliceFuser(channels, fuse)
 
 
 def fusing_system(phase: TrainedPhase) -> FusingSystem:
@@ -125,7 +143,8 @@ def untrained_count(phase: TrainedPhase, count: int) -> str:
     )
 
 
-def _checked(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> FusingSystem:
+def _checked(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> tuple[FusingSystem, int]:
+    """Returns the System and the channels of its fused image."""
     system, modalities, normalization = fusing_system(phase), phase.preparation.channels, phase.data.normalization
     patch = tuple(phase.phase.patch)
     image = jax.ShapeDtypeStruct((1, *patch, len(modalities)), jnp.float32)
@@ -141,7 +160,7 @@ def _checked(phase: TrainedPhase, weights: State, outputs: Sequence[str]) -> Fus
             f"{phase.name} was trained on intensities normalized by {normalization.name!r}; a run on intensities in "
             "[0, 1] is needed: train one with data.normalize percentiles"
         )
-    return system
+    return system, made[FUSED].shape[-1]
 
 
 def _masks(phase: TrainedPhase, images: Images, presence: Presence) -> Float[np.ndarray, "n m"]:

@@ -26,7 +26,7 @@ from jaxfuse.learning.fusing import AttentiveFusionPart, Fused, FusionPart, pres
 from jaxfuse.learning.game import Energy, Game, Part, Scheme, part_of, remembered
 from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend, initializer_key
 from jaxfuse.learning.system import Defaults, Geometry
-from jaxfuse.losses.fusion import band_correlation, fusion_content, fusion_energy_of, smooth_fusion_energy
+from jaxfuse.losses.fusion import band_correlation, fusion_content, fusion_energy_of, in_gray, smooth_fusion_energy
 from jaxfuse.models.fuse4seg.judging import Critics
 from jaxfuse.models.fuse4seg.parts import SegmentationPart
 from jaxfuse.models.fuse4seg.turns import Pace, move_follower, move_leader, remembering
@@ -87,10 +87,10 @@ class FusionLoss:
 
 
 def fakes_of(fused: Fused, sources: Array) -> Array:
-    """The fused image in every slot (b h w m), to be judged by each slot's critic."""
+    """The fused image, in gray, in every slot (b h w m), to be judged by each slot's critic."""
     if fused.image is None:
         raise UserError("without decoder there is no fused image for critics to judge; set adversarial_weight to 0")
-    return jnp.broadcast_to(fused.image, sources.shape)
+    return jnp.broadcast_to(in_gray(fused.image), sources.shape)
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Cooperation(Defaults):
         return {**metrics, "segmentation/loss": terms["task_loss"]}
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The fused image "fused" (b h w 1), class probabilities "S" (b h w k), and "attention" (b h w m).
+        """The fused image "fused" (b h w c), class probabilities "S" (b h w k), and "attention" (b h w m).
 
         `inputs["presence"]`, (m) or (b m), says which modalities are fused; without it, those of the combination shown.
         "attention" is `Fused.attention` in the order of the image's channels, 0 for those that are not fused; its
@@ -286,7 +286,9 @@ def pixel_energy(sources: Array, presence: Array, *, gamma: float, kappa: float,
 
     def residuals(theta: Array, output: Array) -> dict[str, Array]:
         if theta.shape[-1] != 1:
-            raise UserError("bilevel 'pixel' needs a fused image, and there is none without decoder; use 'joint'")
+            raise UserError(
+                "bilevel 'pixel' needs a gray fused image, and there is none in color or without decoder; use 'joint'"
+            )
         return smooth_fusion_energy(theta, output, sources, presence, gamma=gamma, kappa=kappa, width=width)[1]
 
     def weights(residuals: dict[str, Array]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Image
 from jaxfuse.errors import UserError
+from jaxfuse.losses.fusion import in_gray
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.cross_attention import DIRECTIONS, CrossAttention
 from jaxfuse.nn.forms import check_choices
@@ -33,6 +34,8 @@ from jaxfuse.nn.restormer import LOW_BLOCKS, LowBlock, RestormerBlock
 CROSS_ATTENTION = ("tokens", "channel", "none")
 RESIDUALS = (None, "max")
 COMBINE = ("all", "fold")
+# Gray; red and cyan; red, green and blue.
+IMAGE_CHANNELS = (1, 2, 3)
 MOST_SLOTS = 4
 
 Sources = Float[Array, "b h w m"]
@@ -57,6 +60,8 @@ class FusionForm:
         direction: "both", or "12" for queries from a slot to later slots only.
         residual: None, or "max" to add the maximum over sources inside the decoder's sigmoid.
         combine: more than two sources at once ("all"), or one after the other, F(F(a, b), c) ("fold").
+        image_channels: of the fused image: 1 is gray, 2 are red and cyan, 3 red, green and blue. What losses and
+            critics compare with the sources is its luminance, so that hues are left to the task.
         decoder: False is the row w/o decoder: only bands and embedding are made.
         dtype: arithmetic, "float32" or "bfloat16"; weights, norms, softmax and exponentials are float32.
         remat: every block is computed again in the backward pass.
@@ -76,6 +81,7 @@ class FusionForm:
     direction: str = "both"
     residual: str | None = None
     combine: str = "all"
+    image_channels: int = 1
     decoder: bool = True
     dtype: str = "float32"
     remat: bool = False
@@ -93,6 +99,7 @@ class FusionForm:
             "direction": DIRECTIONS,
             "residual": RESIDUALS,
             "combine": COMBINE,
+            "image_channels": IMAGE_CHANNELS,
             "dtype": DTYPES,
         }
         check_choices(self, choices)
@@ -161,13 +168,13 @@ class Decoder(nn.Module):
         block = form.block(RestormerBlock)
         self.block = [block(form.heads, form.expansion, **form.common) for _ in range(form.decoder_blocks)]
         self.narrow = Conv(form.dim // 2, 3, use_bias=False, **form.common)
-        self.image = Conv(1, 3, use_bias=False, **form.common)
+        self.image = Conv(form.image_channels, 3, use_bias=False, **form.common)
 
     def join(self, low: Features, high: Features) -> Features:
         """The two bands in one map of as many channels as either."""
         return self.merge(jnp.concatenate([low, high], axis=-1))
 
-    def __call__(self, embedding: Features, added: Float[Array, "b h w 1"] | None = None) -> Float[Array, "b h w 1"]:
+    def __call__(self, embedding: Features, added: Float[Array, "b h w 1"] | None = None) -> Float[Array, "b h w k"]:
         x = embedding
         for block in self.block:
             x = block(x)
@@ -218,7 +225,7 @@ class FusionNet(nn.Module):
         """The fused image and what it is made of.
 
         Returns:
-            "fused" (b h w 1), float32 (absent without decoder); "embedding" (b h w c), the fused bands in one map;
+            "fused" (b h w k), float32 (absent without decoder); "embedding" (b h w c), the fused bands in one map;
             "bands", {"low": m arrays (b h w c), "high": the same}, of the encoder, one per slot; with `attention`
             also "attn", {"low": (b m_query m_key heads q k), "high": the same}, without gradient.
 
@@ -240,7 +247,8 @@ class FusionNet(nn.Module):
         """Each source encoded and decoded alone, for pre-training.
 
         Returns:
-            "reconstruction" (b h w m), float32; "low" and "high", m arrays (b h w c) each.
+            "reconstruction" (b h w m), float32, the luminance of "channels" (b h w m k); "low" and "high", m arrays
+            (b h w c) each.
         """
         if not self.form.decoder:
             raise UserError("there is no reconstruction without decoder; pre-train with a form that has one")
@@ -249,8 +257,9 @@ class FusionNet(nn.Module):
         embedding = self.decoder.join(_merge_slots(low), _merge_slots(high))
         added = None if self.form.residual is None else _merge_slots(jnp.moveaxis(sources, -1, 1)[..., None])
         image = self.decoder(embedding, added)
-        reconstruction = jnp.moveaxis(image.reshape(-1, slots, *image.shape[1:3]), 1, -1)
-        return {"reconstruction": reconstruction, "low": _by_slot(low), "high": _by_slot(high)}
+        gray = jnp.moveaxis(in_gray(image).reshape(-1, slots, *image.shape[1:3]), 1, -1)
+        channels = jnp.moveaxis(image.reshape(-1, slots, *image.shape[1:]), 1, -2)
+        return {"reconstruction": gray, "channels": channels, "low": _by_slot(low), "high": _by_slot(high)}
 
     def _encode(self, sources: Sources) -> tuple[Array, Array]:
         """Both bands (b m h w c) of every slot, the slots as further examples of one batch."""
@@ -275,8 +284,10 @@ class FusionNet(nn.Module):
 
     def _fold(self, sources: Sources, present: Float[Array, "b m"], attention: bool) -> dict[str, Any]:
         """F(F(a, b), c) over the slots that are present, in their order."""
-        if attention or not self.form.decoder:
-            raise UserError("combine='fold' with more than 2 sources gives no maps and needs the decoder; use 'all'")
+        if attention or not self.form.decoder or self.form.image_channels > 1:
+            raise UserError(
+                "combine='fold' with more than 2 sources gives no maps and needs the decoder and gray images; use 'all'"
+            )
         slots = sources.shape[-1]
         low, high = (_by_slot(band) for band in self._encode(sources))
         carry, carried = sources[..., :1], present[:, 0]

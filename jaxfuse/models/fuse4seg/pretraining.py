@@ -63,8 +63,11 @@ class Pretraining(Defaults):
         sources, presence = choice.of(image)
         made = self._reconstruct(fusion, sources)
         low, high = (jnp.stack(made[name], axis=-1) for name in ("low", "high"))
+        # A source is gray: every channel of an image in color is to be like it.
+        channels = [made["channels"][..., number] for number in range(self.form.image_channels)]
+        contents = [reconstruction(sources, channel, presence) for channel in channels]
         terms = {
-            "content": reconstruction(sources, made["reconstruction"], presence),
+            "content": jnp.stack(contents).mean(),
             "correlation": band_correlation(low, high, presence),
         }
         sigma = self.correlation_weight
