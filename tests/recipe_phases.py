@@ -65,6 +65,7 @@ _TELLING = {
         row
         for row in RECIPES["fuse4seg"].ROWS
         if row not in ("t1", "t1ce", "t2", "flair", "maximum", *RECIPES["fuse4seg"].RIVALS)
+        and row not in (*RECIPES["fuse4seg"].COLORS, *RECIPES["fuse4seg"].TOGETHER)
     ),
 }
 

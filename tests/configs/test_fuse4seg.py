@@ -85,6 +85,25 @@ def test_rows_without_decoder_or_cross_attention_lack_them():
     assert {"S", "fused"} & set(outputs) == {"S"}
 
 
+def test_colors_are_channels_of_the_fused_image_in_both_phases():
+    for row, channels in {"full": 1, **fuse4seg.COLORS}.items():
+        pretraining, cooperative = built(row).values()
+        assert pretraining.system.form.image_channels == channels
+        assert cooperative.system.fusion.form.image_channels == channels
+
+
+def test_rows_of_three_and_four_modalities_show_what_they_train():
+    counts = {"full": {2: 6}, "triples": {3: 4}, "quadruple": {4: 1}, "all_combos": {2: 6, 3: 4, 4: 1}}
+    shown = {"triples": "t1+t1ce+flair", "quadruple": "t1+t1ce+t2+flair"}
+    for row, expected in counts.items():
+        for phase in built(row).values():
+            members = phase.system.combinations.members
+            assert {count: sum(len(one) == count for one in members) for count in expected} == expected
+            assert len(members) == sum(expected.values())
+            name = "+".join(fuse4seg.MODALITIES[member] for member in members[phase.system.shown])
+            assert name == shown.get(row, "t1ce+flair")
+
+
 def test_film_and_nnunet_stand_in_and_the_variant_takes_over_the_encoder():
     networks = {"encoder", "guidance", "decoder", "segmentation"}
     for row in ("film_nnunet", "film_nnunet_p", "film_nnunet_detached"):

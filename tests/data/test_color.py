@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from jaxfuse.data.color import color_map, colored, combined_chroma, gray_content, recombine, to_rgb, to_ycbcr
+from jaxfuse.data.color import (
+    color_map,
+    colored,
+    combined_chroma,
+    gray_content,
+    recombine,
+    seen_in_color,
+    seen_in_gray,
+    to_rgb,
+    to_ycbcr,
+)
 from tests.refusals import refused
 
 COLORS = np.random.default_rng(0).random((5, 4, 3))
@@ -12,6 +22,15 @@ def test_known_colors():
     # Gray has no chrominance; red: Y 0.299, Cb 0.564 x -0.299 + 0.5, Cr 0.713 x 0.701 + 0.5.
     expected = [[0.3, 0.5, 0.5], [0.299, 0.331364, 0.999813], [0.587, 0.168932, 0.081469], [0.114, 0.999704, 0.418718]]
     np.testing.assert_allclose(to_ycbcr(np.array([[0.3] * 3, *np.eye(3)])), expected, atol=1e-12)
+
+
+def test_channels_of_fused_images_are_seen_in_gray_and_in_color():
+    np.testing.assert_allclose(seen_in_gray(COLORS), to_ycbcr(COLORS)[..., 0], atol=1e-7)
+    assert seen_in_color(COLORS) is COLORS
+    red, cyan = COLORS[..., 0], COLORS[..., 1]
+    np.testing.assert_array_equal(seen_in_color(COLORS[..., :2]), np.stack([red, cyan, cyan], axis=-1))
+    np.testing.assert_allclose(seen_in_gray(COLORS[..., :2]), 0.299 * red + 0.701 * cyan, atol=1e-7)
+    np.testing.assert_array_equal(seen_in_gray(COLORS[..., :1]), red)
 
 
 def test_there_and_back_is_exact():

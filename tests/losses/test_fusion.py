@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfuse.data.color import seen_in_gray
 from jaxfuse.losses import fusion
 from jaxfuse.losses.image import ssim
 
@@ -79,3 +80,17 @@ def test_the_pixel_energy_is_smooth_and_its_residuals_make_it():
     assert float(jnp.abs(curved - 1).max()) > 1e-3  # an L1 norm would leave the identity of the fidelity term
     # gamma = 0: the optimum is the network's output itself.
     np.testing.assert_allclose(jax.grad(lambda f: of(f, 0.0))(PAIR[..., 1:]), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_a_fused_image_in_color_is_compared_by_its_luminance_and_hues_are_free(channels):
+    image = jnp.asarray(RNG.uniform(size=(2, 14, 16, channels)), jnp.float32)
+    gray = fusion.in_gray(image)
+    np.testing.assert_allclose(gray[..., 0], seen_in_gray(np.asarray(image)), atol=1e-6)
+    assert fusion.in_gray(gray) is gray
+    of = fusion.fusion_content(image, PAIR, BOTH)[0]
+    assert float(of) == pytest.approx(float(fusion.fusion_content(gray, PAIR, BOTH)[0]), rel=1e-5)
+    gradient = jax.grad(lambda image: fusion.fusion_content(image, PAIR, BOTH)[0])(image)
+    along = gradient / jnp.array(fusion.SEEN_IN_GRAY[channels])
+    assert float(jnp.abs(along).max()) > 1e-4
+    np.testing.assert_allclose(along, jnp.broadcast_to(along[..., :1], along.shape), atol=1e-6)

@@ -257,3 +257,17 @@ def test_impossible_calls():
     refused("no reconstruction without decoder", call, (1, 8, 8, 2), method="reconstruct", decoder=False)
     assert FORM.divisor == 2
     assert replace(FORM, cross_attention="channel").divisor == 1
+
+
+def test_images_in_color_are_made_of_the_same_bands_by_a_wider_last_layer(params):
+    color = replace(FORM, image_channels=3)
+    assert _counts(color) == {**_counts(FORM), "decoder": _counts(FORM)["decoder"] + 2 * 9 * FORM.dim // 2}
+    kernel = jnp.concatenate([params["decoder"]["image"]["kernel"]] * 3, axis=-1)
+    tripled = {**params, "decoder": {**params["decoder"], "image": {"kernel": kernel}}}
+    gray, made = (_apply(form)(p, SOURCES)["fused"] for form, p in ((FORM, params), (color, tripled)))
+    np.testing.assert_allclose(made, jnp.broadcast_to(gray, made.shape), atol=1e-5)
+    one, three = (_apply(form, "reconstruct")(p, SOURCES) for form, p in ((FORM, params), (color, tripled)))
+    np.testing.assert_allclose(three["reconstruction"], one["reconstruction"], atol=1e-5)
+    assert three["channels"].shape == (2, 8, 8, 3, 3)
+    refused("needs the decoder and gray images", _apply(replace(color, combine="fold")), tripled, SOURCES)
+    refused("image_channels is 4; choose one of 1, 2, 3", replace(FORM, image_channels=4).network)

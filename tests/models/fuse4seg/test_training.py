@@ -211,7 +211,7 @@ def test_without_decoder_segmentation_reads_the_embedding():
     assert {"S"} == {system.primary} == set(system.probabilities)
     refused("set adversarial_weight to 0", _paper, ALL, decoder=False, adversarial_weight=0.1)
     pixel = pixel_energy(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 2)), gamma=1.0, kappa=1.0, width=1.0)
-    refused("'pixel' needs a fused image", pixel.residuals, jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 4, 8)))
+    refused("'pixel' needs a gray fused image", pixel.residuals, jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 4, 8)))
 
 
 def test_options_reach_their_scheme_and_no_other():
