@@ -25,6 +25,7 @@ from jaxfuse.engine.stop_request import StopRequest
 from jaxfuse.engine.trained.chosen_devices import chosen_devices
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.engine.trained.slice_fuser import FuseSlices, slice_fuser
+from jaxfuse.errors import UserError
 from jaxfuse.io.npz import write_npz
 from jaxfuse.io.png import read_png, write_png
 from jaxfuse.learning.system import ATTENTION, FUSED

@@ -119,7 +119,8 @@ def slice_fuser(
             _collect(made, *sent, images.shape[1:3])
         mask = (brain.shown(images) if shown is None else shown)[..., None]
         whole = {name: np.concatenate(parts) for name, parts in made.items()}
-        return {name: one if name == ATTENTION else brain.within(one, mask) for name, one in whole.items()}
+        kept = {name: np.broadcast_to(mask, one.shape) for name, one in whole.items() if name != ATTENTION}
+        return {name: brain.within(one, kept[name]) if name in kept else one for name, one in whole.items()}
 
     return SliceFuser(channels, fuse)
 
