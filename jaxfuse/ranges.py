@@ -63,6 +63,7 @@ _NAMES: Mapping[Range, str] = {
         "segmentation.window"
     ),
     Range(2, 3): "ndim",
+    Range(1, 3): "image_channels",
     RATE: "b1 b2 momentum decay ema_decay norm_decay memory_decay overlap val_fraction dropout drop_path",
     SHARE: "trunk_rate probability modality_probability corruption slope correlation_weight alpha beta",
     Range(0, 1, open_below=True): "factor low_resolution.range",

@@ -76,7 +76,7 @@ class ImageFuser:
         """Whether the network makes images in color, of its own."""
         return self.fuse_slices.channels > 1
 
-    def levels(self, fused: Float[np.ndarray, "*space_and_rgb"], color: Mapping[Any, np.ndarray]) -> Levels:
+    def levels(self, fused: Float[np.ndarray, "*space"], color: Mapping[Any, np.ndarray]) -> Levels:
         """Returns what was fused in levels of 8 bits: in the network's colors, or in those of these images."""
         return gray_levels(fused) if self.colors else registered.in_levels(fused, list(color.values()))
 
