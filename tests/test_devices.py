@@ -114,8 +114,7 @@ GRADIENTS, TWO_GATHERED = {"all-reduce": 1}, {"all-reduce": 1, "all-gather": 2}
 STEPS = {
     "cmff:ours:transition:8": TWO_GATHERED,
     "cmff:ours:fusion:8": {"all-reduce": 2},
-    # The weights of channels, of each example.
-    "cmff:w_CA:fusion:8": {"all-reduce": 2, "all-gather": 2},
+    "cmff:w_CA:fusion:8": {"all-reduce": 2},
     "cmff:S_A:branch_a:8": {"all-reduce": 2},
     "cmff:voc:voc:8": {"all-reduce": 2},
     "cmff:self:reconstruction:8": GRADIENTS,
@@ -158,7 +157,7 @@ STEPS = {
     "fuse4seg:unet_3plus:alone:8": {"all-reduce": 3},
     "fuse4seg:swin_unet:alone:8": {"all-reduce": 3},
     "fuse4seg:cascade:alone:8": {"all-reduce": 3},
-    "fuse4seg:emcad:alone:8": {"all-reduce": 3},
+    "fuse4seg:emcad:alone:8": {"all-reduce": 4},
     "fusion:didfuse:fusion:8": {"all-reduce": 26},
     "fusion:tardal:fusion:8": {"all-reduce": 10},
     "fusion:ddcgan:fusion:8": {"all-reduce": 18},

@@ -38,10 +38,11 @@ class ChannelGate(nn.Module):
         squeeze = Conv(max(channels // self.reduction, 1), 1, **common, name="squeeze")
         excite = Conv(channels, 1, **common, name="excite")
         average = x.astype(jnp.float32).mean(axes, keepdims=True).astype(x.dtype)
-        pooled = jnp.stack([average, x.max(axes, keepdims=True)])
-        # Both summaries go through the MLP as one batch: (2 b) 1.. m.
+        pooled = jnp.stack([average, x.max(axes, keepdims=True)], axis=1)
+        # Both summaries go through the MLP as one batch, (b 2) 1.. m. They vary fastest, so that a batch that devices
+        # share stays where it is.
         mixed = excite(self.activation(squeeze(pooled.reshape(-1, *pooled.shape[2:]))))
-        return jax.nn.sigmoid(mixed.reshape(pooled.shape).sum(0)).astype(x.dtype)
+        return jax.nn.sigmoid(mixed.reshape(pooled.shape).sum(1)).astype(x.dtype)
 
 
 class SpatialGate(nn.Module):
