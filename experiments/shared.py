@@ -78,6 +78,12 @@ def difference(first: np.ndarray, second: np.ndarray) -> str:
     return f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
 
 
+def late(log: Sequence[Mapping[str, float]], name: str) -> float | None:
+    """The mean of a metric over the second half of a log; None where it is not there."""
+    values = [row[name] for row in log[len(log) // 2 :] if name in row]
+    return float(np.mean(values)) if values else None
+
+
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """Renders mean ± standard deviation over seeds; the bare value for one seed."""
     deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""

@@ -21,7 +21,7 @@ from experiments import dice_against_qabf
 from experiments.fuse4seg_tradeoff import rows
 from experiments.fuse4seg_tradeoff.scores import REGIONS, held_out, images_without_network, score
 from experiments.fuse4seg_tradeoff.training import keep, trained
-from experiments.shared import REPOSITORY, difference, over_seeds, spread
+from experiments.shared import REPOSITORY, difference, late, over_seeds, spread
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.engine.run_folder.workdir import compilation_cache
 from jaxfuse.io.tables import read_json, render, write_json
@@ -80,10 +80,9 @@ def table(found: Found) -> str:
         line = {"Row": name, "Dice": over_seeds(by_case(of_seeds))}
         line |= {f"Dice {region}": over_seeds(by_case(of_seeds, metric=region)) for region in REGIONS}
         line["Qabf"] = over_seeds(by_case(of_seeds, metric="qabf")) if has_image(of_seeds) else "-"
-        last = [one["log"][-1] for one in of_seeds.values()]
         for title, term in (("task's share", "share/task"), ("cosine", "share_cosine")):
-            known = [log[f"fusion/{term}"] for log in last if f"fusion/{term}" in log]
-            line[title] = spread(known, 2) if known else "-"
+            known = [late(one["log"], f"fusion/{term}") for one in of_seeds.values()]
+            line[title] = "-" if None in known else spread(known, 2)  # pyright: ignore[reportArgumentType]
         for title, other in references(found).items():
             line[f"less {title}"] = "" if other == name else difference(by_case(of_seeds), by_case(found[other]))
         lines.append(line)

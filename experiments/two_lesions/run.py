@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from experiments import dice_against_qabf
-from experiments.shared import REPOSITORY, difference, over_seeds, spread
+from experiments.shared import REPOSITORY, difference, late, over_seeds, spread
 from experiments.two_lesions import rows
 from experiments.two_lesions.pictures import CLASSES
 from experiments.two_lesions.training import first_state, scored, trained
@@ -74,11 +74,9 @@ def table(found: Found) -> str:
         line |= {lesion: over_seeds(by_case(of_seeds, lesion)) for lesion in LESIONS}
         with_image = all("qabf" in one["scores"] for one in of_seeds.values())
         line["Qabf"] = over_seeds(by_case(of_seeds, "qabf")) if with_image else "-"
-        shares = [one["log"][-1].get("fusion/share/task") for one in of_seeds.values()]
-        cosines = [one["log"][-1].get("fusion/share_cosine") for one in of_seeds.values()]
-        known = None not in shares
-        line["task's share"] = spread(shares, 2) if known else "-"  # pyright: ignore[reportArgumentType]
-        line["cosine"] = spread(cosines, 2) if known else "-"  # pyright: ignore[reportArgumentType]
+        for title, term in (("task's share", "share/task"), ("cosine", "share_cosine")):
+            known = [late(one["log"], f"fusion/{term}") for one in of_seeds.values()]
+            line[title] = "-" if None in known else spread(known, 2)  # pyright: ignore[reportArgumentType]
         for title, other in reference.items():
             line[f"less {title}"] = "" if other == name else difference(by_case(of_seeds), by_case(found[other]))
         lines.append(line)
