@@ -120,6 +120,16 @@ def test_no_solve_is_paid_for_in_warm_up():
     assert loops(program) == sum(map(sum, sizes))
 
 
+def test_a_step_keeps_the_form_of_what_is_remembered():
+    """By which the next step finds the program of the last one, also after a restart."""
+    system = _small(bilevel="fusion_leader", warmup_steps=1, leader_every=2, share_every=1)
+    before = jax.eval_shape(system.init, KEY, BATCH)
+    after = jax.eval_shape(system.train_step, before, BATCH)[0]
+    assert set(before.memory) == {"fusion_weight", "bilevel", "led", "shares"}
+    forms = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) for state in (before, after)]
+    assert forms[0] == forms[1]
+
+
 def test_paces_that_make_no_sense_are_refused():
     refused("follower_steps is 0 and leader_every 1; each must be at least 1", _small, follower_steps=0)
     refused("leader_every 0; each must be at least 1", _small, leader_every=0)
