@@ -83,7 +83,7 @@ class Sizes:
     u2fusion: dict = field(
         default_factory=lambda: {"growth": 11, "layers": 5, "narrowing": (32, 16, 8), "kernel_init": BY_FAN_IN}
     )
-    rfn_nest: dict = field(default_factory=lambda: {"enter": 4, "widths": (16, 28, 40, 52)})
+    rfn_nest: dict = field(default_factory=lambda: {"enter": 4, "widths": (16, 28, 40, 52), "kernel_init": BY_FAN_IN})
     remat: str = "off"
     dtype: str = "float32"
     first_length: dict = field(default_factory=lambda: {"steps": 600})
@@ -152,7 +152,7 @@ _PAPER_NETWORK = {
         "kernel_init": AS_PUBLISHED,
     },
     "u2fusion": {"growth": 44, "layers": 5, "narrowing": (128, 64, 32), "kernel_init": AS_PUBLISHED},
-    "rfn_nest": {"enter": 16, "widths": (64, 112, 160, 208)},
+    "rfn_nest": {"enter": 16, "widths": (64, 112, 160, 208), "kernel_init": "nn.initializers:fan_in_uniform"},
 }
 
 
@@ -183,7 +183,7 @@ SIZES = {
         tardal={"width": 2, "depth": 1, "critic_base": 2},
         ddcgan={"growth": 2, "layers": 1, "narrowing": (2,), "critic_widths": (2, 2), "kernel_init": BY_FAN_IN},
         u2fusion={"growth": 2, "layers": 1, "narrowing": (2,), "kernel_init": BY_FAN_IN},
-        rfn_nest={"enter": 4, "widths": (4, 4, 4, 4)},
+        rfn_nest={"enter": 4, "widths": (4, 4, 4, 4), "kernel_init": BY_FAN_IN},
         first_length={"steps": 2},
         length={"steps": 4},
         validate_every=0,
