@@ -117,9 +117,8 @@ def survey(root: str | Path, modalities: Sequence[str]) -> tuple[Finding, ...]:
 
 def collection_names(modalities: Sequence[str]) -> tuple[str, ...]:
     """The names of the folder of all pairs of two modalities, in both layouts; none for others."""
-    known = {frozenset(("mri", partner)): ("mri", partner) for partner in PARTNERS} | {
-        frozenset(("vis", "ir")): ("vis", "ir")
-    }
+    both = [*(("mri", partner) for partner in PARTNERS), ("vis", "ir")]
+    known: dict[frozenset[str], tuple[str, str]] = {frozenset(pair): pair for pair in both}
     if (pair := known.get(frozenset(modalities))) is None:
         return ()
     first, second = (name.upper() for name in pair)

@@ -300,7 +300,7 @@ def pair_collections(root: Path, phase: TrainedPhase) -> dict[str, tuple[str, ..
 
     A folder of any other name that holds a folder for each modality of the run is such a collection, too.
     """
-    both = [("mri", partner) for partner in PARTNERS] + [("vis", "ir")]
+    both: list[tuple[str, ...]] = [*(("mri", partner) for partner in PARTNERS), ("vis", "ir")]
     known = {name: modalities for modalities in both for name in collection_names(modalities)}
     if root.name in known:
         return {root.name: known[root.name]}

@@ -116,8 +116,9 @@ def make_reconstruction(
 ) -> Fusion:
     """The first stage; the first of `pairs` is evaluated, or all modalities together."""
     network = _network(fusion)
-    named = {"optimizers": optimizers, "modalities": modalities, "combos": combos, "pairs": pairs}
-    return fusion_system(network, GivingBack(network, losses), **named)
+    return fusion_system(
+        network, GivingBack(network, losses), optimizers=optimizers, modalities=modalities, combos=combos, pairs=pairs
+    )
 
 
 def make_fusion(
@@ -131,8 +132,9 @@ def make_fusion(
 ) -> Fusion:
     """The second stage, with the weights of the first."""
     network = _network(fusion)
-    named = {"optimizers": optimizers, "modalities": modalities, "combos": combos, "pairs": pairs}
-    return fusion_system(network, Fusing(network, losses), **named)
+    return fusion_system(
+        network, Fusing(network, losses), optimizers=optimizers, modalities=modalities, combos=combos, pairs=pairs
+    )
 
 
 def _network(fusion: FusionForm) -> FusionModule:

@@ -77,5 +77,6 @@ def make_system(
     if rule not in FUSIONS:
         raise UserError(f"rule is {rule!r}; choose one of {', '.join(FUSIONS)}")
     network = Pointwise(FUSIONS[rule])
-    named = {"optimizers": optimizers, "modalities": modalities, "combos": combos, "pairs": pairs}
-    return fusion_system(network, Watching(network), **named)
+    return fusion_system(
+        network, Watching(network), optimizers=optimizers, modalities=modalities, combos=combos, pairs=pairs
+    )

@@ -74,5 +74,12 @@ def make_fusion(
     fusion.network()
     network, judged = FusionModule(fusion), fusion_loss(critics, losses, modalities)
     judges = None if judged.critics is None else SourceCritics(judged.critics)
-    named = {"optimizers": optimizers, "modalities": modalities, "combos": combos, "pairs": pairs}
-    return fusion_system(network, FusedImage(network, judged), judges, **named)
+    return fusion_system(
+        network,
+        FusedImage(network, judged),
+        judges,
+        optimizers=optimizers,
+        modalities=modalities,
+        combos=combos,
+        pairs=pairs,
+    )
