@@ -128,6 +128,7 @@ def nearest(x, y, constraints=HALF, lower=None, **options):
     return gradient_of(jnp.asarray(x), y, constraints, lambda x, y: 2 * y[0] + y[1], lower, **options)
 
 
+@pytest.mark.slow
 def test_an_inequality_that_holds_without_a_force_is_flagged():
     gradient, info = nearest([0.75, 0.25], [0.75, 0.25], policy="nan")
     assert np.isnan(gradient).all()

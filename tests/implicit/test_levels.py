@@ -98,7 +98,7 @@ def test_three_levels_under_jit_and_a_batch():
 @pytest.mark.parametrize(
     ("second", "third"),
     [
-        ("nystrom", "unroll"),
+        pytest.param("nystrom", "unroll", marks=pytest.mark.slow),
         pytest.param("cg", "neumann", marks=pytest.mark.slow),
         pytest.param("truncated", "gmres", marks=pytest.mark.slow),
     ],

@@ -117,7 +117,8 @@ def grouped(weight):
     return term, lower, upper, solution
 
 
-@pytest.mark.parametrize("weight", [1.0, pytest.param(0.1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("weight", [1.0, 0.1])
 def test_group_lasso_by_its_closed_form(weight):
     term, lower, upper, solution = grouped(weight)
     y = jax.jit(solution)(X)
@@ -204,7 +205,12 @@ def test_a_kink_is_flagged(name):
     flags = (info.inner_converged, info.solve_converged, info.positive, info.finite, info.smooth, info.converged)
     assert [bool(flag) for flag in flags] == [True] * 4 + [False] * 2
     refuses("y lies on a kink, where it has no derivative", info.check, implicit.UnreliableGradient)
-    # Just beside it, all is well, and on either side.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINKS)
+def test_just_beside_a_kink_all_is_well(name):
+    term, x, _ = KINKS[name]
     for side in (0.99, 1.01):
         moved = term.step(None, [side * jnp.asarray(x)], jnp.array(1.0)).point[0]
         assert clipped(side * np.asarray(x), moved, term)[1].check().converged
@@ -225,6 +231,7 @@ def test_policies_at_a_kink():
     assert np.isfinite(jax.jacfwd(attached)(jnp.asarray(x), "ignore")).all()
 
 
+@pytest.mark.slow
 def test_an_active_set_that_y_is_too_far_off_to_know_is_flagged():
     """y is within the tolerance of the minimum, but one entry is nearer to its bound than to its place."""
     _, info = clipped([0.5, 1e-6, 2.0], [0.5 + 3e-5, 1e-6, 1.0], box(0.0, 1.0), policy="ignore")

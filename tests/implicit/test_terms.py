@@ -30,7 +30,9 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "name", ["simplex", *(pytest.param(name, marks=pytest.mark.slow) for name in SETS if name != "simplex")]
+)
 def test_projections_and_their_derivatives_are_those_of_optax(name):
     term, projection, _ = SETS[name]
     with jax.numpy_dtype_promotion("standard"):
