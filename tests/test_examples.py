@@ -35,8 +35,7 @@ def test_these_have_an_example(name):
 
 
 # These are shown at work in the examples of others.
-SHOWN = {"ChainInfo", "Face", "Level", "box", "group_norm", "l1_ball", "l1_norm", "l2_ball", "simplex"}
-SHOWN |= {"Draws", "Solution", "State", "StepFunctions"}
+SHOWN = {"Draws", "Solution", "State", "StepFunctions"}
 
 
 def test_each_name_of_implicit_gradients_has_an_example():

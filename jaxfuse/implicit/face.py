@@ -36,6 +36,15 @@ class Face:
         size: the largest entry of what could be on a kink.
         rounding: the relative rounding of that.
         curvature: the curvature of the problem along the face, in the direction that the solve met; infinite if none.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower, upper = lambda x, y: 0.5 * ((y - x) ** 2).sum(), lambda x, y: y.sum()
+        >>> x, y = jnp.array([3.0, 0.5]), jnp.array([1.0, 0.5])
+        >>> _, info = implicit.proximal_hypergradient(upper, lower, x, y, term=implicit.box(0.0, 1.0))
+        >>> info.face.active.tolist()  # the bound holds the first
+        [True, False]
     """
 
     active: Any

@@ -40,6 +40,15 @@ class Level:
         inner_tolerance: as in `hypergradient`.
         term: what is added to the objective where that is not smooth, as in `proximal_hypergradient`; its numbers see
             the variables above as one tuple. Leaves no choice of curvature.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> level = implicit.Level(lambda x, y: (y - 2 * x) ** 2, estimator=implicit.dense())
+        >>> x, y = jnp.array(1.0), jnp.array(2.0)
+        >>> gradient, info = implicit.chain_hypergradient(lambda x, y: 3 * y, [level], x, [y])
+        >>> print(gradient)
+        6.0
     """
 
     objective: Callable[..., Any]
@@ -63,6 +72,14 @@ class ChainInfo:
     Properties:
         converged: whether every check of every level passed.
         fell_back: whether policy "fallback" replaced the gradient by the direct one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> level = implicit.Level(lambda x, y: (y - 2 * x) ** 2)
+        >>> _, info = implicit.chain_hypergradient(lambda x, y: y, [level], jnp.array(1.0), [jnp.array(2.5)])
+        >>> bool(info.converged), bool(info.levels[0].inner_converged)  # y is not 2
+        (False, False)
     """
 
     levels: tuple[Info, ...]

@@ -53,6 +53,13 @@ class box:
 
     Args:
         low, high: numbers, or arrays in the shape of each leaf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower = lambda x, y: 0.5 * ((y - x) ** 2).sum()
+        >>> print(implicit.proximal_step(lower, implicit.box(0.0, 1.0), jnp.array([3.0, 0.5, 0.25]), jnp.zeros(3), 1.0))
+        [1.   0.5  0.25]
     """
 
     low: Number = -jnp.inf
@@ -72,6 +79,13 @@ class l1_norm:
 
     Args:
         weight: a number, or an array in the shape of each leaf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower = lambda x, y: 0.5 * ((y - x) ** 2).sum()
+        >>> print(implicit.proximal_step(lower, implicit.l1_norm(1.0), jnp.array([3.0, 0.5, -2.0]), jnp.zeros(3), 1.0))
+        [ 2.  0. -1.]
     """
 
     weight: Number
@@ -91,6 +105,13 @@ class group_norm:
     Args:
         weight: a number.
         axis: the axis, or axes, of each leaf along which the entries of a group lie; None: a leaf is one group.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower = lambda x, y: 0.5 * ((y - x) ** 2).sum()
+        >>> print(implicit.proximal_step(lower, implicit.group_norm(1.0), jnp.array([2.0, 0.0]), jnp.zeros(2), 1.0))
+        [1. 0.]
     """
 
     weight: Number
@@ -115,6 +136,13 @@ class simplex:
 
     Args:
         total: a positive number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower = lambda x, y: 0.5 * ((y - x) ** 2).sum()
+        >>> print(implicit.proximal_step(lower, implicit.simplex(), jnp.array([0.75, 0.75, -1.0]), jnp.zeros(3), 1.0))
+        [0.5 0.5 0. ]
     """
 
     total: Number = 1.0
@@ -130,6 +158,13 @@ class l1_ball:
 
     Args:
         radius: a positive number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower = lambda x, y: 0.5 * ((y - x) ** 2).sum()
+        >>> print(implicit.proximal_step(lower, implicit.l1_ball(), jnp.array([1.0, 0.0, -1.0]), jnp.zeros(3), 1.0))
+        [ 0.5  0.  -0.5]
     """
 
     radius: Number = 1.0
@@ -155,6 +190,13 @@ class l2_ball:
 
     Args:
         radius: a positive number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxfuse import implicit
+        >>> lower = lambda x, y: 0.5 * ((y - x) ** 2).sum()
+        >>> print(implicit.proximal_step(lower, implicit.l2_ball(), jnp.array([0.0, 0.0, 4.0]), jnp.zeros(3), 1.0))
+        [0. 0. 1.]
     """
 
     radius: Number = 1.0
