@@ -341,6 +341,8 @@ def one_phase(sizes, row, model, args, players, *, assess, length, first=False, 
         patch=(sizes.side, sizes.side),
         batch=sizes.batch,
         sampling="brain",
+        # Patches of some papers are larger than slices of BraTS.
+        pad=True,
         flip=0.5,
         validate_every=sizes.validate_every,
         validation_cases=sizes.validation_cases,

@@ -23,7 +23,13 @@ from tests.recipe_phases import RECIPES, arguments, fingerprint
 from tests.runs import run_of
 from tests.true_sizes import CASES, WRITE
 
-_PRESETS = [(recipe, preset) for recipe in RECIPES for preset in RECIPES[recipe].PRESETS]
+# Its default data are those of its tiny preset but for their number and sides; its calls are many.
+_LIKE_TINY = ("fusion", "")
+_PRESETS = [
+    pytest.param(recipe, preset, marks=[pytest.mark.slow] * ((recipe, preset) == _LIKE_TINY))
+    for recipe in RECIPES
+    for preset in RECIPES[recipe].PRESETS
+]
 
 
 @pytest.fixture(scope="module")
