@@ -138,7 +138,8 @@ STEPS = {
     "hinet:mmsyns:synthesis:8": GRADIENTS,
     "hinet:cyclegan:synthesis:8": TWO_GATHERED,
     "fuse4seg:full:pretraining:8": GRADIENTS,
-    "fuse4seg:full:cooperative:8": {"all-reduce": 5},
+    # Of warm-up and of what follows it, one of which is carried out.
+    "fuse4seg:full:cooperative:8": {"all-reduce": 7},
     "fuse4seg:wo_decoder:cooperative:8": {"all-reduce": 5},
     # A number of each example, for its system of equations.
     "fuse4seg:pixel:cooperative:8": {"all-reduce": 11, "all-gather": 7},
