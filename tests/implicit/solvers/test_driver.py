@@ -77,3 +77,18 @@ def test_functions_without_data(solver):
     x = jnp.zeros(2)
     found = solvers.solve(upper, lower, solver, x, x, steps=400, key=jax.random.key(0))
     near((found.x, found.y), (jnp.ones(2), jnp.ones(2)), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float32])
+def test_variables_keep_their_types(kind):
+    loss = lambda x, y, batch: jnp.mean((jnp.sum(y) + jnp.sum(x) - batch) ** 2) + jnp.sum(y**2)
+    x, y, data = jnp.ones(3, kind), jnp.ones((2, 2), kind), jnp.ones((4, 1), kind)
+    for solver in (SOBA, solvers.mrbo(**RATES, learning_rate=0.1, terms=2), solvers.bome(**RATES, inner_steps=2)):
+        options = {"steps": 2, "key": jax.random.key(0), "data": (data, data), "evidence": solver.has_adjoint}
+
+        def run(x, y, solver=solver, options=options):
+            found = solvers.solve(loss, loss, solver, x, y, **options)
+            return found.x, found.y, found.info.value
+
+        found = jax.eval_shape(run, x, y)
+        assert [leaf.dtype for leaf in found] == [kind, kind, jnp.float32]
