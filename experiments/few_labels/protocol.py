@@ -28,7 +28,7 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 POOL_SEED, VALIDATION_SEED, HELD_OUT_SEED = 41_001, 41_002, 41_003
 # Times the rate of the recipe, of which each row has the one that is best on the validation phantoms.
 FACTORS = (0.5, 1.0, 2.0)
-# The draw of labeled cases, and the seed, by which rates are chosen and curves are followed.
+# The draw of labeled cases, and the seed of their patches, by which rates are chosen and curves are followed.
 CHOOSING_SUBSET, CHOOSING_SEED = 99, 99
 # Harder phantoms by name.
 HARDER: Mapping[str, Looks] = {

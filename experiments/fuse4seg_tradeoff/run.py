@@ -132,6 +132,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="of all phases: a trial")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "fuse4seg_tradeoff")
     options = parser.parse_args()
+    if options.steps is not None and options.steps < 1:
+        parser.error(f"--steps is {options.steps}; give at least 1, or leave it out for the lengths of the recipe")
     root = options.folder.absolute()
     folder = root / (f"trial-{options.steps}" if options.steps else "trainings")
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,8 @@
 DIR holds CT-MRI, PET-MRI and SPECT-MRI. Names begin with the number of a head and end with that of a slice; of the
 heads of a kind in the order of their numbers every third is held out. Each row of configs/fusion.py is trained on the
 rest by the command that a user would run, at the sizes of its default preset, on crops of 160 pixels. Nothing is chosen
-by a validation: a training ends with its last step, whose weights are judged. All rows take as many steps in all.
+by a validation: a training ends with its last step, whose weights are judged. All rows take as many steps in all, by
+the one optimizer of that preset.
 
 Held-out pairs are fused as `jaxfuse.fuse` does and scored by the eight metrics beside the mean and the maximum of their
 images. Differences to the maximum are paired by picture; pictures of one head are not independent, so that intervals

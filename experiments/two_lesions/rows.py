@@ -1,11 +1,11 @@
 """The rows and all settings, frozen before the held-out pictures are opened.
 
-Every row that learns to segment makes 1,000 updates of segmentation on pictures that are drawn anew at every step, 4 at
-a time: schemes that hold half of a batch out have batches of 8, so that their follower sees 4 as well, and `joint,
-batch of 8` shows what the other 4 are worth. Rates, schedule and loss are those of configs/fuse4seg.py; there are no
-critics, and the content term weighs 1 for intensity and 20 for gradient, as in its preset for phantoms. Schemes other
-than joint stand at 0.01, the weight at which joint came out best in a trial of 300 steps; the part "weights" has some
-at others.
+Every row makes 1,000 steps on pictures that are drawn anew at each, 4 at a time, with one update of segmentation in a
+step; the row of 10 follower steps alone makes ten, on the same pictures. Schemes that hold half of a batch out have
+batches of 8, so that their follower sees 4 as well, and `joint, batch of 8` shows what the other 4 are worth. Rates,
+schedule and loss are those of configs/fuse4seg.py; there are no critics, and the content term weighs 1 for intensity
+and 20 for gradient, as in its preset for phantoms. Schemes other than joint stand at 0.01, the weight at which joint
+came out best in a trial of 300 steps; the part "weights" has some at others.
 """
 
 from __future__ import annotations

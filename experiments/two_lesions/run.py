@@ -21,7 +21,7 @@ from experiments import dice_against_qabf
 from experiments.shared import REPOSITORY, difference, late, over_seeds, spread
 from experiments.two_lesions import rows
 from experiments.two_lesions.pictures import CLASSES
-from experiments.two_lesions.training import first_state, scored, trained
+from experiments.two_lesions.training import BLOCK, first_state, scored, trained
 from jaxfuse.io.tables import read_json, render, write_json
 
 HERE = Path(__file__).parent
@@ -122,6 +122,8 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "two_lesions")
     options = parser.parse_args()
+    if options.steps < BLOCK or options.steps % BLOCK:
+        parser.error(f"--steps is {options.steps}; give a multiple of {BLOCK}, the steps of one call of a program")
     trial = options.steps != rows.STEPS
     folder = options.folder.absolute() / (f"trial-{options.steps}" if trial else "trainings")
     folder.mkdir(parents=True, exist_ok=True)

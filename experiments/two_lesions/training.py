@@ -111,7 +111,7 @@ def program(kind: Kind) -> Callable[..., Any]:
 
 
 def first_state(row: Row, seed: int, steps: int) -> State:
-    """The networks of a seed are drawn alike in every row that has them."""
+    """The networks of a seed are drawn alike in all rows with a scheme; those of segmentation alone have their own."""
     key, like = jax.random.key(seed), pictures(jax.random.key(0), row.batch)
     if row.scheme:
         state = carried_out(cooperation(kind_of(row, steps)).init)(key, like)

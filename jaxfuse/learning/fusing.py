@@ -222,7 +222,7 @@ class Fusion(Defaults):
         return {f"fusion/{name}": value for name, value in {"loss": loss, **terms}.items()}
 
     def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The fused image "fused" (b h w 1), and "attention" (b h w m) of a network that tells where it looks.
+        """The fused image "fused" (b h w c), and "attention" (b h w m) of a network that tells where it looks.
 
         `inputs["presence"]`, (m) or (b m), says which modalities are fused; without it, those of the combination shown.
         """

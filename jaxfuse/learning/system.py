@@ -16,7 +16,7 @@ from jaxfuse.learning.state import Aux, Optimizers, State, create_state, descend
 SegmentationLoss = Callable[[Logits, Label], Array]
 
 # Names of outputs of `System.predict` that others look for: a modality (b *space 1) in [0, 1] made from others; a fused
-# image (b h w 1) in [0, 1], and the network's own output where another image is made of it; the attention that each
+# image (b h w c) in [0, 1], and the network's own output where another image is made of it; the attention that each
 # pixel of each source receives (b h w m).
 SYNTHESIZED, FUSED, ATTENTION = "synthesized", "fused", "attention"
 # All modalities (b *space t) in [0, 1], each made from the others that are there.

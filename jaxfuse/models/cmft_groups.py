@@ -106,16 +106,13 @@ class GroupTranslation(Defaults):
         return Translations(fakes, cycles)
 
     def _maker(self, generators: Params, critics: Params, images: Images) -> tuple[Array, Metrics, Translations]:
-        made, terms = self.translate(generators, images), {}
+        made, terms, adversarial, cycles = self.translate(generators, images), {}, jnp.float32(0), jnp.float32(0)
         for side, image in images.items():
             fakes = _in_turns(made.of(made.fakes, side, 1))
             terms[f"adversarial_{side}"] = self.losses.game.maker_loss(self.critics.judge(critics[side], fakes))
             errors = [self.losses.distance(cycle, image) for cycle in made.of(made.cycles, side, 0)]
             terms[f"cycle_{side}"] = sum(errors, jnp.float32(0)) / len(errors)
-        adversarial, cycles = (
-            sum((value for name, value in terms.items() if name.startswith(kind)), jnp.float32(0))
-            for kind in ("adversarial", "cycle")
-        )
+            adversarial, cycles = adversarial + terms[f"adversarial_{side}"], cycles + terms[f"cycle_{side}"]
         return adversarial + self.losses.weight * cycles, terms, made
 
     def _critic(self, critics: Params, images: Images, shown: Images) -> tuple[Array, Metrics]:

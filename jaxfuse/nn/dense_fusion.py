@@ -1,6 +1,6 @@
 """A network of densely connected convolutions that makes one image of two that it sees side by side.
 
-DDcGAN (Xu et al., 2020) and U2Fusion (Xu et al., 2022) have it in common: a first convolution, then layers each of
+DDcGAN (Ma et al., 2020) and U2Fusion (Xu et al., 2022) have it in common: a first convolution, then layers each of
 which reads the results of all before it, then a decoder whose maps become ever narrower. Maps are reflected beyond
 their edge.
 """

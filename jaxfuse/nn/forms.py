@@ -31,6 +31,17 @@ def check_least(form: Any, least: Mapping[str, int]) -> None:
             raise UserError(f"{name} is {value}; give at least {minimum}")
 
 
+def check_not_negative(values: Mapping[str, float]) -> None:
+    """Refuses numbers below 0.
+
+    Raises:
+        UserError: names the number and its value.
+    """
+    for name, value in values.items():
+        if value < 0:
+            raise UserError(f"{name} is {value}; it must not be negative")
+
+
 def check_volume(image: Array, levels: int, *, called: str) -> None:
     """Refuses an image (b d h w m) that a network of so many levels cannot halve that often, down to sides of two.
 

@@ -52,6 +52,14 @@ def test_a_frozen_fusion_network_has_no_gradient():
     assert scheme.follower_part == "all"
 
 
+@pytest.mark.parametrize(("run", "steps"), [(lesions_run, 30), (lesions_run, 0), (phantoms_run, 0)])
+def test_a_trial_of_no_steps_is_refused(run, steps, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run", "--steps", str(steps)])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert f"--steps is {steps}; give" in capsys.readouterr().err
+
+
 def made_scores(level, image):
     scores = {name: [level, level + 0.1] for name in ("lesion 1", "lesion 2", "WT", "TC", "ET")}
     return scores | ({"qabf": [image, image]} if image else {})

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 
-from jaxfuse.nn.forms import check_choices, check_least, check_picture, check_volume
+from jaxfuse.nn.forms import check_choices, check_least, check_not_negative, check_picture, check_volume
 from tests.refusals import refused
 
 
@@ -14,6 +14,8 @@ def test_values_are_checked_option_by_option():
     check_least(form, {"kernel": 3, "width": 0})
     refused("^kind is 'early'; choose one of late, 1$", check_choices, form, {"kernel": (1, 3), "kind": ("late", 1)})
     refused("^width is 0; give at least 1$", check_least, form, {"kernel": 1, "width": 1})
+    check_not_negative({"weight": 0.0, "share": 0.5})
+    refused("^share is -0.5; it must not be negative$", check_not_negative, {"weight": 0.0, "share": -0.5})
 
 
 def test_volumes_have_sides_that_can_be_halved_down_to_two():

@@ -7,7 +7,8 @@ images. Then all of it learns to fuse: |fused - max| + 10 | |grad fused| - max |
 Departs from the paper's code: its sums over two images are twice the means over those present; its gradient difference
 is that of the visible image alone, here the mean over the images; correlations are squared by example, not after their
 mean over the batch; its decoder adds the visible image inside its sigmoid, here nothing is added unless
-`fusion.residual` asks for it; one optimizer takes the place of four alike, so that gradients are clipped together.
+`fusion.residual` asks for it; one optimizer takes the place of four, so that gradients are clipped together, and the
+layers that fuse bands, which there begin the second stage at the first rate, have the rate of all others.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from jaxfuse.losses.image import neighbor_difference
 from jaxfuse.nn.batch_norm import BatchNorm
 from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.dense_fusion import DenseFusion
-from jaxfuse.nn.forms import check_choices, check_least
+from jaxfuse.nn.forms import check_choices, check_least, check_not_negative
 from jaxfuse.nn.initializers import KernelInit, truncated_normal
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.reflected_conv import ReflectedConv
@@ -138,9 +138,7 @@ class DDcGanWeights:
         Raises:
             UserError: names the weight.
         """
-        for name, value in vars(self).items():
-            if value < 0:
-                raise UserError(f"{name} is {value}; it must not be negative")
+        check_not_negative(vars(self))
 
 
 def content_loss(

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Key, Metrics, Params
-from jaxfuse.errors import UserError
 from jaxfuse.learning.fusing import RUNNING, Fused, Fusion, Made, Seen
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.two_sources import two_source_system
@@ -31,7 +30,7 @@ from jaxfuse.losses.image import gradient_difference, ssim
 from jaxfuse.nn.batch_norm import BatchNorm
 from jaxfuse.nn.channel_weights import PReLU
 from jaxfuse.nn.conv import Conv
-from jaxfuse.nn.forms import check_choices, check_least
+from jaxfuse.nn.forms import check_choices, check_least, check_not_negative
 from jaxfuse.nn.initializers import KernelInit, fan_in_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.reflected_conv import ReflectedConv
@@ -194,9 +193,7 @@ class DecompositionWeights:
         Raises:
             UserError: names the weight.
         """
-        for name, value in vars(self).items():
-            if value < 0:
-                raise UserError(f"{name} is {value}; it must not be negative")
+        check_not_negative(vars(self))
 
 
 def decomposition_loss(

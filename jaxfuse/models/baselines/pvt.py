@@ -170,5 +170,6 @@ class ReducedAttention(nn.Module):
             coarse = layer_norm(reduce(x), "reduce_norm")
         query = layer(channels, name="query")(x).reshape(batch, -1, channels)
         both = layer(2 * channels, name="key_value")(coarse).reshape(batch, -1, 2 * channels)
-        found, _ = token_attention(query, *jnp.split(both, 2, axis=-1), self.heads)
+        key, value = jnp.split(both, 2, axis=-1)
+        found, _ = token_attention(query, key, value, self.heads)
         return layer(channels, name="project")(found.reshape(x.shape))

@@ -29,7 +29,7 @@ from jaxfuse.learning.fusing import Fusion, Made, Seen
 from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.two_sources import TwoSources, two_source_system
 from jaxfuse.losses.image import ssim
-from jaxfuse.nn.forms import check_choices
+from jaxfuse.nn.forms import check_choices, check_not_negative
 from jaxfuse.nn.index_pool import max_pool
 from jaxfuse.nn.initializers import KernelInit, fan_in_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
@@ -295,7 +295,5 @@ def make_fusion(
 
 def _network(form: RfnNestForm, **weights: float) -> TwoSources:
     form.check()
-    for name, value in weights.items():
-        if value < 0:
-            raise UserError(f"{name} is {value}; it must not be negative")
+    check_not_negative(weights)
     return TwoSources(RfnNest(form), divisor=DIVISOR)

@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Key, Metrics, Params
-from jaxfuse.errors import UserError
 from jaxfuse.learning.combinations import Choice
 from jaxfuse.learning.fusing import Fusion, Made, Seen
 from jaxfuse.learning.state import Optimizers
@@ -33,7 +32,7 @@ from jaxfuse.losses.adversarial import divergence_penalty
 from jaxfuse.losses.image import gradient_length, ssim_map
 from jaxfuse.nn.batch_norm import BatchNorm
 from jaxfuse.nn.conv import Conv
-from jaxfuse.nn.forms import check_choices, check_least
+from jaxfuse.nn.forms import check_choices, check_least, check_not_negative
 from jaxfuse.nn.initializers import KernelInit, fan_in_uniform
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.source_critic import HEADS, SourceCritic
@@ -156,9 +155,7 @@ class TarDalWeights:
         Raises:
             UserError: names the weight.
         """
-        for name, value in vars(self).items():
-            if value < 0:
-                raise UserError(f"{name} is {value}; it must not be negative")
+        check_not_negative(vars(self))
 
 
 def content_terms(fused: Gray, sources: Pair) -> Metrics:

@@ -27,7 +27,7 @@ from jaxfuse.learning.state import Optimizers
 from jaxfuse.learning.two_sources import TwoSources, two_source_system
 from jaxfuse.losses.image import neighbor_difference, ssim
 from jaxfuse.nn.dense_fusion import DenseFusion
-from jaxfuse.nn.forms import check_choices, check_least
+from jaxfuse.nn.forms import check_choices, check_least, check_not_negative
 from jaxfuse.nn.initializers import KernelInit, truncated_normal
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 
@@ -89,8 +89,7 @@ class KeepingForm:
         """
         if self.constant <= 0:
             raise UserError(f"constant is {self.constant}; the measures are divided by it: give a positive number")
-        if self.error_weight < 0:
-            raise UserError(f"error_weight is {self.error_weight}; it must not be negative")
+        check_not_negative({"error_weight": self.error_weight})
 
 
 def preservation(sources: Pair, constant: float) -> Float[Array, "b 2"]:

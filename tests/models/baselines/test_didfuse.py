@@ -25,7 +25,6 @@ from tests.tiny_systems import counts, largest, moved
 
 TINY = DidFuseForm(width=2)
 SYSTEM = made(make_system, didfuse=TINY)
-MAXIMUM = DidFuseForm(addition="max")
 TERMS = ("background", "detail", "first", "second", "gradient")
 
 

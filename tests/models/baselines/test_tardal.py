@@ -17,7 +17,6 @@ from tests.tiny_systems import KEY, counts, largest, moved, same
 PLAYERS = ("fusion", "critics")
 TINY = TarDalForm(width=2, depth=1, critic_base=2)
 SYSTEM = made(make_system, players=PLAYERS, tardal=TINY)
-MEAN = TarDalForm(critic_head="mean")
 TERMS = ("likeness", "pixel", "target", "detail")
 
 
