@@ -112,7 +112,7 @@ def _factors(rng: np.random.Generator, samples: int, size: int, spectra: dict[st
 
 
 def quadratic(samples: int = 1024, size: int = 40, seed: int = 0) -> Task:
-    """The quadratic of benchmark_bilevel: curvatures from 0.1 to 1, cross terms from 0.1 to 0.1, rank one a sample."""
+    """The quadratic of benchmark_bilevel: curvatures from 0.1 to 1, cross terms of 0.1, rank one a sample."""
     spectrum = np.logspace(-1, 0, size)
     spectra = {"inner": spectrum, "outer": np.r_[0, spectrum[1:]], "cross": np.full(size, 0.1)}
     rng = np.random.default_rng(seed)

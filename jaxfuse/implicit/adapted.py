@@ -6,14 +6,13 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.adjoint import Estimate
 from jaxfuse.implicit.curvature import Curvature
 from jaxfuse.implicit.problem import Problem
-from jaxfuse.implicit.series import Approximation, approximate
+from jaxfuse.implicit.series import Approximation, approximate, by_differences
 from jaxfuse.implicit.trees import Vector
 
 
@@ -48,6 +47,7 @@ class sama(Approximation):
     """
 
     uses_curvature: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
     optimizer: optax.GradientTransformation
     state: Any = None
     step: float = 0.01
@@ -60,16 +60,7 @@ class sama(Approximation):
     def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
         def slope(target: Vector) -> tuple[Vector, Vector, Vector]:
             adjoint = self._adapted(problem, target)
-            length = trees.norm(adjoint)
-            reach = jnp.where(length > 0, self.step / jnp.where(length > 0, length, 1), 0)
-            ahead = _gradients(problem, trees.add(problem.y, adjoint, reach))
-            sides = 1 if self.one_sided else 2
-            behind = _gradients(problem, problem.y if self.one_sided else trees.add(problem.y, adjoint, -reach))
-            cross, image = (
-                trees.scale(trees.add(after, before, -1), length / (sides * self.step))
-                for after, before in zip(ahead, behind, strict=True)
-            )
-            return adjoint, cross, image
+            return adjoint, *by_differences(problem, adjoint, self.step, one_sided=self.one_sided)
 
         return approximate(self, problem, curvature, inner_tolerance, slope, products=1)
 
@@ -84,7 +75,3 @@ class sama(Approximation):
 
         (pulled,) = jax.vjp(updated, problem.inner_gradient)[1](target)
         return trees.scale(pulled, -1)
-
-
-def _gradients(problem: Problem, y: Vector) -> tuple[Vector, Vector]:
-    return jax.grad(lambda x, y: problem.lower(x, y)[0], argnums=(0, 1))(problem.x, y)

@@ -210,8 +210,7 @@ def lanczos(product: Product, pattern: Vector, steps: int, key: Array) -> tuple[
     the remaining places, with residual 0: it lies between the others and changes no extreme.
     """
     count = min(steps, trees.size(pattern))
-    # Added to zeros, so that the start has the sharding of what it starts.
-    start = trees.add(trees.zeros(pattern), trees.random_like(key, pattern))
+    start = trees.random_like(key, pattern)
     first = trees.scale(start, 1 / trees.norm(start))
     basis = [jnp.zeros((count, *leaf.shape), leaf.dtype) + jnp.expand_dims(0 * leaf, 0) for leaf in first]
     nothing = jnp.zeros_like(trees.norm(first))

@@ -94,7 +94,7 @@ class TraceShare:
         total, _ = one(jnp.zeros((), trees.scalar_type(like)), first)
         if others:
             total, _ = jax.lax.scan(one, total, jnp.stack(others))
-        return self.share * jnp.abs(total) / (self.probes * trees.size(like)) + self.beside
+        return self.share * jnp.abs(total) / (self.probes * trees.unknowns(like)) + self.beside
 
 
 @runtime_checkable

@@ -54,7 +54,7 @@ def influence(
         The predicted changes (test, train), and `Info` with a first axis over test examples.
 
     Raises:
-        ValueError: leaves that disagree on the number of examples, or the policy "fallback".
+        ValueError: leaves that disagree on the number of examples, chunk or at_once below 1, or the policy "fallback".
 
     Example:
         The mean of four numbers, judged by its squared distance from 8:
@@ -73,6 +73,9 @@ def influence(
         raise ValueError(
             "policy 'fallback' was asked of an influence, which has no direct part to fall back on: use nan"
         )
+    for name, value in (("chunk", chunk), ("at_once", at_once)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; at least 1 was expected")
     count = _count(train, "train")
     _count(test, "test")
     weights = jnp.ones(count, trees.scalar_type(trees.split(y, "y")[0]))

@@ -239,8 +239,9 @@ class Info:
         return self
 
     def scalars(self) -> dict[str, Scalar]:
-        """The numbers and flags by name, for a log: everything but the arrays of the problem."""
-        return {name: getattr(self, name) for name in _SCALARS}
+        """The numbers and flags by name, for a log: everything but the arrays of the problem; `smooth` of a face."""
+        names = _SCALARS if self.face is None else (*_SCALARS, "smooth")
+        return {name: getattr(self, name) for name in names}
 
 
 def check_policy(policy: str) -> None:

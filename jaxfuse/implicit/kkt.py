@@ -84,7 +84,7 @@ def kkt_hypergradient(
         (y, m, n), scaled.
 
     Raises:
-        ValueError: no constraint, or multipliers unlike these.
+        ValueError: no constraint, multipliers unlike these, or y known to be split over devices.
         TypeError: as in `hypergradient`, or an estimator that solves no linear system.
 
     Example:
@@ -226,6 +226,8 @@ class _Conditions(NamedTuple):
 
 def _pose(lower: Function, x: Any, y: Any, constraints: Constraints, multipliers: Any) -> _Conditions:
     vector, merge = trees.split(y, "y")
+    if trees.is_sharded(vector):
+        raise ValueError("constraints need y whole, and it is split over an explicit mesh axis or inside shard_map")
     kind = trees.scalar_type(vector)
     valued = objective(lower, "lower")
     parts = [_flat(function, kind) for function in constraints]

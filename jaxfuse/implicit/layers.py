@@ -19,7 +19,6 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxfuse.implicit import trees
 from jaxfuse.implicit.curvature import Curvature, hessian, is_undamped
-from jaxfuse.implicit.nystrom import normal_like
 from jaxfuse.implicit.problem import pose
 from jaxfuse.implicit.trees import Product, Vector
 
@@ -95,8 +94,8 @@ def block_preconditioner(
         chunk: products evaluated at a time.
 
     Raises:
-        ValueError: a block has more unknowns than the limit, the curvature is damped or draws fresh batches, or y is
-            split over devices.
+        ValueError: a block has more unknowns than the limit, the curvature is damped or draws fresh batches, y is
+            split over devices, or limit or chunk is below 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -109,6 +108,8 @@ def block_preconditioner(
         >>> print(gradient, info.steps)
         [1. 1.] 1
     """
+    if limit < 1 or chunk < 1:
+        raise ValueError(f"limit is {limit} and chunk {chunk}; at least 1 was expected of both")
     problem = pose(lower, lower, x, y)
     if trees.is_sharded(problem.y):
         raise ValueError("block_preconditioner needs y on one device, and it is split: use layer_preconditioner")
@@ -170,7 +171,7 @@ def layer_preconditioner(
 
     def seen(number: Array) -> Array:
         """The mean curvature along one random vector of signs in one block."""
-        drawn = normal_like(jax.random.fold_in(first, number), problem.y)
+        drawn = trees.random_like(jax.random.fold_in(first, number), problem.y)
         inside = [number // probes == blocks[place] for place in range(len(drawn))]
         signs = [
             jnp.where(here, jnp.where(leaf < 0, -1, 1), 0).astype(leaf.dtype)

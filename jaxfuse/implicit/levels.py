@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfuse.implicit import trees
+from jaxfuse.implicit.adapted import sama
 from jaxfuse.implicit.attached import AttachedPolicy, implicit_minimum
 from jaxfuse.implicit.curvature import Curvature, hessian, is_undamped, refuse_curvature
 from jaxfuse.implicit.hypergradient import Estimator, hypergradient
@@ -132,8 +133,9 @@ def chain_hypergradient(
 
     Raises:
         ValueError: no level, another number of variables, a level that moves above one without `solve`, or an
-            estimator and a curvature that do not go together.
-        TypeError: an estimator that cannot be differentiated itself, below the second level; or as `hypergradient`.
+            estimator and a curvature that do not go together, or one that cannot be differentiated itself below the
+            second level.
+        TypeError: as `hypergradient`.
 
     `finite_difference` is `identity` below the second level: its differences approximate what is differentiated there.
 
@@ -226,10 +228,10 @@ def follow(lower: Callable[[Any, Any], Any], x: Any, y: Any, level: Level, polic
     if isinstance(estimator, UnrolledEstimator):
         problem = pose(lower, lower, x, y)
         return trees.replaced(y, estimator.path(problem)(problem.x)[0])
-    if isinstance(estimator, rank_one):
+    if isinstance(estimator, rank_one | sama):
         raise ValueError(
-            "rank_one was given to a level below the second, where its own derivative is needed and it has none: use "
-            "it at the second level, or another estimator here"
+            f"{type(estimator).__name__} was given to a level below the second, where its own derivative is needed "
+            "and it has none: use it at the second level, or another estimator here"
         )
     if isinstance(estimator, finite_difference):
         estimator = identity(estimator.scale)

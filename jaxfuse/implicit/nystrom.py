@@ -246,7 +246,7 @@ def _sketch(product: Product, pattern: Vector, rank: int, key: Array, chunk: int
 
 def _test(product: Product, pattern: Vector, rank: int, key: Array, chunk: int) -> tuple[Vector, Vector, Array]:
     """Orthonormal random directions, their images, and the matrix (rank, rank) on their span."""
-    tests = _orthonormal(jax.vmap(lambda one: normal_like(one, pattern))(jax.random.split(key, rank)))
+    tests = _orthonormal(jax.vmap(lambda one: trees.random_like(one, pattern))(jax.random.split(key, rank)))
     images = _images(product, tests, min(chunk, rank))
     seen = _gram(tests, images)
     return tests, images, (seen + seen.T) / 2
@@ -263,18 +263,6 @@ def _images(product: Product, stack: Vector, chunk: int) -> Vector:
 
     images = iter(lax.map(short, [leaf for leaf in stack if leaf.size > 0], batch_size=chunk))
     return [next(images) if kept else leaf for kept, leaf in zip(some, stack, strict=True)]
-
-
-def normal_like(key: Array, pattern: Vector) -> Vector:
-    """Independent standard normal entries, in the sharding of `pattern` and different in each part of a split leaf."""
-
-    def draw(key: Array, leaf: Array) -> Array:
-        for axis in trees.varying_axes(leaf):
-            key = jax.random.fold_in(key, lax.axis_index(axis))
-        return jnp.zeros_like(leaf) + jax.random.normal(key, leaf.shape, leaf.dtype)
-
-    keys = jax.random.split(key, len(pattern))
-    return [draw(one, leaf) for one, leaf in zip(keys, pattern, strict=True)]
 
 
 def _orthonormal(stack: Vector) -> Vector:

@@ -318,22 +318,28 @@ class finite_difference(Approximation):
             raise ValueError(f"step is {self.step}; a positive distance was expected")
 
     def estimate(self, problem: Problem, curvature: Curvature, inner_tolerance: float | None) -> Estimate:
-        def gradients(y: Vector) -> tuple[Vector, Vector]:
-            return jax.grad(lambda x, y: problem.lower(x, y)[0], argnums=(0, 1))(problem.x, y)
-
         def slope(target: Vector) -> tuple[Vector, Vector, Vector]:
             adjoint = trees.scale(target, self.scale)
-            length = trees.norm(adjoint)
-            reach = jnp.where(length > 0, self.step / jnp.where(length > 0, length, 1), 0)
-            ahead = gradients(trees.add(problem.y, adjoint, reach))
-            behind = gradients(trees.add(problem.y, adjoint, -reach))
-            cross, image = (
-                trees.scale(trees.add(after, before, -1), length / (2 * self.step))
-                for after, before in zip(ahead, behind, strict=True)
-            )
-            return adjoint, cross, image
+            return adjoint, *by_differences(problem, adjoint, self.step)
 
         return approximate(self, problem, curvature, inner_tolerance, slope, products=1)
+
+
+def by_differences(problem: Problem, adjoint: Vector, step: float, *, one_sided: bool = False) -> tuple[Vector, Vector]:
+    """The cross and the Hessian product of an adjoint, by two gradients of `lower` at a distance of `step` from y."""
+    length = trees.norm(adjoint)
+    reach = jnp.where(length > 0, step / jnp.where(length > 0, length, 1), 0)
+
+    def gradients(y: Vector) -> tuple[Vector, Vector]:
+        return jax.grad(lambda x, y: problem.lower(x, y)[0], argnums=(0, 1))(problem.x, y)
+
+    ahead = gradients(trees.add(problem.y, adjoint, reach))
+    behind = gradients(problem.y if one_sided else trees.add(problem.y, adjoint, -reach))
+    cross, image = (
+        trees.scale(trees.add(after, before, -1), length / ((1 if one_sided else 2) * step))
+        for after, before in zip(ahead, behind, strict=True)
+    )
+    return cross, image
 
 
 def _quotient(vector: Vector, image: Vector) -> Array:

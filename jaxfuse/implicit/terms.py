@@ -65,6 +65,10 @@ class box:
     low: Number = -jnp.inf
     high: Number = jnp.inf
 
+    def __post_init__(self) -> None:
+        if isinstance(self.low, int | float) and isinstance(self.high, int | float) and not self.low <= self.high:
+            raise ValueError(f"box got low={self.low} and high={self.high}; low must not be above high")
+
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         bounds = [(_in(self.low, x, leaf), _in(self.high, x, leaf)) for leaf in argument]
         point = [optax.projections.projection_box(v, *pair) for v, pair in zip(argument, bounds, strict=True)]
@@ -89,6 +93,9 @@ class l1_norm:
     """
 
     weight: Number
+
+    def __post_init__(self) -> None:
+        _check_weight("l1_norm", self.weight)
 
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         reach = [_in(self.weight, x, leaf) * length.astype(leaf.dtype) for leaf in argument]
@@ -116,6 +123,9 @@ class group_norm:
 
     weight: Number
     axis: int | tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_weight("group_norm", self.weight)
 
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         point, active, kinks = [], [], []
@@ -147,6 +157,9 @@ class simplex:
 
     total: Number = 1.0
 
+    def __post_init__(self) -> None:
+        _check_positive("simplex", total=self.total)
+
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         total = jnp.asarray(_at(self.total, x), trees.scalar_type(argument))
         return _on_simplex(argument, total)
@@ -168,6 +181,9 @@ class l1_ball:
     """
 
     radius: Number = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("l1_ball", radius=self.radius)
 
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         radius = jnp.asarray(_at(self.radius, x), trees.scalar_type(argument))
@@ -201,6 +217,9 @@ class l2_ball:
 
     radius: Number = 1.0
 
+    def __post_init__(self) -> None:
+        _check_positive("l2_ball", radius=self.radius)
+
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         radius = jnp.asarray(_at(self.radius, x), trees.scalar_type(argument))
         norm = trees.norm(lax.stop_gradient(argument))
@@ -217,8 +236,13 @@ def step_of(terms: Any, x: Any, y: Any, argument: Vector, length: Array) -> Step
 
     Raises:
         ValueError: the terms do not have the structure of the upper part of y.
+            Or y is split inside `shard_map`, where sums and the least margin would be those of a part.
         TypeError: a leaf of them is no term, or y is complex.
     """
+    if any(trees.varying_axes(leaf) for leaf in argument):
+        raise ValueError(
+            "y is split inside shard_map, where a term would see a part of it: call outside, with sharded arrays"
+        )
     if any(trees.is_complex(leaf) for leaf in jax.tree.leaves(y)):
         raise TypeError("y has a complex leaf, whose entries a term cannot order: split it into two real arrays")
     rest = iter(argument)
@@ -268,6 +292,17 @@ def _least(distances: list[Array]) -> Array:
     """The least of all entries, without a derivative."""
     kind = trees.scalar_type(distances)
     return jnp.min(jnp.stack([jnp.min(lax.stop_gradient(leaf), initial=jnp.inf).astype(kind) for leaf in distances]))
+
+
+def _check_weight(name: str, weight: Number) -> None:
+    if isinstance(weight, int | float) and not weight >= 0:
+        raise ValueError(f"{name} got weight={weight}; a negative one is no convex term: give 0 or more")
+
+
+def _check_positive(name: str, **numbers: Number) -> None:
+    for what, number in numbers.items():
+        if isinstance(number, int | float) and not number > 0:
+            raise ValueError(f"{name} got {what}={number}; a positive number was expected")
 
 
 def _at(number: Number, x: Any) -> Any:

@@ -9,6 +9,7 @@ default `check_vma=True`) a leaf's type says over which axes it is split, and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -338,7 +339,18 @@ def size(vector: Vector) -> int:
     return sum(leaf.size for leaf in vector)
 
 
+def unknowns(vector: Vector) -> int:
+    """The number of entries on all devices; `size` counts those of this part."""
+    return sum(leaf.size * math.prod(lax.axis_size(axis) for axis in varying_axes(leaf)) for leaf in vector)
+
+
 def random_like(key: Array, vector: Vector) -> Vector:
-    """Standard normal entries in the shapes and types of `vector`."""
+    """Independent standard normal entries, in the sharding of `vector` and different in each part of a split leaf."""
+
+    def draw(key: Array, leaf: Array) -> Array:
+        for axis in varying_axes(leaf):
+            key = jax.random.fold_in(key, lax.axis_index(axis))
+        return jnp.zeros_like(leaf) + jax.random.normal(key, leaf.shape, leaf.dtype)
+
     keys = jax.random.split(key, len(vector))
-    return [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, vector, strict=True)]
+    return [draw(one, leaf) for one, leaf in zip(keys, vector, strict=True)]

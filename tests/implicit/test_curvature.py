@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType
 
 from jaxfuse import implicit
 from jaxfuse.implicit.problem import pose
@@ -146,6 +147,24 @@ def test_damping_by_the_trace_is_a_share_of_the_mean_eigenvalue_at_any_scale():
     np.testing.assert_allclose(many.damping, np.trace(spd(20, 1e2)) / 20, rtol=0.05)
     refuses("probes is 0; at least 1", lambda: implicit.TraceShare(0.1, key, probes=0))
     refuses("damping is -1.0", lambda: implicit.TraceShare(-1.0, key))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Manual])
+def test_damping_by_the_trace_of_a_split_variable(kind):
+    """One part knows that it is split, whatever the number of devices."""
+    mesh, part = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Explicit,)), jax.P("d")
+    total = (lambda leaf: jax.lax.psum(jnp.sum(leaf), "d")) if kind == AxisType.Manual else jnp.sum
+    damping = implicit.TraceShare(0.5, jax.random.key(0), probes=2)
+
+    def found(diagonal, y):
+        lower, judge = lambda x, y: total(diagonal * y**2) / 2 - 0 * x, lambda x, y: total(y)
+        options = {"estimator": implicit.cg(), "curvature": implicit.hessian(damping)}
+        return implicit.hypergradient(judge, lower, jnp.array(1.0), y, **options)[1].damping
+
+    run = jax.shard_map(found, mesh=mesh, in_specs=part, out_specs=jax.P()) if kind == AxisType.Manual else found
+    with jax.set_mesh(mesh):
+        numbers = [jax.device_put(jnp.array([1.0, 2.0, 3.0, 6.0]), jax.NamedSharding(mesh, part))] * 2
+        near(jax.jit(run)(*numbers), 1.5, 1e-14)
 
 
 @pytest.mark.parametrize(("estimator", "tries"), [(implicit.cg(), 2), (implicit.cg(), 6), (implicit.dense(), 6)])

@@ -65,6 +65,8 @@ def test_refused():
     refuses(r"train has leaves with first axes of \[19, 20\]", of((TRAIN[0], TRAIN[1][:19])))
     refuses(r"test has leaves with first axes of \['no axis'\]", of(TRAIN, 1.0))
     refuses("train has leaves with first axes of none", of(()))
+    refuses("chunk is 0; at least 1", of(TRAIN, chunk=0))
+    refuses("at_once is 0; at least 1", of(TRAIN, at_once=0))
     refuses("'fallback' was asked of an influence", of(TRAIN, policy="fallback"))
 
 

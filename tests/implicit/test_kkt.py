@@ -179,4 +179,11 @@ def test_attached_is_nan_there_and_a_batch_agrees_with_a_loop():
 
 def test_refusals():
     refuses("neither equality nor inequality", lambda: nearest([0.0, 0.0], [0.0, 0.0], Constraints()))
+    inside = jax.shard_map(
+        lambda y: implicit.implicit_kkt(LOWER, jnp.asarray(X), y, constraints=LINES),
+        mesh=jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,)),
+        in_specs=jax.P("d"),
+        out_specs=jax.P("d"),
+    )
+    refuses("constraints need y whole", lambda: inside(jnp.ones(SIZE)))
     refuses("multipliers of the inequality", lambda: nearest([0.0, 0.0], [0.0, 0.0], multipliers=(None, jnp.ones(2))))

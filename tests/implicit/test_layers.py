@@ -92,6 +92,7 @@ def test_refused():
         r"the block \['a'\] has 3 unknowns, more than the limit of 2",
         lambda: implicit.block_preconditioner(square, 0.0, y, limit=2),
     )
+    refuses("limit is 1024 and chunk 0", lambda: implicit.block_preconditioner(square, 0.0, y, chunk=0))
     refuses("probes is 0", lambda: implicit.layer_preconditioner(square, 0.0, y, probes=0))
     damped = implicit.hessian(damping=1.0)
     refuses(

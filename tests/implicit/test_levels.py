@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+import optax
 import pytest
 
 from jaxfuse import implicit
@@ -241,7 +242,10 @@ def test_refusals():
     case = chain()
     refuses("0 levels and 2 variables", lambda: implicit.chain_hypergradient(case.upper, [], case.x, case.ys))
     refuses("truncated evaluates level 2 away", lambda: gradient_of(case, EXACT["truncated"]))
+    adapted = implicit.sama(optax.sgd(0.1))
+    refuses("sama evaluates level 2 away", lambda: gradient_of(case, adapted))
     refuses("rank_one was given to a level below the second", lambda: gradient_of(case, None, implicit.rank_one()))
+    refuses("sama was given to a level below the second", lambda: gradient_of(case, None, adapted))
     check = lambda **options: implicit.chain_hypergradient(
         case.upper,
         [Level(case.middle), Level(case.lowest, curvature=implicit.hessian(0.1), **options)],

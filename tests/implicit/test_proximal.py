@@ -289,6 +289,22 @@ def test_trees_constants_and_types():
     assert (moved["name"], moved["count"], moved["held"].dtype) == ("y", 3, np.float32)
 
 
+def test_y_may_be_split_over_an_explicit_axis():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    lower, upper = lambda x, y: 0.5 * jnp.sum((y - x * jnp.array([1.0, 2.0, 3.0])) ** 2), lambda x, y: jnp.sum(y)
+
+    def run(x, y):
+        options = {"term": box(0.0, 5.0), "estimator": implicit.bicgstab()}
+        return implicit.proximal_hypergradient(upper, lower, x, y, **options)
+
+    with jax.set_mesh(mesh):
+        y = jax.device_put(jnp.array([2.0, 4.0, 5.0]), jax.NamedSharding(mesh, jax.P("d")))
+        gradient, info = jax.jit(run)(jnp.array(2.0), y)
+    near(gradient, 3.0, 1e-12)
+    assert info.check().face.active.tolist() == [False, False, True]
+    assert info.scalars()["smooth"]
+
+
 def test_refusals():
     refuses("symmetric", lambda: judged(l1_norm(0.2), estimator=implicit.cg()))
     refuses("solves no linear system", lambda: judged(l1_norm(0.2), estimator=implicit.direct()), TypeError)

@@ -97,4 +97,16 @@ def test_refusals():
     refuses("not that of the upper part of y", lambda: step_of({"a": box()}, None, y, y, jnp.array(1.0)))
     both = [jax.lax.complex(y[0], y[0])]
     refuses("y has a complex leaf", lambda: step_of([box()], None, both, y, jnp.array(1.0)), TypeError)
+    refuses("low must not be above high", lambda: box(2.0, 1.0))
+    for term in (l1_norm, group_norm):
+        refuses(f"{term.__name__} got weight=-1.0; a negative one is no convex term", lambda term=term: term(-1.0))
+    for term in (simplex, l1_ball, l2_ball):
+        refuses(f"{term.__name__} got .*=0.0; a positive number", lambda term=term: term(0.0))
+    part = jax.shard_map(
+        lambda v: step_of(simplex(), None, v, [v], jnp.array(1.0)).point[0],
+        mesh=jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,)),
+        in_specs=jax.P("d"),
+        out_specs=jax.P("d"),
+    )
+    refuses("where a term would see a part of it", lambda: part(jnp.ones(2)))
     refuses("terms such as box", lambda: step_of([0.5], None, y, y, jnp.array(1.0)), TypeError)

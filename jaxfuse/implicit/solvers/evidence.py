@@ -39,7 +39,7 @@ class Reading:
         last: inner variables after the last move of the step.
         before: the same before it.
         adjoint: None for a solver without.
-        steps, products: steps in y, and curvature products.
+        steps, products: steps in y, and curvature products, those of a pass over all batches included.
     """
 
     value: Array
@@ -50,7 +50,7 @@ class Reading:
     before: Any
     adjoint: Adjoint | None
     steps: int
-    products: int
+    products: Any
 
     def info(self, estimator: str, gradient: Any, evidence: bool) -> Info:
         """Makes the `Info`: with a `Certificate` of the adjoint if evidence is asked for, else with `Steps`."""

@@ -102,7 +102,7 @@ class DoubleMomentum(StochasticSolver):
 
 
 def estimate_info(
-    name: str, found: Estimate, move: tuple[Any, Any], counts: tuple[int, int], gradient: Any, evidence: bool
+    name: str, found: Estimate, move: tuple[Any, Any], counts: tuple[int, Any], gradient: Any, evidence: bool
 ) -> Info:
     """Makes the `Info` of an estimate at move[0]; `counts` are the steps in y and the curvature products."""
     reading = Reading(
@@ -114,7 +114,7 @@ def estimate_info(
         before=move[0],
         adjoint=Adjoint(found.q, found.upper.y, found.lower.image),
         steps=counts[0],
-        products=counts[1] + evidence,
+        products=counts[1] + int(evidence),
     )
     return reading.info(name, gradient, evidence)
 

@@ -45,7 +45,9 @@ def step_jointly(solver: Any, state: State, directions: Directions) -> State:
     return dataclasses.replace(state, x=x, y=y, q=q, optimizers={"x": of_x_state, "y": of_y_state, "q": of_q_state})
 
 
-def joint_info(name: str, before: State, after: State, parts: Any, gradient: Any, evidence: bool) -> Info:
+def joint_info(
+    name: str, before: State, after: State, parts: Any, gradient: Any, evidence: bool, products: Any = 1
+) -> Info:
     """Makes the `Info` of a joint step; `parts` are the upper slopes and lower products at `before`."""
     upper, lower = parts
     reading = Reading(
@@ -57,7 +59,7 @@ def joint_info(name: str, before: State, after: State, parts: Any, gradient: Any
         before=before.y,
         adjoint=Adjoint(before.q, upper.y, lower.image),
         steps=1,
-        products=1,
+        products=products,
     )
     return reading.info(name, gradient, evidence)
 
@@ -180,7 +182,8 @@ class saba(StochasticSolver):
         better, tables = self._corrected(tables, (ups, downs), upper, lower)
         directions = directions_of(*better)
         after = dataclasses.replace(step_jointly(self, state, directions), memory=tables)
-        return after, joint_info("saba", state, after, better, directions.x, evidence)
+        products = 1 + jnp.where(state.step == 0, self.lower_batches, 0)  # the tables are filled at first
+        return after, joint_info("saba", state, after, better, directions.x, evidence, products)
 
     def _corrected(self, tables: Any, parts: Any, upper: Draws, lower: Draws) -> tuple[Any, Any]:
         """The five quantities with their variance reduced, and the tables with their new rows."""

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxfuse.implicit.info import Info
 from jaxfuse.implicit.solvers.adjoints import sum_neumann, sum_neumann_whole
-from jaxfuse.implicit.solvers.batches import Draws
+from jaxfuse.implicit.solvers.batches import Draws, batches_of
 from jaxfuse.implicit.solvers.momentum import Estimate, estimate, estimate_info, recurse
 from jaxfuse.implicit.solvers.oracles import LowerProducts, Oracles, UpperSlopes, combine, zeros
 from jaxfuse.implicit.solvers.soba import Directions, directions_of, joint_info, step_jointly
@@ -81,7 +81,8 @@ class srba(StochasticSolver):
         directions, found = lax.cond(state.step % self.period == 0, anew, along)
         memory = {"directions": directions, "point": here}
         after = dataclasses.replace(step_jointly(self, state, directions), memory=memory)
-        return after, joint_info("srba", state, after, found, directions.x, evidence)
+        products = jnp.where(state.step % self.period == 0, batches_of(lower.whole, "lower"), 2)
+        return after, joint_info("srba", state, after, found, directions.x, evidence, products)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,8 @@ class vrbo(StochasticSolver):
             optimizers={"x": x_state, "y": y_state},
             memory={"of_x": of_x, "of_y": of_y},
         )
-        counts = (self.inner_steps, 2 * self.inner_steps * self.terms)
+        whole = jnp.where(state.step % self.period == 0, self.terms * batches_of(lower.whole, "lower"), 0)
+        counts = (self.inner_steps, 2 * self.inner_steps * self.terms + whole)
         return after, estimate_info("vrbo", found, (before[1], point[1]), counts, of_x, evidence)
 
     def _estimate(self, oracles: Oracles, point: Point, above: Any, below: Any) -> Estimate:

@@ -10,7 +10,18 @@ import pytest
 
 from jaxfuse.implicit import solvers
 from tests.implicit.problems import near
-from tests.implicit.solvers.recursions import INNER, LOWER, LOWER_DATA, OUTER, UPPER_DATA, low_y, quadratic, up_y
+from tests.implicit.solvers.recursions import (
+    INNER,
+    LOWER,
+    LOWER_DATA,
+    N_LOWER,
+    N_UPPER,
+    OUTER,
+    UPPER_DATA,
+    low_y,
+    quadratic,
+    up_y,
+)
 
 RATES = {"inner": optax.sgd(0.1), "outer": optax.sgd(0.05)}
 AMIGO = solvers.amigo(**RATES, inner_steps=2, system_steps=3)
@@ -33,6 +44,28 @@ def test_the_certificate_is_that_of_dense_algebra():
     assert (info.estimator, int(info.steps), int(info.products)) == ("amigo", 2, 4)
     assert bool(info.solve_converged) == bool(info.residual <= 1)
     assert info.scalars()["finite"]
+
+
+@pytest.mark.parametrize(
+    ("solver", "products"),
+    [
+        (solvers.soba(**RATES), [1, 1, 1]),
+        (solvers.saba(**RATES, upper_batches=N_UPPER, lower_batches=N_LOWER), [1 + N_LOWER, 1, 1]),
+        (solvers.srba(**RATES, period=2), [N_LOWER, 2, N_LOWER]),
+        (
+            solvers.vrbo(**RATES, learning_rate=0.1, period=2, inner_steps=2, terms=3),
+            [12 + 3 * N_LOWER, 12, 12 + 3 * N_LOWER],
+        ),
+    ],
+    ids=lambda value: getattr(type(value), "__name__", ""),
+)
+def test_products_of_passes_over_all_batches_are_counted(solver, products):
+    data = jax.tree.map(jnp.asarray, (UPPER_DATA, LOWER_DATA))
+    start = jnp.zeros(OUTER), jnp.zeros(INNER)
+    run = jax.jit(
+        lambda: solvers.solve(quadratic, quadratic, solver, *start, steps=3, key=jax.random.key(0), data=data)
+    )
+    assert run().info.products.tolist() == products
 
 
 def logistic(x, y, batch):
