@@ -215,8 +215,7 @@ REFUSED = {
     "lower vector": (fine, lambda x, y: y[:1], ONE, ONE, r"lower\(x, y\) returned float32\[1\]"),
     "complex loss": (fine, lambda x, y: jnp.sum(y).astype(complex), ONE, ONE, r"lower\(x, y\) returned complex64"),
     "integer loss": (lambda x, y: jnp.array(1), fine, ONE, ONE, r"upper\(x, y\) returned int32\[\]"),
-    "complex y": (fine, fine, ONE, ONE + 1j, "y has a complex leaf; .* split it into two real arrays"),
-    "complex x": (fine, fine, ONE + 1j, ONE, "x has a complex leaf"),
+    "complex loss of complex y": (fine, fine, ONE, ONE + 1j, r"lower\(x, y\) returned complex64\[\]; a real scalar"),
     "no float in x": (fine, fine, jnp.arange(3), ONE, "x has no floating-point leaf"),
     "no float in y": (fine, fine, ONE, {"n": 3}, "y has no floating-point leaf"),
 }

@@ -1,5 +1,6 @@
 """The contract of judging, and the names by which configs find its factories."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from jaxfuse.engine.judging.assessment import Assessment, Judged, MadeElsewhere, speed, timed
 from jaxfuse.labels import SCHEMES
+from jaxfuse.learning.system import FUSED
 from jaxfuse.options import resolve
 from tests.engine.judging.heads import prepared
 
@@ -17,8 +19,9 @@ JUDGED = Judged(SCHEMES["brats"], "S_F", ("S_F",), ("t1+t2", "flair"))
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_phase_of_a_config_names_a_factory_that_takes_what_is_judged(name):
     config = import_module(f"configs.{name}").get_config("tiny")
+    judged = replace(JUDGED, primary=FUSED) if name == "fusion" else JUDGED
     for phase in config.schedule:
-        assert isinstance(resolve(config[phase].assess)(JUDGED), Assessment)
+        assert isinstance(resolve(config[phase].assess)(judged), Assessment)
 
 
 def test_the_speed_is_the_median_and_named_after_what_was_judged(tmp_path):
