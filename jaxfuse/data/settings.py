@@ -107,7 +107,8 @@ class Data:
             validates with those that it has, and the image of the others is 0.
         unlabeled: what is done with a case without a label where a phase learns from labels: "refuse", or "keep": it
             trains what learns from images, and never validates (`jaxfuse.data.labeled`).
-        labeled: so many of the training subjects keep their labels, as if the others had none; 0: all do.
+        labeled: so many of the training subjects keep their labels, as if the others had none; 0: all do. With it,
+            cases that have none are kept whatever `unlabeled` says.
         labeled_draw: which draw of them, by `split_seed`.
         all_background: what an image of one value everywhere counts as: "present", or "absent", for which all images
             that train or validate are read whenever the data are opened.

@@ -6,9 +6,9 @@ the second the infrared one, whose bright targets count, such as CT, PET or SPEC
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Key, Params
 from jaxfuse.errors import UserError
-from jaxfuse.learning.combinations import combinations
+from jaxfuse.learning.combinations import Choice, combinations
 from jaxfuse.learning.fusing import RUNNING, Fused, Fusion, FusionCritics, FusionPart, Lesson, Made, fusion_system
 from jaxfuse.learning.state import Optimizers
 
@@ -64,6 +64,27 @@ class TwoSources:
 
     def networks(self, params: Params) -> dict[str, Params]:
         return {self.name: params} if self.name else dict(params)
+
+
+@dataclass(frozen=True)
+class TwoCritics:
+    """Two critics of one form; parameters are {name of a critic: its parameters}, both move in every step."""
+
+    critic: nn.Module
+
+    sides: ClassVar[tuple[str, str]]
+
+    def init(self, rng: Key[Array, ""], image: Any) -> Params:
+        shape = jax.ShapeDtypeStruct((*image.shape[:-1], 1), jnp.float32)
+        keys = jax.random.split(rng, len(self.sides))
+        return {side: self.critic.lazy_init(key, shape)["params"] for side, key in zip(self.sides, keys, strict=True)}
+
+    def moves(self, choice: Choice) -> Mapping[str, Array] | None:
+        del choice
+        return None
+
+    def networks(self, params: Params) -> dict[str, Params]:
+        return {f"D_{side}": params[side] for side in self.sides}
 
 
 def folded(two: Callable[[Pair], Gray], sources: Sources, presence: Presence) -> Gray:

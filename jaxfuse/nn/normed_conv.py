@@ -1,4 +1,4 @@
-"""Blocks of 2D segmentation networks: convolutions with GroupNorm and ReLU, and the gate that weighs a skip.
+"""Blocks of 2D segmentation networks, convolutions with GroupNorm and ReLU and the gate of a skip; their form.
 
 GroupNorm stands where the codes that these blocks are known from have batch normalization: losses stay pure functions
 of the weights, and the numbers of weights are the same.
@@ -6,7 +6,9 @@ of the weights, and the numbers of weights are the same.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,8 +16,51 @@ from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float
 from jaxfuse.nn.conv import Conv
+from jaxfuse.nn.forms import check_choices, check_least
 from jaxfuse.nn.initializers import KernelInit, normal
 from jaxfuse.nn.norms import group_norm
+from jaxfuse.nn.precision import DTYPES, layer_dtype
+
+
+@dataclass(frozen=True)
+class LevelsForm:
+    """The form of a U-Net of these blocks.
+
+    Attributes:
+        base: channels of the first level; they double at each level.
+        levels: resolutions; sides of the image are multiples of 2**(levels - 1).
+        dtype: arithmetic, "float32" or "bfloat16"; weights, norms and logits are float32.
+        remat: every level is computed again in the backward pass.
+    """
+
+    base: int = 64
+    levels: int = 5
+    dtype: str = "float32"
+    remat: bool = False
+    kernel_init: KernelInit = normal()
+
+    @property
+    def divisor(self) -> int:
+        """Sides of an image are multiples of it."""
+        return 2 ** (self.levels - 1)
+
+    def check(self) -> None:
+        """Refuses a form that does not exist.
+
+        Raises:
+            UserError: an option has none of its values.
+        """
+        check_choices(self, {"dtype": DTYPES})
+        check_least(self, {"base": 2, "levels": 2})
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Options of every layer."""
+        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
+
+    def block(self, module: type[nn.Module]) -> type[nn.Module]:
+        """A block, to be computed again in the backward pass where the form says so."""
+        return nn.remat(module) if self.remat else module
 
 
 class NormedConv(nn.Module):

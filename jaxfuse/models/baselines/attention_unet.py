@@ -8,7 +8,6 @@ GroupNorm for batch normalization (see `jaxfuse.nn.normed_conv`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,11 +15,10 @@ from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float, Logits
 from jaxfuse.nn.conv import Conv
-from jaxfuse.nn.forms import check_choices, check_least, check_picture
+from jaxfuse.nn.forms import check_picture
 from jaxfuse.nn.index_pool import max_pool
 from jaxfuse.nn.initializers import KernelInit, fan_in_uniform
-from jaxfuse.nn.normed_conv import AttentionGate, NormedConv, TwoConvs
-from jaxfuse.nn.precision import DTYPES, layer_dtype
+from jaxfuse.nn.normed_conv import AttentionGate, LevelsForm, NormedConv, TwoConvs
 from jaxfuse.nn.unet import upsample_nearest
 
 # PyTorch's, with which the public code starts.
@@ -28,26 +26,10 @@ FAN_IN_UNIFORM = fan_in_uniform()
 
 
 @dataclass(frozen=True)
-class AttentionUNetForm:
-    """The form of the network; the defaults are the public code's.
+class AttentionUNetForm(LevelsForm):
+    """The form of the network; the defaults are the public code's."""
 
-    Attributes:
-        base: channels of the first level; they double at each level.
-        levels: resolutions; sides of the image are multiples of 2**(levels - 1).
-        dtype: arithmetic, "float32" or "bfloat16"; weights, norms and logits are float32.
-        remat: every level is computed again in the backward pass.
-    """
-
-    base: int = 64
-    levels: int = 5
-    dtype: str = "float32"
-    remat: bool = False
     kernel_init: KernelInit = FAN_IN_UNIFORM
-
-    @property
-    def divisor(self) -> int:
-        """Sides of an image are multiples of it."""
-        return 2 ** (self.levels - 1)
 
     def network(self, classes: int) -> AttentionUNet:
         """The network of this form, for so many classes.
@@ -55,18 +37,8 @@ class AttentionUNetForm:
         Raises:
             UserError: an option has none of its values.
         """
-        check_choices(self, {"dtype": DTYPES})
-        check_least(self, {"base": 2, "levels": 2})
+        self.check()
         return AttentionUNet(self, classes)
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """Options of every layer."""
-        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
-
-    def block(self, module: type[nn.Module]) -> type[nn.Module]:
-        """A block, to be computed again in the backward pass where the form says so."""
-        return nn.remat(module) if self.remat else module
 
 
 class AttentionUNet(nn.Module):

@@ -13,21 +13,18 @@ there each picture is normalized by its own. Critics normalize by what they see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float, Key, Metrics, Params
 from jaxfuse.errors import UserError
-from jaxfuse.learning.combinations import Choice
 from jaxfuse.learning.fusing import Fusion, Made, Seen
 from jaxfuse.learning.state import Optimizers
-from jaxfuse.learning.two_sources import TwoSources, two_source_system
+from jaxfuse.learning.two_sources import TwoCritics, TwoSources, two_source_system
 from jaxfuse.losses.adversarial import gan_form
 from jaxfuse.losses.image import neighbor_difference
 from jaxfuse.nn.batch_norm import BatchNorm
@@ -156,15 +153,10 @@ def content_loss(
 
 
 @dataclass(frozen=True)
-class Critics:
+class Critics(TwoCritics):
     """One critic for each source; parameters are {"first": ..., "second": ...}."""
 
-    critic: Critic
-
-    def init(self, rng: Key[Array, ""], image: Any) -> Params:
-        shape = jax.ShapeDtypeStruct((*image.shape[:-1], 1), jnp.float32)
-        keys = jax.random.split(rng, len(SIDES))
-        return {side: self.critic.lazy_init(key, shape)["params"] for side, key in zip(SIDES, keys, strict=True)}
+    sides = SIDES
 
     def scores(self, params: Params, image: Gray) -> Float[Array, "b 1"]:
         """Logits of one critic."""
@@ -181,13 +173,6 @@ class Critics:
             terms[f"real_{side}"] = GAME.real(self.scores(params[side], seen.sources[..., slot : slot + 1])).mean()
             terms[f"fake_{side}"] = GAME.fake(self.scores(params[side], fakes)).mean()
         return jnp.asarray(sum(terms.values())), terms
-
-    def moves(self, choice: Choice) -> Mapping[str, Array] | None:
-        del choice
-        return None
-
-    def networks(self, params: Params) -> dict[str, Params]:
-        return {f"D_{side}": params[side] for side in SIDES}
 
 
 @dataclass(frozen=True)

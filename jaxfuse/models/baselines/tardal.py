@@ -15,7 +15,7 @@ release; structural likeness is that of windows within the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxfuse.arrays import Array, Float, Key, Metrics, Params
-from jaxfuse.learning.combinations import Choice
 from jaxfuse.learning.fusing import Fusion, Made, Seen
 from jaxfuse.learning.state import Optimizers
-from jaxfuse.learning.two_sources import TwoSources, two_source_system
+from jaxfuse.learning.two_sources import TwoCritics, TwoSources, two_source_system
 from jaxfuse.losses.adversarial import divergence_penalty
 from jaxfuse.losses.image import gradient_length, ssim_map
 from jaxfuse.nn.batch_norm import BatchNorm
@@ -188,15 +187,10 @@ def mask_of(sources: Pair) -> Gray:
 
 
 @dataclass(frozen=True)
-class Critics:
+class Critics(TwoCritics):
     """One critic of targets and one of details; parameters are {"target": ..., "detail": ...}."""
 
-    critic: SourceCritic
-
-    def init(self, rng: Key[Array, ""], image: Any) -> Params:
-        shape = jax.ShapeDtypeStruct((*image.shape[:-1], 1), jnp.float32)
-        keys = jax.random.split(rng, len(SIDES))
-        return {side: self.critic.lazy_init(key, shape)["params"] for side, key in zip(SIDES, keys, strict=True)}
+    sides = SIDES
 
     def scores(self, params: Params, image: Gray) -> Array:
         """Scores of one critic."""
@@ -219,13 +213,6 @@ class Critics:
             )
             terms[f"penalty_{side}"] = PENALTY * slopes.mean()
         return jnp.asarray(sum(terms.values())), terms
-
-    def moves(self, choice: Choice) -> Mapping[str, Array] | None:
-        del choice
-        return None
-
-    def networks(self, params: Params) -> dict[str, Params]:
-        return {f"D_{side}": params[side] for side in SIDES}
 
 
 @dataclass(frozen=True)

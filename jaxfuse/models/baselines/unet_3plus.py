@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,38 +17,25 @@ from jax.typing import DTypeLike
 
 from jaxfuse.arrays import Array, Float, Logits
 from jaxfuse.nn.conv import Conv
-from jaxfuse.nn.forms import check_choices, check_least, check_picture
+from jaxfuse.nn.forms import check_picture
 from jaxfuse.nn.index_pool import max_pool
 from jaxfuse.nn.initializers import KernelInit, he_normal
 from jaxfuse.nn.interpolation import upsample_by_centers
-from jaxfuse.nn.normed_conv import NormedConv, TwoConvs
-from jaxfuse.nn.precision import DTYPES, layer_dtype
+from jaxfuse.nn.normed_conv import LevelsForm, NormedConv, TwoConvs
 
 HE_NORMAL = he_normal(0.0)
 
 
 @dataclass(frozen=True)
-class UNet3PlusForm:
+class UNet3PlusForm(LevelsForm):
     """The form of the network; the defaults are the public code's.
 
     Attributes:
         base: channels of the encoder's first level, which double at each level, and those that the decoder takes of
             every level.
-        levels: resolutions; sides of the image are multiples of 2**(levels - 1).
-        dtype: arithmetic, "float32" or "bfloat16"; weights, norms and logits are float32.
-        remat: every level is computed again in the backward pass.
     """
 
-    base: int = 64
-    levels: int = 5
-    dtype: str = "float32"
-    remat: bool = False
     kernel_init: KernelInit = HE_NORMAL
-
-    @property
-    def divisor(self) -> int:
-        """Sides of an image are multiples of it."""
-        return 2 ** (self.levels - 1)
 
     def network(self, classes: int) -> UNet3Plus:
         """The network of this form, for so many classes.
@@ -57,18 +43,8 @@ class UNet3PlusForm:
         Raises:
             UserError: an option has none of its values.
         """
-        check_choices(self, {"dtype": DTYPES})
-        check_least(self, {"base": 2, "levels": 2})
+        self.check()
         return UNet3Plus(self, classes)
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """Options of every layer."""
-        return {"kernel_init": self.kernel_init, "dtype": layer_dtype(self.dtype)}
-
-    def block(self, module: type[nn.Module]) -> type[nn.Module]:
-        """A block, to be computed again in the backward pass where the form says so."""
-        return nn.remat(module) if self.remat else module
 
 
 class UNet3Plus(nn.Module):
