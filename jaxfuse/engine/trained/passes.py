@@ -10,7 +10,7 @@ from jaxfuse.errors import UserError
 from jaxfuse.inference.large_tiles import MEGABYTE
 from jaxfuse.inference.mirrors import ALL, NONE, asked_axes
 from jaxfuse.inference.weighting import EQUAL, GAUSSIAN, check_weighting
-from jaxfuse.learning.system import Geometry, System
+from jaxfuse.learning.system import Geometry, System, fuses_alone
 from jaxfuse.prediction.predictor import Way, seen_axes
 
 
@@ -62,14 +62,19 @@ def way_of(passes: Passes, phase: Phase, system: System, axis: int) -> Way:
         axis: of the slices that a 2D network was trained on.
 
     Raises:
-        UserError: a limit of memory for a network that knows one size of tile only, mirrors that it does not see, or
-            weights for tiles that never overlap.
+        UserError: a limit of memory for a network that knows one size of tile only, mirrors that it does not see,
+            weights for tiles that never overlap, or either for pictures that are seen whole.
     """
     asked, margin, seen = passes.filled(phase), system.geometry.margin, seen_axes(system.geometry.ndim, axis)
     if asked.memory_mb and not margin:
         raise UserError(
             f"memory_mb is {asked.memory_mb}, but the network of phase {phase.name} has no valid convolutions and "
             "predicts in tiles of its training patch; leave it at 0"
+        )
+    if fuses_alone(system) and (asked.overlap or asked.weighting == GAUSSIAN):
+        raise UserError(
+            f"overlap is {asked.overlap} and weighting {asked.weighting}, but phase {phase.name} fuses each picture in "
+            f"one pass, without tiles; leave them at 0 and {EQUAL}"
         )
     if asked.weighting == GAUSSIAN and _side_by_side(system.geometry, asked):
         raise UserError(

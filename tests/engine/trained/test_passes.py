@@ -8,10 +8,11 @@ from jaxfuse.data.slices import AXES
 from jaxfuse.engine.trained.passes import PATCHES, Passes, each_of, way_of
 from jaxfuse.inference.large_tiles import MEGABYTE
 from jaxfuse.learning.system import Geometry
+from jaxfuse.models.baselines.pointwise import make_system as make_fusing
 from jaxfuse.prediction.predictor import Way, seen_axes
 from tests.engine.valid_phases import TINY, valid_phase
 from tests.refusals import refused
-from tests.tiny_systems import valid_system
+from tests.tiny_systems import gradient_descent, valid_system
 from tests.untrained_run import fixed_system
 
 CUBES, SQUARES = fixed_system(Geometry(3, 1), "S"), fixed_system(Geometry(2, 1), "S")
@@ -43,6 +44,11 @@ def test_what_means_nothing_to_a_network_is_refused():
         "weighting is gaussian, but the tiles of phase .*, of valid convolutions, lie side by side at overlap 0; give"
     )
     refused(told, way_of, PATCHES, side_by_side, valid_system(2, channels=(0, 1)), 2)
+    fusing = make_fusing(optimizers=gradient_descent("fusion"), modalities=("mri", "ct"))
+    for overlap, weighting in ((0.5, "equal"), (0.0, "gaussian")):
+        told = f"overlap is {overlap} and weighting {weighting}, but phase p fuses each picture in one pass"
+        refused(told, way_of, Passes(overlap=overlap, weighting=weighting, mirror="none"), PHASE, fusing, 2)
+    assert way_of(Passes(overlap=0.0, weighting="equal", mirror="0"), PHASE, fusing, 2).mirror == (0,)
     for name, value in (("overlap", 0.5), ("memory_mb", 5), ("weighting", "gaussian")):
         refused(f"in one pass, for which --{name} means nothing", Passes, whole=True, **{name: value})
     assert Passes(whole=True, mirror="all").mirror == "all"
