@@ -17,6 +17,7 @@ from jaxfuse.engine.display import Display
 from jaxfuse.engine.trained import fused_files
 from jaxfuse.engine.trained.fused_files import ImageFuser, fuse_images, fuse_pairs
 from jaxfuse.engine.trained.phases import TrainedPhase
+from jaxfuse.engine.trained.slice_fuser import SliceFuser
 from jaxfuse.errors import UserError
 from jaxfuse.io.png import read_png, write_png
 from tests.faults.catalogue import given, table
@@ -101,7 +102,8 @@ def test_what_is_gray_already_is_not_meant():
 
 @given("a folder of such MRI pictures for fuse", "fused in gray, and said once")
 def test_it_is_said_once(tmp_path, monkeypatch, capsys):
-    first = ImageFuser("run:fusion", ("t1", "t2"), 2, lambda images, *_: {"fused": images[..., :1]}, "fused")
+    slices = SliceFuser(1, lambda images, *_: {"fused": images[..., :1]})
+    first = ImageFuser("run:fusion", ("t1", "t2"), 2, slices, "fused")
     monkeypatch.setattr(fused_files, "image_fuser", lambda phase, count, **how: first)
     monkeypatch.setattr(fused_files, "untrained_count", lambda phase, count: "")
     phase = object.__new__(TrainedPhase)  # of which nothing is asked

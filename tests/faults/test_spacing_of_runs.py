@@ -13,6 +13,7 @@ from jaxfuse.brats_fuse import __main__ as brats_fuse
 from jaxfuse.data.dataset import dataset_facts
 from jaxfuse.data.slices import prepare_slices
 from jaxfuse.engine.trained.phases import load
+from jaxfuse.engine.trained.slice_fuser import SliceFuser
 from jaxfuse.io.tables import read_json
 from jaxfuse.labels import label_scheme
 from tests.commands import call_here
@@ -46,8 +47,9 @@ def runs(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def no_network(monkeypatch):
     """Stands in for the networks that fuse, of which nobody asks anything."""
+    silent = SliceFuser(1, lambda images, presence, shown: {})
     for module in ("engine.trained.fused_files", "brats_fuse.build"):
-        monkeypatch.setattr(f"jaxfuse.{module}.slice_fuser", lambda phase, **options: lambda images, presence: {})
+        monkeypatch.setattr(f"jaxfuse.{module}.slice_fuser", lambda phase, **options: silent)
 
 
 def case(folder: Path, sides: tuple[float, float, float], shape: tuple[int, int, int] = SHAPE, **more) -> Path:
