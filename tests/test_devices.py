@@ -158,7 +158,7 @@ STEPS = {
     "fuse4seg:unet_3plus:alone:8": {"all-reduce": 3},
     "fuse4seg:swin_unet:alone:8": {"all-reduce": 3},
     "fuse4seg:cascade:alone:8": {"all-reduce": 3},
-    "fuse4seg:emcad:alone:8": {"all-reduce": 4},
+    "fuse4seg:emcad:alone:8": {"all-reduce": 7},
     "fusion:didfuse:fusion:8": {"all-reduce": 26},
     "fusion:tardal:fusion:8": {"all-reduce": 10},
     "fusion:ddcgan:fusion:8": {"all-reduce": 18},
