@@ -9,7 +9,6 @@ a healthy problem.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from experiments.implicit_gradients.network import descend
 from experiments.implicit_gradients.peers import hand_cg, installed, jaxopt_gradient, optimistix_gradient
 from experiments.implicit_gradients.wrong import Case
 from jaxfuse import implicit
-from jaxfuse.io.tables import write_json
+from jaxfuse.io.tables import read_json, write_json
 
 HERE = Path(__file__).parent
 
@@ -160,7 +159,7 @@ def inner_optimizers() -> dict[str, Callable[[Any, Any, Any, Any], Any]]:
         def optimistix_own(upper: Any, lower: Any, x: Any, start: Any) -> Any:
             solver = optimistix.GradientDescent(learning_rate=1.0, rtol=1e-10, atol=1e-10)
             return jax.grad(
-                lambda x: upper(x, optimistix.minimize(lambda y, x: lower(x, y), solver, start, x, max_steps=20).value)
+                lambda x: upper(x, optimistix.minimise(lambda y, x: lower(x, y), solver, start, x, max_steps=20).value)
             )(x)
 
         found["optimistix CG"] = optimistix_own
@@ -228,7 +227,7 @@ def _verdict(call: Callable[[], tuple[Any, Any]], case: Case, name: str) -> dict
 def main() -> None:
     logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)  # peers raise inside compiled code
     path = HERE / "scores.json"
-    scores = json.loads(path.read_text(encoding="utf-8"))
+    scores = read_json(path)
     scores["failures"] = judge(print)
     write_json(path, scores)
     (HERE / "table.md").write_text(tables.table(scores), encoding="utf-8")
