@@ -50,6 +50,7 @@ class UnreliableGradientWarning(UserWarning):
         >>> x, y = jnp.array(8.0), jnp.array(2.0)
         >>> _, info = implicit.hypergradient(upper, lower, x, y + 1)
         >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
         ...     _ = info.check()
         >>> caught[0].category.__name__
         'UnreliableGradientWarning'
