@@ -95,7 +95,7 @@ def block_preconditioner(
 
     Raises:
         ValueError: a block has more unknowns than the limit, the curvature is damped or draws fresh batches, y is
-            split over devices, or limit or chunk is below 1.
+            split over devices, limit or chunk is below 1, or the damping is negative.
 
     Example:
         >>> import jax.numpy as jnp
@@ -110,6 +110,7 @@ def block_preconditioner(
     """
     if limit < 1 or chunk < 1:
         raise ValueError(f"limit is {limit} and chunk {chunk}; at least 1 was expected of both")
+    _check_damping(damping)
     problem = pose(lower, lower, x, y)
     if trees.is_sharded(problem.y):
         raise ValueError("block_preconditioner needs y on one device, and it is split: use layer_preconditioner")
@@ -163,6 +164,7 @@ def layer_preconditioner(
     """
     if probes < 1:
         raise ValueError(f"probes is {probes}; at least 1 was expected")
+    _check_damping(damping)
     problem = pose(lower, lower, x, y)
     product = _undamped(curvature, "layer_preconditioner")(problem)
     groups, _ = _groups(y, by)
@@ -182,6 +184,12 @@ def layer_preconditioner(
     means = jnp.mean(lax.map(seen, jnp.arange(len(groups) * probes)).reshape(len(groups), probes), axis=1)
     means = jnp.where(means > 0, means, jnp.max(means)) + jnp.asarray(damping, means.dtype)
     return LayerPreconditioner(list(means), groups)
+
+
+def _check_damping(damping: float | Array) -> None:
+    # A traced one has no value here; what it does shows in the evidence of the solve.
+    if isinstance(damping, int | float) and damping < 0:
+        raise ValueError(f"damping is {damping}; at least 0 was expected")
 
 
 def _undamped(curvature: Curvature, name: str) -> Any:

@@ -93,6 +93,8 @@ def test_refused():
         lambda: implicit.block_preconditioner(square, 0.0, y, limit=2),
     )
     refuses("limit is 1024 and chunk 0", lambda: implicit.block_preconditioner(square, 0.0, y, chunk=0))
+    for make in (implicit.block_preconditioner, implicit.layer_preconditioner):
+        refuses("damping is -1.0; at least 0", lambda make=make: make(square, 0.0, y, damping=-1.0))
     refuses("probes is 0", lambda: implicit.layer_preconditioner(square, 0.0, y, probes=0))
     damped = implicit.hessian(damping=1.0)
     refuses(
