@@ -32,7 +32,7 @@ class LayerPreconditioner:
     """v -> M v, M block-diagonal and positive definite, for `cg`, `minres`, `gmres`, `bicgstab` and `linear`.
 
     Attributes:
-        inverses: of each block, a lower factor of Cholesky of the curvature (k, k), or one number () that divides it.
+        factors: of each block, a lower factor of Cholesky of the curvature (k, k), or one number () that divides it.
         groups: places of the variables of each block (a complex one has two): static.
 
     Example:
@@ -45,7 +45,7 @@ class LayerPreconditioner:
         {'a': 0.25, 'b': 0.0625}
     """
 
-    inverses: list[Array]
+    factors: list[Array]
     groups: Groups = dataclasses.field(metadata={"static": True})
 
     def __call__(self, tree: Any) -> Any:
@@ -56,13 +56,13 @@ class LayerPreconditioner:
                 f"this preconditioner is for {sum(map(len, self.groups))} variables, and {len(vector)} came"
             )
         result = list(vector)
-        for inverse, group in zip(self.inverses, self.groups, strict=True):
+        for factor, group in zip(self.factors, self.groups, strict=True):
             block = [vector[place] for place in group]
-            if inverse.ndim:
-                kind, flat = inverse.dtype, _flat(block, inverse.dtype)
-                block = _restored(cho_solve((inverse, True), flat.astype(kind)), block)
+            if factor.ndim:
+                kind, flat = factor.dtype, _flat(block, factor.dtype)
+                block = _restored(cho_solve((factor, True), flat.astype(kind)), block)
             else:
-                block = trees.divide(block, inverse)
+                block = trees.divide(block, factor)
             for place, leaf in zip(group, block, strict=True):
                 result[place] = leaf
         return merge(result)
@@ -159,7 +159,7 @@ def layer_preconditioner(
         >>> lower = lambda x, y: ((y["first"] - x) ** 2).sum() + 500 * (y["last"] ** 2).sum()
         >>> y = {"first": jnp.array([4.0, 6.0]), "last": jnp.array([0.0, 0.0])}
         >>> made = implicit.layer_preconditioner(lower, y["first"], y)
-        >>> [float(inverse) for inverse in made.inverses]  # what the leaves are divided by
+        >>> [float(factor) for factor in made.factors]  # what the leaves are divided by
         [2.0, 1000.0]
     """
     if probes < 1:

@@ -69,7 +69,7 @@ def test_fewer_steps_at_an_equal_tolerance():
     assert modules < layers <= plain / 2
     assert modules <= plain / 4
     assert [len(group) for group in kept.groups] == [1, 1, 2]  # first, last, middle
-    assert [inverse.shape for inverse in kept.inverses] == [(6, 6), (5, 5), (4, 4)]
+    assert [factor.shape for factor in kept.factors] == [(6, 6), (5, 5), (4, 4)]
 
 
 @pytest.mark.slow
@@ -107,4 +107,4 @@ def test_refused():
 def test_a_layer_that_is_not_curved_takes_the_largest_scale():
     square = lambda x, y: 8 * y["a"] ** 2 - y["b"] ** 2
     made = implicit.layer_preconditioner(square, 0.0, {"a": jnp.array(1.0), "b": jnp.array(1.0)})
-    assert [float(inverse) for inverse in made.inverses] == [16.0, 16.0]
+    assert [float(factor) for factor in made.factors] == [16.0, 16.0]
