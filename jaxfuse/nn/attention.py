@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxfuse.arrays import Array, Float
 from jaxfuse.nn.conv import Conv, instance_norm
 from jaxfuse.nn.initializers import KernelInit, normal
+from jaxfuse.nn.maximum import largest
 
 
 class ChannelGate(nn.Module):
@@ -38,7 +39,7 @@ class ChannelGate(nn.Module):
         squeeze = Conv(max(channels // self.reduction, 1), 1, **common, name="squeeze")
         excite = Conv(channels, 1, **common, name="excite")
         average = x.astype(jnp.float32).mean(axes, keepdims=True).astype(x.dtype)
-        pooled = jnp.stack([average, x.max(axes, keepdims=True)], axis=1)
+        pooled = jnp.stack([average, largest(x, axes, keepdims=True)], axis=1)
         # Both summaries go through the MLP as one batch, (b 2) 1.. m. They vary fastest, so that a batch that devices
         # share stays where it is.
         mixed = excite(self.activation(squeeze(pooled.reshape(-1, *pooled.shape[2:]))))
@@ -59,7 +60,7 @@ class SpatialGate(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *space m"]) -> Float[Array, "b *space 1"]:
         mean = x.astype(jnp.float32).mean(-1, keepdims=True).astype(x.dtype)
-        summary = jnp.concatenate([x.max(-1, keepdims=True), mean], axis=-1)
+        summary = jnp.concatenate([largest(x, -1, keepdims=True), mean], axis=-1)
         y = Conv(1, self.kernel_size, use_bias=False, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")(
             summary
         )

@@ -31,6 +31,7 @@ from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.cross_attention import token_attention
 from jaxfuse.nn.forms import check_choices
 from jaxfuse.nn.initializers import KernelInit, fan_in_uniform, normal
+from jaxfuse.nn.maximum import largest
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.restormer import RestormerBlock, check_heads
 
@@ -261,8 +262,8 @@ def merged(features: Float[Array, "b h w c m"], present: Array) -> Float[Array, 
     shown = present[:, None, None, None, :]
     count = jnp.maximum(shown.sum(-1), 1).astype(features.dtype)
     mean = jnp.where(shown, features, 0).sum(-1) / count
-    largest = jnp.where(shown, features, -jnp.inf).max(-1)
-    return jnp.concatenate([mean, jnp.where(shown.any(-1), largest, 0)], axis=-1)
+    maximum = largest(jnp.where(shown, features, -jnp.inf), -1)
+    return jnp.concatenate([mean, jnp.where(shown.any(-1), maximum, 0)], axis=-1)
 
 
 def _by_slot(x: Float[Array, "bm h w c"], slots: int) -> Float[Array, "b h w c m"]:

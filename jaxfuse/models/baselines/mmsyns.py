@@ -30,6 +30,7 @@ from jaxfuse.nn.conv import Conv
 from jaxfuse.nn.forms import check_choices, check_least
 from jaxfuse.nn.index_pool import max_pool
 from jaxfuse.nn.initializers import KernelInit, glorot_uniform
+from jaxfuse.nn.maximum import largest
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 from jaxfuse.nn.unet import upsample_nearest
 
@@ -182,7 +183,7 @@ class InvariantSynthesis(Defaults):
         target = batch["image"][..., self.task.target : self.task.target + 1]
         latents = self.latents(net, batch)
         # Nothing is normalized, so that all may be decoded as one batch; in turns, so that each stays on its device.
-        turns = jnp.stack([*latents, latents.max(0)], axis=1)
+        turns = jnp.stack([*latents, largest(latents, 0)], axis=1)
         images = self.decode(net, turns.reshape(-1, *turns.shape[2:])).reshape(*turns.shape[:2], *target.shape[1:])
         names = [f"latent_{name}" for name in self.task.sources] + ["fused"]
         terms = {name: l1(images[:, place], target) for place, name in enumerate(names)}
@@ -207,7 +208,7 @@ class InvariantSynthesis(Defaults):
         Of the image the sources' channels alone are read.
         """
         net = state.params["net"]
-        return {"synthesized": self.decode(net, self.latents(net, inputs).max(0))}
+        return {"synthesized": self.decode(net, largest(self.latents(net, inputs), 0))}
 
     def networks(self, params: Mapping[str, Params]) -> dict[str, Params]:
         return dict(params["net"])

@@ -47,6 +47,7 @@ from jaxfuse.nn.conv import Conv, instance_norm
 from jaxfuse.nn.forms import check_choices, check_least, check_volume
 from jaxfuse.nn.initializers import KernelInit, he_normal
 from jaxfuse.nn.interpolation import upsample_linear
+from jaxfuse.nn.maximum import largest
 from jaxfuse.nn.precision import DTYPES, layer_dtype
 
 # The slope of TensorFlow's LeakyReLU.
@@ -155,7 +156,7 @@ class Encoder(nn.Module):
 def halved(x: Map) -> Map:
     """The largest of each 2 x 2 x 2 voxels."""
     batch, *sides, channels = x.shape
-    return x.reshape(batch, *(n for side in sides for n in (side // 2, 2)), channels).max(axis=(2, 4, 6))
+    return largest(x.reshape(batch, *(n for side in sides for n in (side // 2, 2)), channels), (2, 4, 6))
 
 
 class Decoder(nn.Module):
