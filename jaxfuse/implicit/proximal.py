@@ -23,7 +23,7 @@ from jaxfuse.implicit.hypergradient import apply_policy
 from jaxfuse.implicit.info import Info, Policy, check_policy
 from jaxfuse.implicit.problem import Problem, objective, pose
 from jaxfuse.implicit.roots import fixed_point_vjp
-from jaxfuse.implicit.terms import Step, step_of
+from jaxfuse.implicit.terms import Step, check_positive, step_of
 from jaxfuse.implicit.trees import Vector
 
 
@@ -36,10 +36,14 @@ def proximal_step(lower: Callable[[Any, Any], Any], term: Any, x: Any, y: Any, l
         lower: (x, y) -> real scalar, or (scalar, auxiliary).
         term: a term such as `box`, `l1_norm` or `simplex`, or a pytree of them, None where y is free.
         x, y: any pytrees.
-        length: of the gradient step.
+        length: of the gradient step, positive.
 
     Returns:
         The new y, in its structure and types; leaves that are no variables stay as they are.
+
+    Raises:
+        ValueError: the length is a number that is not positive, or the term does not fit y.
+        TypeError: a leaf of `term` is no term, or y is complex.
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,6 +52,7 @@ def proximal_step(lower: Callable[[Any, Any], Any], term: Any, x: Any, y: Any, l
         >>> print(proximal_step(lower, l1_norm(1.0), jnp.array([3.0, 0.5, -2.0]), jnp.zeros(3), 1.0))
         [ 2.  0. -1.]
     """
+    check_positive("proximal_step", length=length)
     kind = trees.scalar_type(trees.split(y, "y")[0])
     point = _step(objective(lower, "lower"), term, x, y, jnp.asarray(length, kind)).point
     return trees.replaced(y, point)

@@ -158,7 +158,7 @@ class simplex:
     total: Number = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive("simplex", total=self.total)
+        check_positive("simplex", total=self.total)
 
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         total = jnp.asarray(_at(self.total, x), trees.scalar_type(argument))
@@ -183,7 +183,7 @@ class l1_ball:
     radius: Number = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive("l1_ball", radius=self.radius)
+        check_positive("l1_ball", radius=self.radius)
 
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         radius = jnp.asarray(_at(self.radius, x), trees.scalar_type(argument))
@@ -218,7 +218,7 @@ class l2_ball:
     radius: Number = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive("l2_ball", radius=self.radius)
+        check_positive("l2_ball", radius=self.radius)
 
     def step(self, x: Any, argument: Vector, length: Array) -> Step:
         radius = jnp.asarray(_at(self.radius, x), trees.scalar_type(argument))
@@ -237,6 +237,7 @@ def step_of(terms: Any, x: Any, y: Any, argument: Vector, length: Array) -> Step
     Raises:
         ValueError: the terms do not have the structure of the upper part of y.
             Or y is split inside `shard_map`, where sums and the least margin would be those of a part.
+            Or a bound or a weight does not fit a leaf of y.
         TypeError: a leaf of them is no term, or y is complex.
     """
     if any(trees.varying_axes(leaf) for leaf in argument):
@@ -299,7 +300,7 @@ def _check_weight(name: str, weight: Number) -> None:
         raise ValueError(f"{name} got weight={weight}; a negative one is no convex term: give 0 or more")
 
 
-def _check_positive(name: str, **numbers: Number) -> None:
+def check_positive(name: str, **numbers: Number) -> None:
     for what, number in numbers.items():
         if isinstance(number, int | float) and not number > 0:
             raise ValueError(f"{name} got {what}={number}; a positive number was expected")
@@ -311,4 +312,11 @@ def _at(number: Number, x: Any) -> Any:
 
 def _in(number: Number, x: Any, leaf: Array) -> Array:
     """The number at x, in the type and the shape of a leaf."""
-    return jnp.broadcast_to(jnp.asarray(_at(number, x), leaf.dtype), leaf.shape)
+    found = jnp.asarray(_at(number, x), leaf.dtype)
+    try:
+        return jnp.broadcast_to(found, leaf.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"a bound or weight of a term has the shape {found.shape}, which does not fit a leaf of y of the shape "
+            f"{leaf.shape}: give a number, an array of that shape, or a term for each leaf"
+        ) from error

@@ -306,5 +306,8 @@ def test_y_may_be_split_over_an_explicit_axis():
 
 
 def test_refusals():
+    lower = lambda x, y: ((y - x) ** 2).sum()
+    no_length = lambda: implicit.proximal_step(lower, l1_norm(0.2), 1.0, jnp.zeros(2), 0.0)
+    refuses("proximal_step got length=0.0; a positive number was expected", no_length)
     refuses("symmetric", lambda: judged(l1_norm(0.2), estimator=implicit.cg()))
     refuses("solves no linear system", lambda: judged(l1_norm(0.2), estimator=implicit.direct()), TypeError)

@@ -98,6 +98,9 @@ def test_refusals():
     both = [jax.lax.complex(y[0], y[0])]
     refuses("y has a complex leaf", lambda: step_of([box()], None, both, y, jnp.array(1.0)), TypeError)
     refuses("low must not be above high", lambda: box(2.0, 1.0))
+    for term in (box(jnp.zeros(3)), l1_norm(jnp.ones(3))):
+        sentence = r"has the shape \(3,\), which does not fit a leaf of y of the shape \(2,\)"
+        refuses(sentence, lambda term=term: step_of(term, None, y[0], y, jnp.array(1.0)))
     for term in (l1_norm, group_norm):
         refuses(f"{term.__name__} got weight=-1.0; a negative one is no convex term", lambda term=term: term(-1.0))
     for term in (simplex, l1_ball, l2_ball):
