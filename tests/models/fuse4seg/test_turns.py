@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfuse.engine.run_folder.checkpoints import Checkpoints
 from jaxfuse.learning.optim import ScheduleState, adam, sgd
 from tests.models.fuse4seg.small_forms import CLASSES, NAMES, NO_CRITICS, small_system
 from tests.refusals import refused
+from tests.runs import bits
 from tests.tiny_systems import KEY, largest, minus, pictures, same, structure
 
 PLAYERS = ("fusion", "segmentation")
@@ -40,7 +42,7 @@ def test_a_follower_makes_its_steps_on_one_batch_and_then_the_leader_moves():
 
 @pytest.fixture(scope="module")
 def taking_turns():
-    """A system whose leader moves in every second step, and its states and metrics."""
+    """A system whose leader moves in every second step: its states, metrics and step."""
     rate = {"learning_rate": 0.1, "total_steps": 12}
     optimizers = {"fusion": adam(**rate, schedule="cosine"), "segmentation": sgd(**rate, schedule="cosine")}
     options = {"leader_every": 2, "share_every": 2, "follower_steps": 3, "warmup_steps": 1}
@@ -51,11 +53,11 @@ def taking_turns():
         states.append(state)
         told.append(metrics)
     assert step._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
-    return states, told
+    return states, told, step
 
 
 def test_a_leader_moves_in_the_first_of_its_steps_and_a_follower_in_all(taking_turns):
-    states, told = taking_turns
+    states, told, _ = taking_turns
     pairs = list(itertools.pairwise(states))
     moved = {name: [largest(minus(b.params[name], a.params[name])) > 0 for a, b in pairs] for name in PLAYERS}
     assert moved == {"fusion": [True, False] * 3, "segmentation": [True] * 6}
@@ -68,6 +70,18 @@ def test_a_leader_moves_in_the_first_of_its_steps_and_a_follower_in_all(taking_t
         same(of_leader[number], of_leader[number + 1])
     assert all(jnp.isfinite(value) for one in told for value in one.values())
     assert len({structure_text(state) for state in states}) == 1
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_restored_state_goes_on_within_and_between_turns(taking_turns, tmp_path, number):
+    states, _, step = taking_turns
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(number, states[number], {})
+    restored, _ = checkpoints.restore(states[0])
+    checkpoints.close()
+    for expected in states[number + 1 :]:
+        restored, _ = step(restored, BATCH)
+        assert bits(restored) == bits(expected)
 
 
 def structure_text(state):
@@ -84,7 +98,7 @@ def test_schedules_count_steps_of_the_run_at_any_pace(taking_turns):
 
 
 def test_shares_are_measured_at_every_so_many_moves_of_the_leader(taking_turns):
-    _, told = taking_turns
+    _, told, _ = taking_turns
     names = [name for name in told[0] if name.startswith("fusion/share/")]
     assert set(names) == {f"fusion/share/{one}" for one in ("correlation", "intensity", "gradient", "task")}
     for one in told:
