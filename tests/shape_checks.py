@@ -28,7 +28,7 @@ def shapes_checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named(annotation: Any, names: dict[str, Any]) -> Iterator[Any]:
-    """What an annotation names; it stands in the source as a string."""
+    """Yields what an annotation names, which stands in the source as a string."""
     if not isinstance(annotation, str):
         yield annotation
         return

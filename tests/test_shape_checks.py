@@ -1,4 +1,4 @@
-"""What the checker of annotations checks while tests run, and what it leaves to pyright."""
+"""The checker of annotations: shapes are checked while tests run, the rest is left to pyright."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
