@@ -139,9 +139,9 @@ def of_recipe(recipe: str, text: str, name: str, batch: int, form: str, scheme: 
         state = wide(initial_state(system, built.phase, built.modalities, seed=0, number=0))
         state = state.replace(params=moved_a_little(state.params))
         batches = [wide(random_batch(built, seed)) for seed in range(3)]
-        # What is shown to each pool of fakes in a step.
+        # What is shown to each pool of fakes in a step: a fake of every other side for each example.
         pools = [leaf for leaf in jax.tree.leaves({**state.memory, "bilevel": {}}) if leaf.ndim > 2]
-        shown = sorted(batch * math.prod(pool.shape[1:]) for pool in pools)
+        shown = sorted(batch * (len(pools) - 1) * math.prod(pool.shape[1:]) for pool in pools)
         return compared(system.train_step, state, batches) | {"shown": shown}
 
 

@@ -7,8 +7,9 @@ to check those as well would make the tests a third longer.
 import ast
 import builtins
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, get_args
+from unittest.mock import patch
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, AbstractDtype, _import_hook, install_import_hook, jaxtyped
@@ -78,9 +79,19 @@ def _has_shape(node: ast.FunctionDef) -> bool:
     return any(isinstance(part, ast.Constant) and isinstance(part.value, str) for part in parts)
 
 
+class _Loader(_import_hook._JaxtypingLoader):
+    """Keeps compiled modules apart from those of other processes, also where a module's code is asked for by itself."""
+
+    def get_code(self, fullname: str) -> Any:
+        place = partial(_import_hook._optimized_cache_from_source, self._typechecker.get_hash())
+        with patch("importlib._bootstrap_external.cache_from_source", place):
+            return super().get_code(fullname)
+
+
 def install() -> None:
     """From here on the annotations of every module of jaxfuse that is imported are checked."""
     _import_hook.JaxtypingTransformer = _Transformer
+    _import_hook._JaxtypingLoader = _Loader
     _import_hook.Typechecker.lookup["shapes"] = shapes_checked
     # Compiled modules are kept by this name, which has to change with what is decorated.
     install_import_hook("jaxfuse", "tests.shape_checks.checked_shapes")

@@ -1,6 +1,9 @@
 """The checker of annotations: shapes are checked while tests run, the rest is left to pyright."""
 
+import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import jax.numpy as jnp
@@ -59,3 +62,13 @@ def test_functions_of_the_package_are_checked():
         maximum.largest(np.ones(3), 0)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeCheckError):
         max_pool(jnp.ones((2, 2, 1)))
+
+
+def test_what_is_compiled_with_checks_is_kept_where_no_other_process_reads_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    spec = importlib.util.find_spec("jaxfuse.nn.maximum")
+    assert isinstance(spec, ModuleSpec)
+    assert spec.loader.get_code("jaxfuse.nn.maximum") is not None  # pyright: ignore[reportAttributeAccessIssue]
+    (kept,) = tmp_path.rglob("*.pyc")
+    assert "jaxtyping" in kept.name
