@@ -16,8 +16,8 @@ from jaxfuse.arrays import Array, Float
 def largest(x: Float[Array, "*sides"], axes: int | tuple[int, ...], *, keepdims: bool = False) -> Float[Array, "*left"]:
     """The maxima of x over axes; a NaN among the elements gives NaN.
 
-    The gradient goes to the first element that is the maximum, in the order of the axes, at every order of
-    differentiation.
+    The gradient goes to the first element, row by row, that is the maximum, at every order of differentiation. Axis
+    after axis, so that nothing is transposed.
 
     Args:
         x: of at least one element along each axis.
@@ -25,9 +25,8 @@ def largest(x: Float[Array, "*sides"], axes: int | tuple[int, ...], *, keepdims:
         keepdims: whether they stay, with one element each.
     """
     axes = tuple(axis % x.ndim for axis in ((axes,) if isinstance(axes, int) else axes))
-    others = tuple(axis for axis in range(x.ndim) if axis not in axes)
-    rows = x.transpose(*others, *axes).reshape(*(x.shape[axis] for axis in others), -1)
-    place = jnp.argmax(jax.lax.stop_gradient(rows), axis=-1, keepdims=True)
-    here = jax.lax.broadcasted_iota(place.dtype, rows.shape, rows.ndim - 1) == place
-    found = jnp.where(here, rows, jnp.zeros((), x.dtype)).sum(-1)
-    return jnp.expand_dims(found, axes) if keepdims else found
+    for axis in sorted(axes, reverse=True):
+        place = jnp.argmax(jax.lax.stop_gradient(x), axis, keepdims=True)
+        here = jax.lax.broadcasted_iota(place.dtype, x.shape, axis) == place
+        x = jnp.where(here, x, jnp.zeros((), x.dtype)).sum(axis, keepdims=True)
+    return x if keepdims else x.squeeze(axes)

@@ -32,8 +32,8 @@ def test_the_gradient_goes_to_the_first_of_equal_elements():
     x = jnp.array([[0.0, 2.0, 2.0], [5.0, 5.0, 5.0]])
     grad = jax.grad(lambda x: (largest(x, 1) ** 2).sum())
     np.testing.assert_array_equal(grad(x), [[0, 4, 0], [10, 0, 0]])
-    # Of each of several axes in their order: row by row.
-    over_both = jax.grad(lambda x: largest(x, (0, 1)))(jnp.array([[0.0, 3.0], [3.0, 1.0]]))
+    # Row by row, in whichever order the axes are named.
+    over_both = jax.grad(lambda x: largest(x, (1, 0)))(jnp.array([[0.0, 3.0], [3.0, 1.0]]))
     np.testing.assert_array_equal(over_both, [[0, 1], [0, 0]])
     tangent = jnp.array([[1.0, 3.0, 7.0], [2.0, 4.0, 8.0]])
     np.testing.assert_array_equal(jax.jvp(grad, (x,), (tangent,))[1], [[0, 6, 0], [4, 0, 0]])
