@@ -148,8 +148,8 @@ STEPS = {
     "fuse4seg:fusion_leader:cooperative:16": {"all-reduce": 12},
     "fuse4seg:rank_one:cooperative:16": {"all-reduce": 10},
     "fuse4seg:full:cooperative:16:unrolled": {"all-reduce": 17},
-    # Of critics, fusion and segmentation, one after the other, and the count.
-    "fuse4seg:detached:cooperative:8": {"all-reduce": 4},
+    # Of critics, fusion and segmentation, one after the other, the count, and the other branch of warm-up.
+    "fuse4seg:detached:cooperative:8": {"all-reduce": 5},
     "fuse4seg:film_nnunet:cooperative:8": {"all-reduce": 5},
     "fuse4seg:film_nnunet_detached:cooperative:8": {"all-reduce": 3},
     "fuse4seg:film_nnunet_p:cooperative:8": {"all-reduce": 5},
@@ -157,7 +157,7 @@ STEPS = {
     "fuse4seg:attention_unet:alone:8": {"all-reduce": 3},
     "fuse4seg:unet_3plus:alone:8": {"all-reduce": 3},
     "fuse4seg:swin_unet:alone:8": {"all-reduce": 3},
-    "fuse4seg:cascade:alone:8": {"all-reduce": 3},
+    "fuse4seg:cascade:alone:8": {"all-reduce": 6},
     "fuse4seg:emcad:alone:8": {"all-reduce": 7},
     "fusion:didfuse:fusion:8": {"all-reduce": 26},
     "fusion:tardal:fusion:8": {"all-reduce": 10},
