@@ -148,7 +148,7 @@ STEPS = {
     "fuse4seg:fusion_leader:cooperative:16": {"all-reduce": 12},
     "fuse4seg:rank_one:cooperative:16": {"all-reduce": 10},
     "fuse4seg:full:cooperative:16:unrolled": {"all-reduce": 17},
-    # Of critics, fusion and segmentation, one after the other, the count, and the other branch of warm-up.
+    # Of critics, fusion and segmentation, one after the other, among others.
     "fuse4seg:detached:cooperative:8": {"all-reduce": 5},
     "fuse4seg:film_nnunet:cooperative:8": {"all-reduce": 5},
     "fuse4seg:film_nnunet_detached:cooperative:8": {"all-reduce": 3},
