@@ -5,6 +5,8 @@ By its shape and place nothing tells a lesion from a decoy: what is bright where
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +17,7 @@ _CELL, _JITTER, _RADIUS = 16, 3.0, (3.0, 5.0)
 _LEVEL, _WAVES, _SWING = 0.4, 3, 0.04
 
 
+@partial(jax.jit, static_argnums=1)
 def pictures(key: jax.Array, count: int) -> dict[str, jax.Array]:
     """`image` (n 48 48 2) in [0, 1], A and B as channels, and `label` (n 48 48), by `CLASSES`."""
     image, label = jax.vmap(_one)(jax.random.split(key, count))

@@ -117,12 +117,12 @@ def first_state(row: Row, seed: int, steps: int) -> State:
         state = carried_out(cooperation(kind_of(row, steps)).init)(key, like)
         return state.replace(memory={**state.memory, "fusion_weight": jnp.float32(row.fusion_weight)})
     theta = READINGS[kind_of(row, steps).reads](_no_weights(key), like["image"])
-    psi = SEGMENTING.init(jax.random.fold_in(key, 1), theta)
+    psi = carried_out(SEGMENTING.init)(jax.random.fold_in(key, 1), theta)
     return create_state(key, {"segmentation": psi}, {"segmentation": optimizers(steps)["segmentation"]})
 
 
 def _no_weights(key: Any) -> Any:
-    return Fusing().init(key, jax.ShapeDtypeStruct((1, 8, 8, 2), jnp.float32))
+    return carried_out(Fusing().init)(key, jax.ShapeDtypeStruct((1, 8, 8, 2), jnp.float32))
 
 
 def trained(row: Row, seed: int, steps: int, phi: Any = None) -> tuple[State, list[dict[str, float]], float]:
