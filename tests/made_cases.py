@@ -170,8 +170,10 @@ def without_arrays(*ids: str, slices: int = 0) -> tuple[PreparedCase, ...]:
 
 def ellipsoid(shape: tuple[int, int, int], half_axes: ArrayLike) -> np.ndarray:
     """Marks the voxels of an ellipsoid around the middle, its half axes in voxels."""
-    grid = np.moveaxis(np.indices(shape), 0, -1) - (np.array(shape) - 1) / 2
-    return ((grid / np.asarray(half_axes)) ** 2).sum(-1) < 1
+    axes = np.ogrid[tuple(slice(side) for side in shape)]
+    halves = np.broadcast_to(half_axes, len(shape))
+    terms = [((axis - (side - 1) / 2) / half) ** 2 for axis, side, half in zip(axes, shape, halves, strict=True)]
+    return sum(terms) < 1
 
 
 def head(shape: tuple[int, int, int], seed: int) -> dict[str, np.ndarray]:
