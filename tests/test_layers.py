@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +74,12 @@ ONE_PAPER |= {("fuse4seg", f"baselines.{name}") for name in ("pvt", "cascade", "
 ONE_PAPER |= {("baselines.cascade", "baselines.pvt"), ("baselines.emcad", "baselines.pvt")}
 
 
-def _modules():
+@cache
+def _modules() -> dict[Path, Path]:
     return {path.relative_to(PACKAGE): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+@cache
 def _imported(path: Path) -> set[str]:
     """Every module that a file imports, at its top or later; `from a import b` counts as a.b as well as a."""
     found: set[str] = set()
@@ -89,11 +92,15 @@ def _imported(path: Path) -> set[str]:
     return found
 
 
+@cache
+def _existing() -> set[str]:
+    return {_dotted(module) for module in _modules()}
+
+
 def _own(path: Path) -> set[str]:
     """The modules of jaxfuse that a file imports, without the package's name."""
     names = {name.removeprefix("jaxfuse.") for name in _imported(path) if name.startswith("jaxfuse.")}
-    exists = {str(module.with_suffix("")).replace("/", ".") for module in _modules()}
-    return {name for name in names if name in exists or f"{name}.__init__" in exists}
+    return {name for name in names if name in _existing() or f"{name}.__init__" in _existing()}
 
 
 def _shown(path: Path) -> set[str]:
