@@ -2,7 +2,8 @@
 
 Everything is that of the recipe configs/fuse4seg.py for phantoms (800 steps of pre-training, 900 of cooperation or of
 segmentation alone), on the pair T1c and FLAIR alone, but for what a row changes: the weight of the fusion loss, and of
-the gradient term in it. Pre-training is shared by the rows of a seed.
+the gradient term in it, and the channels of the fused image. Pre-training is shared by the rows of a seed that fuse
+into as many channels.
 """
 
 from __future__ import annotations
@@ -49,13 +50,15 @@ def _rows() -> dict[str, Row]:
     donors = [name for name, row in rows.items() if row.scheme]
     for weight in LAMBDAS:
         rows[f"without gradient, {weight:g}"] = Row("without gradient", "full", "joint", 0.0, weight)
+    for channels, recipe in (("two", "two_colors"), ("three", "color")):
+        rows[f"{channels} channels, 1"] = Row("color", recipe, "joint")
     # Critics have nothing to do where the image stays as it is.
     rows |= {f"frozen {name}": Row("frozen", "wo_adv_coop", FROZEN, donor=name) for name in donors}
     return rows
 
 
 ROWS: Mapping[str, Row] = _rows()
-PARTS = ("alone", "joint", "without gradient", "frozen")
+PARTS = ("alone", "joint", "without gradient", "frozen", "color")
 # Differences are taken from these; `better single` is the better of T1c and FLAIR by its mean.
 REFERENCES = ("better single", "detached", "both channels")
 # Condition at test time -> factors of T1c and FLAIR: as in training, with another gain, and without one of them.

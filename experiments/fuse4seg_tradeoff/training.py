@@ -113,14 +113,18 @@ def shapes(stage: Stage) -> State:
     return abstract_state(stage.system, stage.phase, dataset().facts.modalities)
 
 
-def pretrained(seed: int, steps: int | None, folder: Path) -> Mapping[str, Any]:
-    """The parameters after pre-training, which all rows of a seed share; trained unless they are kept."""
-    stage, path = stages(_kind(rows.ROWS["detached"]), steps)["pretraining"], folder / f"pretraining-seed{seed}.params"
-    state = first(stage, seed)
+def pretrained(row: Row, seed: int, steps: int | None, folder: Path) -> Mapping[str, Any]:
+    """The parameters after pre-training, which all rows of a seed share that fuse into as many channels.
+
+    They are trained unless they are kept.
+    """
+    in_color = row.recipe in fuse4seg.COLORS
+    stage = stages(_kind(row if in_color else rows.ROWS["detached"]), steps)["pretraining"]
+    path = folder / f"pretraining-{f'{row.recipe}-' if in_color else ''}seed{seed}.params"
     if not path.is_file():
-        params = train(stage, state, seed)[0].params
+        params = train(stage, first(stage, seed), seed)[0].params
         keep(path, params)
-        print(f"pre-training, seed {seed}", flush=True)
+        print(f"pre-training of {row.recipe if in_color else 'gray'}, seed {seed}", flush=True)
     return kept(path, shapes(stage).params)
 
 
@@ -133,7 +137,7 @@ def trained(
     state = first(stage, seed)
     params = state.params
     if stage.phase.rules:
-        given = {("pretraining", rule.best): pretrained(seed, steps, folder) for rule in stage.phase.rules}
+        given = {("pretraining", rule.best): pretrained(row, seed, steps, folder) for rule in stage.phase.rules}
         params, _ = apply_rules(params, stage.phase.rules, given)
     if donor is not None:
         other = shapes(list(stages(_kind(rows.ROWS[row.donor]), steps).values())[-1])

@@ -23,14 +23,16 @@ LOSS = partial(
 
 
 class FusionNet(nn.Module):
-    """Two sources (b h w 2) to one image (b h w 1) in [0, 1]."""
+    """Two sources (b h w 2) to one image (b h w c) in [0, 1]: gray, of red and cyan, or of red, green and blue."""
+
+    channels: int = 1
 
     @nn.compact
     def __call__(self, sources: Any) -> Any:
         x = sources
         for _ in range(2):
             x = nn.silu(Conv(WIDTH, 3, kernel_init=_INIT)(x))
-        return nn.sigmoid(Conv(1, 3, kernel_init=_INIT)(x))
+        return nn.sigmoid(Conv(self.channels, 3, kernel_init=_INIT)(x))
 
 
 class SegmentationNet(nn.Module):
@@ -53,14 +55,15 @@ class SegmentationNet(nn.Module):
 class Fusing:
     """The fusion network as a part of cooperative training; it has no bands."""
 
+    channels: int = 1
     divisor: int = 1
 
     def init(self, rng: jax.Array, sources: Any) -> Any:
-        return FusionNet().lazy_init(rng, sources)["params"]
+        return FusionNet(self.channels).lazy_init(rng, sources)["params"]
 
     def fuse(self, params: Any, sources: Any, presence: Any, rng: Any) -> Fused:
         del presence, rng
-        image: Any = FusionNet().apply({"params": params}, sources)
+        image: Any = FusionNet(self.channels).apply({"params": params}, sources)
         return Fused(image, image, None)
 
     def networks(self, params: Any) -> dict[str, Any]:

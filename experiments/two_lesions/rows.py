@@ -32,6 +32,7 @@ class Row:
             image of the network that the row of the rest of its name has trained.
         scheme, options, fusion_weight, follower_steps: of cooperative training.
         batch: pictures at a step.
+        channels: of the fused image. The fusion loss and Qabf see its luminance, the task all of it.
     """
 
     part: str
@@ -41,6 +42,7 @@ class Row:
     fusion_weight: float = 1.0
     follower_steps: int = 1
     batch: int = BATCH
+    channels: int = 1
 
 
 # Schemes that hold out have twice the batch.
@@ -65,10 +67,12 @@ def _rows() -> dict[str, Row]:
         for weight in (0.1, 0.001):
             batch = _SCHEMES[name] * BATCH
             rows[f"{name}, {weight:g}"] = Row("weights", scheme=name, fusion_weight=weight, batch=batch)
+    for channels, name in enumerate(("two channels", "three channels"), start=2):
+        rows[f"{name}, 1"] = Row("color", scheme="joint", channels=channels)
     return rows
 
 
 ROWS: Mapping[str, Row] = _rows()
-PARTS = ("joint", "schemes", "weights")
+PARTS = ("joint", "schemes", "weights", "color")
 # Differences are taken from these; `better single` is the better of A and B by its mean.
 REFERENCES = ("better single", "detached", "both channels")

@@ -18,6 +18,7 @@ from experiments.two_lesions.pictures import CLASSES, pictures
 from experiments.two_lesions.rows import Row
 from jaxfuse.learning.optim import adam
 from jaxfuse.learning.state import Aux, State, create_state, descend
+from jaxfuse.losses.fusion import in_gray
 from jaxfuse.metrics.fusion import qabf
 from jaxfuse.metrics.overlap import dice
 from jaxfuse.models.fuse4seg.cooperative import Cooperation
@@ -49,11 +50,12 @@ class Kind:
     reads: str
     batch: int
     steps: int
+    channels: int
 
 
 def kind_of(row: Row, steps: int) -> Kind:
     reads = "frozen" if row.reads.startswith("frozen") else row.reads
-    return Kind(row.scheme, tuple(row.options.items()), row.follower_steps, reads, row.batch, steps)
+    return Kind(row.scheme, tuple(row.options.items()), row.follower_steps, reads, row.batch, steps, row.channels)
 
 
 @cache
@@ -63,7 +65,7 @@ def cooperation(kind: Kind) -> Cooperation:
         kind.scheme, follower_steps=kind.follower_steps, share_every=share_every, options=dict(kind.options)
     )
     return cooperate(
-        Fusing(),
+        Fusing(kind.channels),
         SEGMENTING,
         optimizers=optimizers(kind.steps),
         modalities=("A", "B"),
@@ -164,7 +166,7 @@ def scored(row: Row, state: State, steps: int, count: int, seed: int, phi: Any =
     if "fused" in made:
         gray = partial(np.multiply, 255.0)
         found["qabf"] = [
-            qabf(gray(np.clip(fused[..., 0], 0, 1)), [gray(one[..., 0]), gray(one[..., 1])])
-            for fused, one in zip(made["fused"], image, strict=True)
+            qabf(gray(np.clip(fused, 0, 1)), [gray(one[..., 0]), gray(one[..., 1])])
+            for fused, one in zip(np.asarray(in_gray(jnp.asarray(made["fused"])))[..., 0], image, strict=True)
         ]
     return found

@@ -5,15 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import fuse4seg
 from experiments import dice_against_qabf
 from experiments.fuse4seg_tradeoff import rows as phantoms
 from experiments.fuse4seg_tradeoff import run as phantoms_run
 from experiments.fuse4seg_tradeoff.frozen import frozen
 from experiments.two_lesions import rows as lesions
 from experiments.two_lesions import run as lesions_run
+from experiments.two_lesions import training
+from experiments.two_lesions.networks import FusionNet
 from experiments.two_lesions.pictures import CONTRAST, pictures
 from experiments.two_lesions.training import kind_of
 from jaxfuse.learning.bilevel import scheme_of
+from jaxfuse.losses.fusion import in_gray
 
 
 def test_each_lesion_is_bright_in_its_own_picture_alone():
@@ -40,8 +44,26 @@ def test_rows_name_what_they_build_on_and_share_programs():
         if row.reads.startswith("frozen"):
             assert lesions.ROWS[row.reads.removeprefix("frozen ")].scheme
     assert all(phantoms.ROWS[row.donor].scheme for row in phantoms.ROWS.values() if row.donor)
+    for name, recipe in (("two channels, 1", "two_colors"), ("three channels, 1", "color")):
+        assert fuse4seg.COLORS[recipe] == lesions.ROWS[name].channels
+        assert phantoms.ROWS[name].recipe == recipe
     kinds = {kind_of(lesions.ROWS[f"joint, {weight:g}"], 10) for weight in lesions.LAMBDAS}
     assert len(kinds) == 1, "one compiled program for all weights"
+
+
+@pytest.mark.parametrize(("name", "channels"), [("joint, 1", 1), ("two channels, 1", 2), ("three channels, 1", 3)])
+def test_the_task_sees_all_channels_of_a_fused_image_and_qabf_its_luminance(name, channels, monkeypatch):
+    compared = []
+    monkeypatch.setattr(training, "qabf", lambda image, sources: compared.append(image) or 1.0)
+    row = lesions.ROWS[name]
+    state = training.first_state(row, 0, 1000)
+    assert state.params["segmentation"]["Conv_0"]["kernel"].shape[-2] == channels
+    given = pictures(jax.random.key(5), 2)
+    scores = training.scored(row, state, 1000, 2, 5)
+    image = FusionNet(channels).apply({"params": state.params["fusion"]}, given["image"])
+    assert image.shape[-1] == channels
+    np.testing.assert_allclose(np.stack(compared), 255 * in_gray(image)[..., 0], atol=1e-3)
+    assert scores["qabf"] == [1.0, 1.0]
 
 
 def test_a_frozen_fusion_network_has_no_gradient():
