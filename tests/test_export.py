@@ -21,6 +21,7 @@ from jaxfuse.io.safetensors import read_safetensors
 from jaxfuse.io.tables import write_json
 from jaxfuse.postprocessing.plan import KIND
 from jaxfuse.prediction.bundle import Bundle
+from jaxfuse.prediction.bundle_cases import Asked, predict_folder
 from jaxfuse.prediction.bundle_files import PLAN
 from tests.commands import call_here
 from tests.exported import exported, run_alone
@@ -82,8 +83,26 @@ def test_one_case_in_memory_is_that_of_the_command(place):
     np.testing.assert_array_equal(np.asarray(saved.dataobj), by_path.values)
     with pytest.raises(UserError, match="the case has no flair image; give one"):
         bundle.predict({name: arrays[name] for name in ("t1", "t1ce", "t2")}, affine=images["t1"].affine)
-    lacking = bundle.predict({"t1": arrays["t1"]}, affine=images["t1"].affine, missing="zero")
+    with pytest.warns(UserWarning, match="case case has t1 alone, which run:voc was never shown in training") as warned:
+        lacking = bundle.predict({"t1": arrays["t1"]}, affine=images["t1"].affine, missing="zero")
     assert (lacking.values != by_path.values).any()
+    assert warned[0].filename == __file__
+
+
+def test_the_command_tells_what_cases_lack_and_what_training_never_showed(place, tmp_path, capsys):
+    for name in ("t1", "t2"):
+        images = head((20, 18, 12), 0)
+        del images[name]
+        write_case(tmp_path / "in", f"without_{name}", images)
+    bundle = Bundle(place / "bundle")
+    predict_folder(bundle, tmp_path / "in", tmp_path / "out", Asked(missing="zero"), print)
+    said = capsys.readouterr().out.splitlines()
+    for subset, case in (("t1ce+t2+flair", "without_t1"), ("t1+t1ce+flair", "without_t2")):
+        assert f"case {case} has {subset} alone; its other modalities are 0" in said
+        assert f"Warning: case {case} has {subset} alone, which run:voc was never shown in training" in said
+    whole = "t1+t1ce+t2+flair"
+    assert bundle.phases[0].shown == (whole,)
+    assert f"knows the subsets that training showed it: {whole}." in (place / "bundle" / "MODEL_CARD.md").read_text()
 
 
 def test_the_card_tells_data_use_and_limits(place):

@@ -32,10 +32,9 @@ from jaxfuse.prediction.given_cases import GivenCases, given_cases, images_taken
 from jaxfuse.prediction.labeler import Labeled, label_values
 from jaxfuse.prediction.maker import Backgrounds, Synthesizing, Volume
 from jaxfuse.prediction.postprocessed import warning_of
+from jaxfuse.prediction.shown import WARNING
 
 Made = TypeVar("Made", bound=Segmentation | Synthesis)
-# What is left of a sentence that a command prints as a warning.
-_WARNING = "Warning: "
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Segmenting:
     def work(self, *, keep: bool) -> Work[CaseFiles, Prepared | Lacking, Labeled, Segmentation]:
         def read(files: CaseFiles) -> Prepared | Lacking:
             for sentence in told([files], self.phases, self.labeling.completer):
-                if sentence.startswith(_WARNING):
+                if sentence.startswith(WARNING):
                     warn(sentence)
             return self.labeling.read(files)
 
@@ -315,4 +314,4 @@ def _warn_untold(case: str, backgrounds: Sequence[float | None] | None) -> None:
 
 def warn(sentence: str) -> None:
     """Warns as the command does in a line of its output, in the words of Python."""
-    warnings.warn(in_python(sentence.removeprefix(_WARNING)), stacklevel=2)
+    warnings.warn(in_python(sentence.removeprefix(WARNING)), stacklevel=2)

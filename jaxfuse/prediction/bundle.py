@@ -34,6 +34,7 @@ from jaxfuse.prediction.postprocessed import Postprocessing
 from jaxfuse.prediction.predictor import CasePredictor, Network, Way
 from jaxfuse.prediction.preparation import Preparation
 from jaxfuse.prediction.programs import over_canvas
+from jaxfuse.prediction.shown import told_of
 
 # Kinds of programs: for cases that have all modalities, and for those that lack some.
 WHOLE, INCOMPLETE = "whole", "incomplete"
@@ -76,6 +77,7 @@ class ExportedPhase:
         other_batch: whether another number than in the run was asked for.
         centered: whether tiles lie around the middle of an image.
         overlap, weighting, mirror: as of `jaxfuse.prediction.predictor.Way`.
+        shown: the subsets of modalities that its training showed it, by name.
         preparation: prepares an input for it.
     """
 
@@ -95,6 +97,7 @@ class ExportedPhase:
     overlap: float
     weighting: str
     mirror: tuple[int, ...]
+    shown: tuple[str, ...]
     preparation: Preparation
     other_batch: bool = False
 
@@ -220,6 +223,10 @@ class Bundle:
         """Whether its networks are told which modalities a case lacks."""
         return all(one.takes_incomplete for one in self.phases)
 
+    def told_of(self, files: Sequence[CaseFiles]) -> list[str]:
+        """Says which cases lack modalities, and which have a subset that a network was never shown."""
+        return told_of(files, self.phases[0].preparation.modalities, [(one.name, one.shown) for one in self.phases])
+
     @cached_property
     def postprocessing(self) -> Postprocessing | None:
         """The last work on label maps; None for nothing."""
@@ -247,6 +254,9 @@ class Bundle:
 
         Raises:
             UserError: the case is none that the bundle takes.
+
+        Warns:
+            UserWarning: the case has a subset of the modalities that a network was never shown in training.
         """
         return self._one_by_one.predict(given, affine, spacing_mm, probabilities=probabilities, missing=missing)
 

@@ -122,6 +122,9 @@ def predict_folder(bundle: Bundle, root: Path, output: Path, asked: Asked, say: 
     say(f"{counted(len(given.files), 'case')} by {', '.join(one.name for one in bundle.phases)}, exported")
     if bundle.postprocessing:
         say(bundle.postprocessing.told())
+    if bundle.makes == LABELS:
+        for sentence in bundle.told_of(given.files):
+            say(sentence)
     notes: dict[str, Backgrounds] = {}
     work: Work[CaseFiles, Any, Any, Any] = way.work(outputs)
     with closing(conveyed(given.files, work, [device])) as belt:

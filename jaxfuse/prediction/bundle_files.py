@@ -10,7 +10,7 @@ from pathlib import Path
 HASHES, RECORD, PREPARATION = "hashes.json", "bundle.json", "preparation.json"
 WEIGHTS, PLAN, PROGRAMS = "weights.safetensors", "postprocessing.json", "programs"
 # The form of all of these; a reader knows one.
-FORMAT = 1
+FORMAT = 2
 
 
 def digest_of(path: Path) -> str:

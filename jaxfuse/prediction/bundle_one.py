@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from jaxfuse.prediction.bundle import LABELS, Bundle, devices
 from jaxfuse.prediction.given import Placing, case_of
 from jaxfuse.prediction.labeler import CaseLabeler, label_values
 from jaxfuse.prediction.maker import Synthesizing
+from jaxfuse.prediction.shown import WARNING
 
 NIFTI = (".nii", ".nii.gz")
 
@@ -99,6 +101,10 @@ class OneByOne:
                 raise UserError("probabilities are of bundles that label, and this one makes a modality; leave it out")
             volume, _ = self.way.make(self.way.read(files), self.device)
             return self._predicted(files, volume, None)
+        for sentence in self.bundle.told_of([files]):
+            if sentence.startswith(WARNING):
+                # The caller's line: above are this, and `Bundle.predict`.
+                warnings.warn(sentence.removeprefix(WARNING), stacklevel=3)
         made = self.way.labeled(self.way.read(files), self.device, keep=probabilities)
         return self._predicted(files, label_values(made.labels, made.case, self.bundle.scheme), made.probabilities)
 

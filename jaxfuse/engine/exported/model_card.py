@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jaxfuse.data.facts import DatasetFacts
 from jaxfuse.engine.run_folder.workdir import read_config
+from jaxfuse.engine.trained.incomplete import seen_subsets
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.io.geometry import sides_told
 from jaxfuse.labels import LabelScheme
@@ -126,4 +127,8 @@ def _limits(phases: Sequence[TrainedPhase]) -> Iterator[str]:
             "The run predicts in larger tiles where memory allows; the bundle predicts in those of the training, with "
             "the same answer but for rounding."
         )
+    for one in phases:
+        if one.system.reads_presence:
+            shown = ", ".join(sorted(seen_subsets(one)))
+            yield f"Of cases that lack modalities {one.name} knows the subsets that training showed it: {shown}."
     yield "Programs are for CPUs and for CUDA."

@@ -22,6 +22,7 @@ from jaxfuse.engine.exported.carried_modules import RUNNER, runner_files
 from jaxfuse.engine.exported.model_card import Exported, model_card
 from jaxfuse.engine.exported.onnx_file import check_installed, write_onnx
 from jaxfuse.engine.exported.programs import ExportedNetwork, export_network
+from jaxfuse.engine.trained.incomplete import seen_subsets
 from jaxfuse.engine.trained.passes import PATCHES, Passes, each_of, way_of
 from jaxfuse.engine.trained.phases import MODALITIES, TrainedPhase, one_kind
 from jaxfuse.engine.trained.postprocessed import postprocessing_of
@@ -144,6 +145,7 @@ class Exporting:
             "overlap": way.overlap,
             "weighting": own.weighting,
             "mirror": list(way.mirror),
+            "shown": sorted(seen_subsets(one)),
         }
 
     def record(self, networks: Sequence[ExportedNetwork], made: Mapping[str, str]) -> dict[str, Any]:

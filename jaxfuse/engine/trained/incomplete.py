@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxfuse.data.cases import CaseFiles
-from jaxfuse.data.presence import IMPUTE, MISSING, REFUSE, ZERO, present, read_subset, subset_name, weighted_subsets
+from jaxfuse.data.presence import IMPUTE, MISSING, REFUSE, ZERO, read_subset, subset_name, weighted_subsets
 from jaxfuse.engine.devices.placement import Placement
 from jaxfuse.engine.trained.completer import Completer, completer_for
 from jaxfuse.engine.trained.phases import TrainedPhase
 from jaxfuse.errors import UserError
 from jaxfuse.learning.system import FusingSystem
 from jaxfuse.prediction.given_cases import GivenCases, given_cases
+from jaxfuse.prediction.shown import told_of
 
 SYNTHESIS = "synthesis"
 
@@ -109,20 +110,7 @@ def told(files: Sequence[CaseFiles], phases: Sequence[TrainedPhase], completer: 
     """Says which cases lack modalities, and which have a subset that a network has never been shown."""
     if completer:
         return [sentence for one in files for sentence in _made(one, completer)]
-    modalities = phases[0].preparation.modalities
-    subsets = {one.id: subset_name(present(modalities, one.images), modalities) for one in files}
-    whole = subset_name((True,) * len(modalities), modalities)
-    lacking = {case: subset for case, subset in subsets.items() if subset != whole}
-    said = [f"case {case} has {subset} alone; its other modalities are 0" for case, subset in lacking.items()]
-    for phase in phases:
-        # Of the modalities that the network reads: those that training showed beside others count, too.
-        seen = {frozenset(name.split("+")) & frozenset(modalities) for name in seen_subsets(phase)}
-        said += [
-            f"Warning: case {case} has {subset} alone, which {phase.name} was never shown in training"
-            for case, subset in subsets.items()
-            if frozenset(subset.split("+")) not in seen
-        ]
-    return said
+    return told_of(files, phases[0].preparation.modalities, [(one.name, seen_subsets(one)) for one in phases])
 
 
 def _made(files: CaseFiles, completer: Completer) -> list[str]:
