@@ -22,6 +22,7 @@ from experiments.shared import REPOSITORY, difference, late, over_seeds, spread
 from experiments.two_lesions import rows
 from experiments.two_lesions.pictures import CLASSES
 from experiments.two_lesions.training import BLOCK, first_state, scored, trained
+from jaxfuse.engine.run_folder.workdir import compilation_cache
 from jaxfuse.io.tables import read_json, render, write_json
 
 HERE = Path(__file__).parent
@@ -127,6 +128,7 @@ def main() -> None:
     trial = options.steps != rows.STEPS
     folder = options.folder.absolute() / (f"trial-{options.steps}" if trial else "trainings")
     folder.mkdir(parents=True, exist_ok=True)
+    compilation_cache(options.folder.absolute())
     held_out = (16, rows.HELD_OUT_SEED + 1) if trial else (rows.HELD_OUT, rows.HELD_OUT_SEED)
     names = options.rows or [name for name, row in rows.ROWS.items() if row.part in options.part]
     found: dict[str, dict[str, Any]] = {}
