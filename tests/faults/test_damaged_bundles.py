@@ -7,14 +7,14 @@ import pytest
 
 from jaxfuse.errors import UserError
 from jaxfuse.prediction.bundle import Bundle
-from jaxfuse.prediction.bundle_files import HASHES, RECORD, damage_of, digest_of
+from jaxfuse.prediction.bundle_files import FORMAT, HASHES, RECORD, damage_of, digest_of
 from tests.faults.catalogue import given, table
 
 FILES = {"weights.safetensors": b"weights", "programs/0_whole.stablehlo": b"program", "preparation.json": b"{}"}
 REFUSED = "refused, with the file and what to do"
 
 
-def bundle(folder: Path, form: int = 1) -> Path:
+def bundle(folder: Path, form: int = FORMAT) -> Path:
     """Files as of a bundle; what they hold is not read before all are as they were written."""
     for name, content in {**FILES, RECORD: json.dumps({"format": form}).encode()}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -47,5 +47,6 @@ def test_a_damaged_bundle_is_refused(name, content, told, tmp_path):
 def test_what_is_no_bundle_of_this_form_is_refused(tmp_path):
     with pytest.raises(UserError, match="is no bundle: it has no hashes.json; name a folder that"):
         Bundle(tmp_path)
-    with pytest.raises(UserError, match="is a bundle of form 2, and this reads form 1; use the run.py that lies in it"):
-        Bundle(bundle(tmp_path / "newer", form=2))
+    told = f"is a bundle of form {FORMAT + 1}, and this reads form {FORMAT}; use the run.py that lies in it"
+    with pytest.raises(UserError, match=told):
+        Bundle(bundle(tmp_path / "newer", form=FORMAT + 1))
