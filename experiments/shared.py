@@ -6,7 +6,7 @@ import concurrent.futures
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,19 @@ def train_once(config: str, workdir: Path, *options: str) -> float:
     if not took.is_file():
         write_json(took, {"seconds": command("train", "--config", config, f"--workdir={workdir}", *options)})
     return read_json(took)["seconds"]
+
+
+def workfile(folder: Path, name: str, seed: int) -> Path:
+    """Returns the file of a training of a row, which holds its scores once it is done."""
+    plain = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
+    return folder / f"{plain}-seed{seed}.json"
+
+
+def finished(folder: Path, seeds: Sequence[int], names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Reads the rows that are done with all of these seeds."""
+    files = {name: {str(seed): workfile(folder, name, seed) for seed in seeds} for name in names}
+    done = {name: of_seeds for name, of_seeds in files.items() if all(file.is_file() for file in of_seeds.values())}
+    return {name: {seed: read_json(file) for seed, file in of_seeds.items()} for name, of_seeds in done.items()}
 
 
 def train_all(jobs: Mapping[str, Callable[[], float]], together: int) -> dict[str, float]:

@@ -3,9 +3,9 @@
     python -m experiments.fuse4seg_tradeoff.run
 
 Trains every row with every seed on T1c and FLAIR, scores it on the slice with the largest tumor of held-out phantoms,
-as they are and with another gain or without one of the two, and writes table.md, scores.json and the figure beside this
-file. Every training is kept and not repeated; `--part` does one part, `--seeds` some of the seeds. `--steps` is a
-trial: another length of all phases, scored on a few phantoms of another seed.
+as they are and with another gain or without one of the two, and writes table.md, scores.json and the figure of all rows
+whose seeds are done beside this file. Every training is kept and not repeated; `--part` does one part, `--seeds` some
+of the seeds. `--steps` is a trial: another length of all phases, scored on a few phantoms of another seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from experiments import dice_against_qabf
 from experiments.fuse4seg_tradeoff import rows
 from experiments.fuse4seg_tradeoff.scores import REGIONS, held_out, images_without_network, score
 from experiments.fuse4seg_tradeoff.training import keep, trained
-from experiments.shared import REPOSITORY, difference, late, over_seeds, spread
+from experiments.shared import REPOSITORY, difference, finished, late, over_seeds, spread, workfile
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.engine.run_folder.workdir import compilation_cache
 from jaxfuse.io.tables import read_json, render, write_json
@@ -31,11 +31,6 @@ AS_TRAINED = "as trained"
 Found = Mapping[str, Mapping[str, Any]]
 # Cases of a trial, and its seed.
 TRIAL = (3, rows.HELD_OUT_SEED + 1)
-
-
-def workfile(folder: Path, name: str, seed: int) -> Path:
-    plain = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
-    return folder / f"{plain}-seed{seed}.json"
 
 
 def work(name: str, seed: int, steps: int | None, cases: Sequence[PreparedSlice], folder: Path) -> dict[str, Any]:
@@ -128,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=rows.PARTS, nargs="+", default=list(rows.PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(rows.SEEDS))
-    parser.add_argument("--rows", nargs="+", default=[], help="these rows only")
+    parser.add_argument("--rows", nargs="+", default=[], help="these rows only, and no table")
     parser.add_argument("--steps", type=int, default=None, help="of all phases: a trial")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "fuse4seg_tradeoff")
     options = parser.parse_args()
@@ -141,15 +136,16 @@ def main() -> None:
     count, seed = TRIAL if options.steps else (rows.HELD_OUT, rows.HELD_OUT_SEED)
     cases = held_out(count, seed, root)
     names = options.rows or [name for name, row in rows.ROWS.items() if row.part in options.part]
-    found: dict[str, dict[str, Any]] = {}
     for one in options.seeds:
         for name in names:
-            found.setdefault(name, {})[str(one)] = work(name, one, options.steps, cases, folder)
-    settings = {"seeds": options.seeds, "held_out": count, "held_out_seed": seed}
-    complete = not (options.steps or options.rows) and set(options.part) == set(rows.PARTS)
-    out = HERE if complete else folder
-    write(found, out, settings, cases)
-    print(f"Written: {out / 'table.md'}")
+            work(name, one, options.steps, cases, folder)
+    if options.rows:
+        return print(table(finished(folder, options.seeds, names)))
+    seeds, out = (options.seeds, folder) if options.steps else (rows.SEEDS, HERE)
+    if not (found := finished(folder, seeds, rows.ROWS)):
+        return print(f"No table: no row is done with all of the seeds {list(seeds)}.")
+    write(found, out, {"seeds": list(seeds), "held_out": count, "held_out_seed": seed}, cases)
+    return print(f"Written: {out / 'table.md'}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m experiments.two_lesions.run
 
-Trains every row with every seed, scores it on held-out pictures, and writes table.md, scores.json and the figure beside
-this file. Every training is kept and not repeated; `--part` does one part, `--seeds` some of the seeds.
+Trains every row with every seed, scores it on held-out pictures, and writes table.md, scores.json and the figure of all
+rows whose seeds are done beside this file. Every training is kept and not repeated; `--part` does one part, `--seeds`
+some of the seeds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 
 from experiments import dice_against_qabf
-from experiments.shared import REPOSITORY, difference, late, over_seeds, spread
+from experiments.shared import REPOSITORY, difference, finished, late, over_seeds, spread, workfile
 from experiments.two_lesions import rows
 from experiments.two_lesions.pictures import CLASSES
 from experiments.two_lesions.training import BLOCK, first_state, scored, trained
@@ -28,11 +29,6 @@ from jaxfuse.io.tables import read_json, render, write_json
 HERE = Path(__file__).parent
 LESIONS = CLASSES[1:]
 Found = Mapping[str, Mapping[str, Any]]
-
-
-def workfile(folder: Path, name: str, seed: int) -> Path:
-    plain = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
-    return folder / f"{plain}-seed{seed}.json"
 
 
 def work(name: str, seed: int, steps: int, held_out: tuple[int, int], folder: Path) -> dict[str, Any]:
@@ -131,14 +127,15 @@ def main() -> None:
     compilation_cache(options.folder.absolute())
     held_out = (16, rows.HELD_OUT_SEED + 1) if trial else (rows.HELD_OUT, rows.HELD_OUT_SEED)
     names = options.rows or [name for name, row in rows.ROWS.items() if row.part in options.part]
-    found: dict[str, dict[str, Any]] = {}
     for name in names:
         for seed in options.seeds:
-            found.setdefault(name, {})[str(seed)] = work(name, seed, options.steps, held_out, folder)
+            work(name, seed, options.steps, held_out, folder)
     if options.rows:
-        return print(table(found))
-    out = folder if trial or set(options.part) != set(rows.PARTS) else HERE
-    write(found, out, options.seeds, options.steps, held_out)
+        return print(table(finished(folder, options.seeds, names)))
+    seeds, out = (options.seeds, folder) if trial else (rows.SEEDS, HERE)
+    if not (found := finished(folder, seeds, rows.ROWS)):
+        return print(f"No table: no row is done with all of the seeds {list(seeds)}.")
+    write(found, out, seeds, options.steps, held_out)
     return print(f"Written: {out / 'table.md'}")
 
 

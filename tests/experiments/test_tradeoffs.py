@@ -10,12 +10,14 @@ from experiments import dice_against_qabf
 from experiments.fuse4seg_tradeoff import rows as phantoms
 from experiments.fuse4seg_tradeoff import run as phantoms_run
 from experiments.fuse4seg_tradeoff.frozen import frozen
+from experiments.shared import finished, workfile
 from experiments.two_lesions import rows as lesions
 from experiments.two_lesions import run as lesions_run
 from experiments.two_lesions import training
 from experiments.two_lesions.networks import FusionNet
 from experiments.two_lesions.pictures import CONTRAST, pictures
 from experiments.two_lesions.training import kind_of
+from jaxfuse.io.tables import write_json
 from jaxfuse.learning.bilevel import scheme_of
 from jaxfuse.losses.fusion import in_gray
 
@@ -80,6 +82,14 @@ def test_a_trial_of_no_steps_is_refused(run, steps, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run.main()
     assert f"--steps is {steps}; give" in capsys.readouterr().err
+
+
+def test_a_row_stands_in_the_table_once_all_of_its_seeds_are_done(tmp_path):
+    for name, seed in (("joint, 1", 0), ("joint, 1", 1), ("joint, 0.1", 0)):
+        write_json(workfile(tmp_path, name, seed), {"scores": seed})
+    names = ("joint, 1", "joint, 0.1", "detached")
+    assert finished(tmp_path, (0, 1), names) == {"joint, 1": {"0": {"scores": 0}, "1": {"scores": 1}}}
+    assert list(finished(tmp_path, (0,), names)) == ["joint, 1", "joint, 0.1"]
 
 
 def made_scores(level, image):
