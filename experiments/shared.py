@@ -97,6 +97,21 @@ def late(log: Sequence[Mapping[str, float]], name: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
+def told_briefly(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns trainings by row and seed with scores of four digits, and the means of a late half for a log."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: rounded(item) for key, item in value.items()}
+        return [rounded(item) for item in value] if isinstance(value, list) else round(value, 4)
+
+    def brief(one: Mapping[str, Any]) -> dict[str, Any]:
+        names = dict.fromkeys(name for row in one["log"] for name in row)
+        return rounded({**one, "log": {name: mean for name in names if (mean := late(one["log"], name)) is not None}})
+
+    return {name: {seed: brief(one) for seed, one in of_seeds.items()} for name, of_seeds in found.items()}
+
+
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """Renders mean ± standard deviation over seeds; the bare value for one seed."""
     deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""

@@ -21,7 +21,7 @@ from experiments import dice_against_qabf
 from experiments.fuse4seg_tradeoff import rows
 from experiments.fuse4seg_tradeoff.scores import REGIONS, held_out, images_without_network, score
 from experiments.fuse4seg_tradeoff.training import keep, trained
-from experiments.shared import REPOSITORY, difference, finished, late, over_seeds, spread, workfile
+from experiments.shared import REPOSITORY, difference, finished, late, over_seeds, spread, told_briefly, workfile
 from jaxfuse.data.prepared import PreparedSlice
 from jaxfuse.engine.run_folder.workdir import compilation_cache
 from jaxfuse.io.tables import read_json, render, write_json
@@ -111,7 +111,7 @@ def figure(found: Found, without_network: Mapping[str, float], path: Path) -> No
 def write(found: Found, out: Path, settings: Mapping[str, Any], cases: Sequence[PreparedSlice]) -> None:
     """Writes scores, tables and figure."""
     without_network = images_without_network(cases)
-    write_json(out / "scores.json", {**settings, "qabf_without_network": without_network, "rows": found})
+    write_json(out / "scores.json", {**settings, "qabf_without_network": without_network, "rows": told_briefly(found)})
     told = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in settings.items())
     lines = ["# Dice against Qabf over the weight of the fusion loss", "", f"{told}.", "", table(found), ""]
     lines += ["## With another gain, or without one of the two", "", robustness(found), ""]

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from experiments import dice_against_qabf
-from experiments.shared import REPOSITORY, difference, finished, late, over_seeds, spread, workfile
+from experiments.shared import REPOSITORY, difference, finished, late, over_seeds, spread, told_briefly, workfile
 from experiments.two_lesions import rows
 from experiments.two_lesions.pictures import CLASSES
 from experiments.two_lesions.training import BLOCK, first_state, scored, trained
@@ -102,7 +102,7 @@ def write(found: Found, out: Path, seeds: Sequence[int], steps: int, held_out: t
     """Writes scores, table and figure."""
     count, of = held_out
     settings = {"seeds": list(seeds), "steps": steps, "held_out": count, "held_out_seed": of}
-    write_json(out / "scores.json", {**settings, "rows": found})
+    write_json(out / "scores.json", {**settings, "rows": told_briefly(found)})
     told = f"{steps:,} steps, seeds {list(seeds)}, {count} held-out pictures of seed {of}."
     lines = ["# Two lesions, each bright in one modality", "", told, "", table(found), ""]
     (out / "table.md").write_text("\n".join(lines))

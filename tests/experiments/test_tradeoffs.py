@@ -10,7 +10,7 @@ from experiments import dice_against_qabf
 from experiments.fuse4seg_tradeoff import rows as phantoms
 from experiments.fuse4seg_tradeoff import run as phantoms_run
 from experiments.fuse4seg_tradeoff.frozen import frozen
-from experiments.shared import finished, workfile
+from experiments.shared import finished, told_briefly, workfile
 from experiments.two_lesions import rows as lesions
 from experiments.two_lesions import run as lesions_run
 from experiments.two_lesions import training
@@ -90,6 +90,12 @@ def test_a_row_stands_in_the_table_once_all_of_its_seeds_are_done(tmp_path):
     names = ("joint, 1", "joint, 0.1", "detached")
     assert finished(tmp_path, (0, 1), names) == {"joint, 1": {"0": {"scores": 0}, "1": {"scores": 1}}}
     assert list(finished(tmp_path, (0,), names)) == ["joint, 1", "joint, 0.1"]
+
+
+def test_scores_are_told_in_four_digits_with_the_late_mean_of_a_log():
+    one = {"seconds": 1.23456, "log": [{"a": 9.0}, {"a": 1.0, "b": 0.5}], "scores": {"all": {"dice": [0.98765432, 1]}}}
+    brief = {"seconds": 1.2346, "log": {"a": 1.0, "b": 0.5}, "scores": {"all": {"dice": [0.9877, 1]}}}
+    assert told_briefly({"row": {"0": one}}) == {"row": {"0": brief}}
 
 
 def made_scores(level, image):
