@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 HELD_OUT_SEED, HELD_OUT = 20_468, 24
+# Phantoms of validation, on which the default weight of the recipe is chosen.
+VALIDATION_SEED, VALIDATION = 20_470, 24
 SEEDS = (0, 1, 2)
 PAIR = "t1ce+flair"
 SOURCES = tuple(PAIR.split("+"))
@@ -61,9 +63,10 @@ ROWS: Mapping[str, Row] = _rows()
 PARTS = ("alone", "joint", "without gradient", "frozen", "color")
 # Differences are taken from these; `better single` is the better of T1c and FLAIR by its mean.
 REFERENCES = ("better single", "detached", "both channels")
+AS_TRAINED = "as trained"
 # Condition at test time -> factors of T1c and FLAIR: as in training, with another gain, and without one of them.
 CONDITIONS: Mapping[str, tuple[float, float]] = {
-    "as trained": (1.0, 1.0),
+    AS_TRAINED: (1.0, 1.0),
     "T1c x 0.8": (0.8, 1.0),
     "FLAIR x 0.8": (1.0, 0.8),
     "without T1c": (0.0, 1.0),

@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments import dice_against_qabf
 from experiments.fuse4seg_tradeoff import rows
-from experiments.fuse4seg_tradeoff.scores import REGIONS, held_out, images_without_network, score
+from experiments.fuse4seg_tradeoff.scores import REGIONS, images_without_network, new_phantoms, score
 from experiments.fuse4seg_tradeoff.training import keep, trained
 from experiments.shared import REPOSITORY, difference, finished, late, over_seeds, spread, told_briefly, workfile
 from jaxfuse.data.prepared import PreparedSlice
@@ -27,7 +27,6 @@ from jaxfuse.engine.run_folder.workdir import compilation_cache
 from jaxfuse.io.tables import read_json, render, write_json
 
 HERE = Path(__file__).parent
-AS_TRAINED = "as trained"
 Found = Mapping[str, Mapping[str, Any]]
 # Cases of a trial, and its seed.
 TRIAL = (3, rows.HELD_OUT_SEED + 1)
@@ -49,7 +48,7 @@ def work(name: str, seed: int, steps: int | None, cases: Sequence[PreparedSlice]
     return read_json(done)
 
 
-def by_case(of_seeds: Mapping[str, Any], condition: str = AS_TRAINED, metric: str = "") -> np.ndarray:
+def by_case(of_seeds: Mapping[str, Any], condition: str = rows.AS_TRAINED, metric: str = "") -> np.ndarray:
     """Scores (seeds, cases): of one metric, or the mean Dice of the regions."""
     names = (metric,) if metric else REGIONS
     each = [one["scores"][condition] for one in of_seeds.values()]
@@ -57,7 +56,7 @@ def by_case(of_seeds: Mapping[str, Any], condition: str = AS_TRAINED, metric: st
 
 
 def has_image(of_seeds: Mapping[str, Any]) -> bool:
-    return all("qabf" in one["scores"][AS_TRAINED] for one in of_seeds.values())
+    return all("qabf" in one["scores"][rows.AS_TRAINED] for one in of_seeds.values())
 
 
 def references(found: Found) -> dict[str, str]:
@@ -134,7 +133,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     compilation_cache(root)
     count, seed = TRIAL if options.steps else (rows.HELD_OUT, rows.HELD_OUT_SEED)
-    cases = held_out(count, seed, root)
+    cases = new_phantoms(count, seed, root)
     names = options.rows or [name for name, row in rows.ROWS.items() if row.part in options.part]
     for one in options.seeds:
         for name in names:

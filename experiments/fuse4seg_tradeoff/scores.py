@@ -41,9 +41,9 @@ class Changed:
         return self.system.predict(state, {**inputs, "image": inputs["image"] * state.memory["factors"]})
 
 
-def held_out(count: int, seed: int, folder: Path) -> list[PreparedSlice]:
-    """Picks the slice with the largest tumor of each phantom."""
-    root, scheme, phantom = folder / f"held-out-{seed}-{count}", label_scheme("brats"), fuse4seg.SIZES[""].phantom
+def new_phantoms(count: int, seed: int, folder: Path) -> list[PreparedSlice]:
+    """Picks the slice with the largest tumor of each of so many phantoms of a seed."""
+    root, scheme, phantom = folder / f"phantoms-{seed}-{count}", label_scheme("brats"), fuse4seg.SIZES[""].phantom
     write_brats_phantoms(root, cases=count, seed=seed, shape=phantom["shape"], spacing_mm=phantom["spacing_mm"])
     files = SOURCE.find(root, fuse4seg.MODALITIES, labels_required=True)
     slices = prepare_slices(files, fuse4seg.MODALITIES, scheme, view=View(one_per_case=True), cache=folder / "cases")
@@ -56,13 +56,15 @@ def _predictor(stage: Stage) -> Any:
     return case_predictor(changed, stage.phase)
 
 
-def score(stage: Stage, state: State, cases: Sequence[PreparedSlice]) -> dict[str, dict[str, list[float]]]:
+def score(
+    stage: Stage, state: State, cases: Sequence[PreparedSlice], conditions: Sequence[str] = tuple(rows.CONDITIONS)
+) -> dict[str, dict[str, list[float]]]:
     """By condition: the Dice of each region, and Qabf where there is a fused image, of each slice."""
     judge = segmentation(Judged(label_scheme("brats"), stage.system.primary, stage.system.probabilities, (rows.PAIR,)))
     weights = state.replace(opt_state={}, memory={})
     found = {}
-    for condition, factors in rows.CONDITIONS.items():
-        each = dict(zip(rows.SOURCES, factors, strict=True))
+    for condition in conditions:
+        each = dict(zip(rows.SOURCES, rows.CONDITIONS[condition], strict=True))
         given = jnp.asarray([each.get(name, 1.0) for name in fuse4seg.MODALITIES], jnp.float32)
         levels: Levels = {}
         predict = noting(partial(_predictor(stage), weights.replace(memory={"factors": given})), levels)

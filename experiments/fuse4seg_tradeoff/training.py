@@ -78,6 +78,11 @@ def stages(kind: Row, steps: int | None) -> dict[str, Stage]:
     return made
 
 
+def stages_of(name: str, steps: int | None) -> list[Stage]:
+    """The phases of a row, in order."""
+    return list(stages(_kind(rows.ROWS[name]), steps).values())
+
+
 def train(stage: Stage, state: State, seed: int) -> tuple[State, list[dict[str, float]], float]:
     """All steps of a phase; returns the state, means of the log, and seconds with compilation."""
     experiment = parse(config_of(rows.ROWS["detached"], seed, None))
@@ -133,14 +138,14 @@ def trained(
 ) -> tuple[Stage, State, list[dict[str, float]], float]:
     """The last phase of a row after its training."""
     row = rows.ROWS[name]
-    stage = list(stages(_kind(row), steps).values())[-1]
+    stage = stages_of(name, steps)[-1]
     state = first(stage, seed)
     params = state.params
     if stage.phase.rules:
         given = {("pretraining", rule.best): pretrained(row, seed, steps, folder) for rule in stage.phase.rules}
         params, _ = apply_rules(params, stage.phase.rules, given)
     if donor is not None:
-        other = shapes(list(stages(_kind(rows.ROWS[row.donor]), steps).values())[-1])
+        other = shapes(stages_of(row.donor, steps)[-1])
         params = {**params, "fusion": kept(donor, other.params)["fusion"]}
     memory = state.memory
     if "fusion_weight" in memory:

@@ -7,6 +7,7 @@ import pytest
 
 from configs import fuse4seg
 from experiments import dice_against_qabf
+from experiments.fuse4seg_tradeoff import choice
 from experiments.fuse4seg_tradeoff import rows as phantoms
 from experiments.fuse4seg_tradeoff import run as phantoms_run
 from experiments.fuse4seg_tradeoff.frozen import frozen
@@ -101,6 +102,29 @@ def test_scores_are_told_in_four_digits_with_the_late_mean_of_a_log():
 def made_scores(level, image):
     scores = {name: [level, level + 0.1] for name in ("lesion 1", "lesion 2", "WT", "TC", "ET")}
     return scores | ({"qabf": [image, image]} if image else {})
+
+
+def test_the_knee_is_the_largest_weight_that_no_smaller_one_is_ahead_of():
+    noise = np.random.default_rng(0).normal(0, 0.05, (3, 24))
+    dice = {1.0: 0.6 + noise, 0.1: 0.7 + noise[:, ::-1], 0.01: 0.75 + noise, 0.0: 0.752 + noise[:, ::-1]}
+    assert choice.knee(dice) == 0.01
+    assert choice.knee({weight: dice[weight] for weight in (0.01, 0.0)}) == 0.01, "0 is ahead by less than its interval"
+    assert choice.knee({1.0: dice[0.0], 0.1: dice[1.0]}) == 1.0
+
+
+def test_no_weight_is_chosen_before_all_are_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["choice", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        choice.main()
+    assert "18 trainings are not in" in capsys.readouterr().err
+
+
+def test_choices_are_told_with_the_difference_from_the_chosen_weight():
+    names = ("joint, 1", "joint, 0.1")
+    found = {name: {"0": {"scores": {phantoms.AS_TRAINED: made_scores(n / 10, 0.5)}}} for n, name in enumerate(names)}
+    lines = choice.table(found, "joint, 0.1").splitlines()
+    assert "less joint, 0.1" in lines[0]
+    assert "-0.100 [-0.100, -0.100]" in lines[2]
 
 
 @pytest.mark.parametrize("of", ["lesions", "phantoms"])
