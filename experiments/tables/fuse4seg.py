@@ -6,25 +6,27 @@
 
 With --preset paper --root is a BraTS folder. --held-out holds labeled cases of it for the parts of Table 1, and the
 folders MRI_CT, MRI_PET and MRI_SPECT of the Harvard collection for Tables 2 and 3. The networks are trained on magnetic
-resonance alone and fuse the other kinds without having seen any, one of two readings of the paper.
+resonance alone and fuse the other kinds without having seen any, one of two readings of the paper. Networks of others
+that segment see both modalities as channels; those that fuse are trained by configs/fusion.py, without labels.
 """
 
+from configs.fuse4seg import RIVALS
 from experiments.tables.making import main
 from experiments.tables.published import Column, Line, Published, in_order
 
-NOT_HERE = "its network is not part of this library"
+NOT_HERE = "it samples from a diffusion model, which is not part of this library"
 SEGMENTATION = {
     "Dice": Column("mean", "dice", 100, 2),
     "mIoU": Column("mean", "iou", 100, 2),
     "HD95": Column("mean", "hd95_mm", digits=2),
 }
-# Name of a row -> the row of the recipe; empty where there is none.
+# Name of a row -> the row of the recipe.
 ROWS = {
-    "UNet 3+": "",
-    "AttnUNet": "",
-    "SwinUNet": "",
-    "CASCADE": "",
-    "EMCAD": "",
+    "UNet 3+": "unet_3plus",
+    "AttnUNet": "attention_unet",
+    "SwinUNet": "swin_unet",
+    "CASCADE": "cascade",
+    "EMCAD": "emcad",
     "FILM + nnU-Net": "film_nnunet",
     "FILM + nnU-Net-P": "film_nnunet_p",
     "Fuse4Seg": "full",
@@ -70,7 +72,16 @@ FUSION = {
     "VIF": Column("", "vif", digits=2),
     "Qabf": Column("", "qabf", digits=2),
 }
-OTHERS = ("DIDFuse", "U2Fusion", "RFN-Nest", "DDcGAN", "TarDAL", "CDDFuse", "DDFM")
+# Name of a row -> the row of configs/fusion.py; empty where there is none.
+OTHERS = {
+    "DIDFuse": "didfuse",
+    "U2Fusion": "u2fusion",
+    "RFN-Nest": "rfn_nest",
+    "DDcGAN": "ddcgan",
+    "TarDAL": "tardal",
+    "CDDFuse": "cddfuse",
+    "DDFM": "",
+}
 COLLECTIONS = {
     "MRI_CT": (
         "4.37 58.34 34.64 1.71 .69 .41 .38",
@@ -117,12 +128,16 @@ ABLATIONS = {
 def _of_pair(pair, printed):
     """Returns the part of Table 1 for one pair of modalities."""
     values = in_order("Dice mIoU HD95", *printed)
-    options = (f"--config.pairs=('{pair}',)", f"--config.network.combos=('{pair}',)")
+    shown, reads = f"--config.pairs=('{pair}',)", tuple(pair.split("+"))
+    fused, channels = f"--config.network.combos=('{pair}',)", f"--config.alone.args.reads={reads}"
     lines = tuple(
-        Line(name, one, f"row={row}", options=options) if row else Line(name, one, absent=NOT_HERE)
+        Line(name, one, f"row={row}", options=(shown, channels if row in RIVALS else fused))
         for (name, row), one in zip(ROWS.items(), values, strict=True)
     )
-    notes = ("Ours is a mean over the regions of BraTS; the paper's mean over classes is not spelled out.",)
+    notes = (
+        "Ours is a mean over the regions of BraTS; the paper's mean over classes is not spelled out.",
+        "UNet 3+ to EMCAD see both modalities as channels, and none starts from weights of ImageNet.",
+    )
     key = f"fuse4seg_table_1_{pair.replace('+', '_')}"
     title = f"Fuse4Seg, Table 1, lower part: segmentation of {' and '.join(pair.upper().split('+'))}, BraTS-Fuse"
     return Published(key, title, "fuse4seg", ("brats",), SEGMENTATION, lines, notes)
@@ -131,7 +146,12 @@ def _of_pair(pair, printed):
 def _of_collection(collection, printed):
     """Returns the part of Table 2 for one kind of pair, and what needs no network beside it."""
     values = in_order(" ".join(FUSION), *printed)
-    lines = [Line(name, one, absent=NOT_HERE) for name, one in zip(OTHERS, values, strict=False)]
+    lines = [
+        Line(name, one, f"row={row},data=brats", config="fusion", image="fused")
+        if row
+        else Line(name, one, absent=NOT_HERE)
+        for (name, row), one in zip(OTHERS.items(), values, strict=False)
+    ]
     lines.append(Line("Fuse4Seg", values[-1], "row=full", image="fused"))
     lines += [Line(f"{name} (no network)", {}, "row=full", image=name) for name in ("mean", "maximum")]
     notes = (

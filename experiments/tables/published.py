@@ -45,6 +45,7 @@ class Line:
         image: what of the scores is meant, where there are several, such as "fused".
         needs: the option of this script without which the row cannot be made, as "voc=voc.data.root".
         absent: why it cannot be made here; empty where it can.
+        config: the recipe, where it is not that of the table.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Line:
     image: str = ""
     needs: str = ""
     absent: str = ""
+    config: str = ""
 
     @property
     def training(self) -> str:
@@ -70,7 +72,7 @@ class Published:
     Attributes:
         key: by which it is asked for and its files are named.
         title: which table of which paper it is, and of which data its numbers are.
-        config: the recipe.
+        config: the recipe of its rows.
         protocol: of `jaxfuse.evaluate`; further options of it follow.
         columns: by the name that stands above.
         notes: what a reader must know, such as misprints.

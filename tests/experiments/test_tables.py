@@ -1,5 +1,6 @@
 """Published tables: rows open at both presets, ask for scores that there are, and stand beside what is printed."""
 
+import ast
 import csv
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def test_rows_open_at_both_presets_and_ask_for_scores_that_there_are(table):
         assert line.absent or line.argument, "a row is made, or says why not"
         for preset in () if line.absent else (making.DEMO, making.PAPER):
             argument, config = making.config_of(table, line, asked(preset))
-            assert argument.startswith(f"configs/{table.config}.py:{'tiny' if preset == making.DEMO else 'paper'}")
+            recipe = line.config or table.config
+            assert argument.startswith(f"configs/{recipe}.py:{'tiny' if preset == making.DEMO else 'paper'}")
             assert set(line.phases) <= set(config.schedule)
         assert set(line.published) <= set(table.columns)
         assert all(np.isfinite(number(text)) for text in line.published.values())
@@ -51,8 +53,29 @@ def test_keys_are_unique_and_runs_of_one_name_are_of_one_training():
     runs: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     for table in TABLES:
         for line in table.lines:
-            runs.setdefault((table.config, line.training), set()).add((line.argument, *line.options))
+            runs.setdefault((line.config or table.config, line.training), set()).add((line.argument, *line.options))
     assert all(len(found) == 1 for (_, name), found in runs.items() if name != "default")
+
+
+def test_of_all_networks_of_fuse4seg_s_tables_one_is_not_made_and_the_rivals_read_the_pair_of_their_table():
+    absent = {
+        line.name for table in fuse4seg.TABLES if table.key != "fuse4seg_table_3" for line in table.lines if line.absent
+    }
+    assert absent == {"DDFM"}
+    for table in fuse4seg.TABLES[:3]:
+        pair = table.key.removeprefix("fuse4seg_table_1_").split("_")
+        for line in table.lines:
+            _, config = making.config_of(table, line, asked(making.DEMO))
+            for option in line.options:
+                path, _, value = option.removeprefix("--config.").partition("=")
+                assert isinstance(_at(config, path), tuple), "an option that the recipe has"
+                assert ast.literal_eval(value) in (tuple(pair), ("+".join(pair),))
+
+
+def _at(config, path):
+    for name in path.split("."):
+        config = config[name]
+    return config
 
 
 TWO = Published(
