@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,17 +44,16 @@ def knee(dice: Mapping[float, np.ndarray]) -> float:
 def scored(folder: Path) -> Found:
     """Scores of the rows `joint` on phantoms of validation, by row and seed."""
     cases = new_phantoms(rows.VALIDATION, rows.VALIDATION_SEED, folder)
-    found = {}
-    for weight in rows.LAMBDAS:
-        name = f"joint, {weight:g}"
-        stage = stages_of(name, None)[-1]
-        found[name] = {}
-        for seed in rows.SEEDS:
-            state = first(stage, seed)
-            params = kept(workfile(folder / "trainings", name, seed).with_suffix(".params"), state.params)
-            state = state.replace(params=jax.tree.map(jnp.asarray, params))
-            found[name][str(seed)] = {"scores": score(stage, state, cases, (rows.AS_TRAINED,))}
-    return found
+    stage = stages_of(f"joint, {rows.LAMBDAS[0]:g}", None)[-1]
+    like = first(stage, rows.SEEDS[0])
+
+    def of_training(name: str, seed: int) -> dict[str, Any]:
+        params = kept(workfile(folder / "trainings", name, seed).with_suffix(".params"), like.params)
+        state = like.replace(params=jax.tree.map(jnp.asarray, params))
+        return {"scores": score(stage, state, cases, (rows.AS_TRAINED,))}
+
+    names = [f"joint, {weight:g}" for weight in rows.LAMBDAS]
+    return {name: {str(seed): of_training(name, seed) for seed in rows.SEEDS} for name in names}
 
 
 def table(found: Found, chosen: str) -> str:
