@@ -52,9 +52,14 @@ class Asked:
     more: tuple[str, ...] = ()
 
 
+def recipe_of(table: Published, line: Line) -> str:
+    """Returns the recipe that a line is trained by."""
+    return line.config or table.config
+
+
 def config_of(table: Published, line: Line, asked: Asked) -> tuple[str, Any]:
     """Returns the argument of the training for a line, and its config."""
-    preset, recipe = "tiny" if asked.preset == DEMO else PAPER, line.config or table.config
+    preset, recipe = "tiny" if asked.preset == DEMO else PAPER, recipe_of(table, line)
     argument = ",".join(part for part in (preset, line.argument) if part)
     module = importlib.import_module(f"configs.{recipe}")
     return f"configs/{recipe}.py:{argument}", module.get_config(argument)
@@ -71,7 +76,7 @@ def why_not(line: Line, asked: Asked) -> str:
 def train(table: Published, line: Line, seed: int, asked: Asked) -> Path:
     """Trains the run of a line unless it was done before; returns its folder."""
     argument, config = config_of(table, line, asked)
-    workdir = asked.folder / (line.config or table.config) / f"{line.training}-seed{seed}"
+    workdir = asked.folder / recipe_of(table, line) / f"{line.training}-seed{seed}"
     options = [f"--config.seed={seed}", *line.options, *asked.more]
     if asked.preset == DEMO:
         options += [f"--config.{phase}.steps={DEMO_STEPS}" for phase in config.schedule]

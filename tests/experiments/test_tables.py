@@ -29,7 +29,7 @@ def test_rows_open_at_both_presets_and_ask_for_scores_that_there_are(table):
         assert line.absent or line.argument, "a row is made, or says why not"
         for preset in () if line.absent else (making.DEMO, making.PAPER):
             argument, config = making.config_of(table, line, asked(preset))
-            recipe = line.config or table.config
+            recipe = making.recipe_of(table, line)
             assert argument.startswith(f"configs/{recipe}.py:{'tiny' if preset == making.DEMO else 'paper'}")
             assert set(line.phases) <= set(config.schedule)
         assert set(line.published) <= set(table.columns)
@@ -53,7 +53,7 @@ def test_keys_are_unique_and_runs_of_one_name_are_of_one_training():
     runs: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     for table in TABLES:
         for line in table.lines:
-            runs.setdefault((line.config or table.config, line.training), set()).add((line.argument, *line.options))
+            runs.setdefault((making.recipe_of(table, line), line.training), set()).add((line.argument, *line.options))
     assert all(len(found) == 1 for (_, name), found in runs.items() if name != "default")
 
 
